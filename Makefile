@@ -1,0 +1,43 @@
+# One door for everything.  'make demo' and 'make test' set up all they need.
+PY := .venv/bin/python
+
+.PHONY: help setup demo test test-long check lint types imports bench fuzz clean
+
+help:
+	@echo "make demo       an application in a micro VM, on your screen (the main job)"
+	@echo "make test       the tests"
+	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
+	@echo "make check      lint, types, import direction"
+	@echo "make bench      the benchmarks"
+	@echo "make setup      packages and .venv only"
+
+setup:
+	@.ci/setup
+
+demo: setup
+	@.ci/as-user .venv/bin/brokerctl demo $(DEMO)
+
+test: setup
+	@.ci/test
+
+test-long: setup
+	@.ci/test --long
+
+check: setup lint types imports
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types:
+	.venv/bin/mypy
+	.venv/bin/mypy --python-version 3.11 shims/*.py
+
+imports:
+	.venv/bin/lint-imports
+
+bench: setup
+	@.ci/as-user $(PY) -m tests.bench.relay
+
+clean:
+	rm -rf .venv build *.egg-info

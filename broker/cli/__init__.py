@@ -1,0 +1,3 @@
+"""One module for each brokerctl verb, and the rendering they share."""
+
+from __future__ import annotations

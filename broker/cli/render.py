@@ -1,0 +1,62 @@
+"""What brokerctl prints: tables for people, JSON for scripts, errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from broker.core.errors import VitrailError
+
+# A JSON value; recursive aliases are not understood by click's introspection.
+Json = object
+
+
+def error(problem: VitrailError) -> None:
+    """Print an error as people read it, on standard error."""
+    console = Console(stderr=True, highlight=False)
+    console.print(Text("error: ", style="bold red") + Text(str(problem)))
+    if problem.hint:
+        console.print(Text("  hint: ", style="bold") + Text(problem.hint))
+
+
+def note(text: str) -> None:
+    """Print a line for the person on standard error; it is not the result."""
+    Console(stderr=True, highlight=False).print(Text(text))
+
+
+def json_line(value: Json) -> None:
+    """Print a value as one line of JSON on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=True, sort_keys=True) + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; cells are plain text, never markup."""
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        out.add_column(column)
+    for row in rows:
+        out.add_row(*[Text(cell) for cell in row])
+    Console(highlight=False).print(out)
+
+
+def size(number: int) -> str:
+    """A number of bytes as people read it: ``1.5 MiB``."""
+    value = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def seconds(value: float) -> str:
+    """A duration as people read it: ``3.2 s``, ``4 min``, ``2.5 h``."""
+    if value < 120:
+        return f"{value:.1f} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"

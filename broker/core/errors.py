@@ -1,0 +1,53 @@
+"""Errors, sorted by whose fault they are.
+
+An error that a person may see carries three things: what happened (the
+message), where (``where``, for policy ``file:line:column``) and what to do
+next (``hint``).  ``str()`` gives the first line; ``diagnostics()`` the whole.
+"""
+
+from __future__ import annotations
+
+from typing_extensions import override
+
+
+class VitrailError(Exception):
+    """Base of all errors of ours; never raised itself.
+
+    ``hint`` is one sentence that says what to do; ``where`` names the place.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
+        if type(self) is VitrailError:
+            raise TypeError("raise a subclass that says whose fault it is")
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.where = where
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+    def diagnostics(self) -> str:
+        """The text for a person: what, where, and what to do next."""
+        return f"{self}\n  hint: {self.hint}" if self.hint else str(self)
+
+
+class PeerError(VitrailError):
+    """A peer (a sandbox) broke a protocol or a limit; its connection ends."""
+
+
+class RefusedError(VitrailError):
+    """Somebody asked for what policy, a lease or a record does not allow."""
+
+
+class UpstreamError(VitrailError):
+    """Trusted software beside us (compositor, QEMU, the kernel) failed."""
+
+
+class SetupError(VitrailError):
+    """The machine or the configuration is not as it must be; a person can mend it."""
+
+
+class InternalError(VitrailError):
+    """A mistake of ours; whatever was being done ends, nothing is guessed."""

@@ -1,0 +1,45 @@
+"""Making text from a sandbox fit to be shown.
+
+Everything that a sandbox sent and a person sees (terminal, log, title) goes
+through here: control characters could drive the terminal, bidirectional and
+zero-width ones could make a line read as another.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Cc control, Cf format (bidi, zero width), Cs surrogates, Co private use,
+# Cn unassigned, Zl/Zp line and paragraph separators.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
+    r"""Return the text with every hidden character written as ``\\x..``.
+
+    ``limit`` is the largest length of the answer in characters; what is cut
+    is replaced by ``…``.  Bytes are read as UTF-8, wrong ones shown as hex.
+    """
+    if isinstance(untrusted_text, bytes):
+        untrusted_text = untrusted_text[: limit * 4].decode("utf-8", "backslashreplace")
+    out: list[str] = []
+    size = 0
+    for char in untrusted_text:
+        piece = _escape(char)
+        size += len(piece)
+        if size > limit:
+            out.append("…")
+            break
+        out.append(piece)
+    return "".join(out)
+
+
+def _escape(char: str) -> str:
+    if char == "\\":
+        return "\\\\"
+    if unicodedata.category(char) not in _HIDDEN:
+        return char
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

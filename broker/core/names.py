@@ -1,0 +1,40 @@
+"""Names that pass between rooms, validated once into types."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+
+SandboxName = NewType("SandboxName", str)
+"""A sandbox as the policy knows it: ``[a-z][a-z0-9-]{0,30}``."""
+
+LeaseId = NewType("LeaseId", str)
+"""16 lower-case hex digits, random, never used twice."""
+
+ServiceName = NewType("ServiceName", str)
+"""What a stream asks for, as ``vitrail.Display``."""
+
+# The name becomes a directory, a part of a UNIX socket path (108 bytes in
+# all), a window title's prefix and a QEMU argument: short and plain.
+_SANDBOX = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_LEASE = re.compile(r"[0-9a-f]{16}")
+
+
+def take_sandbox_name(untrusted_name: object) -> SandboxName:
+    """Return the name, or raise ``RefusedError`` that says what a name is."""
+    if isinstance(untrusted_name, str) and _SANDBOX.fullmatch(untrusted_name):
+        return SandboxName(untrusted_name)
+    raise RefusedError(
+        f"{printable(str(untrusted_name), 60)!r} is not a sandbox name",
+        hint="a name begins with a-z, has a-z, 0-9 and '-', and at most 31 characters",
+    )
+
+
+def take_lease_id(untrusted_id: object) -> LeaseId:
+    """Return the lease id, or raise ``RefusedError``."""
+    if isinstance(untrusted_id, str) and _LEASE.fullmatch(untrusted_id):
+        return LeaseId(untrusted_id)
+    raise RefusedError("not a lease id", hint="'brokerctl lease list' shows them")

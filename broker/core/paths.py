@@ -1,0 +1,93 @@
+"""Where things live on disk: the XDG base directories, read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import SetupError
+
+# sun_path is 108 bytes (unix(7)).  The longest socket name below a sandbox's
+# directory is '/vsock/vm.vsock_65535'; QEMU's and waypipe's names are shorter.
+_SOCKET_PATH_BYTES = 107
+_LONGEST_BELOW = len("/sandboxes/") + 31 + len("/vsock/vm.vsock_65535")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """All directories of one broker; each ends in ``vitrail``.
+
+    ``runtime`` holds sockets and is 0700; ``state`` the audit log and logs;
+    ``cache`` guest images, safe to delete; ``config`` is searched in order,
+    the first one that has a file of some name wins.
+    """
+
+    runtime: Path
+    state: Path
+    cache: Path
+    config: tuple[Path, ...]
+
+    @property
+    def control(self) -> Path:
+        """The varlink socket."""
+        return self.runtime / "control"
+
+    @property
+    def audit(self) -> Path:
+        """The audit log's database."""
+        return self.state / "audit.sqlite"
+
+    @property
+    def images(self) -> Path:
+        """Guest images, a directory each."""
+        return self.cache / "images"
+
+    @property
+    def tools(self) -> Path:
+        """Programs fetched for this user only (vhost-device-vsock)."""
+        return self.cache / "tools"
+
+    def sandbox(self, name: str) -> Path:
+        """The runtime directory of one running sandbox (0700)."""
+        return self.runtime / "sandboxes" / name
+
+    def logs(self, name: str) -> Path:
+        """The directory of one sandbox's console and application logs."""
+        return self.state / "logs" / name
+
+
+def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
+    """Return this user's paths.
+
+    Raises SetupError when there is no XDG_RUNTIME_DIR, or when it is so long
+    that a sandbox's socket would not fit into a UNIX socket address.
+    """
+    env = os.environ if environ is None else environ
+    home = Path(env.get("HOME", "/"))
+    run = env.get("XDG_RUNTIME_DIR", "")
+    if not run:
+        raise SetupError(
+            "XDG_RUNTIME_DIR is not set, so there is no safe place for sockets",
+            hint="log in through a session manager, or set it to a directory "
+            "that only you can enter (mkdir -m 700 /tmp/run-$USER)",
+        )
+    runtime = Path(run) / "vitrail"
+    if len(os.fsencode(runtime)) + _LONGEST_BELOW > _SOCKET_PATH_BYTES:
+        raise SetupError(
+            f"XDG_RUNTIME_DIR is too long for UNIX sockets: {run}",
+            hint="use a path of at most "
+            f"{_SOCKET_PATH_BYTES - _LONGEST_BELOW - len('/vitrail')} characters",
+        )
+    system = [Path(p) for p in env.get("XDG_CONFIG_DIRS", "/etc").split(":") if p]
+    user = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    config = (user / "vitrail", *(p / "vitrail" for p in system))
+    if Path("/etc/vitrail") not in config:
+        config = (*config, Path("/etc/vitrail"))
+    return Paths(
+        runtime=runtime,
+        state=Path(env.get("XDG_STATE_HOME") or home / ".local/state") / "vitrail",
+        cache=Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "vitrail",
+        config=config,
+    )

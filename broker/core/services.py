@@ -1,0 +1,27 @@
+"""The port table: one well-known vsock port for each service.
+
+Services are named as Qubes names them.  A port of its own for each service
+lets the host refuse before a guest's first byte is read, and never parse one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from broker.core.names import ServiceName
+
+AGENT = ServiceName("vitrail.Agent")
+DISPLAY = ServiceName("vitrail.Display")
+
+PORTS: Mapping[ServiceName, int] = MappingProxyType({AGENT: 6500, DISPLAY: 6501})
+"""Service to vsock port.  Above 1023, so that an unprivileged broker may
+listen; below 2**16, which every hybrid-vsock implementation can write."""
+
+SERVICES: Mapping[int, ServiceName] = MappingProxyType({p: s for s, p in PORTS.items()})
+
+CID_ANY = 0xFFFFFFFF
+NEVER_PEERS = frozenset({0, 1, 2, CID_ANY})
+"""CIDs that are never a sandbox: hypervisor, loopback, host, ANY (vsock(7))."""
+FIRST_CID = 3
+LAST_CID = 0xFFFFFFFE

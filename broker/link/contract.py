@@ -1,0 +1,83 @@
+"""The seam between the host's part and the viewer's part.
+
+In ``local`` both parts live in one process and call each other directly; on
+two machines the same calls travel over the authenticated link.  So whatever
+crosses here is a small frozen value or an owned socket, never an object of
+the other side.
+
+The host knows peers, CIDs and machines; the viewer knows policy, windows and
+the person.  The host asks the viewer nothing about rules: it announces a
+lease, then offers streams, and the viewer takes or refuses them.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.core.names import LeaseId, SandboxName, ServiceName
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease as announced to the viewer."""
+
+    id: LeaseId
+    sandbox: SandboxName
+    record: SandboxName
+    """The record's name; differs from ``sandbox`` for a disposable."""
+    generation: int
+    """Counts the launches of this sandbox on this host, from 1."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A stream that a leased peer has opened."""
+
+    lease: LeaseId
+    service: ServiceName
+    stream: int
+    """Counts the streams of this host; names the stream in events."""
+    peer: str
+    """How the peer was recognised, for the log: ``hybrid:…`` or ``cid 42``."""
+
+
+class Viewer(Protocol):
+    """What the host may tell the viewer."""
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """Announce a lease; before its first stream."""
+        ...
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """Withdraw a lease; returns when every stream of it is cut."""
+        ...
+
+    async def stream_opened(self, opening: Opening, conn: socket.socket) -> None:
+        """Offer a stream.
+
+        The viewer owns ``conn`` from the call on, whatever happens.  Raises
+        RefusedError with the verdict when it does not take the stream.
+        Returns when the stream has ended.
+        """
+        ...
+
+
+class Host(Protocol):
+    """What the viewer may ask the host for, within the host's own records."""
+
+    async def start(self, record: SandboxName) -> Lease:
+        """Start the sandbox of a record, or return its lease if it runs.
+
+        A disposable is started anew each time, under a fresh name.  Returns
+        after ``Viewer.lease_begun``; the machine may still boot.
+
+        Raises RefusedError when no record allows it, SetupError or
+        UpstreamError when it cannot be started.
+        """
+        ...
+
+    async def stop(self, lease: LeaseId, *, grace: float) -> None:
+        """End a sandbox: ask the machine, insist after ``grace`` seconds."""
+        ...

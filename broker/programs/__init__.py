@@ -1,0 +1,3 @@
+"""Each program readable top to bottom: what is started, and who is whose parent."""
+
+from __future__ import annotations

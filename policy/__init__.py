@@ -1,0 +1,6 @@
+"""The policy: records and rules, read from files, answering questions.
+
+Pure by rule: nothing here imports ``broker``, and only ``loader`` reads files.
+"""
+
+from __future__ import annotations
