@@ -75,9 +75,10 @@ class Child:
     async def stop(self, grace: float = 3.0) -> int:
         """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
         self.kill(signal.SIGTERM)
-        with trio.move_on_after(grace):
-            return await self.wait()
-        self.kill()
+        with trio.move_on_after(grace) as patience:
+            await self.wait()
+        if patience.cancelled_caught:
+            self.kill()
         with trio.CancelScope(shield=True):
             return await self.wait()
 
