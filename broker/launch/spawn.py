@@ -79,8 +79,10 @@ class Child:
             await self.wait()
         if patience.cancelled_caught:
             self.kill()
+        code = 0
         with trio.CancelScope(shield=True):
-            return await self.wait()
+            code = await self.wait()
+        return code
 
 
 def spawn(
