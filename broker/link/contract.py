@@ -13,34 +13,10 @@ lease, then offers streams, and the viewer takes or refuses them.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from typing import Protocol
 
-from broker.core.names import LeaseId, SandboxName, ServiceName
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A lease as announced to the viewer."""
-
-    id: LeaseId
-    sandbox: SandboxName
-    record: SandboxName
-    """The record's name; differs from ``sandbox`` for a disposable."""
-    generation: int
-    """Counts the launches of this sandbox on this host, from 1."""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """A stream that a leased peer has opened."""
-
-    lease: LeaseId
-    service: ServiceName
-    stream: int
-    """Counts the streams of this host; names the stream in events."""
-    peer: str
-    """How the peer was recognised, for the log: ``hybrid:…`` or ``cid 42``."""
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName
 
 
 class Viewer(Protocol):

@@ -1,0 +1,35 @@
+"""What a lease and a stream are called when they are spoken of.
+
+Small frozen values: they cross between host and viewer, into the audit log
+and onto the control socket.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.core.names import LeaseId, SandboxName, ServiceName
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The binding of one peer identity to one launch of a sandbox."""
+
+    id: LeaseId
+    sandbox: SandboxName
+    record: SandboxName
+    """The record's name; differs from ``sandbox`` for a disposable."""
+    generation: int
+    """Counts the launches of this sandbox on this host, from 1."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A stream that a leased peer has opened."""
+
+    lease: Lease
+    service: ServiceName
+    stream: int
+    """Counts the streams of this host; names the stream in events."""
+    peer: str
+    """How the peer was recognised, for the log: ``hybrid:…`` or ``cid 42``."""

@@ -1,0 +1,110 @@
+"""Asking the kernel who is at the far end of a socket.
+
+Pid numbers wrap within minutes on small machines, so a process is known by
+its pidfd: ``fstat(pidfd).st_ino`` is unique for the life of a process on
+kernels with pidfs (6.9 and later); below that every pidfd has one inode, and
+we say so instead of comparing it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+from broker.core.errors import RefusedError
+from broker.peers.identity import ProcessFacts, VsockFacts, take_cid
+
+SO_PEERPIDFD = 77  # Linux 6.5, not yet in Python's socket module
+_PIDFD_GET_PID_NAMESPACE = 0xFF05  # ioctl on a pidfd, Linux 6.11
+_NS_GET_PARENT = 0xB702  # ioctl_ns(2)
+_UCRED = struct.Struct("3i")
+# A namespace is at most 32 levels deep (pid_namespaces(7)).
+_DEEPEST = 32
+
+
+def pidfd_inode(pidfd: int) -> int:
+    """Return the inode that names the process behind a pidfd, 0 if none does.
+
+    0 means a kernel without pidfs, where all pidfds share one anonymous inode.
+    """
+    mine = os.pidfd_open(os.getpid())
+    try:
+        own = os.fstat(mine).st_ino
+    finally:
+        os.close(mine)
+    inode = os.fstat(pidfd).st_ino
+    return inode if inode != own or _is_self(pidfd) else 0
+
+
+def _is_self(pidfd: int) -> bool:
+    info = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    return f"\nPid:\t{os.getpid()}\n" in info
+
+
+def process_facts(conn: socket.socket) -> ProcessFacts:
+    """Return who connected to a UNIX socket.
+
+    SO_PEERCRED and SO_PEERPIDFD name the process that called connect(2).  On
+    kernels older than 6.5 the inode is 0 and the namespaces are empty.
+    Raises RefusedError when that process is gone: its namespaces cannot be
+    asked for any more, so nothing can vouch for the stream.
+    """
+    ucred = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(ucred)
+    try:
+        pidfd = conn.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:
+            return ProcessFacts(pid, uid, gid, 0, ())
+        raise RefusedError(f"the peer process {pid} has ended") from error
+    try:
+        inode = pidfd_inode(pidfd)
+        return ProcessFacts(pid, uid, gid, inode, pid_namespaces(pidfd))
+    finally:
+        os.close(pidfd)
+
+
+def pid_namespaces(pidfd: int) -> tuple[int, ...]:
+    """Return the inodes of a process's pid namespace and those above it.
+
+    Ends at our own namespace, above which the kernel tells nothing.  Empty
+    when the kernel is older than 6.11 or the process may not be asked.
+    Raises RefusedError when the process has ended.
+    """
+    try:
+        namespace = fcntl.ioctl(pidfd, _PIDFD_GET_PID_NAMESPACE, 0)
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise RefusedError("the peer process has ended") from error
+        return ()
+    inodes: list[int] = []
+    try:
+        while len(inodes) < _DEEPEST:
+            inodes.append(os.fstat(namespace).st_ino)
+            parent = fcntl.ioctl(namespace, _NS_GET_PARENT, 0)
+            os.close(namespace)
+            namespace = parent
+    except OSError as error:
+        if error.errno != errno.EPERM:  # EPERM: the parent is above our view
+            raise
+    finally:
+        os.close(namespace)
+    return tuple(inodes)
+
+
+def vsock_facts(conn: socket.socket) -> VsockFacts:
+    """Return which machine connected to an AF_VSOCK socket, vsock(7).
+
+    Raises RefusedError for a CID that is never a sandbox.
+    """
+    cid, _port = conn.getpeername()
+    return VsockFacts(netns=network_namespace(), cid=take_cid(cid))
+
+
+def network_namespace() -> int:
+    """Return the inode of our network namespace; a CID means nothing without."""
+    return Path("/proc/self/ns/net").stat().st_ino

@@ -1,0 +1,169 @@
+"""Who a peer is, as the kernel vouches for it.
+
+A claim says how the peer of a lease will be recognised; the *key* of a claim
+is what no two live leases may share.  Nothing here does IO: the facts come
+from ``credentials`` and are compared here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from broker.core.errors import RefusedError
+from broker.core.services import CID_ANY, FIRST_CID, NEVER_PEERS
+
+
+@dataclass(frozen=True)
+class Connector:
+    """A process that may connect for a machine: pid, and its pidfd's inode.
+
+    The inode is 0 on kernels without pidfs.
+    """
+
+    pid: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class HybridClaim:
+    """A VM behind hybrid vsock: its connections arrive on ``BASE_PORT``.
+
+    ``base`` is the VMM's UNIX socket path in a directory that only the
+    launcher may enter.  ``connectors`` are the processes that may connect
+    there (the VMM, or the vhost-user backend beside it): the directory alone
+    would admit anything that runs as the same user.
+    """
+
+    base: str
+    connectors: frozenset[Connector]
+
+
+@dataclass(frozen=True)
+class VsockClaim:
+    """A VM behind AF_VSOCK: (network namespace, CID) of the peer, vsock(7)."""
+
+    netns: int
+    cid: int
+
+
+@dataclass(frozen=True)
+class ContainerClaim:
+    """A container: ``pid_namespace`` is in the chain of the peer's own.
+
+    Its sockets are in ``directory``, bound into that container only.
+    """
+
+    directory: str
+    pid_namespace: int
+
+
+Claim = HybridClaim | VsockClaim | ContainerClaim
+
+
+@dataclass(frozen=True)
+class ProcessFacts:
+    """What the kernel says of the process at a UNIX socket's far end.
+
+    ``pidfd_inode`` is unique for a process's life (0: kernel too old);
+    ``pid_namespaces`` are the inodes from its own namespace up to ours.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    pidfd_inode: int
+    pid_namespaces: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class VsockFacts:
+    """What the kernel says of the machine at an AF_VSOCK socket's far end."""
+
+    netns: int
+    cid: int
+
+
+def take_cid(untrusted_cid: int) -> int:
+    """Return the CID of a possible sandbox; RefusedError for all others.
+
+    0 (hypervisor), 1 (loopback), 2 (host) and ANY are never sandboxes.
+    """
+    if untrusted_cid in NEVER_PEERS or not FIRST_CID <= untrusted_cid < CID_ANY:
+        raise RefusedError(
+            f"CID {untrusted_cid} is never a sandbox",
+            hint="CIDs 0, 1, 2 and 0xffffffff belong to the hypervisor and the host",
+        )
+    return untrusted_cid
+
+
+def claim_key(claim: Claim) -> tuple[str, str]:
+    """Return what no two live leases may share."""
+    match claim:
+        case HybridClaim():
+            return ("hybrid", claim.base)
+        case VsockClaim():
+            return ("cid", f"{claim.netns}:{claim.cid}")
+        case ContainerClaim():
+            return ("unix", claim.directory)
+        case _:
+            assert_never(claim)
+
+
+def describe(claim: Claim) -> str:
+    """How the claim reads in a log line."""
+    match claim:
+        case HybridClaim():
+            return f"hybrid:{claim.base}"
+        case VsockClaim():
+            return f"cid {claim.cid}"
+        case ContainerClaim():
+            return f"container at {claim.directory}"
+        case _:
+            assert_never(claim)
+
+
+def check(
+    claim: Claim,
+    facts: ProcessFacts | VsockFacts,
+    *,
+    alive: frozenset[int] = frozenset(),
+) -> None:
+    """Compare what a lease claims with what the kernel says of a connection.
+
+    ``alive`` are pids that the caller holds pidfds of and that had not ended
+    *after* the connection was accepted; see ``_is_connector``.
+
+    Raises RefusedError that names the difference.
+    """
+    match claim, facts:
+        case HybridClaim(), ProcessFacts():
+            if not _is_connector(claim, facts, alive):
+                raise RefusedError(
+                    f"process {facts.pid} (uid {facts.uid}) is not this machine's VMM"
+                )
+        case VsockClaim(), VsockFacts():
+            if (facts.netns, facts.cid) != (claim.netns, claim.cid):
+                raise RefusedError(f"CID {facts.cid} is not this lease's peer")
+        case ContainerClaim(), ProcessFacts():
+            if claim.pid_namespace not in facts.pid_namespaces:
+                raise RefusedError(
+                    f"process {facts.pid} (uid {facts.uid}) is not in this container"
+                )
+        case _:
+            raise RefusedError("the connection came by another kind of socket")
+
+
+def _is_connector(
+    claim: HybridClaim, facts: ProcessFacts, alive: frozenset[int]
+) -> bool:
+    """Whether the connection was made by one of the machine's processes.
+
+    Where the kernel gives the peer's pidfd (6.5) its inode decides.  Below
+    that the pid number is all there is, and it is enough under one condition:
+    the process we hold a pidfd of lives still.  It was there before the
+    listener, so no other process had its number when the connection was made.
+    """
+    if facts.pidfd_inode:
+        return facts.pidfd_inode in {c.inode for c in claim.connectors}
+    return facts.pid in alive and facts.pid in {c.pid for c in claim.connectors}
