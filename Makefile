@@ -15,7 +15,7 @@ setup:
 	@.ci/setup
 
 demo: setup
-	@.ci/as-user .venv/bin/brokerctl demo $(DEMO)
+	@.ci/as-user broker.cli.app demo $(DEMO)
 
 test: setup
 	@.ci/test
@@ -37,7 +37,7 @@ imports:
 	.venv/bin/lint-imports
 
 bench: setup
-	@.ci/as-user $(PY) -m tests.bench.relay
+	@.ci/as-user tests.bench.relay
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -59,7 +59,7 @@ def app() -> None:
 def main() -> None:
     """Entry point: run a verb; exit codes are those of brokerctl(1)."""
     try:
-        app(standalone_mode=False)
+        app(prog_name="brokerctl", standalone_mode=False)
     except Exit as leave:
         sys.exit(leave.exit_code)
     except click.Abort:
@@ -76,3 +76,7 @@ def main() -> None:
         # The reader (head, less) has gone; that is not our error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()
