@@ -1,0 +1,145 @@
+"""Counting equal refusals into one event, so that a flood fills no disk.
+
+``Counter`` is the arithmetic, with time passed in; ``Refusals`` is its shell
+around a store.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from broker.audit import schema
+from broker.audit.store import Store
+from broker.core import limits
+from broker.core.errors import UpstreamError
+
+_WINDOW = 1.0
+_OTHERS = "further refusals of many kinds"
+
+
+@dataclass(eq=False)
+class _Window:
+    event: schema.Event
+    ends: float
+    written: int = 1
+    held: int = 0
+
+
+class Counter:
+    """Decides which refusal becomes an event.
+
+    In each second, ``limits.REFUSALS_LOGGED_PER_SECOND`` equal ones are
+    events of their own; those beyond are counted and come out as one event
+    when the second is over.  Equal means: in all but the stream's number.
+    """
+
+    def __init__(self) -> None:
+        self._windows: dict[bytes, _Window] = {}
+
+    def take(self, event: schema.Event, now: float) -> list[schema.Event]:
+        """Return what is to be recorded now, oldest first.
+
+        ``now`` in seconds, of a clock that does not go back.
+        """
+        out = self.due(now)
+        key, event = self._key(event)
+        window = self._windows.get(key)
+        if window is None:
+            self._windows[key] = _Window(event, now + _WINDOW)
+            out.append(event)
+        elif window.written < limits.REFUSALS_LOGGED_PER_SECOND:
+            window.written += 1
+            out.append(event)
+        else:
+            window.held += event.count
+            window.event = event
+        return out
+
+    def due(self, now: float) -> list[schema.Event]:
+        """Return the counts of the seconds that are over, and forget them."""
+        over = [key for key, w in self._windows.items() if w.ends <= now]
+        out: list[schema.Event] = []
+        for key in over:
+            window = self._windows.pop(key)
+            if window.held:
+                out.append(msgspec.structs.replace(window.event, count=window.held))
+                # The flood may go on: its next second begins where this ended.
+                self._windows[key] = _Window(window.event, now + _WINDOW)
+        return out
+
+    def hold(self, event: schema.Event, now: float) -> None:
+        """Take back what could not be recorded; it comes out a second later."""
+        key, event = self._key(event)
+        window = self._windows.setdefault(
+            key,
+            _Window(event, now + _WINDOW, written=limits.REFUSALS_LOGGED_PER_SECOND),
+        )
+        window.held += event.count
+        window.event = event
+
+    def flush(self) -> list[schema.Event]:
+        """Return all counts now (before the log is closed)."""
+        return self.due(math.inf)
+
+    def deadline(self) -> float:
+        """When ``due`` will next have something to say, or infinity."""
+        return min((w.ends for w in self._windows.values()), default=math.inf)
+
+    def _key(self, event: schema.Event) -> tuple[bytes, schema.Event]:
+        key = schema.encode(msgspec.structs.replace(event, stream=0, count=1))
+        if key in self._windows or len(self._windows) < limits.AUDIT_REFUSAL_KEYS:
+            return key, event
+        # Too many kinds: one count for all others of this kind, of anybody.
+        shared: schema.Event
+        if isinstance(event, schema.LeaseRefused):
+            shared = schema.LeaseRefused(reason=_OTHERS, count=event.count)
+        else:
+            shared = schema.StreamRefused(reason=_OTHERS, count=event.count)
+        return event.kind.encode(), shared
+
+
+class Refusals:
+    """Records refusals in a store, equal ones counted.
+
+    A store that fails does not make a refusal an error: nothing takes effect
+    that would have to be on record first.  The event is kept and tried again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._counter = Counter()
+        self._more = trio.Event()
+
+    async def refused(
+        self, event: schema.StreamRefused | schema.LeaseRefused | schema.Decision
+    ) -> None:
+        """Record or count a refusal."""
+        await self._record(self._counter.take(event, trio.current_time()))
+        self._more.set()
+
+    async def run(self) -> None:
+        """Write the counts when their second is over; until cancelled.
+
+        What is counted then is written before it ends.
+        """
+        try:
+            while True:
+                self._more = trio.Event()
+                with trio.move_on_at(self._counter.deadline()):
+                    await self._more.wait()
+                await self._record(self._counter.due(trio.current_time()))
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._record(self._counter.flush())
+
+    async def _record(self, events: list[schema.Event]) -> None:
+        for event in events:
+            try:
+                await self._store.record(event)
+            except UpstreamError:
+                # The store counts its failures; 'brokerctl status' shows them.
+                self._counter.hold(event, trio.current_time())
