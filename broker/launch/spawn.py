@@ -13,6 +13,7 @@ An end is awaited on the child's pidfd, never on a pid number.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -107,22 +108,22 @@ def spawn(
     """
     words = [os.fspath(word) for word in argv]
     guard = [] if outlive_us else ["setpriv", "--pdeathsig", "KILL", "--"]
-    try:
-        popen = subprocess.Popen(
-            [*guard, *words],
-            env=None if env is None else dict(env),
-            cwd=cwd,
-            pass_fds=tuple(pass_fds),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
+    if shutil.which(words[0], path=None if env is None else env.get("PATH")) is None:
+        # Asked first: behind setpriv a missing program is only an exit code.
         raise SetupError(
             f"the program {words[0]} is not installed",
             hint="'brokerctl doctor' says which package has it",
-        ) from error
+        )
+    popen = subprocess.Popen(
+        [*guard, *words],
+        env=None if env is None else dict(env),
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
     return Child(popen, os.pidfd_open(popen.pid), name or Path(words[0]).name)
 
 

@@ -1,0 +1,69 @@
+"""Comparing claims with kernel facts: who is admitted, who is refused, why."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core.errors import RefusedError
+from broker.peers.identity import (
+    Connector,
+    ContainerClaim,
+    HybridClaim,
+    ProcessFacts,
+    VsockClaim,
+    VsockFacts,
+    check,
+    take_cid,
+)
+
+VMM = Connector(pid=10, inode=777)
+HYBRID = HybridClaim("/run/a/vm.vsock", frozenset({VMM}))
+CONTAINER = ContainerClaim("/run/a", pid_namespace=50)
+
+
+def process(pid=10, inode=777, namespaces=(4,)):
+    return ProcessFacts(pid, 1000, 1000, inode, namespaces)
+
+
+@pytest.mark.parametrize(
+    ("claim", "facts", "alive"),
+    [
+        pytest.param(HYBRID, process(), set(), id="the VMM itself"),
+        pytest.param(HYBRID, process(inode=0), {10}, id="old kernel, VMM alive"),
+        pytest.param(VsockClaim(1, 42), VsockFacts(1, 42), set(), id="its CID"),
+        pytest.param(CONTAINER, process(namespaces=(50, 4)), set(), id="in container"),
+        pytest.param(CONTAINER, process(namespaces=(9, 50, 4)), set(), id="nested"),
+    ],
+)
+def test_admitted(claim, facts, alive):
+    assert check(claim, facts, alive=frozenset(alive)) is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "facts", "alive", "reason"),
+    [
+        pytest.param(HYBRID, process(inode=778), {10}, "VMM", id="pid number reused"),
+        pytest.param(HYBRID, process(pid=11, inode=0), {10}, "VMM", id="other pid"),
+        pytest.param(HYBRID, process(inode=0), set(), "VMM", id="VMM has ended"),
+        pytest.param(HYBRID, VsockFacts(1, 42), set(), "another kind", id="kind"),
+        pytest.param(VsockClaim(1, 42), VsockFacts(1, 43), set(), "CID 43", id="cid"),
+        pytest.param(VsockClaim(1, 42), VsockFacts(2, 42), set(), "CID", id="netns"),
+        pytest.param(VsockClaim(1, 42), process(), set(), "another kind", id="unix"),
+        pytest.param(CONTAINER, process(), set(), "not in this", id="host process"),
+        pytest.param(CONTAINER, process(namespaces=()), set(), "not in", id="unknown"),
+    ],
+)
+def test_refused(claim, facts, alive, reason):
+    with pytest.raises(RefusedError, match=reason):
+        check(claim, facts, alive=frozenset(alive))
+
+
+@pytest.mark.parametrize("cid", [0, 1, 2, 0xFFFFFFFF, -1, 1 << 32])
+def test_hypervisor_loopback_host_and_any_are_never_sandboxes(cid):
+    with pytest.raises(RefusedError, match="never a sandbox"):
+        take_cid(cid)
+
+
+@pytest.mark.parametrize("cid", [3, 42, 0xFFFFFFFE])
+def test_other_cids_are(cid):
+    assert take_cid(cid) == cid

@@ -1,0 +1,104 @@
+"""What this kernel says of real processes at the far end of real sockets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from broker.core.errors import RefusedError
+from broker.launch.spawn import PIPE, spawn
+from broker.peers import credentials
+
+CONNECT = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+sys.stdout.write("up"); sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+async def _connector(path, *prefix):
+    child = spawn(
+        [*prefix, "/usr/bin/python3", "-c", CONNECT, path], stdin=PIPE, stdout=PIPE
+    )
+    assert child.popen.stdout.read(2) == b"up"
+    return child
+
+
+@pytest.fixture
+def listener(tmp_path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen()
+        yield sock
+
+
+def _end(child):
+    child.popen.stdin.close()
+    child.popen.stdout.close()
+
+
+async def test_facts_name_the_process_that_connected(listener):
+    child = await _connector(listener.getsockname())
+    conn, _ = listener.accept()
+    with conn:
+        facts = credentials.process_facts(conn)
+    assert facts.pid == child.pid
+    assert facts.uid == os.getuid()
+    assert facts.pidfd_inode == credentials.pidfd_inode(child.pidfd)
+    _end(child)
+    assert await child.wait() == 0
+
+
+async def test_two_processes_never_have_one_inode(listener):
+    first = await _connector(listener.getsockname())
+    second = await _connector(listener.getsockname())
+    inodes = {credentials.pidfd_inode(c.pidfd) for c in (first, second)}
+    if inodes == {0}:
+        pytest.skip("this kernel has no pidfs (6.9): inodes cannot tell processes")
+    assert len(inodes) == 2
+    for child in (first, second):
+        _end(child)
+        await child.wait()
+
+
+async def test_a_peer_that_has_ended_is_refused(listener):
+    child = await _connector(listener.getsockname())
+    _end(child)
+    await child.wait()
+    conn, _ = listener.accept()
+    with conn:
+        if _old_kernel(conn):
+            assert credentials.process_facts(conn).pid_namespaces == ()
+        else:
+            with pytest.raises(RefusedError, match="ended"):
+                credentials.process_facts(conn)
+
+
+def _old_kernel(conn):
+    """Whether this kernel cannot give the peer's pidfd (before 6.5)."""
+    try:
+        os.close(conn.getsockopt(socket.SOL_SOCKET, credentials.SO_PEERPIDFD))
+    except OSError as error:
+        return error.errno == errno.ENOPROTOOPT
+    return False
+
+
+async def test_a_process_in_a_pid_namespace_of_its_own_has_both_in_its_chain(listener):
+    child = await _connector(
+        listener.getsockname(), "unshare", "--user", "--pid", "--fork", "--kill-child"
+    )
+    conn, _ = listener.accept()
+    with conn:
+        facts = credentials.process_facts(conn)
+    own = os.stat("/proc/self/ns/pid").st_ino
+    if not facts.pid_namespaces:
+        pytest.skip("this kernel cannot tell a pidfd's namespace (6.11)")
+    assert facts.pid_namespaces[-1] == own
+    assert len(facts.pid_namespaces) == 2
+    _end(child)
+    await child.wait()

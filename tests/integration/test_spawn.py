@@ -1,0 +1,111 @@
+"""Starting real processes: ends, codes, descriptors, death of the parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.launch.spawn import PIPE, run_tool, spawn
+
+
+def _fds():
+    return set(os.listdir("/proc/self/fd"))
+
+
+async def test_any_number_of_tasks_may_wait_and_nothing_stays_open():
+    before = _fds()
+    child = spawn(["true"])
+    codes = []
+
+    async def waiter():
+        codes.append(await child.wait())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(waiter)
+    assert codes == [0] * 5
+    assert _fds() == before
+
+
+async def test_a_cancelled_wait_leaves_the_child_to_others():
+    child = spawn(["sleep", "60"])
+    with trio.move_on_after(0.01) as scope:
+        await child.wait()
+    assert scope.cancelled_caught
+    child.kill()
+    assert await child.wait() == -signal.SIGKILL
+
+
+async def test_stop_insists_when_asking_does_not_help():
+    child = spawn(
+        ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"], stdout=PIPE
+    )
+    assert child.popen.stdout.read(2) == b"up"
+    child.popen.stdout.close()
+    assert await child.stop(grace=0.1) == -signal.SIGKILL
+
+
+async def test_killing_what_has_ended_is_harmless():
+    child = spawn(["true"])
+    assert await child.wait() == 0
+    child.kill()
+
+
+async def test_a_program_that_is_missing_is_a_sentence(tmp_path):
+    with pytest.raises(SetupError, match="not installed") as caught:
+        await run_tool([tmp_path / "nothing-here"])
+    assert "doctor" in caught.value.hint
+
+
+async def test_a_tool_that_fails_says_what_it_said():
+    with pytest.raises(UpstreamError, match="code 3: the reason"):
+        await run_tool(["sh", "-c", "echo the reason >&2; exit 3"])
+
+
+async def test_a_tool_that_takes_too_long_is_killed():
+    with pytest.raises(UpstreamError, match="longer than"):
+        await run_tool(["sleep", "60"], deadline=0.1)
+
+
+async def test_output_is_bounded():
+    with pytest.raises(UpstreamError, match="more than 10 bytes"):
+        await run_tool(["sh", "-c", "echo 12345678901"], output_limit=10)
+    assert await run_tool(["printf", "1234567890"], output_limit=10) == b"1234567890"
+
+
+PARENT = """
+import sys, trio
+from broker.launch.spawn import spawn
+async def main():
+    child = spawn(["sleep", "300"], outlive_us=sys.argv[1] == "outlive")
+    print(child.pid, flush=True)
+    await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("fate", ["die", "outlive"])
+async def test_children_die_with_us_unless_they_are_to_outlive_us(fate):
+    parent = spawn(
+        [sys.executable, "-c", PARENT, fate],
+        stdout=PIPE,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    pid = int(parent.popen.stdout.readline())
+    parent.popen.stdout.close()
+    pidfd = os.pidfd_open(pid)
+    try:
+        parent.kill()
+        await parent.wait()
+        with trio.move_on_after(0.5 if fate == "outlive" else 10) as scope:
+            await trio.lowlevel.wait_readable(pidfd)
+        assert scope.cancelled_caught is (fate == "outlive")
+    finally:
+        if fate == "outlive":
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
