@@ -23,12 +23,15 @@ FOLLOW_SECONDS = 0.2
 """Between two looks at the database's change counter while following."""
 
 _PAGE = 1000
+_SELECT = "SELECT sequence, time_ns, kind, sandbox, body FROM event"
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What is asked for: the same field more than once means *or*, different
-    fields mean *and*; empty means everything."""
+    """What is asked for; empty means everything.
+
+    The same field more than once means *or*, different fields mean *and*.
+    """
 
     sandboxes: Sequence[str] = ()
     kinds: Sequence[str] = ()
@@ -85,12 +88,10 @@ class Log:
         Raises UpstreamError when the database cannot be read.
         """
         where, values = filters.where()
-        query = (
-            "SELECT sequence, time_ns, kind, sandbox, body FROM event "
-            f"WHERE {where} ORDER BY sequence"
-        )
+        # Only our own words go into the text; every value is bound.
+        query = f"{_SELECT} WHERE {where} ORDER BY sequence"
         if last is not None:
-            query = f"SELECT * FROM ({query} DESC LIMIT ?) ORDER BY sequence"
+            query = f"SELECT * FROM ({query} DESC LIMIT ?) ORDER BY sequence"  # noqa: S608
             rows = self._rows(query, [after, *values, last])
             yield from (Found(*row) for row in rows)
             return
@@ -118,7 +119,7 @@ class Log:
         """
         seen = -1
         while True:
-            (version,) = self._rows("PRAGMA data_version", [])[0]
+            version = self._rows("PRAGMA data_version", [])[0][0]
             if version != seen:
                 seen = version
                 newest = self.newest()
