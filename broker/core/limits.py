@@ -151,3 +151,119 @@ CONNECT_SECONDS = 10.0
 
 HYBRID_ANSWER_BYTES = 32
 """The line 'OK <number>' of a hybrid vsock; the number has at most 10 digits."""
+
+# -- micro VMs -------------------------------------------------------------------------
+
+QMP_LINE_BYTES = 1 << 18
+"""One line from QEMU.  What we ask for is answered in a few KiB; the whole
+QMP schema, which nobody asks for, is 200 KiB."""
+
+QMP_EVENTS = 64
+"""Events that wait for their reader; a guest causes events, so more are dropped."""
+
+QMP_GREETING_SECONDS = 10.0
+"""From connecting to QEMU's greeting; it takes 0.6 s on a loaded machine."""
+
+QMP_ANSWER_SECONDS = 10.0
+"""An answer to a command; they take milliseconds, 60 ms beside a busy vCPU."""
+
+VM_READY_SECONDS = 10.0
+"""From starting a helper (vhost-device-vsock) to its socket; milliseconds."""
+
+VM_QUIT_SECONDS = 2.0
+"""What QEMU gets to end after 'quit' or SIGTERM, before SIGKILL."""
+
+CONSOLE_BYTES_PER_SECOND = 1 << 18
+"""A guest's console is read no faster; QEMU holds the guest back beyond it.
+Booting writes 30 KiB, so only a guest that floods notices."""
+
+FIRST_WORDS_BYTES = 1 << 16
+"""What we keep of a helper's standard error: its first words say why it did
+not start, and a guest may cause any number of later ones."""
+
+RANDOM_CID_FIRST = 1 << 16
+RANDOM_CID_LAST = (1 << 31) - 1
+"""CIDs we draw from: above the small numbers that other launchers count from,
+below what a signed 32-bit integer holds."""
+
+CID_DRAWS = 64
+"""Draws before we say that no CID is free; the range has two thousand million."""
+
+KVM_PROBE_SECONDS = 10.0
+"""A kernel under a KVM that works prints within a second (design 7)."""
+
+KVM_PROBE_BYTES = 1 << 16
+"""Console bytes of the probe that are searched for its marker."""
+
+VM_STATE_BYTES = 1 << 16
+"""A machine's state file; ours are 2 KiB."""
+
+# -- workers and their jails --------------------------------------------------------
+
+WORKER_START_SECONDS = 10.0
+"""From the order to fork until the worker says it is jailed and ready.  It
+takes milliseconds; a machine under load gets a thousand times that."""
+
+WORKER_STOP_SECONDS = 3.0
+"""From Stop, or from the death of one half, until the kernel is asked to end it."""
+
+WORKER_MESSAGE_BYTES = 2 * AGENT_FRAME_BYTES
+"""One message between supervisor and worker.  The largest holds one agent
+frame; it must also fit into a SEQPACKET socket's buffer (212992 by default)."""
+
+WORKER_QUEUE = 64
+"""Decoded messages of one worker that wait for the broker; then its socket
+fills, then the worker stops reading its guest."""
+
+AGENT_MESSAGES_PER_SECOND = 200.0
+AGENT_MESSAGES_BURST = 400
+"""How fast a worker passes on its guest's messages; beyond it the guest waits.
+200 output chunks of 16 KiB are 3 MB/s of log, more than anybody reads."""
+
+WAYLAND_CONNECTS_PER_SECOND = 20.0
+WAYLAND_CONNECTS_BURST = 64
+"""How fast a worker takes new Wayland clients; beyond it they wait in the
+backlog.  A desktop session that starts is a burst of some tens."""
+
+WORKER_MESSAGES_PER_SECOND = 1000.0
+WORKER_MESSAGES_BURST = 4000
+"""What the supervisor accepts from one worker.  An honest one keeps the two
+paces above (400 a second together), so one that exceeds this was taken over,
+and is ended: its messages cost time that other sandboxes need."""
+
+WAYLAND_LINGER_SECONDS = 5.0
+"""After one end of a Wayland connection has closed, the other has so long."""
+
+KEEPER_CONNECT_SECONDS = 5.0
+"""For connect(2) to the compositor, which blocks while its backlog is full."""
+
+WORKER_FDS = 2048
+"""RLIMIT_NOFILE of a worker: two sockets for each client, and 28 descriptors
+in flight for some tens of them at one time.  Who exceeds it loses the
+connection that did (MSG_CTRUNC)."""
+
+WORKER_ADDRESS_BYTES = 8 << 30
+"""RLIMIT_AS of a worker: pools are mapped sparse, 1 GiB at most each."""
+
+WORKER_DATA_BYTES = 512 << 20
+"""RLIMIT_DATA of a worker: private memory; it holds about 20 MiB."""
+
+WAYPIPE_START_SECONDS = 10.0
+"""Until a waypipe client's socket accepts."""
+
+WAYPIPE_PROCESSES = 2 * WAYLAND_CLIENTS_PER_SANDBOX
+"""RLIMIT_NPROC of a waypipe client: one process and some threads for each
+Wayland connection of the sandbox."""
+
+WAYPIPE_FDS = 1024
+"""RLIMIT_NOFILE of each process of a waypipe client (one Wayland client's
+pools, pipes and two sockets)."""
+
+WAYPIPE_FILE_BYTES = 1 << 30
+"""RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
+
+WAYPIPE_ADDRESS_BYTES = 16 << 30
+"""RLIMIT_AS of each process of a waypipe client: it maps its pools."""
+
+WAYPIPE_DATA_BYTES = 2 << 30
+"""RLIMIT_DATA of each process of a waypipe client: mirrors of its pools."""

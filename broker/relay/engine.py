@@ -1,0 +1,432 @@
+"""The pump's loop: all streams of a broker, one epoll, no waiting elsewhere.
+
+Rules, each of which was needed:
+
+* Level-triggered.  EPOLLIN is asked for only while a direction flows,
+  EPOLLOUT only while it is blocked.  (Edge-triggered EPOLLOUT on a UNIX
+  socket wakes at every read of the peer.)
+* A side that nothing is awaited from leaves the epoll set: EPOLLHUP cannot be
+  masked, so a hung-up side of a blocked stream would spin.
+* A side that has ended, while bytes for it may still come, is watched for its
+  disappearance alone, edge-triggered, so that its event comes once.
+* Reading failed: the stream ends.  Writing failed: what the vanished side had
+  said before is still delivered, as the kernel would between two sockets, and
+  the stream ends with the error then.
+* A completion never blocks the loop: it waits in a queue of which each stream
+  can add one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import os
+import select
+import socket
+import time
+from collections import deque
+
+from broker.core import limits
+from broker.relay.contract import (
+    MESSAGE_BYTES,
+    Abort,
+    Ask,
+    Done,
+    FromPump,
+    Live,
+    Mode,
+    Ready,
+    Reason,
+    Side,
+    StreamEnd,
+    StreamStatistics,
+    Submit,
+    decode_to_pump,
+    encode_from_pump,
+)
+from broker.relay.flow import (
+    BLOCKED,
+    ENDED,
+    FLOWING,
+    READ_FAILED,
+    WRITE_FAILED,
+    Direction,
+    State,
+    choose,
+)
+from broker.relay.pool import BufferPool, PipePool
+
+_IN = select.EPOLLIN
+_OUT = select.EPOLLOUT
+_GONE = select.EPOLLHUP | select.EPOLLERR
+_READ = _IN | _GONE
+_WRITE = _OUT | _GONE
+# Nothing but EPOLLHUP and EPOLLERR, which come unasked, and each only once.
+_WATCH_GONE = select.EPOLLET
+
+# These two mean that a peer went away; other errors are the kernel's refusals.
+_RESETS = frozenset({errno.EPIPE, errno.ECONNRESET})
+
+_MESSAGES_PER_TURN = 32
+
+
+class _End:
+    """One side of a stream: its socket, what it says and what it is told."""
+
+    __slots__ = ("mask", "said", "side", "sock", "stream", "told")
+
+    def __init__(self, side: Side, sock: socket.socket) -> None:
+        self.side = side
+        self.sock = sock
+        self.mask = 0
+        self.stream: _Stream
+        self.said: Direction
+        self.told: Direction
+
+
+class _Stream:
+    __slots__ = (
+        "a",
+        "active",
+        "b",
+        "began",
+        "errno",
+        "failed",
+        "idle",
+        "open",
+        "token",
+    )
+
+    def __init__(self, token: int, a: _End, b: _End, idle: float, now: float) -> None:
+        self.token = token
+        self.a = a
+        self.b = b
+        self.idle = idle
+        self.began = self.active = now
+        self.errno = 0
+        self.failed = Side.NONE
+        self.open = True
+
+
+class Engine:
+    """All streams of one pump.  ``run`` returns when the broker has gone."""
+
+    def __init__(
+        self, control: socket.socket, kernel: tuple[int, int], *, confined: bool = False
+    ) -> None:
+        control.settimeout(0)
+        self._control = control
+        self._kernel = kernel
+        self._epoll = select.epoll()
+        self._epoll.register(control, _IN)
+        self._pipes = PipePool()
+        self._buffers = BufferPool()
+        self._streams: dict[int, _Stream] = {}
+        self._ends: dict[int, _End] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self._queue: deque[bytes] = deque()
+        self._now = time.monotonic()
+        self._alive = True
+        self._send(Ready(os.getpid(), confined))
+
+    def run(self) -> None:
+        """Relay until the control socket ends."""
+        control = self._control.fileno()
+        poll, ends = self._epoll.poll, self._ends
+        while self._alive:
+            events = poll(self._patience())
+            self._now = time.monotonic()
+            heard = 0
+            for fd, event in events:
+                end = ends.get(fd)
+                if end is not None:
+                    self._turn(end, event)
+                elif fd == control:
+                    # Last, so that a descriptor number that a submission takes
+                    # over cannot meet an event of its former owner.
+                    heard = event
+            if heard:
+                self._hear(heard)
+            if self._deadlines:
+                self._end_idle()
+        self.close()
+
+    def close(self) -> None:
+        """Close everything; streams get no completion."""
+        for stream in self._streams.values():
+            self._close(stream)
+        self._streams.clear()
+        self._pipes.close()
+        self._epoll.close()
+        self._control.close()
+
+    # -- a stream's turn -------------------------------------------------------
+
+    def _turn(self, end: _End, event: int) -> None:
+        stream = end.stream
+        said, told = end.said, end.told
+        if event & _READ and said.state is FLOWING:
+            self._move(stream, said)
+        if event & _WRITE and told.state is BLOCKED and stream.open:
+            self._move(stream, told)
+        if event & _GONE and stream.open and end.mask == _WATCH_GONE:
+            # It is no longer there to be told anything.  Stop the other side
+            # from saying more, and let what it has said meet the error.
+            self._watch(end, 0)
+            self._shut_read(told.source)
+            self._move(stream, told)
+
+    def _move(self, stream: _Stream, direction: Direction) -> None:
+        state = direction.state
+        count = direction.count
+        new = direction.move()
+        if direction.count != count:
+            stream.active = self._now
+        if new is not state:
+            self._changed(stream, direction, new)
+
+    def _changed(self, stream: _Stream, direction: Direction, state: State) -> None:
+        if state is READ_FAILED:
+            self._fail(stream, direction.error, self._side(stream, direction.source))
+        elif state is WRITE_FAILED:
+            self._unwritable(stream, direction)
+        if not stream.open:
+            return
+        if stream.a.said.state >= ENDED and stream.b.said.state >= ENDED:
+            self._finish(stream)
+            return
+        self._watch(stream.a)
+        self._watch(stream.b)
+
+    def _unwritable(self, stream: _Stream, direction: Direction) -> None:
+        """The destination is gone; hear its last words before the stream ends."""
+        side = self._side(stream, direction.destination)
+        if direction.error not in _RESETS:
+            self._fail(stream, direction.error, side)
+            return
+        stream.errno, stream.failed = direction.error, side
+        direction.release()
+        self._shut_read(direction.source)
+
+    def _fail(self, stream: _Stream, number: int, side: Side) -> None:
+        if not stream.errno:
+            stream.errno, stream.failed = number, side
+        self._finish(stream)
+
+    def _watch(self, end: _End, mask: int | None = None) -> None:
+        """Make the epoll set agree with what is awaited from this side."""
+        if mask is None:
+            said, told = end.said.state, end.told.state
+            mask = (_IN if said is FLOWING else 0) | (_OUT if told is BLOCKED else 0)
+            if not mask and said is ENDED and told is FLOWING:
+                mask = _WATCH_GONE
+        if mask == end.mask:
+            return
+        if not mask:
+            self._epoll.unregister(end.sock)
+        elif end.mask:
+            self._epoll.modify(end.sock, mask)
+        else:
+            self._epoll.register(end.sock, mask)
+        end.mask = mask
+
+    @staticmethod
+    def _side(stream: _Stream, sock: socket.socket) -> Side:
+        return Side.A if sock is stream.a.sock else Side.B
+
+    @staticmethod
+    def _shut_read(sock: socket.socket) -> None:
+        # ENOTCONN when that side is gone as well.
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RD)
+
+    # -- beginnings and ends ---------------------------------------------------
+
+    def _begin(self, order: Submit, fds: list[int]) -> None:
+        if len(fds) != 2:
+            # The kernel drops what no descriptor number is left for (unix(7)).
+            for fd in fds:
+                os.close(fd)
+            self._refuse(order, errno.EMFILE)
+            return
+        try:
+            a, b = (self._adopt(fd) for fd in fds)
+        except OSError as error:
+            for fd in fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+            self._refuse(order, error.errno or errno.EIO)
+            return
+        one, two = _End(Side.A, a), _End(Side.B, b)
+        stream = _Stream(order.token, one, two, order.idle_ms / 1000, self._now)
+        one.stream = two.stream = stream
+        one.said = two.told = self._direction(a, b, order.mode_ab, order.max_write)
+        two.said = one.told = self._direction(b, a, order.mode_ba, order.max_write)
+        self._streams[order.token] = stream
+        self._ends[a.fileno()] = one
+        self._ends[b.fileno()] = two
+        self._watch(one)
+        self._watch(two)
+        if stream.idle:
+            heapq.heappush(self._deadlines, (self._now + stream.idle, order.token))
+
+    @staticmethod
+    def _adopt(fd: int) -> socket.socket:
+        # Type and protocol are given so that only the family is asked for.
+        sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=fd)
+        sock.settimeout(0)
+        return sock
+
+    def _direction(
+        self,
+        source: socket.socket,
+        destination: socket.socket,
+        mode: Mode,
+        largest: int,
+    ) -> Direction:
+        return Direction(
+            source,
+            destination,
+            choose(mode, source.family, destination.family, self._kernel),
+            pipes=self._pipes,
+            buffers=self._buffers,
+            may_fall_back=mode is not Mode.SPLICE,
+            max_write=largest,
+        )
+
+    def _refuse(self, order: Submit, number: int) -> None:
+        end = StreamEnd(
+            0, 0, Reason.ERROR, number, mode_ab=order.mode_ab, mode_ba=order.mode_ba
+        )
+        self._send(Done(order.token, end))
+
+    def _finish(self, stream: _Stream, reason: Reason | None = None) -> None:
+        if reason is None:
+            reason = Reason.END
+            if stream.errno:
+                reason = Reason.RESET if stream.errno in _RESETS else Reason.ERROR
+        del self._streams[stream.token]
+        ab, ba = stream.a.said, stream.b.said
+        self._close(stream)
+        end = StreamEnd(
+            ab.count,
+            ba.count,
+            reason,
+            stream.errno,
+            stream.failed,
+            ab.mode,
+            ba.mode,
+        )
+        self._send(Done(stream.token, end))
+
+    def _close(self, stream: _Stream) -> None:
+        stream.open = False
+        for end in (stream.a, stream.b):
+            if end.mask:
+                self._epoll.unregister(end.sock)
+                end.mask = 0
+            del self._ends[end.sock.fileno()]
+            end.said.release()
+            end.sock.close()
+
+    # -- deadlines ---------------------------------------------------------------
+
+    def _patience(self) -> float:
+        if not self._deadlines:
+            return -1
+        # epoll_wait counts milliseconds; a little late is better than early,
+        # which would spin.
+        return max(0.0, self._deadlines[0][0] - time.monotonic()) + 0.001
+
+    def _end_idle(self) -> None:
+        """End the streams whose time is up.
+
+        An entry is not moved when its stream moves bytes: it is looked at when
+        it comes up, and put back with the time that is left.
+        """
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= self._now:
+            _, token = heapq.heappop(deadlines)
+            stream = self._streams.get(token)
+            if stream is None:
+                continue
+            due = stream.active + stream.idle
+            if due <= self._now:
+                self._finish(stream, Reason.IDLE)
+            else:
+                heapq.heappush(deadlines, (due, token))
+
+    # -- the broker --------------------------------------------------------------
+
+    def _hear(self, event: int) -> None:
+        if event & _OUT:
+            self._flush()
+        if not event & _READ:
+            return
+        for _ in range(_MESSAGES_PER_TURN):
+            try:
+                packet, fds, _, _ = socket.recv_fds(
+                    self._control, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                packet, fds = b"", []
+            if not packet:
+                self._alive = False
+                return
+            self._obey(packet, fds)
+
+    def _obey(self, packet: bytes, fds: list[int]) -> None:
+        match decode_to_pump(packet):
+            case Submit() as order:
+                self._begin(order, fds)
+            case Abort(token):
+                stream = self._streams.get(token)
+                if stream is not None:
+                    self._finish(stream, Reason.ABORTED)
+            case Ask(request):
+                self._report(request)
+
+    def _report(self, request: int) -> None:
+        live = [self._statistics(stream) for stream in self._streams.values()]
+        size = limits.RELAY_STREAMS_PER_ANSWER
+        for start in range(0, max(1, len(live)), size):
+            part = tuple(live[start : start + size])
+            self._send(Live(request, start + size >= len(live), part))
+
+    def _statistics(self, stream: _Stream) -> StreamStatistics:
+        ab, ba = stream.a.said, stream.b.said
+        return StreamStatistics(
+            stream.token,
+            ab.count,
+            ba.count,
+            ab.held,
+            ba.held,
+            self._now - stream.began,
+            self._now - stream.active,
+            ab.mode,
+            ba.mode,
+        )
+
+    def _send(self, message: FromPump) -> None:
+        self._queue.append(encode_from_pump(message))
+        if len(self._queue) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what can be sent, and ask for EPOLLOUT while something is left."""
+        queue = self._queue
+        try:
+            while queue:
+                self._control.send(queue[0])
+                queue.popleft()
+        except BlockingIOError:
+            self._epoll.modify(self._control, _IN | _OUT)
+            return
+        except OSError:
+            # The broker is gone, and the loop is about to read that too.
+            self._alive = False
+            return
+        self._epoll.modify(self._control, _IN)

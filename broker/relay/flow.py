@@ -1,0 +1,287 @@
+"""One direction of a stream: bytes from one socket to another, no waiting.
+
+A direction is filled, then drained, never both at once, so the bytes in
+flight are at most one pipe or one buffer, and a pipe is empty whenever it is
+not blocked.  ``move`` does as much as it may without waiting and leaves the
+direction in one of five states; what to wait for, and what an end or an error
+means for the stream, is the engine's business (``engine.py``) or the
+reference's (``inloop.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import socket
+
+from broker.core import limits
+from broker.relay.contract import Mode
+from broker.relay.pool import BufferPool, Pipe, PipePool
+
+_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+_PIPE = limits.RELAY_PIPE_BYTES
+_ROUNDS = range(limits.RELAY_ROUNDS)
+
+# A fill smaller than a quarter has emptied the source, most likely: asking
+# again would only fetch EAGAIN.  This makes a small message three system
+# calls (epoll_wait and two splices).
+_SMALL = _PIPE // 4
+
+# pipe2 failed, or the kernel cannot splice this kind of descriptor: what copy
+# mode still can do.
+_FALL_BACK = frozenset({errno.EINVAL, errno.EMFILE, errno.ENFILE})
+
+
+class State(enum.IntEnum):
+    """Where a direction stands after ``move``."""
+
+    FLOWING = 0
+    """Everything there was has been delivered; wait for the source."""
+    BLOCKED = 1
+    """The destination takes no more; wait for it."""
+    ENDED = 2
+    """The source ended, all was delivered and the destination told so."""
+    READ_FAILED = 3
+    """Reading failed with ``error``; all that had been read was delivered."""
+    WRITE_FAILED = 4
+    """Writing failed with ``error``; ``held`` bytes or more are lost."""
+
+
+# Plain names for the loop below: an attribute of an enum costs a lookup more.
+FLOWING = State.FLOWING
+BLOCKED = State.BLOCKED
+ENDED = State.ENDED
+READ_FAILED = State.READ_FAILED
+WRITE_FAILED = State.WRITE_FAILED
+
+
+def choose(mode: Mode, source: int, destination: int, kernel: tuple[int, int]) -> Mode:
+    """Return splice or copy for a direction between two socket families.
+
+    Between UNIX sockets splice moves pages and copies nothing.  vsock copies
+    at each end whatever we do: its splice_read is a copy into a pipe since
+    6.5, which saves the trip through our memory, and one packet for every
+    4 KiB page before, which costs more than it saves; vsock to vsock it gains
+    nothing anywhere (measured, docs/relay.md).
+    """
+    if mode is not Mode.AUTO:
+        return mode
+    ends = (source, destination)
+    if ends.count(socket.AF_VSOCK) == 2:
+        return Mode.COPY
+    if socket.AF_VSOCK in ends and kernel < (6, 5):
+        return Mode.COPY
+    return Mode.SPLICE
+
+
+class Direction:
+    """Bytes from ``source`` to ``destination`` (non-blocking sockets).
+
+    ``held`` bytes have been read and not written yet; ``count`` have been
+    written.  ``may_fall_back`` is false where splice was ordered.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_buffers",
+        "_pipe",
+        "_pipes",
+        "_start",
+        "count",
+        "destination",
+        "error",
+        "held",
+        "max_write",
+        "may_fall_back",
+        "mode",
+        "source",
+        "state",
+    )
+
+    def __init__(
+        self,
+        source: socket.socket,
+        destination: socket.socket,
+        mode: Mode,
+        *,
+        pipes: PipePool,
+        buffers: BufferPool,
+        may_fall_back: bool = True,
+        max_write: int = 0,
+    ) -> None:
+        self.source = source
+        self.destination = destination
+        self.mode = Mode.COPY if max_write else mode
+        self.may_fall_back = may_fall_back
+        self.max_write = max_write
+        self.state = FLOWING
+        self.count = 0
+        self.held = 0
+        self.error = 0
+        self._pipes = pipes
+        self._buffers = buffers
+        self._pipe: Pipe | None = None
+        self._buffer: memoryview | None = None
+        self._start = 0
+
+    def move(self) -> State:
+        """Move what can be moved without waiting; returns the new state.
+
+        Does nothing once the direction has ended or failed.
+        """
+        if self.state > BLOCKED:
+            return self.state
+        state = self._splice() if self.mode is Mode.SPLICE else self._copy()
+        self.state = state
+        return state
+
+    def release(self) -> None:
+        """Give up pipe and buffer; bytes still held are lost."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.held = self.held
+            self._pipes.give(pipe)
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            self._buffers.give(buffer)
+        self.held = 0
+
+    # -- splice ----------------------------------------------------------------
+
+    def _splice(self) -> State:
+        pipe = self._pipe
+        if pipe is None:
+            try:
+                pipe = self._pipes.take()
+            except OSError as error:
+                return self._cannot_splice(error, READ_FAILED)
+        state = self._splice_through(pipe)
+        if self.held:
+            self._pipe = pipe
+            return self._rescue(state)
+        self._pipe = None
+        self._pipes.give(pipe)
+        if self.error and self.mode is Mode.COPY:
+            self.error = 0
+            return self._copy()
+        return state
+
+    def _splice_through(self, pipe: Pipe) -> State:
+        """Fill and drain in turn; leaves ``pipe`` empty unless ``held``."""
+        splice = os.splice
+        source, destination = self.source.fileno(), self.destination.fileno()
+        held = self.held
+        for _ in _ROUNDS:
+            if not held:
+                try:
+                    held = splice(source, pipe.write, _PIPE, None, None, _FLAGS)
+                except BlockingIOError:
+                    return FLOWING
+                except OSError as error:
+                    return self._cannot_splice_from(error)
+                if not held:
+                    return self._finish()
+            filled = held
+            try:
+                while held:
+                    moved = splice(pipe.read, destination, held, None, None, _FLAGS)
+                    held -= moved
+                    self.count += moved
+            except BlockingIOError:
+                self.held = held
+                return BLOCKED
+            except OSError as error:
+                self.held = held
+                self.error = error.errno or errno.EIO
+                return WRITE_FAILED
+            self.held = 0
+            if filled < _SMALL:
+                return FLOWING
+        return FLOWING
+
+    def _cannot_splice_from(self, error: OSError) -> State:
+        """Reading by splice failed with the pipe empty: perhaps copy can."""
+        if error.errno == errno.EINVAL and self.may_fall_back:
+            self.mode = Mode.COPY
+        self.error = error.errno or errno.EIO
+        return READ_FAILED
+
+    def _cannot_splice(self, error: OSError, otherwise: State) -> State:
+        if error.errno in _FALL_BACK and self.may_fall_back:
+            self.mode = Mode.COPY
+            return self._copy()
+        self.error = error.errno or errno.EIO
+        return otherwise
+
+    def _rescue(self, state: State) -> State:
+        """Continue in copy mode with what a pipe holds, if writing cannot splice."""
+        if state != WRITE_FAILED or self.error != errno.EINVAL:
+            return state
+        if not self.may_fall_back or self._pipe is None:
+            return state
+        buffer = self._buffers.take()
+        if os.readv(self._pipe.read, [buffer[: self.held]]) != self.held:
+            return state  # not ours to mend; the bytes count as lost
+        self._pipes.give(self._pipe)
+        self._pipe = None
+        self._buffer, self._start = buffer, 0
+        self.mode = Mode.COPY
+        self.error = 0
+        return self._copy()
+
+    # -- copy ------------------------------------------------------------------
+
+    def _copy(self) -> State:
+        buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffers.take()
+        state = self._copy_through(buffer)
+        if self.held:
+            self._buffer = buffer
+        else:
+            self._buffer = None
+            self._buffers.give(buffer)
+        return state
+
+    def _copy_through(self, buffer: memoryview) -> State:
+        source, destination = self.source.fileno(), self.destination.fileno()
+        for _ in _ROUNDS:
+            if not self.held:
+                try:
+                    self.held = os.readv(source, [buffer])
+                except BlockingIOError:
+                    return FLOWING
+                except OSError as error:
+                    self.error = error.errno or errno.EIO
+                    return READ_FAILED
+                if not self.held:
+                    return self._finish()
+                self._start = 0
+            filled = self.held
+            try:
+                self._write(destination, buffer)
+            except BlockingIOError:
+                return BLOCKED
+            except OSError as error:
+                self.error = error.errno or errno.EIO
+                return WRITE_FAILED
+            if filled < _SMALL:
+                return FLOWING
+        return FLOWING
+
+    def _write(self, destination: int, buffer: memoryview) -> None:
+        while self.held:
+            size = min(self.held, self.max_write) if self.max_write else self.held
+            moved = os.write(destination, buffer[self._start : self._start + size])
+            self._start += moved
+            self.held -= moved
+            self.count += moved
+
+    def _finish(self) -> State:
+        # ENOTCONN: the destination is gone already; whatever that means shows
+        # when the other direction reads from it.
+        with contextlib.suppress(OSError):
+            self.destination.shutdown(socket.SHUT_WR)
+        return ENDED
