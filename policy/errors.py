@@ -1,0 +1,125 @@
+"""What is wrong with a policy file, where, and how a person mends it.
+
+A ``Problem`` is a value, not an exception: a check reports every problem of
+the whole set at once, so nothing here ends at the first one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_SHOWN_CHARS = 96
+
+
+class Span(NamedTuple):
+    """A piece of a file.  Lines and columns count from 1, columns in characters.
+
+    The end is the first place behind the piece.
+    """
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+WHOLE_FILE = Span(1, 1, 1, 1)
+"""Where a problem of the file itself (owner, size) is shown."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in one file.
+
+    ``message`` says what is wrong, ``expected`` what may stand there, ``hint``
+    what to do; the latter two may be empty.  ``source_line`` is the line as it
+    stands in the file, unescaped, empty when the problem is the file itself.
+    """
+
+    file: str
+    span: Span
+    message: str
+    expected: str = ""
+    hint: str = ""
+    source_line: str = ""
+
+    @property
+    def where(self) -> str:
+        """``file:line:column``."""
+        return f"{visible(self.file)}:{self.span.line}:{self.span.column}"
+
+    def first_line(self) -> str:
+        """``file:line:column: message``, as editors and logs want it."""
+        return f"{self.where}: {visible(self.message)}"
+
+    def render(self) -> str:
+        """Return the text for a person: the line, a caret, expected and hint."""
+        lines = [self.first_line()]
+        if self.source_line:
+            lines += _caret(self.source_line, self.span)
+        if self.expected:
+            lines.append(f"  expected: {visible(self.expected)}")
+        if self.hint:
+            lines.append(f"  hint: {visible(self.hint)}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, str | int]:
+        """Return the problem as JSON values (docs/policy.md describes them)."""
+        return {
+            "file": self.file,
+            "line": self.span.line,
+            "column": self.span.column,
+            "end_line": self.span.end_line,
+            "end_column": self.span.end_column,
+            "message": self.message,
+            "expected": self.expected,
+            "hint": self.hint,
+            "source_line": self.source_line,
+        }
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return the hint that names the nearest known word, or nothing."""
+    if not isinstance(word, str):
+        return ""
+    near = difflib.get_close_matches(word[:80].lower(), list(known), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def visible(text: str) -> str:
+    r"""Return the text with every unprintable character written as ``\\x..``."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _caret(source_line: str, span: Span) -> list[str]:
+    """The line and carets below it; a window around the place if it is long."""
+    first = max(0, span.column - 1 - _SHOWN_CHARS // 2)
+    if len(source_line) <= _SHOWN_CHARS:
+        first = 0
+    shown = source_line[first : first + _SHOWN_CHARS]
+    # Escapes would move the carets away; one character stays one here.
+    shown = "".join(c if c.isprintable() else " " if c == "\t" else "·" for c in shown)
+    begin = span.column - 1 - first
+    end = span.end_column - 1 - first if span.end_line == span.line else len(shown)
+    carets = "^" * max(1, _width(shown[begin : max(begin, end)]))
+    return [f"  | {shown}", f"  | {' ' * _width(shown[:begin])}{carets}"]
+
+
+def _width(text: str) -> int:
+    """Cells of a terminal that the text takes."""
+    cells = 0
+    for char in text:
+        if not unicodedata.combining(char):
+            cells += 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    return cells

@@ -1,0 +1,121 @@
+"""The first engine, which says whether a sandbox may have a service.
+
+Pure: records in, a decision out.  What no line here allows is denied, and
+every decision names its reason and the place of the key that decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from policy.errors import visible
+from policy.loader import RecordSet
+from policy.model import DISPLAY_KEY, KIND_KEY, MicroVM, Record
+
+AGENT = "vitrail.Agent"
+DISPLAY = "vitrail.Display"
+NO_RULE = "default: deny"
+
+Verdict = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked: ``sandbox`` is the running one, ``record`` its record."""
+
+    sandbox: str
+    record: str
+    service: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One question on the way to a decision, for ``explain``."""
+
+    question: str
+    answer: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer.
+
+    ``where`` is ``file:line:column`` of the key that decided, or says which
+    default did.  ``digest`` is that of the record set that was asked.
+    """
+
+    verdict: Verdict
+    reason: str
+    where: str
+    digest: str
+    trace: tuple[Step, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the verdict is allow."""
+        return self.verdict == "allow"
+
+
+class _Trace:
+    """Collects steps and closes them into a decision."""
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+        self._steps: list[Step] = []
+
+    def step(self, question: str, answer: str, where: str) -> None:
+        self._steps.append(Step(question, answer, where))
+
+    def end(self, verdict: Verdict, reason: str, where: str) -> Decision:
+        self.step("verdict", verdict, where)
+        return Decision(verdict, reason, where, self._digest, tuple(self._steps))
+
+
+def decide(records: RecordSet, request: Request) -> Decision:
+    """Return the decision; never raises, whatever the request holds."""
+    trace = _Trace(records.digest)
+    name = visible(request.record)
+    problem = records.broken.get(request.record)
+    if problem is not None:
+        trace.step("record", "has an error", problem.where)
+        reason = f"the record '{name}' has an error: {visible(problem.message)}"
+        return trace.end("deny", reason, problem.where)
+    record = records.records.get(request.record)
+    if record is None:
+        trace.step("record", "none", NO_RULE)
+        return trace.end("deny", f"no record is named '{name}'", NO_RULE)
+    trace.step("record", "found", str(record.source))
+    if not _may_be(request.sandbox, record):
+        reason = (
+            f"'{visible(request.sandbox)}' is not the sandbox of the "
+            f"{record.viewer.sandbox_class} record '{name}'"
+        )
+        return trace.end("deny", reason, record.where("class"))
+    return _service(request.service, record, trace)
+
+
+def _may_be(sandbox: str, record: Record) -> bool:
+    """Only a disposable runs under another name than its record's."""
+    return sandbox == record.name or record.viewer.sandbox_class == "disposable"
+
+
+def _service(service: str, record: Record, trace: _Trace) -> Decision:
+    if service == AGENT:
+        ours = isinstance(record.host.launch, MicroVM)
+        where = record.where(KIND_KEY)
+        trace.step(KIND_KEY, type(record.host.launch).__name__, where)
+        if ours:
+            reason = f"'{record.name}' is launched by us, so its agent may report"
+            return trace.end("allow", reason, where)
+        reason = f"'{record.name}' is launched by others, who have no agent of ours"
+        return trace.end("deny", reason, where)
+    if service == DISPLAY:
+        way = record.viewer.display
+        where = record.where(DISPLAY_KEY)
+        trace.step(DISPLAY_KEY, way, where)
+        reason = f"the record '{record.name}' has display = \"{way}\""
+        return trace.end("deny" if way == "none" else "allow", reason, where)
+    trace.step("service", "unknown", NO_RULE)
+    return trace.end("deny", f"no service is named '{visible(service)}'", NO_RULE)

@@ -1,0 +1,64 @@
+"""Every limit of the policy's files: name, unit, reason.
+
+They stand here and not in ``broker.core.limits`` because this package imports
+nothing of the broker; where both must agree, a test compares them.
+"""
+
+from __future__ import annotations
+
+# -- files -------------------------------------------------------------------
+
+FILE_BYTES = 65536
+"""One record.  A long one has 3 KiB; this bounds the time of a check."""
+
+LINE_CHARS = 4096
+"""One line.  Also keeps a number below the 4300 digits at which Python
+refuses to convert it (sys.set_int_max_str_digits)."""
+
+NESTING = 8
+"""Brackets inside each other in one value.  Records need one; the TOML parser
+recurses once for each, so depth must be bounded before it reads."""
+
+RECORDS = 1024
+"""Records in one directory: twice the leases that a broker holds."""
+
+PROBLEMS_PER_FILE = 50
+"""Problems reported for one file; a person mends the first ones anyway."""
+
+# -- values --------------------------------------------------------------------
+
+LABEL_CHARS = 40
+"""A label's name.  It stands before every window title of the sandbox."""
+
+TAGS = 32
+"""Tags of one sandbox."""
+
+COMMAND_ARGUMENTS = 256
+"""Words of a command line."""
+
+COMMAND_BYTES = 32768
+"""A command line in all; equals ``broker.core.limits.ARGV_BYTES``."""
+
+MEMORY_MIB = (128, 1 << 20)
+"""Memory of a micro VM: a kernel with an initramfs needs about 100 MiB."""
+
+CPUS = (1, 64)
+"""Virtual processors of a micro VM."""
+
+BOOT_SECONDS = (5, 3600)
+"""Boot deadline: emulation on a busy machine may take minutes."""
+
+STREAMS = (1, 256)
+"""Upper end equals ``broker.core.limits.STREAMS_PER_SANDBOX``."""
+
+WAYLAND_CLIENTS = (1, 128)
+"""Upper end equals ``broker.core.limits.WAYLAND_CLIENTS_PER_SANDBOX``."""
+
+PROGRAMS = (1, 64)
+"""Upper end equals ``broker.core.limits.PROGRAMS_PER_SANDBOX``."""
+
+SOCKET_PATH_BYTES = 107
+"""sun_path without its end (unix(7))."""
+
+HYBRID_PATH_BYTES = SOCKET_PATH_BYTES - len("_65535")
+"""A hybrid-vsock socket's path; the port is appended to it."""

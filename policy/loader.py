@@ -1,0 +1,255 @@
+"""Reading records from directories: the only input of this package.
+
+Directories are searched in order and the first file of a base name wins, as
+with systemd's units, also when that file is broken: a record with a problem
+denies, it is never replaced by an older one behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from policy import limits
+from policy.build import build_record
+from policy.document import read_document
+from policy.errors import WHOLE_FILE, Problem, Span
+from policy.model import NAME, Record
+
+SUFFIX = ".toml"
+FOLDER = "sandboxes.d"
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """What the directories hold.
+
+    ``broken`` maps the name of each record that cannot be used to its first
+    problem.  ``digest`` is the SHA-256, in hex, of what the set means.
+    """
+
+    records: Mapping[str, Record]
+    broken: Mapping[str, Problem]
+    problems: tuple[Problem, ...]
+    digest: str
+
+
+def search_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the directories of records in the order in which they win."""
+    return tuple(base / FOLDER for base in (runtime, *config))
+
+
+def load_records(
+    directories: Sequence[Path], *, shipped: Path | None = None
+) -> RecordSet:
+    """Read all records; never raises for what stands in them.
+
+    ``shipped`` is a directory of records that came with the program, searched
+    last; owner and mode are not looked at there, because whoever may write to
+    it may write the program too.
+    """
+    collected = _Collected()
+    for directory in directories:
+        collected.add_directory(directory, check_owner=True)
+    if shipped is not None:
+        collected.add_directory(shipped, check_owner=False)
+    return collected.finish()
+
+
+def load_files(files: Sequence[Path]) -> RecordSet:
+    """Read these files alone, whoever owns them (``brokerctl policy check``)."""
+    collected = _Collected()
+    for file in files:
+        collected.add_file(file, check_owner=False)
+    return collected.finish()
+
+
+def parse_record(
+    name: str, source: Path, content: bytes
+) -> tuple[Record | None, list[Problem]]:
+    """Return the record in a file's content, and its problems.
+
+    Exactly one of the two is empty.  Pure: ``source`` only names the file.
+    """
+    report = _Report(source)
+    text = _decode(content, report)
+    document = read_document(text, report.complain)
+    record = build_record(name, source, document, report.complain)
+    assert (record is None) == bool(report.problems) or report.problems
+    return (None if report.problems else record), report.sorted()
+
+
+class _Report:
+    """Collects the problems of one file."""
+
+    def __init__(self, source: Path) -> None:
+        self._file = str(source)
+        self.lines: list[str] = []
+        self.problems: list[Problem] = []
+
+    def complain(self, span: Span, message: str, expected: str, hint: str) -> None:
+        line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
+        self.problems.append(Problem(self._file, span, message, expected, hint, line))
+
+    def sorted(self) -> list[Problem]:
+        found = sorted(self.problems, key=lambda problem: problem.span)
+        beyond = len(found) - limits.PROBLEMS_PER_FILE
+        if beyond > 0:
+            first = found[limits.PROBLEMS_PER_FILE]
+            found = found[: limits.PROBLEMS_PER_FILE]
+            found.append(Problem(self._file, first.span, f"{beyond} more problems"))
+        return found
+
+
+def _decode(content: bytes, report: _Report) -> str:
+    r"""Return the text with ``\n`` line ends; undecodable lines are left empty."""
+    raw = content.replace(b"\r\n", b"\n").split(b"\n")
+    report.lines = [line.decode("utf-8", "replace") for line in raw]
+    kept: list[str] = []
+    for number, line in enumerate(raw, 1):
+        try:
+            kept.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            column = len(line[: error.start].decode("utf-8")) + 1
+            kept.append("")
+            report.complain(
+                Span(number, column, number, column + 1),
+                f"byte 0x{line[error.start]:02x} is not UTF-8",
+                "UTF-8 text",
+                "save the file as UTF-8",
+            )
+    return "\n".join(kept)
+
+
+class _Collected:
+    """Records gathered so far; the first file of a name wins."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Record] = {}
+        self._broken: dict[str, Problem] = {}
+        self._problems: list[Problem] = []
+        self._blind: Problem | None = None
+
+    def add_directory(self, directory: Path, *, check_owner: bool) -> None:
+        try:
+            names = sorted(entry.name for entry in directory.iterdir())
+            info = directory.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # What it holds might shadow any record behind it, so none of
+            # those can be trusted to be the one that the admin meant.
+            self._blind = _of_file(directory, f"cannot be read: {error.strerror}")
+            self._problems.append(self._blind)
+            return
+        wrong = _wrong_owner(directory, info) if check_owner else None
+        if wrong is not None:
+            self._problems.append(wrong)
+        files = [name for name in names if _is_record(name)]
+        for count, name in enumerate(files):
+            path = directory / name
+            if wrong is not None:
+                self._refuse(path, wrong, report=False)
+            elif count >= limits.RECORDS:
+                text = f"more than {limits.RECORDS} records in one directory"
+                self._refuse(path, _of_file(path, text))
+            else:
+                self.add_file(path, check_owner=check_owner)
+
+    def add_file(self, path: Path, *, check_owner: bool) -> None:
+        name = path.name.removesuffix(SUFFIX)
+        if self._blind is not None:
+            self._refuse(path, self._blind, report=False)
+            return
+        if name in self._records or name in self._broken:
+            return
+        if not _is_name(name):
+            text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
+            hint = f"a name has at most {NAME.max_length} characters: {NAME.words}"
+            self._refuse(path, _of_file(path, text, hint))
+            return
+        content = _read(path, check_owner=check_owner)
+        if isinstance(content, Problem):
+            self._refuse(path, content)
+            return
+        record, problems = parse_record(name, path, content)
+        if record is None:
+            self._broken[name] = problems[0]
+            self._problems += problems
+        else:
+            self._records[name] = record
+
+    def _refuse(self, path: Path, problem: Problem, *, report: bool = True) -> None:
+        name = path.name.removesuffix(SUFFIX)
+        if name not in self._records:
+            self._broken.setdefault(name, problem)
+        if report:
+            self._problems.append(problem)
+
+    def finish(self) -> RecordSet:
+        meaning = hashlib.sha256(b"vitrail records 1\n")
+        for name in sorted({*self._records, *self._broken}):
+            record = self._records.get(name)
+            state = record.digest if record else "broken"
+            meaning.update(f"{name!r} {state}\n".encode("utf-8", "backslashreplace"))
+        return RecordSet(
+            MappingProxyType(self._records),
+            MappingProxyType(self._broken),
+            tuple(self._problems),
+            meaning.hexdigest(),
+        )
+
+
+def _is_record(name: str) -> bool:
+    """Editors leave NAME.toml~ and .NAME.toml.swp about; those are no records."""
+    return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def _is_name(name: str) -> bool:
+    fits = len(name) <= NAME.max_length
+    return fits and re.fullmatch(NAME.regex, name, re.ASCII) is not None
+
+
+def _of_file(path: Path, message: str, hint: str = "") -> Problem:
+    return Problem(str(path), WHOLE_FILE, message, hint=hint)
+
+
+def _wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
+    """Whoever can write a record decides; so that must be root or this user."""
+    if info.st_uid not in {0, os.geteuid()}:
+        return _of_file(
+            path,
+            f"belongs to user {info.st_uid}, neither to root nor to you",
+            f"chown it, or remove it: {path}",
+        )
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return _of_file(
+            path,
+            f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
+            f"chmod go-w {path}",
+        )
+    return None
+
+
+def _read(path: Path, *, check_owner: bool) -> bytes | Problem:
+    """Return a regular file's content, looked at and read through one fd."""
+    try:
+        # O_NONBLOCK: a FIFO of that name must not stop the broker.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(fd, "rb") as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                return _of_file(path, "is not a regular file")
+            wrong = _wrong_owner(path, info) if check_owner else None
+            content = file.read(limits.FILE_BYTES + 1)
+    except OSError as error:
+        return _of_file(path, f"cannot be read: {error.strerror}")
+    if len(content) > limits.FILE_BYTES:
+        wrong = wrong or _of_file(path, f"has more than {limits.FILE_BYTES} bytes")
+    return wrong or content

@@ -1,0 +1,121 @@
+"""What tomllib complains about, in words that say what to do."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\s*$")
+_WORD = re.compile(r"[^\s,#\[\]{}=\"']+")
+_VALUE = re.compile(r"[^=\n]*=[ \t]*")
+_SET_TOGETHER = re.compile(r"""(?:=|,|\[)[ \t]*([\w.+-]+)$""")
+
+
+class Found(NamedTuple):
+    """A syntax error: offsets in the piece, and the words."""
+
+    start: int
+    end: int
+    message: str
+    expected: str = ""
+    hint: str = ""
+
+
+def place_of(piece: str, error: str) -> int:
+    """Return the offset that tomllib's message names (its end if none)."""
+    place = _PLACE.search(error)
+    if place is None or place[1] is None:
+        return len(piece)
+    at = 0
+    for _ in range(int(place[1]) - 1):
+        at = piece.find("\n", at) + 1
+    return min(len(piece), at + int(place[2]) - 1)
+
+
+def explain(piece: str, error: str) -> Found:
+    """Return what is wrong with one statement, from tomllib's ``error``."""
+    at = place_of(piece, error)
+    message = _PLACE.sub("", error)
+    rest_empty = not piece[at:].split("\n", 1)[0].split("#", 1)[0].strip()
+    if message.startswith("Invalid value"):
+        return _invalid_value(piece, at, rest_empty=rest_empty)
+    if message.startswith("Expected newline or end of document"):
+        return _left_over(piece, at)
+    if message.startswith(("Unclosed", "Unterminated", "Expected \"'''")) or (
+        "'\\n'" in message
+    ):
+        return _never_closed(piece, at)
+    if message.startswith("Expected '=' after a key"):
+        return _no_equals(piece, at)
+    if message.startswith(("Invalid statement", "Invalid initial character")):
+        return Found(
+            at,
+            at + 1,
+            "this begins neither a key nor a [table]",
+            "key = value, [table] or # comment",
+            "keys have the letters a-z, digits, '-' and '_'",
+        )
+    if message.startswith("Unescaped '\\'"):
+        return Found(
+            max(0, at - 2),
+            at,
+            "unknown escape in a string in double quotes",
+            "",
+            "write \\\\ for a backslash, or use single quotes",
+        )
+    return Found(at, at + 1, message or "not valid TOML")
+
+
+def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> Found:
+    if rest_empty:
+        return Found(at, at + 1, "the value is missing", "a value after '='")
+    word = _WORD.match(piece, at)
+    if word is None:
+        return Found(at, at + 1, "this begins no value")
+    hint = f'text stands in quotes: "{word[0]}"'
+    if word[0].lower() in {"true", "yes", "on", "false", "no", "off"}:
+        positive = word[0].lower() in {"true", "yes", "on"}
+        hint = f"write {'true' if positive else 'false'}, or quotes around text"
+    return Found(at, word.end(), f"'{word[0]}' is no value", "", hint)
+
+
+def _left_over(piece: str, at: int) -> Found:
+    word = _WORD.match(piece, at)
+    end = word.end() if word else at + 1
+    before = _SET_TOGETHER.search(piece, 0, at)
+    if before and word:
+        # 12x, 768M: the number ends where the letters begin.
+        whole = before[1] + word[0]
+        return Found(
+            before.start(1),
+            end,
+            f"'{whole}' is no value",
+            "",
+            f'text stands in quotes: "{whole}"',
+        )
+    return Found(
+        at,
+        end,
+        "unexpected text behind the statement",
+        "the end of the line",
+        "one 'key = value' on each line; text with spaces stands in quotes",
+    )
+
+
+def _never_closed(piece: str, at: int) -> Found:
+    value = _VALUE.match(piece)
+    start = value.end() if value else at
+    what = {"[": "array", "{": "inline table"}.get(piece[start : start + 1], "string")
+    closing = {"array": "]", "inline table": "}"}.get(what)
+    quote = "'" if piece[start : start + 1] == "'" else '"'
+    closing = closing or quote * (3 if piece.startswith(quote * 3, start) else 1)
+    end = piece.find("\n", start)
+    end = len(piece.rstrip()) if end < 0 else end
+    return Found(start, end, f"this {what} is never closed", f"a closing {closing}")
+
+
+def _no_equals(piece: str, at: int) -> Found:
+    hint = ""
+    if ":" in piece[at : at + 2]:
+        hint = "TOML writes 'key = value'"
+    return Found(at, at + 1, "'=' is missing after the key", "key = value", hint)
