@@ -1,0 +1,36 @@
+"""What the verbs share that talk to a running broker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from broker.control import client
+from broker.control.client import Client
+from broker.core.paths import Paths, find_paths
+
+_Result = TypeVar("_Result")
+
+
+@asynccontextmanager
+async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
+    """Connect to this user's broker.
+
+    Raises SetupError that says how to start one when none runs.
+    """
+    where = find_paths() if paths is None else paths
+    async with client.open_client(where.control) as connection:
+        yield connection
+
+
+def ask(question: Callable[[Client], Awaitable[_Result]]) -> _Result:
+    """Connect, ask, and return the answer: for verbs that ask once."""
+
+    async def asking() -> _Result:
+        async with open_client() as connection:
+            return await question(connection)
+
+    return trio.run(asking)

@@ -1,0 +1,354 @@
+"""What ``brokerctl`` and other programs may ask a broker, in types.
+
+The broker's side implements ``BrokerApi``; the server and the client of this
+room carry it as varlink, interface ``io.vitrail.Broker``
+(``broker/data/io.vitrail.Broker.varlink``; a test holds the two together).
+
+Requests come from programs of the same user, so they are trusted to ask, and
+still checked: names are names only after ``core.names`` took them.  In a
+request, a field that may be null may be left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from broker.core.errors import RefusedError
+
+INTERFACE = "io.vitrail.Broker"
+
+
+class NotFoundError(RefusedError):
+    """No such sandbox, record, lease or program."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the process that connected, as the kernel said then.
+
+    For the log only; the process may have ended, and its number be another's.
+    """
+
+    pid: int
+    uid: int
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class Nothing(_Request, frozen=True, kw_only=True):
+    """No parameters; also the answer that has none."""
+
+
+class Version(_Answer, frozen=True, kw_only=True):
+    """Which broker this is."""
+
+    version: str
+    role: str
+    """``local``, ``host`` or ``viewer``."""
+    pid: int
+
+
+# -- running ---------------------------------------------------------------------
+
+
+class RunRequest(_Request, frozen=True, kw_only=True):
+    """Run a program in the sandbox of a record, starting it where needed."""
+
+    record: str
+    argv: list[str] | None = None
+    """None: the record's own command."""
+    env: dict[str, str] | None = None
+    wait: bool | None = None
+    """Stay until the program has ended, and pass on what it prints."""
+
+
+class Progress(_Answer, frozen=True, kw_only=True):
+    """A step on the way to a window."""
+
+    step: str
+    state: str
+    """``begun``, ``done`` or ``failed``."""
+    detail: str = ""
+    seconds: float = 0.0
+    """Since the step began."""
+
+
+class Started(_Answer, frozen=True, kw_only=True):
+    """The program runs."""
+
+    sandbox: str
+    program: int
+
+
+class Exited(_Answer, frozen=True, kw_only=True):
+    """The program ended: exit code, or minus the signal's number."""
+
+    sandbox: str
+    program: int
+    code: int
+
+
+class RunItem(_Answer, frozen=True, kw_only=True):
+    """One of the four; the last one of a call is ``started`` or ``exited``."""
+
+    progress: Progress | None = None
+    started: Started | None = None
+    output: bytes | None = None
+    """What the program wrote, hostile; base64 on the wire."""
+    exited: Exited | None = None
+
+
+# -- ending ----------------------------------------------------------------------
+
+
+class StopRequest(_Request, frozen=True, kw_only=True):
+    """End a sandbox, or every one that this broker started."""
+
+    sandbox: str | None = None
+    """None: all."""
+    grace: float | None = None
+    """Seconds for the machine to switch itself off; None: the broker's default."""
+
+
+class StopAnswer(_Answer, frozen=True, kw_only=True):
+    """Which sandboxes ended."""
+
+    stopped: list[str]
+
+
+# -- leases ----------------------------------------------------------------------
+
+
+class LeaseRequest(_Request, frozen=True, kw_only=True):
+    """Register a machine or container that somebody else starts.
+
+    Exactly one of ``hybrid``, ``cid`` and ``unix`` says how it is recognised.
+    """
+
+    record: str
+    sandbox: str | None = None
+    """Its name while it runs; None: the record's, or a fresh one if disposable."""
+    hybrid: str | None = None
+    """The path of the VMM's hybrid-vsock socket."""
+    cid: int | None = None
+    unix: str | None = None
+    """The directory of a container's sockets."""
+    leader: int | None = None
+    """The pid whose end is the lease's end."""
+    connectors: list[int] | None = None
+    """Other pids that may connect for a hybrid socket (a vhost-user backend)."""
+
+
+class LeaseStatus(_Answer, frozen=True, kw_only=True):
+    """A live lease."""
+
+    id: str
+    sandbox: str
+    record: str
+    generation: int
+    peer: str
+    """How it is recognised, as ``cid 42``."""
+    pid: int | None = None
+    """Of the process that it lives as long as; None: a control connection."""
+    since: float
+    """Seconds since 1970."""
+    pending: bool = False
+    """Granted, and its machine has not been seen running yet."""
+
+
+class LeaseItem(_Answer, frozen=True, kw_only=True):
+    """First the lease; when the call was to hold it, at last why it ended."""
+
+    lease: LeaseStatus | None = None
+    ended: str | None = None
+
+
+class LeaseListAnswer(_Answer, frozen=True, kw_only=True):
+    """All live leases, oldest first."""
+
+    leases: list[LeaseStatus]
+
+
+class LeaseReleaseRequest(_Request, frozen=True, kw_only=True):
+    """End a lease and cut its streams; the machine is left alone."""
+
+    id: str
+
+
+# -- status ------------------------------------------------------------------------
+
+
+class PolicyStatus(_Answer, frozen=True, kw_only=True):
+    """The rules in force."""
+
+    digest: str = ""
+    """Empty: none, everything is denied."""
+    problems: list[str] = []
+    """Of files that were refused, each ``file:line:column: what``."""
+
+
+class ProgramStatus(_Answer, frozen=True, kw_only=True):
+    """A program that runs in a sandbox."""
+
+    program: int
+    name: str
+    since: float
+
+
+class SandboxStatus(_Answer, frozen=True, kw_only=True):
+    """A sandbox that has a lease or is being started or stopped."""
+
+    name: str
+    record: str
+    sandbox_class: str
+    """``persistent``, ``disposable`` or ``template``."""
+    label: str
+    color: str = ""
+    state: str
+    """``starting``, ``running``, ``stopping`` or ``failed``."""
+    pid: int | None = None
+    cid: int | None = None
+    since: float
+    """Seconds since 1970."""
+    accel: str = ""
+    image: str = ""
+    image_age: float | None = None
+    """Seconds since the image was built."""
+    programs: list[ProgramStatus] = []
+
+
+class StreamStatus(_Answer, frozen=True, kw_only=True):
+    """A live stream; rates are the difference of two answers."""
+
+    stream: int
+    sandbox: str
+    lease: str
+    service: str
+    bytes_from_sandbox: int
+    bytes_to_sandbox: int
+    since: float
+    mode: str = ""
+
+
+class ProcessStatus(_Answer, frozen=True, kw_only=True):
+    """A process of this broker, or one that it started."""
+
+    role: str
+    """``broker``, ``pump``, ``template``, ``worker``, ``waypipe-client``, ``vmm``…"""
+    pid: int
+    sandbox: str = ""
+    memory: int = 0
+    """Bytes of memory that are this process's alone, with its share of others'."""
+    jail: str = ""
+    """How it is confined; empty: not at all."""
+
+
+class PumpStatus(_Answer, frozen=True, kw_only=True):
+    """The process that moves the bytes."""
+
+    pid: int
+    streams: int
+    pipes_pooled: int = 0
+    streams_total: int = 0
+    bytes_total: int = 0
+
+
+class AuditStatus(_Answer, frozen=True, kw_only=True):
+    """The audit log's writer since the broker's start."""
+
+    events: int
+    commits: int
+    failures: int
+    waiting: int
+
+
+class Status(_Answer, frozen=True, kw_only=True):
+    """Everything that ``brokerctl status`` shows."""
+
+    version: str
+    role: str
+    pid: int
+    since: float
+    """Seconds since 1970."""
+    monotonic: float
+    """When this was taken, in seconds of the broker's monotonic clock."""
+    policy: PolicyStatus
+    sandboxes: list[SandboxStatus] = []
+    leases: list[LeaseStatus] = []
+    streams: list[StreamStatus] = []
+    processes: list[ProcessStatus] = []
+    pump: PumpStatus | None = None
+    audit: AuditStatus | None = None
+    warnings: list[str] = []
+
+
+_Item = TypeVar("_Item")
+Emit = Callable[[_Item], Awaitable[None]]
+"""Sends an item on before the last one.  Waits while the client is slow; when
+the client has gone, the method is cancelled.  For a client that did not ask for
+more than one answer, it does nothing."""
+
+
+class BrokerApi(Protocol):
+    """What a broker does for its control socket.
+
+    Every method may raise RefusedError (also NotFoundError), SetupError,
+    UpstreamError or PeerError, which reach the client as they are.  A method
+    with ``emit`` is cancelled when its client goes away; the others finish.
+    """
+
+    async def version(self) -> Version:
+        """Which broker this is."""
+        ...
+
+    async def run(
+        self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
+    ) -> RunItem:
+        """Run a program; returns ``started``, or ``exited`` if asked to wait."""
+        ...
+
+    async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:
+        """End sandboxes; returns when they are gone."""
+        ...
+
+    async def shutdown(self, caller: Caller) -> None:
+        """Begin to end the broker, with all that it started; returns at once."""
+        ...
+
+    async def status(self) -> Status:
+        """Everything for ``brokerctl status``."""
+        ...
+
+    async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:
+        """Register a peer of somebody else's launcher, and return the lease.
+
+        It lives as long as ``request.leader``, which is not None here.
+        """
+        ...
+
+    async def hold_lease(
+        self, caller: Caller, request: LeaseRequest, emit: Emit[LeaseItem]
+    ) -> LeaseItem:
+        """Register a peer, emit the lease, and return why it ended.
+
+        It ends with the leader, if one is named, and when this is cancelled.
+        """
+        ...
+
+    async def leases(self) -> LeaseListAnswer:
+        """All live leases."""
+        ...
+
+    async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
+        """End a lease."""
+        ...

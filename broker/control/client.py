@@ -1,0 +1,197 @@
+"""A client of the control socket, for ``brokerctl``.
+
+One call at a time on a connection.  Errors of the broker are raised as what
+they were there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from broker.control import varlink
+from broker.control.api import (
+    INTERFACE,
+    LeaseItem,
+    LeaseListAnswer,
+    LeaseReleaseRequest,
+    LeaseRequest,
+    Nothing,
+    RunItem,
+    RunRequest,
+    Status,
+    StopAnswer,
+    StopRequest,
+    Version,
+)
+from broker.control.varlink import Call, MessageReader, Reply
+from broker.core.errors import InternalError, SetupError, UpstreamError
+
+ANSWER_SECONDS = 30.0
+"""For one answer of a method that does not wait for a machine."""
+
+_READ_BYTES = 65536
+_Answer = TypeVar("_Answer", bound=msgspec.Struct)
+
+
+class Client:
+    """A connection to a broker; made by ``open_client``."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._reader = MessageReader()
+        self._replies: list[bytes] = []
+        self._in_call = False
+
+    async def version(self) -> Version:
+        """Which broker this is."""
+        return await self._call("GetVersion", Nothing(), Version)
+
+    async def status(self) -> Status:
+        """Everything for ``brokerctl status``."""
+        return await self._call("Status", Nothing(), Status)
+
+    async def run(
+        self, request: RunRequest, on_item: Callable[[RunItem], Awaitable[None]]
+    ) -> RunItem:
+        """Run a program; ``on_item`` gets progress and output as they come.
+
+        Returns ``started``, or ``exited`` if the request says to wait.
+        """
+        return await self._stream_items("Run", request, RunItem, on_item)
+
+    async def stop(self, request: StopRequest) -> StopAnswer:
+        """End sandboxes; returns when they are gone."""
+        return await self._call("Stop", request, StopAnswer, deadline=None)
+
+    async def shutdown(self) -> None:
+        """Begin to end the broker; ``wait_closed`` returns when it has."""
+        await self._call("Shutdown", Nothing(), Nothing)
+
+    async def lease(self, request: LeaseRequest) -> LeaseItem:
+        """Register a peer whose lease lives as long as ``request.leader``."""
+        return await self._call("LeaseAcquire", request, LeaseItem)
+
+    async def hold_lease(
+        self, request: LeaseRequest, on_item: Callable[[LeaseItem], Awaitable[None]]
+    ) -> LeaseItem:
+        """Hold a lease until it ends, or this is cancelled; ``on_item`` gets it."""
+        return await self._stream_items("LeaseAcquire", request, LeaseItem, on_item)
+
+    async def leases(self) -> LeaseListAnswer:
+        """All live leases."""
+        return await self._call("LeaseList", Nothing(), LeaseListAnswer)
+
+    async def release(self, request: LeaseReleaseRequest) -> None:
+        """End a lease and cut its streams."""
+        await self._call("LeaseRelease", request, Nothing)
+
+    async def wait_closed(self) -> None:
+        """Return when the broker has closed the connection."""
+        while await self._receive():
+            pass
+
+    async def _call(
+        self,
+        method: str,
+        request: msgspec.Struct,
+        answer: type[_Answer],
+        *,
+        deadline: float | None = ANSWER_SECONDS,
+    ) -> _Answer:
+        limit = float("inf") if deadline is None else deadline
+        with trio.move_on_after(limit):
+            await self._send(method, request, more=False)
+            return _decode(await self._reply(), answer)
+        raise UpstreamError(
+            f"the broker did not answer within {limit:g} s",
+            hint="'brokerctl doctor' looks for the reason",
+        )
+
+    async def _stream_items(
+        self,
+        method: str,
+        request: msgspec.Struct,
+        item: type[_Answer],
+        on_item: Callable[[_Answer], Awaitable[None]],
+    ) -> _Answer:
+        await self._send(method, request, more=True)
+        while True:
+            reply = await self._reply()
+            if not reply.continues:
+                return _decode(reply, item)
+            await on_item(_decode(reply, item))
+
+    async def _send(self, method: str, request: msgspec.Struct, *, more: bool) -> None:
+        if self._in_call:
+            raise InternalError("a call on a connection with an unfinished one")
+        self._in_call = True
+        call = Call(f"{INTERFACE}.{method}", varlink.raw(request), more=more)
+        try:
+            await self._stream.send_all(varlink.encode(call))
+        except trio.BrokenResourceError:
+            # It may have refused us and hung up before we asked: the reply
+            # is there to be read, and if it is not, reading says so.
+            return
+
+    async def _reply(self) -> Reply:
+        """Return the next reply, or raise the error that it carries."""
+        while not self._replies:
+            data = await self._receive()
+            if not data:
+                raise UpstreamError(
+                    "the broker closed the connection before it answered",
+                    hint="it may have ended; its log and 'brokerctl audit' say why",
+                )
+            self._replies += self._reader.feed(data)
+        reply = varlink.decode_reply(self._replies.pop(0))
+        self._in_call = reply.continues
+        if reply.error:
+            self._in_call = False
+            raise varlink.error_of(reply)
+        return reply
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        except trio.BrokenResourceError:
+            return b""
+
+
+def _decode(reply: Reply, into: type[_Answer]) -> _Answer:
+    try:
+        return msgspec.json.decode(reply.parameters, type=into)
+    except varlink.BAD_JSON as error:
+        raise InternalError(
+            f"the broker's answer is not understood: {error}",
+            hint="are brokerctl and the running broker of one version?",
+        ) from error
+
+
+@asynccontextmanager
+async def open_client(path: Path) -> AsyncIterator[Client]:
+    """Connect to the broker that serves at ``path``.
+
+    Raises SetupError when none does, or when it may not be reached.
+    """
+    try:
+        stream = await trio.open_unix_socket(os.fspath(path))
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise SetupError(
+            f"no broker runs (nothing answers at {path})",
+            hint="'brokerctl run SANDBOX' starts one, or start it by hand: "
+            "vitrail-local",
+        ) from error
+    except OSError as error:
+        raise SetupError(
+            f"the broker at {path} cannot be reached: {error}",
+            hint="a broker serves the user who started it: are you that user?",
+        ) from error
+    async with stream:
+        yield Client(stream)

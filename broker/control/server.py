@@ -1,0 +1,284 @@
+"""The control socket: varlink for ``brokerctl``, ``varlinkctl`` and programs.
+
+Only processes of the broker's own user, and root, are listened to.  Each
+connection is a task of its own with a deadline for every wait on the client,
+so a client that does not read, or says nothing, hurts only itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.control import varlink
+from broker.control.api import BrokerApi, Caller
+from broker.control.methods import Exchange, find_method
+from broker.control.varlink import Call, MessageReader, Reply, VarlinkError
+from broker.core import limits
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    VitrailError,
+)
+from broker.core.escape import printable
+
+_UCRED = struct.Struct("3i")
+_READ_BYTES = 65536
+# Out of descriptors or memory: the next accept works once something is closed.
+_ACCEPT_AGAIN = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ACCEPT_PAUSE = 0.1
+
+
+async def serve(
+    path: Path,
+    api: BrokerApi,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``api`` on a UNIX socket at ``path`` until cancelled.
+
+    ``started()`` is called once clients can connect.  The socket is 0600 and
+    removed at the end.
+
+    Raises SetupError when a broker serves there already.
+    """
+    with _listening(path) as listener:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                conn = await _accept(listener)
+                full = len(nursery.child_tasks) >= limits.CONTROL_CLIENTS
+                stream = trio.SocketStream(conn)
+                nursery.start_soon(partial(_welcome, stream, api, full=full))
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
+    """A listening socket at ``path``; removes it at the end if it is ours still."""
+    _remove_stale(path)
+    plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with plain:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # fchmod before bind sets the mode that the path will have: there is
+            # no moment at which others could connect.
+            os.fchmod(plain.fileno(), 0o600)
+            plain.bind(os.fspath(path))
+            mine = path.lstat()
+            plain.listen(limits.BACKLOG)
+        except OSError as error:
+            raise SetupError(
+                f"cannot listen at {path}: {error}",
+                hint=f"{path.parent} must be yours and writable",
+            ) from error
+        plain.setblocking(False)  # noqa: FBT003 -- the socket module's own
+        try:
+            yield trio.socket.from_stdlib_socket(plain)
+        finally:
+            _remove(path, mine)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a broker that was killed; refuse a live one's."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # A full backlog must not make us wait: it is a live broker's.
+        probe.setblocking(False)  # noqa: FBT003
+        try:
+            probe.connect(os.fspath(path))
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise SetupError(f"cannot listen at {path}: {error}") from error
+    raise SetupError(
+        f"a broker runs already ({path})",
+        hint="'brokerctl status' shows it, 'brokerctl stop --broker' ends it",
+    )
+
+
+def _remove(path: Path, mine: os.stat_result) -> None:
+    try:
+        found = path.lstat()
+        if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+            path.unlink()
+    except FileNotFoundError:
+        return
+
+
+async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
+            conn, _address = await listener.accept()
+        except OSError as error:
+            if error.errno in _ACCEPT_AGAIN:
+                await trio.sleep(_ACCEPT_PAUSE)
+            elif error.errno != errno.ECONNABORTED:
+                raise
+        else:
+            return conn
+
+
+async def _welcome(stream: trio.SocketStream, api: BrokerApi, *, full: bool) -> None:
+    """Serve one client, or tell it why not."""
+    async with stream:
+        packed = stream.socket.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
+        )
+        pid, uid, _gid = _UCRED.unpack(packed)
+        connection = _Connection(stream, api, Caller(pid, uid))
+        if uid not in {0, os.getuid()}:
+            await connection.refuse("this broker serves another user")
+        elif full:
+            await connection.refuse(
+                f"{limits.CONTROL_CLIENTS} programs use this broker already"
+            )
+        else:
+            await connection.run()
+
+
+class _Connection:
+    """One client: its calls are answered one after the other."""
+
+    def __init__(
+        self, stream: trio.SocketStream, api: BrokerApi, caller: Caller
+    ) -> None:
+        self._stream = stream
+        self._api = api
+        self._caller = caller
+        self._answering: Call | None = None
+        self._scope = trio.CancelScope()
+        self._quiet_since = trio.current_time()
+        self._ended = False
+
+    async def refuse(self, why: str) -> None:
+        """Answer whatever is asked with a refusal."""
+        await self._send(varlink.error_reply(RefusedError(why)))
+
+    async def run(self) -> None:
+        """Answer until the client ends, goes away, or breaks the protocol."""
+        calls, pending = trio.open_memory_channel[Call](limits.CONTROL_PIPELINED)
+        async with trio.open_nursery() as nursery, pending:
+            nursery.start_soon(self._read, calls, pending, nursery.cancel_scope)
+            async for call in pending:
+                if not await self._answer(call):
+                    break
+            nursery.cancel_scope.cancel()
+
+    async def _read(
+        self,
+        calls: trio.MemorySendChannel[Call],
+        pending: trio.MemoryReceiveChannel[Call],
+        everything: trio.CancelScope,
+    ) -> None:
+        """Pass calls on until the client ends, or says nothing for too long."""
+        reader = MessageReader()
+        async with calls:
+            while True:
+                data = b""
+                with trio.move_on_at(self._patience()) as patience:
+                    data = await self._receive()
+                if not data:
+                    waiting = pending.statistics().current_buffer_used
+                    if patience.cancelled_caught and (self._answering or waiting):
+                        self._quiet_since = trio.current_time()
+                        continue
+                    break
+                try:
+                    for message in reader.feed(data):
+                        await calls.send(varlink.decode_call(message))
+                        self._quiet_since = trio.current_time()
+                except PeerError:
+                    # Not varlink, so no answer would be understood: hang up.
+                    everything.cancel()
+                    return
+        self._ended = True
+        if self._answering and self._answering.more:
+            self._scope.cancel()
+
+    def _patience(self) -> float:
+        return self._quiet_since + limits.CONTROL_IDLE_SECONDS
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        except trio.BrokenResourceError:
+            return b""
+
+    async def _answer(self, call: Call) -> bool:
+        """Do what is asked and reply.  False: the client has gone."""
+        self._answering = call
+        reply: Reply | None = None
+        try:
+            with trio.CancelScope() as self._scope:
+                if self._ended and call.more:
+                    return False
+                reply = await self._perform(call)
+        except VarlinkError as problem:
+            reply = varlink.error_reply(problem)
+        except Exception as problem:  # noqa: BLE001 -- the one door: a mistake in one method must not end every sandbox
+            reply = varlink.error_reply(_explain(problem))
+        finally:
+            self._answering = None
+            self._quiet_since = trio.current_time()
+        if reply is None:
+            return False
+        return call.oneway or await self._send(reply)
+
+    async def _perform(self, call: Call) -> Reply:
+        if call.upgrade:
+            raise VarlinkError("InvalidParameter", parameter="upgrade")
+
+        async def emit(item: msgspec.Struct) -> None:
+            if not call.more or call.oneway:
+                return
+            if not await self._send(Reply(varlink.raw(item), continues=True)):
+                # The method ends here as it does when the client hangs up.
+                self._scope.cancel()
+                await trio.lowlevel.checkpoint()
+
+        method = find_method(call.method)
+        exchange = Exchange(self._api, self._caller, call.more, emit)
+        return Reply(varlink.raw(await method(exchange, call.parameters)))
+
+    async def _send(self, reply: Reply) -> bool:
+        """Send a reply.  False: the client does not take it, or has gone."""
+        try:
+            message = varlink.encode(reply)
+        except InternalError as problem:
+            message = varlink.encode(varlink.error_reply(problem))
+        with trio.move_on_after(limits.CONTROL_REPLY_SECONDS):
+            try:
+                await self._stream.send_all(message)
+            except trio.BrokenResourceError:
+                return False
+            return True
+        return False
+
+
+def _explain(problem: Exception) -> VitrailError:
+    """Return what a client is told; a mistake of ours also goes to the log."""
+    while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
+        problem = problem.exceptions[0]
+    if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
+        return problem
+    traceback.print_exception(problem, file=sys.stderr)
+    return InternalError(
+        f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
+        hint="the broker's log has the details; please report it",
+    )
