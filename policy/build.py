@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from policy.document import Complain, Document
-from policy.errors import did_you_mean
+from policy.errors import did_you_mean, nearest
 from policy.fields import REFUSED, Field, Table
 from policy.fields import Path as KeyPath
 from policy.model import (
@@ -63,13 +63,22 @@ class _Builder:
         if not isinstance(values, Mapping):
             self.at_value(prefix, f"'{table.name}' is a table", f"[{table.name}]", "")
             return
-        known = table.by_key
-        tables = {} if table.name else {t.name: t for t in TABLES if t.name}
-        for key in values:
-            if key not in known and key not in tables:
-                self._unknown((*prefix, key), [*known, *tables], table)
+        known = [*table.by_key]
+        if not table.name:
+            known += [other.name for other in TABLES if other.name]
+        unknown = [key for key in values if key not in known]
+        for key in unknown:
+            self._unknown((*prefix, key), known, table)
+        # A key that was misspelt is not missing as well.
+        meant = {nearest(key, known) for key in unknown} | self._document.lost
         for field in table.fields:
-            self._field(field, (*prefix, field.key), values)
+            path = (*prefix, field.key)
+            if field.key in values or not field.required:
+                self._field(field, path, values)
+            elif field.key not in meant:
+                hint = f"add a line: {field.key} = …"
+                text = f"'{field.key}' is missing"
+                self.at_key(path, text, field.kind.words, hint)
 
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
@@ -89,12 +98,6 @@ class _Builder:
             value = field.kind.take(values[field.key], path, self.at_value)
             if value is not REFUSED:
                 self.taken[dotted] = value
-            return
-        if field.required and field.key in self._document.lost:
-            self.failed = True  # its line has been complained about
-        elif field.required:
-            hint = f"add a line: {field.key} = …"
-            self.at_key(path, f"'{dotted}' is missing", field.kind.words, hint)
         elif field.default is not None:
             self.taken[dotted] = field.kind.take(field.default, path, _impossible)
 
@@ -124,7 +127,7 @@ def build_record(
             "rename the file, or leave the key out",
         )
     _check_kind(builder, document)
-    if builder.failed:
+    if builder.failed or "class" not in taken:
         return None
     viewer, host = _viewer(name, taken), _host(taken)
     return Record(
@@ -132,6 +135,7 @@ def build_record(
         viewer=viewer,
         host=host,
         source=source,
+        values=MappingProxyType({"name": name, "label.name": name, **taken}),
         places=_places(source, document),
         digest=digest_of(name, viewer, host),
     )

@@ -81,7 +81,7 @@ def parse_record(
     text = _decode(content, report)
     document = read_document(text, report.complain)
     record = build_record(name, source, document, report.complain)
-    assert (record is None) == bool(report.problems) or report.problems
+    assert record is not None or report.problems
     return (None if report.problems else record), report.sorted()
 
 

@@ -333,8 +333,9 @@ class HostRecord:
 class Record:
     """One record without a problem.
 
-    ``places`` maps each key that the file sets (``launch.memory``) to its
-    ``file:line:column``.  ``digest`` is the SHA-256 of what the record means,
+    ``values`` has the value that holds for each key (``launch.memory``), set or
+    default; ``places`` the ``file:line:column`` of each key that the file sets.
+     ``digest`` is the SHA-256 of what the record means,
     in hex: comments, order and ways of writing do not change it.
     """
 
@@ -342,6 +343,7 @@ class Record:
     viewer: ViewerRecord
     host: HostRecord
     source: Path
+    values: Mapping[str, object]
     places: Mapping[str, str]
     digest: str
 

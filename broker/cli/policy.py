@@ -1,0 +1,197 @@
+"""``brokerctl policy``: check and show what the records say.
+
+Everything here works without a broker: it reads the same files in the same
+way.  ``check`` ends with 0 when nothing is wrong, 1 when something is, 2 when
+it was called wrongly or a path does not exist.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.cli import render
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.paths import find_paths
+from policy.errors import Problem, did_you_mean
+from policy.evaluate import AGENT, DISPLAY, Decision, Request, decide
+from policy.loader import FOLDER, RecordSet, load_files, load_records, search_path
+from policy.model import Record
+from policy.schema import reference, schema_text
+
+SHIPPED = Path(__file__).parent.parent / "data" / FOLDER
+"""Example records; only the demo also reads them as records."""
+
+
+@click.group("policy")
+def command() -> None:
+    """Check and show sandbox records; works without a running broker."""
+
+
+@command.command()
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
+    """Report every mistake in the records.
+
+    Without PATHS the directories that the broker reads are checked.  A
+    directory is checked as the broker would read it, owner and mode included;
+    a file for what it says only.
+
+    Exit code: 0 nothing is wrong, 1 something is, 2 wrong call.
+    """
+    if paths:
+        folders = [path for path in paths if path.is_dir()]
+        found = [load_records([folder]) for folder in folders]
+        found.append(load_files([path for path in paths if not path.is_dir()]))
+    else:
+        found = [_load()]
+    problems = [problem for one in found for problem in one.problems]
+    if as_json:
+        render.json_line(
+            {
+                "problems": [problem.as_json() for problem in problems],
+                "records": sorted({name for one in found for name in one.records}),
+                "broken": sorted({name for one in found for name in one.broken}),
+            }
+        )
+    else:
+        _print_problems(problems)
+        good = sum(len(one.records) for one in found)
+        bad = sum(len(one.broken) for one in found)
+        render.note(_summary(good, bad, len(problems), searched=not paths))
+    if problems:
+        sys.exit(1)
+
+
+@command.command()
+@click.argument("sandbox")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(sandbox: str, *, as_json: bool) -> None:
+    """Show what holds for SANDBOX, and where each value comes from.
+
+    Exit code: 0, or 1 when there is no such record or it has a mistake.
+    """
+    found = _load()
+    record = found.records.get(sandbox)
+    if record is None:
+        _refuse(found, sandbox)
+    decisions = {
+        service: decide(found, Request(sandbox, sandbox, service))
+        for service in (AGENT, DISPLAY)
+    }
+    if as_json:
+        render.json_line(_as_json(record, decisions))
+    else:
+        _print_record(record, decisions)
+
+
+@command.command()
+@click.option("--markdown", is_flag=True, help="Print the reference of all keys.")
+def schema(*, markdown: bool) -> None:
+    """Print the JSON Schema of a record, for editors."""
+    sys.stdout.write(reference() if markdown else schema_text())
+
+
+def _load() -> RecordSet:
+    return load_records(_directories())
+
+
+def _directories() -> tuple[Path, ...]:
+    # Records can be checked where no session runs (CI, ssh without a login
+    # manager); there is no runtime directory to read then.
+    env = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **os.environ}
+    paths = find_paths(env)
+    return search_path(paths.runtime, paths.config)
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    for problem in problems:
+        first, *rest = problem.render().split("\n")
+        out.print(Text(first, style="bold"))
+        for line in rest:
+            out.print(Text(line))
+
+
+def _summary(good: int, bad: int, problems: int, *, searched: bool) -> str:
+    if good or bad or problems:
+        return f"{problems} problems; {good} records can be used, {bad} cannot"
+    where = ", ".join(map(str, _directories())) if searched else "these paths"
+    return f"no records in {where} (examples: {SHIPPED})"
+
+
+def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
+    """Say why there is no usable record of this name, and leave."""
+    problem = found.broken.get(sandbox)
+    if problem is not None:
+        of_file = [p for p in found.problems if p.file == problem.file]
+        _print_problems(of_file or [problem])
+        raise RefusedError(
+            f"the record '{printable(sandbox, 60)}' has an error, so it denies all",
+            where=problem.where,
+            hint="mend it, then 'brokerctl policy check'",
+        )
+    names = sorted(found.records)
+    hint = did_you_mean(sandbox, names) or (
+        f"there are: {', '.join(names)}"
+        if names
+        else f"copy one from {SHIPPED} to {_directories()[1]}"
+    )
+    raise RefusedError(f"no record is named '{printable(sandbox, 60)}'", hint=hint)
+
+
+def _as_json(record: Record, decisions: dict[str, Decision]) -> dict[str, object]:
+    return {
+        "name": record.name,
+        "source": str(record.source),
+        "digest": record.digest,
+        "values": {
+            key: {
+                "value": value,
+                "where": record.where(key),
+                "set": key in record.places,
+            }
+            for key, value in record.values.items()
+        },
+        "decisions": {
+            service: {
+                "verdict": decision.verdict,
+                "reason": decision.reason,
+                "where": decision.where,
+            }
+            for service, decision in decisions.items()
+        },
+    }
+
+
+def _print_record(record: Record, decisions: dict[str, Decision]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(Text(printable(str(record.source), 4000)))
+    rows = [
+        (key, _written(value), _line(record.places.get(key, "")))
+        for key, value in record.values.items()
+    ]
+    render.table(("KEY", "VALUE", "FROM"), rows)
+    out.print()
+    for service, decision in decisions.items():
+        text = f"{service}: {decision.verdict}, because {decision.reason}"
+        out.print(Text(text))
+
+
+def _line(where: str) -> str:
+    """The place without the file, which stands above the table."""
+    return "line " + where.rsplit(":", 2)[1] if where else "default"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{printable(str(item), 60)}"' for item in value) + "]"
+    return printable(str(value), 120)
