@@ -173,6 +173,9 @@ VM_READY_SECONDS = 10.0
 VM_QUIT_SECONDS = 2.0
 """What QEMU gets to end after 'quit' or SIGTERM, before SIGKILL."""
 
+VM_DRAIN_SECONDS = 0.5
+"""What a machine's monitor and console may still say after QEMU has ended."""
+
 CONSOLE_BYTES_PER_SECOND = 1 << 18
 """A guest's console is read no faster; QEMU holds the guest back beyond it.
 Booting writes 30 KiB, so only a guest that floods notices."""
@@ -194,6 +197,16 @@ KVM_PROBE_SECONDS = 10.0
 
 KVM_PROBE_BYTES = 1 << 16
 """Console bytes of the probe that are searched for its marker."""
+
+COMPOSITOR_READY_SECONDS = 20.0
+"""From starting an embedded compositor to its sockets; under a second, but a
+loaded machine starts fonts and seats slowly."""
+
+COMPOSITOR_TOOL_SECONDS = 20.0
+"""A screenshot or a line of typing; a screenshot takes 0.1 s."""
+
+COMPOSITOR_TREE_BYTES = 1 << 22
+"""sway's tree of windows; 1 KiB for each window."""
 
 VM_STATE_BYTES = 1 << 16
 """A machine's state file; ours are 2 KiB."""
@@ -267,3 +280,63 @@ WAYPIPE_ADDRESS_BYTES = 16 << 30
 
 WAYPIPE_DATA_BYTES = 2 << 30
 """RLIMIT_DATA of each process of a waypipe client: mirrors of its pools."""
+
+# -- the link between host and viewer ------------------------------------------------
+
+LINK_HANDSHAKE_SECONDS = 10.0
+"""From accept to a session, and from a stream's accept to its whole preamble.
+Four small messages between two machines take milliseconds; only a stall is
+this slow.  Also how long an opener waits for the answer."""
+
+LINK_UNAUTHENTICATED_PER_PEER = 16
+"""Connections of one peer (a CID, a socket path) that have proved nothing yet.
+Reconnecting needs one, a burst of opened streams a few; ten thousand
+half-open ones cost us these descriptors and 16 buffers of 180 bytes."""
+
+LINK_UNAUTHENTICATED = 64
+"""The same over all peers together."""
+
+LINK_RECORD_BYTES = 65536
+"""Plaintext of one control record: the longest request is a few kilobytes."""
+
+LINK_RECORD_SECONDS = 10.0
+"""From a control record's first byte to its last."""
+
+LINK_SILENCE_SECONDS = 30.0
+"""Without a record for so long, an end sends a ping; without one for twice as
+long it takes the other end for dead."""
+
+LINK_REQUESTS = 64
+"""Requests on control that one end has sent and has no reply to.  After a
+reconnect 512 leases are announced in eight rounds of these."""
+
+LINK_GRACE_SECONDS = 60.0
+"""The longest grace that a viewer may ask for when it stops a sandbox."""
+
+LINK_TEXT_CHARACTERS = 400
+"""A reason or a hint inside a control message: what one line shows."""
+
+LINK_WARNINGS = 16
+"""Warnings in a status reply."""
+
+LINK_COUNTER = (1 << 48) - 1
+"""The last number of a record or a stream in one epoch: at a million a second
+nine years.  No nonce ever repeats; beyond it the link must be made anew."""
+
+LINK_WINDOW = 1024
+"""How many stream numbers below the highest one are still accepted once.
+Streams are opened side by side and overtake each other by at most the number
+that wait for admission (LINK_UNAUTHENTICATED)."""
+
+LINK_PEERS = 64
+"""Pinned peers in one file: one is usual."""
+
+LINK_PEERS_BYTES = 32768
+"""The file of pinned peers: LINK_PEERS lines and many comments."""
+
+LINK_PAIRING_SECONDS = 300.0
+"""From the first message to the last confirmation: two people, two screens."""
+
+PAIRING_DIGITS = 8
+"""Digits that people compare.  A man in the middle has one chance in 10**8 for
+each run that somebody starts by hand (docs/link.md has the arithmetic)."""

@@ -1,0 +1,39 @@
+"""A bounded place for what a helper says on standard error.
+
+A pipe would end a helper that outlives the broker (SIGPIPE) and a file would
+let a guest fill the disk through its device's complaints.  A memfd that is
+sealed against growing takes the first words and refuses the rest, which
+every program of ours survives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from broker.core import limits
+from broker.core.escape import printable
+
+
+class FirstWords:
+    """Pass ``fd`` as standard error; the owner calls ``close``."""
+
+    def __init__(self, size: int = limits.FIRST_WORDS_BYTES) -> None:
+        self.fd = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, size)
+        seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+        self._size = size
+
+    def text(self, limit: int = 2000) -> str:
+        """The end of what was said, escaped for showing."""
+        if self.fd < 0:
+            return ""
+        said = os.pread(self.fd, self._size, 0).rstrip(b"\0").strip()
+        return printable(said[-limit:].replace(b"\n", b"; "), limit)
+
+    def close(self) -> None:
+        """Give the memory back once the helper has ended too."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

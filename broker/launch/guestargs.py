@@ -1,0 +1,194 @@
+"""QEMU's command line for one micro VM: values in, words out.
+
+Under a KVM that works the machine is ``microvm`` (fewest devices, fastest
+start).  Under TCG it is ``q35``: microvm without KVM hangs in one of three
+early boots when it has to calibrate its clock on a loaded machine, q35 does
+not, and it starts as fast.
+
+Files are named in JSON (``-blockdev``), so no character of a path means
+anything to QEMU's option parser.  Sockets are passed as descriptors: no path
+that somebody else could connect to first, and none to wait for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.core.names import SandboxName
+
+MEMORY_MIB = range(128, 65537)
+CPUS = range(1, 65)
+
+
+class Accel(StrEnum):
+    """How the guest's instructions are run."""
+
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class Network(StrEnum):
+    """What a guest's network is: no device at all, or a user's NAT."""
+
+    NONE = "none"
+    USER = "user"
+
+
+@dataclass(frozen=True)
+class VmSpec:
+    """One micro VM to be started."""
+
+    name: SandboxName
+    kernel: Path
+    initrd: Path
+    root: Path | None
+    """Root file system, ext4, only ever read; None: the initrd is all there is."""
+    directory: Path
+    """The sandbox's runtime directory; made 0700, emptied of ours at the end."""
+    logs: Path
+    """Where the console log is kept."""
+    memory_mib: int = 768
+    cpus: int = 1
+    network: Network = Network.NONE
+    disposable: bool = True
+    """Kept in the state file: a broker that adopts the machine must know."""
+    kernel_args: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
+        if self.memory_mib not in MEMORY_MIB:
+            raise SetupError(
+                f"{self.name}: memory of {self.memory_mib} MiB",
+                hint=f"{MEMORY_MIB[0]} to {MEMORY_MIB[-1]} MiB are possible",
+            )
+        if self.cpus not in CPUS:
+            raise SetupError(
+                f"{self.name}: {self.cpus} processors",
+                hint=f"{CPUS[0]} to {CPUS[-1]} are possible",
+            )
+        for word in self.kernel_args:
+            if not word.isascii() or not word.isprintable() or set(word) & set(' "'):
+                raise SetupError(f"{self.name}: {word!r} is no kernel argument")
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Descriptors and devices that the command line refers to."""
+
+    qmp_fd: int
+    console_fd: int
+    vsock: Sequence[str]
+    """Words of the vsock device without its bus suffix: see ``vsock_backend``."""
+    nic_fd: int | None = None
+    mac: str = "52:54:00:12:34:56"
+
+
+@dataclass(frozen=True)
+class MachineType:
+    """A machine type and how its virtio devices are called."""
+
+    machine: str
+    bus: str
+    """Suffix of virtio devices: ``device`` (MMIO) or ``pci``."""
+    nic_options: str = ""
+    kernel_args: tuple[str, ...] = field(default=())
+
+
+MACHINES = {
+    Accel.KVM: MachineType("microvm,acpi=on,pic=off,rtc=on", "device"),
+    Accel.TCG: MachineType(
+        "q35,vmport=off,usb=off",
+        "pci",
+        nic_options=",romfile=",
+        # Calibrating against a clock that is emulated on a loaded machine
+        # takes long or fails; what it would find is of no use to a guest.
+        kernel_args=("tsc_early_khz=2600000", "lpj=4000000", "no_timer_check"),
+    ),
+}
+_ACCEL_WORDS = {
+    Accel.KVM: ("-accel", "kvm", "-cpu", "host"),
+    Accel.TCG: ("-accel", "tcg,thread=multi", "-cpu", "max"),
+}
+_SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+def base_args(qemu: Path, accel: Accel, *, name: str) -> list[str]:
+    """The words that every machine of ours begins with."""
+    return [
+        str(qemu),
+        *("-name", name),
+        *("-machine", MACHINES[accel].machine),
+        *_ACCEL_WORDS[accel],
+        *("-sandbox", _SECCOMP),
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-nographic",
+    ]
+
+
+def kernel_args(spec: VmSpec, accel: Accel) -> str:
+    """The kernel's command line."""
+    words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
+    words += MACHINES[accel].kernel_args
+    if spec.network is Network.USER:
+        words.append("vitrail.net=dhcp")
+    return " ".join((*words, *spec.kernel_args))
+
+
+def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[str]:
+    """QEMU's whole command line; the machine starts paused (``-S``)."""
+    bus = MACHINES[accel].bus
+    words = base_args(qemu, accel, name=f"vitrail-{spec.name}")
+    memory = f"{spec.memory_mib}M"
+    words += [
+        "-S",
+        *("-smp", str(spec.cpus)),
+        *("-m", memory),
+        # vhost-user needs the guest's memory as a file that can be shared.
+        *("-object", f"memory-backend-memfd,id=mem,size={memory},share=on"),
+        *("-machine", "memory-backend=mem"),
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", str(spec.initrd)),
+        *("-append", kernel_args(spec, accel)),
+        *_listener("qmp", wiring.qmp_fd),
+        *("-mon", "chardev=qmp,mode=control"),
+        *_listener("console", wiring.console_fd),
+        *("-serial", "chardev:console"),
+    ]
+    if spec.root is not None:
+        words += _root(spec.root, bus)
+    words += [word.format(bus=bus) for word in wiring.vsock]
+    if wiring.nic_fd is not None:
+        words += _nic(wiring.nic_fd, wiring.mac, MACHINES[accel])
+    return words
+
+
+def _listener(name: str, fd: int) -> list[str]:
+    return ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off"]
+
+
+def _root(path: Path, bus: str) -> list[str]:
+    node = {
+        "driver": "raw",
+        "node-name": "root",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(path), "read-only": True},
+    }
+    return [
+        *("-blockdev", json.dumps(node)),
+        *("-device", f"virtio-blk-{bus},drive=root"),
+    ]
+
+
+def _nic(fd: int, mac: str, machine: MachineType) -> list[str]:
+    return [
+        *("-netdev", f"stream,id=net,server=off,addr.type=fd,addr.str={fd}"),
+        "-device",
+        f"virtio-net-{machine.bus},netdev=net,mac={mac}{machine.nic_options}",
+    ]

@@ -1,0 +1,292 @@
+"""QMP, QEMU's control protocol: a sans-IO codec and a thin trio client.
+
+Lines of JSON (QEMU's ``docs/interop/qmp-spec``): a greeting, then answers
+that repeat the ``id`` of a command, and events at any time between them.
+
+QEMU is trusted to start with, and holds a hostile guest: a guest that breaks
+out of its devices speaks here.  So what comes is bounded, decoded into types
+and never used as a path or a command.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.escape import printable
+
+Json: TypeAlias = str | int | float | bool | list["Json"] | Mapping[str, "Json"] | None
+_Text = Annotated[str, msgspec.Meta(max_length=2000)]
+
+
+class Greeting(msgspec.Struct, frozen=True):
+    """The first line of a connection; its content is of no use to us."""
+
+    QMP: dict[str, object]
+
+
+class Event(msgspec.Struct, frozen=True, rename={"name": "event"}):
+    """Something that happened in the machine, as ``SHUTDOWN``."""
+
+    name: _Text
+    data: dict[str, object] = {}
+
+
+class _Fault(msgspec.Struct, frozen=True, rename={"kind": "class"}):
+    kind: _Text
+    desc: _Text
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """The answer to a command that QEMU did not carry out.
+
+    ``id`` is missing only where QEMU could not read the line at all.
+    """
+
+    error: _Fault
+    id: int | None = None
+
+
+class Answered(msgspec.Struct, frozen=True, rename={"value": "return"}):
+    """The answer to a command; ``value`` is as the command's page says."""
+
+    value: object
+    id: int
+
+
+Message = Greeting | Event | Failed | Answered
+
+_KEYS: Mapping[str, type[Message]] = {
+    "QMP": Greeting,
+    "event": Event,
+    "error": Failed,
+    "return": Answered,
+}
+
+
+class QmpError(UpstreamError):
+    """QEMU refused a command.  ``kind`` is its error class, ``desc`` its words."""
+
+    def __init__(self, command: str, untrusted_kind: str, untrusted_desc: str) -> None:
+        self.kind = printable(untrusted_kind, 60)
+        self.desc = printable(untrusted_desc)
+        super().__init__(f"QEMU refused {command}: {self.desc}")
+
+
+class QmpReader:
+    """Splits QEMU's bytes into messages; never holds more than one line."""
+
+    def __init__(self, limit: int = limits.QMP_LINE_BYTES) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, untrusted_data: bytes) -> list[Message]:
+        """Return the messages completed by this data, oldest first.
+
+        Raises UpstreamError for a line beyond the limit or one that is no
+        QMP message; the connection cannot be read on after that.
+        """
+        self._buffer += untrusted_data
+        *lines, rest = self._buffer.split(b"\n")
+        if max(map(len, (*lines, rest))) > self._limit:
+            raise UpstreamError(f"QEMU sent a line longer than {self._limit} bytes")
+        self._buffer = bytearray(rest)
+        return [_decode(bytes(line)) for line in lines if line.strip()]
+
+
+def _decode(untrusted_line: bytes) -> Message:
+    try:
+        untrusted_object = msgspec.json.decode(untrusted_line, type=dict[str, object])
+        found = [kind for key, kind in _KEYS.items() if key in untrusted_object]
+        if len(found) == 1:
+            return msgspec.convert(untrusted_object, found[0])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamError(f"QEMU sent no valid QMP line: {error}") from error
+    raise UpstreamError(
+        f"QEMU sent no valid QMP line: {printable(untrusted_line, 120)}"
+    )
+
+
+def encode_command(
+    command: str, number: int, arguments: Mapping[str, Json] | None = None
+) -> bytes:
+    """Return the line of a command."""
+    line: dict[str, object] = {"execute": command, "id": number}
+    if arguments:
+        line["arguments"] = dict(arguments)
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+class Qmp:
+    """A connection to one QEMU.  ``run`` must be running for it to work.
+
+    ``events`` receives every event; when nobody takes them they are dropped
+    and counted in ``events_lost``, because a guest can cause events and must
+    not be able to stop our answers.  ``on_event`` is called for each, before.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._reader = QmpReader()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, trio.MemorySendChannel[Failed | Answered]] = {}
+        self._sending = trio.Lock()
+        self._on_event = on_event
+        self._put: trio.MemorySendChannel[Event]
+        self._put, self.events = trio.open_memory_channel[Event](limits.QMP_EVENTS)
+        self._closed = False
+        self.events_lost = 0
+
+    async def negotiate(self) -> None:
+        """Take the greeting and leave the capabilities mode; before ``run``.
+
+        Raises UpstreamError when QEMU does not answer in time or not as QMP.
+        """
+        with _patience("the QMP greeting", limits.QMP_GREETING_SECONDS):
+            await self._next_of(Greeting)
+            await self._stream.send_all(encode_command("qmp_capabilities", 0))
+            await self._next_of(Answered)
+
+    async def _next_of(self, wanted: type[Message]) -> None:
+        while True:
+            for message in await self._receive():
+                if isinstance(message, wanted):
+                    return
+                if isinstance(message, Event):
+                    self._take_event(message)
+                else:
+                    raise UpstreamError("QEMU's monitor does not begin as QMP does")
+
+    async def _receive(self) -> list[Message]:
+        try:
+            untrusted_data = await self._stream.receive_some(limits.QMP_LINE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise UpstreamError("QEMU's monitor connection broke") from error
+        if not untrusted_data:
+            raise UpstreamError("QEMU closed its monitor")
+        return self._reader.feed(bytes(untrusted_data))
+
+    async def run(self) -> None:
+        """Hand out answers and events until the connection ends.
+
+        Raises UpstreamError with the way it ended, always; commands that
+        wait then fail too, and so do later ones.
+        """
+        try:
+            while True:
+                for message in await self._receive():
+                    self._take(message)
+        finally:
+            self._closed = True
+            self._put.close()
+            for waiting in self._waiting.values():
+                waiting.close()
+            self._waiting.clear()
+            await trio.aclose_forcefully(self._stream)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Event():
+                self._take_event(message)
+            case Answered() | Failed():
+                waiting = self._waiting.pop(message.id or 0, None)
+                if waiting is not None:  # else nobody waits for it any more
+                    with suppress(trio.BrokenResourceError):
+                        waiting.send_nowait(message)
+            case Greeting():
+                raise UpstreamError("QEMU greeted twice")
+
+    def _take_event(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+        try:
+            self._put.send_nowait(event)
+        except trio.WouldBlock:
+            self.events_lost += 1
+        except trio.BrokenResourceError:  # the owner wants no events
+            self.events_lost += 1
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, Json] | None = None,
+        *,
+        deadline: float = limits.QMP_ANSWER_SECONDS,
+    ) -> object:
+        """Run a command and return what QEMU returns.
+
+        Raises QmpError when QEMU refuses it, UpstreamError when the
+        connection ends or no answer comes within ``deadline`` seconds.  The
+        returned value comes from QEMU: check it before use.
+        """
+        number = next(self._numbers)
+        put, take = trio.open_memory_channel[Failed | Answered](1)
+        with _patience(f"the answer to {command}", deadline):
+            if self._closed:
+                raise UpstreamError(f"QEMU has gone ({command})")
+            self._waiting[number] = put
+            try:
+                await self._send(encode_command(command, number, arguments))
+                answer = await take.receive()
+            except (
+                trio.EndOfChannel,
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+            ) as error:
+                raise UpstreamError(f"QEMU has gone ({command})") from error
+            finally:
+                self._waiting.pop(number, None)
+        if isinstance(answer, Failed):
+            raise QmpError(command, answer.error.kind, answer.error.desc)
+        return answer.value
+
+    async def _send(self, line: bytes) -> None:
+        async with self._sending:
+            try:
+                await self._stream.send_all(line)
+            except trio.Cancelled:
+                self._closed = True  # half a line may be out: nothing may follow
+                raise
+
+
+@contextmanager
+def _patience(what: str, seconds: float) -> Iterator[None]:
+    """``trio.fail_after`` with an error of ours."""
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise UpstreamError(f"QEMU did not give {what} within {seconds:g} s")
+
+
+async def open_qmp(
+    path: Path, *, on_event: Callable[[Event], None] | None = None
+) -> Qmp:
+    """Connect to a monitor socket and negotiate; the caller starts ``run``.
+
+    Raises UpstreamError when QEMU is not there or does not answer.
+    """
+    try:
+        stream = await trio.open_unix_socket(path)
+    except OSError as error:
+        raise UpstreamError(f"QEMU's monitor is not reachable: {error}") from error
+    qmp = Qmp(stream, on_event=on_event)
+    try:
+        await qmp.negotiate()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return qmp
