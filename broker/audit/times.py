@@ -73,7 +73,7 @@ def _date(text: str, now: datetime) -> datetime:
     if _CLOCK.fullmatch(text):
         hour, _, rest = text.partition(":")
         text = f"{now.date().isoformat()} {int(hour):02d}:{rest}"
-    found = datetime.fromisoformat(text)
+    found = datetime.fromisoformat(text.upper())
     return found if found.tzinfo else found.replace(tzinfo=now.tzinfo)
 
 

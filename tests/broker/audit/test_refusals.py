@@ -1,0 +1,118 @@
+"""Equal refusals of one second become one event."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.audit import schema
+from broker.audit.query import Filters, open_log
+from broker.audit.refusals import Counter, Refusals
+from broker.audit.schema import LeaseRefused, StreamRefused
+from broker.audit.store import open_store
+from broker.core import limits
+
+COLD = StreamRefused(peer="cid 42", service="vitrail.Display", reason="no lease")
+
+
+def test_the_first_is_an_event_at_once_and_the_rest_of_its_second_one_more() -> None:
+    counter = Counter()
+    assert counter.take(COLD, 10.0) == [COLD]
+    for n in range(1, 100):
+        assert counter.take(msgspec.structs.replace(COLD, stream=n), 10.5) == []
+    assert counter.deadline() == 11.0
+    assert counter.due(10.999) == []
+    (counted,) = counter.due(11.0)
+    assert (counted.count, counted.reason) == (99, "no lease")
+
+
+def test_a_flood_makes_one_event_a_second_and_its_end_forgets_it() -> None:
+    counter = Counter()
+    events: list[schema.Event] = []
+    for step in range(100_000):
+        events += counter.take(COLD, step / 10_000)
+    events += counter.flush()
+    assert sum(event.count for event in events) == 100_000
+    assert len(events) == 11
+    assert counter.due(math.inf) == []
+    assert counter.deadline() == math.inf
+
+
+def test_different_refusals_are_events_of_their_own() -> None:
+    counter = Counter()
+    other = msgspec.structs.replace(COLD, reason="port is not its own")
+    assert counter.take(COLD, 1.0) == [COLD]
+    assert counter.take(other, 1.0) == [other]
+
+
+def test_one_kind_more_than_the_limit_shares_a_count() -> None:
+    counter = Counter()
+    for n in range(limits.AUDIT_REFUSAL_KEYS):
+        event = msgspec.structs.replace(COLD, peer=f"cid {n + 3}")
+        assert counter.take(event, 1.0) == [event]
+    (first,) = counter.take(msgspec.structs.replace(COLD, peer="one more"), 1.0)
+    assert (first.peer, first.reason) == ("", "further refusals of many kinds")
+    for n in range(5000):
+        assert counter.take(msgspec.structs.replace(COLD, peer=f"x{n}"), 1.0) == []
+    assert len(counter._windows) == limits.AUDIT_REFUSAL_KEYS + 1
+    (lease,) = counter.take(LeaseRefused(peer="other"), 1.0)
+    assert lease.kind == "lease.refused"
+
+
+def test_what_the_store_did_not_take_comes_out_later() -> None:
+    counter = Counter()
+    counter.take(COLD, 1.0)
+    counter.hold(msgspec.structs.replace(COLD, count=7), 1.5)
+    (again,) = counter.due(2.0)
+    assert again.count == 7
+    fresh = Counter()
+    fresh.hold(COLD, 1.0)
+    assert [e.count for e in fresh.due(2.0)] == [1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 2)), max_size=60))
+def test_nothing_is_lost_and_nothing_counted_twice(
+    steps: list[tuple[int, float]],
+) -> None:
+    counter = Counter()
+    now = 0.0
+    out: dict[str, int] = {}
+    expected: dict[str, int] = {}
+
+    def note(events: list[schema.Event]) -> None:
+        for event in events:
+            out[event.peer] = out.get(event.peer, 0) + event.count
+
+    for who, wait in steps:
+        now += wait
+        peer = f"cid {who}"
+        expected[peer] = expected.get(peer, 0) + 1
+        note(counter.take(msgspec.structs.replace(COLD, peer=peer), now))
+    note(counter.flush())
+    assert out == expected
+
+
+async def test_the_count_is_written_when_the_second_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "audit.sqlite"
+    async with open_store(path) as store:
+        refusals = Refusals(store)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(refusals.run)
+            for _ in range(1000):
+                await refusals.refused(COLD)
+            while store.statistics().events < 2:
+                await trio.sleep(0.02)
+            for _ in range(3):
+                await refusals.refused(COLD)
+            nursery.cancel_scope.cancel()
+    with open_log(path) as log:
+        counts = [found.fields().get("count", 1) for found in log.find(Filters())]
+    assert counts[0] == 1
+    assert sum(counts) == 1003
+    # A slow machine takes more than a second for them.
+    assert 3 <= len(counts) <= 8
