@@ -293,20 +293,11 @@ def _unpack_live(packet: bytes) -> Live:
     if len(packet) != _live.size + count * _stream.size:
         raise InternalError("a statistics answer of the wrong length")
     rows = _stream.iter_unpack(packet[_live.size :])
-    return Live(request, bool(last), tuple(_unpack_stream(*row) for row in rows))
+    return Live(request, bool(last), tuple(map(_unpack_stream, rows)))
 
 
-def _unpack_stream(
-    token: int,
-    bytes_ab: int,
-    bytes_ba: int,
-    held_ab: int,
-    held_ba: int,
-    age: int,
-    idle: int,
-    ab: int,
-    ba: int,
-) -> StreamStatistics:
+def _unpack_stream(row: tuple[int, ...]) -> StreamStatistics:
+    token, bytes_ab, bytes_ba, held_ab, held_ba, age, idle, ab, ba = row
     return StreamStatistics(
         token,
         bytes_ab,

@@ -25,15 +25,13 @@ import os
 import select
 import socket
 import time
-from collections import deque
 
 from broker.core import limits
+from broker.relay.channel import Channel
 from broker.relay.contract import (
-    MESSAGE_BYTES,
     Abort,
     Ask,
     Done,
-    FromPump,
     Live,
     Mode,
     Ready,
@@ -42,8 +40,7 @@ from broker.relay.contract import (
     StreamEnd,
     StreamStatistics,
     Submit,
-    decode_to_pump,
-    encode_from_pump,
+    ToPump,
 )
 from broker.relay.flow import (
     BLOCKED,
@@ -115,26 +112,22 @@ class Engine:
     def __init__(
         self, control: socket.socket, kernel: tuple[int, int], *, confined: bool = False
     ) -> None:
-        control.settimeout(0)
-        self._control = control
         self._kernel = kernel
         self._epoll = select.epoll()
-        self._epoll.register(control, _IN)
+        self._channel = Channel(control, self._epoll)
         self._pipes = PipePool()
         self._buffers = BufferPool()
         self._streams: dict[int, _Stream] = {}
         self._ends: dict[int, _End] = {}
         self._deadlines: list[tuple[float, int]] = []
-        self._queue: deque[bytes] = deque()
         self._now = time.monotonic()
-        self._alive = True
-        self._send(Ready(os.getpid(), confined))
+        self._channel.send(Ready(os.getpid(), confined))
 
     def run(self) -> None:
         """Relay until the control socket ends."""
-        control = self._control.fileno()
+        control = self._channel.fd
         poll, ends = self._epoll.poll, self._ends
-        while self._alive:
+        while self._channel.alive:
             events = poll(self._patience())
             self._now = time.monotonic()
             heard = 0
@@ -159,7 +152,7 @@ class Engine:
         self._streams.clear()
         self._pipes.close()
         self._epoll.close()
-        self._control.close()
+        self._channel.close()
 
     # -- a stream's turn -------------------------------------------------------
 
@@ -299,7 +292,7 @@ class Engine:
         end = StreamEnd(
             0, 0, Reason.ERROR, number, mode_ab=order.mode_ab, mode_ba=order.mode_ba
         )
-        self._send(Done(order.token, end))
+        self._channel.send(Done(order.token, end))
 
     def _finish(self, stream: _Stream, reason: Reason | None = None) -> None:
         if reason is None:
@@ -318,7 +311,7 @@ class Engine:
             ab.mode,
             ba.mode,
         )
-        self._send(Done(stream.token, end))
+        self._channel.send(Done(stream.token, end))
 
     def _close(self, stream: _Stream) -> None:
         stream.open = False
@@ -361,25 +354,16 @@ class Engine:
 
     def _hear(self, event: int) -> None:
         if event & _OUT:
-            self._flush()
-        if not event & _READ:
-            return
-        for _ in range(_MESSAGES_PER_TURN):
-            try:
-                packet, fds, _, _ = socket.recv_fds(
-                    self._control, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC
-                )
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                packet, fds = b"", []
-            if not packet:
-                self._alive = False
-                return
-            self._obey(packet, fds)
+            self._channel.flush()
+        if event & _READ:
+            for _ in range(_MESSAGES_PER_TURN):
+                heard = self._channel.receive()
+                if heard is None:
+                    return
+                self._obey(*heard)
 
-    def _obey(self, packet: bytes, fds: list[int]) -> None:
-        match decode_to_pump(packet):
+    def _obey(self, message: ToPump, fds: list[int]) -> None:
+        match message:
             case Submit() as order:
                 self._begin(order, fds)
             case Abort(token):
@@ -394,7 +378,7 @@ class Engine:
         size = limits.RELAY_STREAMS_PER_ANSWER
         for start in range(0, max(1, len(live)), size):
             part = tuple(live[start : start + size])
-            self._send(Live(request, start + size >= len(live), part))
+            self._channel.send(Live(request, start + size >= len(live), part))
 
     def _statistics(self, stream: _Stream) -> StreamStatistics:
         ab, ba = stream.a.said, stream.b.said
@@ -409,24 +393,3 @@ class Engine:
             ab.mode,
             ba.mode,
         )
-
-    def _send(self, message: FromPump) -> None:
-        self._queue.append(encode_from_pump(message))
-        if len(self._queue) == 1:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send what can be sent, and ask for EPOLLOUT while something is left."""
-        queue = self._queue
-        try:
-            while queue:
-                self._control.send(queue[0])
-                queue.popleft()
-        except BlockingIOError:
-            self._epoll.modify(self._control, _IN | _OUT)
-            return
-        except OSError:
-            # The broker is gone, and the loop is about to read that too.
-            self._alive = False
-            return
-        self._epoll.modify(self._control, _IN)

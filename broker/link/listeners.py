@@ -1,0 +1,214 @@
+"""Listening on an endpoint.
+
+A UNIX socket's file outlives the program that made it.  One that is dead is
+replaced; a live one, or a file of another kind, never.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.link.addresses import (
+    Endpoint,
+    HybridEndpoint,
+    UnixEndpoint,
+    VsockEndpoint,
+    new_socket,
+)
+
+_LOCK_RETRY_SECONDS = 0.01
+
+
+@dataclass(eq=False)
+class Listener:
+    """A listening socket; ``close`` also removes the path that it made."""
+
+    endpoint: Endpoint
+    sock: socket.socket
+    path: Path | None = None
+    inode: tuple[int, int] = (0, 0)
+
+    async def accept(self) -> socket.socket:
+        """Return the next connection, non-blocking, owned by the caller.
+
+        Connections that vanish before they are taken are skipped.  Raises
+        UpstreamError when no descriptor is left for it.
+        """
+        while True:
+            try:
+                conn, _ = self.sock.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock)
+            except ConnectionError:
+                continue
+            except OSError as error:
+                raise UpstreamError(
+                    f"{self.endpoint}: cannot accept: {error.strerror}",
+                    hint="raise the limit on open files ('ulimit -n')",
+                ) from error
+            else:
+                conn.settimeout(0)
+                return conn
+
+    def close(self) -> None:
+        """Stop listening; the path is removed if it is still this socket's."""
+        trio.lowlevel.notify_closing(self.sock)
+        if self.path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                if _inode(self.path) == self.inode:
+                    self.path.unlink()
+        self.sock.close()
+
+
+async def open_listener(
+    endpoint: Endpoint, *, backlog: int = limits.BACKLOG
+) -> Listener:
+    """Listen on an endpoint.
+
+    A UNIX socket is made with mode 0600.  One that a dead program left is
+    replaced, a live one's or another kind of file never.  Raises SetupError
+    with a sentence.
+    """
+    match endpoint:
+        case UnixEndpoint():
+            return await _listen_unix(endpoint, endpoint.path, backlog)
+        case HybridEndpoint():
+            return await _listen_unix(endpoint, endpoint.listening_path, backlog)
+        case VsockEndpoint():
+            return _listen_vsock(endpoint, backlog)
+
+
+def _listen_vsock(endpoint: VsockEndpoint, backlog: int) -> Listener:
+    sock = new_socket(socket.AF_VSOCK, endpoint)
+    try:
+        sock.bind((endpoint.cid, endpoint.port))
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise _explain_listen(endpoint, error) from error
+    return Listener(endpoint, sock)
+
+
+async def _listen_unix(endpoint: Endpoint, path: Path, backlog: int) -> Listener:
+    sock = new_socket(socket.AF_UNIX, endpoint)
+    lock = -1
+    try:
+        # Whoever makes or replaces a socket holds the directory's lock, so
+        # that two programs cannot each take the other's new one for stale.
+        lock = await _lock(path.parent)
+        _make(endpoint, sock, path, backlog)
+        return Listener(endpoint, sock, path, _inode(path))
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _explain_listen(endpoint, error) from error
+        raise
+    finally:
+        if lock >= 0:
+            os.close(lock)
+
+
+def _make(endpoint: Endpoint, sock: socket.socket, path: Path, backlog: int) -> None:
+    try:
+        _bind(sock, path)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _remove_stale(endpoint, path)
+        _bind(sock, path)
+    sock.listen(backlog)
+
+
+def _bind(sock: socket.socket, path: Path) -> None:
+    # bind() makes the file with the mode of the socket's own inode, less the
+    # umask (unix_bind in the kernel): never a moment with a wider mode, and no
+    # process-wide umask to change.
+    os.fchmod(sock.fileno(), 0o600)
+    sock.bind(os.fspath(path))
+
+
+def _remove_stale(endpoint: Endpoint, path: Path) -> None:
+    """Remove a socket that nobody listens on; refuse anything else."""
+    if not stat.S_ISSOCK(path.lstat().st_mode):
+        raise SetupError(
+            f"{path} is in the way: it is not a socket",
+            hint="remove it, or choose another path",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: it lives
+        except OSError as error:
+            raise _explain_listen(endpoint, error) from error
+    raise SetupError(
+        f"{endpoint} is in use: another program listens there",
+        hint=f"stop it ('ss -xlp | grep {path.name}' names it), or choose another path",
+    )
+
+
+async def _lock(directory: Path) -> int:
+    """Take the directory's lock (flock(2)); closing the descriptor lets it go.
+
+    Returns -1 where the directory cannot be read: nobody's stale socket there
+    is ours to replace, and bind alone is atomic.  Raises SetupError when some
+    program holds the lock for longer than a connect may take.
+    """
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return -1
+    patience = trio.current_time() + limits.CONNECT_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if trio.current_time() > patience:
+                    raise SetupError(
+                        f"another program keeps {directory} locked",
+                        hint=f"'fuser {directory}' names it",
+                    ) from None
+                await trio.sleep(_LOCK_RETRY_SECONDS)
+            else:
+                return fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def _explain_listen(endpoint: Endpoint, error: OSError) -> VitrailError:
+    hint = {
+        errno.ENOENT: "make the directory first",
+        errno.EACCES: "choose a directory (or a port) that is yours",
+        errno.EPERM: "choose a directory (or a port) that is yours",
+        errno.EADDRINUSE: "another program listens there: stop it, or choose "
+        "another port",
+        errno.EADDRNOTAVAIL: "listen on vsock:any:PORT, or on this machine's own CID",
+        errno.EROFS: "choose a directory that can be written to",
+        errno.ENOTDIR: "the path leads through a file",
+    }.get(error.errno or 0, "")
+    problem = (
+        "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+    )
+    return SetupError(f"cannot listen on {endpoint}: {problem}", hint=hint)
