@@ -12,6 +12,7 @@ from policy.errors import did_you_mean, nearest
 from policy.fields import REFUSED, Field, Table
 from policy.fields import Path as KeyPath
 from policy.model import (
+    KIND_KEY,
     LAUNCH,
     LIMITS,
     PEER,
@@ -61,7 +62,9 @@ class _Builder:
         if table.name:
             values = self._document.values.get(table.name, {})
         if not isinstance(values, Mapping):
-            self.at_value(prefix, f"'{table.name}' is a table", f"[{table.name}]", "")
+            self.at_value(
+                prefix, f"'{table.name}' must be a table", f"[{table.name}]", ""
+            )
             return
         known = [*table.by_key]
         if not table.name:
@@ -73,8 +76,12 @@ class _Builder:
         meant = {nearest(key, known) for key in unknown} | self._document.lost
         for field in table.fields:
             path = (*prefix, field.key)
-            if field.key in values or not field.required:
-                self._field(field, path, values)
+            if field.key in values:
+                value = field.kind.take(values[field.key], path, self.at_value)
+                if value is not REFUSED:
+                    self.taken[".".join(path)] = value
+            elif not field.required:
+                self._default(field, path)
             elif field.key not in meant:
                 hint = f"add a line: {field.key} = …"
                 text = f"'{field.key}' is missing"
@@ -82,24 +89,27 @@ class _Builder:
 
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
-        homes = [t for t in TABLES if t is not table and key in t.by_key]
-        hint = did_you_mean(key, known)
-        if homes:
-            names = " or ".join(f"[{t.name}]" if t.name else "the top" for t in homes)
-            hint = f"'{key}' belongs in {names}"
-            if homes == [TOP]:
-                hint = f"'{key}' stands at the top, before the first [table]"
+        hint = _home(key, table) or did_you_mean(key, known)
+        if not hint:
+            others = [other for t in TABLES for other in t.by_key]
+            hint = _home(nearest(key, others), table)
         inside = f" in [{table.name}]" if table.name else ""
         self.at_key(path, f"unknown key '{key[:60]}'{inside}", ", ".join(known), hint)
 
-    def _field(self, field: Field, path: KeyPath, values: Mapping[str, object]) -> None:
-        dotted = ".".join(map(str, path))
-        if field.key in values:
-            value = field.kind.take(values[field.key], path, self.at_value)
-            if value is not REFUSED:
-                self.taken[dotted] = value
-        elif field.default is not None:
-            self.taken[dotted] = field.kind.take(field.default, path, _impossible)
+    def _default(self, field: Field, path: tuple[str, ...]) -> None:
+        # 'kind' is the first key of its table, so it has been taken before.
+        if field.default is None or field.only not in {"", self.taken.get(KIND_KEY)}:
+            return
+        self.taken[".".join(path)] = field.kind.take(field.default, path, _impossible)
+
+
+def _home(key: str, wrong: Table) -> str:
+    """The hint that says in which other table a key belongs, or nothing."""
+    homes = [table for table in TABLES if table is not wrong and key in table.by_key]
+    if homes == [TOP]:
+        return f"'{key}' stands at the top, before the first [table]"
+    names = " or ".join(f"[{t.name}]" if t.name else "the top" for t in homes)
+    return f"'{key}' belongs in {names}" if homes else ""
 
 
 def _impossible(path: KeyPath, message: str, expected: str, hint: str) -> None:
@@ -143,7 +153,7 @@ def build_record(
 
 def _check_kind(builder: _Builder, document: Document) -> None:
     """Each kind of launch has keys of its own; [peer] names exactly one peer."""
-    kind = builder.taken.get("launch.kind")
+    kind = builder.taken.get(KIND_KEY)
     if kind is None:
         return
     launch = document.values.get("launch", {})
@@ -198,7 +208,7 @@ def _viewer(name: str, taken: Taken) -> ViewerRecord:
 
 def _host(taken: Taken) -> HostRecord:
     launch: MicroVM | External
-    if taken["launch.kind"] == PEER.only:
+    if taken[KIND_KEY] == PEER.only:
         launch = External(_peer(taken))
     else:
         launch = MicroVM(

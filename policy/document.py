@@ -32,19 +32,25 @@ Complain = Callable[[Span, str, str, str], None]
 # what the parser sees.  Zs is every space but the usual one.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
 
-_PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\[^\n])*+"|'[^'\n]*+')"""
-_KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*+")
+# No possessive groups here: Python 3.11 mishandles (?:…)*+ when an alternative
+# fails half-way (it does not step back), so '''a''' would not match.
+_PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*+')"""
+_KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*")
 _WORD = re.compile(r"\W*([\w-]+)")
 _EQUALS = re.compile(r"[ \t]*=[ \t]*")
-_GAP = re.compile(r"(?:[ \t\n]++|#[^\n]*+)*+")
+_GAP = re.compile(r"(?:[ \t\n]++|#[^\n]*+)*")
 _LINE_REST = re.compile(r"[^\n]*+")
 _BARE = re.compile(r"""\d{4}-\d\d-\d\d[ ]\d\d:[^\s,\[\]{}#"']*+|[^\s,\[\]{}#"'=]++""")
-_STRINGS = (
-    re.compile(r'"""(?:[^"\\]|\\(?s:.)|"{1,2}(?!"))*+"{3,5}'),
-    re.compile(r"'''(?:[^']|'{1,2}(?!'))*+'{3,5}"),
-    re.compile(r'"(?:[^"\\\n]|\\[^\n])*+"'),
-    re.compile(r"'[^'\n]*+'"),
-)
+_SCALARS = {
+    '"""': re.compile(r'"""(?:[^"\\]|\\(?s:.)|"{1,2}(?!"))*"{3,5}'),
+    "'''": re.compile(r"'''(?:[^']|'{1,2}(?!'))*'{3,5}"),
+    '"': re.compile(r'"(?:[^"\\\n]|\\[^\n])*"'),
+    "'": re.compile(r"'[^'\n]*+'"),
+    "": _BARE,
+}
+"""How a value that begins so goes on; the first that fits is the one."""
+
+_SPANNING = ("[", "{", '"""', "'''")
 _HEADER = re.compile(rf"(\[\[?)[ \t]*({_KEY.pattern})[ \t]*\]")
 _NEXT_STATEMENT = re.compile(
     rf"\n(?=[ \t]*(?:{_KEY.pattern}[ \t]*=|\[\[?[ \t]*{_KEY.pattern}"
@@ -176,10 +182,7 @@ def _without_hidden(text: str, complain: Complain) -> str:
                 Span(number, column, number, column + 1),
                 f"hidden character U+{ord(char):04X}",
                 "characters that a reader can see",
-                "remove it; inside a string in double quotes it can be "
-                f"written as \\u{ord(char):04X}"
-                if 0x20 <= ord(char) <= 0xFFFF
-                else "remove it",
+                "remove it",
             )
         if hidden:
             lines[number - 1] = ""
@@ -224,8 +227,10 @@ def _statement(text: str, start: int) -> _Statement:
         made.end = _line_end(text, end)
     except _NotUnderstoodError as failed:
         made.failed = failed
-        after = _NEXT_STATEMENT.search(text, equals.end())
-        made.end = after.start() if after else len(text)
+        # What may span lines is lost up to the next line that begins something.
+        if text.startswith(_SPANNING, equals.end()):
+            after = _NEXT_STATEMENT.search(text, equals.end())
+            made.end = after.start() if after else len(text)
     return made
 
 
@@ -251,9 +256,8 @@ class _Scanner:
         elif opening == "{":
             end = self._inline_table(start, path, depth)
         else:
-            patterns = _STRINGS if opening in {'"', "'"} else (_BARE,)
-            matches = (pattern.match(self._text, start) for pattern in patterns)
-            found = next((match for match in matches if match), None)
+            begins = next(s for s in _SCALARS if self._text.startswith(s, start))
+            found = _SCALARS[begins].match(self._text, start)
             if found is None:
                 raise _NotUnderstoodError(start)
             end = found.end()
@@ -339,7 +343,8 @@ def _parse_alone(
     try:
         tomllib.loads(piece)
     except ValueError as error:
-        found = explain(piece, str(error))
+        stop = statement.failed.offset - statement.start if statement.failed else -1
+        found = explain(piece, str(error), stop)
         complain(
             places.span(statement.start + found.start, statement.start + found.end),
             found.message,

@@ -174,7 +174,9 @@ class Pattern:
         fits = isinstance(value, str) and len(value) <= self.max_length
         if fits and re.fullmatch(self.regex, str(value), re.ASCII):
             return value
-        return _refuse(self, value, path, complain)
+        lower = str(value).lower()
+        hint = f'write "{lower}"' if re.fullmatch(self.regex, lower, re.ASCII) else ""
+        return _refuse(self, value, path, complain, hint if fits else "")
 
     def schema(self) -> Schema:
         """See ``Kind``."""

@@ -171,7 +171,7 @@ class _Collected:
             return
         if not _is_name(name):
             text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
-            hint = f"a name has at most {NAME.max_length} characters: {NAME.words}"
+            hint = f"rename it; a sandbox's name has {NAME.words}"
             self._refuse(path, _of_file(path, text, hint))
             return
         content = _read(path, check_owner=check_owner)

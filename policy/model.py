@@ -33,7 +33,7 @@ from policy.fields import (
     Words,
 )
 
-NAME = Pattern("a-z, then a-z, 0-9 and '-'", "[a-z][a-z0-9-]*", 31)
+NAME = Pattern("1 to 31 of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31)
 """Sandboxes, tags and images; the same rule as ``broker.core.names``."""
 
 PALETTE: Mapping[str, str] = MappingProxyType(
@@ -45,11 +45,11 @@ PALETTE: Mapping[str, str] = MappingProxyType(
         "blue": "#0072b2",
         "red": "#d55e00",
         "purple": "#cc79a7",
-        "grey": "#8c8c8c",
+        "grey": "#555555",
     }
 )
 """Named colours that stay apart for people who confuse red and green or blue
-and yellow: the eight of Okabe and Ito (2008), grey in place of black.  A test
+and yellow: the eight of Okabe and Ito (2008), a dark grey in place of black.  A test
 simulates the three kinds of colour blindness and measures the distances."""
 
 SandboxClass = Literal["persistent", "disposable", "template"]

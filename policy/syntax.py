@@ -8,6 +8,7 @@ from typing import NamedTuple
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\s*$")
 _WORD = re.compile(r"[^\s,#\[\]{}=\"']+")
 _VALUE = re.compile(r"[^=\n]*=[ \t]*")
+_UNCLOSED = ("Unclosed", "Unterminated", 'Expected "')
 _SET_TOGETHER = re.compile(r"""(?:=|,|\[)[ \t]*([\w.+-]+)$""")
 
 
@@ -32,8 +33,11 @@ def place_of(piece: str, error: str) -> int:
     return min(len(piece), at + int(place[2]) - 1)
 
 
-def explain(piece: str, error: str) -> Found:
-    """Return what is wrong with one statement, from tomllib's ``error``."""
+def explain(piece: str, error: str, stop: int = -1) -> Found:
+    """Return what is wrong with one statement, from tomllib's ``error``.
+
+    ``stop`` is where the scanner could not go on, -1 if it could.
+    """
     at = place_of(piece, error)
     message = _PLACE.sub("", error)
     rest_empty = not piece[at:].split("\n", 1)[0].split("#", 1)[0].strip()
@@ -41,13 +45,11 @@ def explain(piece: str, error: str) -> Found:
         return _invalid_value(piece, at, rest_empty=rest_empty)
     if message.startswith("Expected newline or end of document"):
         return _left_over(piece, at)
-    if message.startswith(("Unclosed", "Unterminated", "Expected \"'''")) or (
-        "'\\n'" in message
-    ):
-        return _never_closed(piece, at)
+    if stop >= 0 and (message.startswith(_UNCLOSED) or "'\\n'" in message):
+        return _never_closed(piece, stop)
     if message.startswith("Expected '=' after a key"):
         return _no_equals(piece, at)
-    if message.startswith(("Invalid statement", "Invalid initial character")):
+    if message.startswith("Invalid statement"):
         return Found(
             at,
             at + 1,
@@ -55,6 +57,11 @@ def explain(piece: str, error: str) -> Found:
             "key = value, [table] or # comment",
             "keys have the letters a-z, digits, '-' and '_'",
         )
+    if message.startswith("Invalid initial character"):
+        return Found(at, at + 1, "a key is missing here", "a key or a table's name")
+    if message.startswith("Expected ']"):
+        closing = "]]" if "]]" in message else "]"
+        return Found(at, at + 1, f"'{closing}' is missing", f"a closing {closing}")
     if message.startswith("Unescaped '\\'"):
         return Found(
             max(0, at - 2),
@@ -86,13 +93,10 @@ def _left_over(piece: str, at: int) -> Found:
     if before and word:
         # 12x, 768M: the number ends where the letters begin.
         whole = before[1] + word[0]
-        return Found(
-            before.start(1),
-            end,
-            f"'{whole}' is no value",
-            "",
-            f'text stands in quotes: "{whole}"',
-        )
+        hint = f'text stands in quotes: "{whole}"'
+        if whole.isdigit():
+            hint = f"write {whole.lstrip('0') or '0'}"
+        return Found(before.start(1), end, f"'{whole}' is no value", "", hint)
     return Found(
         at,
         end,
@@ -102,13 +106,14 @@ def _left_over(piece: str, at: int) -> Found:
     )
 
 
-def _never_closed(piece: str, at: int) -> Found:
+def _never_closed(piece: str, stop: int) -> Found:
+    """A string that began at ``stop``, or the value that holds what is there."""
     value = _VALUE.match(piece)
-    start = value.end() if value else at
-    what = {"[": "array", "{": "inline table"}.get(piece[start : start + 1], "string")
-    closing = {"array": "]", "inline table": "}"}.get(what)
-    quote = "'" if piece[start : start + 1] == "'" else '"'
-    closing = closing or quote * (3 if piece.startswith(quote * 3, start) else 1)
+    start = stop if piece[stop : stop + 1] in {'"', "'"} or not value else value.end()
+    opening = piece[start : start + 1]
+    what = {"[": "array", "{": "inline table"}.get(opening, "string")
+    triple = opening * (3 if piece.startswith(opening * 3, start) else 1)
+    closing = {"[": "]", "{": "}"}.get(opening, triple)
     end = piece.find("\n", start)
     end = len(piece.rstrip()) if end < 0 else end
     return Found(start, end, f"this {what} is never closed", f"a closing {closing}")
