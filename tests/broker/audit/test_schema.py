@@ -44,7 +44,7 @@ def test_an_event_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
     empty = len(schema.encode(LeaseEnd(reason="x"))) - 1
     exact = LeaseEnd(reason="x" * (limits.AUDIT_EVENT_BYTES - empty))
     assert len(schema.encode(exact)) == limits.AUDIT_EVENT_BYTES
-    with pytest.raises(InternalError, match="lease.end"):
+    with pytest.raises(InternalError, match=r"lease\.end"):
         schema.encode(LeaseEnd(reason=exact.reason + "x"))
 
 

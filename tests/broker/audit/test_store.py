@@ -185,9 +185,13 @@ async def test_a_full_disk_denies_and_room_allows_again(path: Path) -> None:
         await store.record(STOP)
         # SQLite's own limit raises the same SQLITE_FULL as a full disk.
         store._db.execute("PRAGMA max_page_count = 20")
-        with pytest.raises(UpstreamError, match="full") as caught:
+
+        async def fill() -> None:
             for _ in range(5):
                 await store.record(big)
+
+        with pytest.raises(UpstreamError, match="full") as caught:
+            await fill()
         assert "make room" in caught.value.hint
         failed = store.statistics()
         assert failed.failures == 1

@@ -1,0 +1,132 @@
+"""A broker's API that does what a test tells it, behind a real control socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from broker.control.api import (
+    Caller,
+    Emit,
+    LeaseItem,
+    LeaseListAnswer,
+    LeaseReleaseRequest,
+    LeaseRequest,
+    LeaseStatus,
+    NotFoundError,
+    PolicyStatus,
+    RunItem,
+    RunRequest,
+    Started,
+    Status,
+    StopAnswer,
+    StopRequest,
+    Version,
+)
+from broker.control.server import serve
+
+LEASE = LeaseStatus(
+    id="00112233aabbccdd",
+    sandbox="work",
+    record="work",
+    generation=1,
+    peer="cid 42",
+    since=1_790_000_000.0,
+)
+
+
+async def _started(caller: Caller, request: RunRequest, emit: Emit[RunItem]) -> RunItem:
+    del caller, emit
+    return RunItem(started=Started(sandbox=request.record, program=1))
+
+
+@dataclass
+class ScriptedBroker:
+    """Implements ``BrokerApi``; what it was asked is in ``asked``."""
+
+    state: Status = field(
+        default_factory=lambda: Status(
+            version="0.1.0",
+            role="local",
+            pid=os.getpid(),
+            since=1_790_000_000.0,
+            monotonic=100.0,
+            policy=PolicyStatus(digest="d" * 64),
+        )
+    )
+    on_run: Callable[[Caller, RunRequest, Emit[RunItem]], Awaitable[RunItem]] = _started
+    on_stop: Callable[[StopRequest], Awaitable[None]] | None = None
+    asked: list[tuple[str, Any]] = field(default_factory=list)
+    held: int = 0
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def version(self) -> Version:
+        return Version(version="0.1.0", role="local", pid=os.getpid())
+
+    async def run(
+        self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
+    ) -> RunItem:
+        self.asked.append(("run", request))
+        return await self.on_run(caller, request, emit)
+
+    async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:
+        del caller
+        self.asked.append(("stop", request))
+        if self.on_stop is not None:
+            await self.on_stop(request)
+        names = [s.name for s in self.state.sandboxes]
+        if request.sandbox is None:
+            return StopAnswer(stopped=names)
+        if request.sandbox not in names:
+            raise NotFoundError(f"no sandbox runs under the name {request.sandbox}")
+        return StopAnswer(stopped=[request.sandbox])
+
+    async def shutdown(self, caller: Caller) -> None:
+        del caller
+        self.asked.append(("shutdown", None))
+        self.ended.set()
+
+    async def status(self) -> Status:
+        return self.state
+
+    async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:
+        del caller
+        self.asked.append(("lease", request))
+        return LeaseItem(lease=LEASE)
+
+    async def hold_lease(
+        self, caller: Caller, request: LeaseRequest, emit: Emit[LeaseItem]
+    ) -> LeaseItem:
+        del caller
+        self.asked.append(("hold", request))
+        self.held += 1
+        try:
+            await emit(LeaseItem(lease=LEASE))
+            await self.ended.wait()
+            return LeaseItem(ended="its process has ended")
+        finally:
+            self.held -= 1
+
+    async def leases(self) -> LeaseListAnswer:
+        return LeaseListAnswer(leases=[LEASE])
+
+    async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
+        del caller
+        self.asked.append(("release", request))
+        if request.id != LEASE.id:
+            raise NotFoundError("there is no such lease")
+
+
+@asynccontextmanager
+async def serving(path: Path, api: ScriptedBroker) -> AsyncIterator[trio.Nursery]:
+    """Serve ``api`` at ``path``; the nursery is for the test's own tasks."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve, path, api)
+        yield nursery
+        nursery.cancel_scope.cancel()
