@@ -1,0 +1,30 @@
+# Runs as a hook of mmdebstrap, as root of the user namespace it builds in:
+# $1 is the new root file system.  KERNEL is the kernel's package.
+set -eu
+root=$1
+boot="$root/var/tmp/vitrail-boot"
+
+chroot "$root" useradd --uid 1000 --user-group --create-home --shell /bin/bash user
+for group in audio video input render; do
+    if chroot "$root" getent group "$group" >/dev/null; then
+        chroot "$root" usermod --append --groups "$group" user
+    fi
+done
+chroot "$root" python3 -I -c '
+import py_compile
+mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+py_compile.compile("/usr/lib/vitrail/vitrail_guest.py", doraise=True, invalidation_mode=mode)
+'
+
+# The kernel and the busybox of the initramfs come from the same archive; they
+# are unpacked outside and are no part of the root file system.
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+mkdir "$boot"
+kernel=$(apt-cache depends --important "$KERNEL" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
+(cd "$boot" && apt-get --quiet=2 -o APT::Sandbox::User=root download "${kernel:-$KERNEL}" busybox-static)
+chroot "$root" dpkg-query --show --showformat='${Package}\t${Version}\n' >"$boot/packages"
+
+# Different at each boot, or of the building machine.
+rm -f "$root/etc/machine-id" "$root/etc/hostname" "$root/etc/resolv.conf" \
+    "$root/var/cache/ldconfig/aux-cache" "$root/etc/.pwd.lock"
+: >"$root/etc/machine-id"

@@ -1,0 +1,172 @@
+"""The initramfs of a micro VM: busybox, the modules to find the disk, an init.
+
+Pure but for reading the unpacked kernel: the archive is written here, in the
+"newc" form of cpio (the kernel's Documentation/driver-api/early-userspace),
+sorted and without times or owners, so equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import UpstreamError
+
+# In the order in which they are loaded; what they depend on comes before
+# them by itself.  One initramfs serves virtio over MMIO and over PCI.
+MODULES = (
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "ext4",
+    "overlay",
+    "vmw_vsock_virtio_transport",
+    "vsock_loopback",
+    "virtio_rng",
+    "virtio_net",
+    "af_packet",
+)
+OPTIONAL = frozenset({"vsock_loopback", "virtio_rng"})
+_DIRECTORIES = (
+    "agent",
+    "bin",
+    "dev",
+    "layer",
+    "lower",
+    "modules",
+    "proc",
+    "root",
+    "sys",
+)
+_DEPENDS = re.compile(rb"(?:^|\0)depends=([^\0]*)\0")
+_TRAILER = "TRAILER!!!"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the archive; a directory has no content."""
+
+    mode: int
+    content: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+def write_cpio(entries: Mapping[str, Entry]) -> bytes:
+    """Return a newc archive of these entries, in the order of their names."""
+    out = bytearray()
+    for number, name in enumerate(sorted(entries), start=1):
+        out += _record(number, name, entries[name])
+    out += _record(0, _TRAILER, Entry(0))
+    return bytes(_padded(out, 512))
+
+
+def _record(inode: int, name: str, entry: Entry) -> bytes:
+    encoded = name.encode() + b"\0"
+    fields = (
+        inode,
+        entry.mode,
+        0,  # uid
+        0,  # gid
+        2 if stat.S_ISDIR(entry.mode) else 1,
+        0,  # mtime
+        len(entry.content),
+        0,  # device of the file itself
+        0,
+        *entry.device,
+        len(encoded),
+        0,  # checksum, unused in this form
+    )
+    head = bytearray(b"070701" + b"".join(b"%08X" % value for value in fields))
+    head += encoded
+    return bytes(_padded(head, 4) + _padded(bytearray(entry.content), 4))
+
+
+def _padded(data: bytearray, unit: int) -> bytearray:
+    return data + bytes(-len(data) % unit)
+
+
+def agent_overlay(shim: bytes) -> bytes:
+    """Return an archive that, put behind the initramfs, brings another agent."""
+    return write_cpio(
+        {
+            "agent": Entry(stat.S_IFDIR | 0o755),
+            "agent/vitrail_guest.py": Entry(stat.S_IFREG | 0o644, shim),
+        }
+    )
+
+
+def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -> bytes:
+    """Return the initramfs; ``modules`` in the order in which they are loaded."""
+    entries = {name: Entry(stat.S_IFDIR | 0o755) for name in _DIRECTORIES}
+    entries["init"] = Entry(stat.S_IFREG | 0o755, init)
+    entries["bin/busybox"] = Entry(stat.S_IFREG | 0o755, busybox)
+    # init's standard streams, open before it has mounted anything.
+    entries["dev/console"] = Entry(stat.S_IFCHR | 0o600, device=(5, 1))
+    order = "".join(f"{name}\n" for name in modules)
+    entries["modules/order"] = Entry(stat.S_IFREG | 0o644, order.encode())
+    for name, content in modules.items():
+        entries[f"modules/{name}.ko"] = Entry(stat.S_IFREG | 0o644, content)
+    return write_cpio(entries)
+
+
+def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, bytes]:
+    """Return modules, dependencies first, from one ``lib/modules/VERSION``.
+
+    What the kernel has built in is left out.  Raises UpstreamError when a
+    module is neither there nor built in, and not optional.
+    """
+    files = {_name(path.name): path for path in directory.glob("kernel/**/*.ko*")}
+    builtin = {
+        _name(Path(line).name)
+        for line in (directory / "modules.builtin").read_text().splitlines()
+    }
+    loaded: dict[str, bytes] = {}
+    for name in wanted:
+        _add(name, files, builtin, loaded)
+    return loaded
+
+
+def _add(
+    name: str, files: Mapping[str, Path], builtin: set[str], loaded: dict[str, bytes]
+) -> None:
+    if name in loaded or name in builtin:
+        return
+    path = files.get(name)
+    if path is None:
+        if name in OPTIONAL:
+            return
+        raise UpstreamError(
+            f"the kernel has no module {name}",
+            hint="choose another kernel package with --kernel",
+        )
+    content = _unpacked(path)
+    for dependency in dependencies(content):
+        _add(dependency, files, builtin, loaded)
+    loaded[name] = content
+
+
+def dependencies(content: bytes) -> list[str]:
+    """Return the names in a module's ``depends=`` (its .modinfo section)."""
+    found = _DEPENDS.search(content)
+    if found is None:
+        return []
+    return [_name(name) for name in found[1].decode("ascii").split(",") if name]
+
+
+def _name(file_name: str) -> str:
+    """File name to module name, as modprobe(8) does it."""
+    return file_name.partition(".ko")[0].replace("-", "_")
+
+
+def _unpacked(path: Path) -> bytes:
+    """Read a module; busybox loads only what is not compressed."""
+    content = path.read_bytes()
+    if path.suffix == ".ko":
+        return content
+    if path.suffix == ".xz":
+        return lzma.decompress(content)
+    raise UpstreamError(f"the kernel's modules are compressed as {path.suffix}")

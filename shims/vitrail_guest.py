@@ -1,0 +1,1399 @@
+#!/usr/bin/python3
+"""The guest's side of Vitrail: PID 1 of a micro VM, or a service elsewhere.
+
+What it promises
+    * connects to the broker's agent port and obeys Run, Signal and PowerOff;
+    * starts one ``waypipe server`` for the guest and carries each of its
+      connections to the broker's display port;
+    * reports starts, ends, output and every hop on the way to a window;
+    * as PID 1 also mounts, names, networks, reaps and powers off.
+
+Nothing on the other side trusts it: it runs in the sandbox.  It must not hang
+either, so it is one event loop over non-blocking descriptors: every queue is
+bounded, everything that waits has a deadline, and a program never waits for a
+broker that is away.
+
+The protocol is ``broker/core/agent.py`` in frames of ``broker/core/frames.py``;
+a test holds the tables below against them.  Standard library only, one file,
+Python 3.9.
+
+Settings: environment ``VITRAIL_AGENT`` and ``VITRAIL_DISPLAY``
+(``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
+own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
+``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``.
+"""
+
+from __future__ import annotations
+
+import binascii
+import collections
+import contextlib
+import ctypes
+import errno
+import fcntl
+import heapq
+import json
+import os
+import pwd
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+
+VERSION = 1
+HOST_CID = 2
+AGENT_PORT = 6500
+DISPLAY_PORT = 6501
+
+# Message type -> its fields, as in broker/core/agent.py.
+FROM_GUEST = {
+    "hello": ("version", "waypipe", "kernel", "programs"),
+    "started": ("program",),
+    "failed": ("program", "reason"),
+    "output": ("program", "data"),
+    "exited": ("program", "code"),
+    "hop": ("name", "ok", "detail"),
+}
+# Message type -> fields with their types; those in OPTIONAL may be absent.
+TO_GUEST: Dict[str, Dict[str, type]] = {
+    "run": {"program": int, "argv": list, "env": dict, "display": bool},
+    "signal": {"program": int, "number": int},
+    "poweroff": {},
+}
+OPTIONAL: Dict[str, Any] = {"env": {}, "display": True}
+
+# As in broker/core/limits.py.
+FRAME_BYTES = 65536
+OUTPUT_BYTES = 16384
+PROGRAMS = 64
+STREAMS = 256
+SHORT = 120
+TEXT = 1000
+
+# Our own.
+KEPT_OUTPUT = 65536  # bytes of a program's output kept while the broker is away
+AGENT_QUEUE = 262144  # bytes on their way to the broker; beyond, output waits
+STREAM_QUEUE = 262144  # bytes of one direction of one display connection
+READ_BYTES = 65536
+CONNECT_SECONDS = 10.0
+RECONNECT_SECONDS = 1.0
+FIRST_RECONNECT_SECONDS = 0.05
+HALF_CLOSED_SECONDS = 10.0
+DISPLAY_SECONDS = 20.0  # from waypipe's start to its socket, under emulation
+DRAIN_SECONDS = 0.2  # from a program's end to the end of its output
+GRACE_SECONDS = 2.0
+ORPHAN_SECONDS = 60.0
+
+BUSYBOX = "/usr/lib/vitrail/busybox"
+RUNTIME = "/run/vitrail"
+GUEST_USER = "user"
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def log(text: str) -> None:
+    """Write a line to the console; a console that is stuck loses it."""
+    try:
+        os.write(2, ("vitrail: " + text + "\n").encode("utf-8", "replace"))
+    except OSError:
+        return
+
+
+# -- the loop ---------------------------------------------------------------------
+
+
+class Timer:
+    """A callback at a time; ``cancel`` forgets it."""
+
+    def __init__(self, due: float, action: Callable[[], None]) -> None:
+        self.due = due
+        self.action: Optional[Callable[[], None]] = action
+
+    def cancel(self) -> None:
+        """Forget the callback."""
+        self.action = None
+
+    def __lt__(self, other: "Timer") -> bool:
+        return self.due < other.due
+
+
+class Loop:
+    """Readiness of descriptors, timers and ended children; one thread.
+
+    A callback that raises ends that callback's work only: the error goes to
+    the console and the loop goes on, for nobody restarts a PID 1.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: List[Timer] = []
+        self._running = True
+        self._children: Dict[int, Callable[[int], None]] = {}
+        self._wake_read, wake_write = os.pipe()
+        for fd in (self._wake_read, wake_write):
+            os.set_blocking(fd, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.watch(self._wake_read, selectors.EVENT_READ, self._woken)
+
+    def watch(self, fd: int, events: int, action: Callable[[int], None]) -> None:
+        """Call ``action(events)`` on readiness; 0 events stops watching."""
+        known = fd in self._selector.get_map()
+        if not events:
+            if known:
+                self._selector.unregister(fd)
+        elif known:
+            self._selector.modify(fd, events, action)
+        else:
+            self._selector.register(fd, events, action)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching; must come before the descriptor is closed."""
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Call ``action`` once, after so many seconds."""
+        timer = Timer(time.monotonic() + seconds, action)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def child(
+        self, process: "subprocess.Popen[bytes]", ended: Callable[[int], None]
+    ) -> None:
+        """Call ``ended(code)`` when this child has been reaped."""
+        self._children[process.pid] = ended
+        # We reap with waitpid(-1), as a PID 1 must; tell Popen that it need not.
+        process.returncode = 0
+        self._reap()
+
+    def stop(self) -> None:
+        """Leave ``run`` after this round."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until ``stop``."""
+        while self._running:
+            for key, events in self._selector.select(self._patience()):
+                self._guard(key.data, events)
+            now = time.monotonic()
+            while self._timers and self._timers[0].due <= now:
+                timer = heapq.heappop(self._timers)
+                if timer.action is not None:
+                    self._guard(timer.action)
+
+    def _patience(self) -> Optional[float]:
+        while self._timers and self._timers[0].action is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        return max(0.0, self._timers[0].due - time.monotonic())
+
+    def _guard(self, action: Callable[..., None], *arguments: object) -> None:
+        try:
+            action(*arguments)
+        except Exception:
+            log("internal error: " + traceback.format_exc())
+
+    def _woken(self, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            ended = self._children.pop(pid, None)
+            if ended is not None:
+                self._guard(ended, exit_code(status))
+
+
+def exit_code(status: int) -> int:
+    """Return 0..255, or minus the number of the signal that killed it."""
+    if os.WIFSIGNALED(status):
+        return -os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+# -- addresses ----------------------------------------------------------------------
+
+
+class Address:
+    """``vsock:CID:PORT`` or ``unix:PATH``."""
+
+    def __init__(self, text: str) -> None:
+        kind, _, rest = text.partition(":")
+        self.text = text
+        self.target: Any
+        if kind == "unix" and rest:
+            self.family = int(socket.AF_UNIX)
+            self.target = rest
+        elif kind == "vsock" and rest.count(":") == 1:
+            self.family = int(socket.AF_VSOCK)
+            cid, port = rest.split(":")
+            self.target = (int(cid), int(port))
+        else:
+            raise ValueError(f"no address: {text!r} (vsock:CID:PORT or unix:PATH)")
+
+    def connect(
+        self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
+    ) -> None:
+        """Connect without blocking; then ``done(socket, 0)`` or ``done(None, errno)``."""
+        try:
+            sock = socket.socket(self.family, socket.SOCK_STREAM)
+        except OSError as error:
+            done(None, error.errno or errno.EIO)
+            return
+        sock.settimeout(0)
+        code = sock.connect_ex(self.target)
+        if code == 0:
+            done(sock, 0)
+            return
+        if code != errno.EINPROGRESS:
+            sock.close()
+            done(None, code)
+            return
+
+        def finish(code: int) -> None:
+            deadline.cancel()
+            loop.forget(sock.fileno())
+            if code:
+                sock.close()
+            done(None if code else sock, code)
+
+        deadline = loop.later(CONNECT_SECONDS, lambda: finish(errno.ETIMEDOUT))
+        loop.watch(
+            sock.fileno(),
+            selectors.EVENT_WRITE,
+            lambda _events: finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)),
+        )
+
+
+# -- the agent's connection -----------------------------------------------------------
+
+
+class MessageError(Exception):
+    """The broker sent what we do not understand; the connection ends."""
+
+
+def decode(body: bytes) -> Dict[str, Any]:
+    """Return a checked message of TO_GUEST with every field set."""
+    try:
+        message = json.loads(body)
+    except ValueError as error:
+        raise MessageError(f"no JSON: {error}") from error
+    if not isinstance(message, dict) or message.get("type") not in TO_GUEST:
+        raise MessageError("unknown message")
+    fields = TO_GUEST[message["type"]]
+    for name, kind in fields.items():
+        if name not in message and name in OPTIONAL:
+            message[name] = OPTIONAL[name]
+        if type(message.get(name)) is not kind:
+            raise MessageError(f"{message['type']}.{name} must be {kind.__name__}")
+    unknown = set(message) - set(fields) - {"type"}
+    if unknown:
+        raise MessageError(f"unknown field in {message['type']}: {min(unknown)}")
+    if message["type"] == "run":
+        check_run(message)
+    return message
+
+
+def check_run(message: Dict[str, Any]) -> None:
+    """Raise MessageError unless arguments and environment can be executed."""
+    words = list(message["argv"])
+    for key, value in message["env"].items():
+        if not key or "=" in key:
+            raise MessageError("a bad name in run.env")
+        words += [key, value]
+    if not message["argv"] or not all(isinstance(word, str) for word in words):
+        raise MessageError("run.argv and run.env must be strings, argv not empty")
+    if any("\0" in word for word in words):
+        raise MessageError("a NUL byte in run.argv or run.env")
+
+
+class Agent:
+    """The connection to the broker: framing, queue, reconnection."""
+
+    def __init__(self, guest: "Guest", address: Address) -> None:
+        self._guest = guest
+        self._loop = guest.loop
+        self._address = address
+        self._socket: Optional[socket.socket] = None
+        self._incoming = bytearray()
+        self._outgoing = bytearray()
+        self._wait = FIRST_RECONNECT_SECONDS
+        self._last_error = 0
+        self.lost_at = time.monotonic()
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._socket is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the broker takes messages as fast as we make them."""
+        return self.connected and len(self._outgoing) < AGENT_QUEUE
+
+    def open(self) -> None:
+        """Connect, now and again until it works."""
+        self._address.connect(self._loop, self._opened)
+
+    def send(self, kind: str, **fields: object) -> None:
+        """Queue a message; lost when there is no connection."""
+        if self._socket is None:
+            return
+        body = json.dumps(dict(fields, type=kind)).encode()
+        self._outgoing += struct.pack("<I", len(body)) + body
+        self._flush()
+
+    def _opened(self, sock: Optional[socket.socket], code: int) -> None:
+        if sock is None:
+            if code != self._last_error:
+                log(f"no broker at {self._address.text}: {os.strerror(code)}")
+            self._last_error = code
+            self._again()
+            return
+        self._socket = sock
+        self._last_error = 0
+        self._wait = FIRST_RECONNECT_SECONDS
+        self._incoming.clear()
+        self._outgoing.clear()
+        self._watch()
+        self._guest.agent_connected()
+
+    def _again(self) -> None:
+        self._loop.later(self._wait, self.open)
+        self._wait = min(self._wait * 2, RECONNECT_SECONDS)
+
+    def _lost(self, why: str) -> None:
+        if self._socket is None:
+            return
+        log(f"lost the broker: {why}")
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        self.lost_at = time.monotonic()
+        self._wait = RECONNECT_SECONDS
+        self._again()
+
+    def _watch(self) -> None:
+        assert self._socket is not None
+        events = selectors.EVENT_READ
+        if self._outgoing:
+            events |= selectors.EVENT_WRITE
+        self._loop.watch(self._socket.fileno(), events, self._ready)
+
+    def _ready(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush()
+        if events & selectors.EVENT_READ and self._socket is not None:
+            self._read()
+
+    def _flush(self) -> None:
+        if self._socket is None:
+            return
+        full = not self.has_room
+        try:
+            while self._outgoing:
+                sent = self._socket.send(
+                    memoryview(self._outgoing)[:READ_BYTES].tobytes()
+                )
+                del self._outgoing[:sent]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lost(str(error))
+            return
+        self._watch()
+        if full and self.has_room:
+            self._loop.later(0, self._guest.programs.push_all)
+
+    def _read(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(str(error))
+            return
+        if not data:
+            self._lost("it closed the connection")
+            return
+        self._incoming += data
+        try:
+            for body in self._frames():
+                self._guest.obey(decode(body))
+        except MessageError as error:
+            self._lost(f"a bad message: {error}")
+
+    def _frames(self) -> List[bytes]:
+        frames = []
+        while len(self._incoming) >= 4:
+            (size,) = struct.unpack_from("<I", self._incoming)
+            if not 0 < size <= FRAME_BYTES:
+                raise MessageError(f"a frame of {size} bytes")
+            if len(self._incoming) < 4 + size:
+                break
+            frames.append(bytes(self._incoming[4 : 4 + size]))
+            del self._incoming[: 4 + size]
+        return frames
+
+
+# -- programs ---------------------------------------------------------------------------
+
+
+class Program:
+    """A program that the broker asked for, until its end has been told."""
+
+    def __init__(self, number: int, message: Dict[str, Any]) -> None:
+        self.number = number
+        self.message = message
+        self.pid = 0  # 0 before the start, and after it has been reaped
+        self.pipe = -1
+        self.kept: Deque[bytes] = collections.deque()
+        self.kept_bytes = 0
+        self.dropped = 0
+        self.result: Optional[Tuple[str, Dict[str, Any]]] = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it waits to be started, or has been and has not ended."""
+        return self.result is None
+
+    def keep(self, data: bytes) -> None:
+        """Keep output for the broker; beyond KEPT_OUTPUT the oldest goes."""
+        self.kept.append(data)
+        self.kept_bytes += len(data)
+        while self.kept_bytes > KEPT_OUTPUT:
+            gone = self.kept.popleft()
+            self.kept_bytes -= len(gone)
+            self.dropped += len(gone)
+
+    def take(self) -> bytes:
+        """Return the next piece of at most OUTPUT_BYTES to send, or nothing."""
+        if self.dropped:
+            note = f"\n[vitrail: {self.dropped} bytes of output were lost here]\n"
+            self.dropped = 0
+            return note.encode()
+        if not self.kept:
+            return b""
+        data = self.kept.popleft()
+        while self.kept and len(data) + len(self.kept[0]) <= OUTPUT_BYTES:
+            data += self.kept.popleft()
+        if len(data) > OUTPUT_BYTES:
+            self.kept.appendleft(data[OUTPUT_BYTES:])
+            data = data[:OUTPUT_BYTES]
+        self.kept_bytes -= len(data)
+        return data
+
+
+class Programs:
+    """All programs of this guest."""
+
+    def __init__(self, guest: "Guest") -> None:
+        self._guest = guest
+        self._loop = guest.loop
+        self._table: Dict[int, Program] = {}
+
+    def running(self) -> List[int]:
+        """Return the numbers of the programs that have not ended."""
+        return sorted(p.number for p in self._table.values() if p.running)
+
+    def run(self, message: Dict[str, Any]) -> None:
+        """Start a program, at once or when the display is ready for it."""
+        number = message["program"]
+        agent = self._guest.agent
+        if number in self._table:
+            agent.send("failed", program=number, reason="a program of this number runs")
+            return
+        if len(self._table) >= PROGRAMS:
+            agent.send("failed", program=number, reason=f"{PROGRAMS} programs run")
+            return
+        program = self._table[number] = Program(number, message)
+        if message["display"]:
+            self._guest.display.when_ready(lambda reason: self._start(program, reason))
+        else:
+            self._start(program, "")
+
+    def signal(self, number: int, signum: int) -> None:
+        """Send a signal to a program's process group."""
+        program = self._table.get(number)
+        if program is None or not 1 <= signum <= 64:
+            return
+        if program.pid:
+            kill_group(program.pid, signum)
+        elif program.running and signum in (
+            signal.SIGTERM,
+            signal.SIGKILL,
+            signal.SIGINT,
+        ):
+            self._end(program, "exited", code=-signum)  # it waits for the display
+
+    def signal_all(self, signum: int) -> None:
+        """Send a signal to every program's process group."""
+        for number in list(self._table):
+            self.signal(number, signum)
+
+    def push_all(self) -> None:
+        """Send what waited for the broker: output first, then ends."""
+        for program in list(self._table.values()):
+            self._push(program)
+
+    def _start(self, program: Program, reason: str) -> None:
+        if not program.running:
+            return
+        if reason:
+            self._end(program, "failed", reason=reason[:TEXT])
+            return
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        try:
+            process = self._guest.account.start(
+                program.message["argv"],
+                env=self._guest.environment(program.message),
+                stdout=write,
+                stderr=write,
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            os.close(read)
+            what = program.message["argv"][0]
+            why = (
+                os.strerror(error.errno or 0)
+                if isinstance(error, OSError)
+                else str(error)
+            )
+            self._end(program, "failed", reason=f"cannot start {what}: {why}"[:TEXT])
+            return
+        finally:
+            os.close(write)
+        program.pid = process.pid
+        program.pipe = read
+        self._guest.agent.send("started", program=program.number)
+        self._loop.watch(
+            read, selectors.EVENT_READ, lambda _events: self._read(program)
+        )
+        self._loop.child(process, lambda code: self._ended(program, code))
+
+    def _read(self, program: Program) -> None:
+        try:
+            data = os.read(program.pipe, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._close_pipe(program)
+            return
+        if program.result is None or program.number in self._table:
+            program.keep(data)
+            self._push(program)
+        # else: a grandchild lives on and writes; read, so that it may.
+
+    def _close_pipe(self, program: Program) -> None:
+        if program.pipe >= 0:
+            self._loop.forget(program.pipe)
+            os.close(program.pipe)
+            program.pipe = -1
+
+    def _ended(self, program: Program, code: int) -> None:
+        program.pid = 0
+        # What it wrote last is in the pipe already.  A grandchild may hold the
+        # pipe open for ever, so its end is not waited for.
+        stop = time.monotonic() + DRAIN_SECONDS
+        while program.pipe >= 0 and time.monotonic() < stop:
+            try:
+                data = os.read(program.pipe, READ_BYTES)
+            except BlockingIOError:
+                break
+            if data:
+                program.keep(data)
+            else:
+                self._close_pipe(program)
+        self._end(program, "exited", code=max(code, -64))
+
+    def _end(self, program: Program, kind: str, **fields: object) -> None:
+        program.result = (kind, dict(fields, program=program.number))
+        self._push(program)
+        self._guest.program_ended()
+
+    def _push(self, program: Program) -> None:
+        agent = self._guest.agent
+        while agent.has_room:
+            data = program.take()
+            if not data:
+                break
+            text = binascii.b2a_base64(data, newline=False).decode()
+            agent.send("output", program=program.number, data=text)
+        if program.result and agent.has_room and not program.kept:
+            kind, fields = program.result
+            agent.send(kind, **fields)
+            self._table.pop(program.number, None)
+
+
+def kill_group(pid: int, signum: int) -> None:
+    """Send a signal to a process group that may have gone."""
+    try:
+        os.killpg(pid, signum)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+class Account:
+    """Who runs programs: the guest's unprivileged user, or whoever we are."""
+
+    def __init__(self) -> None:
+        self._switch: Dict[str, Any] = {}
+        try:
+            entry = (
+                pwd.getpwnam(GUEST_USER)
+                if os.geteuid() == 0
+                else pwd.getpwuid(os.geteuid())
+            )
+        except KeyError:
+            entry = pwd.struct_passwd(
+                (str(os.geteuid()), "x", os.geteuid(), os.getegid(), "", "/", "/bin/sh")
+            )
+        self.uid, self.gid = entry.pw_uid, entry.pw_gid
+        self.name, self.home, self.shell = entry.pw_name, entry.pw_dir, entry.pw_shell
+        if self.uid != os.geteuid():
+            groups = os.getgrouplist(self.name, self.gid)
+            self._switch = {"user": self.uid, "group": self.gid, "extra_groups": groups}
+
+    def start(
+        self,
+        argv: List[str],
+        env: Dict[str, str],
+        stdout: int,
+        stderr: int,
+        stdin: int = -1,
+    ) -> "subprocess.Popen[bytes]":
+        """Start a program as this user in a session of its own."""
+        path = shutil.which(argv[0], path=env.get("PATH", PATH))
+        if path is None:
+            raise FileNotFoundError(errno.ENOENT, "no such program")
+        return subprocess.Popen(
+            argv,
+            executable=path,
+            env=env,
+            cwd=self.home if os.path.isdir(self.home) else "/",
+            stdin=subprocess.DEVNULL if stdin < 0 else stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            **self._switch,
+        )
+
+
+# -- the display ------------------------------------------------------------------------
+
+
+class Direction:
+    """Bytes on their way from one socket to the other."""
+
+    def __init__(self) -> None:
+        self.queue: Deque[bytes] = collections.deque()
+        self.size = 0
+        self.ended = False  # the source said end
+        self.closed = False  # and we passed it on
+
+    def move(self, source: socket.socket, sink: socket.socket) -> None:
+        """Read and write what goes without blocking.  Raises OSError."""
+        for _ in range(8):  # then it is another connection's turn
+            if not self.ended and self.size < STREAM_QUEUE:
+                self._fill(source)
+            before = self.size
+            self._drain(sink)
+            if self.size or not before:
+                break
+
+    def _fill(self, source: socket.socket) -> None:
+        try:
+            data = source.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self.queue.append(data)
+            self.size += len(data)
+        else:
+            self.ended = True
+
+    def _drain(self, sink: socket.socket) -> None:
+        try:
+            while self.queue:
+                sent = sink.send(self.queue[0])
+                self.size -= sent
+                rest = self.queue.popleft()[sent:]
+                if rest:
+                    self.queue.appendleft(rest)
+        except BlockingIOError:
+            return
+        if self.ended and not self.closed and not self.queue:
+            self.closed = True
+            try:
+                sink.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+
+
+class Pair:
+    """One display connection: waypipe's socket and the broker's."""
+
+    def __init__(
+        self, loop: Loop, near: socket.socket, closed: "Callable[[Pair], None]"
+    ) -> None:
+        self._loop = loop
+        self._near = near
+        self._far: Optional[socket.socket] = None
+        self._closed = closed
+        self._out = Direction()
+        self._back = Direction()
+        self._patience: Optional[Timer] = None
+        self.carried = False
+
+    def join(self, far: socket.socket) -> None:
+        """Carry between waypipe and this connection from now on."""
+        self._far = far
+        self._watch()
+
+    def close(self) -> None:
+        """End both sides."""
+        if self._patience is not None:
+            self._patience.cancel()
+        for sock in (self._near, self._far):
+            if sock is not None and sock.fileno() >= 0:
+                self._loop.forget(sock.fileno())
+                sock.close()
+        self._closed(self)
+
+    def _ready(self, _events: int) -> None:
+        assert self._far is not None
+        try:
+            self._out.move(self._near, self._far)
+            self._back.move(self._far, self._near)
+        except OSError:
+            # One side has gone; the other learns it from the close.
+            self.close()
+            return
+        if self._out.closed and self._back.closed:
+            self.close()
+            return
+        if self._patience is None and (self._out.closed or self._back.closed):
+            # Hybrid vsock makes a half-close a full one, so no end may follow.
+            self._patience = self._loop.later(HALF_CLOSED_SECONDS, self.close)
+        self._watch()
+
+    def _watch(self) -> None:
+        assert self._far is not None
+        sides = (
+            (self._near, self._out, self._back),
+            (self._far, self._back, self._out),
+        )
+        for sock, reads, writes in sides:
+            events = 0
+            if not reads.ended and reads.size < STREAM_QUEUE:
+                events |= selectors.EVENT_READ
+            if writes.queue:
+                events |= selectors.EVENT_WRITE
+            self._loop.watch(sock.fileno(), events, self._ready)
+
+
+class Carrier:
+    """Accepts waypipe's connections and carries each to the broker."""
+
+    def __init__(self, guest: "Guest", path: str, address: Address) -> None:
+        self._guest = guest
+        self._loop = guest.loop
+        self._address = address
+        self._pairs: List[Pair] = []
+        self.path = path
+        if os.path.exists(path):
+            os.unlink(path)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(path)
+        os.chown(path, guest.account.uid, guest.account.gid)
+        os.chmod(path, 0o600)
+        self._listener.listen(64)
+        self._listener.settimeout(0)
+        self._watch()
+
+    def _watch(self) -> None:
+        # At the limit the next connection waits in the backlog.
+        events = selectors.EVENT_READ if len(self._pairs) < STREAMS else 0
+        self._loop.watch(self._listener.fileno(), events, self._accept)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            near, _ = self._listener.accept()
+        except OSError:
+            return
+        near.settimeout(0)
+        pair = Pair(self._loop, near, self._gone)
+        self._pairs.append(pair)
+        self._watch()
+        self._address.connect(
+            self._loop, lambda far, code: self._connected(pair, far, code)
+        )
+
+    def _connected(self, pair: Pair, far: Optional[socket.socket], code: int) -> None:
+        if far is None:
+            why = os.strerror(code)
+            self._guest.hop("display", f"the broker's display port: {why}", ok=False)
+            pair.close()
+            return
+        self._guest.hop("display", ok=True)
+        pair.join(far)
+
+    def _gone(self, pair: Pair) -> None:
+        if pair in self._pairs:
+            self._pairs.remove(pair)
+            self._watch()
+
+
+class Display:
+    """The guest's one waypipe server and its Wayland socket.
+
+    One server for all programs, and each program our own child beside it: so
+    exit codes, signals and output are the program's own, a second program
+    needs no second server, and the server is up before the first is asked for.
+    """
+
+    NAME = "wayland-0"
+
+    def __init__(self, guest: "Guest", carrier: Carrier) -> None:
+        self._guest = guest
+        self._loop = guest.loop
+        self._carrier = carrier
+        self._process = 0
+        self._ready = False
+        self._waiting: List[Callable[[str], None]] = []
+        self._stderr = -1
+        self._said = b""
+        self._keep_alive = -1
+        self._deadline = 0.0
+
+    @property
+    def path(self) -> str:
+        """The Wayland socket that waypipe makes."""
+        return os.path.join(self._guest.session_dir, self.NAME)
+
+    def when_ready(self, action: Callable[[str], None]) -> None:
+        """Call ``action("")`` when programs can connect, or with the reason not."""
+        if self._ready and self._process:
+            action("")
+            return
+        self._waiting.append(action)
+        self.start()
+
+    def start(self) -> None:
+        """Start waypipe unless it runs."""
+        if self._process:
+            return
+        for leftover in (self.path, self.path + ".lock"):
+            if os.path.lexists(leftover):
+                os.unlink(leftover)
+        # waypipe lives as long as its command; this one waits for our end.
+        feed_read, feed_write = os.pipe()
+        err_read, err_write = os.pipe()
+        os.set_blocking(err_read, False)
+        argv = [
+            "waypipe",
+            "--compress",
+            "none",
+            "--no-gpu",
+            "--socket",
+            self._carrier.path,
+        ]
+        argv += ["--display", self.NAME, "server", "--", "cat"]
+        try:
+            process = self._guest.account.start(
+                argv,
+                env=self._guest.base_environment(),
+                stdin=feed_read,
+                stdout=err_write,
+                stderr=err_write,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            os.close(feed_write)
+            os.close(err_read)
+            missing = isinstance(error, FileNotFoundError)
+            why = (
+                "is not installed in the guest" if missing else f"cannot start: {error}"
+            )
+            self._settle(f"waypipe {why}")
+            return
+        finally:
+            os.close(feed_read)
+            os.close(err_write)
+        self._process, self._stderr, self._keep_alive = (
+            process.pid,
+            err_read,
+            feed_write,
+        )
+        self._said, self._ready = b"", False
+        self._deadline = time.monotonic() + DISPLAY_SECONDS
+        self._loop.watch(err_read, selectors.EVENT_READ, lambda _events: self._listen())
+        self._loop.child(process, self._ended)
+        self._look()
+
+    def stop(self) -> None:
+        """End waypipe, if it runs."""
+        if self._process:
+            kill_group(self._process, signal.SIGTERM)
+
+    def _look(self) -> None:
+        """Wait for the socket; there is no message from waypipe to wait for."""
+        if not self._process or self._ready:
+            return
+        if os.path.exists(self.path):
+            self._settle("")
+        elif time.monotonic() > self._deadline:
+            self._settle(f"waypipe made no socket in {DISPLAY_SECONDS:.0f} s")
+            self.stop()
+        else:
+            self._loop.later(0.02, self._look)
+
+    def _settle(self, reason: str) -> None:
+        self._ready = not reason
+        self._guest.hop("waypipe", reason, ok=not reason)
+        waiting, self._waiting = self._waiting, []
+        for action in waiting:
+            action(reason)
+
+    def _listen(self) -> None:
+        try:
+            data = os.read(self._stderr, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.forget(self._stderr)
+            os.close(self._stderr)
+            self._stderr = -1
+            return
+        self._said = (self._said + data)[-4096:]
+
+    def _ended(self, code: int) -> None:
+        if self._stderr >= 0:
+            self._listen()
+        if self._stderr >= 0:
+            self._loop.forget(self._stderr)
+            os.close(self._stderr)
+            self._stderr = -1
+        os.close(self._keep_alive)
+        self._process = 0
+        if self._guest.leaving:
+            return
+        said = self._said.decode("utf-8", "replace").strip()[-TEXT // 2 :]
+        self._settle(f"waypipe ended with code {code}: {said or 'it said nothing'}")
+
+
+# -- the machine, when we are PID 1 --------------------------------------------------------
+
+
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MOUNTS = (
+    ("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
+    ("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755"),
+    (
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        MS_NOSUID | MS_NOEXEC,
+        "gid=5,mode=620,ptmxmode=666",
+    ),
+    ("tmpfs", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
+    ("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"),
+    ("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"),
+)
+LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+)
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+RB_POWER_OFF = 0x4321FEDC
+UDHCPC = """#!/bin/sh
+# Called by udhcpc with what the server said.
+B=%(busybox)s
+case "$1" in
+deconfig) $B ip link set "$interface" up ;;
+bound|renew)
+    $B ip link set "$interface" up ${mtu:+mtu $mtu}
+    $B ip addr flush dev "$interface"
+    $B ip addr add "$ip/${mask:-24}" dev "$interface"
+    for gateway in $router; do
+        # The gateway may lie outside the address's network.
+        $B ip route add "$gateway" dev "$interface" 2>/dev/null
+        $B ip route replace default via "$gateway" dev "$interface"
+        break
+    done
+    : >/etc/resolv.conf
+    for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+    ;;
+esac
+"""
+
+
+class Machine:
+    """What a PID 1 does besides: mounts, names, network, power."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def set_up(self) -> None:
+        """Make the machine usable.  What fails is logged, and we go on."""
+        os.umask(0o022)
+        os.environ["PATH"] = PATH_ROOT
+        for source, target, kind, flags, options in MOUNTS:
+            if not os.path.ismount(target):
+                self._mount(source, target, kind, flags, options)
+        for source, target in LINKS:
+            if not os.path.lexists(target):
+                os.symlink(source, target)
+        os.set_blocking(2, False)  # a stuck console must not stop us
+        self._link_up("lo")
+
+    def name(self, name: str) -> None:
+        """Set the host name and make it resolve."""
+        try:
+            socket.sethostname(name)
+            with open("/etc/hosts", "w", encoding="ascii") as hosts:
+                hosts.write(f"127.0.0.1 localhost {name}\n::1 localhost\n")
+            with open("/etc/hostname", "w", encoding="ascii") as file:
+                file.write(name + "\n")
+        except (OSError, ValueError) as error:
+            log(f"host name: {error}")
+
+    def identify(self) -> None:
+        """Give this boot a machine id; an image has none."""
+        try:
+            with open("/proc/sys/kernel/random/uuid", encoding="ascii") as source:
+                number = source.read().replace("-", "")
+            with open("/etc/machine-id", "w", encoding="ascii") as target:
+                target.write(number)
+        except OSError as error:
+            log(f"machine id: {error}")
+
+    def network(self, guest: "Guest") -> None:
+        """Ask for an address on the first interface, in the background."""
+        names = sorted(n for n in os.listdir("/sys/class/net") if n != "lo")
+        busybox = BUSYBOX if os.path.exists(BUSYBOX) else shutil.which("busybox")
+        if not names or not busybox:
+            missing = "busybox" if names else "network interface"
+            guest.hop("network", f"there is no {missing} in the guest", ok=False)
+            return
+        self._link_up(names[0])
+        script = os.path.join(RUNTIME, "udhcpc")
+        with open(script, "w", encoding="ascii") as file:
+            file.write(UDHCPC % {"busybox": busybox})
+        os.chmod(script, 0o755)
+        process = subprocess.Popen(
+            [busybox, "udhcpc", "-i", names[0], "-s", script, "-n", "-q", "-O", "mtu",
+             "-t", "10", "-T", "1"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+        def ended(code: int) -> None:
+            guest.hop("network", "" if code == 0 else "no answer to DHCP", ok=code == 0)
+
+        guest.loop.child(process, ended)
+
+    def power_off(self) -> None:
+        """Switch off; does not return."""
+        with contextlib.suppress(OSError):
+            os.kill(-1, signal.SIGKILL)
+        os.sync()
+        self._libc.reboot(RB_POWER_OFF)
+        # Not reached where the machine can switch itself off.  The kernel's
+        # reboot=t and panic=-1 end the others.
+        with open("/proc/sysrq-trigger", "w", encoding="ascii") as trigger:
+            trigger.write("b")
+        time.sleep(60)
+
+    def _mount(
+        self, source: str, target: str, kind: str, flags: int, options: str
+    ) -> None:
+        os.makedirs(target, exist_ok=True)
+        done = self._libc.mount(
+            source.encode(), target.encode(), kind.encode(), flags, options.encode()
+        )
+        if done != 0:
+            log(f"mount {target}: {os.strerror(ctypes.get_errno())}")
+
+    def _link_up(self, name: str) -> None:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                ask = struct.pack("16sH14x", name.encode(), 0)
+                answer = fcntl.ioctl(sock, SIOCGIFFLAGS, ask)
+                (flags,) = struct.unpack_from("16xH", answer)
+                fcntl.ioctl(
+                    sock,
+                    SIOCSIFFLAGS,
+                    struct.pack("16sH14x", name.encode(), flags | IFF_UP),
+                )
+        except OSError as error:
+            log(f"interface {name}: {error}")
+
+
+# -- all together ----------------------------------------------------------------------------
+
+
+class Settings:
+    """Where the broker is and what kind of guest this is."""
+
+    def __init__(self, environ: Dict[str, str], cmdline: str) -> None:
+        words = dict(
+            word[8:].partition("=")[::2]
+            for word in cmdline.split()
+            if word.startswith("vitrail.")
+        )
+        agent = environ.get("VITRAIL_AGENT", f"vsock:{HOST_CID}:{AGENT_PORT}")
+        display = environ.get("VITRAIL_DISPLAY", f"vsock:{HOST_CID}:{DISPLAY_PORT}")
+        self.agent = Address(agent)
+        self.display = Address(display)
+        self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
+        self.name = words.get("name", "")
+        self.network = words.get("net", "")
+        self.disposable = words.get("disposable", "") == "1"
+        orphan = words.get("orphan", "")
+        self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
+
+
+class Guest:
+    """The guest: its parts, and what happens between them."""
+
+    def __init__(self, settings: Settings, machine: Optional[Machine]) -> None:
+        self.settings = settings
+        self.machine = machine
+        self.leaving = False
+        self._hops: Dict[str, Tuple[bool, str]] = {}
+        self._waypipe = ""
+        self._waypipe_known = False
+        self._greeted = False
+        self.loop = Loop()
+        self.account = Account()
+        os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
+        self.session_dir = self._make_session_dir()
+        self.agent = Agent(self, settings.agent)
+        carrier = Carrier(
+            self, os.path.join(settings.runtime, "display"), settings.display
+        )
+        self.display = Display(self, carrier)
+        self.programs = Programs(self)
+
+    def start(self) -> None:
+        """Begin everything that needs no order from the broker."""
+        self.agent.open()
+        self._ask_version()
+        if shutil.which("waypipe", path=PATH):
+            self.display.start()
+        if self.machine is not None and self.settings.network == "dhcp":
+            self.machine.network(self)
+        if self.machine is not None and self.settings.disposable:
+            self.loop.later(1.0, self._check_orphan)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.loop.later(0, self.power_off))
+
+    # -- what the parts report
+
+    def agent_connected(self) -> None:
+        """Say hello, then everything that was waiting."""
+        self._greeted = False
+        if self._waypipe_known:
+            self._greet()
+
+    def program_ended(self) -> None:
+        """Go on leaving when the last program has ended."""
+        if self.leaving and not self.programs.running():
+            self._finish()
+
+    def hop(self, name: str, detail: str = "", *, ok: bool) -> None:
+        """Report a step on the way to a window; the newest of a name is kept."""
+        if self._hops.get(name) == (ok, detail):
+            return
+        self._hops[name] = (ok, detail)
+        if not ok:
+            log(f"{name}: {detail}")
+        if self._greeted:
+            self._send_hop(name)
+
+    def obey(self, message: Dict[str, Any]) -> None:
+        """Do what the broker asks."""
+        kind = message["type"]
+        if kind == "run":
+            self.programs.run(message)
+        elif kind == "signal":
+            self.programs.signal(message["program"], message["number"])
+        elif kind == "poweroff":
+            self.power_off()
+
+    # -- environment of programs
+
+    def base_environment(self) -> Dict[str, str]:
+        """Return what every program of the guest's user finds."""
+        env = {
+            "PATH": PATH,
+            "HOME": self.account.home,
+            "USER": self.account.name,
+            "LOGNAME": self.account.name,
+            "SHELL": self.account.shell or "/bin/sh",
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": self.session_dir,
+        }
+        if self.machine is None:
+            # A service or a container has an environment of its own.
+            env = {
+                **env,
+                **{k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"},
+            }
+        return env
+
+    def environment(self, message: Dict[str, Any]) -> Dict[str, str]:
+        """Return the environment of a program that the broker asked for."""
+        env = self.base_environment()
+        if message["display"]:
+            # There is no X server, so toolkits need not look for one.
+            env.update(
+                WAYLAND_DISPLAY=Display.NAME,
+                XDG_SESSION_TYPE="wayland",
+                GDK_BACKEND="wayland",
+                QT_QPA_PLATFORM="wayland",
+                SDL_VIDEODRIVER="wayland",
+                MOZ_ENABLE_WAYLAND="1",
+            )
+        env.update(message["env"])
+        return env
+
+    # -- the end
+
+    def power_off(self) -> None:
+        """End every program, then switch off (PID 1) or end ourselves."""
+        if self.leaving:
+            return
+        self.leaving = True
+        if not self.programs.running():
+            self._finish()
+            return
+        self.programs.signal_all(signal.SIGTERM)
+        self.loop.later(GRACE_SECONDS, lambda: self.programs.signal_all(signal.SIGKILL))
+        self.loop.later(GRACE_SECONDS + 1.0, self._finish)
+
+    def _finish(self) -> None:
+        self.display.stop()
+        # One more round, so that the last message leaves.
+        self.loop.later(0.05, self.loop.stop)
+
+    def _check_orphan(self) -> None:
+        away = 0.0 if self.agent.connected else time.monotonic() - self.agent.lost_at
+        if away >= self.settings.orphan and not self.programs.running():
+            log(f"no broker for {away:.0f} s and nothing runs: switching off")
+            self.power_off()
+            return
+        self.loop.later(1.0, self._check_orphan)
+
+    # -- small parts
+
+    def _make_session_dir(self) -> str:
+        if os.geteuid() != 0 or self.machine is None:
+            path = os.path.join(self.settings.runtime, "session")
+        else:
+            path = f"/run/user/{self.account.uid}"
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.chown(path, self.account.uid, self.account.gid)
+        return path
+
+    def _ask_version(self) -> None:
+        path = shutil.which("waypipe", path=PATH)
+        if path is None:
+            self.hop("waypipe", "waypipe is not installed in the guest", ok=False)
+            self._version_known("")
+            return
+        read, write = os.pipe()
+        process = subprocess.Popen(
+            [path, "--version"], stdin=subprocess.DEVNULL, stdout=write, stderr=write
+        )
+        os.close(write)
+        os.set_blocking(read, False)
+
+        def ended(_code: int) -> None:
+            try:
+                said = os.read(read, 4096).decode("utf-8", "replace")
+            except BlockingIOError:
+                said = ""
+            os.close(read)
+            first = said.split("\n")[0].split()
+            self._version_known(first[1] if len(first) > 1 else "unknown")
+
+        self.loop.child(process, ended)
+
+    def _version_known(self, version: str) -> None:
+        self._waypipe = version[:SHORT]
+        self._waypipe_known = True
+        if self.agent.connected and not self._greeted:
+            self._greet()
+
+    def _greet(self) -> None:
+        self._greeted = True
+        self.agent.send(
+            "hello",
+            version=VERSION,
+            waypipe=self._waypipe,
+            kernel=os.uname().release[:SHORT],
+            programs=self.programs.running(),
+        )
+        for name in list(self._hops):
+            self._send_hop(name)
+        self.programs.push_all()
+
+    def _send_hop(self, name: str) -> None:
+        ok, detail = self._hops[name]
+        self.agent.send("hop", name=name, ok=ok, detail=detail[:TEXT])
+
+
+def main() -> int:
+    """Serve until power off, or until the broker or a signal ends us."""
+    machine = Machine() if os.getpid() == 1 else None
+    cmdline = ""
+    if machine is not None:
+        machine.set_up()
+        with open("/proc/cmdline", encoding="ascii", errors="replace") as file:
+            cmdline = file.read()
+    settings = Settings(dict(os.environ), cmdline)
+    if machine is not None:
+        machine.identify()
+        if settings.name:
+            machine.name(settings.name)
+    guest = Guest(settings, machine)
+    guest.start()
+    log("the guest agent is up")
+    guest.loop.run()
+    return 0
+
+
+def run() -> None:
+    """Run ``main``; whatever happens, a PID 1 ends by switching off."""
+    try:
+        code = main()
+    except Exception:
+        log("fatal: " + traceback.format_exc())
+        code = 1
+    if os.getpid() == 1:
+        Machine().power_off()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()
