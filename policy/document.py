@@ -5,8 +5,6 @@ first error.  So a small scanner cuts the file into statements, each is given
 to ``tomllib`` alone (an error costs only its own statement), the good ones
 together once more (duplicates), and the scanner's places are compared with
 ``tomllib``'s values: where they disagree the file is refused, not guessed at.
-
-The scanner is more lenient than ``tomllib`` and decides nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +14,12 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from policy import limits
 from policy.errors import Span
+from policy.scan import Path, Statement, key_parts, split
 from policy.syntax import explain, place_of
-
-Path = tuple[str | int, ...]
-"""Where a value is: keys, and indices in arrays."""
 
 Complain = Callable[[Span, str, str, str], None]
 """Takes a problem: span, message, expected, hint."""
@@ -31,31 +27,7 @@ Complain = Callable[[Span, str, str, str], None]
 # Cc control, Cf format (bidi, zero width), Cs, Co, Zl/Zp: a reader must see
 # what the parser sees.  Zs is every space but the usual one.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
-
-# No possessive groups here: Python 3.11 mishandles (?:…)*+ when an alternative
-# fails half-way (it does not step back), so '''a''' would not match.
-_PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*+')"""
-_KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*")
 _WORD = re.compile(r"\W*([\w-]+)")
-_EQUALS = re.compile(r"[ \t]*=[ \t]*")
-_GAP = re.compile(r"(?:[ \t\n]++|#[^\n]*+)*")
-_LINE_REST = re.compile(r"[^\n]*+")
-_BARE = re.compile(r"""\d{4}-\d\d-\d\d[ ]\d\d:[^\s,\[\]{}#"']*+|[^\s,\[\]{}#"'=]++""")
-_SCALARS = {
-    '"""': re.compile(r'"""(?:[^"\\]|\\(?s:.)|"{1,2}(?!"))*"{3,5}'),
-    "'''": re.compile(r"'''(?:[^']|'{1,2}(?!'))*'{3,5}"),
-    '"': re.compile(r'"(?:[^"\\\n]|\\[^\n])*"'),
-    "'": re.compile(r"'[^'\n]*+'"),
-    "": _BARE,
-}
-"""How a value that begins so goes on; the first that fits is the one."""
-
-_SPANNING = ("[", "{", '"""', "'''")
-_HEADER = re.compile(rf"(\[\[?)[ \t]*({_KEY.pattern})[ \t]*\]")
-_NEXT_STATEMENT = re.compile(
-    rf"\n(?=[ \t]*(?:{_KEY.pattern}[ \t]*=|\[\[?[ \t]*{_KEY.pattern}"
-    r"[ \t]*\]\]?[ \t]*(?:#[^\n]*)?(?:\n|\Z)))"
-)
 
 
 @dataclass(frozen=True)
@@ -82,29 +54,6 @@ class Document:
     def span(self, path: Path) -> Span:
         """The value's place; for what is missing, that of its key or table."""
         return self.spans.get(path) or self.key(path)
-
-
-class _NotUnderstoodError(Exception):
-    """The scanner cannot go on at ``offset``; tomllib will say why."""
-
-    def __init__(self, offset: int, *, too_deep: bool = False) -> None:
-        super().__init__(offset)
-        self.offset = offset
-        self.too_deep = too_deep
-
-
-@dataclass
-class _Statement:
-    """One statement: ``text[start:end]`` with the pieces the scanner found."""
-
-    start: int
-    end: int
-    header: str = ""
-    key: tuple[int, int] | None = None
-    values: list[tuple[Path, tuple[int, int] | None, tuple[int, int]]] = field(
-        default_factory=list
-    )
-    failed: _NotUnderstoodError | None = None
 
 
 class _Places:
@@ -138,10 +87,10 @@ def read_document(text: str, complain: Complain) -> Document:
 
     clean = _without_hidden(text, note)
     places = _Places(clean)
-    statements = list(_split(clean))
+    statements = list(split(clean))
     good = _parse_each(clean, statements, places, note)
     values, good = _parse_together(clean, good, places, note)
-    keys, spans = _locate(clean, good, places)
+    keys, spans = _locate(good, places)
     document = Document(values, keys, spans, _lost(text, refused))
     for path in _disagreement(document):
         complain(
@@ -189,137 +138,21 @@ def _without_hidden(text: str, complain: Complain) -> str:
     return "\n".join(lines)
 
 
-# -- the scanner ---------------------------------------------------------------
-
-
-def _split(text: str) -> Iterator[_Statement]:
-    at = _skip(text, 0)
-    while at < len(text):
-        statement = _statement(text, at)
-        yield statement
-        at = _skip(text, statement.end)
-
-
-def _skip(text: str, at: int) -> int:
-    gap = _GAP.match(text, at)
-    return gap.end() if gap else at
-
-
-def _line_end(text: str, at: int) -> int:
-    rest = _LINE_REST.match(text, at)
-    return rest.end() if rest else at
-
-
-def _statement(text: str, start: int) -> _Statement:
-    made = _Statement(start, _line_end(text, start))
-    if text[start] == "[":
-        head = _HEADER.match(text, start)
-        made.header = head[1] if head else "["
-        made.key = head.span(2) if head else None
-        return made
-    key = _KEY.match(text, start)
-    equals = _EQUALS.match(text, key.end()) if key else None
-    if key is None or equals is None:
-        return made
-    made.key = key.span()
-    try:
-        end = _Scanner(text, made).value(equals.end(), (), None, 1)
-        made.end = _line_end(text, end)
-    except _NotUnderstoodError as failed:
-        made.failed = failed
-        # What may span lines is lost up to the next line that begins something.
-        if text.startswith(_SPANNING, equals.end()):
-            after = _NEXT_STATEMENT.search(text, equals.end())
-            made.end = after.start() if after else len(text)
-    return made
-
-
-class _Scanner:
-    """Finds the values of one statement and notes their places in it."""
-
-    def __init__(self, text: str, into: _Statement) -> None:
-        self._text = text
-        self._into = into
-
-    def value(
-        self, start: int, path: Path, key: tuple[int, int] | None, depth: int
-    ) -> int:
-        """Note the value that begins at ``start`` and those in it; return its end."""
-        if depth > limits.NESTING + 1:
-            raise _NotUnderstoodError(start, too_deep=True)
-        noted = self._into.values
-        mine = len(noted)
-        noted.append((path, key, (start, start)))
-        opening = self._text[start : start + 1]
-        if opening == "[":
-            end = self._array(start, path, depth)
-        elif opening == "{":
-            end = self._inline_table(start, path, depth)
-        else:
-            begins = next(s for s in _SCALARS if self._text.startswith(s, start))
-            found = _SCALARS[begins].match(self._text, start)
-            if found is None:
-                raise _NotUnderstoodError(start)
-            end = found.end()
-        noted[mine] = (path, key, (start, end))
-        return end
-
-    def _array(self, start: int, path: Path, depth: int) -> int:
-        at = _skip(self._text, start + 1)
-        index = 0
-        while self._text[at : at + 1] != "]":
-            end = self.value(at, (*path, index), None, depth + 1)
-            index += 1
-            at = _comma(self._text, _skip(self._text, end), "]")
-        return at + 1
-
-    def _inline_table(self, start: int, path: Path, depth: int) -> int:
-        at = _skip(self._text, start + 1)
-        while self._text[at : at + 1] != "}":
-            key = _KEY.match(self._text, at)
-            equals = _EQUALS.match(self._text, key.end()) if key else None
-            if key is None or equals is None:
-                raise _NotUnderstoodError(at)
-            inner = (*path, *_key_parts(key[0], at))
-            end = self.value(equals.end(), inner, key.span(), depth + 1)
-            at = _comma(self._text, _skip(self._text, end), "}")
-        return at + 1
-
-
-def _comma(text: str, at: int, closing: str) -> int:
-    char = text[at : at + 1]
-    if char == ",":
-        return _skip(text, at + 1)
-    if char != closing:
-        raise _NotUnderstoodError(at)
-    return at
-
-
-def _key_parts(key: str, offset: int) -> tuple[str, ...]:
-    """Decode a key as tomllib does, which knows about quotes and escapes."""
-    try:
-        inner: object = tomllib.loads(f"{key} = 0")
-    except ValueError as error:
-        raise _NotUnderstoodError(offset) from error
-    parts: list[str] = []
-    while isinstance(inner, dict):
-        ((part, inner),) = inner.items()
-        parts.append(part)
-    return tuple(parts)
-
-
 # -- tomllib ---------------------------------------------------------------------
 
 
 def _parse_each(
-    text: str, statements: list[_Statement], places: _Places, complain: Complain
-) -> list[_Statement]:
+    text: str, statements: list[Statement], places: _Places, complain: Complain
+) -> list[Statement]:
     """Return the statements that are valid alone, below valid headers."""
-    good: list[_Statement] = []
+    good: list[Statement] = []
     lost_table = False
     for statement in statements:
         piece = text[statement.start : statement.end]
         valid = _parse_alone(piece, statement, places, complain)
+        if valid and statement.key is not None:
+            key = text[slice(*statement.key)]
+            statement.parts = key_parts(key, statement.start)
         if statement.header:
             lost_table = not valid
         # Keys below a broken header belong to no known table: checking them
@@ -330,7 +163,7 @@ def _parse_each(
 
 
 def _parse_alone(
-    piece: str, statement: _Statement, places: _Places, complain: Complain
+    piece: str, statement: Statement, places: _Places, complain: Complain
 ) -> bool:
     if statement.failed and statement.failed.too_deep:
         complain(
@@ -363,12 +196,54 @@ def _parse_alone(
     return True
 
 
+def _without_twins(
+    text: str, good: list[Statement], places: _Places, complain: Complain
+) -> list[Statement]:
+    """Return the statements without those that say the same key again.
+
+    tomllib would find them too, but only one in each reading of the file.
+    """
+    kept: list[Statement] = []
+    seen: dict[tuple[str, Path], Statement] = {}
+    skipping = False
+    for path, statement in _with_paths(good):
+        if skipping and not statement.header:
+            continue
+        before = seen.setdefault(("[" * bool(statement.header), path), statement)
+        skipping = statement.header == "[" and before is not statement
+        if before is statement:
+            kept.append(statement)
+        else:
+            _complain_twin(text, statement, before, places, complain)
+    return kept
+
+
+def _complain_twin(
+    text: str,
+    statement: Statement,
+    before: Statement | None,
+    places: _Places,
+    complain: Complain,
+) -> None:
+    assert statement.key is not None
+    what = "table" if statement.header else "key"
+    hint = "keep one of the two"
+    if before is not None:
+        hint += f"; the other is in line {places.span(before.start, before.end).line}"
+    complain(
+        places.span(*statement.key),
+        f"the {what} '{text[slice(*statement.key)]}' is already set above",
+        "",
+        hint,
+    )
+
+
 def _parse_together(
-    text: str, good: list[_Statement], places: _Places, complain: Complain
-) -> tuple[dict[str, object], list[_Statement]]:
+    text: str, good: list[Statement], places: _Places, complain: Complain
+) -> tuple[dict[str, object], list[Statement]]:
     """Return the values of all statements, without those that clash."""
-    good = list(good)
-    while True:
+    good = _without_twins(text, good, places, complain)
+    for _ in range(limits.CLASHES):
         kept = _blank_all_but(text, good)
         try:
             return tomllib.loads(kept), good
@@ -377,22 +252,16 @@ def _parse_together(
         starts = [statement.start for statement in good]
         index = max(0, bisect.bisect_left(starts, at) - 1)
         clash = good[index]
-        assert clash.key is not None
-        what = "table" if clash.header else "key"
-        complain(
-            places.span(*clash.key),
-            f"the {what} '{text[slice(*clash.key)]}' is already set above",
-            "",
-            "keep one of the two",
-        )
+        _complain_twin(text, clash, None, places, complain)
         last = index + 1
         if clash.header:
             while last < len(good) and not good[last].header:
                 last += 1
         del good[index:last]
+    return {}, []  # complained about often enough
 
 
-def _blank_all_but(text: str, good: list[_Statement]) -> str:
+def _blank_all_but(text: str, good: list[Statement]) -> str:
     """The text with everything outside these statements made white space."""
     pieces: list[str] = []
     at = 0
@@ -407,25 +276,32 @@ def _blank_all_but(text: str, good: list[_Statement]) -> str:
 
 
 def _locate(
-    text: str, good: list[_Statement], places: _Places
+    good: list[Statement], places: _Places
 ) -> tuple[dict[Path, Span], dict[Path, Span]]:
     keys: dict[Path, Span] = {}
     spans: dict[Path, Span] = {}
+    for path, statement in _with_paths(good):
+        assert statement.key is not None
+        span = places.span(*statement.key)
+        if statement.header:
+            _note(keys, spans, path, span, span)
+        for inner, key, value in statement.values:
+            key_span = places.span(*key) if key else span
+            _note(keys, spans, (*path, *inner), key_span, places.span(*value))
+    return keys, spans
+
+
+def _with_paths(good: list[Statement]) -> Iterator[tuple[Path, Statement]]:
+    """Each statement with the path of its key or table."""
     arrays: dict[Path, int] = {}
     table: Path = ()
     for statement in good:
-        assert statement.key is not None
-        span = places.span(*statement.key)
-        parts = _key_parts(text[slice(*statement.key)], statement.start)
         if statement.header:
-            table = _table_path(parts, arrays, new_element=statement.header == "[[")
-            _note(keys, spans, table, span, span)
-            continue
-        for inner, key, value in statement.values:
-            key_span = places.span(*key) if key else span
-            path = (*table, *parts, *inner)
-            _note(keys, spans, path, key_span, places.span(*value))
-    return keys, spans
+            new_element = statement.header == "[["
+            table = _table_path(statement.parts, arrays, new_element=new_element)
+            yield table, statement
+        else:
+            yield (*table, *statement.parts), statement
 
 
 def _table_path(

@@ -25,6 +25,9 @@ RECORDS = 1024
 PROBLEMS_PER_FILE = 50
 """Problems reported for one file; a person mends the first ones anyway."""
 
+CLASHES = 10
+"""Times that a whole file is read again to find keys that exclude each other."""
+
 # -- values --------------------------------------------------------------------
 
 LABEL_CHARS = 40
