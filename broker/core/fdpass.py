@@ -1,0 +1,83 @@
+"""Bytes and file descriptors over UNIX sockets, counted (unix(7), cmsg(3)).
+
+Works on blocking and non-blocking sockets alike; a non-blocking one raises
+BlockingIOError and the caller waits.  Every descriptor that arrives is either
+returned, and then the caller's to close, or closed here.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from broker.core.errors import PeerError
+
+_INT = array.array("i").itemsize
+
+
+@dataclass(frozen=True)
+class Received:
+    """What one recvmsg(2) gave.  Empty ``data`` is the peer's end of stream."""
+
+    data: bytes
+    fds: tuple[int, ...]
+
+
+def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
+    """Read at most ``size`` bytes and ``fd_limit`` descriptors (close-on-exec).
+
+    The kernel never merges bytes of two messages that both carry descriptors,
+    so forwarding each answer as a whole keeps their order and place.
+
+    Raises PeerError when the peer sent more descriptors than ``fd_limit`` or
+    than this process may hold (MSG_CTRUNC), when a packet was longer than
+    ``size`` (MSG_TRUNC), or for any other kind of ancillary data.
+    """
+    room = socket.CMSG_SPACE(fd_limit * _INT) if fd_limit else 0
+    data, ancillary, flags, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    strange = False
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % _INT])
+        else:
+            strange = True
+    problem = ""
+    if flags & socket.MSG_CTRUNC or len(fds) > fd_limit:
+        # CMSG_SPACE rounds up, so one descriptor more than asked for may fit.
+        problem = f"more than {fd_limit} file descriptors at once, or too many open"
+    elif flags & socket.MSG_TRUNC:
+        problem = f"a message longer than {size} bytes"
+    elif strange:
+        problem = "ancillary data that is no file descriptor"
+    if problem:
+        close_all(fds)
+        raise PeerError(f"the peer sent {problem}")
+    return Received(data, tuple(fds))
+
+
+def send(
+    sock: socket.socket,
+    data: bytes | memoryview,
+    fds: Sequence[int] = (),
+) -> int:
+    """Send bytes, the descriptors attached to the first; return bytes sent.
+
+    The caller keeps its own copies of ``fds`` and closes them.  On a stream
+    socket fewer bytes than given may be sent; the descriptors are gone with
+    the first one, so what remains is sent without them.
+    """
+    ancillary = []
+    if fds:
+        rights = array.array("i", fds)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+    return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors of ours."""
+    for fd in fds:
+        os.close(fd)

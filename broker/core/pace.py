@@ -1,0 +1,26 @@
+"""A token bucket: how often something may happen.  Time is passed in."""
+
+from __future__ import annotations
+
+
+class Pace:
+    """Allows ``burst`` events at once and ``rate`` a second in the long run."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._left = float(burst)
+        self._then: float | None = None
+
+    def take(self, now: float) -> float:
+        """Count one event at ``now`` (seconds, any clock that only grows).
+
+        Returns how many seconds too early it came: 0 when it may happen at
+        once.  Whoever paces itself sleeps that long; whoever supervises
+        another treats anything above 0 as a breach.
+        """
+        if self._then is not None:
+            self._left = min(self._burst, self._left + (now - self._then) * self._rate)
+        self._then = now
+        self._left -= 1
+        return max(0.0, -self._left / self._rate)

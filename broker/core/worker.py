@@ -1,0 +1,292 @@
+"""What the supervisor, the template, a keeper and a worker say to each other.
+
+One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``).  Four
+parties:
+
+* the **supervisor** is the broker itself: trusted, parses no guest bytes;
+* the **template** forks keepers; it never sees a guest's byte;
+* a **keeper** stays in the person's session and makes the connections to the
+  compositor; it never sees a guest's byte either;
+* a **worker** (the jailed half) parses what one sandbox sends.  It may have
+  been taken over, so everything from it is decoded strictly here, and texts
+  in it are hostile: ``core.escape.printable`` before anybody reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias, TypeVar
+
+import msgspec
+
+from broker.core import limits
+from broker.core.agent import FromGuest, ToGuest
+from broker.core.errors import InternalError, PeerError
+
+_Text = Annotated[str, msgspec.Meta(max_length=4000)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which walls stand around a worker.
+
+    ``landlock`` is the kernel's ABI version that was used, 0 for none.
+    ``missing`` says why there are no namespaces, where there are none.
+    """
+
+    namespaces: bool
+    seccomp: bool
+    landlock: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    missing: _Text = ""
+
+
+# -- supervisor to worker ------------------------------------------------------
+
+
+class AgentStream(_Message, frozen=True, tag="agent-stream"):
+    """The guest agent has connected; one descriptor comes with it.
+
+    ``stream`` is the supervisor's number for it.  A sandbox has one agent: a
+    newer stream replaces an older one, because after a guest's agent was
+    restarted the old connection may never say so.
+    """
+
+    stream: _Count
+
+
+class ToAgent(_Message, frozen=True, tag="to-agent"):
+    """Send this to the guest agent; dropped when none is connected."""
+
+    message: ToGuest
+
+
+class AskStatistics(_Message, frozen=True, tag="ask-statistics"):
+    """Answer with one Statistics."""
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """Close everything and exit."""
+
+
+ToWorker: TypeAlias = AgentStream | ToAgent | AskStatistics | Stop
+
+
+# -- worker to supervisor ------------------------------------------------------
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """The jail is shut; sent once, before any guest's byte was read."""
+
+    jail: Jail
+
+
+class FromAgent(_Message, frozen=True, tag="from-agent"):
+    """A valid message of the guest agent: a claim, not a fact."""
+
+    stream: _Count
+    message: FromGuest
+
+
+class AgentClosed(_Message, frozen=True, tag="agent-closed"):
+    """An agent stream has ended; ``reason`` may repeat a guest's words."""
+
+    stream: _Count
+    reason: _Text
+
+
+class WaylandOpened(_Message, frozen=True, tag="wayland-opened"):
+    """An application of the guest has a connection to the compositor."""
+
+    client: _Count
+
+
+class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
+    """That connection ended; bytes each way, and why."""
+
+    client: _Count
+    to_compositor: _Count
+    to_client: _Count
+    reason: _Text
+
+
+class Statistics(_Message, frozen=True, tag="statistics"):
+    """Counts since the worker began; ``clients`` are connected now."""
+
+    clients: _Count
+    clients_ever: _Count
+    to_compositor: _Count
+    to_clients: _Count
+    agent_messages: _Count
+
+
+class Violation(_Message, frozen=True, tag="violation"):
+    """The guest broke a protocol or a limit; what did it has been ended."""
+
+    reason: _Text
+
+
+class Broken(_Message, frozen=True, tag="broken"):
+    """The worker met a mistake of its own and exits; ``reason`` is a traceback."""
+
+    reason: _Text
+
+
+FromWorker: TypeAlias = (
+    Ready
+    | FromAgent
+    | AgentClosed
+    | WaylandOpened
+    | WaylandClosed
+    | Statistics
+    | Violation
+    | Broken
+)
+
+
+# -- keeper to supervisor --------------------------------------------------------
+
+
+class Kept(_Message, frozen=True, tag="kept"):
+    """The worker's process exists; its pidfd comes with this."""
+
+    pid: _Count
+
+
+class KeepFailed(_Message, frozen=True, tag="keep-failed"):
+    """The jail could not be built; the keeper exits."""
+
+    message: _Text
+    hint: _Text
+
+
+class InnerEnded(_Message, frozen=True, tag="inner-ended"):
+    """The worker's process ended: exit code, or minus the signal's number."""
+
+    code: int
+
+
+FromKeeper: TypeAlias = Kept | KeepFailed | InnerEnded
+
+
+# -- supervisor and template -------------------------------------------------------
+
+
+class Fork(_Message, frozen=True, tag="fork"):
+    """Fork a keeper.
+
+    Three descriptors come with it: the keeper's and the worker's end of their
+    channels to the supervisor, and the listening Wayland socket.
+    ``compositor`` is the path of the compositor's socket.
+    """
+
+    number: _Count
+    compositor: str
+    allow_unjailed: bool
+
+
+class Warm(_Message, frozen=True, tag="warm"):
+    """The template has imported everything and takes orders."""
+
+
+class Forked(_Message, frozen=True, tag="forked"):
+    """The keeper of that order runs; its pidfd comes with this."""
+
+    number: _Count
+    pid: _Count
+
+
+class ForkFailed(_Message, frozen=True, tag="fork-failed"):
+    """fork(2) failed."""
+
+    number: _Count
+    reason: _Text
+
+
+class KeeperEnded(_Message, frozen=True, tag="keeper-ended"):
+    """The keeper of that order ended: exit code, or minus the signal's number."""
+
+    number: _Count
+    code: int
+
+
+FromTemplate: TypeAlias = Warm | Forked | ForkFailed | KeeperEnded
+
+# -- between keeper and worker: single bytes, so that the keeper parses nothing -----
+
+CONNECT = b"c"
+"""Worker: connect to the compositor.  Answer: CONNECTED and the socket, or
+REFUSED and a reason."""
+RELEASE = b"r"
+"""Worker: one such connection is closed."""
+CONNECTED = b"+"
+REFUSED = b"-"
+
+# -- codec ---------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_from_keeper: msgspec.msgpack.Decoder[FromKeeper] = msgspec.msgpack.Decoder(FromKeeper)
+_fork: msgspec.msgpack.Decoder[Fork] = msgspec.msgpack.Decoder(Fork)
+_from_template: msgspec.msgpack.Decoder[FromTemplate] = msgspec.msgpack.Decoder(
+    FromTemplate
+)
+
+Message: TypeAlias = ToWorker | FromWorker | FromKeeper | Fork | FromTemplate
+_T = TypeVar("_T")
+
+
+def encode(message: Message) -> bytes:
+    """Return the packet of a message.
+
+    Raises InternalError beyond ``limits.WORKER_MESSAGE_BYTES``.
+    """
+    data = _encoder.encode(message)
+    if len(data) > limits.WORKER_MESSAGE_BYTES:
+        raise InternalError(f"a worker message of {len(data)} bytes")
+    return data
+
+
+def decode_from_worker(untrusted_data: bytes) -> FromWorker:
+    """Return the message of a worker.  Raises PeerError if it is none."""
+    try:
+        return _from_worker.decode(untrusted_data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError(f"the worker sent no valid message: {error}") from error
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """Return the supervisor's message.  Raises InternalError if it is none."""
+    return _trusted(_to_worker, data)
+
+
+def decode_from_keeper(data: bytes) -> FromKeeper:
+    """Return the keeper's message.  Raises InternalError if it is none."""
+    return _trusted(_from_keeper, data)
+
+
+def decode_fork(data: bytes) -> Fork:
+    """Return the order to fork.  Raises InternalError if it is none."""
+    return _trusted(_fork, data)
+
+
+def decode_from_template(data: bytes) -> FromTemplate:
+    """Return the template's message.  Raises InternalError if it is none."""
+    return _trusted(_from_template, data)
+
+
+def _trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InternalError(f"not one of our messages: {error}") from error
+
+
+def clip(text: str) -> str:
+    """Return the text cut to what a message may carry."""
+    return text if len(text) <= 4000 else text[:3999] + "…"

@@ -1,0 +1,151 @@
+"""The keeper: the half of a worker that stays in the person's session.
+
+It is the jailed half's parent and makes its connections to the compositor,
+because the compositor's SO_PEERCRED names the process that called connect(2):
+so whatever the compositor holds for a sandbox is its keeper's, and the
+supervisor never appears there.  A security context (wp_security_context_v1)
+for a sandbox belongs in ``connect_compositor``.
+
+It parses nothing: the jailed half sends single bytes (``core.worker``), the
+supervisor sends nothing but the end of its socket, which ends both halves.
+One thread, blocking calls, no event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+
+from broker.core import fdpass, limits, worker
+from broker.core.errors import PeerError, VitrailError
+from broker.launch import jail
+from broker.programs.worker import run_worker
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a keeper starts with; it owns the sockets."""
+
+    supervisor: socket.socket
+    """Its own channel to the supervisor."""
+    worker: socket.socket
+    """The jailed half's channel to the supervisor."""
+    display: socket.socket
+    """The listening socket of the sandbox's Wayland clients."""
+    compositor: str
+    allow_unjailed: bool
+
+
+def keep(order: Order) -> None:
+    """Start the jailed half and serve it until either side ends."""
+    jail.set_name("vitrail-keeper")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sockets = (order.worker, order.display, theirs)
+
+    def inside(achieved: worker.Jail) -> None:
+        # The jail has closed these descriptors: their numbers will be others'.
+        ours.detach()
+        order.supervisor.detach()
+        run_worker(order.worker, order.display, theirs, achieved)
+
+    try:
+        jailed = jail.fork_jailed(
+            inside,
+            [sock.fileno() for sock in sockets],
+            allow_unjailed=order.allow_unjailed,
+        )
+    except VitrailError as error:
+        failed = worker.KeepFailed(error.message, error.hint)
+        fdpass.send(order.supervisor, worker.encode(failed))
+        return
+    for sock in sockets:
+        sock.close()
+    jail.harden_keeper()
+    fdpass.send(
+        order.supervisor, worker.encode(worker.Kept(jailed.pid)), [jailed.pidfd]
+    )
+    _serve(order, ours, jailed)
+
+
+def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
+    """Answer until the jailed half is dead or the supervisor has closed."""
+    # A jailed half that asks and does not read must not hold us in a send.
+    ours.settimeout(0)
+    waiting = select.poll()
+    for fd in (order.supervisor.fileno(), ours.fileno(), jailed.pidfd):
+        waiting.register(fd, select.POLLIN)
+    connections = 0
+    while True:
+        ready = {fd for fd, _ in waiting.poll()}
+        if jailed.pidfd in ready:
+            _report_end(order.supervisor, jailed.pid)
+            return
+        if order.supervisor.fileno() in ready:
+            os.kill(jailed.pid, signal.SIGKILL)
+            os.waitpid(jailed.pid, 0)
+            return
+        if ours.fileno() in ready:
+            try:
+                connections = _answer(order.compositor, ours, connections)
+            except (OSError, PeerError):
+                # It closed the socket or sent what is none of ours: either
+                # way it is of no more use; the pidfd says when it is gone.
+                os.kill(jailed.pid, signal.SIGKILL)
+                waiting.unregister(ours)
+
+
+def _report_end(supervisor: socket.socket, pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    ended = worker.InnerEnded(os.waitstatus_to_exitcode(status))
+    try:
+        fdpass.send(supervisor, worker.encode(ended))
+    except OSError:
+        return  # the supervisor has gone, there is nobody to tell
+
+
+def _answer(path: str, ours: socket.socket, connections: int) -> int:
+    """Serve one request; return how many connections the jailed half has.
+
+    An honest half says when it closed one.  One that lies is held by its
+    limit of descriptors (``limits.WORKER_FDS``).
+    """
+    got = fdpass.receive(ours, 16, 0)
+    if got.data == worker.RELEASE:
+        return max(0, connections - 1)
+    if got.data != worker.CONNECT:
+        raise PeerError("not a request")
+    if connections >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
+        _refuse(ours, f"more than {connections} Wayland clients")
+        return connections
+    try:
+        compositor = connect_compositor(path)
+    except OSError as error:
+        _refuse(ours, f"the compositor at {path} does not answer: {error.strerror}")
+        return connections
+    with compositor:
+        fdpass.send(ours, worker.CONNECTED, [compositor.fileno()])
+    return connections + 1
+
+
+def _refuse(ours: socket.socket, reason: str) -> None:
+    fdpass.send(ours, worker.REFUSED + reason.encode()[:1000])
+
+
+def connect_compositor(path: str) -> socket.socket:
+    """Return a new connection to the compositor.  Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # connect(2) on a UNIX socket blocks while the backlog is full, for as
+        # long as this (socket(7)); Python's own timeout does not cover it.
+        patience = struct.pack("ll", int(limits.KEEPER_CONNECT_SECONDS), 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+        sock.connect(path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,111 @@
+"""The template: a warm process that forks keepers, so that a worker costs little.
+
+Started fresh by exec, it imports all that a worker needs, then waits for
+orders on one SEQPACKET socket.  It has one thread and never sees a guest's
+byte.  Its death ends no worker: they hold on to the supervisor, not to it;
+the supervisor starts another one when it next needs a worker.
+
+The price of forking: all workers of one template share the layout of their
+address space, so who has taken one over knows it for the others.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import sys
+import traceback
+
+from broker.core import fdpass, worker
+from broker.launch import jail, seccomp
+from broker.programs.keeper import Order, keep
+
+_FDS_OF_AN_ORDER = 3
+
+
+def main() -> None:
+    """Serve the socket whose number is the only argument."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    jail.set_name("vitrail-template")
+    # Compiled once; keepers and workers inherit them.
+    seccomp.worker_filter()
+    seccomp.keeper_filter()
+    gc.collect()
+    gc.freeze()  # what is here now is shared: do not touch it when collecting
+    fdpass.send(control, worker.encode(worker.Warm()))
+    try:
+        _Template(control).serve()
+    except BrokenPipeError:
+        return  # the supervisor closed while we were answering
+
+
+class _Template:
+    """Children by pidfd; the number is the supervisor's for that order."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._keepers: dict[int, tuple[int, int]] = {}
+        self._waiting = select.poll()
+        self._waiting.register(control.fileno(), select.POLLIN)
+
+    def serve(self) -> None:
+        """Return when the supervisor has closed its end."""
+        while True:
+            for fd, _ in self._waiting.poll():
+                if fd != self._control.fileno():
+                    self._reap(fd)
+                elif not self._obey():
+                    return
+
+    def _reap(self, pidfd: int) -> None:
+        number, pid = self._keepers.pop(pidfd)
+        self._waiting.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        fdpass.send(self._control, worker.encode(worker.KeeperEnded(number, code)))
+
+    def _obey(self) -> bool:
+        got = fdpass.receive(self._control, 65536, _FDS_OF_AN_ORDER)
+        if not got.data:
+            return False
+        fork = worker.decode_fork(got.data)
+        sockets = [socket.socket(fileno=fd) for fd in got.fds]
+        supervisor, inner, display = sockets
+        order = Order(supervisor, inner, display, fork.compositor, fork.allow_unjailed)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            failed = worker.ForkFailed(fork.number, str(error.strerror))
+            fdpass.send(self._control, worker.encode(failed))
+            pid = -1
+        if pid == 0:
+            self._become_keeper(order)
+        for sock in sockets:
+            sock.close()
+        if pid > 0:
+            pidfd = os.pidfd_open(pid)  # our child, not reaped: the number is its
+            self._keepers[pidfd] = (fork.number, pid)
+            self._waiting.register(pidfd, select.POLLIN)
+            forked = worker.Forked(fork.number, pid)
+            fdpass.send(self._control, worker.encode(forked), [pidfd])
+        return True
+
+    def _become_keeper(self, order: Order) -> None:
+        code = 1
+        try:
+            self._control.close()
+            fdpass.close_all(self._keepers)
+            keep(order)
+            code = 0
+        except Exception:  # noqa: BLE001
+            # Nobody above can see it: this is the bottom of a forked process.
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""The worker: the jailed process in which all bytes of one sandbox are parsed.
+
+Forked, never executed: when ``run_worker`` is called everything is imported,
+the walls of ``launch.jail`` stand, and the first thing that the event loop
+does is to shut the last one, the system-call filter.  After that there are
+four kinds of sockets and nothing else:
+
+* the channel to the supervisor (typed messages, ``core.worker``);
+* the channel to the keeper, which makes connections to the compositor;
+* the listening socket on which this sandbox's Wayland clients arrive;
+* what is accepted there or handed over by the two channels.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import traceback
+from functools import partial
+
+import trio
+
+from broker.core import agent, fdpass, limits
+from broker.core import worker as messages
+from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.core.pace import Pace
+from broker.launch import jail
+from broker.session.agent_shell import AgentShell
+from broker.session.channel import Channel
+from broker.session.passthrough import Connection, Forward, Side
+
+
+def run_worker(
+    supervisor: socket.socket,
+    display: socket.socket,
+    keeper: socket.socket,
+    achieved: messages.Jail,
+) -> None:
+    """Serve one sandbox until the supervisor says stop or closes."""
+    display.settimeout(0)
+    try:
+        trio.run(_Worker(Channel(supervisor), display, Channel(keeper), achieved).run)
+    except Exception:
+        # Standard error is /dev/null here; the supervisor writes it down.
+        text = messages.clip(traceback.format_exc()[-4000:])
+        fdpass.send(supervisor, messages.encode(messages.Broken(text)))
+        raise
+
+
+class _Compositor:
+    """Connections to the compositor, made by the keeper."""
+
+    def __init__(self, keeper: Channel) -> None:
+        self._keeper = keeper
+        self._asking = trio.Lock()
+
+    async def connect(self) -> socket.socket:
+        """Return a new connection.  Raises UpstreamError with the reason."""
+        async with self._asking:
+            # Question and answer belong together, or the next one who asks
+            # gets our answer.
+            with trio.CancelScope(shield=True):
+                await self._keeper.send(messages.CONNECT)
+                got = await self._keeper.receive(fd_limit=1)
+        if got.data == messages.CONNECTED and len(got.fds) == 1:
+            return socket.socket(fileno=got.fds[0])
+        fdpass.close_all(got.fds)
+        raise UpstreamError(got.data[1:].decode("utf-8", "replace"))
+
+    async def release(self) -> None:
+        """Say that one of them is closed."""
+        with trio.CancelScope(shield=True):
+            await self._keeper.send(messages.RELEASE)
+
+
+class _Worker:
+    def __init__(
+        self,
+        supervisor: Channel,
+        display: socket.socket,
+        keeper: Channel,
+        achieved: messages.Jail,
+    ) -> None:
+        self._supervisor = supervisor
+        self._display = display
+        self._compositor = _Compositor(keeper)
+        self._achieved = achieved
+        self._outbox, self._out = trio.open_memory_channel[messages.FromWorker](
+            limits.WORKER_QUEUE
+        )
+        self._agent: AgentShell | None = None
+        self._agent_scope = trio.CancelScope()
+        self._agent_messages = 0
+        self._clients: dict[int, Connection] = {}
+        self._clients_ever = 0
+        self._closed_bytes = dict.fromkeys(Side, 0)
+
+    async def run(self) -> None:
+        """Shut the last door, then serve."""
+        jail.lock()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_out)
+            await self._outbox.send(messages.Ready(self._achieved))
+            nursery.start_soon(self._serve_display, nursery)
+            await self._obey(nursery)
+            nursery.cancel_scope.cancel()
+
+    async def _send_out(self) -> None:
+        async for message in self._out:
+            await self._supervisor.send(messages.encode(message))
+
+    # -- orders --------------------------------------------------------------
+
+    async def _obey(self, nursery: trio.Nursery) -> None:
+        while True:
+            got = await self._supervisor.receive(fd_limit=1)
+            if not got.data:
+                return
+            match messages.decode_to_worker(got.data):
+                case messages.AgentStream(stream):
+                    self._new_agent(nursery, stream, got.fds)
+                case messages.ToAgent(message):
+                    self._tell_agent(message)
+                case messages.AskStatistics():
+                    await self._outbox.send(self._statistics())
+                case messages.Stop():
+                    return
+
+    def _statistics(self) -> messages.Statistics:
+        total = dict(self._closed_bytes)
+        for connection in self._clients.values():
+            for side in Side:
+                total[side] += connection.counts.to[side]
+        return messages.Statistics(
+            clients=len(self._clients),
+            clients_ever=self._clients_ever,
+            to_compositor=total[Side.COMPOSITOR],
+            to_clients=total[Side.CLIENT],
+            agent_messages=self._agent_messages,
+        )
+
+    # -- the guest agent -------------------------------------------------------
+
+    def _new_agent(
+        self, nursery: trio.Nursery, stream: int, fds: tuple[int, ...]
+    ) -> None:
+        if len(fds) != 1:
+            raise InternalError("an agent stream without its descriptor")
+        self._agent_scope.cancel()
+        self._agent_scope = trio.CancelScope()
+        shell = AgentShell(
+            socket.socket(fileno=fds[0]), partial(self._from_agent, stream)
+        )
+        self._agent = shell
+        nursery.start_soon(self._run_agent, shell, stream, self._agent_scope)
+
+    async def _run_agent(
+        self, shell: AgentShell, stream: int, scope: trio.CancelScope
+    ) -> None:
+        reason = "replaced by a newer connection of the guest agent"
+        with scope:
+            reason = await shell.run()
+        if self._agent is shell:
+            self._agent = None
+        await self._outbox.send(messages.AgentClosed(stream, messages.clip(reason)))
+
+    async def _from_agent(self, stream: int, message: agent.FromGuest) -> None:
+        self._agent_messages += 1
+        await self._outbox.send(messages.FromAgent(stream, message))
+
+    def _tell_agent(self, message: agent.ToGuest) -> None:
+        if self._agent is None:
+            return
+        try:
+            self._agent.send_nowait(message)
+        except trio.WouldBlock:
+            # Never wait for a guest here: Stop comes through this task too.
+            self._agent.give_up("the guest agent does not read")
+
+    # -- Wayland clients ---------------------------------------------------------
+
+    async def _serve_display(self, nursery: trio.Nursery) -> None:
+        pace = Pace(limits.WAYLAND_CONNECTS_PER_SECOND, limits.WAYLAND_CONNECTS_BURST)
+        while True:
+            await trio.lowlevel.wait_readable(self._display)
+            try:
+                client, _ = self._display.accept()
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EMFILE, errno.ECONNABORTED):
+                    raise
+            else:
+                self._clients_ever += 1
+                nursery.start_soon(self._serve_client, self._clients_ever, client)
+            early = pace.take(trio.current_time())
+            await trio.sleep(early)
+
+    async def _serve_client(self, number: int, client: socket.socket) -> None:
+        with client:
+            if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
+                limit = limits.WAYLAND_CLIENTS_PER_SANDBOX
+                await self._violation(f"more than {limit} Wayland clients at one time")
+                return
+            try:
+                compositor = await self._compositor.connect()
+            except (UpstreamError, PeerError) as error:
+                await self._client_ended(number, None, str(error))
+                return
+            connection = Connection(client, compositor, Forward())
+            self._clients[number] = connection
+            await self._outbox.send(messages.WaylandOpened(number))
+            try:
+                reason = await connection.run()
+            finally:
+                del self._clients[number]
+                for side in Side:
+                    self._closed_bytes[side] += connection.counts.to[side]
+                await self._compositor.release()
+            await self._client_ended(number, connection, reason)
+
+    async def _client_ended(
+        self, number: int, connection: Connection | None, reason: str
+    ) -> None:
+        counts = connection.counts.to if connection else dict.fromkeys(Side, 0)
+        await self._outbox.send(
+            messages.WaylandClosed(
+                client=number,
+                to_compositor=counts[Side.COMPOSITOR],
+                to_client=counts[Side.CLIENT],
+                reason=messages.clip(reason),
+            )
+        )
+
+    async def _violation(self, reason: str) -> None:
+        await self._outbox.send(messages.Violation(messages.clip(reason)))

@@ -1,0 +1,69 @@
+"""Packets and descriptors over a SEQPACKET socket, as a trio object."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from broker.core import fdpass, limits
+from broker.core.fdpass import Received
+
+
+class Channel:
+    """One end of a SEQPACKET socket pair; owns the socket.
+
+    One task sends and one receives at a time.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(0)
+        self._sock = sock
+
+    async def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send one packet; waits while the other side does not read.
+
+        The caller keeps its copies of ``fds``.  Raises OSError (ECONNRESET,
+        EPIPE) when the other side has closed.
+        """
+        await self._begin()
+        while True:
+            try:
+                fdpass.send(self._sock, data, fds)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+            else:
+                return
+
+    async def receive(self, fd_limit: int = 0) -> Received:
+        """Return the next packet; empty when the other side has closed.
+
+        Raises PeerError for a packet or a number of descriptors beyond what
+        is allowed.
+        """
+        await self._begin()
+        while True:
+            try:
+                return fdpass.receive(self._sock, limits.WORKER_MESSAGE_BYTES, fd_limit)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock)
+            except ConnectionResetError:
+                return Received(b"", ())
+
+    async def _begin(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError
+
+    def close(self) -> None:
+        """Close it; tasks that wait in it get ClosedResourceError."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+def pair() -> tuple[Channel, socket.socket]:
+    """Return our end, and the end to give away (close it after that)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Channel(ours), theirs

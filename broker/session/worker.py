@@ -1,0 +1,249 @@
+"""One sandbox's worker as the broker sees it: speak with it, see it end.
+
+It is two processes, keeper and jailed half (``programs.keeper``); when one of
+them ends so does the other, and ``wait_closed`` says why once both are gone.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from broker.core import agent, limits
+from broker.core import worker as messages
+from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.names import SandboxName
+from broker.core.pace import Pace
+from broker.session.processes import Memory, Process, describe_end
+from broker.session.template import Forked
+
+
+class Worker:
+    """A running worker.
+
+    ``messages`` is what it says, bounded, but Ready (see ``jail``) and
+    Statistics (see ``statistics``).  Whoever does not read ``messages`` stops
+    this sandbox and no other.  Texts in them may be hostile.
+    """
+
+    def __init__(self, sandbox: SandboxName, forked: Forked) -> None:
+        self.sandbox = sandbox
+        self.jail = messages.Jail(namespaces=False, seccomp=False)
+        self._keeper = forked.keeper
+        self._inner: Process | None = None
+        self._fate = forked.fate
+        self._channel = forked.worker_channel
+        self._keeper_channel = forked.keeper_channel
+        self._deliver, self.messages = trio.open_memory_channel[messages.FromWorker](
+            limits.WORKER_QUEUE
+        )
+        self._pace = Pace(
+            limits.WORKER_MESSAGES_PER_SECOND, limits.WORKER_MESSAGES_BURST
+        )
+        self._sending = trio.Lock()
+        self._ending = trio.Event()
+        self._closed = trio.Event()
+        self._reason = ""
+        self._inner_code: int | None = None
+        self._statistics = messages.Statistics(0, 0, 0, 0, 0)
+        self._counted = trio.Event()
+
+    # -- facts ---------------------------------------------------------------
+
+    @property
+    def keeper_pid(self) -> int:
+        """Who the compositor sees: SO_PEERCRED of each of its connections."""
+        return self._keeper.pid
+
+    @property
+    def inner_pid(self) -> int:
+        """The jailed half's number outside its own pid namespace."""
+        return self._inner.pid if self._inner else 0
+
+    def memory(self) -> Memory:
+        """Both halves together; zeroes when it has ended."""
+        if self._closed.is_set():
+            return Memory(0, 0)
+        parts = [p.memory() for p in (self._keeper, self._inner) if p]
+        return Memory(sum(m.resident for m in parts), sum(m.private for m in parts))
+
+    async def statistics(self) -> messages.Statistics:
+        """Ask for the counts; the last known ones when it does not answer."""
+        counted = self._counted
+        try:
+            await self.send(messages.AskStatistics())
+        except UpstreamError:
+            return self._statistics
+        with trio.move_on_after(limits.WORKER_STOP_SECONDS):
+            await counted.wait()
+        return self._statistics
+
+    # -- orders ----------------------------------------------------------------
+
+    async def send(self, message: messages.ToWorker, fds: Sequence[int] = ()) -> None:
+        """Give an order; the caller keeps its copies of ``fds``.
+
+        Raises RefusedError for a message that does not fit into an agent's
+        frame, UpstreamError when the worker has ended or takes no orders any
+        more (then it is ended).
+        """
+        if isinstance(message, messages.ToAgent):
+            size = len(agent.encode(message.message))
+            if size > limits.AGENT_FRAME_BYTES:
+                raise RefusedError(
+                    f"a message of {size} bytes to the guest agent",
+                    hint=f"arguments and environment have {limits.AGENT_FRAME_BYTES} "
+                    "bytes together",
+                )
+        gone = f"the worker of {self.sandbox} has ended"
+        try:
+            async with self._sending:
+                with trio.fail_after(limits.WORKER_STOP_SECONDS):
+                    await self._channel.send(messages.encode(message), fds)
+        except trio.TooSlowError as error:
+            self._end("it takes no orders")
+            raise UpstreamError(gone) from error
+        except (OSError, trio.ClosedResourceError) as error:
+            raise UpstreamError(gone) from error
+
+    async def agent_stream(self, stream: int, conn: socket.socket) -> None:
+        """Hand over an accepted connection of the guest agent; owns ``conn``."""
+        with conn:
+            await self.send(messages.AgentStream(stream), [conn.fileno()])
+
+    async def wait_closed(self) -> str:
+        """Wait until both halves are gone; return why."""
+        await self._closed.wait()
+        return self._reason
+
+    async def close(self, reason: str = "closed") -> None:
+        """End it; returns when both halves are gone."""
+        self._end(reason)
+        await self._closed.wait()
+
+    # -- its life ----------------------------------------------------------------
+
+    async def run(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Live until both halves are gone; reports itself started when ready.
+
+        Raises SetupError or UpstreamError when it does not get ready.
+        """
+        try:
+            await self._get_ready()
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._watch_keeper)
+                await self._ending.wait()
+                self._keeper_channel.close()  # so the keeper kills the other half
+                with trio.move_on_after(limits.WORKER_STOP_SECONDS):
+                    await self._wait_gone()
+                # What it still had to say has that long to be taken.
+                nursery.cancel_scope.deadline = (
+                    trio.current_time() + limits.WORKER_STOP_SECONDS
+                )
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._destroy()
+
+    async def _get_ready(self) -> None:
+        got = await self._keeper_channel.receive(fd_limit=1)
+        if not got.data:
+            raise UpstreamError(f"the worker of {self.sandbox} died at once")
+        match messages.decode_from_keeper(got.data):
+            case messages.Kept(pid):
+                self._inner = Process(pid, got.fds[0])
+            case messages.KeepFailed(message, hint):
+                raise SetupError(message, hint=hint)
+            case messages.InnerEnded(code):
+                raise UpstreamError(f"the worker {describe_end(code)}")
+        got = await self._channel.receive()
+        first = messages.decode_from_worker(got.data) if got.data else None
+        if isinstance(first, messages.Ready):
+            self.jail = first.jail
+            return
+        said = printable(getattr(first, "reason", "it said nothing"), 2000)
+        raise UpstreamError(f"the worker of {self.sandbox} did not start: {said}")
+
+    async def _read(self) -> None:
+        """Decode, count and deliver what the jailed half says."""
+        try:
+            while True:
+                got = await self._channel.receive()
+                if not got.data:
+                    break
+                self._count_message()
+                await self._take(messages.decode_from_worker(got.data))
+        except PeerError as error:
+            self._end(str(error))
+        except trio.BrokenResourceError:
+            self._end("nobody listens to it")
+        self._deliver.close()
+        # When the keeper knows why, its word comes before this one's silence.
+        with trio.move_on_after(limits.WORKER_STOP_SECONDS):
+            await self._ending.wait()
+        self._end("it closed its channel")
+
+    def _count_message(self) -> None:
+        if self._pace.take(trio.current_time()) > 0:
+            raise PeerError("it floods the broker with messages")
+
+    async def _take(self, message: messages.FromWorker) -> None:
+        match message:
+            case messages.Statistics():
+                self._statistics = message
+                self._counted.set()
+                self._counted = trio.Event()
+            case messages.Ready():
+                raise PeerError("it says that it is ready twice")
+            case _:
+                await self._deliver.send(message)
+
+    async def _watch_keeper(self) -> None:
+        """Learn from the keeper, or from its silence, how either half ended."""
+        try:
+            got = await self._keeper_channel.receive()
+        except trio.ClosedResourceError:
+            return  # we ended it ourselves
+        if got.data:
+            match messages.decode_from_keeper(got.data):
+                case messages.InnerEnded(code):
+                    self._end(f"its process {describe_end(code)}")
+                case _:
+                    self._end("its keeper spoke out of turn")
+            return
+        await self._keeper.wait()
+        with trio.move_on_after(1):  # the template reaps it and tells
+            await self._fate.known.wait()
+        self._end(f"its keeper {self._fate.describe()}")
+
+    def _end(self, reason: str) -> None:
+        """Begin the end; the first reason counts."""
+        if not self._ending.is_set():
+            self._reason = reason
+            self._ending.set()
+
+    async def _wait_gone(self) -> None:
+        await self._keeper.wait()
+        if self._inner:
+            await self._inner.wait()
+
+    async def _destroy(self) -> None:
+        """Whatever state it is in: no process, descriptor or waiter is left."""
+        self._keeper_channel.close()
+        for process in (self._inner, self._keeper):
+            if process:
+                process.kill()
+        await self._wait_gone()
+        for process in (self._inner, self._keeper):
+            if process:
+                process.close()
+        self._channel.close()
+        self._deliver.close()
+        self._ending.set()
+        self._closed.set()

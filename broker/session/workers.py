@@ -1,0 +1,149 @@
+"""All workers of a broker: ask for one by name.
+
+``open_workers`` starts nothing by itself; the first ``open_worker`` starts
+the template (``programs.template``), and a template that has died is started
+anew when the next worker is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.names import SandboxName
+from broker.session.template import Forked, Template, TemplateError
+from broker.session.worker import Worker
+
+__all__ = ["WAYLAND_SOCKET", "Worker", "Workers", "open_workers"]
+
+WAYLAND_SOCKET = "wayland.sock"
+"""The socket in a sandbox's display directory for its Wayland clients."""
+
+
+@asynccontextmanager
+async def open_workers(*, allow_unjailed: bool = False) -> AsyncIterator[Workers]:
+    """Own all workers for the length of the block; they end with it.
+
+    ``allow_unjailed``: a machine without user namespaces gets workers with
+    the other walls only; ``Worker.jail`` says so.
+    """
+    async with trio.open_nursery() as nursery:
+        workers = Workers(nursery, allow_unjailed=allow_unjailed)
+        try:
+            yield workers
+        finally:
+            with trio.CancelScope(shield=True):
+                await workers.close()
+            nursery.cancel_scope.cancel()
+
+
+class Workers:
+    """The workers of one broker, and the template that they are forked from."""
+
+    def __init__(self, nursery: trio.Nursery, *, allow_unjailed: bool) -> None:
+        self._nursery = nursery
+        self._allow_unjailed = allow_unjailed
+        self._template: Template | None = None
+        self._starting = trio.Lock()
+        self._workers: set[Worker] = set()
+
+    @property
+    def template_pid(self) -> int:
+        """The template's process id; 0 before the first worker."""
+        return self._template.child.pid if self._template else 0
+
+    async def open_worker(
+        self, sandbox: SandboxName, display_dir: Path, compositor: Path
+    ) -> Worker:
+        """Start a worker and return it when its jail is shut.
+
+        Binds ``wayland.sock`` in ``display_dir``, which is the sandbox's own
+        (0700).  ``compositor`` is the path of the compositor's socket; it is
+        first connected to when the first client comes.
+
+        Raises SetupError when the jail cannot be built on this machine,
+        UpstreamError when the worker does not come up.
+        """
+        path = display_dir / WAYLAND_SOCKET
+        started = False
+        try:
+            with _listen(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
+                forked = await self._fork(display, os.fspath(compositor))
+                worker = Worker(sandbox, forked)
+                await self._nursery.start(self._live, worker, path)
+                started = True
+        except trio.TooSlowError as error:
+            raise UpstreamError(
+                f"the worker of {sandbox} was not ready after "
+                f"{limits.WORKER_START_SECONDS:g} s",
+                hint="the machine may be out of memory or processes",
+            ) from error
+        finally:
+            if not started:
+                _unlink(path)
+        return worker
+
+    async def _live(
+        self,
+        worker: Worker,
+        path: Path,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self._workers.add(worker)
+        try:
+            await worker.run(task_status)
+        finally:
+            self._workers.discard(worker)
+            _unlink(path)
+
+    async def _fork(self, display: socket.socket, compositor: str) -> Forked:
+        """Have a keeper forked; once more if the template just died."""
+        try:
+            template = await self._warm_template()
+            return await template.fork(
+                display, compositor, allow_unjailed=self._allow_unjailed
+            )
+        except TemplateError:
+            template = await self._warm_template()
+            return await template.fork(
+                display, compositor, allow_unjailed=self._allow_unjailed
+            )
+
+    async def _warm_template(self) -> Template:
+        async with self._starting:
+            if self._template is None or self._template.dead:
+                template = Template()
+                await self._nursery.start(template.run)
+                self._template = template
+            return self._template
+
+    async def close(self) -> None:
+        """End every worker and the template; returns when all are gone."""
+        async with trio.open_nursery() as nursery:
+            for worker in list(self._workers):
+                nursery.start_soon(worker.close)
+        if self._template is not None:
+            await self._template.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    _unlink(path)  # of a worker that was killed with its broker
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(os.fspath(path))
+        sock.listen(limits.BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
