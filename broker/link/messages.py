@@ -1,0 +1,220 @@
+"""What host and viewer say to each other on control: types, table, coding.
+
+JSON objects with a ``type`` key; every field is typed and bounded, a field or
+type that is not here is refused.  A request carries a number of its own
+(``request``), counted by its sender from 1 and only upwards; exactly one
+reply answers it, of a type that ``REPLIES`` names.
+
+Texts come from the other broker, which may be taken over: they are one line
+of printable characters (or the message is refused), and still only a claim.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.lease import Lease
+from broker.core.names import take_lease_id, take_sandbox_name
+from broker.link.terms import LinkRefusedError, Reason, Role
+
+_Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=limits.LINK_COUNTER)]
+_Text = Annotated[str, msgspec.Meta(max_length=limits.LINK_TEXT_CHARACTERS)]
+_Short = Annotated[str, msgspec.Meta(max_length=120)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{0,30}\Z")]
+_LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+_Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
+_SPACES = re.compile(r"\s+")
+
+
+class Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    """Base of all messages; each text in it is one printable line."""
+
+    def __post_init__(self) -> None:
+        """Refuse hidden characters.  Raises ValueError."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            for text in value if isinstance(value, list) else (value,):
+                if isinstance(text, str) and not text.isprintable():
+                    raise ValueError(f"a hidden character in {name}")
+
+
+class Request(Message, frozen=True):
+    """A message that wants a reply."""
+
+    request: _Number
+
+
+class Reply(Message, frozen=True):
+    """The one answer to the request of that number."""
+
+    request: _Number
+
+
+# -- from the host --------------------------------------------------------------
+
+
+class LeaseBegun(Request, frozen=True, tag="lease-begun"):
+    """Announce a lease.  Its streams may be opened once this is answered Done."""
+
+    lease: _LeaseId
+    sandbox: _Name
+    record: _Name
+    generation: _Number
+    peer: _Short
+    """How the host recognised the peer, for the log."""
+
+    @classmethod
+    def of(cls, request: int, lease: Lease, peer: str) -> LeaseBegun:
+        """The announcement of a lease."""
+        return cls(
+            request, lease.id, lease.sandbox, lease.record, lease.generation, fit(peer)
+        )
+
+    def to_lease(self) -> Lease:
+        """The lease in our own words."""
+        return Lease(
+            take_lease_id(self.lease),
+            take_sandbox_name(self.sandbox),
+            take_sandbox_name(self.record),
+            self.generation,
+        )
+
+
+class LeaseEnded(Request, frozen=True, tag="lease-ended"):
+    """Withdraw a lease; answered Done when every stream of it is cut."""
+
+    lease: _LeaseId
+    reason: _Text
+
+
+# -- from the viewer --------------------------------------------------------------
+
+
+class Start(Request, frozen=True, tag="start"):
+    """Start the sandbox of one of the host's records; no command travels."""
+
+    record: _Name
+
+
+class Stop(Request, frozen=True, tag="stop"):
+    """End a sandbox, ``grace`` seconds after asking it to go."""
+
+    lease: _LeaseId
+    grace: _Grace
+    reason: _Text
+
+
+# -- from either --------------------------------------------------------------------
+
+
+class Cut(Request, frozen=True, tag="cut"):
+    """Cut one stream: numbered by its opener, in this epoch."""
+
+    opened_by: Literal["host", "viewer"]
+    stream: _Number
+    reason: _Text
+
+
+class Ping(Request, frozen=True, tag="ping"):
+    """Are you there."""
+
+
+class StatusAsked(Request, frozen=True, tag="status-asked"):
+    """What 'brokerctl status' here shows about the other end."""
+
+
+class Done(Reply, frozen=True, tag="done"):
+    """It was done."""
+
+
+class Refused(Reply, frozen=True, tag="refused"):
+    """It was not; in the words of the other end's error."""
+
+    fault: Literal["refused", "upstream", "setup", "internal"]
+    message: _Text
+    hint: _Text = ""
+
+
+class Started(Reply, frozen=True, tag="started"):
+    """The sandbox has this lease, announced before."""
+
+    lease: _LeaseId
+
+
+class Status(Reply, frozen=True, tag="status"):
+    """Numbers, not lists: the leases were all announced."""
+
+    program: _Short
+    """Name and release of the broker."""
+    leases: _Count
+    streams: _Count
+    refused: _Count
+    """Connections and streams refused in this epoch."""
+    up_seconds: _Count
+    warnings: Annotated[list[_Text], msgspec.Meta(max_length=limits.LINK_WARNINGS)] = []
+
+
+class Bye(Message, frozen=True, tag="bye"):
+    """The last record of an end that goes on purpose; no reply.
+
+    An end of the connection without one is a loss (or a cut by somebody).
+    """
+
+    reason: _Text
+
+
+FromHost = (
+    LeaseBegun | LeaseEnded | Cut | Ping | StatusAsked | Done | Refused | Started
+    | Status | Bye
+)  # fmt: skip
+FromViewer = (
+    Start | Stop | Cut | Ping | StatusAsked | Done | Refused | Status | Bye
+)  # fmt: skip
+
+# A reply of another type, or to another number, ends the connection.
+REPLIES: Mapping[type[Request], tuple[type[Reply], ...]] = {
+    LeaseBegun: (Done, Refused),
+    LeaseEnded: (Done,),  # there is no way to refuse an end
+    Start: (Started, Refused),
+    Stop: (Done, Refused),
+    Cut: (Done,),  # also when it had ended before
+    Ping: (Done,),
+    StatusAsked: (Status, Refused),
+}
+
+_from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)
+_from_viewer: msgspec.json.Decoder[FromViewer] = msgspec.json.Decoder(FromViewer)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(untrusted_body: bytes, sender: Role) -> Message:
+    """Return the message, if ``sender`` may send it.  Raises LinkRefusedError."""
+    decoder = _from_host if sender is Role.HOST else _from_viewer
+    try:
+        return decoder.decode(untrusted_body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
+        raise LinkRefusedError(
+            f"the {sender.name.lower()} sent no valid control message: {error}",
+            reason=Reason.MALFORMED,
+        ) from error
+
+
+def encode(message: Message) -> bytes:
+    """The message as bytes, without checking it (``ControlChannel`` does)."""
+    return _encoder.encode(message)
+
+
+def fit(text: str, limit: int = 120) -> str:
+    """Make a text of ours fit for a message: one line, printable, cut."""
+    line = _SPACES.sub(" ", text)
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
