@@ -187,12 +187,14 @@ class Pump:
         ``max_write`` bounds single writes, in bytes (0: any); ``name`` shows
         in ``streams()``.
 
-        Raises UpstreamError when the pump is dead or full.
+        Raises UpstreamError when the pump is dead or full, ValueError for an
+        ``idle_seconds`` that is not positive.
         """
         token = self._tokens = self._tokens + 1
         pending = _Pending(name, (mode_ab, mode_ba))
-        order = Submit(token, mode_ab, mode_ba, _milliseconds(idle_seconds), max_write)
         try:
+            idle_ms = _milliseconds(idle_seconds)
+            order = Submit(token, mode_ab, mode_ba, idle_ms, max_write)
             if len(self._pending) >= limits.RELAY_STREAMS:
                 raise UpstreamError(
                     f"the relay carries {limits.RELAY_STREAMS} streams already",

@@ -1,0 +1,483 @@
+"""The pump as a process: what the conformance suite does not ask of the others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+
+import pyseccomp
+import pytest
+import trio
+import trio.testing
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.launch.spawn import spawn
+from broker.relay import process
+from broker.relay.client import Pump
+from broker.relay.confine import confine
+from broker.relay.contract import Mode, Reason
+from broker.relay.process import PumpHandle, control_pair, start_pump
+from tests.kit.relays import cpu_seconds, fds, fill, lay, read_all, rss_kib, running
+
+
+@pytest.fixture
+def handle():
+    """Sync, so that the fork comes before trio."""
+    return start_pump()
+
+
+@pytest.fixture
+async def pump(handle):
+    async with running(handle) as pump:
+        yield pump
+
+
+async def _block(lines) -> None:
+    """Fill the way from client to server of each until it takes no more."""
+    async with trio.open_nursery() as nursery:
+        for line in lines:
+            nursery.start_soon(fill, line.client)
+
+
+# -- death ---------------------------------------------------------------------
+
+
+async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
+    before = fds()
+    lines = [lay(nursery, pump.relay) for _ in range(20)]
+    for line in lines:
+        await line.client.send_all(b"x")
+        assert await line.server.receive_some(1) == b"x"
+    os.kill(handle.pid, signal.SIGKILL)
+    with trio.fail_after(2):
+        await pump.wait_died()
+    for line in lines:
+        end = await line.end(2)
+        assert end.reason is Reason.PUMP_DIED
+        assert await read_all(line.client) == b""
+        assert await read_all(line.server) == b""
+    assert pump.statistics().alive is False
+    assert pump.statistics().ended == {Reason.PUMP_DIED: 20}
+    with pytest.raises(UpstreamError, match="has died"):
+        await pump.streams()
+    a, b = socket.socketpair()
+    with pytest.raises(UpstreamError, match="has died"):
+        await pump.relay(a.detach(), b.detach())
+    for line in lines:
+        await line.client.aclose()
+        await line.server.aclose()
+    # the control socket is gone too, and the pump has been reaped
+    while any("pidfd" in name for name in set(fds()) - set(before)):
+        await trio.sleep(0.01)
+    assert len(fds()) < len(before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(handle.pid, os.WNOHANG)
+
+
+async def test_a_pump_can_be_started_anew_while_trio_runs(nursery):
+    broker, theirs = control_pair()
+    child = spawn(
+        [
+            sys.executable,
+            "-m",
+            "broker.relay.process",
+            "--control-fd",
+            str(theirs.fileno()),
+        ],
+        cwd=os.getcwd(),
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    pump = Pump(PumpHandle(broker, child.pid))
+    async with trio.open_nursery() as run:
+        with trio.fail_after(20):
+            await run.start(pump.run)
+        line = lay(nursery, pump.relay)
+        await line.client.send_all(b"x")
+        assert await line.server.receive_some(1) == b"x"
+        assert pump.statistics().confined
+        run.cancel_scope.cancel()
+    with trio.fail_after(5):
+        assert await child.wait() == 0
+    assert (await line.end()).reason is Reason.PUMP_DIED
+
+
+def test_losing_the_broker_ends_the_pump():
+    """The broker is killed while another process still holds its end."""
+    read, write = os.pipe()
+    keeper_read, keeper_write = os.pipe()
+    broker = os.fork()
+    if broker == 0:
+        try:
+            handle = start_pump()
+            keeper = os.fork()  # inherits the control socket, outlives the broker
+            if keeper == 0:
+                os.close(keeper_write)
+                os.read(keeper_read, 1)
+                os._exit(0)
+            os.write(write, b"%d" % handle.pid)
+            signal.pause()
+        finally:
+            os._exit(1)
+    pump = os.pidfd_open(int(os.read(read, 20)))
+    try:
+        assert not select.select([pump], [], [], 0)[0]
+        os.kill(broker, signal.SIGKILL)
+        assert os.waitpid(broker, 0)[1] == signal.SIGKILL
+        assert select.select([pump], [], [], 5)[0], "the pump lives on"
+    finally:
+        for fd in (read, write, keeper_read, keeper_write, pump):
+            os.close(fd)
+
+
+async def test_ctrl_c_is_the_brokers_business(handle, pump, nursery):
+    os.kill(handle.pid, signal.SIGINT)
+    line = lay(nursery, pump.relay)
+    await line.client.send_all(b"x")
+    assert await line.server.receive_some(1) == b"x"
+
+
+# -- what it may do ------------------------------------------------------------
+
+
+def _in_a_child(action) -> int:
+    """Run ``action`` in a fork; returns its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = action()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+_ATTEMPTS = {
+    "open": lambda: os.open("/etc/passwd", os.O_RDONLY),
+    "socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+    "execute": lambda: os.execv("/bin/true", ["true"]),
+    "fork": os.fork,
+    "signal": lambda: os.kill(os.getppid(), 0),
+    "list": lambda: os.listdir("/"),
+    "uid": lambda: os.setuid(0),
+}
+
+
+@pytest.mark.parametrize("attempt", _ATTEMPTS)
+def test_a_confined_process_cannot(attempt):
+    def action() -> int:
+        if attempt in {"open", "socket", "list", "signal"}:
+            _ATTEMPTS[attempt]()  # the control: it works without the filter
+        if not confine():
+            return 2
+        try:
+            _ATTEMPTS[attempt]()
+        except PermissionError:
+            return 0
+        return 1
+
+    assert _in_a_child(action) == 0
+
+
+async def test_the_pump_is_confined_and_named(handle, pump):
+    assert pump.statistics().confined
+    with open(f"/proc/{handle.pid}/status") as file:
+        status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+    assert status["Name"] == "vitrail-pump"
+    assert status["Seccomp"] == "2"
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.fixture
+def blind_handle(monkeypatch):
+    """A pump to which the kernel refuses every way of reading into memory.
+
+    recvmsg stays, for the control socket alone.
+    """
+
+    def blind() -> bool:
+        control = [fd for fd in range(3, 64) if _is_socket(fd)]
+        assert len(control) == 1
+        rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+        no = pyseccomp.ERRNO(errno.EPERM)
+        for name in (
+            "read",
+            "readv",
+            "pread64",
+            "preadv",
+            "preadv2",
+            "recvfrom",
+            "recvmmsg",
+            "vmsplice",
+            "tee",
+            "io_uring_setup",
+            "process_vm_readv",
+            "sendfile",
+            "copy_file_range",
+        ):
+            rules.add_rule(no, name)
+        rules.add_rule(no, "recvmsg", pyseccomp.Arg(0, pyseccomp.NE, control[0]))
+        rules.load()
+        return confine()
+
+    monkeypatch.setattr(process, "confine", blind)
+    return start_pump()
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+    except OSError:
+        return False
+
+
+async def test_payload_between_unix_sockets_never_enters_user_space(
+    blind_handle, nursery
+):
+    """64 MiB arrive though the pump cannot read at all; copying fails at once."""
+    block = bytes(range(256)) * 4096
+    async with running(blind_handle) as pump:
+        line = lay(nursery, pump.relay)  # AUTO, as everybody has it
+
+        async def send() -> None:
+            for _ in range(64):
+                await line.client.send_all(block)
+            await line.client.send_eof()
+
+        nursery.start_soon(send)
+        received = 0
+        view = memoryview(block + block)
+        with trio.fail_after(60):
+            while chunk := await line.server.receive_some(65536):
+                start = received % len(block)
+                assert chunk == view[start : start + len(chunk)]
+                received += len(chunk)
+        assert received == 64 * len(block)
+        await line.server.send_eof()
+        end = await line.end()
+        assert end.reason is Reason.END
+        assert end.mode_ab is Mode.SPLICE
+
+        # The control: were a byte read, it would look like this.
+        line = lay(nursery, pump.relay, mode_ab=Mode.COPY)
+        await line.client.send_all(b"x")
+        end = await line.end()
+        assert end.reason is Reason.ERROR
+        assert end.errno == errno.EPERM
+        assert end.bytes_ab == 0
+
+
+# -- back-pressure ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [Mode.SPLICE, Mode.COPY])
+async def test_blocked_streams_cost_no_time_and_bounded_memory(
+    handle, pump, nursery, mode
+):
+    before = rss_kib(handle.pid)
+    lines = [lay(nursery, pump.relay, mode_ab=mode) for _ in range(16)]
+    await _block(lines)
+    # and in half of them the sender goes away, which must not spin
+    for line in lines[:8]:
+        await line.client.aclose()
+    assert all(stream.held_ab > 0 for stream in await pump.streams())
+    cpu = cpu_seconds(handle.pid)
+    await trio.sleep(1)
+    assert cpu_seconds(handle.pid) - cpu <= 0.02
+    each = (rss_kib(handle.pid) - before) / len(lines)
+    buffer = limits.RELAY_COPY_BYTES / 1024 if mode is Mode.COPY else 0
+    assert each <= buffer + 48
+
+
+async def test_a_closed_side_does_not_spin_while_the_other_is_silent(
+    handle, pump, nursery
+):
+    lines = [lay(nursery, pump.relay) for _ in range(8)]
+    for line in lines[:4]:
+        await line.client.send_eof()
+    for line in lines[4:]:
+        await line.server.send_eof()
+    cpu = cpu_seconds(handle.pid)
+    await trio.sleep(0.5)
+    assert cpu_seconds(handle.pid) - cpu <= 0.02
+
+
+async def test_a_side_that_vanished_ends_a_stream_that_waits_for_the_other(
+    pump, nursery
+):
+    """Half-closed first, closed later; the other side says nothing at all."""
+    line = lay(nursery, pump.relay)
+    await line.client.send_eof()
+    assert await line.server.receive_some(1) == b""
+    assert not line.ended.is_set()
+    await line.client.aclose()
+    assert (await line.end()).reason is Reason.END
+    with pytest.raises(trio.BrokenResourceError):
+        await line.server.send_all(b"nobody is there")
+
+
+async def test_a_dirty_pipe_reaches_nobody(pump, nursery):
+    """Streams are cut while they hold bytes; later streams see none of them."""
+    for _ in range(4):
+        lines = [lay(nursery, pump.relay, mode_ab=Mode.SPLICE) for _ in range(8)]
+        await _block(lines)
+        assert all(stream.held_ab for stream in await pump.streams())
+        for line in lines:
+            line.scope.cancel()
+            await line.ended.wait()
+    for _ in range(80):  # more than the pool holds
+        line = lay(nursery, pump.relay)
+        await line.client.send_all(b"mine")
+        await line.client.send_eof()
+        assert await read_all(line.server) == b"mine"
+        await line.server.send_eof()
+        await line.end()
+
+
+# -- descriptors -------------------------------------------------------------------
+
+
+def _leave(pid: int, spare: int) -> None:
+    """Leave the pump ``spare`` descriptors more than it has open."""
+    numbers = [int(name) for name in os.listdir(f"/proc/{pid}/fd")]
+    used = set(numbers)
+    limit = 0
+    while spare or limit in used:
+        spare -= limit not in used
+        limit += 1
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
+
+
+async def test_without_descriptors_for_a_pipe_it_copies(handle, pump, nursery):
+    await pump.streams()
+    _leave(handle.pid, 2)
+    line = lay(nursery, pump.relay)
+    payload = os.urandom(300_000)
+
+    async def send() -> None:
+        await line.client.send_all(payload)
+        await line.client.send_eof()
+
+    nursery.start_soon(send)
+    assert await read_all(line.server) == payload
+    await line.server.send_eof()
+    end = await line.end()
+    assert end.reason is Reason.END
+    assert end.mode_ab is Mode.COPY
+
+
+async def test_ordered_splice_never_copies(handle, pump, nursery):
+    await pump.streams()
+    _leave(handle.pid, 2)
+    line = lay(nursery, pump.relay, mode_ab=Mode.SPLICE)
+    await line.client.send_all(b"x")
+    end = await line.end()
+    assert end.reason is Reason.ERROR
+    assert end.errno == errno.EMFILE
+    assert end.bytes_ab == 0
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+async def test_without_descriptors_for_the_stream_it_says_so(
+    handle, pump, nursery, spare
+):
+    await pump.streams()
+    _leave(handle.pid, spare)
+    before = fds(handle.pid)
+    line = lay(nursery, pump.relay)
+    end = await line.end()
+    assert end.reason is Reason.ERROR
+    assert end.errno == errno.EMFILE
+    assert await read_all(line.client) == b""
+    assert await read_all(line.server) == b""
+    assert fds(handle.pid) == before
+
+
+async def test_what_is_no_socket_is_refused(pump):
+    before = fds()
+    read, write = os.pipe()
+    end = await pump.relay(read, write)
+    assert end.reason is Reason.ERROR
+    assert end.errno == errno.ENOTSOCK
+    assert fds() == before
+
+
+async def test_a_bad_deadline_costs_no_descriptor(pump):
+    before = fds()
+    a, b = socket.socketpair()
+    with pytest.raises(ValueError, match="positive"):
+        await pump.relay(a.detach(), b.detach(), idle_seconds=0)
+    assert fds() == before
+
+
+# -- limits --------------------------------------------------------------------------
+
+
+async def test_streams_at_the_limit_and_one_more(pump, nursery, monkeypatch):
+    monkeypatch.setattr(limits, "RELAY_STREAMS", 5)
+    lines = [lay(nursery, pump.relay) for _ in range(5)]
+    for line in lines:
+        await line.client.send_all(b"x")
+        assert await line.server.receive_some(1) == b"x"
+    before = fds()
+    a, b = socket.socketpair()
+    with pytest.raises(UpstreamError, match="5 streams already"):
+        await pump.relay(a.detach(), b.detach())
+    assert fds() == before
+    await lines[0].client.send_eof()
+    await lines[0].server.send_eof()
+    await lines[0].end()
+    again = lay(nursery, pump.relay)
+    await again.client.send_all(b"x")
+    assert await again.server.receive_some(1) == b"x"
+
+
+@pytest.mark.parametrize("count", [0, 1, 512, 513])
+async def test_statistics_of_one_packet_and_one_more(pump, nursery, count):
+    assert limits.RELAY_STREAMS_PER_ANSWER == 512
+    for number in range(count):
+        lay(nursery, pump.relay, name=f"stream {number}")
+    await trio.testing.wait_all_tasks_blocked()
+    found = await pump.streams()
+    assert sorted(stream.name for stream in found) == sorted(
+        f"stream {number}" for number in range(count)
+    )
+    assert pump.statistics().streams == count
+
+
+async def test_statistics_show_what_moved_and_what_is_stuck(pump, nursery):
+    line = lay(nursery, pump.relay, name="one")
+    sent = await fill(line.client)
+    await line.server.send_all(b"12345")
+    assert await line.client.receive_some(5) == b"12345"
+    (found,) = await pump.streams()
+    assert found.name == "one"
+    assert found.bytes_ba == 5
+    assert found.held_ba == 0
+    assert 0 < found.held_ab <= limits.RELAY_PIPE_BYTES
+    assert 0 < found.bytes_ab < sent
+    assert found.mode_ab is Mode.SPLICE
+
+
+@pytest.mark.parametrize("max_write", [1, 3732])
+async def test_single_writes_are_bounded_on_request(handle, pump, nursery, max_write):
+    """Seen with packets, whose boundaries are the writes'."""
+    client, a = socket.socketpair()
+    b, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with client, server:
+        nursery.start_soon(
+            lambda: pump.relay(a.detach(), b.detach(), max_write=max_write)
+        )
+        server.settimeout(0)
+        client.sendall(b"q" * 10_000 if max_write > 1 else b"abc")
+        expected = [3732, 3732, 2536] if max_write > 1 else [1, 1, 1]
+        for size in expected:
+            await trio.lowlevel.wait_readable(server)
+            assert len(server.recv(65536)) == size
+        trio.lowlevel.notify_closing(server)
