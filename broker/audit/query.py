@@ -7,7 +7,7 @@ what is recorded.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,7 @@ class Log:
         """Return ``ok``, or what SQLite finds wrong with the file."""
         return str(self._rows("PRAGMA quick_check(1)", [])[0][0])
 
-    async def follow(self, filters: Filters, *, after: int) -> AsyncIterator[Found]:
+    async def follow(self, filters: Filters, *, after: int) -> AsyncGenerator[Found, None]:
         """Yield events that match as they are recorded, until cancelled.
 
         For ``contextlib.aclosing``.  Raises UpstreamError as ``find`` does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -13,6 +14,15 @@ from broker.control.client import Client
 from broker.core.paths import Paths, find_paths
 
 _Result = TypeVar("_Result")
+
+
+def offline_paths() -> Paths:
+    """This user's paths, for verbs that read files and need no broker.
+
+    They work where no session runs (ssh without a login manager, a rescue
+    shell), so a missing XDG_RUNTIME_DIR is no error here.
+    """
+    return find_paths({"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **os.environ})
 
 
 @asynccontextmanager

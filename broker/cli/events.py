@@ -1,0 +1,157 @@
+"""How one recorded event reads: a line for people, an object for programs.
+
+Works on plain fields, not on our types, so that the log of a later version
+is still shown, its unknown kinds by their fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+
+from rich.text import Text
+
+from broker.audit.query import Found
+from broker.audit.times import rfc3339
+from broker.cli import render
+from broker.core.escape import printable
+
+Fields = Mapping[str, object]
+
+_STAMP = frozenset(
+    {"kind", "version", "sequence", "time_ns", "boot", "monotonic_ns", "broker"}
+)
+# Said elsewhere in a line, or meant for programs only.
+_SHOWN = frozenset(
+    {"sandbox", "lease", "generation", "service", "stream", "peer", "verdict"}
+    | {"rule", "policy", "reason", "outcome", "count", "detail"}
+)
+_BAD = ("refused", "failed", "died")
+
+
+def as_object(found: Found) -> dict[str, object]:
+    """The event for programs: its fields, and its time as RFC 3339."""
+    return {"time": rfc3339(found.time_ns), **found.fields()}
+
+
+def as_line(found: Found) -> Text:
+    """The event for people: time, sandbox, what, verdict, reason, rule."""
+    fields = found.fields()
+    when = datetime.fromtimestamp(found.time_ns // 1_000_000_000).astimezone()
+    millis = found.time_ns // 1_000_000 % 1000
+    line = Text(f"{when:%m-%d %H:%M:%S}.{millis:03d}  ", style="dim")
+    line.append(f"{printable(found.sandbox) or '-':<15} ", style="bold")
+    line.append(f"{printable(found.kind):<16} ", style=_style(found.kind, fields))
+    line.append(_what(found.kind, fields))
+    if _text(fields, "outcome"):
+        line.append(f" [{_text(fields, 'outcome')}]")
+    if _text(fields, "reason"):
+        line.append(f": {_text(fields, 'reason')}")
+    if _text(fields, "rule"):
+        line.append(f"  ({_text(fields, 'rule')})", style="dim")
+    if _number(fields, "count") > 1:
+        line.append(f"  {fields['count']} times", style="bold")
+    return line
+
+
+def _style(kind: str, fields: Fields) -> str:
+    verdict = fields.get("verdict")
+    if verdict == "deny" or kind.endswith(_BAD):
+        return "red"
+    return "green" if verdict == "allow" else ""
+
+
+def _text(fields: Fields, name: str) -> str:
+    value = fields.get(name)
+    return "" if value is None else printable(str(value))
+
+
+def _number(fields: Fields, name: str) -> float:
+    value = fields.get(name, 0)
+    return value if isinstance(value, int | float) else 0
+
+
+def _what(kind: str, fields: Fields) -> str:
+    special = _KINDS.get(kind)
+    if special is not None:
+        return special(fields)
+    words = [_stream(fields)] if fields.get("service") else []
+    words += [
+        f"{printable(name)}={printable(str(value))}"
+        for name, value in fields.items()
+        if name not in _STAMP | _SHOWN
+    ]
+    return " ".join(words)
+
+
+def _stream(fields: Fields) -> str:
+    number = f" #{_text(fields, 'stream')}" if fields.get("stream") else ""
+    return f"{_text(fields, 'service')}{number}"
+
+
+def _from(fields: Fields) -> str:
+    return f"{_stream(fields)} from {_text(fields, 'peer') or 'nobody we know'}".strip()
+
+
+def _decision(fields: Fields) -> str:
+    target = f" to {_text(fields, 'target')}" if fields.get("target") else ""
+    return f"{_stream(fields)}{target}: {_text(fields, 'verdict')}"
+
+
+def _closed(fields: Fields) -> str:
+    out = render.size(int(_number(fields, "bytes_from_sandbox")))
+    back = render.size(int(_number(fields, "bytes_to_sandbox")))
+    took = render.seconds(_number(fields, "seconds"))
+    return f"{_stream(fields)} {out} out, {back} in, {took}"
+
+
+def _lease(fields: Fields) -> str:
+    generation = f", launch {fields['generation']}" if fields.get("generation") else ""
+    peer = f" for {_text(fields, 'peer')}" if fields.get("peer") else ""
+    return f"{_text(fields, 'lease')}{peer}{generation}".strip()
+
+
+def _problems(fields: Fields) -> str:
+    problems = fields.get("problems")
+    if not isinstance(problems, list) or not problems:
+        return "files refused"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{printable(str(problems[0]))}{more}"
+
+
+def _code(fields: Fields) -> str:
+    code = int(_number(fields, "code"))
+    return f"by signal {-code}" if code < 0 else f"with code {code}"
+
+
+def _died(fields: Fields) -> str:
+    pid = f" (pid {_text(fields, 'pid')})" if fields.get("pid") else ""
+    how = f" {_code(fields)}" if fields.get("code") is not None else ""
+    return f"{_text(fields, 'process')}{pid} died{how}"
+
+
+_KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
+    {
+        "broker.start": lambda f: (
+            f"Vitrail {_text(f, 'software')} ({_text(f, 'broker')}), "
+            f"pid {_text(f, 'pid')}"
+        ),
+        "broker.stop": lambda f: _text(f, "broker"),
+        "policy.loaded": lambda f: f"digest {_text(f, 'policy')[:12]} in force",
+        "policy.refused": _problems,
+        "lease.begin": _lease,
+        "lease.end": _lease,
+        "lease.refused": _lease,
+        "decision": _decision,
+        "stream.opened": _stream,
+        "stream.refused": _from,
+        "stream.closed": _closed,
+        "sandbox.failed": lambda f: f"at {_text(f, 'step')}",
+        "sandbox.stop": lambda f: f"after {render.seconds(_number(f, 'seconds'))}",
+        "program.started": lambda f: f"#{_text(f, 'program')} {_text(f, 'name')}",
+        "program.exited": lambda f: f"#{_text(f, 'program')} ended {_code(f)}",
+        "process.died": _died,
+        "window.hop-failed": lambda f: f"no window: it ends at {_text(f, 'hop')}",
+    }
+)

@@ -1,0 +1,282 @@
+"""``brokerctl status``: what runs, whose it is, and how much flows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import rich_click as click
+import trio
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.connect import open_client
+from broker.control.api import (
+    LeaseStatus,
+    NotFoundError,
+    PolicyStatus,
+    PumpStatus,
+    SandboxStatus,
+    Status,
+    StreamStatus,
+)
+from broker.control.client import Client
+from broker.core.escape import printable
+
+_SAMPLE_SECONDS = 0.5
+_WATCH_SECONDS = 1.0
+# A file or a pipe has no width, and half a table helps nobody.
+_PIPE_COLUMNS = 200
+
+Rates = Mapping[int, tuple[float, float]]
+"""Stream number to bytes a second: from the sandbox, to it."""
+
+
+@click.command("status")
+@click.argument("sandbox", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--watch", is_flag=True, help="Go on, once a second, until Ctrl-C.")
+def command(sandbox: str | None, *, as_json: bool, watch: bool) -> None:
+    """Show sandboxes, leases, streams and processes; only SANDBOX's if given.
+
+    Exit code: 0, or 1 when no broker runs or it knows no such sandbox.
+    """
+    if watch:
+        trio.run(_watch, sandbox, as_json)
+    else:
+        trio.run(_once, sandbox, as_json)
+
+
+async def _once(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
+    async with open_client() as client:
+        status = await _ask(client, sandbox)
+        rates: Rates = {}
+        if status.streams:
+            # Two looks: one alone knows how much, not how fast.
+            await trio.sleep(_SAMPLE_SECONDS)
+            earlier, status = status, await _ask(client, sandbox)
+            rates = rates_between(earlier, status)
+    if as_json:
+        render.json_line(as_object(status, rates))
+    else:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=_PIPE_COLUMNS)
+        console.print(as_text(status, rates, time.time()))
+
+
+async def _watch(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
+    console = Console(highlight=False)
+    async with open_client() as client:
+        earlier = await _ask(client, sandbox)
+        if as_json or not console.is_terminal:
+            while True:
+                await trio.sleep(_WATCH_SECONDS)
+                earlier = await _show_json(client, sandbox, earlier)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                status = await _ask(client, sandbox)
+                rates = rates_between(earlier, status)
+                live.update(as_text(status, rates, time.time()), refresh=True)
+                earlier = status
+                await trio.sleep(_WATCH_SECONDS)
+
+
+async def _show_json(client: Client, sandbox: str | None, earlier: Status) -> Status:
+    status = await _ask(client, sandbox)
+    render.json_line(as_object(status, rates_between(earlier, status)))
+    return status
+
+
+async def _ask(client: Client, sandbox: str | None) -> Status:
+    status = await client.status()
+    return status if sandbox is None else only(status, sandbox)
+
+
+def only(status: Status, sandbox: str) -> Status:
+    """The part of a status that is about one sandbox.  Raises NotFoundError."""
+    sandboxes = [s for s in status.sandboxes if s.name == sandbox]
+    if not sandboxes:
+        names = ", ".join(s.name for s in status.sandboxes) or "none"
+        raise NotFoundError(
+            f"no sandbox runs under the name {printable(sandbox, 60)}",
+            hint=f"there are: {names}",
+        )
+    return msgspec.structs.replace(
+        status,
+        sandboxes=sandboxes,
+        leases=[lease for lease in status.leases if lease.sandbox == sandbox],
+        streams=[s for s in status.streams if s.sandbox == sandbox],
+        processes=[p for p in status.processes if p.sandbox == sandbox],
+        pump=None,
+    )
+
+
+def rates_between(earlier: Status, later: Status) -> Rates:
+    """Bytes a second of the streams that were there both times."""
+    span = later.monotonic - earlier.monotonic
+    if span <= 0:
+        return {}
+    before = {s.stream: s for s in earlier.streams}
+    return {
+        s.stream: (
+            (s.bytes_from_sandbox - before[s.stream].bytes_from_sandbox) / span,
+            (s.bytes_to_sandbox - before[s.stream].bytes_to_sandbox) / span,
+        )
+        for s in later.streams
+        if s.stream in before
+    }
+
+
+def as_object(status: Status, rates: Rates) -> dict[str, object]:
+    """The status for programs, with the rates in its streams."""
+    out: dict[str, object] = msgspec.to_builtins(status)
+    streams = [
+        {
+            **msgspec.to_builtins(s),
+            "rate_from_sandbox": rates.get(s.stream, (0.0, 0.0))[0],
+            "rate_to_sandbox": rates.get(s.stream, (0.0, 0.0))[1],
+        }
+        for s in status.streams
+    ]
+    return {**out, "streams": streams}
+
+
+def as_text(status: Status, rates: Rates, now: float) -> RenderableType:
+    """The status for people.  ``now`` in seconds since 1970."""
+    return Group(*_parts(status, rates, now))
+
+
+def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
+    audit = f", {status.audit.events} events recorded" if status.audit else ""
+    yield Text(
+        f"Vitrail {status.version} ({status.role}), pid {status.pid}, "
+        f"up {render.seconds(max(0.0, now - status.since))}{audit}"
+    )
+    yield from _policy(status.policy)
+    if status.audit and status.audit.failures:
+        yield Text(
+            f"warning: the audit log could not be written {status.audit.failures} "
+            "times; what had to be recorded was refused",
+            style="bold red",
+        )
+    for warning in status.warnings:
+        yield Text(f"warning: {printable(warning)}", style="bold yellow")
+    if not status.sandboxes:
+        yield Text("no sandbox runs")
+    for table in _tables(status, rates, now):
+        yield Text("")
+        yield table
+    if status.pump:
+        yield Text("")
+        yield _pump(status.pump)
+
+
+def _policy(policy: PolicyStatus) -> Iterator[Text]:
+    if policy.digest:
+        yield Text(f"policy {policy.digest[:12]} in force")
+    else:
+        yield Text("no policy is in force: everything is denied", style="bold red")
+    for problem in policy.problems:
+        yield Text(f"policy: {printable(problem)}", style="bold red")
+
+
+def _tables(status: Status, rates: Rates, now: float) -> Iterator[Table]:
+    if status.sandboxes:
+        rows = [_sandbox(s, now) for s in status.sandboxes]
+        yield _table("SANDBOX RECORD CLASS LABEL STATE PID CID UP IMAGE PROGRAMS", rows)
+    if status.leases:
+        rows = [_lease(lease, now) for lease in status.leases]
+        yield _table("LEASE SANDBOX LAUNCH PEER PID SINCE", rows)
+    if status.streams:
+        rows = [_stream(s, rates, now) for s in status.streams]
+        yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE MODE", rows)
+    if status.processes:
+        rows = [
+            (
+                p.role,
+                str(p.pid),
+                p.sandbox or "-",
+                render.size(p.memory) if p.memory else "-",
+                p.jail or "none",
+            )
+            for p in status.processes
+        ]
+        yield _table("PROCESS PID SANDBOX MEMORY JAIL", rows)
+
+
+def _table(columns: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns.split():
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(printable(cell)) for cell in row])
+    return table
+
+
+def _sandbox(s: SandboxStatus, now: float) -> Sequence[str]:
+    image = s.image or "-"
+    if s.image_age is not None:
+        image += f" ({_age(s.image_age)} old)"
+    programs = ", ".join(f"{p.program}:{p.name}" for p in s.programs) or "-"
+    return (
+        s.name,
+        s.record,
+        s.sandbox_class,
+        f"{s.label} {s.color}".strip(),
+        s.state + (f" ({s.accel})" if s.accel else ""),
+        _number(s.pid),
+        _number(s.cid),
+        _age(now - s.since),
+        image,
+        programs,
+    )
+
+
+def _lease(lease: LeaseStatus, now: float) -> Sequence[str]:
+    return (
+        lease.id,
+        lease.sandbox,
+        str(lease.generation),
+        lease.peer + (" (pending)" if lease.pending else ""),
+        _number(lease.pid),
+        _age(now - lease.since),
+    )
+
+
+def _stream(s: StreamStatus, rates: Rates, now: float) -> Sequence[str]:
+    out, back = rates.get(s.stream, (0.0, 0.0))
+    return (
+        str(s.stream),
+        s.sandbox,
+        s.service,
+        render.size(s.bytes_from_sandbox),
+        f"{render.size(int(out))}/s",
+        render.size(s.bytes_to_sandbox),
+        f"{render.size(int(back))}/s",
+        _age(now - s.since),
+        s.mode or "-",
+    )
+
+
+def _pump(pump: PumpStatus) -> Text:
+    return Text(
+        f"pump: pid {pump.pid}, {pump.streams} streams now, {pump.streams_total} "
+        f"so far, {render.size(pump.bytes_total)} moved, "
+        f"{pump.pipes_pooled} pipes pooled"
+    )
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _age(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds >= 2 * 86400:
+        return f"{seconds / 86400:.0f} days"
+    return render.seconds(seconds)

@@ -1,0 +1,58 @@
+"""``brokerctl stop``: end sandboxes, or the broker."""
+
+from __future__ import annotations
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.connect import open_client
+from broker.control.api import StopRequest
+from broker.core.escape import printable
+
+
+@click.command("stop")
+@click.argument("sandbox", required=False)
+@click.option("--all", "everything", is_flag=True, help="End every sandbox.")
+@click.option("--broker", is_flag=True, help="End every sandbox, then the broker.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0, max=3600),
+    help="Seconds for a machine to switch itself off.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    *,
+    sandbox: str | None,
+    everything: bool,
+    broker: bool,
+    grace: float | None,
+    as_json: bool,
+) -> None:
+    """End SANDBOX: ask its machine, insist after a while, cut its streams.
+
+    Returns when it is gone.
+
+    Exit code: 0, 1 when no broker runs or it knows no such sandbox, 2 wrong call.
+    """
+    if sum([sandbox is not None, everything, broker]) != 1:
+        raise click.UsageError("name one sandbox, or give --all, or --broker")
+    stopped = trio.run(_stop, sandbox, broker, grace)
+    if as_json:
+        render.json_line({"stopped": stopped, "broker": broker})
+        return
+    for name in stopped:
+        render.note(f"{printable(name)} is gone")
+    if broker:
+        render.note("the broker has ended")
+    elif not stopped:
+        render.note("no sandbox was running")
+
+
+async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[str]:  # noqa: FBT001
+    async with open_client() as client:
+        answer = await client.stop(StopRequest(sandbox=sandbox, grace=grace))
+        if broker:
+            await client.shutdown()
+            await client.wait_closed()
+        return answer.stopped
