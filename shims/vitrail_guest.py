@@ -86,6 +86,7 @@ RECONNECT_SECONDS = 1.0
 FIRST_RECONNECT_SECONDS = 0.05
 HALF_CLOSED_SECONDS = 10.0
 DISPLAY_SECONDS = 20.0  # from waypipe's start to its socket, under emulation
+GATHER_SECONDS = 0.02  # many small writes become one message
 DRAIN_SECONDS = 0.2  # from a program's end to the end of its output
 GRACE_SECONDS = 2.0
 ORPHAN_SECONDS = 60.0
@@ -466,6 +467,7 @@ class Program:
         self.kept: Deque[bytes] = collections.deque()
         self.kept_bytes = 0
         self.dropped = 0
+        self.gathering = False
         self.result: Optional[Tuple[str, Dict[str, Any]]] = None
 
     @property
@@ -595,10 +597,16 @@ class Programs:
         if not data:
             self._close_pipe(program)
             return
-        if program.result is None or program.number in self._table:
-            program.keep(data)
-            self._push(program)
-        # else: a grandchild lives on and writes; read, so that it may.
+        if self._table.get(program.number) is not program:
+            return  # a grandchild lives on and writes; read, so that it may
+        program.keep(data)
+        if not program.gathering:
+            program.gathering = True
+            self._loop.later(GATHER_SECONDS, lambda: self._gathered(program))
+
+    def _gathered(self, program: Program) -> None:
+        program.gathering = False
+        self._push(program)
 
     def _close_pipe(self, program: Program) -> None:
         if program.pipe >= 0:
@@ -628,6 +636,8 @@ class Programs:
         self._guest.program_ended()
 
     def _push(self, program: Program) -> None:
+        if self._table.get(program.number) is not program:
+            return  # its end has been told
         agent = self._guest.agent
         while agent.has_room:
             data = program.take()

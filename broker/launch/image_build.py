@@ -70,7 +70,7 @@ async def build_image(
     async with only_build(paths.images / f".{spec.name}.lock", progress):
         with contextlib.suppress(SetupError):
             present = images.find_image(paths, spec.name)
-            if not force and images.same_spec(present.manifest, spec):
+            if not force and images.same_spec(present.manifest.spec, spec):
                 return present
         await remove_leftovers(paths, spec.name)
         await check_machine()
@@ -103,9 +103,7 @@ async def _build(
     digest = await trio.to_thread.run_sync(image_files.digest, work)
     manifest = Manifest(
         format=images.FORMAT,
-        name=spec.name,
-        suite=spec.suite,
-        packages=list(spec.all_packages),
+        spec=spec,
         kernel=release,
         versions=image_files.read_versions(work / "boot" / "packages"),
         built=time.time(),

@@ -12,8 +12,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from broker.launch.initramfs import agent_overlay
 
 DEFAULT_NAME = "default"
 DEFAULT_SUITE = "bookworm"
+DEFAULT_KERNEL = "linux-image-cloud-amd64"
 DEFAULT_PACKAGES = (
     "ca-certificates",
     "foot",
@@ -70,7 +70,7 @@ class ImageSpec:
     name: str = DEFAULT_NAME
     suite: str = DEFAULT_SUITE
     packages: tuple[str, ...] = DEFAULT_PACKAGES
-    kernel: str = "linux-image-cloud-amd64"
+    kernel: str = DEFAULT_KERNEL
     mirror: str = ""
     size: int = 0
 
@@ -95,9 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``manifest.json``: what an image is, and what it was made of."""
 
     format: int
-    name: str
-    suite: str
-    packages: list[str]
+    spec: ImageSpec
     kernel: str
     """Release of the kernel, as uname(1) prints it."""
     versions: dict[str, str]
@@ -136,7 +134,7 @@ class Image:
     @property
     def suite(self) -> str:
         """The Debian suite it was made from."""
-        return self.manifest.suite
+        return self.manifest.spec.suite
 
     @property
     def waypipe(self) -> str:
@@ -182,7 +180,7 @@ def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
     link = paths.images / name
     try:
         return read_image(name, link.resolve(strict=True))
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, RefusedError) as error:
         missing = isinstance(error, FileNotFoundError)
         what = "there is no guest image" if missing else "cannot use the guest image"
         raise SetupError(
@@ -241,10 +239,10 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return msgspec.json.format(encoded, indent=1) + b"\n"
 
 
-def same_spec(manifest: Manifest, spec: ImageSpec) -> bool:
-    """Whether an image was made from this specification."""
-    made_of: Mapping[str, object] = {
-        "suite": manifest.suite,
-        "packages": tuple(manifest.packages),
-    }
-    return made_of == {"suite": spec.suite, "packages": spec.all_packages}
+def same_spec(one: ImageSpec, other: ImageSpec) -> bool:
+    """Whether both make the same image of the same archive, whatever its name."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(spec: ImageSpec) -> ImageSpec:
+    return replace(spec, name=DEFAULT_NAME, packages=spec.all_packages)
