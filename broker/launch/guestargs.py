@@ -56,7 +56,7 @@ class VmSpec:
     cpus: int = 1
     network: Network = Network.NONE
     disposable: bool = True
-    """Kept in the state file: a broker that adopts the machine must know."""
+    """The guest is told, and a broker that adopts the machine must know."""
     kernel_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -85,6 +85,8 @@ class Wiring:
     vsock: Sequence[str]
     """Words of the vsock device without its bus suffix: see ``vsock_backend``."""
     nic_fd: int | None = None
+    kernel_args: tuple[str, ...] = ()
+    """What the network adds to the kernel's command line."""
     mac: str = "52:54:00:12:34:56"
 
 
@@ -132,13 +134,14 @@ def base_args(qemu: Path, accel: Accel, *, name: str) -> list[str]:
     ]
 
 
-def kernel_args(spec: VmSpec, accel: Accel) -> str:
-    """The kernel's command line."""
+def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
+    """The kernel's command line; the guest agent reads ``vitrail.*``."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += MACHINES[accel].kernel_args
-    if spec.network is Network.USER:
-        words.append("vitrail.net=dhcp")
-    return " ".join((*words, *spec.kernel_args))
+    words.append(f"vitrail.name={spec.name}")
+    if spec.disposable:
+        words.append("vitrail.disposable=1")
+    return " ".join((*words, *wiring.kernel_args, *spec.kernel_args))
 
 
 def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[str]:
@@ -155,7 +158,7 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         *("-machine", "memory-backend=mem"),
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
-        *("-append", kernel_args(spec, accel)),
+        *("-append", kernel_args(spec, accel, wiring)),
         *_listener("qmp", wiring.qmp_fd),
         *("-mon", "chardev=qmp,mode=control"),
         *_listener("console", wiring.console_fd),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Container
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -126,6 +126,7 @@ class _Plan:
         self._kernel: KernelVsock | None = None
         self._network: UserNetwork | None = None
         self._state: VmState | None = None
+        self._helpers: tuple[Tracked, ...] = ()
 
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
         """Start the vsock backend and the network, writing each down."""
@@ -144,16 +145,15 @@ class _Plan:
             self._undo.push_async_callback(self._hybrid.end)
             self._write(self._hybrid.process)
         if spec.network is Network.USER:
-            self._network = await start_user_network(self._tools.passt)
+            self._network = start_user_network(self._tools.passt)
             self._undo.push_async_callback(self._network.end)
-            self._write(self._network.process)
+            self._write(*self._network.processes)
 
-    def _write(self, helper: Tracked | None = None, vmm: Tracked | None = None) -> None:
+    def _write(self, *helpers: Tracked, vmm: Tracked | None = None) -> None:
         assert self._state is not None
-        state = self._state
-        if helper is not None:
-            helpers = {**state.helpers, helper.role: helper.identity}
-            state = msgspec.structs.replace(state, helpers=helpers)
+        self._helpers += helpers
+        known = {helper.role: helper.identity for helper in self._helpers}
+        state = msgspec.structs.replace(self._state, helpers=known)
         if vmm is not None:
             state = msgspec.structs.replace(state, vmm=vmm.identity)
         self._state = state
@@ -170,14 +170,11 @@ class _Plan:
         self._undo.push_async_callback(vmm.end, 0)
         self._write(vmm=vmm)
         assert self._state is not None
-        helpers = [
-            part.process for part in (self._hybrid, self._network) if part is not None
-        ]
         return Vm(
             spec.directory,
             self._state,
             vmm=vmm,
-            helpers=helpers,
+            helpers=self._helpers,
             console=console,
             kernel_vsock=self._kernel,
             on_loss=on_loss,
@@ -193,11 +190,12 @@ class _Plan:
         fds = [qmp, console, *backend.pass_fds]
         if self._hybrid is not None:
             passed.enter_context(self._hybrid.conn)
-        nic = None
+        wiring = Wiring(qmp, console, backend.device)
         if self._network is not None:
             nic = passed.enter_context(self._network.conn).fileno()
             fds.append(nic)
-        wiring = Wiring(qmp, console, backend.device, nic)
+            words = self._network.kernel_args
+            wiring = replace(wiring, nic_fd=nic, kernel_args=words)
         argv = qemu_args(spec, tools.qemu, tools.accel, wiring)
         return spawn_helper("QEMU", argv, pass_fds=fds)
 

@@ -211,7 +211,7 @@ class Vm:
             self.vmm.kill()
             return
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
-            await self.vmm.wait()  # passt ends with QEMU
+            await self.vmm.wait()  # the network's helpers end with QEMU
         if not self.vmm.ended and self._on_loss is not None:
             self._on_loss(f"{helper.role} {how}: the guest has no network any more")
 

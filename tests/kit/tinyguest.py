@@ -8,6 +8,7 @@ drives it as it would a remote machine.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 import stat
@@ -23,6 +24,7 @@ import trio
 
 SOURCES = Path(__file__).with_name("guest")
 PORT = 6500
+TOOLS = ("vsockx", "reach")
 # In this order: each needs those before it.
 MODULES = (
     *("virtio_ring", "virtio", "virtio_mmio"),
@@ -39,9 +41,12 @@ class TinyGuest:
     initrd: Path
 
 
-def _cache():
+def _cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vitrail" / "tests" / "tinyguest"
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.read_bytes())
+    return Path(base) / "vitrail" / "tests" / f"tinyguest-{digest.hexdigest()[:16]}"
 
 
 def tiny_guest() -> TinyGuest:
@@ -73,23 +78,24 @@ def _build(scratch: Path) -> Path:
     (package,) = scratch.glob("*.deb")
     unpacked = scratch / "kernel"
     _run("dpkg", "-x", package, unpacked, cwd=scratch)
-    vsockx = scratch / "vsockx"
-    _run("gcc", "-static", "-Os", "-o", vsockx, SOURCES / "vsockx.c", cwd=scratch)
+    for tool in TOOLS:
+        _run("gcc", "-static", "-Os", "-o", tool, SOURCES / f"{tool}.c", cwd=scratch)
     built = scratch / "built"
     built.mkdir()
     (kernel,) = (unpacked / "boot").glob("vmlinuz-*")
     shutil.copy(kernel, built / "vmlinuz")
-    tree = dict(_tree(unpacked, vsockx))
+    tree = dict(_tree(unpacked, scratch))
     with gzip.open(built / "initrd", "wb", compresslevel=1) as file:
         file.write(cpio(tree))
     return built
 
 
-def _tree(unpacked: Path, vsockx: Path) -> Iterable[tuple[str, bytes | None]]:
+def _tree(unpacked: Path, tools: Path) -> Iterable[tuple[str, bytes | None]]:
     for folder in ("bin", "dev", "proc", "sys", "etc", "modules"):
         yield folder, None
     yield "bin/busybox", Path("/usr/bin/busybox").read_bytes()
-    yield "bin/vsockx", vsockx.read_bytes()
+    for tool in TOOLS:
+        yield f"bin/{tool}", (tools / tool).read_bytes()
     yield "init", (SOURCES / "init").read_bytes()
     yield "udhcpc", (SOURCES / "udhcpc").read_bytes()
     yield "modules/order", " ".join(MODULES).encode()

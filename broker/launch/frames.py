@@ -1,0 +1,124 @@
+"""Which of a guest's Ethernet frames may reach passt.
+
+passt turns a guest's packets into connections of a process on this machine.
+The guest's root chooses every byte of a packet, and older passt (Debian 12's
+among them) connects to 127.0.0.1 when a packet says so: with some routes
+inside the guest, every service on the host's loopback is open to it.  So each
+frame passes here first.
+
+What the guest may send: ARP, DHCP, and IPv4 to addresses that are not this
+machine's and not special.  Everything else is dropped, as a firewall drops:
+IPv6 (which the guest is not given), VLAN tags, loopback, link-local (the
+clouds' metadata services among them), multicast, broadcast, and every address
+this machine itself has.  What comes back from passt is not looked at.
+
+Sans-IO, standard library only: it is the core of a process of its own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterable
+
+FRAME_BYTES = 65536 + 14
+"""passt announces an MTU of at most 65520; no IPv4 packet is longer than 65535."""
+
+_LENGTH = struct.Struct(">I")
+_ETHERNET = 14
+_ARP = b"\x08\x06"
+_IPV4 = b"\x08\x00"
+_BROADCAST = b"\xff\xff\xff\xff"
+_UDP = 17
+_DHCP_SERVER = 67
+
+_CLOSED = tuple(
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",  # 'this host': connecting to it reaches our loopback
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+# A set of first octets decides most frames with one look.
+_CLOSED_OCTETS = frozenset(
+    octet
+    for octet in range(256)
+    if any(
+        net.overlaps(ipaddress.IPv4Network((octet << 24, 8)))
+        for net in _CLOSED
+        if net.prefixlen <= 8
+    )
+)
+_LINK_LOCAL = b"\xa9\xfe"
+
+
+class FrameError(ValueError):
+    """The stream holds no frames any more; it cannot be read on."""
+
+
+class FrameFilter:
+    """Takes QEMU's stream (a length, a frame) and gives back what may pass.
+
+    ``own`` are this machine's IPv4 addresses, as 4 bytes each; it may be
+    replaced at any time.  Holds at most one frame beyond what was fed last.
+    """
+
+    def __init__(self, own: Iterable[bytes] = ()) -> None:
+        self.own = frozenset(own)
+        self.dropped = 0
+        self._buffer = bytearray()
+
+    def feed(self, untrusted_data: bytes) -> bytes:
+        """Return the whole frames of this data that may pass, in order.
+
+        Raises FrameError for a length of less than an Ethernet header or
+        beyond ``FRAME_BYTES``.
+        """
+        self._buffer += untrusted_data
+        data = bytes(self._buffer)
+        passed: list[bytes] = []
+        run = start = 0  # from run to start: frames that pass
+        while len(data) - start >= _LENGTH.size:
+            (untrusted_size,) = _LENGTH.unpack_from(data, start)
+            if not _ETHERNET <= untrusted_size <= FRAME_BYTES:
+                raise FrameError(f"a frame of {untrusted_size} bytes")
+            end = start + _LENGTH.size + untrusted_size
+            if len(data) < end:
+                break
+            if not self.may_pass(data[start + _LENGTH.size : end]):
+                passed.append(data[run:start])
+                run = end
+                self.dropped += 1
+            start = end
+        passed.append(data[run:start])
+        del self._buffer[:start]
+        return b"".join(passed)
+
+    def may_pass(self, untrusted_frame: bytes) -> bool:
+        """Whether a frame may reach passt."""
+        kind = untrusted_frame[12:14]
+        if kind == _ARP:
+            return True
+        packet = untrusted_frame[_ETHERNET:]
+        if kind != _IPV4 or len(packet) < 20 or packet[0] >> 4 != 4:
+            return False
+        target = packet[16:20]
+        if target == _BROADCAST:
+            return _is_dhcp(packet)
+        return not (
+            target[0] in _CLOSED_OCTETS
+            or target[:2] == _LINK_LOCAL
+            or target in self.own
+        )
+
+
+def _is_dhcp(packet: bytes) -> bool:
+    header = (packet[0] & 15) * 4
+    if packet[9] != _UDP or header < 20 or len(packet) < header + 8:
+        return False
+    fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF
+    port = int.from_bytes(packet[header + 2 : header + 4], "big")
+    return fragment == 0 and port == _DHCP_SERVER
