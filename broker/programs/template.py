@@ -37,8 +37,8 @@ def main() -> None:
     fdpass.send(control, worker.encode(worker.Warm()))
     try:
         _Template(control).serve()
-    except BrokenPipeError:
-        return  # the supervisor closed while we were answering
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the supervisor closed and left an answer of ours unread
 
 
 class _Template:
@@ -52,12 +52,15 @@ class _Template:
 
     def serve(self) -> None:
         """Return when the supervisor has closed its end."""
+        control = self._control.fileno()
         while True:
-            for fd, _ in self._waiting.poll():
-                if fd != self._control.fileno():
-                    self._reap(fd)
-                elif not self._obey():
-                    return
+            ready = {fd for fd, _ in self._waiting.poll()}
+            # The dead first: when the supervisor closes after its last worker
+            # ended, nobody is left for process 1 to reap.
+            for pidfd in ready - {control}:
+                self._reap(pidfd)
+            if control in ready and not self._obey():
+                return
 
     def _reap(self, pidfd: int) -> None:
         number, pid = self._keepers.pop(pidfd)

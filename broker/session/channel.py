@@ -27,8 +27,9 @@ class Channel:
         The caller keeps its copies of ``fds``.  Raises OSError (ECONNRESET,
         EPIPE) when the other side has closed.
         """
-        await self._begin()
+        await trio.lowlevel.checkpoint()
         while True:
+            self._check_open()
             try:
                 fdpass.send(self._sock, data, fds)
             except BlockingIOError:
@@ -42,8 +43,9 @@ class Channel:
         Raises PeerError for a packet or a number of descriptors beyond what
         is allowed.
         """
-        await self._begin()
+        await trio.lowlevel.checkpoint()
         while True:
+            self._check_open()
             try:
                 return fdpass.receive(self._sock, limits.WORKER_MESSAGE_BYTES, fd_limit)
             except BlockingIOError:
@@ -51,8 +53,9 @@ class Channel:
             except ConnectionResetError:
                 return Received(b"", ())
 
-    async def _begin(self) -> None:
-        await trio.lowlevel.checkpoint()
+    def _check_open(self) -> None:
+        # Whoever was already to be woken when it was closed gets no error of
+        # trio's.
         if self._sock.fileno() < 0:
             raise trio.ClosedResourceError
 

@@ -6,9 +6,11 @@ import os
 import socket
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import trio
 
+import broker
 from broker.core import fdpass
 from broker.core import worker as messages
 from broker.core.errors import InternalError, PeerError, SetupError, UpstreamError
@@ -170,11 +172,19 @@ class Template:
 
 
 def _spawn(control: int) -> Child:
-    # -I: no user site, no PYTHON* variables, not the current directory.
-    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    # The code that runs here, and no other: no user site, not the current
+    # directory, no variables but ours.
+    flags = ["-s", "-P"]
+    if sys.dont_write_bytecode:
+        flags.append("-B")
+    if sys.pycache_prefix:
+        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
     return spawn(
         [sys.executable, *flags, "-m", _MODULE, str(control)],
         name="vitrail-template",
-        env={"PATH": os.environ.get("PATH", os.defpath)},
+        env={
+            "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": str(Path(broker.__file__).parents[1]),
+        },
         pass_fds=[control],
     )

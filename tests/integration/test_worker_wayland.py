@@ -1,0 +1,160 @@
+"""Real windows: foot, waypipe server, jailed waypipe client, worker, keeper, sway."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from broker.core import worker as messages
+from broker.session.workers import open_workers
+from tests.kit.compositor import desktop, pixels, short_directory, until, wait_window
+from tests.kit.display import open_descriptors, open_display
+
+RED = ("foot", "-o", "colors.background=cc0000", "-T", "red", "sleep", "1000")
+BLUE = ("foot", "-o", "colors.background=0000cc", "-T", "blue", "sleep", "1000")
+
+
+@asynccontextmanager
+async def a_window(workers, name, base, comp, argv):
+    """A sandbox's display with one application in it."""
+    async with open_display(workers, name, base / name, comp.display) as display:
+        app = display.run(*argv)
+        try:
+            yield display
+        finally:
+            await app.stop()
+
+
+def _share(image, colour):
+    near = sum(
+        1
+        for pixel in image.getdata()
+        if all(abs(a - b) < 24 for a, b in zip(pixel, colour, strict=True))
+    )
+    return near / (image.width * image.height)
+
+
+async def test_foot_is_on_the_screen_and_its_peer_is_the_keeper():
+    async with desktop() as comp, open_workers() as workers:
+        with short_directory() as base:
+            async with a_window(workers, "red", base, comp, RED) as display:
+                (window,) = await wait_window(comp, title="red")
+                assert window["pid"] == display.worker.keeper_pid
+                await until(lambda: _reddish(comp))
+                assert display.worker.jail.namespaces
+                assert display.worker.jail.seccomp
+                counts = await display.worker.statistics()
+                assert counts.clients == 1
+                assert counts.to_compositor > 1000
+                assert counts.to_clients > 1000
+                opened = [m for m in display.said if m == messages.WaylandOpened(2)]
+                assert opened  # number 1 is waypipe's trial connection
+
+
+async def _reddish(comp):
+    return _share(await pixels(comp), (0xCC, 0, 0)) > 0.5
+
+
+async def test_typing_reaches_the_application():
+    async with desktop() as comp, open_workers() as workers:
+        with short_directory() as base:
+            mark = base / "typed"
+            argv = ("foot", "-T", "shell", "sh")
+            async with a_window(workers, "shell", base, comp, argv):
+                await wait_window(comp, title="shell")
+
+                async def typed():
+                    await comp.type_text(f"echo hello > {mark}\n")
+                    with trio.move_on_after(2):
+                        await until(lambda: _content(mark))
+                    return await _content(mark)
+
+                assert await until(typed) == "hello\n"
+
+
+async def _content(path):
+    return path.read_text() if path.exists() else ""
+
+
+async def test_an_application_that_ends_closes_its_connection_only():
+    async with desktop() as comp, open_workers() as workers:
+        with short_directory() as base:
+            async with a_window(workers, "red", base, comp, RED) as display:
+                await wait_window(comp, title="red")
+                second = display.run("foot", "-T", "second", "true")
+                assert await second.wait() == 0
+                await until(lambda: _closed(display, 2))
+                assert len(await wait_window(comp, title="red")) == 1
+                assert (await display.worker.statistics()).clients == 1
+
+
+async def _closed(display, count):
+    closed = [m for m in display.said if isinstance(m, messages.WaylandClosed)]
+    return len(closed) >= count
+
+
+@pytest.mark.parametrize("victim", ["inner", "keeper", "waypipe"])
+async def test_kill_9_ends_the_windows_of_that_sandbox_only(victim):
+    before = open_descriptors()
+    async with desktop() as comp:
+        with short_directory() as base:
+            async with open_workers() as workers:
+                red = a_window(workers, "red", base, comp, RED)
+                blue = a_window(workers, "blue", base, comp, BLUE)
+                async with red as display, blue as other:
+                    await wait_window(comp, title="red")
+                    await wait_window(comp, title="blue")
+                    pid = {
+                        "inner": display.worker.inner_pid,
+                        "keeper": display.worker.keeper_pid,
+                        "waypipe": display.waypipe.pid,
+                    }[victim]
+                    os.kill(pid, signal.SIGKILL)
+                    if victim == "waypipe":
+                        await display.waypipe.child.wait()
+                    else:
+                        reason = await display.worker.wait_closed()
+                        assert reason.endswith("was killed by SIGKILL")
+                        assert ("keeper" in reason) == (victim == "keeper")
+                        await display.ended.wait()
+                    await until(lambda: _gone(comp, "red"))
+                    assert len(await wait_window(comp, title="blue")) == 1
+                    assert (await other.worker.statistics()).clients == 1
+            assert not list(base.glob("*/*.sock"))
+    assert open_descriptors() == before
+
+
+async def _gone(comp, title):
+    with trio.move_on_after(0.1):
+        await wait_window(comp, title=title)
+        return False
+    return True
+
+
+async def test_the_template_may_die_while_windows_stay_and_another_starts():
+    async with desktop() as comp, open_workers() as workers:
+        with short_directory() as base:
+            async with a_window(workers, "red", base, comp, RED) as display:
+                await wait_window(comp, title="red")
+                template = workers.template_pid
+                os.kill(template, signal.SIGKILL)
+                async with a_window(workers, "blue", base, comp, BLUE):
+                    await wait_window(comp, title="blue")
+                    assert workers.template_pid != template
+                    assert len(await wait_window(comp, title="red")) == 1
+                    assert (await display.worker.statistics()).clients == 1
+
+
+async def test_without_a_compositor_the_reason_names_it():
+    with short_directory() as base:
+        async with open_workers() as workers:
+            missing = base / "no-such-compositor"
+            async with open_display(workers, "red", base / "red", missing) as display:
+                app = display.run("foot")
+                await until(lambda: _closed(display, 2))
+                await app.stop()
+                assert f"compositor at {missing}" in display.said[-1].reason
