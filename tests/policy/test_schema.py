@@ -1,0 +1,120 @@
+"""The shipped schema, the reference in the docs and the examples are current."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import fastjsonschema
+import pytest
+
+from policy.loader import parse_record
+from policy.schema import reference, schema, schema_text
+
+ROOT = Path(__file__).parent.parent.parent
+CORPUS = ROOT / "tests" / "corpus" / "policy"
+DATA = ROOT / "broker" / "data"
+EXAMPLES = sorted((DATA / "sandboxes.d").glob("*.toml"))
+DOCS = ROOT / "docs" / "policy.md"
+
+# What JSON Schema cannot say; see docs/policy.md.
+_ONLY_THE_CHECK = {"hidden", "bom"}
+
+
+@pytest.fixture(scope="module", name="validate")
+def _validate():
+    return fastjsonschema.compile(schema(), use_default=False)
+
+
+def test_the_shipped_schema_is_current():
+    """Mend with: brokerctl policy schema > broker/data/schema/sandbox.json."""
+    assert (DATA / "schema" / "sandbox.json").read_text() == schema_text()
+
+
+def test_the_reference_in_the_docs_is_current():
+    """Mend with: brokerctl policy schema --markdown, between the two marks."""
+    text = DOCS.read_text()
+    begin, end = "<!-- reference: begin -->\n", "<!-- reference: end -->"
+    assert text.split(begin)[1].split(end)[0].strip() == reference().strip()
+
+
+@pytest.mark.parametrize(
+    "file", [*(CORPUS / "good").glob("*.toml"), *EXAMPLES], ids=lambda file: file.stem
+)
+def test_good_records_validate(validate, file):
+    """An outside validator takes every record that the check takes."""
+    validate(tomllib.loads(file.read_text()))
+
+
+def _valid_toml():
+    for file in sorted((CORPUS / "bad").glob("*.toml")):
+        try:
+            values = tomllib.loads(file.read_bytes().decode())
+        except ValueError:
+            continue
+        if file.stem not in _ONLY_THE_CHECK:
+            yield pytest.param(values, id=file.stem)
+
+
+@pytest.mark.parametrize("values", list(_valid_toml()))
+def test_bad_records_do_not_validate(validate, values):
+    """What is valid TOML and still refused, an editor refuses as well."""
+    with pytest.raises(fastjsonschema.JsonSchemaException):
+        validate(values)
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_examples_are_records_that_name_their_schema(file):
+    """They check clean, and the first line leads an editor to the schema."""
+    record, problems = parse_record(file.stem, file, file.read_bytes())
+    assert problems == []
+    assert record is not None
+    first = file.read_text().split("\n", 1)[0]
+    assert first.startswith("#:schema ")
+    target = file.parent / first.removeprefix("#:schema ")
+    assert json.loads(target.read_text()) == schema()
+
+
+def test_examples_differ_in_colour():
+    """Three windows beside each other must be told apart."""
+    colours = {
+        record.viewer.label.colour
+        for file in EXAMPLES
+        if (record := parse_record(file.stem, file, file.read_bytes())[0])
+    }
+    assert len(colours) == len(EXAMPLES)
+
+
+def test_snippets_in_the_docs_are_records():
+    """Each TOML block of the docs checks clean."""
+    snippets = re.findall(r"```toml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        assert parse_record("demo", DOCS, snippet.encode())[1] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "valid"),
+    [
+        ({"class": "disposable"}, True),
+        ({}, False),
+        ({"class": "disposable", "launch": {}}, True),
+        ({"class": "disposable", "launch": {"kind": "external"}}, False),
+        ({"class": "disposable", "peer": {"cid": 3}}, False),
+        ({"class": "disposable", "launch": {"kind": "external"}, "peer": {"cid": 3}}, True),
+        ({"class": "disposable", "launch": {"kind": "external"}, "peer": {"cid": 2}}, False),
+        ({"class": "disposable", "launch": {"kind": "external"}, "peer": {}}, False),
+        ({"class": "disposable", "launch": {"kind": "external", "cpus": 1}, "peer": {"cid": 3}}, False),
+        ({"class": "disposable", "launch": {"memory": "2G"}}, True),
+        ({"class": "disposable", "launch": {"memory": "2g"}}, False),
+    ],
+)  # fmt: skip
+def test_the_schema_knows_what_goes_together(validate, values, valid):
+    """[peer] and kind are checked in the editor too."""
+    if valid:
+        validate(values)
+    else:
+        with pytest.raises(fastjsonschema.JsonSchemaException):
+            validate(values)
