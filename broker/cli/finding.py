@@ -1,0 +1,58 @@
+"""What ``brokerctl doctor`` says about one thing."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from broker.core.paths import Paths
+
+
+class State(enum.StrEnum):
+    """How it stands."""
+
+    OK = "ok"
+    WARN = "warn"
+    """Vitrail works, with less: the text says what is missing."""
+    FAIL = "fail"
+    """Something that Vitrail needs does not work."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    text: str
+    mend: str = ""
+    """What to do, as a command where one does it; empty when all is well."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the checks look at."""
+
+    paths: Paths
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+Check = Callable[[Context], Awaitable[Sequence[Finding]]]
+"""Looks at one thing.  May raise a VitrailError or OSError, which is a failure."""
+
+
+def ok(name: str, text: str) -> Finding:
+    """It is as it must be."""
+    return Finding(name, State.OK, text)
+
+
+def warn(name: str, text: str, mend: str = "") -> Finding:
+    """It works with less."""
+    return Finding(name, State.WARN, text, mend)
+
+
+def fail(name: str, text: str, mend: str = "") -> Finding:
+    """It does not work."""
+    return Finding(name, State.FAIL, text, mend)
