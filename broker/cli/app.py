@@ -60,22 +60,38 @@ def main() -> None:
     """Entry point: run a verb; exit codes are those of brokerctl(1)."""
     try:
         app(prog_name="brokerctl", standalone_mode=False)
-    except Exit as leave:
-        sys.exit(leave.exit_code)
-    except click.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except VitrailError as error:
-        if isinstance(error, InternalError) or os.environ.get("VITRAIL_DEBUG"):
-            raise
-        render.error(error)
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; that is not our error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except Exception as error:  # noqa: BLE001 -- what is not known is raised again
+        sys.exit(_report(_sole(error)))
+
+
+def _sole(error: Exception) -> Exception:
+    """The one error inside a nursery's group; a group of several stays one."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _report(error: Exception) -> int:
+    """Show an error as people read it, and return the exit code."""
+    match error:
+        case Exit():
+            return error.exit_code
+        case click.Abort():
+            return 130
+        case click.ClickException():
+            error.show()
+            return 2
+        case InternalError():
+            raise error
+        case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
+            render.error(error)
+            return 1
+        case BrokenPipeError():
+            # The reader (head, less) has gone; that is not our error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        case _:
+            raise error
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ class RunRequest(_Request, frozen=True, kw_only=True):
     argv: list[str] | None = None
     """None: the record's own command."""
     env: dict[str, str] | None = None
+    window: bool | None = None
+    """False: the program is not expected to open one."""
     wait: bool | None = None
     """Stay until the program has ended, and pass on what it prints."""
 

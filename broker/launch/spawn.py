@@ -16,12 +16,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+import broker
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 
@@ -125,6 +127,17 @@ def spawn(
         start_new_session=True,
     )
     return Child(popen, os.pidfd_open(popen.pid), name or Path(words[0]).name)
+
+
+def our_program(module: str, *args: str) -> list[str]:
+    """The command line that runs one of our modules as a process of its own.
+
+    See ``broker.__main__`` for why it is not simply ``-m MODULE``.
+    """
+    flags = ["-I", "-B"] if sys.dont_write_bytecode else ["-I"]
+    if sys.pycache_prefix:
+        flags += ["-X", f"pycache_prefix={sys.pycache_prefix}"]
+    return [sys.executable, *flags, str(Path(broker.__file__).parent), module, *args]
 
 
 PIPE = subprocess.PIPE

@@ -13,7 +13,10 @@ lease, then offers streams, and the viewer takes or refuses them.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Protocol
+
+import trio
 
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
@@ -23,19 +26,29 @@ class Viewer(Protocol):
     """What the host may tell the viewer."""
 
     async def lease_begun(self, lease: Lease) -> None:
-        """Announce a lease; before its first stream."""
+        """Announce a lease; before its first stream.
+
+        Raises RefusedError when the viewer does not want this sandbox.
+        """
         ...
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """Withdraw a lease; returns when every stream of it is cut."""
         ...
 
-    async def stream_opened(self, opening: Opening, conn: socket.socket) -> None:
-        """Offer a stream.
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Offer a stream; started with ``nursery.start``, which is the answer.
 
-        The viewer owns ``conn`` from the call on, whatever happens.  Raises
-        RefusedError with the verdict when it does not take the stream.
-        Returns when the stream has ended.
+        ``task_status.started()`` means that the viewer has taken the stream;
+        RefusedError before that is its verdict.  Returns when the stream has
+        ended, and never raises once it was taken; cancelling it cuts the
+        stream.  The viewer owns ``conn`` from the call on, whatever happens.
         """
         ...
 
@@ -43,17 +56,24 @@ class Viewer(Protocol):
 class Host(Protocol):
     """What the viewer may ask the host for, within the host's own records."""
 
-    async def start(self, record: SandboxName) -> Lease:
+    async def start(
+        self, record: SandboxName, *, progress: Callable[[str], None]
+    ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs.
 
         A disposable is started anew each time, under a fresh name.  Returns
-        after ``Viewer.lease_begun``; the machine may still boot.
+        after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
+        is told what takes time meanwhile.
 
         Raises RefusedError when no record allows it, SetupError or
         UpstreamError when it cannot be started.
         """
         ...
 
-    async def stop(self, lease: LeaseId, *, grace: float) -> None:
-        """End a sandbox: ask the machine, insist after ``grace`` seconds."""
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """End a sandbox: ask the machine, insist after ``grace`` seconds.
+
+        ``reason`` is for the log.  Returns when it is gone, also when it was
+        gone before.
+        """
         ...

@@ -96,6 +96,15 @@ def pid_namespaces(pidfd: int) -> tuple[int, ...]:
     return tuple(inodes)
 
 
+def pid_namespaces_of_self() -> tuple[int, ...]:
+    """Return the inodes of our own pid namespace and of those we can see above."""
+    mine = os.pidfd_open(os.getpid())
+    try:
+        return pid_namespaces(mine) or (Path("/proc/self/ns/pid").stat().st_ino,)
+    finally:
+        os.close(mine)
+
+
 def vsock_facts(conn: socket.socket) -> VsockFacts:
     """Return which machine connected to an AF_VSOCK socket, vsock(7).
 

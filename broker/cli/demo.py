@@ -1,0 +1,189 @@
+"""``brokerctl demo``: the whole way once, on whatever this machine has.
+
+On a desktop the window is shown there, and the demo stays until the
+application has ended.  Without one it is shown on a headless compositor, a
+screenshot is written, and everything is ended again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.connect import open_client
+from broker.cli.progress import Steps
+from broker.cli.start import broker_runs, ensure_broker
+from broker.control.api import RunRequest
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.paths import Paths, find_paths
+from broker.launch.compositor import (
+    HeadlessCompositor,
+    find_compositor,
+    open_headless_sway,
+)
+from broker.launch.hosttools import (
+    fetch_vhost_device_vsock,
+    find_vhost_device_vsock,
+    kernel_vsock_usable,
+)
+from broker.launch.image_build import build_image
+from broker.launch.images import ImageSpec
+
+_WINDOW_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+_HELLO = (
+    'printf "\\nHello from %s, a micro VM with Linux %s\\n" $(hostname) $(uname -r)\n'
+)
+
+
+@click.command("demo")
+@click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
+@click.option(
+    "--record", default="demo", show_default=True, help="The sandbox's record."
+)
+@click.option(
+    "--screenshot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it (headless only).",
+)
+def command(
+    command_words: tuple[str, ...], *, record: str, screenshot: Path | None
+) -> None:
+    """Show an application of a disposable micro VM on your screen."""
+    request = RunRequest(record=record, argv=list(command_words) or None)
+    trio.run(_demo, request, screenshot)
+
+
+async def _demo(request: RunRequest, screenshot: Path | None) -> None:
+    began = time.monotonic()
+    paths = find_paths()
+    steps = Steps()
+    async with steps.shown():
+        await _prepare(paths, steps)
+        if find_compositor() is not None:
+            await _on_desktop(paths, request, steps)
+            return
+        if broker_runs(paths):
+            raise SetupError(
+                "there is no compositor here, and a broker runs already",
+                hint="'brokerctl stop --broker' ends it; then the demo starts its "
+                "own with a headless compositor",
+            )
+        target = screenshot or _default_screenshot(paths)
+        await _headless(paths, request, steps, target)
+    render.note(
+        f"screenshot: {target}\n"
+        f"The whole took {render.seconds(time.monotonic() - began)}.  "
+        "'brokerctl audit' shows what was recorded."
+    )
+
+
+def _default_screenshot(paths: Paths) -> Path:
+    out = Path(os.environ.get("VITRAIL_OUT") or paths.state)
+    out.mkdir(parents=True, exist_ok=True)
+    return out / "demo.png"
+
+
+async def _prepare(paths: Paths, steps: Steps) -> None:
+    if not kernel_vsock_usable() and find_vhost_device_vsock(paths) is None:
+        async with steps.step("fetch vhost-device-vsock"):
+            await fetch_vhost_device_vsock(paths, steps.tell)
+    async with steps.step("guest image"):
+        await build_image(paths, ImageSpec(), steps.tell)
+
+
+async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
+    await ensure_broker(paths, examples=True)
+    wait = RunRequest(record=request.record, argv=request.argv, wait=True)
+    async with open_client(paths) as client:
+        render.note("The window will be on this desktop; close it to end the demo.")
+        last = await client.run(wait, steps.item)
+    if last.exited is not None:
+        render.note(
+            f"{last.exited.sandbox} is gone.  'brokerctl audit' shows what was recorded."
+        )
+
+
+async def _headless(
+    paths: Paths, request: RunRequest, steps: Steps, target: Path
+) -> None:
+    runtime = paths.runtime / "headless"
+    async with steps.step("start a compositor without a screen"):
+        compositor = await open_headless_sway(runtime)
+    async with compositor, _own_broker(paths, _environment(compositor), steps):
+        if request.argv is None and request.record == "demo":
+            # A picture that says where it comes from.
+            hello = ["foot", "bash", "-c", _HELLO]
+            request = RunRequest(record=request.record, argv=hello)
+        async with open_client(paths) as client:
+            await client.run(request, steps.item)
+        async with steps.step("wait for the window"):
+            await _wait_window(compositor)
+        async with steps.step("take the screenshot"):
+            await _settled_screenshot(compositor, target)
+
+
+@asynccontextmanager
+async def _own_broker(
+    paths: Paths, environ: Mapping[str, str], steps: Steps
+) -> AsyncIterator[None]:
+    """A broker for this block only; it and its sandboxes end with it."""
+    async with steps.step("start the broker"):
+        await ensure_broker(paths, examples=True, environ=environ)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            async with (
+                steps.step("end the sandbox, the broker and the compositor"),
+                open_client(paths) as client,
+            ):
+                await client.shutdown()
+                await client.wait_closed()
+
+
+def _environment(compositor: HeadlessCompositor) -> Mapping[str, str]:
+    return {**os.environ, "WAYLAND_DISPLAY": str(compositor.display)}
+
+
+async def _wait_window(compositor: HeadlessCompositor) -> None:
+    deadline = trio.current_time() + _WINDOW_SECONDS
+    while trio.current_time() < deadline:
+        if _windows(await compositor.tree()):
+            return
+        await trio.sleep(_LOOK_SECONDS)  # sway-ipc's own events need a client library
+    raise UpstreamError(
+        f"the compositor shows no window after {_WINDOW_SECONDS:g} s",
+        hint="'brokerctl logs' and 'brokerctl audit' tell how far it came",
+    )
+
+
+async def _settled_screenshot(compositor: HeadlessCompositor, target: Path) -> None:
+    """Take pictures until several in a row are equal: the last one stays."""
+    last, same = b"", 0
+    deadline = trio.current_time() + _WINDOW_SECONDS
+    while same < _SAME_PICTURES and trio.current_time() < deadline:
+        await compositor.screenshot(target)
+        now = target.read_bytes()
+        last, same = now, same + 1 if now == last else 0
+        await trio.sleep(_LOOK_SECONDS)
+
+
+def _windows(node: Mapping[str, object]) -> list[str]:
+    """Titles of the windows in sway's tree, sway-ipc(7)."""
+    found: list[str] = []
+    if node.get("shell") is not None:
+        found.append(str(node.get("name")))
+    for key in ("nodes", "floating_nodes"):
+        children = node.get(key)
+        if isinstance(children, list):
+            for child in children:
+                found += _windows(child)
+    return found

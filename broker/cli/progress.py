@@ -1,0 +1,115 @@
+"""Showing how a long thing is getting on, on standard error.
+
+A step that is over within a second leaves one line; a longer one says that
+it runs as soon as it has run for a second.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.cli import render
+from broker.control.api import Progress, RunItem
+from broker.core.escape import printable
+
+_PATIENCE = 1.0
+
+
+class Steps:
+    """Prints steps; ``quiet`` prints nothing, ``as_json`` one object a line."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self._quiet = quiet
+        self._json = as_json
+        self._running: str | None = None
+        self._since = 0.0
+        self._announced = False
+
+    @asynccontextmanager
+    async def shown(self) -> AsyncIterator[None]:
+        """Announce slow steps while the block runs."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def _announce(self) -> None:
+        while True:
+            await trio.sleep(_PATIENCE / 4)
+            slow = trio.current_time() - self._since >= _PATIENCE
+            if self._running and slow and not self._announced:
+                self._announced = True
+                self._print(f"  … {self._running}")
+
+    async def item(self, item: RunItem) -> None:
+        """Take what a run emits: progress here, output to standard output."""
+        if item.progress is not None:
+            self.progress(item.progress)
+        if item.output is not None:
+            self.output(item.output)
+
+    def progress(self, step: Progress) -> None:
+        """Show a step's news."""
+        if self._json:
+            render.json_line(
+                {
+                    "step": step.step,
+                    "state": step.state,
+                    "detail": step.detail,
+                    "seconds": round(step.seconds, 3),
+                }
+            )
+            return
+        if step.state == "begun" and step.detail:
+            self._print(f"  … {step.step}: {printable(step.detail)}")
+        elif step.state == "begun":
+            self.begin(step.step)
+        elif step.state == "done":
+            self.done(step.step, step.seconds)
+        else:
+            self._running = None
+            self._print(f"  ✗ {step.step}: {printable(step.detail, 1000)}")
+
+    def begin(self, title: str) -> None:
+        """A step begins."""
+        self._running, self._since = title, trio.current_time()
+        self._announced = False
+
+    def tell(self, detail: str) -> None:
+        """A detail of the step that runs."""
+        self._announced = True
+        self._print(f"  … {printable(detail)}")
+
+    def done(self, title: str, seconds: float) -> None:
+        """A step is over."""
+        self._running = None
+        self._print(f"  ✓ {title} ({render.seconds(seconds)})")
+
+    @asynccontextmanager
+    async def step(self, title: str) -> AsyncIterator[None]:
+        """A step of our own."""
+        self.begin(title)
+        began = trio.current_time()
+        yield
+        self.done(title, trio.current_time() - began)
+
+    def output(self, untrusted_data: bytes) -> None:
+        """What the sandbox's program printed: escaped where a person reads it."""
+        if self._json:
+            text = untrusted_data.decode("utf-8", "backslashreplace")
+            render.json_line({"output": text})
+        elif sys.stdout.isatty():
+            lines = untrusted_data.split(b"\n")
+            sys.stdout.write("\n".join(printable(line, 4096) for line in lines))
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(untrusted_data)
+            sys.stdout.buffer.flush()
+
+    def _print(self, text: str) -> None:
+        if not self._quiet and not self._json:
+            render.note(text)

@@ -1,0 +1,89 @@
+"""``brokerctl run``: a program in a sandbox, with its window on this desktop."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.connect import open_client
+from broker.cli.progress import Steps
+from broker.cli.start import ensure_broker
+from broker.control.api import RunItem, RunRequest
+from broker.core.paths import find_paths
+
+
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("sandbox")
+@click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
+@click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
+@click.option("--no-window", is_flag=True, help="Do not expect a window.")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(
+    sandbox: str,
+    command_words: tuple[str, ...],
+    *,
+    detach: bool,
+    no_window: bool,
+    env: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run COMMAND (default: the record's own) in SANDBOX.
+
+    SANDBOX is a record's name, or that of a running sandbox, which then gets
+    a second program.  A broker is started when none runs.  Stays until the
+    program has ended and exits with its code, like the program itself would.
+    """
+    request = RunRequest(
+        record=sandbox,
+        argv=list(command_words) or None,
+        env=dict(_pairs(env)),
+        window=not no_window,
+        wait=not detach,
+    )
+    steps = Steps(quiet=quiet, as_json=as_json)
+    last = trio.run(_run, request, steps)
+    code = 0
+    if last.exited is not None:
+        code = last.exited.code if last.exited.code >= 0 else 128 - last.exited.code
+    if as_json:
+        ended = last.exited or last.started
+        assert ended is not None
+        render.json_line(
+            {
+                "sandbox": ended.sandbox,
+                "program": ended.program,
+                "code": last.exited.code if last.exited else None,
+            }
+        )
+    elif last.started is not None:
+        render.note(f"{last.started.sandbox} runs it (program {last.started.program})")
+    sys.exit(code)
+
+
+def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, _value in pairs:
+        if not name or not equals:
+            raise click.BadParameter("give NAME=VALUE", param_hint="--env")
+    return [(name, value) for name, _, value in pairs]
+
+
+async def _run(request: RunRequest, steps: Steps) -> RunItem:
+    paths = find_paths()
+    async with steps.shown():
+        steps.begin("start the broker")
+        if await ensure_broker(paths):
+            steps.done("start the broker", 0)
+        async with open_client(paths) as client:
+            return await client.run(request, steps.item)

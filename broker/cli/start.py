@@ -1,0 +1,130 @@
+"""Starting a broker when a verb needs one and none runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.launch.spawn import STDOUT, Child, our_program, spawn
+
+_READY_SECONDS = 30.0
+_LOG_BYTES = 1 << 20
+_TAIL = 2000
+
+
+def broker_runs(paths: Paths) -> bool:
+    """Whether a broker of this user answers."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(paths.control))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise SetupError(
+                f"the broker at {paths.control} cannot be reached: {error.strerror}",
+                hint="a broker serves the user who started it: are you that user?",
+            ) from error
+    return True
+
+
+async def ensure_broker(
+    paths: Paths,
+    *,
+    examples: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> bool:
+    """Start a broker unless one runs; returns whether it was started now.
+
+    It outlives us; its standard error goes to ``broker.log`` in the state
+    directory.  ``environ`` is its environment (ours by default): its
+    WAYLAND_DISPLAY is where windows will be shown.
+
+    Raises UpstreamError with the broker's own words when it does not start.
+    """
+    if broker_runs(paths):
+        return False
+    paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = _open_log(paths.state / "broker.log")
+    try:
+        with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
+            env = dict(os.environ if environ is None else environ)
+            env["NOTIFY_SOCKET"] = notify.getsockname()
+            words = ["--examples"] if examples else []
+            child = spawn(
+                our_program("broker.programs.local", *words),
+                name="vitrail-local",
+                env=env,
+                stdout=log,
+                stderr=STDOUT,
+                outlive_us=True,
+            )
+            await _wait_ready(child, notify, log)
+    finally:
+        os.close(log)
+    return True
+
+
+def _open_log(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    log = os.open(path, flags, 0o600)
+    if os.fstat(log).st_size > _LOG_BYTES:
+        os.ftruncate(log, 0)
+    return log
+
+
+@contextmanager
+def _notified(path: Path) -> Iterator[socket.socket]:
+    """A socket on which the broker says that it is ready, sd_notify(3)."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        try:
+            yield notify
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
+    began = os.fstat(log).st_size
+    ready = False
+
+    async def wait_ready(scope: trio.CancelScope) -> None:
+        nonlocal ready
+        await trio.lowlevel.wait_readable(notify)
+        ready = True
+        scope.cancel()
+
+    async def wait_end(scope: trio.CancelScope) -> None:
+        await child.wait()
+        scope.cancel()
+
+    with trio.move_on_after(_READY_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_ready, nursery.cancel_scope)
+            nursery.start_soon(wait_end, nursery.cancel_scope)
+    if ready:
+        return
+    said = os.pread(log, 1 << 16, began)[-_TAIL:]
+    if child.returncode is None:
+        child.kill()
+        await child.wait()
+        raise UpstreamError(
+            f"the broker was not ready within {_READY_SECONDS:g} s: "
+            f"{printable(said, _TAIL)}"
+        )
+    # Its own sentence, with its own hint, is the best there is.
+    text = said.decode("utf-8", "replace").strip()
+    message, _, hint = text.partition("\n  hint: ")
+    raise UpstreamError(
+        f"the broker did not start: {message.removeprefix('vitrail-local: ')}",
+        hint=hint or "'vitrail-local' in a terminal shows the whole of it",
+    )

@@ -1,0 +1,183 @@
+"""The doors of one lease: its listening sockets and who is let in.
+
+One door for each service.  Whatever a stranger does to a door (connect and
+say nothing, connect ten thousand times, vanish) costs this sandbox only: the
+undecided are few, the rest waits in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import trio
+from typing_extensions import override
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.lease import Lease, Opening
+from broker.core.names import ServiceName
+from broker.link.contract import Viewer
+from broker.peers import credentials, identity
+from broker.session import journal
+
+# accept(2): the connection that would have been returned is broken, the
+# listener is not.  EMFILE and its kind: we are full, others' ends make room.
+_BROKEN = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR})
+_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_FULL_PAUSE = 0.1
+
+
+async def accept(listener: trio.socket.SocketType) -> socket.socket:
+    """Wait for a connection and return it, out of trio's hands.
+
+    A broken connection or a full process does not end the listener.
+    """
+    while True:
+        try:
+            conn, _address = await listener.accept()
+        except OSError as error:
+            if error.errno in _FULL:
+                await trio.sleep(_FULL_PAUSE)
+            elif error.errno not in _BROKEN:
+                raise
+            continue
+        # Pump and worker get the bare descriptor.
+        return socket.socket(fileno=conn.detach())
+
+
+@dataclass(eq=False)
+class Doors:
+    """What the accept loops of one lease share."""
+
+    lease: Lease
+    claim: identity.Claim
+    alive: Callable[[], frozenset[int]]
+    """Pids of the claim's processes that have not ended (held by pidfd)."""
+    viewer: Viewer
+    log: journal.Journal
+    next_stream: Callable[[], int]
+    streams: dict[int, tuple[Opening, float]] = field(default_factory=dict)
+    """Taken or about to be: number to opening and time of day."""
+    _nursery: trio.Nursery | None = None
+    undecided: trio.Semaphore = field(
+        default_factory=lambda: trio.Semaphore(limits.UNDECIDED_PER_SANDBOX)
+    )
+
+    async def serve(
+        self, listeners: Mapping[ServiceName, trio.socket.SocketType]
+    ) -> None:
+        """Accept on all doors until cancelled; cancelling cuts every stream."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for service, listener in listeners.items():
+                    nursery.start_soon(self._accept_loop, service, listener)
+                # Doors may have no listener of their own (AF_VSOCK), and a
+                # lease lives on when nobody is at the door.
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    @property
+    def waiting(self) -> int:
+        """Connections that were offered and wait for their turn."""
+        return self.undecided.statistics().tasks_waiting
+
+    async def offer(self, service: ServiceName, conn: socket.socket) -> None:
+        """Take a connection that somebody else accepted for this lease.
+
+        Owns ``conn`` from the call on; waits while too many are undecided.
+        """
+        with closing(conn) as mine:
+            await self.undecided.acquire()
+            if self._nursery is None:
+                self.undecided.release()
+                return  # the lease is ending
+            plain = socket.socket(fileno=mine.detach())
+            self._nursery.start_soon(self._admit, service, plain, self._nursery)
+
+    async def _accept_loop(
+        self, service: ServiceName, listener: trio.socket.SocketType
+    ) -> None:
+        while True:
+            await self.offer(service, await accept(listener))
+
+    async def _admit(
+        self, service: ServiceName, conn: socket.socket, nursery: trio.Nursery
+    ) -> None:
+        stream = self.next_stream()
+        opening = Opening(self.lease, service, stream, identity.describe(self.claim))
+        taken = False
+        try:
+            with trio.fail_after(limits.ADMIT_SECONDS):
+                self._check(conn)
+                self.streams[stream] = (opening, time.time())
+                await nursery.start(self._carry, opening, conn)
+                taken = True
+        except trio.TooSlowError:
+            await self._refuse(opening, "no decision within the deadline")
+        except (VitrailError, OSError) as error:
+            await self._refuse(opening, str(error))
+        finally:
+            self.undecided.release()
+            if not taken:
+                conn.close()
+
+    def _check(self, conn: socket.socket) -> None:
+        facts: identity.ProcessFacts | identity.VsockFacts
+        if conn.family == socket.AF_VSOCK:
+            facts = credentials.vsock_facts(conn)
+        else:
+            facts = credentials.process_facts(conn)
+        identity.check(self.claim, facts, alive=self.alive())
+        if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
+            raise RefusedError(
+                f"the sandbox has {limits.STREAMS_PER_SANDBOX} streams open already"
+            )
+
+    async def _carry(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        status = _Status(task_status)
+        try:
+            await self.viewer.stream_opened(opening, conn, task_status=status)
+        except Exception as error:
+            if not status.taken and isinstance(error, (VitrailError, OSError)):
+                raise  # refused before it was taken: _admit says so
+            # A mistake of ours ends this stream, and no other of the sandbox.
+            traceback.print_exc()
+            if not status.taken:
+                raise InternalError("see the broker's own log") from None
+        finally:
+            self.streams.pop(opening.stream, None)
+
+    async def _refuse(self, opening: Opening, reason: str) -> None:
+        await self.log.refused(
+            schema.StreamRefused(
+                **journal.of_stream(opening), outcome="refused", reason=reason
+            )
+        )
+
+
+class _Status(trio.TaskStatus[None]):
+    """Passes on ``started`` and remembers that it was called."""
+
+    def __init__(self, outer: trio.TaskStatus[None]) -> None:
+        self._outer = outer
+        self.taken = False
+
+    @override
+    def started(self, value: None = None) -> None:
+        self.taken = True
+        self._outer.started(value)

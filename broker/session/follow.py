@@ -1,0 +1,138 @@
+"""Following a run from hop to hop, telling the person, naming the one that fails."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.control import api
+from broker.core.errors import UpstreamError
+from broker.session.guest import Guest
+from broker.session.hops import TEXTS, Hop, Way
+from broker.session.programs import Program
+from policy.model import MicroVM, Record
+
+# Output that a slow client has not taken yet; beyond it the oldest is dropped,
+# because a guest's output must not pile up here (its log has all of it).
+_WAITING_CHUNKS = 64
+
+
+class Follower:
+    """Tells one client how its run is getting on."""
+
+    def __init__(self, emit: api.Emit[api.RunItem], record: Record) -> None:
+        self._emit = emit
+        self._record = record
+        self._told: list[str] = []
+        self.boot_failed = False
+
+    async def say(self, step: str, state: str, detail: str = "", s: float = 0) -> None:
+        """Send one line of progress."""
+        progress = api.Progress(step=step, state=state, detail=detail, seconds=s)
+        await self._emit(api.RunItem(progress=progress))
+
+    def tell(self, detail: str) -> None:
+        """Note a detail of the step that runs; sent when it can be."""
+        self._told.append(detail)
+
+    @asynccontextmanager
+    async def step(self, title: str) -> AsyncIterator[None]:
+        """A step that is not a hop: begun, details as they come, done."""
+        began = trio.current_time()
+        await self.say(title, "begun")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_on, title, began)
+            yield
+            nursery.cancel_scope.cancel()
+        await self._flush(title, began)
+        await self.say(title, "done", s=trio.current_time() - began)
+
+    async def _pass_on(self, title: str, began: float) -> None:
+        while True:
+            await trio.sleep(_TELL_EVERY)
+            await self._flush(title, began)
+
+    async def _flush(self, title: str, began: float) -> None:
+        while self._told:
+            detail = self._told.pop(0)
+            await self.say(title, "begun", detail, trio.current_time() - began)
+
+    async def follow(self, guest: Guest, program: Program) -> None:
+        """Return when the window's way is complete, or the program ended well.
+
+        Raises UpstreamError that names the hop (``where``), the reason and
+        where to look.
+        """
+        way = program.way
+        while not self._over(program):
+            hop = way.next
+            assert hop is not None
+            began = trio.current_time()
+            await self.say(TEXTS[hop].title, "begun")
+            deadline = self._deadline(hop)
+            with trio.move_on_after(deadline):
+                while way.next is hop and way.failure is None and not program.ended:
+                    await program.changed.wait()
+            took = trio.current_time() - began
+            if way.next is hop and way.failure is None and not program.ended:
+                way.fail(f"nothing happened within {deadline:g} s")
+            if way.failure is None:
+                await self.say(TEXTS[hop].title, "done", s=took)
+        if way.failure is not None:
+            await self._fail(guest, way)
+
+    def _over(self, program: Program) -> bool:
+        way = program.way
+        if way.failure is not None or way.complete or program.ended:
+            return True
+        return not program.display and way.next is not None and way.next > Hop.PROGRAM
+
+    def _deadline(self, hop: Hop) -> float:
+        launch = self._record.host.launch
+        if hop is Hop.AGENT and isinstance(launch, MicroVM):
+            return float(launch.boot_deadline)
+        return TEXTS[hop].seconds
+
+    async def _fail(self, guest: Guest, way: Way) -> None:
+        failure = way.failure
+        assert failure is not None
+        self.boot_failed = failure.hop is Hop.AGENT
+        title = TEXTS[failure.hop].title
+        await self.say(title, "failed", failure.reason)
+        raise UpstreamError(
+            f"no window: could not {title}: {failure.reason}",
+            hint=failure.hint(guest.lease.sandbox),
+            where=failure.hop.name.lower(),
+        )
+
+    async def attend(self, guest: Guest, program: Program) -> int:
+        """Pass on what the program prints until it ends; returns its code."""
+        del guest
+        sender, receiver = trio.open_memory_channel[bytes](_WAITING_CHUNKS)
+
+        def listener(data: bytes) -> None:
+            try:
+                sender.send_nowait(data)
+            except trio.WouldBlock:
+                return  # the log has it; this client is too slow
+
+        program.listeners.append(listener)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_output, receiver)
+                while not program.ended:
+                    await program.changed.wait()
+                sender.close()
+        finally:
+            program.listeners.remove(listener)
+        return program.code or 0
+
+    async def _pass_output(self, receiver: trio.MemoryReceiveChannel[bytes]) -> None:
+        async with receiver:
+            async for data in receiver:
+                await self._emit(api.RunItem(output=data))
+
+
+_TELL_EVERY = 0.2

@@ -1,0 +1,267 @@
+"""A machine or container that somebody else started and asks a lease for.
+
+We see its leader's pidfd, or nothing but the launcher's open call; that is
+all a foreign lease's life hangs on, and the documentation says it is weaker
+than our own launcher's.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import assert_never
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError
+from broker.core.names import ServiceName
+from broker.core.services import DISPLAY, PORTS
+from broker.peers import credentials
+from broker.peers.identity import (
+    Claim,
+    Connector,
+    ContainerClaim,
+    HybridClaim,
+    VsockClaim,
+    take_cid,
+)
+from broker.session.machine import MachineFacts
+
+_SOCKET_PATH_BYTES = 107
+
+
+class Held:
+    """Processes held by pidfd: the leader, and others that may connect."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._fds: dict[int, int] = {}
+        try:
+            for pid in pids:
+                self._fds[pid] = _open_pidfd(pid)
+        except BaseException:
+            self.close()
+            raise
+
+    def connectors(self) -> frozenset[Connector]:
+        """The processes as a claim names them."""
+        return frozenset(
+            Connector(pid, credentials.pidfd_inode(fd)) for pid, fd in self._fds.items()
+        )
+
+    def pidfd(self, pid: int) -> int:
+        """The pidfd of one of them."""
+        return self._fds[pid]
+
+    def alive(self) -> frozenset[int]:
+        """Pids of those that have not ended."""
+        return frozenset(p for p, fd in self._fds.items() if not _ended(fd))
+
+    def close(self) -> None:
+        """Let go of them."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+def _open_pidfd(pid: int) -> int:
+    if pid <= 1:
+        raise RefusedError(f"process {pid} cannot be a sandbox's leader")
+    try:
+        return os.pidfd_open(pid)
+    except (ProcessLookupError, OSError) as error:
+        raise RefusedError(
+            f"no process {pid} to hold the lease by: {error.strerror}",
+            hint="give the pid of the VMM or of the container's first process",
+        ) from error
+
+
+def _ended(pidfd: int) -> bool:
+    """Whether a pidfd's process has ended, without waiting (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class ForeignMachine:
+    """Implements ``session.machine.Machine`` for what others started."""
+
+    def __init__(self, claim: Claim, held: Held, leader: int | None) -> None:
+        self._claim = claim
+        self._held = held
+        self._leader = leader
+        self._left = trio.Event()
+        self._sockets = ExitStack()
+
+    @property
+    def claim(self) -> Claim:
+        """How its connections are recognised."""
+        return self._claim
+
+    @property
+    def facts(self) -> MachineFacts:
+        """Little is known of a foreign machine."""
+        cid = self._claim.cid if isinstance(self._claim, VsockClaim) else None
+        return MachineFacts(pid=self._leader, cid=cid)
+
+    def alive(self) -> frozenset[int]:
+        """Pids of its processes that have not ended."""
+        return self._held.alive()
+
+    async def open_doors(self) -> Mapping[ServiceName, trio.socket.SocketType]:
+        """Listen where its connections will arrive."""
+        return {s: self._bind(path) for s, path in _door_paths(self._claim).items()}
+
+    def _bind(self, path: Path) -> trio.socket.SocketType:
+        listener = bind_unix(path)
+        self._sockets.callback(path.unlink, missing_ok=True)
+        return listener
+
+    async def go(self) -> None:
+        """It runs already."""
+
+    async def wait(self) -> str:
+        """Wait for the leader's end, or for the launcher to let go."""
+        if self._leader is None:
+            await self._left.wait()
+            return "its launcher let go of the lease"
+        mine = os.dup(self._held.pidfd(self._leader))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wait_left, nursery.cancel_scope)
+                await trio.lowlevel.wait_readable(mine)
+                nursery.cancel_scope.cancel()
+        finally:
+            os.close(mine)
+        return "its launcher let go of it" if self._left.is_set() else "it has ended"
+
+    async def _wait_left(self, scope: trio.CancelScope) -> None:
+        await self._left.wait()
+        scope.cancel()
+
+    def leave(self) -> None:
+        """The launcher lets go."""
+        self._left.set()
+
+    async def power_down(self, grace: float) -> None:
+        """It is not ours to end: only the lease ends."""
+        del grace
+        self._left.set()
+
+    async def close(self) -> None:
+        """Remove our sockets and let go."""
+        self._sockets.close()
+        self._held.close()
+
+
+def _door_paths(claim: Claim) -> dict[ServiceName, Path]:
+    match claim:
+        case VsockClaim():
+            return {}  # the shared listeners of session.vsock
+        case HybridClaim():
+            return {s: Path(f"{claim.base}_{port}") for s, port in PORTS.items()}
+        case ContainerClaim():
+            # An agent of ours is not in there, so there is nobody to talk to.
+            return {DISPLAY: Path(claim.directory) / DISPLAY}
+        case _:
+            assert_never(claim)
+
+
+def bind_unix(path: Path) -> trio.socket.SocketType:
+    """Listen on a UNIX socket; the directory must belong to the machine alone.
+
+    Raises SetupError when the path is too long, taken, or cannot be made.
+    """
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise SetupError(
+            f"a socket path is at most {_SOCKET_PATH_BYTES} bytes: {path}",
+            hint="use a shorter directory for this machine's sockets",
+        )
+    plain = socket.socket(socket.AF_UNIX)
+    try:
+        plain.bind(str(path))
+        plain.listen(limits.BACKLOG)
+    except OSError as error:
+        plain.close()
+        raise SetupError(
+            f"cannot listen on {path}: {error.strerror}",
+            hint="does another program (or broker) listen there already?",
+        ) from error
+    path.chmod(0o600)
+    return trio.socket.from_stdlib_socket(plain)
+
+
+def take_foreign(
+    *,
+    hybrid: str | None,
+    cid: int | None,
+    unix: str | None,
+    leader: int | None,
+    connectors: Sequence[int],
+) -> ForeignMachine:
+    """Return the machine that a launcher described.
+
+    Raises RefusedError for a description that identifies nothing.
+    """
+    if [hybrid, cid, unix].count(None) != 2:
+        raise RefusedError("a lease names exactly one of: hybrid, cid, unix")
+    pids = sorted({*connectors, *([] if leader is None else [leader])})
+    held = Held(pids)
+    try:
+        return ForeignMachine(_claim(hybrid, cid, unix, leader, held), held, leader)
+    except BaseException:
+        held.close()
+        raise
+
+
+def _claim(
+    hybrid: str | None,
+    cid: int | None,
+    unix: str | None,
+    leader: int | None,
+    held: Held,
+) -> Claim:
+    if cid is not None:
+        return VsockClaim(credentials.network_namespace(), take_cid(cid))
+    if hybrid is not None:
+        _private(Path(hybrid).parent)
+        if not held.connectors():
+            raise RefusedError(
+                "a hybrid socket needs the pid of the VMM (or of the vhost-user "
+                "backend), by which its connections are recognised"
+            )
+        return HybridClaim(hybrid, held.connectors())
+    if leader is None or unix is None:
+        raise RefusedError("a container is recognised by its first process's pid")
+    _private(Path(unix))
+    namespaces = credentials.pid_namespaces(held.pidfd(leader))
+    ours = credentials.pid_namespaces_of_self()
+    if not namespaces:
+        raise SetupError(
+            "this kernel cannot tell a container's pid namespace",
+            hint="containers need Linux 6.11 or later",
+        )
+    if namespaces[0] in ours:
+        raise RefusedError(
+            f"process {leader} has no pid namespace of its own, so nothing tells "
+            "its connections from those of other programs"
+        )
+    return ContainerClaim(unix, namespaces[0])
+
+
+def _private(directory: Path) -> None:
+    """Refuse a directory that others may write to."""
+    try:
+        facts = directory.stat()
+    except OSError as error:
+        raise RefusedError(f"{directory}: {error.strerror}") from error
+    if facts.st_uid not in {0, os.getuid()} or facts.st_mode & 0o022:
+        raise RefusedError(
+            f"others may write to {directory}",
+            hint="a machine's sockets belong in a directory of its launcher's "
+            "own: 'chmod go-w' it",
+        )

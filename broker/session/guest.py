@@ -1,0 +1,418 @@
+"""One sandbox as the viewer has it: its worker, its waypipe client, its streams.
+
+Parses no byte of the guest: agent and Wayland bytes are the worker's, and
+what the worker says is decoded strictly and believed as a claim only.
+
+Either process may die at any time.  Its windows go with it, the event says
+so, and the next stream or program gets a new one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.core import agent, worker
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.launch.console import ConsoleLog
+from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
+from broker.relay.contract import StreamEnd
+from broker.session import journal
+from broker.session.hops import Hop
+from broker.session.programs import Program, Programs
+from broker.session.pumps import PumpKeeper
+from broker.session.workers import Worker, Workers
+from policy.model import Record
+
+
+@dataclass(frozen=True)
+class GuestTools:
+    """What all guests of a viewer share."""
+
+    workers: Workers
+    pump: PumpKeeper
+    log: journal.Journal
+    compositor: Callable[[], Path]
+    """The compositor's socket now.  Raises SetupError when there is none."""
+    waypipe: Path | None
+    """None: the one on PATH."""
+
+
+class Guest:
+    """A leased sandbox on the viewer's side, from lease_begun to lease_ended."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: Callable[[], Record | None],
+        tools: GuestTools,
+        *,
+        directory: Path,
+        logs: Path,
+    ) -> None:
+        self.lease = lease
+        self._record = record
+        self._tools = tools
+        self._display = directory / "display"
+        self.programs = Programs(
+            lambda number: ConsoleLog(logs, name=f"program-{number}.log")
+        )
+        self.worker: Worker | None = None
+        self.waypipe: WaypipeClient | None = None
+        self.agent: agent.Hello | None = None
+        self._agent_stream = 0
+        self._agents: dict[int, trio.Event] = {}
+        self._agent_reasons: dict[int, str] = {}
+        self._making = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self.agent_changed = trio.Event()
+        self.idle = trio.Event()
+        """Set when the last program has ended."""
+        self.warnings: list[str] = []
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of this guest's tasks, until ``close``."""
+        self._display.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._display.chmod(0o700)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def close(self, reason: str) -> None:
+        """End worker, waypipe client and every task; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self.programs.end_all(f"the sandbox ended: {reason}")
+            self._scope.cancel()
+            waypipe, self.waypipe = self.waypipe, None
+            if waypipe is not None:
+                await waypipe.stop()
+            gone, self.worker = self.worker, None
+            if gone is not None:
+                await gone.close()
+            self._settle_agents("the lease ended")
+
+    # -- the worker ----------------------------------------------------------
+
+    async def _ensure_worker(self) -> Worker:
+        async with self._making:
+            if self.worker is not None:
+                return self.worker
+            if self._nursery is None:
+                raise RefusedError("this sandbox is about to end")
+            try:
+                compositor = self._tools.compositor()
+            except SetupError as error:
+                self.programs.fail(str(error), Hop.COMPOSITOR)
+                raise
+            made = await self._tools.workers.open_worker(
+                self.lease.sandbox, self._display, compositor
+            )
+            self.worker = made
+            self._nursery.start_soon(self._listen, made)
+            return made
+
+    async def _listen(self, mine: Worker) -> None:
+        """Take the worker's messages until it is gone."""
+        async for message in mine.messages:
+            try:
+                await self._take(message)
+            except PeerError as error:
+                await self._broke(str(error))
+        reason = await mine.wait_closed()
+        self.worker = None
+        self._settle_agents("the worker died")
+        self.programs.fail(f"the sandbox's worker died: {reason}", Hop.COMPOSITOR)
+        await self._tools.log.note(
+            schema.ProcessDied(
+                **journal.of(self.lease),
+                process=schema.Process.WORKER,
+                pid=mine.keeper_pid,
+                reason=f"{printable(reason)}; the sandbox's windows ended with it",
+            )
+        )
+        # Its display socket went with the worker; a new pair is made on demand.
+        waypipe, self.waypipe = self.waypipe, None
+        if waypipe is not None:
+            await waypipe.stop()
+
+    async def _take(self, message: worker.FromWorker) -> None:
+        match message:
+            case worker.FromAgent():
+                await self._take_agent(message)
+            case worker.AgentClosed():
+                self._agent_reasons[message.stream] = printable(message.reason)
+                self._agents.pop(message.stream, trio.Event()).set()
+                if message.stream == self._agent_stream:
+                    self._set_agent(None)
+            case worker.WaylandOpened():
+                self.programs.display(Hop.COMPOSITOR)
+            case worker.WaylandClosed():
+                if message.reason and not message.to_client:
+                    self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
+            case worker.Violation():
+                await self._broke(printable(message.reason))
+            case worker.Broken():
+                self.warnings.append(f"worker: {printable(message.reason, 2000)}")
+            case worker.Ready() | worker.Statistics():
+                pass  # the supervisor's Worker keeps these
+
+    async def _broke(self, reason: str) -> None:
+        """The guest broke a protocol; what did it has been ended already."""
+        await self._tools.log.refused(
+            schema.StreamRefused(
+                **journal.of(self.lease), outcome="ended", reason=reason
+            )
+        )
+
+    # -- the guest's agent ------------------------------------------------------
+
+    async def agent_stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hand an agent's connection to the worker; returns when it has ended."""
+        began = trio.current_time()
+        ended = trio.Event()
+        with conn:
+            mine = await self._ensure_worker()
+            self._agents[opening.stream] = ended
+            await self._opened(opening, "worker")
+            await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
+        task_status.started()
+        reason = "cut"
+        try:
+            await ended.wait()
+            reason = self._agent_reasons.pop(opening.stream, "the worker died")
+        finally:
+            self._agents.pop(opening.stream, None)
+            with trio.CancelScope(shield=True):
+                await self._closed(opening, None, reason, began)
+
+    def _settle_agents(self, reason: str) -> None:
+        self._set_agent(None)
+        for stream, ended in self._agents.items():
+            self._agent_reasons.setdefault(stream, reason)
+            ended.set()
+        self._agents.clear()
+
+    def _set_agent(self, hello: agent.Hello | None) -> None:
+        self.agent = hello
+        self.agent_changed.set()
+        self.agent_changed = trio.Event()
+
+    async def _take_agent(self, message: worker.FromAgent) -> None:
+        untrusted = message.message
+        match untrusted:
+            case agent.Hello():
+                self._agent_stream = message.stream
+                self._set_agent(untrusted)
+                self.programs.agent_up()
+                await self._forget_lost(untrusted.programs)
+            case agent.Hop():
+                if not untrusted.ok:
+                    name, detail = (
+                        printable(untrusted.name),
+                        printable(untrusted.detail),
+                    )
+                    self.programs.fail(f"in the guest, {name}: {detail}")
+            case _:
+                await self._ended(self.programs.take(untrusted))
+
+    async def _forget_lost(self, claimed: Sequence[int]) -> None:
+        """Programs that an agent of now does not know have ended unseen."""
+        for program in self.programs.live():
+            known = program.number in claimed or program.way.next in {
+                Hop.AGENT,
+                Hop.PROGRAM,
+            }
+            if not known:
+                lost = agent.Exited(program.number, -1)
+                await self._ended(self.programs.take(lost))
+
+    async def _ended(self, program: Program | None) -> None:
+        if program is None:
+            return
+        await self._tools.log.note(
+            schema.ProgramExited(
+                **journal.of(self.lease), program=program.number, code=program.code or 0
+            )
+        )
+        if not self.programs.live():
+            self.idle.set()
+
+    async def start_program(
+        self, argv: Sequence[str], env: dict[str, str], *, display: bool
+    ) -> Program:
+        """Ask the guest for a program, once its agent is up.
+
+        Returns at once; ``Program.way`` tells how far it has come.  Raises
+        RefusedError at the sandbox's limit of programs.
+        """
+        record = self._record()
+        if record is None or self._nursery is None:
+            raise RefusedError("the sandbox has no valid record any more")
+        program = self.programs.new(
+            Path(argv[0]).name,
+            display=display and record.viewer.display != "none",
+            limit=record.viewer.limits.programs,
+        )
+        self.idle = trio.Event()
+        program.way.reach(Hop.MACHINE, trio.current_time())
+        if self.agent is not None:
+            program.way.reach(Hop.AGENT, trio.current_time())
+        await self._tools.log.require(
+            schema.ProgramStarted(
+                **journal.of(self.lease),
+                program=program.number,
+                name=printable(program.name, 60),
+            )
+        )
+        message = agent.Run(
+            program=program.number, argv=list(argv), env=env, display=program.display
+        )
+        self._nursery.start_soon(self._send_when_up, program, message)
+        return program
+
+    async def _send_when_up(self, program: Program, message: agent.Run) -> None:
+        while self.agent is None:
+            await self.agent_changed.wait()
+        if self.worker is None or program.ended:
+            return
+        try:
+            await self.worker.send(worker.ToAgent(message))
+        except VitrailError as error:
+            program.way.fail(str(error), Hop.PROGRAM)
+            program.wake()
+
+    async def signal(self, program: Program, number: int) -> None:
+        """Send a signal to a program, if the guest can be asked."""
+        if self.worker is not None and not program.ended:
+            order = agent.Signal(program=program.number, number=number)
+            await self.worker.send(worker.ToAgent(order))
+
+    async def power_off(self) -> bool:
+        """Ask the guest's agent to switch off; False if there is none to ask."""
+        if self.agent is None or self.worker is None:
+            return False
+        await self.worker.send(worker.ToAgent(agent.PowerOff()))
+        return True
+
+    # -- display streams ----------------------------------------------------------
+
+    async def display_stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Splice a display stream to the waypipe client; returns at its end.
+
+        This is the place where another end of the waypipe wire will stand.
+        """
+        began = trio.current_time()
+        self.programs.display(Hop.STREAM)
+        with conn:
+            try:
+                client = await self._connect_waypipe()
+            except VitrailError as error:
+                self.programs.fail(str(error), Hop.WAYPIPE)
+                raise
+            with client:
+                await self._opened(opening, "auto")
+                task_status.started()
+                guest_fd, client_fd = conn.detach(), client.detach()
+        self.programs.display(Hop.WAYPIPE)
+        end: StreamEnd | None = None
+        reason = "cut"
+        try:
+            end = await self._tools.pump.relay(
+                guest_fd, client_fd, name=str(opening.stream)
+            )
+            reason = end.reason.value
+        except UpstreamError as error:
+            reason = str(error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._closed(opening, end, reason, began)
+
+    async def _connect_waypipe(self) -> socket.socket:
+        await self._ensure_worker()
+        async with self._making:
+            if self.waypipe is None:
+                if self._nursery is None:
+                    raise RefusedError("this sandbox is about to end")
+                self.waypipe = await start_waypipe_client(
+                    self._display, self._tools.waypipe
+                )
+                self._nursery.start_soon(self._watch_waypipe, self.waypipe)
+            path = self.waypipe.socket_path
+        sock = trio.socket.socket(trio.socket.AF_UNIX)
+        try:
+            await sock.connect(str(path))
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError):
+                raise UpstreamError(
+                    f"the waypipe client does not answer: {error.strerror}"
+                ) from error
+            raise
+        return socket.socket(fileno=sock.detach())
+
+    async def _watch_waypipe(self, mine: WaypipeClient) -> None:
+        code = await mine.child.wait()
+        if self.waypipe is not mine:
+            return  # it was asked to end
+        self.waypipe = None
+        await mine.stop()
+        await self._tools.log.note(
+            schema.ProcessDied(
+                **journal.of(self.lease),
+                process=schema.Process.WAYPIPE_CLIENT,
+                pid=mine.child.pid,
+                code=code,
+                reason="the sandbox's windows ended with it",
+            )
+        )
+
+    # -- events ------------------------------------------------------------------
+
+    async def _opened(self, opening: Opening, mode: str) -> None:
+        await self._tools.log.require(
+            schema.StreamOpened(**journal.of_stream(opening), mode=mode)
+        )
+
+    async def _closed(
+        self, opening: Opening, end: StreamEnd | None, reason: str, began: float
+    ) -> None:
+        await self._tools.log.note(
+            schema.StreamClosed(
+                **journal.of_stream(opening),
+                outcome="closed",
+                reason=reason,
+                bytes_from_sandbox=0 if end is None else end.bytes_ab,
+                bytes_to_sandbox=0 if end is None else end.bytes_ba,
+                seconds=trio.current_time() - began,
+            )
+        )

@@ -1,0 +1,282 @@
+"""The host's part: machines, leases and doors.
+
+It interprets no byte of a guest and evaluates no rule.  It knows which
+sandboxes its own records allow it to start, who a connection comes from, and
+for how long that is true.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.link.contract import Viewer
+from broker.peers.identity import describe
+from broker.peers.leases import Held, LeaseTable
+from broker.session import journal
+from broker.session.doors import Doors
+from broker.session.machine import Machine
+
+Progress = Callable[[str], None]
+
+OpenMachine = Callable[
+    [SandboxName, SandboxName, frozenset[int], Progress], Awaitable[Machine]
+]
+"""(sandbox, record, CIDs that must not be used, progress) -> a machine that waits."""
+
+NameFor = Callable[[SandboxName, frozenset[SandboxName]], SandboxName]
+"""(record, names in use) -> the name of the sandbox to start, or RefusedError."""
+
+
+def _quiet(what: str) -> None:
+    """Nobody wants to hear of progress."""
+
+
+@dataclass(eq=False)
+class Tenancy:
+    """A live lease with all that hangs on it."""
+
+    held: Held
+    machine: Machine
+    doors: Doors
+    began: float = field(default_factory=time.time)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+    running: bool = False
+    stopping: bool = False
+    keep_machine: bool = False
+    """The lease ends and the machine lives on (a released foreign lease)."""
+
+    @property
+    def lease(self) -> Lease:
+        """The lease itself."""
+        return self.held.lease
+
+
+class HostRole:
+    """Implements ``link.contract.Host`` for one machine's sandboxes."""
+
+    def __init__(
+        self,
+        *,
+        viewer: Viewer,
+        log: journal.Journal,
+        open_machine: OpenMachine,
+        name_for: NameFor,
+    ) -> None:
+        self._viewer = viewer
+        self._log = log
+        self._open_machine = open_machine
+        self._name_for = name_for
+        self._table = LeaseTable()
+        self._tenancies: dict[LeaseId, Tenancy] = {}
+        self._starting: dict[SandboxName, trio.Event] = {}
+        self._streams = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+        self._closing = False
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of every lease's task; runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def tenancies(self) -> list[Tenancy]:
+        """All live leases, oldest first."""
+        return list(self._tenancies.values())
+
+    # -- link.contract.Host ---------------------------------------------------
+
+    async def start(
+        self, record: SandboxName, *, progress: Callable[[str], None] = _quiet
+    ) -> Lease:
+        """Start the sandbox of a record, or return its lease if it runs."""
+        while record in self._starting:  # a persistent one that is coming up
+            await self._starting[record].wait()
+        names = frozenset(t.lease.sandbox for t in self.tenancies())
+        sandbox = self._name_for(record, names | frozenset(self._starting))
+        held = self._table.of_sandbox(sandbox)
+        if held is not None:
+            if self._tenancies[held.lease.id].stopping:
+                await self._tenancies[held.lease.id].ended.wait()
+            else:
+                return held.lease
+        self._starting[sandbox] = trio.Event()
+        try:
+            closed = self._table.closed_cids(trio.current_time())
+            machine = await self._open_machine(sandbox, record, closed, progress)
+            return (await self.admit(sandbox, record, machine)).lease
+        finally:
+            self._starting.pop(sandbox).set()
+
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """End a sandbox; returns when it is gone."""
+        tenancy = self._tenancies.get(lease)
+        if tenancy is None:
+            return
+        if not tenancy.stopping:
+            tenancy.stopping = True
+            tenancy.reason = tenancy.reason or reason
+            await tenancy.machine.power_down(grace)
+        await tenancy.ended.wait()
+
+    # -- leases ------------------------------------------------------------------
+
+    async def admit(
+        self, sandbox: SandboxName, record: SandboxName, machine: Machine
+    ) -> Tenancy:
+        """Give a machine its lease and let it run; owns the machine from now on.
+
+        Raises RefusedError when there can be no such lease, and whatever the
+        viewer or the machine raises on the way; the machine is closed then.
+        """
+        try:
+            tenancy = await self._grant(sandbox, record, machine)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await machine.power_down(0)
+                await machine.close()
+                if isinstance(error, VitrailError):
+                    await self._log.refused(
+                        schema.LeaseRefused(
+                            sandbox=sandbox,
+                            peer=describe(machine.claim),
+                            outcome="refused",
+                            reason=str(error),
+                        )
+                    )
+            raise
+        assert self._nursery is not None
+        # From here on _hold cleans up, in every outcome.
+        await self._nursery.start(self._hold, tenancy)
+        return tenancy
+
+    async def _grant(
+        self, sandbox: SandboxName, record: SandboxName, machine: Machine
+    ) -> Tenancy:
+        if self._nursery is None or self._closing:
+            raise RefusedError("this broker is not running, or about to end")
+        lease = self._table.begin(
+            sandbox=sandbox,
+            record=record,
+            claim=machine.claim,
+            now=trio.current_time(),
+        )
+        held = self._table.get(lease.id)
+        assert held is not None
+        doors = Doors(
+            lease=lease,
+            claim=machine.claim,
+            alive=machine.alive,
+            viewer=self._viewer,
+            log=self._log,
+            next_stream=lambda: next(self._streams),
+        )
+        tenancy = Tenancy(held, machine, doors)
+        self._tenancies[lease.id] = tenancy
+        begin = schema.LeaseBegin(
+            **journal.of(lease),
+            peer=describe(machine.claim),
+            record=record,
+            pid=machine.facts.pid or 0,
+        )
+        try:
+            await self._log.require(begin)
+        except BaseException:
+            self._forget(tenancy)
+            raise
+        return tenancy
+
+    async def _hold(
+        self,
+        tenancy: Tenancy,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """The whole life of one lease; its end cuts every stream."""
+        began: list[LeaseId] = []
+        try:
+            await self._live(tenancy, began, task_status)
+        except Exception as error:
+            if not tenancy.running:
+                tenancy.reason = tenancy.reason or str(error)
+                raise  # to whoever asked for the start
+            # A mistake of ours in one lease must not end the others.
+            tenancy.reason = "an internal error, see the broker's own log"
+            traceback.print_exc()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end(tenancy, began)
+
+    async def _live(
+        self,
+        tenancy: Tenancy,
+        began: list[LeaseId],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        machine = tenancy.machine
+        listeners = await machine.open_doors()
+        try:
+            await self._viewer.lease_begun(tenancy.lease)
+            began.append(tenancy.lease.id)
+            with tenancy.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(tenancy.doors.serve, listeners)
+                    await machine.go()
+                    tenancy.running = True
+                    task_status.started()
+                    reason = await machine.wait()
+                    tenancy.reason = tenancy.reason or reason
+                    nursery.cancel_scope.cancel()
+        finally:
+            for listener in listeners.values():
+                listener.close()
+
+    async def _end(self, tenancy: Tenancy, began: list[LeaseId]) -> None:
+        """After the streams: the viewer, the machine, then the identity."""
+        reason = tenancy.reason or "the broker ends"
+        tenancy.reason = reason
+        for lease in began:
+            await self._viewer.lease_ended(lease, reason)
+        if not tenancy.keep_machine:
+            await tenancy.machine.power_down(0)
+        await tenancy.machine.close()
+        self._forget(tenancy)
+        await self._log.note(
+            schema.LeaseEnd(
+                **journal.of(tenancy.lease),
+                peer=describe(tenancy.held.claim),
+                outcome="ended",
+                reason=reason,
+            )
+        )
+        tenancy.ended.set()
+
+    def _forget(self, tenancy: Tenancy) -> None:
+        self._table.end(tenancy.lease.id, trio.current_time())
+        self._tenancies.pop(tenancy.lease.id, None)
+
+    async def release(self, lease: LeaseId, reason: str) -> None:
+        """End a lease and leave its machine alone; returns when it is over."""
+        tenancy = self._tenancies.get(lease)
+        if tenancy is None:
+            raise RefusedError(
+                "no such lease", hint="'brokerctl lease list' shows the live ones"
+            )
+        tenancy.keep_machine = True
+        tenancy.reason = tenancy.reason or reason
+        tenancy.scope.cancel()
+        await tenancy.ended.wait()

@@ -1,0 +1,310 @@
+"""Our own launcher: micro VMs as machines that a host can lease.
+
+Opening one finds its image and tools, starts it paused, and makes the doors
+when its vsock backend is up; ``adopt`` takes over those that outlived a
+broker that was killed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
+from broker.core.names import SandboxName, ServiceName, take_sandbox_name
+from broker.core.paths import Paths
+from broker.core.services import PORTS
+from broker.launch.images import Image, find_image
+from broker.launch.microvm import (
+    EndKind,
+    Network,
+    Tools,
+    Vm,
+    VmSpec,
+    adopt_vm,
+    clean_leftovers,
+    start_vm,
+)
+from broker.launch.process import Tracked
+from broker.peers import credentials
+from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
+from broker.session.foreign import bind_unix
+from broker.session.journal import Journal
+from broker.session.machine import MachineFacts
+from policy.model import MicroVM, Record
+
+FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
+_RECORD_FILE = "record"
+_BACKEND = "vhost-device-vsock"
+
+
+class MicroVmMachine:
+    """Implements ``session.machine.Machine`` for a micro VM of ours."""
+
+    def __init__(
+        self, sandbox: SandboxName, vm: Vm, log: Journal, image: Image | None
+    ) -> None:
+        self._sandbox = sandbox
+        self._vm = vm
+        self._log = log
+        self._image = image
+        self._began = time.monotonic()
+        self._paused = True
+        self._claim = _claim(vm)
+
+    @classmethod
+    def adopted(cls, sandbox: SandboxName, vm: Vm, log: Journal) -> MicroVmMachine:
+        """A machine that runs already."""
+        machine = cls(sandbox, vm, log, None)
+        machine._paused = False
+        return machine
+
+    @property
+    def claim(self) -> Claim:
+        """Its hybrid socket and the process behind it, or its CID."""
+        return self._claim
+
+    @property
+    def facts(self) -> MachineFacts:
+        """For status and events."""
+        image = self._image
+        return MachineFacts(
+            pid=self._vm.vmm.pid,
+            cid=self._vm.cid,
+            accel=self._vm.state.accel.value,
+            image="" if image is None else image.name,
+            image_built=None if image is None else image.manifest.built,
+            processes=tuple((p.role, p.pid) for p in self._vm.processes),
+        )
+
+    def alive(self) -> frozenset[int]:
+        """Pids of those of its processes that may connect and have not ended."""
+        return frozenset(p.pid for p in _connectors(self._vm) if not p.ended)
+
+    async def open_doors(self) -> Mapping[ServiceName, trio.socket.SocketType]:
+        """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
+        uds = self._vm.uds
+        if uds is None:
+            return {}
+        doors: dict[ServiceName, trio.socket.SocketType] = {}
+        for service, port in PORTS.items():
+            path = Path(f"{uds}_{port}")
+            # Ours alone: what lies there is a killed broker's listener.
+            path.unlink(missing_ok=True)
+            doors[service] = bind_unix(path)
+        return doors
+
+    async def go(self) -> None:
+        """Let the guest run."""
+        if self._paused:
+            self._paused = False
+            await self._vm.cont()
+
+    async def wait(self) -> str:
+        """Wait for its end; one that nobody asked for is an event."""
+        end = await self._vm.wait()
+        if end.kind is EndKind.LOST:
+            died = schema.Process.VMM
+            if _BACKEND in end.reason:
+                died = schema.Process.VHOST_DEVICE_VSOCK
+            await self._log.note(
+                schema.ProcessDied(
+                    sandbox=self._sandbox, process=died, reason=end.reason
+                )
+            )
+        return end.reason
+
+    async def power_down(self, grace: float) -> None:
+        """End it."""
+        await self._vm.power_down(grace)
+
+    async def close(self) -> None:
+        """Remove everything that is left of it."""
+        await self._vm.close()
+        shutil.rmtree(self._vm.directory, ignore_errors=True)
+        await self._log.note(
+            schema.SandboxStop(
+                sandbox=self._sandbox,
+                outcome="gone",
+                seconds=time.monotonic() - self._began,
+            )
+        )
+
+
+def _connectors(vm: Vm) -> tuple[Tracked, ...]:
+    return tuple(p for p in vm.processes if p.role == _BACKEND)
+
+
+def _claim(vm: Vm) -> Claim:
+    if vm.uds is None:
+        return VsockClaim(credentials.network_namespace(), vm.cid)
+    pids = frozenset(
+        Connector(p.pid, credentials.pidfd_inode(p.pidfd)) for p in _connectors(vm)
+    )
+    return HybridClaim(str(vm.uds), pids)
+
+
+class MicroVms:
+    """Starts micro VMs of records and adopts those of an earlier broker."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        record: Callable[[SandboxName], Record | None],
+        find_tools: FindTools,
+        log: Journal,
+    ) -> None:
+        self._paths = paths
+        self._record = record
+        self._find_tools = find_tools
+        self._log = log
+        self._nursery: trio.Nursery | None = None
+        self.warnings: list[str] = []
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of what watches the machines; they outlive its end."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def open(
+        self,
+        sandbox: SandboxName,
+        record: SandboxName,
+        closed: frozenset[int],
+        progress: Callable[[str], None],
+    ) -> MicroVmMachine:
+        """Start the micro VM of a record, paused.
+
+        Raises RefusedError without such a record, SetupError or UpstreamError
+        when it cannot be started; then nothing of it is left.
+        """
+        wanted = self._record(record)
+        if wanted is None or not isinstance(wanted.host.launch, MicroVM):
+            raise RefusedError(
+                f"the host has no record by which to start '{record}'",
+                hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
+            )
+        assert self._nursery is not None
+        launch = wanted.host.launch
+        disposable = wanted.host.sandbox_class == "disposable"
+        image = find_image(self._paths, launch.image)
+        tools = await self._find_tools(image, progress)
+        directory = self._paths.sandbox(sandbox)
+        logs = self._paths.logs(sandbox)
+        prune_logs(logs.parent, keep=_KEPT_LOGS)
+        await self._log.require(
+            schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
+        )
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            spec = VmSpec(
+                name=sandbox,
+                kernel=image.kernel,
+                initrd=image.write_initrd(directory),
+                root=image.root,
+                directory=directory,
+                logs=logs,
+                memory_mib=launch.memory_mib,
+                cpus=launch.cpus,
+                network=Network(launch.network),
+                disposable=disposable,
+                kernel_args=(
+                    f"vitrail.name={sandbox}",
+                    f"vitrail.disposable={int(disposable)}",
+                ),
+            )
+            vm = await start_vm(
+                spec,
+                tools,
+                nursery=self._nursery,
+                quarantine=closed,
+                on_loss=lambda what: self.warnings.append(f"{sandbox}: {what}"),
+            )
+            (directory / _RECORD_FILE).write_text(record)
+        except BaseException as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, VitrailError):
+                with trio.CancelScope(shield=True):
+                    await self._log.note(
+                        schema.SandboxFailed(
+                            sandbox=sandbox, step="machine", reason=str(error)
+                        )
+                    )
+            raise
+        return MicroVmMachine(sandbox, vm, self._log, image)
+
+    async def adopt(self) -> list[tuple[SandboxName, SandboxName, MicroVmMachine]]:
+        """Take over the machines of a broker that was killed.
+
+        Returns (sandbox, record, machine) of those that live and whose record
+        still allows them; everything else of theirs is ended and removed.
+        """
+        assert self._nursery is not None
+        found: list[tuple[SandboxName, SandboxName, MicroVmMachine]] = []
+        directories = self._paths.sandbox("x").parent
+        for directory in sorted(directories.glob("*/")):
+            try:
+                machine = await self._adopt_one(directory)
+            except (VitrailError, OSError) as error:
+                self.warnings.append(f"left over from an earlier broker: {error}")
+                continue
+            if machine is not None:
+                found.append(machine)
+        return found
+
+    async def _adopt_one(
+        self, directory: Path
+    ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
+        assert self._nursery is not None
+        sandbox = take_sandbox_name(directory.name)
+        vm: Vm | None = None
+        try:
+            record = take_sandbox_name((directory / _RECORD_FILE).read_text())
+            if self._record(record) is None:
+                raise SetupError(f"no record '{record}' any more")
+            vm = await adopt_vm(directory, nursery=self._nursery)
+        except (OSError, VitrailError) as error:
+            reason = str(error)
+        else:
+            if vm is not None:
+                return sandbox, record, MicroVmMachine.adopted(sandbox, vm, self._log)
+            reason = "not all of its processes live"
+        ended = await clean_leftovers(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        await self._log.note(
+            schema.SandboxStop(
+                sandbox=sandbox,
+                outcome="cleaned up",
+                reason=f"left by an earlier broker: {reason}",
+                detail={"processes_ended": ended},
+            )
+        )
+        return None
+
+
+_KEPT_LOGS = 32
+
+
+def prune_logs(directory: Path, *, keep: int) -> None:
+    """Remove the logs of all but the ``keep`` newest sandboxes.
+
+    Disposables have a new name each time, so their logs would pile up.
+    """
+    try:
+        logs = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UpstreamError(f"{directory}: {error.strerror}") from error
+    for old in logs[: max(0, len(logs) - keep)]:
+        shutil.rmtree(old, ignore_errors=True)

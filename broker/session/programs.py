@@ -1,0 +1,139 @@
+"""The programs of one sandbox: what was asked for, how far it came, its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.core import limits
+from broker.core.agent import Exited, Failed, Output, Started
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.launch.console import ConsoleLog
+from broker.session.hops import Hop, Way
+
+
+@dataclass(eq=False)
+class Program:
+    """One program.  ``code`` is None while it runs."""
+
+    number: int
+    name: str
+    way: Way
+    display: bool
+    log: ConsoleLog
+    began: float = field(default_factory=time.time)
+    code: int | None = None
+    changed: trio.Event = field(default_factory=trio.Event)
+    listeners: list[Callable[[bytes], None]] = field(default_factory=list)
+
+    def wake(self) -> None:
+        """Tell those who wait that something changed."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, or never began."""
+        return self.code is not None
+
+
+# What a shell answers for a program that it could not start.
+_NOT_STARTED = 127
+
+
+class Programs:
+    """All programs of a lease; fed with the agent's claims."""
+
+    def __init__(self, new_log: Callable[[int], ConsoleLog]) -> None:
+        self._new_log = new_log
+        self._next = 0
+        self._live: dict[int, Program] = {}
+
+    def live(self) -> list[Program]:
+        """Those that have not ended, oldest first."""
+        return list(self._live.values())
+
+    def new(self, name: str, *, display: bool, limit: int) -> Program:
+        """Enter a program.  Raises RefusedError at the sandbox's limit."""
+        if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
+            raise RefusedError(
+                f"the sandbox runs {len(self._live)} programs already",
+                hint="end one of them, or raise limits.programs in its record",
+            )
+        self._next += 1
+        program = Program(
+            self._next,
+            name,
+            Way(trio.current_time()),
+            display,
+            self._new_log(self._next),
+        )
+        self._live[program.number] = program
+        return program
+
+    def agent_up(self) -> None:
+        """The guest's agent said hello: all that wait for it go on."""
+        for program in self.live():
+            self._reach(program, Hop.AGENT)
+
+    def display(self, hop: Hop) -> None:
+        """Something happened on the way of a window, nobody can say of which.
+
+        It says nothing of a program that has not been started yet.
+        """
+        for program in self.live():
+            if program.way.next is not None and program.way.next > Hop.PROGRAM:
+                self._reach(program, hop)
+
+    def _reach(self, program: Program, hop: Hop) -> None:
+        program.way.reach(hop, trio.current_time())
+        program.wake()
+
+    def fail(self, reason: str, hop: Hop | None = None) -> None:
+        """The way of every program that has no window yet ends here."""
+        for program in self.live():
+            program.way.fail(reason, hop)
+            program.wake()
+
+    def take(self, message: Started | Failed | Output | Exited) -> Program | None:
+        """Believe the guest about one of its programs.
+
+        Returns the program if this ended it.  Numbers that we did not give
+        out are ignored: they can only be a confused guest's.
+        """
+        program = self._live.get(message.program)
+        if program is None:
+            return None
+        match message:
+            case Started():
+                self._reach(program, Hop.PROGRAM)
+            case Output():
+                program.log.write(message.data)
+                for listener in program.listeners:
+                    listener(message.data)
+            case Failed():
+                program.way.fail(printable(message.reason), Hop.PROGRAM)
+                self._end(program, _NOT_STARTED)
+                return program
+            case Exited():
+                if message.code != 0:
+                    program.way.fail(f"it ended with code {message.code}")
+                self._end(program, message.code)
+                return program
+        return None
+
+    def end_all(self, reason: str) -> None:
+        """The sandbox is gone, and so are they."""
+        self.fail(reason)
+        for program in self.live():
+            self._end(program, -9)
+
+    def _end(self, program: Program, code: int) -> None:
+        program.code = code
+        del self._live[program.number]
+        program.log.close()
+        program.wake()

@@ -1,0 +1,81 @@
+"""The broker's pump, kept running: a dead one ends its streams and is replaced."""
+
+from __future__ import annotations
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import UpstreamError
+from broker.launch.spawn import Child, our_program, spawn
+from broker.relay.client import Pump, PumpStatistics
+from broker.relay.contract import Mode, StreamEnd, StreamStatistics
+from broker.relay.process import PumpHandle, control_pair
+from broker.session.journal import Journal
+
+# A pump that dies at once would otherwise be replaced as fast as it dies.
+_PAUSE = 1.0
+
+
+class PumpKeeper:
+    """Holds the pump that new streams go to.
+
+    The first one was forked before trio started; its successors are started
+    as programs of their own.
+    """
+
+    def __init__(self, first: PumpHandle, log: Journal) -> None:
+        self._pump = Pump(first)
+        self._log = log
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run the pump and its successors until cancelled."""
+        child: Child | None = None
+        while True:
+            pid = self._pump.statistics().pid
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._pump.run)
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+            code = None if child is None else await child.wait()
+            await self._log.note(
+                schema.ProcessDied(
+                    process=schema.Process.PUMP,
+                    pid=pid,
+                    code=code,
+                    reason="every stream of this broker has ended with it",
+                )
+            )
+            await trio.sleep(_PAUSE)
+            child, handle = _respawn()
+            self._pump = Pump(handle)
+
+    def statistics(self) -> PumpStatistics:
+        """Numbers of the pump of now."""
+        return self._pump.statistics()
+
+    async def streams(self) -> list[StreamStatistics]:
+        """Live streams; none when the pump has just died."""
+        try:
+            return await self._pump.streams()
+        except UpstreamError:
+            return []
+
+    async def relay(self, a_fd: int, b_fd: int, *, name: str) -> StreamEnd:
+        """Relay between two sockets; see ``relay.client.Pump.relay``."""
+        return await self._pump.relay(
+            a_fd, b_fd, mode_ab=Mode.AUTO, mode_ba=Mode.AUTO, name=name
+        )
+
+
+def _respawn() -> tuple[Child, PumpHandle]:
+    ours, theirs = control_pair()
+    with theirs:
+        fd = str(theirs.fileno())
+        child = spawn(
+            our_program("broker.relay.process", "--control-fd", fd),
+            name="pump",
+            pass_fds=[theirs.fileno()],
+        )
+    return child, PumpHandle(ours, child.pid)

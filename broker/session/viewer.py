@@ -1,0 +1,168 @@
+"""The viewer's part: what a leased sandbox may reach, and its windows.
+
+Implements ``link.contract.Viewer``.  It never learns how a peer was
+recognised, only which lease its host announced; it decides by policy, and no
+stream flows before its decision is on record.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import InternalError, RefusedError
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName
+from broker.core.paths import Paths
+from broker.core.services import AGENT, DISPLAY
+from broker.link.contract import Host
+from broker.session import journal
+from broker.session.guest import Guest, GuestTools
+from policy.evaluate import Request, decide
+from policy.loader import RecordSet
+from policy.model import Record
+
+_GRACE = 5.0
+
+
+class ViewerRole:
+    """All guests of one viewer."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        records: Callable[[], RecordSet],
+        tools: GuestTools,
+        log: journal.Journal,
+    ) -> None:
+        self._paths = paths
+        self._records = records
+        self._tools = tools
+        self._log = log
+        self._guests: dict[LeaseId, Guest] = {}
+        self._host: Host | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def run(
+        self,
+        host: Host,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Parent of every guest's tasks; runs until cancelled."""
+        self._host = host
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def guests(self) -> list[Guest]:
+        """All guests, oldest first."""
+        return list(self._guests.values())
+
+    def guest(self, lease: LeaseId) -> Guest | None:
+        """The guest of a lease."""
+        return self._guests.get(lease)
+
+    def record(self, name: SandboxName) -> Record | None:
+        """The record of that name, as the files are now."""
+        return self._records().records.get(name)
+
+    # -- link.contract.Viewer ---------------------------------------------------
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """Make room for a sandbox that the host has leased."""
+        if self._nursery is None:
+            raise InternalError("a lease came before the viewer runs")
+        if self.record(lease.record) is None:
+            raise RefusedError(
+                f"the viewer has no valid record '{lease.record}'",
+                hint="'brokerctl policy check' says what is wrong with it",
+            )
+        guest = Guest(
+            lease,
+            lambda: self.record(lease.record),
+            self._tools,
+            directory=self._paths.sandbox(lease.sandbox),
+            logs=self._paths.logs(lease.sandbox),
+        )
+        await self._nursery.start(guest.run)
+        self._guests[lease.id] = guest
+        self._nursery.start_soon(self._end_when_idle, guest)
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """End all that the viewer had of a sandbox."""
+        guest = self._guests.pop(lease, None)
+        if guest is not None:
+            await guest.close(reason)
+
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Decide, record, and carry a stream."""
+        with conn:
+            guest = self._guests.get(opening.lease.id)
+            if guest is None:
+                raise RefusedError("the lease is not one that was announced here")
+            await self._decide(opening)
+            if opening.service == AGENT:
+                await guest.agent_stream(opening, conn, task_status=task_status)
+            elif opening.service == DISPLAY:
+                await guest.display_stream(opening, conn, task_status=task_status)
+            else:
+                raise RefusedError(f"nothing here serves {opening.service}")
+
+    async def _decide(self, opening: Opening) -> None:
+        """Ask the policy and record its answer; raises RefusedError for a no."""
+        lease = opening.lease
+        answer = decide(
+            self._records(),
+            Request(lease.sandbox, lease.record, opening.service),
+        )
+        event = schema.Decision(
+            **journal.of_stream(opening),
+            verdict=schema.Verdict(answer.verdict),
+            rule=answer.where,
+            policy=answer.digest,
+            reason=answer.reason,
+        )
+        if not answer.allowed:
+            await self._log.refused(event)
+            raise RefusedError(f"denied: {answer.reason}", where=answer.where)
+        await self._log.require(event)
+
+    # -- ends ---------------------------------------------------------------------
+
+    async def _end_when_idle(self, guest: Guest) -> None:
+        """A disposable is gone when its last program is."""
+        while True:
+            await guest.idle.wait()
+            record = self.record(guest.lease.record)
+            if guest.lease.id not in self._guests:
+                return
+            if record is None or record.viewer.sandbox_class == "disposable":
+                break
+            guest.idle = trio.Event()
+        await self.power_off(guest.lease.id, reason="its last program has ended")
+
+    async def power_off(
+        self, lease: LeaseId, *, reason: str, grace: float = _GRACE
+    ) -> None:
+        """End a sandbox: its agent first, then its host; returns when it is gone."""
+        if self._host is None:
+            raise InternalError("a sandbox is to be ended before the viewer runs")
+        guest = self._guests.get(lease)
+        asked = guest is not None and await guest.power_off()
+        # Nobody to ask inside: only the power button is left, and a guest
+        # without an agent does not listen to that for long.
+        await self._host.stop(
+            lease, grace=grace if asked else min(grace, 1.0), reason=reason
+        )
