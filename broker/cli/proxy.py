@@ -146,21 +146,21 @@ def _raise_limits() -> None:
 
 async def serve(order: Order, handle: PumpHandle) -> None:
     """Relay until a signal comes.  Raises UpstreamError when the pump dies."""
+    pump = Pump(handle)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        pump = Pump(handle)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(pump.run)
-            listener = await open_listener(order.listen)
-            try:
+        listener = await open_listener(order.listen)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(pump.run)
+                nursery.start_soon(_fail_with, pump)
                 nursery.start_soon(_accept, order, pump, listener)
                 # One line, whatever the terminal's width: scripts wait for it.
                 _say(f"listening on {order.listen}, relaying to {order.connect}")
-                nursery.start_soon(_fail_with, pump)
                 async for _ in signals:
                     break
-            finally:
-                listener.close()
                 nursery.cancel_scope.cancel()
+        finally:
+            listener.close()
 
 
 async def _fail_with(pump: Pump) -> None:
