@@ -69,9 +69,6 @@ class _Places:
         line = bisect.bisect_right(self._starts, offset)
         return line, offset - self._starts[line - 1] + 1
 
-    def offset(self, line: int, column: int) -> int:
-        return self._starts[line - 1] + column - 1
-
 
 def read_document(text: str, complain: Complain) -> Document:
     r"""Return all that can be understood of ``text``, complaining about the rest.

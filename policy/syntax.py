@@ -114,6 +114,9 @@ def _never_closed(piece: str, stop: int) -> Found:
     what = {"[": "array", "{": "inline table"}.get(opening, "string")
     triple = opening * (3 if piece.startswith(opening * 3, start) else 1)
     closing = {"[": "]", "{": "}"}.get(opening, triple)
+    if start < stop < len(piece.rstrip()):
+        # It does go on, but not as it should.
+        return Found(stop, stop + 1, f"',' or '{closing}' is missing before this")
     end = piece.find("\n", start)
     end = len(piece.rstrip()) if end < 0 else end
     return Found(start, end, f"this {what} is never closed", f"a closing {closing}")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from policy import limits
 from policy.document import Document, read_document
 from policy.errors import Span
+from policy.scan import NotUnderstoodError, split
 
 _OUTSIDE = tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language()))
 
@@ -278,3 +279,101 @@ def test_numbers_too_long_for_python_are_refused():
 def test_hostile_files_take_bounded_time(text):
     """A full-size file of one awkward thing ends in seconds, without recursion."""
     _read(text[: limits.FILE_BYTES])
+
+
+# -- keys that exclude each other ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a = 1\na = 2\n", "2:1: the key 'a' is already set above"),
+        ("a = 1\n[a]\nb = 1\n", "2:2: the table 'a' is already set above"),
+        ("a.b = 1\na = 2\n", "2:1: the key 'a' is already set above"),
+        ("[a]\n[b]\n[a]\nc = 1\n", "3:2: the table 'a' is already set above"),
+        ("a = {}\na.b = 1\n", "2:1: the key 'a.b' is already set above"),
+        ("[[a]]\n[a]\n", "2:2: the table 'a' is already set above"),
+        ('a = 1\n"a" = 2\n', "2:1: the key '\"a\"' is already set above"),
+        ("[a]\nb.c = 1\n[a.b]\n", "3:2: the table 'a.b' is already set above"),
+    ],
+)
+def test_clashes_are_reported_at_the_second_key(text, problem):
+    """However the two are written; the first stays."""
+    document, found = _read(text)
+    assert found == [problem]
+    assert repr(document.values) != "{}"
+
+
+def test_clashes_at_the_limit_and_beyond():
+    """Unlike ones need a reading each; after N of them the file is given up."""
+
+    def clashing(count: int) -> str:
+        keys = "".join(f"k{number} = 1\n" for number in range(count))
+        return keys + "".join(f"[k{number}.x]\n" for number in range(count))
+
+    document, found = _read(clashing(limits.CLASHES - 1))
+    assert len(found) == limits.CLASHES - 1
+    assert len(document.values) == limits.CLASHES - 1
+    document, found = _read(clashing(limits.CLASHES + 1))
+    assert len(found) == limits.CLASHES
+    assert document.values == {}
+
+
+# -- the guard between scanner and tomllib --------------------------------------------
+
+
+def test_what_only_tomllib_understands_is_refused(monkeypatch):
+    """A scanner that gives up where tomllib does not: a problem, not a guess."""
+
+    def give_up(text):
+        for statement in split(text):
+            statement.failed = NotUnderstoodError(statement.start)
+            yield statement
+
+    monkeypatch.setattr("policy.document.split", give_up)
+    assert _read("a = 1\n")[1] == ["1:1: this way of writing it is not understood here"]
+
+
+def test_values_without_a_place_are_refused(monkeypatch):
+    """A scanner that misses a value: the file is not used."""
+
+    def forget(text):
+        for statement in split(text):
+            del statement.values[-1]
+            yield statement
+
+    monkeypatch.setattr("policy.document.split", forget)
+    assert _read("a = [1]\n")[1] == [
+        "1:1: this way of writing it is not understood here"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a = True", "1:5: 'True' is no value"),
+        ("a = off", "1:5: 'off' is no value"),
+        ("a = 007", "1:5: '007' is no value"),
+        ("a = { b }", "1:9: '=' is missing after the key"),
+        ("a = { b = 1", "1:5: this inline table is never closed"),
+        ("a = [1 2]", "1:8: ',' or ']' is missing before this"),
+        ("a = [\n1\n2\n]", "3:1: ',' or ']' is missing before this"),
+        ("a = { b = 1 c = 2 }", "1:13: ',' or '}' is missing before this"),
+        ("a = 'x", "1:5: this string is never closed"),
+        ('a = ["x', "1:6: this string is never closed"),
+        ("[a", "1:3: ']' is missing"),
+        ("[[a]", "1:4: ']]' is missing"),
+        ("[a] b", "1:5: unexpected text behind the statement"),
+        ("[]", "1:2: a key is missing here"),
+        ("a = \n", "1:5: the value is missing"),
+        ("a =# c", "1:4: the value is missing"),
+        ("a: 1", "1:2: '=' is missing after the key"),
+        ("ä = 1", "1:1: this begins neither a key nor a [table]"),
+        ("a = 'x' 'y'", "1:9: unexpected text behind the statement"),
+        ("a\u200b = 1", "1:2: hidden character U+200B"),
+        ("# \u202e", "1:3: hidden character U+202E"),
+    ],
+)
+def test_syntax_errors(text, problem):
+    """The first place that is wrong, in words that need no knowledge of TOML."""
+    assert _read(text)[1] == [problem]
