@@ -1,6 +1,6 @@
 """The process between QEMU's network device and passt: ``launch.frames`` at work.
 
-``python -I -m broker.launch.frameguard QEMU_FD PASST_FD``: two stream sockets.
+Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
 What QEMU sends is filtered, what passt sends is carried as it is.  Either
 side's end is ours.  The set of this machine's addresses follows the kernel's
 announcements (rtnetlink(7)), because laptops change networks.

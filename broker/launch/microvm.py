@@ -93,11 +93,24 @@ async def start_vm(
             plan = _Plan(spec, tools, undo)
             await plan.start_helpers(cid, quarantine)
             vm = plan.start_qemu(on_loss)
-            await vm.connect(nursery)
+            await _connect(vm, nursery)
             undo.pop_all()
             return vm
     except OSError as error:
         raise UpstreamError(f"{spec.name} cannot be started: {error}") from error
+
+
+async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
+    """Connect; where QEMU ended instead, its own words are the error."""
+    try:
+        await vm.connect(nursery)
+    except UpstreamError as error:
+        with trio.move_on_after(limits.VM_DRAIN_SECONDS):
+            code = await vm.vmm.wait()
+            raise UpstreamError(
+                f"QEMU did not start (code {code}): {vm.vmm.words}"
+            ) from error
+        raise
 
 
 async def _refuse_running(spec: VmSpec) -> None:

@@ -16,7 +16,6 @@ alone, and the kernel argument ``vitrail.dns=`` tells the guest.
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.launch.process import Tracked, spawn_helper
+from broker.launch.spawn import our_program
 
 GUEST = "10.0.2.15"
 GATEWAY = "10.0.2.2"
@@ -85,8 +85,7 @@ def passt_args(passt: Path, fd: int, *, forward_dns: bool) -> list[str]:
 
 def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
     """Return the frame filter's command line."""
-    module = "broker.launch.frameguard"
-    return [sys.executable, "-I", "-m", module, str(qemu_fd), str(passt_fd)]
+    return our_program("broker.launch.frameguard", str(qemu_fd), str(passt_fd))
 
 
 def start_user_network(

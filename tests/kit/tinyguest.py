@@ -15,7 +15,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,10 +148,13 @@ async def shell_listener(uds: Path):
     async def accept(deadline: float = 60) -> GuestShell:
         with trio.fail_after(deadline):
             conn, _ = await listener.accept()
-        return GuestShell(trio.SocketStream(conn))
+        shell = GuestShell(trio.SocketStream(conn))
+        stack.push_async_callback(trio.aclose_forcefully, shell.stream)
+        return shell
 
-    with listener:
-        yield accept
+    async with AsyncExitStack() as stack:
+        with listener:
+            yield accept
 
 
 def ordinary_user() -> None:
