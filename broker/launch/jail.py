@@ -92,6 +92,7 @@ def fork_jailed(
 
     Raises SetupError when the namespaces are not to be had.
     """
+    seccomp.worker_filter()  # compiled and kept: in the jail there is no room to
     try:
         return _fork(run, keep, namespaces=True)
     except SetupError as error:

@@ -1,0 +1,124 @@
+"""From inside a worker's jail nothing of the person's session can be reached.
+
+Invariant: whoever has taken a worker over holds what was handed to it and
+can get nothing else: no file, no socket, no process, no network, no code.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from broker.core.names import SandboxName
+from broker.session.workers import open_workers
+from tests.kit.compositor import short_directory
+from tests.kit.probes import build, run_free, run_in_worker_jail, world
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture
+def around():
+    with short_directory() as directory, world(directory) as made:
+        yield made
+
+
+# What it tries, on what, what the filter answers, what the walls behind the
+# filter answer when there is no filter.
+REACH = [
+    pytest.param("open", "/etc/passwd", "EPERM", "ENOENT", id="system-file"),
+    pytest.param("open", "/proc/self/status", "EPERM", "ENOENT", id="proc"),
+    pytest.param("open", "{home}", "EPERM", "ENOENT", id="home"),
+    pytest.param("list", "/tmp", "EPERM", "ENOENT", id="directory"),
+    pytest.param("unix", "{session_socket}", "EPERM", "ENOENT", id="session-socket"),
+    pytest.param("unix", "{other_sandbox}", "EPERM", "ENOENT", id="other-sandbox"),
+    pytest.param("abstract", "{abstract}", "EPERM", "ECONNREFUSED", id="abstract"),
+    pytest.param("tcp", "{tcp}", "EPERM", "EACCES ENETUNREACH", id="tcp"),
+    pytest.param("udp", "{tcp}", "EPERM", "ENETUNREACH", id="udp"),
+    pytest.param("ptrace", "{victim}", "SIGSYS", "ESRCH", id="ptrace"),
+    pytest.param("vmread", "{victim}", "SIGSYS", "ESRCH", id="memory"),
+    pytest.param("getfd", "{victim}", "SIGSYS", "ESRCH", id="descriptors"),
+    pytest.param("kill", "{victim}", "EPERM", "ESRCH", id="kill"),
+    pytest.param("fork", "", "SIGSYS", "EAGAIN", id="fork"),
+    pytest.param("shell", "", "SIGSYS", "ENOENT", id="shell"),
+]
+
+
+@pytest.mark.parametrize(("what", "on", "locked", "walls"), REACH)
+def test_it_works_outside_and_each_wall_alone_stops_it(
+    built, around, what, on, locked, walls
+):
+    argument = on.format_map(vars(around))
+    assert run_free(built, what, argument) == "worked"
+    assert run_in_worker_jail(built, what, argument) == locked
+    assert run_in_worker_jail(built, what, argument, lock=False) in walls.split()
+
+
+@pytest.mark.parametrize("what", ["exec-memory", "write-exec-memory", "netlink"])
+def test_the_filter_refuses(built, what):
+    assert run_free(built, what) == "worked"
+    assert run_in_worker_jail(built, what) == "EPERM"
+
+
+@pytest.mark.parametrize("what", ["create", "mkdir"])
+def test_there_is_nowhere_to_write(built, what, tmp_path):
+    assert run_free(built, what, str(tmp_path / "new")) == "worked"
+    assert run_in_worker_jail(built, what, "/new") == "EPERM"
+    assert run_in_worker_jail(built, what, "/new", lock=False) in ("EROFS", "EACCES")
+
+
+# An ordinary user may not do all of these outside either, or the kernel has
+# them not; being killed by the filter cannot be a coincidence.
+@pytest.mark.parametrize(
+    "what",
+    ["unshare", "clone", "mount", "bpf", "io_uring", "keyctl", "userfaultfd", "perf"],
+)
+def test_what_only_an_attacker_calls_kills(built, what):
+    assert run_in_worker_jail(built, what) == "SIGSYS"
+
+
+def test_vsock_is_out_of_reach(built):
+    assert run_in_worker_jail(built, "vsock") == "EPERM"
+
+
+def test_the_probe_itself_runs_in_the_jail(built):
+    assert run_in_worker_jail(built, "nothing") == "worked"
+
+
+async def test_a_real_worker_stands_behind_these_walls():
+    with short_directory() as directory:
+        async with open_workers() as workers:
+            name = SandboxName("work")
+            worker = await workers.open_worker(name, directory, directory / "no")
+            check_walls(worker.inner_pid)
+            assert os.listdir(f"/proc/{worker.inner_pid}/root") == []
+            # Sockets, /dev/null and what an event loop needs: nothing else.
+            for fd in Path(f"/proc/{worker.inner_pid}/fd").iterdir():
+                target = os.readlink(fd)
+                assert target.startswith("socket:") or target in (
+                    "/dev/null",
+                    "anon_inode:[eventpoll]",
+                    "anon_inode:[eventfd]",
+                ), target
+
+
+def check_walls(pid: int) -> None:
+    """Namespaces of its own, no capability, a filter, no way to new privileges."""
+    for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup"):
+        theirs = os.readlink(f"/proc/{pid}/ns/{kind}")
+        assert theirs != os.readlink(f"/proc/self/ns/{kind}"), kind
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[kind], 16) == 0, kind
+    assert status["Seccomp"] == "2"
+    assert status["NoNewPrivs"] == "1"
+    assert status["NSpid"].split()[-1] == "1"

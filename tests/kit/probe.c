@@ -1,0 +1,129 @@
+/* One attempt to get out of a jail: probe WHAT [ARGUMENT].
+ * Writes 0 to standard output when the attempt worked, else its errno.
+ * Built twice: as a static program (for the waypipe client's jail) and as a
+ * library whose run() is called inside a worker's jail. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int worked(long result) { return result < 0 ? errno : 0; }
+
+static int list(const char *path) {
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    if (!dir) return errno;
+    while ((entry = readdir(dir)))
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) return 0;
+    return ENOENT;
+}
+
+static int unix_socket(const char *name, int abstract) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0) return errno;
+    strncpy(to.sun_path + abstract, name, sizeof to.sun_path - 2);
+    return worked(connect(fd, (struct sockaddr *)&to,
+                          sizeof(sa_family_t) + abstract + strlen(name)));
+}
+
+static int inet(int kind, int port) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, kind, 0);
+    if (fd < 0) return errno;
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (kind == SOCK_DGRAM)
+        return worked(sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof to));
+    return worked(connect(fd, (struct sockaddr *)&to, sizeof to));
+}
+
+static int vm_read(pid_t pid) {
+    char here[8];
+    struct iovec mine = {here, sizeof here}, its = {(void *)4096, sizeof here};
+    process_vm_readv(pid, &mine, 1, &its, 1, 0);
+    return errno == EFAULT ? 0 : errno; /* allowed, only nothing is mapped there */
+}
+
+static int get_fd(pid_t pid) {
+    int pidfd = syscall(SYS_pidfd_open, pid, 0);
+    return pidfd < 0 ? errno : worked(syscall(SYS_pidfd_getfd, pidfd, 0, 0));
+}
+
+static int forks(void) {
+    pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    return pid < 0 ? errno : worked(waitpid(pid, 0, 0));
+}
+
+static int shell(void) {
+    execl("/bin/sh", "sh", "-c", "echo 0", (char *)0);
+    return errno;
+}
+
+static int maps(int protection) {
+    void *at = mmap(0, 4096, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+static int attempt(const char *what, const char *with) {
+    int number = atoi(with);
+    char block[512] = {0};
+    if (!strcmp(what, "open")) return worked(open(with, O_RDONLY));
+    if (!strcmp(what, "create")) return worked(open(with, O_CREAT | O_WRONLY, 0600));
+    if (!strcmp(what, "mkdir")) return worked(mkdirat(AT_FDCWD, with, 0700));
+    if (!strcmp(what, "list")) return list(with);
+    if (!strcmp(what, "unix")) return unix_socket(with, 0);
+    if (!strcmp(what, "abstract")) return unix_socket(with, 1);
+    if (!strcmp(what, "tcp")) return inet(SOCK_STREAM, number);
+    if (!strcmp(what, "udp")) return inet(SOCK_DGRAM, number);
+    if (!strcmp(what, "vsock")) return worked(socket(AF_VSOCK, SOCK_STREAM, 0));
+    if (!strcmp(what, "netlink")) return worked(socket(AF_NETLINK, SOCK_RAW, 0));
+    if (!strcmp(what, "ptrace")) return worked(ptrace(PTRACE_SEIZE, number, 0, 0));
+    if (!strcmp(what, "vmread")) return vm_read(number);
+    if (!strcmp(what, "getfd")) return get_fd(number);
+    if (!strcmp(what, "kill")) return worked(kill(number, 0));
+    if (!strcmp(what, "fork")) return forks();
+    if (!strcmp(what, "shell")) return shell();
+    if (!strcmp(what, "unshare")) return worked(unshare(CLONE_NEWUSER));
+    if (!strcmp(what, "clone"))
+        return worked(syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0));
+    if (!strcmp(what, "mount")) return worked(mount("t", "/", "tmpfs", 0, 0));
+    if (!strcmp(what, "exec-memory")) return maps(PROT_READ | PROT_EXEC);
+    if (!strcmp(what, "write-exec-memory"))
+        return maps(PROT_READ | PROT_WRITE | PROT_EXEC);
+    if (!strcmp(what, "bpf")) return worked(syscall(SYS_bpf, 0, block, sizeof block));
+    if (!strcmp(what, "io_uring")) return worked(syscall(SYS_io_uring_setup, 8, block));
+    if (!strcmp(what, "keyctl")) return worked(syscall(SYS_keyctl, 0, -3, 0));
+    if (!strcmp(what, "userfaultfd")) return worked(syscall(SYS_userfaultfd, 1));
+    if (!strcmp(what, "perf"))
+        return worked(syscall(SYS_perf_event_open, block, 0, -1, -1, 0));
+    if (!strcmp(what, "nothing")) return 0;
+    return EINVAL;
+}
+
+void run(const char *what, const char *with) {
+    char text[16];
+    int size = snprintf(text, sizeof text, "%d\n", attempt(what, with));
+    if (write(1, text, size) != size) _exit(1);
+}
+
+int main(int count, char **words) {
+    run(words[1], count > 2 ? words[2] : "");
+    return 0;
+}
