@@ -121,7 +121,9 @@ def decode_from_guest(untrusted_body: bytes) -> FromGuest:
     """Return the message in a frame's body.  Raises PeerError if it is none."""
     try:
         return _from_guest.decode(untrusted_body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # RecursionError: unknown fields are skipped by recursion, and a guest
+        # can nest thousands of them in one frame.
         raise PeerError(f"the guest agent sent no valid message: {error}") from error
 
 

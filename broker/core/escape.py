@@ -17,20 +17,24 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
     r"""Return the text with every hidden character written as ``\\x..``.
 
-    ``limit`` is the largest length of the answer in characters; what is cut
-    is replaced by ``…``.  Bytes are read as UTF-8, wrong ones shown as hex.
+    ``limit`` is the largest length of the answer in characters, at least 1;
+    what is cut is replaced by ``…``.  Bytes are read as UTF-8, wrong ones shown as hex.
     """
     if isinstance(untrusted_text, bytes):
-        untrusted_text = untrusted_text[: limit * 4].decode("utf-8", "backslashreplace")
+        # One character more than fits, so that a cut is seen as one.
+        untrusted_text = untrusted_text[: limit * 4 + 4].decode(
+            "utf-8", "backslashreplace"
+        )
     out: list[str] = []
     size = 0
     for char in untrusted_text:
-        piece = _escape(char)
-        size += len(piece)
+        out.append(_escape(char))
+        size += len(out[-1])
         if size > limit:
+            while size > limit - 1:
+                size -= len(out.pop())
             out.append("…")
             break
-        out.append(piece)
     return "".join(out)
 
 

@@ -61,10 +61,14 @@ class Paths:
 def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     """Return this user's paths.
 
-    Raises SetupError when there is no XDG_RUNTIME_DIR, or when it is so long
-    that a sandbox's socket would not fit into a UNIX socket address.
+    Other XDG directories that are not absolute are ignored, as the base
+    directory specification wants it.
+
+    Raises SetupError when there is no XDG_RUNTIME_DIR, when it is no absolute
+    path, or when it is so long that a sandbox's socket would not fit into a
+    UNIX socket address.
     """
-    env = os.environ if environ is None else environ
+    env = _absolute_only(os.environ if environ is None else environ)
     home = Path(env.get("HOME", "/"))
     run = env.get("XDG_RUNTIME_DIR", "")
     if not run:
@@ -73,6 +77,12 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
             hint="log in through a session manager, or set it to a directory "
             "that only you can enter (mkdir -m 700 /tmp/run-$USER)",
         )
+    if not run.startswith("/"):
+        raise SetupError(
+            f"XDG_RUNTIME_DIR is not an absolute path: {run}",
+            hint="set it to the directory that the session manager made for you, "
+            f"usually /run/user/{os.geteuid()}",
+        )
     runtime = Path(run) / "vitrail"
     if len(os.fsencode(runtime)) + _LONGEST_BELOW > _SOCKET_PATH_BYTES:
         raise SetupError(
@@ -80,7 +90,8 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
             hint="use a path of at most "
             f"{_SOCKET_PATH_BYTES - _LONGEST_BELOW - len('/vitrail')} characters",
         )
-    system = [Path(p) for p in env.get("XDG_CONFIG_DIRS", "/etc").split(":") if p]
+    listed = env.get("XDG_CONFIG_DIRS", "/etc").split(":")
+    system = [Path(p) for p in listed if p.startswith("/")]
     user = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
     config = (user / "vitrail", *(p / "vitrail" for p in system))
     if Path("/etc/vitrail") not in config:
@@ -91,3 +102,12 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
         cache=Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "vitrail",
         config=config,
     )
+
+
+def _absolute_only(env: Mapping[str, str]) -> Mapping[str, str]:
+    """Without the XDG directories that the specification says to ignore."""
+    kept = dict(env)
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        if not kept.get(name, "").startswith("/"):
+            kept.pop(name, None)
+    return kept

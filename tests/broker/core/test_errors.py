@@ -1,0 +1,44 @@
+"""Errors name whose fault they are and what to do next."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core import errors
+
+
+def test_the_base_is_never_raised_itself():
+    """Whoever raises must say whose fault it is."""
+    with pytest.raises(TypeError, match="subclass"):
+        errors.VitrailError("something went wrong")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.PeerError,
+        errors.RefusedError,
+        errors.UpstreamError,
+        errors.SetupError,
+        errors.InternalError,
+    ],
+)
+def test_what_an_error_says(kind):
+    """First line with the place, then the hint on a line of its own."""
+    bare = kind("the message")
+    assert str(bare) == bare.diagnostics() == "the message"
+    full = kind("the message", hint="do this", where="file:1:2")
+    assert (full.message, full.hint, full.where) == (
+        "the message",
+        "do this",
+        "file:1:2",
+    )
+    assert str(full) == "file:1:2: the message"
+    assert full.diagnostics() == "file:1:2: the message\n  hint: do this"
+    assert isinstance(full, errors.VitrailError)
+
+
+def test_every_error_is_somebodys_fault():
+    """Each class promises in its docstring when it is raised."""
+    for kind in errors.VitrailError.__subclasses__():
+        assert kind.__doc__

@@ -1,0 +1,35 @@
+"""Every limit says its unit and reason; that is what makes it one."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import policy.limits
+from broker.core import limits
+
+
+@pytest.mark.parametrize("module", [limits, policy.limits], ids=lambda m: m.__name__)
+def test_every_limit_has_a_reason(module):
+    """Below it, or below the last of a group that belongs together."""
+    names, unexplained = [], []
+    for node in ast.parse(Path(module.__file__).read_text()).body:
+        if isinstance(node, ast.Assign):
+            assert isinstance(node.targets[0], ast.Name)
+            names.append(node.targets[0].id)
+            unexplained.append(names[-1])
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            unexplained.clear()
+    assert unexplained == []
+    assert len(names) == len(set(names)) > 5
+
+
+@pytest.mark.parametrize("module", [limits, policy.limits], ids=lambda m: m.__name__)
+def test_every_limit_is_a_positive_number(module):
+    """Or several of them."""
+    for name, value in vars(module).items():
+        if name.isupper():
+            numbers = value if isinstance(value, tuple) else (value,)
+            assert all(number > 0 for number in numbers), name
