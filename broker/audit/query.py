@@ -6,6 +6,7 @@ what is recorded.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,9 @@ class Log:
         """Return ``ok``, or what SQLite finds wrong with the file."""
         return str(self._rows("PRAGMA quick_check(1)", [])[0][0])
 
-    async def follow(self, filters: Filters, *, after: int) -> AsyncGenerator[Found, None]:
+    async def follow(
+        self, filters: Filters, *, after: int
+    ) -> AsyncGenerator[Found, None]:
         """Yield events that match as they are recorded, until cancelled.
 
         For ``contextlib.aclosing``.  Raises UpstreamError as ``find`` does.
@@ -151,8 +154,9 @@ def open_log(path: Path) -> Iterator[Log]:
             hint="it begins with the first start of a broker: brokerctl run SANDBOX",
         )
     try:
+        # Long questions are asked in a worker thread, one at a time.
         db = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None
+            _uri(path), uri=True, isolation_level=None, check_same_thread=False
         )
     except sqlite3.Error as error:
         raise UpstreamError(f"the audit log cannot be opened: {error}") from error
@@ -171,3 +175,16 @@ def open_log(path: Path) -> Iterator[Log]:
         yield Log(db)
     finally:
         db.close()
+
+
+def _uri(path: Path) -> str:
+    """How SQLite is told to open it (SQLite's documentation, "URI filenames").
+
+    A log in WAL mode needs its ``-shm`` file, also to be read.  On a medium
+    where that cannot be made nobody can be writing, so it is not needed.
+    """
+    uri = f"file:{quote(str(path))}?mode=ro"
+    wal = path.with_name(f"{path.name}-wal")
+    if not wal.exists() and not os.access(path.parent, os.W_OK):
+        uri += "&immutable=1"
+    return uri

@@ -16,6 +16,7 @@ from broker.audit.times import parse_time
 from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.events import as_line, as_object
+from broker.cli.pipes import reader_may_leave
 
 _BEFORE_FOLLOWING = 10
 """Lines shown before following, as journalctl -f does."""
@@ -55,8 +56,8 @@ def command(
     )
     if follow and lines is None and not since:
         lines = _BEFORE_FOLLOWING
-    show = _Printer(as_json=as_json)
-    with open_log(offline_paths().audit) as log:
+    show = _Printer(as_json=as_json, at_once=follow)
+    with reader_may_leave(), open_log(offline_paths().audit) as log:
         newest = log.newest()
         for found in log.find(filters, last=lines):
             show.event(found)
@@ -75,9 +76,10 @@ async def _follow(log: Log, filters: Filters, after: int, show: _Printer) -> Non
 class _Printer:
     """Prints events as they come; ``last`` is the last one's number."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, at_once: bool) -> None:
         self.last = 0
         self._as_json = as_json
+        self._at_once = at_once
         self._console = Console(highlight=False, soft_wrap=True)
 
     def event(self, found: Found) -> None:
@@ -85,8 +87,12 @@ class _Printer:
         self.last = found.sequence
         if self._as_json:
             render.json_line(as_object(found))
-        else:
+        elif self._console.is_terminal:
             self._console.print(as_line(found))
+        else:
+            sys.stdout.write(f"{as_line(found).plain}\n")
+            if self._at_once:
+                sys.stdout.flush()
 
 
 def _check_kinds(kinds: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from broker.control import client
 from broker.control.client import Client
+from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 
 _Result = TypeVar("_Result")
@@ -20,9 +21,13 @@ def offline_paths() -> Paths:
     """This user's paths, for verbs that read files and need no broker.
 
     They work where no session runs (ssh without a login manager, a rescue
-    shell), so a missing XDG_RUNTIME_DIR is no error here.
+    shell): what is wrong with XDG_RUNTIME_DIR is then none of their business.
     """
-    return find_paths({"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **os.environ})
+    try:
+        return find_paths()
+    except SetupError:
+        run = f"/run/user/{os.geteuid()}"
+        return find_paths({**os.environ, "XDG_RUNTIME_DIR": run})
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.connect import offline_paths
+from broker.cli.pipes import reader_may_leave
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
@@ -51,11 +52,12 @@ def command(
     path = folder / name
     render.note(f"{name} of {sandbox}:")
     show = _write if raw else _Lines().write
-    for part in (path.with_name(f"{name}.1"), path):
-        if part.exists() and part != path:
-            _copy(part, show)
-    trio.run(_follow, path, show, follow)
-    show(b"")
+    with reader_may_leave():
+        older = path.with_name(f"{name}.1")
+        if older.exists():
+            _copy(older, show)
+        trio.run(_follow, path, show, follow)
+        show(b"")
 
 
 def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -> str:

@@ -285,10 +285,12 @@ async def test_the_reference_client_finds_and_calls_everything(path: Path) -> No
         assert json.loads(status)["policy"]["digest"] == "d" * 64
 
 
+@pytest.mark.skipif(
+    not shutil.which("varlinkctl"),
+    reason="varlinkctl is not installed (systemd 255 and later have it)",
+)
 async def test_varlinkctl(path: Path) -> None:
-    tool = shutil.which("varlinkctl")
-    if tool is None:
-        pytest.skip("varlinkctl is not installed (systemd 255 and later have it)")
+    tool = shutil.which("varlinkctl") or ""
     async with serving(path, ScriptedBroker()):
         text = await run_tool([tool, "introspect", str(path), "io.vitrail.Broker"])
         assert b"method Run" in text
@@ -456,7 +458,9 @@ def open_directory() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.fixture
 def as_somebody_else() -> list[str]:
+    """Words before a command that make it another user's."""
     if os.getuid() == 0:
         return ["setpriv", "--reuid", "65534", "--clear-groups", "--"]
     user = os.environ.get("USER", "")
@@ -485,9 +489,11 @@ print(s.recv(4096))
 """
 
 
-async def test_another_user_is_refused_twice(open_directory: Path) -> None:
+async def test_another_user_is_refused_twice(
+    open_directory: Path, as_somebody_else: list[str]
+) -> None:
     path = open_directory / "control"
-    argv = [*as_somebody_else(), "/usr/bin/python3", "-I", "-c", _CONNECT, str(path)]
+    argv = [*as_somebody_else, "/usr/bin/python3", "-I", "-c", _CONNECT, str(path)]
     async with serving(path, ScriptedBroker()):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert b"no permission" in await run_tool(argv)

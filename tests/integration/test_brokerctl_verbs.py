@@ -1,0 +1,233 @@
+"""status, stop, lease and logs, as a person runs them, on a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from broker.control.api import LeaseRequest, SandboxStatus, StopRequest, StreamStatus
+from broker.launch.spawn import PIPE, spawn
+from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
+from tests.kit.control import LEASE, ScriptedBroker, serving
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    with home() as env:
+        yield env
+
+
+@pytest.fixture
+def api() -> ScriptedBroker:
+    api = ScriptedBroker()
+    api.state = msgspec.structs.replace(
+        api.state,
+        sandboxes=[
+            SandboxStatus(
+                name="work",
+                record="work",
+                sandbox_class="persistent",
+                label="work",
+                state="running",
+                since=1_790_000_000.0,
+            )
+        ],
+        leases=[LEASE],
+        streams=[
+            StreamStatus(
+                stream=1,
+                sandbox="work",
+                lease=LEASE.id,
+                service="vitrail.Display",
+                bytes_from_sandbox=2048,
+                bytes_to_sandbox=0,
+                since=1_790_000_000.0,
+            )
+        ],
+    )
+    return api
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["stop", "--all"], ["lease", "list"], ["status", "--json"]]
+)
+async def test_without_a_broker_a_sentence_says_how_to_start_one(
+    env: dict[str, str], words: list[str]
+) -> None:
+    answer = await brokerctl(*words, env=env)
+    assert (answer.code, answer.out) == (1, "")
+    assert "no broker runs" in answer.err
+    assert "brokerctl run" in answer.err
+    assert "Traceback" not in answer.err
+
+
+async def test_status(env: dict[str, str], api: ScriptedBroker) -> None:
+    async with serving(paths_of(env).control, api):
+        page = await brokerctl("status", env=env)
+        assert page.code == 0
+        assert "vitrail.Display" in page.out
+        assert "2.0 KiB" in page.out
+        found = (await brokerctl("status", "work", "--json", env=env)).objects[0]
+        assert found["streams"][0]["rate_from_sandbox"] == 0.0
+        assert found["leases"][0]["id"] == LEASE.id
+        gone = await brokerctl("status", "gone", env=env)
+        assert gone.code == 1
+        assert "no sandbox runs under the name gone" in gone.err
+
+
+async def test_status_watched_by_a_program(
+    env: dict[str, str], api: ScriptedBroker
+) -> None:
+    async with (
+        serving(paths_of(env).control, api),
+        running("status", "--watch", "--json", env=env) as child,
+    ):
+        with trio.fail_after(60):
+            async with aclosing(lines_of(child)) as lines:
+                for _ in range(2):
+                    assert json.loads(await anext(lines))["role"] == "local"
+            child.kill(signal.SIGINT)
+            assert await child.wait() == 130
+        assert child.popen.stderr is not None
+        assert b"Traceback" not in child.popen.stderr.read()
+
+
+async def test_stop(env: dict[str, str], api: ScriptedBroker) -> None:
+    async with serving(paths_of(env).control, api):
+        one = await brokerctl("stop", "work", "--grace", "3", "--json", env=env)
+        assert one.objects == [{"stopped": ["work"], "broker": False}]
+        assert api.asked[-1] == ("stop", StopRequest(sandbox="work", grace=3.0))
+        everything = await brokerctl("stop", "--all", env=env)
+        assert "work is gone" in everything.err
+        assert (await brokerctl("stop", "gone", env=env)).code == 1
+        for words in ([], ["work", "--all"], ["--all", "--broker"]):
+            assert (await brokerctl("stop", *words, env=env)).code == 2
+
+
+async def test_stopping_the_broker_waits_until_it_has_ended(
+    env: dict[str, str], api: ScriptedBroker
+) -> None:
+    answers: list[Answer] = []
+
+    async def stop() -> None:
+        answers.append(await brokerctl("stop", "--broker", env=env))
+
+    async with trio.open_nursery() as outer, serving(paths_of(env).control, api):
+        outer.start_soon(stop)
+        await api.ended.wait()
+        assert answers == []
+    (answer,) = answers
+    assert answer.code == 0
+    assert "the broker has ended" in answer.err
+    assert [what for what, _ in api.asked] == ["stop", "shutdown"]
+
+
+async def test_a_lease_is_held_until_the_holder_leaves(
+    env: dict[str, str], api: ScriptedBroker
+) -> None:
+    words = ["lease", "acquire", "work", "--cid", "42"]
+    async with serving(paths_of(env).control, api), running(*words, env=env) as child:
+        with trio.fail_after(60):
+            async with aclosing(lines_of(child)) as lines:
+                assert await anext(lines) == f"{LEASE.id} work"
+            assert api.held == 1
+            assert api.asked == [("hold", LeaseRequest(record="work", cid=42))]
+            child.kill(signal.SIGINT)
+            assert await child.wait() == 130
+            while api.held:
+                await trio.sleep(0.005)
+
+
+async def test_leases(env: dict[str, str], api: ScriptedBroker) -> None:
+    async with serving(paths_of(env).control, api):
+        detached = await brokerctl(
+            *("lease", "acquire", "work", "--hybrid", "/run/vm.vsock"),
+            *("--leader", str(os.getpid()), "--connector", "77", "--detach", "--json"),
+            env=env,
+        )
+        assert detached.objects[0]["lease"]["id"] == LEASE.id
+        assert api.asked[-1][1].connectors == [77]
+        assert "cid 42" in (await brokerctl("lease", "list", env=env)).out
+        assert (await brokerctl("lease", "release", LEASE.id, env=env)).code == 0
+        assert (await brokerctl("lease", "release", "0" * 16, env=env)).code == 1
+        for words in (
+            ["acquire", "work"],
+            ["acquire", "work", "--cid", "4", "--unix", "/x"],
+            ["acquire", "work", "--cid", "2"],
+            ["acquire", "work", "--cid", "4", "--detach"],
+        ):
+            assert (await brokerctl("lease", *words, env=env)).code == 2, words
+
+
+# -- logs ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def logs(env: dict[str, str]) -> Path:
+    folder = paths_of(env).logs("web")
+    folder.mkdir(parents=True)
+    (folder / "console.log").write_bytes(b"boot\r\n\x1b[31mred\n")
+    (folder / "program-9.log").write_bytes(b"ninth\n")
+    (folder / "program-10.log.1").write_bytes(b"older\n")
+    (folder / "program-10.log").write_bytes(b"newer")
+    return folder
+
+
+async def test_logs(env: dict[str, str], logs: Path) -> None:
+    newest = await brokerctl("logs", "web", env=env)
+    assert (newest.code, newest.lines) == (0, ["older", "newer"])
+    assert "program-10.log of web" in newest.err
+    console = await brokerctl("logs", "web", "--console", env=env)
+    assert console.lines == ["boot", "\\x1b[31mred"]
+    raw = await brokerctl("logs", "web", "--console", "--raw", env=env)
+    assert raw.out == "boot\r\n\x1b[31mred\n"
+    assert (await brokerctl("logs", "web", "--program", "9", env=env)).out == "ninth\n"
+    missing = await brokerctl("logs", "web", "--program", "3", env=env)
+    assert missing.code == 1
+    assert "program-9.log" in missing.err
+    assert (await brokerctl("logs", "../etc", env=env)).code == 1
+    assert (await brokerctl("logs", "gone", env=env)).code == 1
+
+
+async def test_raw_bytes_do_not_go_to_a_terminal(
+    env: dict[str, str], logs: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        start = "import sys; from broker.cli.app import main; sys.exit(main())"
+        argv = [sys.executable, "-c", start, "logs", "web", "--console", "--raw"]
+        child = spawn(argv, env=env, stdout=theirs, stderr=PIPE)
+        assert child.popen.stderr is not None
+        with child.popen.stderr, trio.fail_after(60):
+            assert await child.wait() == 2
+            assert b"could drive your terminal" in child.popen.stderr.read()
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+async def test_logs_are_followed_across_a_rotation(
+    env: dict[str, str], logs: Path
+) -> None:
+    path = logs / "console.log"
+    async with running("logs", "web", "--console", "-f", env=env) as child:
+        with trio.fail_after(60):
+            async with aclosing(lines_of(child)) as lines:
+                assert await anext(lines) == "boot"
+                assert await anext(lines) == "\\x1b[31mred"
+                with path.open("ab") as file:
+                    file.write(b"more\n")
+                assert await anext(lines) == "more"
+                path.replace(logs / "console.log.1")
+                path.write_bytes(b"fresh\n")
+                assert await anext(lines) == "fresh"

@@ -1,0 +1,171 @@
+"""The doctor on this machine: it really looks, and what it says can be mended."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.audit.schema import BrokerStop
+from broker.audit.store import open_store
+from broker.cli import doctor, doctor_host, doctor_viewer
+from broker.cli.finding import Context, Finding, State
+from broker.core.errors import UpstreamError
+from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.control import ScriptedBroker, serving
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    with home() as env:
+        yield env
+
+
+@pytest.fixture
+def context(env: dict[str, str]) -> Context:
+    return Context(paths_of(env), env)
+
+
+async def test_every_check_says_something_and_every_trouble_what_mends_it(
+    env: dict[str, str],
+) -> None:
+    answer = await brokerctl("doctor", "--json", env=env)
+    (report,) = answer.objects
+    names = [finding["name"] for finding in report["findings"]]
+    assert list(dict.fromkeys(names)) == [name for name, _ in doctor.CHECKS]
+    for finding in report["findings"]:
+        assert finding["text"]
+        if finding["state"] == "fail":
+            assert finding["mend"], finding
+    assert answer.code == (0 if report["ok"] else 1)
+    page = await brokerctl("doctor", env=env)
+    assert page.code == answer.code
+    assert " warnings, " in page.lines[-1]
+
+
+async def test_without_a_runtime_directory_it_says_so_and_goes_on(
+    env: dict[str, str],
+) -> None:
+    del env["XDG_RUNTIME_DIR"]
+    answer = await brokerctl("doctor", env=env)
+    assert answer.code == 1
+    assert "XDG_RUNTIME_DIR is not set" in answer.out
+    assert "audit" in answer.out
+
+
+async def test_runtime_directory(context: Context) -> None:
+    run = Path(context.environ["XDG_RUNTIME_DIR"])
+    (fine,) = await doctor_host.check_runtime(context)
+    assert fine.state is State.OK
+    run.chmod(0o755)
+    (wide,) = await doctor_host.check_runtime(context)
+    assert (wide.state, wide.mend) == (State.FAIL, f"chmod 700 {run}")
+    (run / "vitrail").rmdir()
+    run.rmdir()
+    (gone,) = await doctor_host.check_runtime(context)
+    assert (gone.state, gone.mend) == (State.FAIL, f"mkdir -p -m 700 {run}")
+
+
+async def test_a_check_that_breaks_or_hangs_hides_no_other(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(_: Context) -> list[Finding]:
+        raise UpstreamError("it broke", hint="mend it")
+
+    async def unreadable(_: Context) -> list[Finding]:
+        raise PermissionError(13, "no")
+
+    async def hangs(_: Context) -> list[Finding]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(doctor, "_CHECK_SECONDS", 0.2)
+    checks = [("a", breaks), ("b", unreadable), ("c", hangs)]
+    monkeypatch.setattr(doctor, "CHECKS", checks)
+    found = await doctor.examine(context)
+    assert [(f.name, f.state) for f in found] == [(n, State.FAIL) for n in "abc"]
+    assert found[0].mend == "mend it"
+    assert "no answer within" in found[2].text
+
+
+async def test_policy(context: Context) -> None:
+    (none,) = await doctor_viewer.check_policy(context)
+    assert none.state is State.WARN
+    folder = Path(context.environ["HOME"]) / ".config/vitrail/sandboxes.d"
+    folder = context.paths.config[0] / "sandboxes.d"
+    folder.mkdir(parents=True)
+    (folder / "web.toml").write_text("colour = [\n")
+    (bad,) = await doctor_viewer.check_policy(context)
+    assert (bad.state, bad.mend) == (State.FAIL, "brokerctl policy check")
+    assert "web.toml:1:" in bad.text
+
+
+async def test_broker(context: Context) -> None:
+    (none,) = await doctor_viewer.check_broker(context)
+    assert "none runs" in none.text
+    async with serving(context.paths.control, ScriptedBroker()):
+        (one,) = await doctor_viewer.check_broker(context)
+        assert f"pid {os.getpid()}" in one.text
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(context.paths.control))
+    (killed,) = await doctor_viewer.check_broker(context)
+    assert (killed.state, "was killed" in killed.text) == (State.OK, True)
+
+
+async def test_audit(context: Context) -> None:
+    (none,) = await doctor_viewer.check_audit(context)
+    assert none.state is State.OK
+    async with open_store(context.paths.audit) as store:
+        for _ in range(300):
+            await store.record(BrokerStop(reason="x" * 200))
+    (whole,) = await doctor_viewer.check_audit(context)
+    assert "300 events" in whole.text
+    with context.paths.audit.open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(b"\xff" * 4096)
+    found = await doctor._careful(context, "audit", doctor_viewer.check_audit)
+    assert found[0].state is State.FAIL
+
+
+def test_globals_that_are_missing_are_named() -> None:
+    path = Path("/run/wayland-1")
+    everything = {**doctor_viewer.NEEDED, "wp_security_context_manager_v1": 1}
+    assert [f.state for f in doctor_viewer.judge_globals(path, everything)] == [
+        State.OK
+    ]
+    (old,) = doctor_viewer.judge_globals(path, {**everything, "wl_seat": 4})
+    assert old.state is State.FAIL
+    assert "wl_seat 5" in old.text
+    plain = doctor_viewer.judge_globals(path, doctor_viewer.NEEDED)
+    assert [f.state for f in plain] == [State.OK, State.WARN]
+
+
+async def test_no_compositor_and_one_that_hangs(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (none,) = await doctor_viewer.check_compositor(context)
+    assert none.state is State.WARN
+    assert "WAYLAND_DISPLAY" in none.mend
+    monkeypatch.setattr(doctor_viewer, "_COMPOSITOR_SECONDS", 0.3)
+    path = Path(context.environ["XDG_RUNTIME_DIR"]) / "wayland-0"
+    with socket.socket(socket.AF_UNIX) as stuck:
+        stuck.bind(str(path))
+        stuck.listen()
+        (hung,) = await doctor_viewer.check_compositor(context)
+    assert hung.state is State.FAIL
+    assert "does not answer" in hung.text
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="sway does not run as root")
+async def test_a_real_compositor(context: Context) -> None:
+    from tests.kit.compositor import desktop
+
+    async with desktop() as comp:
+        env = {**context.environ, "WAYLAND_DISPLAY": str(comp.display)}
+        found = await doctor_viewer.check_compositor(Context(context.paths, env))
+    assert found[0].state is State.OK, found
+    assert str(comp.display) in found[0].text

@@ -1,0 +1,120 @@
+"""Running ``brokerctl`` as a person or a script does: a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import unicodedata
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.core.paths import Paths, find_paths
+from broker.launch.spawn import PIPE, Child, spawn
+
+_START = "import sys; from broker.cli.app import main; sys.exit(main())"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What it said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def objects(self) -> list[dict]:
+        """Standard output, a JSON object a line."""
+        return [json.loads(line) for line in self.lines]
+
+
+@contextmanager
+def home() -> Iterator[dict[str, str]]:
+    """An environment with everything of a user's in a new directory.
+
+    Its name is short: sockets must fit below it.
+    """
+    with tempfile.TemporaryDirectory(prefix="vt-", dir="/tmp") as name:
+        directory = Path(name)
+        run = directory / "run"
+        run.mkdir(mode=0o700)
+        env = {k: v for k, v in os.environ.items() if k in {"PATH", "LANG", "USER"}}
+        yield env | {
+            "HOME": name,
+            "XDG_RUNTIME_DIR": str(run),
+            "XDG_CONFIG_DIRS": str(directory / "etc"),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TERM": "dumb",
+        }
+
+
+def paths_of(env: Mapping[str, str]) -> Paths:
+    """Where that user's things are."""
+    paths = find_paths(env)
+    paths.runtime.mkdir(mode=0o700, exist_ok=True)
+    return paths
+
+
+async def brokerctl(*words: str, env: Mapping[str, str]) -> Answer:
+    """Run it to its end."""
+    out, err = bytearray(), bytearray()
+    async with running(*words, env=env) as child:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_drain, child.popen.stdout, out)
+                nursery.start_soon(_drain, child.popen.stderr, err)
+            code = await child.wait()
+    return Answer(code, out.decode(), err.decode())
+
+
+def harmless(text: str) -> bool:
+    """Whether no character of it drives a terminal or hides others."""
+    return not any(
+        unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" for c in text
+    )
+
+
+@asynccontextmanager
+async def running(*words: str, env: Mapping[str, str]) -> AsyncIterator[Child]:
+    """Run it beside the test; killed at the end if it still runs."""
+    argv = [sys.executable, "-c", _START, *words]
+    child = spawn(argv, env=env, stdout=PIPE, stderr=PIPE)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            with trio.CancelScope(shield=True):
+                await child.wait()
+        for pipe in (child.popen.stdout, child.popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+async def _drain(pipe, into: bytearray) -> None:
+    async with trio.lowlevel.FdStream(os.dup(pipe.fileno())) as stream:
+        async for data in stream:
+            into += data
+
+
+async def lines_of(child: Child) -> AsyncIterator[str]:
+    """Its standard output, line by line as it comes; for ``aclosing``."""
+    rest = b""
+    assert child.popen.stdout is not None
+    fd = os.dup(child.popen.stdout.fileno())
+    async with trio.lowlevel.FdStream(fd) as stream:
+        async for data in stream:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line.decode()
