@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -463,7 +464,7 @@ def as_somebody_else() -> list[str]:
     """Words before a command that make it another user's."""
     if os.getuid() == 0:
         return ["setpriv", "--reuid", "65534", "--clear-groups", "--"]
-    user = os.environ.get("USER", "")
+    user = pwd.getpwuid(os.getuid()).pw_name
     if not any(line.startswith(f"{user}:") for line in _subuids()):
         pytest.skip("neither root nor subordinate uids: no second user to be")
     return ["unshare", "--map-auto", "--map-root-user", "setpriv", "--reuid", "1", "--"]
