@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.events import as_line, as_object
 from broker.cli.pipes import reader_may_leave
+from broker.core.errors import SetupError
 
 _BEFORE_FOLLOWING = 10
 """Lines shown before following, as journalctl -f does."""
@@ -47,12 +48,11 @@ def command(
     Exit code: 0 something was found, 1 nothing, 2 wrong call.
     """
     _check_kinds(kinds)
-    now = datetime.now().astimezone()
     filters = Filters(
         sandboxes=sandboxes,
         kinds=kinds,
         leases=leases,
-        since_ns=parse_time(since, now) if since else None,
+        since_ns=_since(since) if since else None,
     )
     if follow and lines is None and not since:
         lines = _BEFORE_FOLLOWING
@@ -93,6 +93,14 @@ class _Printer:
             sys.stdout.write(f"{as_line(found).plain}\n")
             if self._at_once:
                 sys.stdout.flush()
+
+
+def _since(text: str) -> int:
+    try:
+        return parse_time(text, datetime.now().astimezone())
+    except SetupError as error:
+        # A wrong call, and not "nothing was found", which is what 1 means here.
+        raise click.UsageError(f"--since: {error.message}; {error.hint}") from error
 
 
 def _check_kinds(kinds: tuple[str, ...]) -> None:

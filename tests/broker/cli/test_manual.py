@@ -1,0 +1,42 @@
+"""The manual page knows every verb and option, and every one has help."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from broker.cli.app import VERBS
+
+PAGE = (Path(__file__).parents[3] / "docs" / "brokerctl.1.md").read_text()
+
+
+def commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for word, inner in command.commands.items():
+            yield from commands(f"{name} {word}", inner)
+    else:
+        yield name, command
+
+
+def section(verb: str) -> str:
+    parts = re.split(r"^### ", PAGE, flags=re.MULTILINE)
+    return "".join(part for part in parts if part.split()[:1] == [verb])
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_verb(verb: str) -> None:
+    module = importlib.import_module(f"broker.cli.{VERBS[verb]}")
+    text = section(verb)
+    assert text, f"docs/brokerctl.1.md has no section '### {verb}'"
+    for name, command in commands(verb, module.command):
+        assert command.help, f"{name} has no help"
+        assert name.split()[-1] in text
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                options = [o for o in parameter.opts if o.startswith("--")]
+                assert any(option in text for option in options), (name, options)
