@@ -80,7 +80,9 @@ TEXT = 1000
 KEPT_OUTPUT = 65536  # bytes of a program's output kept while the broker is away
 AGENT_QUEUE = 262144  # bytes on their way to the broker; beyond, output waits
 STREAM_QUEUE = 262144  # bytes of one direction of one display connection
-READ_BYTES = 65536
+# A read, and so a write.  Larger writes become packets in several pieces in
+# newer kernels (seen: 6.12), and vhost-device-vsock 0.3 loses all but the first.
+PIECE_BYTES = 28672
 CONNECT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 FIRST_RECONNECT_SECONDS = 0.05
@@ -409,7 +411,7 @@ class Agent:
         try:
             while self._outgoing:
                 sent = self._socket.send(
-                    memoryview(self._outgoing)[:READ_BYTES].tobytes()
+                    memoryview(self._outgoing)[:PIECE_BYTES].tobytes()
                 )
                 del self._outgoing[:sent]
         except BlockingIOError:
@@ -424,7 +426,7 @@ class Agent:
     def _read(self) -> None:
         assert self._socket is not None
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = self._socket.recv(PIECE_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -591,7 +593,7 @@ class Programs:
 
     def _read(self, program: Program) -> None:
         try:
-            data = os.read(program.pipe, READ_BYTES)
+            data = os.read(program.pipe, PIECE_BYTES)
         except BlockingIOError:
             return
         if not data:
@@ -621,7 +623,7 @@ class Programs:
         stop = time.monotonic() + DRAIN_SECONDS
         while program.pipe >= 0 and time.monotonic() < stop:
             try:
-                data = os.read(program.pipe, READ_BYTES)
+                data = os.read(program.pipe, PIECE_BYTES)
             except BlockingIOError:
                 break
             if data:
@@ -729,7 +731,7 @@ class Direction:
 
     def _fill(self, source: socket.socket) -> None:
         try:
-            data = source.recv(READ_BYTES)
+            data = source.recv(PIECE_BYTES)
         except BlockingIOError:
             return
         if data:
@@ -983,7 +985,7 @@ class Display:
 
     def _listen(self) -> None:
         try:
-            data = os.read(self._stderr, READ_BYTES)
+            data = os.read(self._stderr, PIECE_BYTES)
         except BlockingIOError:
             return
         if not data:
@@ -1074,7 +1076,20 @@ class Machine:
             if not os.path.lexists(target):
                 os.symlink(source, target)
         os.set_blocking(2, False)  # a stuck console must not stop us
+        self._promise_memory()
         self._link_up("lo")
+
+    def _promise_memory(self) -> None:
+        """Let programs ask for more memory than there is.
+
+        foot's pools are 512 MiB and nearly empty; waypipe asks for as much to
+        mirror them, which a small machine refuses by the kernel's default rule.
+        """
+        try:
+            with open("/proc/sys/vm/overcommit_memory", "w", encoding="ascii") as knob:
+                knob.write("1")
+        except OSError as error:
+            log(f"overcommit: {error}")
 
     def name(self, name: str) -> None:
         """Set the host name and make it resolve."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
+from broker.core.errors import UpstreamError
 from broker.launch.image_room import which
 from broker.launch.initramfs import build_initramfs, read_modules
 from broker.launch.spawn import run_tool
@@ -91,17 +92,29 @@ async def make_boot(work: Path) -> str:
 
 
 def _make_initrd(work: Path, unpacked: Path) -> str:
-    (kernel,) = unpacked.glob("boot/vmlinuz-*")
-    release = kernel.name.removeprefix("vmlinuz-")
-    places = [unpacked / top / "lib/modules" / release for top in ("", "usr")]
-    modules = read_modules(next(place for place in places if place.is_dir()))
-    programs = [unpacked / top / "busybox" for top in ("bin", "usr/bin")]
-    busybox = next(path for path in programs if path.is_file())
+    kernel = _find(unpacked, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
+    builtin = _find(
+        unpacked, "lib/modules/*/modules.builtin", "usr/lib/modules/*/modules.builtin"
+    )
+    release = builtin.parent.name
+    modules = read_modules(builtin.parent)
+    busybox = _find(unpacked, "bin/busybox", "usr/bin/busybox")
     init = (resources.files("broker") / "data/image/init").read_bytes()
     initramfs = build_initramfs(busybox.read_bytes(), modules, init)
     (work / "initrd").write_bytes(initramfs)
     shutil.copyfile(kernel, work / "kernel")
     return release
+
+
+def _find(directory: Path, *patterns: str) -> Path:
+    """Return the file; Debian's suites differ in where it is."""
+    for pattern in patterns:
+        for path in sorted(directory.glob(pattern)):
+            return path
+    raise UpstreamError(
+        f"the kernel's packages have no {patterns[0]}",
+        hint="choose another kernel package with --kernel",
+    )
 
 
 def digest(work: Path) -> str:

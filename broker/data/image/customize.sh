@@ -20,8 +20,12 @@ py_compile.compile("/usr/lib/vitrail/vitrail_guest.py", doraise=True, invalidati
 # are unpacked outside and are no part of the root file system.
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 mkdir "$boot"
-kernel=$(apt-cache depends --important "$KERNEL" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
-(cd "$boot" && apt-get --quiet=2 -o APT::Sandbox::User=root download "${kernel:-$KERNEL}" busybox-static)
+# The name given may be that of a metapackage, and newer suites have program and
+# modules in packages of their own.
+parts=$(apt-cache depends --recurse --important "$KERNEL" |
+    sed -n -E 's/^(linux-(image|binary|modules|base)-[0-9][^ ]*)$/\1/p' | sort -u)
+# shellcheck disable=SC2086  # words on purpose
+(cd "$boot" && apt-get --quiet=2 -o APT::Sandbox::User=root download ${parts:-$KERNEL} busybox-static)
 chroot "$root" dpkg-query --show --showformat='${Package}\t${Version}\n' >"$boot/packages"
 
 # Different at each boot, or of the building machine.
