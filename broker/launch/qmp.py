@@ -95,12 +95,16 @@ class QmpReader:
         Raises UpstreamError for a line beyond the limit or one that is no
         QMP message; the connection cannot be read on after that.
         """
-        self._buffer += untrusted_data
-        *lines, rest = self._buffer.split(b"\n")
-        if max(map(len, (*lines, rest))) > self._limit:
+        # What is buffered has no line end: only new data is searched.
+        first, *more = untrusted_data.split(b"\n")
+        self._buffer += first
+        if max(len(self._buffer), *map(len, more), 0) > self._limit:
             raise UpstreamError(f"QEMU sent a line longer than {self._limit} bytes")
-        self._buffer = bytearray(rest)
-        return [_decode(bytes(line)) for line in lines if line.strip()]
+        if not more:
+            return []
+        lines = [bytes(self._buffer), *more[:-1]]
+        self._buffer = bytearray(more[-1])
+        return [_decode(line) for line in lines if line.strip()]
 
 
 def _decode(untrusted_line: bytes) -> Message:
