@@ -152,6 +152,6 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
         "program.started": lambda f: f"#{_text(f, 'program')} {_text(f, 'name')}",
         "program.exited": lambda f: f"#{_text(f, 'program')} ended {_code(f)}",
         "process.died": _died,
-        "window.hop-failed": lambda f: f"no window: it ends at {_text(f, 'hop')}",
+        "window.hop-failed": lambda f: f"at {_text(f, 'hop')}",
     }
 )
