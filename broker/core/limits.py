@@ -233,7 +233,7 @@ AGENT_MESSAGES_BURST = 400
 """How fast a worker passes on its guest's messages; beyond it the guest waits.
 200 output chunks of 16 KiB are 3 MB/s of log, more than anybody reads."""
 
-WAYLAND_CONNECTS_PER_SECOND = 20.0
+WAYLAND_CONNECTS_PER_SECOND = 50.0
 WAYLAND_CONNECTS_BURST = 64
 """How fast a worker takes new Wayland clients; beyond it they wait in the
 backlog.  A desktop session that starts is a burst of some tens."""
@@ -241,7 +241,7 @@ backlog.  A desktop session that starts is a burst of some tens."""
 WORKER_MESSAGES_PER_SECOND = 1000.0
 WORKER_MESSAGES_BURST = 4000
 """What the supervisor accepts from one worker.  An honest one keeps the two
-paces above (400 a second together), so one that exceeds this was taken over,
+paces above (300 a second together), so one that exceeds this was taken over,
 and is ended: its messages cost time that other sandboxes need."""
 
 WAYLAND_LINGER_SECONDS = 5.0
@@ -268,9 +268,11 @@ WAYPIPE_PROCESSES = 2 * WAYLAND_CLIENTS_PER_SANDBOX
 """RLIMIT_NPROC of a waypipe client: one process and some threads for each
 Wayland connection of the sandbox."""
 
-WAYPIPE_FDS = 1024
+WAYPIPE_FDS = 512
 """RLIMIT_NOFILE of each process of a waypipe client (one Wayland client's
-pools, pipes and two sockets)."""
+pools, pipes and two sockets).  It also bounds the descriptors in flight, which
+the kernel counts for the whole person: below the usual 1024, so that a hostile
+client cannot keep others from passing any (unix(7), ETOOMANYREFS)."""
 
 WAYPIPE_FILE_BYTES = 1 << 30
 """RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
@@ -438,9 +440,6 @@ WAYLAND_SERIALS = 512
 """The last serials delivered to a connection that it may present again.
 A pointer click and its menu are tens of serials apart."""
 
-WAYLAND_BINDS = 1024
-"""Live objects bound from a registry, of one connection."""
-
 WAYLAND_QUEUE_BYTES = 1 << 18
 """Bytes waiting for one side before the other side is read no more."""
 
@@ -484,3 +483,12 @@ IMAGE_BUILD_SECONDS = 1800.0
 IMAGE_FREE_BYTES = 1 << 30
 """Room that a build asks for before it begins, where the image goes and where
 it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""
+
+WAYLAND_UNKNOWN_SCREEN = (1920, 1080)
+"""Width and height that bound popups while the compositor has told no
+screen's size."""
+
+WAYLAND_COPIED_BYTES = 512 << 20
+"""Memory of ours, for one sandbox, that stands in for shared memory which
+cannot be sealed against shrinking.  Two 4K windows with three buffers each
+are 200 MB."""

@@ -1,0 +1,397 @@
+"""Real workers: starting, speaking, ending, and what a hostile one can do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import agent, limits
+from broker.core import worker as messages
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.frames import HEADER, encode_frame
+from broker.core.names import SandboxName
+from broker.launch.spawn import PIPE, spawn
+from broker.session.channel import pair
+from broker.session.processes import Process
+from broker.session.template import Fate, Forked
+from broker.session.worker import Worker
+from broker.session.workers import open_workers
+from tests.kit.compositor import short_directory, until
+from tests.kit.display import open_descriptors
+
+HELLO = agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")
+WORK = SandboxName("work")
+
+
+@pytest.fixture
+def directory():
+    with short_directory() as made:
+        yield made
+
+
+@asynccontextmanager
+async def a_worker(directory, compositor=Path("/no-such-compositor")):
+    async with open_workers() as workers:
+        yield await workers.open_worker(WORK, directory, compositor)
+
+
+async def connect_agent(worker, stream):
+    """Give the worker an agent's connection; return the guest's end."""
+    theirs, ours = socket.socketpair()
+    await worker.agent_stream(stream, ours)
+    return trio.socket.from_stdlib_socket(theirs)
+
+
+def frame(message):
+    return encode_frame(agent.encode(message), limits.AGENT_FRAME_BYTES)
+
+
+async def test_warm_workers_start_fast_and_are_small(directory, capsys):
+    async with open_workers() as workers:
+        await workers.open_worker(WORK, directory, directory / "no")
+        for number in range(5):
+            place = directory / str(number)
+            place.mkdir()
+            before = trio.current_time()
+            worker = await workers.open_worker(WORK, place, directory / "no")
+            took = trio.current_time() - before
+            memory = worker.memory()
+            with capsys.disabled():
+                print(
+                    f"\nworker: {took * 1000:.1f} ms, private "
+                    f"{memory.private / 1e6:.1f} MB of {memory.resident / 1e6:.1f} MB"
+                )
+            assert took < 1
+            assert 0 < memory.private < 20e6
+
+
+async def test_everything_is_gone_after_the_block(directory):
+    before = open_descriptors()
+    async with open_workers() as workers:
+        worker = await workers.open_worker(WORK, directory, directory / "no")
+        pids = [workers.template_pid, worker.keeper_pid, worker.inner_pid]
+        assert (directory / "wayland.sock").is_socket()
+    assert open_descriptors() == before
+    assert os.listdir(directory) == []
+    assert worker.memory().resident == 0
+    for pid in pids:
+        assert not _runs(pid)
+    assert await worker.wait_closed() == "closed"
+    with pytest.raises(UpstreamError, match="has ended"):
+        await worker.send(messages.Stop())
+
+
+def _runs(pid):
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def test_stop_is_an_orderly_end(directory):
+    async with a_worker(directory) as worker:
+        await worker.send(messages.Stop())
+        assert await worker.wait_closed() == "its process ended with code 0"
+
+
+async def test_the_agents_words_come_through(directory):
+    async with a_worker(directory) as worker:
+        guest = await connect_agent(worker, 1)
+        await guest.send(frame(HELLO) + frame(agent.Output(program=1, data=b"\x1b[m")))
+        assert await worker.messages.receive() == messages.FromAgent(1, HELLO)
+        got = await worker.messages.receive()
+        assert got.message.data == b"\x1b[m"
+        order = agent.Run(program=1, argv=["foot"])
+        await worker.send(messages.ToAgent(order))
+        said = await guest.recv(65536)
+        assert agent.decode_to_guest(said[HEADER.size :]) == order
+        guest.close()
+        closed = messages.AgentClosed(1, "the guest agent closed")
+        assert await worker.messages.receive() == closed
+        # To nobody: dropped, as the caller learned from AgentClosed.
+        await worker.send(messages.ToAgent(order))
+        assert (await worker.statistics()).agent_messages == 2
+
+
+async def test_a_newer_agent_replaces_the_older(directory):
+    async with a_worker(directory) as worker:
+        with await connect_agent(worker, 1) as first:
+            await first.send(frame(HELLO))
+            assert await worker.messages.receive() == messages.FromAgent(1, HELLO)
+            with await connect_agent(worker, 2) as second:
+                closed = await worker.messages.receive()
+                assert closed.stream == 1
+                assert "replaced" in closed.reason
+                assert await first.recv(1) == b""
+                await second.send(frame(HELLO))
+                got = await worker.messages.receive()
+                assert got == messages.FromAgent(2, HELLO)
+
+
+async def test_a_hostile_agent_ends_its_connection_and_no_more(directory):
+    async with a_worker(directory) as worker:
+        for stream in range(1, 20):
+            with await connect_agent(worker, stream) as guest:
+                await guest.send(HEADER.pack(limits.AGENT_FRAME_BYTES + 1))
+                closed = await worker.messages.receive()
+                assert closed.stream == stream
+                assert "announces 65537 bytes" in closed.reason
+        with await connect_agent(worker, 20) as good:
+            await good.send(frame(HELLO))
+            got = await worker.messages.receive()
+            assert got == messages.FromAgent(20, HELLO)
+
+
+async def test_an_order_larger_than_a_frame_is_refused_here(directory):
+    async with a_worker(directory) as worker:
+        run = agent.Run(program=1, argv=["x" * limits.AGENT_FRAME_BYTES])
+        with pytest.raises(RefusedError, match="to the guest agent"):
+            await worker.send(messages.ToAgent(run))
+        assert await worker.statistics()
+
+
+async def test_a_mistake_of_ours_is_told_with_its_traceback(directory):
+    async with a_worker(directory) as worker:
+        await worker._channel.send(b"none of our messages")
+        broken = await worker.messages.receive()
+        assert isinstance(broken, messages.Broken)
+        assert "InternalError" in broken.reason
+        assert await worker.wait_closed() == "its process ended with code 3"
+
+
+async def test_both_halves_die_with_the_broker(directory):
+    script = (
+        "import sys, trio\nfrom pathlib import Path\n"
+        "from broker.session.workers import open_workers\n"
+        "async def main():\n"
+        "    async with open_workers() as workers:\n"
+        "        place = Path(sys.argv[1])\n"
+        "        worker = await workers.open_worker('work', place, place / 'no')\n"
+        "        print(workers.template_pid, worker.keeper_pid, worker.inner_pid,"
+        " flush=True)\n"
+        "        await trio.sleep_forever()\n"
+        "trio.run(main)\n"
+    )
+    child = spawn(
+        [sys.executable, "-c", script, directory],
+        cwd=Path(__file__).parents[2],
+        stdout=PIPE,
+    )
+    with child.popen.stdout as out:
+        pids = [int(word) for word in out.readline().split()]
+    processes = [Process(pid, os.pidfd_open(pid)) for pid in pids]
+    child.kill(signal.SIGKILL)
+    await child.wait()
+    with trio.fail_after(10):
+        for process in processes:
+            await process.wait()
+            process.close()
+
+
+# -- Wayland clients ----------------------------------------------------------
+
+
+@asynccontextmanager
+async def a_compositor(path):
+    """Accepts everybody; the list has its ends."""
+    with trio.socket.socket(socket.AF_UNIX) as listener:
+        await listener.bind(str(path))
+        listener.listen(128)
+        ends = []
+
+        async def accept():
+            while True:
+                sock, _ = await listener.accept()
+                ends.append(sock)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            yield ends
+            nursery.cancel_scope.cancel()
+        for end in ends:
+            end.close()
+
+
+async def test_clients_up_to_the_limit_and_not_one_more(directory):
+    most = limits.WAYLAND_CLIENTS_PER_SANDBOX
+    path = directory / "compositor"
+    async with a_compositor(path) as ends, a_worker(directory, path) as worker:
+        clients = []
+        for number in range(1, most + 1):
+            clients.append(_client(directory))
+            assert await worker.messages.receive() == messages.WaylandOpened(number)
+        peers = {end.getsockopt(socket.SOL_SOCKET, 17, 12)[:4] for end in ends}
+        assert peers == {worker.keeper_pid.to_bytes(4, sys.byteorder)}
+        refused = _client(directory)
+        said = await worker.messages.receive()
+        assert said == messages.Violation(
+            f"more than {most} Wayland clients at one time"
+        )
+        clients.pop().close()
+        closed = await worker.messages.receive()
+        assert (closed.client, closed.reason) == (most, "client closed")
+        clients.append(_client(directory))  # number most + 1 was the refused one
+        assert await worker.messages.receive() == messages.WaylandOpened(most + 2)
+        counts = await worker.statistics()
+        assert (counts.clients, counts.clients_ever) == (most, most + 2)
+        for client in [*clients, refused]:
+            client.close()
+
+
+def _client(directory):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(directory / "wayland.sock"))
+    return client
+
+
+async def test_too_many_descriptors_end_that_client_only(directory):
+    path = directory / "compositor"
+    async with a_compositor(path), a_worker(directory, path) as worker:
+        with _client(directory) as good, _client(directory) as bad:
+            for number in (1, 2):
+                assert await worker.messages.receive() == messages.WaylandOpened(number)
+            with open("/dev/null") as null:
+                socket.send_fds(bad, [b"x"], [null.fileno()] * 29)
+            closed = await worker.messages.receive()
+            assert closed.client == 2
+            assert "more than 28 file descriptors" in closed.reason
+            good.send(b"hello")
+            await until(lambda: _moved(worker, 5))
+
+
+async def _moved(worker, count):
+    return (await worker.statistics()).to_compositor == count
+
+
+# -- a worker that was taken over ------------------------------------------------
+
+
+class Impostor:
+    """In the place of both halves: says to the supervisor what a test wants."""
+
+    def __init__(self):
+        self.child = spawn(["sleep", "1000"])
+        keeper_ours, self.keeper = pair()
+        worker_ours, self.inner = pair()
+        self.handle = Process(self.child.pid, os.pidfd_open(self.child.pid))
+        forked = Forked(self.handle, keeper_ours, worker_ours, Fate())
+        self.worker = Worker(WORK, forked)
+
+    def become_ready(self):
+        pidfd = os.pidfd_open(self.child.pid)
+        kept = messages.encode(messages.Kept(self.child.pid))
+        socket.send_fds(self.keeper, [kept], [pidfd])
+        os.close(pidfd)
+        self.say(messages.Ready(messages.Jail(namespaces=True, seccomp=True)))
+
+    def say(self, message):
+        self.inner.send(messages.encode(message))
+
+
+@asynccontextmanager
+async def an_impostor():
+    before = open_descriptors()
+    # Its two halves do not end by themselves; the supervisor's patience is short.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "WORKER_STOP_SECONDS", 0.2)
+        async with _an_impostor() as made:
+            yield made
+    assert open_descriptors() == before
+
+
+@asynccontextmanager
+async def _an_impostor():
+    made = Impostor()
+    with made.keeper, made.inner:
+        made.become_ready()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.worker.run)
+            yield made
+            await made.worker.close()
+        await made.child.wait()
+
+
+async def test_a_flood_of_messages_ends_the_worker():
+    async with an_impostor() as liar:
+        made = messages.encode(messages.WaylandOpened(1))
+        liar.inner.setblocking(False)
+        taken = 0
+
+        async def take():
+            nonlocal taken
+            async for _ in liar.worker.messages:
+                taken += 1
+
+        async def flood():
+            with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
+                while True:
+                    try:
+                        liar.inner.send(made)
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(liar.inner)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            nursery.start_soon(flood)
+            reason = await liar.worker.wait_closed()
+        assert reason == "it floods the broker with messages"
+        assert taken >= limits.WORKER_MESSAGES_BURST
+
+
+LIES = [
+    pytest.param(b"\xc1", "no valid message", id="garbage"),
+    pytest.param(messages.encode(messages.Stop()), "no valid message", id="an-order"),
+    pytest.param(
+        messages.encode(messages.Ready(messages.Jail(namespaces=True, seccomp=True))),
+        "ready twice",
+        id="ready-again",
+    ),
+    pytest.param(b"x" * (limits.WORKER_MESSAGE_BYTES + 1), "longer than", id="long"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), LIES)
+async def test_a_lie_ends_the_worker(data, reason):
+    async with an_impostor() as liar:
+        liar.inner.send(data)
+        assert reason in await liar.worker.wait_closed()
+
+
+async def test_descriptors_from_a_worker_are_refused():
+    async with an_impostor() as liar:
+        made = messages.encode(messages.WaylandOpened(1))
+        with open("/dev/null") as null:
+            socket.send_fds(liar.inner, [made], [null.fileno()])
+        assert "file descriptors" in await liar.worker.wait_closed()
+
+
+async def test_one_that_takes_no_orders_is_ended():
+    async with an_impostor() as liar:
+        order = messages.ToAgent(agent.Run(program=1, argv=["x" * 60000]))
+        with pytest.raises(UpstreamError, match="has ended"):  # noqa: PT012
+            while True:
+                await liar.worker.send(order)
+        assert await liar.worker.wait_closed() == "it takes no orders"
+
+
+async def test_nobody_listening_stops_it_and_costs_no_memory():
+    async with an_impostor() as liar:
+        made = messages.encode(messages.WaylandOpened(1))
+        liar.inner.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):  # noqa: PT012
+            while True:
+                liar.inner.send(made)
+                sent += 1
+                if sent % 50 == 0:
+                    await trio.testing.wait_all_tasks_blocked()
+        waiting = liar.worker.messages.statistics().current_buffer_used
+        assert waiting == limits.WORKER_QUEUE
+        assert sent < limits.WORKER_MESSAGES_BURST
