@@ -123,7 +123,7 @@ async def _connect_hybrid(endpoint: HybridEndpoint) -> socket.socket:
 async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
     """Read the line ``OK <number>`` and not one byte more."""
     line = bytearray()
-    while not line.endswith(b"\n"):
+    while not line.endswith(b"\n") and len(line) < limits.HYBRID_ANSWER_BYTES:
         await trio.lowlevel.wait_readable(sock)
         # One at a time: what follows the newline is the stream's.
         piece = sock.recv(1)
@@ -133,8 +133,6 @@ async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
                 hint="has the guest finished starting, and its service too?",
             )
         line += piece
-        if len(line) > limits.HYBRID_ANSWER_BYTES:
-            break
     if not (line.startswith(b"OK ") and line.endswith(b"\n")):
         raise PeerError(
             f"{endpoint.path} does not speak hybrid vsock: "

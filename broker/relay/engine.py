@@ -49,7 +49,6 @@ from broker.relay.flow import (
     READ_FAILED,
     WRITE_FAILED,
     Direction,
-    State,
     choose,
 )
 from broker.relay.pool import BufferPool, PipePool
@@ -157,29 +156,28 @@ class Engine:
     # -- a stream's turn -------------------------------------------------------
 
     def _turn(self, end: _End, event: int) -> None:
-        stream = end.stream
-        said, told = end.said, end.told
-        if event & _READ and said.state is FLOWING:
-            self._move(stream, said)
-        if event & _WRITE and told.state is BLOCKED and stream.open:
-            self._move(stream, told)
-        if event & _GONE and stream.open and end.mask == _WATCH_GONE:
+        stream, said, told = end.stream, end.said, end.told
+        stream.active = self._now
+        if said.state is FLOWING and event & _READ and said.move() is not FLOWING:
+            self._changed(stream, said)
+        if (
+            told.state is BLOCKED
+            and event & _WRITE
+            and stream.open
+            and told.move() is not BLOCKED
+        ):
+            self._changed(stream, told)
+        if event & _GONE and end.mask == _WATCH_GONE and stream.open:
             # It is no longer there to be told anything.  Stop the other side
             # from saying more, and let what it has said meet the error.
             self._watch(end, 0)
             self._shut_read(told.source)
-            self._move(stream, told)
+            if told.move() is not FLOWING:
+                self._changed(stream, told)
 
-    def _move(self, stream: _Stream, direction: Direction) -> None:
+    def _changed(self, stream: _Stream, direction: Direction) -> None:
+        """Act on a direction's new state."""
         state = direction.state
-        count = direction.count
-        new = direction.move()
-        if direction.count != count:
-            stream.active = self._now
-        if new is not state:
-            self._changed(stream, direction, new)
-
-    def _changed(self, stream: _Stream, direction: Direction, state: State) -> None:
         if state is READ_FAILED:
             self._fail(stream, direction.error, self._side(stream, direction.source))
         elif state is WRITE_FAILED:

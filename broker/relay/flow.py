@@ -29,10 +29,6 @@ _ROUNDS = range(limits.RELAY_ROUNDS)
 # calls (epoll_wait and two splices).
 _SMALL = _PIPE // 4
 
-# pipe2 failed, or the kernel cannot splice this kind of descriptor: what copy
-# mode still can do.
-_FALL_BACK = frozenset({errno.EINVAL, errno.EMFILE, errno.ENFILE})
-
 
 class State(enum.IntEnum):
     """Where a direction stands after ``move``."""
@@ -86,9 +82,11 @@ class Direction:
     __slots__ = (
         "_buffer",
         "_buffers",
+        "_from",
         "_pipe",
         "_pipes",
         "_start",
+        "_to",
         "count",
         "destination",
         "error",
@@ -113,6 +111,8 @@ class Direction:
     ) -> None:
         self.source = source
         self.destination = destination
+        self._from = source.fileno()
+        self._to = destination.fileno()
         self.mode = Mode.COPY if max_write else mode
         self.may_fall_back = may_fall_back
         self.max_write = max_write
@@ -133,7 +133,24 @@ class Direction:
         """
         if self.state > BLOCKED:
             return self.state
-        state = self._splice() if self.mode is Mode.SPLICE else self._copy()
+        if self.mode is not Mode.SPLICE:
+            self.state = self._copy()
+            return self.state
+        pipe = self._pipe
+        if pipe is None:
+            try:
+                pipe = self._pipes.take()
+            except OSError as error:
+                self.state = self._without_pipe(error)
+                return self.state
+        state = self._splice(pipe)
+        if self.held:
+            self._pipe = pipe
+        else:
+            self._pipe = None
+            self._pipes.give(pipe)
+        if state > ENDED and self.error == errno.EINVAL and self.may_fall_back:
+            state = self._copy_instead(state)
         self.state = state
         return state
 
@@ -150,43 +167,25 @@ class Direction:
 
     # -- splice ----------------------------------------------------------------
 
-    def _splice(self) -> State:
-        pipe = self._pipe
-        if pipe is None:
-            try:
-                pipe = self._pipes.take()
-            except OSError as error:
-                return self._cannot_splice(error, READ_FAILED)
-        state = self._splice_through(pipe)
-        if self.held:
-            self._pipe = pipe
-            return self._rescue(state)
-        self._pipe = None
-        self._pipes.give(pipe)
-        if self.error and self.mode is Mode.COPY:
-            self.error = 0
-            return self._copy()
-        return state
-
-    def _splice_through(self, pipe: Pipe) -> State:
+    def _splice(self, pipe: Pipe) -> State:
         """Fill and drain in turn; leaves ``pipe`` empty unless ``held``."""
         splice = os.splice
-        source, destination = self.source.fileno(), self.destination.fileno()
         held = self.held
         for _ in _ROUNDS:
             if not held:
                 try:
-                    held = splice(source, pipe.write, _PIPE, None, None, _FLAGS)
+                    held = splice(self._from, pipe.write, _PIPE, None, None, _FLAGS)
                 except BlockingIOError:
                     return FLOWING
                 except OSError as error:
-                    return self._cannot_splice_from(error)
+                    self.error = error.errno or errno.EIO
+                    return READ_FAILED
                 if not held:
                     return self._finish()
             filled = held
             try:
                 while held:
-                    moved = splice(pipe.read, destination, held, None, None, _FLAGS)
+                    moved = splice(pipe.read, self._to, held, None, None, _FLAGS)
                     held -= moved
                     self.count += moved
             except BlockingIOError:
@@ -201,32 +200,25 @@ class Direction:
                 return FLOWING
         return FLOWING
 
-    def _cannot_splice_from(self, error: OSError) -> State:
-        """Reading by splice failed with the pipe empty: perhaps copy can."""
-        if error.errno == errno.EINVAL and self.may_fall_back:
-            self.mode = Mode.COPY
-        self.error = error.errno or errno.EIO
-        return READ_FAILED
-
-    def _cannot_splice(self, error: OSError, otherwise: State) -> State:
-        if error.errno in _FALL_BACK and self.may_fall_back:
+    def _without_pipe(self, error: OSError) -> State:
+        """pipe2 failed, for want of descriptors most likely."""
+        if self.may_fall_back and error.errno in {errno.EMFILE, errno.ENFILE}:
             self.mode = Mode.COPY
             return self._copy()
         self.error = error.errno or errno.EIO
-        return otherwise
+        return READ_FAILED
 
-    def _rescue(self, state: State) -> State:
-        """Continue in copy mode with what a pipe holds, if writing cannot splice."""
-        if state != WRITE_FAILED or self.error != errno.EINVAL:
-            return state
-        if not self.may_fall_back or self._pipe is None:
-            return state
-        buffer = self._buffers.take()
-        if os.readv(self._pipe.read, [buffer[: self.held]]) != self.held:
-            return state  # not ours to mend; the bytes count as lost
-        self._pipes.give(self._pipe)
-        self._pipe = None
-        self._buffer, self._start = buffer, 0
+    def _copy_instead(self, state: State) -> State:
+        """Go on in copy mode: the kernel cannot splice one of these sockets."""
+        pipe = self._pipe
+        if pipe is not None:
+            # It could be read but not written: take over what the pipe holds.
+            buffer = self._buffers.take()
+            if os.readv(pipe.read, [buffer[: self.held]]) != self.held:
+                return state  # not ours to mend; the bytes count as lost
+            self._pipe = None
+            self._pipes.give(pipe)
+            self._buffer, self._start = buffer, 0
         self.mode = Mode.COPY
         self.error = 0
         return self._copy()
@@ -246,11 +238,10 @@ class Direction:
         return state
 
     def _copy_through(self, buffer: memoryview) -> State:
-        source, destination = self.source.fileno(), self.destination.fileno()
         for _ in _ROUNDS:
             if not self.held:
                 try:
-                    self.held = os.readv(source, [buffer])
+                    self.held = os.readv(self._from, [buffer])
                 except BlockingIOError:
                     return FLOWING
                 except OSError as error:
@@ -261,7 +252,7 @@ class Direction:
                 self._start = 0
             filled = self.held
             try:
-                self._write(destination, buffer)
+                self._write(buffer)
             except BlockingIOError:
                 return BLOCKED
             except OSError as error:
@@ -271,10 +262,10 @@ class Direction:
                 return FLOWING
         return FLOWING
 
-    def _write(self, destination: int, buffer: memoryview) -> None:
+    def _write(self, buffer: memoryview) -> None:
         while self.held:
             size = min(self.held, self.max_write) if self.max_write else self.held
-            moved = os.write(destination, buffer[self._start : self._start + size])
+            moved = os.write(self._to, buffer[self._start : self._start + size])
             self._start += moved
             self.held -= moved
             self.count += moved

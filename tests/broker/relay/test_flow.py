@@ -1,0 +1,253 @@
+"""One direction, by its states; and which mode it gets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+import pytest
+
+from broker.core import limits
+from broker.relay import flow
+from broker.relay.contract import Mode
+from broker.relay.flow import Direction, State, choose
+from broker.relay.pool import BufferPool, PipePool
+
+UNIX, VSOCK = socket.AF_UNIX, socket.AF_VSOCK
+
+
+@pytest.mark.parametrize(
+    ("mode", "source", "destination", "kernel", "chosen"),
+    [
+        ("auto", UNIX, UNIX, (6, 1), "splice"),
+        ("auto", UNIX, UNIX, (6, 12), "splice"),
+        ("auto", VSOCK, UNIX, (6, 4), "copy"),
+        ("auto", VSOCK, UNIX, (6, 5), "splice"),
+        ("auto", UNIX, VSOCK, (6, 1), "copy"),
+        ("auto", UNIX, VSOCK, (7, 0), "splice"),
+        ("auto", VSOCK, VSOCK, (6, 1), "copy"),
+        ("auto", VSOCK, VSOCK, (6, 12), "copy"),
+        ("splice", VSOCK, VSOCK, (6, 1), "splice"),
+        ("copy", UNIX, UNIX, (6, 12), "copy"),
+    ],
+)
+def test_auto_takes_what_is_cheaper(mode, source, destination, kernel, chosen):
+    assert choose(Mode(mode), source, destination, kernel) == chosen
+
+
+class World:
+    """A direction between two socket pairs: ``left`` speaks, ``right`` hears."""
+
+    def __init__(self, mode: Mode, **options) -> None:
+        self.left, self.source = socket.socketpair()
+        self.destination, self.right = socket.socketpair()
+        for sock in (self.left, self.source, self.destination, self.right):
+            sock.setblocking(False)
+        self.pipes, self.buffers = PipePool(), BufferPool()
+        self.direction = Direction(
+            options.pop("source", self.source),
+            options.pop("destination", self.destination),
+            mode,
+            pipes=self.pipes,
+            buffers=self.buffers,
+            **options,
+        )
+
+    def close(self) -> None:
+        self.direction.release()
+        self.pipes.close()
+        for sock in (self.left, self.source, self.destination, self.right):
+            sock.close()
+
+
+@pytest.fixture(params=[Mode.SPLICE, Mode.COPY])
+def world(request):
+    world = World(request.param)
+    yield world
+    world.close()
+
+
+def drain(sock: socket.socket) -> bytes:
+    data = bytearray()
+    try:
+        while piece := sock.recv(1 << 20):
+            data += piece
+    except BlockingIOError:
+        pass
+    return bytes(data)
+
+
+def test_nothing_there_changes_nothing(world):
+    assert world.direction.move() is State.FLOWING
+    assert world.direction.count == 0
+
+
+def test_a_message_passes(world):
+    world.left.send(b"hello")
+    assert world.direction.move() is State.FLOWING
+    assert world.right.recv(100) == b"hello"
+    assert (world.direction.count, world.direction.held) == (5, 0)
+
+
+def test_an_end_passes_after_the_last_byte(world):
+    world.left.send(b"bye")
+    world.left.shutdown(socket.SHUT_WR)
+    assert world.direction.move() is State.FLOWING  # the small fill stops early
+    assert world.direction.move() is State.ENDED
+    assert drain(world.right) == b"bye"
+    assert world.right.recv(1) == b""
+    assert world.direction.move() is State.ENDED
+
+
+def test_blocked_holds_one_fill_and_goes_on(world):
+    sent = 0
+    for _ in range(20):
+        try:
+            while True:
+                sent += world.left.send(b"x" * 32768)
+        except BlockingIOError:
+            pass
+        if world.direction.move() is State.BLOCKED:
+            break
+    direction = world.direction
+    assert direction.state is State.BLOCKED
+    bound = {
+        Mode.SPLICE: limits.RELAY_PIPE_BYTES,
+        Mode.COPY: limits.RELAY_COPY_BYTES,
+    }[direction.mode]
+    assert 0 < direction.held <= bound
+    assert direction.move() is State.BLOCKED
+    world.left.shutdown(socket.SHUT_WR)
+    received = 0
+    while direction.state is not State.ENDED:
+        received += len(drain(world.right))
+        direction.move()
+    received += len(drain(world.right))
+    assert received == sent == direction.count
+
+
+def test_one_turn_is_bounded(world, monkeypatch):
+    """A stream that always has more waits for its next turn all the same."""
+    monkeypatch.setattr(flow, "_ROUNDS", range(2))
+    monkeypatch.setattr(flow, "_PIPE", 4096)
+    monkeypatch.setattr(flow, "_SMALL", 1024)
+    world.buffers.give(memoryview(bytearray(4096)))
+    for _ in range(4):
+        world.left.send(b"x" * 4096)
+    assert world.direction.move() is State.FLOWING
+    assert world.direction.count == 2 * 4096
+
+
+def test_no_reader_is_a_write_failure_that_keeps_the_count(world):
+    world.left.send(b"hello")
+    world.right.close()
+    assert world.direction.move() is State.WRITE_FAILED
+    assert world.direction.error == errno.EPIPE
+    assert world.direction.count == 0
+    assert world.direction.held == 5
+    world.direction.release()
+    assert len(world.pipes) == 0  # it was dirty
+
+
+def test_a_reset_is_a_read_failure(world):
+    world.source.send(b"never read")
+    world.left.close()
+    assert world.direction.move() is State.READ_FAILED
+    assert world.direction.error == errno.ECONNRESET
+
+
+class File:
+    """Something with a descriptor that is no socket."""
+
+    family = None
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def shutdown(self, how: int) -> None:
+        raise OSError(errno.ENOTSOCK, "no socket")
+
+
+@pytest.fixture
+def counter():
+    """An eventfd: it can be read and not spliced from (EINVAL)."""
+    fd = os.eventfd(7, os.EFD_NONBLOCK)
+    yield File(fd)
+    os.close(fd)
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A file opened for appending: written and not spliced to (splice(2))."""
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield File(fd)
+    os.close(fd)
+
+
+def test_what_cannot_be_spliced_from_is_copied(counter):
+    world = World(Mode.SPLICE, source=counter)
+    assert world.direction.move() is State.FLOWING
+    assert world.direction.mode is Mode.COPY
+    assert world.right.recv(100) == (7).to_bytes(8, "little")
+    assert world.direction.error == 0
+    world.close()
+
+
+def test_what_cannot_be_spliced_to_gets_what_was_read_already(log, tmp_path):
+    world = World(Mode.SPLICE, destination=log)
+    world.left.send(b"first")
+    assert world.direction.move() is State.FLOWING
+    assert world.direction.mode is Mode.COPY
+    world.left.send(b", second")
+    assert world.direction.move() is State.FLOWING
+    assert (tmp_path / "log").read_bytes() == b"first, second"
+    assert world.direction.count == 13
+    assert len(world.pipes) == 1  # emptied, so it was kept
+    world.close()
+
+
+@pytest.mark.parametrize("end", ["source", "destination"])
+def test_ordered_splice_fails_rather_than_copies(counter, log, end):
+    special = counter if end == "source" else log
+    world = World(Mode.SPLICE, may_fall_back=False, **{end: special})
+    world.left.send(b"x")
+    failed = State.READ_FAILED if end == "source" else State.WRITE_FAILED
+    assert world.direction.move() is failed
+    assert world.direction.error == errno.EINVAL
+    assert world.direction.mode is Mode.SPLICE
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "falls"),
+    [(errno.EMFILE, True), (errno.ENFILE, True), (errno.ENOMEM, False)],
+)
+def test_without_a_pipe(monkeypatch, number, falls):
+    world = World(Mode.SPLICE)
+
+    def take() -> None:
+        raise OSError(number, "no pipe")
+
+    monkeypatch.setattr(world.pipes, "take", take)
+    world.left.send(b"hello")
+    if falls:
+        assert world.direction.move() is State.FLOWING
+        assert world.direction.mode is Mode.COPY
+        assert world.right.recv(10) == b"hello"
+    else:
+        assert world.direction.move() is State.READ_FAILED
+        assert world.direction.error == number
+    world.close()
+
+
+def test_a_bound_on_writes_means_copying():
+    world = World(Mode.SPLICE, max_write=2)
+    world.left.send(b"hello")
+    assert world.direction.move() is State.FLOWING
+    assert world.direction.mode is Mode.COPY
+    assert world.right.recv(10) == b"hello"
+    world.close()
