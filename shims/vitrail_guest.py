@@ -294,7 +294,7 @@ def decode(body: bytes) -> Dict[str, Any]:
     """Return a checked message of TO_GUEST with every field set."""
     try:
         message = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MessageError(f"no JSON: {error}") from error
     if not isinstance(message, dict) or message.get("type") not in TO_GUEST:
         raise MessageError("unknown message")
@@ -441,6 +441,9 @@ class Agent:
                 self._guest.obey(decode(body))
         except MessageError as error:
             self._lost(f"a bad message: {error}")
+        except Exception:
+            log("internal error: " + traceback.format_exc())
+            self._lost("our own mistake")
 
     def _frames(self) -> List[bytes]:
         frames = []
@@ -1223,7 +1226,7 @@ class Guest:
         """Begin everything that needs no order from the broker."""
         self.agent.open()
         self._ask_version()
-        if shutil.which("waypipe", path=PATH):
+        if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
         if self.machine is not None and self.settings.network == "dhcp":
             self.machine.network(self)
@@ -1341,7 +1344,7 @@ class Guest:
         return path
 
     def _ask_version(self) -> None:
-        path = shutil.which("waypipe", path=PATH)
+        path = shutil.which("waypipe", path=self.base_environment()["PATH"])
         if path is None:
             self.hop("waypipe", "waypipe is not installed in the guest", ok=False)
             self._version_known("")

@@ -19,7 +19,7 @@ import trio
 from broker.cli import render
 from broker.cli.connect import open_client
 from broker.cli.progress import Steps
-from broker.cli.start import broker_runs, ensure_broker
+from broker.cli.start import broker_runs, end_broker, ensure_broker
 from broker.control.api import RunRequest
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths, find_paths
@@ -39,8 +39,10 @@ from broker.launch.images import ImageSpec
 _WINDOW_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 _HELLO = (
-    'printf "\\nHello from %s, a micro VM with Linux %s\\n" $(hostname) $(uname -r)\n'
+    'printf "\\n  Hello from %s, a micro VM with Linux %s.\\n\\n" '
+    '"$(hostname)" "$(uname -r)"; exec bash'
 )
+_SAME_PICTURES = 4
 
 
 @click.command("demo")
@@ -145,8 +147,7 @@ async def _own_broker(
                 steps.step("end the sandbox, the broker and the compositor"),
                 open_client(paths) as client,
             ):
-                await client.shutdown()
-                await client.wait_closed()
+                await end_broker(client)
 
 
 def _environment(compositor: HeadlessCompositor) -> Mapping[str, str]:

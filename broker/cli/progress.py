@@ -28,6 +28,7 @@ class Steps:
         self._running: str | None = None
         self._since = 0.0
         self._announced = False
+        self._detail = ""
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
@@ -43,7 +44,7 @@ class Steps:
             slow = trio.current_time() - self._since >= _PATIENCE
             if self._running and slow and not self._announced:
                 self._announced = True
-                self._print(f"  … {self._running}")
+                self._print(f"  … {self._running}{self._detail}")
 
     async def item(self, item: RunItem) -> None:
         """Take what a run emits: progress here, output to standard output."""
@@ -64,8 +65,8 @@ class Steps:
                 }
             )
             return
-        if step.state == "begun" and step.detail:
-            self._print(f"  … {step.step}: {printable(step.detail)}")
+        if step.state == "begun" and step.detail and self._running == step.step:
+            self.tell(step.detail)
         elif step.state == "begun":
             self.begin(step.step)
         elif step.state == "done":
@@ -77,12 +78,14 @@ class Steps:
     def begin(self, title: str) -> None:
         """A step begins."""
         self._running, self._since = title, trio.current_time()
-        self._announced = False
+        self._announced, self._detail = False, ""
 
     def tell(self, detail: str) -> None:
-        """A detail of the step that runs."""
-        self._announced = True
-        self._print(f"  … {printable(detail)}")
+        """A detail of the step that runs; shown if it goes on for a while."""
+        if self._running is not None:
+            self._detail = f": {printable(detail)}"
+            self._announced = False
+            self._since = trio.current_time()
 
     def done(self, title: str, seconds: float) -> None:
         """A step is over."""

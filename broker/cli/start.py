@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from broker.control.client import Client
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -73,6 +74,18 @@ async def ensure_broker(
     return True
 
 
+async def end_broker(client: Client) -> None:
+    """Ask the broker at the other end to end, and wait until its process has."""
+    pid = (await client.version()).pid
+    pidfd = os.pidfd_open(pid)
+    try:
+        await client.shutdown()
+        await client.wait_closed()
+        await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
 def _open_log(path: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     log = os.open(path, flags, 0o600)
@@ -112,6 +125,7 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
             nursery.start_soon(wait_ready, nursery.cancel_scope)
             nursery.start_soon(wait_end, nursery.cancel_scope)
     if ready:
+        child.abandon()
         return
     said = os.pread(log, 1 << 16, began)[-_TAIL:]
     if child.returncode is None:

@@ -7,6 +7,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.connect import open_client
+from broker.cli.start import end_broker
 from broker.control.api import StopRequest
 from broker.core.escape import printable
 
@@ -53,6 +54,5 @@ async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[
     async with open_client() as client:
         answer = await client.stop(StopRequest(sandbox=sandbox, grace=grace))
         if broker:
-            await client.shutdown()
-            await client.wait_closed()
+            await end_broker(client)
         return answer.stopped

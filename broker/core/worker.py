@@ -105,6 +105,12 @@ class WaylandOpened(_Message, frozen=True, tag="wayland-opened"):
     client: _Count
 
 
+class WaylandAnswered(_Message, frozen=True, tag="wayland-answered"):
+    """The compositor has sent that connection its first bytes."""
+
+    client: _Count
+
+
 class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
     """That connection ended; bytes each way, and why."""
 
@@ -141,6 +147,7 @@ FromWorker: TypeAlias = (
     | FromAgent
     | AgentClosed
     | WaylandOpened
+    | WaylandAnswered
     | WaylandClosed
     | Statistics
     | Violation
@@ -256,7 +263,8 @@ def decode_from_worker(untrusted_data: bytes) -> FromWorker:
     """Return the message of a worker.  Raises PeerError if it is none."""
     try:
         return _from_worker.decode(untrusted_data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # RecursionError: a message nested thousands deep is as bad as no message.
         raise PeerError(f"the worker sent no valid message: {error}") from error
 
 

@@ -75,6 +75,13 @@ class Child:
             except ProcessLookupError:
                 return
 
+    def abandon(self) -> None:
+        """Let go of a child that is to outlive us; nobody will wait for it."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self.popen.returncode = 0  # or its destructor warns that it still runs
+
     async def stop(self, grace: float = 3.0) -> int:
         """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
         self.kill(signal.SIGTERM)

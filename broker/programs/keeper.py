@@ -141,7 +141,8 @@ def connect_compositor(path: str) -> socket.socket:
     try:
         # connect(2) on a UNIX socket blocks while the backlog is full, for as
         # long as this (socket(7)); Python's own timeout does not cover it.
-        patience = struct.pack("ll", int(limits.KEEPER_CONNECT_SECONDS), 0)
+        seconds = limits.KEEPER_CONNECT_SECONDS
+        patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         sock.connect(path)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))

@@ -209,13 +209,20 @@ class _Worker:
             self._clients[number] = connection
             await self._outbox.send(messages.WaylandOpened(number))
             try:
-                reason = await connection.run()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._tell_answered, number, connection)
+                    reason = await connection.run()
+                    nursery.cancel_scope.cancel()
             finally:
                 del self._clients[number]
                 for side in Side:
                     self._closed_bytes[side] += connection.counts.to[side]
                 await self._compositor.release()
             await self._client_ended(number, connection, reason)
+
+    async def _tell_answered(self, number: int, connection: Connection) -> None:
+        await connection.answered.wait()
+        await self._outbox.send(messages.WaylandAnswered(number))
 
     async def _client_ended(
         self, number: int, connection: Connection | None, reason: str

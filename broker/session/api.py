@@ -85,6 +85,8 @@ class LocalApi:
             program = await guest.start_program(
                 argv, request.env or {}, display=request.window is not False
             )
+            if request.wait:
+                follower.listen(program)
             try:
                 await follower.follow(guest, program)
                 break
@@ -104,7 +106,7 @@ class LocalApi:
                 started=api.Started(sandbox=guest.lease.sandbox, program=program.number)
             )
         try:
-            code = await follower.attend(guest, program)
+            code = await follower.attend(program)
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
                 await guest.signal(program, _SIGTERM)

@@ -27,6 +27,8 @@ class Follower:
         self._record = record
         self._told: list[str] = []
         self.boot_failed = False
+        sender, self._output = trio.open_memory_channel[bytes](0)
+        self._close_output = sender.close
 
     async def say(self, step: str, state: str, detail: str = "", s: float = 0) -> None:
         """Send one line of progress."""
@@ -107,26 +109,26 @@ class Follower:
             where=failure.hop.name.lower(),
         )
 
-    async def attend(self, guest: Guest, program: Program) -> int:
-        """Pass on what the program prints until it ends; returns its code."""
-        del guest
-        sender, receiver = trio.open_memory_channel[bytes](_WAITING_CHUNKS)
+    def listen(self, program: Program) -> None:
+        """Begin to collect what the program prints, for ``attend``."""
+        sender, self._output = trio.open_memory_channel[bytes](_WAITING_CHUNKS)
 
         def listener(data: bytes) -> None:
             try:
                 sender.send_nowait(data)
-            except trio.WouldBlock:
-                return  # the log has it; this client is too slow
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                return  # the log has it; this client is too slow, or has gone
 
         program.listeners.append(listener)
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass_output, receiver)
-                while not program.ended:
-                    await program.changed.wait()
-                sender.close()
-        finally:
-            program.listeners.remove(listener)
+        self._close_output = sender.close
+
+    async def attend(self, program: Program) -> int:
+        """Pass on what it prints until it ends; returns its code."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_output, self._output)
+            while not program.ended:
+                await program.changed.wait()
+            self._close_output()
         return program.code or 0
 
     async def _pass_output(self, receiver: trio.MemoryReceiveChannel[bytes]) -> None:

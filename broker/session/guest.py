@@ -76,6 +76,7 @@ class Guest:
         self._agent_stream = 0
         self._agents: dict[int, trio.Event] = {}
         self._agent_reasons: dict[int, str] = {}
+        self._clients: set[int] = set()
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -162,17 +163,33 @@ class Guest:
                 self._agents.pop(message.stream, trio.Event()).set()
                 if message.stream == self._agent_stream:
                     self._set_agent(None)
-            case worker.WaylandOpened():
-                self.programs.display(Hop.COMPOSITOR)
-            case worker.WaylandClosed():
-                if message.reason and not message.to_client:
-                    self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
+            case (
+                worker.WaylandOpened()
+                | worker.WaylandAnswered()
+                | worker.WaylandClosed()
+            ):
+                self._take_wayland(message)
             case worker.Violation():
                 await self._broke(printable(message.reason))
             case worker.Broken():
                 self.warnings.append(f"worker: {printable(message.reason, 2000)}")
             case worker.Ready() | worker.Statistics():
                 pass  # the supervisor's Worker keeps these
+
+    def _take_wayland(
+        self,
+        message: worker.WaylandOpened | worker.WaylandAnswered | worker.WaylandClosed,
+    ) -> None:
+        match message:
+            case worker.WaylandOpened():
+                self._clients.add(message.client)
+            case worker.WaylandAnswered():
+                self.programs.display(Hop.COMPOSITOR)
+            case worker.WaylandClosed():
+                if message.client not in self._clients:
+                    # The keeper could not connect; waypipe hears only an end.
+                    self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
+                self._clients.discard(message.client)
 
     async def _broke(self, reason: str) -> None:
         """The guest broke a protocol; what did it has been ended already."""
@@ -277,7 +294,8 @@ class Guest:
             display=display and record.viewer.display != "none",
             limit=record.viewer.limits.programs,
         )
-        self.idle = trio.Event()
+        if self.idle.is_set():
+            self.idle = trio.Event()
         program.way.reach(Hop.MACHINE, trio.current_time())
         if self.agent is not None:
             program.way.reach(Hop.AGENT, trio.current_time())

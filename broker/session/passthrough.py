@@ -93,6 +93,8 @@ class Connection:
         self._core = core
         self._reason = ""
         self.counts = Counts()
+        self.answered = trio.Event()
+        """Set when the compositor's first bytes have reached the client."""
 
     async def run(self) -> str:
         """Move until both ends have closed or one breaks; say why it ended.
@@ -155,6 +157,8 @@ class Connection:
                 while left:
                     sent = await _send_some(sock, left, fds)
                     self.counts.to[packet.to] += sent
+                    if packet.to is Side.CLIENT:
+                        self.answered.set()
                     left, fds = left[sent:], ()
         finally:
             fdpass.close_all(packet.fds)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
-from broker.launch.guestargs import Accel
+from broker.launch.accel import choose_accel
 from broker.launch.hosttools import (
     fetch_vhost_device_vsock,
     find_vhost_device_vsock,
@@ -38,11 +38,14 @@ async def find_tools(
         backend = find_vhost_device_vsock(paths)
         if backend is None:
             backend = await fetch_vhost_device_vsock(paths, progress)
-    accel = Accel.TCG
+    progress("trying KVM, once in each boot of this machine")
+    choice = await choose_accel(
+        Path(qemu), image.kernel, image.initrd, cache=paths.cache
+    )
     passt = shutil.which("passt")
     return Tools(
         qemu=Path(qemu),
-        accel=accel,
+        accel=choice.accel,
         vhost_device_vsock=backend,
         passt=None if passt is None else Path(passt),
     )

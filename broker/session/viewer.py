@@ -145,9 +145,9 @@ class ViewerRole:
         """A disposable is gone when its last program is."""
         while True:
             await guest.idle.wait()
-            record = self.record(guest.lease.record)
             if guest.lease.id not in self._guests:
                 return
+            record = self.record(guest.lease.record)
             if record is None or record.viewer.sandbox_class == "disposable":
                 break
             guest.idle = trio.Event()

@@ -225,7 +225,7 @@ class Worker:
     def _end(self, reason: str) -> None:
         """Begin the end; the first reason counts."""
         if not self._ending.is_set():
-            self._reason = reason
+            self._reason = printable(reason)
             self._ending.set()
 
     async def _wait_gone(self) -> None:

@@ -1,0 +1,185 @@
+"""The main job, whole: an application in a real micro VM, on a real compositor."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import trio
+
+from tests.kit.compositor import pixels, until, wait_window, windows
+from tests.kit.world import processes, record, world
+
+RED = ("-o", "colors.background=cc0000")
+BLUE = ("-o", "colors.background=0000cc")
+
+
+def share(image, colour):
+    """How much of the picture has about this colour."""
+    near = sum(
+        count
+        for count, pixel in image.getcolors(1 << 24)
+        if all(abs(a - b) < 24 for a, b in zip(pixel, colour, strict=True))
+    )
+    return near / (image.width * image.height)
+
+
+async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
+    async with world() as w:
+        before = set(processes())
+        last, items = await w.run("app", "foot", "-T", "shell", *RED, "sh")
+        sandbox = last.started.sandbox
+        assert re.fullmatch(r"app-\d{4}", sandbox), "a disposable has a fresh name"
+        steps = [i.progress.step for i in items if i.progress.state == "done"]
+        assert steps[0] == "start the machine"
+        assert "boot the guest" in steps
+
+        await wait_window(w.comp, title="shell")
+
+        async def red():
+            return share(await pixels(w.comp), (0xCC, 0, 0)) > 0.5
+
+        assert await until(red), "its pixels are on the screen"
+
+        # What is typed changes the title: seen from outside the guest.
+        async def typed():
+            await w.comp.type_text(' printf "\\033]2;typed-in-%s\\007" "$(uname -n)"\n')
+            with trio.move_on_after(2):
+                return await wait_window(w.comp, title=f"typed-in-{sandbox}")
+            return []
+
+        assert await until(typed)
+
+        status = await w.status()
+        (one,) = status.sandboxes
+        assert (one.name, one.record, one.state) == (sandbox, "app", "running")
+        assert [p.name for p in one.programs] == ["foot"]
+
+        await w.comp.type_text(" exit 7\n")
+        exited = await w.wait_event("program.exited", sandbox=sandbox)
+        assert exited["code"] == 7
+        ended = await w.wait_event("lease.end", sandbox=sandbox)
+        assert "its last program has ended" in ended["reason"]
+
+        async def gone():
+            mine = set(processes()) - before
+            words = [processes().get(p, "") for p in mine]
+            return not any(sandbox in text or "qemu" in text for text in words)
+
+        assert await until(gone), "the machine leaves nothing"
+        assert not w.paths.sandbox(sandbox).exists()
+        assert (w.paths.logs(sandbox) / "console.log").stat().st_size > 0
+
+
+async def test_two_machines_each_with_a_way_of_its_own():
+    records = {"red": record(colour="red"), "blue": record(colour="blue")}
+    async with world(records) as w:
+        red = await w.window("red", "red", *RED)
+        blue = await w.window("blue", "blue", *BLUE)
+
+        async def both():
+            picture = await pixels(w.comp)
+            return (
+                share(picture, (0xCC, 0, 0)) > 0.2
+                and share(picture, (0, 0, 0xCC)) > 0.2
+            )
+
+        assert await until(both)
+        tree = {n["name"]: n["pid"] for n in windows(await w.comp.tree())}
+        # sway's pid is SO_PEERCRED's: the process that connected.
+        assert tree["red"] == await w.pid_of("keeper", red)
+        assert tree["blue"] == await w.pid_of("keeper", blue)
+        keepers = {tree["red"], tree["blue"]}
+        held = compositor_peers(w.comp)
+        assert held, "ss knows who is connected to the compositor"
+        assert held <= keepers, "nobody but workers is connected to the compositor"
+
+        # Neither directory is the other's, and each has its own waypipe.
+        pipes = {await w.pid_of("waypipe-client", s) for s in (red, blue)}
+        assert len(pipes) == 2
+        other = w.paths.sandbox(blue)
+        red_pipe = await w.pid_of("waypipe-client", red)
+        with open(f"/proc/{red_pipe}/mountinfo") as file:
+            assert str(other) not in file.read()
+
+        # One ends, the other stays.
+        await w.stop(red)
+        assert [n["name"] for n in windows(await w.comp.tree())] == ["blue"]
+
+
+def compositor_peers(comp):
+    """Pids at the far end of the compositor's Wayland connections, as ss has them."""
+    lines = subprocess.run(
+        ["ss", "-xpnH"], capture_output=True, text=True, check=True, timeout=20
+    ).stdout.splitlines()
+    by_inode = {}
+    ours = []
+    for line in lines:
+        words = line.split()
+        local, inode, peer = words[4], words[5], words[7]
+        pids = {int(p) for p in re.findall(r"pid=(\d+)", line)}
+        by_inode[inode] = pids
+        if local == str(comp.display):
+            ours.append(peer)
+    found = set()
+    for inode in ours:
+        found |= by_inode.get(inode, set())
+    # A descriptor may also be held by the jailed half, which has no number of
+    # its own to connect by: the keeper is its parent.
+    return {_keeper(pid) for pid in found}
+
+
+def _keeper(pid):
+    with open(f"/proc/{pid}/status") as file:
+        text = file.read()
+    if len(re.search(r"NSpid:(.*)", text)[1].split()) > 1:
+        return int(re.search(r"PPid:\s*(\d+)", text)[1])
+    return pid
+
+
+async def test_a_second_run_in_a_running_sandbox_is_a_second_program():
+    async with world() as w:
+        sandbox = await w.window("app", "first")
+        last, items = await w.run(sandbox, "foot", "-T", "second", "sleep", "1000")
+        assert last.started.sandbox == sandbox
+        assert last.started.program == 2
+        assert "boot the guest" not in [i.progress.step for i in items]
+        await wait_window(w.comp, title="second")
+        assert len((await w.status()).sandboxes) == 1
+
+
+async def test_output_and_code_of_a_program_without_a_window():
+    async with world() as w:
+        code, said = await w.output("app", "sh", "-c", "echo out; echo err >&2; exit 5")
+        assert code == 5
+        assert sorted(said.split()) == [b"err", b"out"]
+        sandbox = (await w.wait_event("program.exited", code=5))["sandbox"]
+        log = w.paths.logs(sandbox) / "program-1.log"
+        assert sorted(log.read_bytes().split()) == [b"err", b"out"]
+
+
+async def test_a_persistent_sandbox_keeps_its_name_and_runs_once():
+    async with world({"work": record("persistent")}) as w:
+        first, _ = await w.run("work", "sleep", "1000", window=False)
+        second, _ = await w.run("work", "sleep", "1000", window=False)
+        assert first.started.sandbox == second.started.sandbox == "work"
+        assert (first.started.program, second.started.program) == (1, 2)
+        assert [s.name for s in (await w.status()).sandboxes] == ["work"]
+
+
+async def test_a_guest_without_a_network_has_only_its_loopback():
+    async with world() as w:
+        code, said = await w.output("app", "sh", "-c", "ls /sys/class/net")
+        assert (code, said.split()) == (0, [b"lo"])
+
+
+async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
+    async with world() as w:
+        await w.window("app", "one")
+        await w.window("app", "two")
+        before = os.listdir(w.paths.runtime)
+        assert "control" in before
+        await w.shutdown()  # world() looks for what is left
+        assert len(w.events("lease.end")) == 2
+        assert await w.wait_event("broker.stop")

@@ -1,0 +1,249 @@
+"""A whole Vitrail for a test: a real compositor, a real broker process, real VMs.
+
+``async with world() as w`` gives a broker of its own, with its own runtime,
+state and configuration directories and a headless sway.  At the end nothing
+of it may be left: processes, sockets and directories are looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.audit.query import Filters, open_log
+from broker.cli.start import end_broker, ensure_broker
+from broker.control.api import RunItem, RunRequest, Status, StopRequest
+from broker.control.client import Client, open_client
+from broker.core.errors import SetupError, VitrailError
+from broker.core.paths import Paths, find_paths
+from broker.launch.compositor import HeadlessCompositor
+from broker.launch.hosttools import fetch_vhost_device_vsock
+from broker.launch.image_build import build_image
+from broker.launch.images import ImageSpec
+from tests.kit.compositor import desktop, short_directory, until, wait_window
+
+RECORD = """\
+class = "{sandbox_class}"
+display = "{display}"
+{top}
+[label]
+colour = "{colour}"
+[launch]
+memory = "512M"
+network = "{network}"
+command = ["foot"]
+{launch}
+"""
+WORDS = (
+    *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
+    *("broker.programs", "broker.relay", "broker.launch"),
+)
+
+
+def record(
+    sandbox_class="disposable",
+    *,
+    display="allow",
+    colour="green",
+    network="none",
+    top="",
+    launch="",
+):
+    """The text of a record."""
+    return RECORD.format(
+        sandbox_class=sandbox_class,
+        display=display,
+        colour=colour,
+        network=network,
+        top=top,
+        launch=launch,
+    )
+
+
+def processes():
+    """Pid and command line of this user's processes that Vitrail may have started."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            if entry.stat().st_uid != os.getuid():
+                continue
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            zombie = (entry / "stat").read_text().rpartition(") ")[2][0] == "Z"
+            if any(word in words for word in WORDS) and not zombie:
+                found[int(entry.name)] = words
+    return found
+
+
+def descriptors(pid):
+    """How many descriptors of each kind a process has open."""
+    found = Counter()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            found[os.readlink(entry).partition(":")[0]] += 1
+    return found
+
+
+async def the_image():
+    """The default guest image and the vsock backend, made once and kept."""
+    paths = find_paths()
+
+    def tell(what):
+        print(f"image: {what}", flush=True)
+
+    try:
+        await fetch_vhost_device_vsock(paths, tell)
+        return await build_image(paths, ImageSpec(), tell)
+    except SetupError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no guest image: {error.diagnostics()}")
+
+
+@dataclass
+class World:
+    """A running broker and its compositor."""
+
+    base: Path
+    comp: HeadlessCompositor
+    environ: dict[str, str]
+    paths: Paths
+    started: list[str] = field(default_factory=list)
+
+    def write_record(self, name, text):
+        """Put a record where the broker reads it."""
+        folder = self.paths.config[0] / "sandboxes.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.toml").write_text(text)
+
+    @asynccontextmanager
+    async def client(self) -> Client:
+        async with open_client(self.paths.control) as connection:
+            yield connection
+
+    async def start(self):
+        """Start the broker (again)."""
+        assert await ensure_broker(self.paths, environ=self.environ)
+
+    async def status(self) -> Status:
+        async with self.client() as client:
+            return await client.status()
+
+    async def broker_pid(self):
+        return (await self.status()).pid
+
+    async def pid_of(self, role, sandbox=None):
+        """The pid of one of the broker's processes, by its role in the status."""
+        for process in (await self.status()).processes:
+            if process.role == role and sandbox in {None, process.sandbox}:
+                return process.pid
+        raise AssertionError(f"no {role} of {sandbox}")
+
+    async def run(self, name, *argv, window=True, wait=False):
+        """Run a program as brokerctl would; returns the last item and all items."""
+        items: list[RunItem] = []
+
+        async def take(item):
+            items.append(item)
+
+        async with self.client() as client:
+            last = await client.run(
+                RunRequest(
+                    record=name, argv=list(argv) or None, window=window, wait=wait
+                ),
+                take,
+            )
+        return last, items
+
+    async def output(self, name, *argv):
+        """Run a program without a window to its end; returns code and output."""
+        last, items = await self.run(name, *argv, window=False, wait=True)
+        return last.exited.code, b"".join(i.output or b"" for i in items)
+
+    async def window(self, name, title, *foot_options):
+        """A foot with that title; returns the sandbox's name."""
+        last, _ = await self.run(
+            name, "foot", "-T", title, *foot_options, "sleep", "1000"
+        )
+        await wait_window(self.comp, title=title)
+        return last.started.sandbox
+
+    async def stop(self, name=None, grace=None):
+        async with self.client() as client:
+            return await client.stop(StopRequest(sandbox=name, grace=grace))
+
+    def events(self, kind="", **wanted) -> list[dict]:
+        """Recorded events of this kind with these fields, oldest first."""
+        with open_log(self.paths.audit) as log:
+            filters = Filters(kinds=(kind,) if kind else ())
+            found = [row.fields() for row in log.find(filters)]
+        return [e for e in found if all(e.get(k) == v for k, v in wanted.items())]
+
+    async def wait_event(self, kind, deadline=20, **wanted):
+        """Wait for an event of this kind with these fields; returns the newest."""
+
+        async def look():
+            return self.events(kind, **wanted)
+
+        return (await until(look, deadline=deadline))[-1]
+
+    async def shutdown(self):
+        """End the broker as 'brokerctl stop --broker' does."""
+        async with self.client() as client:
+            await end_broker(client)
+
+
+@asynccontextmanager
+async def world(records=None, *, start=True):
+    """A broker of its own; ``records`` maps names to texts."""
+    await the_image()
+    before = processes()
+    async with desktop() as comp:
+        with short_directory() as base:
+            environ = {
+                **os.environ,
+                "XDG_RUNTIME_DIR": str(base / "run"),
+                "XDG_STATE_HOME": str(base / "state"),
+                "XDG_CONFIG_HOME": str(base / "config"),
+                "XDG_CONFIG_DIRS": str(base / "none"),
+                "XDG_CACHE_HOME": str(find_paths().cache.parent),
+                "WAYLAND_DISPLAY": str(comp.display),
+            }
+            (base / "run").mkdir(mode=0o700)
+            made = World(base, comp, environ, find_paths(environ))
+            for name, text in (records or {"app": record()}).items():
+                made.write_record(name, text)
+            if start:
+                await made.start()
+            try:
+                yield made
+                with suppress(VitrailError):
+                    await made.shutdown()
+                await _all_gone(before)
+                assert not list((made.paths.runtime / "sandboxes").glob("*"))
+            finally:
+                for pid in set(processes()) - set(before):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                log = made.paths.state / "broker.log"
+                if log.exists():
+                    print("broker.log:\n" + log.read_text())
+
+
+async def _all_gone(before):
+    async def gone():
+        return not set(processes()) - set(before)
+
+    try:
+        await until(gone, deadline=10)
+    except trio.TooSlowError:
+        left = {p: w for p, w in processes().items() if p not in before}
+        raise AssertionError(f"left behind: {left}") from None
