@@ -1,0 +1,639 @@
+"""The guest agent as an ordinary process, with UNIX sockets in place of vsock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from broker.core import agent, limits
+from broker.core.frames import FrameReader, encode_frame
+from broker.launch.spawn import spawn
+
+SHIM = Path(__file__).parents[2] / "shims/vitrail_guest.py"
+needs_waypipe = pytest.mark.skipif(
+    shutil.which("waypipe") is None, reason="waypipe is not installed"
+)
+
+
+class Broker:
+    """The broker's end of the agent port."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "agent"
+        self.display_path = directory / "broker-display"
+        self.open: list[trio.abc.AsyncResource] = []
+        self._listener = self._listen(self.path)
+        self._stream: trio.SocketStream | None = None
+        self._frames: list[bytes] = []
+        self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
+        self.hops: dict[str, agent.Hop] = {}
+
+    def _listen(self, path: Path) -> trio.SocketListener:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(path))
+        sock.listen(8)
+        return self.keep(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+
+    def keep(self, resource):
+        """Close this at the end of the test."""
+        self.open.append(resource)
+        return resource
+
+    async def connect(self) -> trio.SocketStream:
+        """Connect as waypipe does."""
+        path = self.path.with_name("run") / "display"
+        return self.keep(await trio.open_unix_socket(str(path)))
+
+    async def accept_display(self, listener) -> trio.SocketStream:
+        return self.keep(await listener.accept())
+
+    async def accept(self) -> agent.Hello:
+        self._stream = self.keep(await self._listener.accept())
+        self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
+        self._frames.clear()
+        hello = await self.receive(agent.Hello)
+        return hello
+
+    async def listen_display(self) -> trio.SocketListener:
+        return self._listen(self.display_path)
+
+    async def next(self):
+        while not self._frames:
+            data = await self._stream.receive_some(65536)
+            if not data:
+                return None
+            self._frames += self._reader.feed(data)
+        return agent.decode_from_guest(self._frames.pop(0))
+
+    async def receive(self, kind):
+        """The next message that is no hop must be of this kind."""
+        while True:
+            message = await self.next()
+            if isinstance(message, agent.Hop) and kind is not agent.Hop:
+                self.hops[message.name] = message
+                continue
+            assert isinstance(message, kind), message
+            return message
+
+    async def wait_hop(self, name, *, ok):
+        while True:
+            hop = self.hops.pop(name, None)
+            if hop is None:
+                message = await self.next()
+                assert message is not None, "the agent has gone"
+                if isinstance(message, agent.Hop) and message.name == name:
+                    hop = message
+            if hop is not None and hop.ok == ok:
+                return hop
+
+    async def ended(self, program):
+        """Collect output until this program has ended."""
+        said = b""
+        while True:
+            message = await self.next()
+            match message:
+                case agent.Output():
+                    assert message.program == program
+                    said += message.data
+                case agent.Exited():
+                    assert message.program == program
+                    return said, message.code
+                case agent.Hop():
+                    self.hops[message.name] = message
+                case _:
+                    pytest.fail(f"unexpected {message}")
+
+    async def send(self, message) -> None:
+        await self.send_raw(agent.encode(message))
+
+    async def send_raw(self, body: bytes) -> None:
+        await self._stream.send_all(encode_frame(body, limits.AGENT_FRAME_BYTES))
+
+    async def close(self) -> None:
+        await self._stream.aclose()
+
+    async def run(self, *argv, program=1, env=None, display=False) -> None:
+        await self.send(
+            agent.Run(program=program, argv=list(argv), env=env or {}, display=display)
+        )
+
+
+@contextlib.asynccontextmanager
+async def guest(tmp_path, *, search=None):
+    """Yield (broker, child): the agent runs, and is ended at the end."""
+    broker = Broker(tmp_path)
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "VITRAIL_AGENT": f"unix:{broker.path}",
+        "VITRAIL_DISPLAY": f"unix:{broker.display_path}",
+        "VITRAIL_RUNTIME": str(tmp_path / "run"),
+    }
+    # 'setpriv', which starts the child, must be found whatever the agent finds.
+    words = ["/usr/bin/env", f"PATH={search or env['PATH']}"]
+    log = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC)
+    child = spawn(
+        [*words, sys.executable, "-I", str(SHIM)], env=env, stdout=log, stderr=log
+    )
+    os.close(log)
+    try:
+        with trio.fail_after(60):
+            yield broker, child
+    finally:
+        with trio.CancelScope(shield=True):
+            await child.stop()
+            for resource in broker.open:
+                await resource.aclose()
+        print((tmp_path / "log").read_text())
+
+
+async def test_hello_names_version_kernel_and_waypipe(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        hello = await broker.accept()
+        assert hello.version == agent.VERSION
+        assert hello.kernel == os.uname().release
+        assert hello.programs == []
+
+
+async def test_program_output_and_code(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sh", "-c", "echo out; echo err >&2; exit 3")
+        await broker.receive(agent.Started)
+        assert await broker.ended(1) == (b"out\nerr\n", 3)
+
+
+async def test_environment_is_passed_and_wins(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sh", "-c", "echo $A $LANG", env={"A": "b c", "LANG": "C"})
+        await broker.receive(agent.Started)
+        assert (await broker.ended(1))[0] == b"b c C\n"
+
+
+async def test_missing_program_fails_with_its_name(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("no-such-program-xyz")
+        failed = await broker.receive(agent.Failed)
+        assert "no-such-program-xyz" in failed.reason
+        assert "No such file" in failed.reason
+
+
+async def test_program_that_is_no_program_fails(tmp_path):
+    (tmp_path / "junk").write_bytes(b"\x7fELFjunk")
+    (tmp_path / "junk").chmod(0o755)
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run(str(tmp_path / "junk"))
+        assert "Exec format error" in (await broker.receive(agent.Failed)).reason
+
+
+async def test_signal_reaches_the_process_group(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sh", "-c", "echo up; sleep 1000; echo never")
+        await broker.receive(agent.Started)
+        assert (await broker.receive(agent.Output)).data == b"up\n"
+        await broker.send(agent.Signal(program=1, number=signal.SIGTERM))
+        assert await broker.ended(1) == (b"", -signal.SIGTERM)
+
+
+async def test_real_time_signal_that_kills_is_in_range(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sleep", "1000")
+        await broker.receive(agent.Started)
+        await broker.send(agent.Signal(program=1, number=64))
+        assert (await broker.ended(1))[1] == -64
+
+
+async def test_same_number_twice_is_refused_while_it_runs(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sleep", "1000")
+        await broker.receive(agent.Started)
+        await broker.run("true")
+        assert "number" in (await broker.receive(agent.Failed)).reason
+
+
+async def test_as_many_programs_as_the_limit_and_one_more(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        for number in range(1, limits.PROGRAMS_PER_SANDBOX + 1):
+            await broker.run("sleep", "1000", program=number)
+            await broker.receive(agent.Started)
+        await broker.run("true", program=1000)
+        assert (await broker.receive(agent.Failed)).program == 1000
+        await broker.close()
+        hello = await broker.accept()
+        assert hello.programs == list(range(1, limits.PROGRAMS_PER_SANDBOX + 1))
+
+
+async def test_many_bytes_of_output_arrive_whole_and_in_order(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sh", "-c", "seq 1 200; sleep 0.2; seq 201 400")
+        await broker.receive(agent.Started)
+        said, code = await broker.ended(1)
+        assert said.split() == [str(n).encode() for n in range(1, 401)]
+        assert code == 0
+
+
+async def test_flood_of_output_does_not_stop_the_program(tmp_path):
+    """64 MiB with nobody reading: the program ends, what is kept is bounded."""
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        done = tmp_path / "done"
+        os.mkfifo(done)
+        script = f"yes | head -c 67108864; echo; echo the end; echo >{done}"
+        await broker.run("sh", "-c", script)
+        await broker.receive(agent.Started)
+        await trio.to_thread.run_sync(done.read_text)  # nobody has read until then
+        said, code = await broker.ended(1)
+        assert code == 0
+        assert said.endswith(b"the end\n")
+        assert b"bytes of output were lost here" in said
+
+
+async def test_broker_away_output_is_kept_bounded_and_told_later(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        go, done = tmp_path / "go", tmp_path / "done"
+        os.mkfifo(go)
+        os.mkfifo(done)
+        script = (
+            f"read x <{go}; yes x | head -c 1000000; echo last; "
+            f"echo >{done}; read x <{go}; exit 5"
+        )
+        await broker.run("sh", "-c", script)
+        await broker.receive(agent.Started)
+        await broker.close()
+        await trio.to_thread.run_sync(go.write_text, "x\n")
+        await trio.to_thread.run_sync(done.read_text)
+        await trio.to_thread.run_sync(go.write_text, "x\n")
+        await broker.accept()
+        said, code = await broker.ended(1)
+        assert code == 5
+        assert b"bytes of output were lost here" in said
+        assert said.endswith(b"last\n")
+        assert len(said) < 70000
+
+
+async def test_program_runs_on_while_the_broker_restarts(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sleep", "1000", program=7)
+        await broker.receive(agent.Started)
+        await broker.close()
+        hello = await broker.accept()
+        assert hello.programs == [7]
+        await broker.send(agent.Signal(program=7, number=signal.SIGKILL))
+        assert (await broker.ended(7))[1] == -signal.SIGKILL
+
+
+async def test_grandchild_that_keeps_the_output_does_not_hold_back_the_end(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sh", "-c", "echo x; sleep 1000 & exit 0")
+        await broker.receive(agent.Started)
+        assert await broker.ended(1) == (b"x\n", 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"type":"hello"}',
+        b'{"type":"run","program":1,"argv":[]}',
+        b'{"type":"run","program":1,"argv":[1]}',
+        b'{"type":"run","program":1,"argv":["a\\u0000"]}',
+        b'{"type":"run","program":1,"argv":["a"],"env":{"A=B":"c"}}',
+        b'{"type":"run","program":true,"argv":["a"]}',
+        b'{"type":"run","program":1,"argv":["a"],"more":1}',
+        b'{"type":"signal","program":1}',
+        b"[" * 60000,
+    ],
+)
+async def test_bad_message_ends_the_connection_only(tmp_path, body):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        await broker.send_raw(body)
+        while await broker.next() is not None:
+            pass
+        await broker.accept()
+        assert child.returncode is None
+
+
+async def test_frame_too_long_ends_the_connection(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        size = limits.AGENT_FRAME_BYTES + 1
+        await broker._stream.send_all(size.to_bytes(4, "little"))
+        while await broker.next() is not None:
+            pass
+        await broker.accept()
+
+
+async def test_longest_frame_is_taken(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        run = agent.Run(program=1, argv=["true", ""], display=False)
+        room = limits.AGENT_FRAME_BYTES - len(agent.encode(run))
+        run = agent.Run(program=1, argv=["true", "x" * room], display=False)
+        assert len(agent.encode(run)) == limits.AGENT_FRAME_BYTES
+        await broker.send(run)
+        await broker.receive(agent.Started)
+        assert (await broker.ended(1))[1] == 0
+
+
+async def test_poweroff_ends_programs_and_the_agent(tmp_path):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        await broker.run("sh", "-c", "trap 'echo bye; exit 4' TERM; echo up; read x")
+        await broker.receive(agent.Started)
+        assert (await broker.receive(agent.Output)).data == b"up\n"
+        await broker.send(agent.PowerOff())
+        # 'read' has no input and ends at once, or the trap ends it.
+        await broker.ended(1)
+        assert await child.wait() == 0
+
+
+async def test_poweroff_kills_what_does_not_obey(tmp_path):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        await broker.run("sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
+        await broker.receive(agent.Started)
+        assert (await broker.receive(agent.Output)).data == b"up\n"
+        await broker.send(agent.PowerOff())
+        assert (await broker.ended(1))[1] == -signal.SIGKILL
+        assert await child.wait() == 0
+
+
+async def test_sigterm_is_a_power_off(tmp_path):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        child.kill(signal.SIGTERM)
+        assert await child.wait() == 0
+
+
+# -- the display ------------------------------------------------------------------
+
+
+async def test_without_waypipe_the_hop_says_so(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").symlink_to("/bin/sh")
+    async with guest(tmp_path, search=str(tmp_path / "bin")) as (broker, _child):
+        hello = await broker.accept()
+        assert hello.waypipe == ""
+        hop = await broker.wait_hop("waypipe", ok=False)
+        assert "not installed" in hop.detail
+        await broker.run("sh", "-c", "true", display=True)
+        assert "not installed" in (await broker.receive(agent.Failed)).reason
+
+
+@needs_waypipe
+async def test_display_program_finds_a_wayland_socket(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        hello = await broker.accept()
+        assert hello.waypipe[0] == "0"
+        await broker.run(
+            "sh", "-c", "test -S $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY", display=True
+        )
+        await broker.receive(agent.Started)
+        assert (await broker.ended(1))[1] == 0
+        assert broker.hops["waypipe"].ok
+
+
+@needs_waypipe
+async def test_no_display_asked_no_display_given(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sh", "-c", "echo [$WAYLAND_DISPLAY]")
+        await broker.receive(agent.Started)
+        assert (await broker.ended(1))[0] == b"[]\n"
+
+
+CONNECT = (
+    "import os,socket,sys;"
+    "s=socket.socket(socket.AF_UNIX);"
+    "s.connect(os.path.join(os.environ['XDG_RUNTIME_DIR'],os.environ['WAYLAND_DISPLAY']));"
+    # wl_display.get_registry and sync: waypipe connects on the first client
+    "s.sendall(b'\\1\\0\\0\\0\\1\\0\\x0c\\0\\2\\0\\0\\0');"
+    "s.recv(1)"
+)
+
+
+@needs_waypipe
+async def test_waypipe_reaches_the_broker_uncompressed_and_without_gpu(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        listener = await broker.listen_display()
+        await broker.run(sys.executable, "-c", CONNECT, display=True)
+        stream = await broker.accept_display(listener)
+        await broker.wait_hop("display", ok=True)
+        head = int.from_bytes(await stream.receive_some(4), "little")
+        assert head >> 7 & 1 == 1
+        assert head >> 8 & 7 == 1, "compression none"
+        assert head >> 2 & 1 == 1, "no dmabuf"
+        await stream.aclose()
+        await broker.ended(1)  # it lost its connection
+
+
+@needs_waypipe
+async def test_no_broker_at_the_display_port_is_a_hop(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run(sys.executable, "-c", CONNECT, display=True)
+        hop = await broker.wait_hop("display", ok=False)
+        assert "No such file" in hop.detail
+
+
+@needs_waypipe
+async def test_killed_waypipe_is_named_and_the_next_program_has_a_new_one(tmp_path):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        await broker.wait_hop("waypipe", ok=True)
+        children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            if name == "waypipe":
+                os.kill(pid, signal.SIGKILL)
+        hop = await broker.wait_hop("waypipe", ok=False)
+        assert "code -9" in hop.detail
+        await broker.run(
+            "sh", "-c", "test -S $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY", display=True
+        )
+        await broker.wait_hop("waypipe", ok=True)
+        await broker.receive(agent.Started)
+        assert (await broker.ended(1))[1] == 0
+
+
+async def carried(broker):
+    """A connection through the agent, both ends ours: (waypipe's, broker's)."""
+    listener = await broker.listen_display()
+    near = await broker.connect()
+    far = await broker.accept_display(listener)
+    await listener.aclose()
+    return near, far
+
+
+async def test_carries_both_directions_and_half_close(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        near, far = await carried(broker)
+        await near.send_all(b"to the broker")
+        await near.send_eof()
+        assert await far.receive_some() == b"to the broker"
+        assert await far.receive_some() == b""
+        await far.send_all(b"still back")
+        assert await near.receive_some() == b"still back"
+        await far.aclose()
+        assert await near.receive_some() == b""
+
+
+async def test_carries_much_in_both_directions_at_once(tmp_path):
+    size = 32 << 20
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        near, far = await carried(broker)
+
+        async def write(stream, seed):
+            await stream.send_all(seed * (size // len(seed)))
+            await stream.send_eof()
+
+        async def read(stream, seed):
+            got = 0
+            async for chunk in stream:
+                at = got % len(seed)
+                assert (
+                    chunk == (seed * (len(chunk) // len(seed) + 2))[at:][: len(chunk)]
+                )
+                got += len(chunk)
+            assert got == size
+
+        one, two = bytes(range(256)) * 64, bytes(reversed(range(256))) * 32
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, near, one)
+            nursery.start_soon(write, far, two)
+            nursery.start_soon(read, far, one)
+            nursery.start_soon(read, near, two)
+
+
+async def test_broker_that_does_not_read_holds_back_only_its_stream(tmp_path):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        near, far = await carried(broker)
+        sent = 0
+        with trio.move_on_after(1.0):
+            while True:
+                await near.send_all(bytes(65536))
+                sent += 65536
+        assert sent < 4 << 20, "back-pressure"
+        await broker.run("echo", "alive")
+        await broker.receive(agent.Started)
+        assert (await broker.ended(1))[0] == b"alive\n"
+        resident = int(
+            next(
+                line.split()[1]
+                for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
+                if line.startswith("VmRSS")
+            )
+        )
+        assert resident < 64 << 10
+        await far.aclose()
+
+
+async def test_death_of_one_side_closes_the_other(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        near, far = await carried(broker)
+        await far.aclose()
+        assert await near.receive_some() == b""
+
+
+async def test_no_descriptor_is_left_after_many_connections(tmp_path):
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        with contextlib.suppress(trio.TooSlowError):
+            await broker.wait_hop("waypipe", ok=True)
+        listener = await broker.listen_display()
+
+        async def once():
+            near = await broker.connect()
+            far = await broker.accept_display(listener)
+            await far.send_all(b"x")
+            assert await near.receive_some() == b"x"
+            await near.aclose()
+            assert await far.receive_some() == b""
+            await far.aclose()
+
+        await once()
+        await broker.run("true", program=1)
+        await broker.receive(agent.Started)
+        await broker.ended(1)
+        before = len(os.listdir(f"/proc/{child.pid}/fd"))
+        for number in range(50):
+            await once()
+            await broker.run("true", program=number + 2)
+            await broker.receive(agent.Started)
+            await broker.ended(number + 2)
+        # A message was answered after the last close, so all closes are done.
+        assert len(os.listdir(f"/proc/{child.pid}/fd")) == before
+
+
+async def test_streams_at_the_limit_wait_and_are_served_later(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        listener = await broker.listen_display()
+        pairs = []
+        for _ in range(limits.STREAMS_PER_SANDBOX):
+            near = await broker.connect()
+            pairs.append((near, await broker.accept_display(listener)))
+        one_more = await broker.connect()
+        with trio.move_on_after(0.3) as waited:
+            await broker.accept_display(listener)
+        assert waited.cancelled_caught
+        near, far = pairs.pop()
+        await near.aclose()
+        await far.aclose()
+        stream = await broker.accept_display(listener)
+        await stream.send_all(b"served")
+        assert await one_more.receive_some() == b"served"
+
+
+def test_messages_are_those_of_the_core():
+    """The shim repeats the table of broker.core.agent; both must be equal."""
+    scope = {"__name__": "shim"}
+    exec(compile(SHIM.read_text(), str(SHIM), "exec"), scope)
+    for union, table in (
+        (agent.FromGuest, scope["FROM_GUEST"]),
+        (agent.ToGuest, scope["TO_GUEST"]),
+    ):
+        core = {
+            kind.__struct_config__.tag: {
+                field.name for field in msgspec.structs.fields(kind)
+            }
+            for kind in union.__args__
+        }
+        assert core == {name: set(fields) for name, fields in table.items()}
+    optional = {
+        field.name for field in msgspec.structs.fields(agent.Run) if not field.required
+    }
+    assert optional == set(scope["OPTIONAL"])
+    assert scope["VERSION"] == agent.VERSION
+    assert scope["FRAME_BYTES"] == limits.AGENT_FRAME_BYTES
+    assert scope["OUTPUT_BYTES"] == limits.AGENT_OUTPUT_BYTES
+    assert scope["PROGRAMS"] == limits.PROGRAMS_PER_SANDBOX
+    assert scope["STREAMS"] == limits.STREAMS_PER_SANDBOX
