@@ -1,0 +1,161 @@
+"""The keeper: what a taken-over jailed half can make it do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.core import fdpass, limits, worker
+from broker.core.errors import PeerError
+from broker.programs import keeper
+from tests.kit.compositor import short_directory
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(0)
+    theirs.settimeout(5)
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def compositor():
+    with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "wayland-1"))
+        listener.listen(256)
+        yield listener
+
+
+def test_connections_up_to_the_limit_and_not_one_more(ends, compositor):
+    ours, theirs = ends
+    path = compositor.getsockname()
+    most = limits.WAYLAND_CLIENTS_PER_SANDBOX
+    count = 0
+    for _ in range(most):
+        theirs.send(worker.CONNECT)
+        count = keeper._answer(path, ours, count)
+        got = fdpass.receive(theirs, 2000, 1)
+        assert got.data == worker.CONNECTED
+        fdpass.close_all(got.fds)
+    theirs.send(worker.CONNECT)
+    assert keeper._answer(path, ours, count) == count == most
+    refused = fdpass.receive(theirs, 2000, 1)
+    assert refused.data == worker.REFUSED + b"more than %d Wayland clients" % most
+    theirs.send(worker.RELEASE)
+    assert keeper._answer(path, ours, count) == most - 1
+
+
+def test_releasing_what_it_has_not_gives_no_credit(ends):
+    ours, theirs = ends
+    theirs.send(worker.RELEASE)
+    assert keeper._answer("/no", ours, 0) == 0
+
+
+def test_the_reason_why_there_is_no_compositor(ends):
+    ours, theirs = ends
+    theirs.send(worker.CONNECT)
+    assert keeper._answer("/no/such/socket", ours, 0) == 0
+    said = theirs.recv(2000)
+    assert said[:1] == worker.REFUSED
+    assert b"compositor at /no/such/socket does not answer: No such file" in said
+
+
+def test_a_compositor_that_does_not_accept_is_given_up(monkeypatch):
+    monkeypatch.setattr(limits, "KEEPER_CONNECT_SECONDS", 0.1)
+    with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        path = str(directory / "wayland-1")
+        listener.bind(path)
+        listener.listen(0)
+        with keeper.connect_compositor(path), pytest.raises(BlockingIOError):
+            keeper.connect_compositor(path)
+
+
+@pytest.mark.parametrize("data", [b"x", b"cc", b"", b"c" * 17])
+def test_what_is_no_request_is_refused(ends, data):
+    ours, theirs = ends
+    theirs.send(data)
+    with pytest.raises(PeerError):
+        keeper._answer("/no", ours, 0)
+
+
+def test_descriptors_are_refused(ends):
+    ours, theirs = ends
+    before = len(os.listdir("/proc/self/fd"))
+    with open("/dev/null") as null:
+        fdpass.send(theirs, worker.CONNECT, [null.fileno()])
+        with pytest.raises(PeerError):
+            keeper._answer("/no", ours, 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
+    ours, theirs = ends
+    with pytest.raises(BlockingIOError):  # noqa: PT012
+        for _ in range(100_000):
+            theirs.send(worker.CONNECT)
+            keeper._answer("/no", ours, 0)
+
+
+# A jailed half of ours in the place of the worker; this process is the keeper.
+SCRIPT = """
+import os, socket, sys, time
+from broker.core import fdpass, worker
+from broker.launch import jail
+from broker.programs import keeper
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def inside(achieved):
+    jail.lock()
+    {attack}
+    time.sleep(1000)
+jailed = jail.fork_jailed(inside, [theirs.fileno()])
+theirs.close()
+jail.harden_keeper()
+{after}
+order = keeper.Order(ours_too, ours, ours, "/no", False)
+keeper._serve(order, ours, jailed)
+if supervisor.fileno() >= 0:
+    print(worker.decode_from_keeper(supervisor.recv(1000)))
+print(open("/proc/self/status").read())
+"""
+
+
+def _serve(attack, after=""):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(attack=attack, after=after)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param("theirs.send(b'garbage')", id="garbage"),
+        pytest.param("socket.send_fds(theirs, [b'c'], [1])", id="descriptor"),
+        pytest.param("theirs.close()", id="close"),
+        pytest.param("[theirs.send(b'c') for _ in range(100000)]", id="never-reads"),
+    ],
+)
+def test_a_jailed_half_that_attacks_it_is_killed(attack):
+    said = _serve(attack)
+    assert f"InnerEnded(code={-signal.SIGKILL})" in said
+    assert "Seccomp:\t2" in said
+    assert "NoNewPrivs:\t1" in said
+
+
+def test_when_the_supervisor_closes_the_jailed_half_is_killed_and_reaped():
+    said = _serve("pass", after="supervisor.close()")
+    assert "NoNewPrivs:\t1" in said
