@@ -19,6 +19,7 @@ import trio
 from broker.cli import render
 from broker.cli.connect import open_client
 from broker.cli.progress import Steps
+from broker.cli.run import command_after_dashes
 from broker.cli.start import broker_runs, end_broker, ensure_broker
 from broker.control.api import RunRequest
 from broker.core.errors import SetupError, UpstreamError
@@ -59,7 +60,7 @@ def command(
     command_words: tuple[str, ...], *, record: str, screenshot: Path | None
 ) -> None:
     """Show an application of a disposable micro VM on your screen."""
-    request = RunRequest(record=record, argv=list(command_words) or None)
+    request = RunRequest(record=record, argv=command_after_dashes(command_words))
     trio.run(_demo, request, screenshot)
 
 

@@ -46,7 +46,7 @@ def command(
     """
     request = RunRequest(
         record=sandbox,
-        argv=list(command_words) or None,
+        argv=command_after_dashes(command_words),
         env=dict(_pairs(env)),
         window=not no_window,
         wait=not detach,
@@ -69,6 +69,12 @@ def command(
     elif last.started is not None:
         render.note(f"{last.started.sandbox} runs it (program {last.started.program})")
     sys.exit(code)
+
+
+def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
+    """The program's words without the ``--`` that set them apart; None if none."""
+    rest = list(words[1:] if words[:1] == ("--",) else words)
+    return rest or None
 
 
 def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:

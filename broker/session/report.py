@@ -99,7 +99,7 @@ class Reporter:
         out = [_process("broker", os.getpid())]
         pump = self.pump.statistics()
         out.append(_process("pump", pump.pid, jail="seccomp" if pump.confined else ""))
-        if self.workers.template_pid is not None:
+        if self.workers.template_pid:
             out.append(_process("template", self.workers.template_pid))
         for guest in self.viewer.guests():
             out += _guest_processes(guest)
