@@ -70,6 +70,7 @@ class Vm:
         self._on_loss = on_loss
         self._qmp: Qmp | None = None
         self._scope = trio.CancelScope()
+        self._watched = False
         self._cause: VmEnd | None = None
         self._end: VmEnd | None = None
         self._ended = trio.Event()
@@ -124,6 +125,9 @@ class Vm:
                 await self._try("quit")
                 await self._ended.wait()
         self.vmm.kill()
+        if not self._watched:
+            await self._end_processes()
+            self._finish()
         return await self.wait()
 
     async def _try(self, command: str) -> None:
@@ -169,6 +173,13 @@ class Vm:
         nursery.start_soon(self._watch, stream)
 
     async def _watch(self, console: trio.SocketStream) -> None:
+        self._watched = True
+        try:
+            await self._watch_all(console)
+        finally:
+            self._watched = False
+
+    async def _watch_all(self, console: trio.SocketStream) -> None:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 drained = trio.Event()

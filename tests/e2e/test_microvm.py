@@ -18,13 +18,13 @@ from broker.launch.microvm import EndKind, adopt_vm, clean_leftovers, start_vm
 from broker.launch.spawn import PIPE, spawn
 from broker.launch.vmstate import find_processes, read_state
 from tests.kit.compositor import short_directory
-from tests.kit.tinyguest import ordinary_user, shell_listener
-from tests.kit.vms import alive, leftovers, machine, tiny_spec, vm_tools
+from tests.kit.tinyguest import shell_listener
+from tests.kit.vms import alive, leftovers, machine, require_vm, tiny_spec, vm_tools
 
 
 @pytest.fixture
 def place():
-    ordinary_user()
+    require_vm()
     with short_directory() as path:
         yield path
         for state in path.rglob("vm.json"):  # a test that failed half-way
@@ -136,6 +136,45 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(place):
     assert leftovers(place) == ["logs", "logs/console.log"]
 
 
+@pytest.mark.usefixtures("_no_leak")
+@pytest.mark.parametrize("after", [0, 0.01, 0.02, 0.04, 0.08])
+async def test_a_start_that_is_cancelled_leaves_nothing(place, after):
+    tools = await vm_tools()
+    async with trio.open_nursery() as nursery:
+        vm = None
+        with trio.move_on_after(after):
+            vm = await start_vm(tiny_spec(place), tools, nursery=nursery)
+        if vm is not None:
+            await vm.close()
+    assert {name for name in leftovers(place) if not name.startswith("logs")} == set()
+    assert mentioned_by(place) == []
+
+
+def mentioned_by(place: Path) -> list[bytes]:
+    """Command lines of running programs that name this directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(place) in words:
+            found.append(words)
+    return found
+
+
+async def test_a_machine_that_nobody_watches_can_be_switched_off(place):
+    tools = await vm_tools()
+    async with trio.open_nursery() as nursery:
+        vm = await start_vm(tiny_spec(place), tools, nursery=nursery)
+        nursery.cancel_scope.cancel()
+    assert sorted(alive(vm)) == ["QEMU", "vhost-device-vsock"]
+    with trio.fail_after(10):
+        assert (await vm.power_down(0)).kind is EndKind.ASKED
+    assert alive(vm) == []
+    await vm.close()
+
+
 async def test_two_machines_reach_only_their_own_sockets(place):
     async with (
         machine(place / "a", name=SandboxName("a")) as one,
@@ -218,7 +257,6 @@ async def killed_broker(place: Path) -> None:
 
 
 async def test_a_machine_outlives_its_broker_and_is_adopted(place):
-    await vm_tools()
     await killed_broker(place)
     directory = place / "tiny"
     async with trio.open_nursery() as nursery:
@@ -236,7 +274,6 @@ async def test_a_machine_outlives_its_broker_and_is_adopted(place):
 
 
 async def test_what_a_killed_broker_left_is_cleaned_up(place):
-    await vm_tools()
     await killed_broker(place)
     directory = place / "tiny"
     found = find_processes(read_state(directory))

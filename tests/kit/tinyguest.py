@@ -19,7 +19,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import trio
 
 SOURCES = Path(__file__).with_name("guest")
@@ -160,7 +159,7 @@ async def shell_listener(uds: Path):
 def ordinary_user() -> None:
     """Fail with a sentence when a test that needs an ordinary user runs as root."""
     if os.geteuid() == 0:
-        pytest.fail(
+        raise AssertionError(
             "this test runs as an ordinary user (sway refuses root, and the "
             "brokers are not meant for it): use 'make test', which drops to one"
         )

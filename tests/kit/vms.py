@@ -23,19 +23,28 @@ from broker.launch.microvm import (
     clean_leftovers,
     start_vm,
 )
-from tests.kit.tinyguest import PORT, tiny_guest
+from tests.kit.tinyguest import PORT, ordinary_user, tiny_guest
+
+
+def require_vm() -> Tools:
+    """Skip a test on a machine that cannot run one; call it in a sync fixture.
+
+    (A skip inside an async test loses its reason.)
+    """
+    ordinary_user()
+    try:
+        return trio.run(vm_tools)
+    except SetupError as error:
+        pytest.skip(f"needs a micro VM: {error}")
 
 
 async def vm_tools() -> Tools:
-    """What this machine has; the test is skipped without QEMU or a vsock."""
+    """What this machine has.  Raises SetupError without QEMU or a vsock."""
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:
-        pytest.skip("qemu-system-x86 is not installed")
+        raise SetupError("qemu-system-x86 is not installed")
     paths = find_paths({**os.environ, "XDG_RUNTIME_DIR": "/tmp"})
-    try:
-        vhost = await fetch_vhost_device_vsock(paths, print)
-    except SetupError as error:
-        pytest.skip(f"no vsock: {error}")
+    vhost = await fetch_vhost_device_vsock(paths, print)
     passt = shutil.which("passt")
     return Tools(Path(qemu), Accel.TCG, vhost, Path(passt) if passt else None)
 
@@ -59,10 +68,10 @@ def tiny_spec(directory: Path, **changes) -> VmSpec:
 async def machine(directory: Path, **changes):
     """A started, paused machine; gives it and closes it."""
     tools = await vm_tools()
-    cid = changes.pop("cid", None)
+    extra = {key: changes.pop(key) for key in ("cid", "on_loss") if key in changes}
     spec = tiny_spec(directory, **changes)
     async with trio.open_nursery() as nursery:
-        vm = await start_vm(spec, tools, nursery=nursery, cid=cid)
+        vm = await start_vm(spec, tools, nursery=nursery, **extra)
         try:
             yield vm
         finally:
