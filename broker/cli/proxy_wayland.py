@@ -1,0 +1,130 @@
+"""``brokerctl proxy wayland``: one filter alone in front of the compositor."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.names import take_sandbox_name
+from broker.wayland.rules import Fullscreen, WindowRules, take_color
+
+
+@click.command("wayland")
+@click.option("--sandbox", required=True, help="Name shown before every window title.")
+@click.option(
+    "--listen",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Socket to make; what connects to it is filtered.",
+)
+@click.option("--display", help="The compositor's socket [default: $WAYLAND_DISPLAY].")
+@click.option(
+    "--color", default="#d01010", show_default=True, help="Colour of the frame."
+)
+@click.option(
+    "--border", default=4, show_default=True, help="Width of the frame, pixels."
+)
+@click.option(
+    "--top", type=int, help="Width of the upper strip [default: as --border]."
+)
+@click.option(
+    "--fullscreen",
+    type=click.Choice([f.value for f in Fullscreen]),
+    default=Fullscreen.FAKE.value,
+    show_default=True,
+    help="What a wish for the whole screen becomes.",
+)
+@click.option("--allow", multiple=True, help="A further global to allow; repeatable.")
+@click.option(
+    "--translucent", is_flag=True, help="Let what lies behind a window shine through."
+)
+def command(
+    *,
+    sandbox: str,
+    listen: Path,
+    display: str | None,
+    color: str,
+    border: int,
+    top: int | None,
+    fullscreen: str,
+    allow: tuple[str, ...],
+    translucent: bool,
+) -> None:
+    """Filter and frame the windows of whatever connects to a socket.
+
+    For containers and confined programs: bind the socket into the sandbox as
+    its only Wayland display.
+    """
+    name = take_sandbox_name(sandbox)
+    rules = WindowRules(
+        name=name,
+        color=take_color(color),
+        border=border,
+        top=border if top is None else top,
+        fullscreen=Fullscreen(fullscreen),
+        allow=frozenset(allow),
+        translucent=translucent,
+    )
+    listener = open_listener(listen)
+    try:
+        trio.run(_run, listener, rules, display)
+    except KeyboardInterrupt:
+        return
+    finally:
+        listener.close()
+        listen.unlink(missing_ok=True)
+
+
+def open_listener(path: Path) -> socket.socket:
+    """A listening UNIX socket of mode 0600.  Raises SetupError."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"cannot listen on {path}: {error.strerror}",
+            hint="the directory must exist and be yours, and no file may be in the way",
+        ) from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+async def _run(
+    listener: socket.socket, rules: WindowRules, display: str | None
+) -> None:
+    # Late: trio and the tables are not needed to print a help text.
+    from broker.session.wayland_machine import RealMachine
+    from broker.session.wayland_shell import (
+        Service,
+        connect_display,
+        display_path,
+        serve,
+    )
+    from broker.wayland.sandbox import Sandbox
+
+    path = display_path(display)
+    connect_display(path).close()  # a wrong display is said at once
+
+    def report(error: Exception) -> None:
+        if isinstance(error, InternalError):
+            traceback.print_exception(error)
+        elif isinstance(error, VitrailError):
+            render.error(error)
+        else:
+            raise error
+
+    service = Service(
+        rules, Sandbox(rules.name), RealMachine(), lambda: connect_display(path), report
+    )
+    await serve(listener, service)

@@ -1,0 +1,230 @@
+"""What the Wayland filter asks of the operating system: files and pipes.
+
+A client's shared memory ends up mapped by the compositor.  Were the file to
+shrink there, the compositor would get SIGBUS, so it is sealed against
+shrinking first (fcntl(2), F_SEAL_SHRINK).  A file that cannot be sealed never
+reaches the compositor: a memfd of ours takes its place, into which the
+client's bytes are read at each commit.  Reading (not mapping) it means that a
+truncated file is a short read, and that only tmpfs is ever read: a FUSE file
+could block us for ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import stat
+
+from typing_extensions import override
+
+from broker.core import limits
+from broker.wayland.ports import Machine, Paint, PoolFile
+
+_TMPFS_MAGIC = 0x01021994
+"""``f_type`` of tmpfs and memfd, as statfs(2) lists it."""
+_SEALS = fcntl.F_SEAL_SHRINK
+_STATFS_BYTES = 256
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def filesystem_of(fd: int) -> int:
+    """The magic number of the file system that a descriptor lies on.
+
+    Raises OSError.  Python has no fstatfs; ``f_type`` is the first word of
+    struct statfs on every Linux architecture that we run on.
+    """
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.fstatfs(fd, buffer) != 0:
+        raise OSError(ctypes.get_errno(), "fstatfs failed")
+    return (
+        ctypes.cast(buffer, ctypes.POINTER(ctypes.c_long)).contents.value & 0xFFFFFFFF
+    )
+
+
+def _check(untrusted_fd: int, size: int) -> None:
+    """Raise ValueError unless it is a large enough read-write file on tmpfs."""
+    status = os.fstat(untrusted_fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
+    if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
+        raise ValueError("not open for reading and writing")
+    if filesystem_of(untrusted_fd) != _TMPFS_MAGIC:
+        raise ValueError("not on tmpfs")
+    if status.st_size < size:
+        raise ValueError(f"the file has {status.st_size} bytes, {size} were declared")
+
+
+def _seal(fd: int) -> bool:
+    """Seal a file against shrinking; False when it cannot be."""
+    try:
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS:
+            return True
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError:
+        return False
+    return True
+
+
+class SealedFile(PoolFile):
+    """The client's own file, which can no longer shrink."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @override
+    def export(self) -> int:
+        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    @override
+    def grow(self, size: int) -> None:
+        if os.fstat(self._fd).st_size < size:
+            raise ValueError("the file has not grown")
+
+    @override
+    def refresh(self, offset: int, length: int) -> None:
+        """Nothing: the compositor sees the client's own pages."""
+
+    @override
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class CopiedFile(PoolFile):
+    """A memfd of ours in the place of a file that cannot be sealed."""
+
+    def __init__(self, fd: int, size: int, machine: RealMachine) -> None:
+        self._source = fd
+        self._machine = machine
+        self._size = 0
+        self._copy = os.memfd_create(
+            "vitrail-pool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
+        self._map: mmap.mmap | None = None
+        try:
+            self._extend(size)
+            fcntl.fcntl(self._copy, fcntl.F_ADD_SEALS, _SEALS)
+        except (OSError, ValueError):
+            os.close(self._copy)
+            raise
+
+    def _extend(self, size: int) -> None:
+        self._machine.charge(size - self._size)
+        self._size = size
+        os.ftruncate(self._copy, size)
+        if self._map is not None:
+            self._map.close()
+        self._map = mmap.mmap(self._copy, size)
+
+    @override
+    def export(self) -> int:
+        return fcntl.fcntl(self._copy, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    @override
+    def grow(self, size: int) -> None:
+        if os.fstat(self._source).st_size < size:
+            raise ValueError("the file has not grown")
+        self._extend(size)
+
+    @override
+    def refresh(self, offset: int, length: int) -> None:
+        assert self._map is not None
+        with memoryview(self._map) as whole, whole[offset : offset + length] as part:
+            done = 0
+            while done < length:
+                with part[done:] as rest:
+                    got = os.preadv(self._source, [rest], offset + done)
+                if not got:
+                    raise ValueError("the file has shrunk")
+                done += got
+
+    @override
+    def close(self) -> None:
+        if self._source >= 0:
+            os.close(self._source)
+            self._source = -1
+            if self._map is not None:
+                self._map.close()
+            os.close(self._copy)
+            self._machine.charge(-self._size)
+
+
+class PaintFile(Paint):
+    """Pixels of ours."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create(
+            "vitrail-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
+
+    @override
+    def export(self) -> int:
+        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+
+    @override
+    def grow(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    @override
+    def write(self, offset: int, data: bytes) -> None:
+        with memoryview(data) as rest:
+            done = 0
+            while done < len(rest):
+                done += os.pwrite(self._fd, rest[done:], offset + done)
+
+    @override
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealMachine(Machine):
+    """The operating system for all connections of one sandbox.
+
+    Descriptors are plain numbers.  ``copied`` counts the bytes of ours that
+    stand in for files which could not be sealed.
+    """
+
+    def __init__(self) -> None:
+        self.copied = 0
+
+    def charge(self, size: int) -> None:
+        """Count copied memory.  Raises ValueError at the limit."""
+        if self.copied + size > limits.WAYLAND_COPIED_BYTES:
+            raise ValueError("too much shared memory that cannot be sealed")
+        self.copied += size
+
+    @override
+    def admit_pool(self, untrusted_fd: int, size: int) -> PoolFile:
+        try:
+            _check(untrusted_fd, size)
+            if _seal(untrusted_fd):
+                # Between the check and the seal it may have shrunk.
+                _check(untrusted_fd, size)
+                return SealedFile(untrusted_fd)
+            return CopiedFile(untrusted_fd, size, self)
+        except (OSError, ValueError) as error:
+            os.close(untrusted_fd)
+            raise ValueError(str(error)) from error
+
+    @override
+    def admit_pipe(self, untrusted_fd: int) -> bool:
+        try:
+            mode = os.fstat(untrusted_fd).st_mode
+        except OSError:
+            return False
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+    @override
+    def paint(self) -> Paint:
+        return PaintFile()
+
+    @override
+    def close(self, fd: int) -> None:
+        os.close(fd)

@@ -1,0 +1,200 @@
+"""wl_shm, pools and buffers: memory of a sandbox that the compositor reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import emit
+from broker.wayland.dispatch import CLASSES, raw_event, request
+from broker.wayland.model import UNSET, Buffer, Pool, Unset
+from broker.wayland.objects import Obj
+from broker.wayland.wire import Fd, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+CLASSES["wl_buffer"] = Buffer
+CLASSES["wl_shm_pool"] = Pool
+
+INVALID_STRIDE = 1
+INVALID_FD = 2
+_DEEPEST_PIXEL = 8
+"""Bytes: 16 bits in each of four channels."""
+_FOUR_BYTES = frozenset({0, 1})
+"""ARGB8888 and XRGB8888, the formats that everyone uses."""
+
+
+@request("wl_shm", "create_pool")
+def create_pool(core: Filter, shm: Obj, new_id: int, fd: Fd, size: int) -> None:
+    """A client's file: checked by the machine before anything else sees it."""
+    if not 0 < size <= limits.WAYLAND_POOL_BYTES:
+        core.machine.close(fd)
+        raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
+    try:
+        core.usage.take("pools", 1)
+        core.usage.take("shm_bytes", size)
+    except ProtocolFault:
+        core.machine.close(fd)
+        raise
+    try:
+        file = core.machine.admit_pool(fd, size)
+    except ValueError as error:
+        raise ProtocolFault(
+            shm.cid, INVALID_FD, f"shared memory refused: {error}"
+        ) from error
+    pool = core.make(new_id, "wl_shm_pool", shm.version)
+    assert isinstance(pool, Pool)
+    pool.file, pool.size = file, size
+    core.pools.add(pool)
+    core.up.add(emit.create_pool(shm.sid, pool.sid, size), [file.export()])
+
+
+@request("wl_shm_pool", "resize")
+def resize(core: Filter, pool: Pool, size: int) -> None:
+    """A pool only grows (wl_shm_pool.resize)."""
+    if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
+        raise ProtocolFault(
+            pool.cid, INVALID_FD, f"a pool of {pool.size} bytes resized to {size}"
+        )
+    core.usage.take("shm_bytes", size - pool.size)
+    try:
+        pool.file.grow(size)
+    except ValueError as error:
+        raise ProtocolFault(
+            pool.cid, INVALID_FD, f"shared memory refused: {error}"
+        ) from error
+    pool.size = size
+    core.up.data += emit.pool_resize(pool.sid, size)
+
+
+@request("wl_shm_pool", "destroy")
+def destroy_pool(core: Filter, pool: Pool) -> None:
+    """The pool's file stays while buffers show parts of it."""
+    core.destroy(pool)
+    _release(core, pool)
+
+
+@request("wl_shm_pool", "create_buffer")
+def create_buffer(
+    core: Filter,
+    pool: Pool,
+    new_id: int,
+    offset: int,
+    width: int,
+    height: int,
+    stride: int,
+    form: int,
+) -> None:
+    """A picture inside the pool; the bounds are checked here, not trusted."""
+    side = limits.WAYLAND_BUFFER_SIDE
+    deep = 4 if form in _FOUR_BYTES else 1
+    if not (0 < width <= side and 0 < height <= side and offset >= 0):
+        raise ProtocolFault(
+            pool.cid, INVALID_STRIDE, f"a buffer of {width}x{height} at {offset}"
+        )
+    if not width * deep <= stride <= side * _DEEPEST_PIXEL:
+        raise ProtocolFault(
+            pool.cid, INVALID_STRIDE, f"{width} pixels in a stride of {stride}"
+        )
+    if offset + stride * height > pool.size:
+        raise ProtocolFault(
+            pool.cid, INVALID_STRIDE, "a buffer reaches beyond its pool"
+        )
+    core.usage.take("buffers", 1)
+    buffer = core.make(new_id, "wl_buffer", 1)
+    assert isinstance(buffer, Buffer)
+    buffer.width, buffer.height = width, height
+    buffer.offset, buffer.stride = offset, stride
+    buffer.pool = pool
+    pool.buffers += 1
+    core.up.data += emit.create_buffer(
+        pool.sid, buffer.sid, offset, width, height, stride, form
+    )
+
+
+@request("wp_single_pixel_buffer_manager_v1", "create_u32_rgba_buffer")
+def create_pixel(
+    core: Filter, manager: Obj, new_id: int, r: int, g: int, b: int, a: int
+) -> None:
+    """A buffer of one pixel, without a pool."""
+    core.usage.take("buffers", 1)
+    buffer = core.make(new_id, "wl_buffer", 1)
+    assert isinstance(buffer, Buffer)
+    buffer.width = buffer.height = 1
+    core.up.data += _create_pixel(manager.sid, buffer.sid, r, g, b, a)
+
+
+_create_pixel = emit.request(
+    "wp_single_pixel_buffer_manager_v1", "create_u32_rgba_buffer"
+)
+
+
+@request("wl_buffer", "destroy")
+def destroy_buffer(core: Filter, buffer: Buffer) -> None:
+    """Ends at once for the client; for the compositor when no state holds it."""
+    if buffer.holds:
+        buffer.doomed = True
+        core.bury(buffer)
+        return
+    _end(core, buffer)
+
+
+def _end(core: Filter, buffer: Buffer) -> None:
+    core.destroy(buffer)
+    core.usage.give("buffers", 1)
+    if buffer.pool is not None:
+        buffer.pool.buffers -= 1
+        _release(core, buffer.pool)
+
+
+def _release(core: Filter, pool: Pool) -> None:
+    """Give the pool's file back once neither it nor a buffer needs it."""
+    if pool.dead and not pool.buffers and pool.file is not None:
+        pool.file.close()
+        pool.file = None
+        core.pools.discard(pool)
+        core.usage.give("pools", 1)
+        core.usage.give("shm_bytes", pool.size)
+
+
+@raw_event("wl_buffer", "release")
+def release(core: Filter, buffer: Obj, data: bytes, pos: int, size: int) -> None:
+    """Hot: one for each frame."""
+    out = core.down.data
+    out += buffer.cid.to_bytes(4, "little")
+    out += data[pos + 4 : pos + size]
+
+
+def show(core: Filter, buffer: Buffer) -> None:
+    """An attach of this buffer has just been sent."""
+    pool = buffer.pool
+    if pool is not None and pool.file is not None:
+        try:
+            pool.file.refresh(buffer.offset, buffer.stride * buffer.height)
+        except ValueError as error:
+            raise ProtocolFault(
+                buffer.cid, INVALID_FD, f"shared memory: {error}"
+            ) from error
+    core.spend_pixels(buffer.width * buffer.height)
+    buffer.holds -= 1
+    if buffer.doomed and not buffer.holds:
+        core.doomed.append(buffer)
+
+
+def unhold(core: Filter, buffer: Buffer | Unset | None) -> None:
+    """A held state let go of a buffer without sending it."""
+    if buffer is None or buffer is UNSET:
+        return
+    buffer.holds -= 1
+    if buffer.doomed and not buffer.holds:
+        _end(core, buffer)
+
+
+def finish(core: Filter) -> None:
+    """After a commit: end the buffers that were destroyed before it."""
+    if core.doomed:
+        doomed, core.doomed = core.doomed, []
+        for buffer in doomed:
+            if not buffer.holds:
+                _end(core, buffer)

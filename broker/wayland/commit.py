@@ -1,0 +1,426 @@
+"""Applying surface state: what a commit sends, and how a tree is laid out.
+
+One formula places every surface of a window: a surface shows the part
+``crop`` of itself, ``c`` is that part's origin, and a subsurface lies at
+
+    position + c(child) - c(parent)
+
+in its parent.  A surface wholly outside the content shows one pixel under the
+frame's corner strip and has ``c`` such that the formula still holds for its
+children (border.md 2: hiding it any other way displaces them).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import buffers, emit, window_state
+from broker.wayland.geometry import Rect, View, clamp
+from broker.wayland.model import (
+    UNSET,
+    Buffer,
+    RegionOps,
+    Role,
+    State,
+    Subsurface,
+    Surface,
+    Toplevel,
+    XdgSurface,
+)
+from broker.wayland.wire import ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+# Error codes, as the protocols number them.
+XDG_NOT_CONSTRUCTED = 1
+XDG_UNCONFIGURED_BUFFER = 3
+VIEWPORT_BAD_SIZE = 1
+VIEWPORT_OUT_OF_BUFFER = 2
+TOPLEVEL_INVALID_SIZE = 2
+
+_UNSET_SOURCE = (-256, -256, -256, -256)
+_FAR = limits.WAYLAND_COORDINATE
+
+
+def commit(core: Filter, surface: Surface) -> None:
+    """The client's wl_surface.commit."""
+    state = surface.pending
+    surface.pending = State()
+    if surface.synced:
+        if surface.cached is None:
+            surface.cached = state
+        else:
+            buffers.unhold(core, surface.cached.absorb(state))
+        return
+    if surface.cached is not None:
+        earlier, surface.cached = surface.cached, None
+        buffers.unhold(core, earlier.absorb(state))
+        state = earlier
+    xdg = surface.xdg
+    if xdg is not None:
+        _may_commit(surface, xdg, state)
+    apply(core, surface, state)
+    if xdg is not None:
+        _follow(core, surface, xdg)
+    _send_tree(core, surface, explicit=True)
+    buffers.finish(core)
+
+
+def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
+    """xdg_surface's rules on who commits what and when."""
+    if xdg.role is None:
+        raise ProtocolFault(
+            xdg.cid, XDG_NOT_CONSTRUCTED, "a commit before the xdg_surface has a role"
+        )
+    has = surface.content.buffer if state.buffer is UNSET else state.buffer
+    if has is not None and not xdg.acked:
+        raise ProtocolFault(
+            xdg.cid, XDG_UNCONFIGURED_BUFFER, "a buffer before the first configure"
+        )
+
+
+def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
+    """Map, update or unmap the window after its surface's own commit."""
+    if surface.extent is not None:
+        if not xdg.mapped:
+            xdg.mapped = True
+            surface.relayout = True
+    elif xdg.mapped:
+        # Without its own commit the root still shows all: content and window
+        # go together, in the commit of 'hide'.
+        xdg.mapped = False
+        _send_tree(core, surface, explicit=False)
+        window_state.unmap(core, xdg)
+    elif not xdg.committed:
+        xdg.committed = True
+        window_state.introduce(core, xdg)
+
+
+def apply(core: Filter, surface: Surface, state: State) -> None:
+    """Send a state's requests (no commit) and take it over as current."""
+    out = core.up.data
+    sid = surface.sid
+    changed = False
+    surface.dirty = True
+    buffer = state.buffer
+    if buffer is not UNSET:
+        changed = _attach(core, surface, buffer, state)
+    if state.damage or state.buffer_damage:
+        _damage(core, surface, state)
+    if state.frames is not None:
+        for callback in state.frames:
+            if not callback.dead:
+                out += emit.frame(sid, core.give_sid(callback))
+    if not vars(state).keys() <= _COMMON:
+        changed |= _apply_rest(core, surface, state)
+    if changed:
+        _resize(surface)
+    for sub in surface.children:
+        child = sub.surface
+        if child is not None and child.cached is not None and child.synced:
+            cached, child.cached = child.cached, None
+            apply(core, child, cached)
+
+
+_COMMON = frozenset({"buffer", "damage", "buffer_damage", "frames"})
+
+
+def _attach(
+    core: Filter, surface: Surface, buffer: Buffer | None, state: State
+) -> bool:
+    """Send the attach; return whether the surface's size may have changed."""
+    content = surface.content
+    if buffer is None:
+        core.up.data += emit.attach(surface.sid, 0, 0, 0)
+        changed = content.buffer is not None
+        content.buffer = None
+        return changed
+    dx, dy = (state.dx, state.dy) if state.dx or state.dy else (0, 0)
+    if dx or dy:
+        dx, dy = _bounded(surface, dx, dy)
+    if surface.version >= 5:
+        core.up.data += emit.attach(surface.sid, buffer.sid, 0, 0)
+        if dx or dy:
+            core.up.data += emit.surface_offset(surface.sid, dx, dy)
+    else:
+        core.up.data += emit.attach(surface.sid, buffer.sid, dx, dy)
+    buffers.show(core, buffer)
+    size = (buffer.width, buffer.height)
+    changed = content.buffer != size
+    content.buffer = size
+    return changed
+
+
+def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
+    """What may be kept of an attach offset: windows none, the rest a little.
+
+    The sum of all offsets stays within the surface's cap, so no image walks
+    away from the pointer in small steps.
+    """
+    if surface.role not in {Role.CURSOR, Role.ICON}:
+        return 0, 0
+    side = free_cap(surface.role)
+    low = 0 if surface.role is Role.CURSOR else -side
+    x, y = surface.hot
+    now = (clamp(x - dx, low, side - 1), clamp(y - dy, low, side - 1))
+    surface.hot = now
+    return x - now[0], y - now[1]
+
+
+def _damage(core: Filter, surface: Surface, state: State) -> None:
+    out = core.up.data
+    for x, y, w, h in state.damage or ():
+        out += emit.damage(surface.sid, x - surface.cx, y - surface.cy, w, h)
+    for rect in state.buffer_damage or ():
+        out += emit.damage_buffer(surface.sid, *rect)
+
+
+def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
+    """Everything but buffer, damage and callbacks; whether the size may change."""
+    changed = _apply_shape(core, surface, state)
+    if state.input is not UNSET:
+        surface.input = state.input
+        _send_region(core, surface, emit.set_input_region, state.input)
+    if state.opaque is not UNSET:
+        surface.opaque = state.opaque
+        _send_region(core, surface, emit.set_opaque_region, state.opaque)
+    for base, callback in state.feedbacks or ():
+        if not callback.dead:
+            core.up.data += emit.feedback(
+                base.sid, surface.sid, core.give_sid(callback)
+            )
+    for kind, sub, argument in state.children or ():
+        _child(core, surface, kind, sub, argument)
+    if surface.xdg is not None:
+        _apply_shell(core, surface, surface.xdg, state)
+    return changed
+
+
+def _apply_shape(core: Filter, surface: Surface, state: State) -> bool:
+    """What decides a surface's size besides its buffer; whether it changed."""
+    out = core.up.data
+    content = surface.content
+    changed = False
+    if state.scale is not UNSET and state.scale != content.scale:
+        content.scale = state.scale
+        out += emit.set_buffer_scale(surface.sid, state.scale)
+        changed = True
+    if state.transform is not UNSET and state.transform != content.transform:
+        content.transform = state.transform
+        out += emit.set_buffer_transform(surface.sid, state.transform)
+        changed = True
+    if state.source is not UNSET and state.source != content.source:
+        content.source = state.source
+        changed = True
+    if state.size is not UNSET and state.size != content.size:
+        content.size = state.size
+        changed = True
+    return changed
+
+
+def _apply_shell(core: Filter, surface: Surface, xdg: XdgSurface, state: State) -> None:
+    for message in state.shell or ():
+        core.up.data += message
+    frame = xdg.frame
+    if frame is not None and state.edges not in {None, frame.edges}:
+        assert state.edges is not None
+        frame.change_edges(state.edges)
+        surface.relayout = True
+        state.hints = True
+    if state.hints and isinstance(xdg.role, Toplevel):
+        _size_hints(core, xdg.role)
+    if state.geometry is not UNSET and state.geometry != xdg.geometry:
+        xdg.geometry = state.geometry
+        surface.relayout = True
+
+
+def _size_hints(core: Filter, toplevel: Toplevel) -> None:
+    """Send both limits with the frame added; 0 means none and stays."""
+    frame = toplevel.xdg.frame if toplevel.xdg is not None else None
+    edges = frame.edges if frame is not None else core.edges
+    (low_w, low_h), (high_w, high_h) = toplevel.min_size, toplevel.max_size
+    if (high_w and low_w > high_w) or (high_h and low_h > high_h):
+        raise ProtocolFault(
+            toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
+        )
+    for write, (w, h) in (
+        (emit.set_min_size, toplevel.min_size),
+        (emit.set_max_size, toplevel.max_size),
+    ):
+        wide, high = w + edges.wide if w else 0, h + edges.high if h else 0
+        core.up.data += write(toplevel.sid, wide, high)
+
+
+def _child(
+    core: Filter, parent: Surface, kind: str, sub: Subsurface, argument: object
+) -> None:
+    if sub.dead or sub.parent is not parent:
+        return
+    if isinstance(argument, Surface):
+        if not argument.dead:
+            write = emit.place_above if kind == "above" else emit.place_below
+            core.up.data += write(sub.sid, argument.sid)
+    elif isinstance(argument, tuple):
+        sub.x, sub.y = argument
+        parent.root().relayout = True
+
+
+def _resize(surface: Surface) -> None:
+    try:
+        extent = surface.content.extent()
+    except ValueError as error:
+        viewport = surface.viewport
+        code = (
+            VIEWPORT_BAD_SIZE if "fractional" in str(error) else VIEWPORT_OUT_OF_BUFFER
+        )
+        raise ProtocolFault(
+            viewport.cid if viewport else 1, code, str(error)
+        ) from error
+    surface.extent = extent
+    surface.root().relayout = True
+
+
+def _send_region(
+    core: Filter, surface: Surface, write: emit.Packer, ops: RegionOps | None
+) -> None:
+    """Make a region of these operations, shifted by the crop; set and end it."""
+    out = core.up.data
+    if ops is None:
+        out += write(surface.sid, 0)
+        return
+    region = core.own("wl_region").sid
+    out += emit.create_region(core.compositor, region)
+    for add, x, y, w, h in ops:
+        op = emit.region_add if add else emit.region_subtract
+        out += op(
+            region,
+            clamp(x - surface.cx, -_FAR, _FAR),
+            clamp(y - surface.cy, -_FAR, _FAR),
+            w,
+            h,
+        )
+    out += write(surface.sid, region)
+    out += emit.region_destroy(region)
+
+
+# -- layout --------------------------------------------------------------------------
+
+
+def layout(core: Filter, root: Surface) -> None:
+    """Crop and place a whole tree; fit the frame.  Marks what needs a commit."""
+    xdg = root.xdg
+    if xdg is None or xdg.frame is None:
+        side = free_cap(root.role)
+        _place(core, root, Rect(0, 0, side, side))
+        return
+    rect = window_state.content_rect(core, xdg)
+    _place(core, root, rect)
+    frame = xdg.frame
+    frame.place(root.cx - rect.x, root.cy - rect.y)
+    if xdg.mapped:
+        frame.show(rect.w, rect.h, xdg.sid)
+
+
+def _place(core: Filter, surface: Surface, rect: Rect) -> None:
+    """Crop ``surface`` to ``rect`` (in its coordinates) and place its children."""
+    cx = cy = 0
+    view: View | None = None
+    if surface.extent is not None:
+        crop = Rect(0, 0, *surface.extent).meet(rect)
+        if crop is not None:
+            cx, cy = crop.x, crop.y
+            view = surface.content.view(crop)
+        else:
+            cx, cy = rect.x - 1, rect.y - 1
+            view = surface.content.view(Rect(0, 0, 1, 1))
+        surface.crop = crop
+        _crop(core, surface, cx, cy, view)
+    else:
+        surface.cx = surface.cy = 0
+    for sub in surface.children:
+        child = sub.surface
+        if child is None:
+            continue
+        _place(core, child, rect.moved(-sub.x, -sub.y))
+        place = (sub.x + child.cx - cx, sub.y + child.cy - cy)
+        if place != sub.placed:
+            sub.placed = place
+            core.up.data += emit.set_position(sub.sid, *place)
+            surface.dirty = True
+
+
+def _crop(core: Filter, surface: Surface, cx: int, cy: int, view: View | None) -> None:
+    moved = (cx, cy) != (surface.cx, surface.cy)
+    if not moved and view == surface.view:
+        return
+    surface.cx, surface.cy = cx, cy
+    surface.dirty = True
+    out = core.up.data
+    if view != surface.view:
+        surface.view = view
+        if not surface.viewport_sid:
+            surface.viewport_sid = core.own("wp_viewport").sid
+            out += emit.get_viewport(core.viewporter, surface.viewport_sid, surface.sid)
+        source = view.source if view is not None else _UNSET_SOURCE
+        size = view.size if view is not None else (-1, -1)
+        out += emit.set_source(surface.viewport_sid, *source)
+        out += emit.set_destination(surface.viewport_sid, *size)
+    if moved:
+        # Damage that came with this commit was shifted by the former crop.
+        out += emit.damage(surface.sid, 0, 0, _FAR, _FAR)
+        if surface.input is not None:
+            _send_region(core, surface, emit.set_input_region, surface.input)
+        if surface.opaque is not None:
+            _send_region(core, surface, emit.set_opaque_region, surface.opaque)
+
+
+# -- commits -------------------------------------------------------------------------
+
+
+def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
+    """Lay out if needed, then commit from the leaves to the frame's root.
+
+    ``explicit``: the client itself committed the window's surface, which on
+    an unmapped window is what asks for a configure; our own commits must not.
+    """
+    root = surface.root()
+    if root.relayout:
+        root.relayout = False
+        layout(core, root)
+    if root.children:
+        _commit_dirty(core, root)
+    elif root.dirty:
+        root.dirty = False
+        core.up.data += emit.commit(root.sid)
+    xdg = root.xdg
+    if xdg is None or xdg.frame is None:
+        return
+    if xdg.mapped or (explicit and root is surface and xdg.committed):
+        xdg.frame.commit()
+
+
+def _commit_dirty(core: Filter, surface: Surface) -> bool:
+    for sub in surface.children:
+        if sub.surface is not None and _commit_dirty(core, sub.surface):
+            surface.dirty = True
+    if not surface.dirty:
+        return False
+    surface.dirty = False
+    core.up.data += emit.commit(surface.sid)
+    return True
+
+
+def relayout(core: Filter, surface: Surface) -> None:
+    """Show a tree whose shape changed without a commit of the client's."""
+    root = surface.root()
+    root.relayout = True
+    _send_tree(core, root, explicit=False)
+
+
+def free_cap(role: Role | None) -> int:
+    """Largest side of a surface that has no frame, logical pixels."""
+    if role is Role.ICON:
+        return limits.WAYLAND_DRAG_ICON_PIXELS
+    return limits.WAYLAND_CURSOR_PIXELS

@@ -1,0 +1,527 @@
+"""The filter of one Wayland connection: the machine between two byte streams.
+
+What a client may see and do
+    It talks to what looks like a compositor with the globals of
+    ``verdicts.py`` and nothing else.  Every message is parsed, checked
+    against the frozen tables and the protocol's rules, and written anew with
+    ids of our own; nothing is passed through unread.
+
+What the compositor is trusted for
+    To speak the protocol.  A message of its that does not parse ends the
+    connection (UpstreamError), it is not worked around.
+
+What cannot be prevented here
+    Whatever an application draws inside its own content rectangle, and what
+    a taken-over worker claims: this file guards against the client only.
+
+How ids stay consistent
+    Objects have an id on each side, from separate spaces (``objects.py``).
+    An object that the client destroyed stays in both tables as dead until
+    the compositor confirms (delete_id), so late events find it and go
+    nowhere, and no id is given out twice.
+
+One connection to the compositor for each client keeps a mistake to the one
+that made it.  Sans-IO: feed bytes and descriptors, take ``up`` and ``down``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from broker.core import limits
+from broker.core.errors import InternalError, UpstreamError
+from broker.core.escape import printable
+from broker.wayland import (  # noqa: F401 - rooms register their handlers
+    attention,
+    dispatch,
+    emit,
+    outputs,
+    popups,
+    seat,
+    selection,
+    surfaces,
+    windows,
+    wire,
+)
+from broker.wayland.frame import Edges, Palette
+from broker.wayland.ids import ObjectTable
+from broker.wayland.model import Buffer, OwnSurface, Pointer, Pool, Surface, XdgSurface
+from broker.wayland.objects import Obj
+from broker.wayland.ports import Machine
+from broker.wayland.registry import Advertised, Globals
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
+from broker.wayland.serials import Serials
+from broker.wayland.signatures import Message
+from broker.wayland.wire import Fd, ProtocolFault
+
+# What frames are made of; without one of these no window may be shown.
+NEEDED = {
+    "wl_compositor": 4,
+    "wl_subcompositor": 1,
+    "wl_shm": 1,
+    "wp_viewporter": 1,
+    "xdg_wm_base": 1,
+}
+
+
+class RefusalError(UpstreamError):
+    """The compositor sent wl_display.error; ids are the client's."""
+
+    def __init__(self, message: str, *, object_id: int, code: int) -> None:
+        super().__init__(message)
+        self.object_id = object_id
+        self.code = code
+
+
+class Filter(ObjectTable):
+    """One client's connection.
+
+    ``up`` is on its way to the compositor, ``down`` to the client.  ``ready``
+    once the compositor has told its globals: the client is not read before.
+    ``fault`` is set when the connection is over; ``down`` then ends with the
+    client's error and goes out before the socket closes.
+    """
+
+    def __init__(
+        self,
+        rules: WindowRules,
+        sandbox: Sandbox,
+        machine: Machine,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(sandbox)
+        self.rules = rules
+        self.machine = machine
+        self.wake = wake
+        self.edges = Edges(rules.border, max(rules.top, 1), rules.border, rules.border)
+        self.ready = False
+        self.fault: Exception | None = None
+        self.now = 0.0
+        self.messages = 0
+        self.pixels = 0
+        # What the rooms keep.
+        self.globals = Globals(rules.allow)
+        self.registries: list[Obj] = []
+        self.palette = Palette(self, rules.color)
+        self.doomed: list[Buffer] = []
+        self.pools: set[Pool] = set()
+        self.windows: set[XdgSurface] = set()
+        self.pointers: list[Pointer] = []
+        self.devices: list[selection.Device] = []
+        self.screens: dict[int, outputs.Screen] = {}
+        self.local_drag = False
+        self.focused: set[Surface] = set()
+        self.window_changes = 0
+        self.serials = Serials()
+        self._screen_names: dict[bytes, bytes] = {}
+        self._empty_region = 0
+        self.registry = 0
+        self.compositor = self.subcompositor = self.shm = self.viewporter = 0
+        self.data_manager = self.data_version = 0
+        self._xdg_outputs = 0
+        # Bytes that are not yet a whole message, and descriptors before theirs.
+        self._client_rest = b""
+        self._server_rest = b""
+        self._client_fds: deque[Fd] = deque()
+        self._server_fds: deque[Fd] = deque()
+        self._start()
+
+    # -- life ---------------------------------------------------------------------
+
+    def _start(self) -> None:
+        display = Obj("wl_display", 1)
+        display.cid = display.sid = 1
+        self.arm(display)
+        self.by_client[1] = self.by_server[1] = display
+        registry = self.own("wl_registry")
+        registry.events = dispatch.own_events("wl_registry", _REGISTRY_EVENTS)
+        self.registry = registry.sid
+        self.up.data += emit.get_registry(1, registry.sid)
+        done = self.own("wl_callback")
+        done.events = dispatch.own_events("wl_callback", _SYNC_EVENTS)
+        self.up.data += emit.sync(1, done.sid)
+        self.usage.take("clients", 1)
+        self.sandbox.filters.add(self)
+
+    def begin(self) -> None:
+        """All globals are known: bind what frames need, or fail closed."""
+        missing = [
+            name if found is None else f"{name} version {least} (it has {found[1]})"
+            for name, least in NEEDED.items()
+            if (found := self.globals.find(name)) is None or found[1] < least
+        ]
+        if missing:
+            raise UpstreamError(
+                f"the compositor lacks {', '.join(missing)}, without which no frame can be drawn",
+                hint="windows are only shown in frames; use a compositor that has them "
+                "(sway, labwc, niri, KWin, GNOME and weston do)",
+            )
+        self.compositor = self._bind_own("wl_compositor", 4)
+        self.subcompositor = self._bind_own("wl_subcompositor", 1)
+        self.shm = self._bind_own("wl_shm", 1)
+        self.viewporter = self._bind_own("wp_viewporter", 1)
+        if (found := self.globals.find("wl_data_device_manager")) is not None:
+            self.data_version = min(3, found[1])
+            self.data_manager = self._bind_own(
+                "wl_data_device_manager", self.data_version
+            )
+        if self.globals.find("zxdg_output_manager_v1") is not None:
+            self._xdg_outputs = self._bind_own("zxdg_output_manager_v1", 1)
+        for name, (interface, version) in list(self.globals.host.items()):
+            if interface == "wl_output":
+                self._watch_output(name, version)
+        self.ready = True
+
+    def _bind_own(self, interface: str, version: int) -> int:
+        found = self.globals.find(interface)
+        assert found is not None
+        obj = self.own(interface)
+        self.up.data += emit.bind(
+            self.registry, found[0], interface.encode(), version, obj.sid
+        )
+        return obj.sid
+
+    def _watch_output(self, name: int, version: int) -> None:
+        version = min(2, version)
+        screen = self.own("wl_output", outputs.Screen("wl_output", version))
+        assert isinstance(screen, outputs.Screen)
+        screen.events = dispatch.own_events("wl_output", outputs.SCREEN_EVENTS)
+        self.up.data += emit.bind(
+            self.registry, name, b"wl_output", version, screen.sid
+        )
+        self.screens[name] = screen
+        if self._xdg_outputs:
+            size = self.own("zxdg_output_v1", outputs.LogicalSize("zxdg_output_v1", 1))
+            assert isinstance(size, outputs.LogicalSize)
+            size.screen = screen
+            size.events = dispatch.own_events("zxdg_output_v1", outputs.LOGICAL_EVENTS)
+            self.up.data += emit.get_xdg_output(self._xdg_outputs, size.sid, screen.sid)
+
+    def close(self) -> None:
+        """The connection is over: give back all that it held."""
+        for queue in (self.up, self.down):
+            for fd in queue.drain_fds():
+                self.machine.close(fd)
+        for fds in (self._client_fds, self._server_fds):
+            while fds:
+                self.machine.close(fds.popleft())
+        for pool in self.pools:
+            if pool.file is not None:
+                pool.file.close()
+        self.pools.clear()
+        self.palette.close()
+        self.usage.give_all()
+        self.sandbox.filters.discard(self)
+        for obj in list(self.by_client.values()):
+            if isinstance(obj, selection.Source):
+                obj.dead = True
+                self.sandbox.forget(obj)
+
+    # -- bytes in ---------------------------------------------------------------------
+
+    def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
+        """Take what the client sent.  After a fault it does nothing."""
+        self._client_fds.extend(fds)
+        if self.fault is not None:
+            return
+        self.now = now
+        data = (
+            self._client_rest + untrusted_data if self._client_rest else untrusted_data
+        )
+        try:
+            self._may_read()
+            self._client_rest = self._read_client(data)
+        except ProtocolFault as fault:
+            self.fail(fault)
+        except Exception as error:  # noqa: BLE001 - one door: see _internal
+            self.fail(_internal(error))
+
+    def _may_read(self) -> None:
+        if not self.ready:
+            raise InternalError("the client was read before the compositor was known")
+        if len(self._client_fds) > limits.WAYLAND_FDS_IN_FLIGHT:
+            raise self.too_much("too many descriptors before their messages")
+
+    def _read_client(self, data: bytes) -> bytes:
+        objects = self.by_client
+        unpack = wire.HEADER.unpack_from
+        pos, end = 0, len(data)
+        count = 0
+        while end - pos >= 8:
+            oid, opcode, size = unpack(data, pos)
+            if size < 8 or size & 3 or size > wire.MAX_MESSAGE:
+                raise wire.bad_message(1, f"a message of {size} bytes")
+            if pos + size > end:
+                break
+            obj = objects.get(oid)
+            if obj is None:
+                raise ProtocolFault(1, wire.INVALID_OBJECT, f"invalid object {oid}")
+            try:
+                handler = obj.requests[opcode]
+            except IndexError:
+                raise wire.bad_message(
+                    obj.cid, f"{obj.interface} has no request {opcode}"
+                ) from None
+            handler(self, obj, data, pos, size)
+            pos += size
+            count += 1
+        self.messages += count
+        return data[pos:]
+
+    def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
+        """Take what the compositor sent.
+
+        A fault is set, not raised: UpstreamError for what is not Wayland.
+        """
+        self._server_fds.extend(fds)
+        if self.fault is not None:
+            return
+        self.now = now
+        try:
+            data = self._server_rest + data if self._server_rest else data
+            self._server_rest = self._read_server(data)
+        except (UpstreamError, ProtocolFault) as error:
+            self.fail(error)
+        except struct.error as error:
+            self.fail(
+                UpstreamError(f"the compositor sent a message too short: {error}")
+            )
+
+    def _read_server(self, data: bytes) -> bytes:
+        objects = self.by_server
+        unpack = wire.HEADER.unpack_from
+        pos, end = 0, len(data)
+        while end - pos >= 8:
+            sid, opcode, size = unpack(data, pos)
+            if size < 8:
+                raise UpstreamError(f"the compositor sent a message of {size} bytes")
+            if pos + size > end:
+                break
+            obj = objects.get(sid)
+            if obj is None or opcode >= len(obj.events):
+                raise UpstreamError(
+                    f"the compositor sent event {opcode} of unknown object {sid}"
+                )
+            obj.events[opcode](self, obj, data, pos, size)
+            pos += size
+        return data[pos:]
+
+    def fail(self, error: Exception) -> None:
+        """End the connection; the client is told why in the protocol's own way."""
+        self.fault = error
+        if isinstance(error, ProtocolFault):
+            object_id, code = error.object_id, error.code
+            if object_id not in self.by_client:
+                object_id, code = 1, wire.INVALID_OBJECT
+            text = printable(str(error), 200)
+        elif isinstance(error, RefusalError):
+            object_id, code = error.object_id, error.code
+            text = "the compositor refused a request"
+        else:
+            object_id, code = 1, wire.IMPLEMENTATION
+            text = "the connection to the compositor failed"
+        self.down.data += emit.display_error(1, object_id, code, text.encode())
+
+    def upstream_error(self, obj: Obj | None, code: int, untrusted_text: bytes) -> None:
+        """The compositor refused something: it is the client's, by its own ids.
+
+        Its text names the compositor's ids and is for our log only.
+        """
+        interface = obj.interface if obj is not None else "an object"
+        where = obj.cid if obj is not None else 0
+        raise RefusalError(
+            f"the compositor refused a request on {interface}: {printable(untrusted_text, 200)}",
+            object_id=where or 1,
+            code=code if where else wire.IMPLEMENTATION,
+        )
+
+    # -- descriptors --------------------------------------------------------------------
+
+    def take_client_fd(self, obj: Obj) -> Fd:
+        """The next descriptor, which belongs to the message being read."""
+        if not self._client_fds:
+            raise wire.bad_message(obj.cid, "a message without its descriptor")
+        return self._client_fds.popleft()
+
+    def take_server_fd(self) -> Fd:
+        """The next descriptor from the compositor."""
+        if not self._server_fds:
+            raise UpstreamError("the compositor sent a message without its descriptor")
+        return self._server_fds.popleft()
+
+    def discard(self, fd: Fd) -> None:
+        """Close a descriptor that goes nowhere."""
+        self.machine.close(fd)
+
+    # -- surfaces of ours ----------------------------------------------------------------------
+
+    def own_surface(self, alias: Surface | None) -> OwnSurface:
+        """A surface of ours, created at the compositor."""
+        surface = OwnSurface("wl_surface", 4)
+        surface.alias = alias
+        self.own("wl_surface", surface)
+        surface.events = dispatch.own_events("wl_surface", _OWN_SURFACE_EVENTS)
+        self.up.data += emit.create_surface(self.compositor, surface.sid)
+        return surface
+
+    def empty_region(self) -> int:
+        """A region without a point, kept for strips."""
+        if not self._empty_region:
+            self._empty_region = self.own("wl_region").sid
+            self.up.data += emit.create_region(self.compositor, self._empty_region)
+        return self._empty_region
+
+    # -- forwarding -------------------------------------------------------------------------
+
+    def forward_request(self, obj: Obj, message: Message, args: Sequence[Any]) -> None:
+        """Send a request on with its objects and new ids in the compositor's space."""
+        values: list[Any] = []
+        fds: list[Fd] = []
+        for argument, value in zip(message.args, args, strict=True):
+            if argument.kind == "o":
+                values.append(value.sid if value is not None else 0)
+            elif argument.kind == "n":
+                values.append(self.make(value, argument.interface, obj.version).sid)
+            elif argument.kind == "h":
+                fds.append(value)
+            else:
+                values.append(value)
+        self.up.add(emit.packer(message)(obj.sid, *values), fds)
+
+    def forward_event(self, obj: Obj, message: Message, args: Sequence[Any]) -> None:
+        """Send an event on; one that names an object of ours is not the client's."""
+        values: list[Any] = []
+        fds: list[Fd] = []
+        for argument, value in zip(message.args, args, strict=True):
+            if argument.kind == "o":
+                if value is not None and not value.cid:
+                    return
+                values.append(value.cid if value is not None else 0)
+            elif argument.kind == "n":
+                raise InternalError(f"{message} makes objects and must be handled")
+            elif argument.kind == "h":
+                fds.append(value)
+            else:
+                values.append(value)
+        self.down.add(emit.packer(message)(obj.cid, *values), fds)
+
+    # -- globals ------------------------------------------------------------------------------
+
+    def host_global(self, name: int, interface: str, version: int) -> None:
+        """The compositor offers a global."""
+        if len(self.globals.host) >= limits.WAYLAND_OBJECTS:
+            raise UpstreamError("the compositor offers too many globals")
+        entry = self.globals.add(name, interface, version)
+        if interface == "wl_output" and self.ready:
+            self._watch_output(name, version)
+        if entry is not None:
+            self._tell_global(entry)
+
+    def _tell_global(self, entry: Advertised) -> None:
+        for registry in self.registries:
+            self.down.data += emit.registry_global(
+                registry.cid, entry.name, entry.interface.encode(), entry.version
+            )
+
+    def host_global_remove(self, name: int) -> None:
+        """The compositor takes a global away."""
+        screen = self.screens.pop(name, None)
+        if screen is not None:
+            screen.width, screen.logical = 0, None
+        entry = self.globals.remove(name)
+        if entry is not None:
+            for registry in self.registries:
+                self.down.data += emit.registry_remove(registry.cid, entry.name)
+
+    def screen(self) -> tuple[int, int]:
+        """Logical size that no popup may exceed."""
+        return outputs.largest(list(self.screens.values()))
+
+    def screen_name(self, told: bytes) -> bytes:
+        """A constant name for an output, the same as long as we run."""
+        if (
+            told not in self._screen_names
+            and len(self._screen_names) < limits.WAYLAND_BUFFERS
+        ):
+            self._screen_names[told] = f"SCREEN-{len(self._screen_names) + 1}".encode()
+        return self._screen_names.get(told, b"SCREEN-0")
+
+    # -- focus, serials, counters -----------------------------------------------------------------
+
+    def focus_keyboard(self, surface: Surface) -> None:
+        """A window of this client has the keyboard: it may see the selections."""
+        first = not self.focused
+        self.focused.add(surface)
+        if first:
+            for kind in self.sandbox.selections:
+                self.selection_changed(kind)
+
+    def blur_keyboard(self, surface: Surface) -> None:
+        """The keyboard has left one of its windows."""
+        self.focused.discard(surface)
+
+    def lose_focus(self, surface: Surface) -> None:
+        """A surface is destroyed: nobody points at it any more."""
+        self.focused.discard(surface)
+        for pointer in self.pointers:
+            if pointer.focus is surface:
+                pointer.focus = None
+
+    def selection_changed(self, kind: str) -> None:
+        """Offer the sandbox's selection anew on this client's devices."""
+        for device in self.devices:
+            if device.kind == kind:
+                selection.tell(self, device)
+        self.wake()
+
+    def windows_changed(self) -> None:
+        """For whoever lists windows."""
+        self.window_changes += 1
+
+    def spend_pixels(self, count: int) -> None:
+        """A buffer of so many pixels was committed (for the rate limit)."""
+        self.pixels += count
+
+
+def _internal(error: Exception) -> InternalError:
+    """A mistake of ours that some input found: it ends this connection only.
+
+    Other connections of the sandbox live in the same process, and an
+    application that stumbles on our mistake must not take them along.
+    """
+    if isinstance(error, InternalError):
+        return error
+    internal = InternalError(
+        f"the Wayland filter failed: {type(error).__name__}: {error}"
+    )
+    internal.__cause__ = error
+    return internal
+
+
+def _registry_global(
+    core: Filter, _registry: Obj, name: int, interface: bytes, version: int
+) -> None:
+    core.host_global(name, interface.decode(), version)
+
+
+def _registry_remove(core: Filter, _registry: Obj, name: int) -> None:
+    core.host_global_remove(name)
+
+
+def _first_sync(core: Filter, _callback: Obj, _serial: int) -> None:
+    core.begin()
+
+
+_REGISTRY_EVENTS: dispatch.Handlers = {
+    "global": _registry_global,
+    "global_remove": _registry_remove,
+}
+_OWN_SURFACE_EVENTS: dispatch.Handlers = {
+    "enter": surfaces.own_enter,
+    "leave": surfaces.own_leave,
+}
+_SYNC_EVENTS: dispatch.Handlers = {"done": _first_sync}

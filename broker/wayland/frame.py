@@ -1,0 +1,251 @@
+"""A window's frame: surfaces of ours around and behind a client's surface.
+
+The root surface has the window's role and is exactly as large as the frame.
+Behind everything lies its own opaque picture in the sandbox's colour, on it
+the client's surface as a subsurface, cropped to the content rectangle, and
+above that four strips.  All of them are synchronised subsurfaces, so a commit
+of the root shows frame and content together or not at all.
+
+The root accepts input everywhere: what the client's surface refuses ends
+there, and never reaches what lies behind the window (design 7).  Strips have
+real-size buffers: a pixel scaled to a strip ends some pixels short on
+renderers with 16.16 arithmetic (border.md 5.10).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from broker.wayland import emit
+from broker.wayland.model import OwnSurface, Surface
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+    from broker.wayland.ports import Paint
+
+_TILE = 64
+"""Side of the picture behind a window.  Scaled to 4096 px, 16.16 arithmetic
+misses by half a pixel, which the strips cover."""
+_XRGB, _ARGB = 1, 0
+_NO_REGION = 0
+
+
+class Edges(NamedTuple):
+    """Widths of the four strips, logical pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def wide(self) -> int:
+        """What the frame adds to a width."""
+        return self.left + self.right
+
+    @property
+    def high(self) -> int:
+        """What the frame adds to a height."""
+        return self.top + self.bottom
+
+
+class Palette:
+    """Buffers in the frame's colour, shared by all frames of a connection.
+
+    All strips show the same memory, so a pool as large as the longest strip
+    is enough.  The first tile is transparent, colour begins behind it.
+    """
+
+    def __init__(self, core: Filter, color: int) -> None:
+        self._core = core
+        self._color = (0xFF000000 | color).to_bytes(4, "little")
+        self._paint: Paint | None = None
+        self._pool = 0
+        self._size = 0
+        self._buffers: dict[tuple[int, int, int], list[int]] = {}
+
+    def take(self, width: int, height: int) -> int:
+        """Return a buffer's id; give it back with ``drop``."""
+        return self._take(width, height, _XRGB)
+
+    def take_clear(self) -> int:
+        """A transparent tile."""
+        return self._take(_TILE, _TILE, _ARGB)
+
+    def take_tile(self) -> int:
+        """A tile in the colour."""
+        return self._take(_TILE, _TILE, _XRGB)
+
+    def _take(self, width: int, height: int, form: int) -> int:
+        entry = self._buffers.get((width, height, form))
+        if entry is None:
+            start = 0 if form == _ARGB else _TILE * _TILE * 4
+            self._reach(start + width * height * 4)
+            sid = self._core.own("wl_buffer").sid
+            self._core.up.data += emit.create_buffer(
+                self._pool, sid, start, width, height, width * 4, form
+            )
+            entry = self._buffers[width, height, form] = [sid, 0]
+        entry[1] += 1
+        return entry[0]
+
+    def drop(self, sid: int) -> None:
+        """Give a buffer back; the last one to do so destroys it."""
+        for key, entry in self._buffers.items():
+            if entry[0] == sid:
+                entry[1] -= 1
+                if not entry[1]:
+                    del self._buffers[key]
+                    self._core.up.data += emit.buffer_destroy(sid)
+                return
+
+    def _reach(self, size: int) -> None:
+        if size <= self._size:
+            return
+        # Grown in powers of two: a window being resized asks at each step.
+        new = max(1 << 16, 1 << (size - 1).bit_length())
+        if self._paint is None:
+            self._paint = self._core.machine.paint()
+        self._paint.grow(new)
+        first = max(self._size, _TILE * _TILE * 4)
+        self._paint.write(first, self._color * ((new - first) // 4))
+        if not self._pool:
+            self._pool = self._core.own("wl_shm_pool").sid
+            message = emit.create_pool(self._core.shm, self._pool, new)
+            self._core.up.add(message, [self._paint.export()])
+        else:
+            self._core.up.data += emit.pool_resize(self._pool, new)
+        self._size = new
+
+    def close(self) -> None:
+        """Give the file up; the compositor's mapping is its own."""
+        if self._paint is not None:
+            self._paint.close()
+            self._paint = None
+
+
+class Frame:
+    """The surfaces of ours around one client surface."""
+
+    def __init__(self, core: Filter, surface: Surface) -> None:
+        self._core = core
+        self.surface = surface
+        self.root = core.own_surface(alias=surface)
+        self.edges = core.edges
+        self.outer: tuple[int, int] | None = None
+        self._origin: tuple[int, int] | None = None
+        self._viewport = core.own("wp_viewport").sid
+        self._sub = core.own("wl_subsurface").sid
+        self._strips: list[tuple[OwnSurface, int]] = []
+        self._used: list[int] = []
+        self._former: list[int] = []
+        self._backing = 0
+        out = core.up.data
+        out += emit.get_viewport(core.viewporter, self._viewport, self.root.sid)
+        out += emit.get_subsurface(
+            core.subcompositor, self._sub, surface.sid, self.root.sid
+        )
+        for _ in range(4):
+            strip = core.own_surface(alias=None)
+            sub = core.own("wl_subsurface").sid
+            out += emit.get_subsurface(
+                core.subcompositor, sub, strip.sid, self.root.sid
+            )
+            out += emit.set_input_region(strip.sid, core.empty_region())
+            self._strips.append((strip, sub))
+
+    def show(self, width: int, height: int, xdg_sid: int) -> None:
+        """Fit the frame around content of this size; the caller commits.
+
+        ``xdg_sid`` is the window's xdg_surface, 0 for a drag icon.
+        """
+        outer = (width + self.edges.wide, height + self.edges.high)
+        out = self._core.up.data
+        palette = self._core.palette
+        if not self._backing:
+            clear = self._core.rules.translucent
+            self._backing = palette.take_clear() if clear else palette.take_tile()
+            out += emit.attach(self.root.sid, self._backing, 0, 0)
+            out += emit.damage_buffer(self.root.sid, 0, 0, _TILE, _TILE)
+        if outer == self.outer:
+            return
+        self.outer = outer
+        out += emit.set_destination(self._viewport, *outer)
+        if xdg_sid:
+            out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
+        self._draw_strips(*outer)
+
+    def _draw_strips(self, width: int, height: int) -> None:
+        palette = self._core.palette
+        out = self._core.up.data
+        # The buffers shown until now go when the next ones have come:
+        # compositors lose the picture of a buffer destroyed while attached.
+        for sid in self._former:
+            palette.drop(sid)
+        self._former, self._used = self._used, []
+        left, top, right, bottom = self.edges
+        inner = height - top - bottom
+        places = (
+            (0, 0, width, top),
+            (0, height - bottom, width, bottom),
+            (0, top, left, inner),
+            (width - right, top, right, inner),
+        )
+        for (strip, sub), (x, y, w, h) in zip(self._strips, places, strict=True):
+            if w > 0 and h > 0:
+                buffer = palette.take(w, h)
+                self._used.append(buffer)
+                out += emit.set_position(sub, x, y)
+                out += emit.attach(strip.sid, buffer, 0, 0)
+                out += emit.damage_buffer(strip.sid, 0, 0, w, h)
+            else:
+                out += emit.attach(strip.sid, 0, 0, 0)
+            out += emit.commit(strip.sid)
+
+    def place(self, x: int, y: int) -> None:
+        """Put the client's surface there, in content coordinates."""
+        origin = (self.edges.left + x, self.edges.top + y)
+        if origin != self._origin:
+            self._origin = origin
+            self._core.up.data += emit.set_position(self._sub, *origin)
+
+    def change_edges(self, edges: Edges) -> None:
+        """Other strip widths from the next ``show`` on."""
+        if edges != self.edges:
+            self.edges = edges
+            self.outer = None
+
+    def commit(self) -> None:
+        """Commit the root: everything sent before appears at once."""
+        self._core.up.data += emit.commit(self.root.sid)
+
+    def hide(self) -> None:
+        """Take the root's picture away, which unmaps the window; commits."""
+        self._core.up.data += emit.attach(self.root.sid, 0, 0, 0)
+        self.commit()
+        self.outer = None  # unmapping made the compositor forget the geometry
+        if self._backing:
+            self._core.palette.drop(self._backing)
+            self._backing = 0
+
+    def release_surface(self) -> None:
+        """The client's surface is about to go: end its place in the frame."""
+        if self._sub:
+            self._core.up.data += emit.subsurface_destroy(self._sub)
+            self._sub = 0
+
+    def destroy(self) -> None:
+        """End everything, after the window's xdg_surface is gone."""
+        out = self._core.up.data
+        for strip, sub in self._strips:
+            out += emit.subsurface_destroy(sub)
+            out += emit.surface_destroy(strip.sid)
+        self.release_surface()
+        out += emit.viewport_destroy(self._viewport)
+        out += emit.surface_destroy(self.root.sid)
+        self.root.alias = None
+        palette = self._core.palette
+        for sid in [*self._former, *self._used, self._backing]:
+            if sid:
+                palette.drop(sid)
+        self._former, self._used, self._backing = [], [], 0

@@ -1,0 +1,128 @@
+"""Rectangles, and how a surface's pixels become its size. Pure arithmetic.
+
+Coordinates are surface-local logical pixels, as in wl_surface's description.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Rect(NamedTuple):
+    """``x, y`` top left; ``w, h`` at least 0."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+    def meet(self, other: Rect) -> Rect | None:
+        """The common part, or None when there is none."""
+        x = max(self.x, other.x)
+        y = max(self.y, other.y)
+        w = min(self.x + self.w, other.x + other.w) - x
+        h = min(self.y + self.h, other.y + other.h) - y
+        return Rect(x, y, w, h) if w > 0 and h > 0 else None
+
+    def moved(self, dx: int, dy: int) -> Rect:
+        """The same rectangle elsewhere."""
+        return Rect(self.x + dx, self.y + dy, self.w, self.h)
+
+
+class Source(NamedTuple):
+    """A viewport's source rectangle, in wl_fixed_t (1/256 px)."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What our viewport of a surface must say: source and destination."""
+
+    source: Source
+    size: tuple[int, int]
+
+
+@dataclass(slots=True)
+class Content:
+    """The applied state of a surface that decides its size.
+
+    ``buffer`` is the buffer's size in pixels (None: no buffer, not mapped),
+    ``source`` and ``size`` what the client's own viewport says.
+    """
+
+    buffer: tuple[int, int] | None = None
+    scale: int = 1
+    transform: int = 0
+    source: Source | None = None
+    size: tuple[int, int] | None = None
+
+    def whole(self) -> Source:
+        """The whole buffer after transform and scale, as a source rectangle."""
+        w, h = self.buffer or (0, 0)
+        if self.transform & 1:
+            w, h = h, w
+        return Source(0, 0, w * 256 // self.scale, h * 256 // self.scale)
+
+    def extent(self) -> tuple[int, int] | None:
+        """The surface's size, or None when it has no buffer.
+
+        Raises ValueError when the client's viewport does not fit the buffer,
+        or has a fractional source and no size (wp_viewport: bad_size,
+        out_of_buffer).
+        """
+        if self.buffer is None:
+            return None
+        whole = self.whole()
+        if self.source is not None:
+            if (
+                self.source.x + self.source.w > whole.w
+                or self.source.y + self.source.h > whole.h
+            ):
+                raise ValueError("the viewport's source reaches outside the buffer")
+            if self.size is None and (self.source.w % 256 or self.source.h % 256):
+                raise ValueError("a fractional viewport source needs a destination")
+        if self.size is not None:
+            return self.size
+        used = self.source or whole
+        return max(1, used.w // 256), max(1, used.h // 256)
+
+    def view(self, crop: Rect) -> View | None:
+        """How our viewport shows just ``crop`` (inside the extent).
+
+        None means that no viewport is needed at all.
+        """
+        extent = self.extent()
+        if extent is None:
+            return None
+        w, h = extent
+        if crop == (0, 0, w, h):
+            if self.source is None and self.size is None:
+                return None
+            return View(self.source or self.whole(), (w, h))
+        used = self.source or self.whole()
+        # A pixel more never shows: the edges are rounded inwards.
+        left = used.x + -(-crop.x * used.w // w)
+        top = used.y + -(-crop.y * used.h // h)
+        right = used.x + (crop.x + crop.w) * used.w // w
+        bottom = used.y + (crop.y + crop.h) * used.h // h
+        # Never empty, never beyond what may be shown.
+        left, right = _at_least_one(left, right, used.x, used.x + used.w)
+        top, bottom = _at_least_one(top, bottom, used.y, used.y + used.h)
+        return View(Source(left, top, right - left, bottom - top), (crop.w, crop.h))
+
+
+def _at_least_one(low: int, high: int, first: int, last: int) -> tuple[int, int]:
+    if high > low:
+        return low, high
+    low = max(first, min(low, last - 1))
+    return low, low + 1
+
+
+def clamp(value: int, low: int, high: int) -> int:
+    """``value``, or the nearer end of the range."""
+    return low if value < low else min(value, high)

@@ -1,0 +1,63 @@
+"""Titles and application ids: whose they are, without hidden characters.
+
+The prefix is always added and never looked for, so a sandbox that claims
+another's name reads ``[red] [blue] title``: what stands first is ours.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from broker.core import limits
+
+# Cc control, Cf format (bidi overrides and isolates, zero width, soft
+# hyphen), Cs surrogate, Co private use, Cn unassigned, Zl/Zp separators.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Blank letters that are not of those classes: Hangul fillers, braille blank,
+# combining grapheme joiner, variation selectors.
+_BLANK = re.compile(
+    "[\u115f\u1160\u3164\uffa0\u2800\u034f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+_APP_ID = re.compile(r"[^A-Za-z0-9._-]")
+# More than this many marks on one letter reach into neighbouring lines.
+_MARKS = 2
+
+
+def clean_text(untrusted_text: str, limit: int) -> str:
+    """Return the text with hidden characters removed and white space single.
+
+    ``limit`` is in characters; what is cut off is replaced by ``…``.
+    """
+    out: list[str] = []
+    marks = 0
+    for char in _BLANK.sub("", untrusted_text[: 4 * limit]):
+        category = unicodedata.category(char)
+        if category in _HIDDEN:
+            if category == "Cc" and char.isspace():
+                out.append(" ")
+            continue
+        marks = marks + 1 if category in {"Mn", "Me"} else 0
+        if marks <= _MARKS:
+            out.append(char)
+    text = " ".join("".join(out).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def title(sandbox: str, untrusted_title: bytes) -> bytes:
+    """The title that the compositor gets: ``[sandbox] title``."""
+    text = clean_text(
+        untrusted_title.decode("utf-8", "replace"), limits.WAYLAND_TITLE_CHARS
+    )
+    return f"[{sandbox}] {text}".strip().encode()
+
+
+def app_id(sandbox: str, untrusted_app_id: bytes) -> bytes:
+    """The application id that the compositor gets: ``vitrail.sandbox.id``.
+
+    Only letters, digits, dot, dash and underscore stay, so that compositor
+    rules (regular expressions, CSS) match what they seem to.
+    """
+    text = untrusted_app_id.decode("utf-8", "replace")[: limits.WAYLAND_APP_ID_CHARS]
+    text = _APP_ID.sub("_", text).strip(".")
+    return f"vitrail.{sandbox}.{text}".rstrip(".").encode()

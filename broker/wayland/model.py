@@ -1,0 +1,396 @@
+"""Objects with a state of their own: surfaces, their roles, buffers, frames.
+
+wl_surface state is double-buffered (wl_surface.commit): requests change
+``Surface.pending``; a commit moves it to ``cached`` (synchronised subsurface)
+or applies it.  The filter holds all three stages.  The compositor gets a
+state only when it is applied, so our own commits, which resize a frame with
+its content, can never flush half of a client's.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.wayland.geometry import Content, Rect, Source, View
+from broker.wayland.objects import Obj
+
+if TYPE_CHECKING:
+    from broker.wayland.frame import Edges, Frame
+    from broker.wayland.ports import PoolFile
+
+
+class Unset(enum.Enum):
+    """The value of a state that a commit does not change."""
+
+    UNSET = 0
+
+
+UNSET: Final = Unset.UNSET
+
+RegionOps = tuple[tuple[bool, int, int, int, int], ...]
+"""A region as the operations that made it: (add, x, y, width, height)."""
+
+
+class Role(enum.Enum):
+    """A surface's role; it has one for all its life (wl_surface)."""
+
+    SUBSURFACE = "subsurface"
+    WINDOW = "xdg_surface"
+    CURSOR = "cursor"
+    ICON = "drag icon"
+
+
+class State:
+    """What one commit changes; attributes not set stay as they are."""
+
+    buffer: Buffer | Unset | None = UNSET
+    dx: int = 0
+    dy: int = 0
+    damage: list[tuple[int, int, int, int]] | None = None
+    buffer_damage: list[tuple[int, int, int, int]] | None = None
+    frames: list[Obj] | None = None
+    feedbacks: list[tuple[Obj, Obj]] | None = None
+    scale: int | Unset = UNSET
+    transform: int | Unset = UNSET
+    source: Source | Unset | None = UNSET
+    size: tuple[int, int] | Unset | None = UNSET
+    input: RegionOps | Unset | None = UNSET
+    opaque: RegionOps | Unset | None = UNSET
+    children: list[tuple[str, Subsurface, Any]] | None = None
+    geometry: Rect | Unset = UNSET
+    shell: list[bytes] | None = None
+    hints: bool = False
+    edges: Edges | None = None
+
+    def absorb(self, later: State) -> Buffer | None:
+        """Put a later state over this one; return a buffer that it replaced."""
+        replaced = self.buffer if later.buffer is not UNSET else None
+        for name, value in vars(later).items():
+            mine = vars(self).get(name)
+            if isinstance(mine, list):
+                mine.extend(value)
+            elif name in {"dx", "dy"}:
+                setattr(self, name, value + (mine or 0))
+            else:
+                setattr(self, name, value)
+        return replaced if isinstance(replaced, Buffer) else None
+
+
+class Pool(Obj):
+    """A wl_shm_pool.  Its file lives while it or a buffer of it lives."""
+
+    __slots__ = ("buffers", "file", "size")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.file: PoolFile | None = None
+        self.size = 0
+        self.buffers = 0
+
+
+class Buffer(Obj):
+    """A wl_buffer.  ``holds`` counts states not yet sent that attach it.
+
+    A client may destroy a buffer before the commit that shows it is applied;
+    the compositor hears of that only when nothing holds it any more.
+    """
+
+    __slots__ = ("doomed", "height", "holds", "offset", "pool", "stride", "width")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.width = 0
+        self.height = 0
+        self.offset = 0
+        self.stride = 0
+        self.pool: Pool | None = None
+        self.holds = 0
+        self.doomed = False
+
+
+class Region(Obj):
+    """A wl_region; only the client knows it, its operations are copied."""
+
+    __slots__ = ("ops",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.ops: list[tuple[bool, int, int, int, int]] = []
+
+
+class Viewport(Obj):
+    """A client's wp_viewport; the compositor's one is ours."""
+
+    __slots__ = ("surface",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+
+
+class Surface(Obj):
+    """A client's wl_surface.
+
+    ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
+    that part's origin counts as lying: events get it added, positions are
+    corrected by it.
+    """
+
+    __slots__ = (
+        "cached",
+        "children",
+        "content",
+        "crop",
+        "cx",
+        "cy",
+        "dirty",
+        "extent",
+        "hot",
+        "input",
+        "opaque",
+        "outputs",
+        "pending",
+        "relayout",
+        "role",
+        "sub",
+        "view",
+        "viewport",
+        "viewport_sid",
+        "xdg",
+    )
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.pending = State()
+        self.cached: State | None = None
+        self.role: Role | None = None
+        self.sub: Subsurface | None = None
+        self.xdg: XdgSurface | None = None
+        self.children: list[Subsurface] = []
+        self.content = Content()
+        self.extent: tuple[int, int] | None = None
+        self.crop: Rect | None = None
+        self.cx = 0
+        self.cy = 0
+        self.view: View | None = None
+        self.viewport: Viewport | None = None
+        self.viewport_sid = 0
+        self.input: RegionOps | None = None
+        self.opaque: RegionOps | None = None
+        self.dirty = False
+        self.relayout = False
+        self.outputs: dict[int, int] = {}
+        self.hot = (0, 0)
+
+    def root(self) -> Surface:
+        """The topmost surface of its tree."""
+        top = self
+        while top.sub is not None and top.sub.parent is not None:
+            top = top.sub.parent
+        return top
+
+    @property
+    def synced(self) -> bool:
+        """Whether commits wait for the parent's (wl_subsurface.set_sync)."""
+        sub = self.sub
+        while sub is not None and sub.parent is not None:
+            if sub.sync:
+                return True
+            sub = sub.parent.sub
+        return False
+
+    @property
+    def depth(self) -> int:
+        """How many parents it has."""
+        count, top = 0, self
+        while top.sub is not None and top.sub.parent is not None:
+            top = top.sub.parent
+            count += 1
+        return count
+
+
+class Subsurface(Obj):
+    """A wl_subsurface.  For the compositor it is always synchronised."""
+
+    __slots__ = ("parent", "placed", "surface", "sync", "x", "y")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.surface: Surface | None = None
+        self.parent: Surface | None = None
+        self.sync = True
+        self.x = 0
+        self.y = 0
+        self.placed = (0, 0)
+
+
+class Positioner(Obj):
+    """An xdg_positioner; only the client knows it, its state is copied."""
+
+    __slots__ = (
+        "adjustment", "anchor", "gravity", "offset", "parent_configure",
+        "parent_size", "reactive", "rect", "size",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.size: tuple[int, int] | None = None
+        self.rect: Rect | None = None
+        self.anchor = 0
+        self.gravity = 0
+        self.adjustment = 0
+        self.offset = (0, 0)
+        self.reactive = False
+        self.parent_size: tuple[int, int] | None = None
+        self.parent_configure: int | None = None
+
+
+class WmBase(Obj):
+    """An xdg_wm_base, with the xdg_surfaces made from it and its pings."""
+
+    __slots__ = ("pings", "windows")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.windows: set[XdgSurface] = set()
+        self.pings: list[int] = []
+
+
+class XdgSurface(Obj):
+    """An xdg_surface: its id belongs to our frame's surface at the compositor."""
+
+    __slots__ = (
+        "acked", "base", "committed", "constructed", "frame", "geometry",
+        "mapped", "role", "serials", "surface",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.base: WmBase | None = None
+        self.surface: Surface | None = None
+        self.frame: Frame | None = None
+        self.role: Toplevel | Popup | None = None
+        self.geometry: Rect | None = None
+        self.serials: list[int] = []
+        self.acked = False
+        self.constructed = False
+        self.committed = False
+        self.mapped = False
+
+
+class Toplevel(Obj):
+    """An xdg_toplevel."""
+
+    __slots__ = (
+        "app_id",
+        "fake_fullscreen",
+        "max_size",
+        "maximized",
+        "min_size",
+        "parent",
+        "real_fullscreen",
+        "states",
+        "title",
+        "xdg",
+    )  # fmt: skip
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.xdg: XdgSurface | None = None
+        self.parent: Toplevel | None = None
+        self.title = b""
+        self.app_id = b""
+        self.maximized = False
+        self.fake_fullscreen = False
+        self.real_fullscreen: set[int] = set()
+        self.states: frozenset[int] = frozenset()
+        self.min_size = (0, 0)
+        self.max_size = (0, 0)
+
+
+class Popup(Obj):
+    """An xdg_popup."""
+
+    __slots__ = ("children", "done", "grabbing", "parent", "size", "xdg")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.xdg: XdgSurface | None = None
+        self.parent: XdgSurface | None = None
+        self.size = (1, 1)
+        self.grabbing = False
+        self.done = False
+        self.children = 0
+
+
+class OwnSurface(Obj):
+    """A wl_surface of ours: a frame's root or one of its strips.
+
+    ``alias`` is the client's surface that stands for it where the client must
+    be told of a focus; None for strips.
+    """
+
+    __slots__ = ("alias",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.alias: Surface | None = None
+
+
+class Pointer(Obj):
+    """A wl_pointer.  ``focus`` is None while the pointer is not the client's.
+
+    ``own`` is then the frame it is over, ``x, y`` (wl_fixed_t) where there.
+    """
+
+    __slots__ = ("focus", "news", "own", "seat", "x", "y")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.seat: Obj | None = None
+        self.focus: Surface | None = None
+        self.own: OwnSurface | None = None
+        self.news = False
+        self.x = 0
+        self.y = 0
+
+
+class Keyboard(Obj):
+    """A wl_keyboard.  Without a focus that the client knows, nothing is told."""
+
+    __slots__ = ("focus",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None
+
+
+class Touch(Obj):
+    """A wl_touch, with the surface under each finger that the client knows."""
+
+    __slots__ = ("fingers",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.fingers: dict[int, Surface] = {}
+
+
+class Gesture(Obj):
+    """A pointer gesture object; ``told`` between a begin and an end passed on."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.told = False
+
+
+class TextInput(Obj):
+    """A zwp_text_input_v3 and the surface that the client thinks has the focus."""
+
+    __slots__ = ("focus",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.focus: Surface | None = None

@@ -1,0 +1,358 @@
+"""xdg_positioner and xdg_popup: menus, each in a frame, near their parent.
+
+A client cannot be allowed to put a popup anywhere: a lone rectangle on top of
+a foreign window is what a fake dialog looks like.  A filter cannot place
+popups itself, so the rules that the compositor places them by are rewritten:
+the anchor lies inside the parent, the offset keeps the popup touching it, and
+the compositor may always slide, flip and resize it onto the screen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import emit, window_state
+from broker.wayland.dispatch import CLASSES, event, request
+from broker.wayland.geometry import Rect, clamp
+from broker.wayland.model import Popup, Positioner, WmBase, XdgSurface
+from broker.wayland.objects import Obj
+from broker.wayland.windows import (
+    BASE_INVALID_PARENT,
+    BASE_NOT_TOPMOST,
+    claim,
+    end_role,
+    shrink,
+)
+from broker.wayland.wire import ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+CLASSES["xdg_positioner"] = Positioner
+CLASSES["xdg_popup"] = Popup
+
+BASE_INVALID_POSITIONER = 5
+POSITIONER_INVALID_INPUT = 0
+_ANY_ADJUSTMENT = 1 | 2 | 4 | 8 | 16 | 32
+_FAR = limits.WAYLAND_COORDINATE
+
+# anchor and gravity: which side of a rectangle a number means, by axis.
+_LOW_X, _HIGH_X = frozenset({3, 5, 6}), frozenset({4, 7, 8})
+_LOW_Y, _HIGH_Y = frozenset({1, 5, 7}), frozenset({2, 6, 8})
+
+
+# -- placement, pure -----------------------------------------------------------------
+
+
+def _anchor_at(
+    side: int, low: frozenset[int], high: frozenset[int], start: int, size: int
+) -> int:
+    if side in low:
+        return start
+    return start + size if side in high else start + size // 2
+
+
+def _grow_from(
+    point: int, side: int, low: frozenset[int], high: frozenset[int], size: int
+) -> int:
+    if side in low:
+        return point - size
+    return point if side in high else point - size // 2
+
+
+def touching_offset(
+    parent: tuple[int, int],
+    rect: Rect,
+    anchor: int,
+    gravity: int,
+    size: tuple[int, int],
+    offset: tuple[int, int],
+) -> tuple[int, int]:
+    """The offset nearest to ``offset`` with which a popup touches its parent.
+
+    ``parent`` and ``size`` are outer sizes, ``rect`` the anchor in the
+    parent's frame; the unconstrained position is as xdg_positioner defines it.
+    """
+    x = _grow_from(
+        _anchor_at(anchor, _LOW_X, _HIGH_X, rect.x, rect.w),
+        gravity,
+        _LOW_X,
+        _HIGH_X,
+        size[0],
+    )
+    y = _grow_from(
+        _anchor_at(anchor, _LOW_Y, _HIGH_Y, rect.y, rect.h),
+        gravity,
+        _LOW_Y,
+        _HIGH_Y,
+        size[1],
+    )
+    return (
+        clamp(x + offset[0], -size[0], parent[0]) - x,
+        clamp(y + offset[1], -size[1], parent[1]) - y,
+    )
+
+
+# -- xdg_positioner -------------------------------------------------------------------
+
+
+@request("xdg_wm_base", "create_positioner")
+def create_positioner(core: Filter, base: WmBase, new_id: int) -> None:
+    core.make(new_id, "xdg_positioner", base.version, server=False)
+
+
+@request("xdg_positioner", "destroy")
+def destroy_positioner(core: Filter, positioner: Positioner) -> None:
+    core.drop_local(positioner)
+
+
+@request("xdg_positioner", "set_size")
+def set_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
+    if w < 1 or h < 1:
+        raise ProtocolFault(
+            positioner.cid, POSITIONER_INVALID_INPUT, f"a popup of {w}x{h}"
+        )
+    positioner.size = (min(w, _FAR), min(h, _FAR))
+
+
+@request("xdg_positioner", "set_anchor_rect")
+def set_anchor_rect(
+    _core: Filter, positioner: Positioner, x: int, y: int, w: int, h: int
+) -> None:
+    if w < 0 or h < 0:
+        raise ProtocolFault(
+            positioner.cid, POSITIONER_INVALID_INPUT, f"an anchor of {w}x{h}"
+        )
+    positioner.rect = Rect(
+        clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR), min(w, _FAR), min(h, _FAR)
+    )
+
+
+@request("xdg_positioner", "set_anchor")
+def set_anchor(_core: Filter, positioner: Positioner, anchor: int) -> None:
+    if anchor > 8:
+        raise ProtocolFault(
+            positioner.cid, POSITIONER_INVALID_INPUT, f"no anchor {anchor}"
+        )
+    positioner.anchor = anchor
+
+
+@request("xdg_positioner", "set_gravity")
+def set_gravity(_core: Filter, positioner: Positioner, gravity: int) -> None:
+    if gravity > 8:
+        raise ProtocolFault(
+            positioner.cid, POSITIONER_INVALID_INPUT, f"no gravity {gravity}"
+        )
+    positioner.gravity = gravity
+
+
+@request("xdg_positioner", "set_constraint_adjustment")
+def set_constraint_adjustment(
+    _core: Filter, positioner: Positioner, adjustment: int
+) -> None:
+    positioner.adjustment = adjustment & _ANY_ADJUSTMENT
+
+
+@request("xdg_positioner", "set_offset")
+def set_offset(_core: Filter, positioner: Positioner, x: int, y: int) -> None:
+    positioner.offset = (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR))
+
+
+@request("xdg_positioner", "set_reactive")
+def set_reactive(_core: Filter, positioner: Positioner) -> None:
+    positioner.reactive = True
+
+
+@request("xdg_positioner", "set_parent_size")
+def set_parent_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
+    positioner.parent_size = (clamp(w, 1, _FAR), clamp(h, 1, _FAR))
+
+
+@request("xdg_positioner", "set_parent_configure")
+def set_parent_configure(_core: Filter, positioner: Positioner, serial: int) -> None:
+    positioner.parent_configure = serial
+
+
+_set_size = emit.request("xdg_positioner", "set_size")
+_set_anchor_rect = emit.request("xdg_positioner", "set_anchor_rect")
+_set_anchor = emit.request("xdg_positioner", "set_anchor")
+_set_gravity = emit.request("xdg_positioner", "set_gravity")
+_set_adjustment = emit.request("xdg_positioner", "set_constraint_adjustment")
+_set_offset = emit.request("xdg_positioner", "set_offset")
+_set_reactive = emit.request("xdg_positioner", "set_reactive")
+_set_parent_size = emit.request("xdg_positioner", "set_parent_size")
+_set_parent_configure = emit.request("xdg_positioner", "set_parent_configure")
+_destroy_positioner = emit.request("xdg_positioner", "destroy")
+
+
+def _materialise(
+    core: Filter, popup: Popup, parent: XdgSurface, positioner: Positioner
+) -> int:
+    """Make a positioner of ours from the client's; return its id."""
+    xdg, base = popup.xdg, parent.base
+    if (
+        positioner.size is None
+        or positioner.rect is None
+        or xdg is None
+        or base is None
+    ):
+        raise ProtocolFault(
+            base.cid if base else 1, BASE_INVALID_POSITIONER, "an incomplete positioner"
+        )
+    edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    around = parent.frame.edges if parent.frame is not None else core.edges
+    cap = window_state.popup_cap(core, xdg)
+    width, height = min(positioner.size[0], cap[0]), min(positioner.size[1], cap[1])
+    popup.size = (width, height)
+    outer = (width + edges.wide, height + edges.high)
+    inside = window_state.content_rect(core, parent)
+    given = positioner.rect
+    x, y = clamp(given.x, 0, inside.w), clamp(given.y, 0, inside.h)
+    rect = Rect(
+        x + around.left,
+        y + around.top,
+        max(1, clamp(given.x + given.w, x, inside.w) - x),
+        max(1, clamp(given.y + given.h, y, inside.h) - y),
+    )
+    whole = (inside.w + around.wide, inside.h + around.high)
+    anchor, gravity = positioner.anchor, positioner.gravity
+    offset = touching_offset(whole, rect, anchor, gravity, outer, positioner.offset)
+    made = core.own("xdg_positioner").sid
+    out = core.up.data
+    out += emit.create_positioner(base.sid, made)
+    out += _set_size(made, *outer)
+    out += _set_anchor_rect(made, *rect)
+    out += _set_anchor(made, anchor)
+    out += _set_gravity(made, gravity)
+    out += _set_adjustment(made, _ANY_ADJUSTMENT)
+    out += _set_offset(made, *offset)
+    if base.version >= 3:
+        _reactive(core, made, positioner, around.wide, around.high)
+    return made
+
+
+def _reactive(
+    core: Filter, made: int, positioner: Positioner, wide: int, high: int
+) -> None:
+    out = core.up.data
+    if positioner.reactive:
+        out += _set_reactive(made)
+    if positioner.parent_size is not None:
+        w, h = positioner.parent_size
+        out += _set_parent_size(made, w + wide, h + high)
+    if positioner.parent_configure is not None:
+        out += _set_parent_configure(made, positioner.parent_configure)
+
+
+# -- xdg_popup -----------------------------------------------------------------------
+
+
+@request("xdg_surface", "get_popup")
+def get_popup(
+    core: Filter,
+    xdg: XdgSurface,
+    new_id: int,
+    parent: XdgSurface | None,
+    positioner: Positioner,
+) -> None:
+    base = xdg.base.cid if xdg.base is not None else 1
+    if parent is None or parent is xdg or parent.role is None:
+        raise ProtocolFault(
+            base, BASE_INVALID_PARENT, "a popup needs a window as its parent"
+        )
+    if _depth(parent) >= limits.WAYLAND_POPUP_DEPTH:
+        raise core.too_much("popups nested too deep")
+    claim(core, xdg)
+    core.usage.take("popups", 1)
+    popup = core.make(new_id, "xdg_popup", xdg.version, server=False)
+    assert isinstance(popup, Popup)
+    popup.xdg, popup.parent, xdg.role = xdg, parent, popup
+    made = _materialise(core, popup, parent, positioner)
+    if isinstance(parent.role, Popup):
+        parent.role.children += 1
+    core.up.data += emit.get_popup(xdg.sid, core.give_sid(popup), parent.sid, made)
+    core.up.data += _destroy_positioner(made)
+
+
+def _depth(parent: XdgSurface) -> int:
+    count, step = 0, parent.role
+    while isinstance(step, Popup) and step.parent is not None:
+        count += 1
+        step = step.parent.role
+    return count
+
+
+@request("xdg_popup", "destroy")
+def destroy_popup(core: Filter, popup: Popup) -> None:
+    xdg = popup.xdg
+    if popup.children:
+        base = xdg.base.cid if xdg is not None and xdg.base is not None else 1
+        raise ProtocolFault(base, BASE_NOT_TOPMOST, "a popup with another one on it")
+    if popup.parent is not None and isinstance(popup.parent.role, Popup):
+        popup.parent.role.children -= 1
+    core.destroy(popup)
+    core.usage.give("popups", 1)
+    end_role(core, xdg)
+
+
+@request("xdg_popup", "grab")
+def grab(core: Filter, popup: Popup, seat: Obj, serial: int) -> None:
+    """Only with a serial that this connection really got; otherwise dismissed."""
+    if core.serials.knows(serial):
+        popup.grabbing = True
+        core.up.data += _grab(popup.sid, seat.sid, serial)
+    else:
+        dismiss(core, popup)
+
+
+_grab = emit.request("xdg_popup", "grab")
+
+
+def dismiss(core: Filter, popup: Popup) -> None:
+    """Tell the client that its popup is done, once."""
+    if not popup.done and not popup.dead:
+        popup.done = True
+        core.down.data += emit.popup_done(popup.cid)
+
+
+def dismiss_grabs(core: Filter) -> None:
+    """A click landed on a frame: for the client that is outside its popups."""
+    for xdg in list(core.windows):
+        if isinstance(xdg.role, Popup) and xdg.role.grabbing:
+            dismiss(core, xdg.role)
+
+
+@request("xdg_popup", "reposition")
+def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
+    if popup.parent is None or popup.parent.role is None:
+        return
+    made = _materialise(core, popup, popup.parent, positioner)
+    core.up.data += _reposition(popup.sid, made, token)
+    core.up.data += _destroy_positioner(made)
+
+
+_reposition = emit.request("xdg_popup", "reposition")
+
+
+@event("xdg_popup", "configure")
+def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> None:
+    xdg, parent = popup.xdg, popup.parent
+    mine = xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
+    its = (
+        parent.frame.edges
+        if parent is not None and parent.frame is not None
+        else core.edges
+    )
+    core.down.data += emit.popup_configure(
+        popup.cid,
+        x + mine.left - its.left,
+        y + mine.top - its.top,
+        shrink(w, mine.wide),
+        shrink(h, mine.high),
+    )
+
+
+@event("xdg_popup", "popup_done")
+def popup_done(core: Filter, popup: Popup) -> None:
+    dismiss(core, popup)

@@ -1,0 +1,151 @@
+"""wl_display and wl_registry: what a client may know and bind.
+
+The client's registries are ours: it sees names that we number, versions that
+the baseline allows, and nothing that it could not bind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.wayland import emit
+from broker.wayland.dispatch import event, request
+from broker.wayland.objects import Obj
+from broker.wayland.verdicts import GLOBALS, advertised_version
+from broker.wayland.wire import INVALID_OBJECT, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+
+@dataclass(eq=False)
+class Advertised:
+    """A global as the client sees it; ``host_name`` is 0 for one of ours."""
+
+    name: int
+    interface: str
+    version: int
+    host_name: int
+    removed: bool = False
+
+
+class Globals:
+    """The compositor's globals and what of them is advertised."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = allowed
+        self.host: dict[int, tuple[str, int]] = {}
+        self.by_name: dict[int, Advertised] = {}
+        self._next = 1
+        for row in GLOBALS.values():
+            if row.local and advertised_version(row.name, row.version, allowed):
+                self._advertise(row.name, row.version, 0)
+
+    def _advertise(self, interface: str, version: int, host_name: int) -> Advertised:
+        entry = Advertised(self._next, interface, version, host_name)
+        self._next += 1
+        self.by_name[entry.name] = entry
+        return entry
+
+    def add(self, host_name: int, interface: str, version: int) -> Advertised | None:
+        """A global of the compositor's; None when the client must not see it."""
+        self.host[host_name] = (interface, version)
+        row = GLOBALS.get(interface)
+        shown = advertised_version(interface, version, self._allowed)
+        if row is None or row.local or not shown:
+            return None
+        return self._advertise(interface, shown, host_name)
+
+    def remove(self, host_name: int) -> Advertised | None:
+        """The compositor takes a global away; None when the client never saw it."""
+        self.host.pop(host_name, None)
+        for entry in self.by_name.values():
+            if entry.host_name == host_name and not entry.removed:
+                entry.removed = True
+                return entry
+        return None
+
+    def find(self, interface: str) -> tuple[int, int] | None:
+        """The compositor's name and version of a global, the first one."""
+        for name, (offered, version) in self.host.items():
+            if offered == interface:
+                return name, version
+        return None
+
+
+# -- wl_display ----------------------------------------------------------------------
+
+
+@request("wl_display", "sync")
+def sync(core: Filter, _display: Obj, new_id: int) -> None:
+    callback = core.make(new_id, "wl_callback", 1)
+    core.up.data += emit.sync(1, callback.sid)
+
+
+@request("wl_display", "get_registry")
+def get_registry(core: Filter, _display: Obj, new_id: int) -> None:
+    registry = core.make(new_id, "wl_registry", 1, server=False)
+    core.registries.append(registry)
+    for entry in core.globals.by_name.values():
+        if not entry.removed:
+            core.down.data += emit.registry_global(
+                registry.cid, entry.name, entry.interface.encode(), entry.version
+            )
+
+
+@event("wl_display", "error")
+def host_error(
+    core: Filter, _display: Obj, obj: Obj | None, code: int, untrusted_text: bytes
+) -> None:
+    """The compositor ends this connection; its text names ids of its own."""
+    core.upstream_error(obj, code, untrusted_text)
+
+
+@event("wl_display", "delete_id")
+def host_delete_id(core: Filter, _display: Obj, sid: int) -> None:
+    core.deleted(sid)
+
+
+# -- wl_registry ------------------------------------------------------------------------
+
+
+@request("wl_registry", "bind")
+def bind(
+    core: Filter,
+    registry: Obj,
+    name: int,
+    untrusted_interface: bytes,
+    version: int,
+    new_id: int,
+) -> None:
+    entry = core.globals.by_name.get(name)
+    if entry is None or entry.interface.encode() != untrusted_interface:
+        raise ProtocolFault(
+            registry.cid, INVALID_OBJECT, f"no global {name} of that interface"
+        )
+    if not 1 <= version <= entry.version:
+        raise ProtocolFault(
+            registry.cid,
+            INVALID_OBJECT,
+            f"{entry.interface} has version {entry.version}, not {version}",
+        )
+    obj = core.make(new_id, entry.interface, version, server=bool(entry.host_name))
+    if entry.host_name:
+        # A global just removed may still be bound (wl_registry.global_remove);
+        # the compositor knows how to answer that.
+        core.up.data += emit.bind(
+            core.registry, entry.host_name, untrusted_interface, version, obj.sid
+        )
+
+
+@request("wl_fixes", "destroy")
+def fixes_destroy(core: Filter, fixes: Obj) -> None:
+    core.drop_local(fixes)
+
+
+@request("wl_fixes", "destroy_registry")
+def destroy_registry(core: Filter, _fixes: Obj, registry: Obj) -> None:
+    if registry in core.registries:
+        core.registries.remove(registry)
+        core.drop_local(registry)

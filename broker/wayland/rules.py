@@ -1,0 +1,67 @@
+"""How one sandbox's windows are treated: the compiled part of its record."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+
+from broker.core.errors import RefusedError
+from broker.wayland.verdicts import GLOBALS, OPTIONS
+
+_COLOR = re.compile(r"#([0-9a-fA-F]{6})")
+DEFAULT_BORDER = 4
+MAX_BORDER = 64
+
+
+class Fullscreen(enum.Enum):
+    """What a window's wish for the whole screen becomes."""
+
+    FAKE = "fake"
+    """Maximised, while the application is told that it is fullscreen."""
+    FRAMED = "framed"
+    """Fullscreen with its frame."""
+    REAL = "real"
+    """Fullscreen without a frame: the sandbox is trusted not to imitate."""
+
+
+@dataclass(frozen=True)
+class WindowRules:
+    """``color`` is 0xRRGGBB; ``border`` and ``top`` are logical pixels (1..64).
+
+    ``allow`` names globals with the verdict OPTION that this sandbox may use;
+    ``name`` is shown before every title.
+    """
+
+    name: str
+    color: int = 0xD01010
+    border: int = DEFAULT_BORDER
+    top: int = DEFAULT_BORDER
+    label: bool = False
+    translucent: bool = False
+    fullscreen: Fullscreen = Fullscreen.FAKE
+    allow: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        for what, value in (("border", self.border), ("top", self.top)):
+            if not 1 <= value <= MAX_BORDER:
+                raise RefusedError(
+                    f"a window {what} of {value} pixels",
+                    hint=f"1 to {MAX_BORDER}; a window without a border is not offered",
+                )
+        for name in self.allow - OPTIONS:
+            known = "can never be allowed" if name in GLOBALS else "is not known"
+            raise RefusedError(
+                f"the Wayland global {name} {known}",
+                hint=f"what may be allowed: {', '.join(sorted(OPTIONS))}",
+            )
+
+
+def take_color(text: str) -> int:
+    """Return ``#rrggbb`` as a number, or raise RefusedError."""
+    match = _COLOR.fullmatch(text)
+    if match is None:
+        raise RefusedError(
+            f"{text!r} is not a colour", hint="write it as #rrggbb, for example #d01010"
+        )
+    return int(match[1], 16)

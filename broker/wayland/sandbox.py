@@ -1,0 +1,128 @@
+"""What all Wayland connections of one sandbox share: counters, selections.
+
+A selection belongs to the sandbox: its clipboard is made by one of its
+applications and seen by the others, and nothing else ever comes in or out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland.wire import NO_MEMORY, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+    from broker.wayland.selection import Source
+
+CEILINGS = MappingProxyType(
+    {
+        "clients": limits.WAYLAND_CLIENTS_PER_SANDBOX,
+        "objects": limits.WAYLAND_OBJECTS_PER_SANDBOX,
+        "surfaces": limits.WAYLAND_SURFACES,
+        "windows": limits.WAYLAND_WINDOWS,
+        "popups": limits.WAYLAND_POPUPS,
+        "buffers": limits.WAYLAND_BUFFERS,
+        "pools": limits.WAYLAND_POOLS,
+        "shm_bytes": limits.WAYLAND_SHM_BYTES,
+    }
+)
+"""What is counted for a sandbox, and where it ends."""
+
+
+class Usage:
+    """One connection's share of its sandbox's counters."""
+
+    __slots__ = ("_mine", "_sandbox")
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._mine: Counter[str] = Counter()
+
+    def take(self, kind: str, number: int) -> None:
+        """Count something in.  Raises ProtocolFault (no_memory) at the ceiling."""
+        totals = self._sandbox.totals
+        if totals[kind] + number > CEILINGS[kind]:
+            self._sandbox.refused[kind] += 1
+            raise ProtocolFault(
+                1,
+                NO_MEMORY,
+                f"this sandbox has {totals[kind]} {kind} and may have no more",
+            )
+        totals[kind] += number
+        self._mine[kind] += number
+
+    def give(self, kind: str, number: int) -> None:
+        """Count something out."""
+        self._sandbox.totals[kind] -= number
+        self._mine[kind] -= number
+
+    def give_all(self) -> None:
+        """The connection ends: all that it held is free."""
+        for kind, number in self._mine.items():
+            self._sandbox.totals[kind] -= number
+        self._mine.clear()
+
+    def snapshot(self) -> dict[str, int]:
+        """This connection's numbers."""
+        return dict(self._mine)
+
+
+class Sandbox:
+    """``totals`` are present numbers, ``refused`` counts what hit a ceiling."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.totals: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.filters: set[Filter] = set()
+        self.selections: dict[str, Source | None] = {"clipboard": None, "primary": None}
+        self.drags: dict[bytes, Source] = {}
+        self.tokens: OrderedDict[bytes, None] = OrderedDict()
+        self._drag_number = 0
+        self._rings: dict[str, list[float]] = {}
+
+    def select(self, kind: str, source: Source | None) -> None:
+        """Make a source the selection and tell whoever has the keyboard."""
+        before = self.selections[kind]
+        if before is source:
+            return
+        self.selections[kind] = source
+        if before is not None:
+            before.cancel()
+        for core in self.filters:
+            if core.focused:
+                core.selection_changed(kind)
+
+    def forget(self, source: Source) -> None:
+        """A source is gone: nothing is offered from it any more."""
+        for kind, current in self.selections.items():
+            if current is source:
+                self.select(kind, None)
+        for mime in [m for m, s in self.drags.items() if s is source]:
+            del self.drags[mime]
+
+    def new_drag(self, source: Source) -> bytes:
+        """A type that only this sandbox's filters recognise as this drag."""
+        self._drag_number += 1
+        mime = f"application/x-vitrail-drag-{self.name}-{self._drag_number}".encode()
+        self.drags[mime] = source
+        return mime
+
+    def may(self, what: str, per_minute: int, now: float) -> bool:
+        """Whether something happens at most so often; counts if it may."""
+        times = self._rings.setdefault(what, [])
+        times[:] = [t for t in times if now - t < 60.0]
+        if len(times) >= per_minute:
+            self.refused[what] += 1
+            return False
+        times.append(now)
+        return True
+
+    def keep_token(self, token: bytes) -> None:
+        """An activation token that the compositor gave to this sandbox."""
+        self.tokens[token] = None
+        if len(self.tokens) > limits.WAYLAND_SERIALS:
+            self.tokens.popitem(last=False)

@@ -1,0 +1,481 @@
+"""Input: pointer, keyboard, touch, gestures, text input, cursors.
+
+The compositor speaks of frames where the client knows only its own surface.
+Keyboard focus of a frame is told as focus of the surface in it; pointer and
+touch on a frame are ours and never told.  Coordinates get the crop's origin
+added.  Every serial that is passed on is remembered: a client may present
+only those.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import emit, popups, windows
+from broker.wayland.commit import free_cap
+from broker.wayland.dispatch import CLASSES, event, raw_event, request
+from broker.wayland.geometry import clamp
+from broker.wayland.model import (
+    Gesture,
+    Keyboard,
+    OwnSurface,
+    Pointer,
+    Role,
+    Surface,
+    TextInput,
+    Toplevel,
+    Touch,
+)
+from broker.wayland.objects import Handler, Obj
+from broker.wayland.wire import ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+CLASSES["wl_pointer"] = Pointer
+CLASSES["wl_keyboard"] = Keyboard
+CLASSES["wl_touch"] = Touch
+CLASSES["zwp_text_input_v3"] = TextInput
+for _name in ("swipe", "pinch", "hold"):
+    CLASSES[f"zwp_pointer_gesture_{_name}_v1"] = Gesture
+
+POINTER_ROLE = 0
+_LEFT_BUTTON = 0x110
+_PRESSED = 1
+_ID = struct.Struct("=I")
+_FIXED = struct.Struct("=ii")
+_SERIAL = struct.Struct("=I")
+_CORNER = 16
+"""Logical pixels from a corner of the frame that resize in both directions."""
+
+
+def told(surface: Obj | None) -> Surface | None:
+    """The client's surface that stands for one of the compositor's events."""
+    if isinstance(surface, OwnSurface):
+        surface = surface.alias
+    if isinstance(surface, Surface) and not surface.dead:
+        return surface
+    return None
+
+
+def _pass(core: Filter, obj: Obj, data: bytes, pos: int, size: int) -> None:
+    out = core.down.data
+    out += _ID.pack(obj.cid)
+    out += data[pos + 4 : pos + size]
+
+
+# -- wl_seat ------------------------------------------------------------------------------
+
+
+@request("wl_seat", "get_pointer")
+def get_pointer(core: Filter, seat: Obj, new_id: int) -> None:
+    pointer = core.make(new_id, "wl_pointer", seat.version)
+    assert isinstance(pointer, Pointer)
+    pointer.seat = seat
+    core.pointers.append(pointer)
+    core.up.data += _get_pointer(seat.sid, pointer.sid)
+
+
+_get_pointer = emit.request("wl_seat", "get_pointer")
+
+
+@event("wl_seat", "name")
+def seat_name(core: Filter, seat: Obj, _name: bytes) -> None:
+    """A seat's name may tell hardware; every sandbox sees the same one."""
+    core.down.data += _seat_name(seat.cid, b"seat0")
+
+
+_seat_name = emit.event("wl_seat", "name")
+
+
+# -- wl_pointer ----------------------------------------------------------------------------
+
+
+@request("wl_pointer", "release")
+def release_pointer(core: Filter, pointer: Pointer) -> None:
+    core.pointers.remove(pointer)
+    core.destroy(pointer)
+
+
+@request("wl_pointer", "set_cursor")
+def set_cursor(
+    core: Filter, pointer: Pointer, serial: int, surface: Surface | None, x: int, y: int
+) -> None:
+    if surface is not None:
+        if surface.role not in {None, Role.CURSOR}:
+            raise ProtocolFault(
+                pointer.cid, POINTER_ROLE, "the cursor's surface has another role"
+            )
+        surface.role = Role.CURSOR
+        side = free_cap(Role.CURSOR)
+        x, y = clamp(x, 0, side - 1), clamp(y, 0, side - 1)
+        surface.hot = (x, y)
+    if core.serials.knows(serial):
+        sid = surface.sid if surface is not None else 0
+        core.up.data += _set_cursor(pointer.sid, serial, sid, x, y)
+
+
+_set_cursor = emit.request("wl_pointer", "set_cursor")
+
+
+@request("wp_cursor_shape_device_v1", "set_shape")
+def set_shape(core: Filter, device: Obj, serial: int, shape: int) -> None:
+    if core.serials.knows(serial):
+        core.up.data += _set_shape(device.sid, serial, shape)
+
+
+_set_shape = emit.request("wp_cursor_shape_device_v1", "set_shape")
+
+
+@request("wp_cursor_shape_manager_v1", "get_tablet_tool_v2")
+def tablet_shape(_core: Filter, manager: Obj, _new_id: int, _tool: Obj) -> None:
+    raise ProtocolFault(manager.cid, 1, "there are no tablet tools here")
+
+
+@event("wl_pointer", "enter")
+def enter(
+    core: Filter, pointer: Pointer, serial: int, surface: Obj | None, x: int, y: int
+) -> None:
+    pointer.x, pointer.y = x, y
+    if isinstance(surface, Surface) and not surface.dead:
+        pointer.focus, pointer.own, pointer.news = surface, None, True
+        core.serials.note(serial)
+        core.down.data += _enter(
+            pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
+        )
+    else:
+        pointer.focus = None
+        pointer.own = surface if isinstance(surface, OwnSurface) else None
+
+
+_enter = emit.event("wl_pointer", "enter")
+
+
+@event("wl_pointer", "leave")
+def leave(core: Filter, pointer: Pointer, serial: int, surface: Obj | None) -> None:
+    if pointer.focus is not None and surface is pointer.focus:
+        core.serials.note(serial)
+        core.down.data += _leave(pointer.cid, serial, surface.cid)
+        pointer.news = True
+    pointer.focus = pointer.own = None
+
+
+_leave = emit.event("wl_pointer", "leave")
+
+
+@raw_event("wl_pointer", "motion")
+def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+    surface = pointer.focus
+    if surface is None:
+        if size == 20:
+            pointer.x, pointer.y = _FIXED.unpack_from(data, pos + 12)
+        return
+    pointer.news = True
+    if not surface.cx and not surface.cy:
+        _pass(core, pointer, data, pos, size)
+        return
+    x, y = _FIXED.unpack_from(data, pos + 12)
+    out = core.down.data
+    out += _ID.pack(pointer.cid)
+    out += data[pos + 4 : pos + 12]
+    out += _FIXED.pack(x + surface.cx * 256, y + surface.cy * 256)
+
+
+@raw_event("wl_pointer", "button")
+def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+    (serial,) = _SERIAL.unpack_from(data, pos + 8)
+    if pointer.focus is not None:
+        pointer.news = True
+        core.serials.note_input(serial, core.now)
+        _pass(core, pointer, data, pos, size)
+        return
+    _, _, which, state = struct.unpack_from("=IIII", data, pos + 8)
+    if state == _PRESSED:
+        popups.dismiss_grabs(core)
+        if which == _LEFT_BUTTON:
+            _drag_frame(core, pointer, serial)
+
+
+def _drag_frame(core: Filter, pointer: Pointer, serial: int) -> None:
+    """A press on the frame itself: move by the top strip, resize by the rest."""
+    own = pointer.own
+    surface = own.alias if own is not None else None
+    xdg = surface.xdg if surface is not None else None
+    if xdg is None or xdg.frame is None or pointer.seat is None:
+        return
+    toplevel = xdg.role
+    if not isinstance(toplevel, Toplevel) or xdg.frame.outer is None:
+        return
+    edge = grip(pointer.x // 256, pointer.y // 256, xdg.frame.outer, xdg.frame.edges)
+    if edge:
+        core.up.data += windows.resize_message(
+            toplevel.sid, pointer.seat.sid, serial, edge
+        )
+    elif edge == 0:
+        core.up.data += windows.move_message(toplevel.sid, pointer.seat.sid, serial)
+
+
+def grip(
+    x: int, y: int, outer: tuple[int, int], edges: tuple[int, int, int, int]
+) -> int | None:
+    """Which xdg_toplevel.resize_edge a point of the frame grips.
+
+    0 moves the window (the top strip), None is inside the content.
+    """
+    left, top, right, bottom = edges
+    width, height = outer
+    if left <= x < width - right and top <= y < height - bottom:
+        return None
+    across = 4 if x < _CORNER else 8 if x >= width - _CORNER else 0
+    along = 1 if y < _CORNER else 2 if y >= height - _CORNER else 0
+    if across and along:
+        return across | along
+    if y < top:
+        return 0
+    return 2 if y >= height - bottom else 4 if x < left else 8
+
+
+def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+    if pointer.focus is not None:
+        pointer.news = True
+        _pass(core, pointer, data, pos, size)
+
+
+for _name in (
+    "axis",
+    "axis_source",
+    "axis_stop",
+    "axis_discrete",
+    "axis_value120",
+    "axis_relative_direction",
+):
+    raw_event("wl_pointer", _name)(_if_told)
+
+
+@raw_event("wl_pointer", "frame")
+def pointer_frame(
+    core: Filter, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
+    if pointer.news:
+        pointer.news = False
+        _pass(core, pointer, data, pos, size)
+
+
+# -- wl_keyboard -----------------------------------------------------------------------------
+
+
+@event("wl_keyboard", "enter")
+def keyboard_enter(
+    core: Filter, keyboard: Keyboard, serial: int, surface: Obj | None, keys: bytes
+) -> None:
+    known = told(surface)
+    keyboard.focus = known
+    if known is None:
+        return
+    core.serials.note(serial)
+    core.focus_keyboard(known)
+    core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, keys)
+
+
+_keyboard_enter = emit.event("wl_keyboard", "enter")
+
+
+@event("wl_keyboard", "leave")
+def keyboard_leave(
+    core: Filter, keyboard: Keyboard, serial: int, surface: Obj | None
+) -> None:
+    before, keyboard.focus = keyboard.focus, None
+    if before is None or told(surface) is not before:
+        return
+    core.serials.note(serial)
+    core.blur_keyboard(before)
+    core.down.data += _keyboard_leave(keyboard.cid, serial, before.cid)
+
+
+_keyboard_leave = emit.event("wl_keyboard", "leave")
+
+
+@raw_event("wl_keyboard", "key")
+def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
+    if keyboard.focus is not None:
+        core.serials.note_input(_SERIAL.unpack_from(data, pos + 8)[0], core.now)
+        _pass(core, keyboard, data, pos, size)
+
+
+@raw_event("wl_keyboard", "modifiers")
+def modifiers(
+    core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int
+) -> None:
+    # Passed without a focus too: some compositors send it just before enter.
+    core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
+    _pass(core, keyboard, data, pos, size)
+
+
+# -- wl_touch ------------------------------------------------------------------------------------
+
+
+@event("wl_touch", "down")
+def touch_down(
+    core: Filter,
+    touch: Touch,
+    serial: int,
+    time: int,
+    surface: Obj | None,
+    finger: int,
+    x: int,
+    y: int,
+) -> None:
+    if not isinstance(surface, Surface) or surface.dead:
+        popups.dismiss_grabs(core)
+        return
+    touch.fingers[finger] = surface
+    core.serials.note_input(serial, core.now)
+    core.down.data += _touch_down(
+        touch.cid,
+        serial,
+        time,
+        surface.cid,
+        finger,
+        x + surface.cx * 256,
+        y + surface.cy * 256,
+    )
+
+
+_touch_down = emit.event("wl_touch", "down")
+
+
+@event("wl_touch", "up")
+def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
+    if touch.fingers.pop(finger, None) is not None:
+        core.serials.note_input(serial, core.now)
+        core.down.data += _touch_up(touch.cid, serial, time, finger)
+
+
+_touch_up = emit.event("wl_touch", "up")
+
+
+@event("wl_touch", "motion")
+def touch_motion(
+    core: Filter, touch: Touch, time: int, finger: int, x: int, y: int
+) -> None:
+    surface = touch.fingers.get(finger)
+    if surface is not None:
+        core.down.data += _touch_motion(
+            touch.cid, time, finger, x + surface.cx * 256, y + surface.cy * 256
+        )
+
+
+_touch_motion = emit.event("wl_touch", "motion")
+
+
+@event("wl_touch", "cancel")
+def touch_cancel(core: Filter, touch: Touch) -> None:
+    touch.fingers.clear()
+    core.down.data += _touch_cancel(touch.cid)
+
+
+_touch_cancel = emit.event("wl_touch", "cancel")
+
+
+@event("wl_touch", "shape")
+def touch_shape(
+    core: Filter, touch: Touch, finger: int, major: int, minor: int
+) -> None:
+    if finger in touch.fingers:
+        core.down.data += _touch_shape(touch.cid, finger, major, minor)
+
+
+_touch_shape = emit.event("wl_touch", "shape")
+
+
+@event("wl_touch", "orientation")
+def touch_orientation(core: Filter, touch: Touch, finger: int, angle: int) -> None:
+    if finger in touch.fingers:
+        core.down.data += _touch_orientation(touch.cid, finger, angle)
+
+
+_touch_orientation = emit.event("wl_touch", "orientation")
+
+
+# -- gestures ------------------------------------------------------------------------------------
+
+
+def _register_gesture(interface: str) -> None:
+    begin_message = emit.event(interface, "begin")
+
+    @event(interface, "begin")
+    def begin(
+        core: Filter,
+        gesture: Gesture,
+        serial: int,
+        time: int,
+        surface: Obj | None,
+        fingers: int,
+    ) -> None:
+        gesture.told = isinstance(surface, Surface) and not surface.dead
+        if gesture.told and surface is not None:
+            core.serials.note(serial)
+            core.down.data += begin_message(
+                gesture.cid, serial, time, surface.cid, fingers
+            )
+
+    def while_told(
+        core: Filter, gesture: Obj, data: bytes, pos: int, size: int
+    ) -> None:
+        assert isinstance(gesture, Gesture)
+        if gesture.told:
+            _pass(core, gesture, data, pos, size)
+
+    handler: Handler = while_told
+    if "hold" not in interface:
+        raw_event(interface, "update")(handler)
+    raw_event(interface, "end")(handler)
+
+
+for _name in ("swipe", "pinch", "hold"):
+    _register_gesture(f"zwp_pointer_gesture_{_name}_v1")
+
+
+# -- text input ------------------------------------------------------------------------------------
+
+
+@event("zwp_text_input_v3", "enter")
+def text_enter(core: Filter, text: TextInput, surface: Obj | None) -> None:
+    text.focus = told(surface)
+    if text.focus is not None:
+        core.down.data += _text_enter(text.cid, text.focus.cid)
+
+
+_text_enter = emit.event("zwp_text_input_v3", "enter")
+
+
+@event("zwp_text_input_v3", "leave")
+def text_leave(core: Filter, text: TextInput, _surface: Obj | None) -> None:
+    before, text.focus = text.focus, None
+    if before is not None and not before.dead:
+        core.down.data += _text_leave(text.cid, before.cid)
+
+
+_text_leave = emit.event("zwp_text_input_v3", "leave")
+
+
+@request("zwp_text_input_v3", "set_cursor_rectangle")
+def set_cursor_rectangle(
+    core: Filter, text: TextInput, x: int, y: int, w: int, h: int
+) -> None:
+    """In coordinates of the focused surface, which for the compositor is the frame's."""
+    far = limits.WAYLAND_COORDINATE
+    x, y = clamp(x, -far, far), clamp(y, -far, far)
+    xdg = text.focus.xdg if text.focus is not None else None
+    if xdg is not None and xdg.frame is not None:
+        rect = xdg.geometry
+        x += xdg.frame.edges.left - (rect.x if rect is not None else 0)
+        y += xdg.frame.edges.top - (rect.y if rect is not None else 0)
+    core.up.data += _set_cursor_rectangle(
+        text.sid, x, y, clamp(w, 0, far), clamp(h, 0, far)
+    )
+
+
+_set_cursor_rectangle = emit.request("zwp_text_input_v3", "set_cursor_rectangle")

@@ -1,0 +1,532 @@
+"""Clipboard, primary selection and drags: virtual, one set for each sandbox.
+
+Selections are answered here and never reach the compositor; the compositor's
+own are swallowed.  A drag needs the compositor (it owns the pointer), so it
+runs there with a source that offers one private type: other applications can
+take nothing from it, and filters of the same sandbox put the real types back.
+A descriptor goes straight from the application that pastes to the one that
+copied, both of the same sandbox.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import emit
+from broker.wayland.dispatch import CLASSES, Handlers, event, request
+from broker.wayland.model import Role, Surface
+from broker.wayland.objects import Obj
+from broker.wayland.wire import Fd, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+DEVICE_ROLE = 0
+DEVICE_USED_SOURCE = 1
+_MANAGER = "wl_data_device_manager"
+_PRIMARY = "zwp_primary_selection"
+
+
+class Source(Obj):
+    """A wl_data_source or primary source.  ``sid`` only while it is dragged."""
+
+    __slots__ = ("accepted", "actions", "core", "drag", "mimes", "used")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.mimes: list[bytes] = []
+        self.actions: int | None = None
+        self.core: Filter | None = None
+        self.used = False
+        self.drag: bytes | None = None
+        self.accepted: bytes | None = None
+
+    def cancel(self) -> None:
+        """Tell its client that it is no longer the selection."""
+        if not self.dead and self.core is not None:
+            write = (
+                _cancelled if self.interface == "wl_data_source" else _primary_cancelled
+            )
+            self.core.down.data += write(self.cid)
+            self.core.wake()
+
+    def send(self, mime: bytes, fd: Fd) -> bool:
+        """Ask its client to write data; False when it cannot."""
+        if self.dead or self.core is None or mime not in self.mimes:
+            return False
+        write = _send if self.interface == "wl_data_source" else _primary_send
+        self.core.down.add(write(self.cid, mime), [fd])
+        self.core.wake()
+        return True
+
+
+class Offer(Obj):
+    """An offer that we made.  ``sid`` is the compositor's during a drag."""
+
+    __slots__ = ("source", "upstream")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.source: Source | None = None
+        self.upstream: HostOffer | None = None
+
+
+class HostOffer(Obj):
+    """An offer of the compositor's, never shown to the client."""
+
+    __slots__ = ("mimes", "offer")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.mimes: list[bytes] = []
+        self.offer: Offer | None = None
+
+
+class Device(Obj):
+    """A data device or primary device; ``told`` while a drag is over the client."""
+
+    __slots__ = ("kind", "over", "seat", "told")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.kind = "clipboard"
+        self.seat: Obj | None = None
+        self.over: Surface | None = None
+        self.told: Source | bool | None = False
+
+
+CLASSES["wl_data_source"] = Source
+CLASSES["wl_data_offer"] = Offer
+CLASSES["wl_data_device"] = Device
+CLASSES["zwp_primary_selection_source_v1"] = Source
+CLASSES["zwp_primary_selection_offer_v1"] = Offer
+CLASSES["zwp_primary_selection_device_v1"] = Device
+
+_cancelled = emit.event("wl_data_source", "cancelled")
+_send = emit.event("wl_data_source", "send")
+_primary_cancelled = emit.event("zwp_primary_selection_source_v1", "cancelled")
+_primary_send = emit.event("zwp_primary_selection_source_v1", "send")
+
+
+# -- managers and sources ---------------------------------------------------------------
+
+
+def _new_source(core: Filter, manager: Obj, new_id: int, interface: str) -> None:
+    source = core.make(new_id, interface, manager.version, server=False)
+    assert isinstance(source, Source)
+    source.core = core
+
+
+@request(_MANAGER, "create_data_source")
+def create_data_source(core: Filter, manager: Obj, new_id: int) -> None:
+    _new_source(core, manager, new_id, "wl_data_source")
+
+
+@request(f"{_PRIMARY}_device_manager_v1", "create_source")
+def create_primary_source(core: Filter, manager: Obj, new_id: int) -> None:
+    _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
+
+
+@request(_MANAGER, "get_data_device")
+def get_data_device(core: Filter, manager: Obj, new_id: int, seat: Obj) -> None:
+    host = core.data_manager
+    device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
+    assert isinstance(device, Device)
+    device.seat = seat
+    core.devices.append(device)
+    if host:
+        core.up.data += _get_data_device(host, device.sid, seat.sid)
+    if core.focused:
+        tell(core, device)
+
+
+_get_data_device = emit.request(_MANAGER, "get_data_device")
+
+
+@request(f"{_PRIMARY}_device_manager_v1", "get_device")
+def get_primary_device(core: Filter, manager: Obj, new_id: int, _seat: Obj) -> None:
+    device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
+    assert isinstance(device, Device)
+    device.kind = "primary"
+    core.devices.append(device)
+    if core.focused:
+        tell(core, device)
+
+
+@request(f"{_PRIMARY}_device_manager_v1", "destroy")
+def destroy_primary_manager(core: Filter, manager: Obj) -> None:
+    core.drop_local(manager)
+
+
+@request("wl_data_source", "offer")
+def source_offer(core: Filter, source: Source, mime: bytes) -> None:
+    _add_mime(core, source, mime)
+
+
+@request("zwp_primary_selection_source_v1", "offer")
+def primary_source_offer(core: Filter, source: Source, mime: bytes) -> None:
+    _add_mime(core, source, mime)
+
+
+def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
+    if (
+        len(source.mimes) >= limits.WAYLAND_MIMES
+        or len(mime) > limits.WAYLAND_MIME_BYTES
+    ):
+        raise core.too_much("too many or too long types in one selection")
+    source.mimes.append(mime)
+
+
+@request("wl_data_source", "set_actions")
+def source_set_actions(_core: Filter, source: Source, actions: int) -> None:
+    if actions & ~7 or source.used:
+        raise ProtocolFault(
+            source.cid, 0 if actions & ~7 else 1, "drag actions not possible here"
+        )
+    source.actions = actions
+
+
+@request("wl_data_source", "destroy")
+def destroy_source(core: Filter, source: Source) -> None:
+    end_source(core, source)
+
+
+@request("zwp_primary_selection_source_v1", "destroy")
+def destroy_primary_source(core: Filter, source: Source) -> None:
+    end_source(core, source)
+
+
+def end_source(core: Filter, source: Source) -> None:
+    """Destroy it here and, while it is dragged, at the compositor."""
+    if source.sid:
+        core.destroy(source)
+    else:
+        core.drop_local(source)
+    core.sandbox.forget(source)
+
+
+# -- selections ------------------------------------------------------------------------------
+
+
+@request("wl_data_device", "set_selection")
+def set_selection(
+    core: Filter, device: Device, source: Source | None, serial: int
+) -> None:
+    _select(core, device, source, serial)
+
+
+@request("zwp_primary_selection_device_v1", "set_selection")
+def set_primary_selection(
+    core: Filter, device: Device, source: Source | None, serial: int
+) -> None:
+    _select(core, device, source, serial)
+
+
+def _select(core: Filter, device: Device, source: Source | None, serial: int) -> None:
+    if source is not None:
+        if source.used and core.sandbox.selections[device.kind] is not source:
+            # Since version 3 of the protocol an error; older ones cancel.
+            raise ProtocolFault(
+                device.cid, DEVICE_USED_SOURCE, "the source was used before"
+            )
+        source.used = True
+    if not core.serials.knows(serial):
+        if source is not None:
+            source.cancel()
+        return
+    core.sandbox.select(device.kind, source)
+
+
+def tell(core: Filter, device: Device) -> None:
+    """Offer the sandbox's present selection on one device."""
+    source = core.sandbox.selections[device.kind]
+    primary = device.kind == "primary"
+    interface = "zwp_primary_selection_offer_v1" if primary else "wl_data_offer"
+    if source is None:
+        core.down.data += (_primary_selection if primary else _selection)(device.cid, 0)
+        return
+    offer = core.make_server_side(interface, device.version)
+    assert isinstance(offer, Offer)
+    offer.source = source
+    out = core.down.data
+    out += (_primary_data_offer if primary else _data_offer)(device.cid, offer.cid)
+    for mime in source.mimes:
+        out += (_primary_offer if primary else _offer)(offer.cid, mime)
+    out += (_primary_selection if primary else _selection)(device.cid, offer.cid)
+
+
+_data_offer = emit.event("wl_data_device", "data_offer")
+_offer = emit.event("wl_data_offer", "offer")
+_selection = emit.event("wl_data_device", "selection")
+_primary_data_offer = emit.event("zwp_primary_selection_device_v1", "data_offer")
+_primary_offer = emit.event("zwp_primary_selection_offer_v1", "offer")
+_primary_selection = emit.event("zwp_primary_selection_device_v1", "selection")
+
+
+@request("wl_data_offer", "receive")
+def receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+    _receive(core, offer, mime, fd)
+
+
+@request("zwp_primary_selection_offer_v1", "receive")
+def primary_receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+    _receive(core, offer, mime, fd)
+
+
+def _receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+    source = offer.source
+    if source is None or not core.machine.admit_pipe(fd) or not source.send(mime, fd):
+        core.machine.close(fd)
+
+
+@request("zwp_primary_selection_offer_v1", "destroy")
+def destroy_primary_offer(core: Filter, offer: Offer) -> None:
+    core.drop_local(offer)
+
+
+def _release_device(core: Filter, device: Device) -> None:
+    core.devices.remove(device)
+    if device.sid:
+        core.destroy(device)
+    else:
+        core.drop_local(device)
+
+
+@request("wl_data_device", "release")
+def release_device(core: Filter, device: Device) -> None:
+    _release_device(core, device)
+
+
+@request("zwp_primary_selection_device_v1", "destroy")
+def destroy_primary_device(core: Filter, device: Device) -> None:
+    _release_device(core, device)
+
+
+# -- the compositor's side of a data device: host offers, swallowed -------------------------------
+
+
+@event("wl_data_device", "data_offer")
+def host_offer(core: Filter, _device: Device, new_id: int) -> None:
+    core.adopt(new_id, HostOffer("wl_data_offer", 3), HOST_OFFER_EVENTS)
+
+
+def _host_mime(_core: Filter, offer: HostOffer, mime: bytes) -> None:
+    if len(offer.mimes) < limits.WAYLAND_MIMES:
+        offer.mimes.append(mime)
+
+
+def _host_source_actions(core: Filter, offer: HostOffer, actions: int) -> None:
+    if offer.offer is not None and not offer.offer.dead:
+        core.down.data += _source_actions(offer.offer.cid, actions)
+
+
+def _host_action(core: Filter, offer: HostOffer, action: int) -> None:
+    if offer.offer is not None and not offer.offer.dead:
+        core.down.data += _offer_action(offer.offer.cid, action)
+
+
+_source_actions = emit.event("wl_data_offer", "source_actions")
+_offer_action = emit.event("wl_data_offer", "action")
+HOST_OFFER_EVENTS: Handlers = {
+    "offer": _host_mime,
+    "source_actions": _host_source_actions,
+    "action": _host_action,
+}
+
+
+@event("wl_data_device", "selection")
+def host_selection(core: Filter, _device: Device, offer: Obj | None) -> None:
+    """The host's clipboard: not for the sandbox."""
+    if isinstance(offer, HostOffer):
+        core.end_own(offer)
+
+
+# -- drags ------------------------------------------------------------------------------------------
+
+
+@request("wl_data_device", "start_drag")
+def start_drag(
+    core: Filter,
+    device: Device,
+    source: Source | None,
+    origin: Surface,
+    icon: Surface | None,
+    serial: int,
+) -> None:
+    if icon is not None:
+        if icon.role not in {None, Role.ICON}:
+            raise ProtocolFault(
+                device.cid, DEVICE_ROLE, "the drag icon's surface has another role"
+            )
+        icon.role = Role.ICON
+        icon.root().relayout = True
+    if source is not None and source.used:
+        raise ProtocolFault(
+            device.cid, DEVICE_USED_SOURCE, "the source was used before"
+        )
+    if source is not None:
+        source.used = True
+    if not core.serials.knows(serial) or not core.data_manager:
+        if source is not None:
+            source.cancel()
+        return
+    sid = 0
+    if source is not None:
+        sid = core.give_sid(source)
+        source.drag = core.sandbox.new_drag(source)
+        core.up.data += _create_data_source(core.data_manager, sid)
+        core.up.data += _source_offer(sid, source.drag)
+        if core.data_version >= 3 and source.actions is not None:
+            core.up.data += _set_actions(sid, source.actions)
+    core.local_drag = source is None
+    icon_sid = icon.sid if icon is not None else 0
+    core.up.data += _start_drag(device.sid, sid, origin.sid, icon_sid, serial)
+
+
+_create_data_source = emit.request(_MANAGER, "create_data_source")
+_source_offer = emit.request("wl_data_source", "offer")
+_set_actions = emit.request("wl_data_source", "set_actions")
+_start_drag = emit.request("wl_data_device", "start_drag")
+
+
+@event("wl_data_device", "enter")
+def drag_enter(
+    core: Filter,
+    device: Device,
+    serial: int,
+    surface: Obj | None,
+    x: int,
+    y: int,
+    host: Obj | None,
+) -> None:
+    device.told = False
+    device.over = surface if isinstance(surface, Surface) and not surface.dead else None
+    if device.over is None:
+        return
+    cid = 0
+    if isinstance(host, HostOffer):
+        source = next(
+            (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
+        )
+        if source is None:
+            return  # from the host or another sandbox: not told at all
+        offer = core.make_server_side("wl_data_offer", device.version)
+        assert isinstance(offer, Offer)
+        offer.source, offer.upstream, host.offer = source, host, offer
+        cid = offer.cid
+        core.down.data += _data_offer(device.cid, cid)
+        for mime in source.mimes:
+            core.down.data += _offer(cid, mime)
+        if device.version >= 3 and source.actions is not None:
+            core.down.data += _source_actions(cid, source.actions)
+    elif not core.local_drag:
+        return
+    device.told = True
+    core.serials.note(serial)
+    top = device.over
+    core.down.data += _drag_enter(
+        device.cid, serial, top.cid, x + top.cx * 256, y + top.cy * 256, cid
+    )
+
+
+_drag_enter = emit.event("wl_data_device", "enter")
+
+
+@event("wl_data_device", "leave")
+def drag_leave(core: Filter, device: Device) -> None:
+    if device.told:
+        core.down.data += _drag_leave(device.cid)
+    device.told, device.over = False, None
+
+
+_drag_leave = emit.event("wl_data_device", "leave")
+
+
+@event("wl_data_device", "motion")
+def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None:
+    top = device.over
+    if device.told and top is not None:
+        core.down.data += _drag_motion(
+            device.cid, time, x + top.cx * 256, y + top.cy * 256
+        )
+
+
+_drag_motion = emit.event("wl_data_device", "motion")
+
+
+@event("wl_data_device", "drop")
+def drag_drop(core: Filter, device: Device) -> None:
+    if device.told:
+        core.down.data += _drag_drop(device.cid)
+
+
+_drag_drop = emit.event("wl_data_device", "drop")
+
+
+@request("wl_data_offer", "accept")
+def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
+    source, host = offer.source, offer.upstream
+    if source is None or host is None or source.drag is None:
+        return
+    good = mime is not None and mime in source.mimes
+    source.accepted = mime if good else None
+    core.up.data += _accept(host.sid, serial, source.drag if good else None)
+
+
+_accept = emit.request("wl_data_offer", "accept")
+
+
+@request("wl_data_offer", "set_actions")
+def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) -> None:
+    if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
+        raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
+    if offer.upstream is not None and core.data_version >= 3:
+        core.up.data += _offer_set_actions(offer.upstream.sid, actions, preferred)
+
+
+_offer_set_actions = emit.request("wl_data_offer", "set_actions")
+
+
+@request("wl_data_offer", "finish")
+def offer_finish(core: Filter, offer: Offer) -> None:
+    if offer.upstream is not None and core.data_version >= 3:
+        core.up.data += _finish(offer.upstream.sid)
+
+
+_finish = emit.request("wl_data_offer", "finish")
+
+
+@request("wl_data_offer", "destroy")
+def destroy_offer(core: Filter, offer: Offer) -> None:
+    if offer.upstream is not None:
+        core.end_own(offer.upstream)
+        offer.upstream = None
+    core.drop_local(offer)
+
+
+@event("wl_data_source", "target")
+def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
+    accepted = source.accepted if mime is not None else None
+    core.down.data += _target(source.cid, accepted)
+
+
+_target = emit.event("wl_data_source", "target")
+
+
+@event("wl_data_source", "send")
+def source_send(core: Filter, _source: Source, _mime: bytes, fd: Fd) -> None:
+    """Somebody outside asks for the private type: there is nothing in it."""
+    core.machine.close(fd)
+
+
+def _plain(name: str) -> None:
+    write = emit.event("wl_data_source", name)
+
+    @event("wl_data_source", name)
+    def forward(core: Filter, source: Source, *args: int) -> None:
+        core.down.data += write(source.cid, *args)
+
+
+for _name in ("cancelled", "dnd_drop_performed", "dnd_finished", "action"):
+    _plain(_name)

@@ -1,0 +1,484 @@
+"""wl_compositor, wl_surface, subsurfaces, regions, viewports, feedback.
+
+Requests here only change what the next commit will apply (``commit.py``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import buffers, commit, emit, windows
+from broker.wayland.dispatch import CLASSES, event, raw_request, request
+from broker.wayland.geometry import Source, clamp
+from broker.wayland.model import (
+    UNSET,
+    Buffer,
+    OwnSurface,
+    Region,
+    RegionOps,
+    Role,
+    State,
+    Subsurface,
+    Surface,
+    Viewport,
+)
+from broker.wayland.objects import Obj
+from broker.wayland.wire import ProtocolFault, bad_message
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+CLASSES["wl_surface"] = Surface
+CLASSES["wl_subsurface"] = Subsurface
+CLASSES["wl_region"] = Region
+CLASSES["wp_viewport"] = Viewport
+
+# Error codes, as the protocols number them.
+SURFACE_INVALID_SCALE = 0
+SURFACE_INVALID_TRANSFORM = 1
+SURFACE_INVALID_OFFSET = 3
+SURFACE_DEFUNCT_ROLE = 4
+SUBCOMPOSITOR_BAD_SURFACE = 0
+SUBCOMPOSITOR_BAD_PARENT = 1
+SUBSURFACE_BAD_SURFACE = 0
+VIEWPORTER_EXISTS = 0
+VIEWPORT_BAD_VALUE = 0
+VIEWPORT_NO_SURFACE = 3
+
+_FAR = limits.WAYLAND_COORDINATE
+
+
+# -- surfaces --------------------------------------------------------------------------
+
+
+@request("wl_compositor", "create_surface")
+def create_surface(core: Filter, compositor: Obj, new_id: int) -> None:
+    core.usage.take("surfaces", 1)
+    surface = core.make(new_id, "wl_surface", compositor.version)
+    core.up.data += emit.create_surface(compositor.sid, surface.sid)
+
+
+@request("wl_compositor", "create_region")
+def create_region(core: Filter, compositor: Obj, new_id: int) -> None:
+    core.make(new_id, "wl_region", compositor.version, server=False)
+
+
+@request("wl_surface", "attach")
+def attach(
+    core: Filter, surface: Surface, buffer: Buffer | None, dx: int, dy: int
+) -> None:
+    pending = surface.pending
+    if dx or dy:
+        if surface.version >= 5:
+            raise ProtocolFault(
+                surface.cid, SURFACE_INVALID_OFFSET, "attach with an offset"
+            )
+        pending.dx, pending.dy = dx, dy
+    replaced = pending.buffer
+    if buffer is not None:
+        buffer.holds += 1
+    pending.buffer = buffer
+    if replaced is not UNSET:
+        buffers.unhold(core, replaced)
+
+
+@request("wl_surface", "offset")
+def offset(_core: Filter, surface: Surface, dx: int, dy: int) -> None:
+    surface.pending.dx, surface.pending.dy = dx, dy
+
+
+@request("wl_surface", "damage")
+def damage(_core: Filter, surface: Surface, x: int, y: int, w: int, h: int) -> None:
+    held = surface.pending.damage
+    if held is None:
+        held = surface.pending.damage = []
+    if w > 0 and h > 0:
+        _add_damage(held, x, y, w, h)
+
+
+@request("wl_surface", "damage_buffer")
+def damage_buffer(
+    _core: Filter, surface: Surface, x: int, y: int, w: int, h: int
+) -> None:
+    held = surface.pending.buffer_damage
+    if held is None:
+        held = surface.pending.buffer_damage = []
+    if w > 0 and h > 0:
+        _add_damage(held, x, y, w, h)
+
+
+def _add_damage(
+    held: list[tuple[int, int, int, int]], x: int, y: int, w: int, h: int
+) -> None:
+    """Keep a rectangle, its numbers bounded; too many become everything."""
+    if len(held) >= limits.WAYLAND_DAMAGE:
+        held[:] = [(-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)]
+    elif x >= -_FAR and y >= -_FAR and x + w <= _FAR and y + h <= _FAR:
+        held.append((x, y, w, h))
+    else:
+        left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
+        held.append(
+            (left, top, clamp(x + w, left, _FAR) - left, clamp(y + h, top, _FAR) - top)
+        )
+
+
+@request("wl_surface", "frame")
+def frame(core: Filter, surface: Surface, new_id: int) -> None:
+    frames = surface.pending.frames
+    if frames is None:
+        frames = surface.pending.frames = []
+    if len(frames) >= limits.WAYLAND_CALLBACKS:
+        raise core.too_much(f"{len(frames)} frame callbacks in one commit")
+    frames.append(core.make(new_id, "wl_callback", 1, server=False))
+
+
+def _region(region: Region | None) -> RegionOps | None:
+    return None if region is None else tuple(region.ops)
+
+
+@request("wl_surface", "set_opaque_region")
+def set_opaque_region(_core: Filter, surface: Surface, region: Region | None) -> None:
+    surface.pending.opaque = _region(region)
+
+
+@request("wl_surface", "set_input_region")
+def set_input_region(_core: Filter, surface: Surface, region: Region | None) -> None:
+    surface.pending.input = _region(region)
+
+
+@request("wl_surface", "set_buffer_scale")
+def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
+    if not 1 <= scale <= limits.WAYLAND_SCALE:
+        raise ProtocolFault(
+            surface.cid, SURFACE_INVALID_SCALE, f"a buffer scale of {scale}"
+        )
+    surface.pending.scale = scale
+
+
+@request("wl_surface", "set_buffer_transform")
+def set_buffer_transform(_core: Filter, surface: Surface, transform: int) -> None:
+    if not 0 <= transform <= 7:
+        raise ProtocolFault(
+            surface.cid, SURFACE_INVALID_TRANSFORM, f"a transform of {transform}"
+        )
+    surface.pending.transform = transform
+
+
+@raw_request("wl_surface", "commit")
+def commit_surface(
+    core: Filter, surface: Surface, _data: bytes, _pos: int, size: int
+) -> None:
+    if size != 8:
+        raise bad_message(surface.cid, "wl_surface.commit with arguments")
+    commit.commit(core, surface)
+
+
+@request("wl_surface", "destroy")
+def destroy_surface(core: Filter, surface: Surface) -> None:
+    xdg = surface.xdg
+    if xdg is not None and surface.version >= 6:
+        raise ProtocolFault(
+            surface.cid, SURFACE_DEFUNCT_ROLE, "the surface's window is still there"
+        )
+    if xdg is not None:
+        windows.lose_surface(core, xdg)
+    sub = surface.sub
+    if sub is not None:
+        if sub.parent is not None and sub in sub.parent.children:
+            sub.parent.children.remove(sub)
+        sub.parent = sub.surface = None
+        surface.sub = None
+    for child in surface.children:
+        child.parent = None
+    surface.children.clear()
+    for state in (surface.pending, surface.cached):
+        _forget(core, state)
+    surface.pending, surface.cached = State(), None
+    if surface.viewport_sid:
+        core.up.data += emit.viewport_destroy(surface.viewport_sid)
+    if surface.viewport is not None:
+        surface.viewport.surface = None
+    core.lose_focus(surface)
+    core.usage.give("surfaces", 1)
+    core.destroy(surface)
+
+
+def _forget(core: Filter, state: State | None) -> None:
+    """Let go of a state that will never be applied."""
+    if state is None:
+        return
+    buffers.unhold(core, state.buffer)
+    for callback in state.frames or ():
+        core.drop_local(callback)
+    for _, callback in state.feedbacks or ():
+        core.drop_local(callback)
+
+
+# -- which outputs show a surface ---------------------------------------------------
+
+
+@event("wl_surface", "enter")
+def enter(core: Filter, surface: Surface, output: Obj | None) -> None:
+    note_output(core, surface, output, bit=1, inside=True)
+
+
+@event("wl_surface", "leave")
+def leave(core: Filter, surface: Surface, output: Obj | None) -> None:
+    note_output(core, surface, output, bit=1, inside=False)
+
+
+def note_output(
+    core: Filter, surface: Surface, output: Obj | None, *, bit: int, inside: bool
+) -> None:
+    """A surface (bit 1) or its frame (bit 2) entered or left an output.
+
+    The client hears of the union, once.
+    """
+    if output is None or not output.cid or surface.dead:
+        return
+    before = surface.outputs.get(output.sid, 0)
+    after = before | bit if inside else before & ~bit
+    surface.outputs[output.sid] = after
+    if not after:
+        del surface.outputs[output.sid]
+    if bool(before) != bool(after):
+        write = emit.surface_enter if inside else emit.surface_leave
+        core.down.data += write(surface.cid, output.cid)
+
+
+def own_enter(core: Filter, own: OwnSurface, output: Obj | None) -> None:
+    """An event of a frame's root."""
+    if own.alias is not None:
+        note_output(core, own.alias, output, bit=2, inside=True)
+
+
+def own_leave(core: Filter, own: OwnSurface, output: Obj | None) -> None:
+    """An event of a frame's root."""
+    if own.alias is not None:
+        note_output(core, own.alias, output, bit=2, inside=False)
+
+
+# -- regions ---------------------------------------------------------------------------
+
+
+@request("wl_region", "add")
+def region_add(core: Filter, region: Region, x: int, y: int, w: int, h: int) -> None:
+    _region_op(core, region, x, y, w, h, add=True)
+
+
+@request("wl_region", "subtract")
+def region_subtract(
+    core: Filter, region: Region, x: int, y: int, w: int, h: int
+) -> None:
+    _region_op(core, region, x, y, w, h, add=False)
+
+
+def _region_op(
+    core: Filter, region: Region, x: int, y: int, w: int, h: int, *, add: bool
+) -> None:
+    if len(region.ops) >= limits.WAYLAND_REGION_OPS:
+        raise core.too_much(f"{len(region.ops)} rectangles in one region")
+    left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
+    right, bottom = clamp(x + w, -_FAR, _FAR), clamp(y + h, -_FAR, _FAR)
+    if right > left and bottom > top:
+        region.ops.append((add, left, top, right - left, bottom - top))
+
+
+@request("wl_region", "destroy")
+def region_destroy(core: Filter, region: Region) -> None:
+    core.drop_local(region)
+
+
+# -- subsurfaces -------------------------------------------------------------------------
+
+
+@request("wl_subcompositor", "destroy")
+def subcompositor_destroy(core: Filter, subcompositor: Obj) -> None:
+    core.destroy(subcompositor)
+
+
+@request("wl_subcompositor", "get_subsurface")
+def get_subsurface(
+    core: Filter, subcompositor: Obj, new_id: int, surface: Surface, parent: Surface
+) -> None:
+    taken = surface.role not in {None, Role.SUBSURFACE} or surface.sub is not None
+    if taken or surface.xdg is not None:
+        raise ProtocolFault(
+            subcompositor.cid, SUBCOMPOSITOR_BAD_SURFACE, "the surface has a role"
+        )
+    if parent.root() is surface:
+        raise ProtocolFault(
+            subcompositor.cid, SUBCOMPOSITOR_BAD_PARENT, "a loop of subsurfaces"
+        )
+    if parent.depth + _height(surface) >= limits.WAYLAND_SUBSURFACE_DEPTH:
+        raise core.too_much("subsurfaces nested too deep")
+    if _count(parent.root()) + _count(surface) > limits.WAYLAND_SUBSURFACES:
+        raise core.too_much("too many subsurfaces in one window")
+    sub = core.make(new_id, "wl_subsurface", subcompositor.version)
+    assert isinstance(sub, Subsurface)
+    surface.role = Role.SUBSURFACE
+    surface.sub, sub.surface, sub.parent = sub, surface, parent
+    parent.children.append(sub)
+    parent.root().relayout = True
+    core.up.data += emit.get_subsurface(
+        subcompositor.sid, sub.sid, surface.sid, parent.sid
+    )
+
+
+def _height(surface: Surface) -> int:
+    return 1 + max(
+        (_height(s.surface) for s in surface.children if s.surface), default=0
+    )
+
+
+def _count(surface: Surface) -> int:
+    return 1 + sum(_count(s.surface) for s in surface.children if s.surface)
+
+
+@request("wl_subsurface", "destroy")
+def subsurface_destroy(core: Filter, sub: Subsurface) -> None:
+    surface, parent = sub.surface, sub.parent
+    if parent is not None and sub in parent.children:
+        parent.children.remove(sub)
+    if surface is not None:
+        surface.sub = None
+        _forget(core, surface.cached)
+        surface.cached = None
+    sub.surface = sub.parent = None
+    core.destroy(sub)
+
+
+@request("wl_subsurface", "set_position")
+def set_position(core: Filter, sub: Subsurface, x: int, y: int) -> None:
+    _hold_child(core, sub, "at", (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)))
+
+
+@request("wl_subsurface", "place_above")
+def place_above(core: Filter, sub: Subsurface, sibling: Surface) -> None:
+    _place(core, sub, "above", sibling)
+
+
+@request("wl_subsurface", "place_below")
+def place_below(core: Filter, sub: Subsurface, sibling: Surface) -> None:
+    _place(core, sub, "below", sibling)
+
+
+def _place(core: Filter, sub: Subsurface, kind: str, sibling: Surface) -> None:
+    parent = sub.parent
+    if parent is None:
+        return
+    brother = sibling.sub is not None and sibling.sub.parent is parent
+    if sibling is sub.surface or not (brother or sibling is parent):
+        raise ProtocolFault(
+            sub.cid, SUBSURFACE_BAD_SURFACE, "not a sibling nor the parent"
+        )
+    _hold_child(core, sub, kind, sibling)
+
+
+def _hold_child(core: Filter, sub: Subsurface, kind: str, argument: object) -> None:
+    if sub.parent is None:
+        return
+    pending = sub.parent.pending
+    if pending.children is None:
+        pending.children = []
+    if len(pending.children) >= limits.WAYLAND_CHILD_OPS:
+        raise core.too_much("too many moves of subsurfaces in one commit")
+    pending.children.append((kind, sub, argument))
+
+
+@request("wl_subsurface", "set_sync")
+def set_sync(_core: Filter, sub: Subsurface) -> None:
+    sub.sync = True
+
+
+@request("wl_subsurface", "set_desync")
+def set_desync(_core: Filter, sub: Subsurface) -> None:
+    sub.sync = False
+
+
+# -- viewports -----------------------------------------------------------------------------
+
+
+@request("wp_viewporter", "destroy")
+def viewporter_destroy(core: Filter, viewporter: Obj) -> None:
+    core.destroy(viewporter)
+
+
+@request("wp_viewporter", "get_viewport")
+def get_viewport(core: Filter, viewporter: Obj, new_id: int, surface: Surface) -> None:
+    if surface.viewport is not None:
+        raise ProtocolFault(
+            viewporter.cid, VIEWPORTER_EXISTS, "the surface has a viewport"
+        )
+    viewport = core.make(new_id, "wp_viewport", viewporter.version, server=False)
+    assert isinstance(viewport, Viewport)
+    viewport.surface = surface
+    surface.viewport = viewport
+
+
+def _viewed(viewport: Viewport) -> Surface:
+    if viewport.surface is None:
+        raise ProtocolFault(
+            viewport.cid, VIEWPORT_NO_SURFACE, "the viewport's surface is gone"
+        )
+    return viewport.surface
+
+
+@request("wp_viewport", "set_source")
+def set_source(
+    _core: Filter, viewport: Viewport, x: int, y: int, w: int, h: int
+) -> None:
+    surface = _viewed(viewport)
+    if (x, y, w, h) == (-256, -256, -256, -256):
+        surface.pending.source = None
+    elif x < 0 or y < 0 or w <= 0 or h <= 0:
+        raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, "a bad viewport source")
+    else:
+        surface.pending.source = Source(x, y, w, h)
+
+
+@request("wp_viewport", "set_destination")
+def set_destination(_core: Filter, viewport: Viewport, w: int, h: int) -> None:
+    surface = _viewed(viewport)
+    if (w, h) == (-1, -1):
+        surface.pending.size = None
+    elif 0 < w <= _FAR and 0 < h <= _FAR:
+        surface.pending.size = (w, h)
+    else:
+        raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, f"a viewport of {w}x{h}")
+
+
+@request("wp_viewport", "destroy")
+def viewport_destroy(core: Filter, viewport: Viewport) -> None:
+    surface = viewport.surface
+    if surface is not None:
+        surface.viewport = None
+        surface.pending.source = surface.pending.size = None
+    core.drop_local(viewport)
+
+
+# -- presentation feedback --------------------------------------------------------------------
+
+
+@request("wp_presentation", "feedback")
+def feedback(core: Filter, presentation: Obj, surface: Surface, new_id: int) -> None:
+    held = surface.pending.feedbacks
+    if held is None:
+        held = surface.pending.feedbacks = []
+    if len(held) >= limits.WAYLAND_CALLBACKS:
+        raise core.too_much("too many presentation feedbacks in one commit")
+    made = core.make(
+        new_id, "wp_presentation_feedback", presentation.version, server=False
+    )
+    held.append((presentation, made))
+
+
+@event("wp_presentation_feedback", "sync_output")
+def sync_output(core: Filter, callback: Obj, output: Obj | None) -> None:
+    """Names an output; ours are not the client's."""
+    if output is not None and output.cid:
+        core.down.data += _sync_output(callback.cid, output.cid)
+
+
+_sync_output = emit.event("wp_presentation_feedback", "sync_output")

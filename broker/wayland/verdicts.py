@@ -1,0 +1,233 @@
+"""What a sandbox may use of the compositor: a verdict for every known global.
+
+This table is the whole decision.  A global that is not in it is not
+advertised, so a newer compositor or library exposes nothing by itself.
+``version`` is the frozen baseline: the highest version that the filter
+understands message by message, whatever the compositor offers.
+
+``risk`` is the sentence that policy tools show to the person who decides.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+class Verdict(enum.Enum):
+    """What happens to a global that the compositor offers."""
+
+    YES = "yes"
+    """Advertised; its messages pass checked, most of them rewritten."""
+    OPTION = "option"
+    """Advertised where the sandbox's record names it, hidden otherwise."""
+    NO = "no"
+    """Never advertised: the filter has no safe form of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """One row.  ``version`` is 0 for what is never advertised.
+
+    ``local`` marks what the filter answers itself: the compositor's global
+    may be missing or older, and none of its objects are the compositor's.
+    """
+
+    name: str
+    verdict: Verdict
+    version: int
+    risk: str
+    local: bool = False
+
+
+def _yes(name: str, version: int, risk: str, *, local: bool = False) -> Global:
+    return Global(name, Verdict.YES, version, risk, local)
+
+
+def _option(name: str, version: int, risk: str) -> Global:
+    return Global(name, Verdict.OPTION, version, risk)
+
+
+def _no(name: str, risk: str) -> Global:
+    return Global(name, Verdict.NO, 0, risk)
+
+
+_ROWS = (
+    # -- what every application needs ------------------------------------------
+    _yes("wl_compositor", 6, "Draws; every surface is cropped to its frame."),
+    _yes("wl_subcompositor", 1, "Nested surfaces; cropped with their window."),
+    _yes("wl_shm", 1, "Shared memory for pixels; each file is checked and bounded."),
+    _yes("wl_seat", 9, "Receives keys and pointer while its own window has the focus."),
+    _yes(
+        "wl_output", 4, "Learns size and scale of screens; make and model are hidden."
+    ),
+    _yes("xdg_wm_base", 6, "Opens windows and menus; each sits in a frame of ours."),
+    _yes(
+        "wl_data_device_manager",
+        3,
+        "Copy, paste and drag among the sandbox's own windows only.",
+        local=True,
+    ),
+    _yes(
+        "zwp_primary_selection_device_manager_v1",
+        1,
+        "Middle-click paste among the sandbox's own windows only.",
+        local=True,
+    ),
+    _yes("wp_viewporter", 1, "Scales its own pixels; combined with the frame's crop."),
+    _yes("wl_fixes", 1, "Gives up its registry; harmless.", local=True),
+    # -- common, bound to its own surfaces --------------------------------------
+    _yes("wp_single_pixel_buffer_manager_v1", 1, "One-pixel buffers; harmless."),
+    _yes("wp_fractional_scale_manager_v1", 1, "Learns the scale of its own windows."),
+    _yes("wp_presentation", 1, "Learns when its own frames were shown (a fine clock)."),
+    _yes("wp_cursor_shape_manager_v1", 1, "Picks a pointer shape from a fixed list."),
+    _yes("zwp_pointer_gestures_v1", 3, "Receives touchpad gestures over its windows."),
+    _yes(
+        "zwp_relative_pointer_manager_v1",
+        1,
+        "Receives raw pointer motion over its windows.",
+    ),
+    _yes(
+        "zxdg_output_manager_v1", 3, "Learns the layout of screens; names are hidden."
+    ),
+    _yes(
+        "zxdg_decoration_manager_v1",
+        1,
+        "Agrees on who draws the title bar inside the frame.",
+    ),
+    _yes("xdg_activation_v1", 1, "Asks for attention after input to its own window."),
+    _yes("xdg_wm_dialog_v1", 1, "Marks a dialog of its own window as modal."),
+    _yes(
+        "zwp_text_input_manager_v3",
+        1,
+        "Exchanges typed text with the input method while focused.",
+    ),
+    _yes("xdg_system_bell_v1", 1, "Rings the bell, at most a few times a second."),
+    # -- by record only --------------------------------------------------------------
+    _option(
+        "zwp_idle_inhibit_manager_v1",
+        1,
+        "Keeps the screen from locking while its window is visible.",
+    ),
+    # -- surface state that is not yet held like a buffer (a partly applied
+    #    commit would tear the frame) --------------------------------------------------
+    _no(
+        "wp_alpha_modifier_v1",
+        "Surface state outside the filter's commits; translucent windows imitate overlays.",
+    ),
+    _no(
+        "wp_color_manager_v1",
+        "Makes the compositor parse colour profiles; can blind neighbours with HDR.",
+    ),
+    _no(
+        "wp_color_representation_manager_v1",
+        "Surface state outside the filter's commits.",
+    ),
+    _no(
+        "wp_commit_timing_manager_v1",
+        "Delays commits, so frame and content could part.",
+    ),
+    _no("wp_content_type_manager_v1", "Surface state outside the filter's commits."),
+    _no("wp_fifo_manager_v1", "Delays commits, so frame and content could part."),
+    _no("wp_tearing_control_manager_v1", "Surface state outside the filter's commits."),
+    _no("wp_linux_drm_syncobj_manager_v1", "Kernel fences can stall the compositor."),
+    _no(
+        "zwp_linux_explicit_synchronization_v1",
+        "Kernel fences can stall the compositor.",
+    ),
+    _no(
+        "zwp_linux_dmabuf_v1",
+        "Graphics driver and unbounded memory within reach of the sandbox.",
+    ),
+    # -- input beyond its own focus ------------------------------------------------------
+    _no("zwp_pointer_constraints_v1", "Captures the pointer."),
+    _no("wp_pointer_warp_v1", "Moves the person's pointer."),
+    _no(
+        "zwp_keyboard_shortcuts_inhibit_manager_v1",
+        "Swallows the keys that guard copy and paste.",
+    ),
+    _no("zwp_input_timestamps_manager_v1", "Finer input times than needed."),
+    _no("zwp_tablet_manager_v1", "Legacy tablet protocol."),
+    _no(
+        "zwp_tablet_manager_v2",
+        "Tablet tools: coordinates are not yet mapped into the frame.",
+    ),
+    _no(
+        "zwp_text_input_manager_v1",
+        "Legacy input method protocol without a focus rule.",
+    ),
+    _no(
+        "zwp_input_method_v1", "Reads and writes what is typed into other applications."
+    ),
+    _no("zwp_input_panel_v1", "Unframed surface over other windows."),
+    _no("zwp_xwayland_keyboard_grab_manager_v1", "Grabs the keyboard."),
+    _no("ext_transient_seat_manager_v1", "Makes new seats."),
+    # -- clipboard without focus, screen contents, other windows --------------------------
+    _no(
+        "ext_data_control_manager_v1", "Reads the clipboard without the person's doing."
+    ),
+    _no("ext_image_copy_capture_manager_v1", "Captures the screen."),
+    _no("ext_output_image_capture_source_manager_v1", "Captures the screen."),
+    _no(
+        "ext_foreign_toplevel_image_capture_source_manager_v1",
+        "Captures other windows.",
+    ),
+    _no("ext_foreign_toplevel_list_v1", "Lists other windows."),
+    _no("ext_workspace_manager_v1", "Lists and switches workspaces."),
+    _no("ext_idle_notifier_v1", "Tells when the person is away."),
+    _no("ext_background_effect_manager_v1", "Blurs what lies behind a window."),
+    # -- the whole screen, sessions, hardware ---------------------------------------------
+    _no("ext_session_lock_manager_v1", "Locks the session and draws over everything."),
+    _no("wp_drm_lease_device_v1", "Takes over screens."),
+    _no(
+        "wp_security_context_manager_v1",
+        "Opens further connections; the broker uses it, a sandbox never.",
+    ),
+    _no("zwp_fullscreen_shell_v1", "Takes a whole screen without a frame."),
+    _no("wl_shell", "Legacy windows without a frame."),
+    _no("xdg_shell", "Legacy windows without a frame."),
+    _no("zxdg_shell_v6", "Legacy windows without a frame."),
+    _no("xwayland_shell_v1", "For the compositor's own X server only."),
+    # -- links between clients -----------------------------------------------------------------
+    _no("zxdg_exporter_v1", "Hands a window to other applications as a parent."),
+    _no("zxdg_exporter_v2", "Hands a window to other applications as a parent."),
+    _no("zxdg_importer_v1", "Places windows over another application's window."),
+    _no("zxdg_importer_v2", "Places windows over another application's window."),
+    _no(
+        "xdg_session_manager_v1",
+        "Restores windows by names shared with other sandboxes.",
+    ),
+    _no(
+        "xdg_toplevel_drag_manager_v1",
+        "Moves windows during a drag, with moments without a frame.",
+    ),
+    _no(
+        "xdg_toplevel_icon_manager_v1",
+        "Shows a picture of its choice as an application's icon.",
+    ),
+    _no("xdg_toplevel_tag_manager_v1", "Names windows for compositor rules."),
+)
+
+GLOBALS: Mapping[str, Global] = MappingProxyType({row.name: row for row in _ROWS})
+"""Interface name to its row."""
+
+OPTIONS = frozenset(r.name for r in _ROWS if r.verdict is Verdict.OPTION)
+"""What a sandbox's record may allow in addition."""
+
+
+def advertised_version(
+    name: str, offered: int, allowed: frozenset[str] = frozenset()
+) -> int:
+    """Return the version to advertise, or 0 to hide the global.
+
+    ``offered`` is the compositor's version, ``allowed`` the options that the
+    sandbox's record grants.
+    """
+    row = GLOBALS.get(name)
+    if row is None or row.verdict is Verdict.NO:
+        return 0
+    if row.verdict is Verdict.OPTION and name not in allowed:
+        return 0
+    return row.version if row.local else min(row.version, offered)

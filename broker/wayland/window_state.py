@@ -1,0 +1,70 @@
+"""Windows between commits: content rectangle, first and last appearance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import emit, identity
+from broker.wayland.geometry import Rect
+from broker.wayland.model import Popup, Toplevel, XdgSurface
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+
+def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
+    """The part of a window's surface that its frame surrounds.
+
+    What the client declared as window geometry, or its whole surface; of a
+    popup no more than may cover an output.
+    """
+    surface = xdg.surface
+    extent = (surface.extent if surface is not None else None) or (1, 1)
+    rect = xdg.geometry or Rect(0, 0, *extent)
+    most_w = most_h = limits.WAYLAND_BUFFER_SIDE
+    if isinstance(xdg.role, Popup):
+        most_w, most_h = popup_cap(core, xdg)
+    return Rect(
+        rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
+    )
+
+
+def popup_cap(core: Filter, xdg: XdgSurface) -> tuple[int, int]:
+    """Largest content of a popup: with its frame, a share of an output."""
+    edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    width, height = core.screen()
+    share = limits.WAYLAND_POPUP_SHARE
+    return (
+        max(1, int(width * share) - edges.wide),
+        max(1, int(height * share) - edges.high),
+    )
+
+
+def introduce(core: Filter, xdg: XdgSurface) -> None:
+    """Before a window's first commit: tell the compositor whose it is.
+
+    Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes
+    before each first commit anew.
+    """
+    role = xdg.role
+    if isinstance(role, Toplevel):
+        name = core.rules.name
+        core.up.data += emit.set_title(role.sid, identity.title(name, role.title))
+        core.up.data += emit.set_app_id(role.sid, identity.app_id(name, role.app_id))
+
+
+def unmap(core: Filter, xdg: XdgSurface) -> None:
+    """Hide a window whose surface lost its buffer; it starts from the beginning."""
+    xdg.mapped = False
+    xdg.acked = False
+    xdg.committed = False
+    xdg.serials.clear()
+    if isinstance(xdg.role, Toplevel):
+        xdg.role.fake_fullscreen = False
+        xdg.role.maximized = False
+        xdg.role.real_fullscreen.clear()
+    if xdg.frame is not None:
+        xdg.frame.change_edges(core.edges)
+        xdg.frame.hide()
+    core.windows_changed()

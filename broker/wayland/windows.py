@@ -1,0 +1,414 @@
+"""xdg_wm_base, xdg_surface and xdg_toplevel: windows and their frames.
+
+An xdg_surface of the client's is, at the compositor, the xdg_surface of our
+frame's root.  Sizes that the compositor gives shrink by the frame, sizes that
+the client gives grow by it.  What the protocol double-buffers is held for the
+commit of the client's surface (``commit.py``).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import emit, identity, window_state
+from broker.wayland.dispatch import CLASSES, event, request
+from broker.wayland.frame import Edges, Frame
+from broker.wayland.geometry import Rect, clamp
+from broker.wayland.model import Buffer, Role, Surface, Toplevel, WmBase, XdgSurface
+from broker.wayland.objects import Obj
+from broker.wayland.rules import Fullscreen
+from broker.wayland.wire import ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+CLASSES["xdg_wm_base"] = WmBase
+CLASSES["xdg_surface"] = XdgSurface
+CLASSES["xdg_toplevel"] = Toplevel
+
+# Error codes, as the protocol numbers them.
+BASE_ROLE = 0
+BASE_DEFUNCT_SURFACES = 1
+BASE_NOT_TOPMOST = 2
+BASE_INVALID_PARENT = 3
+BASE_INVALID_STATE = 4
+SURFACE_ALREADY_CONSTRUCTED = 2
+SURFACE_INVALID_SERIAL = 4
+SURFACE_INVALID_SIZE = 5
+SURFACE_DEFUNCT_ROLE = 6
+TOPLEVEL_INVALID_PARENT = 1
+TOPLEVEL_INVALID_SIZE = 2
+
+# xdg_toplevel.state
+MAXIMIZED, FULLSCREEN = 1, 2
+TILED = (5, 6, 7, 8)
+_NO_EDGES = Edges(0, 0, 0, 0)
+_FAR = limits.WAYLAND_COORDINATE
+
+
+# -- xdg_wm_base ---------------------------------------------------------------------
+
+
+@request("xdg_wm_base", "destroy")
+def destroy_base(core: Filter, base: WmBase) -> None:
+    if base.windows:
+        raise ProtocolFault(
+            base.cid, BASE_DEFUNCT_SURFACES, "windows of this xdg_wm_base remain"
+        )
+    core.destroy(base)
+
+
+@event("xdg_wm_base", "ping")
+def ping(core: Filter, base: WmBase, serial: int) -> None:
+    del base.pings[: -limits.WAYLAND_SHELL_OPS]
+    base.pings.append(serial)
+    core.down.data += _ping(base.cid, serial)
+
+
+_ping = emit.event("xdg_wm_base", "ping")
+_pong = emit.request("xdg_wm_base", "pong")
+
+
+@request("xdg_wm_base", "pong")
+def pong(core: Filter, base: WmBase, serial: int) -> None:
+    if serial in base.pings:
+        base.pings.remove(serial)
+        core.up.data += _pong(base.sid, serial)
+
+
+@request("xdg_wm_base", "get_xdg_surface")
+def get_xdg_surface(core: Filter, base: WmBase, new_id: int, surface: Surface) -> None:
+    if surface.role not in {None, Role.WINDOW} or surface.xdg is not None:
+        raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
+    if surface.content.buffer is not None or isinstance(surface.pending.buffer, Buffer):
+        raise ProtocolFault(
+            base.cid, BASE_INVALID_STATE, "the surface has a buffer already"
+        )
+    xdg = core.make(new_id, "xdg_surface", base.version, server=False)
+    assert isinstance(xdg, XdgSurface)
+    surface.role, surface.xdg = Role.WINDOW, xdg
+    xdg.surface, xdg.base = surface, base
+    base.windows.add(xdg)
+    xdg.frame = Frame(core, surface)
+    root = xdg.frame.root.sid
+    core.up.data += emit.get_xdg_surface(base.sid, core.give_sid(xdg), root)
+
+
+# -- xdg_surface ------------------------------------------------------------------------
+
+
+def claim(core: Filter, xdg: XdgSurface) -> None:
+    """Check that an xdg_surface may still get its role object."""
+    if xdg.constructed:
+        raise ProtocolFault(
+            xdg.cid, SURFACE_ALREADY_CONSTRUCTED, "the xdg_surface has a role"
+        )
+    xdg.constructed = True
+    core.windows.add(xdg)
+
+
+@request("xdg_surface", "get_toplevel")
+def get_toplevel(core: Filter, xdg: XdgSurface, new_id: int) -> None:
+    claim(core, xdg)
+    core.usage.take("windows", 1)
+    toplevel = core.make(new_id, "xdg_toplevel", xdg.version)
+    assert isinstance(toplevel, Toplevel)
+    toplevel.xdg, xdg.role = xdg, toplevel
+    core.up.data += emit.get_toplevel(xdg.sid, toplevel.sid)
+
+
+@event("xdg_surface", "configure")
+def configure_surface(core: Filter, xdg: XdgSurface, serial: int) -> None:
+    del xdg.serials[: -limits.WAYLAND_SERIALS]
+    xdg.serials.append(serial)
+    role = xdg.role
+    real = core.rules.fullscreen is Fullscreen.REAL
+    if real and isinstance(role, Toplevel) and FULLSCREEN in role.states:
+        role.real_fullscreen.add(serial)
+    core.down.data += _configure(xdg.cid, serial)
+
+
+_configure = emit.event("xdg_surface", "configure")
+
+
+@request("xdg_surface", "ack_configure")
+def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
+    if xdg.role is None:
+        raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
+    if serial not in xdg.serials:
+        raise ProtocolFault(
+            xdg.cid,
+            SURFACE_INVALID_SERIAL,
+            f"serial {serial} was not to be acknowledged",
+        )
+    at = xdg.serials.index(serial)
+    gone = xdg.serials[: at + 1]
+    del xdg.serials[: at + 1]
+    xdg.acked = True
+    hold(core, xdg, emit.ack_configure(xdg.sid, serial))
+    role = xdg.role
+    if isinstance(role, Toplevel) and xdg.surface is not None:
+        real = serial in role.real_fullscreen
+        role.real_fullscreen.difference_update(gone)
+        xdg.surface.pending.edges = _NO_EDGES if real else core.edges
+
+
+def hold(core: Filter, xdg: XdgSurface, message: bytes) -> None:
+    """Keep a request of the window's for the next commit of its surface."""
+    if xdg.surface is None:
+        return
+    pending = xdg.surface.pending
+    if pending.shell is None:
+        pending.shell = []
+    if len(pending.shell) >= limits.WAYLAND_SHELL_OPS:
+        raise core.too_much("too many window requests in one commit")
+    pending.shell.append(message)
+
+
+@request("xdg_surface", "set_window_geometry")
+def set_window_geometry(
+    _core: Filter, xdg: XdgSurface, x: int, y: int, w: int, h: int
+) -> None:
+    if w < 0 or h < 0:
+        raise ProtocolFault(
+            xdg.cid, SURFACE_INVALID_SIZE, f"a window geometry of {w}x{h}"
+        )
+    if xdg.surface is None or not w or not h:
+        return
+    xdg.surface.pending.geometry = Rect(
+        clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR), min(w, _FAR), min(h, _FAR)
+    )
+
+
+@request("xdg_surface", "destroy")
+def destroy_xdg_surface(core: Filter, xdg: XdgSurface) -> None:
+    if xdg.role is not None:
+        raise ProtocolFault(
+            xdg.cid, SURFACE_DEFUNCT_ROLE, "the window's role object is still there"
+        )
+    core.destroy(xdg)
+    if xdg.base is not None:
+        xdg.base.windows.discard(xdg)
+    surface = xdg.surface
+    if surface is not None:
+        surface.xdg = None
+        surface.pending.shell = None
+        surface.outputs.clear()
+    if xdg.frame is not None:
+        xdg.frame.destroy()
+        xdg.frame = None
+
+
+def lose_surface(core: Filter, xdg: XdgSurface) -> None:
+    """The client destroys the surface before its window: the frame goes dark."""
+    if xdg.frame is not None:
+        xdg.frame.release_surface()
+        xdg.frame.root.alias = None
+        if xdg.mapped:
+            window_state.unmap(core, xdg)
+    if xdg.surface is not None:
+        xdg.surface.xdg = None
+    xdg.surface = None
+
+
+# -- xdg_toplevel --------------------------------------------------------------------------
+
+
+def end_role(core: Filter, xdg: XdgSurface | None) -> None:
+    """A role object is destroyed: the window is unmapped, its state forgotten."""
+    if xdg is None:
+        return
+    xdg.role = None
+    xdg.mapped = xdg.acked = False
+    xdg.serials.clear()
+    core.windows.discard(xdg)
+    core.windows_changed()
+
+
+@request("xdg_toplevel", "destroy")
+def destroy_toplevel(core: Filter, toplevel: Toplevel) -> None:
+    core.destroy(toplevel)
+    core.usage.give("windows", 1)
+    end_role(core, toplevel.xdg)
+
+
+@request("xdg_toplevel", "set_parent")
+def set_parent(core: Filter, toplevel: Toplevel, parent: Toplevel | None) -> None:
+    step = parent
+    while step is not None:
+        if step is toplevel:
+            raise ProtocolFault(
+                toplevel.cid, TOPLEVEL_INVALID_PARENT, "a window that is its own parent"
+            )
+        step = step.parent
+    toplevel.parent = parent
+    core.up.data += _set_parent(toplevel.sid, parent.sid if parent is not None else 0)
+
+
+_set_parent = emit.request("xdg_toplevel", "set_parent")
+
+
+@request("xdg_toplevel", "set_title")
+def set_title(core: Filter, toplevel: Toplevel, untrusted_title: bytes) -> None:
+    # Kept whole: a remapped window is introduced anew.
+    toplevel.title = untrusted_title
+    if toplevel.xdg is not None and toplevel.xdg.committed:
+        core.up.data += emit.set_title(
+            toplevel.sid, identity.title(core.rules.name, untrusted_title)
+        )
+    core.windows_changed()
+
+
+@request("xdg_toplevel", "set_app_id")
+def set_app_id(core: Filter, toplevel: Toplevel, untrusted_app_id: bytes) -> None:
+    toplevel.app_id = untrusted_app_id
+    if toplevel.xdg is not None and toplevel.xdg.committed:
+        core.up.data += emit.set_app_id(
+            toplevel.sid, identity.app_id(core.rules.name, untrusted_app_id)
+        )
+
+
+def edges_of(core: Filter, toplevel: Toplevel) -> Edges:
+    """The window's present frame widths."""
+    xdg = toplevel.xdg
+    return xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
+
+
+@request("xdg_toplevel", "show_window_menu")
+def show_window_menu(
+    core: Filter, toplevel: Toplevel, seat: Obj, serial: int, x: int, y: int
+) -> None:
+    if core.serials.knows(serial):
+        edges = edges_of(core, toplevel)
+        x, y = clamp(x, -_FAR, _FAR) + edges.left, clamp(y, -_FAR, _FAR) + edges.top
+        core.up.data += _show_window_menu(toplevel.sid, seat.sid, serial, x, y)
+
+
+_show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
+
+
+@request("xdg_toplevel", "move")
+def move(core: Filter, toplevel: Toplevel, seat: Obj, serial: int) -> None:
+    if core.serials.knows(serial):
+        core.up.data += _move(toplevel.sid, seat.sid, serial)
+
+
+_move = emit.request("xdg_toplevel", "move")
+
+
+@request("xdg_toplevel", "resize")
+def resize(
+    core: Filter, toplevel: Toplevel, seat: Obj, serial: int, edges: int
+) -> None:
+    if edges > 10 or edges in {3, 7}:
+        raise ProtocolFault(toplevel.cid, 0, f"no edge has the number {edges}")
+    if core.serials.knows(serial):
+        core.up.data += resize_message(toplevel.sid, seat.sid, serial, edges)
+
+
+resize_message = emit.request("xdg_toplevel", "resize")
+move_message = _move
+
+
+@request("xdg_toplevel", "set_max_size")
+def set_max_size(_core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
+    toplevel.max_size = _hint(toplevel, w, h)
+
+
+@request("xdg_toplevel", "set_min_size")
+def set_min_size(_core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
+    toplevel.min_size = _hint(toplevel, w, h)
+
+
+def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
+    if w < 0 or h < 0:
+        raise ProtocolFault(
+            toplevel.cid, TOPLEVEL_INVALID_SIZE, f"a size limit of {w}x{h}"
+        )
+    if toplevel.xdg is not None and toplevel.xdg.surface is not None:
+        toplevel.xdg.surface.pending.hints = True
+    return min(w, _FAR), min(h, _FAR)
+
+
+@request("xdg_toplevel", "set_maximized")
+def set_maximized(core: Filter, toplevel: Toplevel) -> None:
+    toplevel.maximized = True
+    core.up.data += emit.set_maximized(toplevel.sid)
+
+
+@request("xdg_toplevel", "unset_maximized")
+def unset_maximized(core: Filter, toplevel: Toplevel) -> None:
+    toplevel.maximized = False
+    # While the fullscreen state is faked, maximised is what shows it.
+    write = emit.set_maximized if toplevel.fake_fullscreen else emit.unset_maximized
+    core.up.data += write(toplevel.sid)
+
+
+@request("xdg_toplevel", "set_fullscreen")
+def set_fullscreen(core: Filter, toplevel: Toplevel, output: Obj | None) -> None:
+    if core.rules.fullscreen is Fullscreen.FAKE:
+        toplevel.fake_fullscreen = True
+        core.up.data += emit.set_maximized(toplevel.sid)
+    else:
+        core.up.data += _set_fullscreen(
+            toplevel.sid, output.sid if output is not None else 0
+        )
+
+
+_set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
+
+
+@request("xdg_toplevel", "unset_fullscreen")
+def unset_fullscreen(core: Filter, toplevel: Toplevel) -> None:
+    """Leaving is always allowed, also what the person's own key made so."""
+    if toplevel.fake_fullscreen:
+        toplevel.fake_fullscreen = False
+        write = emit.set_maximized if toplevel.maximized else emit.unset_maximized
+        core.up.data += write(toplevel.sid)
+    elif (
+        FULLSCREEN in toplevel.states
+        and toplevel.xdg is not None
+        and toplevel.xdg.mapped
+    ):
+        core.up.data += _unset_fullscreen(toplevel.sid)
+
+
+_unset_fullscreen = emit.request("xdg_toplevel", "unset_fullscreen")
+
+
+@event("xdg_toplevel", "configure")
+def configure_toplevel(
+    core: Filter, toplevel: Toplevel, w: int, h: int, states: bytes
+) -> None:
+    told = set(struct.unpack(f"={len(states) // 4}I", states[: len(states) // 4 * 4]))
+    toplevel.states = frozenset(told)
+    real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in told
+    edges = _NO_EDGES if real else core.edges
+    if toplevel.fake_fullscreen:
+        told.add(FULLSCREEN)
+        if not toplevel.maximized:
+            told.discard(MAXIMIZED)
+    if toplevel.version >= 2 and not real:
+        told.update(TILED)  # toolkits drop shadows, which would be cropped anyway
+    body = struct.pack(f"={len(told)}I", *sorted(told))
+    core.down.data += emit.toplevel_configure(
+        toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high), body
+    )
+
+
+def shrink(size: int, by: int) -> int:
+    """A size without the frame: 0 ("you choose") stays, at least 1 otherwise."""
+    return max(1, size - by) if size > 0 else 0
+
+
+@event("xdg_toplevel", "configure_bounds")
+def configure_bounds(core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
+    edges = core.edges
+    core.down.data += _configure_bounds(
+        toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high)
+    )
+
+
+_configure_bounds = emit.event("xdg_toplevel", "configure_bounds")
