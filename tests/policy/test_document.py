@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 import tree_sitter
 import tree_sitter_toml
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from policy import limits
@@ -18,6 +18,9 @@ from policy.errors import Span
 from policy.scan import NotUnderstoodError, split
 
 _OUTSIDE = tree_sitter.Parser(tree_sitter.Language(tree_sitter_toml.language()))
+
+# How fast a busy machine generates examples is not what is tested here.
+_CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def _read(text: str) -> tuple[Document, list[str]]:
@@ -137,7 +140,7 @@ def _toml(draw):
     return "\n".join(lines) + draw(st.sampled_from(["", "\n"]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(_CALM, max_examples=300)
 @given(_toml())
 @example("[[a]]\nb=1\n[[a]]\n[a.c]\nd=2\n[[a.e]]\nf=[{g=1},{g=2}]\n")
 @example("a.b.c = 1\na.b.d = 2\n[x.y]\n[x]\nz = 3\n")
@@ -162,7 +165,7 @@ def test_places_are_where_tomllib_sees_the_values(text):
             assert last == path[-1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(_CALM, max_examples=200)
 @given(_toml())
 def test_places_are_where_an_outside_parser_sees_them(text):
     """tree-sitter's grammar agrees on the line and byte of keys and values."""
@@ -198,7 +201,7 @@ def test_places_are_where_an_outside_parser_sees_them(text):
     assert ours == {tuple(map(tuple, triple)) for triple in outside}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(_CALM, max_examples=300)
 @given(st.one_of(st.text(max_size=200), st.text("ab=[]{}\"'\n#., \\\t01", max_size=80)))
 @example('a = """\n' * 3)
 @example("a = [" * 30)
@@ -213,7 +216,7 @@ def test_any_text_gives_a_document_or_problems(text):
         assert found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(_CALM, max_examples=100)
 @given(_toml(), st.data())
 def test_damage_is_reported_in_its_place(text, data):
     """A broken line costs itself; the statement before it is still known."""

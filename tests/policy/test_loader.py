@@ -242,7 +242,7 @@ _WORDS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300) | st.lists(_WORDS, max_size=40).map(b"".join))
 @example(b"\xef\xbb\xbf")
 @example(b"\xff\xfe\x00\x00")
@@ -260,7 +260,7 @@ def test_any_bytes_are_a_record_or_problems(content):
 @settings(
     max_examples=50,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.binary(max_size=200))
 def test_a_broken_neighbour_changes_no_decision(tmp_path_factory, content):
