@@ -184,6 +184,21 @@ FIRST_WORDS_BYTES = 1 << 16
 """What we keep of a helper's standard error: its first words say why it did
 not start, and a guest may cause any number of later ones."""
 
+VM_MEMORY_MIB = range(128, 65537)
+"""A guest's memory: Debian's kernel and initramfs do not unpack in less; more
+than 64 GiB on a desktop is a slip of the finger."""
+
+VM_CPUS = range(1, 65)
+"""A guest's processors."""
+
+FRAME_BYTES = 65536 + 14
+"""An Ethernet frame of a guest.  passt announces an MTU of at most 65520, and
+no IPv4 packet is longer than 65535."""
+
+FRAMES_READ_BYTES = 1 << 18
+"""One read of the frame filter, and what it holds in each direction: four of
+the largest frames, so that a small read never waits on a large frame twice."""
+
 RANDOM_CID_FIRST = 1 << 16
 RANDOM_CID_LAST = (1 << 31) - 1
 """CIDs we draw from: above the small numbers that other launchers count from,

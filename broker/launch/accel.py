@@ -185,14 +185,14 @@ def probe_args(qemu: Path, kernel: Path, initrd: Path, accel: Accel) -> list[str
 async def _look(console: trio.lowlevel.FdStream) -> str:
     """Read until a marker; "" at the end or beyond ``KVM_PROBE_BYTES``."""
     tail = b""
-    total = 0
+    room = limits.KVM_PROBE_BYTES
     async for data in console:
-        tail = tail[-_LONGEST_MARKER:] + data
+        tail = tail[-_LONGEST_MARKER:] + data[:room]
         for marker in MARKERS:
             if marker in tail:
                 return marker.decode().strip()
-        total += len(data)
-        if total > limits.KVM_PROBE_BYTES:
+        room -= len(data)
+        if room <= 0:
             break
     return ""
 

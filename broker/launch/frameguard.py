@@ -21,10 +21,8 @@ import sys
 
 import pyseccomp
 
+from broker.core import limits
 from broker.launch.frames import FrameError, FrameFilter
-
-CHUNK = 1 << 18
-"""One read: four of the largest frames."""
 
 _RTMGRP_IPV4_IFADDR = 0x10
 _RTM_NEWADDR, _RTM_GETADDR, _NLMSG_DONE, _NLMSG_ERROR = 20, 22, 3, 2
@@ -144,7 +142,7 @@ class Guard:
         return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
 
     def _carry(self, side: socket.socket) -> bool:
-        data = side.recv(CHUNK)
+        data = side.recv(limits.FRAMES_READ_BYTES)
         if not data:
             return False
         other = self._other(side)

@@ -12,7 +12,7 @@ IPv6 (which the guest is not given), VLAN tags, loopback, link-local (the
 clouds' metadata services among them), multicast, broadcast, and every address
 this machine itself has.  What comes back from passt is not looked at.
 
-Sans-IO, standard library only: it is the core of a process of its own.
+Sans-IO: it is the core of a process of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ import ipaddress
 import struct
 from collections.abc import Iterable
 
-FRAME_BYTES = 65536 + 14
-"""passt announces an MTU of at most 65520; no IPv4 packet is longer than 65535."""
+from broker.core import limits
 
 _LENGTH = struct.Struct(">I")
 _ETHERNET = 14
@@ -75,7 +74,7 @@ class FrameFilter:
         """Return the whole frames of this data that may pass, in order.
 
         Raises FrameError for a length of less than an Ethernet header or
-        beyond ``FRAME_BYTES``.
+        beyond ``limits.FRAME_BYTES``.
         """
         self._buffer += untrusted_data
         data = bytes(self._buffer)
@@ -83,7 +82,7 @@ class FrameFilter:
         run = start = 0  # from run to start: frames that pass
         while len(data) - start >= _LENGTH.size:
             (untrusted_size,) = _LENGTH.unpack_from(data, start)
-            if not _ETHERNET <= untrusted_size <= FRAME_BYTES:
+            if not _ETHERNET <= untrusted_size <= limits.FRAME_BYTES:
                 raise FrameError(f"a frame of {untrusted_size} bytes")
             end = start + _LENGTH.size + untrusted_size
             if len(data) < end:

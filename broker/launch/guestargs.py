@@ -18,11 +18,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.names import SandboxName
-
-MEMORY_MIB = range(128, 65537)
-CPUS = range(1, 65)
 
 
 class Accel(StrEnum):
@@ -61,15 +59,15 @@ class VmSpec:
 
     def __post_init__(self) -> None:
         """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
-        if self.memory_mib not in MEMORY_MIB:
+        if self.memory_mib not in limits.VM_MEMORY_MIB:
             raise SetupError(
                 f"{self.name}: memory of {self.memory_mib} MiB",
-                hint=f"{MEMORY_MIB[0]} to {MEMORY_MIB[-1]} MiB are possible",
+                hint=f"{limits.VM_MEMORY_MIB[0]} to {limits.VM_MEMORY_MIB[-1]} MiB are possible",
             )
-        if self.cpus not in CPUS:
+        if self.cpus not in limits.VM_CPUS:
             raise SetupError(
                 f"{self.name}: {self.cpus} processors",
-                hint=f"{CPUS[0]} to {CPUS[-1]} are possible",
+                hint=f"{limits.VM_CPUS[0]} to {limits.VM_CPUS[-1]} are possible",
             )
         for word in self.kernel_args:
             if not word.isascii() or not word.isprintable() or set(word) & set(' "'):

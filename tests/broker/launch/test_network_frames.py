@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import SetupError
-from broker.launch.frames import FRAME_BYTES, FrameError, FrameFilter
+from broker.core.limits import FRAME_BYTES
+from broker.launch.frames import FrameError, FrameFilter
 from broker.launch.network import (
     GATEWAY,
     GUEST,
