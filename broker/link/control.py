@@ -51,6 +51,7 @@ from broker.link.messages import (
     Request,
     decode,
     encode,
+    fit,
 )
 from broker.link.terms import LinkRefusedError, Reason
 
@@ -183,12 +184,12 @@ class ControlChannel:
         self._must_be_open()
         if len(self._asked) >= limits.LINK_REQUESTS:
             raise RefusedError(f"{limits.LINK_REQUESTS} requests are unanswered")
-        message = make(self._last_sent + 1)
-        body = self._check_own(message)
         try:
+            message = make(self._last_sent + 1)
+            body = self._check_own(message)
             self._enter(message)
         except ValueError as error:
-            raise InternalError(f"not to be announced: {error}") from error
+            raise InternalError(f"not to be sent: {error}") from error
         self._last_sent += 1
         self._asked[self._last_sent] = message
         return message, self._record(body)
@@ -210,7 +211,9 @@ class ControlChannel:
     def bye(self, reason: str) -> bytes:
         """The last record."""
         self._must_be_open()
-        record = self._record(self._check_own(Bye(reason)))
+        record = self._record(
+            self._check_own(Bye(fit(reason, limits.LINK_TEXT_CHARACTERS)))
+        )
         self.open = False
         return record
 

@@ -18,7 +18,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from broker.core import limits
-from broker.core.errors import RefusedError
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id, take_sandbox_name
 from broker.link.terms import LinkRefusedError, Reason, Role
@@ -32,6 +38,13 @@ _LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
 _SPACES = re.compile(r"\s+")
 
+_Fault = Literal["refused", "upstream", "setup", "internal"]
+_FAULTS: Mapping[_Fault, type[VitrailError]] = {
+    "refused": RefusedError,
+    "upstream": UpstreamError,
+    "setup": SetupError,
+}
+
 
 class Message(
     msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
@@ -39,7 +52,7 @@ class Message(
     """Base of all messages; each text in it is one printable line."""
 
     def __post_init__(self) -> None:
-        """Refuse hidden characters.  Raises ValueError."""
+        """Refuse hidden characters.  Raises ValueError; ``fit`` removes them."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
             for text in value if isinstance(value, list) else (value,):
@@ -139,9 +152,24 @@ class Done(Reply, frozen=True, tag="done"):
 class Refused(Reply, frozen=True, tag="refused"):
     """It was not; in the words of the other end's error."""
 
-    fault: Literal["refused", "upstream", "setup", "internal"]
+    fault: _Fault
     message: _Text
     hint: _Text = ""
+
+    @classmethod
+    def of(cls, request: int, error: VitrailError) -> Refused:
+        """The reply that carries an error of ours to the other end."""
+        fault: _Fault = next(
+            (word for word, kind in _FAULTS.items() if isinstance(error, kind)),
+            "internal",
+        )
+        limit = limits.LINK_TEXT_CHARACTERS
+        return cls(request, fault, fit(error.message, limit), fit(error.hint, limit))
+
+    def to_error(self) -> VitrailError:
+        """The same kind of error at this end."""
+        kind = _FAULTS.get(self.fault, InternalError)
+        return kind(self.message, hint=self.hint, where="the other broker")
 
 
 class Started(Reply, frozen=True, tag="started"):

@@ -140,7 +140,10 @@ def test_two_of_one_role_refuse_and_both_are_told():
     known = Peers((Peer("x", Role.VIEWER, VIEWER_ID.public),))
     one = make(Role.HOST, HOST_ID, known, dials=True, seed=1)
     two = make(Role.HOST, VIEWER_ID, KNOWN_TO_VIEWER, dials=False, seed=2)
-    assert refuse_reasons(one, two) == [Reason.ROLE, Reason.ROLE]
+    wire = Wire(one, two)
+    wire.run()
+    assert [error.reason for error in wire.refused] == [Reason.ROLE, Reason.ROLE]
+    assert "both ends say that they are the host" in wire.refused[1].message
 
 
 def test_a_key_pinned_for_one_role_is_not_accepted_in_the_other():

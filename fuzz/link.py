@@ -1,0 +1,547 @@
+"""Fuzz target: the link between host and viewer.
+
+Invariant: whatever bytes arrive, in whatever pieces, an end of the link
+either goes on, or raises LinkRefusedError once and takes nothing more; no
+other exception, no wait for bytes that cannot help; and neither end ever has
+a session, a stream, a message or a pinned key that the other end did not give
+it.  Peers files and private keys either are read or raise SetupError.
+
+The first byte of an input picks the door, the rest is a little program for a
+hostile wire between two honest ends (``_Script``), or the bytes themselves.
+
+    python fuzz/link.py [--seconds N] [--seed N] [CORPUS_DIR]
+    python fuzz/link.py --atheris CORPUS_DIR [libFuzzer options]
+
+Without atheris a plain mutator works from the seeds below, keeping inputs
+that reach a new outcome, and prints executions and branch coverage (with
+'coverage' installed).  An input counts as *deep* when it passed the framing,
+so that a fuzz run cannot look good on bad magic alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+_COVERED = [
+    f"broker/link/{name}.py"
+    for name in (
+        "terms", "keys", "epoch", "handshake", "preamble",
+        "messages", "control", "pairing",
+    )
+]  # fmt: skip
+
+
+def _start_coverage():
+    """Measure from before the modules are imported."""
+    try:
+        import coverage
+    except ImportError:
+        return None
+    root = Path(__file__).resolve().parent.parent
+    include = [str(root / path) for path in _COVERED]
+    meter = coverage.Coverage(branch=True, data_file=None, include=include)
+    meter.start()
+    return meter
+
+
+_RUN = __name__ == "__main__"
+_ATHERIS = _RUN and "--atheris" in sys.argv
+_METER = _start_coverage() if _RUN and not _ATHERIS else None
+
+if _ATHERIS:
+    import atheris
+
+    with atheris.instrument_imports(include=["broker.link", "broker.core"]):
+        from broker.link import control, keys, messages, pairing, preamble
+else:
+    from broker.link import control, keys, messages, pairing, preamble
+
+from broker.core.errors import SetupError  # noqa: E402
+from broker.core.names import LeaseId  # noqa: E402
+from broker.core.services import PORTS  # noqa: E402
+from broker.link.terms import LinkRefusedError, Role  # noqa: E402
+from tests.kit.linkpair import (  # noqa: E402
+    HOST_ID,
+    VIEWER_ID,
+    Wire,
+    handshakes,
+    must_not_hang,
+    pairings,
+    sessions,
+)
+
+LEASE = LeaseId("0123456789abcdef")
+_HOST, _VIEWER = sessions(1)
+_OLD = preamble.Opener(sessions(2)[0]).open(next(iter(PORTS)), LEASE).preamble
+
+
+class _Script:
+    """Reads decisions from the input's bytes; zeros when they are used up."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def __bool__(self) -> bool:
+        return self.at < len(self.data)
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1] if self.at <= len(self.data) else 0
+
+    def bytes(self, size: int) -> bytes:
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+
+def _disturb(wire: Wire, script: _Script, seen: list[bytes]) -> int:
+    """One act on the wire: deliver, change, drop, insert, replay, reflect."""
+    act = script.byte()
+    end = act & 1
+    held = wire.held[end]
+    seen[end] += bytes(held)
+    match act >> 1 & 7:
+        case 0 | 1 | 2:
+            wire.deliver(end, script.byte() + 1)
+        case 3 if held:
+            held[script.byte() % len(held)] ^= script.byte() or 1
+        case 4 if held:
+            at = script.byte() % len(held)
+            del held[at : at + script.byte() % 40]
+        case 5:
+            held += script.bytes(script.byte() % 64)
+        case 6 | 7 if seen[act >> 4 & 1]:
+            old = seen[act >> 4 & 1]
+            at = script.byte() % len(old)
+            held += old[at : at + script.byte()]
+        case _:
+            wire.deliver(end, 10**6)
+    return act
+
+
+def door_handshake(data: bytes) -> str:
+    """A hostile wire between two honest ends of a handshake."""
+    script = _Script(data)
+    wire = Wire(*handshakes(script.byte() & 3, host_dials=bool(script.byte() & 1)))
+    seen = [b"", b""]
+    while script:
+        _disturb(wire, script, seen)
+    wire.run()
+    must_not_hang(wire)
+    dialler, acceptor = wire.ends
+    if dialler.session is not None:
+        assert acceptor.session is not None
+        assert dialler.session.epoch == acceptor.session.epoch
+        assert dialler.session._keys == acceptor.session._keys
+    return _outcome(wire, done=dialler.session is not None)
+
+
+def door_pairing(data: bytes) -> str:
+    """The same for a pairing; the people type what the other screen shows."""
+    script = _Script(data)
+    wire = Wire(*pairings(script.byte() & 3, host_dials=bool(script.byte() & 1)))
+    seen = [b"", b""]
+    while script:
+        act = _disturb(wire, script, seen)
+        for end in (0, 1):
+            here, there = wire.ends[end], wire.ends[1 - end]
+            waits = {pairing.State.COMPARE, pairing.State.CONFIRMED_THERE}
+            code = there.code
+            if here.state in waits and code and not act & 0x80:
+                wire.call(end, lambda here=here, code=code: here.confirm(code))
+    wire.run()
+    must_not_hang(wire)
+    for end in (0, 1):
+        other = wire.ends[1 - end]
+        assert wire.ends[end].peer_key in (None, other._identity.public)
+    return _outcome(wire, done=any(end.peer_key for end in wire.ends))
+
+
+def _outcome(wire: Wire, *, done: bool) -> str:
+    reasons = [e.reason.name if e else "-" for e in wire.refused]
+    states = [end.state.name for end in wire.ends]
+    deep = "" if reasons[0] == reasons[1] == "MALFORMED" else "deep "
+    return f"{deep}{'done' if done else 'not'} {reasons} {states}"
+
+
+def door_preamble(data: bytes) -> str:
+    """Real preambles, changed, repeated, of an old epoch; then an answer."""
+    script = _Script(data)
+    opener, gate = preamble.Opener(_HOST), preamble.Gate(_VIEWER)
+    taken: set[bytes] = set()
+    trail: Counter[str] = Counter()
+    made = [opener.open(list(PORTS)[n % len(PORTS)], LEASE) for n in range(4)]
+    true = {offer.preamble for offer in made}
+    while script:
+        offer = made[script.byte() & 3]
+        whole = bytearray(offer.preamble if script.byte() & 7 else _OLD)
+        for _ in range(script.byte() & 3):
+            whole[script.byte() % len(whole)] ^= script.byte()
+        untrusted = bytes(whole)
+        try:
+            reader, got = preamble.PreambleReader(), None
+            piece = script.byte() % 80 + 1
+            for at in range(0, 80, piece):
+                got = reader.feed(untrusted[at : at + piece])
+            assert got == untrusted
+            asked = gate.check(got)
+        except LinkRefusedError as error:
+            trail[error.message.split()[1]] += 1
+            assert untrusted not in true or untrusted in taken
+            continue
+        assert untrusted in true, "a preamble that nobody made was taken"
+        assert untrusted not in taken, "a preamble was taken twice"
+        taken.add(untrusted)
+        assert asked.lease == LEASE
+        trail["answer " + _answer(offer, gate, script)] += 1
+    deep = "deep " if set(trail) - {"other", "kind"} else ""
+    return deep + " ".join(sorted(trail))
+
+
+def _answer(offer: preamble.Offer, gate: preamble.Gate, script: _Script) -> str:
+    answer = bytearray(gate.answer(offer.preamble, preamble.Verdict.TAKEN))
+    true = bytes(answer)
+    if script.byte() & 1:
+        answer[script.byte() % len(answer)] ^= script.byte()
+    size = script.byte() % 40
+    try:
+        if bytes(answer[:size]):
+            offer.feed(bytes(answer[:size])[: offer.needed])
+        if offer.needed:
+            offer.feed(bytes(answer[size:])[: offer.needed])
+        offer.eof()
+    except LinkRefusedError as error:
+        return error.reason.name
+    assert bytes(answer) == true
+    return "taken"
+
+
+def door_messages(data: bytes) -> str:
+    """Any body, sealed by a taken-over other end, in any pieces."""
+    script = _Script(data)
+    ends = {Role.HOST: _HOST, Role.VIEWER: _VIEWER}
+    sender = Role.HOST if script.byte() & 1 else Role.VIEWER
+    hostile, honest = (
+        control.ControlChannel(ends[role]) for role in (sender, sender.other)
+    )
+    piece = script.byte() + 1
+    asked = honest.ask(messages.Ping)[0]
+    stream = b"".join(
+        hostile._record(body) for body in script.bytes(10**6).split(b"\n") if body
+    )
+    kinds = []
+    try:
+        for at in range(0, len(stream), piece):
+            for message, request in honest.feed(stream[at : at + piece]):
+                assert not isinstance(message, messages.Reply) or request == asked
+                kinds.append(type(message).__name__)
+                if isinstance(message, messages.Request):
+                    _reply(honest, message)
+        honest.eof()
+    except LinkRefusedError as error:
+        assert not honest.open
+        words = "".join(c for c in error.message[:60] if not c.isdigit())
+        kinds.append(f"{error.reason.name} {words}")
+    # With one message taken the body was one of the protocol's.
+    deep = "deep " if len(kinds) > 1 else ""
+    return f"{deep}{sender.name} {' '.join(sorted(set(kinds)))}"
+
+
+def _any_message(script: _Script) -> messages.Message:
+    """A well-formed message with a number, lease and name out of a few."""
+    kind, pick = script.byte(), script.byte()
+    number, which, name = (pick & 7) + 1, pick >> 3 & 3, "abcd"[pick >> 5 & 3]
+    lease = f"{which:016x}"
+    number += kind >> 4
+    match kind & 15:
+        case 0 | 1 | 2 | 3:
+            return messages.LeaseBegun(number, lease, name, "web", 1, "cid 9")
+        case 4 | 5:
+            return messages.LeaseEnded(number, lease, "over")
+        case 6:
+            return messages.Start(number, name)
+        case 7:
+            return messages.Stop(number, lease, 1.0, "asked")
+        case 8:
+            return messages.Ping(number)
+        case 9:
+            return messages.StatusAsked(number)
+        case 10 | 11 | 12:
+            return messages.Done(number)
+        case 13:
+            return messages.Started(number, lease)
+        case 14:
+            return messages.Refused(number, "refused", "no")
+        case _:
+            return messages.Bye("over")
+
+
+def door_requests(data: bytes) -> str:
+    """Well-formed messages in any order from a taken-over end.
+
+    The honest end never has more than one lease of a sandbox, never a lease
+    that was withdrawn, and takes a reply only for what it asked.
+    """
+    script = _Script(data)
+    sender = Role.HOST if script.byte() & 1 else Role.VIEWER
+    ends = {Role.HOST: _HOST, Role.VIEWER: _VIEWER}
+    hostile, honest = (
+        control.ControlChannel(ends[role]) for role in (sender, sender.other)
+    )
+    asked = {honest.ask(messages.Ping)[0].request for _ in range(3)}
+    live: dict[str, str] = {}
+    taken = 0
+    last = 0
+    while script:
+        message = _any_message(script)
+        try:
+            ((got, request),) = honest.feed(hostile._record(messages.encode(message)))
+        except LinkRefusedError as error:
+            words = "".join(c for c in error.message[:60] if not c.isdigit())
+            return f"{'deep ' if taken else ''}{sender.name} {words}"
+        assert got == message
+        taken += 1
+        if isinstance(got, messages.Bye):
+            honest.eof()
+            break
+        if isinstance(got, messages.Reply):
+            assert request is not None
+            asked.remove(got.request)
+            continue
+        assert isinstance(got, messages.Request)
+        assert got.request > last
+        last = got.request
+        if isinstance(got, messages.LeaseBegun):
+            assert got.lease not in live
+            assert got.sandbox not in live.values()
+            live[got.lease] = got.sandbox
+        elif isinstance(got, messages.LeaseEnded):
+            del live[got.lease]
+        if script.byte() & 1:
+            _reply(honest, got)
+        book = {a.lease.id: a.lease.sandbox for a in honest.leases.all()}
+        assert book == live
+    return f"deep {sender.name} {min(taken, 8)} {len(live)}"
+
+
+def _reply(channel: control.ControlChannel, request: messages.Request) -> None:
+    if messages.Done in messages.REPLIES[type(request)]:
+        channel.reply(messages.Done(request.request))
+
+
+def door_records(data: bytes) -> str:
+    """True records with a hostile wire between: a true beginning, or the end."""
+    script = _Script(data)
+    sender, receiver = control.ControlChannel(_HOST), control.ControlChannel(_VIEWER)
+    records = [sender.ask(messages.Ping)[1] for _ in range(4)]
+    stream = bytearray(b"".join(records))
+    whole = bytes(stream)
+    for _ in range(script.byte() & 3):
+        if stream:
+            at = script.byte() % len(stream)
+            stream[at : at + script.byte() % 90] = script.bytes(script.byte() % 90)
+    piece, got = script.byte() + 1, 0
+    try:
+        for at in range(0, len(stream), piece):
+            for message, _ in receiver.feed(bytes(stream[at : at + piece])):
+                got += 1
+                assert message == messages.Ping(got)
+        receiver.eof()
+    except LinkRefusedError as error:
+        same = 0
+        while same < min(len(whole), len(stream)) and whole[same] == stream[same]:
+            same += 1
+        assert got <= same // len(records[0])
+        return f"deep {got} {error.reason.name}"
+    raise AssertionError("a channel ended without Bye and nobody minded")
+
+
+def door_peers(data: bytes) -> str:
+    """The file of pinned peers."""
+    try:
+        found = keys.parse_peers(data, "peers", HOST_ID.public)
+    except SetupError as error:
+        return "".join(c for c in error.message[-20:] if not c.isdigit())
+    text = keys.format_peers(found.all).encode()
+    assert keys.parse_peers(text, "peers", HOST_ID.public) == found
+    return f"deep {len(found.all)} peers"
+
+
+def door_pem(data: bytes) -> str:
+    """The file of the private key."""
+    try:
+        identity = keys.Identity.from_pem(data, "identity")
+    except SetupError as error:
+        return error.message
+    again = keys.Identity.from_pem(identity.to_pem(), "identity")
+    assert again.public == identity.public
+    return "deep a key"
+
+
+DOORS: list[Callable[[bytes], str]] = [
+    door_handshake,
+    door_pairing,
+    door_preamble,
+    door_messages,
+    door_records,
+    door_peers,
+    door_pem,
+    door_requests,
+]
+
+
+def run_one(data: bytes) -> str:
+    """Run one input; return its outcome.  Anything raised is a finding."""
+    if not data:
+        return "empty"
+    door = DOORS[data[0] % len(DOORS)]
+    return f"{door.__name__}: {door(data[1:])}"
+
+
+def seeds() -> list[bytes]:
+    """At least one input that goes all the way through each door."""
+    alive = b"\x01\xff\x00\xff" * 8
+    bodies = [
+        messages.encode(message)
+        for message in (
+            messages.LeaseBegun(1, LEASE, "web", "web", 1, "cid 42"),
+            messages.Cut(2, "host", 1, "x"),
+            messages.Refused(1, "refused", "no"),
+            messages.LeaseEnded(3, LEASE, "x"),
+            messages.Status(4, "v", 1, 2, 3, 4, ["w"]),
+            messages.Bye("x"),
+        )
+    ]
+    other = [
+        messages.encode(message)
+        for message in (
+            messages.Start(1, "web"),
+            messages.Stop(2, LEASE, 1.5, "x"),
+            messages.StatusAsked(3),
+            messages.Done(1),
+        )
+    ]
+    peers = keys.format_peers([keys.Peer("screen", Role.VIEWER, VIEWER_ID.public)])
+    return [
+        b"\x00\x00\x00" + alive,
+        b"\x00\x00\x01" + alive,
+        b"\x01\x00\x00" + alive * 2,
+        b"\x01\x00\x01" + alive * 2,
+        b"\x02" + b"\x00\x01\x00\x4f\x00\x00" * 4,
+        b"\x02" + b"\x01\x00\x00\x0f" + b"\x01\x01\x01\x30\x01\x05\x01\x07\x02",
+        b"\x03\x01\xff" + b"\n".join(bodies),
+        b"\x03\x00\xff" + b"\n".join(other),
+        *(b"\x03\x01\x20" + body for body in bodies),
+        *(b"\x03\x00\x20" + body for body in other),
+        b"\x04\x00\xff",
+        b"\x04\x01\x05\x20\x10" + bytes(16) + b"\x07",
+        b"\x05" + peers.encode(),
+        b"\x06" + VIEWER_ID.to_pem(),
+        b"\x07\x01"
+        + b"".join(
+            bytes([k, n | n << 3 & 24 | n << 5, 1]) for k, n in ((0, 0), (0, 1), (0, 2))
+        ),
+        b"\x07\x01" + bytes([0, 0, 1, 4, 1, 1, 0, 2, 1, 10, 0, 15, 0]),
+        b"\x07\x00" + bytes([6, 0, 1, 7, 1, 1, 8, 2, 0, 9, 3, 1, 10, 0, 14, 1]),
+    ]
+
+
+def mutate(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
+    """A few small changes; the door's number is kept most of the time."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        first = 1 if len(out) > 1 and rng.random() < 0.98 else 0
+        at = rng.randint(first, len(out))
+        choice = rng.randrange(6)
+        if choice == 0 and at < len(out):
+            out[at] ^= 1 << rng.randrange(8)
+        elif choice == 1:
+            out[at:at] = rng.randbytes(rng.randrange(1, 9))
+        elif choice == 2:
+            del out[at : at + rng.randrange(1, 9)]
+        elif choice == 3:
+            start = rng.randrange(len(out) + 1)
+            out[at:at] = out[start : start + rng.randrange(1, 33)]
+        elif choice == 4:
+            other = rng.choice(corpus)
+            start = rng.randrange(len(other) + 1)
+            out[at:] = other[start:]
+        else:
+            out[at : at + 1] = bytes([rng.choice((0, 1, 127, 128, 255, 10, 34))])
+    return bytes(out[:4096]) or b"\0"
+
+
+def fuzz(seconds: float, seed: int, corpus_dir: Path | None) -> Counter[str]:
+    """Mutate for so long; return how often each outcome came."""
+    rng = random.Random(seed)
+    corpus = seeds()
+    if corpus_dir is not None:
+        corpus += [p.read_bytes() for p in sorted(corpus_dir.iterdir()) if p.is_file()]
+    outcomes: Counter[str] = Counter(run_one(data) for data in corpus)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        # A door first: the one with the most outcomes must not get all the time.
+        number = rng.randrange(len(DOORS))
+        mine = [data for data in corpus if data[0] % len(DOORS) == number]
+        data = mutate(rng, rng.choice(mine), corpus)
+        try:
+            outcome = run_one(data)
+        except BaseException:
+            print(f"FOUND by seed {seed}: {data!r}", file=sys.stderr)
+            raise
+        outcomes[outcome] += 1
+        if outcomes[outcome] == 1:
+            corpus.append(data)
+    return outcomes
+
+
+def report(outcomes: Counter[str], seconds: float) -> None:
+    """Executions, deep ones, outcomes by door, branch coverage."""
+    total = sum(outcomes.values())
+    deep = sum(n for outcome, n in outcomes.items() if ": deep" in outcome)
+    print(f"link: {total} executions in {seconds:.0f} s, {deep} passed the framing")
+    for door in DOORS:
+        mine = [o for o in outcomes if o.startswith(door.__name__)]
+        runs = sum(outcomes[o] for o in mine)
+        good = sum(outcomes[o] for o in mine if ": deep" in o)
+        print(
+            f"  {door.__name__:16} {runs:8} runs {good:8} deep {len(mine):6} outcomes"
+        )
+    if _METER is None:
+        print("branch coverage: not measured ('coverage' is not installed)")
+        return
+    _METER.stop()
+    _METER.report(file=sys.stdout, show_missing=True)
+
+
+def main() -> None:
+    """The plain mutator, or atheris when asked for."""
+    if _ATHERIS:
+        sys.argv.remove("--atheris")
+        atheris.Setup(sys.argv, lambda data: run_one(data) and None)
+        atheris.Fuzz()
+        return
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write-seeds", type=Path, help="write the seeds and end")
+    parser.add_argument("corpus", nargs="?", type=Path)
+    args = parser.parse_args()
+    if args.write_seeds:
+        args.write_seeds.mkdir(parents=True, exist_ok=True)
+        for n, data in enumerate(seeds()):
+            (args.write_seeds / f"{n:02}").write_bytes(data)
+        return
+    report(fuzz(args.seconds, args.seed, args.corpus), args.seconds)
+
+
+if __name__ == "__main__":
+    main()
