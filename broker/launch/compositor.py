@@ -126,9 +126,9 @@ def _config(size: tuple[int, int], extra: str) -> str:
 def _prepare(runtime_dir: Path, config: str) -> Path:
     runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     runtime_dir.chmod(0o700)
-    for stale in runtime_dir.glob("wayland-*"):
+    for stale in [*runtime_dir.glob("wayland-*"), runtime_dir / "sway.sock"]:
         if not _accepts(stale):
-            stale.unlink()
+            stale.unlink(missing_ok=True)
     path = runtime_dir / "sway.conf"
     path.write_text(config)
     return path

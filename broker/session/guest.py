@@ -27,7 +27,6 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
-from broker.launch.console import ConsoleLog
 from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.relay.contract import StreamEnd
 from broker.session import journal
@@ -67,9 +66,7 @@ class Guest:
         self._record = record
         self._tools = tools
         self._display = directory / "display"
-        self.programs = Programs(
-            lambda number: ConsoleLog(logs, name=f"program-{number}.log")
-        )
+        self.programs = Programs(logs)
         self.worker: Worker | None = None
         self.waypipe: WaypipeClient | None = None
         self.agent: agent.Hello | None = None
@@ -77,6 +74,7 @@ class Guest:
         self._agents: dict[int, trio.Event] = {}
         self._agent_reasons: dict[int, str] = {}
         self._clients: set[int] = set()
+        self._compositor_lost = False
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -168,7 +166,7 @@ class Guest:
                 | worker.WaylandAnswered()
                 | worker.WaylandClosed()
             ):
-                self._take_wayland(message)
+                await self._take_wayland(message)
             case worker.Violation():
                 await self._broke(printable(message.reason))
             case worker.Broken():
@@ -176,7 +174,7 @@ class Guest:
             case worker.Ready() | worker.Statistics():
                 pass  # the supervisor's Worker keeps these
 
-    def _take_wayland(
+    async def _take_wayland(
         self,
         message: worker.WaylandOpened | worker.WaylandAnswered | worker.WaylandClosed,
     ) -> None:
@@ -190,6 +188,24 @@ class Guest:
                     # The keeper could not connect; waypipe hears only an end.
                     self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
                 self._clients.discard(message.client)
+                if message.reason == "compositor closed":
+                    await self._look_for_compositor()
+
+    async def _look_for_compositor(self) -> None:
+        """One client may be thrown out; when nobody answers it was the compositor."""
+        try:
+            self._tools.compositor()
+            self._compositor_lost = False
+        except SetupError as error:
+            if not self._compositor_lost:
+                self._compositor_lost = True
+                await self._tools.log.note(
+                    schema.ProcessDied(
+                        **journal.of(self.lease),
+                        process=schema.Process.COMPOSITOR,
+                        reason=f"{error}; the sandbox's windows ended with it",
+                    )
+                )
 
     async def _broke(self, reason: str) -> None:
         """The guest broke a protocol; what did it has been ended already."""
@@ -245,7 +261,10 @@ class Guest:
                 self._agent_stream = message.stream
                 self._set_agent(untrusted)
                 self.programs.agent_up()
+                self.programs.adopt(untrusted.programs)
                 await self._forget_lost(untrusted.programs)
+                if not self.programs.live():
+                    self.idle.set()  # nothing runs, and nobody has asked for more
             case agent.Hop():
                 if not untrusted.ok:
                     name, detail = (
@@ -350,8 +369,9 @@ class Guest:
         This is the place where another end of the waypipe wire will stand.
         """
         began = trio.current_time()
-        self.programs.display(Hop.STREAM)
         with conn:
+            untrusted_head = await take_head(conn)
+            self.programs.display(Hop.STREAM)
             try:
                 client = await self._connect_waypipe()
             except VitrailError as error:
@@ -360,6 +380,9 @@ class Guest:
             with client:
                 await self._opened(opening, "auto")
                 task_status.started()
+                # A new socket's buffer is empty: this neither blocks nor
+                # takes a part.
+                client.sendall(untrusted_head)
                 guest_fd, client_fd = conn.detach(), client.detach()
         self.programs.display(Hop.WAYPIPE)
         end: StreamEnd | None = None

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -112,6 +113,7 @@ async def run_local(
         nursery.start_soon(refusals.run)
         log = Journal(store, refusals)
         await log.require(schema.BrokerStart(software=__version__, pid=os.getpid()))
+        workers.on_template_death = partial(_template_died, log)
         keeper = PumpKeeper(pump, log)
         await nursery.start(keeper.run)
         records = _Records(options)
@@ -127,6 +129,17 @@ async def run_local(
         await broker.serve(ready)
         await log.note(schema.BrokerStop(reason="asked to end"))
         nursery.cancel_scope.cancel()
+
+
+async def _template_died(log: Journal, pid: int, code: int | None) -> None:
+    await log.note(
+        schema.ProcessDied(
+            process=schema.Process.TEMPLATE,
+            pid=pid,
+            code=code,
+            reason="workers live on; the next one starts another template",
+        )
+    )
 
 
 class _Broker:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import trio
 
@@ -41,6 +43,16 @@ class Program:
         return self.code is not None
 
 
+_KEPT_LOGS = 32
+"""Newest programs of a sandbox whose output is kept."""
+
+
+def _numbers(logs: Path) -> list[int]:
+    """Numbers of the programs that have a log."""
+    found = (re.fullmatch(r"program-(\d{1,9})\.log", p.name) for p in logs.glob("*"))
+    return [int(match[1]) for match in found if match]
+
+
 # What a shell answers for a program that it could not start.
 _NOT_STARTED = 127
 
@@ -48,9 +60,14 @@ _NOT_STARTED = 127
 class Programs:
     """All programs of a lease; fed with the agent's claims."""
 
-    def __init__(self, new_log: Callable[[int], ConsoleLog]) -> None:
-        self._new_log = new_log
-        self._next = 0
+    def __init__(self, logs: Path) -> None:
+        """``logs`` is where each program's output is kept.
+
+        Numbers go on from the newest log there: a guest that outlived its
+        broker may still report the end of a program of before.
+        """
+        self._logs = logs
+        self._first = self._next = max(_numbers(logs), default=0)
         self._live: dict[int, Program] = {}
 
     def live(self) -> list[Program]:
@@ -74,6 +91,23 @@ class Programs:
         )
         self._live[program.number] = program
         return program
+
+    def adopt(self, claimed: Sequence[int]) -> None:
+        """Enter programs that ran before this broker did, as far as there is room.
+
+        A guest may claim what it likes here; it only keeps itself alive.
+        """
+        for number in claimed:
+            if number in self._live or self._first < number <= self._next:
+                continue
+            if len(self._live) >= limits.PROGRAMS_PER_SANDBOX:
+                break
+            way = Way(trio.current_time())
+            way.reach(max(Hop), trio.current_time())
+            program = Program(
+                number, "(of before)", way, display=False, log=self._new_log(number)
+            )
+            self._live[number] = program
 
     def agent_up(self) -> None:
         """The guest's agent said hello: all that wait for it go on."""
@@ -131,6 +165,12 @@ class Programs:
         self.fail(reason)
         for program in self.live():
             self._end(program, -9)
+
+    def _new_log(self, number: int) -> ConsoleLog:
+        for old in sorted(_numbers(self._logs))[:-_KEPT_LOGS]:
+            for path in self._logs.glob(f"program-{old}.log*"):
+                path.unlink(missing_ok=True)
+        return ConsoleLog(self._logs, name=f"program-{number}.log")
 
     def _end(self, program: Program, code: int) -> None:
         program.code = code

@@ -106,6 +106,10 @@ class Template:
                 hint="its last words are in the broker's standard error",
             )
 
+    async def wait_gone(self) -> None:
+        """Wait until the process has ended."""
+        await self._gone.wait()
+
     async def _died(self) -> None:
         self.dead = True
         self._channel.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -53,6 +53,11 @@ class Workers:
         self._template: Template | None = None
         self._starting = trio.Lock()
         self._workers: set[Worker] = set()
+        self._closing = False
+        self.on_template_death: Callable[[int, int | None], Awaitable[None]] | None = (
+            None
+        )
+        """Told (pid, code) when a template dies that was not asked to."""
 
     @property
     def template_pid(self) -> int:
@@ -122,10 +127,18 @@ class Workers:
                 template = Template()
                 await self._nursery.start(template.run)
                 self._template = template
+                self._nursery.start_soon(self._watch_template, template)
             return self._template
+
+    async def _watch_template(self, template: Template) -> None:
+        pid = template.child.pid
+        await template.wait_gone()
+        if not self._closing and self.on_template_death is not None:
+            await self.on_template_death(pid, template.child.returncode)
 
     async def close(self) -> None:
         """End every worker and the template; returns when all are gone."""
+        self._closing = True
         async with trio.open_nursery() as nursery:
             for worker in list(self._workers):
                 nursery.start_soon(worker.close)
