@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.bench.relay import report
 from tests.bench.relay.measure import FULL, QUICK, Load, measurements
 from tests.bench.relay.peers import Peer, all_running, await_socket, compile_c, missing
+from tests.bench.relay.quiet import Watch
 
 
 def main() -> int:
@@ -32,8 +33,8 @@ def main() -> int:
     if options.read:
         raw = json.loads(options.read.read_text())["raw"]
     else:
-        raw = _run(options)
-        _write(raw, options)
+        raw, about = _run(options)
+        _write(raw, about, options)
     print("\nMedians (ratio to socat/ratio to the C splice loop, of the same run)\n")
     print(report.main_table(raw))
     print()
@@ -48,6 +49,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.relay")
     parser.add_argument("--quick", action="store_true", help="shorter repetitions")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600,
+        metavar="SECONDS",
+        help="time to spend on measuring again what others disturbed",
+    )
     parser.add_argument("--plot", type=Path, help="write a plot (SVG) here")
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     parser.add_argument("--read", type=Path, help="show an earlier run's JSON")
@@ -57,7 +65,7 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _run(options: argparse.Namespace) -> report.Raw:
+def _run(options: argparse.Namespace) -> tuple[report.Raw, dict[str, object]]:
     raw: report.Raw = {}
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
         folder = Path(name)
@@ -69,15 +77,23 @@ def _run(options: argparse.Namespace) -> report.Raw:
             await_socket(server_path)
             load = Load(program, server.pid, QUICK if options.quick else FULL)
             with all_running(folder, server_path) as peers:
+                this = Peer("load", server_path, server)
+                watch = Watch(peers, this, options.patience)
                 for number in range(options.repetitions):
-                    _repeat(number, load, peers, raw)
+                    _repeat(number, load, peers, raw, watch)
         finally:
             server.kill()
             server.wait()
-    return raw
+    print(
+        f"{watch.disturbed} of {watch.measured} measurements were disturbed by others",
+        file=sys.stderr,
+    )
+    return raw, {"measured": watch.measured, "disturbed": watch.disturbed}
 
 
-def _repeat(number: int, load: Load, peers: dict[str, Peer], raw: report.Raw) -> None:
+def _repeat(
+    number: int, load: Load, peers: dict[str, Peer], raw: report.Raw, watch: Watch
+) -> None:
     began = time.monotonic()
     names = [name for name in peers if name != "vitrail, busy"]
     for measure in measurements(load):
@@ -85,8 +101,9 @@ def _repeat(number: int, load: Load, peers: dict[str, Peer], raw: report.Raw) ->
         # comes after the same neighbour.
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            _keep(raw, name, measure(peers[name]), peers)
-    _keep(raw, "vitrail, busy", load.ping_tail(peers["vitrail, busy"]), peers)
+            _keep(raw, name, watch.undisturbed(measure, peers[name]), peers)
+    busy = watch.undisturbed(load.ping_tail, peers["vitrail, busy"])
+    _keep(raw, "vitrail, busy", busy, peers)
     took = time.monotonic() - began
     print(f"repetition {number + 1}: {took:.0f} s", file=sys.stderr, flush=True)
 
@@ -101,7 +118,9 @@ def _keep(
         raw.setdefault(name, {}).setdefault(measure, []).append(value)
 
 
-def _write(raw: report.Raw, options: argparse.Namespace) -> None:
+def _write(
+    raw: report.Raw, run: dict[str, object], options: argparse.Namespace
+) -> None:
     now = dt.datetime.now(dt.UTC)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"relay-{now:%Y-%m-%d-%H%M%S}.json"
@@ -116,6 +135,7 @@ def _write(raw: report.Raw, options: argparse.Namespace) -> None:
         "cpus": len(os.sched_getaffinity(0)),
         "repetitions": options.repetitions,
         "quick": options.quick,
+        **run,
     }
     path.write_text(json.dumps({"about": about, "raw": raw, "goals": goals}, indent=1))
     print(f"raw values: {path}", file=sys.stderr)
