@@ -144,15 +144,20 @@ async def _bootstrap(
         "SOURCE_DATE_EPOCH": str(EPOCH),
         "KERNEL": spec.kernel,
     }
-    argv = bootstrap_words(spec, archive, work)
+    argv = bootstrap_words(spec, archive, work, scratch)
     progress(f"asking {archive.mirror} for {spec.suite}")
     await _run_bootstrap(argv, env, progress)
     agent.unlink()
     drop_scratch(paths, spec.name)
 
 
-def bootstrap_words(spec: ImageSpec, archive: Archive, work: Path) -> list[str]:
-    """Return mmdebstrap's command line."""
+def bootstrap_words(
+    spec: ImageSpec, archive: Archive, work: Path, scratch: Path
+) -> list[str]:
+    """Return mmdebstrap's command line.
+
+    It names the scratch directory, by which a left-over process is known.
+    """
     options = {
         **archive.options,
         "Acquire::Languages": "none",
@@ -169,7 +174,7 @@ def bootstrap_words(spec: ImageSpec, archive: Archive, work: Path) -> list[str]:
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNNEEDED),
         f'--customize-hook=mkdir -p "$1{_HOME}"',
         f"--customize-hook=upload {work}/vitrail_guest.py {_HOME}/vitrail_guest.py",
-        f"--customize-hook={customize}",
+        f"--customize-hook=# in {scratch}\n{customize}",
         f"--customize-hook=tar-out /var/tmp/vitrail-boot {work}/boot.tar",
         '--customize-hook=rm -r "$1/var/tmp/vitrail-boot"',
         spec.suite,
@@ -204,10 +209,11 @@ async def _run_bootstrap(
         ) from error
     finally:
         if child.returncode is None:
+            child.kill()  # what it has started is ended with its scratch
             with trio.CancelScope(shield=True):
-                await child.stop(grace=20)  # it removes its root file system
+                await child.wait()
     if code != 0:
-        raise _bootstrap_failed(said)
+        raise bootstrap_failed(said)
 
 
 async def _lines(fd: int) -> AsyncIterator[str]:
@@ -220,7 +226,7 @@ async def _lines(fd: int) -> AsyncIterator[str]:
                 yield printable(line, 400)
 
 
-def _bootstrap_failed(said: list[str]) -> VitrailError:
+def bootstrap_failed(said: list[str]) -> VitrailError:
     """Name the cause among mmdebstrap's last lines."""
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):

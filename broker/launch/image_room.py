@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ Progress = Callable[[str], None]
 
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)
 _SCRATCH = "vitrail-image-"
+_END_SECONDS = 10.0
 
 
 @contextlib.asynccontextmanager
@@ -153,8 +155,10 @@ async def remove_leftovers(paths: Paths, name: str) -> None:
             shutil.rmtree(directory)
     scratch = noted_scratch(paths, name)
     if scratch is not None:
-        # Its files belong to users of the namespace.
-        words = ["rm", "-rf", "--", str(scratch)]
+        await _end_users(scratch)
+        # Its files belong to users of the namespace.  As root, mmdebstrap may
+        # have mounted things there: never cross into them.
+        words = ["rm", "-rf", "--one-file-system", "--", str(scratch)]
         if os.geteuid() != 0:
             words = ["unshare", "--user", "--map-auto", "--map-root-user", *words]
         await run_tool(words)
@@ -169,6 +173,44 @@ def noted_scratch(paths: Paths, name: str) -> Path | None:
     scratch = Path(note.read_text())
     ours = scratch.name.startswith(_SCRATCH) and scratch.is_dir()
     return scratch if ours and scratch.stat().st_uid == os.geteuid() else None
+
+
+async def _end_users(scratch: Path) -> None:
+    """Kill what still works in a scratch directory, and wait for its end.
+
+    mmdebstrap's children outlive it when it is killed.  They are in a
+    namespace of their own but ours to kill, as its creator.
+    """
+    with trio.move_on_after(_END_SECONDS):
+        while found := _users(os.fsencode(scratch)):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await trio.sleep(0.05)
+
+
+def _users(scratch: bytes) -> list[int]:
+    """Return the processes of each session that works in this directory.
+
+    A session is known by a process that has the directory's name, which is
+    random, in its arguments; what such a process starts may not have it.
+    """
+    sessions: dict[int, list[int]] = {}
+    ours: set[int] = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (path / "cmdline").read_bytes()
+            state, _, _, session, *_ = (
+                (path / "stat").read_bytes().rpartition(b") ")[2].split()
+            )
+        except OSError:
+            continue  # it ended meanwhile
+        if state != b"Z":
+            sessions.setdefault(int(session), []).append(int(path.name))
+            if scratch in words:
+                ours.add(int(session))
+    ours.discard(os.getsid(0))
+    return [pid for session in ours for pid in sessions[session]]
 
 
 def drop_scratch(paths: Paths, name: str) -> None:

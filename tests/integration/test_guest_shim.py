@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import pytest
 import trio
 
 from broker.core import agent, limits
-from broker.core.frames import FrameReader, encode_frame
 from broker.launch.spawn import spawn
+from tests.kit.agentbroker import AgentBroker
 
 SHIM = Path(__file__).parents[2] / "shims/vitrail_guest.py"
 needs_waypipe = pytest.mark.skipif(
@@ -24,113 +23,10 @@ needs_waypipe = pytest.mark.skipif(
 )
 
 
-class Broker:
-    """The broker's end of the agent port."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / "agent"
-        self.display_path = directory / "broker-display"
-        self.open: list[trio.abc.AsyncResource] = []
-        self._listener = self._listen(self.path)
-        self._stream: trio.SocketStream | None = None
-        self._frames: list[bytes] = []
-        self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
-        self.hops: dict[str, agent.Hop] = {}
-
-    def _listen(self, path: Path) -> trio.SocketListener:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.bind(str(path))
-        sock.listen(8)
-        return self.keep(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
-
-    def keep(self, resource):
-        """Close this at the end of the test."""
-        self.open.append(resource)
-        return resource
-
-    async def connect(self) -> trio.SocketStream:
-        """Connect as waypipe does."""
-        path = self.path.with_name("run") / "display"
-        return self.keep(await trio.open_unix_socket(str(path)))
-
-    async def accept_display(self, listener) -> trio.SocketStream:
-        return self.keep(await listener.accept())
-
-    async def accept(self) -> agent.Hello:
-        self._stream = self.keep(await self._listener.accept())
-        self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
-        self._frames.clear()
-        hello = await self.receive(agent.Hello)
-        return hello
-
-    async def listen_display(self) -> trio.SocketListener:
-        return self._listen(self.display_path)
-
-    async def next(self):
-        while not self._frames:
-            data = await self._stream.receive_some(65536)
-            if not data:
-                return None
-            self._frames += self._reader.feed(data)
-        return agent.decode_from_guest(self._frames.pop(0))
-
-    async def receive(self, kind):
-        """The next message that is no hop must be of this kind."""
-        while True:
-            message = await self.next()
-            if isinstance(message, agent.Hop) and kind is not agent.Hop:
-                self.hops[message.name] = message
-                continue
-            assert isinstance(message, kind), message
-            return message
-
-    async def wait_hop(self, name, *, ok):
-        while True:
-            hop = self.hops.pop(name, None)
-            if hop is None:
-                message = await self.next()
-                assert message is not None, "the agent has gone"
-                if isinstance(message, agent.Hop) and message.name == name:
-                    hop = message
-            if hop is not None and hop.ok == ok:
-                return hop
-
-    async def ended(self, program):
-        """Collect output until this program has ended."""
-        said = b""
-        while True:
-            message = await self.next()
-            match message:
-                case agent.Output():
-                    assert message.program == program
-                    said += message.data
-                case agent.Exited():
-                    assert message.program == program
-                    return said, message.code
-                case agent.Hop():
-                    self.hops[message.name] = message
-                case _:
-                    pytest.fail(f"unexpected {message}")
-
-    async def send(self, message) -> None:
-        await self.send_raw(agent.encode(message))
-
-    async def send_raw(self, body: bytes) -> None:
-        await self._stream.send_all(encode_frame(body, limits.AGENT_FRAME_BYTES))
-
-    async def close(self) -> None:
-        await self._stream.aclose()
-
-    async def run(self, *argv, program=1, env=None, display=False) -> None:
-        await self.send(
-            agent.Run(program=program, argv=list(argv), env=env or {}, display=display)
-        )
-
-
 @contextlib.asynccontextmanager
 async def guest(tmp_path, *, search=None):
     """Yield (broker, child): the agent runs, and is ended at the end."""
-    broker = Broker(tmp_path)
+    broker = AgentBroker(tmp_path / "agent", tmp_path / "broker-display")
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -151,8 +47,7 @@ async def guest(tmp_path, *, search=None):
     finally:
         with trio.CancelScope(shield=True):
             await child.stop()
-            for resource in broker.open:
-                await resource.aclose()
+            await broker.close_all()
         print((tmp_path / "log").read_text())
 
 
@@ -439,7 +334,7 @@ CONNECT = (
 async def test_waypipe_reaches_the_broker_uncompressed_and_without_gpu(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        listener = await broker.listen_display()
+        listener = broker.listen_display()
         await broker.run(sys.executable, "-c", CONNECT, display=True)
         stream = await broker.accept_display(listener)
         await broker.wait_hop("display", ok=True)
@@ -480,10 +375,10 @@ async def test_killed_waypipe_is_named_and_the_next_program_has_a_new_one(tmp_pa
         assert (await broker.ended(1))[1] == 0
 
 
-async def carried(broker):
+async def carried(tmp_path, broker):
     """A connection through the agent, both ends ours: (waypipe's, broker's)."""
-    listener = await broker.listen_display()
-    near = await broker.connect()
+    listener = broker.listen_display()
+    near = await broker.connect(tmp_path / "run/display")
     far = await broker.accept_display(listener)
     await listener.aclose()
     return near, far
@@ -492,7 +387,7 @@ async def carried(broker):
 async def test_carries_both_directions_and_half_close(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        near, far = await carried(broker)
+        near, far = await carried(tmp_path, broker)
         await near.send_all(b"to the broker")
         await near.send_eof()
         assert await far.receive_some() == b"to the broker"
@@ -507,7 +402,7 @@ async def test_carries_much_in_both_directions_at_once(tmp_path):
     size = 32 << 20
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        near, far = await carried(broker)
+        near, far = await carried(tmp_path, broker)
 
         async def write(stream, seed):
             await stream.send_all(seed * (size // len(seed)))
@@ -534,7 +429,7 @@ async def test_carries_much_in_both_directions_at_once(tmp_path):
 async def test_broker_that_does_not_read_holds_back_only_its_stream(tmp_path):
     async with guest(tmp_path) as (broker, child):
         await broker.accept()
-        near, far = await carried(broker)
+        near, far = await carried(tmp_path, broker)
         sent = 0
         with trio.move_on_after(1.0):
             while True:
@@ -558,7 +453,7 @@ async def test_broker_that_does_not_read_holds_back_only_its_stream(tmp_path):
 async def test_death_of_one_side_closes_the_other(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        near, far = await carried(broker)
+        near, far = await carried(tmp_path, broker)
         await far.aclose()
         assert await near.receive_some() == b""
 
@@ -568,10 +463,10 @@ async def test_no_descriptor_is_left_after_many_connections(tmp_path):
         await broker.accept()
         with contextlib.suppress(trio.TooSlowError):
             await broker.wait_hop("waypipe", ok=True)
-        listener = await broker.listen_display()
+        listener = broker.listen_display()
 
         async def once():
-            near = await broker.connect()
+            near = await broker.connect(tmp_path / "run/display")
             far = await broker.accept_display(listener)
             await far.send_all(b"x")
             assert await near.receive_some() == b"x"
@@ -596,12 +491,12 @@ async def test_no_descriptor_is_left_after_many_connections(tmp_path):
 async def test_streams_at_the_limit_wait_and_are_served_later(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        listener = await broker.listen_display()
+        listener = broker.listen_display()
         pairs = []
         for _ in range(limits.STREAMS_PER_SANDBOX):
-            near = await broker.connect()
+            near = await broker.connect(tmp_path / "run/display")
             pairs.append((near, await broker.accept_display(listener)))
-        one_more = await broker.connect()
+        one_more = await broker.connect(tmp_path / "run/display")
         with trio.move_on_after(0.3) as waited:
             await broker.accept_display(listener)
         assert waited.cancelled_caught

@@ -1,0 +1,174 @@
+"""Guest images for real: built without root, equal twice, booted, seen."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import agent
+from broker.core.errors import SetupError
+from broker.core.paths import Paths, find_paths
+from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.launch import images
+from broker.launch.image_build import build_image
+from broker.launch.images import ImageSpec
+from broker.launch.microvm import EndKind
+from broker.launch.spawn import PIPE, spawn
+from tests.kit.agentbroker import AgentBroker
+from tests.kit.compositor import desktop, short_directory, wait_window
+from tests.kit.tinyguest import ordinary_user
+from tests.kit.vms import machine, require_vm
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    """Paths of their own, in a place that the build's other users may enter."""
+    ordinary_user()
+    scratch = Path("/var/tmp") / f"vitrail-test-{os.getpid()}"
+    scratch.mkdir(mode=0o711)
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    yield Paths(tmp_path / "run", tmp_path / "state", tmp_path / "cache/vitrail", ())
+    assert list(scratch.iterdir()) == [], "nothing is left in the scratch place"
+    scratch.rmdir()
+
+
+def contents(paths):
+    return sorted(path.name for path in paths.images.iterdir())
+
+
+async def killed_build(paths, at):
+    """Build in another process; kill it, and all it started, when it says ``at``."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(paths.cache.parent)}
+    env["XDG_RUNTIME_DIR"] = str(paths.runtime)
+    words = [sys.executable, "-m", "broker", "image", "build"]
+    child = spawn(words, env=env, cwd=Path(__file__).parents[2], stderr=PIPE)
+    said = b""
+    async with trio.lowlevel.FdStream(os.dup(child.popen.stderr.fileno())) as stream:
+        async for chunk in stream:
+            said += chunk
+            if at in said:
+                break
+    child.kill(signal.SIGKILL)
+    await child.wait()
+    child.popen.stderr.close()
+    assert at in said, said
+
+
+async def test_equal_packages_give_equal_bytes_even_after_a_killed_build(paths):
+    await killed_build(paths, b"extracting archives")
+    with pytest.raises(SetupError, match="there is no guest image"):
+        images.find_image(paths)
+    assert ".default.scratch" in contents(paths), "a killed build leaves a note"
+
+    first = await build_image(paths, ImageSpec(), print)
+    kept = {
+        file.name: file.read_bytes()
+        for file in (first.kernel, first.initrd, first.root)
+    }
+    whole = {".default.lock", first.directory.name, "default"}
+    assert set(contents(paths)) == whole, "and the next removes it"
+    assert await build_image(paths, ImageSpec(), print) == first, "not built again"
+
+    second = await build_image(paths, ImageSpec(), print, force=True)
+    assert not first.directory.exists()
+    assert second.manifest.digest == first.manifest.digest
+    for file in (second.kernel, second.initrd, second.root):
+        assert file.read_bytes() == kept[file.name], file.name
+
+
+async def test_cancelled_build_leaves_nothing(paths):
+    with trio.CancelScope() as scope:
+
+        def progress(text):
+            if "extracting" in text:
+                scope.cancel()
+
+        await build_image(paths, ImageSpec(), progress)
+    assert scope.cancelled_caught
+    assert contents(paths) == [".default.lock"]
+
+
+async def test_unknown_package_is_named_and_leaves_nothing(paths):
+    spec = ImageSpec(packages=("no-such-package-xyz",))
+    with pytest.raises(SetupError, match="no package no-such-package-xyz"):
+        await build_image(paths, spec, print)
+    assert contents(paths) == [".default.lock"]
+
+
+# -- booted and seen ----------------------------------------------------------------
+
+
+async def splice(one, other):
+    async def copy(source, sink):
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for chunk in source:
+                await sink.send_all(chunk)
+        await one.aclose()
+        await other.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copy, one, other)
+        nursery.start_soon(copy, other, one)
+
+
+@pytest.fixture
+def _vm():
+    require_vm()
+
+
+@pytest.mark.usefixtures("_vm")
+@pytest.mark.parametrize("suite", ["bookworm", "trixie", "sid"])
+async def test_foot_of_each_suite_is_seen(suite):
+    """waypipe 0.8, 0.9 and 0.11 in the guest, this machine's at the other end."""
+    name = images.DEFAULT_NAME if suite == "bookworm" else suite
+    paths = find_paths()
+    image = await build_image(paths, ImageSpec(name=name, suite=suite), print)
+    with short_directory() as place:
+        client = place / "client"
+        boot = {
+            "kernel": image.kernel,
+            "initrd": image.write_initrd(place),
+            "root": image.root,
+            "memory_mib": 768,
+            "kernel_args": (),
+        }
+        async with desktop() as comp, machine(place, **boot) as vm:
+            words = ["waypipe", "-c", "none", "--no-gpu", "-s", client, "client"]
+            waypipe = spawn(words, env=comp.environment)
+            broker = AgentBroker(
+                Path(f"{vm.uds}_{PORTS[AGENT]}"), Path(f"{vm.uds}_{PORTS[DISPLAY]}")
+            )
+            try:
+                with trio.fail_after(120):
+                    await show_foot(vm, broker, client, comp, image)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await waypipe.stop()
+                    await broker.close_all()
+
+
+async def show_foot(vm, broker, client, comp, image):
+    async def carry(stream):
+        await splice(stream, await trio.open_unix_socket(str(client)))
+
+    title = f"of {image.suite}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, carry, [broker.listen_display()])
+        await vm.cont()
+        hello = await broker.accept()
+        assert image.waypipe.startswith(hello.waypipe)
+        assert hello.kernel == image.manifest.kernel
+        await broker.run("foot", "-T", title, display=True)
+        await wait_window(comp, title=title, deadline=60)
+        await broker.send(agent.PowerOff())
+        end = await vm.wait()
+        assert end.kind is EndKind.GUEST
+        nursery.cancel_scope.cancel()
