@@ -289,6 +289,9 @@ class Status(_Answer, frozen=True, kw_only=True):
     leases: list[LeaseStatus] = []
     streams: list[StreamStatus] = []
     processes: list[ProcessStatus] = []
+    tasks: int = 0
+    """Tasks of the broker, this answer's own included; steady while nothing
+    changes, so a leak shows."""
     pump: PumpStatus | None = None
     audit: AuditStatus | None = None
     warnings: list[str] = []

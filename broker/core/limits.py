@@ -23,6 +23,19 @@ ADMIT_SECONDS = 10.0
 """From accept to decision.  Nothing of ours takes longer than milliseconds;
 a slower answer means a stuck viewer, and the stream is refused."""
 
+STREAMS_PER_SECOND = 200.0
+STREAMS_BURST = 256
+"""How fast one sandbox's connections are looked at; beyond it they wait in the
+backlog.  Each costs a decision on disk, so 10,000 at once would be work for
+half a minute that others' streams had to wait behind.  A desktop session that
+starts makes some tens."""
+
+DISPLAY_HEADER_BYTES = 16
+DISPLAY_HEADER_SECONDS = 5.0
+"""What a waypipe server says first on each connection, and from accept until
+it is there.  It is sent with connecting, so it takes milliseconds; before it no
+process is started for the connection and nothing of it goes to the pump."""
+
 REFUSALS_LOGGED_PER_SECOND = 1
 """Equal refusals of one peer beyond this are counted into one event."""
 

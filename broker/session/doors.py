@@ -23,6 +23,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import ServiceName
+from broker.core.pace import Pace
 from broker.link.contract import Viewer
 from broker.peers import credentials, identity
 from broker.session import journal
@@ -69,6 +70,9 @@ class Doors:
     undecided: trio.Semaphore = field(
         default_factory=lambda: trio.Semaphore(limits.UNDECIDED_PER_SANDBOX)
     )
+    pace: Pace = field(
+        default_factory=lambda: Pace(limits.STREAMS_PER_SECOND, limits.STREAMS_BURST)
+    )
 
     async def serve(
         self, listeners: Mapping[ServiceName, trio.socket.SocketType]
@@ -96,12 +100,27 @@ class Doors:
         Owns ``conn`` from the call on; waits while too many are undecided.
         """
         with closing(conn) as mine:
-            await self.undecided.acquire()
+            await self._turn()
             if self._nursery is None:
                 self.undecided.release()
                 return  # the lease is ending
             plain = socket.socket(fileno=mine.detach())
             self._nursery.start_soon(self._admit, service, plain, self._nursery)
+
+    async def _turn(self) -> None:
+        """Wait until one more connection may be decided about.
+
+        Whoever comes here holds at most itself up: the others of this sandbox
+        wait in the backlog, and those of other sandboxes at other doors.
+        """
+        await self.undecided.acquire()
+        try:
+            early = self.pace.take(trio.current_time())
+            if early > 0:
+                await trio.sleep(early)
+        except BaseException:
+            self.undecided.release()
+            raise
 
     async def _accept_loop(
         self, service: ServiceName, listener: trio.socket.SocketType

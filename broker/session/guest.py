@@ -9,9 +9,10 @@ so, and the next stream or program gets a new one.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -30,6 +31,7 @@ from broker.core.lease import Lease, Opening
 from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.relay.contract import StreamEnd
 from broker.session import journal
+from broker.session.head import take_head
 from broker.session.hops import Hop
 from broker.session.programs import Program, Programs
 from broker.session.pumps import PumpKeeper
@@ -380,9 +382,10 @@ class Guest:
             with client:
                 await self._opened(opening, "auto")
                 task_status.started()
-                # A new socket's buffer is empty: this neither blocks nor
-                # takes a part.
-                client.sendall(untrusted_head)
+                # A new socket's buffer is empty, so this takes all of it.  A
+                # client that died just now is found dead by the pump.
+                with contextlib.suppress(OSError):
+                    client.sendall(untrusted_head)
                 guest_fd, client_fd = conn.detach(), client.detach()
         self.programs.display(Hop.WAYPIPE)
         end: StreamEnd | None = None
@@ -391,7 +394,8 @@ class Guest:
             end = await self._tools.pump.relay(
                 guest_fd, client_fd, name=str(opening.stream)
             )
-            reason = end.reason.value
+            end = replace(end, bytes_ab=end.bytes_ab + len(untrusted_head))
+            reason = end.describe()
         except UpstreamError as error:
             reason = str(error)
         finally:

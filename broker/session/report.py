@@ -55,6 +55,7 @@ class Reporter:
             leases=[lease_status(t) for t in self.host.tenancies()],
             streams=[s for t in self.host.tenancies() for s in _streams(t, streams)],
             processes=self._processes(),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
             pump=self._pump(list(streams.values())),
             audit=api.AuditStatus(
                 events=audit.events,
