@@ -18,7 +18,8 @@ The contract:
   request that is open, and of the type that request has.
 * Both ends keep the same book of leases, moved by the same messages: a lease
   that is in it was announced in this epoch and not withdrawn.  A lease id or
-  a sandbox cannot be in it twice.
+  a sandbox cannot be in it twice.  A lease that the viewer refused stays in it,
+  without streams, until the host withdraws it.
 * At most LINK_REQUESTS requests are open in each direction.
 * Any refusal is final: the channel takes and gives nothing after it.
 """
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -46,7 +47,6 @@ from broker.link.messages import (
     LeaseBegun,
     LeaseEnded,
     Message,
-    Refused,
     Reply,
     Request,
     decode,
@@ -94,12 +94,20 @@ class Announced:
 
     lease: Lease
     peer: str
+    request: int
+    """The number of its announcement."""
     confirmed: bool = False
-    """The viewer has answered: streams may be opened."""
+    """The viewer has answered Done: streams may be opened."""
 
 
 class LeaseBook:
-    """The leases of one epoch; the same rules on both ends."""
+    """The leases of one epoch; the same rules on both ends.
+
+    Only the host's messages enter and strike leases; the viewer's reply to
+    an announcement says whether its streams may be opened, nothing else.  If
+    a refusal struck the lease too, it could cross with the host's own
+    LeaseEnded, which would then name a lease that is not there.
+    """
 
     def __init__(self) -> None:
         self._by_id: dict[LeaseId, Announced] = {}
@@ -113,24 +121,18 @@ class LeaseBook:
             raise ValueError(f"lease {lease.id} is announced twice")
         if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
             raise ValueError(f"a second lease of sandbox {lease.sandbox}")
-        self._by_id[lease.id] = Announced(lease, message.peer)
+        self._by_id[lease.id] = Announced(lease, message.peer, message.request)
 
     def end(self, message: LeaseEnded) -> None:
         """Strike a lease.  Raises ValueError if it is not in the book."""
         if self._by_id.pop(LeaseId(message.lease), None) is None:
             raise ValueError(f"the end of lease {message.lease}, never announced")
 
-    def settle(self, message: LeaseBegun, *, taken: bool) -> None:
-        """Enter the viewer's reply; the lease may have ended before it."""
+    def confirm(self, message: LeaseBegun) -> None:
+        """Enter the viewer's Done; the lease may have ended before it."""
         announced = self._by_id.get(LeaseId(message.lease))
-        if announced is None:
-            return
-        if taken:
-            self._by_id[announced.lease.id] = Announced(
-                announced.lease, announced.peer, confirmed=True
-            )
-        else:
-            del self._by_id[announced.lease.id]
+        if announced is not None and announced.request == message.request:
+            self._by_id[announced.lease.id] = replace(announced, confirmed=True)
 
     def usable(self, lease: LeaseId) -> Announced | None:
         """The lease, if its streams may be opened now."""
@@ -157,6 +159,7 @@ class ControlChannel:
         self._owed: dict[int, Request] = {}  # theirs, no reply yet
         self.leases = LeaseBook()
         self.open = True
+        self._left = False  # we said Bye
 
     @property
     def in_record(self) -> bool:
@@ -215,6 +218,7 @@ class ControlChannel:
             self._check_own(Bye(fit(reason, limits.LINK_TEXT_CHARACTERS)))
         )
         self.open = False
+        self._left = True
         return record
 
     def _must_be_open(self) -> None:
@@ -240,8 +244,11 @@ class ControlChannel:
 
         Raises LinkRefusedError; the channel is over then.  Good messages in
         front of the bad one in the same bytes are dropped with it: that they
-        are acted on is not promised to who breaks the protocol.
+        are acted on is not promised to who breaks the protocol.  After our
+        own Bye bytes are dropped unread: they have crossed with it.
         """
+        if self._left:
+            return []
         if not self.open:
             raise LinkRefusedError(
                 "bytes after the control connection's end", reason=Reason.MALFORMED
@@ -319,5 +326,5 @@ class ControlChannel:
             self.leases.end(message)
 
     def _settle(self, request: Request, reply: Reply) -> None:
-        if isinstance(request, LeaseBegun) and isinstance(reply, Done | Refused):
-            self.leases.settle(request, taken=isinstance(reply, Done))
+        if isinstance(request, LeaseBegun) and isinstance(reply, Done):
+            self.leases.confirm(request)

@@ -76,7 +76,10 @@ class Reply(Message, frozen=True):
 
 
 class LeaseBegun(Request, frozen=True, tag="lease-begun"):
-    """Announce a lease.  Its streams may be opened once this is answered Done."""
+    """Announce a lease.  Its streams may be opened once this is answered Done.
+
+    Refused means: no streams; the host withdraws it with LeaseEnded.
+    """
 
     lease: _LeaseId
     sandbox: _Name
