@@ -48,7 +48,7 @@ async def killed_build(paths, at):
     """Build in another process; kill it, and all it started, when it says ``at``."""
     env = {**os.environ, "XDG_CACHE_HOME": str(paths.cache.parent)}
     env["XDG_RUNTIME_DIR"] = str(paths.runtime)
-    words = [sys.executable, "-m", "broker", "image", "build"]
+    words = [Path(sys.executable).with_name("brokerctl"), "image", "build"]
     child = spawn(words, env=env, cwd=Path(__file__).parents[2], stderr=PIPE)
     said = b""
     async with trio.lowlevel.FdStream(os.dup(child.popen.stderr.fileno())) as stream:

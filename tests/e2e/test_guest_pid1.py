@@ -1,0 +1,124 @@
+"""The guest agent as PID 1 of a real machine made from a real image."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import agent
+from broker.core.paths import find_paths
+from broker.core.services import AGENT, DISPLAY, PORTS
+from broker.launch.guestargs import Network
+from broker.launch.image_build import build_image
+from broker.launch.images import ImageSpec
+from broker.launch.microvm import EndKind
+from tests.kit.agentbroker import AgentBroker
+from tests.kit.compositor import short_directory
+from tests.kit.vms import machine, require_vm
+
+
+@pytest.fixture(autouse=True)
+def _vm():
+    require_vm()
+
+
+@asynccontextmanager
+async def booted(**changes):
+    """A machine that runs the default image: (machine, broker's ends)."""
+    image = await build_image(find_paths(), ImageSpec(), print)
+    with short_directory() as place:
+        boot = {
+            "kernel": image.kernel,
+            "initrd": image.write_initrd(place),
+            "root": image.root,
+            "memory_mib": 512,
+            "kernel_args": (),
+            **changes,
+        }
+        async with machine(place, **boot) as vm:
+            broker = AgentBroker(
+                Path(f"{vm.uds}_{PORTS[AGENT]}"), Path(f"{vm.uds}_{PORTS[DISPLAY]}")
+            )
+            try:
+                with trio.fail_after(120):
+                    await vm.cont()
+                    yield vm, broker
+            finally:
+                with trio.CancelScope(shield=True):
+                    await broker.close_all()
+
+
+LOOK = """
+echo "uid $(id -u)"; echo "host $(uname -n)"; cd; pwd
+touch /tmp/x /dev/shm/x "$XDG_RUNTIME_DIR/x" "$HOME/x" && echo writable
+touch /etc/x 2>/dev/null || echo unprivileged
+test -c /dev/ptmx && test -L /dev/fd && echo devices
+wc -c </etc/machine-id
+# An orphan that ends is reaped by PID 1.
+python3 -c '
+import os, sys, time
+if os.fork() == 0:
+    if os.fork() == 0:
+        time.sleep(0.2)
+        os._exit(0)
+    os._exit(0)
+os.wait()
+time.sleep(1)
+states = []
+for name in os.listdir("/proc"):
+    if name.isdigit():
+        states.append(open(f"/proc/{name}/stat").read().rpartition(") ")[2][0])
+print("zombies", states.count("Z"))
+'
+"""
+
+
+async def test_a_machine_is_complete_and_switches_off():
+    async with booted() as (vm, broker):
+        await broker.accept()
+        await broker.run("sh", "-c", LOOK)
+        await broker.receive(agent.Started)
+        said, code = await broker.ended(1)
+        assert said.decode().splitlines() == [
+            "uid 1000",
+            "host tiny",
+            "/home/user",
+            "writable",
+            "unprivileged",
+            "devices",
+            "33",
+            "zombies 0",
+        ]
+        assert code == 0
+        await broker.send(agent.PowerOff())
+        assert (await vm.wait()).kind is EndKind.GUEST
+
+
+async def test_a_disposable_machine_without_broker_and_program_switches_off():
+    args = ("vitrail.disposable=1", "vitrail.orphan=2")
+    async with booted(kernel_args=args) as (vm, broker):
+        await broker.accept()
+        await broker.run("sleep", "4")
+        await broker.receive(agent.Started)
+        began = trio.current_time()
+        await broker.close_all()
+        # The program is left to end first, though the broker is away for longer.
+        assert (await vm.wait()).kind is EndKind.GUEST
+        assert trio.current_time() - began > 3
+
+
+async def test_a_user_network_gives_an_address_and_a_name_server():
+    async with booted(network=Network.USER) as (_vm, broker):
+        await broker.accept()
+        hop = await broker.wait_hop("network", ok=True)
+        assert hop.detail == ""
+        script = "grep -c nameserver /etc/resolv.conf; cut -f2,3 /proc/net/route"
+        await broker.run("sh", "-c", script)
+        await broker.receive(agent.Started)
+        said, _code = await broker.ended(1)
+        lines = said.decode().splitlines()
+        assert int(lines[0]) >= 1
+        assert any(line.startswith("00000000") for line in lines[2:]), "default route"
