@@ -1,0 +1,69 @@
+"""A pointer for a headless wlroots compositor, as a person would move it.
+
+sway without devices has a seat without a pointer; zwlr_virtual_pointer_v1
+makes one.  Only the test uses that protocol; the filter never shows it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from typing import Self
+
+from tests.kit.wayland_client import HEADER, Client
+
+_MANAGER = "zwlr_virtual_pointer_manager_v1"
+LEFT = 0x110
+
+
+class Pointer:
+    """``with Pointer(path, size) as p: p.move(10, 20); p.click()``."""
+
+    def __init__(self, display: Path | str, size: tuple[int, int]) -> None:
+        self.client = Client(display).start()
+        self.size = size
+        name, version = self.client.globals[_MANAGER]
+        manager = self.client.next_id
+        self.client.next_id += 1
+        self.client.send(
+            self.client.registry, "bind", name, _MANAGER.encode(), version, manager
+        )
+        self.pointer = self.client.next_id
+        self.client.next_id += 1
+        self._say(manager, 0, struct.pack("=II", 0, self.pointer))
+        self.client.roundtrip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def _say(self, oid: int, opcode: int, body: bytes) -> None:
+        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
+
+    def _now(self) -> int:
+        return int(time.monotonic() * 1000) & 0xFFFFFFFF
+
+    def _frame(self) -> None:
+        self._say(self.pointer, 4, b"")
+        self.client.roundtrip()
+
+    def move(self, x: int, y: int) -> None:
+        """Move to a point of the screen."""
+        self._say(self.pointer, 1, struct.pack("=IIIII", self._now(), x, y, *self.size))
+        self._frame()
+
+    def button(self, pressed: bool, which: int = LEFT) -> None:
+        """Press or release a button."""
+        self._say(
+            self.pointer, 2, struct.pack("=III", self._now(), which, int(pressed))
+        )
+        self._frame()
+
+    def click(self, x: int, y: int, which: int = LEFT) -> None:
+        """Move there, press and release."""
+        self.move(x, y)
+        self.button(True, which)
+        self.button(False, which)

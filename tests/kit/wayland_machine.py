@@ -1,0 +1,106 @@
+"""A machine without files: descriptors are values that are counted.
+
+Every descriptor that a test feeds or the core makes must end in exactly one
+place: sent on, or closed.  ``leaked`` tells what did not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Token:
+    """What stands for a descriptor."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.closed = False
+
+    def __repr__(self) -> str:
+        return f"<{self.what}{' closed' if self.closed else ''}>"
+
+
+class FakePool:
+    """A pool file.  ``real`` is how large the client's file really is."""
+
+    def __init__(self, machine: FakeMachine, fd: Token, size: int) -> None:
+        self.machine, self.fd, self.size = machine, fd, size
+        self.refreshed: list[tuple[int, int]] = []
+        self.closed = False
+
+    def export(self) -> Token:
+        return self.machine.fd("pool copy")
+
+    def grow(self, size: int) -> None:
+        if size > self.machine.largest:
+            raise ValueError("the file has not grown")
+        self.size = size
+
+    def refresh(self, offset: int, length: int) -> None:
+        assert offset + length <= self.size
+        self.refreshed.append((offset, length))
+
+    def close(self) -> None:
+        assert not self.closed
+        self.closed = True
+        self.machine.close(self.fd)
+
+
+class FakePaint:
+    """A picture file of ours."""
+
+    def __init__(self, machine: FakeMachine) -> None:
+        self.machine = machine
+        self.pixels = bytearray()
+
+    def export(self) -> Token:
+        return self.machine.fd("paint copy")
+
+    def grow(self, size: int) -> None:
+        self.pixels += bytes(size - len(self.pixels))
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert offset + len(data) <= len(self.pixels)
+        self.pixels[offset : offset + len(data)] = data
+
+    def close(self) -> None:
+        self.machine.paints.remove(self)
+
+
+class FakeMachine:
+    """``largest`` is the size of every client's file."""
+
+    def __init__(self, *, largest: int = 1 << 30, pipes: bool = True) -> None:
+        self.largest, self.pipes = largest, pipes
+        self.fds: list[Token] = []
+        self.pools: list[FakePool] = []
+        self.paints: list[FakePaint] = []
+
+    def fd(self, what: str = "fd") -> Token:
+        token = Token(what)
+        self.fds.append(token)
+        return token
+
+    def admit_pool(self, untrusted_fd: Token, size: int) -> FakePool:
+        if size > self.largest:
+            self.close(untrusted_fd)
+            raise ValueError("too small")
+        pool = FakePool(self, untrusted_fd, size)
+        self.pools.append(pool)
+        return pool
+
+    def admit_pipe(self, untrusted_fd: Any) -> bool:
+        return self.pipes
+
+    def paint(self) -> FakePaint:
+        paint = FakePaint(self)
+        self.paints.append(paint)
+        return paint
+
+    def close(self, fd: Token) -> None:
+        assert not fd.closed, f"{fd} closed twice"
+        fd.closed = True
+
+    def leaked(self) -> list[Token]:
+        """Descriptors still open."""
+        return [fd for fd in self.fds if not fd.closed]

@@ -1,0 +1,71 @@
+"""Judging frames by the pixels of a screenshot."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+
+class Found(NamedTuple):
+    """A frame: outer position and size, and how thick its thinnest side is."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+    border: int
+
+
+def mask(image: Image.Image, color: int) -> np.ndarray:
+    """Where the picture has exactly this colour (0xRRGGBB)."""
+    want = np.array([color >> 16, color >> 8 & 255, color & 255], dtype=np.uint8)
+    return (np.asarray(image.convert("RGB")) == want).all(axis=2)
+
+
+def near(image: Image.Image, color: int, slack: int) -> np.ndarray:
+    """Where the picture has this colour within ``slack`` for each channel."""
+    want = np.array([color >> 16, color >> 8 & 255, color & 255], dtype=np.int16)
+    return (
+        np.abs(np.asarray(image.convert("RGB")).astype(np.int16) - want) <= slack
+    ).all(axis=2)
+
+
+def _run(line: np.ndarray) -> int:
+    gaps = np.flatnonzero(~line)
+    return int(gaps[0]) if len(gaps) else len(line)
+
+
+def frames(image: Image.Image, color: int, *, least: int = 8) -> list[Found]:
+    """All rectangles that have this colour on all four sides, uncovered."""
+    here = mask(image, color)
+    height, width = here.shape
+    left = np.zeros_like(here)
+    left[:, 1:] = here[:, :-1]
+    above = np.zeros_like(here)
+    above[1:, :] = here[:-1, :]
+    found = []
+    for y, x in zip(*np.nonzero(here & ~left & ~above), strict=True):
+        w, h = _run(here[y, x:]), _run(here[y:, x])
+        if w < least or h < least:
+            continue
+        if here[y + h - 1, x : x + w].all() and here[y : y + h, x + w - 1].all():
+            middle_y, middle_x = y + h // 2, x + w // 2
+            sides = (
+                _run(here[middle_y, x : x + w]),
+                _run(here[middle_y, x : x + w][::-1]),
+                _run(here[y : y + h, middle_x]),
+                _run(here[y : y + h, middle_x][::-1]),
+            )
+            found.append(Found(int(x), int(y), w, h, min(sides)))
+    del height, width
+    return found
+
+
+def outside(spots: np.ndarray, rects: list[tuple[int, int, int, int]]) -> int:
+    """How many marked pixels lie in none of the rectangles."""
+    left = spots.copy()
+    for x, y, w, h in rects:
+        left[max(0, y) : y + h, max(0, x) : x + w] = False
+    return int(left.sum())
