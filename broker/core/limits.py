@@ -151,6 +151,10 @@ bulk stream delays the others by a fraction of a millisecond."""
 RELAY_STREAMS_PER_ANSWER = 512
 """Streams in one packet of statistics: 32 KiB, below a socket's send buffer."""
 
+RELAY_ABORT_SECONDS = 5.0
+"""From the order to cut a stream to its end, which takes microseconds.  A pump
+that does not obey is killed: a revoked stream must not live on."""
+
 RELAY_PUMP_END_SECONDS = 2.0
 """A pump whose control socket is closed ends at once; later it is killed."""
 

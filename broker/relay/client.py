@@ -7,6 +7,7 @@ costs the broker a waiting task and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -71,6 +72,8 @@ class Pump:
         handle.control.settimeout(0)
         self._handle = handle
         self._control = handle.control
+        self._reaps = handle.pidfd >= 0
+        self._pidfd = handle.pidfd if self._reaps else os.pidfd_open(handle.pid)
         self._pending: dict[int, _Pending] = {}
         self._tokens = 0
         self._sending = trio.Lock()
@@ -146,17 +149,17 @@ class Pump:
             pending.settle(StreamEnd(0, 0, Reason.PUMP_DIED, mode_ab=ab, mode_ba=ba))
 
     async def _reap(self) -> None:
-        pidfd, self._handle.pidfd = self._handle.pidfd, -1
-        if pidfd < 0:
-            return
+        """Wait for the process's end, insist on it, and reap what is ours."""
+        pidfd, self._pidfd = self._pidfd, -1
         try:
             with trio.move_on_after(limits.RELAY_PUMP_END_SECONDS) as patience:
                 await trio.lowlevel.wait_readable(pidfd)
             if patience.cancelled_caught:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _kill(pidfd)
                 await trio.lowlevel.wait_readable(pidfd)
-            # It has ended, so this does not block.
-            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
+            if self._reaps:
+                # It has ended, so this does not block.
+                os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
         finally:
             trio.lowlevel.notify_closing(pidfd)
             os.close(pidfd)
@@ -220,10 +223,20 @@ class Pump:
         return pending.end
 
     async def _abort(self, token: int, pending: _Pending) -> None:
-        try:
-            await self._send(Abort(token))
-        except UpstreamError:
-            return  # no pump, no stream
+        """Cut a stream, at the price of all streams if the pump does not obey.
+
+        Only the pump holds the descriptors: when it is stuck, ending it is the
+        only way to keep the promise that a cut stream is cut.
+        """
+        with trio.move_on_after(limits.RELAY_ABORT_SECONDS):
+            try:
+                await self._send(Abort(token))
+            except UpstreamError:
+                return  # no pump, no stream
+            await pending.done.wait()
+            return
+        if self._pidfd >= 0:
+            _kill(self._pidfd)
         await pending.done.wait()
 
     async def _send(self, message: ToPump, fds: tuple[int, ...] = ()) -> None:
@@ -287,6 +300,11 @@ class Pump:
             for stream in answer
             if stream.token in self._pending
         ]
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _milliseconds(seconds: float | None) -> int:

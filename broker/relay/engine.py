@@ -66,6 +66,9 @@ _RESETS = frozenset({errno.EPIPE, errno.ECONNRESET})
 
 _MESSAGES_PER_TURN = 32
 
+# Deadlines of ended streams that are kept before it is worth to clear them out.
+_SLACK = 64
+
 
 class _End:
     """One side of a stream: its socket, what it says and what it is told."""
@@ -260,7 +263,7 @@ class Engine:
         self._watch(one)
         self._watch(two)
         if stream.idle:
-            heapq.heappush(self._deadlines, (self._now + stream.idle, order.token))
+            self._remember(self._now + stream.idle, order.token)
 
     @staticmethod
     def _adopt(fd: int) -> socket.socket:
@@ -329,6 +332,14 @@ class Engine:
         # epoll_wait counts milliseconds; a little late is better than early,
         # which would spin.
         return max(0.0, self._deadlines[0][0] - time.monotonic()) + 0.001
+
+    def _remember(self, due: float, token: int) -> None:
+        """Note a deadline; forget those of ended streams when they are many."""
+        deadlines = self._deadlines
+        if len(deadlines) >= 2 * len(self._streams) + _SLACK:
+            deadlines[:] = [one for one in deadlines if one[1] in self._streams]
+            heapq.heapify(deadlines)
+        heapq.heappush(deadlines, (due, token))
 
     def _end_idle(self) -> None:
         """End the streams whose time is up.

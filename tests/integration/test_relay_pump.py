@@ -108,6 +108,20 @@ async def test_a_pump_can_be_started_anew_while_trio_runs(nursery):
     assert (await line.end()).reason is Reason.PUMP_DIED
 
 
+async def test_a_pump_that_does_not_obey_is_killed(handle, pump, nursery, monkeypatch):
+    """A revoked stream must end, whatever the pump does."""
+    monkeypatch.setattr(limits, "RELAY_ABORT_SECONDS", 0.2)
+    line = lay(nursery, pump.relay)
+    await line.client.send_all(b"x")
+    assert await line.server.receive_some(1) == b"x"
+    os.kill(handle.pid, signal.SIGSTOP)
+    line.scope.cancel()
+    assert await read_all(line.client) == b""
+    with trio.fail_after(5):
+        await line.ended.wait()
+    assert pump.statistics().alive is False
+
+
 def test_losing_the_broker_ends_the_pump():
     """The broker is killed while another process still holds its end."""
     read, write = os.pipe()

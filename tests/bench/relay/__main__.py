@@ -57,7 +57,8 @@ def _options() -> argparse.Namespace:
         help="time to spend on measuring again what others disturbed",
     )
     parser.add_argument("--plot", type=Path, help="write a plot (SVG) here")
-    parser.add_argument("--out", type=Path, default=Path("out/bench"))
+    out = Path(os.environ.get("VITRAIL_OUT", "out"))
+    parser.add_argument("--out", type=Path, default=out / "bench")
     parser.add_argument("--read", type=Path, help="show an earlier run's JSON")
     options = parser.parse_args()
     if options.repetitions < 5 and not options.quick:

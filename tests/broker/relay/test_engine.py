@@ -23,6 +23,7 @@ from broker.relay.contract import (
     decode_from_pump,
     encode_to_pump,
 )
+from broker.relay.engine import Engine
 from broker.relay.process import start_pump
 
 
@@ -195,3 +196,17 @@ def test_both_ends_of_control_are_closed_on_exec(broker):
                 flags = int(file.read().split("flags:")[1].split()[0], 8)
             assert flags & os.O_CLOEXEC
     assert flags
+
+
+def test_deadlines_of_ended_streams_are_forgotten():
+    """An hour's patience with a thousand streams a second holds no hour of them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        engine = Engine(theirs, (6, 1))
+        for token in range(1000):
+            one, two = socket.socketpair()
+            order = Submit(token, idle_ms=3_600_000)
+            engine._begin(order, [one.detach(), two.detach()])
+            engine._obey(Abort(token), [])
+        assert len(engine._deadlines) <= 64
+        engine.close()
