@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 import trio
 
@@ -27,7 +28,7 @@ from broker.session.pumps import PumpKeeper
 from broker.session.report import Reporter, lease_status
 from broker.session.viewer import ViewerRole
 from policy.loader import RecordSet
-from policy.model import External, MicroVM, Record
+from policy.model import CidPeer, External, HybridPeer, MicroVM, Record, UnixPeer
 
 _GRACE = 5.0
 _SIGTERM = 15
@@ -259,13 +260,26 @@ class LocalApi:
                 where=record.where("launch.kind"),
                 hint='a record for others\' launchers has [launch] kind = "external"',
             )
-        machine = take_foreign(
-            hybrid=request.hybrid,
-            cid=request.cid,
-            unix=request.unix,
-            leader=request.leader,
-            connectors=request.connectors or [],
-        )
+        try:
+            check_peer(record, record.host.launch.peer, request)
+            machine = take_foreign(
+                hybrid=request.hybrid,
+                cid=request.cid,
+                unix=request.unix,
+                leader=request.leader,
+                connectors=request.connectors or [],
+            )
+        except VitrailError as error:
+            peer = next(filter(None, (request.hybrid, request.unix)), "")
+            await self._parts.log.refused(
+                schema.LeaseRefused(
+                    sandbox=name,
+                    peer=printable(peer or f"cid {request.cid}"),
+                    outcome="refused",
+                    reason=str(error),
+                )
+            )
+            raise
         names = {t.lease.sandbox for t in self._parts.host.tenancies()}
         sandbox = (
             take_sandbox_name(request.sandbox)
@@ -286,6 +300,34 @@ class LocalApi:
         """End a lease; a machine that is not ours lives on."""
         lease = take_lease_id(request.id)
         await self._parts.host.release(lease, f"released by process {caller.pid}")
+
+
+def check_peer(
+    record: Record, peer: HybridPeer | CidPeer | UnixPeer, request: api.LeaseRequest
+) -> None:
+    """Refuse a lease for another peer than the record's own.
+
+    Who a sandbox is stands in its record; a launcher only says when.  Raises
+    RefusedError.
+    """
+    known: tuple[str, str | int]
+    match peer:
+        case HybridPeer():
+            known = ("hybrid", str(peer.path))
+        case CidPeer():
+            known = ("cid", peer.cid)
+        case UnixPeer():
+            known = ("unix", str(peer.path))
+        case _:
+            assert_never(peer)
+    claims = {"hybrid": request.hybrid, "cid": request.cid, "unix": request.unix}
+    asked = [claim for claim in claims.items() if claim[1] is not None]
+    if asked != [known]:
+        raise RefusedError(
+            f"that is not the peer of '{record.name}'",
+            where=record.where(f"peer.{known[0]}"),
+            hint="give the [peer] that stands in the record, or mend the record",
+        )
 
 
 def sandbox_name(record: Record, taken: frozenset[SandboxName]) -> SandboxName:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,6 +77,7 @@ class Guest:
         self._agent_reasons: dict[int, str] = {}
         self._clients: set[int] = set()
         self._compositor_lost = False
+        self._places = 0
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -109,6 +110,22 @@ class Guest:
             if gone is not None:
                 await gone.close()
             self._settle_agents("the lease ended")
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One stream's place among those that the record allows at one time.
+
+        Raises RefusedError when there is none.
+        """
+        record = self._record()
+        most = 0 if record is None else record.viewer.limits.streams
+        if self._places >= most:
+            raise RefusedError(f"the sandbox has all of its {most} streams open")
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
 
     # -- the worker ----------------------------------------------------------
 

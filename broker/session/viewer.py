@@ -113,12 +113,22 @@ class ViewerRole:
             if guest is None:
                 raise RefusedError("the lease is not one that was announced here")
             await self._decide(opening)
-            if opening.service == AGENT:
-                await guest.agent_stream(opening, conn, task_status=task_status)
-            elif opening.service == DISPLAY:
-                await guest.display_stream(opening, conn, task_status=task_status)
-            else:
-                raise RefusedError(f"nothing here serves {opening.service}")
+            with guest.place():
+                await self._carry(guest, opening, conn, task_status)
+
+    async def _carry(
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        if opening.service == AGENT:
+            await guest.agent_stream(opening, conn, task_status=task_status)
+        elif opening.service == DISPLAY:
+            await guest.display_stream(opening, conn, task_status=task_status)
+        else:
+            raise RefusedError(f"nothing here serves {opening.service}")
 
     async def _decide(self, opening: Opening) -> None:
         """Ask the policy and record its answer; raises RefusedError for a no."""
