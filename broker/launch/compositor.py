@@ -23,6 +23,7 @@ from broker.launch.firstwords import FirstWords
 from broker.launch.spawn import Child, run_tool, spawn
 
 _LOOK_SECONDS = 0.02
+_NEW_KEYBOARD_MS = 500
 
 
 def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -100,8 +101,13 @@ class HeadlessCompositor:
         await self._tool("swaymsg", "--", text)
 
     async def type_text(self, text: str) -> None:
-        """Type on a virtual keyboard; a newline is the Return key."""
-        await self._tool("wtype", "--", text)
+        """Type on a virtual keyboard; a newline is the Return key.
+
+        A seat without a screen has no keyboard but this one.  Applications
+        learn of it when it appears and ask for it then; the first keys would
+        be lost on one that is not as fast, in an emulated guest for example.
+        """
+        await self._tool("wtype", "-s", str(_NEW_KEYBOARD_MS), "--", text)
 
     async def _tool(self, *argv: str) -> bytes:
         return await run_tool(
