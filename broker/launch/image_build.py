@@ -17,6 +17,7 @@ of the same name removes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -43,6 +44,7 @@ from broker.launch.image_room import (
     need_space,
     only_build,
     remove_leftovers,
+    says_no_space,
 )
 from broker.launch.images import Image, ImageSpec, Manifest
 from broker.launch.packages import Archive, find_archive
@@ -195,11 +197,13 @@ async def _run_bootstrap(
     finally:
         os.close(write)
     said: list[str] = []
+    full = False
     try:
         with trio.fail_after(limits.IMAGE_BUILD_SECONDS):
             async for line in _lines(read):
                 said.append(line)
                 del said[:-40]
+                full = full or says_no_space(line)
                 if line.startswith("I: ") and not line.startswith("I: running"):
                     progress(line[3:])
             code = await child.wait()
@@ -212,6 +216,8 @@ async def _run_bootstrap(
             child.kill()  # what it has started is ended with its scratch
             with trio.CancelScope(shield=True):
                 await child.wait()
+    if code != 0 and full:
+        raise OSError(errno.ENOSPC, "mmdebstrap: no space left on device")
     if code != 0:
         raise bootstrap_failed(said)
 

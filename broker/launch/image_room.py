@@ -113,17 +113,22 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
             errno.ENOSPC,
             errno.EDQUOT,
         )
-        if not full and not _NO_SPACE.search(str(error)):
+        if not full and not says_no_space(str(error)):
             raise
         free = ", ".join(
             f"{shutil.disk_usage(place).free >> 20} MiB free in {place}"
             for place in (directory, scratch_base())
         )
         raise SetupError(
-            f"the disk is full while building the image ({free}); "
-            f"about {limits.IMAGE_FREE_BYTES >> 20} MiB are needed in each",
+            "the disk became full while the image was built; at least "
+            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, and there are now {free}",
             hint="make room, or name other places with XDG_CACHE_HOME and TMPDIR",
         ) from error
+
+
+def says_no_space(text: str) -> bool:
+    """Whether a tool's message is that the disk or a quota is used up."""
+    return _NO_SPACE.search(text) is not None
 
 
 def scratch_base() -> Path:

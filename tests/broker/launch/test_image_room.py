@@ -37,7 +37,7 @@ def test_full_disk_says_how_much_is_free_and_needed(paths, error):
     ):
         raise error
     text = str(caught.value)
-    assert "disk is full" in text
+    assert "disk became full" in text
     assert f"MiB free in {paths.images}" in text
     assert f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed" in text
     assert "TMPDIR" in caught.value.hint
