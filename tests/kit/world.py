@@ -67,20 +67,50 @@ def record(
     )
 
 
-def processes():
-    """Pid and command line of this user's processes that Vitrail may have started."""
-    found = {}
+def processes(base=None):
+    """Pid and command line of this user's processes that Vitrail may have started.
+
+    With ``base``: those of the world there alone, so that another test run of
+    the same user at the same time does not count.
+    """
+    found, parents, mine = {}, {}, set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with suppress(OSError):
             if entry.stat().st_uid != os.getuid():
                 continue
+            pid = int(entry.name)
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            zombie = (entry / "stat").read_text().rpartition(") ")[2][0] == "Z"
-            if any(word in words for word in WORDS) and not zombie:
-                found[int(entry.name)] = words
-    return found
+            state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
+            parents[pid] = int(parent)
+            if base is not None and _knows(entry, str(base)):
+                mine.add(pid)
+            if any(word in words for word in WORDS) and state != "Z":
+                found[pid] = words
+    if base is None:
+        return found
+    return {p: w for p, w in found.items() if _below(p, mine, parents)}
+
+
+def _knows(entry, base):
+    """Whether a process has a directory in its words, environment or files."""
+    for name in ("cmdline", "environ"):
+        with suppress(OSError):
+            if base.encode() in (entry / name).read_bytes():
+                return True
+    with suppress(OSError):
+        for fd in (entry / "fd").iterdir():
+            with suppress(OSError):
+                if base in os.readlink(fd):
+                    return True
+    return False
+
+
+def _below(pid, roots, parents):
+    while pid is not None and pid not in roots:
+        pid = parents.get(pid)
+    return pid is not None
 
 
 def descriptors(pid):
@@ -195,6 +225,10 @@ class World:
 
         return (await until(look, deadline=deadline))[-1]
 
+    def processes(self):
+        """Pid and command line of this world's processes."""
+        return processes(self.base)
+
     async def shutdown(self):
         """End the broker as 'brokerctl stop --broker' does."""
         async with self.client() as client:
@@ -202,10 +236,10 @@ class World:
 
 
 @asynccontextmanager
-async def world(records=None, *, start=True):
+async def world(records=None, *, start=True, image=True):
     """A broker of its own; ``records`` maps names to texts."""
-    await the_image()
-    before = processes()
+    if image:
+        await the_image()
     async with desktop() as comp:
         with short_directory() as base:
             environ = {
@@ -227,10 +261,10 @@ async def world(records=None, *, start=True):
                 yield made
                 with suppress(VitrailError):
                     await made.shutdown()
-                await _all_gone(before)
+                await _all_gone(base)
                 assert not list((made.paths.runtime / "sandboxes").glob("*"))
             finally:
-                for pid in set(processes()) - set(before):
+                for pid in processes(base):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 log = made.paths.state / "broker.log"
@@ -238,12 +272,11 @@ async def world(records=None, *, start=True):
                     print("broker.log:\n" + log.read_text())
 
 
-async def _all_gone(before):
+async def _all_gone(base):
     async def gone():
-        return not set(processes()) - set(before)
+        return not processes(base)
 
     try:
         await until(gone, deadline=10)
     except trio.TooSlowError:
-        left = {p: w for p, w in processes().items() if p not in before}
-        raise AssertionError(f"left behind: {left}") from None
+        raise AssertionError(f"left behind: {processes(base)}") from None

@@ -1,0 +1,310 @@
+"""What a peer may do to us from inside a real machine, and that it gains nothing.
+
+Invariants 1, 5 and 9: no lease, no stream; one sandbox cannot hurt another;
+whatever ends, ends cleanly.  In every test another machine's window must go on
+answering, and descriptors, sockets, tasks, processes and streams are counted
+before and after.  ``test_foreign_peers`` has what a guest cannot do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from broker.core import limits
+from tests.kit.compositor import until, wait_window
+from tests.kit.siege import census, end_of_log, settled, siege
+from tests.kit.world import record, world
+
+# As a waypipe server would say it: the header, then get_registry.
+SESSION = """
+registry = struct.pack("<III", 1, 12 << 16 | 1, 2)
+SESSION = HEADER + struct.pack("<I", (4 + len(registry)) << 5 | 0) + registry
+"""
+CONNECT = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.settimeout(20)
+sock.connect(sys.argv[1])
+try:
+    print(sock.recv(100))
+except ConnectionResetError:
+    print(b"")
+"""
+
+
+async def test_a_process_that_is_not_the_machine_is_turned_away():
+    """As the same user, at the machine's own sockets: the directory is not enough."""
+    async with siege() as s, s.unharmed():
+        uds = s.world.paths.sandbox(s.hostile) / "vsock" / "vm.vsock"
+        for port in (6500, 6501):
+            path = f"{uds}_{port}"
+            stranger = await trio.run_process(
+                [sys.executable, "-c", CONNECT, path], capture_stdout=True
+            )
+            assert stranger.stdout == b"b''\n", "not a byte for a stranger"
+        for service in ("vitrail.Agent", "vitrail.Display"):
+            event = await s.wait_refusal("is not this machine's VMM", service=service)
+            assert f"uid {os.getuid()}" in event["reason"]
+            assert event["peer"] == f"hybrid:{uds}"
+
+
+async def test_a_service_that_it_may_not_have():
+    async with siege(display="none") as s:
+        async with s.unharmed():
+            said = await s.attack(
+                """
+sock = connected(DISPLAY)
+try:
+    sock.send(HEADER)
+except OSError:
+    pass
+print(end_of(sock))
+for port in (6502, 6499, 1, 0xFFFFFFFE):
+    try:
+        connected((2, port), 10)
+        print("connected", port)
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+            )
+            shown, *others = said.split("\n")
+            assert shown in {"end", "ECONNRESET"}
+            # vhost-device-vsock says nothing at all about a port without a door.
+            assert set(others) <= {"ECONNRESET", "ETIMEDOUT"}, "no other port answers"
+            asked = s.world.events("decision", sandbox=s.hostile, verdict="deny")
+            assert [e["service"] for e in asked] == ["vitrail.Display"]
+            assert asked[0]["rule"].endswith("hostile.toml:2:1")
+            refused = s.refusals("denied", service="vitrail.Display")
+            assert refused[0]["stream"] == asked[0]["stream"]
+        opened = s.world.events("stream.opened", sandbox=s.hostile)
+        assert {e["service"] for e in opened} == {"vitrail.Agent"}
+
+
+async def test_it_connects_and_says_nothing():
+    """At both doors, one more than may be undecided at a time."""
+    async with siege() as s, s.unharmed():
+        before = await census(s.world)
+        number = limits.UNDECIDED_PER_SANDBOX + 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.keeps_answering, 3)
+            said = await s.attack(
+                f"""
+silent = [connected(AGENT) for _ in range(3)]
+silent += [connected(DISPLAY) for _ in range({number})]
+print(*[end_of(sock) for sock in silent])
+"""
+            )
+            now = await census(s.world)
+        assert len(said.split()) == number + 3
+        assert set(said.split()) <= {"end", "ECONNRESET"}, "each was ended by us"
+
+        async def counted():
+            found = s.refusals("0 bytes of the first 16 came within 5 s")
+            return sum(e.get("count", 1) for e in found) == number
+
+        assert await until(counted)
+        started = {k for k in now if "process" in k and now[k] > before[k]}
+        assert not started, "silence starts no process"
+        silent = s.world.events("stream.closed", sandbox=s.hostile)
+        reasons = [e["reason"] for e in silent if e["service"] == "vitrail.Agent"]
+        # A newer agent puts out an older one, and the honest one comes back.
+        newer = "replaced by a newer connection of the guest agent"
+        assert len(reasons) >= 3
+        assert set(reasons) <= {newer, "the guest agent said nothing in time"}
+
+
+async def test_it_sends_one_byte_at_a_time():
+    """Drops hollow no deadline: it counts from the first, not from the last."""
+    async with siege() as s, s.unharmed():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.keeps_answering, 3)
+            said = await s.attack(
+                """
+import select
+drips = {connected(AGENT): 0, connected(DISPLAY): 0}
+start, ends = time.time(), []
+while drips and time.time() < start + 40:
+    for sock in list(drips):
+        try:
+            sock.send(HEADER[drips[sock] % 16:][:1])
+            drips[sock] += 1
+            ended = select.select([sock], [], [], 0.5)[0] and not sock.recv(1)
+        except OSError:
+            ended = True
+        if ended:
+            ends.append(drips.pop(sock))
+print(*ends)
+"""
+            )
+        display, agent = map(int, said.split())
+        assert 1 < display <= 16, "it never had its first 16 bytes accepted"
+        assert agent > 1
+        await s.wait_refusal("of the first 16 came", service="vitrail.Display")
+        ended = await s.world.wait_event(
+            "stream.closed", sandbox=s.hostile, service="vitrail.Agent"
+        )
+        assert "guest agent" in ended["reason"]  # (its deadline: test_agent_shell)
+
+
+async def test_it_opens_ten_thousand_connections():
+    """Closed at once, with a header, to the agent; by batches held open together."""
+    async with siege() as s:
+        async with s.unharmed(deadline=60):
+            since = end_of_log(s.world)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(s.keeps_answering, 5)
+                said = await s.attack(
+                    """
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+made = failed = 0
+for batch in range(20):
+    socks = []
+    for number in range(500):
+        sock = vsock(10)
+        try:
+            sock.connect(AGENT if number % 5 == 0 else DISPLAY)
+            if number % 5 == 1:
+                sock.send(HEADER)
+            made += 1
+        except OSError:
+            failed += 1
+        socks.append(sock)
+    for sock in socks:
+        sock.close()
+print(made, failed)
+""",
+                    deadline=240,
+                )
+            made, failed = map(int, said.split())
+            assert made + failed == 10_000
+            assert made > 9_000, "the test is of no use if they do not get here"
+
+            async def decided():
+                return (await s.world.status()).streams == [] or s.refusals("ended")
+
+            assert await until(decided, deadline=60)
+        refused = [
+            e
+            for e in s.world.events("stream.refused", sandbox=s.hostile)
+            if e["sequence"] > since
+        ]
+        assert refused, "refusals are on record"
+        assert len(refused) < 1000, "and counted, not listed"
+
+
+async def test_it_opens_more_streams_than_it_may_hold():
+    """Each with its header, so each is a real stream, until there are no more."""
+    async with siege() as s, s.unharmed(deadline=60):
+        most = limits.STREAMS_PER_SANDBOX
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(s.keeps_answering, 3)
+            await s.attack(
+                f"""
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+socks = [connected(DISPLAY) for _ in range({most} + 40)]
+for sock in socks:
+    try:
+        sock.send(HEADER)
+    except OSError:
+        pass
+time.sleep(5)
+"""
+            )
+        refused = s.refusals(f"{most} streams open")
+        assert sum(e.get("count", 1) for e in refused) >= 40
+
+
+async def test_it_resets():
+    """Connections closed with our bytes unread in them, and with its own on the way."""
+    async with siege() as s, s.unharmed():
+        await s.attack(
+            SESSION
+            + """
+import select
+for _ in range(20):
+    sock = connected(DISPLAY)
+    sock.send(SESSION)
+    assert select.select([sock], [], [], 30)[0], "the compositor's globals"
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+    sock = connected(AGENT)
+    sock.send(struct.pack("<I", 1000) + b"{")
+    sock.close()
+"""
+        )
+
+        async def all_closed():
+            found = s.world.events("stream.closed", sandbox=s.hostile)
+            full = [e for e in found if e["bytes_to_sandbox"]]
+            return len(full) == 20 and len(found) >= 40 and full
+
+        closed = await until(all_closed)
+        for event in closed:
+            assert event["bytes_from_sandbox"] == 32
+            assert event["reason"].split()[0] in {"end", "reset"}
+
+
+async def test_it_dies_in_the_middle_of_a_message():
+    """A program in the guest, killed while it sends and while it is sent to."""
+    async with siege() as s, s.unharmed():
+        for killed in range(3):
+            await s.attack(
+                SESSION
+                + """
+one, two = connected(DISPLAY), connected(AGENT)
+one.send(SESSION + struct.pack("<I", 60000 << 5) + bytes(20000))
+two.send(struct.pack("<I", 60000) + b'{"type": "hello"' + bytes(20000))
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+                check=False,
+            )
+
+            async def closed(number=killed + 1):
+                found = s.world.events("stream.closed", sandbox=s.hostile)
+                inside = [e for e in found if "inside a mess" in e["reason"]]
+                partly = [e for e in found if e["bytes_from_sandbox"] > 10000]
+                return len(inside) == number == len(partly)
+
+            assert await until(closed)
+
+
+async def test_its_machine_dies_in_mid_stream():
+    """kill -9 of the VMM while its window is drawn as fast as it can be."""
+    records = {"hostile": record(colour="red"), "victim": record(colour="green")}
+    async with world(records) as w:
+        await w.window("victim", "victim")
+        before = await census(w)
+        flood = "while :; do echo $RANDOM; done"
+        last, _ = await w.run("hostile", "foot", "-T", "doomed", "sh", "-c", flood)
+        hostile = last.started.sandbox
+        await wait_window(w.comp, title="doomed")
+
+        async def flows():
+            streams = [x for x in (await w.status()).streams if x.sandbox == hostile]
+            return any(x.bytes_from_sandbox > 100_000 for x in streams)
+
+        assert await until(flows, deadline=60)
+        os.kill(await w.pid_of("QEMU", hostile), signal.SIGKILL)
+        died = await w.wait_event("process.died", sandbox=hostile)
+        assert died["process"] == "vmm"
+        ended = await w.wait_event("lease.end", sandbox=hostile)
+        assert ended["reason"]
+        closed = w.events("stream.closed", sandbox=hostile)
+        assert {e["service"] for e in closed} == {"vitrail.Agent", "vitrail.Display"}
+        assert all(e["sequence"] < ended["sequence"] for e in closed)
+        await settled(w, before)
+        (left,) = await wait_window(w.comp, title="victim")
+        assert left["name"] == "victim"
+        assert not [x for x in (await w.status()).sandboxes if x.name == hostile]
+
+
+@pytest.fixture(autouse=True)
+def _ss_is_there():
+    """The count of sockets is of no use without it."""
+    subprocess.run(["ss", "-V"], check=True, capture_output=True, timeout=20)
