@@ -70,7 +70,7 @@ TOP = Table(
             "class",
             Choice(
                 {
-                    "persistent": "one sandbox of this name, whose changes are kept",
+                    "persistent": "one sandbox of this name, which runs until it is stopped; what a micro VM writes is not kept yet",
                     "disposable": "a fresh sandbox under a fresh name for each "
                     "start, and nothing of it is left afterwards",
                     "template": "what other sandboxes will be made from; started "
