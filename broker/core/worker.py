@@ -188,12 +188,16 @@ class Fork(_Message, frozen=True, tag="fork"):
 
     Three descriptors come with it: the keeper's and the worker's end of their
     channels to the supervisor, and the listening Wayland socket.
-    ``compositor`` is the path of the compositor's socket.
+    ``compositor`` is the path of the compositor's socket, ``clients`` the most
+    connections to it that the sandbox may have at one time.
     """
 
     number: _Count
     compositor: str
     allow_unjailed: bool
+    clients: Annotated[
+        int, msgspec.Meta(ge=1, le=limits.WAYLAND_CLIENTS_PER_SANDBOX)
+    ] = limits.WAYLAND_CLIENTS_PER_SANDBOX
 
 
 class Warm(_Message, frozen=True, tag="warm"):

@@ -38,6 +38,8 @@ class Order:
     """The listening socket of the sandbox's Wayland clients."""
     compositor: str
     allow_unjailed: bool
+    clients: int
+    """Most connections to the compositor at one time."""
 
 
 def keep(order: Order) -> None:
@@ -90,7 +92,9 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
             return
         if ours.fileno() in ready:
             try:
-                connections = _answer(order.compositor, ours, connections)
+                connections = _answer(
+                    order.compositor, ours, connections, order.clients
+                )
             except (OSError, PeerError):
                 # It closed the socket or sent what is none of ours: either
                 # way it is of no more use; the pidfd says when it is gone.
@@ -107,7 +111,12 @@ def _report_end(supervisor: socket.socket, pid: int) -> None:
         return  # the supervisor has gone, there is nobody to tell
 
 
-def _answer(path: str, ours: socket.socket, connections: int) -> int:
+def _answer(
+    path: str,
+    ours: socket.socket,
+    connections: int,
+    most: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
+) -> int:
     """Serve one request; return how many connections the jailed half has.
 
     An honest half says when it closed one.  One that lies is held by its
@@ -118,7 +127,7 @@ def _answer(path: str, ours: socket.socket, connections: int) -> int:
         return max(0, connections - 1)
     if got.data != worker.CONNECT:
         raise PeerError("not a request")
-    if connections >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
+    if connections >= most:
         _refuse(ours, f"more than {connections} Wayland clients")
         return connections
     try:

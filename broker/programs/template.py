@@ -77,7 +77,14 @@ class _Template:
         fork = worker.decode_fork(got.data)
         sockets = [socket.socket(fileno=fd) for fd in got.fds]
         supervisor, inner, display = sockets
-        order = Order(supervisor, inner, display, fork.compositor, fork.allow_unjailed)
+        order = Order(
+            supervisor=supervisor,
+            worker=inner,
+            display=display,
+            compositor=fork.compositor,
+            allow_unjailed=fork.allow_unjailed,
+            clients=fork.clients,
+        )
         try:
             pid = os.fork()
         except OSError as error:

@@ -117,8 +117,7 @@ class Guest:
 
         Raises RefusedError when there is none.
         """
-        record = self._record()
-        most = 0 if record is None else record.viewer.limits.streams
+        most = self._valid_record().viewer.limits.streams
         if self._places >= most:
             raise RefusedError(f"the sandbox has all of its {most} streams open")
         self._places += 1
@@ -126,6 +125,16 @@ class Guest:
             yield
         finally:
             self._places -= 1
+
+    def _valid_record(self) -> Record:
+        """The record as it is now.  Raises RefusedError when it went away."""
+        record = self._record()
+        if record is None:
+            raise RefusedError(
+                f"there is no valid record '{self.lease.record}' any more",
+                hint="'brokerctl policy check' says what is wrong",
+            )
+        return record
 
     # -- the worker ----------------------------------------------------------
 
@@ -141,7 +150,10 @@ class Guest:
                 self.programs.fail(str(error), Hop.COMPOSITOR)
                 raise
             made = await self._tools.workers.open_worker(
-                self.lease.sandbox, self._display, compositor
+                self.lease.sandbox,
+                self._display,
+                compositor,
+                clients=self._valid_record().viewer.limits.wayland_clients,
             )
             self.worker = made
             self._nursery.start_soon(self._listen, made)
@@ -324,9 +336,9 @@ class Guest:
         Returns at once; ``Program.way`` tells how far it has come.  Raises
         RefusedError at the sandbox's limit of programs.
         """
-        record = self._record()
-        if record is None or self._nursery is None:
-            raise RefusedError("the sandbox has no valid record any more")
+        record = self._valid_record()
+        if self._nursery is None:
+            raise RefusedError("this sandbox is about to end")
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and record.viewer.display != "none",

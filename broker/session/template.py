@@ -142,14 +142,19 @@ class Template:
                 raise InternalError("the template is warm twice")
 
     async def fork(
-        self, display: socket.socket, compositor: str, *, allow_unjailed: bool
+        self,
+        display: socket.socket,
+        compositor: str,
+        *,
+        allow_unjailed: bool,
+        clients: int,
     ) -> Forked:
         """Have a keeper forked.  Raises TemplateError, UpstreamError."""
         keeper_channel, keeper_end = pair()
         worker_channel, worker_end = pair()
         self._numbers += 1
         order = self._orders[self._numbers] = _Order()
-        fork = messages.Fork(self._numbers, compositor, allow_unjailed)
+        fork = messages.Fork(self._numbers, compositor, allow_unjailed, clients)
         try:
             with keeper_end, worker_end:
                 fds = [sock.fileno() for sock in (keeper_end, worker_end, display)]

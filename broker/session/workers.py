@@ -65,13 +65,19 @@ class Workers:
         return self._template.child.pid if self._template else 0
 
     async def open_worker(
-        self, sandbox: SandboxName, display_dir: Path, compositor: Path
+        self,
+        sandbox: SandboxName,
+        display_dir: Path,
+        compositor: Path,
+        *,
+        clients: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
     ) -> Worker:
         """Start a worker and return it when its jail is shut.
 
         Binds ``wayland.sock`` in ``display_dir``, which is the sandbox's own
         (0700).  ``compositor`` is the path of the compositor's socket; it is
-        first connected to when the first client comes.
+        first connected to when the first client comes; ``clients`` is the most
+        connections to it at one time.
 
         Raises SetupError when the jail cannot be built on this machine,
         UpstreamError when the worker does not come up.
@@ -80,7 +86,7 @@ class Workers:
         started = False
         try:
             with _listen(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
-                forked = await self._fork(display, os.fspath(compositor))
+                forked = await self._fork(display, os.fspath(compositor), clients)
                 worker = Worker(sandbox, forked)
                 await self._nursery.start(self._live, worker, path)
                 started = True
@@ -108,18 +114,23 @@ class Workers:
             self._workers.discard(worker)
             _unlink(path)
 
-    async def _fork(self, display: socket.socket, compositor: str) -> Forked:
+    async def _fork(
+        self, display: socket.socket, compositor: str, clients: int
+    ) -> Forked:
         """Have a keeper forked; once more if the template just died."""
+        template = await self._warm_template()
         try:
-            template = await self._warm_template()
-            return await template.fork(
-                display, compositor, allow_unjailed=self._allow_unjailed
-            )
+            return await self._fork_by(template, display, compositor, clients)
         except TemplateError:
             template = await self._warm_template()
-            return await template.fork(
-                display, compositor, allow_unjailed=self._allow_unjailed
-            )
+            return await self._fork_by(template, display, compositor, clients)
+
+    async def _fork_by(
+        self, template: Template, display: socket.socket, compositor: str, clients: int
+    ) -> Forked:
+        return await template.fork(
+            display, compositor, allow_unjailed=self._allow_unjailed, clients=clients
+        )
 
     async def _warm_template(self) -> Template:
         async with self._starting:

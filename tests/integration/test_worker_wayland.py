@@ -159,3 +159,24 @@ async def test_without_a_compositor_the_reason_names_it():
                 await until(lambda: _closed(display, 2))
                 await app.stop()
                 assert f"compositor at {missing}" in display.said[-1].reason
+
+
+async def test_a_record_s_limit_of_clients_holds_at_n_and_n_plus_one():
+    """waypipe's trial connection is gone when the first application comes."""
+    async with desktop() as comp, open_workers() as workers:
+        with short_directory() as base:
+            async with open_display(
+                workers, "few", base / "few", comp.display, clients=1
+            ) as display:
+                first = display.run("foot", "-T", "first", "sleep", "1000")
+                await wait_window(comp, title="first")
+                second = display.run("foot", "-T", "second", "sleep", "1000")
+                assert await second.wait() != 0
+                refused = [
+                    m
+                    for m in display.said
+                    if isinstance(m, messages.WaylandClosed) and "more than" in m.reason
+                ]
+                assert refused, "the worker says why"
+                await wait_window(comp, title="first")
+                await first.stop()

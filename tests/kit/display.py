@@ -49,11 +49,17 @@ class Display:
 
 @asynccontextmanager
 async def open_display(
-    workers: Workers, name: str, directory: Path, compositor: Path
+    workers: Workers,
+    name: str,
+    directory: Path,
+    compositor: Path,
+    **options: int,
 ) -> AsyncIterator[Display]:
     """Worker and waypipe client of one sandbox, its directory made here."""
     directory.mkdir(mode=0o700)
-    worker = await workers.open_worker(SandboxName(name), directory, compositor)
+    worker = await workers.open_worker(
+        SandboxName(name), directory, compositor, **options
+    )
     waypipe = await start_waypipe_client(directory)
     display = Display(worker, waypipe, directory, [], trio.Event())
     async with trio.open_nursery() as nursery:
