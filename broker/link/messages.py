@@ -232,7 +232,8 @@ def decode(untrusted_body: bytes, sender: Role) -> Message:
     decoder = _from_host if sender is Role.HOST else _from_viewer
     try:
         return decoder.decode(untrusted_body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RefusedError) as error:
+    except (msgspec.DecodeError, ValueError, RefusedError, RecursionError) as error:
+        # RecursionError: a message nested thousands deep is as bad as none.
         raise LinkRefusedError(
             f"the {sender.name.lower()} sent no valid control message: {error}",
             reason=Reason.MALFORMED,

@@ -162,3 +162,11 @@ def test_an_error_keeps_its_kind_and_words_on_the_way(error, kind):
     assert type(again) is kind
     assert again.message == error.message.replace("\n", " ")
     assert (again.hint, again.where) == (error.hint, "the other broker")
+
+
+@pytest.mark.parametrize("depth", [1, 500, 10_000])
+@pytest.mark.parametrize("opening", [b'{"x":', b"["])
+def test_a_message_nested_deeply_is_refused_and_raises_nothing_else(opening, depth):
+    refused(opening * depth)
+    refused(b'{"type":"ping","request":1,"x":' + opening * depth)
+    refused(b'{"type":"status","request":1,"warnings":' + opening * depth, Role.VIEWER)
