@@ -216,7 +216,9 @@ PEER = Table(
         Field(
             "unix",
             SocketPath(limits.SOCKET_PATH_BYTES),
-            "A UNIX socket that only this container can reach.",
+            "The directory of the container's sockets, which only it and its "
+            "launcher can enter; the display service listens there at "
+            "`vitrail.Display`.",
         ),
     ),
     only=_EXTERNAL,

@@ -10,6 +10,7 @@ so, and the next stream or program gets a new one.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from broker.core.lease import Lease, Opening
 from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.relay.contract import StreamEnd
 from broker.session import journal
+from broker.session.hangup import given
 from broker.session.head import take_head
 from broker.session.hops import Hop
 from broker.session.programs import Program, Programs
@@ -110,6 +112,10 @@ class Guest:
             if gone is not None:
                 await gone.close()
             self._settle_agents("the lease ended")
+            shutil.rmtree(self._display, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                # Empty, unless it is a machine's of ours, whose owner removes it.
+                self._display.parent.rmdir()
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -258,7 +264,7 @@ class Guest:
         """Hand an agent's connection to the worker; returns when it has ended."""
         began = trio.current_time()
         ended = trio.Event()
-        with conn:
+        with given(conn):
             mine = await self._ensure_worker()
             self._agents[opening.stream] = ended
             await self._opened(opening, "worker")
@@ -400,7 +406,7 @@ class Guest:
         This is the place where another end of the waypipe wire will stand.
         """
         began = trio.current_time()
-        with conn:
+        with given(conn):
             untrusted_head = await take_head(conn)
             self.programs.display(Hop.STREAM)
             try:
