@@ -315,7 +315,7 @@ def layout(core: Filter, root: Surface) -> None:
         side = free_cap(root.role)
         _place(core, root, Rect(0, 0, side, side))
         return
-    rect = window_state.content_rect(core, xdg)
+    rect = window_state.content_rect(xdg)
     _place(core, root, rect)
     frame = xdg.frame
     frame.place(root.cx - rect.x, root.cy - rect.y)

@@ -262,7 +262,7 @@ class XdgSurface(Obj):
 
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
-        "mapped", "role", "serials", "surface",
+        "mapped", "role", "serials", "stale", "surface",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -273,6 +273,7 @@ class XdgSurface(Obj):
         self.role: Toplevel | Popup | None = None
         self.geometry: Rect | None = None
         self.serials: list[int] = []
+        self.stale: list[int] = []
         self.acked = False
         self.constructed = False
         self.committed = False

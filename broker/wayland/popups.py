@@ -22,7 +22,6 @@ from broker.wayland.windows import (
     BASE_NOT_TOPMOST,
     claim,
     end_role,
-    shrink,
 )
 from broker.wayland.wire import ProtocolFault
 
@@ -206,7 +205,7 @@ def _materialise(
     width, height = min(positioner.size[0], cap[0]), min(positioner.size[1], cap[1])
     popup.size = (width, height)
     outer = (width + edges.wide, height + edges.high)
-    inside = window_state.content_rect(core, parent)
+    inside = window_state.content_rect(parent)
     given = positioner.rect
     x, y = clamp(given.x, 0, inside.w), clamp(given.y, 0, inside.h)
     rect = Rect(
@@ -344,12 +343,9 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         if parent is not None and parent.frame is not None
         else core.edges
     )
+    popup.size = (max(1, w - mine.wide), max(1, h - mine.high))
     core.down.data += emit.popup_configure(
-        popup.cid,
-        x + mine.left - its.left,
-        y + mine.top - its.top,
-        shrink(w, mine.wide),
-        shrink(h, mine.high),
+        popup.cid, x + mine.left - its.left, y + mine.top - its.top, *popup.size
     )
 
 

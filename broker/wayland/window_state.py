@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
 
-def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
+def content_rect(xdg: XdgSurface) -> Rect:
     """The part of a window's surface that its frame surrounds.
 
-    What the client declared as window geometry, or its whole surface; of a
-    popup no more than may cover an output.
+    What the client declared as window geometry, or its whole surface.  A
+    popup gets the size that it was placed with and no more: the compositor
+    keeps that much on the screen, so its frame cannot hang over the edge.
     """
     surface = xdg.surface
     extent = (surface.extent if surface is not None else None) or (1, 1)
     rect = xdg.geometry or Rect(0, 0, *extent)
     most_w = most_h = limits.WAYLAND_BUFFER_SIDE
     if isinstance(xdg.role, Popup):
-        most_w, most_h = popup_cap(core, xdg)
+        most_w, most_h = xdg.role.size
     return Rect(
         rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
     )
@@ -59,6 +60,8 @@ def unmap(core: Filter, xdg: XdgSurface) -> None:
     xdg.mapped = False
     xdg.acked = False
     xdg.committed = False
+    # A client may acknowledge what was on its way while it unmapped.
+    xdg.stale = [*xdg.stale, *xdg.serials][-limits.WAYLAND_SHELL_OPS :]
     xdg.serials.clear()
     if isinstance(xdg.role, Toplevel):
         xdg.role.fake_fullscreen = False

@@ -137,6 +137,8 @@ _configure = emit.event("xdg_surface", "configure")
 def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
     if xdg.role is None:
         raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
+    if serial in xdg.stale:
+        return  # of before the window was unmapped; the compositor has forgotten it
     if serial not in xdg.serials:
         raise ProtocolFault(
             xdg.cid,

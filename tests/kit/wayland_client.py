@@ -282,6 +282,12 @@ class Window(Client):
         self.roundtrip()
         return surface, xdg, top
 
+    def shown(self, surface: int) -> None:
+        """Commit and wait until the compositor has drawn that."""
+        callback = self.make(surface, "frame", "wl_callback")
+        self.send(surface, "commit")
+        self.wait(lambda e: e[0] == callback and e[2] == "done")
+
     def child(self, surface: int, parent: int, x: int, y: int) -> int:
         """Make a surface a subsurface at a position."""
         sub = self.make(

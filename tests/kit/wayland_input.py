@@ -6,12 +6,13 @@ makes one.  Only the test uses that protocol; the filter never shows it.
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from pathlib import Path
 from typing import Self
 
-from tests.kit.wayland_client import HEADER, Client
+from tests.kit.wayland_client import HEADER, Client, memfd
 
 _MANAGER = "zwlr_virtual_pointer_manager_v1"
 LEFT = 0x110
@@ -67,3 +68,48 @@ class Pointer:
         self.move(x, y)
         self.button(True, which)
         self.button(False, which)
+
+
+_KEYBOARDS = "zwp_virtual_keyboard_manager_v1"
+_KEYMAP = (
+    b'xkb_keymap { xkb_keycodes { include "evdev+aliases(qwerty)" };'
+    b' xkb_types { include "complete" }; xkb_compat { include "complete" };'
+    b' xkb_symbols { include "pc+us+inet(evdev)" }; };\0'
+)
+
+
+class Keyboard:
+    """A keyboard that stays: wtype's own goes after each word."""
+
+    def __init__(self, display: Path | str) -> None:
+        self.client = Client(display).start()
+        seat = self.client.bind("wl_seat", 1)
+        name, version = self.client.globals[_KEYBOARDS]
+        manager, self.keyboard = self.client.next_id, self.client.next_id + 1
+        self.client.next_id += 2
+        self.client.send(
+            self.client.registry, "bind", name, _KEYBOARDS.encode(), version, manager
+        )
+        self._say(manager, 0, struct.pack("=II", seat, self.keyboard))
+        fd = memfd(len(_KEYMAP))
+        os.pwrite(fd, _KEYMAP, 0)
+        head = HEADER.pack(self.keyboard, 0, 16) + struct.pack("=II", 1, len(_KEYMAP))
+        self.client.raw(head, [fd])
+        os.close(fd)
+        self.client.roundtrip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def _say(self, oid: int, opcode: int, body: bytes) -> None:
+        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
+
+    def press(self, code: int) -> None:
+        """Press and release a key by its evdev code."""
+        for state in (1, 0):
+            now = int(time.monotonic() * 1000) & 0xFFFFFFFF
+            self._say(self.keyboard, 1, struct.pack("=III", now, code, state))
+        self.client.roundtrip()

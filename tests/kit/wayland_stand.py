@@ -1,0 +1,138 @@
+"""A real compositor with a filter before it, for one test.
+
+``async with stand() as it`` gives a headless sway and a filtered socket.
+Clients are blocking: run them in a thread with ``it.client(function)``, which
+hands them a started ``Window``; they may call ``it.look()`` for a screenshot.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from PIL import Image
+
+from broker.launch.compositor import HeadlessCompositor
+from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.session.wayland_machine import RealMachine
+from broker.session.wayland_shell import Service, connect_display, serve
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
+from tests.kit.compositor import desktop, pixels, windows
+from tests.kit.wayland_client import Window
+
+FRAME = 0xD01010
+GUEST = 0x00FF00
+SIZE = (1280, 800)
+BORDER = 4
+CONFIG = "default_border none\ndefault_floating_border none\nfor_window [title=.*] floating enable\n"
+
+
+class Stand:
+    """``path`` is the filtered socket, ``comp`` the compositor behind it."""
+
+    def __init__(self, comp: HeadlessCompositor, path: Path, service: Service) -> None:
+        self.comp, self.path, self.service = comp, path, service
+        self.sandbox = service.sandbox
+        self.ends: list[Exception] = []
+
+    async def client(self, function: Callable[[Window], Any], **start: Any) -> Any:
+        """Run a hostile or honest client in a thread; it ends with the call."""
+
+        def inside() -> Any:
+            with Window(self.path).start(**start) as client:
+                return function(client)
+
+        return await trio.to_thread.run_sync(inside)
+
+    def look(self) -> Image.Image:
+        """A screenshot, from a client's thread."""
+        return trio.from_thread.run(pixels, self.comp)
+
+    def settled(self) -> Image.Image:
+        """A screenshot that has not changed for three in a row.
+
+        sway shows a window's first picture and each move some frames late,
+        and no event says when.
+        """
+
+        async def wait() -> Image.Image:
+            same, last = 0, await pixels(self.comp)
+            with trio.fail_after(10):
+                while same < 3:
+                    await trio.sleep(0.03)
+                    image = await pixels(self.comp)
+                    same = same + 1 if image.tobytes() == last.tobytes() else 0
+                    last = image
+            return last
+
+        return trio.from_thread.run(wait)
+
+    def tree(self) -> list[dict[str, Any]]:
+        """sway's windows, from a client's thread."""
+        return windows(trio.from_thread.run(self.comp.tree))
+
+    def order(self, text: str) -> None:
+        """A sway command, from a client's thread."""
+        trio.from_thread.run(self.comp.command, text)
+
+    def run(self, *argv: str, **env: str) -> Child:
+        """Start a program on the filtered socket."""
+        return spawn(
+            argv,
+            env={
+                **self.comp.environment,
+                "GDK_BACKEND": "wayland",
+                **env,
+                "WAYLAND_DISPLAY": str(self.path),
+            },
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+
+
+@asynccontextmanager
+async def stand(
+    rules: WindowRules | None = None,
+    *,
+    size: tuple[int, int] = SIZE,
+    config: str = CONFIG,
+):
+    """Start both; afterwards nothing of the filter's is left open."""
+    async with desktop(size=size, config_extra=config) as comp:
+        before = set(os.listdir("/proc/self/fd"))
+        async with filtered(comp, rules) as it:
+            yield it
+        assert set(os.listdir("/proc/self/fd")) <= before
+
+
+@asynccontextmanager
+async def filtered(comp: HeadlessCompositor, rules: WindowRules | None = None):
+    """A filtered socket before a compositor that runs."""
+    rules = rules or WindowRules("work", color=FRAME)
+    path = comp.display.with_name(f"filtered-{rules.name}")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    ends: list[Exception] = []
+    machine = RealMachine()
+    sandbox = Sandbox(rules.name)
+    service = Service(
+        rules, sandbox, machine, lambda: connect_display(comp.display), ends.append
+    )
+    it = Stand(comp, path, service)
+    it.ends = ends
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, listener, service)
+        try:
+            yield it
+        finally:
+            nursery.cancel_scope.cancel()
+            listener.close()
+    assert +sandbox.totals == {}
+    assert machine.copied == 0
