@@ -1056,7 +1056,8 @@ bound|renew)
         break
     done
     : >/etc/resolv.conf
-    for server in $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
+    # vitrail.dns on the kernel's command line: a resolver that DHCP cannot name.
+    for server in %(dns)s $dns; do echo "nameserver $server" >>/etc/resolv.conf; done
     ;;
 esac
 """
@@ -1115,7 +1116,7 @@ class Machine:
         except OSError as error:
             log(f"machine id: {error}")
 
-    def network(self, guest: "Guest") -> None:
+    def network(self, guest: "Guest", dns: str) -> None:
         """Ask for an address on the first interface, in the background."""
         names = sorted(n for n in os.listdir("/sys/class/net") if n != "lo")
         busybox = BUSYBOX if os.path.exists(BUSYBOX) else shutil.which("busybox")
@@ -1126,7 +1127,7 @@ class Machine:
         self._link_up(names[0])
         script = os.path.join(RUNTIME, "udhcpc")
         with open(script, "w", encoding="ascii") as file:
-            file.write(UDHCPC % {"busybox": busybox})
+            file.write(UDHCPC % {"busybox": busybox, "dns": dns})
         os.chmod(script, 0o755)
         process = subprocess.Popen(
             [busybox, "udhcpc", "-i", names[0], "-s", script, "-n", "-q", "-O", "mtu",
@@ -1179,6 +1180,15 @@ class Machine:
 # -- all together ----------------------------------------------------------------------------
 
 
+def take_address(text: str) -> str:
+    """Return an IPv4 address as text, or nothing: it goes into a script."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text)) if text else ""
+    except OSError:
+        log(f"vitrail.dns is no address: {text!r}")
+        return ""
+
+
 class Settings:
     """Where the broker is and what kind of guest this is."""
 
@@ -1195,6 +1205,7 @@ class Settings:
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
         self.name = words.get("name", "")
         self.network = words.get("net", "")
+        self.dns = take_address(words.get("dns", ""))
         self.disposable = words.get("disposable", "") == "1"
         orphan = words.get("orphan", "")
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
@@ -1229,7 +1240,7 @@ class Guest:
         if shutil.which("waypipe", path=self.base_environment()["PATH"]):
             self.display.start()
         if self.machine is not None and self.settings.network == "dhcp":
-            self.machine.network(self)
+            self.machine.network(self, self.settings.dns)
         if self.machine is not None and self.settings.disposable:
             self.loop.later(1.0, self._check_orphan)
         for number in (signal.SIGTERM, signal.SIGINT):

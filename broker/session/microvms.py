@@ -218,10 +218,6 @@ class MicroVms:
                 cpus=launch.cpus,
                 network=Network(launch.network),
                 disposable=disposable,
-                kernel_args=(
-                    f"vitrail.name={sandbox}",
-                    f"vitrail.disposable={int(disposable)}",
-                ),
             )
             vm = await start_vm(
                 spec,
