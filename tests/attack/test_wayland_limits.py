@@ -1,0 +1,371 @@
+"""Hostile clients against limits, descriptors and other people's time.
+
+After each attack the compositor runs, an honest client of the same sandbox is
+shown, and nothing is left open (the stand counts descriptors and objects).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import socket
+import tempfile
+import time
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.wayland import emit, wire
+from tests.kit.wayland_client import Client, GoneError, ServerError, Window, memfd
+from tests.kit.wayland_input import Pointer
+from tests.kit.wayland_pixels import mask
+from tests.kit.wayland_stand import GUEST, SIZE, stand
+
+PAINT = 0xFF000000 | GUEST
+_MFD_HUGETLB = 4
+
+
+async def honest(it) -> None:
+    """An ordinary client is still served."""
+
+    def show(c: Window) -> int:
+        c.show(120, 80, PAINT)
+        return int(mask(it.settled(), GUEST).sum())
+
+    with trio.fail_after(20):
+        assert await it.client(show) == 120 * 80
+
+
+def pool(c: Window, fd: int, size: int) -> ServerError | None:
+    c.make(c.shm, "create_pool", "wl_shm_pool", None, size, fds=[fd])
+    os.close(fd)
+    return c.until_error()
+
+
+def a_disk_file() -> int:
+    fd, name = tempfile.mkstemp(dir="/var/tmp")
+    os.unlink(name)
+    os.ftruncate(fd, 4096)
+    return fd
+
+
+def a_read_only_file() -> int:
+    fd = memfd(4096)
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    finally:
+        os.close(fd)
+
+
+def a_path_only() -> int:
+    fd = memfd(4096)
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_PATH)
+    finally:
+        os.close(fd)
+
+
+def a_pipe() -> int:
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+def a_huge_page_file() -> int:
+    try:
+        fd = os.memfd_create("huge", _MFD_HUGETLB)
+        os.ftruncate(fd, 2 << 20)
+    except OSError as error:
+        pytest.skip(f"no huge pages here: {error}")
+    return fd
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        a_disk_file,
+        a_read_only_file,
+        a_path_only,
+        a_pipe,
+        a_huge_page_file,
+        lambda: memfd(4095),
+    ],
+)
+async def test_only_a_large_enough_tmpfs_file_becomes_a_pool(make):
+    fd = make()
+    async with stand() as it:
+        error = await it.client(lambda c: pool(c, fd, 4096))
+        assert error is not None
+        assert "shared memory refused" in error.text
+        await honest(it)
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, limits.WAYLAND_POOL_BYTES + 1, 0, -4096])
+async def test_a_pool_has_a_largest_size(size):
+    async with stand() as it:
+        assert (
+            await it.client(
+                lambda c: pool(c, memfd(4096), size & 0x7FFFFFFF if size > 0 else size)
+            )
+            is not None
+        )
+        await honest(it)
+
+
+async def test_a_file_cannot_shrink_under_the_compositor():
+    async with stand() as it:
+
+        def act(c: Window) -> None:
+            fd = memfd(400 * 400 * 4)
+            made = c.make(
+                c.shm, "create_pool", "wl_shm_pool", None, 400 * 400 * 4, fds=[fd]
+            )
+            buffer = c.make(
+                made, "create_buffer", "wl_buffer", None, 0, 400, 400, 1600, 0
+            )
+            c.roundtrip()
+            with pytest.raises(PermissionError):
+                os.ftruncate(fd, 0)
+            os.close(fd)
+            del buffer
+
+        await it.client(act)
+        await honest(it)
+
+
+async def test_a_file_that_cannot_be_sealed_and_shrinks_is_the_clients_end_alone():
+    async with stand() as it:
+
+        def act(c: Window) -> ServerError | None:
+            surface, _, _ = c.show(200, 200, 0xFF0000FF)
+            size = 400 * 400 * 4
+            fd = memfd(size, seal=False)
+            with mmap.mmap(fd, size) as pixels:
+                pixels[:] = b"\xff" * size
+            made = c.make(c.shm, "create_pool", "wl_shm_pool", None, size, fds=[fd])
+            buffer = c.make(
+                made, "create_buffer", "wl_buffer", None, 0, 400, 400, 1600, 0
+            )
+            c.send(surface, "attach", buffer, 0, 0)
+            c.send(surface, "commit")
+            c.roundtrip()  # shown from the copy
+            os.ftruncate(fd, 0)
+            os.close(fd)
+            c.send(surface, "attach", buffer, 0, 0)
+            c.send(surface, "damage", 0, 0, 400, 400)
+            c.send(surface, "commit")
+            return c.until_error()
+
+        error = await it.client(act)
+        assert error is not None
+        assert "shrunk" in error.text
+        await honest(it)
+
+
+async def test_pixels_of_a_file_that_cannot_be_sealed_are_shown():
+    async with stand() as it:
+
+        def act(c: Window) -> int:
+            surface, _, _ = c.show(200, 200, 0xFF0000FF)
+            size = 100 * 100 * 4
+            fd = memfd(size, seal=False)
+            os.pwrite(fd, PAINT.to_bytes(4, "little") * 10000, 0)
+            made = c.make(c.shm, "create_pool", "wl_shm_pool", None, size, fds=[fd])
+            os.close(fd)
+            buffer = c.make(
+                made, "create_buffer", "wl_buffer", None, 0, 100, 100, 400, 0
+            )
+            c.send(surface, "attach", buffer, 0, 0)
+            c.send(surface, "damage", 0, 0, 100, 100)
+            c.send(surface, "commit")
+            c.roundtrip()
+            return int(mask(it.settled(), GUEST).sum())
+
+        assert await it.client(act) == 100 * 100
+
+
+async def test_a_hundred_thousand_objects_are_too_many():
+    async with stand() as it:
+
+        def act(c: Window) -> tuple[ServerError | None, int]:
+            made = 0
+            try:
+                for _ in range(100):
+                    data = b"".join(
+                        emit.create_region(c.compositor, c.new("wl_region"))
+                        for _ in range(1000)
+                    )
+                    c.raw(data)
+                    made += 1000
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            return c.until_error(), made
+
+        error, _ = await it.client(act)
+        assert error is None or error.code == wire.NO_MEMORY
+        assert it.sandbox.refused["connection"] + it.sandbox.refused["objects"] == 1
+        await honest(it)
+
+
+async def test_a_flood_of_descriptors_ends_one_connection():
+    async with stand() as it:
+        before = len(os.listdir("/proc/self/fd"))
+
+        def act(c: Window) -> None:
+            null = os.open("/dev/null", os.O_RDONLY)
+            try:
+                for _ in range(100):
+                    socket.send_fds(c.sock, [b"\0"], [null] * 200)
+            except OSError:
+                pass
+            finally:
+                os.close(null)
+
+        await it.client(act)
+        await honest(it)
+        assert len(os.listdir("/proc/self/fd")) <= before + 8
+        assert any(isinstance(end, PeerError) for end in it.ends)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+async def test_messages_in_pieces_are_messages(size):
+    async with stand() as it:
+
+        def act() -> None:
+            with Client(it.path) as c:
+                whole = emit.get_registry(1, c.new("wl_registry")) + emit.sync(
+                    1, c.new("wl_callback")
+                )
+                for start in range(0, len(whole), size):
+                    c.raw(whole[start : start + size])
+                c.wait(lambda e: e[2] == "done")
+
+        await trio.to_thread.run_sync(act)
+
+
+async def test_a_client_that_stops_in_mid_message_holds_nothing_up():
+    async with stand() as it:
+        with socket.socket(socket.AF_UNIX) as half:
+            half.connect(str(it.path))
+            half.send(b"\x01\0\0\0\x01")
+            await honest(it)
+
+
+async def test_a_client_that_never_reads_is_slowed_then_cut(monkeypatch):
+    monkeypatch.setattr(limits, "WAYLAND_STUCK_SECONDS", 1.0)
+    async with stand() as it:
+
+        def act() -> int:
+            with Client(it.path) as c:
+                c.sock.settimeout(15)
+                data = b"".join(emit.sync(1, 2 + n) for n in range(1000))
+                sent = 0
+                try:
+                    for n in range(10_000):
+                        c.raw(emit.get_registry(1, 2 + n) if n < 8000 else data)
+                        sent += 1
+                except (OSError, TimeoutError):
+                    pass
+                return sent
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await trio.to_thread.run_sync(act)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 50_000, f"{grown} KiB of memory for what nobody reads"
+        assert it.sandbox.refused["stuck"] == 1
+        await honest(it)
+
+
+async def test_a_flood_of_requests_is_slowed_and_others_are_not(monkeypatch):
+    monkeypatch.setattr(limits, "WAYLAND_MESSAGES_PER_SECOND", 20_000)
+    monkeypatch.setattr(limits, "WAYLAND_MESSAGES_BURST", 20_000)
+    async with stand() as it:
+        stop = trio.Event()
+
+        def flood(c: Window) -> None:
+            surface = c.surface()
+            data = emit.damage(surface, 0, 0, 1, 1) * 2000
+            c.sock.settimeout(0.5)
+            while not stop.is_set():
+                try:
+                    c.raw(data)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    return
+
+        def pings(c: Window) -> list[float]:
+            took = []
+            for _ in range(50):
+                start = time.monotonic()
+                c.roundtrip()
+                took.append(time.monotonic() - start)
+            return sorted(took)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.client, flood)
+            while not it.sandbox.refused["rate"]:
+                await trio.sleep(0.02)
+            took = await it.client(pings)
+            stop.set()
+        assert took[25] < 0.1, "another connection's round trip, median"
+
+
+async def test_a_window_without_input_region_lets_no_click_through():
+    """Laid over a prompt it would make the person confirm what they cannot see."""
+    async with stand() as it:
+
+        def act(c: Window) -> tuple[list, list]:
+            with (
+                Window(it.comp.display).start() as host,
+                Pointer(it.comp.display, SIZE) as mouse,
+            ):
+                mouse.move(5, 5)
+                pointers = []
+                for client in (host, c):
+                    seat = client.bind("wl_seat")
+                    pointers.append(client.make(seat, "get_pointer", "wl_pointer"))
+                host.show(600, 400, 0xFF0000FF)
+                surface, xdg, _ = c.show(600, 400, PAINT)
+                empty = c.make(c.compositor, "create_region", "wl_region")
+                c.send(surface, "set_input_region", empty)
+                c.send(surface, "commit")
+                c.roundtrip()
+                it.order("[title=.*] move position 100 100")
+                it.settled()
+                mouse.click(300, 300)
+                host.roundtrip()
+                c.roundtrip()
+                del xdg
+                return (
+                    [e for e in host.events if e[2] == "button"],
+                    [e for e in c.events if e[2] == "button"],
+                )
+
+        host, guest = await it.client(act)
+        assert host == []
+        assert guest == []
+
+
+async def test_the_compositor_going_away_ends_every_connection_with_a_reason():
+    async with stand() as it:
+
+        def act(c: Window) -> str:
+            c.show(100, 100, PAINT)
+            it.comp.child.kill()
+            try:
+                while True:
+                    c.read()
+            except (GoneError, ServerError, TimeoutError) as error:
+                return type(error).__name__
+
+        assert await it.client(act) in {"ServerError", "GoneError"}
+        assert any("compositor" in str(end) for end in it.ends)
+        # A new client is told at once, and the filter lives on.
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(it.path))
+            late.settimeout(5)
+            assert await trio.to_thread.run_sync(late.recv, 10) == b""
