@@ -27,6 +27,7 @@ from broker.core.pace import Pace
 from broker.link.contract import Viewer
 from broker.peers import credentials, identity
 from broker.session import journal
+from broker.session.hangup import hang_up
 
 # accept(2): the connection that would have been returned is broken, the
 # listener is not.  EMFILE and its kind: we are full, others' ends make room.
@@ -147,7 +148,7 @@ class Doors:
         finally:
             self.undecided.release()
             if not taken:
-                conn.close()
+                hang_up(conn)
 
     def _check(self, conn: socket.socket) -> None:
         facts: identity.ProcessFacts | identity.VsockFacts

@@ -21,6 +21,7 @@ from broker.core.services import AGENT, DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
 from broker.session.guest import Guest, GuestTools
+from broker.session.hangup import given
 from policy.evaluate import Request, decide
 from policy.loader import RecordSet
 from policy.model import Record
@@ -108,7 +109,7 @@ class ViewerRole:
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Decide, record, and carry a stream."""
-        with conn:
+        with given(conn):
             guest = self._guests.get(opening.lease.id)
             if guest is None:
                 raise RefusedError("the lease is not one that was announced here")

@@ -21,6 +21,7 @@ from broker.core.services import CID_ANY, PORTS
 from broker.peers import credentials
 from broker.peers.identity import VsockClaim
 from broker.session.doors import Doors, accept
+from broker.session.hangup import hang_up
 from broker.session.journal import Journal
 
 
@@ -106,7 +107,7 @@ async def _serve_one(
 async def _refuse(
     service: ServiceName, conn: socket.socket, peer: str, reason: str, log: Journal
 ) -> None:
-    conn.close()
+    hang_up(conn)
     await log.refused(
         schema.StreamRefused(
             service=service, peer=peer, outcome="refused", reason=reason
