@@ -72,7 +72,7 @@ async def build_image(
     async with only_build(paths.images / f".{spec.name}.lock", progress):
         with contextlib.suppress(SetupError):
             present = images.find_image(paths, spec.name)
-            if not force and images.same_spec(present.manifest.spec, spec):
+            if not force and images.is_made_of(present.manifest, spec):
                 return present
         await remove_leftovers(paths, spec.name)
         await check_machine()
@@ -111,6 +111,7 @@ async def _build(
         built=time.time(),
         digest=digest,
         agent=hashlib.sha256(images.guest_agent()).hexdigest(),
+        recipe=images.recipe(),
     )
     shutil.rmtree(work / "boot")
     (work / "manifest.json").write_bytes(images.manifest_bytes(manifest))

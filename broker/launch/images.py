@@ -106,6 +106,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 over kernel, initramfs and root: equal inputs, equal digest."""
     agent: str
     """SHA-256 of the guest agent in the root file system."""
+    recipe: str = ""
+    """SHA-256 of our own scripts that made it; another recipe, another image."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,15 @@ class Image:
 def guest_agent() -> bytes:
     """Return the source of the guest agent that belongs to this broker."""
     return (resources.files("shims") / _GUEST_AGENT).read_bytes()
+
+
+def recipe() -> str:
+    """Return the digest of the scripts that an image is made with."""
+    total = hashlib.sha256()
+    for name in ("customize.sh", "init"):
+        data = (resources.files("broker") / "data/image" / name).read_bytes()
+        total.update(hashlib.sha256(data).digest())
+    return total.hexdigest()
 
 
 def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
@@ -239,9 +250,13 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return msgspec.json.format(encoded, indent=1) + b"\n"
 
 
-def same_spec(one: ImageSpec, other: ImageSpec) -> bool:
-    """Whether both make the same image of the same archive, whatever its name."""
-    return _canonical(one) == _canonical(other)
+def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
+    """Whether a build of ``spec`` would do again what made this image.
+
+    Names, the order of packages and the archive's state do not matter.
+    """
+    same = _canonical(manifest.spec) == _canonical(spec)
+    return same and manifest.recipe == recipe()
 
 
 def _canonical(spec: ImageSpec) -> ImageSpec:

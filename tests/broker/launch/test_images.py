@@ -127,12 +127,23 @@ def test_what_the_agent_needs_is_always_in():
     assert spec.all_packages == ("bash", "foot", "python3", "waypipe")
 
 
-def test_same_spec_ignores_name_and_order():
-    one = ImageSpec(name="a", packages=("foot", "bash"))
-    assert images.same_spec(one, ImageSpec(name="b", packages=("bash", "foot")))
-    assert not images.same_spec(one, replace(one, suite="trixie"))
-    assert not images.same_spec(one, replace(one, packages=("foot",)))
-    assert not images.same_spec(one, replace(one, kernel="linux-image-amd64"))
+def test_what_an_image_is_made_of(paths):
+    spec = ImageSpec(name="a", packages=("foot", "bash"))
+    put_image(paths, "a", spec=spec, recipe=images.recipe())
+    manifest = images.find_image(paths, "a").manifest
+    assert images.is_made_of(manifest, ImageSpec(name="b", packages=("bash", "foot")))
+    for other in (
+        replace(spec, suite="trixie"),
+        replace(spec, packages=("foot",)),
+        replace(spec, kernel="linux-image-amd64"),
+    ):
+        assert not images.is_made_of(manifest, other)
+
+
+def test_image_of_another_recipe_is_usable_but_built_anew(paths):
+    put_image(paths)
+    manifest = images.find_image(paths).manifest
+    assert not images.is_made_of(manifest, manifest.spec)
 
 
 def test_list_and_remove(paths):
