@@ -6,6 +6,7 @@ import errno
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +131,25 @@ async def test_last_words_are_heard_though_nobody_listens_there(
             pass  # the reset, after the words
     assert bytes(received) == words
     assert (await line.end()).reason is Reason.RESET
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+async def test_a_failed_write_does_not_cut_the_other_way_short(
+    relay: Relay, side, nursery
+):
+    line = lay(nursery, relay)
+    leaving, staying = line.ends(side)
+    sent = await fill(leaving)
+    await leaving.aclose()
+    await staying.send_all(b"for nobody")  # fails while the rest is on its way
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    with pytest.raises(trio.BrokenResourceError):
+        await _send_for_ever(staying)
+    assert await read_all(staying) == pattern(sent)
+    end = await line.end()
+    assert end.reason is Reason.RESET
+    assert end.side == side
+    assert max(end.bytes_ab, end.bytes_ba) == sent
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
