@@ -19,14 +19,17 @@ Json = object
 def error(problem: VitrailError) -> None:
     """Print an error as people read it, on standard error."""
     console = Console(stderr=True, highlight=False)
-    console.print(Text("error: ", style="bold red") + Text(str(problem)))
+    # Not wrapped: the person's terminal does that, and a log is better searched.
+    head = Text("error: ", style="bold red") + Text(str(problem))
+    console.print(head, soft_wrap=True)
     if problem.hint:
-        console.print(Text("  hint: ", style="bold") + Text(problem.hint))
+        hint = Text("  hint: ", style="bold") + Text(problem.hint)
+        console.print(hint, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """Print a line for the person on standard error; it is not the result."""
-    Console(stderr=True, highlight=False).print(Text(text))
+    Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
 
 
 def json_line(value: Json) -> None:

@@ -73,8 +73,14 @@ def command(
 
 def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
     """The program's words without the ``--`` that set them apart; None if none."""
-    rest = list(words[1:] if words[:1] == ("--",) else words)
-    return rest or None
+    if words[:1] == ("--",):
+        return list(words[1:]) or None
+    if words and words[0].startswith("-"):
+        raise click.UsageError(
+            f"{words[0]} stands where the program's name would: "
+            "options come before SANDBOX"
+        )
+    return list(words) or None
 
 
 def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from broker.session import journal
 from broker.session.follow import Follower
 from broker.session.foreign import take_foreign
 from broker.session.guest import Guest
+from broker.session.hops import Failure, Hop
 from broker.session.host import HostRole, Tenancy
 from broker.session.pumps import PumpKeeper
 from broker.session.report import Reporter, lease_status
@@ -92,10 +93,12 @@ class LocalApi:
                 await follower.follow(guest, program)
                 break
             except UpstreamError as error:
-                await self._hop_failed(guest, error)
+                await self._hop_failed(guest, follower.failure)
                 # A boot that hangs is known of emulated machines; one more
                 # try, and everybody hears of it.
-                retry = follower.boot_failed and running is None and not last
+                failure = follower.failure
+                hung = failure is not None and failure.hop is Hop.AGENT
+                retry = hung and running is None and not last
                 await self._give_up(guest, running, str(error))
                 if not retry:
                     raise
@@ -133,14 +136,15 @@ class LocalApi:
             raise UpstreamError(f"{lease.sandbox} ended while it was started")
         return guest
 
-    async def _hop_failed(self, guest: Guest, error: VitrailError) -> None:
-        await self._parts.log.note(
-            schema.WindowHopFailed(
-                **journal.of(guest.lease),
-                hop=error.where,
-                reason=error.message,
+    async def _hop_failed(self, guest: Guest, failure: Failure | None) -> None:
+        if failure is not None:
+            await self._parts.log.note(
+                schema.WindowHopFailed(
+                    **journal.of(guest.lease),
+                    hop=failure.hop.name.lower(),
+                    reason=failure.reason,
+                )
             )
-        )
 
     async def _give_up(
         self, guest: Guest, running: Tenancy | None, reason: str

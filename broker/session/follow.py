@@ -10,7 +10,7 @@ import trio
 from broker.control import api
 from broker.core.errors import UpstreamError
 from broker.session.guest import Guest
-from broker.session.hops import TEXTS, Hop, Way
+from broker.session.hops import TEXTS, Failure, Hop, Way
 from broker.session.programs import Program
 from policy.model import MicroVM, Record
 
@@ -26,7 +26,8 @@ class Follower:
         self._emit = emit
         self._record = record
         self._told: list[str] = []
-        self.boot_failed = False
+        self.failure: Failure | None = None
+        """Set when ``follow`` has raised."""
         sender, self._output = trio.open_memory_channel[bytes](0)
         self._close_output = sender.close
 
@@ -100,13 +101,13 @@ class Follower:
     async def _fail(self, guest: Guest, way: Way) -> None:
         failure = way.failure
         assert failure is not None
-        self.boot_failed = failure.hop is Hop.AGENT
+        self.failure = failure
         title = TEXTS[failure.hop].title
         await self.say(title, "failed", failure.reason)
+        await self._drain()
         raise UpstreamError(
             f"no window: could not {title}: {failure.reason}",
             hint=failure.hint(guest.lease.sandbox),
-            where=failure.hop.name.lower(),
         )
 
     def listen(self, program: Program) -> None:
@@ -130,6 +131,15 @@ class Follower:
                 await program.changed.wait()
             self._close_output()
         return program.code or 0
+
+    async def _drain(self) -> None:
+        """Pass on what it has said so far; it may say why."""
+        while True:
+            try:
+                data = self._output.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            await self._emit(api.RunItem(output=data))
 
     async def _pass_output(self, receiver: trio.MemoryReceiveChannel[bytes]) -> None:
         async with receiver:
