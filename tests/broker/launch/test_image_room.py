@@ -81,7 +81,7 @@ async def test_what_still_works_in_the_scratch_place_is_ended(paths):
     scratch = image_room.make_scratch(paths, "default")
     # The process that does the work does not have the name in its arguments.
     child = spawn(["sh", "-c", "sleep 1000; true", str(scratch)])
-    other = spawn(["sh", "-c", "sleep 1000; true", "/another"])
+    other = spawn(["sh", "-c", "exec sleep 1000", "/another"])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child.wait)
         await image_room.remove_leftovers(paths, "default")
