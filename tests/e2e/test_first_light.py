@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 
+import pytest
 import trio
 
+from broker.control.api import RunRequest
+from broker.core.errors import UpstreamError
 from tests.kit.compositor import pixels, until, wait_window, windows
 from tests.kit.world import processes, record, world
 
@@ -183,3 +187,42 @@ async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
         await w.shutdown()  # world() looks for what is left
         assert len(w.events("lease.end")) == 2
         assert await w.wait_event("broker.stop")
+
+
+async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
+    """Each machine is frozen as soon as it exists."""
+    async with world({"hangs": record(launch="boot_deadline = 5")}) as w:
+        items = []
+        frozen = set()
+
+        async def take(item):
+            items.append(item)
+            for pid, words in processes().items():
+                if "-name vitrail-hangs-" in words and pid not in frozen:
+                    frozen.add(pid)
+                    os.kill(pid, signal.SIGSTOP)
+
+        async with w.client() as client:
+            with pytest.raises(UpstreamError, match="could not boot the guest") as why:
+                await client.run(RunRequest(record="hangs"), take)
+        assert len(frozen) == 2
+        assert "logs hangs-" in why.value.hint
+        assert "--console" in why.value.hint
+        steps = [(i.progress.step, i.progress.state) for i in items if i.progress]
+        assert steps.count(("boot the guest", "failed")) == 2
+        assert ("try once more", "begun") in steps
+        assert len(w.events("sandbox.start")) == 2
+        failed = w.events("window.hop-failed")
+        assert [e["hop"] for e in failed] == ["agent", "agent"]
+        assert (await w.status()).sandboxes == []
+
+
+async def test_a_program_that_cannot_be_shown_names_its_hop():
+    """No compositor any more: the hop is the last one, and nothing is left."""
+    async with world() as w:
+        await w.comp.close()
+        with pytest.raises(UpstreamError, match="no window: could not reach the"):
+            await w.run("app")
+        (failed,) = w.events("window.hop-failed")
+        assert failed["hop"] in {"waypipe", "compositor"}
+        assert "no compositor answers" in failed["reason"]
