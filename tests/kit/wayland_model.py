@@ -515,6 +515,14 @@ class Model:
             assert icon.role in {"", "icon"}
             icon.role = "icon"
 
+    def server_offer(self, device: Thing) -> Thing:
+        """A new offer of ours on a device."""
+        offer = Thing(self.server_id, "wl_data_offer", 3)
+        self.server_id += 1
+        self.things[offer.oid] = offer
+        self.tell(device, "data_offer", offer)
+        return offer
+
     # -- judging ---------------------------------------------------------------------------
 
     def roots(self) -> list[Shown]:

@@ -1,0 +1,275 @@
+"""Clipboard, primary selection and drags stay inside their sandbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core import limits
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
+from tests.kit.wayland_client import ServerError
+from tests.kit.wayland_talk import Talk
+
+LEFT = 0x110
+KINDS = {
+    "clipboard": (
+        "wl_data_device_manager",
+        "wl_data_device",
+        "wl_data_source",
+        "get_data_device",
+        "create_data_source",
+    ),
+    "primary": (
+        "zwp_primary_selection_device_manager_v1",
+        "zwp_primary_selection_device_v1",
+        "zwp_primary_selection_source_v1",
+        "get_device",
+        "create_source",
+    ),
+}
+
+
+class Person(Talk):
+    """A client with a window, a seat and both kinds of devices."""
+
+    def start(self):
+        super().start()
+        self.seat = self.bind("wl_seat")
+        self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
+        self.pointer = self.make(self.seat, "get_pointer", "wl_pointer")
+        self.win, _, _ = self.show(100, 100, 0)
+        self.managers, self.devices = {}, {}
+        for kind, (manager, device, _, get, _) in KINDS.items():
+            self.managers[kind] = self.bind(manager)
+            self.devices[kind] = self.make(
+                self.managers[kind], get, device, None, self.seat
+            )
+        return self
+
+    def focus(self, serial: int = 50) -> None:
+        self.says(self.keyboard, "enter", serial, self.model.roots()[0], b"")
+
+    def says(self, oid: int, name: str, *args) -> None:
+        self.model.tell(self.server_side(oid), name, *args)
+        self.pump()
+
+    def copy(self, kind: str, *mimes: bytes, serial: int = 50) -> int:
+        _, _, source_kind, _, create = KINDS[kind]
+        source = self.make(self.managers[kind], create, source_kind)
+        for mime in mimes:
+            self.send(source, "offer", mime)
+        self.send(self.devices[kind], "set_selection", source, serial)
+        return source
+
+    def offered(self, kind: str) -> tuple[int, list[bytes]]:
+        """The present selection: the offer's id (0: none) and its types."""
+        ((*_, offer),) = list(self.heard("selection", self.devices[kind])[-1:])
+        return offer, [a[0] for a in self.heard("offer", offer)]
+
+
+@pytest.fixture
+def pair():
+    sandbox = Sandbox("work")
+    with Person(sandbox=sandbox) as one, Person(sandbox=sandbox) as two:
+        one.start()
+        two.start()
+        yield one, two
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_one_application_copies_another_of_the_sandbox_pastes(pair, kind):
+    one, two = pair
+    one.focus()
+    source = one.copy(kind, b"text/plain", b"text/html")
+    two.focus()
+    offer, mimes = two.offered(kind)
+    assert mimes == [b"text/plain", b"text/html"]
+    pipe = two.machine.fd("pipe")
+    two.send(offer, "receive", b"text/plain", fds=[pipe])
+    one.hear()
+    assert one.heard("send", source) == [[b"text/plain", None]]
+    assert one.received_fds[-1] is pipe
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_it_reaches_the_compositor_or_another_sandbox(pair, kind):
+    one, _ = pair
+    one.focus()
+    one.copy(kind, b"text/plain")
+    assert not any("set_selection" in name for _, name, _ in one.model.requests)
+    with Person(WindowRules("other")) as stranger:
+        stranger.start().focus()
+        assert stranger.offered(kind) == (0, [])
+
+
+def test_the_hosts_clipboard_is_never_told(pair):
+    one, _ = pair
+    one.focus()
+    device = one.server_side(one.devices["clipboard"])
+    offer = one.model.server_offer(device)
+    one.model.tell(offer, "offer", b"text/plain;secret")
+    one.model.tell(device, "selection", offer)
+    one.pump()
+    assert not any(b"secret" in str(e).encode() for e in one.events)
+    assert one.told("wl_data_offer", "destroy") == [[]]
+
+
+def test_copying_without_a_delivered_serial_is_answered_and_ignored(pair):
+    one, two = pair
+    source = one.copy("clipboard", b"text/plain", serial=999)
+    assert one.heard("cancelled", source) == [[]]
+    two.focus()
+    assert two.offered("clipboard") == (0, [])
+
+
+def test_the_next_copy_cancels_the_one_before(pair):
+    one, two = pair
+    one.focus()
+    first = one.copy("clipboard", b"a/a")
+    two.focus()
+    two.copy("clipboard", b"b/b")
+    one.hear()
+    assert one.heard("cancelled", first) == [[]]
+
+
+def test_a_selection_ends_with_its_application(pair):
+    one, two = pair
+    one.focus()
+    two.focus()
+    one.copy("clipboard", b"a/a")
+    two.hear()
+    offer, _ = two.offered("clipboard")
+    one.core.close()
+    two.hear()
+    assert two.offered("clipboard")[0] == 0
+    pipe = two.machine.fd("pipe")
+    two.send(offer, "receive", b"a/a", fds=[pipe])
+    assert pipe.closed
+
+
+def test_a_type_that_was_not_offered_gives_nothing(pair):
+    one, two = pair
+    one.focus()
+    two.focus()
+    one.copy("clipboard", b"a/a")
+    two.hear()
+    pipe = two.machine.fd("pipe")
+    two.send(two.offered("clipboard")[0], "receive", b"z/z", fds=[pipe])
+    assert pipe.closed
+
+
+def test_only_a_pipe_is_written_into(pair):
+    one, two = pair
+    one.focus()
+    two.focus()
+    one.copy("clipboard", b"a/a")
+    two.hear()
+    two.machine.pipes = False
+    file = two.machine.fd("file")
+    two.send(two.offered("clipboard")[0], "receive", b"a/a", fds=[file])
+    assert file.closed
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_types_are_bounded(pair, extra):
+    one, _ = pair
+    source = one.make(one.managers["clipboard"], "create_data_source", "wl_data_source")
+    for n in range(limits.WAYLAND_MIMES):
+        one.send(source, "offer", b"t/%d" % n)
+    if extra:
+        with pytest.raises(ServerError):
+            one.send(source, "offer", b"one/more")
+
+
+def test_a_source_is_used_once(pair):
+    one, _ = pair
+    one.focus()
+    source = one.copy("clipboard", b"a/a")
+    one.copy("clipboard", b"b/b")
+    with pytest.raises(ServerError):
+        one.send(one.devices["clipboard"], "set_selection", source, 50)
+
+
+# -- drags ---------------------------------------------------------------------------
+
+
+def drag(one: Person, icon: int = 0) -> int:
+    one.says(one.pointer, "enter", 60, one.server_side(one.win), 0, 0)
+    one.says(one.pointer, "button", 61, 1, LEFT, 1)
+    source = one.make(one.managers["clipboard"], "create_data_source", "wl_data_source")
+    one.send(source, "offer", b"text/uri-list")
+    one.send(source, "set_actions", 3)
+    one.send(one.devices["clipboard"], "start_drag", source, one.win, icon, 61)
+    return source
+
+
+def over(person: Person, mimes: list[bytes]) -> int:
+    device = person.server_side(person.devices["clipboard"])
+    offer = person.model.server_offer(device)
+    for mime in mimes:
+        person.model.tell(offer, "offer", mime)
+    person.model.tell(device, "enter", 70, person.server_side(person.win), 0, 0, offer)
+    person.pump()
+    return offer.oid
+
+
+def test_a_drag_offers_the_compositor_one_private_type(pair):
+    one, _ = pair
+    drag(one)
+    (mimes,) = one.told("wl_data_source", "offer")
+    assert mimes[0].startswith(b"application/x-vitrail-drag-work-")
+
+
+def test_a_drag_within_the_sandbox_has_its_real_types(pair):
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    over(two, [private])
+    ((serial, surface, _, _, offer),) = [
+        e[3] for e in two.events if e[2] == "enter" and e[0] == two.devices["clipboard"]
+    ]
+    assert (serial, surface) == (70, two.win)
+    assert [a[0] for a in two.heard("offer", offer)] == [b"text/uri-list"]
+    two.send(offer, "accept", 70, b"text/uri-list")
+    assert two.told("wl_data_offer", "accept") == [[70, private]]
+    one.says(source, "target", private)
+    assert one.heard("target", source) == [[b"text/uri-list"]]
+    pipe = two.machine.fd("pipe")
+    two.send(offer, "receive", b"text/uri-list", fds=[pipe])
+    one.hear()
+    assert one.received_fds[-1] is pipe
+
+
+def test_a_drag_from_elsewhere_is_not_told_at_all(pair):
+    one, _ = pair
+    over(one, [b"text/uri-list", b"application/x-vitrail-drag-other-1"])
+    device = one.devices["clipboard"]
+    assert [
+        e for e in one.events if e[0] == device and e[2] in {"enter", "data_offer"}
+    ] == []
+    one.says(device, "motion", 1, 5, 5)
+    one.says(device, "drop")
+    one.says(device, "leave")
+    assert [e for e in one.events if e[0] == device and e[2] != "selection"] == []
+
+
+def test_somebody_outside_who_asks_for_the_private_type_gets_nothing(pair):
+    from broker.wayland import emit
+
+    one, _ = pair
+    source = drag(one)
+    fd = one.machine.fd("pipe")
+    sid = one.core.by_client[source].sid
+    one.core.from_server(emit.event("wl_data_source", "send")(sid, b"x/y"), [fd], 0.0)
+    assert fd.closed
+    assert one.heard("send", source) == []
+
+
+def test_a_drag_icon_is_cropped(pair):
+    one, _ = pair
+    icon = one.make(one.compositor, "create_surface", "wl_surface")
+    drag(one, icon)
+    one.paint(icon, 600, 600, 0)
+    one.send(icon, "commit")
+    side = limits.WAYLAND_DRAG_ICON_PIXELS
+    assert one.server_side(icon).size() == (side, side)
