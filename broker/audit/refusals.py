@@ -115,7 +115,11 @@ class Refusals:
         self._more = trio.Event()
 
     async def refused(
-        self, event: schema.StreamRefused | schema.LeaseRefused | schema.Decision
+        self,
+        event: schema.StreamRefused
+        | schema.LeaseRefused
+        | schema.LinkRefused
+        | schema.Decision,
     ) -> None:
         """Record or count a refusal."""
         await self._record(self._counter.take(event, trio.current_time()))

@@ -226,6 +226,29 @@ class WindowHopFailed(Event, frozen=True, kw_only=True, tag="window.hop-failed")
     hop: str
 
 
+# -- the link between host and viewer --------------------------------------------
+
+
+class LinkUp(Event, frozen=True, kw_only=True, tag="link.up"):
+    """Host and viewer have proved themselves to each other: a new epoch."""
+
+    name: str
+    """What the other broker is called here, by its pinned key."""
+    epoch: str = ""
+
+
+class LinkDown(Event, frozen=True, kw_only=True, tag="link.down"):
+    """An epoch is over, and every stream of it is cut; ``reason`` says why."""
+
+    name: str
+    epoch: str = ""
+    seconds: float = 0.0
+
+
+class LinkRefused(Event, frozen=True, kw_only=True, tag="link.refused"):
+    """A connection of the link that proved nothing, or something wrong."""
+
+
 AnyEvent = (
     BrokerStart
     | BrokerStop
@@ -245,6 +268,9 @@ AnyEvent = (
     | ProgramExited
     | ProcessDied
     | WindowHopFailed
+    | LinkUp
+    | LinkDown
+    | LinkRefused
 )
 
 KINDS: tuple[str, ...] = tuple(kind.__struct_config__.tag for kind in AnyEvent.__args__)

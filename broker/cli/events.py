@@ -153,5 +153,10 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
         "program.exited": lambda f: f"#{_text(f, 'program')} ended {_code(f)}",
         "process.died": _died,
         "window.hop-failed": lambda f: f"at {_text(f, 'hop')}",
+        "link.up": lambda f: f"{_text(f, 'name')}, epoch {_text(f, 'epoch')}",
+        "link.down": lambda f: (
+            f"{_text(f, 'name')}, after {render.seconds(_number(f, 'seconds'))}"
+        ),
+        "link.refused": lambda f: f"from {_text(f, 'peer') or 'nobody we know'}",
     }
 )

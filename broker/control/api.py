@@ -274,6 +274,45 @@ class AuditStatus(_Answer, frozen=True, kw_only=True):
     waiting: int
 
 
+class LinkOther(_Answer, frozen=True, kw_only=True):
+    """What the broker at the link's other end says of itself; a claim."""
+
+    program: str
+    leases: int
+    streams: int
+    refused: int
+    """Connections and streams that it refused in this epoch."""
+    up_seconds: int
+    warnings: list[str] = []
+
+
+class LinkStatus(_Answer, frozen=True, kw_only=True):
+    """The link between a host and a viewer, seen from one end."""
+
+    role: str
+    """Of this end: ``host`` or ``viewer``."""
+    endpoint: str
+    """Where the viewer listens."""
+    state: str
+    """``up``; ``waiting`` for a host, ``dialling`` a viewer; ``down`` between."""
+    since: float
+    """Seconds since 1970."""
+    version: int
+    """Of the link, that this end speaks."""
+    problem: str = ""
+    """Why there is no link now, or why the last one ended."""
+    name: str = ""
+    """What the other broker is called here."""
+    epoch: str = ""
+    epochs: int = 0
+    """How often the link has come up."""
+    leases: int = 0
+    streams: int = 0
+    refused: int = 0
+    """Connections that this end refused."""
+    other: LinkOther | None = None
+
+
 class Status(_Answer, frozen=True, kw_only=True):
     """Everything that ``brokerctl status`` shows."""
 
@@ -294,6 +333,7 @@ class Status(_Answer, frozen=True, kw_only=True):
     changes, so a leak shows."""
     pump: PumpStatus | None = None
     audit: AuditStatus | None = None
+    link: LinkStatus | None = None
     warnings: list[str] = []
 
 

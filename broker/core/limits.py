@@ -368,6 +368,15 @@ LINK_PEERS = 64
 LINK_PEERS_BYTES = 32768
 """The file of pinned peers: LINK_PEERS lines and many comments."""
 
+LINK_RETRY_FIRST_SECONDS = 0.1
+LINK_RETRY_SECONDS = 5.0
+"""The pause before a lost link is dialled again, and what doubling it stops at:
+a restarted broker is back at once, a missing one costs nothing."""
+
+LINK_OPENING = 12
+"""Streams that one host dials side by side, until each has sent its preamble:
+below what the viewer lets wait (LINK_UNAUTHENTICATED_PER_PEER)."""
+
 LINK_PAIRING_SECONDS = 300.0
 """From the first message to the last confirmation: two people, two screens."""
 

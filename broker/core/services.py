@@ -20,6 +20,11 @@ listen; below 2**16, which every hybrid-vsock implementation can write."""
 
 SERVICES: Mapping[int, ServiceName] = MappingProxyType({p: s for s, p in PORTS.items()})
 
+LINK_PORT = 6499
+"""Where a viewer broker listens for its host, on a vsock."""
+PAIRING_PORT = 6498
+"""Where 'brokerctl pair' listens, so that it need not share with a broker."""
+
 CID_ANY = 0xFFFFFFFF
 NEVER_PEERS = frozenset({0, 1, 2, CID_ANY})
 """CIDs that are never a sandbox: hypervisor, loopback, host, ANY (vsock(7))."""

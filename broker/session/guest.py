@@ -112,6 +112,7 @@ class Guest:
             if gone is not None:
                 await gone.close()
             self._settle_agents("the lease ended")
+            self.idle.set()  # whoever waits for that need not any more
             shutil.rmtree(self._display, ignore_errors=True)
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.

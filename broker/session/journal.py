@@ -69,7 +69,11 @@ class Journal:
             sys.stderr.write(f"vitrail: not recorded: {event.kind}: {error}\n")
 
     async def refused(
-        self, event: schema.StreamRefused | schema.LeaseRefused | schema.Decision
+        self,
+        event: schema.StreamRefused
+        | schema.LeaseRefused
+        | schema.LinkRefused
+        | schema.Decision,
     ) -> None:
         """Record a refusal; equal ones of one second are counted into one."""
         await self._refusals.refused(event)

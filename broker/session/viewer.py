@@ -8,12 +8,12 @@ stream flows before its decision is on record.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from broker.audit import schema
-from broker.core.errors import InternalError, RefusedError
+from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
@@ -27,6 +27,12 @@ from policy.loader import RecordSet
 from policy.model import Record
 
 _GRACE = 5.0
+
+Welcome = Callable[[], Awaitable[None]]
+
+
+async def _welcome_already() -> None:
+    """Where host and viewer are one, payload waits in the socket."""
 
 
 class ViewerRole:
@@ -107,26 +113,34 @@ class ViewerRole:
         conn: socket.socket,
         *,
         task_status: trio.TaskStatus[None],
+        welcome: Welcome = _welcome_already,
     ) -> None:
-        """Decide, record, and carry a stream."""
+        """Decide, record, and carry a stream.
+
+        ``welcome`` is awaited when the decision is made and before a byte is
+        read: over a link the other end sends nothing until then.
+        """
         with given(conn):
             guest = self._guests.get(opening.lease.id)
             if guest is None:
                 raise RefusedError("the lease is not one that was announced here")
             await self._decide(opening)
             with guest.place():
-                await self._carry(guest, opening, conn, task_status)
+                await self._carry(guest, opening, conn, welcome, task_status)
 
     async def _carry(
         self,
         guest: Guest,
         opening: Opening,
         conn: socket.socket,
+        welcome: Welcome,
         task_status: trio.TaskStatus[None],
     ) -> None:
         if opening.service == AGENT:
+            await welcome()
             await guest.agent_stream(opening, conn, task_status=task_status)
         elif opening.service == DISPLAY:
+            await welcome()
             await guest.display_stream(opening, conn, task_status=task_status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
@@ -162,7 +176,16 @@ class ViewerRole:
             if record is None or record.viewer.sandbox_class == "disposable":
                 break
             guest.idle = trio.Event()
-        await self.power_off(guest.lease.id, reason="its last program has ended")
+        try:
+            await self.power_off(guest.lease.id, reason="its last program has ended")
+        except VitrailError as error:
+            # The host cannot be asked now.  In the next epoch its agent says
+            # hello without programs, and we come here again.
+            await self._log.note(
+                schema.SandboxFailed(
+                    **journal.of(guest.lease), step="power off", reason=str(error)
+                )
+            )
 
     async def power_off(
         self, lease: LeaseId, *, reason: str, grace: float = _GRACE

@@ -1,0 +1,441 @@
+"""The host as the viewer has it: at the other end of the link.
+
+The viewer listens.  Whoever connects is looked at by the kernel's word first
+(one CID, one uid), then waits, with a deadline and among few, until its first
+message proves it: a handshake makes an epoch, a preamble a stream of that
+epoch.  Anything else is closed, most of it without an answer.
+
+One epoch lives at a time.  The same host with a new handshake has restarted,
+or lost the old connection before we did: its old epoch ends first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+import traceback
+from collections.abc import Callable
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName, take_lease_id
+from broker.link import messages as m
+from broker.link.control import Announced
+from broker.link.endpoints import Listener, open_listener
+from broker.link.preamble import Preamble, PreambleReader, Verdict
+from broker.link.terms import (
+    MAGIC_BYTES,
+    Door,
+    LinkRefusedError,
+    Reason,
+    Role,
+    take_door,
+)
+from broker.link.waiting import Ticket, WaitingRoom
+from broker.session import journal
+from broker.session.link_config import LinkConfig
+from broker.session.link_epoch import Epoch
+from broker.session.link_socket import (
+    describe_far_end,
+    receive,
+    send_all,
+    shake_hands,
+)
+from broker.session.link_state import LinkState, own_status
+from broker.session.link_store import LinkStore
+from broker.session.viewer import ViewerRole
+
+_FULL_PAUSE = 0.1
+
+
+class RemoteHost:
+    """Implements ``link.contract.Host`` for a host on another machine."""
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        store: LinkStore,
+        *,
+        viewer: ViewerRole,
+        log: journal.Journal,
+        warnings: Callable[[], list[str]],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._viewer = viewer
+        self._log = log
+        self._warnings = warnings
+        self._waiting = WaitingRoom()
+        self._streams = itertools.count(1)
+        self._changing = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+        self._since = time.time()
+        self.state = LinkState(Role.VIEWER, str(config.endpoint))
+
+    # -- link.contract.Host ----------------------------------------------------------
+
+    async def start(
+        self, record: SandboxName, *, progress: Callable[[str], None]
+    ) -> Lease:
+        """Ask the host for the sandbox of one of its records."""
+        epoch = self._up()
+        progress(f"asked {epoch.name}")
+        started = _Started()
+        assert self._nursery is not None
+        self._nursery.start_soon(self._start, epoch, record, started)
+        try:
+            await started.over.wait()
+        except trio.Cancelled:
+            started.wanted = False  # it is stopped when it is there
+            raise
+        if started.error is not None:
+            raise started.error
+        assert started.lease is not None
+        return started.lease
+
+    async def _start(
+        self, epoch: Epoch, record: SandboxName, started: _Started
+    ) -> None:
+        try:
+            reply = await epoch.ask(lambda n: m.Start(n, record))
+            if not isinstance(reply, m.Started):
+                raise InternalError("an answer that does not fit the question")
+            announced = epoch.channel.leases.usable(take_lease_id(reply.lease))
+            if announced is None:
+                raise UpstreamError(f"the sandbox of '{record}' ended at once")
+            started.lease = announced.lease
+            disposable = announced.lease.sandbox != record
+            if disposable and not started.wanted:
+                await self.stop(
+                    announced.lease.id, grace=0, reason="nobody waits for it any more"
+                )
+        except VitrailError as error:
+            started.error = error
+        finally:
+            started.over.set()
+
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """Ask the host to end a sandbox; returns when it is gone."""
+        epoch = self._up()
+        short = min(grace, limits.LINK_GRACE_SECONDS)
+        text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
+        await epoch.ask(lambda n: m.Stop(n, lease, short, text))
+
+    def _up(self) -> Epoch:
+        epoch = self.state.epoch
+        if epoch is None or not epoch.live:
+            problem = f": {self.state.problem}" if self.state.problem else ""
+            raise UpstreamError(
+                f"no host is connected{problem}",
+                hint="start 'vitrail-host' on the host, paired with this viewer; "
+                "its 'brokerctl status' says how far it gets",
+            )
+        return epoch
+
+    # -- the door --------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen until cancelled; started when the listener is up.
+
+        Raises SetupError when it cannot listen, or its key is not to be had.
+        """
+        self._store.identity()
+        listener = await open_listener(self._config.endpoint)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.state.enter("waiting")
+                task_status.started()
+                while True:
+                    await self._accept(listener, nursery)
+        finally:
+            self._nursery = None
+            listener.close()
+
+    async def _accept(self, listener: Listener, nursery: trio.Nursery) -> None:
+        try:
+            conn = await listener.accept()
+        except UpstreamError as error:  # no descriptor left; others' ends make room
+            self.state.problem = str(error)
+            await trio.sleep(_FULL_PAUSE)
+            return
+        peer = ""
+        try:
+            peer = describe_far_end(conn, self._config)
+            ticket = self._waiting.enter(peer, trio.current_time())
+        except (RefusedError, OSError) as error:
+            conn.close()
+            await self._refused(peer, str(error))
+        else:
+            nursery.start_soon(self._meet, conn, ticket)
+        # So that those who have said all they must are let in before the next
+        # one is counted: the few places are for those that say nothing.
+        await trio.lowlevel.checkpoint()
+
+    async def _meet(self, conn: socket.socket, ticket: Ticket) -> None:
+        """One connection, from accept to its end."""
+        try:
+            with conn:
+                await self._greet(conn, ticket)
+        except LinkRefusedError as error:
+            if error.reason is Reason.VERSION:
+                self.state.problem = error.diagnostics().replace("\n  hint: ", "; ")
+            await self._refused(ticket.peer, str(error))
+        except (VitrailError, OSError) as error:
+            await self._refused(ticket.peer, str(error))
+        except trio.TooSlowError:
+            limit = limits.LINK_HANDSHAKE_SECONDS
+            await self._refused(ticket.peer, f"nothing proved within {limit:g} s")
+        except Exception:  # noqa: BLE001
+            # A mistake of ours with one connection must not end the others.
+            traceback.print_exc()
+        finally:
+            self._waiting.leave(ticket)
+
+    async def _greet(self, conn: socket.socket, ticket: Ticket) -> None:
+        epoch: Epoch | None = None
+        stream: tuple[Epoch, Preamble, bytes] | None = None
+        with trio.fail_at(ticket.deadline):
+            untrusted_first = b""
+            while len(untrusted_first) < MAGIC_BYTES:
+                more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
+                if not more:
+                    raise LinkRefusedError(
+                        "closed before it said what it is for", reason=Reason.CLOSED
+                    )
+                untrusted_first += more
+            match take_door(untrusted_first):
+                case Door.CONTROL:
+                    epoch = await self._handshake(conn, untrusted_first)
+                case Door.STREAM:
+                    stream = await self._preamble(conn, untrusted_first)
+                case Door.PAIRING:
+                    raise LinkRefusedError(
+                        "somebody wants to pair, and nobody here does",
+                        reason=Reason.PERSON,
+                        hint="'brokerctl pair' listens on a port of its own",
+                    )
+        self._waiting.leave(ticket)
+        if epoch is not None:
+            await self._live(epoch, ticket.peer)
+        elif stream is not None:
+            await self._stream(conn, *stream)
+
+    async def _handshake(self, conn: socket.socket, first: bytes) -> Epoch:
+        session, rest = await shake_hands(
+            conn,
+            role=Role.VIEWER,
+            dials=False,
+            identity=self._store.identity(),
+            peers=self._store.peers(),
+            first=first,
+        )
+        return Epoch(session, conn, self._serve, rest=rest)
+
+    async def _preamble(
+        self, conn: socket.socket, first: bytes
+    ) -> tuple[Epoch, Preamble, bytes]:
+        reader = PreambleReader()
+        preamble = reader.feed(first)
+        while preamble is None:
+            untrusted = await receive(conn, reader.needed)
+            if not untrusted:
+                reader.eof()
+            preamble = reader.feed(untrusted)
+        epoch = self.state.epoch
+        if epoch is None or not epoch.live:
+            raise LinkRefusedError(
+                "a stream when no host is connected", reason=Reason.PROOF
+            )
+        return epoch, epoch.gate.check(preamble), preamble
+
+    async def _refused(self, peer: str, reason: str) -> None:
+        self.state.refused += 1
+        if self.state.epoch is not None:
+            self.state.epoch.refused += 1
+        await self._log.refused(
+            schema.LinkRefused(
+                peer=peer, outcome="refused", reason=printable(reason, 400)
+            )
+        )
+
+    # -- an epoch ----------------------------------------------------------------------
+
+    async def _live(self, epoch: Epoch, peer: str) -> None:
+        """Make an epoch the one of now, and run it."""
+        async with self._changing:
+            old = self.state.epoch
+            if old is not None and old.name != epoch.name:
+                raise RefusedError(
+                    f"{epoch.name} wants to be the host, and {old.name} is",
+                    hint="one viewer has one host at a time",
+                )
+            if old is not None:
+                old.end("the same host has connected anew")
+                await old.gone.wait()
+            self.state.up(epoch)
+        began = trio.current_time()
+        reason = "this broker ends"
+        await self._log.note(
+            schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
+        )
+        try:
+            reason = await epoch.run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._withdraw_all(epoch, reason)
+                if self.state.epoch is epoch:
+                    self.state.epoch = None
+                    self.state.enter("waiting", printable(reason, 400))
+                epoch.gone.set()
+                await self._log.note(
+                    schema.LinkDown(
+                        name=epoch.name,
+                        epoch=epoch.digits,
+                        reason=printable(reason, 400),
+                        seconds=trio.current_time() - began,
+                    )
+                )
+
+    async def _withdraw_all(self, epoch: Epoch, reason: str) -> None:
+        """Nobody can tell any more which leases still hold: none does.
+
+        The machines live on, and the host announces them in the next epoch.
+        """
+        for announced in epoch.channel.leases.all():
+            await self._viewer.lease_ended(
+                announced.lease.id, f"the link was lost: {reason}"
+            )
+
+    def leave(self, reason: str) -> None:
+        """Say goodbye to the host."""
+        if self.state.epoch is not None:
+            self.state.epoch.end(reason)
+
+    def announced(self) -> list[Announced]:
+        """The leases of the epoch of now."""
+        epoch = self.state.epoch
+        return [] if epoch is None else epoch.channel.leases.all()
+
+    async def _serve(self, epoch: Epoch, request: m.Request) -> m.Reply:
+        match request:
+            case m.LeaseBegun():
+                lease = request.to_lease()
+                await self._viewer.lease_begun(lease)
+                held = {announced.lease.id for announced in epoch.channel.leases.all()}
+                if lease.id not in held or not epoch.live:
+                    # Withdrawn while it was being made.
+                    await self._viewer.lease_ended(lease.id, "withdrawn at once")
+                return m.Done(request.request)
+            case m.LeaseEnded():
+                ended = take_lease_id(request.lease)
+                await self._cut(epoch, ended, request.reason)
+                await self._viewer.lease_ended(ended, printable(request.reason))
+                return m.Done(request.request)
+            case m.StatusAsked():
+                return own_status(request.request, epoch, self._since, self._warnings())
+            case _:
+                raise InternalError(f"nobody here answers {request}")
+
+    async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
+        mine = [s for s in epoch.streams.values() if s.opening.lease.id == lease]
+        for stream in mine:
+            stream.cut(f"the lease ended: {reason}")
+        for stream in mine:
+            await stream.over.wait()
+
+    # -- streams -------------------------------------------------------------------------
+
+    async def _stream(
+        self, conn: socket.socket, epoch: Epoch, preamble: Preamble, raw: bytes
+    ) -> None:
+        """Carry a stream that has proved whose it is."""
+        answering = _Answering(conn, epoch, raw)
+        announced = epoch.channel.leases.usable(preamble.lease)
+        if announced is None:
+            await answering.say(Verdict.NO_LEASE)
+            raise RefusedError("a stream of a lease that is not announced")
+        opening = Opening(
+            announced.lease, preamble.service, next(self._streams), announced.peer
+        )
+        with epoch.stream(preamble.number, opening):
+            try:
+                await self._viewer.stream_opened(
+                    opening,
+                    socket.socket(fileno=conn.detach()),
+                    welcome=answering.welcome,
+                    task_status=trio.TASK_STATUS_IGNORED,
+                )
+            except RefusedError as error:
+                await answering.say(Verdict.DENIED)
+                await self._stream_refused(opening, error)
+            except VitrailError as error:
+                await answering.say(Verdict.FAILED)
+                await self._stream_refused(opening, error)
+            finally:
+                answering.close()
+
+    async def _stream_refused(self, opening: Opening, error: VitrailError) -> None:
+        await self._log.refused(
+            schema.StreamRefused(
+                **journal.of_stream(opening), outcome="refused", reason=str(error)
+            )
+        )
+
+
+class _Started:
+    """A start that was asked for."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.wanted = True
+        self.lease: Lease | None = None
+        self.error: VitrailError | None = None
+
+
+class _Answering:
+    """The one answer to a preamble.
+
+    On a descriptor of its own, because whoever carries the stream owns and
+    closes the other one, also when it refuses.
+    """
+
+    def __init__(self, conn: socket.socket, epoch: Epoch, preamble: bytes) -> None:
+        self._sock: socket.socket | None = conn.dup()
+        self._epoch = epoch
+        self._preamble = preamble
+
+    async def welcome(self) -> None:
+        """The stream is taken; from now on its payload comes."""
+        await self.say(Verdict.TAKEN)
+
+    async def say(self, verdict: Verdict) -> None:
+        """Answer, unless that was done before."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        with sock, trio.move_on_after(limits.LINK_HANDSHAKE_SECONDS):
+            answer = self._epoch.gate.answer(self._preamble, verdict)
+            try:
+                await send_all(sock, answer)
+            except UpstreamError:
+                return  # it has gone; who carries the stream finds out
+
+    def close(self) -> None:
+        """Let go without an answer."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
