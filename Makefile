@@ -4,8 +4,9 @@ PY := .venv/bin/python
 .PHONY: help setup demo test test-long check lint types imports bench fuzz clean
 
 help:
-	@echo "make demo       an application in a micro VM, on your screen (the main job)"
-	@echo "make test       the tests"
+	@echo "make demo       an application in a micro VM, on your screen (the main job);"
+	@echo "                another one: make demo DEMO='-- weston-terminal'"
+	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x'"
 	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
 	@echo "make check      lint, types, import direction"
 	@echo "make bench      the benchmarks"
@@ -18,10 +19,10 @@ demo: setup
 	@.ci/as-user broker.cli.app demo $(DEMO)
 
 test: setup
-	@.ci/test
+	@.ci/test $(PYTEST)
 
 test-long: setup
-	@.ci/test --long
+	@.ci/test --long $(PYTEST)
 
 check: setup lint types imports
 
