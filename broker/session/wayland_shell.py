@@ -13,6 +13,7 @@ import array
 import errno
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from broker.wayland.filter import Filter
 from broker.wayland.ports import Machine
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
+from broker.wayland.trace import TracedFilter, Tracer
 from broker.wayland.wire import Outgoing, bad_message
 
 _FD_BYTES = array.array("i").itemsize
@@ -89,6 +91,21 @@ def _full(queue: Outgoing) -> bool:
     )
 
 
+def _filter(
+    rules: WindowRules, sandbox: Sandbox, machine: Machine, wake: Callable[[], None]
+) -> Filter:
+    """A filter, one that tells what it does if VITRAIL_DEBUG has 'wayland'."""
+    if "wayland" not in os.environ.get("VITRAIL_DEBUG", "").split(","):
+        return Filter(rules, sandbox, machine, wake)
+    traced = TracedFilter(rules, sandbox, machine, wake)
+    traced.tracer = Tracer(_tell)
+    return traced
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 class Connection:
     """One client, one connection to the compositor, one filter."""
 
@@ -104,7 +121,7 @@ class Connection:
         self._server = server
         client.settimeout(0)
         server.settimeout(0)
-        self.core = Filter(rules, sandbox, machine, self._wake)
+        self.core = _filter(rules, sandbox, machine, self._wake)
         self._budget = Budget()
         self._work = trio.Event()
         self._room = trio.Event()
