@@ -190,13 +190,15 @@ async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
 
 
 async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
-    """Each machine is frozen as soon as it exists."""
+    """Each machine is frozen as soon as its guest is to boot."""
     async with world({"hangs": record(launch="boot_deadline = 5")}) as w:
         items = []
         frozen = set()
 
         async def take(item):
             items.append(item)
+            if item.progress is None or item.progress.step != "boot the guest":
+                return
             for pid, words in processes().items():
                 if "-name vitrail-hangs-" in words and pid not in frozen:
                     frozen.add(pid)
