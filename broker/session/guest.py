@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,6 +68,7 @@ class Guest:
         logs: Path,
     ) -> None:
         self.lease = lease
+        self.since = time.time()
         self._record = record
         self._tools = tools
         self._display = directory / "display"

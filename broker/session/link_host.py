@@ -38,6 +38,7 @@ from broker.link.preamble import Offer, Verdict
 from broker.link.terms import LinkRefusedError, Role
 from broker.relay.contract import StreamEnd
 from broker.session import journal
+from broker.session.hangup import given
 from broker.session.head import take_head
 from broker.session.link_config import LinkConfig
 from broker.session.link_epoch import Epoch, LinkStream
@@ -255,7 +256,7 @@ class RemoteViewer:
         """Open a stream to the viewer and splice; started when it has taken it."""
         began = trio.current_time()
         taken = False
-        with conn:
+        with given(conn):
             epoch = self._epoch_for(opening)
             untrusted_head = b""
             if opening.service == DISPLAY:

@@ -376,24 +376,19 @@ class RemoteHost:
                 await self._viewer.stream_opened(
                     opening,
                     socket.socket(fileno=conn.detach()),
-                    welcome=answering.welcome,
+                    answer=answering,
                     task_status=trio.TASK_STATUS_IGNORED,
                 )
-            except RefusedError as error:
-                await answering.say(Verdict.DENIED)
-                await self._stream_refused(opening, error)
             except VitrailError as error:
-                await answering.say(Verdict.FAILED)
-                await self._stream_refused(opening, error)
+                await self._log.refused(
+                    schema.StreamRefused(
+                        **journal.of_stream(opening),
+                        outcome="refused",
+                        reason=str(error),
+                    )
+                )
             finally:
                 answering.close()
-
-    async def _stream_refused(self, opening: Opening, error: VitrailError) -> None:
-        await self._log.refused(
-            schema.StreamRefused(
-                **journal.of_stream(opening), outcome="refused", reason=str(error)
-            )
-        )
 
 
 class _Started:
@@ -418,9 +413,14 @@ class _Answering:
         self._epoch = epoch
         self._preamble = preamble
 
-    async def welcome(self) -> None:
-        """The stream is taken; from now on its payload comes."""
-        await self.say(Verdict.TAKEN)
+    async def __call__(self, error: VitrailError | None) -> None:
+        """The stream is taken and its payload may come; or why it is not."""
+        if error is None:
+            await self.say(Verdict.TAKEN)
+        elif isinstance(error, RefusedError):
+            await self.say(Verdict.DENIED)
+        else:
+            await self.say(Verdict.FAILED)
 
     async def say(self, verdict: Verdict) -> None:
         """Answer, unless that was done before."""

@@ -13,10 +13,13 @@ import trio
 from broker import __version__
 from broker.audit.store import Store
 from broker.control import api
+from broker.core.lease import Opening
+from broker.link.control import Announced
 from broker.peers.identity import describe
 from broker.relay.contract import StreamStatistics
 from broker.session.guest import Guest
 from broker.session.host import HostRole, Tenancy
+from broker.session.link_state import LinkState
 from broker.session.pumps import PumpKeeper
 from broker.session.viewer import ViewerRole
 from broker.session.workers import Workers
@@ -27,13 +30,16 @@ from policy.loader import RecordSet
 class Reporter:
     """Everything that has something to say."""
 
-    host: HostRole
-    viewer: ViewerRole
+    role: str
+    """``local``, ``host`` or ``viewer``."""
     pump: PumpKeeper
-    workers: Workers
     store: Store
     records: Callable[[], RecordSet]
     warnings: Callable[[], list[str]]
+    host: HostRole | None = None
+    viewer: ViewerRole | None = None
+    workers: Workers | None = None
+    link: LinkState | None = None
     since: float = field(default_factory=time.time)
 
     async def status(self) -> api.Status:
@@ -43,7 +49,7 @@ class Reporter:
         streams = {s.name: s for s in await self.pump.streams()}
         return api.Status(
             version=__version__,
-            role="local",
+            role=self.role,
             pid=os.getpid(),
             since=self.since,
             monotonic=trio.current_time(),
@@ -51,9 +57,11 @@ class Reporter:
                 digest=records.digest,
                 problems=[f"{p.where}: {p.message}" for p in records.problems],
             ),
-            sandboxes=[self._sandbox(t) for t in self.host.tenancies()],
-            leases=[lease_status(t) for t in self.host.tenancies()],
-            streams=[s for t in self.host.tenancies() for s in _streams(t, streams)],
+            sandboxes=self._sandboxes(),
+            leases=self.leases(),
+            streams=[
+                _stream(opening, began, streams) for opening, began in self._streams()
+            ],
             processes=self._processes(),
             tasks=trio.lowlevel.current_statistics().tasks_living,
             pump=self._pump(list(streams.values())),
@@ -63,13 +71,50 @@ class Reporter:
                 failures=audit.failures,
                 waiting=audit.waiting,
             ),
+            link=None if self.link is None else await self.link.status(),
             warnings=self.warnings(),
         )
 
+    def leases(self) -> list[api.LeaseStatus]:
+        """The live leases: the host's own, or those announced to the viewer."""
+        if self.host is not None:
+            return [lease_status(t) for t in self.host.tenancies()]
+        if self.link is None or self.link.epoch is None:
+            return []
+        return [self._announced(a) for a in self.link.epoch.channel.leases.all()]
+
+    def _announced(self, announced: Announced) -> api.LeaseStatus:
+        lease = announced.lease
+        guest = None if self.viewer is None else self.viewer.guest(lease.id)
+        return api.LeaseStatus(
+            id=lease.id,
+            sandbox=lease.sandbox,
+            record=lease.record,
+            generation=lease.generation,
+            peer=f"the host's {announced.peer}",
+            since=time.time() if guest is None else guest.since,
+            pending=not announced.confirmed,
+        )
+
+    def _sandboxes(self) -> list[api.SandboxStatus]:
+        if self.host is not None:
+            return [self._sandbox(t) for t in self.host.tenancies()]
+        if self.viewer is None:
+            return []
+        return [_remote_sandbox(g, self.viewer) for g in self.viewer.guests()]
+
+    def _streams(self) -> list[tuple[Opening, float]]:
+        if self.host is not None:
+            tenancies = self.host.tenancies()
+            return [s for t in tenancies for s in t.doors.streams.values()]
+        if self.link is None or self.link.epoch is None:
+            return []
+        return [(s.opening, s.began) for s in self.link.epoch.streams.values()]
+
     def _sandbox(self, tenancy: Tenancy) -> api.SandboxStatus:
         lease, facts = tenancy.lease, tenancy.machine.facts
-        record = self.viewer.record(lease.record)
-        guest = self.viewer.guest(lease.id)
+        record = self.records().records.get(lease.record)
+        guest = None if self.viewer is None else self.viewer.guest(lease.id)
         built = facts.image_built
         return api.SandboxStatus(
             name=lease.sandbox,
@@ -77,7 +122,7 @@ class Reporter:
             sandbox_class="" if record is None else record.viewer.sandbox_class,
             label="" if record is None else record.viewer.label.name,
             color="" if record is None else record.viewer.label.colour,
-            state=_state(tenancy, guest),
+            state=_state(tenancy, guest, windows=self.viewer is not None),
             pid=facts.pid,
             cid=facts.cid,
             since=tenancy.began,
@@ -100,11 +145,11 @@ class Reporter:
         out = [_process("broker", os.getpid())]
         pump = self.pump.statistics()
         out.append(_process("pump", pump.pid, jail="seccomp" if pump.confined else ""))
-        if self.workers.template_pid:
+        if self.workers is not None and self.workers.template_pid:
             out.append(_process("template", self.workers.template_pid))
-        for guest in self.viewer.guests():
+        for guest in [] if self.viewer is None else self.viewer.guests():
             out += _guest_processes(guest)
-        for tenancy in self.host.tenancies():
+        for tenancy in [] if self.host is None else self.host.tenancies():
             for role, pid in tenancy.machine.facts.processes:
                 out.append(_process(role, pid, tenancy.lease.sandbox))
         return out
@@ -124,9 +169,26 @@ def lease_status(tenancy: Tenancy) -> api.LeaseStatus:
     )
 
 
-def _state(tenancy: Tenancy, guest: Guest | None) -> str:
+def _remote_sandbox(guest: Guest, viewer: ViewerRole) -> api.SandboxStatus:
+    lease = guest.lease
+    record = viewer.record(lease.record)
+    return api.SandboxStatus(
+        name=lease.sandbox,
+        record=lease.record,
+        sandbox_class="" if record is None else record.viewer.sandbox_class,
+        label="" if record is None else record.viewer.label.name,
+        color="" if record is None else record.viewer.label.colour,
+        state="starting" if guest.agent is None else "running",
+        since=guest.since,
+        programs=_programs(guest),
+    )
+
+
+def _state(tenancy: Tenancy, guest: Guest | None, *, windows: bool) -> str:
     if tenancy.stopping:
         return "stopping"
+    if not windows:  # whether its agent answers, the viewer knows
+        return "running" if tenancy.running else "starting"
     ready = guest is not None and guest.agent is not None
     return "running" if ready else "starting"
 
@@ -138,25 +200,20 @@ def _programs(guest: Guest) -> list[api.ProgramStatus]:
     ]
 
 
-def _streams(
-    tenancy: Tenancy, numbers: dict[str, StreamStatistics]
-) -> list[api.StreamStatus]:
-    out: list[api.StreamStatus] = []
-    for opening, began in tenancy.doors.streams.values():
-        live = numbers.get(str(opening.stream))
-        out.append(
-            api.StreamStatus(
-                stream=opening.stream,
-                sandbox=tenancy.lease.sandbox,
-                lease=tenancy.lease.id,
-                service=opening.service,
-                bytes_from_sandbox=0 if live is None else live.bytes_ab,
-                bytes_to_sandbox=0 if live is None else live.bytes_ba,
-                since=began,
-                mode="worker" if live is None else f"{live.mode_ab}/{live.mode_ba}",
-            )
-        )
-    return out
+def _stream(
+    opening: Opening, began: float, numbers: dict[str, StreamStatistics]
+) -> api.StreamStatus:
+    live = numbers.get(str(opening.stream))
+    return api.StreamStatus(
+        stream=opening.stream,
+        sandbox=opening.lease.sandbox,
+        lease=opening.lease.id,
+        service=opening.service,
+        bytes_from_sandbox=0 if live is None else live.bytes_ab,
+        bytes_to_sandbox=0 if live is None else live.bytes_ba,
+        since=began,
+        mode="worker" if live is None else f"{live.mode_ab}/{live.mode_ba}",
+    )
 
 
 def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:

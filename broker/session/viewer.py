@@ -28,10 +28,12 @@ from policy.model import Record
 
 _GRACE = 5.0
 
-Welcome = Callable[[], Awaitable[None]]
+Answer = Callable[[VitrailError | None], Awaitable[None]]
+"""What has become of an opening: None, it is taken; or why not.  Over a link
+the other end waits for it, and sends nothing before; only the first one counts."""
 
 
-async def _welcome_already() -> None:
+async def _nobody_waits(answer: VitrailError | None) -> None:
     """Where host and viewer are one, payload waits in the socket."""
 
 
@@ -113,34 +115,37 @@ class ViewerRole:
         conn: socket.socket,
         *,
         task_status: trio.TaskStatus[None],
-        welcome: Welcome = _welcome_already,
+        answer: Answer = _nobody_waits,
     ) -> None:
         """Decide, record, and carry a stream.
 
-        ``welcome`` is awaited when the decision is made and before a byte is
-        read: over a link the other end sends nothing until then.
+        ``answer`` is awaited when the decision is made, before a byte is read.
         """
         with given(conn):
-            guest = self._guests.get(opening.lease.id)
-            if guest is None:
-                raise RefusedError("the lease is not one that was announced here")
-            await self._decide(opening)
-            with guest.place():
-                await self._carry(guest, opening, conn, welcome, task_status)
+            try:
+                guest = self._guests.get(opening.lease.id)
+                if guest is None:
+                    raise RefusedError("the lease is not one that was announced here")
+                await self._decide(opening)
+                with guest.place():
+                    await self._carry(guest, opening, conn, answer, task_status)
+            except VitrailError as error:
+                await answer(error)
+                raise
 
     async def _carry(
         self,
         guest: Guest,
         opening: Opening,
         conn: socket.socket,
-        welcome: Welcome,
+        answer: Answer,
         task_status: trio.TaskStatus[None],
     ) -> None:
         if opening.service == AGENT:
-            await welcome()
+            await answer(None)
             await guest.agent_stream(opening, conn, task_status=task_status)
         elif opening.service == DISPLAY:
-            await welcome()
+            await answer(None)
             await guest.display_stream(opening, conn, task_status=task_status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")

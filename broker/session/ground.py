@@ -1,0 +1,149 @@
+"""What every role of a broker stands on: log, pump, records, workers, an end.
+
+``open_ground`` starts it and, when the role is done, takes it down again;
+sandboxes end first, while everything that they need is still there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker import __version__
+from broker.audit import schema
+from broker.audit.refusals import Refusals
+from broker.audit.store import Store, open_store
+from broker.core.paths import Paths
+from broker.relay.process import PumpHandle
+from broker.session.journal import Journal
+from broker.session.pumps import PumpKeeper
+from broker.session.workers import Workers, open_workers
+from policy.loader import RecordSet, load_records, search_path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a broker is to run."""
+
+    paths: Paths
+    shipped: Path | None = None
+    """A directory of records that is searched last (the demo's)."""
+    allow_unjailed: bool = False
+
+
+class Records:
+    """The records as they were read last."""
+
+    def __init__(self, options: Options, log: Journal) -> None:
+        self._options = options
+        self._log = log
+        self.now = self._read()
+
+    def _read(self) -> RecordSet:
+        paths = self._options.paths
+        return load_records(
+            search_path(paths.runtime, paths.config), shipped=self._options.shipped
+        )
+
+    async def reload(self) -> None:
+        """Read again, if anything means something else than before."""
+        fresh = self._read()
+        if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
+            self.now = fresh
+            await self.record()
+
+    async def record(self) -> None:
+        """Say in the log what is in force."""
+        files = [str(record.source) for record in self.now.records.values()]
+        await self._log.require(
+            schema.PolicyLoaded(
+                policy=self.now.digest, files=files, rules=len(self.now.records)
+            )
+        )
+        if self.now.problems:
+            problems = [f"{p.where}: {p.message}" for p in self.now.problems]
+            await self._log.note(
+                schema.PolicyRefused(problems=problems, policy=self.now.digest)
+            )
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Running, for as long as its ``async with`` block."""
+
+    role: str
+    options: Options
+    store: Store
+    log: Journal
+    pump: PumpKeeper
+    records: Records
+    workers: Workers | None
+    """None for a host, which parses nothing and so needs none."""
+    shutdown: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def paths(self) -> Paths:
+        """Where the broker's things are."""
+        return self.options.paths
+
+
+@asynccontextmanager
+async def open_ground(
+    role: str, options: Options, pump: PumpHandle, *, parses: bool
+) -> AsyncIterator[Ground]:
+    """Start it; ``parses`` makes the template of workers too.
+
+    Sets ``Ground.shutdown`` on SIGTERM and SIGINT.  Raises SetupError when
+    the broker cannot start.
+    """
+    paths = options.paths
+    for directory in (paths.runtime, paths.sandbox("x").parent):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(paths.audit, broker=role))
+        workers: Workers | None = None
+        if parses:
+            workers = await stack.enter_async_context(
+                open_workers(allow_unjailed=options.allow_unjailed)
+            )
+        async with trio.open_nursery() as nursery:
+            refusals = Refusals(store)
+            nursery.start_soon(refusals.run)
+            log = Journal(store, refusals)
+            await log.require(schema.BrokerStart(software=__version__, pid=os.getpid()))
+            if workers is not None:
+                workers.on_template_death = partial(_template_died, log)
+            keeper = PumpKeeper(pump, log)
+            await nursery.start(keeper.run)
+            records = Records(options, log)
+            await records.record()
+            ground = Ground(role, options, store, log, keeper, records, workers)
+            nursery.start_soon(_watch_signals, ground.shutdown)
+            yield ground
+            await log.note(schema.BrokerStop(reason="asked to end"))
+            nursery.cancel_scope.cancel()
+
+
+async def _template_died(log: Journal, pid: int, code: int | None) -> None:
+    await log.note(
+        schema.ProcessDied(
+            process=schema.Process.TEMPLATE,
+            pid=pid,
+            code=code,
+            reason="workers live on; the next one starts another template",
+        )
+    )
+
+
+async def _watch_signals(shutdown: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            shutdown.set()

@@ -1,0 +1,107 @@
+"""The host's part, wired: machines, leases, doors, and what they stand on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.lease import Lease
+from broker.core.names import SandboxName
+from broker.launch.images import Image
+from broker.launch.microvm import Tools
+from broker.link.contract import Viewer
+from broker.peers.identity import VsockClaim
+from broker.session.doors import Doors
+from broker.session.ground import Ground
+from broker.session.host import HostRole
+from broker.session.leasing import Leasing, sandbox_name
+from broker.session.microvms import MicroVms
+from broker.session.toolbox import find_tools
+from broker.session.vsock import open_vsock_listeners, serve_vsock
+from policy.model import Record
+
+VHOST_VSOCK = Path("/dev/vhost-vsock")
+
+
+class HostPart:
+    """Everything of a host but its way to the viewer."""
+
+    def __init__(self, ground: Ground, viewer: Viewer) -> None:
+        self._ground = ground
+        self._vms = MicroVms(
+            paths=ground.paths,
+            record=self._record,
+            find_tools=self._find_tools,
+            log=ground.log,
+        )
+        self.role = HostRole(
+            viewer=viewer,
+            log=ground.log,
+            open_machine=self._vms.open,
+            name_for=self._name_for,
+        )
+        self.leasing = Leasing(
+            host=self.role,
+            log=ground.log,
+            records=lambda: ground.records.now,
+            reload=ground.records.reload,
+        )
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start it; returns when it takes connections and orders.
+
+        Machines that outlived an earlier broker have their leases then.
+        """
+        await nursery.start(self._vms.run)
+        await nursery.start(self.role.run)
+        if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
+            listeners = open_vsock_listeners()
+            nursery.start_soon(serve_vsock, listeners, self._doors_of, self._ground.log)
+        for sandbox, record, machine in await self._vms.adopt():
+            try:
+                await self.role.admit(sandbox, record, machine)
+            except VitrailError as error:
+                self._vms.warnings.append(f"{sandbox} was not leased anew: {error}")
+
+    def live(self) -> list[Lease]:
+        """The leases of machines that run or stop."""
+        return [tenancy.lease for tenancy in self.role.tenancies()]
+
+    def running(self, name: SandboxName) -> Lease | None:
+        """The running sandbox of exactly this name."""
+        for tenancy in self.role.tenancies():
+            if tenancy.lease.sandbox == name and not tenancy.stopping:
+                return tenancy.lease
+        return None
+
+    def warnings(self) -> list[str]:
+        """What went wrong with machines, newest last."""
+        return self._vms.warnings[-10:]
+
+    async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
+        return await find_tools(self._ground.paths, image, progress)
+
+    def _record(self, name: SandboxName) -> Record | None:
+        return self._ground.records.now.records.get(name)
+
+    def _name_for(
+        self, name: SandboxName, taken: frozenset[SandboxName]
+    ) -> SandboxName:
+        record = self._record(name)
+        if record is None:
+            raise RefusedError(
+                f"no valid record '{name}' on this host",
+                hint="a file NAME.toml in sandboxes.d on the host allows it; "
+                "'brokerctl policy check' there finds mistakes",
+            )
+        return sandbox_name(record, taken)
+
+    def _doors_of(self, claim: VsockClaim) -> Doors | None:
+        for tenancy in self.role.tenancies():
+            if tenancy.held.claim == claim:
+                return tenancy.doors
+        return None

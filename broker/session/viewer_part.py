@@ -1,0 +1,54 @@
+"""The viewer's part, wired: guests, their workers, and the compositor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from broker.core.errors import InternalError, SetupError
+from broker.launch.compositor import find_compositor
+from broker.session.ground import Ground
+from broker.session.guest import GuestTools
+from broker.session.viewer import ViewerRole
+
+
+def make_viewer(ground: Ground) -> ViewerRole:
+    """Return the viewer's role on this ground."""
+    if ground.workers is None:
+        raise InternalError("a viewer without workers")
+    return ViewerRole(
+        paths=ground.paths,
+        records=lambda: ground.records.now,
+        tools=GuestTools(
+            workers=ground.workers,
+            pump=ground.pump,
+            log=ground.log,
+            compositor=_compositor,
+            waypipe=None,
+        ),
+        log=ground.log,
+    )
+
+
+def viewer_warnings(viewer: ViewerRole) -> list[str]:
+    """What a person should know of the guests and the desktop."""
+    found = [
+        f"{guest.lease.sandbox}: {text}"
+        for guest in viewer.guests()
+        for text in guest.warnings[-3:]
+    ]
+    if find_compositor() is None:
+        found.append("no compositor answers; no window can be shown")
+    return found
+
+
+def _compositor() -> Path:
+    found = find_compositor()
+    if found is None:
+        display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")
+        raise SetupError(
+            f"no compositor answers at {display}",
+            hint="start the broker inside a Wayland session: "
+            "'brokerctl stop --broker', then run it there",
+        )
+    return found
