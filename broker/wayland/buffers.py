@@ -28,26 +28,29 @@ _FOUR_BYTES = frozenset({0, 1})
 @request("wl_shm", "create_pool")
 def create_pool(core: Filter, shm: Obj, new_id: int, fd: Fd, size: int) -> None:
     """A client's file: checked by the machine before anything else sees it."""
-    if not 0 < size <= limits.WAYLAND_POOL_BYTES:
-        core.machine.close(fd)
-        raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
     try:
-        core.usage.take("pools", 1)
-        core.usage.take("shm_bytes", size)
+        _account(core, shm, size)
+        pool = core.make(new_id, "wl_shm_pool", shm.version)
     except ProtocolFault:
-        core.machine.close(fd)
+        core.machine.close(fd)  # ours since the message was read
         raise
+    assert isinstance(pool, Pool)
     try:
         file = core.machine.admit_pool(fd, size)
     except ValueError as error:
         raise ProtocolFault(
             shm.cid, INVALID_FD, f"shared memory refused: {error}"
         ) from error
-    pool = core.make(new_id, "wl_shm_pool", shm.version)
-    assert isinstance(pool, Pool)
     pool.file, pool.size = file, size
     core.pools.add(pool)
     core.up.add(emit.create_pool(shm.sid, pool.sid, size), [file.export()])
+
+
+def _account(core: Filter, shm: Obj, size: int) -> None:
+    if not 0 < size <= limits.WAYLAND_POOL_BYTES:
+        raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
+    core.usage.take("pools", 1)
+    core.usage.take("shm_bytes", size)
 
 
 @request("wl_shm_pool", "resize")

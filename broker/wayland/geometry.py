@@ -62,11 +62,15 @@ class Content:
     size: tuple[int, int] | None = None
 
     def whole(self) -> Source:
-        """The whole buffer after transform and scale, as a source rectangle."""
+        """The whole buffer after transform and scale, as a source rectangle.
+
+        Part of a pixel at the edge does not count: compositors differ there,
+        and a source that reaches into it is an error on some.
+        """
         w, h = self.buffer or (0, 0)
         if self.transform & 1:
             w, h = h, w
-        return Source(0, 0, w * 256 // self.scale, h * 256 // self.scale)
+        return Source(0, 0, w // self.scale * 256, h // self.scale * 256)
 
     def extent(self) -> tuple[int, int] | None:
         """The surface's size, or None when it has no buffer.

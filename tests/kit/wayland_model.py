@@ -256,6 +256,9 @@ class Model:
     def wl_surface_frame(self, surface: Shown, callback: Thing) -> None:
         surface.pending.setdefault("frames", []).append(callback)
 
+    def wp_presentation_feedback(self, _p: Thing, surface: Shown, made: Thing) -> None:
+        surface.pending.setdefault("feedbacks", []).append(made)
+
     def wl_surface_set_input_region(self, surface: Shown, region: Thing | None) -> None:
         surface.pending["input"] = (
             None if region is None else list(region.state.get("ops", []))
@@ -358,6 +361,10 @@ class Model:
             elif not surface.xdg.state.get("first"):
                 surface.xdg.state["first"] = True
                 self.configure(surface.xdg)
+        for name in ("frames", "feedbacks"):
+            kept = surface.cached.get(name, []) + surface.pending.get(name, [])
+            if kept:
+                surface.pending[name] = kept
         surface.cached.update(surface.pending)
         surface.pending = {}
         if surface.parent is None:
@@ -368,6 +375,9 @@ class Model:
 
     def _apply(self, surface: Shown) -> None:
         frames = surface.cached.pop("frames", [])
+        for made in surface.cached.pop("feedbacks", []):
+            self.tell(made, "presented", 0, 0, 0, 0, 0, 0, 0)
+            self._gone(made)
         if (
             "buffer" in surface.cached
             and surface.cached["buffer"] is None

@@ -1,0 +1,423 @@
+"""Fuzz target: a client's bytes into the Wayland filter.
+
+Invariant: whatever a client sends, in whatever pieces, the filter either goes
+on or ends that connection with a ProtocolFault.  No other exception, nothing
+sent to the compositor that a strict one (tests/kit/wayland_model.py) would
+refuse, no guest pixel outside its content, no descriptor, object or counter
+left over, and no more memory than the limits allow.
+
+Seeds are recorded sessions of real applications (tests/corpus/wayland).  They
+are mutated message by message: arguments, objects, opcodes, order, sizes.
+
+    python fuzz/wayland.py [--seconds N] [--messages N] [--seed N]
+
+prints sessions, messages, how the connections ended, and branch coverage of
+the core where 'coverage' is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def _start_coverage():
+    try:
+        import coverage
+    except ImportError:
+        return None
+    meter = coverage.Coverage(
+        branch=True, data_file=None, include=[str(ROOT / "broker/wayland/*.py")]
+    )
+    meter.start()
+    return meter
+
+
+_METER = _start_coverage() if __name__ == "__main__" else None
+
+from broker.wayland import signatures, wire  # noqa: E402
+from broker.wayland.filter import Filter  # noqa: E402
+from broker.wayland.model import Surface, XdgSurface  # noqa: E402
+from broker.wayland.rules import Fullscreen, WindowRules  # noqa: E402
+from broker.wayland.sandbox import Sandbox  # noqa: E402
+from broker.wayland.wire import ProtocolFault  # noqa: E402
+from tests.kit import wayland_sessions  # noqa: E402
+from tests.kit.wayland_machine import FakeMachine  # noqa: E402
+from tests.kit.wayland_model import GLOBALS, Model, connect  # noqa: E402
+from tests.kit.wayland_talk import Talk  # noqa: E402
+
+WORDS = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    64,
+    255,
+    256,
+    4096,
+    65535,
+    65536,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    0xFF000000,
+    0xFF000001,
+)
+_WORD = struct.Struct("=I")
+_ACK = signatures.request("xdg_surface", "ack_configure").opcode
+
+
+class Session:
+    """A seed: the compositor's globals and the client's messages."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.stem
+        self.messages: list[bytes] = []
+        self.globals: list[tuple[str, int]] = []
+        client = server = b""
+        for side, data, _ in wayland_sessions.load(path):
+            if side == "c":
+                client += data
+            else:
+                server += data
+        self.messages = list(split(client))
+        for message in split(server):
+            oid, opcode, size = wire.HEADER.unpack_from(message)
+            if (oid, opcode) == (2, 0):
+                args = wire.decode(
+                    signatures.event("wl_registry", "global"), message, 8, size
+                )
+                self.globals.append((args[1].decode(), args[2]))
+
+
+def split(data: bytes):
+    """Whole messages of a stream."""
+    pos = 0
+    while len(data) - pos >= 8:
+        size = wire.HEADER.unpack_from(data, pos)[2]
+        if size < 8:
+            return
+        yield data[pos : pos + size]
+        pos += size
+
+
+def seeds() -> list[Session]:
+    """All recorded sessions, and one that is spoken here."""
+    recorded = sorted((ROOT / "tests/corpus/wayland").glob("*.session"))
+    return [*(Session(path) for path in recorded), spoken()]
+
+
+class _Spoken(Talk):
+    """Remembers what it says: a seed for what the recordings do not reach."""
+
+    said: list[bytes]
+
+    def raw(self, data: bytes, fds: list | None = None) -> None:
+        self.said.append(data)
+        super().raw(data, fds)
+
+
+def spoken() -> Session:
+    """Popups, selections, cursors, text input, activation: all at once."""
+    talk = _Spoken.__new__(_Spoken)
+    talk.said = []
+    talk.__init__()
+    talk.start()
+    seat = talk.bind("wl_seat")
+    pointer = talk.make(seat, "get_pointer", "wl_pointer")
+    talk.make(seat, "get_keyboard", "wl_keyboard")
+    talk.make(seat, "get_touch", "wl_touch")
+    surface, xdg, top = talk.show(300, 200, 0)
+    talk.core.serials.note_input(5, 0.0)
+    _speak_selections(talk, seat)
+    _speak_extras(talk, seat, pointer, surface)
+    _speak_popups(talk, seat, xdg)
+    cursor = talk.surface()
+    talk.paint(cursor, 90, 90, 0)
+    talk.send(cursor, "commit")
+    talk.send(pointer, "set_cursor", 5, cursor, 3, 3)
+    talk.send(top, "set_fullscreen", 0)
+    talk.send(top, "set_min_size", 10, 10)
+    talk.send(top, "move", seat, 5)
+    talk.send(surface, "commit")
+    talk.send(surface, "attach", 0, 0, 0)
+    talk.send(surface, "commit")
+    seed = Session.__new__(Session)
+    seed.name, seed.globals = "spoken", list(GLOBALS)
+    seed.messages = list(split(b"".join(talk.said)))
+    talk.close()
+    return seed
+
+
+def _speak_selections(talk: Talk, seat: int) -> None:
+    for manager_kind, get, device, create, source_kind in (
+        (
+            "wl_data_device_manager",
+            "get_data_device",
+            "wl_data_device",
+            "create_data_source",
+            "wl_data_source",
+        ),
+        (
+            "zwp_primary_selection_device_manager_v1",
+            "get_device",
+            "zwp_primary_selection_device_v1",
+            "create_source",
+            "zwp_primary_selection_source_v1",
+        ),
+    ):
+        manager = talk.bind(manager_kind)
+        made = talk.make(manager, get, device, None, seat)
+        for _ in range(2):
+            source = talk.make(manager, create, source_kind)
+            talk.send(source, "offer", b"text/plain")
+            talk.send(made, "set_selection", source, 5)
+        if device == "wl_data_device":
+            dragged = talk.make(manager, create, source_kind)
+            talk.send(dragged, "offer", b"text/uri-list")
+            talk.send(dragged, "set_actions", 3)
+            origin, icon = talk.surface(), talk.surface()
+            talk.send(made, "start_drag", dragged, origin, icon, 5)
+
+
+def _speak_extras(talk: Talk, seat: int, pointer: int, surface: int) -> None:
+    text = talk.bind("zwp_text_input_manager_v3")
+    field = talk.make(text, "get_text_input", "zwp_text_input_v3", None, seat)
+    talk.send(field, "set_cursor_rectangle", 1, 2, 3, 4)
+    shapes = talk.bind("wp_cursor_shape_manager_v1")
+    shape = talk.make(shapes, "get_pointer", "wp_cursor_shape_device_v1", None, pointer)
+    talk.send(shape, "set_shape", 5, 1)
+    activation = talk.bind("xdg_activation_v1")
+    token = talk.make(activation, "get_activation_token", "xdg_activation_token_v1")
+    talk.send(token, "set_serial", 5, seat)
+    talk.send(token, "set_surface", surface)
+    talk.send(token, "commit")
+    talk.send(activation, "activate", b"token", surface)
+
+
+def _speak_popups(talk: Talk, seat: int, xdg: int) -> None:
+    parent = xdg
+    for _ in range(3):
+        positioner = talk.make(talk.shell, "create_positioner", "xdg_positioner")
+        talk.send(positioner, "set_size", 100, 80)
+        talk.send(positioner, "set_anchor_rect", 0, 0, 10, 10)
+        talk.send(positioner, "set_offset", 5, 5)
+        menu = talk.surface()
+        above, parent = (
+            parent,
+            talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, menu),
+        )
+        popup = talk.make(parent, "get_popup", "xdg_popup", None, above, positioner)
+        talk.send(popup, "grab", seat, 5)
+        talk.send(menu, "commit")
+        talk.configured(parent)
+        talk.paint(menu, 120, 90, 0)
+        talk.send(menu, "commit")
+        talk.send(popup, "reposition", positioner, 7)
+
+
+def mutate(
+    rng: random.Random, message: bytes, all_messages: list[bytes]
+) -> list[bytes]:
+    """What is sent in a message's place: none, one or several."""
+    kind = rng.randrange(10)
+    if kind == 0:
+        return []
+    if kind == 1:
+        return [message, message]
+    if kind == 2:
+        return [message, rng.choice(all_messages)]
+    if kind == 3:
+        oid, opcode, size = wire.HEADER.unpack_from(message)
+        return [wire.HEADER.pack(oid, rng.randrange(16), size) + message[8:]]
+    if kind == 4:
+        oid, opcode, size = wire.HEADER.unpack_from(message)
+        return [wire.HEADER.pack(rng.randrange(1, 60), opcode, size) + message[8:]]
+    if kind == 5:
+        return [
+            message[:6]
+            + struct.pack("=H", rng.choice((0, 4, 7, 9, 12, 64, 4092, 5000)))
+            + message[8:]
+        ]
+    if len(message) <= 8:
+        return [message]
+    at = rng.randrange(8, len(message), 4)
+    (word,) = _WORD.unpack_from(message, at)
+    new = rng.choice(
+        (
+            rng.choice(WORDS),
+            word ^ (1 << rng.randrange(32)),
+            rng.randrange(80),
+            (word + rng.randrange(-9, 9)) & 0xFFFFFFFF,
+        )
+    )
+    return [message[:at] + _WORD.pack(new) + message[at + 4 :]]
+
+
+class Run:
+    """One connection: feeds, judges, and counts how it ended."""
+
+    def __init__(self, session: Session, rng: random.Random) -> None:
+        self.machine = FakeMachine()
+        self.rng = rng
+        self.sandbox = Sandbox("work")
+        rules = WindowRules("work", fullscreen=rng.choice(list(Fullscreen)))
+        self.core = Filter(rules, self.sandbox, self.machine)
+        self.model = Model(session.globals)
+        self.model.on_root_commit = self._judge
+        connect(self.core, self.model)
+        assert self.core.ready, self.core.fault
+
+    def feed(self, data: bytes) -> bool:
+        """Feed some bytes; False when the connection is over."""
+        fds = [self.machine.fd() for _ in range(max(0, 4 - len(self.core._client_fds)))]
+        self.core.from_client(data, fds, 0.0)
+        connect(self.core, self.model)
+        if self.rng.random() < 0.1:
+            self._input()
+        for fd in self.core.down.drain_fds():
+            self.machine.close(fd)
+        fault = self.core.fault
+        if fault is not None and not isinstance(fault, ProtocolFault):
+            raise AssertionError("not a protocol fault") from fault
+        return fault is None
+
+    def fixed(self, message: bytes) -> bytes:
+        """An acknowledgement with a serial of this run, as a client would."""
+        oid, opcode, _ = wire.HEADER.unpack_from(message)
+        obj = self.core.by_client.get(oid)
+        if isinstance(obj, XdgSurface) and opcode == _ACK:
+            # The model configures less often than what was recorded.
+            return message[:8] + _WORD.pack(obj.serials[-1]) if obj.serials else b""
+        return message
+
+    def _input(self) -> None:
+        """The person does something: an event on some surface of the model's."""
+        things = list(self.model.things.values())
+        surfaces = [t for t in things if t.kind == "wl_surface"]
+        devices = [
+            t for t in things if t.kind in {"wl_pointer", "wl_keyboard", "wl_touch"}
+        ]
+        if not surfaces or not devices:
+            return
+        device, surface = self.rng.choice(devices), self.rng.choice(surfaces)
+        tell = self.model.tell
+        if device.kind == "wl_pointer":
+            spot = self.rng.randrange(99999), self.rng.randrange(99999)
+            tell(device, "enter", 5, surface, *spot)
+            tell(device, "motion", 1, 500, 500)
+            tell(device, "button", 5, 1, 0x110, 1)
+        elif device.kind == "wl_keyboard":
+            tell(device, "enter", 5, surface, b"")
+            tell(device, "key", 5, 1, 30, 1)
+        else:
+            tell(device, "down", 5, 1, surface, 0, 100, 100)
+            tell(device, "motion", 1, 0, 100, 100)
+            tell(device, "up", 5, 1, 0)
+        if device.kind != "wl_touch" and self.rng.random() < 0.5:
+            tell(device, "leave", 5, surface)
+        connect(self.core, self.model)
+
+    def _judge(self, _surface: object) -> None:
+        for root in self.model.roots():
+            own = self.core.by_server.get(root.oid)
+            surface = getattr(own, "alias", None)
+            if surface is None or surface.xdg is None or surface.xdg.frame is None:
+                continue
+            edges, size = surface.xdg.frame.edges, root.size()
+            assert size is not None
+            left, top = edges.left, edges.top
+            right, bottom = size[0] - edges.right, size[1] - edges.bottom
+            for oid, x, y, w, h in self.model.rects(root):
+                if not isinstance(self.core.by_server.get(oid), Surface):
+                    continue
+                inside = left <= x and top <= y and x + w <= right and y + h <= bottom
+                assert inside or (x, y, w, h) == (left - 1, top - 1, 1, 1), (
+                    x,
+                    y,
+                    w,
+                    h,
+                    size,
+                )
+
+    def close(self) -> None:
+        """Nothing may be left."""
+        self.core.close()
+        assert not self.machine.leaked(), (self.machine.leaked(), self.core.fault)
+        assert not self.machine.paints
+        assert not +self.sandbox.totals
+        assert not self.sandbox.filters
+
+
+def one(
+    session: Session, rng: random.Random, everything: list[bytes], rate: float
+) -> tuple[int, str]:
+    """One mutated session; messages fed, and how it ended."""
+    run = Run(session, rng)
+    count = 0
+    alive = True
+    for original in session.messages:
+        for message in (
+            mutate(rng, original, everything) if rng.random() < rate else [original]
+        ):
+            count += 1
+            data = run.fixed(message)
+            if not data:
+                continue
+            cut = rng.randrange(1, len(data)) if rng.random() < 0.02 else len(data)
+            alive = run.feed(data[:cut]) and (cut == len(data) or run.feed(data[cut:]))
+            if not alive:
+                break
+        if not alive:
+            break
+    ended = "went on" if alive else str(run.core.fault).split(":")[0][:40]
+    run.close()
+    return count, ended
+
+
+def fuzz(*, seconds: float, messages: int, seed: int) -> Counter[str]:
+    """Fuzz until either is reached; returns how connections ended."""
+    rng = random.Random(seed)
+    sessions = seeds()
+    everything = [m for s in sessions for m in s.messages]
+    ends: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and ends["messages"] < messages:
+        session = rng.choice(sessions)
+        # Rare mutations reach deep; frequent ones try beginnings.
+        count, ended = one(
+            session, rng, everything, rng.choice((0.0005, 0.003, 0.02, 0.2))
+        )
+        ends["messages"] += count
+        ends["connections"] += 1
+        ends[f"end: {ended}"] += 1
+    return ends
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--messages", type=int, default=1 << 60)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    ends = fuzz(seconds=options.seconds, messages=options.messages, seed=options.seed)
+    for name, count in ends.most_common(25):
+        print(f"{count:10} {name}")
+    if _METER is not None:
+        _METER.stop()
+        _METER.report(show_missing=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The fuzz target, for a moment in every run and for long in the long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from fuzz import wayland
+
+
+def test_recorded_sessions_replay_without_a_fault():
+    """Unmutated, every seed goes through to its end on the model compositor."""
+    import random
+
+    for session in wayland.seeds():
+        count, ended = wayland.one(session, random.Random(1), [], rate=0)
+        assert count == len(session.messages), (session.name, ended)
+
+
+def test_some_mutated_messages():
+    ends = wayland.fuzz(seconds=60, messages=20_000, seed=4)
+    assert ends["messages"] >= 20_000
+
+
+@pytest.mark.long
+def test_a_million_mutated_messages():
+    ends = wayland.fuzz(seconds=900, messages=1_000_000, seed=5)
+    assert ends["messages"] >= 1_000_000
