@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ from typing_extensions import override
 from broker import __version__
 from broker.cli import render
 from broker.core.errors import InternalError, VitrailError
+from broker.core.escape import printable
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -44,6 +46,13 @@ class _Verbs(click.RichGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = VERBS.get(cmd_name)
         if module is None:
+            near = difflib.get_close_matches(cmd_name, VERBS, n=1)
+            if near:
+                raise click.UsageError(
+                    f"No such command '{printable(cmd_name, 60)}': did you mean "
+                    f"'{near[0]}'?",
+                    ctx=ctx,
+                )
             return None
         loaded = importlib.import_module(f"broker.cli.{module}")
         command: click.Command = loaded.command

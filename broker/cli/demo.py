@@ -8,6 +8,7 @@ screenshot is written, and everything is ended again.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from broker.cli import render
 from broker.cli.connect import open_client
 from broker.cli.progress import Steps
 from broker.cli.run import command_after_dashes
-from broker.cli.start import broker_runs, end_broker, ensure_broker
+from broker.cli.start import broker_runs, end_broker, ensure_broker, refuse_root
 from broker.control.api import RunRequest
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths, find_paths
@@ -65,6 +66,7 @@ def command(
 
 
 async def _demo(request: RunRequest, screenshot: Path | None) -> None:
+    refuse_root()
     began = time.monotonic()
     paths = find_paths()
     steps = Steps()
@@ -120,7 +122,11 @@ async def _headless(
     runtime = paths.runtime / "headless"
     async with steps.step("start a compositor without a screen"):
         compositor = await open_headless_sway(runtime)
-    async with compositor, _own_broker(paths, _environment(compositor), steps):
+    async with (
+        _removed(runtime),
+        compositor,
+        _own_broker(paths, _environment(compositor), steps),
+    ):
         if request.argv is None and request.record == "demo":
             # A picture that says where it comes from.
             hello = ["foot", "bash", "-c", _HELLO]
@@ -131,6 +137,15 @@ async def _headless(
             await _wait_window(compositor)
         async with steps.step("take the screenshot"):
             await _settled_screenshot(compositor, target)
+
+
+@asynccontextmanager
+async def _removed(directory: Path) -> AsyncIterator[None]:
+    """Leave nothing of a directory behind."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @asynccontextmanager

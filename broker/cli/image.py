@@ -20,7 +20,7 @@ from broker.launch.image_build import build_image
 from broker.launch.images import Image, ImageSpec
 
 
-@click.group()
+@click.group("image")
 def command() -> None:
     """Make, list and remove guest images."""
 

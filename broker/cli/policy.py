@@ -7,7 +7,6 @@ it was called wrongly or a path does not exist.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -17,17 +16,20 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.connect import offline_paths
+from broker.cli.records import (
+    copy_example,
+    hint_for_unknown,
+    print_problems,
+    read_records,
+    refuse_broken,
+)
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.core.paths import find_paths
-from policy.errors import Problem, did_you_mean
 from policy.evaluate import AGENT, DISPLAY, Decision, Request, decide
-from policy.loader import FOLDER, RecordSet, load_files, load_records, search_path
+from policy.loader import RecordSet, load_files, load_records, search_path
 from policy.model import Record
 from policy.schema import reference, schema_text
-
-SHIPPED = Path(__file__).parent.parent / "data" / FOLDER
-"""Example records; only the demo also reads them as records."""
 
 
 @click.group("policy")
@@ -63,7 +65,7 @@ def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
             }
         )
     else:
-        _print_problems(problems)
+        print_problems(problems)
         good = sum(len(one.records) for one in found)
         bad = sum(len(one.broken) for one in found)
         render.note(_summary(good, bad, len(problems), searched=not paths))
@@ -101,51 +103,31 @@ def schema(*, markdown: bool) -> None:
 
 
 def _load() -> RecordSet:
-    return load_records(_directories())
-
-
-def _directories() -> tuple[Path, ...]:
-    # Records can be checked where no session runs (CI, ssh without a login
-    # manager); there is no runtime directory to read then.
-    env = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}", **os.environ}
-    paths = find_paths(env)
-    return search_path(paths.runtime, paths.config)
-
-
-def _print_problems(problems: list[Problem]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
-    for problem in problems:
-        first, *rest = problem.render().split("\n")
-        out.print(Text(first, style="bold"))
-        for line in rest:
-            out.print(Text(line))
+    return read_records(offline_paths())
 
 
 def _summary(good: int, bad: int, problems: int, *, searched: bool) -> str:
     if good or bad or problems:
         return f"{problems} problems; {good} records can be used, {bad} cannot"
-    where = ", ".join(map(str, _directories())) if searched else "these paths"
-    return f"no records in {where} (examples: {SHIPPED})"
+    if not searched:
+        return "no records in these paths"
+    paths = offline_paths()
+    where = ", ".join(map(str, search_path(paths.runtime, paths.config)))
+    return (
+        f"no records in {where}\n"
+        f"to begin with an example: {copy_example('demo', paths)}"
+    )
 
 
 def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
     """Say why there is no usable record of this name, and leave."""
     problem = found.broken.get(sandbox)
     if problem is not None:
-        of_file = [p for p in found.problems if p.file == problem.file]
-        _print_problems(of_file or [problem])
-        raise RefusedError(
-            f"the record '{printable(sandbox, 60)}' has an error, so it denies all",
-            where=problem.where,
-            hint="mend it, then 'brokerctl policy check'",
-        )
-    names = sorted(found.records)
-    hint = did_you_mean(sandbox, names) or (
-        f"there are: {', '.join(names)}"
-        if names
-        else f"copy one from {SHIPPED} to {_directories()[1]}"
+        refuse_broken(found, problem, stderr=False)
+    raise RefusedError(
+        f"no record is named '{printable(sandbox, 60)}'",
+        hint=hint_for_unknown(sandbox, found.records, offline_paths()),
     )
-    raise RefusedError(f"no record is named '{printable(sandbox, 60)}'", hint=hint)
 
 
 def _as_json(record: Record, decisions: dict[str, Decision]) -> dict[str, object]:

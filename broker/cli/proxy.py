@@ -37,7 +37,7 @@ _MODES = click.Choice([str(mode) for mode in Mode])
 _SPARE_DESCRIPTORS = 32
 
 
-@click.group()
+@click.group("proxy")
 def command() -> None:
     """Move bytes between sockets, without sandboxes or policy."""
 

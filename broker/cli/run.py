@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import rich_click as click
@@ -10,9 +11,18 @@ import trio
 from broker.cli import render
 from broker.cli.connect import open_client
 from broker.cli.progress import Steps
-from broker.cli.start import ensure_broker
-from broker.control.api import RunItem, RunRequest
-from broker.core.paths import find_paths
+from broker.cli.records import (
+    hint_for_unknown,
+    read_records,
+    record_file,
+    refuse_broken,
+)
+from broker.cli.start import broker_runs, ensure_broker, refuse_root
+from broker.control.api import NotFoundError, RunItem, RunRequest
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from broker.core.paths import Paths, find_paths
+from broker.launch.compositor import find_compositor
 
 
 @click.command(
@@ -93,6 +103,48 @@ def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
 
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
     paths = find_paths()
+    if not broker_runs(paths):
+        _check_first(request, paths)
+    try:
+        return await _ask(request, paths, steps)
+    except NotFoundError as error:
+        known = read_records(paths).records
+        hint = hint_for_unknown(request.record, known, paths)
+        raise SetupError(error.message, hint=hint) from error
+    except RefusedError as error:
+        found = read_records(paths)
+        problem = found.broken.get(request.record)
+        if problem is not None and record_file(error.where) == problem.file:
+            refuse_broken(found, problem, stderr=True)
+        raise
+
+
+def _check_first(request: RunRequest, paths: Paths) -> None:
+    """Refuse what a broker would refuse, before one is started for it.
+
+    Raises SetupError or RefusedError.
+    """
+    refuse_root()
+    found = read_records(paths)
+    problem = found.broken.get(request.record)
+    if problem is not None:
+        refuse_broken(found, problem, stderr=True)
+    if request.record not in found.records:
+        raise SetupError(
+            f"no sandbox and no record is named '{printable(request.record, 60)}'",
+            hint=hint_for_unknown(request.record, found.records, paths),
+        )
+    if request.window is not False and find_compositor() is None:
+        display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
+        raise SetupError(
+            f"no compositor answers at {printable(display)}, so there is nowhere to "
+            "show a window",
+            hint="run this inside your Wayland session, or set WAYLAND_DISPLAY to its "
+            "socket; 'brokerctl demo' brings a compositor without a screen",
+        )
+
+
+async def _ask(request: RunRequest, paths: Paths, steps: Steps) -> RunItem:
     async with steps.shown():
         steps.begin("start the broker")
         if await ensure_broker(paths):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from broker.launch.spawn import STDOUT, Child, our_program, spawn
 _READY_SECONDS = 30.0
 _LOG_BYTES = 1 << 20
 _TAIL = 2000
+_PROGRAM = re.compile(r"^vitrail-[a-z]+: ")
 
 
 def broker_runs(paths: Paths) -> bool:
@@ -36,13 +38,27 @@ def broker_runs(paths: Paths) -> bool:
     return True
 
 
+def refuse_root() -> None:
+    """Raise SetupError for root: neither brokers nor sway run as root."""
+    if os.geteuid() == 0:
+        raise SetupError(
+            "this does not run as root: nothing Vitrail does needs that",
+            hint="run it as the person whose desktop it is for; in a checkout, "
+            "'make demo' and './brokerctl' become an ordinary user by themselves",
+        )
+
+
 async def ensure_broker(
     paths: Paths,
     *,
     examples: bool = False,
     environ: Mapping[str, str] | None = None,
+    module: str = "broker.programs.local",
+    words: Sequence[str] = (),
 ) -> bool:
     """Start a broker unless one runs; returns whether it was started now.
+
+    ``module`` is the broker program, ``words`` what stands on its command line.
 
     It outlives us; its standard error goes to ``broker.log`` in the state
     directory.  ``environ`` is its environment (ours by default): its
@@ -59,10 +75,10 @@ async def ensure_broker(
         with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
             env = dict(os.environ if environ is None else environ)
             env["NOTIFY_SOCKET"] = notify.getsockname()
-            words = ["--examples"] if examples else []
+            more = ["--examples"] if examples else []
             child = spawn(
-                our_program("broker.programs.local", *words),
-                name="vitrail-local",
+                our_program(module, *words, *more),
+                name=f"vitrail-{module.rpartition('.')[2]}",
                 env=env,
                 stdout=log,
                 stderr=STDOUT,
@@ -139,6 +155,6 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
     text = said.decode("utf-8", "replace").strip()
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
-        f"the broker did not start: {message.removeprefix('vitrail-local: ')}",
+        f"the broker did not start: {_PROGRAM.sub('', message)}",
         hint=hint or "'vitrail-local' in a terminal shows the whole of it",
     )

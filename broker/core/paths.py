@@ -74,8 +74,9 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     if not run:
         raise SetupError(
             "XDG_RUNTIME_DIR is not set, so there is no safe place for sockets",
-            hint="log in through a session manager, or set it to a directory "
-            "that only you can enter (mkdir -m 700 /tmp/run-$USER)",
+            hint="log in through a session manager, or make a directory that only "
+            "you can enter: export XDG_RUNTIME_DIR=/tmp/run-$USER; "
+            "mkdir -m 700 $XDG_RUNTIME_DIR",
         )
     if not run.startswith("/"):
         raise SetupError(
