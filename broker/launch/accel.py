@@ -61,11 +61,12 @@ async def choose_accel(
     """Decide how machines run on this host; the first time takes up to 10 s.
 
     ``cache`` is a directory of this user's (``Paths.cache``).  Raises
-    SetupError when VITRAIL_ACCEL has another value than kvm or tcg.
+    SetupError when VITRAIL_ACCEL has another value than kvm or tcg, or is kvm
+    where ``device`` cannot be opened.
     """
     forced = (os.environ if environ is None else environ).get(VARIABLE, "")
     if forced:
-        return _forced(forced)
+        return _forced(forced, device)
     missing = permission(device)
     if missing is not None:
         return missing
@@ -76,13 +77,21 @@ async def choose_accel(
     return Choice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
 
 
-def _forced(word: str) -> Choice:
+def _forced(word: str, device: Path) -> Choice:
     try:
-        return Choice(Accel(word), f"{VARIABLE}={word}")
+        accel = Accel(word)
     except ValueError:
         raise SetupError(
             f"{VARIABLE} is {word!r}", hint=f"{VARIABLE} may be 'kvm' or 'tcg'"
         ) from None
+    missing = permission(device) if accel is Accel.KVM else None
+    if missing is not None:
+        without = f"without {VARIABLE} machines are emulated, which is slower"
+        raise SetupError(
+            f"{VARIABLE}={word}, but {missing.reason}",
+            hint="; ".join(filter(None, (missing.hint, without))),
+        )
+    return Choice(accel, f"{VARIABLE}={word}")
 
 
 def permission(device: Path = DEVICE) -> Choice | None:

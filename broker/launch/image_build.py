@@ -56,6 +56,8 @@ any date that follows the archive would change an image whose packages have
 not changed."""
 
 _HOME = "/usr/lib/vitrail"
+# What mmdebstrap says of its own hooks and directories is no news for a person.
+_STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
 _UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*")
 
 
@@ -205,8 +207,8 @@ async def _run_bootstrap(
                 said.append(line)
                 del said[:-40]
                 full = full or says_no_space(line)
-                if line.startswith("I: ") and not line.startswith("I: running"):
-                    progress(line[3:])
+                if step := _STEP.fullmatch(line):
+                    progress(step[1])
             code = await child.wait()
     except trio.TooSlowError as error:
         raise UpstreamError(

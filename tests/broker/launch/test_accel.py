@@ -20,10 +20,20 @@ ONCE = {"qemu": NONE, "kernel": NONE, "initrd": NONE}
 
 @pytest.mark.parametrize("word", ["kvm", "tcg"])
 async def test_a_forced_choice_is_taken_without_a_look(tmp_path, word):
+    device = tmp_path / "kvm"
+    device.touch()
     choice = await choose_accel(
-        **ONCE, cache=tmp_path, environ={"VITRAIL_ACCEL": word}, device=NONE
+        **ONCE, cache=tmp_path, environ={"VITRAIL_ACCEL": word}, device=device
     )
     assert (choice.accel, choice.reason) == (Accel(word), f"VITRAIL_ACCEL={word}")
+
+
+async def test_kvm_that_cannot_be_opened_is_not_forced_blindly(tmp_path):
+    environ = {"VITRAIL_ACCEL": "kvm"}
+    with pytest.raises(SetupError, match="no /nonexistent") as caught:
+        await choose_accel(**ONCE, cache=tmp_path, environ=environ, device=NONE)
+    assert "modprobe" in caught.value.hint
+    assert "without VITRAIL_ACCEL machines are emulated" in caught.value.hint
 
 
 async def test_another_word_is_an_error(tmp_path):
