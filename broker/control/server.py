@@ -68,7 +68,7 @@ async def serve(
 @contextmanager
 def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
     """A listening socket at ``path``; removes it at the end if it is ours still."""
-    _remove_stale(path)
+    refuse_second(path)
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     with plain:
         try:
@@ -91,8 +91,11 @@ def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
             _remove(path, mine)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove the socket of a broker that was killed; refuse a live one's."""
+def refuse_second(path: Path) -> None:
+    """Remove the socket of a broker that was killed.
+
+    Raises SetupError when a broker serves at ``path``.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         # A full backlog must not make us wait: it is a live broker's.
         probe.setblocking(False)  # noqa: FBT003
