@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -82,6 +82,7 @@ class RemoteViewer:
         pump: PumpKeeper,
         log: journal.Journal,
         peer_of: Callable[[LeaseId], str],
+        reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
     ) -> None:
         self._config = config
@@ -89,6 +90,7 @@ class RemoteViewer:
         self._pump = pump
         self._log = log
         self._peer_of = peer_of
+        self._reload = reload
         self._warnings = warnings
         self._leases: dict[LeaseId, Lease] = {}
         self._host: Host | None = None
@@ -185,11 +187,6 @@ class RemoteViewer:
                     )
                 )
         return reason
-
-    def leave(self, reason: str) -> None:
-        """Say goodbye; the link goes down, and up again unless cancelled."""
-        if self.state.epoch is not None:
-            self.state.epoch.end(reason)
 
     async def _announce_again(self, epoch: Epoch, lease: Lease) -> None:
         try:
@@ -351,6 +348,7 @@ class RemoteViewer:
         match request:
             case m.Start():
                 record = take_sandbox_name(request.record)
+                await self._reload()
                 try:
                     lease = await self._host.start(record, progress=_unheard)
                 except RefusedError as error:

@@ -15,7 +15,7 @@ import itertools
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -31,7 +31,6 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.link import messages as m
-from broker.link.control import Announced
 from broker.link.endpoints import Listener, open_listener
 from broker.link.preamble import Preamble, PreambleReader, Verdict
 from broker.link.terms import (
@@ -69,12 +68,14 @@ class RemoteHost:
         *,
         viewer: ViewerRole,
         log: journal.Journal,
+        reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
     ) -> None:
         self._config = config
         self._store = store
         self._viewer = viewer
         self._log = log
+        self._reload = reload
         self._warnings = warnings
         self._waiting = WaitingRoom()
         self._streams = itertools.count(1)
@@ -320,20 +321,18 @@ class RemoteHost:
                 announced.lease.id, f"the link was lost: {reason}"
             )
 
-    def leave(self, reason: str) -> None:
-        """Say goodbye to the host."""
-        if self.state.epoch is not None:
-            self.state.epoch.end(reason)
-
-    def announced(self) -> list[Announced]:
-        """The leases of the epoch of now."""
+    async def close(self, reason: str) -> None:
+        """Say goodbye to the host; returns when that epoch is gone."""
         epoch = self.state.epoch
-        return [] if epoch is None else epoch.channel.leases.all()
+        if epoch is not None:
+            epoch.end(reason)
+            await epoch.gone.wait()
 
     async def _serve(self, epoch: Epoch, request: m.Request) -> m.Reply:
         match request:
             case m.LeaseBegun():
                 lease = request.to_lease()
+                await self._reload()
                 await self._viewer.lease_begun(lease)
                 held = {announced.lease.id for announced in epoch.channel.leases.all()}
                 if lease.id not in held or not epoch.live:

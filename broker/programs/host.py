@@ -1,0 +1,47 @@
+"""``vitrail-host``: owns the virtual machines, and forwards to a viewer.
+
+Order of start: the pump, the audit log, the machines that outlived an earlier
+broker, the link (which it dials for as long as it takes), the control socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from broker.link.terms import Role
+from broker.programs.start import Run, parser_for, run_broker
+from broker.relay.process import PumpHandle
+from broker.session.ground import Options
+from broker.session.host_side import run_host
+from broker.session.link_config import load_link_config
+
+_NAME = "vitrail-host"
+
+
+def main() -> None:
+    """Entry point; exits with 1 and a sentence when it cannot start."""
+    parser = parser_for(_NAME, "Vitrail's broker for the machine that owns the VMs")
+    parser.add_argument(
+        "--connect",
+        default="",
+        metavar="ENDPOINT",
+        help="where the viewer listens (default: connect in link.toml)",
+    )
+    words = parser.parse_args()
+    run_broker(_NAME, words, lambda options: _prepare(options, words))
+
+
+def _prepare(options: Options, words: argparse.Namespace) -> Run:
+    link = load_link_config(options.paths, Role.HOST, endpoint=words.connect)
+
+    async def run(
+        options: Options, pump: PumpHandle, ready: Callable[[], None]
+    ) -> None:
+        await run_host(options, link, pump, ready)
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

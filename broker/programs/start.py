@@ -1,0 +1,97 @@
+"""What the three broker programs share: words, limits, the pump, readiness."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import SetupError, VitrailError
+from broker.core.paths import find_paths
+from broker.relay.process import PumpHandle, start_pump
+from broker.session.ground import Options
+
+Run = Callable[[Options, PumpHandle, Callable[[], None]], Awaitable[None]]
+
+
+def parser_for(program: str, description: str) -> argparse.ArgumentParser:
+    """The words that all programs know."""
+    parser = argparse.ArgumentParser(prog=program, description=description)
+    parser.add_argument(
+        "--examples",
+        action="store_true",
+        help="also use the records that came with the program (demo, web, work)",
+    )
+    parser.set_defaults(allow_unjailed_workers=False)
+    return parser
+
+
+def add_unjailed(parser: argparse.ArgumentParser) -> None:
+    """The word of those that have workers."""
+    parser.add_argument(
+        "--allow-unjailed-workers",
+        action="store_true",
+        help="run where user namespaces are not to be had; 'brokerctl status' warns",
+    )
+
+
+def run_broker(
+    program: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
+) -> None:
+    """Run a broker to its end; exits with 1 and a sentence when it cannot start.
+
+    ``prepare`` is called before the pump is forked: what is wrong with the
+    configuration is said there.
+    """
+    try:
+        _run(program, words, prepare)
+    except VitrailError as error:
+        sys.stderr.write(f"{program}: {error.diagnostics()}\n")
+        sys.exit(1)
+
+
+def _run(
+    program: str, words: argparse.Namespace, prepare: Callable[[Options], Run]
+) -> None:
+    if os.geteuid() == 0:
+        raise SetupError(
+            "the broker does not run as root: nothing it does needs that",
+            hint="start it as the person whose desktop it serves",
+        )
+    # Sockets and logs are ours alone from their first moment.
+    os.umask(0o077)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
+    options = Options(
+        paths=find_paths(),
+        shipped=shipped if words.examples else None,
+        allow_unjailed=words.allow_unjailed_workers,
+    )
+    run = prepare(options)
+
+    def ready() -> None:
+        notify("READY=1")
+        sys.stderr.write(f"{program}: ready\n")
+
+    # The pump is forked while there is neither trio nor a thread.
+    pump = start_pump()
+    trio.run(run, options, pump, ready, strict_exception_groups=True)
+    notify("STOPPING=1")
+
+
+def notify(text: str) -> None:
+    """Tell whoever started us, sd_notify(3); nothing when nobody wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(f"{text}\n".encode(), address)

@@ -1,0 +1,58 @@
+"""``vitrail-viewer``: owns screen, sound and the person, and decides.
+
+Order of start: the pump, the audit log, the template of workers, the link's
+listener, the control socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from broker.link.terms import Role
+from broker.programs.start import Run, add_unjailed, parser_for, run_broker
+from broker.relay.process import PumpHandle
+from broker.session.ground import Options
+from broker.session.link_config import load_link_config
+from broker.session.viewer_side import run_viewer
+
+_NAME = "vitrail-viewer"
+
+
+def main() -> None:
+    """Entry point; exits with 1 and a sentence when it cannot start."""
+    parser = parser_for(_NAME, "Vitrail's broker for the machine with the screen")
+    add_unjailed(parser)
+    parser.add_argument(
+        "--listen",
+        default="",
+        metavar="ENDPOINT",
+        help="where to wait for the host (default: listen in link.toml, "
+        "or vsock:any:6499)",
+    )
+    parser.add_argument(
+        "--peer-cid",
+        type=int,
+        metavar="CID",
+        help="the host's CID, the only one accepted (default: peer_cid in "
+        "link.toml, or 2)",
+    )
+    words = parser.parse_args()
+    run_broker(_NAME, words, lambda options: _prepare(options, words))
+
+
+def _prepare(options: Options, words: argparse.Namespace) -> Run:
+    link = load_link_config(
+        options.paths, Role.VIEWER, endpoint=words.listen, peer_cid=words.peer_cid
+    )
+
+    async def run(
+        options: Options, pump: PumpHandle, ready: Callable[[], None]
+    ) -> None:
+        await run_viewer(options, link, pump, ready)
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

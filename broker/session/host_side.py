@@ -1,0 +1,103 @@
+"""The host of two machines: it owns the VMs, and forwards.
+
+It parses nothing of a guest's, evaluates no rule, and has no worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from broker.control.server import serve
+from broker.core.names import LeaseId
+from broker.peers.identity import describe
+from broker.relay.process import PumpHandle
+from broker.session.api import Parts, RoleApi
+from broker.session.ground import Ground, Options, open_ground
+from broker.session.host_part import HostPart
+from broker.session.link_config import LinkConfig
+from broker.session.link_host import RemoteViewer
+from broker.session.link_store import LinkStore
+from broker.session.report import Reporter
+
+# A guest whose agent nobody asks does not listen to the power button for long.
+_GRACE = 1.0
+
+
+async def run_host(
+    options: Options, link: LinkConfig, pump: PumpHandle, ready: Callable[[], None]
+) -> None:
+    """Run a host broker until it is asked to end; its machines end with it.
+
+    ``ready`` is called once the control socket can be connected to.  Raises
+    SetupError when it cannot start; a viewer that is not there is no reason.
+    """
+    async with open_ground("host", options, pump, parses=False) as ground:
+        await _Host(ground, link).serve(ready)
+
+
+class _Host:
+    def __init__(self, ground: Ground, link: LinkConfig) -> None:
+        self._ground = ground
+        store = LinkStore(ground.paths)
+        store.identity()  # a key that cannot be read is said now, not later
+        self._viewer = RemoteViewer(
+            link,
+            store,
+            pump=ground.pump,
+            log=ground.log,
+            peer_of=self._peer_of,
+            reload=ground.records.reload,
+            warnings=self._warnings,
+        )
+        self._host = HostPart(ground, self._viewer)
+        self._report = Reporter(
+            role=ground.role,
+            host=self._host.role,
+            pump=ground.pump,
+            store=ground.store,
+            records=lambda: ground.records.now,
+            link=self._viewer.state,
+            warnings=self._warnings,
+        )
+        self._api = RoleApi(
+            Parts(
+                role=ground.role,
+                live=self._host.live,
+                power_off=self._power_off,
+                status=self._report.status,
+                leases=self._report.leases,
+                shutdown=ground.shutdown,
+                leasing=self._host.leasing,
+            )
+        )
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Run until asked to end; returns when every sandbox is gone."""
+        async with trio.open_nursery() as nursery:
+            await self._host.run(nursery)
+            await nursery.start(self._viewer.run, self._host.role)
+            await nursery.start(serve, self._ground.paths.control, self._api)
+            ready()
+            await self._ground.shutdown.wait()
+            await self._api.stop_all()
+            nursery.cancel_scope.cancel()
+
+    async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:
+        await self._host.role.stop(lease, grace=min(grace, _GRACE), reason=reason)
+
+    def _peer_of(self, lease: LeaseId) -> str:
+        for tenancy in self._host.role.tenancies():
+            if tenancy.lease.id == lease:
+                return describe(tenancy.held.claim)
+        return ""
+
+    def _warnings(self) -> list[str]:
+        unwanted = [
+            f"{tenancy.lease.sandbox}: the viewer does not want it: "
+            + self._viewer.unwanted[tenancy.lease.id]
+            for tenancy in self._host.role.tenancies()
+            if tenancy.lease.id in self._viewer.unwanted
+        ]
+        return [*self._host.warnings(), *unwanted]

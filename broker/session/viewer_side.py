@@ -1,0 +1,94 @@
+"""The viewer of two machines: it owns screen and person, and decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from broker.control.server import serve
+from broker.core.lease import Lease
+from broker.core.names import SandboxName
+from broker.relay.process import PumpHandle
+from broker.session.api import Parts, RoleApi
+from broker.session.ground import Ground, Options, open_ground
+from broker.session.link_config import LinkConfig
+from broker.session.link_store import LinkStore
+from broker.session.link_viewer import RemoteHost
+from broker.session.report import Reporter
+from broker.session.running import Runner
+from broker.session.viewer_part import make_viewer, viewer_warnings
+
+
+async def run_viewer(
+    options: Options, link: LinkConfig, pump: PumpHandle, ready: Callable[[], None]
+) -> None:
+    """Run a viewer broker until it is asked to end; the host's machines live on.
+
+    ``ready`` is called once the link's listener and the control socket can be
+    connected to.  Raises SetupError when it cannot start.
+    """
+    async with open_ground("viewer", options, pump, parses=True) as ground:
+        await _Viewer(ground, link).serve(ready)
+
+
+class _Viewer:
+    def __init__(self, ground: Ground, link: LinkConfig) -> None:
+        self._ground = ground
+        self._viewer = make_viewer(ground)
+        self._host = RemoteHost(
+            link,
+            LinkStore(ground.paths),
+            viewer=self._viewer,
+            log=ground.log,
+            reload=ground.records.reload,
+            warnings=self._warnings,
+        )
+        self._report = Reporter(
+            role=ground.role,
+            viewer=self._viewer,
+            pump=ground.pump,
+            workers=ground.workers,
+            store=ground.store,
+            records=lambda: ground.records.now,
+            link=self._host.state,
+            warnings=self._warnings,
+        )
+        self._api = RoleApi(
+            Parts(
+                role=ground.role,
+                live=self._live,
+                power_off=self._viewer.power_off,
+                status=self._report.status,
+                leases=self._report.leases,
+                shutdown=ground.shutdown,
+                runner=Runner(
+                    host=self._host,
+                    viewer=self._viewer,
+                    log=ground.log,
+                    records=lambda: ground.records.now,
+                    reload=ground.records.reload,
+                    running=self._running,
+                ),
+            )
+        )
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Run until asked to end."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._viewer.run, self._host)
+            await nursery.start(self._host.run)
+            await nursery.start(serve, self._ground.paths.control, self._api)
+            ready()
+            await self._ground.shutdown.wait()
+            await self._host.close("the viewer's broker ends")
+            nursery.cancel_scope.cancel()
+
+    def _live(self) -> list[Lease]:
+        return [guest.lease for guest in self._viewer.guests()]
+
+    def _running(self, name: SandboxName) -> Lease | None:
+        return next((lease for lease in self._live() if lease.sandbox == name), None)
+
+    def _warnings(self) -> list[str]:
+        return viewer_warnings(self._viewer)
