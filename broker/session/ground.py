@@ -20,6 +20,7 @@ from broker import __version__
 from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.store import Store, open_store
+from broker.control.server import refuse_second
 from broker.core.paths import Paths
 from broker.relay.process import PumpHandle
 from broker.session.journal import Journal
@@ -107,6 +108,9 @@ async def open_ground(
     for directory in (paths.runtime, paths.sandbox("x").parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
+    # First of all: "a broker runs already" is what a person can use; the log's
+    # "another broker writes here" would come before it otherwise.
+    refuse_second(paths.control)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(paths.audit, broker=role))
         workers: Workers | None = None
