@@ -7,7 +7,6 @@ undecided are few, the rest waits in the kernel's backlog.
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 import traceback
@@ -20,38 +19,27 @@ from typing_extensions import override
 
 from broker.audit import schema
 from broker.core import limits
-from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import ServiceName
 from broker.core.pace import Pace
 from broker.link.contract import Viewer
+from broker.link.listeners import Listener
 from broker.peers import credentials, identity
 from broker.session import journal
 from broker.session.hangup import hang_up
 
-# accept(2): the connection that would have been returned is broken, the
-# listener is not.  EMFILE and its kind: we are full, others' ends make room.
-_BROKEN = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.EINTR})
-_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# Out of descriptors or memory: the next accept works once something is closed.
 _FULL_PAUSE = 0.1
 
 
-async def accept(listener: trio.socket.SocketType) -> socket.socket:
-    """Wait for a connection and return it, out of trio's hands.
-
-    A broken connection or a full process does not end the listener.
-    """
+async def accept(listener: Listener) -> socket.socket:
+    """Wait for a connection; a full process does not end the listener."""
     while True:
         try:
-            conn, _address = await listener.accept()
-        except OSError as error:
-            if error.errno in _FULL:
-                await trio.sleep(_FULL_PAUSE)
-            elif error.errno not in _BROKEN:
-                raise
-            continue
-        # Pump and worker get the bare descriptor.
-        return socket.socket(fileno=conn.detach())
+            return await listener.accept()
+        except UpstreamError:
+            await trio.sleep(_FULL_PAUSE)
 
 
 @dataclass(eq=False)
@@ -75,9 +63,7 @@ class Doors:
         default_factory=lambda: Pace(limits.STREAMS_PER_SECOND, limits.STREAMS_BURST)
     )
 
-    async def serve(
-        self, listeners: Mapping[ServiceName, trio.socket.SocketType]
-    ) -> None:
+    async def serve(self, listeners: Mapping[ServiceName, Listener]) -> None:
         """Accept on all doors until cancelled; cancelling cuts every stream."""
         try:
             async with trio.open_nursery() as nursery:
@@ -123,9 +109,7 @@ class Doors:
             self.undecided.release()
             raise
 
-    async def _accept_loop(
-        self, service: ServiceName, listener: trio.socket.SocketType
-    ) -> None:
+    async def _accept_loop(self, service: ServiceName, listener: Listener) -> None:
         while True:
             await self.offer(service, await accept(listener))
 

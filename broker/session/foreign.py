@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import assert_never
 
 import trio
 
-from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import ServiceName
 from broker.core.services import DISPLAY, PORTS
+from broker.link.addresses import HybridEndpoint, UnixEndpoint
+from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
 from broker.peers.identity import (
     Claim,
@@ -31,8 +29,6 @@ from broker.peers.identity import (
     take_cid,
 )
 from broker.session.machine import MachineFacts
-
-_SOCKET_PATH_BYTES = 107
 
 
 class Held:
@@ -95,7 +91,6 @@ class ForeignMachine:
         self._held = held
         self._leader = leader
         self._left = trio.Event()
-        self._sockets = ExitStack()
 
     @property
     def claim(self) -> Claim:
@@ -112,14 +107,17 @@ class ForeignMachine:
         """Pids of its processes that have not ended."""
         return self._held.alive()
 
-    async def open_doors(self) -> Mapping[ServiceName, trio.socket.SocketType]:
+    async def open_doors(self) -> Mapping[ServiceName, Listener]:
         """Listen where its connections will arrive."""
-        return {s: self._bind(path) for s, path in _door_paths(self._claim).items()}
-
-    def _bind(self, path: Path) -> trio.socket.SocketType:
-        listener = bind_unix(path)
-        self._sockets.callback(path.unlink, missing_ok=True)
-        return listener
+        match self._claim:
+            case VsockClaim():
+                return {}  # the shared listeners of session.vsock
+            case HybridClaim():
+                return await hybrid_doors(Path(self._claim.base))
+            case ContainerClaim():
+                # An agent of ours is not in there, so there is nobody to talk to.
+                path = Path(self._claim.directory) / DISPLAY
+                return {DISPLAY: await open_listener(UnixEndpoint(path))}
 
     async def go(self) -> None:
         """It runs already."""
@@ -153,46 +151,25 @@ class ForeignMachine:
         self._left.set()
 
     async def close(self) -> None:
-        """Remove our sockets and let go."""
-        self._sockets.close()
+        """Let go of its processes."""
         self._held.close()
 
 
-def _door_paths(claim: Claim) -> dict[ServiceName, Path]:
-    match claim:
-        case VsockClaim():
-            return {}  # the shared listeners of session.vsock
-        case HybridClaim():
-            return {s: Path(f"{claim.base}_{port}") for s, port in PORTS.items()}
-        case ContainerClaim():
-            # An agent of ours is not in there, so there is nobody to talk to.
-            return {DISPLAY: Path(claim.directory) / DISPLAY}
-        case _:
-            assert_never(claim)
+async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
+    """Listen on ``<base>_<port>`` for each service, the hybrid vsock's way.
 
-
-def bind_unix(path: Path) -> trio.socket.SocketType:
-    """Listen on a UNIX socket; the directory must belong to the machine alone.
-
-    Raises SetupError when the path is too long, taken, or cannot be made.
+    What a killed broker left there is replaced.  Raises SetupError when a path
+    is too long or somebody listens there.
     """
-    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
-        raise SetupError(
-            f"a socket path is at most {_SOCKET_PATH_BYTES} bytes: {path}",
-            hint="use a shorter directory for this machine's sockets",
-        )
-    plain = socket.socket(socket.AF_UNIX)
+    doors: dict[ServiceName, Listener] = {}
     try:
-        plain.bind(str(path))
-        plain.listen(limits.BACKLOG)
-    except OSError as error:
-        plain.close()
-        raise SetupError(
-            f"cannot listen on {path}: {error.strerror}",
-            hint="does another program (or broker) listen there already?",
-        ) from error
-    path.chmod(0o600)
-    return trio.socket.from_stdlib_socket(plain)
+        for service, port in PORTS.items():
+            doors[service] = await open_listener(HybridEndpoint(base, port))
+    except BaseException:
+        for door in doors.values():
+            door.close()
+        raise
+    return doors
 
 
 def take_foreign(

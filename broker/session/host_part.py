@@ -59,7 +59,7 @@ class HostPart:
         await nursery.start(self._vms.run)
         await nursery.start(self.role.run)
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
-            listeners = open_vsock_listeners()
+            listeners = await open_vsock_listeners()
             nursery.start_soon(serve_vsock, listeners, self._doors_of, self._ground.log)
         for sandbox, record, machine in await self._vms.adopt():
             try:

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import trio
-
 from broker.core.names import ServiceName
+from broker.link.listeners import Listener
 from broker.peers.identity import Claim
 
 
@@ -48,7 +47,7 @@ class Machine(Protocol):
         """Pids of the claim's processes that have not ended."""
         ...
 
-    async def open_doors(self) -> Mapping[ServiceName, trio.socket.SocketType]:
+    async def open_doors(self) -> Mapping[ServiceName, Listener]:
         """Return its listening sockets, one for each service; called once.
 
         Raises SetupError when one of them cannot be had (port in use).

@@ -18,7 +18,6 @@ from broker.audit import schema
 from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
 from broker.core.names import SandboxName, ServiceName, take_sandbox_name
 from broker.core.paths import Paths
-from broker.core.services import PORTS
 from broker.launch.images import Image, find_image
 from broker.launch.microvm import (
     EndKind,
@@ -31,9 +30,10 @@ from broker.launch.microvm import (
     start_vm,
 )
 from broker.launch.process import Tracked
+from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
-from broker.session.foreign import bind_unix
+from broker.session.foreign import hybrid_doors
 from broker.session.journal import Journal
 from broker.session.machine import MachineFacts
 from policy.model import MicroVM, Record
@@ -86,18 +86,9 @@ class MicroVmMachine:
         """Pids of those of its processes that may connect and have not ended."""
         return frozenset(p.pid for p in _connectors(self._vm) if not p.ended)
 
-    async def open_doors(self) -> Mapping[ServiceName, trio.socket.SocketType]:
+    async def open_doors(self) -> Mapping[ServiceName, Listener]:
         """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
-        uds = self._vm.uds
-        if uds is None:
-            return {}
-        doors: dict[ServiceName, trio.socket.SocketType] = {}
-        for service, port in PORTS.items():
-            path = Path(f"{uds}_{port}")
-            # Ours alone: what lies there is a killed broker's listener.
-            path.unlink(missing_ok=True)
-            doors[service] = bind_unix(path)
-        return doors
+        return await hybrid_doors(self._vm.uds) if self._vm.uds is not None else {}
 
     async def go(self) -> None:
         """Let the guest run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import trio
 
 from broker.audit import schema
@@ -14,6 +16,7 @@ from broker.session.journal import Journal
 
 # A pump that dies at once would otherwise be replaced as fast as it dies.
 _PAUSE = 1.0
+_REPLACE_SECONDS = 5.0
 
 
 class PumpKeeper:
@@ -26,6 +29,7 @@ class PumpKeeper:
     def __init__(self, first: PumpHandle, log: Journal) -> None:
         self._pump = Pump(first)
         self._log = log
+        self._up = trio.Event()
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -34,10 +38,13 @@ class PumpKeeper:
         child: Child | None = None
         while True:
             pid = self._pump.statistics().pid
+            began = trio.current_time()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._pump.run)
+                self._up.set()
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
+            self._up = trio.Event()
             code = None if child is None else await child.wait()
             await self._log.note(
                 schema.ProcessDied(
@@ -47,7 +54,7 @@ class PumpKeeper:
                     reason="every stream of this broker has ended with it",
                 )
             )
-            await trio.sleep(_PAUSE)
+            await trio.sleep(_PAUSE if trio.current_time() - began < _PAUSE else 0)
             child, handle = _respawn()
             self._pump = Pump(handle)
 
@@ -63,7 +70,18 @@ class PumpKeeper:
             return []
 
     async def relay(self, a_fd: int, b_fd: int, *, name: str) -> StreamEnd:
-        """Relay between two sockets; see ``relay.client.Pump.relay``."""
+        """Relay between two sockets; see ``relay.client.Pump.relay``.
+
+        Waits while a dead pump is being replaced, for so long that only a
+        machine in trouble disappoints it.
+        """
+        try:
+            with trio.move_on_after(_REPLACE_SECONDS):
+                await self._up.wait()
+        except BaseException:
+            os.close(a_fd)
+            os.close(b_fd)
+            raise
         return await self._pump.relay(
             a_fd, b_fd, mode_ab=Mode.AUTO, mode_ba=Mode.AUTO, name=name
         )

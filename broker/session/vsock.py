@@ -7,7 +7,6 @@ not even a byte.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 
@@ -15,9 +14,11 @@ import trio
 
 from broker.audit import schema
 from broker.core import limits
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import RefusedError
 from broker.core.names import ServiceName
 from broker.core.services import CID_ANY, PORTS
+from broker.link.addresses import VsockEndpoint
+from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
 from broker.peers.identity import VsockClaim
 from broker.session.doors import Doors, accept
@@ -25,15 +26,15 @@ from broker.session.hangup import hang_up
 from broker.session.journal import Journal
 
 
-def open_vsock_listeners() -> dict[ServiceName, trio.socket.SocketType]:
+async def open_vsock_listeners() -> dict[ServiceName, Listener]:
     """Listen on every service's port.
 
     Raises SetupError when the kernel has no vsock or a port is taken.
     """
-    listeners: dict[ServiceName, trio.socket.SocketType] = {}
+    listeners: dict[ServiceName, Listener] = {}
     try:
         for service, port in PORTS.items():
-            listeners[service] = _listen(port)
+            listeners[service] = await open_listener(VsockEndpoint(CID_ANY, port))
     except BaseException:
         for listener in listeners.values():
             listener.close()
@@ -41,30 +42,8 @@ def open_vsock_listeners() -> dict[ServiceName, trio.socket.SocketType]:
     return listeners
 
 
-def _listen(port: int) -> trio.socket.SocketType:
-    try:
-        plain = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-    except OSError as error:
-        raise SetupError(
-            f"this kernel has no AF_VSOCK: {error.strerror}",
-            hint="'sudo modprobe vsock vhost_vsock'",
-        ) from error
-    try:
-        plain.bind((CID_ANY, port))
-        plain.listen(limits.BACKLOG)
-    except OSError as error:
-        plain.close()
-        if error.errno == errno.EADDRINUSE:
-            raise SetupError(
-                f"vsock port {port} is in use by another program",
-                hint="does another broker run? 'ss --vsock -lp' names it",
-            ) from error
-        raise SetupError(f"vsock port {port}: {error.strerror}") from error
-    return trio.socket.from_stdlib_socket(plain)
-
-
 async def serve_vsock(
-    listeners: dict[ServiceName, trio.socket.SocketType],
+    listeners: dict[ServiceName, Listener],
     doors_of: Callable[[VsockClaim], Doors | None],
     log: Journal,
 ) -> None:
@@ -80,7 +59,7 @@ async def serve_vsock(
 
 async def _serve_one(
     service: ServiceName,
-    listener: trio.socket.SocketType,
+    listener: Listener,
     doors_of: Callable[[VsockClaim], Doors | None],
     log: Journal,
 ) -> None:
