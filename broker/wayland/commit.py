@@ -104,6 +104,9 @@ def apply(core: Filter, surface: Surface, state: State) -> None:
     sid = surface.sid
     changed = False
     surface.dirty = True
+    rest = not vars(state).keys() <= _COMMON
+    if rest:
+        _want_shape(surface, state)
     buffer = state.buffer
     if buffer is not UNSET:
         changed = _attach(core, surface, buffer, state)
@@ -113,10 +116,16 @@ def apply(core: Filter, surface: Surface, state: State) -> None:
         for callback in state.frames:
             if not callback.dead:
                 out += emit.frame(sid, core.give_sid(callback))
-    if not vars(state).keys() <= _COMMON:
+    if rest:
         changed |= _apply_rest(core, surface, state)
     if changed:
         _resize(surface)
+    if surface.children:
+        _apply_children(core, surface)
+
+
+def _apply_children(core: Filter, surface: Surface) -> None:
+    """What synchronised children have kept for this moment."""
     for sub in surface.children:
         child = sub.surface
         if child is not None and child.cached is not None and child.synced:
@@ -150,7 +159,36 @@ def _attach(
     size = (buffer.width, buffer.height)
     changed = content.buffer != size
     content.buffer = size
+    if surface.shape != (content.scale, content.transform):
+        _reshape(core, surface)
+        return True
     return changed
+
+
+def _want_shape(surface: Surface, state: State) -> None:
+    """Take over scale and transform; they count from the next buffer on.
+
+    wl_surface lets them apply to the present buffer too, but weston judges
+    viewports by the size that the buffer had when it was attached, and ends
+    the connection over a crop that is right.  Clients change them with a new
+    buffer anyway.
+    """
+    scale, transform = surface.shape
+    surface.shape = (
+        scale if state.scale is UNSET else state.scale,
+        transform if state.transform is UNSET else state.transform,
+    )
+
+
+def _reshape(core: Filter, surface: Surface) -> None:
+    content = surface.content
+    scale, transform = surface.shape
+    if scale != content.scale:
+        content.scale = scale
+        core.up.data += emit.set_buffer_scale(surface.sid, scale)
+    if transform != content.transform:
+        content.transform = transform
+        core.up.data += emit.set_buffer_transform(surface.sid, transform)
 
 
 def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
@@ -179,7 +217,7 @@ def _damage(core: Filter, surface: Surface, state: State) -> None:
 
 def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
     """Everything but buffer, damage and callbacks; whether the size may change."""
-    changed = _apply_shape(core, surface, state)
+    changed = _apply_viewport(surface, state)
     if state.input is not UNSET:
         surface.input = state.input
         _send_region(core, surface, emit.set_input_region, state.input)
@@ -198,19 +236,10 @@ def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
     return changed
 
 
-def _apply_shape(core: Filter, surface: Surface, state: State) -> bool:
-    """What decides a surface's size besides its buffer; whether it changed."""
-    out = core.up.data
+def _apply_viewport(surface: Surface, state: State) -> bool:
+    """The client's own viewport; whether the size may change."""
     content = surface.content
     changed = False
-    if state.scale is not UNSET and state.scale != content.scale:
-        content.scale = state.scale
-        out += emit.set_buffer_scale(surface.sid, state.scale)
-        changed = True
-    if state.transform is not UNSET and state.transform != content.transform:
-        content.transform = state.transform
-        out += emit.set_buffer_transform(surface.sid, state.transform)
-        changed = True
     if state.source is not UNSET and state.source != content.source:
         content.source = state.source
         changed = True

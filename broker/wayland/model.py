@@ -153,6 +153,7 @@ class Surface(Obj):
         "pending",
         "relayout",
         "role",
+        "shape",
         "sub",
         "view",
         "viewport",
@@ -169,6 +170,7 @@ class Surface(Obj):
         self.xdg: XdgSurface | None = None
         self.children: list[Subsurface] = []
         self.content = Content()
+        self.shape = (1, 0)
         self.extent: tuple[int, int] | None = None
         self.crop: Rect | None = None
         self.cx = 0

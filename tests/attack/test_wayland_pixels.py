@@ -56,7 +56,7 @@ def small_geometry(c: Window, surface: int, xdg: int) -> None:
 
 
 def far_geometry(c: Window, surface: int, xdg: int) -> None:
-    c.send(xdg, "set_window_geometry", -500, -300, 1100, 700)
+    c.send(xdg, "set_window_geometry", -100, -60, 340, 300)
     c.send(surface, "commit")
 
 

@@ -8,6 +8,7 @@ hands them a started ``Window``; they may call ``it.look()`` for a screenshot.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -112,8 +113,17 @@ async def stand(
 
 
 @asynccontextmanager
-async def filtered(comp: HeadlessCompositor, rules: WindowRules | None = None):
-    """A filtered socket before a compositor that runs."""
+async def filtered(
+    comp: HeadlessCompositor,
+    rules: WindowRules | None = None,
+    *,
+    behind: Path | None = None,
+):
+    """A filtered socket before a compositor that runs.
+
+    ``comp`` takes the pictures; ``behind`` is the display that windows go to
+    when that is another one, shown on it.
+    """
     rules = rules or WindowRules("work", color=FRAME)
     path = comp.display.with_name(f"filtered-{rules.name}")
     listener = socket.socket(socket.AF_UNIX)
@@ -123,7 +133,11 @@ async def filtered(comp: HeadlessCompositor, rules: WindowRules | None = None):
     machine = RealMachine()
     sandbox = Sandbox(rules.name)
     service = Service(
-        rules, sandbox, machine, lambda: connect_display(comp.display), ends.append
+        rules,
+        sandbox,
+        machine,
+        lambda: connect_display(behind or comp.display),
+        ends.append,
     )
     it = Stand(comp, path, service)
     it.ends = ends
@@ -136,3 +150,53 @@ async def filtered(comp: HeadlessCompositor, rules: WindowRules | None = None):
             listener.close()
     assert +sandbox.totals == {}
     assert machine.copied == 0
+
+
+class Nested:
+    """A compositor that is shown on another one; ``display`` is its socket."""
+
+    def __init__(self, outer: HeadlessCompositor, display: Path, child: Child) -> None:
+        self.outer, self.display, self.child = outer, display, child
+        self.environment = {**outer.environment, "WAYLAND_DISPLAY": str(display)}
+
+
+def _argv(kind: str, outer: Path, directory: Path) -> list[str]:
+    if kind == "weston":
+        return [
+            "weston", "--backend=wayland-backend.so", "--use-pixman", "--width=1200",
+            "--height=760", "--socket=nested", "--no-config", "--idle-time=0",
+        ]  # fmt: skip
+    # KWin's file has capabilities that an ordinary user may not always gain;
+    # a copy has none and needs none.
+    copy = directory / "kwin_wayland"
+    shutil.copyfile(shutil.which("kwin_wayland") or "", copy)
+    copy.chmod(0o700)
+    return [
+        str(copy), "--wayland-display", str(outer), "--socket", "nested", "--no-lockscreen",
+        "--width", "1200", "--height", "760", "--no-global-shortcuts",
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def nested(comp: HeadlessCompositor, kind: str):
+    """Start weston or KWin as a window of a running sway, which takes the pictures."""
+    directory = comp.display.parent
+    child = spawn(
+        _argv(kind, comp.display, directory),
+        env={
+            **comp.environment,
+            "KWIN_COMPOSE": "Q",
+            "XDG_RUNTIME_DIR": str(directory),
+        },
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    display = directory / "nested"
+    try:
+        with trio.fail_after(20):
+            while not (display.is_socket() and windows(await comp.tree())):
+                await trio.sleep(0.05)
+        yield Nested(comp, display, child)
+    finally:
+        with trio.CancelScope(shield=True):
+            await child.stop()

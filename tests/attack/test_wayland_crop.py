@@ -1,0 +1,123 @@
+"""What is cropped, judged on weston and KWin, nested in sway for the pictures.
+
+sway 1.7's software renderer ignores the origin of a viewport's source, so the
+content of a crop cannot be judged there (its extent can, and is).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
+from tests.kit.wayland_client import Window, memfd
+from tests.kit.wayland_pixels import frames, mask, outside
+from tests.kit.wayland_stand import (
+    CONFIG,
+    FRAME,
+    GUEST,
+    Stand,
+    desktop,
+    filtered,
+    nested,
+)
+
+OTHER = 0x0000FF
+KINDS = [
+    "weston",
+    pytest.param(
+        "kwin",
+        marks=pytest.mark.skipif(
+            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
+        ),
+    ),
+]
+
+
+def leak(it: Stand) -> tuple[int, int]:
+    """Guest pixels outside of frames, and all of them."""
+    image = it.settled()
+    spots = mask(image, GUEST)
+    inner = [
+        (f.x + 4, f.y + 4, f.w - 8, f.h - 8) for f in frames(image, FRAME, least=9)
+    ]
+    return outside(spots, inner), int(spots.sum())
+
+
+def halves(c: Window, w: int, h: int) -> int:
+    """A buffer whose left half has another colour than its right half."""
+    size = w * h * 4
+    fd = memfd(size)
+    row = (0xFF000000 | OTHER).to_bytes(4, "little") * (w // 2) + PAINT.to_bytes(
+        4, "little"
+    ) * (w - w // 2)
+    with mmap.mmap(fd, size) as pixels:
+        pixels[:] = row * h
+    pool = c.make(c.shm, "create_pool", "wl_shm_pool", None, size, fds=[fd])
+    os.close(fd)
+    return c.make(pool, "create_buffer", "wl_buffer", None, 0, w, h, w * 4, 0)
+
+
+@asynccontextmanager
+async def shown_on(kind: str):
+    """A filtered socket before a nested compositor."""
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, kind) as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
+        yield it
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_no_window_shows_anything_outside_its_frame(kind):
+    async with shown_on(kind) as it:
+        seen = {}
+        for crime in WINDOWS:
+
+            def act(c: Window, crime=crime) -> tuple[int, int]:
+                surface, xdg, _ = c.show(200, 200, PAINT)
+                crime(c, surface, xdg)
+                c.roundtrip()
+                return leak(it)
+
+            seen[crime.__name__] = await it.client(act, compositor=4)
+        assert {name: n for name, (n, _) in seen.items() if n} == {}
+        assert sum(shown > 0 for _, shown in seen.values()) >= len(seen) - 3, seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_crop_shows_the_right_part(kind):
+    async with shown_on(kind) as it:
+
+        def act(c: Window) -> tuple[int, int]:
+            surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
+            c.send(surface, "attach", halves(c, 400, 300), 0, 0)
+            c.send(surface, "damage", 0, 0, 400, 300)
+            c.send(xdg, "set_window_geometry", 200, 50, 200, 100)
+            c.send(surface, "commit")
+            c.roundtrip()
+            image = it.settled()
+            return int(mask(image, GUEST).sum()), int(mask(image, OTHER).sum())
+
+        right, left = await it.client(act)
+        assert left == 0
+        assert right == 200 * 100
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_popups_are_framed_there_too(kind):
+    async with shown_on(kind) as it:
+
+        def act(c: Window) -> tuple[int, int]:
+            _, xdg, _ = c.show(300, 200, 0xFF0000FF)
+            popup(c, xdg, (100, 60), (0, 0, 10, 10), (-30, 20), (500, 500))
+            return leak(it)
+
+        outside_, shown = await it.client(act)
+        assert shown > 0
+        assert outside_ == 0
