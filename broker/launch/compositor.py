@@ -26,22 +26,29 @@ _LOOK_SECONDS = 0.02
 _NEW_KEYBOARD_MS = 500
 
 
-def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Return the socket of the running compositor, or None.
+def display_path(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return where a compositor's socket has to be, whether or not one is there.
 
     WAYLAND_DISPLAY is a path or a name below XDG_RUNTIME_DIR, ``wayland-0``
-    when it is not set (wl_display_connect(3)).  It counts only if something
-    accepts a connection there.  WAYLAND_SOCKET is not considered: it is one
-    connected descriptor, and we need a connection for each application.
+    when it is not set (wl_display_connect(3)).  WAYLAND_SOCKET is not
+    considered: it is one connected descriptor, and we need a connection for
+    each application.  None without a place to look in.
     """
     env = os.environ if environ is None else environ
     display = Path(env.get("WAYLAND_DISPLAY") or "wayland-0")
-    if not display.is_absolute():
-        runtime = env.get("XDG_RUNTIME_DIR", "")
-        if not runtime:
-            return None
-        display = Path(runtime) / display
-    return display if _accepts(display) else None
+    if display.is_absolute():
+        return display
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime) / display if runtime else None
+
+
+def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the socket of the running compositor, or None.
+
+    It counts only if something accepts a connection at ``display_path``.
+    """
+    display = display_path(environ)
+    return display if display is not None and _accepts(display) else None
 
 
 def _accepts(path: Path) -> bool:

@@ -30,10 +30,11 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
+from broker.launch.compositor import display_path
 from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.relay.contract import StreamEnd
 from broker.session import journal
-from broker.session.hangup import given
+from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
 from broker.session.programs import Program, Programs
@@ -156,8 +157,13 @@ class Guest:
             try:
                 compositor = self._tools.compositor()
             except SetupError as error:
-                self.programs.fail(str(error), Hop.COMPOSITOR)
-                raise
+                # The worker also speaks with the agent, and a program without
+                # a window needs no screen.
+                self.programs.no_screen(str(error))
+                place = display_path()
+                if place is None:
+                    raise
+                compositor = place
             made = await self._tools.workers.open_worker(
                 self.lease.sandbox,
                 self._display,
@@ -410,16 +416,18 @@ class Guest:
         """
         began = trio.current_time()
         with given(conn):
-            untrusted_head = await take_head(conn)
-            self.programs.display(Hop.STREAM)
+            # From here on it is the peer's time that passes, so it holds one of
+            # its streams and none of the places of the undecided: a vsock
+            # backend that waits for its turn serves its guest nothing else.
+            task_status.started()
             try:
-                client = await self._connect_waypipe()
+                untrusted_head = await take_head(conn)
+                client = await self._waypipe_for(opening)
             except VitrailError as error:
-                self.programs.fail(str(error), Hop.WAYPIPE)
-                raise
+                hang_up(conn)
+                await self._refused(opening, str(error))
+                return
             with client:
-                await self._opened(opening, "auto")
-                task_status.started()
                 # A new socket's buffer is empty, so this takes all of it.  A
                 # client that died just now is found dead by the pump.
                 with contextlib.suppress(OSError):
@@ -439,6 +447,20 @@ class Guest:
         finally:
             with trio.CancelScope(shield=True):
                 await self._closed(opening, end, reason, began)
+
+    async def _waypipe_for(self, opening: Opening) -> socket.socket:
+        self.programs.display(Hop.STREAM)
+        try:
+            client = await self._connect_waypipe()
+        except VitrailError as error:
+            self.programs.fail(str(error), Hop.WAYPIPE)
+            raise
+        try:
+            await self._opened(opening, "auto")
+        except BaseException:
+            client.close()
+            raise
+        return client
 
     async def _connect_waypipe(self) -> socket.socket:
         await self._ensure_worker()
@@ -484,6 +506,13 @@ class Guest:
     async def _opened(self, opening: Opening, mode: str) -> None:
         await self._tools.log.require(
             schema.StreamOpened(**journal.of_stream(opening), mode=mode)
+        )
+
+    async def _refused(self, opening: Opening, reason: str) -> None:
+        await self._tools.log.refused(
+            schema.StreamRefused(
+                **journal.of_stream(opening), outcome="refused", reason=reason
+            )
         )
 
     async def _closed(

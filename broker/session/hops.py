@@ -70,7 +70,9 @@ TEXTS: Mapping[Hop, HopText] = MappingProxyType(
         Hop.COMPOSITOR: HopText(
             "reach the compositor",
             10.0,
-            "is the compositor of this session alive? 'brokerctl doctor' asks it",
+            "windows go to the compositor that the broker was started under: "
+            "'brokerctl doctor' asks it, 'brokerctl stop --broker' and a new run "
+            "take another one, --no-window does without",
         ),
     }
 )

@@ -133,6 +133,13 @@ class Programs:
             program.way.fail(reason, hop)
             program.wake()
 
+    def no_screen(self, reason: str) -> None:
+        """There is no compositor: that ends the way of those that need one."""
+        for program in self.live():
+            if program.display:
+                program.way.fail(reason, Hop.COMPOSITOR)
+                program.wake()
+
     def take(self, message: Started | Failed | Output | Exited) -> Program | None:
         """Believe the guest about one of its programs.
 

@@ -1,0 +1,21 @@
+"""What somebody meets who has no screen yet: with a real machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core.errors import UpstreamError
+from tests.kit.world import world
+
+
+async def test_without_a_compositor_a_program_without_a_window_runs():
+    async with world(start=False) as w:
+        w.environ["WAYLAND_DISPLAY"] = str(w.base / "no-such-display")
+        await w.start()
+        assert any("no compositor" in text for text in (await w.status()).warnings)
+        code, said = await w.output("app", "sh", "-c", "echo here; exit 3")
+        assert (code, said) == (3, b"here\n")
+        with pytest.raises(UpstreamError, match="could not reach the comp") as caught:
+            await w.run("app", "foot")
+        assert "no compositor answers" in caught.value.message
+        assert "--no-window" in caught.value.hint
