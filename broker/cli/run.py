@@ -102,6 +102,7 @@ def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
+    refuse_root()
     paths = find_paths()
     if not broker_runs(paths):
         _check_first(request, paths)
@@ -124,7 +125,6 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
 
     Raises SetupError or RefusedError.
     """
-    refuse_root()
     found = read_records(paths)
     problem = found.broken.get(request.record)
     if problem is not None:
@@ -140,7 +140,8 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
             f"no compositor answers at {printable(display)}, so there is nowhere to "
             "show a window",
             hint="run this inside your Wayland session, or set WAYLAND_DISPLAY to its "
-            "socket; 'brokerctl demo' brings a compositor without a screen",
+            "socket; 'brokerctl demo' brings a compositor without a screen, and "
+            "--no-window is for programs that need none",
         )
 
 

@@ -120,7 +120,8 @@ def _join(device: Path) -> str:
         group = str(info.st_gid)
     if group == "root" or info.st_mode & 0o060 != 0o060:
         return (
-            f"let a group open it: 'sudo chgrp kvm {device}; sudo chmod 660 {device}'"
+            f"let a group open it: 'sudo chgrp kvm {device}; sudo chmod 660 {device}', "
+            "and join that: 'sudo usermod -aG kvm $USER', then log in again"
         )
     return f"join its group: 'sudo usermod -aG {group} $USER', and log in again"
 
