@@ -65,3 +65,43 @@ SOCKET_PATH_BYTES = 107
 
 HYBRID_PATH_BYTES = SOCKET_PATH_BYTES - len("_65535")
 """A hybrid-vsock socket's path; the port is appended to it."""
+
+# -- rules -----------------------------------------------------------------------
+
+RULE_FILE_BYTES = 16 << 20
+"""One file of rules.  100,000 rules have about 6 MiB."""
+
+RULES = 100_000
+"""Rules of a whole set, each inclusion counted: what a check can still read in
+seconds, and ten times the largest set that the benchmark goes up to."""
+
+RULE_FILES = 1024
+"""Files of a whole set, each inclusion counted.  Files that include each other
+twice would double with every level."""
+
+INCLUDE_DEPTH = 16
+"""Files that include each other in one chain.  Real ones have one or two."""
+
+RULE_PROBLEMS = 1000
+"""Problems reported for a set of rules; the rest is counted."""
+
+TOKEN_CHARS = 160
+"""A name, tag or type in a rule: Qubes' tags have up to 129 characters."""
+
+CONDITION_VALUES = 32
+"""Alternatives of one condition (``scheme=http,https`` has two)."""
+
+CONDITION_BYTES = (1, 1 << 50)
+"""``max-size``: up to a pebibyte, which no transfer reaches; nothing at all is a deny."""
+
+CONDITION_SECONDS = (1, 366 * 86400)
+"""``ttl``, ``gesture`` and the unit of a rate: from a second to a year."""
+
+CONDITION_RATE = (1, 1_000_000)
+"""Calls in the unit of a rate."""
+
+DOMAINS = 65536
+"""Sandboxes in a world that is read from JSON."""
+
+WORLD_BYTES = 64 << 20
+"""A world in JSON, or one line of a batch."""

@@ -148,7 +148,7 @@ class _Collected:
             self._blind = _of_file(directory, f"cannot be read: {error.strerror}")
             self._problems.append(self._blind)
             return
-        wrong = _wrong_owner(directory, info) if check_owner else None
+        wrong = wrong_owner(directory, info) if check_owner else None
         if wrong is not None:
             self._problems.append(wrong)
         files = [name for name in names if _is_record(name)]
@@ -174,7 +174,7 @@ class _Collected:
             hint = f"rename it; a sandbox's name has {NAME.words}"
             self._refuse(path, _of_file(path, text, hint))
             return
-        content = _read(path, check_owner=check_owner)
+        content = read_file(path, check_owner=check_owner)
         if isinstance(content, Problem):
             self._refuse(path, content)
             return
@@ -220,7 +220,7 @@ def _of_file(path: Path, message: str, hint: str = "") -> Problem:
     return Problem(str(path), WHOLE_FILE, message, hint=hint)
 
 
-def _wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
+def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
     """Whoever can write a record decides; so that must be root or this user."""
     if info.st_uid not in {0, os.geteuid()}:
         return _of_file(
@@ -237,8 +237,13 @@ def _wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
     return None
 
 
-def _read(path: Path, *, check_owner: bool) -> bytes | Problem:
-    """Return a regular file's content, looked at and read through one fd."""
+def read_file(
+    path: Path, *, check_owner: bool, most: int = limits.FILE_BYTES
+) -> bytes | Problem:
+    """Return a regular file's content, looked at and read through one fd.
+
+    A file of more than ``most`` bytes is a problem.
+    """
     try:
         # O_NONBLOCK: a FIFO of that name must not stop the broker.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -246,10 +251,10 @@ def _read(path: Path, *, check_owner: bool) -> bytes | Problem:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 return _of_file(path, "is not a regular file")
-            wrong = _wrong_owner(path, info) if check_owner else None
-            content = file.read(limits.FILE_BYTES + 1)
+            wrong = wrong_owner(path, info) if check_owner else None
+            content = file.read(most + 1)
     except OSError as error:
         return _of_file(path, f"cannot be read: {error.strerror}")
-    if len(content) > limits.FILE_BYTES:
-        wrong = wrong or _of_file(path, f"has more than {limits.FILE_BYTES} bytes")
+    if len(content) > most:
+        wrong = wrong or _of_file(path, f"has more than {most} bytes")
     return wrong or content

@@ -1,0 +1,83 @@
+"""Reading files of rules from directories; with ``loader`` the only input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from policy import limits
+from policy.errors import WHOLE_FILE, Problem
+from policy.loader import read_file, wrong_owner
+from policy.ruleset import ReadError, RuleSet, Tree, assemble, is_rule_file
+
+FOLDER = "policy.d"
+
+
+@dataclass(frozen=True)
+class DirectoryTree:
+    """Files of one directory; what is included must be as safe as what includes."""
+
+    directory: Path
+    check_owner: bool = True
+
+    def show(self, path: str) -> str:
+        """See ``Tree``."""
+        return str(self.directory / path)
+
+    def read(self, path: str) -> bytes:
+        """See ``Tree``."""
+        content = read_file(
+            self.directory / path,
+            check_owner=self.check_owner,
+            most=limits.RULE_FILE_BYTES,
+        )
+        if isinstance(content, Problem):
+            raise ReadError(content.message)
+        return content
+
+    def entries(self, path: str) -> list[str]:
+        """See ``Tree``; what is no file is left out."""
+        try:
+            with os.scandir(self.directory / path) as found:
+                names = [entry.name for entry in found if not entry.is_dir()]
+            info = (self.directory / path).stat()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise ReadError(f"cannot be read: {reason}") from None
+        wrong = wrong_owner(self.directory / path, info) if self.check_owner else None
+        if wrong is not None:
+            raise ReadError(wrong.message)
+        return names
+
+
+def rule_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the directories of rules in the order in which they win."""
+    return tuple(base / FOLDER for base in (runtime, *config))
+
+
+def load_rules(
+    directories: Sequence[Path], *, check_owner: bool = True, compat: bool = False
+) -> RuleSet:
+    """Read all rules; never raises for what stands in them.
+
+    The first file of a base name wins, then all are asked in the C order of
+    their base names.  A directory that is missing is empty; one that cannot be
+    read denies everything, because it may hold any rule.
+    """
+    found: dict[str, Tree] = {}
+    ahead: list[Problem] = []
+    for directory in directories:
+        if not os.path.lexists(directory):
+            continue
+        tree = DirectoryTree(directory, check_owner)
+        try:
+            names = tree.entries(".")
+        except ReadError as error:
+            ahead.append(Problem(str(directory), WHOLE_FILE, str(error)))
+            continue
+        for name in filter(is_rule_file, names):
+            found.setdefault(name, tree)
+    sources = [(tree, name) for name, tree in found.items()]
+    return assemble(sources, compat=compat, ahead=ahead)
