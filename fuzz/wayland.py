@@ -354,7 +354,7 @@ class Run:
         self.core.close()
         assert not self.machine.leaked(), (self.machine.leaked(), self.core.fault)
         assert not self.machine.paints
-        assert not +self.sandbox.totals
+        assert not any(self.sandbox.totals.values())
         assert not self.sandbox.filters
 
 

@@ -338,6 +338,15 @@ def dead_events(interface: str) -> tuple[Handler, ...]:
     return tuple(_taking_event(m, _swallow(m)) for m in events_of(interface))
 
 
+@cache
+def template(
+    interface: str, version: int
+) -> tuple[type[Obj], tuple[Handler, ...], tuple[Handler, ...]]:
+    """Class and both tables of an interface at a version."""
+    cls = CLASSES.get(interface, Obj)
+    return cls, request_table(interface, version), event_table(interface)
+
+
 _own_tables: dict[tuple[str, int], tuple[Handler, ...]] = {}
 
 

@@ -59,10 +59,11 @@ class ObjectTable:
         self.usage.take("objects", 1)
         if cid == self._next_cid:
             self._next_cid += 1
-        obj = dispatch.CLASSES.get(interface, Obj)(interface, version)
+        cls, requests, events = dispatch.template(interface, version)
+        obj = cls(interface, version)
         obj.cid = cid
-        obj.requests = dispatch.request_table(interface, version)
-        obj.events = dispatch.event_table(interface)
+        obj.requests = requests
+        obj.events = events
         self.by_client[cid] = obj
         if server:
             self.give_sid(obj)

@@ -39,19 +39,20 @@ class Usage:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self._mine: Counter[str] = Counter()
+        self._mine = dict.fromkeys(CEILINGS, 0)
 
     def take(self, kind: str, number: int) -> None:
         """Count something in.  Raises ProtocolFault (no_memory) at the ceiling."""
         totals = self._sandbox.totals
-        if totals[kind] + number > CEILINGS[kind]:
+        total = totals[kind] + number
+        if total > CEILINGS[kind]:
             self._sandbox.refused[kind] += 1
             raise ProtocolFault(
                 1,
                 NO_MEMORY,
                 f"this sandbox has {totals[kind]} {kind} and may have no more",
             )
-        totals[kind] += number
+        totals[kind] = total
         self._mine[kind] += number
 
     def give(self, kind: str, number: int) -> None:
@@ -63,7 +64,7 @@ class Usage:
         """The connection ends: all that it held is free."""
         for kind, number in self._mine.items():
             self._sandbox.totals[kind] -= number
-        self._mine.clear()
+            self._mine[kind] = 0
 
     def snapshot(self) -> dict[str, int]:
         """This connection's numbers."""
@@ -75,7 +76,7 @@ class Sandbox:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.totals: Counter[str] = Counter()
+        self.totals = dict.fromkeys(CEILINGS, 0)
         self.refused: Counter[str] = Counter()
         self.filters: set[Filter] = set()
         self.selections: dict[str, Source | None] = {"clipboard": None, "primary": None}
