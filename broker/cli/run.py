@@ -19,7 +19,7 @@ from broker.cli.records import (
 )
 from broker.cli.start import broker_runs, ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
@@ -106,18 +106,27 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
     paths = find_paths()
     if not broker_runs(paths):
         _check_first(request, paths)
-    try:
-        return await _ask(request, paths, steps)
-    except NotFoundError as error:
-        known = read_records(paths).records
-        hint = hint_for_unknown(request.record, known, paths)
-        raise SetupError(error.message, hint=hint) from error
-    except RefusedError as error:
-        found = read_records(paths)
-        problem = found.broken.get(request.record)
-        if problem is not None and record_file(error.where) == problem.file:
-            refuse_broken(found, problem, stderr=True)
-        raise
+    async with steps.shown():
+        steps.begin("start the broker")
+        if await ensure_broker(paths):
+            steps.done("start the broker", 0)
+        async with open_client(paths) as client:
+            try:
+                return await client.run(request, steps.item)
+            except RefusedError as error:
+                raise _explained(error, request, paths) from error
+
+
+def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
+    """The broker's refusal, with what the record files tell a person besides."""
+    found = read_records(paths)
+    if isinstance(error, NotFoundError):
+        hint = hint_for_unknown(request.record, found.records, paths)
+        return SetupError(error.message, hint=hint)
+    problem = found.broken.get(request.record)
+    if problem is not None and record_file(error.where) == problem.file:
+        refuse_broken(found, problem, stderr=True)
+    return error
 
 
 def _check_first(request: RunRequest, paths: Paths) -> None:
@@ -143,12 +152,3 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
             "socket; 'brokerctl demo' brings a compositor without a screen, and "
             "--no-window is for programs that need none",
         )
-
-
-async def _ask(request: RunRequest, paths: Paths, steps: Steps) -> RunItem:
-    async with steps.shown():
-        steps.begin("start the broker")
-        if await ensure_broker(paths):
-            steps.done("start the broker", 0)
-        async with open_client(paths) as client:
-            return await client.run(request, steps.item)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.errors import UpstreamError
+from broker.core.errors import SetupError, UpstreamError
+from broker.launch.accel import permission
 from tests.kit.world import world
 
 
@@ -19,3 +20,15 @@ async def test_without_a_compositor_a_program_without_a_window_runs():
             await w.run("app", "foot")
         assert "no compositor answers" in caught.value.message
         assert "--no-window" in caught.value.hint
+
+
+@pytest.mark.skipif(permission() is None, reason="/dev/kvm can be opened here")
+async def test_kvm_without_permission():
+    async with world(start=False) as w:
+        w.environ["VITRAIL_ACCEL"] = "kvm"
+        await w.start()
+        with pytest.raises(SetupError, match="VITRAIL_ACCEL=kvm, but") as caught:
+            await w.run("app")
+        assert "/dev/kvm" in caught.value.message
+        assert "machines are emulated" in caught.value.hint
+        assert (await w.status()).sandboxes == []
