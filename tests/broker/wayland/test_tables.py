@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from broker.wayland import dispatch, generate
+from broker.wayland import dispatch, document, generate
 from broker.wayland import filter as _filter  # noqa: F401 - registers all handlers
 from broker.wayland.tables import INTERFACES
 from broker.wayland.verdicts import GLOBALS, Verdict, advertised_version
@@ -56,3 +58,10 @@ def test_every_message_of_an_advertised_interface_is_handled(interface):
 )
 def test_advertised_versions(name, offered, allowed, version):
     assert advertised_version(name, offered, frozenset(allowed)) == version
+
+
+def test_the_documents_table_is_the_datas():
+    text = (Path(__file__).parents[3] / "docs/wayland.md").read_text()
+    assert document.updated(text) == text
+    with pytest.raises(ValueError, match="no place"):
+        document.updated("nothing")

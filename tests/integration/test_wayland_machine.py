@@ -1,0 +1,123 @@
+"""Files and pipes as the kernel has them: checks, seals, copies."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import socket
+
+import pytest
+
+from broker.core import limits
+from broker.session.wayland_machine import (
+    CopiedFile,
+    RealMachine,
+    SealedFile,
+    filesystem_of,
+)
+from tests.kit.wayland_client import memfd
+
+
+@pytest.fixture
+def machine():
+    before = set(os.listdir("/proc/self/fd"))
+    it = RealMachine()
+    yield it
+    assert it.copied == 0
+    assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_memfd_is_sealed_and_handed_on(machine):
+    fd = memfd(4096)
+    other = os.dup(fd)
+    pool = machine.admit_pool(fd, 4096)
+    assert isinstance(pool, SealedFile)
+    assert fcntl.fcntl(other, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    with pytest.raises(PermissionError):
+        os.ftruncate(other, 100)
+    sent = pool.export()
+    assert os.fstat(sent).st_ino == os.fstat(other).st_ino
+    os.ftruncate(other, 8192)
+    pool.grow(8192)
+    with pytest.raises(ValueError, match="not grown"):
+        pool.grow(8193)
+    pool.close()
+    os.close(sent)
+    os.close(other)
+
+
+def test_what_cannot_be_sealed_is_copied(machine):
+    fd = memfd(8192, seal=False)
+    other = os.dup(fd)
+    pool = machine.admit_pool(fd, 8192)
+    assert isinstance(pool, CopiedFile)
+    assert machine.copied == 8192
+    sent = pool.export()
+    assert os.fstat(sent).st_ino != os.fstat(other).st_ino
+    os.pwrite(other, b"now", 5000)
+    with mmap.mmap(sent, 8192) as seen:
+        assert seen[5000:5003] == b"\0\0\0"
+        pool.refresh(4096, 4096)
+        assert seen[5000:5003] == b"now"
+        os.ftruncate(other, 4096)
+        with pytest.raises(ValueError, match="shrunk"):
+            pool.refresh(4096, 4096)
+    os.ftruncate(other, 16384)
+    pool.grow(16384)
+    assert machine.copied == 16384
+    pool.close()
+    os.close(sent)
+    os.close(other)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_copies_are_bounded(machine, monkeypatch, extra):
+    monkeypatch.setattr(limits, "WAYLAND_COPIED_BYTES", 8192)
+    fd = memfd(16384, seal=False)
+    if extra:
+        with pytest.raises(ValueError, match="too much"):
+            machine.admit_pool(fd, 8193)
+    else:
+        machine.admit_pool(fd, 8192).close()
+
+
+def test_what_is_refused_is_closed(machine):
+    for make in (
+        lambda: memfd(10),
+        lambda: os.open("/etc/passwd", os.O_RDONLY),
+        lambda: os.open("/dev/null", os.O_RDWR),
+    ):
+        with pytest.raises(ValueError, match=r"\w"):
+            machine.admit_pool(make(), 4096)
+
+
+def test_only_pipes_and_sockets_are_written_into(machine):
+    read, write = os.pipe()
+    one, two = socket.socketpair()
+    file = memfd(10)
+    with one, two:
+        answers = [machine.admit_pipe(fd) for fd in (read, write, one.fileno(), file)]
+    assert answers == [True, True, True, False]
+    for fd in (read, write, file):
+        os.close(fd)
+    assert not machine.admit_pipe(file)
+
+
+def test_tmpfs_is_known_by_its_number(machine):
+    fd = memfd(10)
+    assert filesystem_of(fd) == 0x01021994
+    os.close(fd)
+    with pytest.raises(OSError, match="fstatfs"):
+        filesystem_of(fd)
+
+
+def test_paint_is_a_file_of_ours(machine):
+    paint = machine.paint()
+    paint.grow(4096)
+    paint.write(4000, b"abc")
+    sent = paint.export()
+    assert os.pread(sent, 3, 4000) == b"abc"
+    paint.close()
+    paint.close()
+    os.close(sent)
