@@ -107,9 +107,10 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
     if not broker_runs(paths):
         _check_first(request, paths)
     async with steps.shown():
+        began = trio.current_time()
         steps.begin("start the broker")
         if await ensure_broker(paths):
-            steps.done("start the broker", 0)
+            steps.done("start the broker", trio.current_time() - began)
         async with open_client(paths) as client:
             try:
                 return await client.run(request, steps.item)
