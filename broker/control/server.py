@@ -11,8 +11,6 @@ import errno
 import os
 import socket
 import struct
-import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +24,7 @@ from broker.control.api import BrokerApi, Caller
 from broker.control.methods import Exchange, find_method
 from broker.control.varlink import Call, MessageReader, Reply, VarlinkError
 from broker.core import limits
+from broker.core.complain import complain_of
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -280,7 +279,7 @@ def _explain(problem: Exception) -> VitrailError:
         problem = problem.exceptions[0]
     if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
         return problem
-    traceback.print_exception(problem, file=sys.stderr)
+    complain_of(problem)
     return InternalError(
         f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
         hint="the broker's log has the details; please report it",

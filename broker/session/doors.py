@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing_extensions import override
 
 from broker.audit import schema
 from broker.core import limits
+from broker.core.complain import complain_of
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import ServiceName
@@ -65,16 +65,18 @@ class Doors:
 
     async def serve(self, listeners: Mapping[ServiceName, Listener]) -> None:
         """Accept on all doors until cancelled; cancelling cuts every stream."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
                 for service, listener in listeners.items():
                     nursery.start_soon(self._accept_loop, service, listener)
                 # Doors may have no listener of their own (AF_VSOCK), and a
                 # lease lives on when nobody is at the door.
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                # Inside, while the nursery cannot have closed yet: one that
+                # waited for its turn must find it open, or not at all.
+                self._nursery = None
 
     @property
     def waiting(self) -> int:
@@ -160,7 +162,7 @@ class Doors:
             if not status.taken and isinstance(error, (VitrailError, OSError)):
                 raise  # refused before it was taken: _admit says so
             # A mistake of ours ends this stream, and no other of the sandbox.
-            traceback.print_exc()
+            complain_of(error)
             if not status.taken:
                 raise InternalError("see the broker's own log") from None
         finally:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
 from broker.audit import schema
+from broker.core.complain import complain_of
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
@@ -216,7 +216,7 @@ class HostRole:
                 raise  # to whoever asked for the start
             # A mistake of ours in one lease must not end the others.
             tenancy.reason = "an internal error, see the broker's own log"
-            traceback.print_exc()
+            complain_of(error)
         finally:
             with trio.CancelScope(shield=True):
                 await self._end(tenancy, began)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TypedDict
 
 from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.store import Store
+from broker.core.complain import complain
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease, Opening
 
@@ -66,7 +66,7 @@ class Journal:
         try:
             await self._store.record(event)
         except UpstreamError as error:
-            sys.stderr.write(f"vitrail: not recorded: {event.kind}: {error}\n")
+            complain(f"vitrail: not recorded: {event.kind}: {error}")
 
     async def refused(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import socket
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +19,14 @@ from typing import TypeVar
 import trio
 
 from broker.core import limits
+from broker.core.complain import complain_of
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.link import messages as m
 from broker.link.control import ControlChannel
 from broker.link.epoch import Session
+from broker.link.keys import Peer
 from broker.link.preamble import Gate, Opener
-from broker.link.terms import LinkRefusedError
 from broker.session.link_socket import receive
 
 _R = TypeVar("_R", bound=m.Request)
@@ -57,7 +57,13 @@ class Epoch:
     """A control connection with its keys, its book of leases, its streams."""
 
     def __init__(
-        self, session: Session, sock: socket.socket, handle: Handle, *, rest: bytes
+        self,
+        session: Session,
+        sock: socket.socket,
+        handle: Handle,
+        *,
+        rest: bytes,
+        pinned: Callable[[Peer], bool] = bool,
     ) -> None:
         self.session = session
         self.channel = ControlChannel(session)
@@ -75,6 +81,7 @@ class Epoch:
         self._sock = sock
         self._handle = handle
         self._rest = rest
+        self._pinned = pinned
         self._scope = trio.CancelScope()
         self._outbox = bytearray()
         self._more = trio.Event()
@@ -164,10 +171,11 @@ class Epoch:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._watch)
+                    nursery.start_soon(self._watch_pinned)
                     task_status.started()
                     await self._read(nursery)
                     nursery.cancel_scope.cancel()
-        except* (LinkRefusedError, UpstreamError) as group:
+        except* VitrailError as group:
             self.reason = self.reason or str(_first(group))
         finally:
             self.live = False
@@ -231,9 +239,9 @@ class Epoch:
             reply = await self._answer(request)
         except VitrailError as error:
             reply = m.Refused.of(request.request, error)
-        except Exception:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001
             # A mistake of ours in one request ends neither link nor broker.
-            traceback.print_exc()
+            complain_of(error)
             failed = InternalError("a mistake in the other broker; its own log has it")
             reply = m.Refused.of(request.request, failed)
         if self.channel.open:
@@ -294,6 +302,12 @@ class Epoch:
                     f"the other broker said nothing for "
                     f"{2 * limits.LINK_SILENCE_SECONDS:g} s"
                 )
+
+    async def _watch_pinned(self) -> None:
+        """A broker that was forgotten is cut, not only kept out next time."""
+        while self._pinned(self.session.peer):  # noqa: ASYNC110 -- a file says it
+            await trio.sleep(limits.LINK_PINNED_SECONDS)
+        self.end("its key was forgotten here")
 
     async def ask_quietly(self) -> None:
         """Send a ping, without waiting for a place or the reply."""

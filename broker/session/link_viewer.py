@@ -14,13 +14,13 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from broker.audit import schema
 from broker.core import limits
+from broker.core.complain import complain_of
 from broker.core.errors import (
     InternalError,
     RefusedError,
@@ -200,9 +200,9 @@ class RemoteHost:
         except trio.TooSlowError:
             limit = limits.LINK_HANDSHAKE_SECONDS
             await self._refused(ticket.peer, f"nothing proved within {limit:g} s")
-        except Exception:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001
             # A mistake of ours with one connection must not end the others.
-            traceback.print_exc()
+            complain_of(error)
         finally:
             self._waiting.leave(ticket)
 
@@ -244,7 +244,7 @@ class RemoteHost:
             peers=self._store.peers(),
             first=first,
         )
-        return Epoch(session, conn, self._serve, rest=rest)
+        return Epoch(session, conn, self._serve, rest=rest, pinned=self._store.knows)
 
     async def _preamble(
         self, conn: socket.socket, first: bytes
