@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.connect import open_client
 from broker.control.api import (
     LeaseStatus,
+    LinkStatus,
     NotFoundError,
     PolicyStatus,
     PumpStatus,
@@ -166,6 +167,8 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
         )
     for warning in status.warnings:
         yield Text(f"warning: {printable(warning)}", style="bold yellow")
+    if status.link:
+        yield from _link(status.link, now)
     if not status.sandboxes:
         yield Text("no sandbox runs")
     for table in _tables(status, rates, now):
@@ -174,6 +177,29 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
     if status.pump:
         yield Text("")
         yield _pump(status.pump)
+
+
+def _link(link: LinkStatus, now: float) -> Iterator[Text]:
+    state = f"link: {link.state} for {_age(now - link.since)}, {link.endpoint}"
+    if link.state != "up":
+        yield Text(f"{state} (version {link.version})", style="bold yellow")
+        if link.problem:
+            yield Text(f"link: {printable(link.problem)}", style="bold yellow")
+        return
+    yield Text(
+        f"{state}, {printable(link.name)}, epoch {link.epoch[:8]} (no. {link.epochs}), "
+        f"{link.leases} leases, {link.streams} streams, {link.refused} refused"
+    )
+    if link.other is None:
+        yield Text("link: the other broker does not answer", style="bold yellow")
+        return
+    yield Text(
+        f"link: there {printable(link.other.program)}, up "
+        f"{_age(link.other.up_seconds)}, {link.other.leases} leases, "
+        f"{link.other.streams} streams, {link.other.refused} refused"
+    )
+    for warning in link.other.warnings:
+        yield Text(f"warning from {printable(link.name)}: {printable(warning)}")
 
 
 def _policy(policy: PolicyStatus) -> Iterator[Text]:

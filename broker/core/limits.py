@@ -373,6 +373,9 @@ LINK_RETRY_SECONDS = 5.0
 """The pause before a lost link is dialled again, and what doubling it stops at:
 a restarted broker is back at once, a missing one costs nothing."""
 
+LINK_PINNED_SECONDS = 2.0
+"""How often a live link looks whether the other broker is still accepted."""
+
 LINK_OPENING = 12
 """Streams that one host dials side by side, until each has sent its preamble:
 below what the viewer lets wait (LINK_UNAUTHENTICATED_PER_PEER)."""
@@ -528,6 +531,9 @@ it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""
 WAYLAND_UNKNOWN_SCREEN = (1920, 1080)
 """Width and height that bound popups while the compositor has told no
 screen's size."""
+
+WAYLAND_COPIED_BYTES_PER_POOL = 128 << 20
+"""The same for one pool; what is older is given back.  Four 4K buffers."""
 
 WAYLAND_COPIED_BYTES = 512 << 20
 """Memory of ours, for one sandbox, that stands in for shared memory which

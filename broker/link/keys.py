@@ -176,7 +176,7 @@ class Peers:
         if len(by_key) < len(self.all) or len(names) < len(self.all):
             raise RefusedError(
                 "a peer's name or key is pinned twice",
-                hint="'brokerctl pair --forget NAME' removes one",
+                hint="'brokerctl link forget NAME' removes one",
             )
         object.__setattr__(self, "_by_key", MappingProxyType(by_key))
 

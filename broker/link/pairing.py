@@ -149,6 +149,16 @@ class Pairing:
         return self._code(by_dialler=self._dials) if self._comparing else None
 
     @property
+    def dials(self) -> bool:
+        """Whether this end connected."""
+        return self._dials
+
+    @property
+    def confirmed_there(self) -> bool:
+        """Whether the other end's person has confirmed: it says no more."""
+        return self.state in {State.CONFIRMED_THERE, State.PAIRED}
+
+    @property
     def peer_key(self) -> PublicKey | None:
         """The other end's key, only when both people have confirmed."""
         return self._peer_key if self.state is State.PAIRED else None

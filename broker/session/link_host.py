@@ -153,7 +153,7 @@ class RemoteViewer:
         except BaseException:
             sock.close()
             raise
-        epoch = Epoch(session, sock, self._serve, rest=rest)
+        epoch = Epoch(session, sock, self._serve, rest=rest, pinned=self._store.knows)
         return await self._live(epoch)
 
     async def _live(self, epoch: Epoch) -> str:

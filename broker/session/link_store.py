@@ -18,6 +18,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
 from broker.link.keys import KEY_BYTES, Identity, Peer, Peers, format_peers, parse_peers
+from broker.link.terms import Role
 
 _PEM_BYTES = 4096
 
@@ -52,6 +53,18 @@ class LinkStore:
                 return Peers()
             text = _read_private(self.peers_file, limits.LINK_PEERS_BYTES + 1)
         return parse_peers(text, str(self.peers_file), own)
+
+    def pinnable(self, name: str, role: Role) -> None:
+        """Raise RefusedError or SetupError if no broker could be pinned so."""
+        Peer(name, role, self.identity().public)
+        self.peers()
+
+    def knows(self, peer: Peer) -> bool:
+        """Whether this very broker is pinned now; not if the files are damaged."""
+        try:
+            return self.peers().find(peer.key.raw) == peer
+        except SetupError:
+            return False
 
     def pin(self, peer: Peer) -> None:
         """Accept a broker from now on; one of the same name or key is replaced."""

@@ -1,0 +1,57 @@
+"""``brokerctl link``: this broker's key, and the brokers that it accepts."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.connect import offline_paths
+from broker.core.escape import printable
+from broker.session.link_store import LinkStore
+
+
+@click.group("link")
+def command() -> None:
+    """Keys of the link between a host's and a viewer's broker."""
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def key(*, as_json: bool) -> None:
+    """Print this broker's public key and fingerprint."""
+    public = LinkStore(offline_paths()).identity().public
+    if as_json:
+        render.json_line({"key": str(public), "fingerprint": public.fingerprint})
+    else:
+        click.echo(str(public))
+        render.note(f"fingerprint {public.fingerprint}")
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_peers(*, as_json: bool) -> None:
+    """Show the brokers that this one accepts on its link."""
+    peers = LinkStore(offline_paths()).peers().all
+    for peer in peers:
+        role = peer.role.name.lower()
+        if as_json:
+            render.json_line(
+                {
+                    "name": peer.name,
+                    "role": role,
+                    "key": str(peer.key),
+                    "fingerprint": peer.key.fingerprint,
+                }
+            )
+        else:
+            click.echo(f"{role:<6}  {peer.name:<20}  {peer.key.fingerprint}")
+    if not peers and not as_json:
+        render.note("none: 'brokerctl pair' on both machines adds one")
+
+
+@command.command()
+@click.argument("name")
+def forget(name: str) -> None:
+    """Accept the broker NAME no longer."""
+    LinkStore(offline_paths()).forget(name)
+    render.note(f"{printable(name, 60)} is accepted no longer")

@@ -1,0 +1,78 @@
+"""``brokerctl pair``: make a host and a viewer know each other's key."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.connect import offline_paths
+from broker.link.addresses import parse_connect, parse_listen
+from broker.link.keys import Peer, PublicKey
+from broker.link.terms import Role
+from broker.session.link_config import LinkConfig, load_link_config
+from broker.session.link_pair import meet, pair, pairing_endpoint
+from broker.session.link_store import LinkStore
+
+_ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
+
+
+@click.command("pair")
+@click.argument("name")
+@click.option(
+    "--as",
+    "role_name",
+    type=click.Choice(sorted(_ROLES)),
+    required=True,
+    help="The role of this machine.",
+)
+@click.option("--endpoint", help="Where the two meet; the viewer listens.")
+@click.option("--peer-cid", type=int, help="On a viewer: the host's CID.")
+def command(
+    *, name: str, role_name: str, endpoint: str | None, peer_cid: int | None
+) -> None:
+    """Pair this machine's broker with another machine's, called NAME here.
+
+    Run it on both, the viewer first; each shows a code that is typed on the
+    other one.
+    """
+    role = _ROLES[role_name]
+    paths = offline_paths()
+    store = LinkStore(paths)
+    # What is wrong with name or files is said before two people type codes.
+    store.pinnable(name, role.other)
+    config = _where(role, endpoint, peer_cid)
+    found = trio.run(_pair, config, role, store)
+    store.pin(Peer(name, role.other, found))
+    render.note(f"paired: {name} is this broker's {role.other.name.lower()}")
+
+
+def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig:
+    paths = offline_paths()
+    if endpoint is None:
+        link = load_link_config(paths, role, peer_cid=peer_cid)
+        return LinkConfig(pairing_endpoint(link.endpoint), link.peer_cid, link.peer_uid)
+    parse = parse_listen if role is Role.VIEWER else parse_connect
+    parse(endpoint)
+    return load_link_config(paths, role, endpoint=endpoint, peer_cid=peer_cid)
+
+
+async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
+    if role is Role.VIEWER:
+        render.note(f"waiting at {config.endpoint}; now 'brokerctl pair' on the host")
+    sock = await meet(config, role)
+    return await pair(sock, role=role, identity=store.identity(), show=_show, ask=_ask)
+
+
+def _show(code: str, fingerprint: str) -> None:
+    half = len(code) // 2
+    click.echo(f"this machine's code: {code[:half]} {code[half:]}")
+    render.note(f"type it on the other machine (its key: {fingerprint})")
+
+
+async def _ask() -> str:
+    sys.stderr.write("the other machine's code: ")
+    sys.stderr.flush()
+    return await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)

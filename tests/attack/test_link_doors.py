@@ -1,0 +1,306 @@
+"""What comes to the viewer's door without being its host, and what it gets.
+
+Real broker processes; invariant 1 (no lease, no stream) across the link: a
+stranger, a replay, a forgery or an old epoch gets no byte of an answer, and
+the host that is there notices nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.names import LeaseId
+from broker.core.services import AGENT
+from broker.link import messages as m
+from broker.link.keys import Identity, Peer
+from broker.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, Verdict
+from broker.link.terms import HEADER, VERSION, LinkRefusedError, Role
+from broker.session.link_socket import receive, shake_hands
+from broker.session.link_store import LinkStore
+from tests.kit.compositor import until
+from tests.kit.linkhost import announce, close_all, dial, link_host, rest_of, say
+from tests.kit.two import two
+from tests.kit.world import descriptors
+
+
+@asynccontextmanager
+async def viewer_alone():
+    """A viewer process; the test is the host."""
+    async with two(start=False, image=False) as t:
+        await t.viewer.start()
+        try:
+            yield t
+        finally:
+            close_all()
+
+
+@asynccontextmanager
+async def linked():
+    """A viewer, an epoch with it, and a lease."""
+    async with viewer_alone() as t, link_host(t) as epoch:
+        yield t, epoch, await announce(epoch)
+
+
+async def take_answer(sock, offer):
+    """The receiver's verdict, as the host's own code reads it."""
+    with trio.fail_after(5):
+        while offer.verdict is None:
+            data = await receive(sock, offer.needed)
+            if not data:
+                offer.eof()
+            offer.feed(data)
+    return offer.verdict
+
+
+async def test_a_stream_is_answered_once_and_its_replay_never():
+    async with linked() as (t, epoch, lease):
+        offer = epoch.opener.open(AGENT, lease.id)
+        first = await say(t.socket, offer.preamble)
+        assert await take_answer(first, offer) is Verdict.TAKEN
+        replay = await say(t.socket, offer.preamble)
+        assert await rest_of(replay) == b"", "not a byte for a replay"
+        event = await t.viewer.wait_event("link.refused")
+        assert "replayed" in event["reason"]
+        assert event["peer"] == f"uid {os.getuid()}"
+        # The first one goes on: nothing that a replay does reaches it.
+        first.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            first.recv(1)
+        first.close()
+
+
+@pytest.mark.parametrize("offset", [12, 28, 36, 40, 48, PREAMBLE_BYTES - 1])
+async def test_a_forged_preamble(offset):
+    """One bit of epoch, number, service, lease or MAC."""
+    async with linked() as (t, epoch, lease):
+        forged = bytearray(epoch.opener.open(AGENT, lease.id).preamble)
+        forged[offset] ^= 1
+        assert await rest_of(await say(t.socket, bytes(forged))) == b""
+        event = await t.viewer.wait_event("link.refused")
+        assert "preamble" in event["reason"]
+        # Numbers are not used up by a forger: the true one is still taken.
+        offer = epoch.opener.open(AGENT, lease.id)
+        assert await take_answer(await say(t.socket, offer.preamble), offer)
+
+
+async def test_a_truncated_preamble():
+    async with linked() as (t, epoch, lease):
+        preamble = epoch.opener.open(AGENT, lease.id).preamble
+        for size in (0, 1, 7, 8, 11, 12, 47, 48, PREAMBLE_BYTES - 1):
+            sock = await say(t.socket, preamble[:size])
+            sock.shutdown(socket.SHUT_WR)
+            assert await rest_of(sock) == b""
+
+        async def all_counted():
+            found = t.viewer.events("link.refused")
+            return sum(e.get("count", 1) for e in found) == 9
+
+        assert await until(all_counted)
+
+
+async def test_a_reflected_preamble():
+    """Made by the viewer's own role: with its keys nobody else can be."""
+    async with linked() as (t, epoch, lease):
+        preamble = bytearray(epoch.opener.open(AGENT, lease.id).preamble)
+        preamble[11] = Role.VIEWER
+        assert await rest_of(await say(t.socket, bytes(preamble))) == b""
+        event = await t.viewer.wait_event("link.refused")
+        assert "reflected" in event["reason"]
+
+
+async def test_an_old_epoch_after_a_reconnect():
+    async with viewer_alone() as t:
+        async with link_host(t) as old:
+            lease = await announce(old)
+            unused = old.opener.open(AGENT, lease.id).preamble
+            used = old.opener.open(AGENT, lease.id)
+            stream = await say(t.socket, used.preamble)
+            assert await take_answer(stream, used) is Verdict.TAKEN
+            # The same host again, as after its restart: the old epoch ends.
+            async with link_host(t) as new:
+                assert new.session.epoch != old.session.epoch
+                await new.ask(m.Ping)
+                with trio.fail_after(5):
+                    await old.over.wait()
+                assert await rest_of(stream) == b"", "its streams are cut"
+                for preamble in (unused, used.preamble):
+                    assert await rest_of(await say(t.socket, preamble)) == b""
+
+                async def both():
+                    found = [e["reason"] for e in t.viewer.events("link.refused")]
+                    return sum("another epoch" in reason for reason in found) == 2
+
+                assert await until(both)
+                # The old epoch's lease means nothing in the new one.
+                offer = new.opener.open(AGENT, lease.id)
+                sock = await say(t.socket, offer.preamble)
+                assert await take_answer(sock, offer) is Verdict.NO_LEASE
+        down = await t.viewer.wait_event("link.down", epoch=old.digits)
+        assert "connected anew" in down["reason"]
+
+
+async def test_a_lease_that_was_never_announced_or_has_ended():
+    async with linked() as (t, epoch, lease):
+        stranger = LeaseId(secrets.token_hex(8))
+        offer = epoch.opener.open(AGENT, stranger)
+        sock = await say(t.socket, offer.preamble)
+        assert await take_answer(sock, offer) is Verdict.NO_LEASE
+        live = epoch.opener.open(AGENT, lease.id)
+        stream = await say(t.socket, live.preamble)
+        assert await take_answer(stream, live) is Verdict.TAKEN
+        await epoch.ask(lambda n: m.LeaseEnded(n, lease.id, "gone"))
+        assert await rest_of(stream) == b"", "cut when the end is answered"
+        offer = epoch.opener.open(AGENT, lease.id)
+        sock = await say(t.socket, offer.preamble)
+        assert await take_answer(sock, offer) is Verdict.NO_LEASE
+
+
+async def test_a_stranger_that_speaks_the_protocol_well():
+    async with linked() as (t, _epoch, _lease):
+        mallory = Identity.from_seed(b"m" * 32)
+        sock = await dial(t.socket)
+        with pytest.raises(LinkRefusedError, match="does not know this broker's key"):
+            await shake_hands(
+                sock,
+                role=Role.HOST,
+                dials=True,
+                identity=mallory,
+                peers=LinkStore(t.host.paths).peers(),
+            )
+        event = await t.viewer.wait_event("link.refused")
+        assert "not pinned here" in event["reason"]
+        assert (await t.viewer.link()).state == "up"
+
+
+async def test_a_second_host_does_not_push_the_first_one_out():
+    async with linked() as (t, epoch, _lease):
+        other = Identity.from_seed(b"o" * 32)
+        LinkStore(t.viewer.paths).pin(Peer("other", Role.HOST, other.public))
+        async with link_host(t, identity=other) as second:
+            with trio.fail_after(5):
+                await second.over.wait()
+        event = await t.viewer.wait_event("link.refused")
+        assert "other wants to be the host, and desk is" in event["reason"]
+        await epoch.ask(m.Ping)
+
+
+async def test_another_version_is_said_plainly_at_both_ends():
+    async with viewer_alone() as t:
+        hello = HEADER.pack(b"VTRL-CTL", VERSION + 1, 1, Role.HOST) + bytes(72)
+        answer = await rest_of(await say(t.socket, hello))
+        assert HEADER.unpack_from(answer)[1] == VERSION, "it says its own"
+        problem = (await t.viewer.link()).problem
+        assert f"version {VERSION + 1} of the link, this one version {VERSION}" in (
+            problem
+        )
+        assert "same release" in problem
+
+
+async def test_a_message_of_the_wrong_role_ends_the_link():
+    """A host that sends what only a viewer may."""
+    async with viewer_alone() as t:
+        async with link_host(t) as epoch:
+            record = epoch.channel._out.seal(
+                b'{"type":"start","request":1,"record":"a"}'
+            )
+            epoch._put(len(record).to_bytes(4, "little") + record)
+            with trio.fail_after(5):
+                await epoch.over.wait()
+        down = await t.viewer.wait_event("link.down")
+        assert "no valid control message" in down["reason"]
+
+
+async def test_a_host_that_forgets_its_leases_leaves_none():
+    """The end of an epoch ends every lease of it, said or not."""
+    async with viewer_alone() as t:
+        async with link_host(t) as epoch:
+            for _ in range(8):
+                await announce(epoch)
+            assert len((await t.viewer.status()).sandboxes) == 8
+        await t.viewer.wait_event("link.down")
+        status = await t.viewer.status()
+        assert (status.sandboxes, status.leases) == ([], [])
+
+
+async def test_a_lease_of_a_record_that_the_viewer_has_not():
+    async with linked() as (_t, epoch, _lease):
+        with pytest.raises(RefusedError, match="no valid record 'other'"):
+            await announce(epoch, "other")
+
+
+async def test_nothing_is_asked_of_a_host_that_is_not_there():
+    async with viewer_alone() as t:
+        with pytest.raises(UpstreamError, match="no host is connected"):
+            await t.viewer.run("app")
+
+
+async def test_a_stall_in_the_handshake_ends_at_its_deadline():
+    async with linked() as (t, epoch, _lease):
+        began = trio.current_time()
+        silent = await dial(t.socket)
+        magic = await say(t.socket, b"VTRL-CTL")
+        half = await say(t.socket, HEADER.pack(b"VTRL-STR", VERSION, 1, Role.HOST))
+        for sock in (silent, magic, half):
+            assert await rest_of(sock, limits.LINK_HANDSHAKE_SECONDS + 5) == b""
+        assert trio.current_time() - began >= limits.LINK_HANDSHAKE_SECONDS - 1
+        event = (await t.viewer.wait_event("link.refused"))["reason"]
+        assert event == "nothing proved within 10 s"
+        await epoch.ask(m.Ping)
+
+
+async def test_ten_thousand_half_open_handshakes():
+    """Few are held, the rest is closed at once; the link does not notice."""
+    async with linked() as (t, epoch, lease):
+        pid = await t.viewer.broker_pid()
+        before = descriptors(pid)
+        tasks = (await t.viewer.status()).tasks
+        held = []
+        for _ in range(10_000):
+            sock = await dial(t.socket)
+            held.append(sock)
+            if len(held) > 200:
+                held.pop(0).close()
+        during = descriptors(pid)
+        most = before["socket"] + limits.LINK_UNAUTHENTICATED_PER_PEER + 8
+        assert during["socket"] <= most
+        await epoch.ask(m.Ping)
+        for sock in held:
+            sock.close()
+
+        # And then the door is open again.
+        async def opened():
+            offer = epoch.opener.open(AGENT, lease.id)
+            try:
+                sock = await say(t.socket, offer.preamble)
+                return await take_answer(sock, offer)
+            except (PeerError, UpstreamError):
+                return None
+
+        with trio.fail_after(15):
+            while await opened() is not Verdict.TAKEN:
+                await trio.sleep(0.1)
+        refused = t.viewer.events("link.refused")
+        assert len(refused) < 500, "counted, not each written"
+
+        async def settled():
+            return (await t.viewer.status()).tasks <= tasks + 4
+
+        with trio.fail_after(15):
+            while not await settled():
+                await trio.sleep(0.1)
+
+
+async def test_an_answer_is_never_the_squatters():
+    """The opener's side: a wrong answer, and no payload was sent."""
+    async with linked() as (_t, epoch, lease):
+        offer = epoch.opener.open(AGENT, lease.id)
+        with pytest.raises(LinkRefusedError, match="not the paired broker"):
+            offer.feed(bytes([Verdict.TAKEN]) + bytes(ANSWER_BYTES - 1))

@@ -1,0 +1,104 @@
+"""``brokerctl pair`` and ``link``: two homes, two processes, typed codes."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+
+import pytest
+import trio
+
+from tests.kit.brokerctl import brokerctl, home
+from tests.kit.typing import Typist, typing
+
+
+@pytest.fixture
+def homes():
+    with ExitStack() as stack:
+        yield stack.enter_context(home()), stack.enter_context(home())
+
+
+async def both(homes, action):
+    """Run 'brokerctl pair' on both and do something with the two terminals."""
+    host, viewer = homes
+    where = f"unix:{viewer['HOME']}/meet"
+    async with typing(
+        "pair", "desk", "--as", "viewer", "--endpoint", where, env=viewer
+    ) as there:
+        await there.wait("waiting at")
+        async with typing(
+            "pair", "screen", "--as", "host", "--endpoint", where, env=host
+        ) as here:
+            codes = [await _code(t) for t in (here, there)]
+            await action(here, there, *codes)
+            return await here.code(), await there.code()
+
+
+async def _code(terminal: Typist) -> str:
+    line = await terminal.wait("this machine's code: ")
+    return re.search(r"code: ([0-9 ]+)", line)[1]
+
+
+async def test_two_brokers_that_were_paired_accept_each_other(homes):
+    async def type_both(here, there, here_code, there_code):
+        assert here_code != there_code
+        here.type(there_code)
+        there.type(here_code)
+
+    assert await both(homes, type_both) == (0, 0)
+    host, viewer = homes
+    keys = {}
+    for env, name, role in ((host, "screen", "viewer"), (viewer, "desk", "host")):
+        (peer,) = (await brokerctl("link", "list", "--json", env=env)).objects
+        assert (peer["name"], peer["role"]) == (name, role)
+        (own,) = (await brokerctl("link", "key", "--json", env=env)).objects
+        keys[name] = (peer["key"], own["key"])
+    assert keys["screen"] == tuple(reversed(keys["desk"]))
+
+    gone = await brokerctl("link", "forget", "screen", env=host)
+    assert (gone.code, gone.out) == (0, "")
+    none = await brokerctl("link", "list", env=host)
+    assert (none.code, none.out) == (0, "")
+    again = await brokerctl("link", "forget", "screen", env=host)
+    assert again.code == 1
+    assert "no broker is pinned as 'screen'" in again.err
+
+
+async def test_a_wrong_code_pairs_neither(homes):
+    async def type_wrong(here, there, here_code, there_code):
+        wrong = "000000" if there_code != "000 000" else "111111"
+        here.type(wrong)
+
+    assert await both(homes, type_wrong) == (1, 1)
+    for env in homes:
+        assert (await brokerctl("link", "list", env=env)).out == ""
+
+
+async def test_files_are_private_and_said_so_when_not(homes):
+    host, _viewer = homes
+    await brokerctl("link", "key", env=host)
+    folder = trio.Path(host["HOME"]) / ".local/state/vitrail/link"
+    pem = folder / "identity.pem"
+    assert (await folder.stat()).st_mode & 0o777 == 0o700
+    assert (await pem.stat()).st_mode & 0o777 == 0o600
+    await pem.chmod(0o640)
+    answer = await brokerctl("link", "key", env=host)
+    assert answer.code == 1
+    assert "others may read or write it" in answer.err
+    assert f"chmod 600 {pem}" in answer.err
+
+
+async def test_a_name_that_is_none_is_refused_before_anything_is_typed(homes):
+    host, _viewer = homes
+    answer = await brokerctl(
+        "pair", "Screen!", "--as", "host", "--endpoint", "unix:/nowhere", env=host
+    )
+    assert answer.code == 1
+    assert "is not a peer's name" in answer.err
+
+
+async def test_a_host_without_an_endpoint_is_told_where_it_stands(homes):
+    host, _viewer = homes
+    answer = await brokerctl("pair", "screen", "--as", "host", env=host)
+    assert answer.code == 1
+    assert "link.toml" in answer.err
