@@ -11,13 +11,14 @@ from pathlib import Path
 
 import trio
 
-from broker.control.client import Client
+from broker.control.client import Client, open_client
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.launch.spawn import STDOUT, Child, our_program, spawn
 
 _READY_SECONDS = 30.0
+_DYING_SECONDS = 4.0
 _LOG_BYTES = 1 << 20
 _TAIL = 2000
 _PROGRAM = re.compile(r"^vitrail-[a-z]+: ")
@@ -66,7 +67,7 @@ async def ensure_broker(
 
     Raises UpstreamError with the broker's own words when it does not start.
     """
-    if broker_runs(paths):
+    if await _answers(paths):
         return False
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,6 +89,28 @@ async def ensure_broker(
     finally:
         os.close(log)
     return True
+
+
+async def _answers(paths: Paths) -> bool:
+    """Whether a broker runs and answers; one that is just dying does not count.
+
+    A killed broker's socket may live on for milliseconds in a child that it
+    had forked and that had not been executed yet.
+    """
+    with trio.move_on_after(_DYING_SECONDS):
+        while broker_runs(paths):
+            try:
+                async with open_client(paths.control) as client:
+                    await client.version()
+            except (UpstreamError, SetupError):
+                await trio.sleep(_DYING_SECONDS / 40)
+            else:
+                return True
+        return False
+    raise UpstreamError(
+        f"something listens at {paths.control} and does not answer",
+        hint="'brokerctl doctor' looks for the reason",
+    )
 
 
 async def end_broker(client: Client) -> None:

@@ -95,6 +95,14 @@ class Child:
         return code
 
 
+# A parent that died before setpriv had set the signal will send none, so the
+# child looks, after that, whether it still has the parent it was started by.
+_GUARD = (
+    *("setpriv", "--pdeathsig", "KILL", "--"),
+    *("sh", "-c", '[ "$PPID" = "$0" ] || exit 125; exec "$@"'),
+)
+
+
 def spawn(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -116,7 +124,7 @@ def spawn(
     Raises SetupError when the program is not installed.
     """
     words = [os.fspath(word) for word in argv]
-    guard = [] if outlive_us else ["setpriv", "--pdeathsig", "KILL", "--"]
+    guard = [] if outlive_us else [*_GUARD, str(os.getpid())]
     if shutil.which(words[0], path=None if env is None else env.get("PATH")) is None:
         # Asked first: behind setpriv a missing program is only an exit code.
         raise SetupError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import socket
@@ -93,5 +94,9 @@ def notify(text: str) -> None:
     if address:
         if address.startswith("@"):
             address = "\0" + address[1:]
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        # Whoever wanted to know may have gone by the time we end.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
             sock.sendto(f"{text}\n".encode(), address)

@@ -34,8 +34,8 @@ def main() -> None:
     seccomp.keeper_filter()
     gc.collect()
     gc.freeze()  # what is here now is shared: do not touch it when collecting
-    fdpass.send(control, worker.encode(worker.Warm()))
     try:
+        fdpass.send(control, worker.encode(worker.Warm()))
         _Template(control).serve()
     except (BrokenPipeError, ConnectionResetError):
         return  # the supervisor closed and left an answer of ours unread
@@ -110,6 +110,8 @@ class _Template:
             fdpass.close_all(self._keepers)
             keep(order)
             code = 0
+        except BrokenPipeError:
+            code = 0  # the supervisor has gone, and with it the jailed half's
         except Exception:  # noqa: BLE001
             # Nobody above can see it: this is the bottom of a forked process.
             traceback.print_exc()
