@@ -16,6 +16,7 @@ import fcntl
 import mmap
 import os
 import stat
+from collections import OrderedDict
 
 from typing_extensions import override
 
@@ -25,6 +26,8 @@ from broker.wayland.ports import Machine, Paint, PoolFile
 _TMPFS_MAGIC = 0x01021994
 """``f_type`` of tmpfs and memfd, as statfs(2) lists it."""
 _SEALS = fcntl.F_SEAL_SHRINK
+_PART = 1 << 20
+"""Bytes: the piece in which a copy's memory is counted and given back."""
 _STATFS_BYTES = 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -106,6 +109,7 @@ class CopiedFile(PoolFile):
             "vitrail-pool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
         self._map: mmap.mmap | None = None
+        self._parts: OrderedDict[int, None] = OrderedDict()
         try:
             self._extend(size)
             fcntl.fcntl(self._copy, fcntl.F_ADD_SEALS, _SEALS)
@@ -114,7 +118,6 @@ class CopiedFile(PoolFile):
             raise
 
     def _extend(self, size: int) -> None:
-        self._machine.charge(size - self._size)
         self._size = size
         os.ftruncate(self._copy, size)
         if self._map is not None:
@@ -134,6 +137,7 @@ class CopiedFile(PoolFile):
     @override
     def refresh(self, offset: int, length: int) -> None:
         assert self._map is not None
+        self._touch(offset, length)
         with memoryview(self._map) as whole, whole[offset : offset + length] as part:
             done = 0
             while done < length:
@@ -143,6 +147,29 @@ class CopiedFile(PoolFile):
                     raise ValueError("the file has shrunk")
                 done += got
 
+    def _touch(self, offset: int, length: int) -> None:
+        """Account for the memory that a refresh uses, give back what is old.
+
+        Pools are sparse (foot's has 512 MiB), so what is declared says
+        nothing.  A part that was not refreshed while so much else was is on
+        no screen any more: toolkits show the last few buffers.
+        """
+        assert self._map is not None
+        for part in range(offset // _PART, (offset + length - 1) // _PART + 1):
+            if part in self._parts:
+                self._parts.move_to_end(part)
+            else:
+                self._machine.charge(_PART)
+                self._parts[part] = None
+        least = (length // _PART + 2) * 2
+        most = max(limits.WAYLAND_COPIED_BYTES_PER_POOL // _PART, least)
+        while len(self._parts) > most:
+            part, _ = self._parts.popitem(last=False)
+            start = part * _PART
+            end = min(start + _PART, self._size)
+            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+            self._machine.charge(-_PART)
+
     @override
     def close(self) -> None:
         if self._source >= 0:
@@ -151,7 +178,8 @@ class CopiedFile(PoolFile):
             if self._map is not None:
                 self._map.close()
             os.close(self._copy)
-            self._machine.charge(-self._size)
+            self._machine.charge(-_PART * len(self._parts))
+            self._parts.clear()
 
 
 class PaintFile(Paint):
