@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
 
 from broker.audit import schema
 from broker.core.complain import complain_of
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.link.contract import Viewer
@@ -104,16 +105,19 @@ class HostRole:
         self, record: SandboxName, *, progress: Callable[[str], None] = _quiet
     ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs."""
-        while record in self._starting:  # a persistent one that is coming up
-            await self._starting[record].wait()
-        names = frozenset(t.lease.sandbox for t in self.tenancies())
-        sandbox = self._name_for(record, names | frozenset(self._starting))
-        held = self._table.of_sandbox(sandbox)
-        if held is not None:
-            if self._tenancies[held.lease.id].stopping:
-                await self._tenancies[held.lease.id].ended.wait()
-            else:
+        while True:
+            if record in self._starting:  # a persistent one that is coming up
+                await self._starting[record].wait()
+                continue
+            names = frozenset(t.lease.sandbox for t in self.tenancies())
+            sandbox = self._name_for(record, names | frozenset(self._starting))
+            held = self._table.of_sandbox(sandbox)
+            if held is None:
+                break
+            if not self._tenancies[held.lease.id].stopping:
                 return held.lease
+            await self._tenancies[held.lease.id].ended.wait()
+        # Nothing was awaited since it was found free: no other start is here.
         self._starting[sandbox] = trio.Event()
         try:
             closed = self._table.closed_cids(trio.current_time())
@@ -127,11 +131,17 @@ class HostRole:
         tenancy = self._tenancies.get(lease)
         if tenancy is None:
             return
-        if not tenancy.stopping:
-            tenancy.stopping = True
-            tenancy.reason = tenancy.reason or reason
-            await tenancy.machine.power_down(grace)
+        tenancy.stopping = True
+        tenancy.reason = tenancy.reason or reason
+        assert self._nursery is not None
+        # Not in the caller's task: who asked may go away, and nobody would end
+        # a machine that is half ended.
+        self._nursery.start_soon(self._power_down, tenancy, grace)
         await tenancy.ended.wait()
+
+    async def _power_down(self, tenancy: Tenancy, grace: float) -> None:
+        with _mistakes_stay_here():
+            await tenancy.machine.power_down(grace)
 
     # -- leases ------------------------------------------------------------------
 
@@ -210,10 +220,11 @@ class HostRole:
         began: list[LeaseId] = []
         try:
             await self._live(tenancy, began, task_status)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours: see below
             if not tenancy.running:
-                tenancy.reason = tenancy.reason or str(error)
-                raise  # to whoever asked for the start
+                first = _innermost(error)
+                tenancy.reason = tenancy.reason or str(first)
+                raise first from first.__cause__  # to whoever asked for the start
             # A mistake of ours in one lease must not end the others.
             tenancy.reason = "an internal error, see the broker's own log"
             complain_of(error)
@@ -239,8 +250,11 @@ class HostRole:
                     tenancy.running = True
                     task_status.started()
                     reason = await machine.wait()
+                    tenancy.stopping = True  # a start waits for the next one now
                     tenancy.reason = tenancy.reason or reason
                     nursery.cancel_scope.cancel()
+            if not tenancy.running:
+                raise UpstreamError(f"ended while it was started: {tenancy.reason}")
         finally:
             for listener in listeners.values():
                 listener.close()
@@ -250,19 +264,23 @@ class HostRole:
         reason = tenancy.reason or "the broker ends"
         tenancy.reason = reason
         for lease in began:
-            await self._viewer.lease_ended(lease, reason)
-        if not tenancy.keep_machine:
-            await tenancy.machine.power_down(0)
-        await tenancy.machine.close()
+            with _mistakes_stay_here():
+                await self._viewer.lease_ended(lease, reason)
+        with _mistakes_stay_here():
+            if not tenancy.keep_machine:
+                await tenancy.machine.power_down(0)
+        with _mistakes_stay_here():
+            await tenancy.machine.close()
         self._forget(tenancy)
-        await self._log.note(
-            schema.LeaseEnd(
-                **journal.of(tenancy.lease),
-                peer=describe(tenancy.held.claim),
-                outcome="ended",
-                reason=reason,
+        with _mistakes_stay_here():
+            await self._log.note(
+                schema.LeaseEnd(
+                    **journal.of(tenancy.lease),
+                    peer=describe(tenancy.held.claim),
+                    outcome="ended",
+                    reason=reason,
+                )
             )
-        )
         tenancy.ended.set()
 
     def _forget(self, tenancy: Tenancy) -> None:
@@ -276,7 +294,23 @@ class HostRole:
             raise RefusedError(
                 "no such lease", hint="'brokerctl lease list' shows the live ones"
             )
-        tenancy.keep_machine = True
+        tenancy.keep_machine = tenancy.stopping = True
         tenancy.reason = tenancy.reason or reason
         tenancy.scope.cancel()
         await tenancy.ended.wait()
+
+
+def _innermost(error: Exception) -> Exception:
+    """Without the groups in which nurseries pass on a single error."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def _mistakes_stay_here() -> Iterator[None]:
+    """One step of an end: whatever goes wrong in it, the next one follows."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        complain_of(error)

@@ -45,16 +45,15 @@ async def test_connections_that_wait_when_the_lease_ends(tmp_path):
             viewer = SilentViewer()
             mine = doors(log, viewer)
             with pair_of_many(limits.UNDECIDED_PER_SANDBOX + 8) as (ours, theirs):
-                async with trio.open_nursery() as shared:
-                    async with trio.open_nursery() as lease:
-                        lease.start_soon(mine.serve, {})
-                        await wait_all_tasks_blocked()
-                        for conn in theirs:
-                            shared.start_soon(mine.offer, DISPLAY, conn)
-                        await viewer.wait_offered(limits.UNDECIDED_PER_SANDBOX)
-                        await wait_all_tasks_blocked()
-                        assert mine.waiting == 8
-                        lease.cancel_scope.cancel()
+                async with trio.open_nursery() as shared, trio.open_nursery() as lease:
+                    lease.start_soon(mine.serve, {})
+                    await wait_all_tasks_blocked()
+                    for conn in theirs:
+                        shared.start_soon(mine.offer, DISPLAY, conn)
+                    await viewer.wait_offered(limits.UNDECIDED_PER_SANDBOX)
+                    await wait_all_tasks_blocked()
+                    assert mine.waiting == 8
+                    lease.cancel_scope.cancel()
                 assert mine.streams == {}
                 assert mine.undecided.value == limits.UNDECIDED_PER_SANDBOX
                 for conn in ours:
