@@ -152,8 +152,9 @@ print(*ends)
         assert "guest agent" in ended["reason"]  # (its deadline: test_agent_shell)
 
 
+@pytest.mark.long
 async def test_it_opens_ten_thousand_connections():
-    """Closed at once, with a header, to the agent; by batches held open together."""
+    """One after the other, with and without a word; and thousands at one time."""
     async with siege() as s:
         async with s.unharmed(deadline=60):
             since = end_of_log(s.world)
@@ -163,18 +164,27 @@ async def test_it_opens_ten_thousand_connections():
                     """
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
 made = failed = 0
-for batch in range(20):
+def knock(address, words=b""):
+    global made, failed
+    sock = vsock(20)
+    try:
+        sock.connect(address)
+        sock.send(words)
+        made += 1
+    except OSError:
+        failed += 1
+    sock.close()
+for number in range(6000):
+    knock(DISPLAY)
+for number in range(1000):
+    knock(DISPLAY, HEADER)
+# All at once, held, silent, more than anybody will look at.
+for batch in range(3):
     socks = []
-    for number in range(500):
-        sock = vsock(10)
-        try:
-            sock.connect(AGENT if number % 5 == 0 else DISPLAY)
-            if number % 5 == 1:
-                sock.send(HEADER)
-            made += 1
-        except OSError:
-            failed += 1
-        socks.append(sock)
+    for number in range(1000):
+        socks.append(vsock(0))
+        socks[-1].connect_ex(DISPLAY)
+    time.sleep(1)
     for sock in socks:
         sock.close()
 print(made, failed)
@@ -182,8 +192,8 @@ print(made, failed)
                     deadline=240,
                 )
             made, failed = map(int, said.split())
-            assert made + failed == 10_000
-            assert made > 9_000, "the test is of no use if they do not get here"
+            assert made + failed == 7_000
+            assert made > 6_500, "the test is of no use if they do not get here"
 
             async def decided():
                 return (await s.world.status()).streams == [] or s.refusals("ended")
@@ -204,20 +214,24 @@ async def test_it_opens_more_streams_than_it_may_hold():
         most = limits.STREAMS_PER_SANDBOX
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.keeps_answering, 3)
-            await s.attack(
+            said = await s.attack(
                 f"""
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-socks = [connected(DISPLAY) for _ in range({most} + 40)]
-for sock in socks:
+socks, late = [], 0
+while len(socks) < {most} + 40 and late < 40:
+    sock = vsock(10)
     try:
+        sock.connect(DISPLAY)
         sock.send(HEADER)
+        socks.append(sock)
     except OSError:
-        pass
-time.sleep(5)
+        late += 1
+print(len(socks), late)
+time.sleep(3)
 """
             )
         refused = s.refusals(f"{most} streams open")
-        assert sum(e.get("count", 1) for e in refused) >= 40
+        assert sum(e.get("count", 1) for e in refused) >= 30, said
 
 
 async def test_it_resets():
@@ -231,7 +245,6 @@ for _ in range(20):
     sock = connected(DISPLAY)
     sock.send(SESSION)
     assert select.select([sock], [], [], 30)[0], "the compositor's globals"
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
     sock = connected(AGENT)
     sock.send(struct.pack("<I", 1000) + b"{")
