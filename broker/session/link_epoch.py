@@ -132,10 +132,7 @@ class Epoch:
 
     def end(self, reason: str) -> None:
         """End it from our side, with a Bye; ``over`` tells when that is done."""
-        if not self.reason:
-            self.reason = reason
-            if self.channel.open and self.live:
-                self._outbox += self.channel.bye(reason)
+        self.reason = self.reason or reason
         self._scope.cancel()
 
     @contextmanager
@@ -198,7 +195,9 @@ class Epoch:
             await stream.over.wait()
 
     async def _last_words(self) -> None:
-        """Send what is left, a Bye above all, if it can be sent soon."""
+        """Send what is left and a Bye, if that can be sent soon."""
+        if self.channel.open:
+            self._outbox += self.channel.bye(self.reason)
         with trio.move_on_after(_LAST_WORDS_SECONDS):
             try:
                 await self._flush()
