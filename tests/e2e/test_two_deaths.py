@@ -1,0 +1,161 @@
+"""Either broker may die or be replaced at any time; a machine lives on."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+import trio
+
+from broker.session.link_store import LinkStore
+from tests.kit.compositor import until, windows
+from tests.kit.linkhost import link_host
+from tests.kit.two import pair, two
+from tests.kit.world import descriptors, record
+
+PERSISTENT = {"work": record("persistent")}
+
+
+async def no_window(t):
+    async def gone():
+        return not windows(await t.viewer.comp.tree())
+
+    assert await until(gone)
+
+
+async def test_a_viewer_that_is_killed_comes_back_to_its_machines():
+    async with two(PERSISTENT) as t:
+        assert await t.viewer.window("work", "before") == "work"
+        (lease,) = (await t.host.status()).leases
+        machine = await t.host.pid_of("QEMU")
+        await t.viewer.kill()
+        await no_window(t)
+        await t.host.wait_event("link.down")
+
+        async def cut():
+            return not (await t.host.status()).streams
+
+        assert await until(cut), "the host cut what belonged to the old epoch"
+
+        await t.viewer.start()
+        await t.up()
+
+        async def known():
+            found = (await t.viewer.status()).sandboxes
+            return found and found[0].state == "running"
+
+        assert await until(known, deadline=40), "its agent says hello again"
+        assert (await t.viewer.status()).leases[0].id == lease.id
+        assert await t.host.pid_of("QEMU") == machine, "the machine lived on"
+        assert await t.viewer.window("work", "after") == "work"
+        assert len(t.host.events("link.up")) == 2
+
+
+async def test_a_host_that_is_killed_comes_back_with_its_machines():
+    async with two(PERSISTENT) as t:
+        await t.viewer.window("work", "before")
+        (old,) = (await t.host.status()).leases
+        machine = await t.host.pid_of("QEMU")
+        await t.host.kill()
+        await no_window(t)
+        down = await t.viewer.wait_event("link.down")
+        assert "without a word" in down["reason"] or "broke" in down["reason"]
+        viewer = await t.viewer.status()
+        assert (viewer.sandboxes, viewer.leases, viewer.streams) == ([], [], [])
+
+        await t.host.start()
+        await t.up()
+        assert await t.host.pid_of("QEMU") == machine
+
+        async def known():
+            found = (await t.viewer.status()).sandboxes
+            return found and found[0].state == "running"
+
+        assert await until(known, deadline=40)
+        (new,) = (await t.viewer.status()).leases
+        assert new.id != old.id, "a lease is its broker's; the machine got another"
+        await t.viewer.window("work", "after")
+
+
+async def test_an_orderly_end_is_a_goodbye_and_the_link_comes_back():
+    async with two(image=False) as t:
+        for side, other in ((t.viewer, t.host), (t.host, t.viewer)):
+            await side.shutdown()
+            down = (await other.wait_event("link.down"))["reason"]
+            assert "left" in down, down
+            problem = (await other.link()).problem
+            assert problem
+            await side.start()
+            await t.up()
+
+
+async def test_a_forgotten_broker_is_cut_while_it_is_connected():
+    async with two(image=False) as t:
+        LinkStore(t.viewer.paths).forget("desk")
+        down = await t.viewer.wait_event("link.down")
+        assert down["reason"] == "its key was forgotten here"
+
+        async def refused():
+            return "does not know this broker's key" in (await t.host.link()).problem
+
+        assert await until(refused), "and hears why, at its next attempt"
+        pair(t.host, t.viewer)
+        await t.up()
+
+
+async def test_a_squatter_on_the_viewers_port_learns_no_payload():
+    """It reads what a host sends first, answers as it likes, and gets nothing."""
+    async with two(image=False, start=False) as t:
+        with socket.socket(socket.AF_UNIX) as squatter:
+            squatter.bind(str(t.socket))
+            squatter.listen(8)
+            squatter.settimeout(0)
+            await t.host.start()
+            said = []
+            for answer in (b"", b"VTRL-CTL" + secrets.token_bytes(400)):
+                with trio.fail_after(20):
+                    await trio.lowlevel.wait_readable(squatter)
+                conn, _ = squatter.accept()
+                with conn:
+                    await trio.lowlevel.wait_readable(conn)
+                    said.append(conn.recv(4096))
+                    conn.sendall(answer)
+            assert all(len(hello) == 84 for hello in said), "a HELLO, no more"
+            assert said[0][44:] != said[1][44:], "never the same fresh key"
+        assert (await t.host.link()).state != "up"
+        os.unlink(t.socket)
+        await t.viewer.start()
+        await t.up()
+
+
+async def test_reconnecting_leaves_nothing():
+    async with two(image=False) as t:
+        host = await t.host.broker_pid()
+        viewer = await t.viewer.broker_pid()
+
+        async def census():
+            """Quiet numbers: no connection of ours but this one's own."""
+            statuses = (await t.host.status(), await t.viewer.status())
+            return [s.tasks for s in statuses], descriptors(host)["socket"]
+
+        before = await census(), descriptors(viewer)["socket"]
+        for number in range(20):
+            async with link_host(t):  # the same key: it takes the link over
+                pass
+            want = 2 + number
+
+            async def again(want=want):
+                return len(t.host.events("link.up")) >= want
+
+            assert await until(again)
+            await t.up()
+
+        async def as_before():
+            return (await census(), descriptors(viewer)["socket"]) == before
+
+        try:
+            await until(as_before)
+        except trio.TooSlowError:
+            after = await census(), descriptors(viewer)["socket"]
+            assert after == before
