@@ -268,6 +268,9 @@ class Connection:
         while True:
             await self._work.wait()
             self._work = trio.Event()
+            if core.fault is not None:
+                self._end()  # somebody else ended it: a person, another task
+                return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain, self._client, core.down)
                 nursery.start_soon(self._drain, self._server, core.up)

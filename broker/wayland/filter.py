@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from broker.core import limits
-from broker.core.errors import InternalError, UpstreamError
+from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.wayland import (  # noqa: F401 - rooms register their handlers
     attention,
@@ -324,6 +324,8 @@ class Filter(ObjectTable):
         else:
             object_id, code = 1, wire.IMPLEMENTATION
             text = "the connection to the compositor failed"
+            if isinstance(error, RefusedError):
+                text = printable(error.message, 200)
         self.down.data += emit.display_error(1, object_id, code, text.encode())
 
     def upstream_error(self, obj: Obj | None, code: int, untrusted_text: bytes) -> None:

@@ -264,7 +264,7 @@ class XdgSurface(Obj):
 
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
-        "mapped", "role", "serials", "stale", "surface",
+        "mapped", "number", "role", "serials", "stale", "surface",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -278,6 +278,7 @@ class XdgSurface(Obj):
         self.stale: list[int] = []
         self.acked = False
         self.constructed = False
+        self.number = 0
         self.committed = False
         self.mapped = False
 

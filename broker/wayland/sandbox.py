@@ -83,6 +83,7 @@ class Sandbox:
         self.drags: dict[bytes, Source] = {}
         self.tokens: OrderedDict[bytes, None] = OrderedDict()
         self._drag_number = 0
+        self._window_number = 0
         self._rings: dict[str, list[float]] = {}
 
     def select(self, kind: str, source: Source | None) -> None:
@@ -104,6 +105,11 @@ class Sandbox:
                 self.select(kind, None)
         for mime in [m for m, s in self.drags.items() if s is source]:
             del self.drags[mime]
+
+    def next_number(self) -> int:
+        """A number for a window, never used twice in this sandbox."""
+        self._window_number += 1
+        return self._window_number
 
     def new_drag(self, source: Source) -> bytes:
         """A type that only this sandbox's filters recognise as this drag."""

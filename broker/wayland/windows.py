@@ -106,6 +106,7 @@ def claim(core: Filter, xdg: XdgSurface) -> None:
             xdg.cid, SURFACE_ALREADY_CONSTRUCTED, "the xdg_surface has a role"
         )
     xdg.constructed = True
+    xdg.number = core.sandbox.next_number()
     core.windows.add(xdg)
 
 
