@@ -223,7 +223,8 @@ def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:
         jail = guest.worker.jail
         walls = ["namespaces"] * jail.namespaces + ["seccomp"] * jail.seccomp
         walls += ["landlock"] * bool(jail.landlock)
-        out.append(_process("keeper", guest.worker.keeper_pid, name))
+        pid = guest.worker.keeper_pid
+        out.append(_process("keeper", pid, name, jail="seccomp" * jail.seccomp))
         out.append(
             _process("worker", guest.worker.inner_pid, name, jail=" ".join(walls))
         )
