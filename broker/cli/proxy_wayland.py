@@ -15,6 +15,9 @@ from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.names import take_sandbox_name
 from broker.wayland.rules import Fullscreen, WindowRules, take_color
 
+_LABEL_TOP = 18
+"""Upper strip with a label: letters of 14 pixels and some room."""
+
 
 @click.command("wayland")
 @click.option("--sandbox", required=True, help="Name shown before every window title.")
@@ -34,6 +37,7 @@ from broker.wayland.rules import Fullscreen, WindowRules, take_color
 @click.option(
     "--top", type=int, help="Width of the upper strip [default: as --border]."
 )
+@click.option("--label", is_flag=True, help="Show the name in the upper strip.")
 @click.option(
     "--fullscreen",
     type=click.Choice([f.value for f in Fullscreen]),
@@ -53,6 +57,7 @@ def command(
     color: str,
     border: int,
     top: int | None,
+    label: bool,
     fullscreen: str,
     allow: tuple[str, ...],
     translucent: bool,
@@ -67,7 +72,8 @@ def command(
         name=name,
         color=take_color(color),
         border=border,
-        top=border if top is None else top,
+        top=top or (max(border, _LABEL_TOP) if label else border),
+        label=label,
         fullscreen=Fullscreen(fullscreen),
         allow=frozenset(allow),
         translucent=translucent,

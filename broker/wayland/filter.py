@@ -38,6 +38,7 @@ from broker.wayland import (  # noqa: F401 - rooms register their handlers
     attention,
     dispatch,
     emit,
+    label,
     outputs,
     popups,
     seat,
@@ -46,7 +47,7 @@ from broker.wayland import (  # noqa: F401 - rooms register their handlers
     windows,
     wire,
 )
-from broker.wayland.frame import Edges, Palette
+from broker.wayland.frame import Edges, LabelPicture, Palette
 from broker.wayland.ids import ObjectTable
 from broker.wayland.model import Buffer, OwnSurface, Pointer, Pool, Surface, XdgSurface
 from broker.wayland.objects import Obj
@@ -98,6 +99,8 @@ class Filter(ObjectTable):
         self.machine = machine
         self.wake = wake
         self.edges = Edges(rules.border, max(rules.top, 1), rules.border, rules.border)
+        # Menus get no thicker strip: there is a window below that has it.
+        self.popup_edges = Edges(*(rules.border,) * 4)
         self.ready = False
         self.fault: Exception | None = None
         self.now = 0.0
@@ -119,6 +122,7 @@ class Filter(ObjectTable):
         self.serials = Serials()
         self._screen_names: dict[bytes, bytes] = {}
         self._empty_region = 0
+        self._label: LabelPicture | None = None
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = 0
@@ -369,6 +373,17 @@ class Filter(ObjectTable):
         surface.events = dispatch.own_events("wl_surface", _OWN_SURFACE_EVENTS)
         self.up.data += emit.create_surface(self.compositor, surface.sid)
         return surface
+
+    @property
+    def labelled(self) -> bool:
+        """Whether frames have the sandbox's name in the upper strip."""
+        return self.rules.label and label.scale_for(self.edges.top) > 0
+
+    def label_picture(self) -> LabelPicture:
+        """The name as a buffer, drawn at first use."""
+        if self._label is None:
+            self._label = LabelPicture(self, self.edges.top)
+        return self._label
 
     def empty_region(self) -> int:
         """A region without a point, kept for strips."""

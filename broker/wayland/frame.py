@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.wayland import emit
+from broker.wayland import emit, label
 from broker.wayland.model import OwnSurface, Surface
 
 if TYPE_CHECKING:
@@ -124,6 +124,24 @@ class Palette:
             self._paint = None
 
 
+class LabelPicture:
+    """The sandbox's name, drawn once for all frames of a connection."""
+
+    def __init__(self, core: Filter, height: int) -> None:
+        self.width, pixels = label.draw(core.rules.name, height, core.rules.color)
+        paint = core.machine.paint()
+        paint.grow(len(pixels))
+        paint.write(0, pixels)
+        pool = core.own("wl_shm_pool").sid
+        core.up.add(emit.create_pool(core.shm, pool, len(pixels)), [paint.export()])
+        paint.close()
+        self.buffer = core.own("wl_buffer").sid
+        core.up.data += emit.create_buffer(
+            pool, self.buffer, 0, self.width, height, self.width * 4, _XRGB
+        )
+        core.up.data += emit.pool_destroy(pool)
+
+
 class Frame:
     """The surfaces of ours around one client surface."""
 
@@ -145,7 +163,8 @@ class Frame:
         out += emit.get_subsurface(
             core.subcompositor, self._sub, surface.sid, self.root.sid
         )
-        for _ in range(4):
+        # The label is the last, so it lies above the upper strip.
+        for _ in range(5 if core.labelled else 4):
             strip = core.own_surface(alias=None)
             sub = core.own("wl_subsurface").sid
             out += emit.get_subsurface(
@@ -191,7 +210,8 @@ class Frame:
             (0, top, left, inner),
             (width - right, top, right, inner),
         )
-        for (strip, sub), (x, y, w, h) in zip(self._strips, places, strict=True):
+        self._draw_label(width)
+        for (strip, sub), (x, y, w, h) in zip(self._strips[:4], places, strict=True):
             if w > 0 and h > 0:
                 buffer = palette.take(w, h)
                 self._used.append(buffer)
@@ -201,6 +221,19 @@ class Frame:
             else:
                 out += emit.attach(strip.sid, 0, 0, 0)
             out += emit.commit(strip.sid)
+
+    def _draw_label(self, width: int) -> None:
+        """The name at the left of the upper strip, where there is room for it."""
+        if len(self._strips) < 5:
+            return
+        (surface, sub), out = self._strips[4], self._core.up.data
+        picture = self._core.label_picture()
+        room = width - self.edges.left - self.edges.right
+        shown = self.edges.top == self._core.edges.top and picture.width <= room
+        out += emit.attach(surface.sid, picture.buffer if shown else 0, 0, 0)
+        out += emit.damage_buffer(surface.sid, 0, 0, width, self.edges.top)
+        out += emit.set_position(sub, self.edges.left, 0)
+        out += emit.commit(surface.sid)
 
     def place(self, x: int, y: int) -> None:
         """Put the client's surface there, in content coordinates."""

@@ -267,6 +267,8 @@ def get_popup(
     popup = core.make(new_id, "xdg_popup", xdg.version, server=False)
     assert isinstance(popup, Popup)
     popup.xdg, popup.parent, xdg.role = xdg, parent, popup
+    if xdg.frame is not None:
+        xdg.frame.change_edges(core.popup_edges)
     made = _materialise(core, popup, parent, positioner)
     if isinstance(parent.role, Popup):
         parent.role.children += 1

@@ -33,7 +33,7 @@ def content_rect(xdg: XdgSurface) -> Rect:
 
 def popup_cap(core: Filter, xdg: XdgSurface) -> tuple[int, int]:
     """Largest content of a popup: with its frame, a share of an output."""
-    edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    edges = xdg.frame.edges if xdg.frame is not None else core.popup_edges
     width, height = core.screen()
     share = limits.WAYLAND_POPUP_SHARE
     return (
@@ -68,6 +68,7 @@ def unmap(core: Filter, xdg: XdgSurface) -> None:
         xdg.role.maximized = False
         xdg.role.real_fullscreen.clear()
     if xdg.frame is not None:
-        xdg.frame.change_edges(core.edges)
+        popup = isinstance(xdg.role, Popup)
+        xdg.frame.change_edges(core.popup_edges if popup else core.edges)
         xdg.frame.hide()
     core.windows_changed()
