@@ -3,7 +3,7 @@
 Invariants 1, 5 and 9: no lease, no stream; one sandbox cannot hurt another;
 whatever ends, ends cleanly.  In every test another machine's window must go on
 answering, and descriptors, sockets, tasks, processes and streams are counted
-before and after.  ``test_foreign_peers`` has what a guest cannot do.
+before and after.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ time.sleep(3)
 
 
 async def test_it_resets():
-    """Connections closed with our bytes unread in them, and with its own on the way."""
+    """Connections closed with our bytes unread in them."""
     async with siege() as s, s.unharmed():
         await s.attack(
             SESSION
@@ -246,16 +246,13 @@ for _ in range(20):
     sock.send(SESSION)
     assert select.select([sock], [], [], 30)[0], "the compositor's globals"
     sock.close()
-    sock = connected(AGENT)
-    sock.send(struct.pack("<I", 1000) + b"{")
-    sock.close()
 """
         )
 
         async def all_closed():
             found = s.world.events("stream.closed", sandbox=s.hostile)
             full = [e for e in found if e["bytes_to_sandbox"]]
-            return len(full) == 20 and len(found) >= 40 and full
+            return len(full) == 20 and full
 
         closed = await until(all_closed)
         for event in closed:
