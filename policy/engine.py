@@ -12,7 +12,7 @@ itself, and no rule leads to a target that does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from policy.conditions import NO_LIMITS, RuleLimits, fits
@@ -113,13 +113,10 @@ class Engine:
 
     # -- which rule ------------------------------------------------------------
 
-    def _buckets(self, call: Call) -> Iterator[_Bucket]:
-        index = self._index
-        service, argument = call.service, call.argument
-        for key in ((service, argument), (service, None), (None, None)):
-            bucket = index.get(key)
-            if bucket is not None:
-                yield bucket
+    def _buckets(self, call: Call) -> list[_Bucket]:
+        get, service = self._index.get, call.service
+        found = (get((service, call.argument)), get((service, None)), get((None, None)))
+        return [bucket for bucket in found if bucket is not None]
 
     def _lists(self, call: Call, target: str, world: World) -> list[list[int]]:
         """The lists whose rules match in all four columns."""
@@ -129,17 +126,10 @@ class Engine:
         for bucket in self._buckets(call):
             for source in sources:
                 by_target = bucket.get(source)
-                if by_target is None:
-                    continue
-                if len(by_target) == 1:
-                    ((key, numbers),) = by_target.items()
-                    if key in targets:
-                        found.append(numbers)
-                    continue
-                for key in targets:
-                    numbers_ = by_target.get(key)
-                    if numbers_ is not None:
-                        found.append(numbers_)
+                if by_target is not None:
+                    for key in targets:
+                        if key in by_target:
+                            found.append(by_target[key])  # noqa: PERF401 -- 1 µs
         return found
 
     def _first(
@@ -176,7 +166,7 @@ class Engine:
 
     def answer(self, call: Call, world: World) -> Answer:
         """Return the answer; never raises, whatever the call holds."""
-        target = _intended(call.target, world)
+        target = intended(call.target, world)
         if target is None:
             return _no(None, f"'{visible(call.target)}' is not a target to call")
         if not call.argument.startswith("+"):
@@ -339,8 +329,10 @@ def _no(
     return Answer("deny", reason, rule, notify=notify, observed=observed)
 
 
-def _intended(target: str, world: World) -> str | None:
+def intended(target: str, world: World) -> str | None:
     """The target as it is matched; None when no caller may say it."""
+    if target in world.domains and not target.startswith("uuid:"):
+        return target
     if not target:
         return DEFAULT
     if target in ADMIN_NAMES:

@@ -1,14 +1,12 @@
-"""``brokerctl policy``: check and show what the records say.
+"""``brokerctl policy``: the table of its verbs, and what a record says.
 
 Everything here works without a broker: it reads the same files in the same
-way.  ``check`` ends with 0 when nothing is wrong, 1 when something is, 2 when
-it was called wrongly or a path does not exist.
+way.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import rich_click as click
@@ -17,60 +15,28 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.connect import offline_paths
+from broker.cli.policy_ask import evaluate, explain_call
+from broker.cli.policy_check import check
 from broker.cli.records import (
-    copy_example,
     hint_for_unknown,
-    print_problems,
     read_records,
     refuse_broken,
 )
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.evaluate import AGENT, DISPLAY, Decision, Request, decide
-from policy.loader import RecordSet, load_files, load_records, search_path
+from policy.loader import RecordSet
 from policy.model import Record
 from policy.schema import reference, schema_text
 
 
 @click.group("policy")
 def command() -> None:
-    """Check and show sandbox records; works without a running broker."""
+    """Check, explain and test records and rules; works without a running broker."""
 
 
-@command.command()
-@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check(paths: tuple[Path, ...], *, as_json: bool) -> None:
-    """Report every mistake in the records.
-
-    Without PATHS the directories that the broker reads are checked.  A
-    directory is checked as the broker would read it, owner and mode included;
-    a file for what it says only.
-
-    Exit code: 0 nothing is wrong, 1 something is, 2 wrong call.
-    """
-    if paths:
-        folders = [path for path in paths if path.is_dir()]
-        found = [load_records([folder]) for folder in folders]
-        found.append(load_files([path for path in paths if not path.is_dir()]))
-    else:
-        found = [_load()]
-    problems = [problem for one in found for problem in one.problems]
-    if as_json:
-        render.json_line(
-            {
-                "problems": [problem.as_json() for problem in problems],
-                "records": sorted({name for one in found for name in one.records}),
-                "broken": sorted({name for one in found for name in one.broken}),
-            }
-        )
-    else:
-        print_problems(problems)
-        good = sum(len(one.records) for one in found)
-        bad = sum(len(one.broken) for one in found)
-        render.note(_summary(good, bad, len(problems), searched=not paths))
-    if problems:
-        sys.exit(1)
+for _verb in (check, evaluate, explain_call):
+    command.add_command(_verb)
 
 
 @command.command()
@@ -104,19 +70,6 @@ def schema(*, markdown: bool) -> None:
 
 def _load() -> RecordSet:
     return read_records(offline_paths())
-
-
-def _summary(good: int, bad: int, problems: int, *, searched: bool) -> str:
-    if good or bad or problems:
-        return f"{problems} problems; {good} records can be used, {bad} cannot"
-    if not searched:
-        return "no records in these paths"
-    paths = offline_paths()
-    where = ", ".join(map(str, search_path(paths.runtime, paths.config)))
-    return (
-        f"no records in {where}\n"
-        f"to begin with an example: {copy_example('demo', paths)}"
-    )
 
 
 def _refuse(found: RecordSet, sandbox: str) -> NoReturn:

@@ -1,0 +1,285 @@
+"""``brokerctl policy eval`` and ``explain``: what would be decided, and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.policy_load import (
+    JSON,
+    POLICY,
+    WORLD,
+    call_of,
+    rules_of,
+    world_from,
+)
+from broker.core.escape import printable
+from policy import compat as qubes
+from policy import limits
+from policy.engine import Answer, Call, Engine
+from policy.explain import Explanation, answer_json, as_json, explain
+from policy.ruleset import RuleSet, rules_of_map
+from policy.world import World, WorldError, world_from_json
+
+_EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
+_ATTRIBUTES = ("mime", "scheme", "host", "size")
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a call is about."""
+    for option in (
+        click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
+        click.option("--host", help="The host of its address; '' for none."),
+        click.option("--scheme", help="The scheme of its address; '' for none."),
+        click.option("--mime", help="The type that the source claims for its data."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("eval")
+@click.argument("service", required=False)
+@click.argument("source", required=False)
+@click.argument("target", required=False)
+@_told
+@POLICY
+@WORLD
+@click.option("--compat", is_flag=True, help="Answer as Qubes' parser does.")
+@click.option("--batch", is_flag=True, help="Calls as JSON lines on standard input.")
+@JSON
+def evaluate(
+    service: str | None,
+    source: str | None,
+    target: str | None,
+    *,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    compat: bool,
+    batch: bool,
+    as_json: bool,
+    **told: Any,  # noqa: ANN401 -- click has typed them
+) -> None:
+    """Decide one call, SERVICE[+ARG] SOURCE TARGET, or many with --batch.
+
+    TARGET may be '' or '@default': the caller names none.  A set of rules with
+    an error gives the decision 'error' and the place of the first one.
+
+    With --batch each line is an object with service, argument ("+x"), source,
+    target, and perhaps policy (file name to text), world, mime, scheme, host,
+    size; the answers come in the same order.
+
+    Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
+    With --batch 0, or 1 when a line was not understood.
+    """
+    if batch:
+        if service is not None:
+            raise click.UsageError("--batch takes its calls from standard input")
+        sys.exit(_batch(sys.stdin.buffer, _Asker(policy, world, compat=compat)))
+    if service is None or source is None or target is None:
+        raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
+    call = call_of(service, source, target, **told)
+    answer = _Asker(policy, world, compat=compat).ask(call)
+    if as_json:
+        render.json_line(answer_json(answer))
+    else:
+        _print_answer(answer)
+    sys.exit(_EXIT[answer.verdict])
+
+
+class _Asker:
+    """Answers calls; sets and worlds of the calls before are kept."""
+
+    def __init__(
+        self, policy: tuple[Path, ...], world: Path | None, *, compat: bool
+    ) -> None:
+        self._compat = compat
+        self._policy = policy
+        self._world_file = world
+        self._rules: RuleSet | None = None
+        self._world: World | None = None
+        self._files: object = None
+        self._files_rules: RuleSet | None = None
+        self._data: object = None
+        self._data_world: World | None = None
+        self._engine: tuple[RuleSet, Engine] | None = None
+
+    def ask(self, call: Call, files: object = None, world: object = None) -> Answer:
+        """Answer; raises WorldError or ValueError for files that are none."""
+        rules = self._rules_for(files)
+        known = self._world_for(world)
+        if self._compat:
+            return qubes.answer(rules, call, known)
+        if rules.problems:
+            problem = rules.problems[0]
+            broken = next((r for r in rules.rules if r.broken is problem), None)
+            return Answer("error", problem.first_line(), broken, notify=True)
+        if self._engine is None or self._engine[0] is not rules:
+            self._engine = (rules, Engine(rules))
+        return self._engine[1].answer(call, known)
+
+    def _rules_for(self, files: object) -> RuleSet:
+        if files is None:
+            if self._rules is None:
+                self._rules = rules_of(self._policy, compat=self._compat)
+            return self._rules
+        if self._files_rules is None or files != self._files:
+            if not isinstance(files, Mapping) or not all(
+                isinstance(text, str) for text in files.values()
+            ):
+                raise ValueError("'policy' is a map of file name to text")
+            self._files_rules = rules_of_map(files, compat=self._compat)
+            self._files = files
+        return self._files_rules
+
+    def _world_for(self, data: object) -> World:
+        if data is None:
+            if self._world is None:
+                self._world = world_from(self._world_file)
+            return self._world
+        if self._data_world is None or data != self._data:
+            self._data_world = world_from_json(data)
+            self._data = data
+        return self._data_world
+
+
+def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
+    """Answer each line; 1 when one was not understood."""
+    code = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            answer = _one(line, asker)
+        except (WorldError, ValueError, RecursionError) as error:
+            reason = f"the line is not understood: {printable(str(error), 200)}"
+            answer = Answer("error", reason, notify=True)
+            code = 1
+        sys.stdout.write(json.dumps(answer_json(answer)) + "\n")
+    sys.stdout.flush()
+    return code
+
+
+def _one(line: bytes, asker: _Asker) -> Answer:
+    if len(line) > limits.WORLD_BYTES:
+        raise ValueError(f"more than {limits.WORLD_BYTES} bytes")
+    asked = json.loads(line)
+    if not isinstance(asked, dict):
+        raise ValueError("not an object")  # noqa: TRY004 -- all are ValueError here
+    words: list[Any] = [asked.get("service"), asked.get("argument", "+")]
+    words += [asked.get("source"), asked.get("target", "")]
+    told: dict[str, Any] = {name: asked.get(name) for name in _ATTRIBUTES}
+    size = told["size"]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("service, argument, source and target are text")
+    if not all(isinstance(told[name], str | None) for name in _ATTRIBUTES[:3]):
+        raise ValueError("mime, scheme and host are text")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+        raise ValueError("size is a whole number")
+    unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}
+    if unknown:
+        raise ValueError(f"unknown key '{min(unknown)}'")
+    call = Call(*words, **told)
+    return asker.ask(call, asked.get("policy"), asked.get("world"))
+
+
+_KNOWN = ("service", "argument", "source", "target", "policy", "world")
+
+
+def _print_answer(answer: Answer) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    head: str = answer.verdict
+    if answer.target:
+        head += f" to {answer.target}"
+    out.print(Text(printable(f"{head}: {answer.reason}", 1000), style="bold"))
+    if answer.verdict == "ask":
+        out.print(Text(printable("  targets: " + ", ".join(answer.targets), 4000)))
+        if answer.default_target:
+            out.print(Text(f"  default: {printable(answer.default_target, 200)}"))
+    for name, value in answer.limits.as_json().items():
+        out.print(Text(f"  {name}: {value}"))
+    for rule in answer.observed:
+        out.print(Text(f"  would have decided, but mode=observe: {rule.where}"))
+
+
+@click.command("explain")
+@click.argument("service")
+@click.argument("source")
+@click.argument("target")
+@_told
+@POLICY
+@WORLD
+@click.option("--all", "every", is_flag=True, help="Also rules about other services.")
+@JSON
+def explain_call(
+    service: str,
+    source: str,
+    target: str,
+    *,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    every: bool,
+    as_json: bool,
+    **told: Any,  # noqa: ANN401 -- click has typed them
+) -> None:
+    """Say which rule decides SERVICE[+ARG] SOURCE TARGET, and why no earlier one.
+
+    For each earlier rule the first column that did not match; the rule of
+    another verdict that came closest; and the line that would turn the answer
+    around, which has been tried.
+
+    Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
+    """
+    rules = rules_of(policy)
+    call = call_of(service, source, target, **told)
+    found = explain(rules, call, world_from(world))
+    problems = [problem.as_json() for problem in rules.problems]
+    if as_json:
+        render.json_line({**as_json_of(found), "problems": problems})
+    else:
+        _print_explanation(found, every=every)
+        for problem in rules.problems:
+            render.note(f"error: {problem.first_line()}")
+    sys.exit(3 if rules.problems else _EXIT[found.answer.verdict])
+
+
+def as_json_of(found: Explanation) -> dict[str, object]:
+    """The explanation with the call that it is about."""
+    call = found.call._asdict()
+    return {"call": {k: v for k, v in call.items() if v is not None}, **as_json(found)}
+
+
+def _print_explanation(found: Explanation, *, every: bool) -> None:
+    _print_answer(found.answer)
+    rule = found.answer.rule
+    if rule is not None:
+        _line(f"  {rule.where}: {rule.text.strip()}")
+    for step in found.answer.trace:
+        _line(f"  {step.question}: {step.answer}")
+    shown = [m for m in found.misses if every or m.column != "service"]
+    if shown:
+        _line("earlier rules, and the first column that did not match:")
+    for miss in shown:
+        _line(f"  {miss.rule.where}: {miss.rule.text.strip()}")
+        _line(f"      {miss.column}: {miss.why}")
+    hidden = len(found.misses) - len(shown)
+    if hidden:
+        _line(f"  (and {hidden} about other services; --all shows them)")
+    if found.nearest is not None and found.nearest not in shown:
+        _line(f"nearest: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}")
+        _line(f"      {found.nearest.column}: {found.nearest.why}")
+    if found.flip is not None:
+        where = f"before {found.flip.before.where}" if found.flip.before else "anywhere"
+        _line(f"to get {found.flip.verdict}, add {where}:")
+        _line(f"      {found.flip.text}")
+
+
+def _line(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(Text(printable(text, 5000)))

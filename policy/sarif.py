@@ -1,0 +1,66 @@
+"""Problems and findings as SARIF 2.1.0, for editors and CI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from policy.errors import Problem
+
+
+class Finding(NamedTuple):
+    """A problem with the name of the check that found it, and its weight."""
+
+    check: str
+    level: str
+    problem: Problem
+
+
+def sarif(findings: Iterable[Finding], version: str) -> dict[str, object]:
+    """Return one run with all findings; columns count characters."""
+    found = list(findings)
+    checks = sorted({finding.check for finding in found})
+    return {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "brokerctl policy",
+                        "version": version,
+                        "rules": [{"id": check} for check in checks],
+                    }
+                },
+                "columnKind": "unicodeCodePoints",
+                "results": [_result(finding) for finding in found],
+            }
+        ],
+    }
+
+
+def _result(finding: Finding) -> dict[str, object]:
+    problem = finding.problem
+    parts = [problem.message]
+    if problem.expected:
+        parts.append(f"expected: {problem.expected}")
+    if problem.hint:
+        parts.append(f"hint: {problem.hint}")
+    return {
+        "ruleId": finding.check,
+        "level": finding.level,
+        "message": {"text": "; ".join(parts)},
+        "locations": [
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": problem.file},
+                    "region": {
+                        "startLine": problem.span.line,
+                        "startColumn": problem.span.column,
+                        "endLine": problem.span.end_line,
+                        "endColumn": problem.span.end_column,
+                    },
+                }
+            }
+        ],
+    }
