@@ -49,7 +49,11 @@ class HostPart:
             log=ground.log,
             records=lambda: ground.records.now,
             reload=ground.records.reload,
+            listen_vsock=self._listen_vsock,
         )
+        self._nursery: trio.Nursery | None = None
+        self._listening = trio.Lock()
+        self._listens = False
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Start it; returns when it takes connections and orders.
@@ -58,14 +62,29 @@ class HostPart:
         """
         await nursery.start(self._vms.run)
         await nursery.start(self.role.run)
+        self._nursery = nursery
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
-            listeners = await open_vsock_listeners()
-            nursery.start_soon(serve_vsock, listeners, self._doors_of, self._ground.log)
+            await self._listen_vsock()
         for sandbox, record, machine in await self._vms.adopt():
             try:
                 await self.role.admit(sandbox, record, machine)
             except VitrailError as error:
                 self._vms.warnings.append(f"{sandbox} was not leased anew: {error}")
+
+    async def _listen_vsock(self) -> None:
+        """Listen on the services' vsock ports, once.
+
+        At the start where we make such machines, else with the first lease of
+        one: two brokers that have none need not fight for the ports.  Raises SetupError when there is no vsock, or a port is taken.
+        """
+        async with self._listening:
+            if self._listens or self._nursery is None:
+                return
+            listeners = await open_vsock_listeners()
+            self._nursery.start_soon(
+                serve_vsock, listeners, self._doors_of, self._ground.log
+            )
+            self._listens = True
 
     def live(self) -> list[Lease]:
         """The leases of machines that run or stop."""
@@ -80,7 +99,7 @@ class HostPart:
 
     def warnings(self) -> list[str]:
         """What went wrong with machines, newest last."""
-        return self._vms.warnings[-10:]
+        return list(self._vms.warnings)
 
     async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
         return await find_tools(self._ground.paths, image, progress)

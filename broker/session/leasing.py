@@ -33,7 +33,9 @@ class Leasing:
         log: journal.Journal,
         records: Callable[[], RecordSet],
         reload: Callable[[], Awaitable[None]],
+        listen_vsock: Callable[[], Awaitable[None]],
     ) -> None:
+        self._listen_vsock = listen_vsock
         self._host = host
         self._log = log
         self._records = records
@@ -74,6 +76,8 @@ class Leasing:
             )
         try:
             check_peer(record, record.host.launch.peer, request)
+            if request.cid is not None:
+                await self._listen_vsock()
             machine = take_foreign(
                 hybrid=request.hybrid,
                 cid=request.cid,

@@ -3,6 +3,8 @@
     listen = "vsock:any:6499"    # the viewer; or connect = "vsock:42:6499", the host
     peer_cid = 2                 # the one CID whose connections the viewer takes
     peer_uid = 1000              # the same for UNIX sockets; default: our own uid
+    pieces = 3732                # no larger single write; for a transport that
+                                 # loses larger ones (default 0: any size)
 
 The first ``link.toml`` of the configuration directories holds; without one
 the viewer listens as above, and the host must be told where its viewer is.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -29,6 +32,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     connect: str = ""
     peer_cid: int = HOST_CID
     peer_uid: int | None = None
+    pieces: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class LinkConfig:
     """The viewer listens there, the host connects to it."""
     peer_cid: int = HOST_CID
     peer_uid: int = -1
+    pieces: int = 0
+    """No single write of a stream is larger, in bytes; 0: any."""
 
     @property
     def uid(self) -> int:
@@ -68,7 +74,8 @@ def load_link_config(
             )
         found = parse_connect(text)
     uid = -1 if file.peer_uid is None else file.peer_uid
-    return LinkConfig(found, file.peer_cid if peer_cid is None else peer_cid, uid)
+    cid = file.peer_cid if peer_cid is None else peer_cid
+    return LinkConfig(found, cid, uid, file.pieces)
 
 
 def _read(paths: Paths) -> tuple[_File, str]:
@@ -86,6 +93,6 @@ def _read(paths: Paths) -> tuple[_File, str]:
             raise SetupError(
                 str(error),
                 where=str(path),
-                hint="it may have listen, connect, peer_cid and peer_uid",
+                hint="it may have listen, connect, peer_cid, peer_uid and pieces",
             ) from error
     return _File(), str(paths.config[0] / "link.toml")

@@ -30,6 +30,8 @@ class PumpKeeper:
         self._pump = Pump(first)
         self._log = log
         self._up = trio.Event()
+        self.max_write = 0
+        """No single write is larger, in bytes; 0: any."""
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -83,7 +85,12 @@ class PumpKeeper:
             os.close(b_fd)
             raise
         return await self._pump.relay(
-            a_fd, b_fd, mode_ab=Mode.AUTO, mode_ba=Mode.AUTO, name=name
+            a_fd,
+            b_fd,
+            mode_ab=Mode.AUTO,
+            mode_ba=Mode.AUTO,
+            max_write=self.max_write,
+            name=name,
         )
 
 
