@@ -204,7 +204,13 @@ def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
     x, y = surface.hot
     now = (clamp(x - dx, low, side - 1), clamp(y - dy, low, side - 1))
     surface.hot = now
-    return x - now[0], y - now[1]
+    dx, dy = x - now[0], y - now[1]
+    if surface.icon is not None:
+        # The frame is what the compositor drags: it moves, not what is in it.
+        surface.icon.shift(dx, dy)
+        surface.relayout = True
+        return 0, 0
+    return dx, dy
 
 
 def _damage(core: Filter, surface: Surface, state: State) -> None:
@@ -343,6 +349,7 @@ def layout(core: Filter, root: Surface) -> None:
     if xdg is None or xdg.frame is None:
         side = free_cap(root.role)
         _place(core, root, Rect(0, 0, side, side))
+        _frame_icon(root, side)
         return
     rect = window_state.content_rect(xdg)
     _place(core, root, rect)
@@ -350,6 +357,18 @@ def layout(core: Filter, root: Surface) -> None:
     frame.place(root.cx - rect.x, root.cy - rect.y)
     if xdg.mapped:
         frame.show(rect.w, rect.h, xdg.sid)
+
+
+def _frame_icon(root: Surface, side: int) -> None:
+    """Fit a drag icon's frame, which is no larger than its picture."""
+    frame, extent = root.icon, root.extent
+    if frame is None:
+        return
+    frame.place(root.cx, root.cy)
+    if extent is not None:
+        frame.show(min(extent[0], side), min(extent[1], side), 0)
+    else:
+        frame.hide()
 
 
 def _place(core: Filter, surface: Surface, rect: Rect) -> None:
@@ -423,6 +442,8 @@ def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
     elif root.dirty:
         root.dirty = False
         core.up.data += emit.commit(root.sid)
+    if root.icon is not None:
+        root.icon.commit()
     xdg = root.xdg
     if xdg is None or xdg.frame is None:
         return

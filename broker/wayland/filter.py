@@ -37,6 +37,7 @@ from broker.core.escape import printable
 from broker.wayland import (  # noqa: F401 - rooms register their handlers
     attention,
     dispatch,
+    drag,
     emit,
     label,
     outputs,

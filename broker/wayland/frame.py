@@ -145,11 +145,14 @@ class LabelPicture:
 class Frame:
     """The surfaces of ours around one client surface."""
 
-    def __init__(self, core: Filter, surface: Surface) -> None:
+    def __init__(
+        self, core: Filter, surface: Surface, edges: Edges | None = None
+    ) -> None:
         self._core = core
         self.surface = surface
+        self._shift = (0, 0)
         self.root = core.own_surface(alias=surface)
-        self.edges = core.edges
+        self.edges = edges or core.edges
         self.outer: tuple[int, int] | None = None
         self._origin: tuple[int, int] | None = None
         self._viewport = core.own("wp_viewport").sid
@@ -184,8 +187,9 @@ class Frame:
         if not self._backing:
             clear = self._core.rules.translucent
             self._backing = palette.take_clear() if clear else palette.take_tile()
-            out += emit.attach(self.root.sid, self._backing, 0, 0)
-            out += emit.damage_buffer(self.root.sid, 0, 0, _TILE, _TILE)
+            self._attach_backing()
+        elif self._shift != (0, 0):
+            self._attach_backing()
         if outer == self.outer:
             return
         self.outer = outer
@@ -193,6 +197,16 @@ class Frame:
         if xdg_sid:
             out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
         self._draw_strips(*outer)
+
+    def _attach_backing(self) -> None:
+        out = self._core.up.data
+        out += emit.attach(self.root.sid, self._backing, *self._shift)
+        out += emit.damage_buffer(self.root.sid, 0, 0, _TILE, _TILE)
+        self._shift = (0, 0)
+
+    def shift(self, dx: int, dy: int) -> None:
+        """Move a drag icon relative to the pointer, with the next ``show``."""
+        self._shift = (self._shift[0] + dx, self._shift[1] + dy)
 
     def _draw_strips(self, width: int, height: int) -> None:
         palette = self._core.palette

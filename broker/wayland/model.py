@@ -147,6 +147,7 @@ class Surface(Obj):
         "dirty",
         "extent",
         "hot",
+        "icon",
         "input",
         "opaque",
         "outputs",
@@ -184,6 +185,7 @@ class Surface(Obj):
         self.relayout = False
         self.outputs: dict[int, int] = {}
         self.hot = (0, 0)
+        self.icon: Frame | None = None
 
     def root(self) -> Surface:
         """The topmost surface of its tree."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.wayland import emit
 from broker.wayland.dispatch import CLASSES, Handlers, event, request
-from broker.wayland.model import Role, Surface
+from broker.wayland.model import Surface
 from broker.wayland.objects import Obj
 from broker.wayland.wire import Fd, ProtocolFault
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEVICE_ROLE = 0
 DEVICE_USED_SOURCE = 1
-_MANAGER = "wl_data_device_manager"
+MANAGER = "wl_data_device_manager"
 _PRIMARY = "zwp_primary_selection"
 
 
@@ -118,7 +118,7 @@ def _new_source(core: Filter, manager: Obj, new_id: int, interface: str) -> None
     source.core = core
 
 
-@request(_MANAGER, "create_data_source")
+@request(MANAGER, "create_data_source")
 def create_data_source(core: Filter, manager: Obj, new_id: int) -> None:
     _new_source(core, manager, new_id, "wl_data_source")
 
@@ -128,7 +128,7 @@ def create_primary_source(core: Filter, manager: Obj, new_id: int) -> None:
     _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
 
 
-@request(_MANAGER, "get_data_device")
+@request(MANAGER, "get_data_device")
 def get_data_device(core: Filter, manager: Obj, new_id: int, seat: Obj) -> None:
     host = core.data_manager
     device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
@@ -141,7 +141,7 @@ def get_data_device(core: Filter, manager: Obj, new_id: int, seat: Obj) -> None:
         tell(core, device)
 
 
-_get_data_device = emit.request(_MANAGER, "get_data_device")
+_get_data_device = emit.request(MANAGER, "get_data_device")
 
 
 @request(f"{_PRIMARY}_device_manager_v1", "get_device")
@@ -250,14 +250,14 @@ def tell(core: Filter, device: Device) -> None:
     assert isinstance(offer, Offer)
     offer.source = source
     out = core.down.data
-    out += (_primary_data_offer if primary else _data_offer)(device.cid, offer.cid)
+    out += (_primary_data_offer if primary else data_offer)(device.cid, offer.cid)
     for mime in source.mimes:
-        out += (_primary_offer if primary else _offer)(offer.cid, mime)
+        out += (_primary_offer if primary else offer_mime)(offer.cid, mime)
     out += (_primary_selection if primary else _selection)(device.cid, offer.cid)
 
 
-_data_offer = emit.event("wl_data_device", "data_offer")
-_offer = emit.event("wl_data_offer", "offer")
+data_offer = emit.event("wl_data_device", "data_offer")
+offer_mime = emit.event("wl_data_offer", "offer")
 _selection = emit.event("wl_data_device", "selection")
 _primary_data_offer = emit.event("zwp_primary_selection_device_v1", "data_offer")
 _primary_offer = emit.event("zwp_primary_selection_offer_v1", "offer")
@@ -318,7 +318,7 @@ def _host_mime(_core: Filter, offer: HostOffer, mime: bytes) -> None:
 
 def _host_source_actions(core: Filter, offer: HostOffer, actions: int) -> None:
     if offer.offer is not None and not offer.offer.dead:
-        core.down.data += _source_actions(offer.offer.cid, actions)
+        core.down.data += source_actions(offer.offer.cid, actions)
 
 
 def _host_action(core: Filter, offer: HostOffer, action: int) -> None:
@@ -326,7 +326,7 @@ def _host_action(core: Filter, offer: HostOffer, action: int) -> None:
         core.down.data += _offer_action(offer.offer.cid, action)
 
 
-_source_actions = emit.event("wl_data_offer", "source_actions")
+source_actions = emit.event("wl_data_offer", "source_actions")
 _offer_action = emit.event("wl_data_offer", "action")
 HOST_OFFER_EVENTS: Handlers = {
     "offer": _host_mime,
@@ -340,193 +340,3 @@ def host_selection(core: Filter, _device: Device, offer: Obj | None) -> None:
     """The host's clipboard: not for the sandbox."""
     if isinstance(offer, HostOffer):
         core.end_own(offer)
-
-
-# -- drags ------------------------------------------------------------------------------------------
-
-
-@request("wl_data_device", "start_drag")
-def start_drag(
-    core: Filter,
-    device: Device,
-    source: Source | None,
-    origin: Surface,
-    icon: Surface | None,
-    serial: int,
-) -> None:
-    if icon is not None:
-        if icon.role not in {None, Role.ICON}:
-            raise ProtocolFault(
-                device.cid, DEVICE_ROLE, "the drag icon's surface has another role"
-            )
-        icon.role = Role.ICON
-        icon.root().relayout = True
-    if source is not None and source.used:
-        raise ProtocolFault(
-            device.cid, DEVICE_USED_SOURCE, "the source was used before"
-        )
-    if source is not None:
-        source.used = True
-    if not core.serials.knows(serial) or not core.data_manager:
-        if source is not None:
-            source.cancel()
-        return
-    sid = 0
-    if source is not None:
-        sid = core.give_sid(source)
-        source.drag = core.sandbox.new_drag(source)
-        core.up.data += _create_data_source(core.data_manager, sid)
-        core.up.data += _source_offer(sid, source.drag)
-        if core.data_version >= 3 and source.actions is not None:
-            core.up.data += _set_actions(sid, source.actions)
-    core.local_drag = source is None
-    icon_sid = icon.sid if icon is not None else 0
-    core.up.data += _start_drag(device.sid, sid, origin.sid, icon_sid, serial)
-
-
-_create_data_source = emit.request(_MANAGER, "create_data_source")
-_source_offer = emit.request("wl_data_source", "offer")
-_set_actions = emit.request("wl_data_source", "set_actions")
-_start_drag = emit.request("wl_data_device", "start_drag")
-
-
-@event("wl_data_device", "enter")
-def drag_enter(
-    core: Filter,
-    device: Device,
-    serial: int,
-    surface: Obj | None,
-    x: int,
-    y: int,
-    host: Obj | None,
-) -> None:
-    device.told = False
-    device.over = surface if isinstance(surface, Surface) and not surface.dead else None
-    if device.over is None:
-        return
-    cid = 0
-    if isinstance(host, HostOffer):
-        source = next(
-            (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
-        )
-        if source is None:
-            return  # from the host or another sandbox: not told at all
-        offer = core.make_server_side("wl_data_offer", device.version)
-        assert isinstance(offer, Offer)
-        offer.source, offer.upstream, host.offer = source, host, offer
-        cid = offer.cid
-        core.down.data += _data_offer(device.cid, cid)
-        for mime in source.mimes:
-            core.down.data += _offer(cid, mime)
-        if device.version >= 3 and source.actions is not None:
-            core.down.data += _source_actions(cid, source.actions)
-    elif not core.local_drag:
-        return
-    device.told = True
-    core.serials.note(serial)
-    top = device.over
-    core.down.data += _drag_enter(
-        device.cid, serial, top.cid, x + top.cx * 256, y + top.cy * 256, cid
-    )
-
-
-_drag_enter = emit.event("wl_data_device", "enter")
-
-
-@event("wl_data_device", "leave")
-def drag_leave(core: Filter, device: Device) -> None:
-    if device.told:
-        core.down.data += _drag_leave(device.cid)
-    device.told, device.over = False, None
-
-
-_drag_leave = emit.event("wl_data_device", "leave")
-
-
-@event("wl_data_device", "motion")
-def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None:
-    top = device.over
-    if device.told and top is not None:
-        core.down.data += _drag_motion(
-            device.cid, time, x + top.cx * 256, y + top.cy * 256
-        )
-
-
-_drag_motion = emit.event("wl_data_device", "motion")
-
-
-@event("wl_data_device", "drop")
-def drag_drop(core: Filter, device: Device) -> None:
-    if device.told:
-        core.down.data += _drag_drop(device.cid)
-
-
-_drag_drop = emit.event("wl_data_device", "drop")
-
-
-@request("wl_data_offer", "accept")
-def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
-    source, host = offer.source, offer.upstream
-    if source is None or host is None or source.drag is None:
-        return
-    good = mime is not None and mime in source.mimes
-    source.accepted = mime if good else None
-    core.up.data += _accept(host.sid, serial, source.drag if good else None)
-
-
-_accept = emit.request("wl_data_offer", "accept")
-
-
-@request("wl_data_offer", "set_actions")
-def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) -> None:
-    if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
-        raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
-    if offer.upstream is not None and core.data_version >= 3:
-        core.up.data += _offer_set_actions(offer.upstream.sid, actions, preferred)
-
-
-_offer_set_actions = emit.request("wl_data_offer", "set_actions")
-
-
-@request("wl_data_offer", "finish")
-def offer_finish(core: Filter, offer: Offer) -> None:
-    if offer.upstream is not None and core.data_version >= 3:
-        core.up.data += _finish(offer.upstream.sid)
-
-
-_finish = emit.request("wl_data_offer", "finish")
-
-
-@request("wl_data_offer", "destroy")
-def destroy_offer(core: Filter, offer: Offer) -> None:
-    if offer.upstream is not None:
-        core.end_own(offer.upstream)
-        offer.upstream = None
-    core.drop_local(offer)
-
-
-@event("wl_data_source", "target")
-def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
-    accepted = source.accepted if mime is not None else None
-    core.down.data += _target(source.cid, accepted)
-
-
-_target = emit.event("wl_data_source", "target")
-
-
-@event("wl_data_source", "send")
-def source_send(core: Filter, _source: Source, _mime: bytes, fd: Fd) -> None:
-    """Somebody outside asks for the private type: there is nothing in it."""
-    core.machine.close(fd)
-
-
-def _plain(name: str) -> None:
-    write = emit.event("wl_data_source", name)
-
-    @event("wl_data_source", name)
-    def forward(core: Filter, source: Source, *args: int) -> None:
-        core.down.data += write(source.cid, *args)
-
-
-for _name in ("cancelled", "dnd_drop_performed", "dnd_finished", "action"):
-    _plain(_name)

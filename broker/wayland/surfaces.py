@@ -183,6 +183,9 @@ def destroy_surface(core: Filter, surface: Surface) -> None:
         )
     if xdg is not None:
         windows.lose_surface(core, xdg)
+    if surface.icon is not None:
+        surface.icon.destroy()
+        surface.icon = None
     sub = surface.sub
     if sub is not None:
         if sub.parent is not None and sub in sub.parent.children:

@@ -79,6 +79,6 @@ def test_menus_have_a_thin_frame_without_the_name():
         it.paint(surface, 100, 60, 0)
         it.send(surface, "commit")
         assert ((4, 4, 100, 60), (4, 4, 100, 60)) in guest_rects(it)
-        # Told where its content lies in the parent's content: 5, 6 of the
-        # frames, 4 right and 14 up by their difference.
+        # The frame lies at 5, 6 of the parent's frame; content in content lies
+        # higher, as the parent's strip is the thicker one.
         assert it.heard("configure", made) == [[5, 6 + 4 - 18, 100, 60]]

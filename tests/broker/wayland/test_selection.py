@@ -265,11 +265,37 @@ def test_somebody_outside_who_asks_for_the_private_type_gets_nothing(pair):
     assert one.heard("send", source) == []
 
 
-def test_a_drag_icon_is_cropped(pair):
+def test_a_drag_icon_is_cropped_and_framed(pair):
     one, _ = pair
     icon = one.make(one.compositor, "create_surface", "wl_surface")
     drag(one, icon)
     one.paint(icon, 600, 600, 0)
     one.send(icon, "commit")
     side = limits.WAYLAND_DRAG_ICON_PIXELS
-    assert one.server_side(icon).size() == (side, side)
+    picture = one.server_side(icon)
+    assert picture.size() == (side, side)
+    # The compositor drags our frame, which is around it.
+    dragged = one.told("wl_data_device", "start_drag")[0][2]
+    assert dragged is picture.parent
+    assert dragged.size() == (side + 8, side + 8)
+    assert len(dragged.children) == 5
+    one.send(icon, "destroy")
+    assert picture.parent is None
+
+
+def test_a_drag_icon_moves_with_its_frame_and_not_far():
+    with Person() as one:
+        one.start()
+        icon = one.make(one.compositor, "create_surface", "wl_surface")
+        drag(one, icon)
+        for _ in range(20):
+            one.paint(icon, 30, 30, 0)
+            one.send(icon, "offset", -20, 0)
+            one.send(icon, "commit")
+        steps = [
+            args[1]
+            for k, n, args in one.model.requests
+            if (k, n) == ("wl_surface", "attach") and args[1]
+        ]
+        assert sum(steps) <= -20
+        assert sum(steps) >= -limits.WAYLAND_DRAG_ICON_PIXELS
