@@ -94,6 +94,11 @@ class Runner:
             with trio.CancelScope(shield=True):
                 await guest.signal(program, _SIGTERM)
             raise
+        if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
+            # It goes by itself; whoever waited for the program may count on it.
+            await self._viewer.power_off(
+                guest.lease.id, reason="its last program has ended"
+            )
         return api.RunItem(
             exited=api.Exited(
                 sandbox=guest.lease.sandbox, program=program.number, code=code

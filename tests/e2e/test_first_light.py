@@ -158,6 +158,7 @@ async def test_output_and_code_of_a_program_without_a_window():
         code, said = await w.output("app", "sh", "-c", "echo out; echo err >&2; exit 5")
         assert code == 5
         assert sorted(said.split()) == [b"err", b"out"]
+        assert (await w.status()).sandboxes == [], "gone before the answer"
         sandbox = (await w.wait_event("program.exited", code=5))["sandbox"]
         log = w.paths.logs(sandbox) / "program-1.log"
         assert sorted(log.read_bytes().split()) == [b"err", b"out"]
