@@ -117,15 +117,22 @@ async def test_stop(env: dict[str, str], api: ScriptedBroker) -> None:
 async def test_stopping_the_broker_waits_until_it_has_ended(
     env: dict[str, str], api: ScriptedBroker
 ) -> None:
+    """The connection's end is not enough: the process has to be gone."""
     answers: list[Answer] = []
+    process = spawn(["sleep", "60"])  # in the place of the broker's own
+    api.pid = process.pid
 
     async def stop() -> None:
         answers.append(await brokerctl("stop", "--broker", env=env))
 
-    async with trio.open_nursery() as outer, serving(paths_of(env).control, api):
-        outer.start_soon(stop)
-        await api.ended.wait()
+    async with trio.open_nursery() as outer:
+        async with serving(paths_of(env).control, api):
+            outer.start_soon(stop)
+            await api.ended.wait()
+            assert answers == []
         assert answers == []
+        process.kill()
+        await process.wait()
     (answer,) = answers
     assert answer.code == 0
     assert "the broker has ended" in answer.err

@@ -64,10 +64,12 @@ class ScriptedBroker:
     on_stop: Callable[[StopRequest], Awaitable[None]] | None = None
     asked: list[tuple[str, Any]] = field(default_factory=list)
     held: int = 0
+    pid: int = field(default_factory=os.getpid)
+    """Of its process, as ``version`` tells it."""
     ended: trio.Event = field(default_factory=trio.Event)
 
     async def version(self) -> Version:
-        return Version(version="0.1.0", role="local", pid=os.getpid())
+        return Version(version="0.1.0", role="local", pid=self.pid)
 
     async def run(
         self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
