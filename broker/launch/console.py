@@ -8,6 +8,8 @@ bounded rate, the socket fills, and QEMU makes the guest wait.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -32,14 +34,16 @@ class ConsoleLog:
         *,
         name: str = "console.log",
     ) -> None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = directory / name
         self._limit = limit
-        self._file = _append(self.path)
-        self._size = self._file.tell()
+        self._file: FileIO | None = None
+        self._size = 0
+        self._closed = False
         self._tail = b""
         self._grown = trio.Event()
         self.lost = 0
+        with suppress(OSError):  # the next write tries again, and counts
+            self._open()
 
     @property
     def older(self) -> Path:
@@ -49,28 +53,41 @@ class ConsoleLog:
     def write(self, untrusted_data: bytes) -> None:
         """Keep these bytes; never raises."""
         self._tail = (self._tail + untrusted_data)[-_CHUNK:]
+        left = len(untrusted_data)
         try:
-            self._keep(untrusted_data)
+            if not self._closed:
+                for kept in self._keep(untrusted_data):
+                    left -= kept
         except OSError:
-            self.lost += len(untrusted_data)
+            self._shut()  # a file half rotated is looked for again
+        self.lost += left
         self._grown.set()
         self._grown = trio.Event()
 
-    def _keep(self, untrusted_data: bytes) -> None:
+    def _keep(self, untrusted_data: bytes) -> Iterator[int]:
+        """Write and say how much, piece by piece."""
         while untrusted_data:
+            file = self._file or self._open()
             if self._size >= self._limit:
-                self._rotate()
+                self._shut()
+                self.path.replace(self.older)
+                file = self._open()
             room = self._limit - self._size
-            done = self._file.write(untrusted_data[:room]) or 0
+            done = file.write(untrusted_data[:room]) or 0
             self._size += done
             untrusted_data = untrusted_data[done:]
+            yield done
 
-    def _rotate(self) -> None:
-        self.path.replace(self.older)
-        fresh = _append(self.path)
-        self._file.close()
-        self._file = fresh
-        self._size = fresh.tell()
+    def _open(self) -> FileIO:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = _append(self.path)
+        self._size = self._file.tell()
+        return self._file
+
+    def _shut(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     async def wait_for(self, needle: bytes) -> None:
         """Wait until the last 4 KiB hold ``needle`` (no proof of anything)."""
@@ -78,8 +95,9 @@ class ConsoleLog:
             await self._grown.wait()
 
     def close(self) -> None:
-        """Close the file; it stays."""
-        self._file.close()
+        """Close the file; it stays.  What is written later is lost."""
+        self._closed = True
+        self._shut()
 
 
 def _append(path: Path) -> FileIO:

@@ -13,14 +13,16 @@ import contextlib
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
 from broker.audit import schema
-from broker.core import agent, worker
+from broker.core import agent, limits, worker
+from broker.core.complain import complain_of
 from broker.core.errors import (
     PeerError,
     RefusedError,
@@ -56,6 +58,10 @@ class GuestTools:
     """None: the one on PATH."""
 
 
+_WARNINGS = 3
+"""Last words of workers that are shown in a status."""
+
+
 class Guest:
     """A leased sandbox on the viewer's side, from lease_begun to lease_ended."""
 
@@ -89,7 +95,7 @@ class Guest:
         self.agent_changed = trio.Event()
         self.idle = trio.Event()
         """Set when the last program has ended."""
-        self.warnings: list[str] = []
+        self.warnings: deque[str] = deque(maxlen=_WARNINGS)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -101,11 +107,28 @@ class Guest:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                await trio.sleep_forever()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # it takes no new tasks from here on
+
+    def _start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task of this guest.  Raises RefusedError when it is ending."""
+        if self._nursery is None:
+            raise RefusedError("this sandbox is about to end")
+        self._nursery.start_soon(self._alone, step, *args)
+
+    async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """A mistake of ours about one sandbox must not end the others."""
+        try:
+            await step(*args)
+        except Exception as error:  # noqa: BLE001
+            complain_of(error)
 
     async def close(self, reason: str) -> None:
         """End worker, waypipe client and every task; not cancellable."""
         with trio.CancelScope(shield=True):
+            self._nursery = None
             self.programs.end_all(f"the sandbox ended: {reason}")
             self._scope.cancel()
             waypipe, self.waypipe = self.waypipe, None
@@ -170,17 +193,26 @@ class Guest:
                 compositor,
                 clients=self._valid_record().viewer.limits.wayland_clients,
             )
+            try:
+                self._start(self._listen, made)
+            except RefusedError:
+                # The lease has ended meanwhile; a worker must not outlive it.
+                await made.close()
+                raise
             self.worker = made
-            self._nursery.start_soon(self._listen, made)
             return made
 
     async def _listen(self, mine: Worker) -> None:
         """Take the worker's messages until it is gone."""
-        async for message in mine.messages:
-            try:
-                await self._take(message)
-            except PeerError as error:
-                await self._broke(str(error))
+        try:
+            async for message in mine.messages:
+                try:
+                    await self._take(message)
+                except PeerError as error:
+                    await self._broke(str(error))
+        except Exception as error:  # noqa: BLE001
+            complain_of(error)
+            await mine.close("a mistake of ours, see the broker's own log")
         reason = await mine.wait_closed()
         self.worker = None
         self._settle_agents("the worker died")
@@ -203,8 +235,10 @@ class Guest:
             case worker.FromAgent():
                 await self._take_agent(message)
             case worker.AgentClosed():
-                self._agent_reasons[message.stream] = printable(message.reason)
-                self._agents.pop(message.stream, trio.Event()).set()
+                ended = self._agents.pop(message.stream, None)
+                if ended is not None:  # else a worker that makes up numbers
+                    self._agent_reasons[message.stream] = printable(message.reason)
+                    ended.set()
                 if message.stream == self._agent_stream:
                     self._set_agent(None)
             case (
@@ -226,7 +260,8 @@ class Guest:
     ) -> None:
         match message:
             case worker.WaylandOpened():
-                self._clients.add(message.client)
+                if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:
+                    self._clients.add(message.client)
             case worker.WaylandAnswered():
                 self.programs.display(Hop.COMPOSITOR)
             case worker.WaylandClosed():
@@ -276,8 +311,13 @@ class Guest:
         with given(conn):
             mine = await self._ensure_worker()
             self._agents[opening.stream] = ended
-            await self._opened(opening, "worker")
-            await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
+            try:
+                await self._opened(opening, "worker")
+                await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
+            except BaseException:
+                self._agents.pop(opening.stream, None)
+                self._agent_reasons.pop(opening.stream, None)
+                raise
         task_status.started()
         reason = "cut"
         try:
@@ -364,17 +404,24 @@ class Guest:
         program.way.reach(Hop.MACHINE, trio.current_time())
         if self.agent is not None:
             program.way.reach(Hop.AGENT, trio.current_time())
-        await self._tools.log.require(
-            schema.ProgramStarted(
-                **journal.of(self.lease),
-                program=program.number,
-                name=printable(program.name, 60),
-            )
-        )
         message = agent.Run(
             program=program.number, argv=list(argv), env=env, display=program.display
         )
-        self._nursery.start_soon(self._send_when_up, program, message)
+        try:
+            await self._tools.log.require(
+                schema.ProgramStarted(
+                    **journal.of(self.lease),
+                    program=program.number,
+                    name=printable(program.name, 60),
+                )
+            )
+            self._start(self._send_when_up, program, message)
+        except BaseException:
+            # Nobody will ask the guest for it, so it must not count as running.
+            self.programs.drop(program, "it was not asked for")
+            if self.agent is not None and not self.programs.live():
+                self.idle.set()
+            raise
         return program
 
     async def _send_when_up(self, program: Program, message: agent.Run) -> None:
@@ -398,7 +445,10 @@ class Guest:
         """Ask the guest's agent to switch off; False if there is none to ask."""
         if self.agent is None or self.worker is None:
             return False
-        await self.worker.send(worker.ToAgent(agent.PowerOff()))
+        try:
+            await self.worker.send(worker.ToAgent(agent.PowerOff()))
+        except VitrailError:
+            return False  # nor does its worker take orders
         return True
 
     # -- display streams ----------------------------------------------------------
@@ -466,12 +516,13 @@ class Guest:
         await self._ensure_worker()
         async with self._making:
             if self.waypipe is None:
-                if self._nursery is None:
-                    raise RefusedError("this sandbox is about to end")
-                self.waypipe = await start_waypipe_client(
-                    self._display, self._tools.waypipe
-                )
-                self._nursery.start_soon(self._watch_waypipe, self.waypipe)
+                made = await start_waypipe_client(self._display, self._tools.waypipe)
+                try:
+                    self._start(self._watch_waypipe, made)
+                except RefusedError:
+                    await made.stop()
+                    raise
+                self.waypipe = made
             path = self.waypipe.socket_path
         sock = trio.socket.socket(trio.socket.AF_UNIX)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -43,13 +44,17 @@ class Program:
         return self.code is not None
 
 
-_KEPT_LOGS = 32
-"""Newest programs of a sandbox whose output is kept."""
+KEPT_LOGS = 32
+"""Newest programs of a sandbox whose output is kept beside those that run."""
+
+_LARGEST_CLAIM = 0x7FFFFFFF
+"""Beyond it no number of a log is counted on from: a guest may have claimed
+it, and the agent's protocol ends at 0xFFFFFFFF."""
 
 
 def _numbers(logs: Path) -> list[int]:
     """Numbers of the programs that have a log."""
-    found = (re.fullmatch(r"program-(\d{1,9})\.log", p.name) for p in logs.glob("*"))
+    found = (re.fullmatch(r"program-(\d{1,10})\.log", p.name) for p in logs.glob("*"))
     return [int(match[1]) for match in found if match]
 
 
@@ -67,8 +72,10 @@ class Programs:
         broker may still report the end of a program of before.
         """
         self._logs = logs
-        self._first = self._next = max(_numbers(logs), default=0)
+        known = (number for number in _numbers(logs) if number <= _LARGEST_CLAIM)
+        self._first = self._next = max(known, default=0)
         self._live: dict[int, Program] = {}
+        self._adopted = False
 
     def live(self) -> list[Program]:
         """Those that have not ended, oldest first."""
@@ -82,6 +89,8 @@ class Programs:
                 hint="end one of them, or raise limits.programs in its record",
             )
         self._next += 1
+        while self._next in self._live:  # a guest claimed it
+            self._next += 1
         program = Program(
             self._next,
             name,
@@ -95,8 +104,12 @@ class Programs:
     def adopt(self, claimed: Sequence[int]) -> None:
         """Enter programs that ran before this broker did, as far as there is room.
 
-        A guest may claim what it likes here; it only keeps itself alive.
+        A guest may claim what it likes here, once for each lease; it only
+        keeps itself alive.
         """
+        if self._adopted:
+            return
+        self._adopted = True
         for number in claimed:
             if number in self._live or self._first < number <= self._next:
                 continue
@@ -173,14 +186,21 @@ class Programs:
         for program in self.live():
             self._end(program, -9)
 
+    def drop(self, program: Program, reason: str) -> None:
+        """It was entered, and then could not be asked for."""
+        program.way.fail(reason)
+        self._end(program, _NOT_STARTED)
+
     def _new_log(self, number: int) -> ConsoleLog:
-        for old in sorted(_numbers(self._logs))[:-_KEPT_LOGS]:
+        ended = sorted(set(_numbers(self._logs)) - self._live.keys() - {number})
+        for old in ended[: 1 - KEPT_LOGS]:
             for path in self._logs.glob(f"program-{old}.log*"):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
         return ConsoleLog(self._logs, name=f"program-{number}.log")
 
     def _end(self, program: Program, code: int) -> None:
         program.code = code
-        del self._live[program.number]
+        self._live.pop(program.number, None)
         program.log.close()
         program.wake()

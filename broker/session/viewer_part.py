@@ -35,7 +35,7 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
     found = [
         f"{guest.lease.sandbox}: {text}"
         for guest in viewer.guests()
-        for text in guest.warnings[-3:]
+        for text in guest.warnings
     ]
     if find_compositor() is None:
         found.append("no compositor answers; no window can be shown")

@@ -88,3 +88,30 @@ async def test_a_flood_is_read_no_faster_than_the_limit(
     await trio.sleep(20)
     assert log.path.stat().st_size == 20000
     log.close()
+
+
+def test_a_log_comes_back_when_there_is_room_again(tmp_path, monkeypatch):
+    """Also when it was its rotation that failed."""
+    log = ConsoleLog(tmp_path, limit=10)
+    log.write(b"0123456789")
+
+    def full(path, *args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(console.os, "open", full)
+        log.write(b"abc")
+        log.write(b"def")
+        assert log.lost == 6
+    log.write(b"ghi")
+    assert log.path.read_bytes() == b"ghi"
+    assert log.older.read_bytes() == b"0123456789"
+    log.close()
+
+
+def test_words_after_the_end_are_lost(tmp_path):
+    log = ConsoleLog(tmp_path)
+    log.close()
+    log.write(b"late")
+    assert log.lost == 4
+    assert log.path.read_bytes() == b""

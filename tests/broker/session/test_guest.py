@@ -1,0 +1,237 @@
+"""A guest's tasks: what a worker that was taken over may cost, and ends that meet."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.core import agent, limits, worker
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Opening
+from broker.core.services import AGENT
+from broker.session.guest import Guest, GuestTools
+from policy.loader import parse_record
+from tests.kit.roles import LEASE, journal, pair
+from tests.kit.world import record
+
+
+class PaperWorker:
+    """A worker that says what the test makes it say."""
+
+    def __init__(self):
+        self.say, self.messages = trio.open_memory_channel(0)
+        self.keeper_pid = 0
+        self.orders = []
+        self.deaf = False
+        self.closed = trio.Event()
+
+    async def send(self, message, fds=()):
+        if self.deaf:
+            raise UpstreamError("the worker of a has ended")
+        self.orders.append(message)
+
+    async def wait_closed(self):
+        await self.closed.wait()
+        return "closed"
+
+    async def close(self, reason="closed"):
+        self.say.close()
+        self.closed.set()
+
+
+class PaperWorkers:
+    """Opens paper workers, when the test lets it."""
+
+    def __init__(self):
+        self.opened = []
+        self.asked = trio.Event()
+        self.may_open = trio.Event()
+        self.may_open.set()
+
+    async def open_worker(self, sandbox, display, compositor, *, clients):
+        self.asked.set()
+        with trio.CancelScope(shield=True):  # as one that was just about to be there
+            await self.may_open.wait()
+        self.opened.append(PaperWorker())
+        return self.opened[-1]
+
+
+@asynccontextmanager
+async def guest(tmp_path):
+    """A guest without a screen, its paper workers, and its log."""
+    mine, _ = parse_record("a", tmp_path / "a.toml", record("persistent").encode())
+    async with journal(tmp_path) as log, trio.open_nursery() as viewer:
+        workers = PaperWorkers()
+        tools = GuestTools(
+            workers=workers,
+            pump=None,
+            log=log,
+            compositor=lambda: tmp_path / "wayland-0",
+            waypipe=None,
+        )
+        made = Guest(
+            LEASE,
+            lambda: mine,
+            tools,
+            directory=tmp_path / "run",
+            logs=tmp_path / "logs",
+        )
+        await viewer.start(made.run)
+        yield made, workers, log
+        await made.close("the test is over")
+        viewer.cancel_scope.cancel()
+
+
+async def open_agent(mine, nursery, stream=1):
+    """An agent's stream; returns our end of it."""
+    ours, theirs = pair()
+    opening = Opening(LEASE, AGENT, stream, "a test")
+
+    async def carry(task_status):
+        await mine.agent_stream(opening, theirs, task_status=task_status)
+
+    await nursery.start(carry)
+    return ours
+
+
+def hello(stream=1, programs=()):
+    said = agent.Hello(agent.VERSION, "0.8.4", "6.1", list(programs))
+    return worker.FromAgent(stream, said)
+
+
+async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
+    """Taken over, it says a thousand things a second for days."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            for number in range(1000):
+                await other.say.send(worker.AgentClosed(number + 7, "x" * 4000))
+                await other.say.send(worker.WaylandOpened(number))
+                await other.say.send(worker.Broken("x" * 4000))
+            assert mine._agent_reasons == {}
+            assert len(mine._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
+            assert len(mine.warnings) <= 3
+            await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_a_hello_is_believed_about_programs_of_before_once(tmp_path):
+    """Each claimed program that a later hello forgets is an event on disk."""
+    async with guest(tmp_path) as (mine, workers, log), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            for number in range(20):
+                first = 1 + 64 * number
+                await other.say.send(hello(programs=range(first, first + 64)))
+            await other.say.send(worker.AgentClosed(1, "it left"))
+    assert log._store.statistics().events <= 64 + 10
+
+
+async def test_a_mistake_about_what_a_worker_says_is_its_sandbox_s(
+    tmp_path, monkeypatch, capsys
+):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+
+            def mistake():
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(mine.programs, "agent_up", mistake)
+            await other.say.send(hello())
+            with trio.fail_after(5):
+                await other.closed.wait()
+            await wait_all_tasks_blocked()
+            assert mine.worker is None
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):
+    """A worker must not outlive its lease."""
+    async with guest(tmp_path) as (mine, workers, _):
+        workers.may_open = trio.Event()
+        ours, theirs = pair()
+        refused = []
+
+        async def carry():
+            try:
+                opening = Opening(LEASE, AGENT, 1, "a test")
+                await mine.agent_stream(
+                    opening, theirs, task_status=trio.TASK_STATUS_IGNORED
+                )
+            except RefusedError as error:
+                refused.append(str(error))
+
+        with ours:
+            async with trio.open_nursery() as streams:
+                streams.start_soon(carry)
+                await workers.asked.wait()
+                await mine.close("the lease ended")
+                workers.may_open.set()
+            assert refused == ["this sandbox is about to end"]
+            assert workers.opened[0].closed.is_set()
+            assert mine.worker is None
+            ours.settimeout(5)
+            assert ours.recv(1) == b""
+
+
+async def test_a_program_that_could_not_be_recorded_does_not_count(
+    tmp_path, monkeypatch
+):
+    """The disk is full a hundred times: afterwards all of its places are free."""
+    async with guest(tmp_path) as (mine, _, log):
+
+        async def full(event):
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(log._store, "record", full)
+            for _ in range(100):
+                with pytest.raises(UpstreamError, match="cannot be written"):
+                    await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == []
+        program = await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == [program]
+
+
+async def test_a_program_for_a_sandbox_that_ends_meanwhile(tmp_path):
+    """The answer is a sentence, not a mistake in the broker."""
+    async with guest(tmp_path) as (mine, _, _log):
+        await mine.close("it powered off")
+        with pytest.raises(RefusedError, match="about to end"):
+            await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == []
+
+
+async def test_a_guest_whose_worker_takes_no_orders_can_be_ended(tmp_path):
+    """Then its agent cannot be asked; the power button is left."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            await other.say.send(hello())
+            await wait_all_tasks_blocked()
+            assert await mine.power_off()
+            other.deaf = True
+            assert not await mine.power_off()
+            await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            workers.opened[0].deaf = True
+            for number in range(2, 20):
+                ours, theirs = pair()
+                with ours, pytest.raises(UpstreamError):
+                    await mine.agent_stream(
+                        Opening(LEASE, AGENT, number, "a test"),
+                        theirs,
+                        task_status=trio.TASK_STATUS_IGNORED,
+                    )
+                assert theirs.fileno() == -1
+                assert isinstance(ours, socket.socket)
+            assert list(mine._agents) == [1]
+            await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
