@@ -17,7 +17,12 @@ import trio
 from broker.core.paths import Paths, find_paths
 from broker.launch.spawn import PIPE, Child, spawn
 
-_START = "import sys; from broker.cli.app import main; sys.exit(main())"
+# A shell that starts the tests in the background has SIGINT ignored in them, and
+# Python then leaves it so; a person's Ctrl-C is what is tested here.
+_START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from broker.cli.app import main; sys.exit(main())"
+)
 
 
 @dataclass(frozen=True)
