@@ -34,6 +34,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
 from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
+from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
 from broker.session.hangup import given, hang_up
@@ -524,17 +525,9 @@ class Guest:
                     raise
                 self.waypipe = made
             path = self.waypipe.socket_path
-        sock = trio.socket.socket(trio.socket.AF_UNIX)
-        try:
-            await sock.connect(str(path))
-        except BaseException as error:
-            sock.close()
-            if isinstance(error, OSError):
-                raise UpstreamError(
-                    f"the waypipe client does not answer: {error.strerror}"
-                ) from error
-            raise
-        return socket.socket(fileno=sock.detach())
+        # Not trio's own connect: it takes a full backlog (EAGAIN) for a
+        # connection that is on its way, and a client makes room for three.
+        return await connect(UnixEndpoint(path), deadline=limits.ADMIT_SECONDS)
 
     async def _watch_waypipe(self, mine: WaypipeClient) -> None:
         code = await mine.child.wait()

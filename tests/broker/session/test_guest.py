@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -235,3 +236,32 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
                 assert isinstance(ours, socket.socket)
             assert list(mine._agents) == [1]
             await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(tmp_path):
+    """They wait for their turn; none of them is a connection to nowhere."""
+    async with guest(tmp_path) as (mine, _workers, _log):
+        mine.worker = PaperWorker()
+        path = tmp_path / "waypipe.sock"
+        connected = []
+
+        async def open_window():
+            connected.append(await mine._connect_waypipe())
+
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen(1)
+            mine.waypipe = SimpleNamespace(
+                socket_path=path, stop=trio.lowlevel.checkpoint
+            )
+            async with trio.open_nursery() as nursery:
+                for _ in range(6):
+                    nursery.start_soon(open_window)
+                while len(connected) < 2:  # the backlog's one place, and one more
+                    await trio.lowlevel.checkpoint()
+                for _ in range(6):
+                    await trio.to_thread.run_sync(listener.accept)
+        for sock in connected:
+            with sock:
+                assert sock.getpeername() == str(path)
+        assert len(connected) == 6
