@@ -1,15 +1,18 @@
 """A machine is killed and another takes its place: it gets nothing of the first.
 
 Invariant 1.  The second one has the first one's name, directory and socket
-path, which is all that an identity is behind hybrid vsock.
+path, which is all that an identity is behind hybrid vsock; and in the second
+test its CID too, which is all that an identity is behind the kernel's.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 from tests.kit.compositor import until, wait_window, windows
+from tests.kit.fixed_cid import CID
 from tests.kit.world import record, world
 
 FLOOD = "while :; do echo $RANDOM; done"
@@ -45,3 +48,66 @@ async def test_the_next_machine_at_the_same_path_gets_nothing_of_the_killed_one(
         assert await until(no_window), "no window of the first one is left"
         begun = w.events("lease.begin", lease=second.id)
         assert begun[0]["sequence"] > ended["sequence"]
+
+
+async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
+    """kill -9 of QEMU alone, in mid-stream; the broker does the rest."""
+    async with world(
+        {"work": record("persistent")}, program="tests.kit.fixed_cid"
+    ) as w:
+        await w.run("work", "foot", "-T", "of-the-first", "sh", "-c", FLOOD)
+        await wait_window(w.comp, title="of-the-first")
+
+        async def flows():
+            found = (await w.status()).streams
+            return any(s.bytes_from_sandbox > 100_000 for s in found)
+
+        assert await until(flows, deadline=60)
+        uds = w.paths.sandbox("work") / "vsock" / "vm.vsock"
+        before = await w.status()
+        ends = connections(uds)
+        assert len(ends) >= 2 * len(before.streams) == 4, "agent and display"
+        os.kill(await w.pid_of("QEMU", "work"), signal.SIGKILL)
+        await w.wait_event("lease.end", lease=before.leases[0].id)
+        assert not ends & all_sockets(), "no end of a stream of the first one lives"
+
+        await w.run("work", "sleep", "1000", window=False)
+        after = await w.status()
+        (first,), (second,) = before.leases, after.leases
+        assert second.peer == first.peer == f"hybrid:{uds}"
+        assert before.sandboxes[0].cid == after.sandboxes[0].cid == CID
+        assert second.id != first.id
+        assert (first.generation, second.generation) == (1, 2)
+        (stream,) = after.streams
+        assert (stream.lease, stream.service) == (second.id, "vitrail.Agent")
+        assert stream.stream > max(s.stream for s in before.streams)
+        assert (stream.bytes_from_sandbox, stream.bytes_to_sandbox) == (0, 0)
+        assert (after.pump.streams, after.pump.bytes_total) == (0, 0)
+        assert windows(await w.comp.tree()) == []
+        waypipes = [p for p in after.processes if p.role == "waypipe-client"]
+        assert waypipes == [], "nor a client that knew the first one's windows"
+        opened = w.events("stream.opened", lease=second.id)
+        assert {e["service"] for e in opened} == {"vitrail.Agent"}
+        assert {e["generation"] for e in opened} == {2}
+
+
+def connections(uds):
+    """Inodes of both ends of every connection that was made to a machine's doors."""
+    found = set()
+    for words in _unix_sockets():
+        if words[1] == "ESTAB" and words[4].startswith(f"{uds}_"):
+            found |= {words[5], words[7]}
+    return found
+
+
+def all_sockets():
+    """Inodes of all UNIX sockets that there are."""
+    return {words[5] for words in _unix_sockets()}
+
+
+def _unix_sockets():
+    # netid state recv-q send-q path inode * peer's inode
+    said = subprocess.run(
+        ["ss", "-xaH"], capture_output=True, text=True, check=True, timeout=20
+    ).stdout
+    return [line.split() for line in said.splitlines()]

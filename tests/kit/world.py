@@ -43,7 +43,7 @@ command = ["foot"]
 """
 WORDS = (
     *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
-    *("broker.programs", "broker.relay", "broker.launch"),
+    *("broker.programs", "broker.relay", "broker.launch", "tests.kit.fixed"),
 )
 
 
@@ -146,6 +146,7 @@ class World:
     comp: HeadlessCompositor
     environ: dict[str, str]
     paths: Paths
+    program: str = "broker.programs.local"
     started: list[str] = field(default_factory=list)
 
     def write_record(self, name, text):
@@ -161,7 +162,9 @@ class World:
 
     async def start(self):
         """Start the broker (again)."""
-        assert await ensure_broker(self.paths, environ=self.environ)
+        assert await ensure_broker(
+            self.paths, environ=self.environ, module=self.program
+        )
 
     async def status(self) -> Status:
         async with self.client() as client:
@@ -236,8 +239,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(records=None, *, start=True, image=True):
-    """A broker of its own; ``records`` maps names to texts."""
+async def world(
+    records=None, *, start=True, image=True, program="broker.programs.local"
+):
+    """A broker of its own; ``records`` maps names to texts.
+
+    ``program`` is the module that is the broker, one of ours or of the kit's.
+    """
     if image:
         await the_image()
     async with desktop() as comp:
@@ -252,7 +260,7 @@ async def world(records=None, *, start=True, image=True):
                 "WAYLAND_DISPLAY": str(comp.display),
             }
             (base / "run").mkdir(mode=0o700)
-            made = World(base, comp, environ, find_paths(environ))
+            made = World(base, comp, environ, find_paths(environ), program)
             for name, text in (records or {"app": record()}).items():
                 made.write_record(name, text)
             if start:
