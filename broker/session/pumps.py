@@ -7,7 +7,8 @@ import os
 import trio
 
 from broker.audit import schema
-from broker.core.errors import UpstreamError
+from broker.core.complain import complain
+from broker.core.errors import UpstreamError, VitrailError
 from broker.launch.spawn import Child, our_program, spawn
 from broker.relay.client import Pump, PumpStatistics
 from broker.relay.contract import Mode, StreamEnd, StreamStatistics
@@ -41,13 +42,18 @@ class PumpKeeper:
         while True:
             pid = self._pump.statistics().pid
             began = trio.current_time()
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._pump.run)
-                self._up.set()
-                task_status.started()
-                task_status = trio.TASK_STATUS_IGNORED
-            self._up = trio.Event()
-            code = None if child is None else await child.wait()
+            code: int | None = None
+            try:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._pump.run)
+                    self._up.set()
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+            finally:
+                self._up = trio.Event()
+                if child is not None:  # it has ended, in every case
+                    with trio.CancelScope(shield=True):
+                        code = await child.wait()
             await self._log.note(
                 schema.ProcessDied(
                     process=schema.Process.PUMP,
@@ -57,8 +63,17 @@ class PumpKeeper:
                 )
             )
             await trio.sleep(_PAUSE if trio.current_time() - began < _PAUSE else 0)
-            child, handle = _respawn()
+            child, handle = await self._replace()
             self._pump = Pump(handle)
+
+    async def _replace(self) -> tuple[Child, PumpHandle]:
+        """Start another one, as soon as this machine has room for a process."""
+        while True:
+            try:
+                return _respawn()
+            except (OSError, VitrailError) as error:
+                complain(f"vitrail: no new pump, so no streams: {error}")
+                await trio.sleep(_PAUSE)
 
     def statistics(self) -> PumpStatistics:
         """Numbers of the pump of now."""
@@ -98,9 +113,13 @@ def _respawn() -> tuple[Child, PumpHandle]:
     ours, theirs = control_pair()
     with theirs:
         fd = str(theirs.fileno())
-        child = spawn(
-            our_program("broker.relay.process", "--control-fd", fd),
-            name="pump",
-            pass_fds=[theirs.fileno()],
-        )
+        try:
+            child = spawn(
+                our_program("broker.relay.process", "--control-fd", fd),
+                name="pump",
+                pass_fds=[theirs.fileno()],
+            )
+        except BaseException:
+            ours.close()
+            raise
     return child, PumpHandle(ours, child.pid)

@@ -52,6 +52,8 @@ class _Order:
     answered: trio.Event = field(default_factory=trio.Event)
     keeper: Process | None = None
     refused: str = ""
+    given_up: bool = False
+    """Nobody waits for the answer any more."""
     fate: Fate = field(default_factory=Fate)
 
 
@@ -126,9 +128,12 @@ class Template:
         match message:
             case messages.Forked(number, pid):
                 order = self._orders.pop(number)
-                order.keeper = Process(pid, fds[0])
                 self._fates[number] = order.fate
-                order.answered.set()
+                if order.given_up:
+                    fdpass.close_all(fds)  # its channels are closed: it ends
+                else:
+                    order.keeper = Process(pid, fds[0])
+                    order.answered.set()
             case messages.ForkFailed(number, reason):
                 order = self._orders.pop(number)
                 order.refused = reason
@@ -166,6 +171,7 @@ class Template:
         finally:
             if order.keeper is None:
                 # Closing these ends a keeper whose birth we do not hear of.
+                order.given_up = True
                 keeper_channel.close()
                 worker_channel.close()
         if order.refused:

@@ -260,7 +260,8 @@ async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(tmp_
                 while len(connected) < 2:  # the backlog's one place, and one more
                     await trio.lowlevel.checkpoint()
                 for _ in range(6):
-                    await trio.to_thread.run_sync(listener.accept)
+                    taken, _ = await trio.to_thread.run_sync(listener.accept)
+                    taken.close()
         for sock in connected:
             with sock:
                 assert sock.getpeername() == str(path)

@@ -1,0 +1,41 @@
+"""The template when nobody waits for its answer any more."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import trio
+
+from broker.core.names import SandboxName
+from broker.session.workers import open_workers
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_worker_that_was_given_up_leaves_no_descriptor(tmp_path):
+    """It is forked after all, told of, and nobody's: it ends, and so does its pidfd."""
+    compositor = tmp_path / "wayland-0"
+    async with open_workers(allow_unjailed=True) as workers:
+        display = tmp_path / "display"
+        display.mkdir()
+        first = await workers.open_worker(SandboxName("a"), display, compositor)
+        await first.close()
+        before = descriptors()
+        for _ in range(3):
+            os.kill(workers.template_pid, signal.SIGSTOP)
+            try:
+                with trio.move_on_after(0.2) as patience:
+                    await workers.open_worker(SandboxName("a"), display, compositor)
+            finally:
+                os.kill(workers.template_pid, signal.SIGCONT)
+            assert patience.cancelled_caught
+        # Its answers come in order, so those of before have been taken.
+        last = await workers.open_worker(SandboxName("a"), display, compositor)
+        await last.close()
+        with trio.fail_after(5):
+            while descriptors() > before:
+                await trio.sleep(0.01)
