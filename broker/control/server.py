@@ -45,16 +45,18 @@ async def serve(
     path: Path,
     api: BrokerApi,
     *,
+    activated: socket.socket | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``api`` on a UNIX socket at ``path`` until cancelled.
 
     ``started()`` is called once clients can connect.  The socket is 0600 and
-    removed at the end.
+    removed at the end; one that a service manager made (``activated``) is
+    its own, and left.
 
     Raises SetupError when a broker serves there already.
     """
-    with _listening(path) as listener:
+    with _listening(path) if activated is None else _given(activated) as listener:
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
@@ -62,6 +64,14 @@ async def serve(
                 full = len(nursery.child_tasks) >= limits.CONTROL_CLIENTS
                 stream = trio.SocketStream(conn)
                 nursery.start_soon(partial(_welcome, stream, api, full=full))
+
+
+@contextmanager
+def _given(activated: socket.socket) -> Iterator[trio.socket.SocketType]:
+    # Who may connect is the manager's word (SocketMode=); each connection is
+    # still asked for its user.
+    activated.setblocking(False)  # noqa: FBT003
+    yield trio.socket.from_stdlib_socket(activated)
 
 
 @contextmanager

@@ -380,6 +380,9 @@ LINK_OPENING = 12
 """Streams that one host dials side by side, until each has sent its preamble:
 below what the viewer lets wait (LINK_UNAUTHENTICATED_PER_PEER)."""
 
+ACTIVATED = 8
+"""Sockets that a service manager may hand over; two have a meaning."""
+
 LINK_PAIRING_SECONDS = 300.0
 """From the first message to the last confirmation: two people, two screens."""
 

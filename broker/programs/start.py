@@ -8,12 +8,13 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from importlib import resources
 from pathlib import Path
 
 import trio
 
+from broker.core.activation import VARIABLES, take_activated
 from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import find_paths
 from broker.relay.process import PumpHandle, start_pump
@@ -30,7 +31,7 @@ def parser_for(program: str, description: str) -> argparse.ArgumentParser:
         action="store_true",
         help="also use the records that came with the program (demo, web, work)",
     )
-    parser.set_defaults(allow_unjailed_workers=False)
+    parser.set_defaults(allow_unjailed_workers=False, sockets=("control",))
     return parser
 
 
@@ -75,6 +76,8 @@ def _run(
         paths=find_paths(),
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
+        sockets=_activated(words.sockets),
+        stopping=lambda: notify("STOPPING=1"),
     )
     run = prepare(options)
 
@@ -85,7 +88,23 @@ def _run(
     # The pump is forked while there is neither trio nor a thread.
     pump = start_pump()
     trio.run(run, options, pump, ready, strict_exception_groups=True)
-    notify("STOPPING=1")
+
+
+def _activated(known: Container[str]) -> dict[str, socket.socket]:
+    """The sockets of socket activation, which no child of ours inherits."""
+    found = take_activated(os.environ, os.getpid(), known)
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+    sockets: dict[str, socket.socket] = {}
+    for name, fd in found.items():
+        os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
+        sockets[name] = sock = socket.socket(fileno=fd)
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise SetupError(
+                f"the socket '{name}' of the service manager does not listen",
+                hint="ListenStream= and Accept=no in the .socket unit",
+            )
+    return sockets
 
 
 def notify(text: str) -> None:

@@ -23,6 +23,7 @@ def main() -> None:
     """Entry point; exits with 1 and a sentence when it cannot start."""
     parser = parser_for(_NAME, "Vitrail's broker for the machine with the screen")
     add_unjailed(parser)
+    parser.set_defaults(sockets=("control", "link"))
     parser.add_argument(
         "--listen",
         default="",

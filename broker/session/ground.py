@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +38,10 @@ class Options:
     shipped: Path | None = None
     """A directory of records that is searched last (the demo's)."""
     allow_unjailed: bool = False
+    sockets: Mapping[str, socket.socket] = field(default_factory=dict)
+    """Handed over by a service manager: ``control``, ``link``."""
+    stopping: Callable[[], None] = lambda: None
+    """Called when the end begins."""
 
 
 class Records:
@@ -110,7 +115,8 @@ async def open_ground(
         directory.chmod(0o700)
     # First of all: "a broker runs already" is what a person can use; the log's
     # "another broker writes here" would come before it otherwise.
-    refuse_second(paths.control)
+    if "control" not in options.sockets:
+        refuse_second(paths.control)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(paths.audit, broker=role))
         workers: Workers | None = None

@@ -6,6 +6,7 @@ It parses nothing of a guest's, evaluates no rule, and has no worker.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -79,9 +80,17 @@ class _Host:
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run, self._host.role)
-            await nursery.start(serve, self._ground.paths.control, self._api)
+            await nursery.start(
+                partial(
+                    serve,
+                    self._ground.paths.control,
+                    self._api,
+                    activated=self._ground.options.sockets.get("control"),
+                )
+            )
             ready()
             await self._ground.shutdown.wait()
+            self._ground.options.stopping()
             await self._api.stop_all()
             nursery.cancel_scope.cancel()
 

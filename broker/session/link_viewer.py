@@ -147,14 +147,21 @@ class RemoteHost:
     # -- the door --------------------------------------------------------------------
 
     async def run(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        activated: socket.socket | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen until cancelled; started when the listener is up.
 
-        Raises SetupError when it cannot listen, or its key is not to be had.
+        ``activated`` is a listening socket that a service manager made.  Raises SetupError when it cannot listen, or its key is not to be had.
         """
         self._store.identity()
-        listener = await open_listener(self._config.endpoint)
+        if activated is None:
+            listener = await open_listener(self._config.endpoint)
+        else:
+            activated.settimeout(0)
+            listener = Listener(self._config.endpoint, activated)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery

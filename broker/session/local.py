@@ -7,6 +7,7 @@ owns the guests, the host role the leases and through them every stream.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -69,8 +70,16 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)
         await host.run(nursery)
-        await nursery.start(serve, ground.paths.control, api)
+        await nursery.start(
+            partial(
+                serve,
+                ground.paths.control,
+                api,
+                activated=ground.options.sockets.get("control"),
+            )
+        )
         ready()
         await ground.shutdown.wait()
+        ground.options.stopping()
         await api.stop_all()
         nursery.cancel_scope.cancel()

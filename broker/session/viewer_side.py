@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -78,10 +79,20 @@ class _Viewer:
         """Run until asked to end."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._viewer.run, self._host)
-            await nursery.start(self._host.run)
-            await nursery.start(serve, self._ground.paths.control, self._api)
+            await nursery.start(
+                self._host.run, self._ground.options.sockets.get("link")
+            )
+            await nursery.start(
+                partial(
+                    serve,
+                    self._ground.paths.control,
+                    self._api,
+                    activated=self._ground.options.sockets.get("control"),
+                )
+            )
             ready()
             await self._ground.shutdown.wait()
+            self._ground.options.stopping()
             await self._host.close("the viewer's broker ends")
             nursery.cancel_scope.cancel()
 

@@ -1,0 +1,43 @@
+"""Listening sockets that a service manager hands over, sd_listen_fds(3).
+
+Pure: the environment comes in, numbers of descriptors go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+from broker.core import limits
+from broker.core.errors import SetupError
+
+_FIRST = 3
+VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+"""To be removed from the environment once read: they are not our children's."""
+
+
+def take_activated(
+    environ: Mapping[str, str], pid: int, known: Container[str]
+) -> dict[str, int]:
+    """Return the descriptors meant for process ``pid``, by their names.
+
+    Raises SetupError for a name that is not ``known`` or comes twice: a socket
+    that nobody accepts on would keep whoever connects waiting for ever.
+    """
+    if environ.get("LISTEN_PID") != str(pid):
+        return {}
+    count = environ.get("LISTEN_FDS", "")
+    if not count.isascii() or not count.isdigit() or int(count) > limits.ACTIVATED:
+        raise SetupError(f"LISTEN_FDS={count!r} is no number of sockets")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, int] = {}
+    for number in range(int(count)):
+        name = names[number] if number < len(names) else ""
+        if name not in known or name in found:
+            raise SetupError(
+                f"the service manager passed a socket named {name!r}, which this "
+                "broker has no use for",
+                hint="FileDescriptorName= in the .socket unit: 'control', and for "
+                "a viewer's link 'link'; each once",
+            )
+        found[name] = _FIRST + number
+    return found

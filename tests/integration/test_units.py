@@ -1,0 +1,183 @@
+"""The systemd units, socket activation and sd_notify, with systemd's own tools."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.control.client import open_client
+from broker.launch.spawn import PIPE, STDOUT, spawn
+from tests.kit.brokerctl import home, paths_of
+from tests.kit.compositor import until
+from tests.kit.tinyguest import ordinary_user
+
+UNITS = Path(str(resources.files("broker") / "data/systemd"))
+PROGRAMS = ("vitrail-local", "vitrail-host", "vitrail-viewer", "brokerctl")
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize("manager", ["user", "system"])
+def test_units_pass_systemds_own_check(manager, tmp_path):
+    """With the programs at the place where an installation puts them."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not installed")
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for unit in (UNITS / manager).iterdir():
+        text = re.sub(r"ExecStart=\S+", f"ExecStart={program}", unit.read_text())
+        # The manual page is there once the package is installed.
+        text = re.sub(r"Documentation=.*\n", "", text)
+        (tmp_path / unit.name).write_text(text)
+    files = sorted(str(p) for p in tmp_path.iterdir() if p.suffix)
+    done = subprocess.run(
+        [tool, f"--{manager}", "verify", "--man=no", *files],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
+    )
+    mine = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
+    assert (done.returncode, mine) == (0, []), done.stderr
+
+
+def test_every_service_starts_a_program_of_ours():
+    for unit in UNITS.rglob("*.service"):
+        (program,) = re.findall(r"^ExecStart=(\S+)", unit.read_text(), re.MULTILINE)
+        assert program in PROGRAMS
+
+
+@asynccontextmanager
+async def activated(env, module, *sockets, words=()):
+    """A broker behind systemd-socket-activate; ``sockets`` are (name, address)."""
+    tool = shutil.which("systemd-socket-activate")
+    if tool is None:
+        pytest.skip("systemd-socket-activate is not installed")
+    ordinary_user()
+    argv = [tool, f"--fdname={':'.join(name for name, _ in sockets)}"]
+    argv += [f"--listen={address}" for _, address in sockets]
+    argv += [f"--setenv={name}={value}" for name, value in env.items()]
+    argv += [sys.executable, "-m", module, *words]
+    child = spawn(argv, env=env, cwd="/", stdout=PIPE, stderr=STDOUT)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            os.kill(child.pid, signal.SIGTERM)
+            with trio.CancelScope(shield=True), trio.move_on_after(30):
+                await child.wait()
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        print(child.popen.stdout.read().decode())
+        child.popen.stdout.close()
+
+
+async def listens(path):
+    async def there():
+        return path.exists()
+
+    await until(there)
+
+
+async def test_the_first_question_starts_the_broker():
+    with home() as env:
+        paths = paths_of(env)
+        sockets = [("control", str(paths.control))]
+        async with activated(env, "broker.programs.local", *sockets) as child:
+            await listens(paths.control)
+            inode = paths.control.stat().st_ino
+            # Two at once: neither is lost while it starts.
+            async with (
+                open_client(paths.control) as one,
+                open_client(paths.control) as two,
+            ):
+                assert (await two.version()).role == "local"
+                status = await one.status()
+            assert status.pid == child.pid, "exec'd in place: the same process"
+            pump = next(p.pid for p in status.processes if p.role == "pump")
+            kept = {os.readlink(fd) for fd in Path(f"/proc/{pump}/fd").iterdir()}
+            assert f"socket:[{_inode(paths.control)}]" not in kept
+        # The manager's socket is the manager's to remove.
+        assert paths.control.stat().st_ino == inode
+
+
+def _inode(path):
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        if line.endswith(f" {path}"):
+            return line.split()[6]
+    raise AssertionError("nobody listens")
+
+
+async def test_a_viewer_gets_its_links_door_handed_over_too():
+    with home() as env:
+        paths = paths_of(env)
+        link = Path(env["HOME"]) / "link"
+        sockets = [("control", str(paths.control)), ("link", str(link))]
+        words = ["--listen", f"unix:{link}"]
+        async with activated(env, "broker.programs.viewer", *sockets, words=words):
+            await listens(link)
+            with socket.socket(socket.AF_UNIX) as stranger:
+                stranger.connect(str(link))
+                stranger.sendall(b"no magic")
+                stranger.settimeout(20)
+                assert await trio.to_thread.run_sync(stranger.recv, 10) == b""
+            async with open_client(paths.control) as client:
+                state = (await client.status()).link
+            assert (state.state, state.refused) == ("waiting", 1)
+
+
+async def test_a_socket_without_a_meaning_is_refused_at_the_start():
+    with home() as env:
+        paths = paths_of(env)
+        async with activated(
+            env, "broker.programs.local", ("other", str(paths.control))
+        ) as child:
+            await listens(paths.control)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(paths.control))
+            with trio.fail_after(30):
+                assert await child.wait() == 1
+
+
+async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():
+    """READY=1 once both listeners are up, STOPPING=1 on SIGTERM, exit code 0."""
+    ordinary_user()
+    with home() as env:
+        paths = paths_of(env)
+        link = Path(env["HOME"]) / "link"
+        told = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM)
+        with told:
+            await told.bind(f"{env['HOME']}/notify")
+            child = spawn(
+                [
+                    *(sys.executable, "-m", "broker.programs.viewer"),
+                    *("--listen", f"unix:{link}"),
+                ],
+                env={**env, "NOTIFY_SOCKET": f"{env['HOME']}/notify"},
+                stderr=STDOUT,
+            )
+            with trio.fail_after(30):
+                assert await told.recv(100) == b"READY=1\n"
+            for path in (paths.control, link):
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(path))
+            os.kill(child.pid, signal.SIGTERM)
+            with trio.fail_after(30):
+                assert await told.recv(100) == b"STOPPING=1\n"
+                assert await child.wait() == 0
+        assert not paths.control.exists()
+        assert not link.exists()
