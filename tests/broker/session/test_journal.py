@@ -8,8 +8,13 @@ import sys
 import pytest
 
 from broker.audit import schema
+from broker.audit.refusals import Refusals
+from broker.core import limits
 from broker.core.errors import UpstreamError
-from tests.kit.roles import full_disk, journal
+from broker.core.lease import Opening
+from broker.core.services import DISPLAY
+from broker.session.journal import Journal, of, of_stream
+from tests.kit.roles import LEASE, full_disk, journal
 
 
 async def test_a_full_disk_takes_the_log_and_standard_error(tmp_path, monkeypatch):
@@ -30,3 +35,46 @@ async def test_a_full_disk_takes_the_log_and_standard_error(tmp_path, monkeypatc
 
 def _no_space(events):
     raise OSError(28, os.strerror(28))
+
+
+class DeadStore:
+    """A store that fails as a full or missing disk makes it."""
+
+    async def record(self, event):
+        raise UpstreamError("the audit log cannot be written")
+
+
+async def test_a_note_is_never_an_error_and_a_requirement_always_is(capsys):
+    store = DeadStore()
+    log = Journal(store, Refusals(store))
+    await log.note(schema.BrokerStop(reason="asked to end"))
+    said = capsys.readouterr().err
+    assert said == (
+        "vitrail: not recorded: broker.stop: the audit log cannot be written\n"
+    )
+    with pytest.raises(UpstreamError, match="cannot be written"):
+        await log.require(schema.BrokerStop(reason="asked to end"))
+    assert capsys.readouterr().err == "", "whoever required it says so"
+
+
+async def test_a_refusal_that_cannot_be_recorded_is_still_a_refusal():
+    store = DeadStore()
+    log = Journal(store, Refusals(store))
+    await log.refused(schema.StreamRefused(reason="no lease"))
+
+
+async def test_equal_refusals_are_counted_and_required_events_are_not(tmp_path):
+    async with journal(tmp_path) as log:
+        for _ in range(limits.REFUSALS_LOGGED_PER_SECOND + 5):
+            await log.refused(schema.StreamRefused(reason="no lease"))
+        assert log._store.statistics().events == limits.REFUSALS_LOGGED_PER_SECOND
+        for _ in range(3):
+            await log.require(schema.BrokerStop(reason="asked to end"))
+        assert log._store.statistics().events == limits.REFUSALS_LOGGED_PER_SECOND + 3
+
+
+def test_what_an_event_says_of_a_lease_and_of_a_stream():
+    lease = {"sandbox": "a", "lease": LEASE.id, "generation": 1}
+    assert of(LEASE) == lease
+    stream = of_stream(Opening(LEASE, DISPLAY, 7, "cid 42"))
+    assert stream == {**lease, "service": DISPLAY, "stream": 7, "peer": "cid 42"}
