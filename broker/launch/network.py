@@ -137,5 +137,4 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 def _kill(started: Sequence[Tracked]) -> None:
     for process in started:
-        process.kill()
-        process.close()
+        process.kill_now()

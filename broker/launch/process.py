@@ -118,6 +118,13 @@ class Tracked:
             except ProcessLookupError:
                 return
 
+    def kill_now(self) -> None:
+        """Kill it, reap it where it was a child of ours, and let go of it."""
+        self.kill()
+        if self._child is not None:
+            self._child.kill_now()
+        self.close()
+
     async def end(self, grace: float) -> None:
         """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable."""
         with trio.CancelScope(shield=True):
@@ -158,9 +165,18 @@ def spawn_helper(
     except BaseException:
         words.close()
         raise
-    # Nobody has waited for it yet, so the pid is surely its own.
-    pidfd = os.dup(child.pidfd)
-    identity = Identity(child.pid, _start_time(child.pid), os.fstat(pidfd).st_ino)
+    pidfd = -1
+    try:
+        pidfd = os.dup(child.pidfd)
+        # Nobody has waited for it yet, so the pid is surely its own.
+        start = _start_time(child.pid)
+        identity = Identity(child.pid, start, os.fstat(pidfd).st_ino)
+    except BaseException:
+        if pidfd >= 0:
+            os.close(pidfd)
+        child.kill_now()
+        words.close()
+        raise
     return Tracked(role, identity, pidfd, child, words)
 
 

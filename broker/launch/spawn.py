@@ -82,6 +82,17 @@ class Child:
             self.pidfd = -1
         self.popen.returncode = 0  # or its destructor warns that it still runs
 
+    def kill_now(self) -> None:
+        """Kill and reap it at once, where nothing can be awaited.
+
+        For a child that was started a moment ago and must not stay.
+        """
+        self.kill()
+        self.popen.wait()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
     async def stop(self, grace: float = 3.0) -> int:
         """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
         self.kill(signal.SIGTERM)
@@ -141,7 +152,13 @@ def spawn(
         stderr=stderr,
         start_new_session=True,
     )
-    return Child(popen, os.pidfd_open(popen.pid), name or Path(words[0]).name)
+    try:
+        pidfd = os.pidfd_open(popen.pid)
+    except BaseException:
+        popen.kill()  # not reaped, so the number is its own
+        popen.wait()
+        raise
+    return Child(popen, pidfd, name or Path(words[0]).name)
 
 
 def our_program(module: str, *args: str) -> list[str]:

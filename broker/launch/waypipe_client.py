@@ -239,11 +239,12 @@ async def start_jailed(
     finally:
         os.close(info_out)
     try:
-        async with trio.lowlevel.FdStream(info_in) as stream:
-            said = b"".join([chunk async for chunk in stream])
+        with trio.fail_after(limits.WAYPIPE_START_SECONDS):
+            async with trio.lowlevel.FdStream(info_in) as stream:
+                said = b"".join([chunk async for chunk in stream])
         pid = msgspec.json.decode(said, type=_Info).pid
         _limit(pid)
-    except (msgspec.DecodeError, ProcessLookupError) as error:
+    except (msgspec.DecodeError, ProcessLookupError, trio.TooSlowError) as error:
         await _end(child)
         raise UpstreamError("bubblewrap did not start the waypipe client") from error
     except BaseException:

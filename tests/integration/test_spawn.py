@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, UpstreamError
+from broker.launch import process
 from broker.launch.spawn import PIPE, run_tool, spawn
 
 
@@ -119,3 +120,33 @@ async def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_ends
     child = spawn(orphan, outlive_us=True)
     with trio.fail_after(10):
         assert await child.wait() == 125
+
+
+async def test_a_child_that_cannot_be_held_is_not_left_running(monkeypatch):
+    """No descriptor for a pidfd: nobody could watch or end it."""
+    seen = []
+
+    def full(pid):
+        seen.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        spawn(["sleep", "60"])
+    assert not os.path.exists(f"/proc/{seen[0]}")
+
+
+async def test_a_helper_that_cannot_be_written_down_is_not_left_running(monkeypatch):
+    """It outlives us, and without its start time no later broker knows it."""
+    seen = []
+    before = _fds()
+
+    def full(pid):
+        seen.append(pid)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process, "_start_time", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        process.spawn_helper("sleeper", ["sleep", "60"])
+    assert not os.path.exists(f"/proc/{seen[0]}")
+    assert _fds() == before
