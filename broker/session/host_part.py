@@ -99,7 +99,7 @@ class HostPart:
 
     def warnings(self) -> list[str]:
         """What went wrong with machines, newest last."""
-        return list(self._vms.warnings)
+        return self._vms.warnings[-10:]
 
     async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
         return await find_tools(self._ground.paths, image, progress)
