@@ -66,7 +66,7 @@ async def test_an_application_lives_in_its_frame_and_dies_without_a_trace(progra
 
 async def test_tiling_resizes_with_the_border_always_exact():
     async with stand(config=_TILED) as it:
-        child = it.run("foot")
+        child = it.run("foot", "sh")
         await wait_window(it.comp)
         for width in (300, 900, 500, 1100):
             await it.comp.command("floating enable")
@@ -84,7 +84,7 @@ async def test_tiling_resizes_with_the_border_always_exact():
 
 async def test_fullscreen_keeps_the_frame():
     async with stand(config=_TILED) as it:
-        child = it.run("foot")
+        child = it.run("foot", "sh")
         await wait_window(it.comp)
         await it.comp.command("fullscreen enable")
 

@@ -155,7 +155,7 @@ async def test_without_a_compositor_the_reason_names_it():
         async with open_workers() as workers:
             missing = base / "no-such-compositor"
             async with open_display(workers, "red", base / "red", missing) as display:
-                app = display.run("foot")
+                app = display.run("foot", "sh")
                 await until(lambda: _closed(display, 2))
                 await app.stop()
                 assert f"compositor at {missing}" in display.said[-1].reason
