@@ -22,12 +22,18 @@ from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.store import Store, open_store
 from broker.control.server import refuse_second
+from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.relay.process import PumpHandle
 from broker.session.journal import Journal
 from broker.session.pumps import PumpKeeper
 from broker.session.workers import Workers, open_workers
 from policy.loader import RecordSet, load_records, search_path
+
+_LINES = 64
+_LINE_CHARACTERS = 200
+"""Files or problems in one event, and how much of each: below
+``limits.AUDIT_EVENT_BYTES`` whatever the characters are."""
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,32 @@ class Records:
         """Read again, if anything means something else than before."""
         fresh = self._read()
         if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
+            await self._say(fresh)
             self.now = fresh
-            await self.record()
 
     async def record(self) -> None:
-        """Say in the log what is in force."""
-        files = [str(record.source) for record in self.now.records.values()]
+        """Say in the log what is in force.  Raises UpstreamError."""
+        await self._say(self.now)
+
+    async def _say(self, found: RecordSet) -> None:
+        """Record a set before it takes effect."""
+        files = [str(record.source) for record in found.records.values()]
         await self._log.require(
             schema.PolicyLoaded(
-                policy=self.now.digest, files=files, rules=len(self.now.records)
+                policy=found.digest, files=_shown(files), rules=len(found.records)
             )
         )
-        if self.now.problems:
-            problems = [f"{p.where}: {p.message}" for p in self.now.problems]
+        if found.problems:
+            problems = [f"{p.where}: {p.message}" for p in found.problems]
             await self._log.note(
-                schema.PolicyRefused(problems=problems, policy=self.now.digest)
+                schema.PolicyRefused(problems=_shown(problems), policy=found.digest)
             )
+
+
+def _shown(lines: list[str]) -> list[str]:
+    """As many as fit into an event, as text: a path may hold any byte."""
+    kept = [printable(line, _LINE_CHARACTERS) for line in lines[:_LINES]]
+    return kept if len(lines) <= _LINES else [*kept, f"and {len(lines) - _LINES} more"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Records that are read again: on record before they hold, whatever their names."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from broker.audit import schema
+from broker.core.errors import UpstreamError
+from broker.core.paths import Paths
+from broker.session.ground import Options, Records
+from tests.kit.roles import journal
+from tests.kit.world import record
+
+
+@pytest.fixture
+def paths(tmp_path):
+    made = Paths(
+        runtime=tmp_path / "run",
+        state=tmp_path / "state",
+        cache=tmp_path / "cache",
+        config=(tmp_path / "config",),
+    )
+    (made.config[0] / "sandboxes.d").mkdir(parents=True)
+    return made
+
+
+def write(paths, name, text):
+    (paths.config[0] / "sandboxes.d" / name).write_text(text)
+
+
+async def test_records_hold_once_they_are_on_record(tmp_path, paths, monkeypatch):
+    """A rule that nobody can be shown later must not allow anything."""
+    async with journal(tmp_path) as log:
+        records = Records(Options(paths), log)
+        await records.record()
+        before = records.now
+        write(paths, "a.toml", record())
+
+        async def full(event):
+            assert not isinstance(event, schema.PolicyLoaded) or records.now is before
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(log._store, "record", full)
+            with pytest.raises(UpstreamError, match="cannot be written"):
+                await records.reload()
+        assert records.now is before
+        await records.reload()
+        assert set(records.now.records) == {"a"}
+
+
+async def test_names_that_are_no_text_and_very_many_problems(tmp_path, paths):
+    """A file's name may hold any byte; neither may it keep a broker from starting."""
+    folder = os.fsencode(paths.config[0] / "sandboxes.d")
+    with open(folder + b"/\xff\xfe.toml", "w") as file:
+        file.write("class = 1")
+    for number in range(300):
+        write(paths, f"r{number}.toml", record() + f"nonsense-{'x' * 300} = 1\n")
+        write(paths, f"ok{number}.toml", record())
+    async with journal(tmp_path) as log:
+        records = Records(Options(paths), log)
+        await records.record()
+        assert len(records.now.records) == 300
+        assert len(records.now.problems) >= 301
+        assert log._store.statistics().events == 2
