@@ -45,6 +45,9 @@ class Listener:
         Connections that vanish before they are taken are skipped.  Raises
         UpstreamError when no descriptor is left for it.
         """
+        # Also where one waits already: whoever connects faster than we accept
+        # must not keep the loop from running anything else.
+        await trio.lowlevel.checkpoint()
         while True:
             try:
                 conn, _ = self.sock.accept()
@@ -209,6 +212,9 @@ def _explain_listen(endpoint: Endpoint, error: OSError) -> VitrailError:
         errno.ENOTDIR: "the path leads through a file",
     }.get(error.errno or 0, "")
     problem = (
-        "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        "the port is in use"
+        if error.errno == errno.EADDRINUSE
+        # Python's own errors have no number: "AF_UNIX path too long".
+        else error.strerror or str(error)
     )
     return SetupError(f"cannot listen on {endpoint}: {problem}", hint=hint)

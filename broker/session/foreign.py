@@ -69,9 +69,10 @@ def _open_pidfd(pid: int) -> int:
         raise RefusedError(f"process {pid} cannot be a sandbox's leader")
     try:
         return os.pidfd_open(pid)
-    except (ProcessLookupError, OSError) as error:
+    except (OverflowError, OSError) as error:  # a number beyond pid_t, or no process
+        reason = error.strerror if isinstance(error, OSError) else "no such number"
         raise RefusedError(
-            f"no process {pid} to hold the lease by: {error.strerror}",
+            f"no process {pid} to hold the lease by: {reason}",
             hint="give the pid of the VMM or of the container's first process",
         ) from error
 

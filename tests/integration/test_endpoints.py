@@ -211,6 +211,17 @@ async def test_closing_leaves_a_successors_socket_alone(folder):
         here.close()
 
 
+async def test_who_connects_as_fast_as_we_accept_holds_up_nobody(folder):
+    """Taking a connection that waits already lets the others run, too."""
+    listener = await open_listener(parse_listen(f"unix:{folder}/s"))
+    for _ in range(3):
+        with socket.socket(socket.AF_UNIX) as busy:
+            busy.connect(f"{folder}/s")
+            with trio.testing.assert_checkpoints():
+                (await listener.accept()).close()
+    listener.close()
+
+
 async def test_two_who_replace_a_stale_socket_at_once(folder):
     """One wins, the other is told so; never both, never none."""
     with socket.socket(socket.AF_UNIX) as dead:
