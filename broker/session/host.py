@@ -157,8 +157,10 @@ class HostRole:
             tenancy = await self._grant(sandbox, record, machine)
         except BaseException as error:
             with trio.CancelScope(shield=True):
-                await machine.power_down(0)
-                await machine.close()
+                with _mistakes_stay_here():
+                    await machine.power_down(0)
+                with _mistakes_stay_here():
+                    await machine.close()
                 if isinstance(error, VitrailError):
                     await self._log.refused(
                         schema.LeaseRefused(

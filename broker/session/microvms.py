@@ -54,15 +54,7 @@ class MicroVmMachine:
         self._log = log
         self._image = image
         self._began = time.monotonic()
-        self._paused = True
         self._claim = _claim(vm)
-
-    @classmethod
-    def adopted(cls, sandbox: SandboxName, vm: Vm, log: Journal) -> MicroVmMachine:
-        """A machine that runs already."""
-        machine = cls(sandbox, vm, log, None)
-        machine._paused = False
-        return machine
 
     @property
     def claim(self) -> Claim:
@@ -91,10 +83,12 @@ class MicroVmMachine:
         return await hybrid_doors(self._vm.uds) if self._vm.uds is not None else {}
 
     async def go(self) -> None:
-        """Let the guest run."""
-        if self._paused:
-            self._paused = False
-            await self._vm.cont()
+        """Let the guest run.
+
+        Also one that was adopted: its broker may have been killed between
+        starting it and letting it run.  To one that runs QEMU does nothing.
+        """
+        await self._vm.cont()
 
     async def wait(self) -> str:
         """Wait for its end; one that nobody asked for is an event."""
@@ -192,12 +186,13 @@ class MicroVms:
         tools = await self._find_tools(image, progress)
         directory = self._paths.sandbox(sandbox)
         logs = self._paths.logs(sandbox)
-        prune_logs(logs.parent, keep=_KEPT_LOGS)
+        prune_logs(logs.parent, keep=_KEPT_LOGS, running=self._running())
         await self._log.require(
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        vm: Vm | None = None
         try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             spec = VmSpec(
                 name=sandbox,
                 kernel=image.kernel,
@@ -217,18 +212,30 @@ class MicroVms:
                 quarantine=closed,
                 on_loss=lambda what: self.warnings.append(f"{sandbox}: {what}"),
             )
+            # Last: a machine is adopted by this file, and so only a whole one.
             (directory / _RECORD_FILE).write_text(record)
         except BaseException as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(error, VitrailError):
-                with trio.CancelScope(shield=True):
-                    await self._log.note(
-                        schema.SandboxFailed(
-                            sandbox=sandbox, step="machine", reason=str(error)
-                        )
+            with trio.CancelScope(shield=True):
+                if vm is not None:
+                    await vm.close()
+                shutil.rmtree(directory, ignore_errors=True)
+                if isinstance(error, VitrailError | OSError):
+                    failed = schema.SandboxFailed(
+                        sandbox=sandbox, step="machine", reason=str(error)
                     )
+                    await self._log.note(failed)
+            if isinstance(error, OSError):
+                raise UpstreamError(
+                    f"{sandbox} could not be started: {error.strerror or error}",
+                    where=error.filename or "",
+                ) from error
             raise
         return MicroVmMachine(sandbox, vm, self._log, image)
+
+    def _running(self) -> frozenset[str]:
+        """Names of the sandboxes that have a runtime directory."""
+        directories = self._paths.sandbox("x").parent
+        return frozenset(path.name for path in directories.glob("*/"))
 
     async def adopt(self) -> list[tuple[SandboxName, SandboxName, MicroVmMachine]]:
         """Take over the machines of a broker that was killed.
@@ -256,7 +263,8 @@ class MicroVms:
         sandbox = take_sandbox_name(directory.name)
         vm: Vm | None = None
         try:
-            record = take_sandbox_name((directory / _RECORD_FILE).read_text())
+            text = (directory / _RECORD_FILE).read_bytes()
+            record = take_sandbox_name(text.decode("utf-8", "replace"))
             if self._record(record) is None:
                 raise SetupError(f"no record '{record}' any more")
             vm = await adopt_vm(directory, nursery=self._nursery)
@@ -264,7 +272,7 @@ class MicroVms:
             reason = str(error)
         else:
             if vm is not None:
-                return sandbox, record, MicroVmMachine.adopted(sandbox, vm, self._log)
+                return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None)
             reason = "not all of its processes live"
         ended = await clean_leftovers(directory)
         shutil.rmtree(directory, ignore_errors=True)
@@ -282,13 +290,18 @@ class MicroVms:
 _KEPT_LOGS = 32
 
 
-def prune_logs(directory: Path, *, keep: int) -> None:
-    """Remove the logs of all but the ``keep`` newest sandboxes.
+def prune_logs(
+    directory: Path, *, keep: int, running: frozenset[str] = frozenset()
+) -> None:
+    """Remove the logs of all but the ``keep`` newest sandboxes that have ended.
 
-    Disposables have a new name each time, so their logs would pile up.
+    Disposables have a new name each time, so their logs would pile up.  The
+    logs of those that are ``running`` stay, however old: a directory's time is
+    that of its last new file.  Raises UpstreamError when it cannot be read.
     """
     try:
-        logs = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime)
+        ended = [path for path in directory.iterdir() if path.name not in running]
+        logs = sorted(ended, key=lambda path: path.stat().st_mtime)
     except FileNotFoundError:
         return
     except OSError as error:
