@@ -158,7 +158,9 @@ class Store:
             first = await trio.to_thread.run_sync(
                 self._write, [entry.event for entry in batch], limiter=self._thread
             )
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is (no room for a thread is a RuntimeError): those
+            # who wait must hear of it, or they would wait for ever.
             self._failures += 1
             problem = UpstreamError(
                 f"the audit log cannot be written: {error}",

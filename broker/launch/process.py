@@ -9,7 +9,6 @@ for each process since Linux 6.9) + boot id.
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.launch.firstwords import FirstWords
-from broker.launch.spawn import Child, spawn
+from broker.launch.spawn import Child, has_ended, spawn, wait_ended
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -48,12 +47,6 @@ def _start_time(pid: int) -> int:
     # The command name (field 2) may hold spaces and parentheses.
     stat = Path(f"/proc/{pid}/stat").read_bytes()
     return int(stat.rpartition(b") ")[2].split()[19])
-
-
-def _ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class Tracked:
@@ -96,18 +89,14 @@ class Tracked:
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
-        return self._pidfd < 0 or _ended(self._pidfd)
+        return self._pidfd < 0 or has_ended(self._pidfd)
 
     async def wait(self) -> int | None:
         """Wait for the end; returns its code where it was a child of ours."""
         if self._child is not None:
             return await self._child.wait()
         if self._pidfd >= 0:
-            mine = os.dup(self._pidfd)
-            try:
-                await trio.lowlevel.wait_readable(mine)
-            finally:
-                os.close(mine)
+            await wait_ended(self._pidfd)
         return None
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
@@ -198,7 +187,7 @@ def find(role: str, identity: Identity) -> Tracked | None:
         same = start == identity.start and os.fstat(pidfd).st_ino == identity.inode
     except (OSError, ValueError, IndexError):
         same = False
-    if not same or _ended(pidfd):
+    if not same or has_ended(pidfd):
         os.close(pidfd)
         return None
     return Tracked(role, identity, pidfd)

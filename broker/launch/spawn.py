@@ -13,6 +13,7 @@ An end is awaited on the child's pidfd, never on a pid number.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,33 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 
 _TAIL_BYTES = 4096
+_LOOK_SECONDS = 0.05
+
+
+async def wait_ended(pidfd: int) -> None:
+    """Wait for the end of a pidfd's process.  Any number of tasks may wait.
+
+    Never raises for want of a descriptor: whoever waits here takes care of a
+    whole machine.  The caller keeps ``pidfd`` open meanwhile.
+    """
+    try:
+        # trio allows one waiter for each descriptor, so each has its own.
+        mine = os.dup(pidfd)
+    except OSError:
+        while not has_ended(pidfd):  # noqa: ASYNC110 -- no descriptor, no event
+            await trio.sleep(_LOOK_SECONDS)
+        return
+    try:
+        await trio.lowlevel.wait_readable(mine)
+    finally:
+        os.close(mine)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a pidfd's process has ended, without waiting (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @dataclass(eq=False)
@@ -55,12 +83,7 @@ class Child:
     async def wait(self) -> int:
         """Wait for the end and return its code.  Any number of tasks may wait."""
         if self.pidfd >= 0:
-            # trio allows one waiter for each descriptor, so each has its own.
-            mine = os.dup(self.pidfd)
-            try:
-                await trio.lowlevel.wait_readable(mine)
-            finally:
-                os.close(mine)
+            await wait_ended(self.pidfd)
         code = self.popen.wait()  # reaps; it has ended, so this does not block
         if self.pidfd >= 0:
             os.close(self.pidfd)

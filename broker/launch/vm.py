@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
+from broker.core.complain import complain_of
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.launch.console import ConsoleLog, pump_console
@@ -176,6 +177,14 @@ class Vm:
         self._watched = True
         try:
             await self._watch_all(console)
+        except Exception as error:  # noqa: BLE001
+            # A mistake of ours about one machine must not end the others; and
+            # one that nobody watches must not live on.
+            complain_of(error)
+            self._blame(EndKind.LOST, "a mistake of ours, see the broker's own log")
+            self.vmm.kill()
+            await self._end_processes()
+            self._finish()
         finally:
             self._watched = False
 

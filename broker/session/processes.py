@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
+from broker.launch.spawn import wait_ended
 
 _KIB = 1024
 
@@ -29,12 +29,7 @@ class Process:
 
     async def wait(self) -> None:
         """Wait for its end.  Any number of tasks may wait."""
-        # trio allows one waiter for each descriptor, so each has its own.
-        mine = os.dup(self._pidfd)
-        try:
-            await trio.lowlevel.wait_readable(mine)
-        finally:
-            os.close(mine)
+        await wait_ended(self._pidfd)
 
     def kill(self) -> None:
         """Send SIGKILL; does nothing when it has ended."""

@@ -32,6 +32,8 @@ class Worker:
     def __init__(self, sandbox: SandboxName, forked: Forked) -> None:
         self.sandbox = sandbox
         self.jail = messages.Jail(namespaces=False, seccomp=False)
+        self.ready = False
+        """Whether it has said so; what fails later is not its start."""
         self._keeper = forked.keeper
         self._inner: Process | None = None
         self._fate = forked.fate
@@ -135,6 +137,7 @@ class Worker:
         """
         try:
             await self._get_ready()
+            self.ready = True
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)

@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
+from broker.core.complain import complain_of
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.session.template import Forked, Template, TemplateError
@@ -110,6 +111,10 @@ class Workers:
         self._workers.add(worker)
         try:
             await worker.run(task_status)
+        except Exception as error:
+            if not worker.ready:
+                raise
+            complain_of(error)  # a mistake about one worker ends no other
         finally:
             self._workers.discard(worker)
             _unlink(path)

@@ -278,3 +278,30 @@ async def test_a_reader_that_leaves_early_is_no_error(env: dict[str, str]) -> No
             assert await child.wait() == 141
         assert child.popen.stderr is not None
         assert child.popen.stderr.read() == b""
+
+
+async def test_no_room_for_a_thread_is_an_answer_for_all_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not an error of one and silence for the others: ends of leases wait here."""
+    refused = []
+    async with open_store(tmp_path / "audit.sqlite") as store:
+
+        async def caller() -> None:
+            try:
+                await store.record(BrokerStart(software="1", pid=1))
+            except UpstreamError as error:
+                refused.append(str(error))
+
+        def full(_events: object) -> int:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as machine:
+            machine.setattr(store, "_write", full)
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(5):
+                        nursery.start_soon(caller)
+        assert len(refused) == 5
+        assert "can't start new thread" in refused[0]
+        assert await store.record(BrokerStart(software="1", pid=1)) == 1

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import trio
+import trio.testing
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch import process
@@ -150,3 +151,25 @@ async def test_a_helper_that_cannot_be_written_down_is_not_left_running(monkeypa
         process.spawn_helper("sleeper", ["sleep", "60"])
     assert not os.path.exists(f"/proc/{seen[0]}")
     assert _fds() == before
+
+
+async def test_an_end_is_noticed_without_a_free_descriptor(monkeypatch):
+    child = spawn(["sleep", "60"])
+    ended = []
+
+    async def waiter():
+        ended.append(await child.wait())
+
+    with monkeypatch.context() as table:
+
+        def full(_fd):
+            raise OSError(24, "Too many open files")
+
+        table.setattr(os, "dup", full)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(waiter)
+                nursery.start_soon(waiter)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                child.kill()
+    assert ended == [-signal.SIGKILL] * 2
