@@ -10,55 +10,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core import agent, limits, worker
+from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import AGENT
 from broker.session.guest import Guest, GuestTools
 from policy.loader import parse_record
+from tests.kit.paper import PaperWorker, PaperWorkers, hello
 from tests.kit.roles import LEASE, journal, pair
 from tests.kit.world import record
-
-
-class PaperWorker:
-    """A worker that says what the test makes it say."""
-
-    def __init__(self):
-        self.say, self.messages = trio.open_memory_channel(0)
-        self.keeper_pid = 0
-        self.orders = []
-        self.deaf = False
-        self.closed = trio.Event()
-
-    async def send(self, message, fds=()):
-        if self.deaf:
-            raise UpstreamError("the worker of a has ended")
-        self.orders.append(message)
-
-    async def wait_closed(self):
-        await self.closed.wait()
-        return "closed"
-
-    async def close(self, reason="closed"):
-        self.say.close()
-        self.closed.set()
-
-
-class PaperWorkers:
-    """Opens paper workers, when the test lets it."""
-
-    def __init__(self):
-        self.opened = []
-        self.asked = trio.Event()
-        self.may_open = trio.Event()
-        self.may_open.set()
-
-    async def open_worker(self, sandbox, display, compositor, *, clients):
-        self.asked.set()
-        with trio.CancelScope(shield=True):  # as one that was just about to be there
-            await self.may_open.wait()
-        self.opened.append(PaperWorker())
-        return self.opened[-1]
 
 
 @asynccontextmanager
@@ -97,11 +57,6 @@ async def open_agent(mine, nursery, stream=1):
 
     await nursery.start(carry)
     return ours
-
-
-def hello(stream=1, programs=()):
-    said = agent.Hello(agent.VERSION, "0.8.4", "6.1", list(programs))
-    return worker.FromAgent(stream, said)
 
 
 async def test_a_worker_that_makes_things_up_costs_little(tmp_path):

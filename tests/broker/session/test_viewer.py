@@ -1,0 +1,282 @@
+"""What the viewer decides: on record before anything comes of it, or not at all."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+import trio
+
+from broker.audit.query import Filters, open_log
+from broker.core import worker
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName, ServiceName
+from broker.core.paths import find_paths
+from broker.core.services import AGENT, DISPLAY
+from broker.session.guest import GuestTools
+from broker.session.viewer import ViewerRole
+from policy.loader import load_records
+from tests.kit.compositor import short_directory
+from tests.kit.paper import PaperWorkers, hello
+from tests.kit.roles import LEASE, journal, pair
+from tests.kit.world import record
+
+
+class Host:
+    """What a viewer asks of its host."""
+
+    def __init__(self):
+        self.stopped = []
+        self.asked = trio.Event()
+        self.unreachable = False
+
+    async def stop(self, lease, *, grace, reason):
+        self.stopped.append((lease, grace, reason))
+        self.asked.set()
+        if self.unreachable:
+            raise UpstreamError("the host cannot be reached")
+
+
+class Stand:
+    def __init__(self, path, log):
+        self.path = path
+        self.log = log
+        self.host = Host()
+        self.workers = PaperWorkers()
+        (path / "sandboxes.d").mkdir()
+        self.write("a", record("persistent"))
+        environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
+        self.role = ViewerRole(
+            paths=find_paths(environ),
+            records=lambda: load_records([path / "sandboxes.d"], shipped=None),
+            tools=GuestTools(
+                workers=self.workers,
+                pump=None,
+                log=log,
+                compositor=lambda: path / "wayland-0",
+                waypipe=None,
+            ),
+            log=log,
+        )
+
+    def write(self, name, text):
+        (self.path / "sandboxes.d" / f"{name}.toml").write_text(text)
+
+    def events(self, *kinds):
+        with open_log(self.path / "audit.sqlite") as log:
+            return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+    async def offer(self, nursery, service=AGENT, lease=LEASE, stream=1):
+        """Offer a stream as the host does; returns our end of it.
+
+        Where it is refused the other end hears why, and is hung up on.
+        """
+        ours, theirs = pair()
+        ours.settimeout(5)
+        answers = []
+
+        async def answer(error):
+            answers.append(error)
+
+        async def carry(*, task_status):
+            await self.role.stream_opened(
+                Opening(lease, service, stream, "a test"),
+                theirs,
+                task_status=task_status,
+                answer=answer,
+            )
+
+        try:
+            await nursery.start(carry)
+        except (RefusedError, UpstreamError) as error:
+            with ours:
+                heard = [*answers, theirs.fileno(), ours.recv(1)]
+            if heard != [error, -1, b""]:
+                raise AssertionError(heard) from error
+            raise
+        assert answers == [None]
+        return ours
+
+
+@asynccontextmanager
+async def viewer():
+    with short_directory() as path:
+        async with journal(path) as log, trio.open_nursery() as nursery:
+            mine = Stand(path, log)
+            await nursery.start(mine.role.run, mine.host)
+            yield mine
+            for guest in mine.role.guests():
+                await mine.role.lease_ended(guest.lease.id, "the test is over")
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def refuses(match):
+    """A refusal that came through the nursery of a stream."""
+    with pytest.raises((RefusedError, UpstreamError), match=match) as caught:
+        yield caught
+
+
+async def test_the_decision_is_on_record_before_anything_comes_of_it():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        s.workers.may_open = trio.Event()
+        offered = []
+
+        async def offer():
+            offered.append(await s.offer(streams))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(offer)
+            await s.workers.asked.wait()
+            # The first effect is about to happen.
+            (event,) = s.events("decision")
+            assert event["verdict"] == "allow"
+            assert (event["service"], event["stream"]) == (AGENT, 1)
+            assert event["rule"]
+            assert event["policy"] == s.role._records().digest
+            assert s.events("stream.opened") == []
+            s.workers.may_open.set()
+        kinds = [e["kind"] for e in s.events("decision", "stream.opened")]
+        assert kinds == ["decision", "stream.opened"]
+        await s.role.lease_ended(LEASE.id, "over")
+        offered[0].close()
+
+
+async def test_what_cannot_be_recorded_is_denied(monkeypatch):
+    """No worker is started, no byte is read, and the next one is decided anew."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+
+        async def full(event):
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(s.log._store, "record", full)
+            with refuses("cannot be written"):
+                await s.offer(streams)
+        assert not s.workers.asked.is_set()
+        assert s.role.guest(LEASE.id)._places == 0
+        conn = await s.offer(streams)
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_denial_names_its_rule_and_has_no_effect():
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent", display="none"))
+        await s.role.lease_begun(LEASE)
+        with refuses("denied: ") as caught:
+            await s.offer(streams, DISPLAY)
+        (event,) = s.events("decision")
+        assert event["verdict"] == "deny"
+        assert caught.value.where == event["rule"]
+        assert event["rule"].endswith("a.toml:2:1")
+        assert not s.workers.asked.is_set()
+
+
+async def test_a_service_that_nobody_knows_is_denied_by_default():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        with refuses("denied: "):
+            await s.offer(streams, ServiceName("vitrail.Teleport"))
+        (event,) = s.events("decision")
+        assert (event["verdict"], event["service"]) == ("deny", "vitrail.Teleport")
+
+
+async def test_a_record_that_goes_away_denies_the_next_stream():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        s.write("a", "class = 7\n")
+        with refuses("denied: "):
+            await s.offer(streams)
+        assert not s.workers.asked.is_set()
+
+
+async def test_a_stream_of_a_lease_that_was_not_announced():
+    other = Lease(LeaseId("f" * 16), SandboxName("a"), SandboxName("a"), 1)
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        with refuses("not one that was announced"):
+            await s.offer(streams, lease=other)
+        assert s.events("decision") == [], "there was nothing to decide"
+
+
+async def test_a_lease_without_a_valid_record_is_refused():
+    other = Lease(LeaseId("f" * 16), SandboxName("b"), SandboxName("b"), 1)
+    async with viewer() as s:
+        with pytest.raises(RefusedError, match="no valid record 'b'"):
+            await s.role.lease_begun(other)
+        assert s.role.guests() == []
+
+
+async def test_before_it_runs():
+    with short_directory() as path:
+        async with journal(path) as log:
+            mine = Stand(path, log)
+            with pytest.raises(InternalError, match="before the viewer runs"):
+                await mine.role.lease_begun(LEASE)
+            with pytest.raises(InternalError, match="before the viewer runs"):
+                await mine.role.power_off(LEASE.id, reason="no")
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_as_many_streams_as_the_record_allows(limit):
+    text = record("persistent", launch=f"[limits]\nstreams = {limit}")
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", text)
+        await s.role.lease_begun(LEASE)
+        conns = [await s.offer(streams, stream=n + 1) for n in range(limit)]
+        with refuses(f"all of its {limit} streams open"):
+            await s.offer(streams, stream=limit + 1)
+        # One of them ends, and there is a place again.
+        (other,) = s.workers.opened
+        await other.say.send(worker.AgentClosed(1, "it left"))
+        await trio.testing.wait_all_tasks_blocked()
+        conns.append(await s.offer(streams, stream=limit + 2))
+        await s.role.lease_ended(LEASE.id, "over")
+        for conn in conns:
+            assert isinstance(conn, socket.socket)
+            conn.close()
+
+
+@pytest.mark.parametrize("kind", ["disposable", "persistent"])
+async def test_a_disposable_goes_with_its_last_program(kind):
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record(kind))
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        (other,) = s.workers.opened
+        await other.say.send(hello())  # it runs nothing
+        await trio.testing.wait_all_tasks_blocked()
+        disposable = kind == "disposable"
+        assert s.host.asked.is_set() == disposable
+        if disposable:
+            reason = "its last program has ended"
+            assert s.host.stopped == [(LEASE.id, 5.0, reason)]
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_host_that_cannot_be_asked_is_an_event():
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record())
+        s.host.unreachable = True
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        await s.workers.opened[0].say.send(hello())
+        with trio.fail_after(5):
+            while not (found := s.events("sandbox.failed")):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert found[0]["reason"] == "the host cannot be reached"
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_without_an_agent_the_power_button_is_soon_insisted_on():
+    async with viewer() as s:
+        await s.role.lease_begun(LEASE)
+        await s.role.power_off(LEASE.id, reason="asked", grace=60)
+        assert s.host.stopped == [(LEASE.id, 1.0, "asked")]
