@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import traceback
 from pathlib import Path
@@ -81,8 +82,6 @@ def command(
     listener = open_listener(listen)
     try:
         trio.run(_run, listener, rules, display)
-    except KeyboardInterrupt:
-        return
     finally:
         listener.close()
         listen.unlink(missing_ok=True)
@@ -133,4 +132,9 @@ async def _run(
     service = Service(
         rules, Sandbox(rules.name), RealMachine(), lambda: connect_display(path), report
     )
-    await serve(listener, service)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, listener, service)
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                break

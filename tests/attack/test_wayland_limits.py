@@ -230,6 +230,24 @@ async def test_a_flood_of_descriptors_ends_one_connection():
         assert any(isinstance(end, PeerError) for end in it.ends)
 
 
+async def test_descriptors_lost_on_the_way_end_the_connection():
+    """More than fit into one read: from then on none would be at its message."""
+    async with stand() as it:
+
+        def act(c: Window) -> ServerError | None:
+            null = os.open("/dev/null", os.O_RDONLY)
+            message = emit.sync(1, c.new("wl_callback"))
+            socket.send_fds(
+                c.sock, [message], [null] * (limits.WAYLAND_FDS_PER_READ + 1)
+            )
+            os.close(null)
+            return c.until_error()
+
+        error = await it.client(act)
+        assert error is not None
+        assert "too many descriptors at once" in error.text
+
+
 @pytest.mark.parametrize("size", [1, 5])
 async def test_messages_in_pieces_are_messages(size):
     async with stand() as it:

@@ -143,8 +143,9 @@ def test_a_destroyed_object_is_an_error_to_use(talk):
 def test_an_object_of_the_wrong_interface_is_refused(talk):
     comp = talk.bind("wl_compositor")
     surface = talk.make(comp, "create_surface", "wl_surface")
-    with pytest.raises(ServerError):
+    with pytest.raises(ServerError) as caught:
         talk.raw(emit.attach(surface, surface, 0, 0))
+    assert caught.value.code == wire.INVALID_OBJECT
 
 
 def test_a_message_without_its_descriptor_is_refused(talk):

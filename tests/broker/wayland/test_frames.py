@@ -10,6 +10,7 @@ from broker.core import limits
 from broker.wayland import emit
 from broker.wayland.model import Surface
 from broker.wayland.rules import Fullscreen, WindowRules
+from broker.wayland.wire import ProtocolFault
 from tests.kit.wayland_client import ServerError
 from tests.kit.wayland_talk import Talk
 
@@ -472,6 +473,14 @@ def _buffer_beyond_pool(t: Talk) -> None:
     t.make(pool, "create_buffer", "wl_buffer", None, 4, 32, 32, 128, 0)
 
 
+def _wide_buffer(t: Talk) -> None:
+    width = limits.WAYLAND_BUFFER_SIDE + 1
+    pool = t.make(
+        t.shm, "create_pool", "wl_shm_pool", None, width * 4, fds=[t.machine.fd()]
+    )
+    t.make(pool, "create_buffer", "wl_buffer", None, 0, width, 1, width * 4, 0)
+
+
 def _buffer_overflow(t: Talk) -> None:
     pool = t.make(t.shm, "create_pool", "wl_shm_pool", None, 4096, fds=[t.machine.fd()])
     t.make(pool, "create_buffer", "wl_buffer", None, 0, 1 << 30, 1 << 30, 4, 0)
@@ -484,12 +493,13 @@ def _buffer_overflow(t: Talk) -> None:
         _loop, _self_child, _stranger_sibling, _window_sibling, _foreign_serial, _own_parent, _negative_size,
         _crossed_limits, _attach_offset, _bad_scale, _bad_transform, _viewport_outside, _viewport_twice,
         _viewport_orphan, _fractional_without_size, _popup_without_parent, _incomplete_positioner,
-        _pool_shrinks, _huge_pool, _short_file, _buffer_beyond_pool, _buffer_overflow,
+        _pool_shrinks, _huge_pool, _short_file, _buffer_beyond_pool, _buffer_overflow, _wide_buffer,
     ],
 )  # fmt: skip
 def test_breaking_the_protocol_never_reaches_the_compositor(talk, crime):
     with pytest.raises(ServerError):
         crime(talk)
+    assert isinstance(talk.core.fault, ProtocolFault), "refused, not stumbled over"
 
 
 # -- popups -------------------------------------------------------------------------------
@@ -718,3 +728,12 @@ def test_an_acknowledgement_that_crossed_the_unmapping_is_forgiven(talk):
     before = len(talk.told("xdg_surface", "ack_configure"))
     talk.send(xdg, "ack_configure", serial)
     assert len(talk.told("xdg_surface", "ack_configure")) == before
+
+
+def test_an_attach_offset_of_a_window_goes_nowhere():
+    with Talk() as it:
+        surface, _, _ = it.start(compositor=4).show(100, 100, 0)
+        it.send(surface, "attach", it.buffer(100, 100), -80, -80)
+        it.send(surface, "commit")
+        assert it.told("wl_surface", "attach")[-2:] != []
+        assert all(args[1:] == [0, 0] for args in it.told("wl_surface", "attach"))
