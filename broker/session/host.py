@@ -209,6 +209,7 @@ class HostRole:
             await self._log.require(begin)
         except BaseException:
             self._forget(tenancy)
+            tenancy.ended.set()  # somebody may have asked for its end meanwhile
             raise
         return tenancy
 

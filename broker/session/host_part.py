@@ -68,7 +68,7 @@ class HostPart:
         for sandbox, record, machine in await self._vms.adopt():
             try:
                 await self.role.admit(sandbox, record, machine)
-            except VitrailError as error:
+            except (VitrailError, OSError) as error:
                 self._vms.warnings.append(f"{sandbox} was not leased anew: {error}")
 
     async def _listen_vsock(self) -> None:

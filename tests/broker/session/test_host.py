@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -154,3 +156,35 @@ async def test_an_end_that_goes_wrong_ends_nothing_else(tmp_path, capsys):
         assert [t.lease for t in host.tenancies()] == [other]
         await host.admit(A, A, PaperMachine())
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+async def test_a_stop_of_a_lease_that_cannot_be_recorded(tmp_path, monkeypatch):
+    """It never began, so its end is not waited for."""
+    launcher = Launcher()
+    recording = trio.Event()
+    full = trio.Event()
+
+    async def record(event):
+        recording.set()
+        await full.wait()
+        raise UpstreamError("the audit log cannot be written")
+
+    async with host_role(tmp_path, launcher) as host, trio.open_nursery() as nursery:
+
+        async def start():
+            with pytest.raises(UpstreamError, match="cannot be written"):
+                await host.start(A)
+
+        monkeypatch.setattr(host._log._store, "record", record)
+        nursery.start_soon(start)
+        await recording.wait()
+        (tenancy,) = host.tenancies()
+        stop = partial(host.stop, tenancy.lease.id, grace=0, reason="asked")
+        nursery.start_soon(stop)
+        await wait_all_tasks_blocked()
+        monkeypatch.undo()
+        with trio.fail_after(5):
+            full.set()
+            await stop()
+            await launcher.machines[0].closed.wait()
+        assert host.tenancies() == []
