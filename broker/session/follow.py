@@ -14,8 +14,8 @@ from broker.session.hops import TEXTS, Failure, Hop, Way
 from broker.session.programs import Program
 from policy.model import MicroVM, Record
 
-# Output that a slow client has not taken yet; beyond it the oldest is dropped,
-# because a guest's output must not pile up here (its log has all of it).
+# Output that a slow client has not taken yet; what comes beyond is dropped and
+# counted, because a guest's output must not pile up here (its log has it).
 _WAITING_CHUNKS = 64
 
 
@@ -28,6 +28,7 @@ class Follower:
         self._told: list[str] = []
         self.failure: Failure | None = None
         """Set when ``follow`` has raised."""
+        self._lost = 0
         sender, self._output = trio.open_memory_channel[bytes](0)
         self._close_output = sender.close
 
@@ -118,7 +119,7 @@ class Follower:
             try:
                 sender.send_nowait(data)
             except (trio.WouldBlock, trio.BrokenResourceError):
-                return  # the log has it; this client is too slow, or has gone
+                self._lost += len(data)  # this client is too slow, or has gone
 
         program.listeners.append(listener)
         self._close_output = sender.close
@@ -130,6 +131,13 @@ class Follower:
             while not program.ended:
                 await program.changed.wait()
             self._close_output()
+        if self._lost:
+            lost = f"{self._lost} bytes of it came faster than they were taken; "
+            await self.say(
+                "show the program's output",
+                "failed",
+                f"{lost}'brokerctl logs' has them",
+            )
         return program.code or 0
 
     async def _drain(self) -> None:
