@@ -253,11 +253,14 @@ class Connection:
         """Stop reading while too much waits to be written."""
         core = self.core
         while _full(core.up) or _full(core.down):
-            self._room = trio.Event()
+            if self._room.is_set():
+                self._room = trio.Event()  # shared: both directions may wait
             self._work.set()
+            waiting = len(core.up.data) + len(core.down.data)
             with trio.move_on_after(limits.WAYLAND_STUCK_SECONDS) as patience:
                 await self._room.wait()
-            if patience.cancelled_caught:
+            stuck = len(core.up.data) + len(core.down.data) >= waiting
+            if patience.cancelled_caught and stuck:
                 core.sandbox.refused["stuck"] += 1
                 self._end(PeerError("it takes nothing that is sent to it"))
                 return

@@ -1,0 +1,50 @@
+"""What a sandbox's connections share: counters with ceilings, rates."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core import limits
+from broker.wayland.sandbox import CEILINGS, Sandbox, Usage
+from broker.wayland.wire import NO_MEMORY, ProtocolFault
+
+
+@pytest.mark.parametrize("kind", CEILINGS)
+def test_every_counter_ends_at_its_ceiling_over_all_connections(kind):
+    sandbox = Sandbox("work")
+    one, two = Usage(sandbox), Usage(sandbox)
+    one.take(kind, CEILINGS[kind] - 1)
+    two.take(kind, 1)
+    with pytest.raises(ProtocolFault) as caught:
+        two.take(kind, 1)
+    assert caught.value.code == NO_MEMORY
+    assert sandbox.refused[kind] == 1
+    one.give_all()
+    two.take(kind, 1)
+    two.give(kind, 2)
+    assert sandbox.totals[kind] == 0
+
+
+def test_one_sandboxs_numbers_are_not_anothers():
+    full, empty = Sandbox("full"), Sandbox("empty")
+    Usage(full).take("windows", CEILINGS["windows"])
+    Usage(empty).take("windows", CEILINGS["windows"])
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_rate_is_so_many_a_minute(extra):
+    sandbox = Sandbox("work")
+    for n in range(limits.WAYLAND_BELLS_PER_MINUTE):
+        assert sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, n * 0.1)
+    if extra:
+        assert not sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, 10.0)
+        assert sandbox.refused["bells"] == 1
+        assert sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, 60.05)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_the_oldest_activation_token_goes_first(extra):
+    sandbox = Sandbox("work")
+    for n in range(limits.WAYLAND_SERIALS + extra):
+        sandbox.keep_token(b"%d" % n)
+    assert (b"0" in sandbox.tokens) == (not extra)
