@@ -85,9 +85,14 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
         await _headless(paths, request, steps, target)
     render.note(
         f"screenshot: {target}\n"
-        f"The whole took {render.seconds(time.monotonic() - began)}.  "
-        "'brokerctl audit' shows what was recorded."
+        f"The whole took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
     )
+
+
+def _told_more() -> str:
+    # In a checkout brokerctl is not on PATH, and for root it is another user's.
+    brokerctl = os.environ.get("VITRAIL_BROKERCTL", "brokerctl")
+    return f"'{brokerctl} audit' shows what was recorded."
 
 
 def _default_screenshot(paths: Paths) -> Path:
@@ -111,9 +116,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
         render.note("The window will be on this desktop; close it to end the demo.")
         last = await client.run(wait, steps.item)
     if last.exited is not None:
-        render.note(
-            f"{last.exited.sandbox} is gone.  'brokerctl audit' shows what was recorded."
-        )
+        render.note(f"{last.exited.sandbox} is gone.  {_told_more()}")
 
 
 async def _headless(
