@@ -205,7 +205,7 @@ class Engine:
         trace: tuple[Step, ...] = (Step("target", final, rule.where),)
         if rule.redirect:
             trace = (Step("redirect", wanted, rule.where), *trace)
-            other = self._denied_before(call, wanted, number, world)
+            other = self.denied_before(call, wanted, number, world)
             if not reason and other:
                 reason = f"it redirects to '{wanted}', which {other.where} denies"
         if not reason and not rule.autostart and not _runs(final, world):
@@ -228,7 +228,7 @@ class Engine:
             observed,
         )
 
-    def _denied_before(
+    def denied_before(
         self, call: Call, target: str, number: int, world: World
     ) -> Rule | None:
         """The earlier rule that denies what a rule redirects to."""
@@ -241,17 +241,7 @@ class Engine:
         self, call: Call, number: int, world: World, observed: tuple[Rule, ...]
     ) -> Answer:
         rule = self.rules[number]
-        if rule.redirect is None:
-            offered = self._offered(call, world)
-        elif self._denied_before(call, rule.redirect.text, number, world):
-            offered = set()
-        else:
-            offered = {rule.redirect.text}
-        targets = {
-            target
-            for target, reason in (_final(t, call.source, world) for t in offered)
-            if not reason and not _internal(target, world)
-        }
+        targets = self.offered(call, rule, world, number)
         if not rule.autostart:
             targets = {target for target in targets if _runs(target, world)}
         if not targets:
@@ -275,21 +265,53 @@ class Engine:
             observed,
         )
 
-    def _offered(self, call: Call, world: World) -> set[str]:
+    def offered(
+        self, call: Call, asking: Rule, world: World, number: int | None = None
+    ) -> set[str]:
+        """Return what a person may choose from when this rule asks.
+
+        ``number`` is the rule's, if it is known.
+        """
+        if asking.redirect is None:
+            found = self._granted(call, world)
+        else:
+            text = asking.redirect.text
+            at = self.rules.index(asking) if number is None else number
+            found = set() if self.denied_before(call, text, at, world) else {text}
+        return {
+            target
+            for target, reason in (_final(t, call.source, world) for t in found)
+            if not reason and not _internal(target, world)
+        }
+
+    def surely_offered(
+        self, call: Call, target: str, asking: Rule, world: World
+    ) -> bool:
+        """Whether a target of this rule is offered, where that is quickly seen."""
+        final, reason = _final(target, call.source, world)
+        if reason or _internal(final, world):
+            return False
+        number, _ = self._first(call, target, world)
+        if number < 0 or self.rules[number].action == "deny":
+            return number < 0 and asking.redirect is not None
+        first = self.rules[number]
+        return first is asking or first.redirect is None or bool(asking.redirect)
+
+    def _granted(self, call: Call, world: World) -> set[str]:
         """What rules for this service, argument and source grant to a person.
 
         Backwards, so that a deny takes away what rules behind it grant.
         """
-        offered: set[str] = set()
+        granted: set[str] = set()
         for rule in reversed(self.matching(call, world)):
             if rule.action != "deny":
-                offered.update(expand(rule.redirect or rule.target, world))
+                granted.update(expand(rule.redirect or rule.target, world))
                 continue
             # By meaning, not by name: a deny for @dispvm:x takes away a
             # @dispvm that means the same.
             key, source = rule.target.key, call.source
-            offered = {t for t in offered if key not in world.target_keys(t, source)}
-        return offered
+            granted = {t for t in granted if key not in world.target_keys(t, source)}
+        return granted
 
 
 def expand(token: Token, world: World) -> Iterable[str]:

@@ -105,3 +105,18 @@ DOMAINS = 65536
 
 WORLD_BYTES = 64 << 20
 """A world in JSON, or one line of a batch."""
+
+LINT_CAUSES = 500
+"""Rules without effect for which lint names the lines that cause it; to name
+them costs a walk over the rules before."""
+
+LINT_SOURCES = 64
+"""Sources that lint tries to find one to which an 'ask' offers something, by
+the fast way; then it looks at all."""
+
+LINT_HINTS = 20
+"""Unknown names for which lint looks for the one that was meant: each is
+compared with every sandbox."""
+
+DIFF_CALLS = 2_000_000
+"""Classes of calls that a comparison of two sets asks: a minute's work."""

@@ -55,7 +55,7 @@ def test_the_table_of_the_docs_is_this_one():
     assert rows == list(ROWS)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(
     strategies.policies(plain=True),
     strategies.worlds(),

@@ -13,7 +13,7 @@ from policy.world import Domain, World
 from tests.policy import reference, strategies
 
 _QUIET = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

@@ -12,7 +12,7 @@ from policy.world import Domain, World
 from tests.policy import strategies
 
 _QUIET = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow]
 )
 _WORLD = World(
     {

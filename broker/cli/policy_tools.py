@@ -1,0 +1,291 @@
+"""``brokerctl policy lint``, ``test``, ``diff`` and ``fmt``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker import __version__
+from broker.cli import render
+from broker.cli.policy_load import (
+    JSON,
+    POLICY,
+    WORLD,
+    rule_directories,
+    rules_of,
+    world_from,
+)
+from broker.cli.records import print_problems
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy import limits
+from policy.cases import (
+    SUFFIX,
+    Case,
+    Result,
+    covered,
+    junit,
+    parse_cases,
+    run_cases,
+    tap,
+)
+from policy.diff import Change, TooManyError
+from policy.diff import diff as compare
+from policy.engine import Answer, Engine
+from policy.errors import Problem
+from policy.explain import answer_json
+from policy.fmt import fmt as even
+from policy.lint import lint as find
+from policy.loader import read_file
+from policy.rulefiles import load_rules
+from policy.ruleset import RuleSet, rules_of_map
+from policy.sarif import Finding, sarif
+
+_BROKEN = 3
+"""Exit code: the rules have an error, so nothing else was looked at."""
+
+
+@click.command()
+@POLICY
+@WORLD
+@JSON
+@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
+def lint(
+    *, policy: tuple[Path, ...], world: Path | None, as_json: bool, as_sarif: bool
+) -> None:
+    """Find rules that are valid and still wrong.
+
+    Rules that never decide (and the lines that cause it) or never match,
+    names, tags and types that nobody has, an 'ask' that offers nothing,
+    targets that include the viewer, and more.
+
+    Exit code: 0 nothing found, or notes only; 1 warnings or errors; 3 the
+    rules cannot be read.
+    """
+    rules = rules_of(policy)
+    found = find(rules, world_from(world), instances=world is None)
+    if as_sarif:
+        render.json_line(sarif(found, __version__))
+    elif as_json:
+        render.json_line({"findings": [_finding_json(one) for one in found]})
+    else:
+        for one in found:
+            print_problems([_with_check(one)])
+        render.note(f"{len(found)} findings in {len(rules.rules)} rules")
+    if rules.problems:
+        sys.exit(_BROKEN)
+    sys.exit(any(one.level != "note" for one in found))
+
+
+def _finding_json(one: Finding) -> dict[str, object]:
+    return {"check": one.check, "level": one.level, **one.problem.as_json()}
+
+
+def _with_check(one: Finding) -> Problem:
+    p = one.problem
+    text = f"{one.level}: {p.message} [{one.check}]"
+    return Problem(p.file, p.span, text, p.expected, p.hint, p.source_line)
+
+
+@click.command("test")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@POLICY
+@WORLD
+@click.option("--junit", "as_junit", is_flag=True, help="Print JUnit's XML, not TAP.")
+@click.option(
+    "--min-coverage",
+    type=click.IntRange(0, 100),
+    default=0,
+    help="Percent of the rules that must decide some case.",
+)
+@JSON
+def test_policy(
+    files: tuple[Path, ...],
+    *,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    as_junit: bool,
+    min_coverage: int,
+    as_json: bool,
+) -> None:
+    """Try the expectations in FILES (*.policytest), or in those beside the rules.
+
+    A line is 'SERVICE[+ARG] SOURCE TARGET [mime= …] -> allow|ask|deny
+    [target= targets= default_target= rule=FILE:LINE]'.
+
+    Exit code: 0 all as expected, 1 something is not, or too few rules are
+    covered; 3 rules or expectations have an error.
+    """
+    rules = rules_of(policy)
+    cases, problems = _cases(files or _beside(policy))
+    problems = [*rules.problems, *problems]
+    if problems:
+        print_problems(problems, stderr=True)
+        sys.exit(_BROKEN)
+    results = run_cases(cases, Engine(rules), world_from(world))
+    missed, share = covered(results, rules.rules)
+    if as_json:
+        uncovered = [rule.where for rule in missed]
+        made = [_result_json(result) for result in results]
+        render.json_line({"cases": made, "coverage": share, "uncovered": uncovered})
+    else:
+        sys.stdout.write(junit(results) if as_junit else tap(results))
+        for rule in missed:
+            render.note(f"no case is decided by {rule.where}: {rule.text.strip()}")
+        bad = sum(1 for result in results if result.wrong)
+        covered_by = f"{share:.0%} of {len(rules.rules)} rules covered"
+        render.note(f"{len(results)} cases, {bad} not as expected; {covered_by}")
+    sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
+
+
+def _beside(policy: tuple[Path, ...]) -> tuple[Path, ...]:
+    folders = [folder for folder in policy or rule_directories() if folder.is_dir()]
+    return tuple(
+        file for folder in folders for file in sorted(folder.glob(f"*{SUFFIX}"))
+    )
+
+
+def _cases(files: tuple[Path, ...]) -> tuple[list[Case], list[Problem]]:
+    cases: list[Case] = []
+    problems: list[Problem] = []
+    for file in files:
+        content = _read(file)
+        found, wrong = parse_cases(str(file), content)
+        cases += found
+        problems += wrong
+    return cases, problems
+
+
+def _read(file: Path) -> bytes:
+    content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
+    if isinstance(content, Problem):
+        raise RefusedError(content.first_line(), hint="name a file that can be read")
+    return content
+
+
+def _result_json(result: Result) -> dict[str, object]:
+    case = result.case
+    place = {"file": case.file, "line": case.line, "text": case.text.strip()}
+    return {**place, "wrong": list(result.wrong), "answer": answer_json(result.answer)}
+
+
+@click.command()
+@click.argument("old", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@WORLD
+@JSON
+def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
+    """Show the decisions, not the lines, that change from OLD to NEW.
+
+    Both are directories of rules, or single files.
+
+    Exit code: 0 none changes, 1 some do, 3 rules have an error.
+    """
+    sets = _one_set(old), _one_set(new)
+    problems = [problem for one in sets for problem in one.problems]
+    if problems:
+        print_problems(problems, stderr=True)
+        sys.exit(_BROKEN)
+    try:
+        changes = compare(*sets, world_from(world))
+    except TooManyError as error:
+        raise RefusedError(
+            f"these sets tell too many calls apart: {error}",
+            hint="compare them with a smaller --world",
+        ) from error
+    if as_json:
+        render.json_line({"changes": [_change_json(change) for change in changes]})
+    else:
+        for change in changes:
+            _print_change(change)
+        render.note(f"{len(changes)} classes of calls are decided otherwise")
+    sys.exit(bool(changes))
+
+
+def _one_set(path: Path) -> RuleSet:
+    if path.is_dir():
+        return load_rules([path], check_owner=False)
+    text = _read(path).decode("utf-8", "surrogateescape")
+    return rules_of_map({"__main__": text, path.name: text})
+
+
+def _change_json(change: Change) -> dict[str, object]:
+    return {
+        "service": change.call.service,
+        "argument": change.call.argument,
+        "sources": list(change.sources),
+        "targets": list(change.targets),
+        "call": {k: v for k, v in change.call._asdict().items() if v not in {None, ""}},
+        "old": answer_json(change.old),
+        "new": answer_json(change.new),
+    }
+
+
+def _print_change(change: Change) -> None:
+    call = change.call
+    told = [
+        f"{k}={v}"
+        for k, v in call._asdict().items()
+        if k in {"mime", "scheme", "host"} and v
+    ]
+    head = " ".join([call.service + call.argument, call.source, call.target, *told])
+    more = len(change.sources) + len(change.targets) - 2
+    if more:
+        others = [*change.sources, *change.targets]
+        head += f"   (and {', '.join(others[:8])}{' …' if len(others) > 8 else ''})"
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(Text(printable(head, 2000), style="bold"))
+    for sign, answer in (("-", change.old), ("+", change.new)):
+        out.print(Text(f"  {sign} {printable(_short(answer), 1000)}"))
+
+
+def _short(answer: Answer) -> str:
+    words: list[str] = [answer.verdict]
+    if answer.target:
+        words.append(f"to {answer.target}")
+    if answer.verdict == "ask":
+        words.append("offering " + ", ".join(answer.targets[:12]))
+    words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]
+    return f"{' '.join(words)}   [{answer.where}]"
+
+
+@click.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--write", is_flag=True, help="Write the files; otherwise they are printed."
+)
+@click.option(
+    "--check", "only_check", is_flag=True, help="Only say which would change."
+)
+def fmt(files: tuple[Path, ...], *, write: bool, only_check: bool) -> None:
+    """Align the columns of rule FILES; what they mean does not change.
+
+    Exit code: 0, or 1 when --check found a file to change.
+    """
+    changed = False
+    for file in files:
+        try:
+            text = _read(file).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RefusedError(
+                f"{file} is not UTF-8", hint="save it as UTF-8"
+            ) from error
+        new = even(text)
+        if only_check:
+            if new != text:
+                changed = True
+                render.note(str(file))
+        elif not write:
+            sys.stdout.write(new)
+        elif new != text:
+            file.write_text(new, encoding="utf-8")
+    sys.exit(changed)

@@ -1,0 +1,49 @@
+"""Files of rules written evenly: columns of a block under each other.
+
+A block is a run of rules without an empty line, a comment or a directive in
+between.  What the file means does not change; lines with errors stay as they
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policy.errors import Problem
+from policy.grammar import Form, parse_lines
+from policy.rule import Rule
+
+_WIDEST = 40
+
+
+def fmt(text: str) -> str:
+    """Return the text of a file in the even form."""
+    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    problems: list[Problem] = []
+    items = parse_lines("", text.encode("utf-8", "replace"), Form(), problems.append)
+    good = {i.line for i in items if isinstance(i, Rule) and i.broken is None}
+    made: list[str] = []
+    block: list[list[str]] = []
+    for number, line in enumerate(lines, 1):
+        if number in good:
+            block.append(line.split())
+            continue
+        made += _aligned(block)
+        block = []
+        bad = any(problem.span.line == number for problem in problems)
+        made.append(text.split("\n")[number - 1].removesuffix("\r") if bad else line)
+    made += _aligned(block)
+    return "\n".join(made) + "\n" if made else ""
+
+
+def _aligned(block: list[list[str]]) -> Iterator[str]:
+    """Columns as wide as their widest word, but for words that stand out."""
+    widths = [
+        max((len(row[at]) for row in block if len(row[at]) <= _WIDEST), default=0)
+        for at in range(5)
+    ]
+    for row in block:
+        head = [word.ljust(width) for word, width in zip(row[:5], widths, strict=True)]
+        yield " ".join([*head, *row[5:]]).rstrip()
