@@ -227,13 +227,14 @@ class KeeperEnded(_Message, frozen=True, tag="keeper-ended"):
 
 FromTemplate: TypeAlias = Warm | Forked | ForkFailed | KeeperEnded
 
-# -- between keeper and worker: single bytes, so that the keeper parses nothing -----
+# -- between keeper and worker: a byte or two, so that the keeper parses nothing ----
 
 CONNECT = b"c"
-"""Worker: connect to the compositor.  Answer: CONNECTED and the socket, or
-REFUSED and a reason."""
+"""Worker: connect to the compositor.  Answer: CONNECTED, a byte that is the
+connection's number, and the socket; or REFUSED and a reason."""
 RELEASE = b"r"
-"""Worker: one such connection is closed."""
+"""Worker: the connection of the number in the next byte is over; the keeper
+ends it, whether or not that is true."""
 CONNECTED = b"+"
 REFUSED = b"-"
 

@@ -13,6 +13,7 @@ One thread, blocking calls, no event loop.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -80,7 +81,7 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
     waiting = select.poll()
     for fd in (order.supervisor.fileno(), ours.fileno(), jailed.pidfd):
         waiting.register(fd, select.POLLIN)
-    connections = 0
+    held: dict[int, socket.socket] = {}
     while True:
         ready = {fd for fd, _ in waiting.poll()}
         if jailed.pidfd in ready:
@@ -92,9 +93,7 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
             return
         if ours.fileno() in ready:
             try:
-                connections = _answer(
-                    order.compositor, ours, connections, order.clients
-                )
+                _answer(order.compositor, ours, held, order.clients)
             except (OSError, PeerError):
                 # It closed the socket or sent what is none of ours: either
                 # way it is of no more use; the pidfd says when it is gone.
@@ -114,30 +113,41 @@ def _report_end(supervisor: socket.socket, pid: int) -> None:
 def _answer(
     path: str,
     ours: socket.socket,
-    connections: int,
+    held: dict[int, socket.socket],
     most: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
-) -> int:
-    """Serve one request; return how many connections the jailed half has.
+) -> None:
+    """Serve one request; ``held`` has our duplicates of its connections.
 
-    An honest half says when it closed one.  One that lies is held by its
-    limit of descriptors (``limits.WORKER_FDS``).
+    They are what makes the limit true: a connection that the jailed half gives
+    back is shut down here, so one that keeps its own end has nothing of it.
+    Without them it could use up the compositor's descriptors, and with those
+    everybody's windows.
     """
     got = fdpass.receive(ours, 16, 0)
-    if got.data == worker.RELEASE:
-        return max(0, connections - 1)
+    if got.data[:1] == worker.RELEASE and len(got.data) == 2:
+        _release(held, got.data[1])
+        return
     if got.data != worker.CONNECT:
         raise PeerError("not a request")
-    if connections >= most:
-        _refuse(ours, f"more than {connections} Wayland clients")
-        return connections
+    if len(held) >= most:
+        _refuse(ours, f"more than {len(held)} Wayland clients")
+        return
     try:
         compositor = connect_compositor(path)
     except OSError as error:
         _refuse(ours, f"the compositor at {path} does not answer: {error.strerror}")
-        return connections
-    with compositor:
-        fdpass.send(ours, worker.CONNECTED, [compositor.fileno()])
-    return connections + 1
+        return
+    number = next(n for n in range(most) if n not in held)
+    held[number] = compositor
+    fdpass.send(ours, worker.CONNECTED + bytes([number]), [compositor.fileno()])
+
+
+def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
+    compositor = held.pop(untrusted_number, None)
+    if compositor is None:
+        raise PeerError("a connection that it has not")
+    with compositor, contextlib.suppress(OSError):  # the compositor may have gone
+        compositor.shutdown(socket.SHUT_RDWR)
 
 
 def _refuse(ours: socket.socket, reason: str) -> None:

@@ -54,23 +54,27 @@ class _Compositor:
         self._keeper = keeper
         self._asking = trio.Lock()
 
-    async def connect(self) -> socket.socket:
-        """Return a new connection.  Raises UpstreamError with the reason."""
+    async def connect(self) -> tuple[int, socket.socket]:
+        """Return a new connection and its number, for ``release``.
+
+        Raises UpstreamError with the reason.
+        """
         async with self._asking:
             # Question and answer belong together, or the next one who asks
             # gets our answer.
             with trio.CancelScope(shield=True):
                 await self._keeper.send(messages.CONNECT)
                 got = await self._keeper.receive(fd_limit=1)
-        if got.data == messages.CONNECTED and len(got.fds) == 1:
-            return socket.socket(fileno=got.fds[0])
+        connected = got.data[:1] == messages.CONNECTED and len(got.data) == 2
+        if connected and len(got.fds) == 1:
+            return got.data[1], socket.socket(fileno=got.fds[0])
         fdpass.close_all(got.fds)
         raise UpstreamError(got.data[1:].decode("utf-8", "replace"))
 
-    async def release(self) -> None:
-        """Say that one of them is closed."""
+    async def release(self, number: int) -> None:
+        """Say that one of them is over."""
         with trio.CancelScope(shield=True):
-            await self._keeper.send(messages.RELEASE)
+            await self._keeper.send(messages.RELEASE + bytes([number]))
 
 
 class _Worker:
@@ -201,7 +205,7 @@ class _Worker:
                 await self._violation(f"more than {limit} Wayland clients at one time")
                 return
             try:
-                compositor = await self._compositor.connect()
+                place, compositor = await self._compositor.connect()
             except (UpstreamError, PeerError) as error:
                 await self._client_ended(number, None, str(error))
                 return
@@ -217,7 +221,7 @@ class _Worker:
                 del self._clients[number]
                 for side in Side:
                     self._closed_bytes[side] += connection.counts.to[side]
-                await self._compositor.release()
+                await self._compositor.release(place)
             await self._client_ended(number, connection, reason)
 
     async def _tell_answered(self, number: int, connection: Connection) -> None:

@@ -38,31 +38,56 @@ def test_connections_up_to_the_limit_and_not_one_more(ends, compositor):
     ours, theirs = ends
     path = compositor.getsockname()
     most = limits.WAYLAND_CLIENTS_PER_SANDBOX
-    count = 0
-    for _ in range(most):
+    held = {}
+    for number in range(most):
         theirs.send(worker.CONNECT)
-        count = keeper._answer(path, ours, count)
+        keeper._answer(path, ours, held)
         got = fdpass.receive(theirs, 2000, 1)
-        assert got.data == worker.CONNECTED
+        assert got.data == worker.CONNECTED + bytes([number])
         fdpass.close_all(got.fds)
     theirs.send(worker.CONNECT)
-    assert keeper._answer(path, ours, count) == count == most
+    keeper._answer(path, ours, held)
+    assert len(held) == most
     refused = fdpass.receive(theirs, 2000, 1)
     assert refused.data == worker.REFUSED + b"more than %d Wayland clients" % most
-    theirs.send(worker.RELEASE)
-    assert keeper._answer(path, ours, count) == most - 1
+    theirs.send(worker.RELEASE + bytes([most - 1]))
+    keeper._answer(path, ours, held)
+    assert len(held) == most - 1
+    for sock in held.values():
+        sock.close()
 
 
-def test_releasing_what_it_has_not_gives_no_credit(ends):
+def test_a_half_that_gives_back_what_it_keeps_has_nothing_of_it(ends, compositor):
+    """Taken over, it would else collect connections until the compositor is full."""
     ours, theirs = ends
-    theirs.send(worker.RELEASE)
-    assert keeper._answer("/no", ours, 0) == 0
+    path = compositor.getsockname()
+    held = {}
+    theirs.send(worker.CONNECT)
+    keeper._answer(path, ours, held)
+    got = fdpass.receive(theirs, 2000, 1)
+    far, _ = compositor.accept()
+    with far, socket.socket(fileno=got.fds[0]) as kept:
+        theirs.send(worker.RELEASE + got.data[1:])
+        keeper._answer(path, ours, held)
+        assert held == {}
+        far.settimeout(5)
+        assert far.recv(1) == b"", "the compositor hears an end"
+        with pytest.raises(BrokenPipeError):
+            kept.send(b"x")
+
+
+@pytest.mark.parametrize("number", [0, 1, 255])
+def test_what_it_has_not_cannot_be_given_back(ends, number):
+    ours, theirs = ends
+    theirs.send(worker.RELEASE + bytes([number]))
+    with pytest.raises(PeerError):
+        keeper._answer("/no", ours, {})
 
 
 def test_the_reason_why_there_is_no_compositor(ends):
     ours, theirs = ends
     theirs.send(worker.CONNECT)
-    assert keeper._answer("/no/such/socket", ours, 0) == 0
+    keeper._answer("/no/such/socket", ours, {})
     said = theirs.recv(2000)
     assert said[:1] == worker.REFUSED
     assert b"compositor at /no/such/socket does not answer: No such file" in said
@@ -78,12 +103,12 @@ def test_a_compositor_that_does_not_accept_is_given_up(monkeypatch):
             keeper.connect_compositor(path)
 
 
-@pytest.mark.parametrize("data", [b"x", b"cc", b"", b"c" * 17])
+@pytest.mark.parametrize("data", [b"x", b"cc", b"", b"r", b"r12", b"c" * 17])
 def test_what_is_no_request_is_refused(ends, data):
     ours, theirs = ends
     theirs.send(data)
     with pytest.raises(PeerError):
-        keeper._answer("/no", ours, 0)
+        keeper._answer("/no", ours, {})
 
 
 def test_descriptors_are_refused(ends):
@@ -92,7 +117,7 @@ def test_descriptors_are_refused(ends):
     with open("/dev/null") as null:
         fdpass.send(theirs, worker.CONNECT, [null.fileno()])
         with pytest.raises(PeerError):
-            keeper._answer("/no", ours, 0)
+            keeper._answer("/no", ours, {})
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -101,7 +126,7 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
     with pytest.raises(BlockingIOError):  # noqa: PT012
         for _ in range(100_000):
             theirs.send(worker.CONNECT)
-            keeper._answer("/no", ours, 0)
+            keeper._answer("/no", ours, {})
 
 
 # A jailed half of ours in the place of the worker; this process is the keeper.
