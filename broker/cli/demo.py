@@ -7,6 +7,7 @@ screenshot is written, and everything is ended again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -23,7 +24,7 @@ from broker.cli.progress import Steps
 from broker.cli.run import command_after_dashes
 from broker.cli.start import broker_runs, end_broker, ensure_broker, refuse_root
 from broker.control.api import RunRequest
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import (
     HeadlessCompositor,
@@ -61,7 +62,11 @@ def command(
     command_words: tuple[str, ...], *, record: str, screenshot: Path | None
 ) -> None:
     """Show an application of a disposable micro VM on your screen."""
-    request = RunRequest(record=record, argv=command_after_dashes(command_words))
+    argv = command_after_dashes(command_words)
+    if argv is None and record == "demo":
+        # A window that says where it comes from, without foot's log beside it.
+        argv = ["foot", "--log-level=error", "bash", "-c", _HELLO]
+    request = RunRequest(record=record, argv=argv)
     trio.run(_demo, request, screenshot)
 
 
@@ -110,13 +115,28 @@ async def _prepare(paths: Paths, steps: Steps) -> None:
 
 
 async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
-    await ensure_broker(paths, examples=True)
+    started = await ensure_broker(paths, examples=True)
     wait = RunRequest(record=request.record, argv=request.argv, wait=True)
-    async with open_client(paths) as client:
-        render.note("The window will be on this desktop; close it to end the demo.")
-        last = await client.run(wait, steps.item)
+    try:
+        async with open_client(paths) as client:
+            render.note("The window will be on this desktop; close it to end the demo.")
+            last = await client.run(wait, steps.item)
+    finally:
+        if started:
+            with trio.CancelScope(shield=True):
+                await _end_if_idle(paths)
     if last.exited is not None:
         render.note(f"{last.exited.sandbox} is gone.  {_told_more()}")
+
+
+async def _end_if_idle(paths: Paths) -> None:
+    """End the demo's broker, unless somebody runs something else in it by now."""
+    with contextlib.suppress(VitrailError):  # it may have ended already
+        async with open_client(paths) as client:
+            for sandbox in (await client.status()).sandboxes:
+                if sandbox.record != "demo":
+                    return
+            await end_broker(client)
 
 
 async def _headless(
@@ -130,10 +150,6 @@ async def _headless(
         compositor,
         _own_broker(paths, _environment(compositor), steps),
     ):
-        if request.argv is None and request.record == "demo":
-            # A picture that says where it comes from.
-            hello = ["foot", "bash", "-c", _HELLO]
-            request = RunRequest(record=request.record, argv=hello)
         async with open_client(paths) as client:
             await client.run(request, steps.item)
         async with steps.step("wait for the window"):
