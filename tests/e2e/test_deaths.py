@@ -15,9 +15,8 @@ import trio
 
 from broker.launch.compositor import open_headless_sway
 from tests.kit.compositor import until, wait_window, windows
+from tests.kit.container import container
 from tests.kit.world import descriptors, processes, record, world
-
-TWO = {"red": record(colour="red"), "blue": record(colour="blue")}
 
 
 async def titles(w):
@@ -55,68 +54,94 @@ async def pid_by_role(w, role, sandbox):
 
 
 @pytest.mark.parametrize(
-    ("role", "event", "machine_ends"),
+    ("role", "event"),
     [
-        pytest.param("keeper", "worker", True, id="keeper"),
-        pytest.param("worker", "worker", True, id="worker"),
-        pytest.param("waypipe-client", "waypipe-client", True, id="bubblewrap"),
-        pytest.param("waypipe", "waypipe-client", True, id="waypipe"),
-        pytest.param("QEMU", "vmm", True, id="QEMU"),
-        pytest.param("vhost-device-vsock", "vhost-device-vsock", True, id="vhost"),
+        pytest.param("keeper", "worker", id="keeper"),
+        pytest.param("worker", "worker", id="worker"),
+        pytest.param("waypipe-client", "waypipe-client", id="bubblewrap"),
+        pytest.param("waypipe", "waypipe-client", id="waypipe"),
     ],
 )
-async def test_a_sandbox_s_process_takes_its_own_windows_only(
-    role, event, machine_ends
-):
-    async with world(TWO) as w:
-        red = await w.window("red", "red")
-        blue = await w.window("blue", "blue")
-        broker = await w.broker_pid()
-        before = descriptors(broker)
-        os.kill(await pid_by_role(w, role, red), signal.SIGKILL)
+async def test_a_sandbox_s_process_takes_its_own_windows_only(role, event):
+    async with world(image=False) as w, container(w, "blue"):
+        before = descriptors(await w.broker_pid())
+        async with container(w, "red"):
+            os.kill(await pid_by_role(w, role, "red"), signal.SIGKILL)
+            await no_window(w, "red")
+            died = await w.wait_event("process.died", process=event)
+            assert died.get("sandbox") == "red"
+            assert died["reason"]
+            assert "blue" in await titles(w)
+            about = [e.get("sandbox") for e in w.events("process.died")]
+            assert "blue" not in about
+        await w.wait_event("lease.end", sandbox="red")
 
+        async with container(w, "red", title="again"):
+            assert {"again", "blue"} <= await titles(w)
+        await w.wait_event("lease.end", sandbox="red", generation=2)
+        await settled(w, before)
+
+
+@pytest.mark.parametrize(
+    ("role", "event"),
+    [
+        pytest.param("QEMU", "vmm", id="QEMU"),
+        pytest.param("vhost-device-vsock", "vhost-device-vsock", id="vhost"),
+    ],
+)
+async def test_a_machine_s_process_takes_its_own_windows_only(role, event):
+    async with world() as w, container(w, "blue"):
+        before = descriptors(await w.broker_pid())
+        red = await w.window("app", "red")
+        os.kill(await w.pid_of(role, red), signal.SIGKILL)
         await no_window(w, "red")
         died = await w.wait_event("process.died", process=event)
         assert died.get("sandbox") == red
         assert died["reason"]
+        await w.wait_event("lease.end", sandbox=red)
         assert "blue" in await titles(w)
-        assert [e for e in w.events("process.died") if e.get("sandbox") == blue] == []
-        if machine_ends:  # its last program has gone with its window
-            await w.wait_event("lease.end", sandbox=red)
+        assert not w.paths.sandbox(red).exists()
+        await settled(w, before)
 
-        again = await w.window("red", "red again")
+        again = await w.window("app", "again")
         assert again != red
-        assert "blue" in await titles(w)
-        await w.stop(again)
-        # The blue one's descriptors and the broker's own are left.
-        now = descriptors(await w.broker_pid())
-        assert now["socket"] <= before["socket"]
-        assert now["anon_inode"] <= before["anon_inode"]
+        assert {"again", "blue"} <= await titles(w)
+
+
+async def settled(w, before):
+    """The broker has let go of whatever the dead sandbox had."""
+    pid = await w.broker_pid()
+
+    async def same():
+        now = descriptors(pid)
+        return all(now[k] <= before[k] for k in ("socket", "anon_inode", "/memfd"))
+
+    assert await until(same), (before, descriptors(pid))
 
 
 async def test_the_template_s_death_ends_nothing():
-    async with world(TWO) as w:
-        await w.window("red", "red")
+    async with world(image=False) as w, container(w, "red"):
         os.kill(await w.pid_of("template"), signal.SIGKILL)
         died = await w.wait_event("process.died", process="template")
         assert died["code"] == -signal.SIGKILL
         assert "red" in await titles(w)
-        await w.window("blue", "blue")
-        assert {"red", "blue"} <= await titles(w)
+        async with container(w, "blue"):
+            assert {"red", "blue"} <= await titles(w)
 
 
 async def test_the_pump_s_death_ends_the_streams_and_the_next_pump_works():
-    async with world(TWO) as w:
-        red = await w.window("red", "red")
-        pump = await w.pid_of("pump")
-        os.kill(pump, signal.SIGKILL)
-        await no_window(w, "red")
-        died = await w.wait_event("process.died", process="pump")
-        assert died["pid"] == pump
-        closed = await w.wait_event("stream.closed", sandbox=red, reason="pump-died")
-        assert closed["service"] == "vitrail.Display"
-        await w.window("blue", "blue")
-        assert await w.pid_of("pump") != pump
+    async with world(image=False) as w:
+        async with container(w, "red"):
+            pump = await w.pid_of("pump")
+            os.kill(pump, signal.SIGKILL)
+            await no_window(w, "red")
+            died = await w.wait_event("process.died", process="pump")
+            assert died["pid"] == pump
+            closed = await w.wait_event("stream.closed", sandbox="red")
+            assert closed["reason"].startswith("pump-died")
+            assert closed["service"] == "vitrail.Display"
+        async with container(w, "blue"):
+            assert await w.pid_of("pump") != pump
 
 
 async def test_the_compositor_s_death_ends_windows_and_a_new_one_is_used():

@@ -6,32 +6,16 @@ of its lease's sockets.
 
 from __future__ import annotations
 
-import json
-import os
-
 import pytest
 import trio
 
-from broker.control.api import LeaseReleaseRequest, LeaseRequest
+from broker.control.api import LeaseReleaseRequest
 from broker.core.errors import RefusedError
-from broker.launch.spawn import DEVNULL, spawn
+from broker.launch.spawn import spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.compositor import until, wait_window, windows
-from tests.kit.world import record, world
-
-RECORD = """\
-class = "persistent"
-display = "allow"
-[launch]
-kind = "external"
-[peer]
-unix = "{}"
-"""
-INSIDE = (
-    "while ! [ -S /tmp/broker/vitrail.Display ]; do sleep 0.1; done; "
-    "exec waypipe --compress none --no-gpu -s /tmp/broker/vitrail.Display server -- "
-    "foot -T boxed sleep 1000"
-)
+from tests.kit.container import RECORD, box, lease
+from tests.kit.world import world
 
 
 @pytest.fixture(autouse=True)
@@ -41,35 +25,8 @@ def _kernel():
         pytest.skip("this kernel cannot tell a process's pid namespace")
 
 
-def box(directory):
-    """Start the container; returns bubblewrap and the pid of its first process."""
-    read_end, write_end = os.pipe()
-    child = spawn(
-        [
-            *("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"),
-            *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
-            *("--bind", str(directory), "/tmp/broker"),
-            *("--setenv", "XDG_RUNTIME_DIR", "/tmp"),
-            *("--json-status-fd", str(write_end), "sh", "-c", INSIDE),
-        ],
-        pass_fds=[write_end],
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-    )
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as status:
-        leader = json.loads(status.readline())["child-pid"]
-    return child, leader
-
-
-async def lease(w, directory, leader):
-    async with w.client() as client:
-        request = LeaseRequest(record="box", unix=str(directory), leader=leader)
-        return (await client.lease(request)).lease
-
-
 async def test_a_container_s_window_and_its_end():
-    async with world({"app": record()}) as w:
+    async with world(image=False) as w:
         directory = w.base / "sockets"
         directory.mkdir(mode=0o700)
         w.write_record("box", RECORD.format(directory))
@@ -88,7 +45,7 @@ async def test_a_container_s_window_and_its_end():
 
 
 async def test_a_released_lease_cuts_the_window_and_leaves_the_container():
-    async with world({"app": record()}) as w:
+    async with world(image=False) as w:
         directory = w.base / "sockets"
         directory.mkdir(mode=0o700)
         w.write_record("box", RECORD.format(directory))
@@ -110,7 +67,7 @@ async def test_a_released_lease_cuts_the_window_and_leaves_the_container():
 
 
 async def test_a_process_outside_the_container_gets_nothing_from_its_socket():
-    async with world({"app": record()}) as w:
+    async with world(image=False) as w:
         directory = w.base / "sockets"
         directory.mkdir(mode=0o700)
         w.write_record("box", RECORD.format(directory))
@@ -129,7 +86,7 @@ async def test_a_process_outside_the_container_gets_nothing_from_its_socket():
 
 
 async def test_a_leader_without_a_namespace_of_its_own_is_refused():
-    async with world({"app": record()}) as w:
+    async with world(image=False) as w:
         directory = w.base / "sockets"
         directory.mkdir(mode=0o700)
         w.write_record("box", RECORD.format(directory))

@@ -17,9 +17,9 @@ import pytest
 import trio
 
 from broker.core.errors import VitrailError
-from tests.e2e.test_foreign_lease import RECORD, box, lease
 from tests.kit.compositor import until, wait_window, windows
-from tests.kit.world import descriptors, record, world
+from tests.kit.container import RECORD, box, lease
+from tests.kit.world import descriptors, world
 
 pytestmark = pytest.mark.long
 
@@ -55,7 +55,7 @@ async def victim(w, role, leader):
 @pytest.mark.timeout(1200)
 async def test_two_hundred_kills_leave_a_broker_that_works():
     draw = random.Random(20)
-    async with world({"app": record()}) as w:
+    async with world(image=False) as w:
         directory = w.base / "sockets"
         directory.mkdir(mode=0o700)
         w.write_record("box", RECORD.format(directory))

@@ -1,0 +1,88 @@
+"""A sandbox without a machine: bubblewrap, leased by the pid of its first process.
+
+Starts in a second, so what is not about machines is tested with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.control.api import LeaseRequest, LeaseStatus
+from broker.launch.spawn import DEVNULL, Child, spawn
+from tests.kit.compositor import wait_window
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[launch]
+kind = "external"
+[peer]
+unix = "{}"
+"""
+INSIDE = (
+    "while ! [ -S /tmp/broker/vitrail.Display ]; do sleep 0.1; done; "
+    "exec waypipe --compress none --no-gpu -s /tmp/broker/vitrail.Display server -- "
+    "foot -T {} sleep 1000"
+)
+
+
+@dataclass
+class Container:
+    """A running container with its lease, if it has one yet."""
+
+    name: str
+    directory: Path
+    child: Child
+    leader: int
+    lease: LeaseStatus | None = None
+
+    async def end(self):
+        self.child.kill()
+        await self.child.wait()
+
+
+def box(directory, title="boxed"):
+    """Start the container; returns bubblewrap and the pid of its first process."""
+    read_end, write_end = os.pipe()
+    child = spawn(
+        [
+            *("bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/"),
+            *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+            *("--bind", str(directory), "/tmp/broker"),
+            *("--setenv", "XDG_RUNTIME_DIR", "/tmp"),
+            *("--json-status-fd", str(write_end), "sh", "-c", INSIDE.format(title)),
+        ],
+        pass_fds=[write_end],
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as status:
+        leader = json.loads(status.readline())["child-pid"]
+    return child, leader
+
+
+async def lease(w, directory, leader, name="box"):
+    async with w.client() as client:
+        request = LeaseRequest(record=name, unix=str(directory), leader=leader)
+        return (await client.lease(request)).lease
+
+
+@asynccontextmanager
+async def container(w, name, *, title=""):
+    """A leased container with its window, titled as it is named."""
+    directory = w.base / f"sockets-{name}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    w.write_record(name, RECORD.format(directory))
+    child, leader = box(directory, title or name)
+    made = Container(name, directory, child, leader)
+    try:
+        made.lease = await lease(w, directory, leader, name)
+        await wait_window(w.comp, title=title or name)
+        yield made
+    finally:
+        await made.end()
