@@ -183,8 +183,15 @@ def error_reply(problem: VitrailError | VarlinkError) -> Reply:
         name = FAILED
         kinds = (f for f, kind in _FAULTS.items() if isinstance(problem, kind))
         fault = next(kinds, "internal")
-    told = ErrorParameters(problem.message, problem.hint, problem.where, fault)
+    told = ErrorParameters(
+        _text(problem.message), _text(problem.hint), _text(problem.where), fault
+    )
     return Reply(error=name, parameters=raw(told))
+
+
+def _text(words: str) -> str:
+    """Without lone surrogates, as in a path that is no UTF-8: JSON has none."""
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 def error_of(reply: Reply) -> VitrailError:

@@ -13,6 +13,7 @@ import trio
 from broker import __version__
 from broker.audit.store import Store
 from broker.control import api
+from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.link.control import Announced
 from broker.peers.identity import describe
@@ -24,6 +25,9 @@ from broker.session.pumps import PumpKeeper
 from broker.session.viewer import ViewerRole
 from broker.session.workers import Workers
 from policy.loader import RecordSet
+
+_PROBLEM_CHARACTERS = 1000
+"""Of one problem with a record; a path in it may hold any byte."""
 
 
 @dataclass
@@ -55,7 +59,10 @@ class Reporter:
             monotonic=trio.current_time(),
             policy=api.PolicyStatus(
                 digest=records.digest,
-                problems=[f"{p.where}: {p.message}" for p in records.problems],
+                problems=[
+                    printable(f"{p.where}: {p.message}", _PROBLEM_CHARACTERS)
+                    for p in records.problems
+                ],
             ),
             sandboxes=self._sandboxes(),
             leases=self.leases(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import msgspec
 import pytest
@@ -188,3 +189,12 @@ def test_an_error_of_the_protocol_says_that_versions_differ() -> None:
     problem = varlink.error_of(reply)
     assert isinstance(problem, InternalError)
     assert "one version" in problem.hint
+
+
+def test_an_error_about_a_path_that_is_no_text_can_be_told() -> None:
+    """It is told from an except clause: what it raised would end the broker."""
+    path = os.fsdecode(b"/home/\xff/a.toml")
+    sent = RefusedError(f"the record at {path}", hint=path, where=f"{path}:1:1")
+    reply = varlink.decode_reply(varlink.encode(varlink.error_reply(sent))[:-1])
+    heard = varlink.error_of(reply)
+    assert heard.where == "/home/\\udcff/a.toml:1:1"
