@@ -71,11 +71,13 @@ def paths_of(env: Mapping[str, str]) -> Paths:
     return paths
 
 
-async def brokerctl(*words: str, env: Mapping[str, str]) -> Answer:
+async def brokerctl(
+    *words: str, env: Mapping[str, str], deadline: float = 60
+) -> Answer:
     """Run it to its end."""
     out, err = bytearray(), bytearray()
     async with running(*words, env=env) as child:
-        with trio.fail_after(60):
+        with trio.fail_after(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_drain, child.popen.stdout, out)
                 nursery.start_soon(_drain, child.popen.stderr, err)
