@@ -1,0 +1,308 @@
+"""Fuzz target: everything that ``policy`` reads.
+
+Invariant: any bytes give a policy or a list of problems, never an exception.
+A problem lies inside its file.  A set has a barrier where, and only where, it
+has a problem; every call has an answer, and with a barrier for everything in
+front that answer is deny.  What was aligned means the same.  Records either
+are one or have problems; worlds and expectations likewise.
+
+The first byte of an input picks the door, the rest is what is read; in rule
+files a NUL byte alone on a line begins the next file of the set.
+
+    python fuzz/policy.py [--seconds N] [--seed N] [CORPUS_DIR]
+    python fuzz/policy.py --atheris CORPUS_DIR [libFuzzer options]
+
+Without atheris a plain mutator works from the seeds below and prints how many
+inputs got past the framing (*deep*), and branch coverage with 'coverage'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def _start_coverage():
+    """Measure from before the modules are imported."""
+    try:
+        import coverage
+    except ImportError:
+        return None
+    root = Path(__file__).resolve().parent.parent
+    meter = coverage.Coverage(
+        branch=True, data_file=None, include=[str(root / "policy" / "*.py")]
+    )
+    meter.start()
+    return meter
+
+
+_RUN = __name__ == "__main__"
+_ATHERIS = _RUN and "--atheris" in sys.argv
+_METER = _start_coverage() if _RUN and not _ATHERIS else None
+
+if _ATHERIS:
+    import atheris
+
+from policy import compat, limits  # noqa: E402
+from policy.cases import parse_cases, run_cases, tap  # noqa: E402
+from policy.differences import differences  # noqa: E402
+from policy.engine import Call, Engine  # noqa: E402
+from policy.explain import as_json, explain  # noqa: E402
+from policy.fmt import fmt  # noqa: E402
+from policy.lint import lint  # noqa: E402
+from policy.loader import parse_record  # noqa: E402
+from policy.ruleset import RuleSet, rules_of_map  # noqa: E402
+from policy.world import Domain, World, WorldError, world_from_json  # noqa: E402
+
+WORLD = World(
+    {
+        "dom0": Domain("dom0", "AdminVM", power_state="Running"),
+        "work": Domain("work", "persistent", frozenset({"job"}), "web", uuid="1"),
+        "vault": Domain("vault", "persistent", frozenset({"safe"}), uuid="2"),
+        "web": Domain("web", "disposable", template_for_dispvms=True, uuid="3"),
+    }
+)
+CALLS = [
+    Call("a", "+", "work", "vault", "image/png", "https", "a.example.org", 10),
+    Call("a", "+x", "work", "", None, None, None),
+    Call("b", "+", "web", "@dispvm"),
+    Call("a", "+", "vault", "dom0"),
+]
+ROOM = 20000
+"""Bytes of one input: what a mutation changes should matter."""
+
+
+def _files(data: bytes) -> dict[str, str]:
+    parts = data.decode("utf-8", "surrogateescape").split("\n\0\n")
+    names = ["10-a.policy", "b", "sub/c.policy", "90-z.policy"]
+    return dict(zip(names, parts, strict=False))
+
+
+def _check(rules: RuleSet, files: dict[str, str]) -> None:
+    barriers = [rule for rule in rules.rules if rule.broken is not None]
+    assert bool(barriers) == bool(rules.problems)
+    for problem in rules.problems:
+        assert problem.message
+        lines = files[problem.file].split("\n")
+        assert 1 <= problem.span.line <= len(lines) + 1
+        assert 1 <= problem.span.column <= limits.LINE_CHARS + 2
+        assert problem.span[:2] <= problem.span[2:]
+        assert problem.render().isprintable() or "\n" in problem.render()
+
+
+def door_rules(data: bytes) -> str:
+    """A set of rules, and what is asked of it."""
+    files = _files(data)
+    rules = rules_of_map(files)
+    _check(rules, files)
+    engine = Engine(rules)
+    verdicts = []
+    for call in CALLS:
+        answer = engine.answer(call, WORLD)
+        assert answer.verdict in {"allow", "ask", "deny"}
+        if answer.rule is not None and answer.rule.broken is not None:
+            assert answer.verdict == "deny"
+        json.dumps(as_json(explain(rules, call, WORLD)))
+        verdicts.append(answer.verdict)
+    lint(rules, WORLD)
+    return (
+        f"{'deep ' if rules.rules else ''}{sorted(set(verdicts))} {len(rules.problems)}"
+    )
+
+
+def door_compat(data: bytes) -> str:
+    """The same as Qubes reads it."""
+    files = _files(data)
+    rules = rules_of_map(files, compat=True)
+    differences(rules_of_map(files), rules)
+    verdicts = {compat.answer(rules, call, WORLD).verdict for call in CALLS}
+    return f"{'deep ' if rules.rules else ''}{sorted(verdicts)}"
+
+
+def door_fmt(data: bytes) -> str:
+    """Aligned, it means the same."""
+    text = data.decode("utf-8", "replace")
+    new = fmt(text)
+    before, after = (rules_of_map({"1.policy": one}) for one in (text, new))
+    assert before.digest == after.digest
+    assert fmt(new) == new
+    return f"{'deep ' if before.rules else ''}{new == text}"
+
+
+def door_record(data: bytes) -> str:
+    """A record in TOML."""
+    record, problems = parse_record("x", Path("x.toml"), data)
+    assert (record is None) == bool(problems)
+    return "deep a record" if record else problems[0].message[:30]
+
+
+def door_world(data: bytes) -> str:
+    """A world in JSON."""
+    try:
+        world = world_from_json(json.loads(data))
+    except (WorldError, RecursionError, ValueError) as error:
+        return str(error)[:20]
+    rules = rules_of_map(
+        {"1.policy": "a * @tag:x @anyvm ask\na * * @default allow target=work\n"}
+    )
+    for name in [*world.names[:5], "work"]:
+        for target in ("", "work", "@dispvm", f"uuid:{name}", f"@dispvm:{name}"):
+            Engine(rules).answer(Call("a", "+", name, target), world)
+            compat.answer(rules, Call("a", "+", name, target), world)
+    lint(rules, world)
+    return f"deep {len(world.domains)}"
+
+
+def door_cases(data: bytes) -> str:
+    """Expectations."""
+    cases, problems = parse_cases("x", data)
+    rules = rules_of_map({"1.policy": "a * work vault allow\n"})
+    tap(run_cases(cases, Engine(rules), WORLD))
+    return f"{'deep ' if cases else ''}{len(problems)}"
+
+
+DOORS: list[Callable[[bytes], str]] = [
+    door_rules,
+    door_compat,
+    door_fmt,
+    door_record,
+    door_world,
+    door_cases,
+]
+
+
+def run_one(data: bytes) -> str:
+    """Run one input; return its outcome.  Anything raised is a finding."""
+    if not data:
+        return "empty"
+    door = DOORS[data[0] % len(DOORS)]
+    return f"{door.__name__}: {door(data[1:ROOM])}"
+
+
+_RULES = [
+    (
+        b"a * work vault allow scheme=https,http host=*.example.org rate=3/min ttl=10m\n"
+        b"a +x @tag:job @default allow target=@dispvm:web notify=yes autostart=no user=x\n"
+        b"* * @anyvm @anyvm deny\n"
+    ),
+    (
+        b"# words\na * work @anyvm ask default_target=vault remember=session gesture=5s mode=observe\n"
+        b"!include b\n!include-service a +x sub/c.policy\n!include-dir sub\n"
+        b"\n\0\na * @type:disposable @dispvm:@tag:job ask mime=image/* max-size=10M\n"
+        b"\n\0\n$anyvm $adminvm ask,default_target=dom0\n$include:b\n"
+    ),
+    b"a\xc2\xa0* work vault deny\na * \xff b allow\n!compat-4.0\n!include 10-a.policy\n",
+    b"a * uuid:2 @dispvm deny\r\na * @dispvm:web @adminvm allow\r\n",
+]
+
+
+def seeds() -> list[bytes]:
+    """At least one input that goes all the way through each door."""
+    world = {"domains": {"work": {"tags": ["x"], "uuid": "1", "default_dispvm": "work", "template_for_dispvms": True}, "uuid:1": {"name": "work"}}}  # fmt: skip
+    record = b'class = "disposable"\ntags = ["a"]\n[label]\ncolour = "red"\n'
+    cases = b"a+x work vault mime=a/b size=3 -> allow target=vault rule=1.policy:1\n"
+    return [
+        *(bytes([door]) + rules for door in range(3) for rules in _RULES),
+        b"\x03" + record,
+        b"\x04" + json.dumps(world).encode(),
+        b"\x05" + cases,
+    ]
+
+
+_WORDS = b"* @anyvm @tag: @dispvm: @default allow ask deny target= !include # + = , \n \0 uuid: host=*. \xff \xe2\x80\xae".split(
+    b" "
+)
+
+
+def mutate(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
+    """A few small changes; the door's number is kept."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        at = rng.randint(min(1, len(out)), len(out))
+        choice = rng.randrange(6)
+        if choice == 0 and 0 < at < len(out):
+            out[at] ^= 1 << rng.randrange(8)
+        elif choice == 1:
+            out[at:at] = rng.choice(_WORDS) + b" "
+        elif choice == 2:
+            del out[at : at + rng.randrange(1, 9)]
+        elif choice == 3:
+            start = rng.randrange(1, len(out) + 1)
+            out[at:at] = out[start : start + rng.randrange(1, 65)]
+        elif choice == 4:
+            other = rng.choice(corpus)
+            start = rng.randrange(len(other) + 1)
+            out[at:] = other[start:]
+        else:
+            out[at:at] = rng.randbytes(rng.randrange(1, 5))
+    return bytes(out[:ROOM]) or b"\0"
+
+
+def fuzz(seconds: float, seed: int, corpus_dir: Path | None) -> Counter[str]:
+    """Mutate for so long; return how often each outcome came."""
+    rng = random.Random(seed)
+    corpus = seeds()
+    if corpus_dir is not None:
+        corpus += [p.read_bytes() for p in sorted(corpus_dir.iterdir()) if p.is_file()]
+    outcomes: Counter[str] = Counter(run_one(data) for data in corpus)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        number = rng.randrange(len(DOORS))
+        mine = [data for data in corpus if data and data[0] % len(DOORS) == number]
+        data = mutate(rng, rng.choice(mine), corpus)
+        try:
+            outcome = run_one(data)
+        except BaseException:
+            print(f"FOUND by seed {seed}: {data!r}", file=sys.stderr)
+            raise
+        outcomes[outcome] += 1
+        if outcomes[outcome] == 1:
+            corpus.append(data)
+    return outcomes
+
+
+def report(outcomes: Counter[str], seconds: float) -> None:
+    """Executions, deep ones, outcomes by door, branch coverage."""
+    total = sum(outcomes.values())
+    deep = sum(n for outcome, n in outcomes.items() if ": deep" in outcome)
+    print(f"policy: {total} executions in {seconds:.0f} s, {deep} passed the framing")
+    for door in DOORS:
+        mine = [o for o in outcomes if o.startswith(door.__name__)]
+        runs, good = (
+            sum(outcomes[o] for o in mine if word in o) for word in (":", ": deep")
+        )
+        print(
+            f"  {door.__name__:12} {runs:8} runs {good:8} deep {len(mine):6} outcomes"
+        )
+    if _METER is None:
+        print("branch coverage: not measured ('coverage' is not installed)")
+        return
+    _METER.stop()
+    _METER.report(file=sys.stdout, show_missing=True)
+
+
+def main() -> None:
+    """The plain mutator, or atheris when asked for."""
+    if _ATHERIS:
+        sys.argv.remove("--atheris")
+        atheris.Setup(sys.argv, lambda data: run_one(data) and None)
+        atheris.Fuzz()
+        return
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("corpus", nargs="?", type=Path)
+    args = parser.parse_args()
+    report(fuzz(args.seconds, args.seed, args.corpus), args.seconds)
+
+
+if __name__ == "__main__":
+    main()
