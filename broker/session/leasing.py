@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import assert_never
 
 import trio
@@ -58,7 +59,8 @@ class Leasing:
             await tenancy.ended.wait()
         finally:
             if not tenancy.ended.is_set():
-                with trio.CancelScope(shield=True):
+                # Refused: it is about to end by itself.
+                with trio.CancelScope(shield=True), suppress(RefusedError):
                     await self._host.release(
                         tenancy.lease.id, "its launcher let go of the lease"
                     )
@@ -75,6 +77,8 @@ class Leasing:
                 hint='a record for others\' launchers has [launch] kind = "external"',
             )
         try:
+            # Before the machine, whose pidfds would be nobody's after an error.
+            sandbox = self._name(record, request)
             check_peer(record, record.host.launch.peer, request)
             if request.cid is not None:
                 await self._listen_vsock()
@@ -96,13 +100,13 @@ class Leasing:
                 )
             )
             raise
-        names = {t.lease.sandbox for t in self._host.tenancies()}
-        sandbox = (
-            take_sandbox_name(request.sandbox)
-            if request.sandbox
-            else sandbox_name(record, frozenset(names))
-        )
         return await self._host.admit(sandbox, name, machine)
+
+    def _name(self, record: Record, request: api.LeaseRequest) -> SandboxName:
+        if request.sandbox:
+            return asked_name(record, request.sandbox, self._records())
+        names = {t.lease.sandbox for t in self._host.tenancies()}
+        return sandbox_name(record, frozenset(names))
 
     async def release(
         self, caller: api.Caller, request: api.LeaseReleaseRequest
@@ -138,6 +142,21 @@ def check_peer(
             where=record.where(f"peer.{known[0]}"),
             hint="give the [peer] that stands in the record, or mend the record",
         )
+
+
+def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
+    """Return the name that a launcher wants for its sandbox.
+
+    Raises RefusedError for another record's: windows show the name, and the
+    rules are about it.
+    """
+    name = take_sandbox_name(asked)
+    if name != record.name and (name in records.records or name in records.broken):
+        raise RefusedError(
+            f"'{name}' is the name of another record than '{record.name}'",
+            hint=f"lease it as '{record.name}', or under a name without a record",
+        )
+    return name
 
 
 def sandbox_name(record: Record, taken: frozenset[SandboxName]) -> SandboxName:

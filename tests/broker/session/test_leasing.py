@@ -10,8 +10,8 @@ from broker.control.api import LeaseRequest
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.session import leasing
-from broker.session.leasing import check_peer, sandbox_name
-from policy.loader import parse_record
+from broker.session.leasing import asked_name, check_peer, sandbox_name
+from policy.loader import load_records, parse_record
 from tests.kit.world import record
 
 EXTERNAL = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n'
@@ -109,3 +109,17 @@ def test_a_lease_is_for_the_peer_of_the_record_and_no_other(kind, asked):
     with pytest.raises(RefusedError, match="not the peer of 'box'") as caught:
         check_peer(mine, mine.host.launch.peer, request)
     assert caught.value.where == "box.toml:5:1"
+
+
+def test_a_launcher_may_not_take_another_record_s_name(tmp_path):
+    """Its windows would be shown as that one's."""
+    for name in ("box", "work"):
+        (tmp_path / f"{name}.toml").write_text(record())
+    (tmp_path / "half.toml").write_text("class = 1")
+    records = load_records([tmp_path])
+    box = records.records["box"]
+    assert asked_name(box, "box", records) == "box"
+    assert asked_name(box, "box-two", records) == "box-two"
+    for other in ("work", "half"):
+        with pytest.raises(RefusedError, match="another record"):
+            asked_name(box, other, records)
