@@ -169,11 +169,12 @@ class Doors:
             self.streams.pop(opening.stream, None)
 
     async def _refuse(self, opening: Opening, reason: str) -> None:
-        await self.log.refused(
-            schema.StreamRefused(
-                **journal.of_stream(opening), outcome="refused", reason=reason
-            )
+        event = schema.StreamRefused(
+            **journal.of_stream(opening), outcome="refused", reason=reason
         )
+        # Shielded: a guest that is refused and ends at once is on record, too.
+        with trio.CancelScope(shield=True):
+            await self.log.refused(event)
 
 
 class _Status(trio.TaskStatus[None]):
