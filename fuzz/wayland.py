@@ -282,6 +282,11 @@ class Run:
         fds = [self.machine.fd() for _ in range(max(0, 4 - len(self.core._client_fds)))]
         self.core.from_client(data, fds, 0.0)
         connect(self.core, self.model)
+        while self.core.paused:
+            for fd in self.core.down.drain_fds():
+                self.machine.close(fd)
+            self.core.from_client(b"", [], 0.0)
+            connect(self.core, self.model)
         if self.rng.random() < 0.1:
             self._input()
         for fd in self.core.down.drain_fds():

@@ -451,7 +451,11 @@ WAYLAND_DAMAGE = 128
 WAYLAND_CALLBACKS = 256
 """Frame callbacks and feedbacks held for one commit of a surface."""
 
-WAYLAND_CHILD_OPS = 2048
+WAYLAND_KEPT_BYTES = 32 << 20
+"""What a sandbox makes us remember in regions and offered types, about 100
+bytes each; thousands of menus' worth."""
+
+WAYLAND_CHILD_OPS = 512
 """Positions and stacking orders of subsurfaces held for one commit."""
 
 WAYLAND_SHELL_OPS = 64

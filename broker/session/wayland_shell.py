@@ -213,6 +213,11 @@ class Connection:
             if lost and core.fault is None:
                 core.fail(bad_message(1, "too many descriptors at once"))
             self._flush()
+            while core.paused and not self._over.is_set():
+                await self._wait_for_room()
+                await trio.lowlevel.checkpoint()
+                core.from_client(b"", [], now)
+                self._flush()
             if core.fault is not None:
                 self._end()
                 return

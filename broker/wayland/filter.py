@@ -60,6 +60,8 @@ from broker.wayland.serials import Serials
 from broker.wayland.signatures import Message
 from broker.wayland.wire import Fd, ProtocolFault
 
+_ENOUGH = limits.WAYLAND_QUEUE_BYTES
+
 # What frames are made of; without one of these no window may be shown.
 NEEDED = {
     "wl_compositor": 4,
@@ -104,6 +106,7 @@ class Filter(ObjectTable):
         self.popup_edges = Edges(*(rules.border,) * 4)
         self.ready = False
         self.fault: Exception | None = None
+        self.paused = False
         self.now = 0.0
         self.messages = 0
         self.pixels = 0
@@ -229,7 +232,12 @@ class Filter(ObjectTable):
     # -- bytes in ---------------------------------------------------------------------
 
     def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """Take what the client sent.  After a fault it does nothing."""
+        """Take what the client sent.  After a fault it does nothing.
+
+        A short request may make a long answer.  When enough waits in a queue
+        the rest is kept and ``paused`` set: call again, with nothing new,
+        when there is room.
+        """
         self._client_fds.extend(fds)
         if self.fault is not None:
             return
@@ -256,7 +264,12 @@ class Filter(ObjectTable):
         unpack = wire.HEADER.unpack_from
         pos, end = 0, len(data)
         count = 0
+        up, down = self.up.data, self.down.data
+        self.paused = False
         while end - pos >= 8:
+            if len(up) > _ENOUGH or len(down) > _ENOUGH:
+                self.paused = True
+                break
             oid, opcode, size = unpack(data, pos)
             if size < 8 or size & 3 or size > wire.MAX_MESSAGE:
                 raise wire.bad_message(1, f"a message of {size} bytes")
@@ -489,8 +502,19 @@ class Filter(ObjectTable):
             if pointer.focus is surface:
                 pointer.focus = None
 
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits for the client that others may add nothing."""
+        down = self.down
+        return len(down.data) > _ENOUGH or down.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+
     def selection_changed(self, kind: str) -> None:
-        """Offer the sandbox's selection anew on this client's devices."""
+        """Offer the sandbox's selection anew on this client's devices.
+
+        One that does not read is not told; it is when it gets the focus next.
+        """
+        if self.crowded:
+            return
         for device in self.devices:
             if device.kind == kind:
                 selection.tell(self, device)

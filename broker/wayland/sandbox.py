@@ -27,6 +27,7 @@ CEILINGS = MappingProxyType(
         "buffers": limits.WAYLAND_BUFFERS,
         "pools": limits.WAYLAND_POOLS,
         "shm_bytes": limits.WAYLAND_SHM_BYTES,
+        "kept_bytes": limits.WAYLAND_KEPT_BYTES,
     }
 )
 """What is counted for a sandbox, and where it ends."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DEVICE_ROLE = 0
 DEVICE_USED_SOURCE = 1
+_MIME_BYTES = 50
+"""What an offered type costs us beside its text, about."""
 MANAGER = "wl_data_device_manager"
 _PRIMARY = "zwp_primary_selection"
 
@@ -54,6 +56,8 @@ class Source(Obj):
     def send(self, mime: bytes, fd: Fd) -> bool:
         """Ask its client to write data; False when it cannot."""
         if self.dead or self.core is None or mime not in self.mimes:
+            return False
+        if self.core.crowded:
             return False
         write = _send if self.interface == "wl_data_source" else _primary_send
         self.core.down.add(write(self.cid, mime), [fd])
@@ -175,6 +179,7 @@ def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
         or len(mime) > limits.WAYLAND_MIME_BYTES
     ):
         raise core.too_much("too many or too long types in one selection")
+    core.usage.take("kept_bytes", len(mime) + _MIME_BYTES)
     source.mimes.append(mime)
 
 
@@ -199,6 +204,8 @@ def destroy_primary_source(core: Filter, source: Source) -> None:
 
 def end_source(core: Filter, source: Source) -> None:
     """Destroy it here and, while it is dragged, at the compositor."""
+    kept = sum(len(mime) + _MIME_BYTES for mime in source.mimes)
+    core.usage.give("kept_bytes", kept)
     if source.sid:
         core.destroy(source)
     else:

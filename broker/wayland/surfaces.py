@@ -47,6 +47,8 @@ VIEWPORT_BAD_VALUE = 0
 VIEWPORT_NO_SURFACE = 3
 
 _FAR = limits.WAYLAND_COORDINATE
+_OP_BYTES = 100
+"""What a rectangle in a region costs us, about."""
 
 
 # -- surfaces --------------------------------------------------------------------------
@@ -285,11 +287,13 @@ def _region_op(
     left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
     right, bottom = clamp(x + w, -_FAR, _FAR), clamp(y + h, -_FAR, _FAR)
     if right > left and bottom > top:
+        core.usage.take("kept_bytes", _OP_BYTES)
         region.ops.append((add, left, top, right - left, bottom - top))
 
 
 @request("wl_region", "destroy")
 def region_destroy(core: Filter, region: Region) -> None:
+    core.usage.give("kept_bytes", _OP_BYTES * len(region.ops))
     core.drop_local(region)
 
 

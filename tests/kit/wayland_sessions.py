@@ -57,4 +57,7 @@ def replay(chunks: list[tuple[str, bytes, int]]) -> Filter:
         feed = core.from_client if side == "c" else core.from_server
         feed(data, [machine.fd() for _ in range(fds)], 0.0)
         drain(core)
+        while core.paused:
+            core.from_client(b"", [], 0.0)
+            drain(core)
     return core

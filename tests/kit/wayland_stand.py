@@ -41,6 +41,7 @@ class Stand:
         self.comp, self.path, self.service = comp, path, service
         self.sandbox = service.sandbox
         self.ends: list[Exception] = []
+        self.children: list[Child] = []
 
     async def client(self, function: Callable[[Window], Any], **start: Any) -> Any:
         """Run a hostile or honest client in a thread; it ends with the call."""
@@ -84,7 +85,7 @@ class Stand:
 
     def run(self, *argv: str, **env: str) -> Child:
         """Start a program on the filtered socket."""
-        return spawn(
+        child = spawn(
             argv,
             env={
                 **self.comp.environment,
@@ -95,6 +96,8 @@ class Stand:
             stdout=DEVNULL,
             stderr=DEVNULL,
         )
+        self.children.append(child)
+        return child
 
 
 @asynccontextmanager
@@ -146,6 +149,10 @@ async def filtered(
         try:
             yield it
         finally:
+            # What a failed test left must not be the next one's warning.
+            for child in it.children:
+                if child.returncode is None:
+                    child.kill_now()
             nursery.cancel_scope.cancel()
             listener.close()
     assert not any(sandbox.totals.values())

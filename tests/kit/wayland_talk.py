@@ -43,6 +43,9 @@ class Talk(Window):
     def raw(self, data: bytes, fds: list[Any] | None = None) -> None:
         self.core.from_client(data, fds or [], self.now)
         self.pump()
+        while self.core.paused:
+            self.core.from_client(b"", [], self.now)
+            self.pump()
 
     def pump(self) -> None:
         """Let both sides talk until all is said; raise the client's error."""

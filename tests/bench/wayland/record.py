@@ -44,23 +44,37 @@ class Recording(Connection):
 
 
 async def record(out: Path, argv: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as name:
+    """Write the largest of the program's connections."""
+    seconds = float(os.environ.get("SECONDS_TO_RECORD", "5"))
+    made: list[Recording] = []
+    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as door:
         path = Path(name) / "display"
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen()
+        door.bind(str(path))
+        door.listen()
+        door.settimeout(0)
         child = spawn(argv, env={**os.environ, "WAYLAND_DISPLAY": str(path)})
-        # A program may connect more than once; the first is the one of interest.
-        client, _ = await trio.to_thread.run_sync(listener.accept)
-        listener.close()
-        with client, connect_display(display_path(None)) as server:
-            connection = Recording(
-                client, server, wayland_sessions.RULES, Sandbox("work"), RealMachine()
-            )
-            with trio.move_on_after(float(os.environ.get("SECONDS_TO_RECORD", "5"))):
-                await connection.run()
-            await child.stop()
-    out.write_bytes(wayland_sessions.pack(connection.chunks))
+
+        async def one(client: socket.socket) -> None:
+            with client, connect_display(display_path(None)) as server:
+                made.append(
+                    Recording(
+                        client,
+                        server,
+                        wayland_sessions.RULES,
+                        Sandbox("work"),
+                        RealMachine(),
+                    )
+                )
+                await made[-1].run()
+
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                while True:
+                    await trio.lowlevel.wait_readable(door)
+                    nursery.start_soon(one, door.accept()[0])
+        await child.stop()
+    largest = max(made, key=lambda c: sum(len(data) for _, data, _ in c.chunks))
+    out.write_bytes(wayland_sessions.pack(largest.chunks))
 
 
 if __name__ == "__main__":

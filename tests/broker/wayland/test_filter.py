@@ -273,3 +273,58 @@ def test_globals_come_and_go(talk):
     talk.model.tell(registry, "global_remove", 51)
     talk.pump()
     assert talk.heard("global_remove") == [[name]]
+
+
+def test_short_requests_with_long_answers_stop_being_read(talk):
+    """4096 rectangles for each of a thousand commits would be 100 MB at once."""
+    comp = talk.bind("wl_compositor")
+    surface = talk.make(comp, "create_surface", "wl_surface")
+    region = talk.make(comp, "create_region", "wl_region")
+    for _ in range(limits.WAYLAND_REGION_OPS):
+        talk.raw(emit.region_add(region, 0, 0, 5, 5))
+    burst = (emit.set_input_region(surface, region) + emit.commit(surface)) * 1000
+    most, rounds = 0, 0
+    before = len(talk.told("wl_surface", "commit"))
+    talk.core.from_client(burst, [], 0.0)
+    while talk.core.paused:
+        most = max(most, len(talk.core.up.data))
+        connect(talk.core, talk.model)
+        talk.core.from_client(b"", [], 0.0)
+        rounds += 1
+        if rounds == 20:
+            break
+    assert most < limits.WAYLAND_QUEUE_BYTES + 200_000
+    assert talk.core.fault is None
+    assert len(talk.told("wl_surface", "commit")) > before
+
+
+def test_a_paused_client_goes_on_where_it_was(talk, monkeypatch):
+    from broker.wayland import filter as module
+
+    monkeypatch.setattr(module, "_ENOUGH", 100)
+    data = b"".join(emit.get_registry(1, talk.new("wl_registry")) for _ in range(5))
+    talk.core.from_client(data, [], 0.0)
+    assert talk.core.paused
+    rounds = 0
+    while talk.core.paused:
+        talk.pump()
+        talk.core.from_client(b"", [], 0.0)
+        rounds += 1
+    talk.pump()
+    assert rounds >= 4
+    assert len(talk.core.registries) == 6
+
+
+def test_what_regions_make_us_remember_is_bounded(talk, monkeypatch):
+    from broker.wayland import sandbox as module
+
+    monkeypatch.setattr(module, "CEILINGS", {**module.CEILINGS, "kept_bytes": 1000})
+    comp = talk.bind("wl_compositor")
+    region = talk.make(comp, "create_region", "wl_region")
+    for _ in range(10):
+        talk.raw(emit.region_add(region, 0, 0, 5, 5))
+    talk.send(region, "destroy")
+    region = talk.make(comp, "create_region", "wl_region")
+    with pytest.raises(ServerError):
+        for _ in range(11):
+            talk.raw(emit.region_add(region, 0, 0, 5, 5))

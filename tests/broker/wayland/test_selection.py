@@ -299,3 +299,14 @@ def test_a_drag_icon_moves_with_its_frame_and_not_far():
         ]
         assert sum(steps) <= -20
         assert sum(steps) >= -limits.WAYLAND_DRAG_ICON_PIXELS
+
+
+def test_one_that_does_not_read_is_not_filled_up_by_others(pair):
+    one, two = pair
+    one.focus()
+    one.copy("clipboard", b"a/a")
+    two.focus()
+    offer, _ = two.offered("clipboard")
+    for _ in range(limits.WAYLAND_FDS_IN_FLIGHT + 50):
+        two.send(offer, "receive", b"a/a", fds=[two.machine.fd("pipe")])
+    assert one.core.down.fd_count <= limits.WAYLAND_FDS_IN_FLIGHT + 1
