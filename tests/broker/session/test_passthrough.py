@@ -179,3 +179,26 @@ async def test_cancelled_in_the_middle_leaves_nothing_open():
                 while True:
                     fdpass.send(both.client, b"x" * 8192, [null.fileno()] * 2)
                     await trio.lowlevel.checkpoint()
+
+
+class Counting(Forward):
+    """Notes the size of each read."""
+
+    def __init__(self):
+        self.reads = []
+
+    def receive(self, side, untrusted_data, fds):
+        self.reads.append(len(untrusted_data))
+        return super().receive(side, untrusted_data, fds)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_one_read_takes_so_much_and_no_more(over):
+    most = limits.WAYLAND_READ_BYTES
+    core = Counting()
+    async with joined(core) as both:
+        assert both.client.send(b"x" * (most + over)) == most + over
+        seen = 0
+        while seen < most + over:
+            seen += len((await receive(both.compositor)).data)
+    assert core.reads == [most, 1][: 1 + over]

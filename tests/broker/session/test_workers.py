@@ -1,0 +1,72 @@
+"""Asking for a worker: how long it may take, and what is left when it does not come."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.names import SandboxName
+from broker.session import workers as module
+from broker.session.workers import WAYLAND_SOCKET, open_workers
+
+A = SandboxName("a")
+
+
+class PaperWorker:
+    """Ready at once; lives until it is cancelled."""
+
+    def __init__(self, sandbox, forked):
+        self.ready = True
+
+    async def run(self, task_status):
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def close(self, reason="closed"):
+        pass
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_worker_has_so_long_to_be_ready(
+    tmp_path, monkeypatch, autojump_clock, late
+):
+    monkeypatch.setattr(module, "Worker", PaperWorker)
+    seconds = limits.WORKER_START_SECONDS + (0.001 if late else -0.001)
+
+    async def fork(display, compositor, clients):
+        assert display.fileno() != -1
+        await trio.sleep(seconds)
+
+    path = tmp_path / WAYLAND_SOCKET
+    before = len(os.listdir("/proc/self/fd"))
+    async with open_workers() as workers:
+        monkeypatch.setattr(workers, "_fork", fork)
+        began = trio.current_time()
+        if late:
+            with pytest.raises(UpstreamError, match="of a was not ready after 10 s"):
+                await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+            assert trio.current_time() - began == limits.WORKER_START_SECONDS
+            assert not path.exists(), "nobody will listen there"
+        else:
+            await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+            assert path.is_socket()
+        assert workers.template_pid == 0
+    assert not path.exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_what_a_killed_broker_left_is_replaced(tmp_path, monkeypatch):
+    (tmp_path / WAYLAND_SOCKET).write_text("left over")
+    monkeypatch.setattr(module, "Worker", PaperWorker)
+
+    async def fork(display, compositor, clients):
+        await trio.lowlevel.checkpoint()
+
+    async with open_workers() as workers:
+        monkeypatch.setattr(workers, "_fork", fork)
+        await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        assert (tmp_path / WAYLAND_SOCKET).is_socket()
