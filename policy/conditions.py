@@ -27,7 +27,7 @@ _HOST = re.compile(
 )
 _SIZE = re.compile(r"([0-9]{1,18})([KMGT]?)")
 _TIME = re.compile(r"([0-9]{1,9})([smhd])")
-_RATE = re.compile(r"([0-9]{1,9})/(?:([0-9]{1,6}))?(s|sec|m|min|h|d)")
+_RATE = re.compile(r"([0-9]{1,9})/(?:([0-9]{1,8}))?(s|sec|m|min|h|d)")
 _SECONDS = MappingProxyType(
     {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 )

@@ -20,8 +20,8 @@ ROWS = MappingProxyType(
     {
         "keys": "conditions and limits: Qubes refuses the line, and with it every call",
         "readable": "Qubes accepts this line, here it is an error",
-        "broken": "Qubes refuses every call while this line stands; here only calls "
-        "that it might have decided are refused, and the last good set stays in force",
+        "broken": "Qubes refuses every call while this line stands; here the last "
+        "good set is to stay in force",
         "redirect": "the redirect goes to a target that an earlier line denies: "
         "Qubes follows it, here the answer is deny",
         "offered": "an earlier line denies this disposable: Qubes offers it all the "

@@ -120,3 +120,6 @@ compared with every sandbox."""
 
 DIFF_CALLS = 2_000_000
 """Classes of calls that a comparison of two sets asks: a minute's work."""
+
+KEPT_BYTES = 64 << 20
+"""The last good set on disk: RULES lines of ordinary length, with their places."""

@@ -225,18 +225,22 @@ class _Assembly:
                 self._file(tree, posixpath.normpath(f"{path}/{name}"), form, cause)
 
     def finish(self) -> RuleSet:
-        meaning = hashlib.sha256(b"vitrail rules 1\n")
-        for rule in self._rules:
-            meaning.update(f"{rule.meaning()!r}\n".encode("utf-8", "backslashreplace"))
         problems = self._problems
         beyond = len(problems) - limits.RULE_PROBLEMS
         if beyond > 0:
             last = problems[limits.RULE_PROBLEMS]
             problems = problems[: limits.RULE_PROBLEMS]
             problems.append(Problem(last.file, last.span, f"{beyond} more problems"))
-        return RuleSet(
-            tuple(self._rules), tuple(problems), meaning.hexdigest(), tuple(self._files)
-        )
+        rules = tuple(self._rules)
+        return RuleSet(rules, tuple(problems), digest_of(rules), tuple(self._files))
+
+
+def digest_of(rules: Iterable[Rule]) -> str:
+    """Return the SHA-256, in hex, of what rules mean, in their order."""
+    meaning = hashlib.sha256(b"vitrail rules 1\n")
+    for rule in rules:
+        meaning.update(f"{rule.meaning()!r}\n".encode("utf-8", "backslashreplace"))
+    return meaning.hexdigest()
 
 
 def _with(cause: Problem, message: str) -> Problem:
