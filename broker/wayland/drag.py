@@ -103,6 +103,8 @@ def drag_enter(
 ) -> None:
     device.told = False
     device.over = surface if isinstance(surface, Surface) and not surface.dead else None
+    _drop_untold(core, device)
+    device.untold = host if isinstance(host, HostOffer) else None
     if device.over is None:
         return
     cid = 0
@@ -116,6 +118,7 @@ def drag_enter(
         assert isinstance(offer, Offer)
         offer.source, offer.upstream, host.offer = source, host, offer
         cid = offer.cid
+        device.untold = None
         core.down.data += data_offer(device.cid, cid)
         for mime in source.mimes:
             core.down.data += offer_mime(cid, mime)
@@ -139,6 +142,14 @@ def drag_leave(core: Filter, device: Device) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
     device.told, device.over = False, None
+    _drop_untold(core, device)
+
+
+def _drop_untold(core: Filter, device: Device) -> None:
+    """An offer that the client never saw is ours to end."""
+    if device.untold is not None:
+        core.end_own(device.untold)
+        device.untold = None
 
 
 _drag_leave = emit.event("wl_data_device", "leave")

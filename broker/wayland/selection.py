@@ -90,14 +90,15 @@ class HostOffer(Obj):
 class Device(Obj):
     """A data device or primary device; ``told`` while a drag is over the client."""
 
-    __slots__ = ("kind", "over", "seat", "told")
+    __slots__ = ("kind", "over", "seat", "told", "untold")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.kind = "clipboard"
         self.seat: Obj | None = None
         self.over: Surface | None = None
-        self.told: Source | bool | None = False
+        self.told = False
+        self.untold: HostOffer | None = None
 
 
 CLASSES["wl_data_source"] = Source

@@ -249,7 +249,9 @@ def test_a_drag_from_elsewhere_is_not_told_at_all(pair):
     ] == []
     one.says(device, "motion", 1, 5, 5)
     one.says(device, "drop")
+    assert one.told("wl_data_offer", "destroy") == []
     one.says(device, "leave")
+    assert one.told("wl_data_offer", "destroy") == [[]]
     assert [e for e in one.events if e[0] == device and e[2] != "selection"] == []
 
 
