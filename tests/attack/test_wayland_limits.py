@@ -383,6 +383,7 @@ async def test_the_compositor_going_away_ends_every_connection_with_a_reason():
         assert await it.client(act) in {"ServerError", "GoneError"}
         assert any("compositor" in str(end) for end in it.ends)
         # A new client is told at once, and the filter lives on.
+        await it.comp.child.wait()
         with socket.socket(socket.AF_UNIX) as late:
             late.connect(str(it.path))
             late.settimeout(5)
