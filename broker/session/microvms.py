@@ -35,6 +35,7 @@ from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from broker.session.foreign import hybrid_doors
 from broker.session.journal import Journal
+from broker.session.logs import KEPT, prune_logs
 from broker.session.machine import MachineFacts
 from policy.model import MicroVM, Record
 
@@ -186,7 +187,7 @@ class MicroVms:
         tools = await self._find_tools(image, progress)
         directory = self._paths.sandbox(sandbox)
         logs = self._paths.logs(sandbox)
-        prune_logs(logs.parent, keep=_KEPT_LOGS, running=self._running())
+        prune_logs(logs.parent, keep=KEPT, running=self._running())
         await self._log.require(
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )
@@ -285,26 +286,3 @@ class MicroVms:
             )
         )
         return None
-
-
-_KEPT_LOGS = 32
-
-
-def prune_logs(
-    directory: Path, *, keep: int, running: frozenset[str] = frozenset()
-) -> None:
-    """Remove the logs of all but the ``keep`` newest sandboxes that have ended.
-
-    Disposables have a new name each time, so their logs would pile up.  The
-    logs of those that are ``running`` stay, however old: a directory's time is
-    that of its last new file.  Raises UpstreamError when it cannot be read.
-    """
-    try:
-        ended = [path for path in directory.iterdir() if path.name not in running]
-        logs = sorted(ended, key=lambda path: path.stat().st_mtime)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UpstreamError(f"{directory}: {error.strerror}") from error
-    for old in logs[: max(0, len(logs) - keep)]:
-        shutil.rmtree(old, ignore_errors=True)

@@ -22,6 +22,7 @@ from broker.link.contract import Host
 from broker.session import journal
 from broker.session.guest import Guest, GuestTools
 from broker.session.hangup import given
+from broker.session.logs import KEPT, prune_logs
 from policy.evaluate import Request, decide
 from policy.loader import RecordSet
 from policy.model import Record
@@ -92,12 +93,15 @@ class ViewerRole:
                 f"the viewer has no valid record '{lease.record}'",
                 hint="'brokerctl policy check' says what is wrong with it",
             )
+        logs = self._paths.logs(lease.sandbox)
+        others = frozenset(guest.lease.sandbox for guest in self.guests())
+        prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
         guest = Guest(
             lease,
             lambda: self.record(lease.record),
             self._tools,
             directory=self._paths.sandbox(lease.sandbox),
-            logs=self._paths.logs(lease.sandbox),
+            logs=logs,
         )
         await self._nursery.start(guest.run)
         self._guests[lease.id] = guest

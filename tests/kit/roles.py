@@ -145,3 +145,13 @@ def full_disk():
     finally:
         with suppress(OSError):  # what is in its buffers cannot be flushed
             full.close()
+
+
+def old_logs(directory, number):
+    """Logs of so many sandboxes that have ended, web-1000 the oldest."""
+    for age in range(number):
+        path = directory / f"web-{1000 + age}"
+        path.mkdir(parents=True)
+        (path / "console.log").write_bytes(b"x")
+        os.utime(path, (1000 + age, 1000 + age))
+    return directory

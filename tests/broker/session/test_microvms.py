@@ -20,10 +20,11 @@ from broker.launch.vmstate import state_of, write_state
 from broker.peers import credentials
 from broker.peers.identity import HybridClaim, VsockClaim
 from broker.session import microvms
-from broker.session.microvms import MicroVmMachine, MicroVms, prune_logs
+from broker.session.logs import KEPT
+from broker.session.microvms import MicroVmMachine, MicroVms
 from policy.loader import parse_record
 from tests.kit.compositor import short_directory
-from tests.kit.roles import journal
+from tests.kit.roles import journal, old_logs
 from tests.kit.world import record
 
 WORK = SandboxName("work")
@@ -349,44 +350,9 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
 # -- logs ------------------------------------------------------------------------------
 
 
-def logs(directory, number):
-    for age in range(number):
-        path = directory / f"web-{1000 + age}"
-        path.mkdir(parents=True)
-        (path / "console.log").write_bytes(b"x")
-        os.utime(path, (1000 + age, 1000 + age))
-    return directory
-
-
-@pytest.mark.parametrize("over", [0, 1, 5])
-def test_the_newest_logs_are_kept(tmp_path, over):
-    directory = logs(tmp_path / "logs", microvms._KEPT_LOGS + over)
-    prune_logs(directory, keep=microvms._KEPT_LOGS)
-    left = sorted(path.name for path in directory.iterdir())
-    assert len(left) == microvms._KEPT_LOGS
-    assert left[0] == f"web-{1000 + over}", "the oldest went"
-
-
-def test_the_logs_of_what_runs_are_kept_however_old(tmp_path):
-    directory = logs(tmp_path / "logs", 5)
-    prune_logs(directory, keep=1, running=frozenset({"web-1000", "web-1002"}))
-    left = sorted(path.name for path in directory.iterdir())
-    assert left == ["web-1000", "web-1002", "web-1004"]
-
-
 async def test_a_start_keeps_the_logs_of_what_runs(stand):
     async with stand() as s:
-        directory = logs(s.paths.logs("x").parent, microvms._KEPT_LOGS + 1)
+        directory = old_logs(s.paths.logs("x").parent, KEPT + 1)
         s.paths.sandbox("web-1000").mkdir(parents=True)
         await s.open()
         assert (directory / "web-1000" / "console.log").exists()
-
-
-def test_no_logs_yet(tmp_path):
-    prune_logs(tmp_path / "logs", keep=1)
-
-
-def test_logs_that_cannot_be_listed(tmp_path):
-    (tmp_path / "logs").write_text("a file")
-    with pytest.raises(UpstreamError, match="Not a directory"):
-        prune_logs(tmp_path / "logs", keep=1)

@@ -16,11 +16,12 @@ from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY
 from broker.session.guest import GuestTools
+from broker.session.logs import KEPT
 from broker.session.viewer import ViewerRole
 from policy.loader import load_records
 from tests.kit.compositor import short_directory
 from tests.kit.paper import PaperWorkers, hello
-from tests.kit.roles import LEASE, journal, pair
+from tests.kit.roles import LEASE, journal, old_logs, pair
 from tests.kit.world import record
 
 
@@ -284,3 +285,16 @@ async def test_without_an_agent_the_power_button_is_soon_insisted_on():
         await s.role.lease_begun(LEASE)
         await s.role.power_off(LEASE.id, reason="asked", grace=60)
         assert s.host.stopped == [(LEASE.id, 1.0, "asked")]
+
+
+async def test_the_logs_of_many_disposables_do_not_pile_up():
+    """On two machines nobody else removes the viewer's."""
+    async with viewer() as s:
+        directory = old_logs(s.role._paths.logs("x").parent, KEPT + 1)
+        oldest = Lease(LeaseId("f" * 16), SandboxName("web-1000"), LEASE.record, 1)
+        await s.role.lease_begun(oldest)
+        assert len(list(directory.iterdir())) == KEPT + 1, "it runs again"
+        await s.role.lease_ended(oldest.id, "over")
+        await s.role.lease_begun(LEASE)
+        assert not (directory / "web-1000").exists()
+        assert len(list(directory.iterdir())) == KEPT
