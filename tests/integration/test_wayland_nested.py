@@ -1,0 +1,65 @@
+"""GTK 4 on weston and KWin: the pointer hits what it is over, popovers are framed."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import trio
+
+from tests.attack.test_wayland_crop import shown_on
+from tests.kit.compositor import pixels, until
+from tests.kit.wayland_input import Pointer
+from tests.kit.wayland_pixels import frames
+from tests.kit.wayland_stand import FRAME, SIZE
+
+KINDS = [
+    "weston",
+    pytest.param(
+        "kwin",
+        marks=pytest.mark.skipif(
+            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_popover_opens_from_the_button_that_was_clicked(kind):
+    async with shown_on(kind) as it:
+        with Pointer(it.comp.display, SIZE) as mouse:
+            # A nested compositor has a pointer once it was over its window.
+            await trio.to_thread.run_sync(mouse.move, 640, 400)
+            child = it.run("gtk4-demo", GTK_A11Y="none")
+
+            async def window():
+                found = [f for f in frames(await pixels(it.comp), FRAME) if f.w > 400]
+                return found[0] if found and found[0].border == 4 else None
+
+            frame = await until(window)
+            # The menu button of GTK 4's header bar, left of the close button:
+            # hit only if coordinates are those of the content.
+            spot = (frame.x + frame.w - 76, frame.y + 28)
+
+            async def opened() -> bool:
+                if not it.sandbox.totals["popups"]:
+                    await trio.to_thread.run_sync(mouse.click, *spot)
+                    await trio.sleep(1)
+                return it.sandbox.totals["popups"] > 0
+
+            await until(opened)
+
+            async def framed() -> bool:
+                # The popover's frame meets the window's, so that only its
+                # outer corner is looked for: colour right of the window.
+                image = await pixels(it.comp)
+                beside = image.crop(
+                    (frame.x + frame.w, frame.y, frame.x + frame.w + 60, frame.y + 200)
+                )
+                return (0xD0, 0x10, 0x10) in [
+                    c for _, c in beside.getcolors(1 << 20) or []
+                ]
+
+            await until(framed)
+            assert it.ends == []
+            await child.stop()
