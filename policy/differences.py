@@ -33,7 +33,9 @@ ROWS = MappingProxyType(
         "depth": "files include each other without end: Qubes fails, here it is an "
         "error with its place",
         "files": "files that belong to others, or that others may write to, are refused",
-        "uuid": "a caller may name a target by 'uuid:…' whenever some sandbox has that uuid",
+        "uuid": "'uuid:…' is found whenever some sandbox has that uuid",
+        "fails": "Qubes' parser fails here, and its caller denies; here the rule "
+        "that makes it fail matches or offers nothing",
     }
 )
 

@@ -166,6 +166,9 @@ class Engine:
 
     def answer(self, call: Call, world: World) -> Answer:
         """Return the answer; never raises, whatever the call holds."""
+        if call.source.startswith("uuid:"):
+            # Rules about the name must not be passed by under the uuid.
+            call = call._replace(source=world.name_of(call.source))
         target = intended(call.target, world)
         if target is None:
             return _no(None, f"'{visible(call.target)}' is not a target to call")

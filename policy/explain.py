@@ -59,6 +59,7 @@ class Explanation:
 def explain(rules: RuleSet, call: Call, world: World) -> Explanation:
     """Explain the engine's answer to a call."""
     engine = Engine(rules)
+    call = call._replace(source=world.name_of(call.source))
     answer = engine.answer(call, world)
     target = intended(call.target, world)
     misses: list[Miss] = []

@@ -11,6 +11,9 @@ ADMINS = {"@adminvm", "dom0", "uuid:00000000-0000-0000-0000-000000000000"}
 
 def decide(rules, call, world):
     """(verdict, rule or None, target, targets, default target)."""
+    for name, domain in world.domains.items():
+        if call.source == f"uuid:{domain.uuid}":
+            call = call._replace(source=name)
     target = intended(call.target, world)
     first = None
     for rule in rules if target else ():

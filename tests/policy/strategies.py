@@ -96,7 +96,7 @@ calls = st.builds(
     Call,
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from(["+", "+x", "+y"]),
-    st.sampled_from([*NAMES, "dom0", "nobody"]),
+    st.sampled_from([*NAMES, "dom0", "nobody", f"uuid:{UUID['work']}"]),
     st.sampled_from(CALLED),
     mime=st.sampled_from([None, "", "image/png", "text/plain"]),
     scheme=st.sampled_from([None, "", "http", "https"]),
