@@ -95,6 +95,10 @@ class HostRole:
             task_status.started()
             await trio.sleep_forever()
 
+    def refuse_new(self) -> None:
+        """Admit nothing more: the broker is about to end."""
+        self._closing = True
+
     def tenancies(self) -> list[Tenancy]:
         """All live leases, oldest first."""
         return list(self._tenancies.values())

@@ -91,6 +91,7 @@ class _Host:
             ready()
             await self._ground.shutdown.wait()
             self._ground.options.stopping()
+            self._host.role.refuse_new()
             await self._api.stop_all()
             nursery.cancel_scope.cancel()
 

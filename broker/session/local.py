@@ -81,5 +81,6 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
         ready()
         await ground.shutdown.wait()
         ground.options.stopping()
+        host.role.refuse_new()
         await api.stop_all()
         nursery.cancel_scope.cancel()

@@ -182,7 +182,11 @@ class ViewerRole:
             if guest.lease.id not in self._guests:
                 return
             record = self.record(guest.lease.record)
-            if record is None or record.viewer.sandbox_class == "disposable":
+            # A record with a typo says nothing; a disposable's name does.
+            disposable = guest.lease.sandbox != guest.lease.record
+            if record is not None:
+                disposable = record.viewer.sandbox_class == "disposable"
+            if disposable:
                 break
             guest.idle = trio.Event()
         try:
