@@ -1,0 +1,151 @@
+"""Fullscreen on every path: the frame stays unless the record gives it up."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from broker.wayland.rules import Fullscreen, WindowRules
+from tests.attack.test_wayland_pixels import PAINT, judge
+from tests.kit.wayland_client import Window
+from tests.kit.wayland_pixels import frames
+from tests.kit.wayland_stand import FRAME, SIZE, stand
+
+FULLSCREEN = 2
+
+
+def follow(c: Window, surface: int, xdg: int, top: int) -> tuple[int, int, bool]:
+    """Answer the configures so far as an application does; the last one counts."""
+    c.roundtrip()
+    last = [e[3] for e in c.events if e[0] == top and e[2] == "configure"][-1]
+    serials = [e[3][0] for e in c.events if e[0] == xdg and e[2] == "configure"]
+    w, h = last[0] or 300, last[1] or 200
+    c.events.clear()
+    if serials:
+        c.send(xdg, "ack_configure", serials[-1])
+    c.paint(surface, w, h, PAINT)
+    c.send(surface, "commit")
+    c.roundtrip()
+    return w, h, FULLSCREEN in states(last[2])
+
+
+def states(body: bytes) -> tuple[int, ...]:
+    """The states of a toplevel's configure."""
+    return struct.unpack(f"={len(body) // 4}I", body)
+
+
+def told(
+    c: Window, top: int, *, fullscreen: bool, size: tuple[int, int] | None = None
+) -> None:
+    """Wait until the window is told that it is (not) fullscreen, at this size.
+
+    sway tells the state first and the size some frames later.
+    """
+
+    def match(event) -> bool:
+        if event[0] != top or event[2] != "configure":
+            return False
+        w, h, body = event[3]
+        return (FULLSCREEN in states(body)) == fullscreen and size in {None, (w, h)}
+
+    c.wait(match)
+
+
+def before_mapping(c: Window) -> tuple[int, int, int]:
+    surface = c.surface()
+    xdg, top = c.toplevel(surface)
+    c.send(top, "set_fullscreen", 0)
+    c.send(surface, "commit")
+    # sway honours it when the window is shown.
+    c.configured(xdg)
+    c.paint(surface, 300, 200, PAINT)
+    c.send(surface, "commit")
+    return surface, xdg, top
+
+
+def after_mapping(c: Window) -> tuple[int, int, int]:
+    surface, xdg, top = c.show(300, 200, PAINT)
+    c.send(top, "set_fullscreen", 0)
+    return surface, xdg, top
+
+
+def with_an_output(c: Window) -> tuple[int, int, int]:
+    surface, xdg, top = c.show(300, 200, PAINT)
+    c.send(top, "set_fullscreen", c.bind("wl_output"))
+    return surface, xdg, top
+
+
+def there_and_back(c: Window) -> tuple[int, int, int]:
+    surface, xdg, top = c.show(300, 200, PAINT)
+    for _ in range(5):
+        c.send(top, "set_fullscreen", 0)
+        c.send(top, "unset_fullscreen")
+        c.send(top, "set_maximized")
+    c.send(top, "set_fullscreen", 0)
+    return surface, xdg, top
+
+
+PATHS = [before_mapping, after_mapping, with_an_output, there_and_back]
+
+
+@pytest.mark.parametrize("mode", [Fullscreen.FAKE, Fullscreen.FRAMED])
+async def test_no_path_to_fullscreen_loses_the_frame(mode):
+    async with stand(WindowRules("work", color=FRAME, fullscreen=mode)) as it:
+        for path in PATHS:
+            framed = (SIZE[0] - 8, SIZE[1] - 8)
+            whole = framed if mode is Fullscreen.FRAMED else None
+
+            def act(c: Window, path=path, whole=whole) -> None:
+                surface, xdg, top = path(c)
+                told(c, top, fullscreen=True, size=whole)
+                w, h, believes = follow(c, surface, xdg, top)
+                assert believes, "the application is told that it is fullscreen"
+                leak, shown = judge(it)
+                assert leak == 0
+                assert shown == w * h
+                (found,) = frames(it.settled(), FRAME)
+                assert (found.w, found.h) == (w + 8, h + 8)
+                assert found.border == 4
+                if mode is Fullscreen.FRAMED:
+                    assert found[:4] == (0, 0, *SIZE)
+
+            await it.client(act)
+        assert it.ends == []
+
+
+async def test_real_fullscreen_is_what_a_record_may_allow():
+    async with stand(
+        WindowRules("work", color=FRAME, fullscreen=Fullscreen.REAL)
+    ) as it:
+
+        def act(c: Window) -> None:
+            surface, xdg, top = after_mapping(c)
+            told(c, top, fullscreen=True, size=SIZE)
+            assert follow(c, surface, xdg, top) == (*SIZE, True)
+            image = it.settled()
+            assert image.getcolors(2) == [(SIZE[0] * SIZE[1], (0, 255, 0))]
+            c.send(top, "unset_fullscreen")
+            told(c, top, fullscreen=False)
+            w, h, believes = follow(c, surface, xdg, top)
+            assert not believes
+            (found,) = frames(it.settled(), FRAME)
+            assert (found.w, found.h) == (w + 8, h + 8)
+
+        await it.client(act)
+        assert it.ends == []
+
+
+async def test_the_persons_own_fullscreen_key_keeps_the_frame_too():
+    async with stand() as it:
+
+        def act(c: Window) -> None:
+            surface, xdg, top = c.show(300, 200, PAINT)
+            it.order("fullscreen enable")
+            told(c, top, fullscreen=True, size=(SIZE[0] - 8, SIZE[1] - 8))
+            w, h, _ = follow(c, surface, xdg, top)
+            assert (w, h) == (SIZE[0] - 8, SIZE[1] - 8)
+            (found,) = frames(it.settled(), FRAME)
+            assert found[:4] == (0, 0, *SIZE)
+
+        await it.client(act)
