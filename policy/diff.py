@@ -7,7 +7,7 @@ compared.  So a change is found wherever there is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
@@ -40,18 +40,20 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes of sources and of targets (members, the first stands for all)."""
+    """Classes of sources and of targets (members, the first stands for all).
+
+    ``told``: by service, what rules about it tell apart in a call.
+    """
 
     services: tuple[tuple[str, str], ...]
     sources: tuple[tuple[str, ...], ...]
     targets: tuple[tuple[str, ...], ...]
-    told: tuple[Match, ...]
+    told: Mapping[str, tuple[Match, ...]]
 
     def count(self) -> int:
         """Calls that have to be asked."""
-        return (
-            len(self.services) * len(self.sources) * len(self.targets) * len(self.told)
-        )
+        told = sum(len(self.told[service]) for service, _ in self.services)
+        return told * len(self.sources) * len(self.targets)
 
 
 OTHER_SERVICE = "(any other service)"
@@ -79,11 +81,15 @@ def classes(rules: tuple[Rule, ...], world: World) -> Classes:
     # Two members where there are two: a sandbox and another of its class.
     parts = [tuple(members) for members in targets.values()]
     parts += [(special,) for special in (DEFAULT, ADMIN, DISPVM)]
+    services = tuple(_services(rules))
     return Classes(
-        tuple(_services(rules)),
+        services,
         tuple(tuple(members) for members in sources.values()),
         tuple(parts),
-        tuple(_told(rules)),
+        {
+            service: tuple(_told([r for r in rules if r.service in {None, service}]))
+            for service in {service for service, _ in services}
+        },
     )
 
 
@@ -100,7 +106,7 @@ def _services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
     yield OTHER_SERVICE, OTHER_ARGUMENT
 
 
-def _told(rules: tuple[Rule, ...]) -> Iterator[Match]:
+def _told(rules: Iterable[Rule]) -> Iterator[Match]:
     """Attributes of calls: for each kind nothing, and each that rules name."""
     matches = [rule.match for rule in rules]
     mimes = {mime.replace("*", "x") for match in matches for mime in match.mime}
@@ -130,7 +136,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
             for target in (source, targets[0], targets[-1])
             if target in targets
         }
-        for target, told in product(tried, found.told):
+        for target, told in product(tried, found.told[service]):
             call = Call(
                 service,
                 argument,

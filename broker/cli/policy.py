@@ -17,7 +17,7 @@ from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.policy_ask import evaluate, explain_call
 from broker.cli.policy_check import check
-from broker.cli.policy_tools import diff, fmt, lint, test_policy
+from broker.cli.policy_tools import diff, effective, fmt, lint, test_policy
 from broker.cli.records import (
     hint_for_unknown,
     read_records,
@@ -36,7 +36,7 @@ def command() -> None:
     """Check, explain and test records and rules; works without a running broker."""
 
 
-for _verb in (check, diff, evaluate, explain_call, fmt, lint, test_policy):
+for _verb in (check, diff, effective, evaluate, explain_call, fmt, lint, test_policy):
     command.add_command(_verb)
 
 

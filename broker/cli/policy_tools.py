@@ -1,4 +1,4 @@
-"""``brokerctl policy lint``, ``test``, ``diff`` and ``fmt``."""
+"""``brokerctl policy lint``, ``test``, ``diff``, ``effective`` and ``fmt``."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ from policy.cases import (
 )
 from policy.diff import Change, TooManyError
 from policy.diff import diff as compare
+from policy.effective import Grant, grants, grants_to
 from policy.engine import Answer, Engine
-from policy.errors import Problem
+from policy.errors import Problem, did_you_mean
 from policy.explain import answer_json
 from policy.fmt import fmt as even
 from policy.lint import lint as find
@@ -251,6 +252,69 @@ def _short(answer: Answer) -> str:
         words.append("offering " + ", ".join(answer.targets[:12]))
     words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]
     return f"{' '.join(words)}   [{answer.where}]"
+
+
+@click.command()
+@click.argument("sandbox")
+@POLICY
+@WORLD
+@JSON
+def effective(
+    sandbox: str, *, policy: tuple[Path, ...], world: Path | None, as_json: bool
+) -> None:
+    """Show every call that rules grant SANDBOX, and that others may make to it.
+
+    What is not shown is denied.  Calls that no rule tells apart are shown once.
+
+    Exit code: 0, 1 there is no such sandbox, 3 the rules have an error.
+    """
+    rules, known = rules_of(policy), world_from(world)
+    if rules.problems:
+        print_problems(rules.problems, stderr=True)
+        sys.exit(_BROKEN)
+    if sandbox not in known.domains:
+        raise RefusedError(
+            f"no sandbox is named '{printable(sandbox, 60)}'",
+            hint=did_you_mean(sandbox, known.names) or "a record or --world names them",
+        )
+    try:
+        mine, others = grants(rules, known, sandbox), grants_to(rules, known, sandbox)
+    except TooManyError as error:
+        raise RefusedError(
+            f"these rules tell too many calls apart: {error}",
+            hint="look at it with a smaller --world",
+        ) from error
+    if as_json:
+        made = {
+            "from": [_grant_json(g) for g in mine],
+            "to": [_grant_json(g) for g in others],
+        }
+        render.json_line(made)
+        return
+    rows = [_row(g) for g in (*mine, *others)]
+    render.table(("SERVICE", "FROM", "TO", "TOLD", "DECISION", "RULE"), rows)
+
+
+def _grant_json(grant: Grant) -> dict[str, object]:
+    call = {k: v for k, v in grant.call._asdict().items() if v not in {None, ""}}
+    return {"call": call, "targets": list(grant.targets), **answer_json(grant.answer)}
+
+
+def _row(grant: Grant) -> tuple[str, ...]:
+    call = grant.call
+    told = [
+        f"{k}={getattr(call, k)}"
+        for k in ("mime", "scheme", "host")
+        if getattr(call, k)
+    ]
+    targets = ", ".join(grant.targets[:6]) + (" …" if len(grant.targets) > 6 else "")
+    words = (call.service + call.argument, call.source, targets, " ".join(told))
+    decision = _short(grant.answer).partition("   [")[0]
+    if grant.answer.target in grant.targets:
+        decision = decision.replace(f"allow to {grant.answer.target}", "allow")
+    return tuple(
+        printable(word, 200) for word in (*words, decision, grant.answer.where)
+    )
 
 
 @click.command()

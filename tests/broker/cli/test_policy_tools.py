@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from broker.cli.policy import command
+from broker.core.errors import RefusedError
 
 RULES = "a * work vault deny\na * @anyvm @anyvm ask\n"
 WORLD = {"domains": {"work": {"type": "persistent"}, "vault": {"type": "persistent"}}}
@@ -25,7 +26,9 @@ def _run(tmp_path, monkeypatch):
     def run(*words, policy=True, world=True):
         where = ["--policy", str(folder)] if policy else []
         where += ["--world", str(tmp_path / "w.json")] if world else []
-        done = CliRunner().invoke(command, [*words, *where], catch_exceptions=False)
+        done = CliRunner().invoke(command, [*words, *where])
+        refused = isinstance(done.exception, RefusedError)
+        assert refused or isinstance(done.exception, SystemExit | None)
         return done.exit_code, done.stdout
 
     run.folder, run.base = folder, tmp_path
@@ -81,6 +84,23 @@ def test_diff(run):
     assert (change["old"]["decision"], change["new"]["decision"]) == ("deny", "ask")
     new.write_text("a\n")
     assert run("diff", old, str(new), policy=False)[0] == 3
+
+
+def test_effective(run):
+    """From it and to it; what is denied is not shown."""
+    code, out = run("effective", "work", "--json")
+    found = json.loads(out)
+    assert code == 0
+    # Whatever it names but the vault, there is nothing left to offer to it.
+    assert found["from"] == []
+    (to,) = found["to"]
+    assert (to["call"]["source"], to["line"], to["decision"]) == ("vault", 2, "ask")
+    code, out = run("effective", "vault")
+    assert code == 0
+    assert "ask offering" in out
+    assert run("effective", "nobody")[0] == 1
+    (run.folder / "30-user.policy").write_text("a\n")
+    assert run("effective", "work")[0] == 3
 
 
 def test_fmt(run):

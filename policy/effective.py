@@ -1,0 +1,64 @@
+"""All that one sandbox may do, and what others may do to it.
+
+By the classes of ``diff``: every call that rules tell apart is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+from policy import limits
+from policy.diff import TooManyError, classes, outcome
+from policy.engine import Answer, Call, Engine
+from policy.ruleset import RuleSet
+from policy.world import World
+
+
+class Grant(NamedTuple):
+    """A call that is not denied; ``targets`` are all that are treated the same."""
+
+    call: Call
+    targets: tuple[str, ...]
+    answer: Answer
+
+
+def grants(rules: RuleSet, world: World, source: str) -> list[Grant]:
+    """Return what a source is allowed or asked about; raises TooManyError."""
+    return list(_asked(rules, world, (source,), None))
+
+
+def grants_to(rules: RuleSet, world: World, target: str) -> list[Grant]:
+    """Return what others may ask of a target by its name; raises TooManyError."""
+    others = tuple(name for name in world.names if name != target)
+    return list(_asked(rules, world, others, target))
+
+
+def _asked(
+    rules: RuleSet, world: World, sources: tuple[str, ...], only: str | None
+) -> Iterator[Grant]:
+    found = classes(rules.rules, world)
+    parts = ((only,),) if only is not None else found.targets
+    told = sum(len(found.told[service]) for service, _ in found.services)
+    asked = len(sources) * told * len(parts)
+    if asked > limits.DIFF_CALLS:
+        raise TooManyError(f"{asked} calls, at most {limits.DIFF_CALLS}")
+    engine = Engine(rules)
+    for (service, argument), source in product(found.services, sources):
+        made: dict[object, Grant] = {}
+        for part, match in product(parts, found.told[service]):
+            part = tuple(name for name in part if name != source)  # noqa: PLW2901
+            if not part:
+                continue
+            words = (match.mime[0], match.scheme[0], match.host[0])
+            call = Call(service, argument, source, part[0], *words)
+            answer = engine.answer(call, world)
+            if answer.verdict == "deny":
+                continue
+            # An allow goes to each member itself; other answers are the same.
+            same = (words, answer.where, outcome(answer)[2:], answer.verdict)
+            before = made.get(same)
+            targets = (*before.targets, *part) if before else part
+            made[same] = Grant(before.call if before else call, targets, answer)
+        yield from made.values()
