@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from broker.core import limits
+from broker.wayland import sandbox as sandbox_module
 from broker.wayland.sandbox import CEILINGS, Sandbox, Usage
 from broker.wayland.wire import NO_MEMORY, ProtocolFault
+from tests.kit.wayland_talk import Talk
 
 
 @pytest.mark.parametrize("kind", CEILINGS)
@@ -48,3 +50,17 @@ def test_the_oldest_activation_token_goes_first(extra):
     for n in range(limits.WAYLAND_SERIALS + extra):
         sandbox.keep_token(b"%d" % n)
     assert (b"0" in sandbox.tokens) == (not extra)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_connections_of_a_sandbox_are_bounded(extra, monkeypatch):
+    monkeypatch.setattr(sandbox_module, "CEILINGS", {**CEILINGS, "clients": 2})
+    sandbox = Sandbox("work")
+    with Talk(sandbox=sandbox), Talk(sandbox=sandbox):
+        if extra:
+            with pytest.raises(ProtocolFault, match="2 clients"):
+                Talk(sandbox=sandbox)
+        assert len(sandbox.filters) == 2
+    assert not any(sandbox.totals.values())
+    with Talk(sandbox=sandbox) as again:
+        again.start()
