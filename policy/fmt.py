@@ -18,7 +18,8 @@ _WIDEST = 40
 
 def fmt(text: str) -> str:
     """Return the text of a file in the even form."""
-    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    raw = text.split("\n")
+    lines = [line.strip(" \t\r") for line in raw]
     while lines and not lines[-1]:
         lines.pop()
     problems: list[Problem] = []
@@ -33,9 +34,15 @@ def fmt(text: str) -> str:
         made += _aligned(block)
         block = []
         bad = any(problem.span.line == number for problem in problems)
-        made.append(text.split("\n")[number - 1].removesuffix("\r") if bad else line)
+        made.append(_as_it_is(raw[number - 1]) if bad else line)
     made += _aligned(block)
     return "\n".join(made) + "\n" if made else ""
+
+
+def _as_it_is(line: str) -> str:
+    """A line with an error, without the end that is none of its characters."""
+    rest = line.removesuffix("\r")
+    return line if rest.endswith("\r") else rest
 
 
 def _aligned(block: list[list[str]]) -> Iterator[str]:

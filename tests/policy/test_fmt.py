@@ -22,6 +22,7 @@ def test_columns():
         "  c  *  d alow\n"
     )
     assert fmt("") == ""
+    assert fmt("a * b c d\r\r\n") == "a * b c d\r\r\n"
 
 
 @settings(deadline=None, max_examples=100)
