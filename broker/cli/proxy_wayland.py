@@ -132,6 +132,7 @@ async def _run(
     service = Service(
         rules, Sandbox(rules.name), RealMachine(), lambda: connect_display(path), report
     )
+    render.note(f"framing {rules.name}: WAYLAND_DISPLAY={listener.getsockname()}")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, listener, service)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
