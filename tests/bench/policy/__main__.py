@@ -16,9 +16,8 @@ import statistics
 import sys
 import time
 
-from policy.lint import lint
-
 from policy.engine import Call, Engine
+from policy.lint import lint
 from policy.ruleset import rules_of_map
 from policy.world import Domain, World
 
