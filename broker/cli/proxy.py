@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import rich_click as click
 import trio
 
-from broker.cli import render
+from broker.cli import proxy_wayland, render
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.link.endpoints import (
@@ -245,3 +245,6 @@ def _report_failure(order: Order, error: VitrailError) -> None:
 def _say(line: str) -> None:
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+command.add_command(proxy_wayland.command)
