@@ -1,0 +1,106 @@
+"""Host, viewer and the link between them, ended at random moments under traffic.
+
+The machine lives on, its identity gets a lease again, and nobody is asked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+import trio
+
+from tests.kit.compositor import until
+from tests.kit.linkhost import link_host
+from tests.kit.two import two
+from tests.kit.world import record
+
+# Talks all the time: there is always a message under way.
+CHATTER = "while :; do echo line; sleep 0.02; done"
+
+
+async def the_sandbox_runs(t, deadline=60):
+    """The viewer has it, with its agent and its program."""
+
+    async def look():
+        found = (await t.viewer.status()).sandboxes
+        return found and found[0].state == "running" and found[0].programs
+
+    try:
+        await until(look, deadline=deadline)
+    except trio.TooSlowError:
+        for side in (t.host, t.viewer):
+            print(side.module, await side.status())
+            for event in side.events()[-25:]:
+                print({k: v for k, v in event.items() if k not in _DULL})
+        raise
+
+
+_DULL = ("version", "boot", "monotonic_ns", "generation", "lease")
+
+
+async def end_something(t, rng):
+    """One of the three; returns what it was."""
+    what = rng.choice(("host", "viewer", "link"))
+    if what == "link":
+        # The same key at another place: the viewer must take it for the host.
+        async with link_host(t):
+            await trio.sleep(rng.uniform(0, 0.05))
+    else:
+        side = t.host if what == "host" else t.viewer
+        await side.kill()
+        await side.start()
+    return what
+
+
+async def rounds(count, seed):
+    rng = random.Random(seed)
+    async with two({"work": record("persistent")}) as t:
+        await t.viewer.run("work", "sh", "-c", CHATTER, window=False)
+        await the_sandbox_runs(t)
+        machine = await t.host.pid_of("QEMU")
+        before = await roles(t)
+        done = Counter()
+        for number in range(count):
+            await trio.sleep(rng.uniform(0, 0.5))
+            done[await end_something(t, rng)] += 1
+            await t.up()
+            await the_sandbox_runs(t)
+            assert await t.host.pid_of("QEMU") == machine, f"round {number}"
+            assert len((await t.host.status()).leases) == 1
+            assert len((await t.viewer.status()).leases) == 1
+        print(f"seed {seed}: {dict(done)}")
+
+        async def as_before():
+            return await roles(t) == before
+
+        try:
+            await until(as_before)
+        except trio.TooSlowError:
+            assert await roles(t) == before
+
+
+async def roles(t):
+    """How many processes of each kind each side knows, and how many there are.
+
+    A machine that was adopted is not its broker's child: it is in the status.
+    """
+    known = [
+        Counter(p.role for p in (await side.status()).processes)
+        for side in (t.host, t.viewer)
+    ]
+    words = [*t.host.processes().values(), *t.viewer.processes().values()]
+    return known, sum("qemu" not in word for word in words)
+
+
+@pytest.mark.long
+async def test_ends_at_random_moments():
+    await rounds(6, seed=1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(4))
+async def test_two_hundred_ends_at_random_moments(seed):
+    await rounds(50, seed=100 + seed)
