@@ -45,6 +45,9 @@ from broker.session.pumps import PumpKeeper
 from broker.session.workers import Worker, Workers
 from policy.model import Record
 
+_DYING_SECONDS = 0.5
+"""From a killed compositor's first closed socket to its last."""
+
 
 @dataclass(frozen=True)
 class GuestTools:
@@ -270,12 +273,19 @@ class Guest:
                     # The keeper could not connect; waypipe hears only an end.
                     self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
                 self._clients.discard(message.client)
-                if message.reason == "compositor closed":
-                    await self._look_for_compositor()
+                # Whatever broke first on a dying compositor's sockets is the
+                # reason given; so it is asked for, and not guessed.
+                if self._nursery is not None:
+                    self._nursery.start_soon(self._look_for_compositor)
 
     async def _look_for_compositor(self) -> None:
-        """One client may be thrown out; when nobody answers it was the compositor."""
+        """One client may be thrown out; when nobody answers it was the compositor.
+
+        A dying one closes its clients before its door, so it is asked twice.
+        """
         try:
+            self._tools.compositor()
+            await trio.sleep(_DYING_SECONDS)
             self._tools.compositor()
             self._compositor_lost = False
         except SetupError as error:

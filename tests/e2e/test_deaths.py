@@ -189,7 +189,7 @@ async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_anew():
         assert last.started.sandbox == "work"
         await wait_window(w.comp, title="again")
         assert await w.pid_of("QEMU", "work") == vmm
-        gone = await w.wait_event("lease.end", sandbox=disposable)
+        gone = await w.wait_event("lease.end", deadline=60, sandbox=disposable)
         assert "its last program has ended" in gone["reason"]
 
 
