@@ -45,9 +45,6 @@ from broker.session.pumps import PumpKeeper
 from broker.session.workers import Worker, Workers
 from policy.model import Record
 
-_DYING_SECONDS = 0.5
-"""From a killed compositor's first closed socket to its last."""
-
 
 @dataclass(frozen=True)
 class GuestTools:
@@ -92,6 +89,7 @@ class Guest:
         self._agent_reasons: dict[int, str] = {}
         self._clients: set[int] = set()
         self._compositor_lost = False
+        self._had_windows = False
         self._places = 0
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
@@ -133,6 +131,8 @@ class Guest:
         """End worker, waypipe client and every task; not cancellable."""
         with trio.CancelScope(shield=True):
             self._nursery = None
+            if self._had_windows:
+                await self._look_for_compositor()
             self.programs.end_all(f"the sandbox ended: {reason}")
             self._scope.cancel()
             waypipe, self.waypipe = self.waypipe, None
@@ -267,25 +267,23 @@ class Guest:
                 if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:
                     self._clients.add(message.client)
             case worker.WaylandAnswered():
+                self._had_windows = True
                 self.programs.display(Hop.COMPOSITOR)
             case worker.WaylandClosed():
                 if message.client not in self._clients:
                     # The keeper could not connect; waypipe hears only an end.
                     self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
                 self._clients.discard(message.client)
-                # Whatever broke first on a dying compositor's sockets is the
-                # reason given; so it is asked for, and not guessed.
-                if self._nursery is not None:
-                    self._nursery.start_soon(self._look_for_compositor)
+                await self._look_for_compositor()
 
     async def _look_for_compositor(self) -> None:
-        """One client may be thrown out; when nobody answers it was the compositor.
+        """When nobody answers it was the compositor that died; say so once.
 
-        A dying one closes its clients before its door, so it is asked twice.
+        Asked at each end of a connection, whatever its reason, and once more
+        at the end of the guest: a dying compositor closes its clients before
+        its door.
         """
         try:
-            self._tools.compositor()
-            await trio.sleep(_DYING_SECONDS)
             self._tools.compositor()
             self._compositor_lost = False
         except SetupError as error:

@@ -153,10 +153,12 @@ def test_nobody_there_to_connect_to(proxy, server, folder):
 
 def test_a_reset_is_reported_as_one(proxy, server):
     running = proxy()
-    with running.dial() as client, server.accept()[0] as conn:
+    client = running.dial()
+    with server.accept()[0] as conn:
         conn.sendall(b"unread")
         client.recv(1, socket.MSG_PEEK)
-    line = running.process.stderr.readline()
+        client.close()  # first: an end of the other side would come before it
+        line = running.process.stderr.readline()
     assert line.startswith("closed: reset of side a (")
 
 
