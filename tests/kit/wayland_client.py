@@ -183,7 +183,13 @@ class Client:
         except ServerError as error:
             return error
         except (GoneError, BrokenPipeError, ConnectionResetError):
-            # An error may have come with bytes that were not read yet.
+            # A reset is told before what still lies in the socket (unix(7)),
+            # and that may hold the error.
+            try:
+                while self.error is None:
+                    self.read()
+            except (ServerError, GoneError, TimeoutError):
+                return self.error
             return self.error
 
     # -- usual beginnings ----------------------------------------------------------------
