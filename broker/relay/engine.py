@@ -54,6 +54,7 @@ from broker.relay.flow import (
 from broker.relay.pool import BufferPool, PipePool
 
 _IN = select.EPOLLIN
+_MANY = 4  # ready at once: more than a bulk stream and its answer
 _OUT = select.EPOLLOUT
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _READ = _IN | _GONE
@@ -133,10 +134,11 @@ class Engine:
             events = poll(self._patience())
             self._now = time.monotonic()
             heard = 0
+            busy = len(events) > _MANY
             for fd, event in events:
                 end = ends.get(fd)
                 if end is not None:
-                    self._turn(end, event)
+                    self._turn(end, event, busy=busy)
                 elif fd == control:
                     # Last, so that a descriptor number that a submission takes
                     # over cannot meet an event of its former owner.
@@ -158,16 +160,20 @@ class Engine:
 
     # -- a stream's turn -------------------------------------------------------
 
-    def _turn(self, end: _End, event: int) -> None:
+    def _turn(self, end: _End, event: int, *, busy: bool) -> None:
         stream, said, told = end.stream, end.said, end.told
         stream.active = self._now
-        if said.state is FLOWING and event & _READ and said.move() is not FLOWING:
+        if (
+            said.state is FLOWING
+            and event & _READ
+            and said.move(busy=busy) is not FLOWING
+        ):
             self._changed(stream, said)
         if (
             told.state is BLOCKED
             and event & _WRITE
             and stream.open
-            and told.move() is not BLOCKED
+            and told.move(busy=busy) is not BLOCKED
         ):
             self._changed(stream, told)
         if event & _GONE and end.mask == _WATCH_GONE and stream.open:

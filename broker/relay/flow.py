@@ -23,6 +23,8 @@ from broker.relay.pool import BufferPool, Pipe, PipePool
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _PIPE = limits.RELAY_PIPE_BYTES
 _ROUNDS = range(limits.RELAY_ROUNDS)
+_BUSY_ROUNDS = range(1)
+"""A turn while many others wait: a bulk stream comes again soon enough."""
 
 # A fill smaller than a quarter has emptied the source, most likely: asking
 # again would only fetch EAGAIN.  This makes a small message three system
@@ -126,9 +128,10 @@ class Direction:
         self._buffer: memoryview | None = None
         self._start = 0
 
-    def move(self) -> State:
+    def move(self, *, busy: bool = False) -> State:
         """Move what can be moved without waiting; returns the new state.
 
+        ``busy``: others wait for their turn, so make this one short.
         Does nothing once the direction has ended or failed.
         """
         if self.state > BLOCKED:
@@ -136,6 +139,7 @@ class Direction:
         if self.mode is not Mode.SPLICE:
             self.state = self._copy()
             return self.state
+        rounds = _BUSY_ROUNDS if busy else _ROUNDS
         pipe = self._pipe
         if pipe is None:
             try:
@@ -143,7 +147,7 @@ class Direction:
             except OSError as error:
                 self.state = self._without_pipe(error)
                 return self.state
-        state = self._splice(pipe)
+        state = self._splice(pipe, rounds)
         if self.held:
             self._pipe = pipe
         else:
@@ -167,11 +171,11 @@ class Direction:
 
     # -- splice ----------------------------------------------------------------
 
-    def _splice(self, pipe: Pipe) -> State:
+    def _splice(self, pipe: Pipe, rounds: range) -> State:
         """Fill and drain in turn; leaves ``pipe`` empty unless ``held``."""
         splice = os.splice
         held = self.held
-        for _ in _ROUNDS:
+        for _ in rounds:
             if not held:
                 try:
                     held = splice(self._from, pipe.write, _PIPE, None, None, _FLAGS)
