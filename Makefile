@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup demo test test-long check lint types imports bench fuzz clean
+.PHONY: help setup demo test test-long mutate check lint types imports bench fuzz clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
@@ -9,6 +9,7 @@ help:
 	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x'"
 	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
 	@echo "make check      lint, types, import direction"
+	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make bench      the benchmarks"
 	@echo "make setup      packages and .venv only"
 
@@ -23,6 +24,10 @@ test: setup
 
 test-long: setup
 	@.ci/test --long $(PYTEST)
+
+# Turns each guard off in turn; some test must fail each time.
+mutate: setup
+	@VITRAIL_MUTATE=1 .ci/test --long -k test_no_guard_can_go_unnoticed
 
 check: setup lint types imports
 
