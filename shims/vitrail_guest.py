@@ -21,6 +21,8 @@ Settings: environment ``VITRAIL_AGENT`` and ``VITRAIL_DISPLAY``
 (``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
 own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``.
+``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
+lose larger ones.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ import time
 import traceback
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
-VERSION = 1
+VERSION = 2
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
@@ -65,6 +67,7 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
     "run": {"program": int, "argv": list, "env": dict, "display": bool},
     "signal": {"program": int, "number": int},
     "poweroff": {},
+    "ping": {"serving": str},
 }
 OPTIONAL: Dict[str, Any] = {"env": {}, "display": True}
 
@@ -83,9 +86,12 @@ STREAM_QUEUE = 262144  # bytes of one direction of one display connection
 # A read, and so a write.  Larger writes become packets in several pieces in
 # newer kernels (seen: 6.12), and vhost-device-vsock 0.3 loses all but the first.
 PIECE_BYTES = 28672
+CONTROL_PIECE_BYTES = 3584  # as LINK_PIECE_BYTES there: no transport loses these
 CONNECT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 FIRST_RECONNECT_SECONDS = 0.05
+SILENCE_SECONDS = 6.0  # the broker pings every two seconds
+FIRST_SILENCE_SECONDS = 60.0  # before it has ever pinged
 HALF_CLOSED_SECONDS = 10.0
 DISPLAY_SECONDS = 20.0  # from waypipe's start to its socket, under emulation
 GATHER_SECONDS = 0.02  # many small writes become one message
@@ -337,6 +343,8 @@ class Agent:
         self._outgoing = bytearray()
         self._wait = FIRST_RECONNECT_SECONDS
         self._last_error = 0
+        self._patience: Optional[Timer] = None
+        self._serving = ""
         self.lost_at = time.monotonic()
 
     @property
@@ -361,6 +369,24 @@ class Agent:
         self._outgoing += struct.pack("<I", len(body)) + body
         self._flush()
 
+    def pinged(self, serving: str) -> None:
+        """The broker is there, and says which worker of its serves us."""
+        if self._serving and serving != self._serving:
+            # A killed broker cannot end its streams, and vhost-device-vsock
+            # drops those with bytes under way without a word to its guest.
+            self._guest.carrier.cut_all()
+        self._serving = serving
+        self.expect()
+
+    def expect(self) -> None:
+        """Give the broker up when it says nothing for long from now on."""
+        if self._patience is not None:
+            self._patience.cancel()
+        seconds = SILENCE_SECONDS if self._serving else FIRST_SILENCE_SECONDS
+        self._patience = self._loop.later(
+            seconds, lambda: self._lost(f"it said nothing for {seconds:.0f} s")
+        )
+
     def _opened(self, sock: Optional[socket.socket], code: int) -> None:
         if sock is None:
             if code != self._last_error:
@@ -384,6 +410,9 @@ class Agent:
         if self._socket is None:
             return
         log(f"lost the broker: {why}")
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self._loop.forget(self._socket.fileno())
         self._socket.close()
         self._socket = None
@@ -411,7 +440,7 @@ class Agent:
         try:
             while self._outgoing:
                 sent = self._socket.send(
-                    memoryview(self._outgoing)[:PIECE_BYTES].tobytes()
+                    memoryview(self._outgoing)[:CONTROL_PIECE_BYTES].tobytes()
                 )
                 del self._outgoing[:sent]
         except BlockingIOError:
@@ -716,7 +745,8 @@ class Account:
 class Direction:
     """Bytes on their way from one socket to the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: int) -> None:
+        self._pieces = pieces  # bytes of a read, and so of a write
         self.queue: Deque[bytes] = collections.deque()
         self.size = 0
         self.ended = False  # the source said end
@@ -734,7 +764,7 @@ class Direction:
 
     def _fill(self, source: socket.socket) -> None:
         try:
-            data = source.recv(PIECE_BYTES)
+            data = source.recv(self._pieces)
         except BlockingIOError:
             return
         if data:
@@ -766,16 +796,24 @@ class Pair:
     """One display connection: waypipe's socket and the broker's."""
 
     def __init__(
-        self, loop: Loop, near: socket.socket, closed: "Callable[[Pair], None]"
+        self,
+        loop: Loop,
+        near: socket.socket,
+        closed: "Callable[[Pair], None]",
+        pieces: int,
     ) -> None:
         self._loop = loop
         self._near = near
         self._far: Optional[socket.socket] = None
         self._closed = closed
-        self._out = Direction()
-        self._back = Direction()
+        self._out = Direction(pieces)
+        self._back = Direction(PIECE_BYTES)
         self._patience: Optional[Timer] = None
-        self.carried = False
+
+    @property
+    def joined(self) -> bool:
+        """Whether the broker's side is there."""
+        return self._far is not None
 
     def join(self, far: socket.socket) -> None:
         """Carry between waypipe and this connection from now on."""
@@ -854,7 +892,7 @@ class Carrier:
         except OSError:
             return
         near.settimeout(0)
-        pair = Pair(self._loop, near, self._gone)
+        pair = Pair(self._loop, near, self._gone, self._guest.settings.pieces)
         self._pairs.append(pair)
         self._watch()
         self._address.connect(
@@ -869,6 +907,11 @@ class Carrier:
             return
         self._guest.hop("display", ok=True)
         pair.join(far)
+
+    def cut_all(self) -> None:
+        """End every connection that is carried; new ones may come."""
+        for pair in [pair for pair in self._pairs if pair.joined]:
+            pair.close()
 
     def _gone(self, pair: Pair) -> None:
         if pair in self._pairs:
@@ -1203,6 +1246,10 @@ class Settings:
         self.agent = Address(agent)
         self.display = Address(display)
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
+        pieces = environ.get("VITRAIL_PIECES", "")
+        self.pieces = PIECE_BYTES
+        if pieces.isdigit() and int(pieces):
+            self.pieces = min(int(pieces), PIECE_BYTES)
         self.name = words.get("name", "")
         self.network = words.get("net", "")
         self.dns = take_address(words.get("dns", ""))
@@ -1227,10 +1274,10 @@ class Guest:
         os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
         self.session_dir = self._make_session_dir()
         self.agent = Agent(self, settings.agent)
-        carrier = Carrier(
+        self.carrier = Carrier(
             self, os.path.join(settings.runtime, "display"), settings.display
         )
-        self.display = Display(self, carrier)
+        self.display = Display(self, self.carrier)
         self.programs = Programs(self)
 
     def start(self) -> None:
@@ -1278,6 +1325,8 @@ class Guest:
             self.programs.signal(message["program"], message["number"])
         elif kind == "poweroff":
             self.power_off()
+        elif kind == "ping":
+            self.agent.pinged(message["serving"])
 
     # -- environment of programs
 
@@ -1393,6 +1442,7 @@ class Guest:
             kernel=os.uname().release[:SHORT],
             programs=self.programs.running(),
         )
+        self.agent.expect()
         for name in list(self._hops):
             self._send_hop(name)
         self.programs.push_all()

@@ -18,7 +18,8 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import PeerError
 
-VERSION = 1
+VERSION = 2
+"""2: the agent knows ``ping``; one of version 1 gets none."""
 
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
@@ -110,7 +111,19 @@ class PowerOff(_Message, frozen=True, tag="poweroff"):
     """End every program and switch the machine off."""
 
 
-ToGuest = Run | Signal | PowerOff
+class Ping(_Message, frozen=True, tag="ping"):
+    """The broker is there; after hello, then every AGENT_PING_SECONDS.
+
+    A broker that is killed cannot say that it goes, and not every transport
+    does it in its place: see ``limits.AGENT_PING_SECONDS``.
+    """
+
+    serving: Annotated[str, msgspec.Meta(max_length=32)]
+    """Random, one for each worker: with another one all display streams that
+    the guest had are gone."""
+
+
+ToGuest = Run | Signal | PowerOff | Ping
 
 _from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
 _to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)

@@ -54,6 +54,12 @@ holds a buffer for no longer than this."""
 AGENT_OUTPUT_BYTES = 16384
 """Application output in one message."""
 
+AGENT_PING_SECONDS = 2.0
+"""Between two pings to an agent, which looks for a new broker after three
+times as long without one.  Not every transport tells a guest of a killed
+broker: vhost-device-vsock (0.3) drops a connection with bytes under way and
+says nothing (see ``session.hangup``)."""
+
 PROGRAMS_PER_SANDBOX = 64
 """Programs that one sandbox runs for us at one time."""
 
@@ -329,6 +335,11 @@ half-open ones cost us these descriptors and 16 buffers of 180 bytes."""
 
 LINK_UNAUTHENTICATED = 64
 """The same over all peers together."""
+
+LINK_PIECE_BYTES = 3584
+"""Single writes of control records and agent messages, so that neither needs
+``pieces`` in link.toml: vhost-device-vsock (0.3) loses packets above 3,732
+bytes between sibling machines.  Both are small and few."""
 
 LINK_RECORD_BYTES = 65536
 """Plaintext of one control record: the longest request is a few kilobytes."""

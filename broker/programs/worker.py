@@ -14,6 +14,7 @@ four kinds of sockets and nothing else:
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 import traceback
 from functools import partial
@@ -92,6 +93,7 @@ class _Worker:
         self._outbox, self._out = trio.open_memory_channel[messages.FromWorker](
             limits.WORKER_QUEUE
         )
+        self._serving = secrets.token_hex(8)
         self._agent: AgentShell | None = None
         self._agent_scope = trio.CancelScope()
         self._agent_messages = 0
@@ -153,7 +155,9 @@ class _Worker:
         self._agent_scope.cancel()
         self._agent_scope = trio.CancelScope()
         shell = AgentShell(
-            socket.socket(fileno=fds[0]), partial(self._from_agent, stream)
+            socket.socket(fileno=fds[0]),
+            partial(self._from_agent, stream),
+            serving=self._serving,
         )
         self._agent = shell
         nursery.start_soon(self._run_agent, shell, stream, self._agent_scope)

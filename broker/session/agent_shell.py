@@ -6,6 +6,7 @@ jailed worker.  Whatever the guest does wrong ends this one connection.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -17,6 +18,7 @@ from broker.core.frames import FrameReader, encode_frame
 from broker.core.pace import Pace
 
 _READ_BYTES = 65536
+_PINGED_VERSION = 2
 
 
 class AgentShell:
@@ -24,17 +26,21 @@ class AgentShell:
 
     ``deliver`` gets every valid message in order; while it waits, and when
     the guest is faster than ``limits.AGENT_MESSAGES_PER_SECOND``, the guest
-    is not read.
+    is not read.  ``serving`` is what the guest is told in each ping.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         deliver: Callable[[agent.FromGuest], Awaitable[None]],
+        *,
+        serving: str,
     ) -> None:
         sock.settimeout(0)
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._deliver = deliver
+        self._serving = serving
+        self._pings = trio.Event()
         self._pace = Pace(limits.AGENT_MESSAGES_PER_SECOND, limits.AGENT_MESSAGES_BURST)
         self._outbox, self._to_guest = trio.open_memory_channel[agent.ToGuest](
             limits.WORKER_QUEUE
@@ -61,6 +67,7 @@ class AgentShell:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guard, self._read)
                     nursery.start_soon(self._guard, self._write)
+                    nursery.start_soon(self._ping)
         finally:
             self._sock.close()
         return self._reason
@@ -107,10 +114,20 @@ class AgentShell:
                 if greeted
                 else "the guest agent's first message is no hello"
             )
+        if isinstance(message, agent.Hello) and message.version >= _PINGED_VERSION:
+            self._pings.set()
         await self._deliver(message)
         early = self._pace.take(trio.current_time())
         if early > 0:
             await trio.sleep(early)
+
+    async def _ping(self) -> None:
+        """Tell the guest that we are there, for as long as we are."""
+        await self._pings.wait()
+        while True:
+            with contextlib.suppress(trio.WouldBlock):  # it will hear the others
+                self._outbox.send_nowait(agent.Ping(self._serving))
+            await trio.sleep(limits.AGENT_PING_SECONDS)
 
     async def _write(self) -> None:
         async for message in self._to_guest:
@@ -118,6 +135,7 @@ class AgentShell:
             left = memoryview(frame)
             with trio.move_on_after(limits.AGENT_FRAME_SECONDS) as patience:
                 while left:
-                    left = left[await self._sock.send(left) :]
+                    piece = left[: limits.LINK_PIECE_BYTES]
+                    left = left[await self._sock.send(piece) :]
             if patience.cancelled_caught:
                 raise PeerError("the guest agent does not read")

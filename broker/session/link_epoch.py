@@ -278,7 +278,7 @@ class Epoch:
         """Send the outbox; what is sent is out of it, also when cancelled."""
         while self._outbox:
             try:
-                sent = self._sock.send(self._outbox)
+                sent = self._sock.send(self._outbox[: limits.LINK_PIECE_BYTES])
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock)
             except OSError as error:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -24,7 +26,7 @@ needs_waypipe = pytest.mark.skipif(
 
 
 @contextlib.asynccontextmanager
-async def guest(tmp_path, *, search=None):
+async def guest(tmp_path, *, search=None, **settings):
     """Yield (broker, child): the agent runs, and is ended at the end."""
     broker = AgentBroker(tmp_path / "agent", tmp_path / "broker-display")
     env = {
@@ -33,6 +35,7 @@ async def guest(tmp_path, *, search=None):
         "VITRAIL_AGENT": f"unix:{broker.path}",
         "VITRAIL_DISPLAY": f"unix:{broker.display_path}",
         "VITRAIL_RUNTIME": str(tmp_path / "run"),
+        **settings,
     }
     # 'setpriv', which starts the child, must be found whatever the agent finds.
     words = ["/usr/bin/env", f"PATH={search or env['PATH']}"]
@@ -458,6 +461,59 @@ async def test_death_of_one_side_closes_the_other(tmp_path):
         near, far = await carried(tmp_path, broker)
         await far.aclose()
         assert await near.receive_some() == b""
+
+
+async def test_a_broker_that_falls_silent_is_given_up(tmp_path):
+    """Its pings stop and nothing says that the connection has ended."""
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.run("sleep", "1000", program=3)
+        await broker.receive(agent.Started)
+        await broker.send(agent.Ping("one"))
+        began = trio.current_time()
+        hello = await broker.accept()  # with the first connection still open
+        assert hello.programs == [3]
+        waited = trio.current_time() - began
+        assert waited > 2 * limits.AGENT_PING_SECONDS
+
+
+async def test_another_worker_means_that_all_display_streams_are_gone(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.send(agent.Ping("one"))
+        near, far = await carried(tmp_path, broker)
+        await near.send_all(b"x")
+        assert await far.receive_some() == b"x"
+        await broker.send(agent.Ping("one"))
+        await near.send_all(b"y")
+        assert await far.receive_some() == b"y", "the same one: it stays"
+        await broker.send(agent.Ping("two"))
+        assert await near.receive_some() == b""
+        assert await far.receive_some() == b""
+
+
+def test_no_write_is_larger_than_the_pieces_that_are_set():
+    scope = runpy.run_path(str(SHIM))
+    settings = scope["Settings"]
+    assert settings({"VITRAIL_PIECES": "3732"}, "").pieces == 3732
+    assert settings({"VITRAIL_PIECES": "junk"}, "").pieces == scope["PIECE_BYTES"]
+    assert settings({"VITRAIL_PIECES": "99999999"}, "").pieces == scope["PIECE_BYTES"]
+    writes = []
+
+    class Sink:
+        def send(self, data):
+            writes.append(len(data))
+            return len(data)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.settimeout(0)
+        ours.sendall(bytes(20_000))
+        direction = scope["Direction"](3732)
+        for _ in range(10):
+            direction.move(theirs, Sink())
+    assert sum(writes) == 20_000
+    assert max(writes) == 3732
 
 
 async def test_no_descriptor_is_left_after_many_connections(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from broker.core import agent, limits
-from broker.core.frames import HEADER, encode_frame
+from broker.core.frames import HEADER, FrameReader, encode_frame
 from broker.session.agent_shell import AgentShell
 
 HELLO = agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")
@@ -28,7 +28,7 @@ class Guest:
         self.got = []
         self.reason = None
         self.ended = trio.Event()
-        self.shell = AgentShell(ours, self.take)
+        self.shell = AgentShell(ours, self.take, serving="1f")
 
     async def take(self, message):
         self.got.append(message)
@@ -183,3 +183,25 @@ async def test_a_fast_guest_waits(autojump_clock):
         assert len(peer.got) == count
         took = trio.current_time() - before
         assert took == pytest.approx(more / limits.AGENT_MESSAGES_PER_SECOND, abs=0.1)
+
+
+async def pings(version, seconds):
+    """What the agent of that version is told in so many seconds."""
+    told = []
+    async with guest() as peer:
+        await peer.send(frame(agent.Hello(version=version, waypipe="", kernel="")))
+        reader = FrameReader(limits.AGENT_FRAME_BYTES)
+        with trio.move_on_after(seconds):
+            while True:
+                for body in reader.feed(await peer.sock.recv(65536)):
+                    told.append(agent.decode_to_guest(body))
+    return told
+
+
+async def test_the_agent_is_pinged_from_its_hello_on(autojump_clock):
+    told = await pings(2, 3.5 * limits.AGENT_PING_SECONDS)
+    assert told == [agent.Ping("1f")] * 4
+
+
+async def test_an_older_agent_is_not_pinged(autojump_clock):
+    assert await pings(1, 60) == []
