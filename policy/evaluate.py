@@ -11,7 +11,8 @@ from typing import Literal
 
 from policy.errors import visible
 from policy.loader import RecordSet
-from policy.model import DISPLAY_KEY, KIND_KEY, MicroVM, Record
+from policy.model import MicroVM, Record
+from policy.tables import DISPLAY_KEY, KIND_KEY
 
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"

@@ -24,11 +24,11 @@ Complain = Callable[[Path, str, str, str], None]
 Schema = dict[str, object]
 
 
-class _Refused:
+class Refused:
     """Type of ``REFUSED``."""
 
 
-REFUSED = _Refused()
+REFUSED = Refused()
 """What ``take`` returns after it complained."""
 
 
@@ -49,9 +49,10 @@ class Kind(Protocol):
         ...
 
 
-def _refuse(
+def refuse(
     kind: Kind, value: object, path: Path, complain: Complain, hint: str = ""
-) -> _Refused:
+) -> Refused:
+    """Complain that a value is not of a kind."""
     complain(path, f"{show(value)} is not allowed here", kind.words, hint)
     return REFUSED
 
@@ -69,7 +70,8 @@ def show(value: object) -> str:
     return "a table" if isinstance(value, Mapping) else "a date or time"
 
 
-def _is_whole(value: object, low: int, high: int) -> bool:
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Whether a value is a whole number in a range (``true`` is none)."""
     is_int = isinstance(value, int) and not isinstance(value, bool)
     return is_int and low <= value <= high  # type: ignore[operator]
 
@@ -89,7 +91,7 @@ class Choice:
         """See ``Kind``."""
         if isinstance(value, str) and value in self.options:
             return value
-        return _refuse(self, value, path, complain, did_you_mean(value, self.options))
+        return refuse(self, value, path, complain, did_you_mean(value, self.options))
 
     def schema(self) -> Schema:
         """See ``Kind``."""
@@ -118,9 +120,9 @@ class Whole:
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
-        if _is_whole(value, self.low, self.high):
+        if is_whole(value, self.low, self.high):
             return value
-        return _refuse(self, value, path, complain)
+        return refuse(self, value, path, complain)
 
     def schema(self) -> Schema:
         """See ``Kind``."""
@@ -144,9 +146,9 @@ class Memory:
         amount: object = value
         if isinstance(value, str) and (found := re.fullmatch(_MEMORY, value)):
             amount = int(found[1]) * (1024 if found[2] == "G" else 1)
-        if _is_whole(amount, self.low, self.high):
+        if is_whole(amount, self.low, self.high):
             return amount
-        return _refuse(self, value, path, complain)
+        return refuse(self, value, path, complain)
 
     def schema(self) -> Schema:
         """See ``Kind``; the range of the text form is checked by us only."""
@@ -176,7 +178,7 @@ class Pattern:
             return value
         lower = str(value).lower()
         hint = f'write "{lower}"' if re.fullmatch(self.regex, lower, re.ASCII) else ""
-        return _refuse(self, value, path, complain, hint if fits else "")
+        return refuse(self, value, path, complain, hint if fits else "")
 
     def schema(self) -> Schema:
         """See ``Kind``."""
@@ -204,7 +206,7 @@ class Title:
             plain = value.isprintable() and value.strip() == value
             if plain:
                 return value
-        return _refuse(self, value, path, complain)
+        return refuse(self, value, path, complain)
 
     def schema(self) -> Schema:
         """See ``Kind``; what is printable is checked by us only."""
@@ -233,7 +235,7 @@ class Colour:
                 return self.palette[value]
             if re.fullmatch("#[0-9a-fA-F]{6}", value):
                 return value.lower()
-        return _refuse(self, value, path, complain, did_you_mean(value, self.palette))
+        return refuse(self, value, path, complain, did_you_mean(value, self.palette))
 
     def schema(self) -> Schema:
         """See ``Kind``."""
@@ -264,7 +266,7 @@ class SocketPath:
             canonical = not {"", ".", ".."}.intersection(parts)
             if plain and canonical and len(value.encode()) <= self.max_bytes:
                 return value
-        return _refuse(self, value, path, complain)
+        return refuse(self, value, path, complain)
 
     def schema(self) -> Schema:
         """See ``Kind``; the rest of the rule is checked by us only."""
@@ -285,7 +287,7 @@ class Words:
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if not isinstance(value, list) or not self.low <= len(value) <= self.high:
-            return _refuse(self, value, path, complain)
+            return refuse(self, value, path, complain)
         items = [
             self.item.take(item, (*path, index), complain)
             for index, item in enumerate(value)
@@ -332,7 +334,7 @@ class Argument:
         """See ``Kind``."""
         if isinstance(value, str) and "\0" not in value:
             return value
-        return _refuse(self, value, path, complain)
+        return refuse(self, value, path, complain)
 
     def schema(self) -> Schema:
         """See ``Kind``."""
@@ -345,7 +347,7 @@ class Field:
 
     ``default`` is written as in the file; None means that there is none, and
     ``default_words`` then says what holds instead.  ``only`` names the value
-    of ``launch.kind`` that the key belongs to.
+    of ``launch.kind`` that the key belongs to.  ``own``: not inherited.
     """
 
     key: str
@@ -355,16 +357,23 @@ class Field:
     default_words: str = ""
     required: bool = False
     only: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a file; ``name`` is empty for the file's top."""
+    """A table of a file; ``name`` is empty for the file's top.
+
+    ``short``: the key that is meant where a word stands in place of the table
+    (``audio = "raw"``).  ``own``: none of it is inherited.
+    """
 
     name: str
     summary: str
     fields: tuple[Field, ...]
     only: str = ""
+    short: str = ""
+    own: bool = False
 
     @property
     def by_key(self) -> Mapping[str, Field]:

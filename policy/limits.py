@@ -66,6 +66,67 @@ SOCKET_PATH_BYTES = 107
 HYBRID_PATH_BYTES = SOCKET_PATH_BYTES - len("_65535")
 """A hybrid-vsock socket's path; the port is appended to it."""
 
+INHERITS = 4
+"""Records behind each other by ``inherits``.  A reader must follow them."""
+
+BORDER_PIXELS = (1, 64)
+"""Equals what ``broker.wayland.rules.WindowRules`` takes."""
+
+GLOBALS = 64
+"""Names of Wayland globals in one array; there are about forty."""
+
+WINDOWS = (1, 128)
+"""Upper end equals ``broker.core.limits.WAYLAND_WINDOWS``."""
+
+POPUPS = (1, 64)
+"""Upper end equals ``broker.core.limits.WAYLAND_POPUPS``."""
+
+SURFACES = (1, 1024)
+"""Upper end equals ``broker.core.limits.WAYLAND_SURFACES``."""
+
+WINDOW_BYTES = (1 << 20, 4 << 30)
+"""Upper end equals ``broker.core.limits.WAYLAND_SHM_BYTES``; one small window
+needs a MiB or two."""
+
+AUDIO_STREAMS = (1, 64)
+"""What PipeWire's PulseAudio server lets one client have."""
+
+AUDIO_RATE = (8000, 384000)
+"""From telephones to what sound servers take (PA_RATE_MAX is 384 kHz)."""
+
+AUDIO_CHANNELS = (1, 32)
+"""PA_CHANNELS_MAX."""
+
+AUDIO_BUFFER_BYTES = (4096, 4 << 20)
+"""MAXLENGTH of both sound servers is 4 MiB."""
+
+AUDIO_VOLUME = (0, 100)
+"""Percent; PulseAudio itself would go far beyond 100."""
+
+AUDIO_IDLE_SECONDS = (1, 3600)
+"""Shorter is a pause between two words; longer is not used any more."""
+
+MIMES = 32
+"""Types that may cross a clipboard; equals CONDITION_VALUES of a rule."""
+
+CLIPBOARD_BYTES = (1, 64 << 20)
+"""A large picture.  What is held for a paste is held in memory."""
+
+CLIPBOARD_SECONDS = (1, 86400)
+"""From a second to a day."""
+
+TRANSFER_BYTES = (1, 1 << 50)
+"""As ``max-size`` of a rule."""
+
+TRANSFER_FILES = (1, 1_000_000)
+"""A source tree has 100,000 files."""
+
+TRANSFER_REQUESTS = (1, 1_000_000)
+"""One every 90 ms, day and night."""
+
+TRANSFER_FREE_BYTES = (0, 1 << 50)
+"""As TRANSFER_BYTES, and nothing at all."""
+
 # -- rules -----------------------------------------------------------------------
 
 RULE_FILE_BYTES = 16 << 20

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from policy import limits
-from policy.build import build_record
+from policy.build import Draft, build_record, take_draft
 from policy.document import read_document
-from policy.errors import WHOLE_FILE, Problem, Span
-from policy.model import NAME, Record
+from policy.errors import WHOLE_FILE, Problem, Span, did_you_mean
+from policy.model import Record
+from policy.tables import INHERITS_KEY, NAME
 
 SUFFIX = ".toml"
 FOLDER = "sandboxes.d"
@@ -62,9 +63,16 @@ def load_records(
     return collected.finish()
 
 
-def load_files(files: Sequence[Path]) -> RecordSet:
-    """Read these files alone, whoever owns them (``brokerctl policy check``)."""
-    collected = _Collected()
+def load_files(files: Sequence[Path], *, around: Sequence[Path] = ()) -> RecordSet:
+    """Read these files alone, whoever owns them (``brokerctl policy check``).
+
+    What they inherit is looked for among them, then in the directories
+    ``around`` them.
+    """
+    behind = _Collected()
+    for directory in around:
+        behind.add_directory(directory, check_owner=False)
+    collected = _Collected(behind)
     for file in files:
         collected.add_file(file, check_owner=False)
     return collected.finish()
@@ -76,13 +84,12 @@ def parse_record(
     """Return the record in a file's content, and its problems.
 
     Exactly one of the two is empty.  Pure: ``source`` only names the file.
+    There are no others here that it could inherit from.
     """
-    report = _Report(source)
-    text = _decode(content, report)
-    document = read_document(text, report.complain)
-    record = build_record(name, source, document, report.complain)
-    assert record is not None or report.problems
-    return (None if report.problems else record), report.sorted()
+    alone = _Collected()
+    alone.add_content(name, source, content)
+    found = alone.finish()
+    return found.records.get(name), list(found.problems)
 
 
 class _Report:
@@ -130,11 +137,13 @@ def _decode(content: bytes, report: _Report) -> str:
 class _Collected:
     """Records gathered so far; the first file of a name wins."""
 
-    def __init__(self) -> None:
-        self._records: dict[str, Record] = {}
+    def __init__(self, behind: _Collected | None = None) -> None:
+        self._drafts: dict[str, tuple[Draft, _Report]] = {}
         self._broken: dict[str, Problem] = {}
-        self._problems: list[Problem] = []
+        self._problems: list[Problem | _Report] = []
         self._blind: Problem | None = None
+        self._built: dict[str, Record | None] = {}
+        self._behind = behind
 
     def add_directory(self, directory: Path, *, check_owner: bool) -> None:
         try:
@@ -167,7 +176,7 @@ class _Collected:
         if self._blind is not None:
             self._refuse(path, self._blind, report=False)
             return
-        if name in self._records or name in self._broken:
+        if name in self._drafts or name in self._broken:
             return
         if not _is_name(name):
             text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
@@ -177,31 +186,102 @@ class _Collected:
         content = read_file(path, check_owner=check_owner)
         if isinstance(content, Problem):
             self._refuse(path, content)
-            return
-        record, problems = parse_record(name, path, content)
-        if record is None:
-            self._broken[name] = problems[0]
-            self._problems += problems
         else:
-            self._records[name] = record
+            self.add_content(name, path, content)
+
+    def add_content(self, name: str, path: Path, content: bytes) -> None:
+        """Add what stood in a file."""
+        report = _Report(path)
+        document = read_document(_decode(content, report), report.complain)
+        draft = take_draft(name, path, document, report.complain)
+        self._drafts[name] = (draft, report)
+        self._problems.append(report)
 
     def _refuse(self, path: Path, problem: Problem, *, report: bool = True) -> None:
         name = path.name.removesuffix(SUFFIX)
-        if name not in self._records:
+        if name not in self._drafts:
             self._broken.setdefault(name, problem)
         if report:
             self._problems.append(problem)
 
+    # -- what is inherited ---------------------------------------------------------
+
+    def find(self, name: str) -> tuple[_Collected, Draft] | None:
+        """A draft and whose it is."""
+        if name in self._drafts:
+            return self, self._drafts[name][0]
+        return self._behind.find(name) if self._behind else None
+
+    def _chain(self, draft: Draft) -> tuple[list[tuple[_Collected, Draft]], str, str]:
+        """Those that a draft inherits from; why that cannot be, and a hint."""
+        names = [draft.name]
+        chain: list[tuple[_Collected, Draft]] = []
+        while (name := (chain[-1][1] if chain else draft).inherits) is not None:
+            names.append(name)
+            if name in names[:-1]:
+                circle = " → ".join(names)
+                return chain, f"it inherits from itself: {circle}", "end the circle"
+            if len(chain) == limits.INHERITS:
+                most = f"more than {limits.INHERITS} records inherit from each other"
+                return chain, most, "set the keys here"
+            if name in self._broken:
+                where = self._broken[name].first_line()
+                return chain, f"the record '{name}' has an error: {where}", ""
+            found = self.find(name)
+            if found is None:
+                hint = did_you_mean(name, self._drafts)
+                return chain, f"no record is named '{name}'", hint
+            chain.append(found)
+        return chain, "", ""
+
+    def _parents(self, draft: Draft, report: _Report) -> list[Draft]:
+        """Those that a draft inherits from, or a complaint."""
+        chain, wrong, hint = self._chain(draft)
+        for owner, parent in chain if not wrong else ():
+            if owner.build(parent.name) is None:
+                wrong = f"the record '{parent.name}' has an error"
+                where = owner.first_problem(parent.name)
+                wrong += f": {where.first_line()}" if where else ""
+                break
+        if wrong:
+            span = draft.document.span((INHERITS_KEY,))
+            report.complain(span, wrong, "", hint)
+        return [] if wrong else [parent for _, parent in chain]
+
+    def first_problem(self, name: str) -> Problem | None:
+        """The first problem of a draft."""
+        problems = self._drafts[name][1].sorted()
+        return problems[0] if problems else None
+
+    def build(self, name: str) -> Record | None:
+        """The record of a name, with all that it inherits, built once."""
+        if name not in self._built:
+            draft, report = self._drafts[name]
+            made = build_record(draft, self._parents(draft, report), report.complain)
+            assert made is not None or report.problems
+            self._built[name] = None if report.problems else made
+        return self._built[name]
+
     def finish(self) -> RecordSet:
+        records: dict[str, Record] = {}
+        broken = dict(self._broken)
+        for name, (_, report) in self._drafts.items():
+            record = self.build(name)
+            if record is not None:
+                records[name] = record
+            else:
+                broken[name] = report.sorted()[0]
+        problems: list[Problem] = []
+        for one in self._problems:
+            problems += one.sorted() if isinstance(one, _Report) else [one]
         meaning = hashlib.sha256(b"vitrail records 1\n")
-        for name in sorted({*self._records, *self._broken}):
-            record = self._records.get(name)
-            state = record.digest if record else "broken"
+        for name in sorted({*records, *broken}):
+            state = records[name].digest if name in records else "broken"
             meaning.update(f"{name!r} {state}\n".encode("utf-8", "backslashreplace"))
         return RecordSet(
-            MappingProxyType(self._records),
-            MappingProxyType(self._broken),
-            tuple(self._problems),
+            MappingProxyType(records),
+            MappingProxyType(broken),
+            tuple(problems),
             meaning.hexdigest(),
         )
 

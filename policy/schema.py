@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 
 from policy.fields import Choice, Field, Schema, Table
-from policy.model import LAUNCH, PALETTE, PEER, TABLES, TOP
+from policy.tables import LAUNCH, PALETTE, PEER, TABLES, TOP
 
 
 def schema() -> Schema:
@@ -46,6 +46,9 @@ def _table_schema(table: Table) -> Schema:
         made["required"] = required
     if table is PEER:
         made |= {"minProperties": 1, "maxProperties": 1}
+    if table.short:
+        word = table.by_key[table.short].kind.schema()
+        return {"description": table.summary, "anyOf": [word, made]}
     return made
 
 
@@ -57,7 +60,10 @@ def _field_schema(field: Field) -> Schema:
 
 
 def _kinds() -> Schema:
-    """[peer] belongs to external sandboxes, most of [launch] to our own."""
+    """[peer] belongs to external sandboxes, most of [launch] to our own.
+
+    Where a record inherits, the kind may stand in another file.
+    """
     shared: Schema = {field.key: {} for field in LAUNCH.fields if not field.only}
     external = {
         "required": ["launch"],
@@ -76,7 +82,10 @@ def _kinds() -> Schema:
                 "launch": {"properties": shared, "additionalProperties": False}
             },
         },
-        "else": {"properties": {"peer": False}},
+        "else": {
+            "if": {"required": ["inherits"]},
+            "else": {"properties": {"peer": False}},
+        },
     }
 
 

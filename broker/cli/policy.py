@@ -130,4 +130,6 @@ def _line(where: str) -> str:
 def _written(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(f'"{printable(str(item), 60)}"' for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return printable(str(value), 120)

@@ -66,7 +66,13 @@ def _records(paths: tuple[Path, ...]) -> list[RecordSet]:
         searched = offline_paths()
         return [load_records(search_path(searched.runtime, searched.config))]
     files = [p for p in paths if not p.is_dir() and p.suffix != SUFFIX]
-    return [*(load_records([p]) for p in paths if p.is_dir()), load_files(files)]
+    paths_of_ours = offline_paths()
+    around = [
+        *dict.fromkeys(file.parent for file in files),
+        *search_path(paths_of_ours.runtime, paths_of_ours.config),
+    ]
+    found = [load_records([p]) for p in paths if p.is_dir()]
+    return [*found, load_files(files, around=around if files else ())]
 
 
 def _rules(paths: tuple[Path, ...], *, compat: bool) -> list[RuleSet]:

@@ -8,13 +8,17 @@ import pytest
 
 from policy.loader import parse_record
 from policy.model import (
+    Audio,
     CidPeer,
+    Clipboard,
     External,
     HybridPeer,
     Label,
     Limits,
     MicroVM,
+    Transfer,
     UnixPeer,
+    Window,
 )
 
 CORPUS = Path(__file__).parent.parent / "corpus" / "policy"
@@ -71,7 +75,8 @@ def test_defaults_deny():
     """A record that says nothing gets no window, no sound, no network."""
     record = _good("minimal")
     assert record.viewer.display == "none"
-    assert record.viewer.audio == "none"
+    assert record.viewer.audio.playback == "none"
+    assert record.viewer.audio.microphone == "deny"
     assert record.viewer.tags == frozenset()
     assert record.viewer.label == Label("minimal", "#555555")
     assert record.host.launch == MicroVM("default", 768, 1, "none", ("foot",), 90)
@@ -90,6 +95,80 @@ def test_every_key_arrives():
     command = ("sh", "-c", 'echo "a" # not a comment')
     assert record.host.launch == MicroVM("debian-13", 1024, 4, "user", command, 300)
     assert record.places["launch.command"].endswith("full.toml:18:1")
+
+
+def test_every_key_of_windows_sound_and_crossing_arrives():
+    """Each value at its end of the range, in the unit that the type promises."""
+    view = _good("everything").viewer
+    idle, activation = "zwp_idle_inhibit_manager_v1", "xdg_activation_v1"
+    assert view.default_disposable == "web"
+    assert view.window == Window(
+        border=64,
+        name_strip=True,
+        top=9,
+        title_prefix="everything",
+        fullscreen="framed",
+        translucent=True,
+        subsurfaces="promote",
+        allow=frozenset({idle}),
+        deny=frozenset({idle, activation}),
+        windows=128,
+        popups=64,
+        surfaces=1024,
+        buffer_memory=4 << 30,
+    )
+    assert view.audio == Audio("allow", "ask", "end", 64, 384000, 32, 4 << 20, 0, 3600)
+    assert view.clipboard == Clipboard(
+        types=frozenset({"text/plain", "image/*"}),
+        max_size=64 << 20,
+        ttl=86400,
+        primary="rules",
+        drag="rules",
+        clean=frozenset({"plain", "controls", "images"}),
+    )
+    assert view.transfer == Transfer(1 << 40, 1, 1000000, 10 << 10, 1, 0)
+
+
+def test_defaults_of_windows_sound_and_crossing():
+    """Nothing is let through that the record does not name."""
+    view = _good("minimal").viewer
+    window = view.window
+    assert (window.border, window.top, window.name_strip) == (4, 4, False)
+    assert window.title_prefix == "minimal"
+    assert (window.fullscreen, window.translucent) == ("fake", False)
+    assert (window.subsurfaces, window.allow) == ("crop", frozenset())
+    assert (view.audio.playback, view.audio.microphone) == ("none", "deny")
+    assert (view.clipboard.primary, view.clipboard.drag) == ("none", "none")
+    assert view.clipboard.types is view.clipboard.max_size is view.clipboard.ttl is None
+
+
+def test_a_word_stands_for_a_table():
+    """``audio = "raw"`` is its playback, and has its place."""
+    record = _good("audio-raw")
+    assert record.viewer.audio.playback == "raw"
+    assert record.viewer.audio.microphone == "deny"
+    assert record.places["audio.playback"].endswith("audio-raw.toml:2:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "top", "prefix"),
+    [
+        ("", 4, "x"),
+        ("name_strip = true", 18, "x"),
+        ("border = 30\nname_strip = true", 30, "x"),
+        ("name_strip = true\ntop = 9", 9, "x"),
+        ("top = 1", 1, "x"),
+        ('[label]\nname = "Big X"', 4, "Big X"),
+        ('title_prefix = "x!"\n[label]\nname = "Big X"', 4, "x!"),
+    ],
+)
+def test_what_follows_from_other_keys(text, top, prefix):
+    """The upper edge from the strip, the prefix from the label."""
+    content = f'class = "disposable"\n[window]\n{text}\n'
+    record, problems = parse_record("x", Path("x.toml"), content.encode())
+    assert record is not None, problems
+    assert record.viewer.window.top == top
+    assert record.viewer.window.title_prefix == prefix
 
 
 def test_ways_of_writing_are_one_meaning():

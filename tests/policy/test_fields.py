@@ -8,7 +8,7 @@ import pytest
 
 from policy import fields, limits
 from policy.fields import REFUSED
-from policy.model import NAME, PALETTE
+from policy.tables import NAME, PALETTE
 
 _MEMORY = fields.Memory(*limits.MEMORY_MIB)
 _TITLE = fields.Title(limits.LABEL_CHARS)

@@ -12,8 +12,12 @@ from broker.core import services
 from broker.core.errors import RefusedError
 from broker.core.names import take_sandbox_name
 from broker.core.services import FIRST_CID, LAST_CID
-from policy import evaluate, limits
-from policy.model import NAME, PALETTE, PEER, TABLES
+from broker.wayland import label
+from broker.wayland.rules import MAX_BORDER, Fullscreen
+from policy import build, evaluate, limits
+from policy.fields import Choice
+from policy.tables import NAME, PALETTE, PEER, TABLES, WINDOW
+from tests.policy import record_globals
 
 
 def test_limits_are_those_of_the_broker():
@@ -22,6 +26,29 @@ def test_limits_are_those_of_the_broker():
     assert limits.WAYLAND_CLIENTS[1] == broker_limits.WAYLAND_CLIENTS_PER_SANDBOX
     assert limits.PROGRAMS[1] == broker_limits.PROGRAMS_PER_SANDBOX
     assert limits.COMMAND_BYTES == broker_limits.ARGV_BYTES
+    assert limits.WINDOWS[1] == broker_limits.WAYLAND_WINDOWS
+    assert limits.POPUPS[1] == broker_limits.WAYLAND_POPUPS
+    assert limits.SURFACES[1] == broker_limits.WAYLAND_SURFACES
+    assert limits.WINDOW_BYTES[1] == broker_limits.WAYLAND_SHM_BYTES
+    assert limits.BORDER_PIXELS[1] == MAX_BORDER
+
+
+def test_globals_are_those_of_the_filter():
+    """Mend with: python -m tests.policy.record_globals."""
+    assert record_globals.FILE.read_text() == record_globals.formatted()
+
+
+def test_every_name_fits_into_an_upper_edge():
+    """The least height that a record may give is one that the filter can draw."""
+    assert label.scale_for(build.LETTER_PIXELS) == 1
+    assert label.scale_for(build.LETTER_PIXELS - 1) == 0
+
+
+def test_fullscreen_is_as_the_filter_has_it():
+    """The words of the record are those of the filter."""
+    kind = WINDOW.by_key["fullscreen"].kind
+    assert isinstance(kind, Choice)
+    assert set(kind.options) == {mode.value for mode in Fullscreen}
 
 
 def test_services_are_those_of_the_broker():

@@ -81,7 +81,10 @@ def test_check_reports_every_problem(world):
         f"{first}:2:1: unknown key 'colour'",
         '  | colour = "red"',
         "  | ^^^^^^",
-        "  expected: name, class, tags, display, audio, label, launch, peer, limits",
+        (
+            "  expected: name, inherits, class, tags, display, default_disposable, "
+            "label, window, audio, clipboard, transfer, launch, peer, limits"
+        ),
         "  hint: 'colour' belongs in [label]",
         f"{second}:3:1: the key 'display' is already set above",
         '  | display = "allow"',
