@@ -46,4 +46,4 @@ bench: setup
 	@.ci/as-user tests.bench.relay
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build *.egg-info broker/relay/_turns*.so

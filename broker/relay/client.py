@@ -45,6 +45,7 @@ class PumpStatistics:
     pid: int
     alive: bool
     confined: bool
+    accelerated: bool
     streams: int
     ended: dict[Reason, int]
 
@@ -79,6 +80,7 @@ class Pump:
         self._sending = trio.Lock()
         self._died = trio.Event()
         self._confined = False
+        self._accelerated = False
         self._ended: Counter[Reason] = Counter()
         self._asking = trio.Lock()
         self._request = 0
@@ -133,8 +135,9 @@ class Pump:
                     self._answer += streams
                     if last:
                         self._answered.set()
-            case Ready(_, confined):
+            case Ready(_, confined, accelerated):
                 self._confined = confined
+                self._accelerated = accelerated
 
     def _bury(self) -> None:
         """The pump is gone, or is sent away: end every stream here."""
@@ -280,6 +283,7 @@ class Pump:
             pid=self._handle.pid,
             alive=not self._died.is_set(),
             confined=self._confined,
+            accelerated=self._accelerated,
             streams=len(self._pending),
             ended=dict(self._ended),
         )

@@ -138,10 +138,14 @@ class Ask:
 
 @dataclass(frozen=True)
 class Ready:
-    """First message of a pump: it runs; ``confined`` by a system call filter."""
+    """First message of a pump: it runs.
+
+    ``confined`` by a system call filter; ``accelerated`` by the part in C.
+    """
 
     pid: int
     confined: bool
+    accelerated: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ _SIDE_NUMBER = {side: number for number, side in enumerate(_SIDES)}
 _SUBMIT, _ABORT, _ASK, _READY, _DONE, _LIVE = range(1, 7)
 _submit = struct.Struct("<BBBxIQQ")
 _number = struct.Struct("<B7xQ")  # abort: token; ask: request
-_ready = struct.Struct("<BB2xI")
+_ready = struct.Struct("<BBBxI")
 _done = struct.Struct("<BBBBBxHQQQ")
 _live = struct.Struct("<BBHxxxxQ")
 _stream = struct.Struct("<QQQIIQQBB6x")
@@ -223,7 +227,9 @@ def encode_from_pump(message: FromPump) -> bytes:
     """Return the packet of a message."""
     match message:
         case Ready():
-            return _ready.pack(_READY, message.confined, message.pid)
+            return _ready.pack(
+                _READY, message.confined, message.accelerated, message.pid
+            )
         case Done():
             end = message.end
             return _done.pack(
@@ -253,8 +259,8 @@ def decode_from_pump(packet: bytes) -> FromPump:
         if kind == _LIVE:
             return _unpack_live(packet)
         if kind == _READY:
-            _, confined, pid = _ready.unpack(packet)
-            return Ready(pid, bool(confined))
+            _, confined, accelerated, pid = _ready.unpack(packet)
+            return Ready(pid, bool(confined), bool(accelerated))
     except (struct.error, IndexError) as error:
         raise InternalError("not a message of the pump") from error
     raise InternalError(f"no message of the pump has the number {kind}")

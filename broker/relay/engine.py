@@ -14,6 +14,9 @@ Rules, each of which was needed:
   the stream ends with the error then.
 * A completion never blocks the loop: it waits in a queue of which each stream
   can add one.
+
+Streams that only flow are carried in C where that was built (``turns.py``):
+they are adopted at their beginning and come back when they do anything else.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 
 from broker.core import limits
 from broker.relay.channel import Channel
@@ -52,9 +57,9 @@ from broker.relay.flow import (
     choose,
 )
 from broker.relay.pool import BufferPool, PipePool
+from broker.relay.turns import MANY, Accelerator, Events, Pair
 
 _IN = select.EPOLLIN
-_MANY = 4  # ready at once: more than a bulk stream and its answer
 _OUT = select.EPOLLOUT
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _READ = _IN | _GONE
@@ -89,6 +94,7 @@ class _Stream:
     __slots__ = (
         "a",
         "active",
+        "adopted",
         "b",
         "began",
         "errno",
@@ -107,16 +113,26 @@ class _Stream:
         self.errno = 0
         self.failed = Side.NONE
         self.open = True
+        self.adopted = False  # its turns are taken in C
 
 
 class Engine:
-    """All streams of one pump.  ``run`` returns when the broker has gone."""
+    """All streams of one pump.  ``run`` returns when the broker has gone.
+
+    ``accelerate`` makes the C part for an epoll set, or None.
+    """
 
     def __init__(
-        self, control: socket.socket, kernel: tuple[int, int], *, confined: bool = False
+        self,
+        control: socket.socket,
+        kernel: tuple[int, int],
+        *,
+        confined: bool = False,
+        accelerate: Callable[[int], Accelerator | None] = lambda _: None,
     ) -> None:
         self._kernel = kernel
         self._epoll = select.epoll()
+        self._turns = accelerate(self._epoll.fileno())
         self._channel = Channel(control, self._epoll)
         self._pipes = PipePool()
         self._buffers = BufferPool()
@@ -124,17 +140,17 @@ class Engine:
         self._ends: dict[int, _End] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._now = time.monotonic()
-        self._channel.send(Ready(os.getpid(), confined))
+        self._channel.send(Ready(os.getpid(), confined, self._turns is not None))
 
     def run(self) -> None:
         """Relay until the control socket ends."""
         control = self._channel.fd
-        poll, ends = self._epoll.poll, self._ends
+        ends = self._ends
+        wait = self._wait if self._turns is None else partial(self._shared, self._turns)
         while self._channel.alive:
-            events = poll(self._patience())
-            self._now = time.monotonic()
+            events = wait()
             heard = 0
-            busy = len(events) > _MANY
+            busy = len(events) > MANY
             for fd, event in events:
                 end = ends.get(fd)
                 if end is not None:
@@ -154,9 +170,52 @@ class Engine:
         for stream in self._streams.values():
             self._close(stream)
         self._streams.clear()
+        self._turns = None
         self._pipes.close()
         self._epoll.close()
         self._channel.close()
+
+    # -- waiting ---------------------------------------------------------------
+
+    def _wait(self) -> Events:
+        if self._deadlines:
+            # epoll_wait counts milliseconds; a little late is better than
+            # early, which would spin.
+            left = max(0.0, self._deadlines[0][0] - time.monotonic()) + 0.001
+        else:
+            left = -1
+        events = self._epoll.poll(left)
+        self._now = time.monotonic()
+        return events
+
+    def _shared(self, turns: Accelerator) -> Events:
+        """Wait while the C part takes its streams' turns; return what is ours."""
+        until = self._deadlines[0][0] if self._deadlines else -1.0
+        self._now, events, left = turns.wait(until)
+        for pair in left:
+            stream = self._ends[pair.ways[0].source].stream
+            self._take_back(stream, pair)
+            for end in (stream.a, stream.b):
+                if stream.open and end.said.state > BLOCKED:
+                    self._changed(stream, end.said)
+        return events
+
+    def _take_back(self, stream: _Stream, pair: Pair) -> None:
+        """Go on in Python where the C part stopped."""
+        stream.adopted = False
+        stream.active = pair.active
+        for end, way in zip((stream.a, stream.b), pair.ways, strict=True):
+            end.mask = way.mask
+            end.said.resume(way)
+
+    def _look(self, stream: _Stream) -> None:
+        """Bring what is known of a stream up to date."""
+        if self._turns is None or not stream.adopted:
+            return
+        pair = self._turns.look(stream.a.sock.fileno())
+        stream.active = pair.active
+        for end, way in zip((stream.a, stream.b), pair.ways, strict=True):
+            end.said.count, end.said.held = way.count, way.held
 
     # -- a stream's turn -------------------------------------------------------
 
@@ -268,6 +327,9 @@ class Engine:
         self._ends[b.fileno()] = two
         self._watch(one)
         self._watch(two)
+        if self._turns is not None and one.said.splices and two.said.splices:
+            self._turns.adopt(a.fileno(), b.fileno())
+            stream.adopted = True
         if stream.idle:
             self._remember(self._now + stream.idle, order.token)
 
@@ -302,6 +364,8 @@ class Engine:
         self._channel.send(Done(order.token, end))
 
     def _finish(self, stream: _Stream, reason: Reason | None = None) -> None:
+        if self._turns is not None and stream.adopted:
+            self._take_back(stream, self._turns.release(stream.a.sock.fileno()))
         if reason is None:
             reason = Reason.END
             if stream.errno:
@@ -332,13 +396,6 @@ class Engine:
 
     # -- deadlines ---------------------------------------------------------------
 
-    def _patience(self) -> float:
-        if not self._deadlines:
-            return -1
-        # epoll_wait counts milliseconds; a little late is better than early,
-        # which would spin.
-        return max(0.0, self._deadlines[0][0] - time.monotonic()) + 0.001
-
     def _remember(self, due: float, token: int) -> None:
         """Note a deadline; forget those of ended streams when they are many."""
         deadlines = self._deadlines
@@ -359,6 +416,7 @@ class Engine:
             stream = self._streams.get(token)
             if stream is None:
                 continue
+            self._look(stream)
             due = stream.active + stream.idle
             if due <= self._now:
                 self._finish(stream, Reason.IDLE)
@@ -396,6 +454,7 @@ class Engine:
             self._channel.send(Live(request, start + size >= len(live), part))
 
     def _statistics(self, stream: _Stream) -> StreamStatistics:
+        self._look(stream)
         ab, ba = stream.a.said, stream.b.said
         return StreamStatistics(
             stream.token,

@@ -19,6 +19,7 @@ import socket
 from broker.core import limits
 from broker.relay.contract import Mode
 from broker.relay.pool import BufferPool, Pipe, PipePool
+from broker.relay.turns import Way
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _PIPE = limits.RELAY_PIPE_BYTES
@@ -30,6 +31,9 @@ _BUSY_ROUNDS = range(1)
 # again would only fetch EAGAIN.  This makes a small message three system
 # calls (epoll_wait and two splices).
 _SMALL = _PIPE // 4
+
+
+_NO_PIPES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class State(enum.IntEnum):
@@ -153,10 +157,31 @@ class Direction:
         else:
             self._pipe = None
             self._pipes.give(pipe)
-        if state > ENDED and self.error == errno.EINVAL and self.may_fall_back:
+        if state > ENDED and self._may_copy():
             state = self._copy_instead(state)
         self.state = state
         return state
+
+    @property
+    def splices(self) -> bool:
+        """Whether it moves by splice, in whole pipes."""
+        return self.mode is Mode.SPLICE
+
+    def resume(self, way: Way) -> None:
+        """Go on where the C part stopped, which stops at each end and error."""
+        self.count, self.held = way.count, way.held
+        self.error = way.error
+        pipe = self._pipe = Pipe(*way.pipe) if way.held else None
+        state = State(way.state)
+        if state is ENDED:
+            state = self._finish()
+        elif state is READ_FAILED and way.error in _NO_PIPES:
+            state = self._without_pipe(OSError(way.error, ""))
+        elif state > ENDED and self._may_copy():
+            state = self._copy_instead(state)
+        elif pipe is not None and state is FLOWING:
+            state = BLOCKED  # its bytes wait in the pipe
+        self.state = state
 
     def release(self) -> None:
         """Give up pipe and buffer; bytes still held are lost."""
@@ -206,11 +231,15 @@ class Direction:
 
     def _without_pipe(self, error: OSError) -> State:
         """pipe2 failed, for want of descriptors most likely."""
-        if self.may_fall_back and error.errno in {errno.EMFILE, errno.ENFILE}:
+        if self.may_fall_back and error.errno in _NO_PIPES:
             self.mode = Mode.COPY
+            self.error = 0
             return self._copy()
         self.error = error.errno or errno.EIO
         return READ_FAILED
+
+    def _may_copy(self) -> bool:
+        return self.error == errno.EINVAL and self.may_fall_back
 
     def _copy_instead(self, state: State) -> State:
         """Go on in copy mode: the kernel cannot splice one of these sockets."""

@@ -12,21 +12,26 @@ from hypothesis import strategies as st
 
 from broker.relay.contract import Reason
 from broker.relay.process import start_pump
+from broker.relay.turns import available
 from tests.kit.relays import Relay, fds, fill, lay, pattern, read_all, relay_of
 
-KINDS = ("splice", "copy", "in-loop")
+KINDS = ("splice", "python", "copy", "in-loop")
 RESETS = {errno.EPIPE, errno.ECONNRESET}
-
-
-@pytest.fixture
-def handle():
-    """Sync, so that the fork comes before trio."""
-    return start_pump()
 
 
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
+
+
+@pytest.fixture
+def handle(kind, monkeypatch):
+    """Sync, so that the fork comes before trio."""
+    # 'make setup' builds the part in C; without it half of this would be void.
+    assert available()
+    if kind == "python":
+        monkeypatch.setenv("VITRAIL_RELAY_PYTHON", "1")
+    return start_pump()
 
 
 @pytest.fixture
@@ -297,5 +302,8 @@ def test_bytes_are_exact_in_any_chunks(kind_, small, sizes, reads):
             assert end.bytes_ab == end.bytes_ba == len(got)
             nursery.cancel_scope.cancel()
 
-    handle = start_pump()
+    with pytest.MonkeyPatch.context() as patch:
+        if kind_ == "python":
+            patch.setenv("VITRAIL_RELAY_PYTHON", "1")
+        handle = start_pump()
     trio.run(example)

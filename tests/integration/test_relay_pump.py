@@ -26,9 +26,11 @@ from broker.relay.process import PumpHandle, control_pair, start_pump
 from tests.kit.relays import cpu_seconds, fds, fill, lay, read_all, rss_kib, running
 
 
-@pytest.fixture
-def handle():
+@pytest.fixture(params=["c", "python"])
+def handle(request, monkeypatch):
     """Sync, so that the fork comes before trio."""
+    if request.param == "python":
+        monkeypatch.setenv("VITRAIL_RELAY_PYTHON", "1")
     return start_pump()
 
 
@@ -199,8 +201,10 @@ def test_a_confined_process_cannot(attempt):
     assert _in_a_child(action) == 0
 
 
-async def test_the_pump_is_confined_and_named(handle, pump):
+async def test_the_pump_is_confined_and_named(handle, pump, request):
     assert pump.statistics().confined
+    in_c = request.node.callspec.params["handle"] == "c"
+    assert pump.statistics().accelerated is in_c
     with open(f"/proc/{handle.pid}/status") as file:
         status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
     assert status["Name"] == "vitrail-pump"

@@ -77,12 +77,16 @@ def lay(nursery: trio.Nursery, relay: Relay, **options) -> Line:
 
 @contextlib.asynccontextmanager
 async def relay_of(kind: str, handle: PumpHandle) -> AsyncIterator[Relay]:
-    """One of the relays that must behave alike: splice, copy, in-loop."""
+    """One of the relays that must behave alike: splice, python, copy, in-loop.
+
+    ``python`` is splice by a pump without its part in C; the handle's pump
+    must have been started so.
+    """
     async with running(handle) as pump:
         if kind == "in-loop":
             yield relay_in_loop
             return
-        mode = Mode(kind)
+        mode = Mode.SPLICE if kind == "python" else Mode(kind)
 
         def relay(a: int, b: int, **options) -> Awaitable[StreamEnd]:
             return pump.relay(a, b, mode_ab=mode, mode_ba=mode, **options)

@@ -98,6 +98,15 @@ def _ours(listen: Path, connect: Path) -> subprocess.Popen[bytes]:
     return _popen([*command, "proxy", "relay", *options, *limit])
 
 
+def _in_python(listen: Path, connect: Path) -> subprocess.Popen[bytes]:
+    """Ours without the part in C, as where there is no compiler."""
+    os.environ["VITRAIL_RELAY_PYTHON"] = "1"
+    try:
+        return _ours(listen, connect)
+    finally:
+        del os.environ["VITRAIL_RELAY_PYTHON"]
+
+
 def _busy(listen: Path, connect: Path) -> subprocess.Popen[bytes]:
     module = "tests.bench.relay.busy"
     return _popen([sys.executable, "-m", module, str(listen), str(connect)])
@@ -127,6 +136,7 @@ def starters(tools: Path) -> dict[str, Starter]:
         "direct": lambda _listen, _connect: None,
         "C splice loop": limit,
         "vitrail": _ours,
+        "vitrail in Python": _in_python,
         "socat": _socat(),
         "socat -b 262144": _socat("-b", "262144"),
         "socket-proxyd": _proxyd,

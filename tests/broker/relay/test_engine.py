@@ -60,8 +60,16 @@ class Broker:
         return os.waitstatus_to_exitcode(status)
 
 
-@pytest.fixture
-def broker():
+@pytest.fixture(params=["c", "python"])
+def broker(request, monkeypatch):
+    if request.param == "python":
+        monkeypatch.setenv("VITRAIL_RELAY_PYTHON", "1")
+    with serving() as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def serving():
     broker = Broker()
     yield broker
     broker.control.close()
@@ -179,11 +187,11 @@ def test_the_modes_are_reported(broker):
     assert (done.end.mode_ab, done.end.mode_ba) == (Mode.COPY, Mode.SPLICE)
 
 
-def test_nonsense_ends_the_pump_not_quietly(capfd, request):
-    # Captured before the fork, so that the pump writes there too.
-    broker = request.getfixturevalue("broker")
-    broker.control.send(b"nonsense")
-    assert broker.ended() == 70
+def test_nonsense_ends_the_pump_not_quietly(capfd):
+    # Forked here, where output is captured, so that the pump writes there too.
+    with serving() as broker:
+        broker.control.send(b"nonsense")
+        assert broker.ended() == 70
     assert "not a message to the pump" in capfd.readouterr().err
 
 
