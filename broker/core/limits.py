@@ -456,6 +456,10 @@ WAYLAND_SCALE = 16
 WAYLAND_REGION_OPS = 4096
 """add and subtract on one wl_region: pixman's cost grows with their number."""
 
+WAYLAND_SURFACE_RECTS = 64
+"""Rectangles in a surface's own region: it is kept three times and sent anew
+when the crop moves.  Shaped windows have some tens."""
+
 WAYLAND_DAMAGE = 128
 """Damage rectangles held for one commit; more become the whole surface."""
 

@@ -52,11 +52,11 @@ def commit(core: Filter, surface: Surface) -> None:
         if surface.cached is None:
             surface.cached = state
         else:
-            buffers.unhold(core, surface.cached.absorb(state))
+            _merge(core, surface.cached, state)
         return
     if surface.cached is not None:
         earlier, surface.cached = surface.cached, None
-        buffers.unhold(core, earlier.absorb(state))
+        _merge(core, earlier, state)
         state = earlier
     xdg = surface.xdg
     if xdg is not None:
@@ -66,6 +66,22 @@ def commit(core: Filter, surface: Surface) -> None:
         _follow(core, surface, xdg)
     _send_tree(core, surface, explicit=True)
     buffers.finish(core)
+
+
+def _merge(core: Filter, earlier: State, later: State) -> None:
+    """Put a commit over one that still waits for its parent's.
+
+    A synchronised child may commit for ever while its parent never does, so
+    what adds up here is bounded like what adds up before one commit.
+    """
+    buffers.unhold(core, earlier.absorb(later))
+    for held, most in (
+        (earlier.children, limits.WAYLAND_CHILD_OPS),
+        (earlier.frames, limits.WAYLAND_CALLBACKS),
+        (earlier.feedbacks, limits.WAYLAND_CALLBACKS),
+    ):
+        if held is not None and len(held) > most:
+            raise core.too_much("a subsurface that is committed and never shown")
 
 
 def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
@@ -351,7 +367,7 @@ def layout(core: Filter, root: Surface) -> None:
         _place(core, root, Rect(0, 0, side, side))
         _frame_icon(root, side)
         return
-    rect = window_state.content_rect(xdg)
+    rect = window_state.content_rect(core, xdg)
     _place(core, root, rect)
     frame = xdg.frame
     frame.place(root.cx - rect.x, root.cy - rect.y)

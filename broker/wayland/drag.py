@@ -181,6 +181,8 @@ def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
     source, host = offer.source, offer.upstream
     if source is None or host is None or source.drag is None:
         return
+    if not core.serials.knows(serial):
+        return
     good = mime is not None and mime in source.mimes
     source.accepted = mime if good else None
     core.up.data += _accept(host.sid, serial, source.drag if good else None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.core import limits
 from broker.wayland.geometry import Content, Rect, Source, View
 from broker.wayland.objects import Obj
 
@@ -39,6 +40,12 @@ class Role(enum.Enum):
     WINDOW = "xdg_surface"
     CURSOR = "cursor"
     ICON = "drag icon"
+
+
+_FAR = limits.WAYLAND_COORDINATE
+_DAMAGES = frozenset({"damage", "buffer_damage"})
+EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)
+"""Damage that no surface is larger than."""
 
 
 class State:
@@ -70,6 +77,8 @@ class State:
             mine = vars(self).get(name)
             if isinstance(mine, list):
                 mine.extend(value)
+                if name in _DAMAGES and len(mine) > limits.WAYLAND_DAMAGE:
+                    mine[:] = [EVERYWHERE]
             elif name in {"dx", "dy"}:
                 setattr(self, name, value + (mine or 0))
             else:
@@ -286,19 +295,11 @@ class XdgSurface(Obj):
 
 
 class Toplevel(Obj):
-    """An xdg_toplevel."""
+    """An xdg_toplevel.  ``configured``: the content size last told, 0 for none."""
 
     __slots__ = (
-        "app_id",
-        "fake_fullscreen",
-        "max_size",
-        "maximized",
-        "min_size",
-        "parent",
-        "real_fullscreen",
-        "states",
-        "title",
-        "xdg",
+        "app_id", "configured", "fake_fullscreen", "max_size", "maximized",
+        "min_size", "parent", "real_fullscreen", "states", "title", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -311,6 +312,7 @@ class Toplevel(Obj):
         self.fake_fullscreen = False
         self.real_fullscreen: set[int] = set()
         self.states: frozenset[int] = frozenset()
+        self.configured = (0, 0)
         self.min_size = (0, 0)
         self.max_size = (0, 0)
 

@@ -205,7 +205,7 @@ def _materialise(
     width, height = min(positioner.size[0], cap[0]), min(positioner.size[1], cap[1])
     popup.size = (width, height)
     outer = (width + edges.wide, height + edges.high)
-    inside = window_state.content_rect(parent)
+    inside = window_state.content_rect(core, parent)
     given = positioner.rect
     x, y = clamp(given.x, 0, inside.w), clamp(given.y, 0, inside.h)
     rect = Rect(

@@ -12,6 +12,7 @@ from broker.wayland import buffers, commit, emit, windows
 from broker.wayland.dispatch import CLASSES, event, raw_request, request
 from broker.wayland.geometry import Source, clamp
 from broker.wayland.model import (
+    EVERYWHERE,
     UNSET,
     Buffer,
     OwnSurface,
@@ -115,7 +116,7 @@ def _add_damage(
 ) -> None:
     """Keep a rectangle, its numbers bounded; too many become everything."""
     if len(held) >= limits.WAYLAND_DAMAGE:
-        held[:] = [(-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)]
+        held[:] = [EVERYWHERE]
     elif x >= -_FAR and y >= -_FAR and x + w <= _FAR and y + h <= _FAR:
         held.append((x, y, w, h))
     else:
@@ -135,18 +136,43 @@ def frame(core: Filter, surface: Surface, new_id: int) -> None:
     frames.append(core.make(new_id, "wl_callback", 1, server=False))
 
 
-def _region(region: Region | None) -> RegionOps | None:
-    return None if region is None else tuple(region.ops)
-
-
 @request("wl_surface", "set_opaque_region")
-def set_opaque_region(_core: Filter, surface: Surface, region: Region | None) -> None:
-    surface.pending.opaque = _region(region)
+def set_opaque_region(core: Filter, surface: Surface, region: Region | None) -> None:
+    """A claim that nothing behind need be drawn, which nobody can check.
+
+    With pixels that are translucent all the same, the compositor shows what
+    it drew there last: another window, as through a hole in an opaque frame.
+    Our own backing is opaque and says so, so only who may be translucent is
+    believed.
+    """
+    if core.rules.translucent:
+        ops = region.ops if region is not None else ()
+        fits = len(ops) <= limits.WAYLAND_SURFACE_RECTS
+        surface.pending.opaque = tuple(ops) if ops and fits else None
 
 
 @request("wl_surface", "set_input_region")
 def set_input_region(_core: Filter, surface: Surface, region: Region | None) -> None:
-    surface.pending.input = _region(region)
+    """Kept with the surface; too many rectangles become the one around them.
+
+    What a surface refuses is swallowed by its frame, so the difference is
+    between the application hearing of a click and nobody hearing of it.
+    """
+    if region is None:
+        surface.pending.input = None
+    elif len(region.ops) <= limits.WAYLAND_SURFACE_RECTS:
+        surface.pending.input = tuple(region.ops)
+    else:
+        surface.pending.input = _around(region.ops)
+
+
+def _around(ops: list[tuple[bool, int, int, int, int]]) -> RegionOps:
+    added = [(x, y, x + w, y + h) for add, x, y, w, h in ops if add]
+    if not added:
+        return ()
+    lefts, tops, rights, bottoms = zip(*added, strict=True)
+    x, y = min(lefts), min(tops)
+    return ((True, x, y, max(rights) - x, max(bottoms) - y),)
 
 
 @request("wl_surface", "set_buffer_scale")

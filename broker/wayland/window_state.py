@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
 
-def content_rect(xdg: XdgSurface) -> Rect:
+def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     """The part of a window's surface that its frame surrounds.
 
     What the client declared as window geometry, or its whole surface.  A
     popup gets the size that it was placed with and no more: the compositor
-    keeps that much on the screen, so its frame cannot hang over the edge.
+    keeps that much on the screen, so its frame cannot hang over the edge.  A
+    window is, with its frame, no larger than the largest screen, unless the
+    compositor itself made it so: a frame beyond all edges is none.
     """
     surface = xdg.surface
     extent = (surface.extent if surface is not None else None) or (1, 1)
@@ -26,6 +28,11 @@ def content_rect(xdg: XdgSurface) -> Rect:
     most_w = most_h = limits.WAYLAND_BUFFER_SIDE
     if isinstance(xdg.role, Popup):
         most_w, most_h = xdg.role.size
+    elif isinstance(xdg.role, Toplevel):
+        edges = xdg.frame.edges if xdg.frame is not None else core.edges
+        wide, high = core.screen()
+        most_w = max(wide - edges.wide, xdg.role.configured[0])
+        most_h = max(high - edges.high, xdg.role.configured[1])
     return Rect(
         rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
     )

@@ -396,9 +396,9 @@ def configure_toplevel(
     if toplevel.version >= 2 and not real:
         told.update(TILED)  # toolkits drop shadows, which would be cropped anyway
     body = struct.pack(f"={len(told)}I", *sorted(told))
-    core.down.data += emit.toplevel_configure(
-        toplevel.cid, shrink(w, edges.wide), shrink(h, edges.high), body
-    )
+    size = shrink(w, edges.wide), shrink(h, edges.high)
+    toplevel.configured = size
+    core.down.data += emit.toplevel_configure(toplevel.cid, *size, body)
 
 
 def shrink(size: int, by: int) -> int:

@@ -276,13 +276,13 @@ def test_globals_come_and_go(talk):
 
 
 def test_short_requests_with_long_answers_stop_being_read(talk):
-    """4096 rectangles for each of a thousand commits would be 100 MB at once."""
+    """A region for each of ten thousand commits would be 16 MB at once."""
     comp = talk.bind("wl_compositor")
     surface = talk.make(comp, "create_surface", "wl_surface")
     region = talk.make(comp, "create_region", "wl_region")
-    for _ in range(limits.WAYLAND_REGION_OPS):
+    for _ in range(limits.WAYLAND_SURFACE_RECTS):
         talk.raw(emit.region_add(region, 0, 0, 5, 5))
-    burst = (emit.set_input_region(surface, region) + emit.commit(surface)) * 1000
+    burst = (emit.set_input_region(surface, region) + emit.commit(surface)) * 10_000
     most, rounds = 0, 0
     before = len(talk.told("wl_surface", "commit"))
     talk.core.from_client(burst, [], 0.0)

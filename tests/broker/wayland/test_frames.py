@@ -184,14 +184,14 @@ def test_our_own_commits_never_flush_half_of_a_clients_state(talk):
     talk.paint(child, 20, 20, 0)
     talk.send(child, "commit")
     talk.send(parent, "commit")
-    talk.paint(parent, 900, 900, 0)
-    talk.send(xdg, "set_window_geometry", 0, 0, 900, 900)
+    talk.paint(parent, 700, 700, 0)
+    talk.send(xdg, "set_window_geometry", 0, 0, 700, 700)
     talk.paint(child, 30, 30, 0)
     talk.send(child, "commit")
     assert talk.server_side(parent).size() == (200, 100)
     assert talk.server_side(child).size() == (30, 30)
     talk.send(parent, "commit")
-    assert talk.server_side(parent).size() == (900, 900)
+    assert talk.server_side(parent).size() == (700, 700)
 
 
 def test_a_synchronised_child_waits_for_its_parent(talk):
@@ -737,3 +737,93 @@ def test_an_attach_offset_of_a_window_goes_nowhere():
         it.send(surface, "commit")
         assert it.told("wl_surface", "attach")[-2:] != []
         assert all(args[1:] == [0, 0] for args in it.told("wl_surface", "attach"))
+
+
+# -- what adds up, and what nobody can check --------------------------------------------
+
+
+def test_a_child_that_commits_for_ever_holds_a_bounded_state(talk):
+    """Its commits wait for a parent that never commits."""
+    parent, _, _ = talk.show(200, 100, 0)
+    child = talk.surface()
+    talk.child(child, parent, 0, 0)
+    for n in range(3 * limits.WAYLAND_DAMAGE):
+        talk.send(child, "damage", n, 0, 1, 1)
+        talk.send(child, "damage_buffer", n, 0, 1, 1)
+        talk.send(child, "commit")
+    held = talk.core.by_client[child].cached
+    assert len(held.damage) <= limits.WAYLAND_DAMAGE
+    assert len(held.buffer_damage) <= limits.WAYLAND_DAMAGE
+    talk.send(parent, "commit")
+    assert talk.core.fault is None
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_moves_of_grandchildren_that_wait_are_bounded(talk, extra):
+    parent, _, _ = talk.show(200, 100, 0)
+    child, grandchild = talk.surface(), talk.surface()
+    talk.child(child, parent, 0, 0)
+    sub = talk.child(grandchild, child, 0, 0)
+    talk.send(child, "commit")
+
+    def act() -> None:
+        for n in range(limits.WAYLAND_CHILD_OPS - 1 + extra):
+            talk.send(sub, "set_position", n, 0)
+            talk.send(child, "commit")
+
+    if extra:
+        with pytest.raises(ServerError, match="never shown"):
+            act()
+    else:
+        act()
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_region_with_too_many_rectangles_becomes_the_one_around_them(talk, extra):
+    surface, _, _ = talk.show(200, 100, 0)
+    region = talk.make(talk.compositor, "create_region", "wl_region")
+    count = limits.WAYLAND_SURFACE_RECTS + extra
+    for n in range(count):
+        talk.send(region, "add", n, 2 * n, 1, 1)
+    talk.send(surface, "set_input_region", region)
+    before = len(talk.told("wl_region", "add"))
+    talk.send(surface, "commit")
+    sent = talk.told("wl_region", "add")[before:]
+    assert len(sent) == (1 if extra else count)
+    if extra:
+        assert sent == [[0, 0, count, 2 * count - 1]]
+
+
+@pytest.mark.parametrize("translucent", [False, True])
+def test_a_claim_to_be_opaque_is_only_passed_on_where_it_may_be_wrong(translucent):
+    """Translucent pixels under it would show what was drawn there before."""
+    with Talk(WindowRules("work", translucent=translucent)) as it:
+        surface, _, _ = it.start().show(200, 100, 0)
+        region = it.make(it.compositor, "create_region", "wl_region")
+        it.send(region, "add", 0, 0, 200, 100)
+        it.send(surface, "set_opaque_region", region)
+        it.send(surface, "commit")
+        assert bool(it.told("wl_surface", "set_opaque_region")) is translucent
+
+
+def test_no_window_is_larger_than_the_screen(talk):
+    """Its frame could lie beyond every edge: that is fullscreen without a frame."""
+    surface, xdg, _ = talk.show(200, 100, 0)
+    talk.paint(surface, 3000, 2000, 0)
+    talk.send(surface, "commit")
+    assert talk.server_side(xdg).state["geometry"] == (0, 0, 1280, 800)
+    assert guest_rects(talk) == [((4, 4, 1272, 792), (4, 4, 1272, 792))]
+
+
+def test_the_compositor_may_make_a_window_larger_than_a_screen(talk):
+    """A person may stretch a window over two screens."""
+    surface, xdg, top = talk.show(200, 100, 0)
+    server = talk.server_side(top)
+    talk.model.tell(server, "configure", 2568, 700, b"")
+    talk.server_side(xdg).state["serials"].append(77)
+    talk.model.tell(talk.server_side(xdg), "configure", 77)
+    talk.pump()
+    talk.send(xdg, "ack_configure", 77)
+    talk.paint(surface, 3000, 2000, 0)
+    talk.send(surface, "commit")
+    assert talk.server_side(xdg).state["geometry"] == (0, 0, 2568, 800)

@@ -230,6 +230,8 @@ def test_a_drag_within_the_sandbox_has_its_real_types(pair):
     ]
     assert (serial, surface) == (70, two.win)
     assert [a[0] for a in two.heard("offer", offer)] == [b"text/uri-list"]
+    two.send(offer, "accept", 12345, b"text/uri-list")
+    assert two.told("wl_data_offer", "accept") == [], "a serial that nobody gave it"
     two.send(offer, "accept", 70, b"text/uri-list")
     assert two.told("wl_data_offer", "accept") == [[70, private]]
     one.says(source, "target", private)
