@@ -36,6 +36,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.wayland import (  # noqa: F401 - rooms register their handlers
     attention,
+    cursor,
     dispatch,
     drag,
     emit,
@@ -127,9 +128,10 @@ class Filter(ObjectTable):
         self._screen_names: dict[bytes, bytes] = {}
         self._empty_region = 0
         self._label: LabelPicture | None = None
+        self.arrow: cursor.Arrow | None = None
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
-        self.data_manager = self.data_version = 0
+        self.data_manager = self.data_version = self.cursor_shapes = 0
         self._xdg_outputs = 0
         # Bytes that are not yet a whole message, and descriptors before theirs.
         self._client_rest = b""
@@ -179,6 +181,8 @@ class Filter(ObjectTable):
             )
         if self.globals.find("zxdg_output_manager_v1") is not None:
             self._xdg_outputs = self._bind_own("zxdg_output_manager_v1", 1)
+        if self.globals.find(cursor.MANAGER) is not None:
+            self.cursor_shapes = self._bind_own(cursor.MANAGER, 1)
         for name, (interface, version) in list(self.globals.host.items()):
             if interface == "wl_output":
                 self._watch_output(name, version)

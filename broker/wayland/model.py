@@ -349,10 +349,13 @@ class OwnSurface(Obj):
 class Pointer(Obj):
     """A wl_pointer.  ``focus`` is None while the pointer is not the client's.
 
-    ``own`` is then the frame it is over, ``x, y`` (wl_fixed_t) where there.
+    ``own`` is then the frame it is over, ``x, y`` (wl_fixed_t) where there,
+    ``entered`` the serial with which it came and ``shape`` what we show there.
     """
 
-    __slots__ = ("focus", "news", "own", "seat", "x", "y")
+    __slots__ = (
+        "entered", "focus", "news", "own", "seat", "shape", "shape_sid", "x", "y",
+    )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -360,6 +363,9 @@ class Pointer(Obj):
         self.focus: Surface | None = None
         self.own: OwnSurface | None = None
         self.news = False
+        self.entered = 0
+        self.shape = 0
+        self.shape_sid = 0
         self.x = 0
         self.y = 0
 

@@ -13,8 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import emit, popups, windows
-from broker.wayland.commit import free_cap
+from broker.wayland import cursor, emit, popups, windows
 from broker.wayland.dispatch import CLASSES, event, raw_event, request
 from broker.wayland.geometry import clamp
 from broker.wayland.model import (
@@ -22,14 +21,11 @@ from broker.wayland.model import (
     Keyboard,
     OwnSurface,
     Pointer,
-    Role,
     Surface,
     TextInput,
-    Toplevel,
     Touch,
 )
 from broker.wayland.objects import Handler, Obj
-from broker.wayland.wire import ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
@@ -41,14 +37,11 @@ CLASSES["zwp_text_input_v3"] = TextInput
 for _name in ("swipe", "pinch", "hold"):
     CLASSES[f"zwp_pointer_gesture_{_name}_v1"] = Gesture
 
-POINTER_ROLE = 0
 _LEFT_BUTTON = 0x110
 _PRESSED = 1
 _ID = struct.Struct("=I")
 _FIXED = struct.Struct("=ii")
 _SERIAL = struct.Struct("=I")
-_CORNER = 16
-"""Logical pixels from a corner of the frame that resize in both directions."""
 
 
 def told(surface: Obj | None) -> Surface | None:
@@ -96,42 +89,8 @@ _seat_name = emit.event("wl_seat", "name")
 @request("wl_pointer", "release")
 def release_pointer(core: Filter, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
+    cursor.forget(core, pointer)
     core.destroy(pointer)
-
-
-@request("wl_pointer", "set_cursor")
-def set_cursor(
-    core: Filter, pointer: Pointer, serial: int, surface: Surface | None, x: int, y: int
-) -> None:
-    if surface is not None:
-        if surface.role not in {None, Role.CURSOR}:
-            raise ProtocolFault(
-                pointer.cid, POINTER_ROLE, "the cursor's surface has another role"
-            )
-        surface.role = Role.CURSOR
-        side = free_cap(Role.CURSOR)
-        x, y = clamp(x, 0, side - 1), clamp(y, 0, side - 1)
-        surface.hot = (x, y)
-    if core.serials.knows(serial):
-        sid = surface.sid if surface is not None else 0
-        core.up.data += _set_cursor(pointer.sid, serial, sid, x, y)
-
-
-_set_cursor = emit.request("wl_pointer", "set_cursor")
-
-
-@request("wp_cursor_shape_device_v1", "set_shape")
-def set_shape(core: Filter, device: Obj, serial: int, shape: int) -> None:
-    if core.serials.knows(serial):
-        core.up.data += _set_shape(device.sid, serial, shape)
-
-
-_set_shape = emit.request("wp_cursor_shape_device_v1", "set_shape")
-
-
-@request("wp_cursor_shape_manager_v1", "get_tablet_tool_v2")
-def tablet_shape(_core: Filter, manager: Obj, _new_id: int, _tool: Obj) -> None:
-    raise ProtocolFault(manager.cid, 1, "there are no tablet tools here")
 
 
 @event("wl_pointer", "enter")
@@ -141,6 +100,7 @@ def enter(
     pointer.x, pointer.y = x, y
     if isinstance(surface, Surface) and not surface.dead:
         pointer.focus, pointer.own, pointer.news = surface, None, True
+        pointer.entered = serial
         core.serials.note(serial)
         core.down.data += _enter(
             pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
@@ -148,6 +108,8 @@ def enter(
     else:
         pointer.focus = None
         pointer.own = surface if isinstance(surface, OwnSurface) else None
+        if pointer.own is not None:
+            cursor.enter(core, pointer, serial)
 
 
 _enter = emit.event("wl_pointer", "enter")
@@ -171,6 +133,7 @@ def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
     if surface is None:
         if size == 20:
             pointer.x, pointer.y = _FIXED.unpack_from(data, pos + 12)
+            cursor.follow(core, pointer)
         return
     pointer.news = True
     if not surface.cx and not surface.cy:
@@ -200,41 +163,16 @@ def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
 
 def _drag_frame(core: Filter, pointer: Pointer, serial: int) -> None:
     """A press on the frame itself: move by the top strip, resize by the rest."""
-    own = pointer.own
-    surface = own.alias if own is not None else None
-    xdg = surface.xdg if surface is not None else None
-    if xdg is None or xdg.frame is None or pointer.seat is None:
+    grips = cursor.gripped(pointer)
+    if grips is None or pointer.seat is None:
         return
-    toplevel = xdg.role
-    if not isinstance(toplevel, Toplevel) or xdg.frame.outer is None:
-        return
-    edge = grip(pointer.x // 256, pointer.y // 256, xdg.frame.outer, xdg.frame.edges)
+    toplevel, edge = grips
     if edge:
         core.up.data += windows.resize_message(
             toplevel.sid, pointer.seat.sid, serial, edge
         )
-    elif edge == 0:
+    else:
         core.up.data += windows.move_message(toplevel.sid, pointer.seat.sid, serial)
-
-
-def grip(
-    x: int, y: int, outer: tuple[int, int], edges: tuple[int, int, int, int]
-) -> int | None:
-    """Which xdg_toplevel.resize_edge a point of the frame grips.
-
-    0 moves the window (the top strip), None is inside the content.
-    """
-    left, top, right, bottom = edges
-    width, height = outer
-    if left <= x < width - right and top <= y < height - bottom:
-        return None
-    across = 4 if x < _CORNER else 8 if x >= width - _CORNER else 0
-    along = 1 if y < _CORNER else 2 if y >= height - _CORNER else 0
-    if across and along:
-        return across | along
-    if y < top:
-        return 0
-    return 2 if y >= height - bottom else 4 if x < left else 8
 
 
 def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:

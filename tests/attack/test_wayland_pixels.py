@@ -383,6 +383,34 @@ async def test_a_cursor_image_stays_small():
         assert await it.client(act) <= 64 * 64
 
 
+async def test_a_cursor_image_does_not_follow_onto_the_frame():
+    async with stand() as it:
+
+        def act(c: Window) -> tuple[int, int]:
+            with Pointer(it.comp.display, SIZE) as mouse:
+                mouse.move(5, 5)
+                pointer = c.make(c.bind("wl_seat"), "get_pointer", "wl_pointer")
+                c.show(300, 300, 0xFF0000FF)
+                it.order("[title=.*] move position 400 200")
+                mouse.move(500, 300)
+                enter = c.wait(lambda e: e[2] == "enter" and e[0] == pointer)
+                cursor = c.surface()
+                c.send(pointer, "set_cursor", enter[3][0], cursor, 0, 0)
+                c.paint(cursor, 60, 60, PAINT)
+                c.send(cursor, "commit")
+                c.roundtrip()
+                over_content = int(mask(it.settled(), GUEST).sum())
+                mouse.move(600, 201)
+                # A last word after the pointer has left: too late.
+                c.send(pointer, "set_cursor", enter[3][0], cursor, 0, 0)
+                c.roundtrip()
+                return over_content, int(mask(it.settled(), GUEST).sum())
+
+        over_content, over_frame = await it.client(act)
+        assert over_content == 60 * 60
+        assert over_frame == 0
+
+
 # -- random trees, by pixels ---------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core import limits
-from broker.wayland import seat as seat_room
+from broker.wayland import cursor
 from tests.kit.wayland_talk import Talk
 
 LEFT = 0x110
@@ -83,7 +83,7 @@ def test_the_person_moves_and_resizes_by_the_frame(talk, x, y, request_, edge):
 
 
 def test_grip_is_none_inside_the_content():
-    assert seat_room.grip(50, 50, (100, 100), (4, 4, 4, 4)) is None
+    assert cursor.grip(50, 50, (100, 100), (4, 4, 4, 4)) is None
 
 
 def test_a_click_on_the_frame_dismisses_grabbing_popups(talk):
