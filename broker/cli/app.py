@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from broker import __version__
 from broker.cli import render
-from broker.core.errors import InternalError, VitrailError
+from broker.core.errors import IntegrityError, InternalError, VitrailError
 from broker.core.escape import printable
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
@@ -96,7 +96,7 @@ def _report(error: Exception) -> int:
             raise error
         case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
             render.error(error)
-            return 1
+            return 3 if isinstance(error, IntegrityError) else 1
         case BrokenPipeError():
             # The reader (head, less) has gone; that is not our error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

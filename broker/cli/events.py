@@ -7,12 +7,12 @@ is still shown, its unknown kinds by their fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, tzinfo
 from types import MappingProxyType
 
 from rich.text import Text
 
-from broker.audit.query import Found
+from broker.audit.filters import Found
 from broker.audit.times import rfc3339
 from broker.cli import render
 from broker.core.escape import printable
@@ -32,15 +32,29 @@ _BAD = ("refused", "failed", "died")
 
 def as_object(found: Found) -> dict[str, object]:
     """The event for programs: its fields, and its time as RFC 3339."""
-    return {"time": rfc3339(found.time_ns), **found.fields()}
+    whose = {"machine": found.machine, "log": found.log} if found.log else {}
+    return {"time": rfc3339(found.time_ns), **whose, **found.fields()}
 
 
-def as_line(found: Found) -> Text:
-    """The event for people: time, sandbox, what, verdict, reason, rule."""
+def as_line(found: Found, zone: tzinfo | None = None) -> Text:
+    """The event for people: time, sandbox, what, verdict, reason, rule.
+
+    The time is in ``zone``, or in the system's.
+    """
     fields = found.fields()
-    when = datetime.fromtimestamp(found.time_ns // 1_000_000_000).astimezone()
+    when = datetime.fromtimestamp(found.time_ns // 1_000_000_000, tz=zone)
     millis = found.time_ns // 1_000_000 % 1000
     line = Text(f"{when:%m-%d %H:%M:%S}.{millis:03d}  ", style="dim")
+    if found.machine:
+        line.append(f"{printable(found.machine)} ", style="cyan")
+    line.append_text(as_message(found, fields))
+    return line
+
+
+def as_message(found: Found, fields: Fields | None = None) -> Text:
+    """The same without its time and machine."""
+    fields = found.fields() if fields is None else fields
+    line = Text()
     line.append(f"{printable(found.sandbox) or '-':<15} ", style="bold")
     line.append(f"{printable(found.kind):<16} ", style=_style(found.kind, fields))
     line.append(_what(found.kind, fields))

@@ -49,5 +49,9 @@ class SetupError(VitrailError):
     """The machine or the configuration is not as it must be; a person can mend it."""
 
 
+class IntegrityError(VitrailError):
+    """What was recorded is not what is there: somebody or a disk changed it."""
+
+
 class InternalError(VitrailError):
     """A mistake of ours; whatever was being done ends, nothing is guessed."""

@@ -19,7 +19,7 @@ def commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Com
     if isinstance(command, click.Group):
         for word, inner in command.commands.items():
             yield from commands(f"{name} {word}", inner)
-    else:
+    if not isinstance(command, click.Group) or command.invoke_without_command:
         yield name, command
 
 

@@ -1,0 +1,134 @@
+"""What is asked of a log, and what comes back; the same for every store.
+
+Nothing here opens anything: ``query`` asks the broker's own database,
+``fleet`` a PostgreSQL that many machines ship to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+
+import msgspec
+
+from broker.core.errors import IntegrityError
+
+NAMED = ("sandbox", "lease", "service", "verdict", "rule", "peer", "outcome")
+"""The fields that can be asked for by value."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What is asked for; empty means everything.
+
+    The same field more than once means *or*, different fields mean *and*.
+    A value with ``*``, ``?`` or ``[`` is a pattern as the shell has it.
+    """
+
+    sandboxes: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    """A kind, or its first word for all of them (``stream``)."""
+    leases: Sequence[str] = ()
+    since_ns: int | None = None
+    until_ns: int | None = None
+    """Events of this very time are still in."""
+    services: Sequence[str] = ()
+    """With or without ``vitrail.`` in front."""
+    verdicts: Sequence[str] = ()
+    rules: Sequence[str] = ()
+    """``file``, ``file:line`` or ``file:line:column``; the file by its whole
+    path or by its last names."""
+    peers: Sequence[str] = ()
+    outcomes: Sequence[str] = ()
+    boot: str = ""
+    """A kernel's boot id."""
+    machines: Sequence[str] = ()
+    """Only in a fleet's store: the machines' names."""
+
+    def named(self) -> dict[str, Sequence[str]]:
+        """The wanted values by field, of those fields that are asked for."""
+        wanted = (
+            *(self.sandboxes, self.leases, self.services, self.verdicts),
+            *(self.rules, self.peers, self.outcomes),
+        )
+        return {
+            field: values for field, values in zip(NAMED, wanted, strict=True) if values
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """One recorded event; ``body`` is the JSON as it was written."""
+
+    sequence: int
+    time_ns: int
+    kind: str
+    sandbox: str
+    body: str
+    machine: str = ""
+    """Only in a fleet's store: whose log it is in."""
+    log: str = ""
+    """Only in a fleet's store: the log's id."""
+
+    def fields(self) -> dict[str, object]:
+        """The event's fields, also of a kind that this version does not know.
+
+        Raises IntegrityError when the body is no JSON object: we write none such.
+        """
+        try:
+            return msgspec.json.decode(self.body, type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            raise IntegrityError(
+                f"event {self.sequence} is not what a broker wrote: {error}",
+                hint="somebody has changed the log: 'brokerctl audit verify'",
+            ) from error
+
+
+def choose(
+    field: str, wanted: Iterable[str], recorded: Callable[[], Iterable[str]]
+) -> list[str]:
+    """Return the recorded values that the wanted ones mean.
+
+    ``recorded`` says which there are, and is only called where that matters:
+    for patterns, and for rules, which may be named in short.
+    """
+    exact: list[str] = []
+    tests: list[Callable[[str], object]] = []
+    for word in wanted:
+        if any(c in word for c in "*?["):
+            tests.append(re.compile(translate(word)).match)
+        elif field == "rule":
+            tests.append(re.compile(_rule(word)).search)
+        elif field == "service" and "." not in word:
+            exact += [word, f"vitrail.{word}"]
+        else:
+            exact.append(word)
+    if tests:
+        exact += [v for v in recorded() if any(test(v) for test in tests)]
+    return list(dict.fromkeys(exact))
+
+
+def _rule(word: str) -> str:
+    """As a regular expression: whole names of the path, whole numbers."""
+    return rf"(?:^|/){re.escape(word)}(?::\d+){{0,2}}$"
+
+
+def kind_range(kind: str) -> tuple[str, str]:
+    """The least kind below a first word, and the first one that is not below.
+
+    So that an index finds ``stream.…``: no kind has a character below ``.``.
+    """
+    return f"{kind}.", f"{kind}/"
+
+
+def value_texts(found: Found) -> Iterable[str]:
+    """Every value of an event as text, for a search in what it says."""
+    for value in found.fields().values():
+        if isinstance(value, dict):
+            yield from (str(inner) for inner in value.values())
+        elif isinstance(value, list):
+            yield from (str(inner) for inner in value)
+        else:
+            yield str(value)

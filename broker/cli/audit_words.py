@@ -1,0 +1,205 @@
+"""The options by which events are asked for, the same in every verb of audit."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import rich_click as click
+from typing_extensions import override
+
+from broker.audit import schema
+from broker.audit.filters import Filters
+from broker.audit.times import parse_time
+from broker.core.errors import SetupError
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+# Options that may stand without a value, what that means, and what is a value:
+# click would take any next word for one, and none that begins with '-'.
+_OPTIONAL = {
+    "-b": ("0", re.compile(r"all|[+-]?\d{1,6}|[0-9a-f-]{32,36}")),
+    "--boot": ("0", re.compile(r"all|[+-]?\d{1,6}|[0-9a-f-]{32,36}")),
+    "-n": ("10", re.compile(r"all|\+?\d{1,9}")),
+    "--lines": ("10", re.compile(r"all|\+?\d{1,9}")),
+}
+
+
+def with_values(args: Sequence[str]) -> list[str]:
+    """Return the words with a value for each option that may stand alone."""
+    out: list[str] = []
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*out, word, *words]
+        out.append(word)
+        if word in _OPTIONAL:
+            default, value = _OPTIONAL[word]
+            given = bool(words) and value.fullmatch(words[0])
+            out.append(words.pop(0) if given else default)
+    return out
+
+
+class Asking(click.RichCommand):
+    """A verb that asks: ``-b`` and ``-n`` may stand alone, as in journalctl."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_values(args))
+
+
+class AskingGroup(click.RichGroup):
+    """The same for a verb that has further verbs."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_values(args))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options said."""
+
+    filters: Filters
+    boot: str
+    """As it was given; a source knows which boot that is."""
+    grep: re.Pattern[str] | None
+    store: str
+    """Where to ask: a PostgreSQL address, a file; empty: this user's log."""
+
+    @property
+    def anything(self) -> bool:
+        """Whether any option narrows the question."""
+        return self.filters != Filters() or bool(self.boot) or self.grep is not None
+
+
+_OPTIONS = (
+    click.option("-S", "--since", default="", metavar="TIME",
+                 help="From this time on: 'today', '-2h', '2026-11-20 06:00', '@SECONDS'."),
+    click.option("-U", "--until", default="", metavar="TIME", help="Up to this time."),
+    click.option("-b", "--boot", default="", metavar="[BOOT]",
+                 help="Of one boot: its id, or 0 (this one), -1 (the one before)."),
+    click.option("--sandbox", "sandboxes", multiple=True, metavar="NAME",
+                 help="Of this sandbox."),
+    click.option("--service", "services", multiple=True, metavar="SERVICE",
+                 help="About this service, as 'Display' or 'vitrail.Display'."),
+    click.option("--verdict", "verdicts", multiple=True,
+                 type=click.Choice([v.value for v in schema.Verdict]),
+                 help="With this verdict."),
+    click.option("--rule", "rules", multiple=True, metavar="FILE[:LINE]",
+                 help="Decided by this rule."),
+    click.option("--peer", "peers", multiple=True, metavar="PEER",
+                 help="From this peer, as 'cid 42'."),
+    click.option("--lease", "leases", multiple=True, metavar="ID", help="Of this lease."),
+    click.option("--outcome", "outcomes", multiple=True, metavar="WORD",
+                 help="With this outcome."),
+    click.option("--kind", "kinds", multiple=True, metavar="KIND",
+                 help="Of this kind, or of its first word: 'stream'."),
+    click.option("-g", "--grep", default="", metavar="REGEX",
+                 help="In which a text matches; all small letters match capitals too."),
+    click.option("--machine", "machines", multiple=True, metavar="NAME",
+                 help="Of this machine (in a fleet's store)."),
+    click.option("--store", default="", metavar="ADDRESS",
+                 help="Ask there: postgresql://…, or an audit log's file."),
+)  # fmt: skip
+
+
+def asking(function: _Function) -> _Function:
+    """Give a verb these options; it gets them as ``asked``."""
+
+    @functools.wraps(function)
+    def wrapper(**words: object) -> object:
+        taken = {name: words.pop(name) for name in _NAMES}
+        return function(asked=_asked(**taken), **words)  # type: ignore[arg-type]
+
+    for option in reversed(_OPTIONS):
+        option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+_NAMES = (
+    *("since", "until", "boot", "sandboxes", "services", "verdicts", "rules"),
+    *("peers", "leases", "outcomes", "kinds", "grep", "machines", "store"),
+)
+
+
+def _asked(
+    *,
+    since: str,
+    until: str,
+    boot: str,
+    grep: str,
+    store: str,
+    kinds: tuple[str, ...],
+    machines: tuple[str, ...],
+    sandboxes: tuple[str, ...],
+    services: tuple[str, ...],
+    verdicts: tuple[str, ...],
+    rules: tuple[str, ...],
+    peers: tuple[str, ...],
+    leases: tuple[str, ...],
+    outcomes: tuple[str, ...],
+) -> Asked:
+    _check_kinds(kinds)
+    fleet = is_fleet(store)
+    if machines and not fleet:
+        raise click.UsageError("--machine needs --store postgresql://…")
+    if fleet and boot and len(boot) < 32:
+        raise click.UsageError("in a fleet's store --boot takes a boot's id only")
+    filters = Filters(
+        since_ns=_time("--since", since) if since else None,
+        until_ns=_time("--until", until) if until else None,
+        kinds=kinds,
+        machines=machines,
+        sandboxes=sandboxes,
+        services=services,
+        verdicts=verdicts,
+        rules=rules,
+        peers=peers,
+        leases=leases,
+        outcomes=outcomes,
+    )
+    return Asked(filters, boot, _pattern(grep) if grep else None, store)
+
+
+def is_fleet(store: str) -> bool:
+    """Whether an address names a PostgreSQL database."""
+    return store.startswith(("postgresql:", "postgres:"))
+
+
+def store_path(store: str) -> Path:
+    """The file that an address names."""
+    return Path(store.removeprefix("sqlite:"))
+
+
+def _time(option: str, text: str) -> int:
+    try:
+        return parse_time(text, datetime.now())  # noqa: DTZ005 -- the system's zone
+    except SetupError as error:
+        # A wrong call, and not "nothing was found", which is what 1 means here.
+        raise click.UsageError(f"{option}: {error.message}; {error.hint}") from error
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """As journalctl does: a pattern without capitals ignores them."""
+    try:
+        return re.compile(text, 0 if any(map(str.isupper, text)) else re.IGNORECASE)
+    except re.error as error:
+        raise click.UsageError(f"--grep: not a regular expression: {error}") from error
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    """A typo must not look like a quiet log."""
+    known = {*schema.KINDS, *(kind.partition(".")[0] for kind in schema.KINDS)}
+    for kind in kinds:
+        if kind not in known:
+            raise click.UsageError(
+                f"no kind of event is named {kind!r}; there are: "
+                + ", ".join(sorted(schema.KINDS))
+            )
