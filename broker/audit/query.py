@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 import trio
 
+from broker.audit.database import check_version
 from broker.audit.filters import NAMED, Filters, Found, choose, kind_range
-from broker.audit.store import check_version
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
 
 __all__ = ["Boot", "Filters", "Found", "Log", "open_log"]

@@ -1,12 +1,7 @@
 """What is recorded: one frozen struct for each kind of event.
 
-An event is flat JSON, so that ``jq`` and a database can ask for any field.
-Fields that hold their default are left out.  The caller fills in what
-happened; the store stamps version, sequence, times, boot and broker.
-
-Content never goes in here: no bytes of a stream, no clipboard, no arguments
-of a program; names, sizes, verdicts and reasons only.  A sandbox's own words
-inside a reason are bounded and escaped where they enter it.
+``event`` has what all of them have.  ``broker/data/schema/audit-event.json``
+and the tables in ``docs/audit.md`` are made from here (``reference``).
 """
 
 from __future__ import annotations
@@ -15,68 +10,18 @@ import enum
 
 import msgspec
 
-from broker.core import limits
-from broker.core.errors import InternalError
+from broker.audit.event import VERSION, Event, Scalar, Verdict, encode
 
-VERSION = 1
-"""Of the schema.  A new kind or a new field with a default keeps it; a changed
-meaning raises it."""
-
-Scalar = str | int | float | bool | list[str]
-"""What ``detail`` may hold: nothing nested, so that it stays a table."""
-
-
-class Verdict(enum.StrEnum):
-    """What policy said."""
-
-    ALLOW = "allow"
-    ASK = "ask"
-    DENY = "deny"
-
-
-class Event(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    omit_defaults=True,
-    tag_field="kind",
-    forbid_unknown_fields=True,
-):
-    """What every event has; empty or 0 means: does not apply."""
-
-    # Stamped by the store, whatever the caller wrote.
-    version: int = 0
-    sequence: int = 0
-    """Counts the events of this log from 1 without a gap."""
-    time_ns: int = 0
-    """UTC, nanoseconds since 1970."""
-    boot: str = ""
-    """The kernel's boot id; ``monotonic_ns`` compares only within one boot."""
-    monotonic_ns: int = 0
-    broker: str = ""
-    """The role that wrote it: ``local``, ``host`` or ``viewer``."""
-
-    sandbox: str = ""
-    lease: str = ""
-    generation: int = 0
-    service: str = ""
-    stream: int = 0
-    peer: str = ""
-    """How the kernel knows the far end, as ``hybrid:…`` or ``cid 42``."""
-    outcome: str = ""
-    reason: str = ""
-    count: int = 1
-    """More than 1: that many equal refusals, counted into this event."""
-    detail: dict[str, Scalar] = {}
-
-    @property
-    def kind(self) -> str:
-        """The kind's name, as ``stream.closed``."""
-        tag = self.__struct_config__.tag
-        if not isinstance(tag, str):
-            raise InternalError("an event without a kind")
-        return tag
-
+__all__ = [
+    "KINDS",
+    "VERSION",
+    "AnyEvent",
+    "Event",
+    "Scalar",
+    "Verdict",
+    "decode",
+    "encode",
+]
 
 # -- the broker and its rules --------------------------------------------------
 
@@ -97,7 +42,7 @@ class PolicyLoaded(Event, frozen=True, kw_only=True, tag="policy.loaded"):
 
     policy: str
     """The digest of everything that was read."""
-    files: list[str] = []
+    files: list[str] = msgspec.field(default_factory=list)
     rules: int = 0
 
 
@@ -140,6 +85,13 @@ class Decision(Event, frozen=True, kw_only=True, tag="decision"):
     policy: str = ""
     """The digest of the policy that answered."""
     target: str = ""
+    """The other sandbox, or ``@adminvm`` for the person."""
+    question: int = 0
+    """The number of the question that was asked first, if one was."""
+    answered_by: str = ""
+    """Who answered it: ``person``, ``grant``, ``timeout``."""
+    answer_seconds: float = 0.0
+    """From question to answer."""
 
 
 class StreamOpened(Event, frozen=True, kw_only=True, tag="stream.opened"):
@@ -156,9 +108,11 @@ class StreamRefused(Event, frozen=True, kw_only=True, tag="stream.refused"):
 class StreamClosed(Event, frozen=True, kw_only=True, tag="stream.closed"):
     """A stream ended; ``reason`` tells an end from a cut and from an error."""
 
-    bytes_from_sandbox: int
-    bytes_to_sandbox: int
+    bytes_from_sandbox: int | None
+    """null: not known, as whoever counted has died."""
+    bytes_to_sandbox: int | None
     seconds: float
+    """From its opening to its end."""
 
 
 # -- sandboxes, programs, processes -----------------------------------------------
@@ -249,6 +203,164 @@ class LinkRefused(Event, frozen=True, kw_only=True, tag="link.refused"):
     """A connection of the link that proved nothing, or something wrong."""
 
 
+# -- questions and what was granted ------------------------------------------------
+
+
+class QuestionAsked(Event, frozen=True, kw_only=True, tag="question.asked"):
+    """A person was asked."""
+
+    question: int
+    """Counts the questions of this broker."""
+    rule: str = ""
+    policy: str = ""
+    target: str = ""
+
+
+class QuestionAnswered(Event, frozen=True, kw_only=True, tag="question.answered"):
+    """The answer, or what stands for one."""
+
+    question: int
+    answer: Verdict
+    answered_by: str
+    """``person``, ``timeout``, ``gone`` (the asker left), ``broker``."""
+    seconds: float
+    """From question to answer."""
+    remember: str = ""
+    """``once``, or how long it was granted for."""
+    target: str = ""
+
+
+class GrantMade(Event, frozen=True, kw_only=True, tag="grant.made"):
+    """An answer that holds for more than its own question."""
+
+    grant: str
+    """Its id."""
+    verdict: Verdict
+    target: str = ""
+    rule: str = ""
+    granted_by: str = ""
+    seconds: float = 0.0
+    """How long it holds; 0: until it is taken back."""
+
+
+class GrantEnded(Event, frozen=True, kw_only=True, tag="grant.ended"):
+    """It holds no longer: expired, taken back, its lease or its rule is gone."""
+
+    grant: str
+    target: str = ""
+
+
+# -- what crosses -------------------------------------------------------------------
+
+
+class TransferBegin(Event, frozen=True, kw_only=True, tag="transfer.begin"):
+    """Files or an address go to another sandbox or to the person."""
+
+    transfer: int
+    target: str
+    files: int = 0
+    size: int | None = None
+    """Bytes, as the sender says; null: it did not."""
+    mime: str = ""
+
+
+class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
+    """It is over; ``outcome`` says how."""
+
+    transfer: int
+    target: str
+    bytes: int
+    seconds: float
+    files: int = 0
+
+
+class DeviceAttached(Event, frozen=True, kw_only=True, tag="device.attached"):
+    """A device is a sandbox's from now on; ``object`` is what it is called."""
+
+    device: str
+    """Bus, vendor and product, as ``usb 1050:0407``."""
+    backend: str = ""
+
+
+class DeviceDetached(Event, frozen=True, kw_only=True, tag="device.detached"):
+    """It is no longer."""
+
+    device: str
+    seconds: float = 0.0
+
+
+class ClipboardOffered(Event, frozen=True, kw_only=True, tag="clipboard.offered"):
+    """A sandbox says that it has something to paste."""
+
+    mimes: list[str] = msgspec.field(default_factory=list)
+    selection: str = ""
+    """``clipboard``, ``primary`` or ``drag``."""
+
+
+class ClipboardPasted(Event, frozen=True, kw_only=True, tag="clipboard.pasted"):
+    """Content went from ``sandbox`` to ``target``."""
+
+    target: str
+    mime: str = ""
+    selection: str = ""
+    bytes: int = 0
+    digest: str = ""
+    """Keyed hash of the content; only where the setting asks for it, since short
+    secrets can be guessed by whoever has the key."""
+
+
+class MicrophoneOn(Event, frozen=True, kw_only=True, tag="microphone.on"):
+    """A sandbox hears the microphone from now on."""
+
+
+class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
+    """It hears no longer."""
+
+    seconds: float
+    bytes: int = 0
+
+
+# -- the log itself -------------------------------------------------------------------
+
+
+class LogMigrated(Event, frozen=True, kw_only=True, tag="audit.migrated"):
+    """The log was one of an older version.
+
+    What is before this event was not sealed while it was written.
+    """
+
+    from_version: int
+    events: int
+
+
+class LogGap(Event, frozen=True, kw_only=True, tag="audit.gap"):
+    """``count`` events could not be recorded and are lost."""
+
+    seconds: float
+    """From the first one to now."""
+    last: str = ""
+    """The kind of the last one."""
+
+
+class LogPruned(Event, frozen=True, kw_only=True, tag="audit.pruned"):
+    """The bodies of old events were removed, as retention wants it."""
+
+    first: int
+    """Sequence numbers of the first and the last event that went now."""
+    last: int
+    leaves: bool
+    """Whether their leaf hashes are kept, so that who has a copy of an event
+    can still prove it."""
+
+
+class LogConflict(Event, frozen=True, kw_only=True, tag="audit.conflict"):
+    """A log and a checkpoint of it do not agree; ``peer`` is who keeps it."""
+
+    size: int
+    """The checkpoint's."""
+    note: str = ""
+
+
 AnyEvent = (
     BrokerStart
     | BrokerStop
@@ -271,31 +383,27 @@ AnyEvent = (
     | LinkUp
     | LinkDown
     | LinkRefused
+    | QuestionAsked
+    | QuestionAnswered
+    | GrantMade
+    | GrantEnded
+    | TransferBegin
+    | TransferEnd
+    | DeviceAttached
+    | DeviceDetached
+    | ClipboardOffered
+    | ClipboardPasted
+    | MicrophoneOn
+    | MicrophoneOff
+    | LogMigrated
+    | LogGap
+    | LogPruned
+    | LogConflict
 )
 
 KINDS: tuple[str, ...] = tuple(kind.__struct_config__.tag for kind in AnyEvent.__args__)
 
-_encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
-
-
-def encode(event: Event) -> bytes:
-    """Return the event as one line of JSON, without the line's end.
-
-    Raises InternalError beyond ``limits.AUDIT_EVENT_BYTES`` and for text that
-    is no Unicode: what goes into an event is bounded and escaped where it
-    enters the broker.
-    """
-    try:
-        body = _encoder.encode(event)
-    except UnicodeEncodeError as error:
-        raise InternalError(f"an event {event.kind} with unescaped text") from error
-    if len(body) > limits.AUDIT_EVENT_BYTES:
-        raise InternalError(
-            f"an event {event.kind} of {len(body)} bytes "
-            f"(at most {limits.AUDIT_EVENT_BYTES})"
-        )
-    return body
 
 
 def decode(body: bytes | str) -> AnyEvent:

@@ -13,7 +13,6 @@ meanwhile: nothing to start, to stop, or to lose events when it dies.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -27,31 +26,25 @@ import msgspec
 import trio
 
 from broker.audit import schema
-from broker.core import limits
-from broker.core.errors import InternalError, SetupError, UpstreamError, VitrailError
-
-# "VTRA": so that file(1) and we can tell our database from another's.
-APPLICATION_ID = 0x56545241
-
-# One script for each version; the database's user_version counts those done.
-# The row's columns are what is asked for most; ``body`` is the event, byte for
-# byte as it was encoded, so that a hash over it can be checked later.
-MIGRATIONS = (
-    """
-    CREATE TABLE event (
-        sequence INTEGER PRIMARY KEY,
-        time_ns INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        sandbox TEXT NOT NULL,
-        lease TEXT NOT NULL,
-        body TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX event_time ON event (time_ns);
-    CREATE INDEX event_kind ON event (kind, sequence);
-    CREATE INDEX event_sandbox ON event (sandbox, sequence) WHERE sandbox != '';
-    CREATE INDEX event_lease ON event (lease, sequence) WHERE lease != '';
-    """,
+from broker.audit.database import (
+    check_version,
+    load_tree,
+    lock_log,
+    open_database,
+    row_of,
 )
+from broker.audit.tree import Growing, leaf_hash
+from broker.core import limits
+from broker.core.errors import InternalError, UpstreamError, VitrailError
+
+__all__ = ["Statistics", "Store", "check_version", "open_store"]
+
+# Encoded in place of the number, which is known when the commit begins; as long
+# as any, so that what fits now fits then.  Kind, version and sequence are the
+# first fields, so the first place where it stands is the right one.
+_NO_NUMBER = 1 << 62
+_PLACE = str(_NO_NUMBER).encode()
+_INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,9 @@ class Statistics:
 @dataclass(eq=False)
 class _Entry:
     event: schema.Event
+    head: bytes
+    """Of its JSON: all before its number; ``tail`` all after it."""
+    tail: bytes
     done: trio.Event = field(default_factory=trio.Event)
     leads: bool = False
     sequence: int = 0
@@ -76,8 +72,11 @@ class _Entry:
 class Store:
     """An open audit log; made by ``open_store``."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path, broker: str) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, path: Path, broker: str, tree: Growing
+    ) -> None:
         self._db = db
+        self._tree = tree
         self._path = path
         self._broker = broker
         self._boot = _boot_id()
@@ -108,15 +107,16 @@ class Store:
         stamped = msgspec.structs.replace(
             event,
             version=schema.VERSION,
+            sequence=_NO_NUMBER,
             time_ns=time.time_ns(),
             monotonic_ns=time.monotonic_ns(),
             boot=self._boot,
             broker=self._broker,
         )
-        # Too large is found here, with the longest number, not in others' commit.
-        schema.encode(msgspec.structs.replace(stamped, sequence=1 << 62))
+        # Too large is found here, and not in others' commit.
+        head, _, tail = schema.encode(stamped).partition(_PLACE)
         async with self._room:
-            entry = _Entry(stamped)
+            entry = _Entry(stamped, head, tail)
             self._pending.append(entry)
             await self._wait_turn(entry)
         if entry.error is not None:
@@ -156,7 +156,7 @@ class Store:
         batch = [self._pending.popleft() for _ in range(size)]
         try:
             first = await trio.to_thread.run_sync(
-                self._write, [entry.event for entry in batch], limiter=self._thread
+                self._write, batch, limiter=self._thread
             )
         except Exception as error:  # noqa: BLE001
             # Whatever it is (no room for a thread is a RuntimeError): those
@@ -177,43 +177,37 @@ class Store:
             entry.sequence = number
             entry.done.set()
 
-    def _write(self, events: Sequence[schema.Event]) -> int:
+    def _write(self, batch: Sequence[_Entry]) -> int:
         """Commit the events and return the first one's number (worker thread)."""
         db = self._db
+        tree = self._tree.copy()
+        subtrees: list[tuple[int, int, bytes]] = []
+        rows = []
+        for entry in batch:
+            number = tree.size + 1
+            body = b"%b%d%b" % (entry.head, number, entry.tail)
+            leaf = leaf_hash(body)
+            subtrees += [(s.height, s.number, s.hash) for s in tree.append(leaf)]
+            rows.append((number, *row_of(entry.event)[1:], body.decode(), leaf))
         db.execute("BEGIN IMMEDIATE")
         try:
-            (last,) = db.execute(
-                "SELECT coalesce(max(sequence), 0) FROM event"
-            ).fetchone()
-            rows = [
-                _row(msgspec.structs.replace(event, sequence=number))
-                for number, event in enumerate(events, start=last + 1)
-            ]
-            db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", rows)
+            db.executemany(_INSERT, rows)
+            if subtrees:
+                db.executemany("INSERT INTO subtree VALUES (?, ?, ?)", subtrees)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        return int(last) + 1
+        first = self._tree.size + 1
+        self._tree = tree
+        return first
 
     async def aclose(self) -> None:
         """Close the database; used by ``open_store``."""
         self._closed = True
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._db.close, limiter=self._thread)
-
-
-def _row(event: schema.Event) -> tuple[int, int, str, str, str, str]:
-    body = schema.encode(event).decode()
-    return (
-        event.sequence,
-        event.time_ns,
-        event.kind,
-        event.sandbox,
-        event.lease,
-        body,
-    )
 
 
 @asynccontextmanager
@@ -226,11 +220,15 @@ async def open_store(path: Path, *, broker: str = "local") -> AsyncIterator[Stor
     newer version, or when it is not our database; UpstreamError when the disk
     refuses.
     """
-    lock = _lock(path)
+    lock = lock_log(path)
     try:
-        db = await trio.to_thread.run_sync(_open, path)
-        store = Store(db, path, broker)
+        db, version, tree = await trio.to_thread.run_sync(_open, path)
+        store = Store(db, path, broker, tree)
         try:
+            if version == 1:
+                await store.record(
+                    schema.LogMigrated(from_version=version, events=tree.size)
+                )
             yield store
         finally:
             await store.aclose()
@@ -238,100 +236,16 @@ async def open_store(path: Path, *, broker: str = "local") -> AsyncIterator[Stor
         os.close(lock)
 
 
-def _lock(path: Path) -> int:
-    """Make the directory and hold the one writer's lock in it.
-
-    A file beside the database: closing any descriptor of the database itself
-    would drop SQLite's own POSIX locks (fcntl(2)).
-    """
+def _open(path: Path) -> tuple[sqlite3.Connection, int, Growing]:
+    db, version = open_database(path)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.parent.chmod(0o700)
-        lock = os.open(
-            path.with_name(path.name + ".lock"),
-            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
-    except OSError as error:
-        raise UpstreamError(
-            f"the audit log's directory cannot be used: {error}",
-            hint=f"{path.parent} must be yours and writable",
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise SetupError(
-            f"another broker writes the audit log {path}",
-            hint="'brokerctl stop --broker' ends it",
-        ) from error
-    return lock
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        # SQLite makes its files with the umask's mode and gives -wal and -shm
-        # the database's: so the database is made here.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        made = os.open(path, flags, 0o600)
-        os.fchmod(made, 0o600)
-        os.close(made)
-        # Commits run in whichever thread trio has, one at a time.
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            _prepare(db, path)
-        except BaseException:
-            db.close()
-            raise
-    except sqlite3.DatabaseError as error:
-        raise _unusable(error, path) from error
-    except OSError as error:
+        return db, version, load_tree(db)
+    except sqlite3.Error as error:
+        db.close()
         raise UpstreamError(f"the audit log cannot be opened: {error}") from error
-    return db
-
-
-def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
-    if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-        return SetupError(
-            f"{path} is not an audit log, or a damaged one: {error}",
-            hint="keep the file for a look, move it away, and start again",
-        )
-    return UpstreamError(
-        f"the audit log cannot be opened: {error}",
-        hint=f"is the disk of {path} full or read-only?",
-    )
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    check_version(version, application, path)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA journal_size_limit = {limits.AUDIT_WAL_BYTES}")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        db.executescript(
-            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {number}; COMMIT"
-        )
-
-
-def check_version(version: int, application: int, path: Path) -> None:
-    """Refuse a database that is newer than this program, or somebody else's.
-
-    Raises SetupError.
-    """
-    if application != (APPLICATION_ID if version else 0):
-        raise SetupError(
-            f"{path} is a database, but not an audit log",
-            hint="move it away, and start again",
-        )
-    if version > len(MIGRATIONS):
-        raise SetupError(
-            f"the audit log {path} was written by a newer Vitrail "
-            f"(version {version}, this one knows {len(MIGRATIONS)})",
-            hint="use that version, or move the file away to begin a new log",
-        )
+    except BaseException:
+        db.close()
+        raise
 
 
 def _boot_id() -> str:

@@ -93,10 +93,15 @@ class FromAgent(_Message, frozen=True, tag="from-agent"):
 
 
 class AgentClosed(_Message, frozen=True, tag="agent-closed"):
-    """An agent stream has ended; ``reason`` may repeat a guest's words."""
+    """An agent stream has ended; ``reason`` may repeat a guest's words.
+
+    The bytes are the worker's count, so a taken-over worker's claim.
+    """
 
     stream: _Count
     reason: _Text
+    from_guest: _Count = 0
+    to_guest: _Count = 0
 
 
 class WaylandOpened(_Message, frozen=True, tag="wayland-opened"):

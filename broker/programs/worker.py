@@ -170,7 +170,11 @@ class _Worker:
             reason = await shell.run()
         if self._agent is shell:
             self._agent = None
-        await self._outbox.send(messages.AgentClosed(stream, messages.clip(reason)))
+        await self._outbox.send(
+            messages.AgentClosed(
+                stream, messages.clip(reason), shell.from_guest, shell.to_guest
+            )
+        )
 
     async def _from_agent(self, stream: int, message: agent.FromGuest) -> None:
         self._agent_messages += 1

@@ -47,6 +47,9 @@ class AgentShell:
         )
         self._scope = trio.CancelScope()
         self._reason = ""
+        self.from_guest = 0
+        """Bytes of this connection; ``to_guest`` the other way."""
+        self.to_guest = 0
 
     def send_nowait(self, message: agent.ToGuest) -> None:
         """Queue a message.  Raises trio.WouldBlock when too many wait already."""
@@ -90,6 +93,7 @@ class AgentShell:
                 untrusted_data = await self._sock.recv(_READ_BYTES)
             if patience.cancelled_caught:
                 raise PeerError(f"{late} in time")
+            self.from_guest += len(untrusted_data)
             if not untrusted_data:
                 where = " inside a message" if frames.in_frame else ""
                 raise PeerError(f"the guest agent closed{where}")
@@ -136,6 +140,8 @@ class AgentShell:
             with trio.move_on_after(limits.AGENT_FRAME_SECONDS) as patience:
                 while left:
                     piece = left[: limits.LINK_PIECE_BYTES]
-                    left = left[await self._sock.send(piece) :]
+                    sent = await self._sock.send(piece)
+                    self.to_guest += sent
+                    left = left[sent:]
             if patience.cancelled_caught:
                 raise PeerError("the guest agent does not read")

@@ -59,6 +59,9 @@ class GuestTools:
     """None: the one on PATH."""
 
 
+_AgentEnd = tuple[str, tuple[int, int] | None]
+"""Why, and the bytes from and to the guest, if its worker could say."""
+
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -86,7 +89,7 @@ class Guest:
         self.agent: agent.Hello | None = None
         self._agent_stream = 0
         self._agents: dict[int, trio.Event] = {}
-        self._agent_reasons: dict[int, str] = {}
+        self._agent_ends: dict[int, _AgentEnd] = {}
         self._clients: set[int] = set()
         self._compositor_lost = False
         self._had_windows = False
@@ -241,7 +244,11 @@ class Guest:
             case worker.AgentClosed():
                 ended = self._agents.pop(message.stream, None)
                 if ended is not None:  # else a worker that makes up numbers
-                    self._agent_reasons[message.stream] = printable(message.reason)
+                    counts = message.from_guest, message.to_guest
+                    self._agent_ends[message.stream] = (
+                        printable(message.reason),
+                        counts,
+                    )
                     ended.set()
                 if message.stream == self._agent_stream:
                     self._set_agent(None)
@@ -325,22 +332,22 @@ class Guest:
                 await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
             except BaseException:
                 self._agents.pop(opening.stream, None)
-                self._agent_reasons.pop(opening.stream, None)
+                self._agent_ends.pop(opening.stream, None)
                 raise
         task_status.started()
-        reason = "cut"
+        end: _AgentEnd = ("cut", None)
         try:
             await ended.wait()
-            reason = self._agent_reasons.pop(opening.stream, "the worker died")
+            end = self._agent_ends.pop(opening.stream, ("the worker died", None))
         finally:
             self._agents.pop(opening.stream, None)
             with trio.CancelScope(shield=True):
-                await self._closed(opening, None, reason, began)
+                await self._closed(opening, end[1], end[0], began)
 
     def _settle_agents(self, reason: str) -> None:
         self._set_agent(None)
         for stream, ended in self._agents.items():
-            self._agent_reasons.setdefault(stream, reason)
+            self._agent_ends.setdefault(stream, (reason, None))
             ended.set()
         self._agents.clear()
 
@@ -504,8 +511,9 @@ class Guest:
         except UpstreamError as error:
             reason = str(error)
         finally:
+            counts = None if end is None else (end.bytes_ab, end.bytes_ba)
             with trio.CancelScope(shield=True):
-                await self._closed(opening, end, reason, began)
+                await self._closed(opening, counts, reason, began)
 
     async def _waypipe_for(self, opening: Opening) -> socket.socket:
         self.programs.display(Hop.STREAM)
@@ -568,15 +576,20 @@ class Guest:
         )
 
     async def _closed(
-        self, opening: Opening, end: StreamEnd | None, reason: str, began: float
+        self,
+        opening: Opening,
+        counts: tuple[int, int] | None,
+        reason: str,
+        began: float,
     ) -> None:
+        from_sandbox, to_sandbox = counts or (None, None)
         await self._tools.log.note(
             schema.StreamClosed(
                 **journal.of_stream(opening),
                 outcome="closed",
                 reason=reason,
-                bytes_from_sandbox=0 if end is None else end.bytes_ab,
-                bytes_to_sandbox=0 if end is None else end.bytes_ba,
+                bytes_from_sandbox=from_sandbox,
+                bytes_to_sandbox=to_sandbox,
                 seconds=trio.current_time() - began,
             )
         )

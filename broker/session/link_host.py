@@ -297,8 +297,8 @@ class RemoteViewer:
                         **journal.of_stream(opening),
                         outcome="closed",
                         reason=stream.reason or reason,
-                        bytes_from_sandbox=head + (0 if end is None else end.bytes_ab),
-                        bytes_to_sandbox=0 if end is None else end.bytes_ba,
+                        bytes_from_sandbox=None if end is None else head + end.bytes_ab,
+                        bytes_to_sandbox=None if end is None else end.bytes_ba,
                         seconds=trio.current_time() - began,
                     )
                 )

@@ -104,7 +104,8 @@ async def test_stop_is_an_orderly_end(directory):
 async def test_the_agents_words_come_through(directory):
     async with a_worker(directory) as worker:
         guest = await connect_agent(worker, 1)
-        await guest.send(frame(HELLO) + frame(agent.Output(program=1, data=b"\x1b[m")))
+        words = frame(HELLO) + frame(agent.Output(program=1, data=b"\x1b[m"))
+        await guest.send(words)
         assert await worker.messages.receive() == messages.FromAgent(1, HELLO)
         got = await worker.messages.receive()
         assert got.message.data == b"\x1b[m"
@@ -113,7 +114,9 @@ async def test_the_agents_words_come_through(directory):
         said = await guest.recv(65536)
         assert agent.decode_to_guest(said[HEADER.size :]) == order
         guest.close()
-        closed = messages.AgentClosed(1, "the guest agent closed")
+        closed = messages.AgentClosed(
+            1, "the guest agent closed", len(words), len(said)
+        )
         assert await worker.messages.receive() == closed
         # To nobody: dropped, as the caller learned from AgentClosed.
         await worker.send(messages.ToAgent(order))

@@ -167,8 +167,8 @@ def test_an_event_of_a_later_version_can_be_read(path: Path) -> None:
 
     with sqlite3.connect(path) as db:
         db.execute(
-            "INSERT INTO event VALUES (8, 9, 'moon.landed', '', '', "
-            '\'{"kind":"moon.landed","feet":2}\')'
+            "INSERT INTO event VALUES (8, 9, 'moon.landed', '', '', '', '', '', '', '',"
+            '\'{"kind":"moon.landed","feet":2}\', x\'00\')'
         )
     db.close()
     with open_log(path) as log:

@@ -29,9 +29,15 @@ def test_an_event_is_flat_json_without_what_does_not_apply() -> None:
 
 
 def test_every_kind_has_a_name_of_its_own_and_is_read_back() -> None:
-    assert len(set(schema.KINDS)) == len(schema.KINDS) == 21
+    assert len(set(schema.KINDS)) == len(schema.KINDS) == 37
     event = StreamClosed(bytes_from_sandbox=1, bytes_to_sandbox=1 << 40, seconds=2.5)
     assert event.kind == "stream.closed"
+    assert schema.decode(schema.encode(event)) == event
+
+
+def test_bytes_that_nobody_counted_are_null() -> None:
+    event = StreamClosed(bytes_from_sandbox=None, bytes_to_sandbox=None, seconds=1)
+    assert json.loads(schema.encode(event))["bytes_to_sandbox"] is None
     assert schema.decode(schema.encode(event)) == event
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.audit import store as store_module
+from broker.audit.database import MIGRATIONS
 from broker.audit.query import Filters, open_log
 from broker.audit.schema import BrokerStart, BrokerStop, Decision, LeaseEnd, Verdict
 from broker.audit.store import Store, open_store
@@ -46,7 +46,7 @@ async def test_the_stamp_is_the_stores(path: Path) -> None:
     with open_log(path) as log:
         (found,) = log.find(Filters())
     fields = found.fields()
-    assert fields["version"] == 1
+    assert fields["version"] == 2
     assert fields["sequence"] == found.sequence == 1
     assert fields["time_ns"] == found.time_ns > 1_700_000_000_000_000_000
     assert fields["broker"] == "viewer"
@@ -241,7 +241,7 @@ async def test_an_error_inside_reaches_the_caller_as_it_is(path: Path) -> None:
             raise KeyError("mine")
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 async def test_a_newer_database_is_left_alone(path: Path, version: int) -> None:
     async with open_store(path) as store:
         await store.record(STOP)
@@ -292,5 +292,5 @@ async def test_an_event_too_large_hurts_nobody_else(path: Path) -> None:
 
 
 def test_every_migration_is_a_script_of_whole_statements() -> None:
-    for script in store_module.MIGRATIONS:
+    for script in MIGRATIONS:
         assert sqlite3.complete_statement(script)

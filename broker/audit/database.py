@@ -1,0 +1,266 @@
+"""The audit log's file: its tables, its versions, its one writer's lock.
+
+One row for each event.  The columns beside ``body`` repeat what is asked for
+most and are made from it by ``row_of``, so they can be checked against it.
+``leaf`` is the event's hash in the Merkle tree; ``subtree`` has the roots of
+each 256, 65,536, ... events, and outlives them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from broker.audit import schema
+from broker.audit.tree import BLOCK, STEP, Growing, leaf_hash
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+
+# "VTRA": so that file(1) and we can tell our database from another's.
+APPLICATION_ID = 0x56545241
+
+# One script for each version; the database's user_version counts those done.
+# ``body`` is the event, byte for byte as it was encoded: what is hashed.
+MIGRATIONS = (
+    """
+    CREATE TABLE event (
+        sequence INTEGER PRIMARY KEY,
+        time_ns INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        sandbox TEXT NOT NULL,
+        lease TEXT NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX event_time ON event (time_ns);
+    CREATE INDEX event_kind ON event (kind, sequence);
+    CREATE INDEX event_sandbox ON event (sandbox, sequence) WHERE sandbox != '';
+    CREATE INDEX event_lease ON event (lease, sequence) WHERE lease != '';
+    """,
+    """
+    ALTER TABLE event RENAME TO event_1;
+    DROP INDEX event_time;
+    DROP INDEX event_kind;
+    DROP INDEX event_sandbox;
+    DROP INDEX event_lease;
+    CREATE TABLE event (
+        sequence INTEGER PRIMARY KEY,
+        time_ns INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        sandbox TEXT NOT NULL,
+        lease TEXT NOT NULL,
+        service TEXT NOT NULL,
+        verdict TEXT NOT NULL,
+        rule TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        body TEXT NOT NULL,
+        leaf BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO event SELECT
+        sequence, time_ns, kind, sandbox, lease,
+        coalesce(body ->> 'service', ''), coalesce(body ->> 'verdict', ''),
+        coalesce(body ->> 'rule', ''), coalesce(body ->> 'peer', ''),
+        coalesce(body ->> 'outcome', ''), body, vitrail_leaf(body)
+        FROM event_1 ORDER BY sequence;
+    DROP TABLE event_1;
+    CREATE INDEX event_time ON event (time_ns);
+    CREATE INDEX event_kind ON event (kind);
+    CREATE INDEX event_sandbox ON event (sandbox) WHERE sandbox != '';
+    CREATE INDEX event_lease ON event (lease) WHERE lease != '';
+    CREATE INDEX event_service ON event (service) WHERE service != '';
+    CREATE INDEX event_verdict ON event (verdict) WHERE verdict != '';
+    CREATE INDEX event_rule ON event (rule) WHERE rule != '';
+    CREATE INDEX event_peer ON event (peer) WHERE peer != '';
+    CREATE INDEX event_outcome ON event (outcome) WHERE outcome != '';
+    CREATE TABLE subtree (
+        height INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        PRIMARY KEY (height, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE pruned (
+        block INTEGER PRIMARY KEY,
+        leaves BLOB
+    ) STRICT;
+    CREATE TABLE checkpoint (
+        size INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        time_ns INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (size, kind)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE witness (
+        peer TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        time_ns INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (origin, size)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+COLUMNS = (
+    "sequence", "time_ns", "kind", "sandbox", "lease", "service",
+    "verdict", "rule", "peer", "outcome",
+)  # fmt: skip
+"""The columns that repeat the body, in their order."""
+
+Row = tuple[int, int, str, str, str, str, str, str, str, str]
+
+
+def row_of(event: schema.Event) -> Row:
+    """The columns' values for an event that has its number."""
+    return (
+        event.sequence, event.time_ns, event.kind, event.sandbox, event.lease,
+        event.service, getattr(event, "verdict", ""), getattr(event, "rule", ""),
+        event.peer, event.outcome,
+    )  # fmt: skip
+
+
+def lock_log(path: Path) -> int:
+    """Make the log's directory and hold the one writer's lock in it.
+
+    A file beside the database: closing any descriptor of the database itself
+    would drop SQLite's own POSIX locks (fcntl(2)).  Returns the descriptor.
+
+    Raises UpstreamError, or SetupError when somebody else has the lock.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        lock = os.open(
+            path.with_name(path.name + ".lock"),
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+    except OSError as error:
+        raise UpstreamError(
+            f"the audit log's directory cannot be used: {error}",
+            hint=f"{path.parent} must be yours and writable",
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise SetupError(
+            f"another broker writes the audit log {path}",
+            hint="'brokerctl stop --broker' ends it",
+        ) from error
+    return lock
+
+
+def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open the database for writing, made or migrated where needed.
+
+    Returns it and the version that it had, 0 for a new one.  Raises SetupError
+    when it is not ours, or newer; UpstreamError when the disk refuses.
+    """
+    try:
+        # SQLite makes its files with the umask's mode and gives -wal and -shm
+        # the database's: so the database is made here.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        made = os.open(path, flags, 0o600)
+        os.fchmod(made, 0o600)
+        os.close(made)
+        # Commits run in whichever thread trio has, one at a time.
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            return db, _prepare(db, path)
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        raise _unusable(error, path) from error
+    except OSError as error:
+        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+
+
+def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
+    if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        return SetupError(
+            f"{path} is not an audit log, or a damaged one: {error}",
+            hint="keep the file for a look, move it away, and start again",
+        )
+    return UpstreamError(
+        f"the audit log cannot be opened: {error}",
+        hint=f"is the disk of {path} full or read-only?",
+    )
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> int:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    check_version(version, application, path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA journal_size_limit = {limits.AUDIT_WAL_BYTES}")
+    db.create_function(
+        "vitrail_leaf", 1, lambda body: leaf_hash(body.encode()), deterministic=True
+    )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(
+            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION_ID};"
+            f"PRAGMA user_version = {number}; COMMIT"
+        )
+    return int(version)
+
+
+def check_version(version: int, application: int, path: Path) -> None:
+    """Refuse a database that is newer than this program, or somebody else's.
+
+    Raises SetupError.
+    """
+    if application != (APPLICATION_ID if version else 0):
+        raise SetupError(
+            f"{path} is a database, but not an audit log",
+            hint="move it away, and start again",
+        )
+    if version > len(MIGRATIONS):
+        raise SetupError(
+            f"the audit log {path} was written by a newer Vitrail "
+            f"(version {version}, this one knows {len(MIGRATIONS)})",
+            hint="use that version, or move the file away to begin a new log",
+        )
+
+
+def load_tree(db: sqlite3.Connection) -> Growing:
+    """Return the tree of all events, and store subtrees that are missing.
+
+    They are missing after a migration only.  Raises sqlite3.Error.
+    """
+    (size,) = db.execute("SELECT coalesce(max(sequence), 0) FROM event").fetchone()
+    tree = Growing()
+    missing: list[tuple[int, int, bytes]] = []
+    while tree.size < size:
+        stored = _stored(db, tree.size, size)
+        if stored is not None:
+            tree.push(*stored)
+            continue
+        rows = db.execute(
+            "SELECT leaf FROM event WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (tree.size, BLOCK),
+        ).fetchall()
+        if not rows:
+            break
+        for (leaf,) in rows:
+            missing += [(s.height, s.number, s.hash) for s in tree.append(leaf)]
+    if missing:
+        db.executemany("INSERT OR IGNORE INTO subtree VALUES (?, ?, ?)", missing)
+    return tree
+
+
+def _stored(db: sqlite3.Connection, begin: int, size: int) -> tuple[int, bytes] | None:
+    """The largest stored subtree that begins here and ends inside the log."""
+    for height in range(size.bit_length() // STEP * STEP, 0, -STEP):
+        number = begin >> height
+        if number << height == begin and begin + (1 << height) <= size:
+            row = db.execute(
+                "SELECT hash FROM subtree WHERE height = ? AND number = ?",
+                (height, number),
+            ).fetchone()
+            if row is not None:
+                return height, row[0]
+    return None

@@ -1,0 +1,117 @@
+"""What every event has, and how one becomes a line of JSON.
+
+An event is flat JSON, so that ``jq`` and a database can ask for any field.
+Fields that hold their default are left out.  The caller fills in what
+happened; the store stamps version, sequence, times, boot and broker.
+
+Content never goes in here: no bytes of a stream, no clipboard, no arguments
+of a program; names, sizes, verdicts and reasons only.  A sandbox's own words
+inside a reason are bounded and escaped where they enter it.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import InternalError
+
+VERSION = 2
+"""Of the schema.  A new kind or a new field with a default keeps it; a changed
+meaning raises it.  Events of version 1 are read as they are: version 2 added
+kinds and fields, and a stream's bytes may be null, which is: not known (version
+1 wrote 0 for the agent's)."""
+
+Scalar = str | int | float | bool | list[str]
+"""What ``detail`` may hold: nothing nested, so that it stays a table."""
+
+
+class Verdict(enum.StrEnum):
+    """What policy said."""
+
+    ALLOW = "allow"
+    ASK = "ask"
+    DENY = "deny"
+
+
+class Event(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="kind",
+    forbid_unknown_fields=True,
+):
+    """What every event has; empty or 0 means: does not apply."""
+
+    # Stamped by the store, whatever the caller wrote.
+    version: int = 0
+    """Of the schema that it was written by."""
+    sequence: int = 0
+    """Counts the events of this log from 1 without a gap."""
+    time_ns: int = 0
+    """UTC, nanoseconds since 1970."""
+    boot: str = ""
+    """The kernel's boot id; ``monotonic_ns`` compares only within one boot."""
+    monotonic_ns: int = 0
+    """The kernel's monotonic clock, nanoseconds."""
+    broker: str = ""
+    """The role that wrote it: ``local``, ``host`` or ``viewer``."""
+
+    sandbox: str = ""
+    """Whose it is: the sandbox that asked or that it happened to."""
+    lease: str = ""
+    """The lease by which the sandbox was known then."""
+    generation: int = 0
+    """Counts the launches of that sandbox on its host."""
+    service: str = ""
+    """What was asked for, as ``vitrail.Display``."""
+    argument: str = ""
+    """The service's argument; an object's name, see ``object``."""
+    stream: int = 0
+    """The stream's number on its host."""
+    peer: str = ""
+    """How the kernel knows the far end, as ``hybrid:…`` or ``cid 42``."""
+    object: str = ""
+    """What it was about, by name: an address, a file, a device.  The setting
+    ``names`` keeps it, replaces it by a keyed hash, or drops it."""
+    outcome: str = ""
+    """How it went, in a word."""
+    reason: str = ""
+    """Why, as a person reads it."""
+    count: int = 1
+    """More than 1: that many equal refusals, counted into this event."""
+    detail: dict[str, Scalar] = {}
+    """Further facts, by name."""
+
+    @property
+    def kind(self) -> str:
+        """The kind's name, as ``stream.closed``."""
+        tag = self.__struct_config__.tag
+        if not isinstance(tag, str):
+            raise InternalError("an event without a kind")
+        return tag
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as one line of JSON, without the line's end.
+
+    Raises InternalError beyond ``limits.AUDIT_EVENT_BYTES`` and for text that
+    is no Unicode: what goes into an event is bounded and escaped where it
+    enters the broker.
+    """
+    try:
+        body = _encoder.encode(event)
+    except UnicodeEncodeError as error:
+        raise InternalError(f"an event {event.kind} with unescaped text") from error
+    if len(body) > limits.AUDIT_EVENT_BYTES:
+        raise InternalError(
+            f"an event {event.kind} of {len(body)} bytes "
+            f"(at most {limits.AUDIT_EVENT_BYTES})"
+        )
+    return body
