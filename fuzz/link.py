@@ -270,11 +270,12 @@ def _any_message(script: _Script) -> messages.Message:
             return messages.Start(number, name)
         case 7:
             return messages.Stop(number, lease, 1.0, "asked")
-        case 8:
-            return messages.Ping(number)
-        case 9:
-            return messages.StatusAsked(number)
-        case 10 | 11 | 12:
+        case 8 | 9:
+            odd = kind & 1
+            return messages.StatusAsked(number) if odd else messages.Ping(number)
+        case 10:
+            return messages.Progress(number, number + 1, "booting")
+        case 11 | 12:
             return messages.Done(number)
         case 13:
             return messages.Started(number, lease)

@@ -38,6 +38,7 @@ from broker.launch.hosttools import (
 )
 from broker.launch.image_build import build_image
 from broker.launch.images import ImageSpec
+from broker.session.link_role import role_here
 
 _WINDOW_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
@@ -74,6 +75,7 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
     refuse_root()
     began = time.monotonic()
     paths = find_paths()
+    _one_machine(paths)
     steps = Steps()
     async with steps.shown():
         await _prepare(paths, steps)
@@ -112,6 +114,18 @@ async def _prepare(paths: Paths, steps: Steps) -> None:
             await fetch_vhost_device_vsock(paths, steps.tell)
     async with steps.step("guest image"):
         await build_image(paths, ImageSpec(), steps.tell)
+
+
+def _one_machine(paths: Paths) -> None:
+    """The demo is a broker for one machine; beside a link that is another thing."""
+    role = role_here(paths)
+    if role is not None:
+        raise SetupError(
+            f"this machine is the {role.name.lower()} of two (link.toml says so), "
+            "and the demo is for one",
+            hint="'brokerctl run' on the viewer shows the same; or set "
+            "XDG_CONFIG_HOME to an empty directory for the demo",
+        )
 
 
 async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:

@@ -23,6 +23,8 @@ from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
+from broker.link.terms import Role
+from broker.session.link_role import role_here
 
 
 @click.command(
@@ -104,18 +106,39 @@ def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
     refuse_root()
     paths = find_paths()
+    module = "broker.programs.local"
     if not broker_runs(paths):
+        module = _module_here(paths)
         _check_first(request, paths)
     async with steps.shown():
         began = trio.current_time()
         steps.begin("start the broker")
-        if await ensure_broker(paths):
+        if await ensure_broker(paths, module=module):
             steps.done("start the broker", trio.current_time() - began)
         async with open_client(paths) as client:
             try:
                 return await client.run(request, steps.item)
             except RefusedError as error:
                 raise _explained(error, request, paths) from error
+
+
+def _module_here(paths: Paths) -> str:
+    """The broker to start for a run on this machine.
+
+    A broker for one machine beside a link would have the same sandboxes with
+    nobody between them and this screen.
+    """
+    match role_here(paths):
+        case Role.HOST:
+            raise SetupError(
+                "this machine is a host: windows, and the decision about them, "
+                "are its viewer's",
+                hint="run it on the viewer; 'vitrail-host' must run here",
+            )
+        case Role.VIEWER:
+            return "broker.programs.viewer"
+        case None:
+            return "broker.programs.local"
 
 
 def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from cryptography.exceptions import InternalError as OpenSSLError
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -119,7 +120,8 @@ class Identity:
         hint = "restore the file, or remove it and pair the brokers again"
         try:
             key = serialization.load_pem_private_key(untrusted_pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, OpenSSLError) as error:
+            # OpenSSLError: an X448 key of the wrong length, for one.
             raise SetupError("not a private key", where=where, hint=hint) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise SetupError("not an Ed25519 key", where=where, hint=hint)

@@ -112,6 +112,14 @@ class LeaseEnded(Request, frozen=True, tag="lease-ended"):
     reason: _Text
 
 
+class Progress(Request, frozen=True, tag="progress"):
+    """What takes time while a start is under way, for the person who waits."""
+
+    start: _Number
+    """The viewer's number of that Start."""
+    text: _Text
+
+
 # -- from the viewer --------------------------------------------------------------
 
 
@@ -204,8 +212,8 @@ class Bye(Message, frozen=True, tag="bye"):
 
 
 FromHost = (
-    LeaseBegun | LeaseEnded | Cut | Ping | StatusAsked | Done | Refused | Started
-    | Status | Bye
+    LeaseBegun | LeaseEnded | Progress | Cut | Ping | StatusAsked | Done | Refused
+    | Started | Status | Bye
 )  # fmt: skip
 FromViewer = (
     Start | Stop | Cut | Ping | StatusAsked | Done | Refused | Status | Bye
@@ -215,6 +223,7 @@ FromViewer = (
 REPLIES: Mapping[type[Request], tuple[type[Reply], ...]] = {
     LeaseBegun: (Done, Refused),
     LeaseEnded: (Done,),  # there is no way to refuse an end
+    Progress: (Done,),  # also when nobody waits any more
     Start: (Started, Refused),
     Stop: (Done, Refused),
     Cut: (Done,),  # also when it had ended before

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,8 @@ from broker import __version__
 from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.store import Store, open_store
-from broker.control.server import refuse_second
+from broker.control.api import BrokerApi
+from broker.control.server import refuse_second, serve
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.relay.process import PumpHandle
@@ -156,6 +157,33 @@ async def open_ground(
             yield ground
             await log.note(schema.BrokerStop(reason="asked to end"))
             nursery.cancel_scope.cancel()
+
+
+async def serve_until_asked(
+    ground: Ground,
+    api: BrokerApi,
+    ready: Callable[[], None],
+    end: Callable[[], Awaitable[None]],
+) -> None:
+    """The last part of every role: answer 'brokerctl' until the end is asked for.
+
+    ``ready`` is called once the control socket can be connected to, ``end``
+    when it is over, with everything still there.
+    """
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(
+                serve,
+                ground.paths.control,
+                api,
+                activated=ground.options.sockets.get("control"),
+            )
+        )
+        ready()
+        await ground.shutdown.wait()
+        ground.options.stopping()
+        await end()
+        nursery.cancel_scope.cancel()
 
 
 async def _template_died(log: Journal, pid: int, code: int | None) -> None:

@@ -15,6 +15,7 @@ from broker.launch.images import Image
 from broker.launch.microvm import Tools
 from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
+from broker.session.api import RoleApi
 from broker.session.doors import Doors
 from broker.session.ground import Ground
 from broker.session.host import HostRole
@@ -124,3 +125,9 @@ class HostPart:
             if tenancy.held.claim == claim:
                 return tenancy.doors
         return None
+
+
+async def end_sandboxes(host: HostRole, api: RoleApi) -> None:
+    """The end of a broker that owns machines: they end with it."""
+    host.refuse_new()
+    await api.stop_all()

@@ -10,13 +10,12 @@ from functools import partial
 
 import trio
 
-from broker.control.server import serve
 from broker.core.names import LeaseId
 from broker.peers.identity import describe
 from broker.relay.process import PumpHandle
 from broker.session.api import Parts, RoleApi
-from broker.session.ground import Ground, Options, open_ground
-from broker.session.host_part import HostPart
+from broker.session.ground import Ground, Options, open_ground, serve_until_asked
+from broker.session.host_part import HostPart, end_sandboxes
 from broker.session.link_config import LinkConfig
 from broker.session.link_host import RemoteViewer
 from broker.session.link_store import LinkStore
@@ -80,19 +79,8 @@ class _Host:
         async with trio.open_nursery() as nursery:
             await self._host.run(nursery)
             await nursery.start(self._viewer.run, self._host.role)
-            await nursery.start(
-                partial(
-                    serve,
-                    self._ground.paths.control,
-                    self._api,
-                    activated=self._ground.options.sockets.get("control"),
-                )
-            )
-            ready()
-            await self._ground.shutdown.wait()
-            self._ground.options.stopping()
-            self._host.role.refuse_new()
-            await self._api.stop_all()
+            end = partial(end_sandboxes, self._host.role, self._api)
+            await serve_until_asked(self._ground, self._api, ready, end)
             nursery.cancel_scope.cancel()
 
     async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:

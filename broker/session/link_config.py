@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -76,6 +77,24 @@ def load_link_config(
     uid = -1 if file.peer_uid is None else file.peer_uid
     cid = file.peer_cid if peer_cid is None else peer_cid
     return LinkConfig(found, cid, uid, file.pieces)
+
+
+def declared_role(paths: Paths) -> Role | None:
+    """Which of the two machines ``link.toml`` makes this one; None without one.
+
+    The host's says where to connect; the viewer's may leave out everything.
+    Raises SetupError for a file that is damaged or says both.
+    """
+    file, where = _read(paths)
+    if not Path(where).exists():
+        return None
+    if file.connect and file.listen:
+        raise SetupError(
+            "both connect (a host's) and listen (a viewer's)",
+            where=where,
+            hint="keep the one that this machine is",
+        )
+    return Role.HOST if file.connect else Role.VIEWER
 
 
 def _read(paths: Paths) -> tuple[_File, str]:

@@ -74,6 +74,7 @@ class Epoch:
         self.refused = 0
         self.reason = ""
         self.live = False
+        self.begun = trio.Event()
         self.over = trio.Event()
         """Set when the connection is closed and every stream is cut."""
         self.gone = trio.Event()
@@ -163,6 +164,7 @@ class Epoch:
         """
         self._heard = trio.current_time()
         self.live = True
+        self.begun.set()
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:

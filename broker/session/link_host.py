@@ -47,6 +47,8 @@ from broker.session.link_state import LinkState, own_status
 from broker.session.link_store import LinkStore
 from broker.session.pumps import PumpKeeper
 
+_PROGRESS_LINES = 16
+
 _VERDICTS = {
     Verdict.DENIED: "the viewer's policy denies it",
     Verdict.NO_LEASE: "the viewer knows no such lease",
@@ -347,21 +349,7 @@ class RemoteViewer:
             raise InternalError("a request came before the host runs")
         match request:
             case m.Start():
-                record = take_sandbox_name(request.record)
-                await self._reload()
-                try:
-                    lease = await self._host.start(record, progress=_unheard)
-                except RefusedError as error:
-                    await self._log.refused(
-                        schema.LeaseRefused(
-                            sandbox=record,
-                            peer=f"viewer {epoch.name}",
-                            outcome="refused",
-                            reason=str(error),
-                        )
-                    )
-                    raise
-                return m.Started(request.request, lease.id)
+                return await self._start(self._host, epoch, request)
             case m.Stop():
                 await self._host.stop(
                     take_lease_id(request.lease),
@@ -374,6 +362,28 @@ class RemoteViewer:
             case _:
                 raise InternalError(f"nobody here answers {request}")
 
+    async def _start(self, host: Host, epoch: Epoch, request: m.Start) -> m.Started:
+        record = take_sandbox_name(request.record)
+        await self._reload()
+        told = _Progress(epoch, request.request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told.run)
+            try:
+                lease = await host.start(record, progress=told)
+            except RefusedError as error:
+                await self._log.refused(
+                    schema.LeaseRefused(
+                        sandbox=record,
+                        peer=f"viewer {epoch.name}",
+                        outcome="refused",
+                        reason=str(error),
+                    )
+                )
+                raise
+            finally:
+                told.close()
+        return m.Started(request.request, lease.id)
+
     async def _refused(self, peer: str, error: VitrailError) -> None:
         self.state.refused += 1
         await self._log.refused(
@@ -381,5 +391,28 @@ class RemoteViewer:
         )
 
 
-def _unheard(what: str) -> None:
-    """The link carries no progress."""
+class _Progress:
+    """Tells the viewer what a start waits for; what it is slow to take is lost."""
+
+    def __init__(self, epoch: Epoch, start: int) -> None:
+        self._epoch = epoch
+        self._start = start
+        self._put, self._lines = trio.open_memory_channel[str](_PROGRESS_LINES)
+
+    def __call__(self, what: str) -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            self._put.send_nowait(m.fit(what, limits.LINK_TEXT_CHARACTERS))
+
+    def close(self) -> None:
+        """Nothing more will be told; ``run`` ends when all is."""
+        self._put.close()
+
+    async def run(self) -> None:
+        """Send until closed."""
+        # The start goes on without a link: whoever asked finds it running.
+        with contextlib.suppress(UpstreamError):
+            async for line in self._lines:
+                await self._tell(line)
+
+    async def _tell(self, line: str) -> None:
+        await self._epoch.ask(lambda n: m.Progress(n, self._start, line))

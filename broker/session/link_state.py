@@ -33,6 +33,8 @@ class LinkState:
     """Why there is no link now; "" while there is one."""
     epochs: int = 0
     refused: int = 0
+    changed: trio.Event = field(default_factory=trio.Event)
+    """Set, and another one made, when the state is another."""
 
     def enter(self, state: str, problem: str = "") -> None:
         """Go over to a state."""
@@ -40,6 +42,8 @@ class LinkState:
             self.since = time.time()
         self.state = state
         self.problem = problem
+        self.changed.set()
+        self.changed = trio.Event()
 
     def up(self, epoch: Epoch) -> None:
         """An epoch has begun."""

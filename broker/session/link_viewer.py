@@ -56,6 +56,8 @@ from broker.session.link_store import LinkStore
 from broker.session.viewer import ViewerRole
 
 _FULL_PAUSE = 0.1
+_HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
+"""How long a start waits for a host: as long as one takes to dial again."""
 
 
 class RemoteHost:
@@ -79,6 +81,7 @@ class RemoteHost:
         self._warnings = warnings
         self._waiting = WaitingRoom()
         self._streams = itertools.count(1)
+        self._starts: set[_Started] = set()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._since = time.time()
@@ -90,15 +93,17 @@ class RemoteHost:
         self, record: SandboxName, *, progress: Callable[[str], None]
     ) -> Lease:
         """Ask the host for the sandbox of one of its records."""
-        epoch = self._up()
+        epoch = await self._wait_up(progress)
         progress(f"asked {epoch.name}")
-        started = _Started()
+        started = _Started(epoch)
         assert self._nursery is not None
+        started.progress = progress
         self._nursery.start_soon(self._start, epoch, record, started)
         try:
             await started.over.wait()
         except trio.Cancelled:
             started.wanted = False  # it is stopped when it is there
+            started.progress = _unheard
             raise
         if started.error is not None:
             raise started.error
@@ -109,7 +114,7 @@ class RemoteHost:
         self, epoch: Epoch, record: SandboxName, started: _Started
     ) -> None:
         try:
-            reply = await epoch.ask(lambda n: m.Start(n, record))
+            reply = await epoch.ask(lambda n: self._numbered(n, record, started))
             if not isinstance(reply, m.Started):
                 raise InternalError("an answer that does not fit the question")
             announced = epoch.channel.leases.usable(take_lease_id(reply.lease))
@@ -124,7 +129,13 @@ class RemoteHost:
         except VitrailError as error:
             started.error = error
         finally:
+            self._starts.discard(started)
             started.over.set()
+
+    def _numbered(self, number: int, record: SandboxName, started: _Started) -> m.Start:
+        started.number = number
+        self._starts.add(started)
+        return m.Start(number, record)
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """Ask the host to end a sandbox; returns when it is gone."""
@@ -132,6 +143,22 @@ class RemoteHost:
         short = min(grace, limits.LINK_GRACE_SECONDS)
         text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
         await epoch.ask(lambda n: m.Stop(n, lease, short, text))
+
+    async def _wait_up(self, progress: Callable[[str], None]) -> Epoch:
+        """A link that was just lost, or a broker that just started: wait a little."""
+        if not self._is_up():
+            progress("waiting for the host")
+            with trio.move_on_after(_HOST_SECONDS):
+                while not self._is_up():
+                    epoch = self.state.epoch
+                    if epoch is not None and not epoch.begun.is_set():
+                        await epoch.begun.wait()
+                    else:
+                        await self.state.changed.wait()
+        return self._up()
+
+    def _is_up(self) -> bool:
+        return self.state.epoch is not None and self.state.epoch.live
 
     def _up(self) -> Epoch:
         epoch = self.state.epoch
@@ -351,6 +378,11 @@ class RemoteHost:
                 await self._cut(epoch, ended, request.reason)
                 await self._viewer.lease_ended(ended, printable(request.reason))
                 return m.Done(request.request)
+            case m.Progress():
+                for start in self._starts:
+                    if start.epoch is epoch and start.number == request.start:
+                        start.progress(printable(request.text))
+                return m.Done(request.request)
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
@@ -400,11 +432,18 @@ class RemoteHost:
 class _Started:
     """A start that was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self.number = 0
+        self.progress: Callable[[str], None] = _unheard
         self.over = trio.Event()
         self.wanted = True
         self.lease: Lease | None = None
         self.error: VitrailError | None = None
+
+
+def _unheard(what: str) -> None:
+    """Nobody waits for a start any more."""
 
 
 class _Answering:

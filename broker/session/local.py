@@ -11,11 +11,10 @@ from functools import partial
 
 import trio
 
-from broker.control.server import serve
 from broker.relay.process import PumpHandle
 from broker.session.api import Parts, RoleApi
-from broker.session.ground import Ground, Options, open_ground
-from broker.session.host_part import HostPart
+from broker.session.ground import Ground, Options, open_ground, serve_until_asked
+from broker.session.host_part import HostPart, end_sandboxes
 from broker.session.report import Reporter
 from broker.session.running import Runner
 from broker.session.viewer_part import make_viewer, viewer_warnings
@@ -70,17 +69,7 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)
         await host.run(nursery)
-        await nursery.start(
-            partial(
-                serve,
-                ground.paths.control,
-                api,
-                activated=ground.options.sockets.get("control"),
-            )
+        await serve_until_asked(
+            ground, api, ready, partial(end_sandboxes, host.role, api)
         )
-        ready()
-        await ground.shutdown.wait()
-        ground.options.stopping()
-        host.role.refuse_new()
-        await api.stop_all()
         nursery.cancel_scope.cancel()

@@ -7,12 +7,11 @@ from functools import partial
 
 import trio
 
-from broker.control.server import serve
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.relay.process import PumpHandle
 from broker.session.api import Parts, RoleApi
-from broker.session.ground import Ground, Options, open_ground
+from broker.session.ground import Ground, Options, open_ground, serve_until_asked
 from broker.session.link_config import LinkConfig
 from broker.session.link_store import LinkStore
 from broker.session.link_viewer import RemoteHost
@@ -82,18 +81,8 @@ class _Viewer:
             await nursery.start(
                 self._host.run, self._ground.options.sockets.get("link")
             )
-            await nursery.start(
-                partial(
-                    serve,
-                    self._ground.paths.control,
-                    self._api,
-                    activated=self._ground.options.sockets.get("control"),
-                )
-            )
-            ready()
-            await self._ground.shutdown.wait()
-            self._ground.options.stopping()
-            await self._host.close("the viewer's broker ends")
+            end = partial(self._host.close, "the viewer's broker ends")
+            await serve_until_asked(self._ground, self._api, ready, end)
             nursery.cancel_scope.cancel()
 
     def _live(self) -> list[Lease]:

@@ -13,11 +13,15 @@ from tests.kit.world import record
 
 async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
     async with two() as t:
-        last, _ = await t.viewer.run(
+        last, items = await t.viewer.run(
             "app", "foot", "-T", "shell", "-o", "colors.background=cc0000", "sh"
         )
         sandbox = last.started.sandbox
         await wait_window(t.viewer.comp, title="shell")
+        # What takes time on the host is told to who waits at the viewer.
+        told = [i.progress.detail for i in items if i.progress is not None]
+        assert "asked desk" in told
+        assert "trying KVM, once in each boot of this machine" in told
 
         async def red():
             picture = await pixels(t.viewer.comp)

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from broker.control.api import LeaseRequest, SandboxStatus, StopRequest, StreamStatus
+from broker.control.client import open_client
 from broker.launch.spawn import PIPE, spawn
 from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
 from tests.kit.control import LEASE, ScriptedBroker, serving
@@ -238,3 +239,46 @@ async def test_logs_are_followed_across_a_rotation(
                 path.replace(logs / "console.log.1")
                 path.write_bytes(b"fresh\n")
                 assert await anext(lines) == "fresh"
+
+
+# -- one of two machines -----------------------------------------------------------
+
+
+def link_toml(env, text):
+    paths = paths_of(env)
+    directory = paths.config[0]
+    (directory / "sandboxes.d").mkdir(parents=True)
+    (directory / "link.toml").write_text(text)
+    (directory / "sandboxes.d/app.toml").write_text(
+        'class = "disposable"\n[label]\ncolour = "green"\n'
+    )
+    return paths
+
+
+async def test_run_on_a_host_starts_no_broker_and_says_where_to_run_it(env):
+    paths = link_toml(env, 'connect = "vsock:42:6499"\n')
+    said = await brokerctl("run", "app", "--", "true", env=env)
+    assert said.code == 1
+    assert "this machine is a host" in said.err
+    assert "run it on the viewer" in said.err
+    assert not paths.control.exists()
+
+
+async def test_run_on_a_viewer_starts_a_viewer_that_waits_for_its_host(env):
+    paths = link_toml(env, f'listen = "unix:{env["HOME"]}/link"\n')
+    said = await brokerctl("run", "--no-window", "app", "--", "true", env=env)
+    try:
+        assert said.code == 1
+        assert "no host is connected" in said.err
+        async with open_client(paths.control) as client:
+            assert (await client.version()).role == "viewer"
+    finally:
+        done = await brokerctl("stop", "--broker", env=env)
+    assert done.code == 0
+
+
+async def test_the_demo_is_for_one_machine(env):
+    link_toml(env, "peer_cid = 7\n")
+    said = await brokerctl("demo", env=env)
+    assert said.code == 1
+    assert "this machine is the viewer of two" in said.err

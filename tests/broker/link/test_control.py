@@ -332,6 +332,10 @@ class ControlMachine(RuleBasedStateMachine):
     def viewer_starts(self):
         self.ask(Role.VIEWER, lambda n: m.Start(n, "web"))
 
+    @rule(start=st.integers(1, 9))
+    def host_tells(self, start):
+        self.ask(Role.HOST, lambda n: m.Progress(n, start, "it takes a while"))
+
     @rule(role=st.sampled_from(Role))
     def ping(self, role):
         self.ask(role, m.Ping)

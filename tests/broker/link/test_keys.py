@@ -62,8 +62,10 @@ def other_pem():
         ME.to_pem()[:-40],
         ME.to_pem().replace(b"M", b"N", 1),
         other_pem(),
+        # The same with the number of X448, whose keys are longer.
+        ME.to_pem().replace(b"MC4CAQAwBQYDK2Vw", b"MC4CAQAwBQYDK2Vv"),
     ],
-    ids=["empty", "zeros", "cut", "changed", "x25519"],
+    ids=["empty", "zeros", "cut", "changed", "x25519", "x448"],
 )
 def test_damaged_identity_is_a_set_up_error_that_names_the_file(pem):
     with pytest.raises(SetupError) as caught:

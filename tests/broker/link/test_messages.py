@@ -27,6 +27,7 @@ FROM_HOST = [
     m.LeaseBegun.of(1, LEASE, "cid 42"),
     m.LeaseEnded(2, ID, "it ended"),
     m.Started(3, ID),
+    m.Progress(4, 9, "fetching a tool"),
 ]
 FROM_VIEWER = [m.Start(1, "web"), m.Stop(2, ID, 5.0, "asked")]
 FROM_BOTH = [
