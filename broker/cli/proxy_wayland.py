@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import traceback
@@ -80,6 +81,9 @@ def command(
         translucent=translucent,
     )
     listener = open_listener(listen)
+    # Each client has two sockets and some files of shared memory.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         trio.run(_run, listener, rules, display)
     finally:
@@ -109,6 +113,7 @@ async def _run(
     listener: socket.socket, rules: WindowRules, display: str | None
 ) -> None:
     # Late: trio and the tables are not needed to print a help text.
+    from broker.session.security_context import open_context
     from broker.session.wayland_machine import RealMachine
     from broker.session.wayland_shell import (
         Service,
@@ -120,6 +125,7 @@ async def _run(
 
     path = display_path(display)
     connect_display(path).close()  # a wrong display is said at once
+    context = open_context(path, rules.name)
 
     def report(error: Exception) -> None:
         if isinstance(error, InternalError):
@@ -129,10 +135,12 @@ async def _run(
         else:
             raise error
 
-    service = Service(
-        rules, Sandbox(rules.name), RealMachine(), lambda: connect_display(path), report
-    )
-    render.note(f"framing {rules.name}: WAYLAND_DISPLAY={listener.getsockname()}")
+    def connect() -> socket.socket:
+        return context.connect() if context is not None else connect_display(path)
+
+    service = Service(rules, Sandbox(rules.name), RealMachine(), connect, report)
+    mark = " (the compositor knows it as a sandbox, too)" if context else ""
+    render.note(f"framing {rules.name}{mark}: WAYLAND_DISPLAY={listener.getsockname()}")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, listener, service)
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -36,10 +36,16 @@ class GoneError(Exception):
 class Client:
     """One connection.  ``events`` are (object id, interface, name, arguments)."""
 
-    def __init__(self, path: Path | str, *, deadline: float = 10.0) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def __init__(
+        self, path: Path | str | socket.socket, *, deadline: float = 10.0
+    ) -> None:
+        if isinstance(path, socket.socket):
+            self.sock = path
+        else:
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(deadline)
-        self.sock.connect(str(path))
+        if not isinstance(path, socket.socket):
+            self.sock.connect(str(path))
         self.deadline = deadline
         self.next_id = 2
         self.free: list[int] = []

@@ -1,0 +1,192 @@
+"""The filter before newer compositors than our Debian's: sway and labwc of the next one.
+
+They have wp_security_context_v1, newer versions of what frames are made of,
+and a renderer that crops where ours of Debian 12 does not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+import pytest
+import trio
+
+from broker.launch.spawn import DEVNULL, spawn
+from broker.session.security_context import open_context
+from tests.attack.test_wayland_crop import halves, leak
+from tests.attack.test_wayland_pixels import PAINT, WINDOWS
+from tests.integration.test_wayland_proxy import said, start
+from tests.kit.compositor import desktop, pixels, until, wait_window
+from tests.kit.newer import newer
+from tests.kit.wayland_client import Client, Window
+from tests.kit.wayland_pixels import frames, mask
+from tests.kit.wayland_stand import CONFIG, FRAME, GUEST, filtered
+
+BLUE = 0x1010D0
+long = pytest.mark.long
+
+
+async def test_where_the_compositor_has_no_security_context_there_is_none():
+    async with desktop(config_extra=CONFIG) as comp:
+        assert open_context(comp.display, "mail") is None
+
+
+RULE = """<?xml version="1.0"?><labwc_config><windowRules>
+<windowRule sandboxEngine="vitrail" sandboxAppId="vitrail.mail"><action name="Maximize"/></windowRule>
+</windowRules></labwc_config>"""
+
+
+@long
+async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door():
+    """The recipe of the documentation, seen working: maximised by labwc's rule."""
+    async with newer("labwc", RULE) as comp:
+        widths = {}
+        for name in ("mail", "other"):
+            path = comp.display.with_name(name)
+            child = start(
+                comp.environment, "--sandbox", name, "--listen", str(path), "--color", "#d01010"
+            )  # fmt: skip
+
+            async def there(path=path) -> bool:
+                return path.is_socket()
+
+            await until(there)
+            foot = spawn(
+                ["foot", "--window-size-pixels=400x300", "sleep", "60"],
+                env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+            )
+
+            async def framed() -> list[int]:
+                return [f.w for f in frames(await pixels(comp), FRAME) if f.w > 300]
+
+            (widths[name],) = await until(framed)
+            await foot.stop()
+            child.kill(signal.SIGTERM)
+            await said(child)
+        assert widths["mail"] > 1000
+        assert widths["other"] < 500
+
+
+def globals_by(door) -> set[str]:
+    with Client(door).start() as client:
+        return set(client.globals)
+
+
+@long
+@pytest.mark.parametrize("kind", ["sway", "labwc"])
+async def test_a_compositor_treats_what_comes_by_the_door_as_sandboxed(kind):
+    async with newer(kind, CONFIG) as comp:
+        context = open_context(comp.display, "mail")
+        assert context is not None
+        # The door has no name: nobody else comes in by it.
+        assert list(comp.display.parent.glob("vitrail-*")) == []
+        free = await trio.to_thread.run_sync(globals_by, comp.display)
+        boxed = await trio.to_thread.run_sync(globals_by, context.connect())
+        assert {"zwlr_screencopy_manager_v1", "zwlr_layer_shell_v1"} <= free - boxed
+        assert "xdg_wm_base" in boxed
+        context.close()
+
+
+@long
+async def test_the_door_closes_with_us():
+    async with newer("sway", CONFIG) as comp:
+        context = open_context(comp.display, "mail")
+        assert context is not None
+        place = os.dup(context._place)
+        context.close()
+
+        def late() -> None:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(f"/proc/self/fd/{place}")
+
+        async def closed() -> bool:
+            try:
+                await trio.to_thread.run_sync(late)
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        await until(closed)
+        os.close(place)
+
+
+@long
+async def test_one_command_uses_a_door_of_its_own():
+    async with newer("sway", CONFIG) as comp:
+        path = comp.display.with_name("f")
+        child = start(comp.environment, "--sandbox", "mail", "--listen", str(path))
+
+        async def there() -> bool:
+            return path.is_socket()
+
+        await until(there)
+        foot = spawn(
+            ["foot", "sleep", "60"],
+            env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        (window,) = await wait_window(comp, title="[mail]")
+        assert window["app_id"] == "vitrail.mail.foot"
+        await foot.stop()
+        child.kill(signal.SIGTERM)
+        words = "".join((await said(child)).split())
+        assert "(thecompositorknowsitasasandbox,too)" in words
+
+
+@long
+@pytest.mark.parametrize("kind", ["sway", "labwc"])
+async def test_nothing_shows_outside_of_frames_there(kind):
+    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+        seen = {}
+        for crime in WINDOWS:
+
+            def act(c: Window, crime=crime) -> tuple[int, int]:
+                surface, xdg, _ = c.show(200, 200, PAINT)
+                crime(c, surface, xdg)
+                c.roundtrip()
+                return leak(it)
+
+            seen[crime.__name__] = await it.client(act, compositor=4)
+        assert {name: n for name, (n, _) in seen.items() if n} == {}
+        assert sum(shown > 0 for _, shown in seen.values()) >= len(seen) - 3, seen
+        assert it.ends == []
+
+
+@long
+@pytest.mark.parametrize("kind", ["sway", "labwc"])
+async def test_the_crop_shows_the_right_part_there(kind):
+    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+
+        def act(c: Window) -> tuple[int, int]:
+            surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
+            c.send(surface, "attach", halves(c, 400, 300), 0, 0)
+            c.send(surface, "damage", 0, 0, 400, 300)
+            c.send(xdg, "set_window_geometry", 200, 50, 200, 100)
+            c.send(surface, "commit")
+            c.roundtrip()
+            image = it.settled()
+            return int(mask(image, GUEST).sum()), int(mask(image, 0x0000FF).sum())
+
+        assert await it.client(act) == (200 * 100, 0)
+
+
+@long
+@pytest.mark.parametrize("program", ["foot", "gtk3-demo", "gtk4-demo", "weston-flower"])
+@pytest.mark.parametrize("kind", ["sway", "labwc"])
+async def test_applications_live_in_their_frames_there(kind, program):
+    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+        child = it.run(program)
+
+        async def framed() -> bool:
+            found = frames(await pixels(comp), FRAME)
+            return any(f.border >= 4 and f.w > 100 for f in found)
+
+        await until(framed)
+        assert child.returncode is None
+        await child.stop()
+        assert [str(e) for e in it.ends] == []
