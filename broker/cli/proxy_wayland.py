@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import socket
+import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -80,70 +80,61 @@ def command(
         allow=frozenset(allow),
         translucent=translucent,
     )
-    listener = open_listener(listen)
     # Each client has two sockets and some files of shared memory.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        trio.run(_run, listener, rules, display)
-    finally:
-        listener.close()
-        listen.unlink(missing_ok=True)
+    trio.run(_run, listen, rules, display)
 
 
-def open_listener(path: Path) -> socket.socket:
-    """A listening UNIX socket of mode 0600.  Raises SetupError."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)
-    try:
-        listener.bind(os.fspath(path))
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        raise SetupError(
-            f"cannot listen on {path}: {error.strerror}",
-            hint="the directory must exist and be yours, and no file may be in the way",
-        ) from error
-    finally:
-        os.umask(before)
-    return listener
-
-
-async def _run(
-    listener: socket.socket, rules: WindowRules, display: str | None
-) -> None:
+async def _run(listen: Path, rules: WindowRules, display: str | None) -> None:
     # Late: trio and the tables are not needed to print a help text.
+    from broker.launch.compositor import connect_compositor, display_path
+    from broker.link.addresses import UnixEndpoint
+    from broker.link.listeners import open_listener
+    from broker.session.frames import traced
     from broker.session.security_context import open_context
     from broker.session.wayland_machine import RealMachine
-    from broker.session.wayland_shell import (
-        Service,
-        connect_display,
-        display_path,
-        serve,
-    )
+    from broker.session.wayland_shell import Service, serve
     from broker.wayland.sandbox import Sandbox
 
-    path = display_path(display)
-    connect_display(path).close()  # a wrong display is said at once
-    context = open_context(path, rules.name)
+    path = display_path(name=display)
+    if path is None:
+        raise SetupError(
+            "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
+            hint="run it inside the desktop session, or give --display an absolute path",
+        )
+    listener = await open_listener(UnixEndpoint(listen.absolute()))
+    try:
+        connect_compositor(path).close()  # a wrong display is said at once
+        context = open_context(path, rules.name)
+        service = Service(
+            rules,
+            Sandbox(rules.name),
+            RealMachine(),
+            partial(connect_compositor, path) if context is None else context.connect,
+            _report,
+            _trace if traced() else None,
+        )
+        mark = " (the compositor knows it as a sandbox, too)" if context else ""
+        render.note(f"framing {rules.name}{mark}: WAYLAND_DISPLAY={listener.path}")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener.sock, service)
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+                    break
+    finally:
+        listener.close()
 
-    def report(error: Exception) -> None:
-        if isinstance(error, InternalError):
-            traceback.print_exception(error)
-        elif isinstance(error, VitrailError):
-            render.error(error)
-        else:
-            raise error
 
-    def connect() -> socket.socket:
-        return context.connect() if context is not None else connect_display(path)
+def _report(error: Exception) -> None:
+    if isinstance(error, InternalError):
+        traceback.print_exception(error)
+    elif isinstance(error, VitrailError):
+        render.error(error)
+    else:
+        raise error
 
-    service = Service(rules, Sandbox(rules.name), RealMachine(), connect, report)
-    mark = " (the compositor knows it as a sandbox, too)" if context else ""
-    render.note(f"framing {rules.name}{mark}: WAYLAND_DISPLAY={listener.getsockname()}")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, listener, service)
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                break
+
+def _trace(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -14,6 +14,7 @@ parties:
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
@@ -48,6 +49,26 @@ class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # -- supervisor to worker ------------------------------------------------------
 
 
+class Frames(_Message, frozen=True, tag="frames"):
+    """How this sandbox's windows are treated; the first order of all.
+
+    The fields are those of ``wayland.rules.WindowRules``.  A worker that has
+    not got this message serves no display.  ``trace``: tell what passes
+    (VITRAIL_DEBUG=wayland) by Traced.
+    """
+
+    name: _Text
+    prefix: _Text
+    color: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFF)]
+    border: _Count
+    top: _Count
+    label: bool
+    translucent: bool
+    fullscreen: _Text
+    allow: Annotated[list[_Text], msgspec.Meta(max_length=256)]
+    trace: bool = False
+
+
 class AgentStream(_Message, frozen=True, tag="agent-stream"):
     """The guest agent has connected; one descriptor comes with it.
 
@@ -73,7 +94,7 @@ class Stop(_Message, frozen=True, tag="stop"):
     """Close everything and exit."""
 
 
-ToWorker: TypeAlias = AgentStream | ToAgent | AskStatistics | Stop
+ToWorker: TypeAlias = Frames | AgentStream | ToAgent | AskStatistics | Stop
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -116,13 +137,23 @@ class WaylandAnswered(_Message, frozen=True, tag="wayland-answered"):
     client: _Count
 
 
+class Fault(enum.StrEnum):
+    """Whose fault the end of a connection was."""
+
+    NOBODY = "nobody"
+    CLIENT = "client"
+    COMPOSITOR = "compositor"
+    OURS = "ours"
+
+
 class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
-    """That connection ended; bytes each way, and why."""
+    """That connection ended; bytes each way, why, and through whom."""
 
     client: _Count
     to_compositor: _Count
     to_client: _Count
     reason: _Text
+    fault: Fault = Fault.NOBODY
 
 
 class Statistics(_Message, frozen=True, tag="statistics"):

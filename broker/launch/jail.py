@@ -258,7 +258,8 @@ def limit_resources() -> None:
     _rlimit(resource.RLIMIT_CORE, 1)
     _rlimit(resource.RLIMIT_NOFILE, limits.WORKER_FDS)
     _rlimit(resource.RLIMIT_NPROC, 0)
-    _rlimit(resource.RLIMIT_FSIZE, 0)
+    # There is nowhere to make a file; this is for memory files (memfd_create).
+    _rlimit(resource.RLIMIT_FSIZE, limits.WAYLAND_POOL_BYTES)
     _rlimit(resource.RLIMIT_MEMLOCK, 0)
     _rlimit(resource.RLIMIT_MSGQUEUE, 0)
     _rlimit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)

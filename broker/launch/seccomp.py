@@ -34,6 +34,9 @@ _FIONBIO = 0x5421
 _FIONREAD = 0x541B
 _TCGETS = 0x5401
 _F_DUPFD_CLOEXEC = 1030
+_F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
+_F_SEAL_SHRINK = 2
+_MFD_CLOEXEC_ALLOW_SEALING = 3
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E020000
 
@@ -91,6 +94,8 @@ def worker_filter() -> bytes:
 
     No path, no new socket but accepted ones, no process, no executable
     memory.  Sets nothing up: epoll, the wake-up pair and all sockets exist.
+    For the pixels of frames, and in the place of shared memory that cannot be
+    sealed, it makes anonymous files: sealable, in memory, of no huge pages.
     """
     rules = _Rules()
     rules.kill([*_KILL, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
@@ -102,6 +107,14 @@ def worker_filter() -> bytes:
     rules.allow_if("ioctl", rules.equal(1, _FIONREAD))
     for command in (1, 2, 3, 4, _F_DUPFD_CLOEXEC):  # F_GETFD to F_SETFL: fcntl(2)
         rules.allow_if("fcntl", rules.equal(1, command))
+    rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))
+    rules.allow_if(
+        "fcntl", rules.equal(1, _F_ADD_SEALS), rules.equal(2, _F_SEAL_SHRINK)
+    )
+    # A client's memory is looked at (fstatfs: is it tmpfs?) and read; ours is
+    # made and written.  All of these take a descriptor, never a path.
+    rules.allow(["fstatfs", "preadv", "preadv2", "pwrite64", "ftruncate"])
+    rules.allow_if("memfd_create", rules.equal(1, _MFD_CLOEXEC_ALLOW_SEALING))
     # What glibc's fstat() has become; the jail's only directory is empty.
     rules.allow_if("newfstatat", rules.has(3, _AT_EMPTY_PATH))
     return rules.program()

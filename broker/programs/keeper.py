@@ -18,12 +18,13 @@ import os
 import select
 import signal
 import socket
-import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from broker.core import fdpass, limits, worker
-from broker.core.errors import PeerError, VitrailError
+from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.launch import jail
+from broker.launch.compositor import connect_compositor
 from broker.programs.worker import run_worker
 
 
@@ -133,9 +134,9 @@ def _answer(
         _refuse(ours, f"more than {len(held)} Wayland clients")
         return
     try:
-        compositor = connect_compositor(path)
-    except OSError as error:
-        _refuse(ours, f"the compositor at {path} does not answer: {error.strerror}")
+        compositor = connect_compositor(Path(path))
+    except UpstreamError as error:
+        _refuse(ours, error.message)
         return
     number = next(n for n in range(most) if n not in held)
     held[number] = compositor
@@ -152,20 +153,3 @@ def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
 
 def _refuse(ours: socket.socket, reason: str) -> None:
     fdpass.send(ours, worker.REFUSED + reason.encode()[:1000])
-
-
-def connect_compositor(path: str) -> socket.socket:
-    """Return a new connection to the compositor.  Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # connect(2) on a UNIX socket blocks while the backlog is full, for as
-        # long as this (socket(7)); Python's own timeout does not cover it.
-        seconds = limits.KEEPER_CONNECT_SECONDS
-        patience = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
-        sock.connect(path)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -19,16 +19,26 @@ import socket
 import traceback
 from functools import partial
 
+import msgspec
 import trio
 
 from broker.core import agent, fdpass, limits
 from broker.core import worker as messages
-from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    UpstreamError,
+)
 from broker.core.pace import Pace
 from broker.launch import jail
 from broker.session.agent_shell import AgentShell
 from broker.session.channel import Channel
-from broker.session.passthrough import Connection, Forward, Side
+from broker.session.frames import rules_of
+from broker.session.wayland_machine import RealMachine
+from broker.session.wayland_shell import Connection
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
 
 
 def run_worker(
@@ -99,17 +109,26 @@ class _Worker:
         self._agent_messages = 0
         self._clients: dict[int, Connection] = {}
         self._clients_ever = 0
-        self._closed_bytes = dict.fromkeys(Side, 0)
+        self._closed_bytes = (0, 0)
 
     async def run(self) -> None:
-        """Shut the last door, then serve."""
+        """Shut the last door, learn how windows are treated, then serve."""
         jail.lock()
+        windows = _Windows(await self._first_order())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_out)
             await self._outbox.send(messages.Ready(self._achieved))
-            nursery.start_soon(self._serve_display, nursery)
+            nursery.start_soon(self._serve_display, nursery, windows)
             await self._obey(nursery)
             nursery.cancel_scope.cancel()
+
+    async def _first_order(self) -> WindowRules:
+        """Without rules there is no display: whoever says nothing gets none."""
+        got = await self._supervisor.receive()
+        order = messages.decode_to_worker(got.data) if got.data else None
+        if not isinstance(order, messages.Frames):
+            raise InternalError("the first order was not how windows are treated")
+        return rules_of(order)
 
     async def _send_out(self) -> None:
         async for message in self._out:
@@ -129,19 +148,19 @@ class _Worker:
                     self._tell_agent(message)
                 case messages.AskStatistics():
                     await self._outbox.send(self._statistics())
+                case messages.Frames():
+                    raise InternalError("windows are treated in two ways")
                 case messages.Stop():
                     return
 
     def _statistics(self) -> messages.Statistics:
-        total = dict(self._closed_bytes)
-        for connection in self._clients.values():
-            for side in Side:
-                total[side] += connection.counts.to[side]
+        up, down = self._closed_bytes
+        live = self._clients.values()
         return messages.Statistics(
             clients=len(self._clients),
             clients_ever=self._clients_ever,
-            to_compositor=total[Side.COMPOSITOR],
-            to_clients=total[Side.CLIENT],
+            to_compositor=up + sum(c.to_compositor for c in live),
+            to_clients=down + sum(c.to_client for c in live),
             agent_messages=self._agent_messages,
         )
 
@@ -191,7 +210,7 @@ class _Worker:
 
     # -- Wayland clients ---------------------------------------------------------
 
-    async def _serve_display(self, nursery: trio.Nursery) -> None:
+    async def _serve_display(self, nursery: trio.Nursery, windows: _Windows) -> None:
         pace = Pace(limits.WAYLAND_CONNECTS_PER_SECOND, limits.WAYLAND_CONNECTS_BURST)
         while True:
             await trio.lowlevel.wait_readable(self._display)
@@ -202,11 +221,15 @@ class _Worker:
                     raise
             else:
                 self._clients_ever += 1
-                nursery.start_soon(self._serve_client, self._clients_ever, client)
+                nursery.start_soon(
+                    self._serve_client, self._clients_ever, client, windows
+                )
             early = pace.take(trio.current_time())
             await trio.sleep(early)
 
-    async def _serve_client(self, number: int, client: socket.socket) -> None:
+    async def _serve_client(
+        self, number: int, client: socket.socket, windows: _Windows
+    ) -> None:
         with client:
             if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
                 limit = limits.WAYLAND_CLIENTS_PER_SANDBOX
@@ -215,39 +238,93 @@ class _Worker:
             try:
                 place, compositor = await self._compositor.connect()
             except (UpstreamError, PeerError) as error:
-                await self._client_ended(number, None, str(error))
+                await self._say_closed(
+                    messages.WaylandClosed(
+                        number, 0, 0, str(error), messages.Fault.COMPOSITOR
+                    )
+                )
                 return
-            connection = Connection(client, compositor, Forward())
-            self._clients[number] = connection
-            await self._outbox.send(messages.WaylandOpened(number))
             try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._tell_answered, number, connection)
-                    reason = await connection.run()
-                    nursery.cancel_scope.cancel()
+                with compositor:
+                    await self._filter(number, client, compositor, windows)
             finally:
-                del self._clients[number]
-                for side in Side:
-                    self._closed_bytes[side] += connection.counts.to[side]
                 await self._compositor.release(place)
-            await self._client_ended(number, connection, reason)
+
+    async def _filter(
+        self,
+        number: int,
+        client: socket.socket,
+        compositor: socket.socket,
+        windows: _Windows,
+    ) -> None:
+        connection = windows.connection(client, compositor)
+        self._clients[number] = connection
+        await self._outbox.send(messages.WaylandOpened(number))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_answered, number, connection)
+                await connection.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            del self._clients[number]
+            up, down = self._closed_bytes
+            self._closed_bytes = (
+                up + connection.to_compositor,
+                down + connection.to_client,
+            )
+        await self._say_closed(
+            messages.WaylandClosed(
+                number,
+                connection.to_compositor,
+                connection.to_client,
+                _end_of(connection),
+                _fault_of(connection.core.fault),
+            )
+        )
 
     async def _tell_answered(self, number: int, connection: Connection) -> None:
         await connection.answered.wait()
         await self._outbox.send(messages.WaylandAnswered(number))
 
-    async def _client_ended(
-        self, number: int, connection: Connection | None, reason: str
-    ) -> None:
-        counts = connection.counts.to if connection else dict.fromkeys(Side, 0)
-        await self._outbox.send(
-            messages.WaylandClosed(
-                client=number,
-                to_compositor=counts[Side.COMPOSITOR],
-                to_client=counts[Side.CLIENT],
-                reason=messages.clip(reason),
-            )
-        )
+    async def _say_closed(self, closed: messages.WaylandClosed) -> None:
+        clipped = messages.clip(closed.reason)
+        await self._outbox.send(msgspec.structs.replace(closed, reason=clipped))
 
     async def _violation(self, reason: str) -> None:
         await self._outbox.send(messages.Violation(messages.clip(reason)))
+
+
+class _Windows:
+    """What all Wayland connections of the sandbox have in common."""
+
+    def __init__(self, rules: WindowRules) -> None:
+        self._rules = rules
+        self.sandbox = Sandbox(rules.name)
+        self._machine = RealMachine()
+
+    def connection(
+        self, client: socket.socket, compositor: socket.socket
+    ) -> Connection:
+        """A filter between the two."""
+        return Connection(client, compositor, self._rules, self.sandbox, self._machine)
+
+
+def _fault_of(error: Exception | None) -> messages.Fault:
+    """Whose fault it was that a connection ended so."""
+    match error:
+        case None | RefusedError():
+            return messages.Fault.NOBODY
+        case PeerError():
+            return messages.Fault.CLIENT
+        case UpstreamError():
+            return messages.Fault.COMPOSITOR
+        case _:
+            return messages.Fault.OURS
+
+
+def _end_of(connection: Connection) -> str:
+    """Why it ended; of a mistake of ours, where in the code it is."""
+    error = connection.core.fault
+    if error is None or _fault_of(error) is not messages.Fault.OURS:
+        return connection.reason
+    return "".join(traceback.format_exception(error))[-4000:]

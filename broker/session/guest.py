@@ -37,6 +37,7 @@ from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
+from broker.session.frames import rules_from
 from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
@@ -194,11 +195,13 @@ class Guest:
                 if place is None:
                     raise
                 compositor = place
+            record = self._valid_record()
             made = await self._tools.workers.open_worker(
                 self.lease.sandbox,
                 self._display,
                 compositor,
-                clients=self._valid_record().viewer.limits.wayland_clients,
+                rules=rules_from(record, self.lease.sandbox),
+                clients=record.viewer.limits.wayland_clients,
             )
             try:
                 self._start(self._listen, made)
@@ -281,7 +284,16 @@ class Guest:
                     # The keeper could not connect; waypipe hears only an end.
                     self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
                 self._clients.discard(message.client)
+                await self._blame(message)
                 await self._look_for_compositor()
+
+    async def _blame(self, message: worker.WaylandClosed) -> None:
+        """What a guest's or our own mistake ended is told; the rest just ended."""
+        reason = printable(message.reason, 2000)
+        if message.fault is worker.Fault.CLIENT:
+            await self._broke(f"Wayland: {reason}")
+        elif message.fault is worker.Fault.OURS:
+            self.warnings.append(f"Wayland filter: {reason}")
 
     async def _look_for_compositor(self) -> None:
         """When nobody answers it was the compositor that died; say so once.

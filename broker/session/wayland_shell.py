@@ -9,19 +9,17 @@ much waits to be written: memory stays bounded, the slow side waits.
 
 from __future__ import annotations
 
-import array
 import errno
 import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import trio
 
-from broker.core import limits
-from broker.core.errors import PeerError, SetupError, UpstreamError
+from broker.core import fdpass, limits
+from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.wayland.budget import Budget
 from broker.wayland.filter import Filter
 from broker.wayland.ports import Machine
@@ -30,32 +28,24 @@ from broker.wayland.sandbox import Sandbox
 from broker.wayland.trace import TracedFilter, Tracer
 from broker.wayland.wire import Outgoing, bad_message
 
-_FD_BYTES = array.array("i").itemsize
-_CONTROL_BYTES = socket.CMSG_SPACE(limits.WAYLAND_FDS_PER_READ * _FD_BYTES)
 _LAST_WORDS_SECONDS = 1.0
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 
 
-def receive(sock: socket.socket) -> tuple[bytes, list[int], bool]:
-    """Return bytes, descriptors, and whether descriptors were lost on the way.
+def receive(sock: socket.socket) -> fdpass.Received:
+    """Read once; a reset counts as the end.
 
-    Raises BlockingIOError when nothing is there; a reset counts as the end.
+    Raises BlockingIOError when nothing is there, PeerError when descriptors
+    were lost on the way.
     """
     try:
-        data, control, flags, _ = sock.recvmsg(
-            limits.WAYLAND_READ_BYTES, _CONTROL_BYTES, socket.MSG_CMSG_CLOEXEC
+        return fdpass.receive(
+            sock, limits.WAYLAND_READ_BYTES, limits.WAYLAND_FDS_PER_READ
         )
     except OSError as error:
         if error.errno in _GONE:
-            return b"", [], False
+            return fdpass.Received(b"", ())
         raise
-    fds: list[int] = []
-    for level, kind, payload in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers = array.array("i")
-            numbers.frombytes(payload[: len(payload) - len(payload) % _FD_BYTES])
-            fds.extend(numbers)
-    return data, fds, bool(flags & socket.MSG_CTRUNC)
 
 
 def send_some(sock: socket.socket, queue: Outgoing) -> bool:
@@ -69,13 +59,7 @@ def send_some(sock: socket.socket, queue: Outgoing) -> bool:
             # More than libwayland's limit would be lost at the receiver.
             assert len(fds) <= limits.WAYLAND_FDS_PER_READ
             try:
-                if fds:
-                    control = [
-                        (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))
-                    ]
-                    count = sock.sendmsg([view], control, socket.MSG_NOSIGNAL)
-                else:
-                    count = sock.send(view, socket.MSG_NOSIGNAL)
+                count = fdpass.send(sock, view, fds)
             except BlockingIOError:
                 return False
         for fd in queue.sent(count):
@@ -92,22 +76,27 @@ def _full(queue: Outgoing) -> bool:
 
 
 def _filter(
-    rules: WindowRules, sandbox: Sandbox, machine: Machine, wake: Callable[[], None]
+    rules: WindowRules,
+    sandbox: Sandbox,
+    machine: Machine,
+    wake: Callable[[], None],
+    trace: Callable[[str], None] | None,
 ) -> Filter:
-    """A filter, one that tells what it does if VITRAIL_DEBUG has 'wayland'."""
-    if "wayland" not in os.environ.get("VITRAIL_DEBUG", "").split(","):
+    """A filter, one that tells what it does if somebody listens."""
+    if trace is None:
         return Filter(rules, sandbox, machine, wake)
     traced = TracedFilter(rules, sandbox, machine, wake)
-    traced.tracer = Tracer(_tell)
+    traced.tracer = Tracer(trace)
     return traced
 
 
-def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
 class Connection:
-    """One client, one connection to the compositor, one filter."""
+    """One client, one connection to the compositor, one filter.
+
+    ``to_client`` and ``to_compositor`` count bytes that were sent.
+    ``answered`` is set when the compositor is known and the client has been
+    sent its first bytes.  ``reason`` says why it ended, once it has.
+    """
 
     def __init__(
         self,
@@ -116,12 +105,18 @@ class Connection:
         rules: WindowRules,
         sandbox: Sandbox,
         machine: Machine,
+        *,
+        trace: Callable[[str], None] | None = None,
     ) -> None:
+        """Raises PeerError at the sandbox's limit of clients."""
         self._client = client
         self._server = server
         client.settimeout(0)
         server.settimeout(0)
-        self.core = _filter(rules, sandbox, machine, self._wake)
+        self.core = _filter(rules, sandbox, machine, self._wake, trace)
+        self.to_client = self.to_compositor = 0
+        self.answered = trio.Event()
+        self.reason = ""
         self._budget = Budget()
         self._work = trio.Event()
         self._room = trio.Event()
@@ -155,21 +150,46 @@ class Connection:
             await self._ready.wait()
 
     async def _last_words(self) -> None:
-        """Let the client's error reach it before the socket closes."""
-        if self.core.fault is None:
-            return
+        """Let the client's error reach it before the socket closes.
+
+        A client that left without a mistake may have asked for something last.
+        """
+        to_client = self.core.fault is not None
+        sock = self._client if to_client else self._server
         try:
-            while not send_some(self._client, self.core.down):
-                await trio.lowlevel.wait_writable(self._client)
+            while not self._send(to_client=to_client):
+                await trio.lowlevel.wait_writable(sock)
         except OSError:
             return  # it has gone without listening
+
+    def _send(self, *, to_client: bool) -> bool:
+        """As ``send_some``, counted."""
+        if to_client:
+            queue, sock = self.core.down, self._client
+        else:
+            queue, sock = self.core.up, self._server
+        waiting = len(queue.data)
+        try:
+            return send_some(sock, queue)
+        finally:
+            sent = waiting - len(queue.data)
+            if to_client:
+                self.to_client += sent
+                if sent and self.core.ready:
+                    self.answered.set()
+            else:
+                self.to_compositor += sent
 
     def _wake(self) -> None:
         self._work.set()
 
-    def _end(self, error: Exception | None = None) -> None:
+    def _end(self, error: Exception | None = None, reason: str = "") -> None:
+        """Begin the end; the first reason counts."""
         if error is not None and self.core.fault is None:
             self.core.fail(error)
+        if not self.reason:
+            fault = self.core.fault
+            self.reason = _words(fault) if fault is not None else reason
         self._over.set()
         self._ready.set()
 
@@ -177,9 +197,9 @@ class Connection:
         """Send what can be sent at once; the writer task does the rest."""
         core = self.core
         try:
-            idle = send_some(self._client, core.down) if core.down.data else True
+            idle = self._send(to_client=True) if core.down.data else True
             if core.up.data:
-                idle = send_some(self._server, core.up) and idle
+                idle = self._send(to_client=False) and idle
         except OSError as error:
             self._lost(error)
             return
@@ -190,7 +210,7 @@ class Connection:
         if error.errno not in _GONE:
             self._end(UpstreamError(f"a Wayland socket failed: {error.strerror}"))
         else:
-            self._end()
+            self._end(reason="one end closed")
 
     async def _from_client(self) -> None:
         await self._ready.wait()
@@ -199,19 +219,21 @@ class Connection:
             await trio.lowlevel.wait_readable(self._client)
             await self._wait_for_room()
             try:
-                data, fds, lost = receive(self._client)
+                got = receive(self._client)
             except BlockingIOError:
                 continue
+            except PeerError as error:
+                self._end(bad_message(1, str(error)))
+                return
             except OSError as error:
                 self._lost(error)
                 return
-            if not data and not fds:
-                self._end()
+            if not got.data:
+                fdpass.close_all(got.fds)
+                self._end(reason="client closed")
                 return
             now = trio.current_time()
-            core.from_client(data, fds, now)
-            if lost and core.fault is None:
-                core.fail(bad_message(1, "too many descriptors at once"))
+            core.from_client(got.data, got.fds, now)
             self._flush()
             while core.paused and not self._over.is_set():
                 await self._wait_for_room()
@@ -232,21 +254,20 @@ class Connection:
             await trio.lowlevel.wait_readable(self._server)
             await self._wait_for_room()
             try:
-                data, fds, lost = receive(self._server)
+                got = receive(self._server)
             except BlockingIOError:
                 continue
+            except PeerError as error:
+                self._end(UpstreamError(f"the compositor: {error}"))
+                return
             except OSError as error:
                 self._lost(error)
                 return
-            if lost:
-                self._end(
-                    UpstreamError("the compositor sent too many descriptors at once")
-                )
-                return
-            if not data and not fds:
+            if not got.data:
+                fdpass.close_all(got.fds)
                 self._end(UpstreamError("the compositor closed the connection"))
                 return
-            core.from_server(data, fds, trio.current_time())
+            core.from_server(got.data, got.fds, trio.current_time())
             self._flush()
             if core.fault is not None:
                 self._end()
@@ -280,12 +301,14 @@ class Connection:
                 self._end()  # somebody else ended it: a person, another task
                 return
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain, self._client, core.down)
-                nursery.start_soon(self._drain, self._server, core.up)
+                nursery.start_soon(partial(self._drain, to_client=True))
+                nursery.start_soon(partial(self._drain, to_client=False))
 
-    async def _drain(self, sock: socket.socket, queue: Outgoing) -> None:
+    async def _drain(self, *, to_client: bool) -> None:
+        sock = self._client if to_client else self._server
+        queue = self.core.down if to_client else self.core.up
         try:
-            while not send_some(sock, queue):
+            while not self._send(to_client=to_client):
                 if not _full(queue):
                     self._room.set()
                 await trio.lowlevel.wait_writable(sock)
@@ -295,36 +318,8 @@ class Connection:
         self._room.set()
 
 
-def display_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
-    """The compositor's socket, as wl_display_connect(3) finds it.
-
-    Raises SetupError when there is no name or no XDG_RUNTIME_DIR.
-    """
-    env = dict(os.environ) if environ is None else environ
-    name = name or env.get("WAYLAND_DISPLAY") or "wayland-0"
-    if name.startswith("/"):
-        return Path(name)
-    runtime = env.get("XDG_RUNTIME_DIR")
-    if not runtime:
-        raise SetupError(
-            "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
-            hint="run it inside the desktop session, or give --display an absolute path",
-        )
-    return Path(runtime) / name
-
-
-def connect_display(path: Path) -> socket.socket:
-    """Connect to the compositor.  Raises UpstreamError that says what failed."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.connect(os.fspath(path))
-    except OSError as error:
-        sock.close()
-        raise UpstreamError(
-            f"no compositor answers at {path}: {error.strerror}",
-            hint="is it running, and is WAYLAND_DISPLAY (or --display) its socket?",
-        ) from error
-    return sock
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, VitrailError) else str(error)
 
 
 @dataclass(frozen=True)
@@ -333,7 +328,7 @@ class Service:
 
     ``connect`` opens a new connection to the compositor (UpstreamError if it
     cannot); ``report`` gets the reason of every connection that did not end
-    by itself.
+    by itself; ``trace`` each line of what passes (VITRAIL_DEBUG=wayland).
     """
 
     rules: WindowRules
@@ -341,6 +336,7 @@ class Service:
     machine: Machine
     connect: Callable[[], socket.socket]
     report: Callable[[Exception], None]
+    trace: Callable[[str], None] | None = None
 
 
 async def serve(listener: socket.socket, service: Service) -> None:
@@ -374,7 +370,12 @@ async def serve_client(client: socket.socket, service: Service) -> None:
         with server:
             try:
                 connection = Connection(
-                    client, server, service.rules, service.sandbox, service.machine
+                    client,
+                    server,
+                    service.rules,
+                    service.sandbox,
+                    service.machine,
+                    trace=service.trace,
                 )
             except PeerError as error:
                 service.report(error)

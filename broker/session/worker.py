@@ -17,8 +17,10 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.pace import Pace
+from broker.session.frames import order_of
 from broker.session.processes import Memory, Process, describe_end
 from broker.session.template import Forked
+from broker.wayland.rules import WindowRules
 
 
 class Worker:
@@ -29,8 +31,11 @@ class Worker:
     this sandbox and no other.  Texts in them may be hostile.
     """
 
-    def __init__(self, sandbox: SandboxName, forked: Forked) -> None:
+    def __init__(
+        self, sandbox: SandboxName, forked: Forked, rules: WindowRules
+    ) -> None:
         self.sandbox = sandbox
+        self._rules = rules
         self.jail = messages.Jail(namespaces=False, seccomp=False)
         self.ready = False
         """Whether it has said so; what fails later is not its start."""
@@ -165,6 +170,8 @@ class Worker:
                 raise SetupError(message, hint=hint)
             case messages.InnerEnded(code):
                 raise UpstreamError(f"the worker {describe_end(code)}")
+        # Before it has this it serves nobody, and does not say that it is ready.
+        await self.send(order_of(self._rules))
         got = await self._channel.receive()
         first = messages.decode_from_worker(got.data) if got.data else None
         if isinstance(first, messages.Ready):

@@ -21,6 +21,7 @@ from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.session.template import Forked, Template, TemplateError
 from broker.session.worker import Worker
+from broker.wayland.rules import WindowRules
 
 __all__ = ["WAYLAND_SOCKET", "Worker", "Workers", "open_workers"]
 
@@ -71,6 +72,7 @@ class Workers:
         display_dir: Path,
         compositor: Path,
         *,
+        rules: WindowRules | None = None,
         clients: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
     ) -> Worker:
         """Start a worker and return it when its jail is shut.
@@ -78,7 +80,9 @@ class Workers:
         Binds ``wayland.sock`` in ``display_dir``, which is the sandbox's own
         (0700).  ``compositor`` is the path of the compositor's socket; it is
         first connected to when the first client comes; ``clients`` is the most
-        connections to it at one time.
+        connections to it at one time.  ``rules`` say how windows are treated;
+        without them it is the default frame, with nothing allowed beyond the
+        default list.
 
         Raises SetupError when the jail cannot be built on this machine,
         UpstreamError when the worker does not come up.
@@ -88,7 +92,7 @@ class Workers:
         try:
             with _listen(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
                 forked = await self._fork(display, os.fspath(compositor), clients)
-                worker = Worker(sandbox, forked)
+                worker = Worker(sandbox, forked, rules or WindowRules(sandbox))
                 await self._nursery.start(self._live, worker, path)
                 started = True
         except trio.TooSlowError as error:

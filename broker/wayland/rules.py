@@ -30,7 +30,8 @@ class WindowRules:
     """``color`` is 0xRRGGBB; ``border`` and ``top`` are logical pixels (1..64).
 
     ``allow`` names globals with the verdict OPTION that this sandbox may use;
-    ``name`` is shown before every title.
+    ``name`` is in every application id and in the upper strip; ``prefix`` is
+    shown before every title, the name where it is empty.
     """
 
     name: str
@@ -41,6 +42,12 @@ class WindowRules:
     translucent: bool = False
     fullscreen: Fullscreen = Fullscreen.FAKE
     allow: frozenset[str] = field(default_factory=frozenset)
+    prefix: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What stands before every title."""
+        return self.prefix or self.name
 
     def __post_init__(self) -> None:
         for what, value in (("border", self.border), ("top", self.top)):

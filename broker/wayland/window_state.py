@@ -57,9 +57,11 @@ def introduce(core: Filter, xdg: XdgSurface) -> None:
     """
     role = xdg.role
     if isinstance(role, Toplevel):
-        name = core.rules.name
-        core.up.data += emit.set_title(role.sid, identity.title(name, role.title))
-        core.up.data += emit.set_app_id(role.sid, identity.app_id(name, role.app_id))
+        rules = core.rules
+        title = identity.title(rules.shown, role.title)
+        core.up.data += emit.set_title(role.sid, title)
+        app_id = identity.app_id(rules.name, role.app_id)
+        core.up.data += emit.set_app_id(role.sid, app_id)
 
 
 def unmap(core: Filter, xdg: XdgSurface) -> None:

@@ -259,7 +259,7 @@ def set_title(core: Filter, toplevel: Toplevel, untrusted_title: bytes) -> None:
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
         core.up.data += emit.set_title(
-            toplevel.sid, identity.title(core.rules.name, untrusted_title)
+            toplevel.sid, identity.title(core.rules.shown, untrusted_title)
         )
     core.windows_changed()
 

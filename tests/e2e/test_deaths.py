@@ -67,17 +67,17 @@ async def test_a_sandbox_s_process_takes_its_own_windows_only(role, event):
         before = descriptors(await w.broker_pid())
         async with container(w, "red"):
             os.kill(await pid_by_role(w, role, "red"), signal.SIGKILL)
-            await no_window(w, "red")
+            await no_window(w, "[red] red")
             died = await w.wait_event("process.died", process=event)
             assert died.get("sandbox") == "red"
             assert died["reason"]
-            assert "blue" in await titles(w)
+            assert "[blue] blue" in await titles(w)
             about = [e.get("sandbox") for e in w.events("process.died")]
             assert "blue" not in about
         await w.wait_event("lease.end", sandbox="red")
 
         async with container(w, "red", title="again"):
-            assert {"again", "blue"} <= await titles(w)
+            assert {"[red] again", "[blue] blue"} <= await titles(w)
         await w.wait_event("lease.end", sandbox="red", generation=2)
         await settled(w, before)
 
@@ -94,18 +94,18 @@ async def test_a_machine_s_process_takes_its_own_windows_only(role, event):
         before = descriptors(await w.broker_pid())
         red = await w.window("app", "red")
         os.kill(await w.pid_of(role, red), signal.SIGKILL)
-        await no_window(w, "red")
+        await no_window(w, f"[{red}] red")
         died = await w.wait_event("process.died", process=event)
         assert died.get("sandbox") == red
         assert died["reason"]
         await w.wait_event("lease.end", sandbox=red)
-        assert "blue" in await titles(w)
+        assert "[blue] blue" in await titles(w)
         assert not w.paths.sandbox(red).exists()
         await settled(w, before)
 
         again = await w.window("app", "again")
         assert again != red
-        assert {"again", "blue"} <= await titles(w)
+        assert {f"[{again}] again", "[blue] blue"} <= await titles(w)
 
 
 async def settled(w, before):
@@ -124,9 +124,9 @@ async def test_the_template_s_death_ends_nothing():
         os.kill(await w.pid_of("template"), signal.SIGKILL)
         died = await w.wait_event("process.died", process="template")
         assert died["code"] == -signal.SIGKILL
-        assert "red" in await titles(w)
+        assert "[red] red" in await titles(w)
         async with container(w, "blue"):
-            assert {"red", "blue"} <= await titles(w)
+            assert {"[red] red", "[blue] blue"} <= await titles(w)
 
 
 async def test_the_pump_s_death_ends_the_streams_and_the_next_pump_works():
@@ -134,7 +134,7 @@ async def test_the_pump_s_death_ends_the_streams_and_the_next_pump_works():
         async with container(w, "red"):
             pump = await w.pid_of("pump")
             os.kill(pump, signal.SIGKILL)
-            await no_window(w, "red")
+            await no_window(w, "[red] red")
             died = await w.wait_event("process.died", process="pump")
             assert died["pid"] == pump
             closed = await w.wait_event("stream.closed", sandbox="red")
@@ -175,8 +175,8 @@ async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_anew():
         await kill(broker)
 
         # Pump, template, workers and waypipe clients end by themselves.
-        await no_window(w, "persistent")
-        await no_window(w, "disposable")
+        await no_window(w, "[work] persistent")
+        await no_window(w, f"[{disposable}] disposable")
         assert vmm in others
         assert vmm in processes(), "the machine lives on"
 

@@ -12,11 +12,13 @@ import trio
 
 from broker.control.api import RunRequest
 from broker.core.errors import UpstreamError
-from tests.kit.compositor import pixels, until, wait_window, windows
+from tests.kit.compositor import frame_of, pixels, until, wait_window, windows
 from tests.kit.world import processes, record, world
 
 RED = ("-o", "colors.background=cc0000")
 BLUE = ("-o", "colors.background=0000cc")
+# The palette's colours of the records' labels: green, red, blue.
+GREEN, ORANGE, SEA = (0x00, 0x9E, 0x73), (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)
 
 
 def share(image, colour):
@@ -39,18 +41,22 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         assert steps[0] == "start the machine"
         assert "boot the guest" in steps
 
-        await wait_window(w.comp, title="shell")
+        (window,) = await wait_window(w.comp, title=f"[{sandbox}] shell")
+        assert window["app_id"] == f"vitrail.{sandbox}.foot"
 
         async def red():
             return share(await pixels(w.comp), (0xCC, 0, 0)) > 0.5
 
         assert await until(red), "its pixels are on the screen"
+        assert frame_of(await pixels(w.comp), window) == {GREEN}, "all around it"
 
         # What is typed changes the title: seen from outside the guest.
         async def typed():
             await w.comp.type_text(' printf "\\033]2;typed-in-%s\\007" "$(uname -n)"\n')
             with trio.move_on_after(2):
-                return await wait_window(w.comp, title=f"typed-in-{sandbox}")
+                return await wait_window(
+                    w.comp, title=f"[{sandbox}] typed-in-{sandbox}"
+                )
             return []
 
         assert await until(typed)
@@ -90,7 +96,11 @@ async def test_two_machines_each_with_a_way_of_its_own():
             )
 
         assert await until(both)
-        tree = {n["name"]: n["pid"] for n in windows(await w.comp.tree())}
+        found = windows(await w.comp.tree())
+        picture = await pixels(w.comp)
+        frames = {n["name"]: frame_of(picture, n) for n in found}
+        assert frames == {f"[{red}] red": {ORANGE}, f"[{blue}] blue": {SEA}}
+        tree = {n["name"].partition("] ")[2]: n["pid"] for n in found}
         # sway's pid is SO_PEERCRED's: the process that connected.
         assert tree["red"] == await w.pid_of("keeper", red)
         assert tree["blue"] == await w.pid_of("keeper", blue)
@@ -109,7 +119,7 @@ async def test_two_machines_each_with_a_way_of_its_own():
 
         # One ends, the other stays.
         await w.stop(red)
-        assert [n["name"] for n in windows(await w.comp.tree())] == ["blue"]
+        assert [n["name"] for n in windows(await w.comp.tree())] == [f"[{blue}] blue"]
 
 
 def compositor_peers(comp):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from broker.core import fdpass, limits, worker
-from broker.core.errors import PeerError
+from broker.core.errors import PeerError, UpstreamError
+from broker.launch.compositor import connect_compositor
 from broker.programs import keeper
 from tests.kit.compositor import short_directory
 
@@ -96,11 +97,11 @@ def test_the_reason_why_there_is_no_compositor(ends):
 def test_a_compositor_that_does_not_accept_is_given_up(monkeypatch):
     monkeypatch.setattr(limits, "KEEPER_CONNECT_SECONDS", 0.1)
     with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
-        path = str(directory / "wayland-1")
-        listener.bind(path)
+        path = directory / "wayland-1"
+        listener.bind(str(path))
         listener.listen(0)
-        with keeper.connect_compositor(path), pytest.raises(BlockingIOError):
-            keeper.connect_compositor(path)
+        with connect_compositor(path), pytest.raises(UpstreamError):
+            connect_compositor(path)
 
 
 @pytest.mark.parametrize("data", [b"x", b"cc", b"", b"r", b"r12", b"c" * 17])

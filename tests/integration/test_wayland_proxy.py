@@ -84,7 +84,7 @@ async def test_one_command_frames_what_connects_to_its_socket():
         ),
         (
             ("--sandbox", "mail", "--display", "/nowhere/at-all"),
-            "no compositor answers",
+            "does not answer",
         ),
         (("--sandbox", "mail", "--listen", "/nowhere/at-all"), "cannot listen"),
     ],

@@ -42,7 +42,7 @@ async def test_foot_is_on_the_screen_and_its_peer_is_the_keeper():
     async with desktop() as comp, open_workers() as workers:
         with short_directory() as base:
             async with a_window(workers, "red", base, comp, RED) as display:
-                (window,) = await wait_window(comp, title="red")
+                (window,) = await wait_window(comp, title="[red] red")
                 assert window["pid"] == display.worker.keeper_pid
                 await until(lambda: _reddish(comp))
                 assert display.worker.jail.namespaces
@@ -85,11 +85,11 @@ async def test_an_application_that_ends_closes_its_connection_only():
     async with desktop() as comp, open_workers() as workers:
         with short_directory() as base:
             async with a_window(workers, "red", base, comp, RED) as display:
-                await wait_window(comp, title="red")
+                await wait_window(comp, title="[red] red")
                 second = display.run("foot", "-T", "second", "true")
                 assert await second.wait() == 0
                 await until(lambda: _closed(display, 2))
-                assert len(await wait_window(comp, title="red")) == 1
+                assert len(await wait_window(comp, title="[red] red")) == 1
                 assert (await display.worker.statistics()).clients == 1
 
 
@@ -107,8 +107,8 @@ async def test_kill_9_ends_the_windows_of_that_sandbox_only(victim):
                 red = a_window(workers, "red", base, comp, RED)
                 blue = a_window(workers, "blue", base, comp, BLUE)
                 async with red as display, blue as other:
-                    await wait_window(comp, title="red")
-                    await wait_window(comp, title="blue")
+                    await wait_window(comp, title="[red] red")
+                    await wait_window(comp, title="[blue] blue")
                     pid = {
                         "inner": display.worker.inner_pid,
                         "keeper": display.worker.keeper_pid,
@@ -123,7 +123,7 @@ async def test_kill_9_ends_the_windows_of_that_sandbox_only(victim):
                         assert ("keeper" in reason) == (victim == "keeper")
                         await display.ended.wait()
                     await until(lambda: _gone(comp, "red"))
-                    assert len(await wait_window(comp, title="blue")) == 1
+                    assert len(await wait_window(comp, title="[blue] blue")) == 1
                     assert (await other.worker.statistics()).clients == 1
             assert not list(base.glob("*/*.sock"))
     assert open_descriptors() == before
@@ -140,13 +140,13 @@ async def test_the_template_may_die_while_windows_stay_and_another_starts():
     async with desktop() as comp, open_workers() as workers:
         with short_directory() as base:
             async with a_window(workers, "red", base, comp, RED) as display:
-                await wait_window(comp, title="red")
+                await wait_window(comp, title="[red] red")
                 template = workers.template_pid
                 os.kill(template, signal.SIGKILL)
                 async with a_window(workers, "blue", base, comp, BLUE):
-                    await wait_window(comp, title="blue")
+                    await wait_window(comp, title="[blue] blue")
                     assert workers.template_pid != template
-                    assert len(await wait_window(comp, title="red")) == 1
+                    assert len(await wait_window(comp, title="[red] red")) == 1
                     assert (await display.worker.statistics()).clients == 1
 
 

@@ -78,3 +78,21 @@ async def pixels(comp: HeadlessCompositor) -> Image.Image:
         await comp.screenshot(path / "screen.png")
         with Image.open(path / "screen.png") as image:
             return image.convert("RGB")
+
+
+def frame_of(image: Image.Image, window: dict, width: int = 4) -> set[tuple]:
+    """All colours within ``width`` pixels of the four edges of one of sway's windows."""
+    # sway draws nothing of its own around a window that has a border of 0.
+    rect, inner = window["rect"], window["window_rect"]
+    left, top = rect["x"] + inner["x"], rect["y"] + inner["y"]
+    right, bottom = left + inner["width"], top + inner["height"]
+    strips = [
+        (left, top, right, top + width),
+        (left, bottom - width, right, bottom),
+        (left, top, left + width, bottom),
+        (right - width, top, right, bottom),
+    ]
+    found = set()
+    for strip in strips:
+        found |= {colour for _, colour in image.crop(strip).getcolors(1 << 20)}
+    return found

@@ -109,7 +109,7 @@ GUARDS = (
     Guard("shared memory on tmpfs", "broker/session/wayland_machine.py", "    if filesystem_of(untrusted_fd) != _TMPFS_MAGIC:", "    if False:", "tests/attack/test_wayland_limits.py", "tmpfs"),
     Guard("shared memory sealed", "broker/session/wayland_machine.py", "        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)\n    except", "        pass\n    except", "tests/integration/test_wayland_machine.py", "sealed"),
     Guard("shrunk files noticed", "broker/session/wayland_machine.py", "                    raise ValueError(\"the file has shrunk\")", "                    return", "tests/integration/test_wayland_machine.py", "cannot_be_sealed"),
-    Guard("lost descriptors noticed", "broker/session/wayland_shell.py", "            if lost and core.fault is None:", "            if False:", "tests/attack/test_wayland_limits.py", "descriptors_lost"),
+    Guard("lost descriptors noticed", "broker/session/wayland_shell.py", "                self._end(bad_message(1, str(error)))\n                return", "                continue", "tests/attack/test_wayland_limits.py", "descriptors_lost"),
     Guard("reading stops when full", "broker/session/wayland_shell.py", "        while _full(core.up) or _full(core.down):", "        while False:", "tests/attack/test_wayland_limits.py", "never_reads"),
     Guard("requests slowed", "broker/session/wayland_shell.py", "            if pause > 0:", "            if False:", "tests/attack/test_wayland_limits.py", "flood_of_requests"),
 )  # fmt: skip

@@ -18,10 +18,10 @@ from typing import Any
 import trio
 from PIL import Image
 
-from broker.launch.compositor import HeadlessCompositor
+from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
 from broker.session.wayland_machine import RealMachine
-from broker.session.wayland_shell import Service, connect_display, serve
+from broker.session.wayland_shell import Service, serve
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.compositor import desktop, pixels, windows
@@ -139,7 +139,7 @@ async def filtered(
         rules,
         sandbox,
         machine,
-        lambda: connect_display(behind or comp.display),
+        lambda: connect_compositor(behind or comp.display),
         ends.append,
     )
     it = Stand(comp, path, service)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import trio
 
+from broker.launch.compositor import connect_compositor, display_path
 from broker.launch.spawn import spawn
 from broker.session.wayland_machine import RealMachine
-from broker.session.wayland_shell import Connection, connect_display, display_path
+from broker.session.wayland_shell import Connection
 from broker.wayland.sandbox import Sandbox
 from tests.kit import wayland_sessions
 
@@ -43,6 +44,12 @@ class Recording(Connection):
         core.from_client, core.from_server = client, server  # type: ignore[method-assign]
 
 
+def _display() -> Path:
+    path = display_path()
+    assert path is not None, "no WAYLAND_DISPLAY"
+    return path
+
+
 async def record(out: Path, argv: list[str]) -> None:
     """Write the largest of the program's connections."""
     seconds = float(os.environ.get("SECONDS_TO_RECORD", "5"))
@@ -55,7 +62,7 @@ async def record(out: Path, argv: list[str]) -> None:
         child = spawn(argv, env={**os.environ, "WAYLAND_DISPLAY": str(path)})
 
         async def one(client: socket.socket) -> None:
-            with client, connect_display(display_path(None)) as server:
+            with client, connect_compositor(_display()) as server:
                 made.append(
                     Recording(
                         client,

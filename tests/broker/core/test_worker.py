@@ -19,11 +19,13 @@ FROM_WORKER = [
     worker.AgentClosed(1, "the guest agent closed"),
     worker.WaylandOpened(4),
     worker.WaylandClosed(4, 100, 200, "client closed"),
+    worker.WaylandClosed(4, 1, 2, "a bad message", worker.Fault.CLIENT),
     worker.Statistics(1, 2, 3, 4, 5),
     worker.Violation("too many"),
     worker.Broken("Traceback"),
 ]
 TO_WORKER = [
+    worker.Frames("work", "Work", 0xFF0000, 4, 18, True, False, "fake", ["a"]),
     worker.AgentStream(1),
     worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),
     worker.ToAgent(agent.PowerOff()),

@@ -19,7 +19,7 @@ A = SandboxName("a")
 class PaperWorker:
     """Ready at once; lives until it is cancelled."""
 
-    def __init__(self, sandbox, forked):
+    def __init__(self, sandbox, forked, rules):
         self.ready = True
 
     async def run(self, task_status):
