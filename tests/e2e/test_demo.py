@@ -53,7 +53,7 @@ async def test_on_a_desktop_it_ends_with_its_window():
             env = {**environment(plain), "WAYLAND_DISPLAY": str(comp.display)}
             async with running("demo", env=env) as demo:
                 await wait_window(comp, deadline=120)
-                await comp.command(r'[app_id="^vitrail\\.demo-[0-9]+\\.foot$"] kill')
+                await comp.command('[app_id="^vitrail.demo-.*foot$"] kill')
                 with trio.fail_after(60):
                     assert await demo.wait() == 0
             await nothing_left(env)

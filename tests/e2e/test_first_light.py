@@ -12,7 +12,7 @@ import trio
 
 from broker.control.api import RunRequest
 from broker.core.errors import UpstreamError
-from tests.kit.compositor import frame_of, pixels, until, wait_window, windows
+from tests.kit.compositor import pixels, until, wait_frames, wait_window, windows
 from tests.kit.world import processes, record, world
 
 RED = ("-o", "colors.background=cc0000")
@@ -48,7 +48,7 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
             return share(await pixels(w.comp), (0xCC, 0, 0)) > 0.5
 
         assert await until(red), "its pixels are on the screen"
-        assert frame_of(await pixels(w.comp), window) == {GREEN}, "all around it"
+        await wait_frames(w.comp, {f"[{sandbox}] shell": {GREEN}})
 
         # What is typed changes the title: seen from outside the guest.
         async def typed():
@@ -97,9 +97,8 @@ async def test_two_machines_each_with_a_way_of_its_own():
 
         assert await until(both)
         found = windows(await w.comp.tree())
-        picture = await pixels(w.comp)
-        frames = {n["name"]: frame_of(picture, n) for n in found}
-        assert frames == {f"[{red}] red": {ORANGE}, f"[{blue}] blue": {SEA}}
+        framed = {f"[{red}] red": {ORANGE}, f"[{blue}] blue": {SEA}}
+        await wait_frames(w.comp, framed)
         tree = {n["name"].partition("] ")[2]: n["pid"] for n in found}
         # sway's pid is SO_PEERCRED's: the process that connected.
         assert tree["red"] == await w.pid_of("keeper", red)

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from tests.kit.compositor import frame_of, pixels, until, wait_window, windows
+from tests.kit.compositor import pixels, until, wait_frames, wait_window, windows
 from tests.kit.two import two
 from tests.kit.world import record
 
@@ -17,7 +17,8 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
             "app", "foot", "-T", "shell", "-o", "colors.background=cc0000", "sh"
         )
         sandbox = last.started.sandbox
-        (window,) = await wait_window(t.viewer.comp, title=f"[{sandbox}] shell")
+        title = f"[{sandbox}] shell"
+        await wait_window(t.viewer.comp, title=title)
         # What takes time on the host is told to who waits at the viewer.
         told = [i.progress.detail for i in items if i.progress is not None]
         assert "asked desk" in told
@@ -29,7 +30,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
 
         assert await until(red)
         green = (0x00, 0x9E, 0x73)
-        assert frame_of(await pixels(t.viewer.comp), window) == {green}
+        await wait_frames(t.viewer.comp, {title: {green}})
 
         # What is typed on the viewer's screen acts in the host's machine.
         async def typed():

@@ -80,9 +80,26 @@ async def pixels(comp: HeadlessCompositor) -> Image.Image:
             return image.convert("RGB")
 
 
-def frame_of(image: Image.Image, window: dict, width: int = 4) -> set[tuple]:
-    """All colours within ``width`` pixels of the four edges of one of sway's windows."""
-    # sway draws nothing of its own around a window that has a border of 0.
+async def frames(comp: HeadlessCompositor, *, width: int = 4) -> dict[str, set[tuple]]:
+    """By title: all colours within ``width`` pixels of each window's four edges."""
+    found = windows(await comp.tree())
+    image = await pixels(comp)
+    return {node["name"]: _edges(image, node, width) for node in found}
+
+
+async def wait_frames(comp: HeadlessCompositor, wanted: dict[str, set[tuple]]) -> None:
+    """Wait until these windows, and no others, have edges of these colours.
+
+    A window that has just come may not have its place's size yet.
+    """
+    with trio.move_on_after(10):
+        while await frames(comp) != wanted:
+            await trio.sleep(0.05)
+    assert await frames(comp) == wanted
+
+
+def _edges(image: Image.Image, window: dict, width: int) -> set[tuple]:
+    # Inside what sway draws around a window itself.
     rect, inner = window["rect"], window["window_rect"]
     left, top = rect["x"] + inner["x"], rect["y"] + inner["y"]
     right, bottom = left + inner["width"], top + inner["height"]
