@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from policy.document import Complain, Document
-from policy.errors import did_you_mean, nearest
+from policy.errors import Spot, did_you_mean, nearest
 from policy.fields import REFUSED, Field, Table
 from policy.fields import Path as KeyPath
 from policy.model import (
@@ -67,6 +67,7 @@ class Draft:
     taken: Mapping[str, Any]
     paths: Mapping[str, KeyPath]
     failed: bool
+    lines: Sequence[str] = ()
 
     @property
     def inherits(self) -> str | None:
@@ -78,6 +79,12 @@ class Draft:
         """``file:line:column`` of a key that is set."""
         span = self.document.key(self.paths[key])
         return f"{self.source}:{span.line}:{span.column}"
+
+    def spot(self, key: str) -> Spot:
+        """Where a value that is set stands."""
+        span = self.document.span(self.paths[key])
+        line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
+        return Spot(str(self.source), span, line)
 
 
 class _Reader:
@@ -160,11 +167,15 @@ def _home(key: str, wrong: Table) -> str:
 
 
 def take_draft(
-    name: str, source: Path, document: Document, complain: Complain
+    name: str,
+    source: Path,
+    document: Document,
+    complain: Complain,
+    lines: Sequence[str] = (),
 ) -> Draft:
     """Return what a file sets, complaining about the rest.
 
-    ``name`` is the file's base name, already checked.
+    ``name`` is the file's base name, already checked; ``lines`` is its text.
     """
     reader = _Reader(document, complain)
     for table in TABLES:
@@ -177,7 +188,9 @@ def take_draft(
             f'"{name}"',
             "rename the file, or leave the key out",
         )
-    return Draft(name, source, document, reader.taken, reader.paths, reader.failed)
+    return Draft(
+        name, source, document, reader.taken, reader.paths, reader.failed, lines
+    )
 
 
 def build_record(
@@ -199,11 +212,11 @@ def build_record(
     taken.setdefault("window.title_prefix", taken["label.name"])
     taken.setdefault("window.top", _top(taken))
     viewer, host = _viewer(taken), _host(taken)
-    places = {
-        key: owner.place(key)
+    owners = {
+        key: owner
         for owner in (*reversed(parents), draft)
         for key in owner.paths
-        if owner is draft or key not in _OWN
+        if key in taken and (owner is draft or key not in _OWN)
     }
     return Record(
         name=name,
@@ -211,9 +224,10 @@ def build_record(
         host=host,
         source=draft.source,
         values=MappingProxyType({"name": name, **taken}),
-        places=MappingProxyType({k: v for k, v in places.items() if k in taken}),
+        places=MappingProxyType({k: owner.place(k) for k, owner in owners.items()}),
         digest=digest_of(name, viewer, host),
         inherits=tuple(parent.name for parent in parents),
+        spots=MappingProxyType({k: owner.spot(k) for k, owner in owners.items()}),
     )
 
 

@@ -31,6 +31,14 @@ WHOLE_FILE = Span(1, 1, 1, 1)
 """Where a problem of the file itself (owner, size) is shown."""
 
 
+class Spot(NamedTuple):
+    """Where something stands, with the line as it stands in the file."""
+
+    file: str
+    span: Span = WHOLE_FILE
+    line: str = ""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong in one file.

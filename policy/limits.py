@@ -175,6 +175,9 @@ LINT_SOURCES = 64
 """Sources that lint tries to find one to which an 'ask' offers something, by
 the fast way; then it looks at all."""
 
+LINT_COLOURS = 256
+"""Different colours that lint compares, each with each and for each sight."""
+
 LINT_HINTS = 20
 """Unknown names for which lint looks for the one that was meant: each is
 compared with every sandbox."""

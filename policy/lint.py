@@ -12,46 +12,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator
 
 from policy import limits
 from policy.algebra import Atoms, Reach, reach
+from policy.checks import CHECKS
 from policy.conditions import NO_MATCH
 from policy.engine import Call, Engine, expand
 from policy.errors import Problem, Span, nearest
+from policy.looks import look
 from policy.rule import Rule
 from policy.ruleset import RuleSet
 from policy.sarif import Finding
 from policy.tokens import Token
 from policy.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
 
-CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "contradictory": (
-            "error",
-            "earlier rules decide otherwise all that it matches",
-        ),
-        "shadowed": ("warning", "earlier rules decide all that it matches"),
-        "redundant": ("note", "an earlier rule says the same of all that it matches"),
-        "never-matches": ("warning", "no call can match it"),
-        "unknown-sandbox": ("warning", "no sandbox has this name"),
-        "unknown-tag": ("warning", "no sandbox has this tag"),
-        "unknown-type": ("warning", "no sandbox is of this type"),
-        "ask-nothing": ("warning", "it asks, but has no target to offer to anybody"),
-        "default-not-offered": ("warning", "its default_target is offered to nobody"),
-        "reaches-viewer": ("warning", "its target * includes the viewer"),
-        "too-wide": ("warning", "it grants every service"),
-        "claim": ("warning", "what the sandbox claims leads it to a laxer rule"),
-        "redirect-denied": ("warning", "it redirects to what an earlier rule denies"),
-        "look-alike": ("warning", "two names look alike"),
-    }
-)
-
 _WORD = re.compile(r"[^ \t]+")
-_LOOKS = str.maketrans(
-    {"0": "o", "1": "l", "i": "l", "5": "s", "-": "", "_": "", ".": ""}
-)
 
 
 def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
@@ -198,20 +174,16 @@ def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
     """Names in rules that a reader takes for another sandbox's."""
     looks: dict[str, str] = {}
     for name in world.names:
-        looks.setdefault(_look(name), name)
+        looks.setdefault(look(name), name)
     told: set[str] = set()
     for rule in rules:
         for column, token in _tokens(rule):
-            other = looks.get(_look(token.value)) if token.literal else None
+            other = looks.get(look(token.value)) if token.literal else None
             if other is None or other == token.value or token.value in told:
                 continue
             told.add(token.value)
             text = f"'{token.value}' looks like the sandbox '{other}'"
             yield _found("look-alike", rule, column, text)
-
-
-def _look(name: str) -> str:
-    return name.lower().translate(_LOOKS).replace("rn", "m").replace("vv", "w")
 
 
 # -- doors ------------------------------------------------------------------------------

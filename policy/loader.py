@@ -193,7 +193,7 @@ class _Collected:
         """Add what stood in a file."""
         report = _Report(path)
         document = read_document(_decode(content, report), report.complain)
-        draft = take_draft(name, path, document, report.complain)
+        draft = take_draft(name, path, document, report.complain, report.lines)
         self._drafts[name] = (draft, report)
         self._problems.append(report)
 

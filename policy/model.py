@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
+
+from policy.errors import Spot
 
 SandboxClass = Literal["persistent", "disposable", "template"]
 Display = Literal["none", "allow", "waypipe-client"]
@@ -181,7 +184,7 @@ class Record:
 
     ``values`` has the value that holds for each key (``launch.memory``), set or
     default; ``places`` the ``file:line:column`` of each key that the file, or
-    one that it inherits from, sets.  ``inherits`` are those records' names, the
+    one that it inherits from, sets; ``spots`` has their values.  ``inherits`` are those records' names, the
     nearest first.  ``digest`` is the SHA-256 of what the record means, in hex:
     comments, order and ways of writing do not change it.
     """
@@ -194,10 +197,17 @@ class Record:
     places: Mapping[str, str]
     digest: str
     inherits: tuple[str, ...] = ()
+    spots: Mapping[str, Spot] = field(
+        default_factory=lambda: MappingProxyType({}), compare=False, repr=False
+    )
 
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""
         return self.places.get(key) or f"{self.source}: default of '{key}'"
+
+    def spot(self, key: str) -> Spot:
+        """Where a key's value stands; the file where its default holds."""
+        return self.spots.get(key) or Spot(str(self.source))
 
 
 def digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from policy.conditions import NO_LIMITS, NO_MATCH, Match, RuleLimits
-from policy.errors import Problem, visible
+from policy.errors import Problem, Span, visible
 from policy.tokens import Place, Token, parse_token
 
 Action = Literal["allow", "ask", "deny"]
@@ -50,6 +50,11 @@ class Rule:
     def unconditional(self) -> bool:
         """Whether its four columns alone say that it decides."""
         return self.match is NO_MATCH and not self.observe
+
+    def problem(self, message: str, hint: str = "") -> Problem:
+        """Return a problem of the whole line."""
+        span = Span(self.line, 1, self.line, len(self.text.rstrip()) + 1)
+        return Problem(self.file, span, message, hint=hint, source_line=self.text)
 
     def outcome(self) -> tuple[object, ...]:
         """All that it says about a call that it decides."""

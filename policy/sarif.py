@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from policy.errors import Problem
@@ -16,8 +17,18 @@ class Finding(NamedTuple):
     problem: Problem
 
 
-def sarif(findings: Iterable[Finding], version: str) -> dict[str, object]:
-    """Return one run with all findings; columns count characters."""
+_NOTHING: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+
+def sarif(
+    findings: Iterable[Finding],
+    version: str,
+    known: Mapping[str, tuple[str, str]] = _NOTHING,
+) -> dict[str, object]:
+    """Return one run with all findings; columns count characters.
+
+    ``known`` has the sentence of each check.
+    """
     found = list(findings)
     checks = sorted({finding.check for finding in found})
     return {
@@ -29,7 +40,15 @@ def sarif(findings: Iterable[Finding], version: str) -> dict[str, object]:
                     "driver": {
                         "name": "brokerctl policy",
                         "version": version,
-                        "rules": [{"id": check} for check in checks],
+                        "rules": [
+                            {
+                                "id": check,
+                                "shortDescription": {
+                                    "text": known.get(check, ("", check))[1]
+                                },
+                            }
+                            for check in checks
+                        ],
                     }
                 },
                 "columnKind": "unicodeCodePoints",

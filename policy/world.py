@@ -152,6 +152,7 @@ def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> Wor
             name,
             view.sandbox_class,
             view.tags,
+            view.default_disposable,
             template_for_dispvms=view.sandbox_class == "disposable",
             power_state=RUNNING if name in up else "Halted",
         )
@@ -159,7 +160,11 @@ def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> Wor
         if name not in domains and of in records.records:
             view = records.records[of].viewer
             domains[name] = Domain(
-                name, view.sandbox_class, view.tags, power_state=RUNNING
+                name,
+                view.sandbox_class,
+                view.tags,
+                view.default_disposable,
+                power_state=RUNNING,
             )
     return World(MappingProxyType(domains))
 

@@ -17,7 +17,8 @@ from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.policy_ask import evaluate, explain_call
 from broker.cli.policy_check import check
-from broker.cli.policy_tools import diff, effective, fmt, lint, test_policy
+from broker.cli.policy_lint import lint
+from broker.cli.policy_tools import diff, effective, fmt, test_policy
 from broker.cli.records import (
     hint_for_unknown,
     read_records,

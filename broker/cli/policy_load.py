@@ -12,7 +12,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
 from policy.engine import Call
-from policy.loader import load_records, search_path
+from policy.loader import RecordSet, load_records, search_path
 from policy.rulefiles import load_rules, rule_path
 from policy.ruleset import RuleSet, is_rule_file
 from policy.world import World, WorldError, world_from_json, world_of
@@ -57,11 +57,21 @@ def holds_rules(folder: Path) -> bool:
         return True  # reading it will say why not
 
 
+def record_directories() -> tuple[Path, ...]:
+    """The directories of records, the first wins."""
+    paths = offline_paths()
+    return search_path(paths.runtime, paths.config)
+
+
+def records_of(directories: tuple[Path, ...]) -> RecordSet:
+    """Return the records of these directories, or those that the broker reads."""
+    return load_records(directories or record_directories())
+
+
 def world_from(file: Path | None) -> World:
     """Return the world of a file, or of the records; raises RefusedError."""
     if file is None:
-        paths = offline_paths()
-        return world_of(load_records(search_path(paths.runtime, paths.config)))
+        return world_of(records_of(()))
     try:
         with file.open("rb") as opened:
             content = opened.read(limits.WORLD_BYTES + 1)

@@ -9,7 +9,6 @@ import rich_click as click
 from rich.console import Console
 from rich.text import Text
 
-from broker import __version__
 from broker.cli import render
 from broker.cli.policy_load import (
     JSON,
@@ -40,56 +39,12 @@ from policy.engine import Answer, Engine
 from policy.errors import Problem, did_you_mean
 from policy.explain import answer_json
 from policy.fmt import fmt as even
-from policy.lint import lint as find
 from policy.loader import read_file
 from policy.rulefiles import load_rules
 from policy.ruleset import RuleSet, rules_of_map
-from policy.sarif import Finding, sarif
 
 _BROKEN = 3
 """Exit code: the rules have an error, so nothing else was looked at."""
-
-
-@click.command()
-@POLICY
-@WORLD
-@JSON
-@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
-def lint(
-    *, policy: tuple[Path, ...], world: Path | None, as_json: bool, as_sarif: bool
-) -> None:
-    """Find rules that are valid and still wrong.
-
-    Rules that never decide (and the lines that cause it) or never match,
-    names, tags and types that nobody has, an 'ask' that offers nothing,
-    targets that include the viewer, and more.
-
-    Exit code: 0 nothing found, or notes only; 1 warnings or errors; 3 the
-    rules cannot be read.
-    """
-    rules = rules_of(policy)
-    found = find(rules, world_from(world), instances=world is None)
-    if as_sarif:
-        render.json_line(sarif(found, __version__))
-    elif as_json:
-        render.json_line({"findings": [_finding_json(one) for one in found]})
-    else:
-        for one in found:
-            print_problems([_with_check(one)])
-        render.note(f"{len(found)} findings in {len(rules.rules)} rules")
-    if rules.problems:
-        sys.exit(_BROKEN)
-    sys.exit(any(one.level != "note" for one in found))
-
-
-def _finding_json(one: Finding) -> dict[str, object]:
-    return {"check": one.check, "level": one.level, **one.problem.as_json()}
-
-
-def _with_check(one: Finding) -> Problem:
-    p = one.problem
-    text = f"{one.level}: {p.message} [{one.check}]"
-    return Problem(p.file, p.span, text, p.expected, p.hint, p.source_line)
 
 
 @click.command("test")

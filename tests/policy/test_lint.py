@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policy.algebra import Atoms, reach
 from policy.engine import Call, Engine
-from policy.lint import CHECKS, lint
+from policy.checks import CHECKS
+from policy.lint import lint
 from policy.ruleset import rules_of_map
 from policy.world import Domain, World
 from tests.policy import strategies
@@ -152,3 +154,10 @@ def test_every_check_has_a_sentence():
     for level, sentence in CHECKS.values():
         assert level in {"error", "warning", "note"}
         assert sentence
+
+
+def test_the_docs_list_every_check():
+    """In the words and the order of the table."""
+    docs = Path(__file__).parent.parent.parent / "docs" / "policy.md"
+    lines = [f"* `{name}` ({level}): {text}" for name, (level, text) in CHECKS.items()]
+    assert "\n".join(lines) in docs.read_text()

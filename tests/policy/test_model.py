@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import pytest
@@ -16,7 +15,7 @@ from broker.wayland import label
 from broker.wayland.rules import MAX_BORDER, Fullscreen
 from policy import build, evaluate, limits
 from policy.fields import Choice
-from policy.tables import NAME, PALETTE, PEER, TABLES, WINDOW
+from policy.tables import NAME, PEER, TABLES, WINDOW
 from tests.policy import record_globals
 
 
@@ -87,65 +86,3 @@ def test_every_key_is_described_once():
         assert len(table.by_key) == len(table.fields)
         for field in table.fields:
             assert field.summary.endswith(".")
-
-
-# -- colours ----------------------------------------------------------------------
-
-# Machado, Oliveira, Fernandes: A Physiologically-based Model for Simulation of
-# Color Vision Deficiency (2009), severity 1.0, on linear RGB.
-_SIGHT = {
-    "usual": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "protanopia": (
-        (0.152286, 1.052583, -0.204868),
-        (0.114503, 0.786281, 0.099216),
-        (-0.003882, -0.048116, 1.051998),
-    ),
-    "deuteranopia": (
-        (0.367322, 0.860646, -0.227968),
-        (0.280085, 0.672501, 0.047413),
-        (-0.011820, 0.042940, 0.968881),
-    ),
-    "tritanopia": (
-        (1.255528, -0.076749, -0.178779),
-        (-0.078411, 0.930809, 0.147602),
-        (0.004733, 0.691367, 0.303900),
-    ),
-}
-_APART = 15.0
-"""CIE76 distance; 2.3 is just noticeable side by side, frames are not."""
-
-
-def _linear(colour):
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    return [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-
-
-def _lab(rgb):
-    r, g, b = (min(1.0, max(0.0, part)) for part in rgb)
-    x = (0.4124 * r + 0.3576 * g + 0.1805 * b) / 0.95047
-    y = 0.2126 * r + 0.7152 * g + 0.0722 * b
-    z = (0.0193 * r + 0.1192 * g + 0.9505 * b) / 1.08883
-    fx, fy, fz = (
-        t ** (1 / 3) if t > 0.008856 else 7.787 * t + 4 / 29 for t in (x, y, z)
-    )
-    return 116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)
-
-
-@pytest.mark.parametrize("sight", _SIGHT)
-def test_named_colours_stay_apart(sight):
-    """For the usual sight and the three kinds of colour blindness."""
-    seen = {
-        name: _lab(
-            [
-                sum(map(float.__mul__, map(float, row), _linear(value)))
-                for row in _SIGHT[sight]
-            ]
-        )
-        for name, value in PALETTE.items()
-    }
-    for one, other in itertools.combinations(seen, 2):
-        distance = (
-            sum((a - b) ** 2 for a, b in zip(seen[one], seen[other], strict=True))
-            ** 0.5
-        )
-        assert distance > _APART, f"{one} and {other}: {distance:.1f}"

@@ -1,0 +1,41 @@
+"""What ``brokerctl policy lint`` looks for, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "contradictory": (
+            "error",
+            "earlier rules decide otherwise all that it matches",
+        ),
+        "shadowed": ("warning", "earlier rules decide all that it matches"),
+        "redundant": ("note", "an earlier rule says the same of all that it matches"),
+        "never-matches": ("warning", "no call can match it"),
+        "unknown-sandbox": ("warning", "no sandbox has this name"),
+        "unknown-tag": ("warning", "no sandbox has this tag"),
+        "unknown-type": ("warning", "no sandbox is of this type"),
+        "ask-nothing": ("warning", "it asks, but has no target to offer to anybody"),
+        "default-not-offered": ("warning", "its default_target is offered to nobody"),
+        "reaches-viewer": ("warning", "its target * includes the viewer"),
+        "too-wide": ("warning", "it grants every service"),
+        "claim": ("warning", "what the sandbox claims leads it to a laxer rule"),
+        "redirect-denied": ("warning", "it redirects to what an earlier rule denies"),
+        "look-alike": ("warning", "two names look alike"),
+        "unread-file": ("warning", "a file beside the rules or records is not read"),
+        "open-to-others": ("warning", "others may change or replace the files"),
+        "dangerous-global": ("warning", "a Wayland global that a record allows"),
+        "unframed": ("warning", "its windows may stand without their frame"),
+        "translucent": ("warning", "what lies behind its windows shines through"),
+        "unfiltered-sound": ("warning", "nothing stands before the sound server"),
+        "colours-close": ("warning", "two frames have colours that look alike"),
+        "colour-faint": ("warning", "its frame is hard to see"),
+        "mixed-scripts": ("warning", "letters of several scripts in one name"),
+        "no-disposable": ("warning", "its default disposable cannot be made"),
+        "record-denies": ("note", "a rule grants what the record denies"),
+        "rules-deny": ("note", "a record opens what no rule grants"),
+    }
+)
+"""Every check of lint: its weight, and what it finds."""
