@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policy.algebra import Atoms, reach
-from policy.engine import Call, Engine
 from policy.checks import CHECKS
+from policy.engine import Call, Engine
 from policy.lint import lint
 from policy.ruleset import rules_of_map
 from policy.world import Domain, World
