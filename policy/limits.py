@@ -182,6 +182,9 @@ LINT_HINTS = 20
 """Unknown names for which lint looks for the one that was meant: each is
 compared with every sandbox."""
 
+GRAPH_NODES = 48
+"""Boxes of one picture; with more, nobody follows an arrow."""
+
 DIFF_CALLS = 2_000_000
 """Classes of calls that a comparison of two sets asks: a minute's work."""
 

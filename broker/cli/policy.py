@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.policy_ask import evaluate, explain_call
 from broker.cli.policy_check import check
+from broker.cli.policy_graph import graph
 from broker.cli.policy_lint import lint
 from broker.cli.policy_tools import diff, effective, fmt, test_policy
 from broker.cli.records import (
@@ -37,7 +38,18 @@ def command() -> None:
     """Check, explain and test records and rules; works without a running broker."""
 
 
-for _verb in (check, diff, effective, evaluate, explain_call, fmt, lint, test_policy):
+_VERBS = (
+    check,
+    diff,
+    effective,
+    evaluate,
+    explain_call,
+    fmt,
+    graph,
+    lint,
+    test_policy,
+)
+for _verb in _VERBS:
     command.add_command(_verb)
 
 
