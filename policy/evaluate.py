@@ -12,10 +12,11 @@ from typing import Literal
 from policy.errors import visible
 from policy.loader import RecordSet
 from policy.model import MicroVM, Record
-from policy.tables import DISPLAY_KEY, KIND_KEY
+from policy.tables import AUDIO_KEY, DISPLAY_KEY, KIND_KEY
 
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"
+AUDIO = "vitrail.Audio"
 NO_RULE = "default: deny"
 
 Verdict = Literal["allow", "deny"]
@@ -118,5 +119,19 @@ def _service(service: str, record: Record, trace: _Trace) -> Decision:
         trace.step(DISPLAY_KEY, way, where)
         reason = f"the record '{record.name}' has display = \"{way}\""
         return trace.end("deny" if way == "none" else "allow", reason, where)
+    if service == AUDIO:
+        return _audio(record, trace)
     trace.step("service", "unknown", NO_RULE)
     return trace.end("deny", f"no service is named '{visible(service)}'", NO_RULE)
+
+
+def _audio(record: Record, trace: _Trace) -> Decision:
+    way = record.viewer.audio.playback
+    where = record.where(AUDIO_KEY)
+    trace.step(AUDIO_KEY, way, where)
+    reason = f"the record '{record.name}' has audio = \"{way}\""
+    if way == "allow":
+        # The filter does not stand in the way of its streams yet, and without
+        # it this is not what the record says.
+        return trace.end("deny", f"{reason}, and there is no filter yet", where)
+    return trace.end("allow" if way == "raw" else "deny", reason, where)

@@ -569,5 +569,6 @@ TABLES = (
     LIMITS,
 )
 DISPLAY_KEY = "display"
+AUDIO_KEY = "audio.playback"
 KIND_KEY = "launch.kind"
 INHERITS_KEY = "inherits"

@@ -17,8 +17,8 @@ The protocol is ``broker/core/agent.py`` in frames of ``broker/core/frames.py``;
 a test holds the tables below against them.  Standard library only, one file,
 Python 3.9.
 
-Settings: environment ``VITRAIL_AGENT`` and ``VITRAIL_DISPLAY``
-(``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
+Settings: environment ``VITRAIL_AGENT``, ``VITRAIL_DISPLAY`` and
+``VITRAIL_AUDIO`` (``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
 own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``.
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
@@ -52,6 +52,7 @@ VERSION = 2
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
+AUDIO_PORT = 6502
 
 # Message type -> its fields, as in broker/core/agent.py.
 FROM_GUEST = {
@@ -374,7 +375,7 @@ class Agent:
         if self._serving and serving != self._serving:
             # A killed broker cannot end its streams, and vhost-device-vsock
             # drops those with bytes under way without a word to its guest.
-            self._guest.carrier.cut_all()
+            self._guest.cut_all()
         self._serving = serving
         self.expect()
 
@@ -863,9 +864,10 @@ class Pair:
 
 
 class Carrier:
-    """Accepts waypipe's connections and carries each to the broker."""
+    """Accepts connections at a socket and carries each to a port of the broker."""
 
-    def __init__(self, guest: "Guest", path: str, address: Address) -> None:
+    def __init__(self, guest: "Guest", hop: str, path: str, address: Address) -> None:
+        self._hop = hop
         self._guest = guest
         self._loop = guest.loop
         self._address = address
@@ -902,10 +904,11 @@ class Carrier:
     def _connected(self, pair: Pair, far: Optional[socket.socket], code: int) -> None:
         if far is None:
             why = os.strerror(code)
-            self._guest.hop("display", f"the broker's display port: {why}", ok=False)
+            what = f"the broker's {self._hop} port: {why}"
+            self._guest.hop(self._hop, what, ok=False)
             pair.close()
             return
-        self._guest.hop("display", ok=True)
+        self._guest.hop(self._hop, ok=True)
         pair.join(far)
 
     def cut_all(self) -> None:
@@ -1243,8 +1246,10 @@ class Settings:
         )
         agent = environ.get("VITRAIL_AGENT", f"vsock:{HOST_CID}:{AGENT_PORT}")
         display = environ.get("VITRAIL_DISPLAY", f"vsock:{HOST_CID}:{DISPLAY_PORT}")
+        audio = environ.get("VITRAIL_AUDIO", f"vsock:{HOST_CID}:{AUDIO_PORT}")
         self.agent = Address(agent)
         self.display = Address(display)
+        self.audio = Address(audio)
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
         pieces = environ.get("VITRAIL_PIECES", "")
         self.pieces = PIECE_BYTES
@@ -1269,15 +1274,18 @@ class Guest:
         self._waypipe = ""
         self._waypipe_known = False
         self._greeted = False
+        self._sound_config = ""
         self.loop = Loop()
         self.account = Account()
         os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
         self.session_dir = self._make_session_dir()
         self.agent = Agent(self, settings.agent)
-        self.carrier = Carrier(
-            self, os.path.join(settings.runtime, "display"), settings.display
+        carrier = Carrier(
+            self, "display", os.path.join(settings.runtime, "display"), settings.display
         )
-        self.display = Display(self, self.carrier)
+        sound = Carrier(self, "audio", self._sound_path(), settings.audio)
+        self._carriers = (carrier, sound)
+        self.display = Display(self, carrier)
         self.programs = Programs(self)
 
     def start(self) -> None:
@@ -1328,6 +1336,11 @@ class Guest:
         elif kind == "ping":
             self.agent.pinged(message["serving"])
 
+    def cut_all(self) -> None:
+        """End every connection that is carried to the broker."""
+        for carrier in self._carriers:
+            carrier.cut_all()
+
     # -- environment of programs
 
     def base_environment(self) -> Dict[str, str]:
@@ -1340,6 +1353,7 @@ class Guest:
             "SHELL": self.account.shell or "/bin/sh",
             "LANG": "C.UTF-8",
             "XDG_RUNTIME_DIR": self.session_dir,
+            "PULSE_CLIENTCONFIG": self._sound_config,
         }
         if self.machine is None:
             # A service or a container has an environment of its own.
@@ -1402,6 +1416,24 @@ class Guest:
         os.makedirs(path, mode=0o700, exist_ok=True)
         os.chown(path, self.account.uid, self.account.gid)
         return path
+
+    def _sound_path(self) -> str:
+        """Make the place where libpulse looks; returns the socket's path.
+
+        The server is on another machine: a client that believes otherwise
+        offers it shared memory, which nothing carries.
+        """
+        path = os.path.join(self.session_dir, "pulse")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.chown(path, self.account.uid, self.account.gid)
+        socket_path = os.path.join(path, "native")
+        self._sound_config = os.path.join(self.settings.runtime, "pulse.conf")
+        with open(self._sound_config, "w", encoding="utf-8") as file:
+            file.write(
+                f"default-server = unix:{socket_path}\n"
+                "autospawn = no\nenable-shm = no\nenable-memfd = no\n"
+            )
+        return socket_path
 
     def _ask_version(self) -> None:
         path = shutil.which("waypipe", path=self.base_environment()["PATH"])

@@ -27,7 +27,7 @@ from broker.cli.records import (
 )
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from policy.evaluate import AGENT, DISPLAY, Decision, Request, decide
+from policy.evaluate import AGENT, AUDIO, DISPLAY, Decision, Request, decide
 from policy.loader import RecordSet
 from policy.model import Record
 from policy.schema import reference, schema_text
@@ -67,7 +67,7 @@ def show(sandbox: str, *, as_json: bool) -> None:
         _refuse(found, sandbox)
     decisions = {
         service: decide(found, Request(sandbox, sandbox, service))
-        for service in (AGENT, DISPLAY)
+        for service in (AGENT, DISPLAY, AUDIO)
     }
     if as_json:
         render.json_line(_as_json(record, decisions))

@@ -14,7 +14,11 @@ from broker.core.names import ServiceName
 AGENT = ServiceName("vitrail.Agent")
 DISPLAY = ServiceName("vitrail.Display")
 
-PORTS: Mapping[ServiceName, int] = MappingProxyType({AGENT: 6500, DISPLAY: 6501})
+AUDIO = ServiceName("vitrail.Audio")
+
+PORTS: Mapping[ServiceName, int] = MappingProxyType(
+    {AGENT: 6500, DISPLAY: 6501, AUDIO: 6502}
+)
 """Service to vsock port.  Above 1023, so that an unprivileged broker may
 listen; below 2**16, which every hybrid-vsock implementation can write."""
 

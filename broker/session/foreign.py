@@ -16,8 +16,8 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import ServiceName
-from broker.core.services import DISPLAY, PORTS
-from broker.link.addresses import HybridEndpoint, UnixEndpoint
+from broker.core.services import AUDIO, DISPLAY, PORTS
+from broker.link.addresses import Endpoint, HybridEndpoint, UnixEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
 from broker.peers.identity import (
@@ -117,8 +117,7 @@ class ForeignMachine:
                 return await hybrid_doors(Path(self._claim.base))
             case ContainerClaim():
                 # An agent of ours is not in there, so there is nobody to talk to.
-                path = Path(self._claim.directory) / DISPLAY
-                return {DISPLAY: await open_listener(UnixEndpoint(path))}
+                return await container_doors(Path(self._claim.directory))
 
     async def go(self) -> None:
         """It runs already."""
@@ -162,10 +161,22 @@ async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
     What a killed broker left there is replaced.  Raises SetupError when a path
     is too long or somebody listens there.
     """
+    return await _doors({s: HybridEndpoint(base, port) for s, port in PORTS.items()})
+
+
+async def container_doors(directory: Path) -> dict[ServiceName, Listener]:
+    """Listen on a socket named for each service that needs no agent of ours.
+
+    Raises as ``hybrid_doors``.
+    """
+    return await _doors({s: UnixEndpoint(directory / s) for s in (DISPLAY, AUDIO)})
+
+
+async def _doors(places: Mapping[ServiceName, Endpoint]) -> dict[ServiceName, Listener]:
     doors: dict[ServiceName, Listener] = {}
     try:
-        for service, port in PORTS.items():
-            doors[service] = await open_listener(HybridEndpoint(base, port))
+        for service, place in places.items():
+            doors[service] = await open_listener(place)
     except BaseException:
         for door in doors.values():
             door.close()

@@ -33,6 +33,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
+from broker.launch.sound import find_sound
 from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
@@ -58,6 +59,8 @@ class GuestTools:
     """The compositor's socket now.  Raises SetupError when there is none."""
     waypipe: Path | None
     """None: the one on PATH."""
+    sound: Callable[[], Path] = find_sound
+    """The sound server's socket now.  Raises SetupError when there is none."""
 
 
 _AgentEnd = tuple[str, tuple[int, int] | None]

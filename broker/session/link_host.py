@@ -366,22 +366,26 @@ class RemoteViewer:
         record = take_sandbox_name(request.record)
         await self._reload()
         told = _Progress(epoch, request.request)
+        lease: Lease | VitrailError
         async with trio.open_nursery() as nursery:
             nursery.start_soon(told.run)
             try:
                 lease = await host.start(record, progress=told)
-            except RefusedError as error:
-                await self._log.refused(
-                    schema.LeaseRefused(
-                        sandbox=record,
-                        peer=f"viewer {epoch.name}",
-                        outcome="refused",
-                        reason=str(error),
-                    )
-                )
-                raise
+            except VitrailError as error:  # not in a nursery's group
+                lease = error
             finally:
                 told.close()
+        if isinstance(lease, RefusedError):
+            await self._log.refused(
+                schema.LeaseRefused(
+                    sandbox=record,
+                    peer=f"viewer {epoch.name}",
+                    outcome="refused",
+                    reason=str(lease),
+                )
+            )
+        if isinstance(lease, VitrailError):
+            raise lease
         return m.Started(request.request, lease.id)
 
     async def _refused(self, peer: str, error: VitrailError) -> None:

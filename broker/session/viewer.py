@@ -17,12 +17,13 @@ from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
-from broker.core.services import AGENT, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
 from broker.session.guest import Guest, GuestTools
 from broker.session.hangup import given
 from broker.session.logs import KEPT, prune_logs
+from broker.session.raw_audio import is_raw, raw_stream
 from policy.evaluate import Request, decide
 from policy.loader import RecordSet
 from policy.model import Record
@@ -151,8 +152,29 @@ class ViewerRole:
         elif opening.service == DISPLAY:
             await answer(None)
             await guest.display_stream(opening, conn, task_status=task_status)
+        elif opening.service == AUDIO:
+            await self._carry_raw(opening, conn, answer, task_status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
+
+    async def _carry_raw(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        answer: Answer,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        if not is_raw(self.record(opening.lease.record)):
+            raise RefusedError("only raw sound is carried yet")
+        await raw_stream(
+            opening,
+            conn,
+            self._tools.sound,
+            pump=self._tools.pump,
+            log=self._log,
+            answer=answer,
+            task_status=task_status,
+        )
 
     async def _decide(self, opening: Opening) -> None:
         """Ask the policy and record its answer; raises RefusedError for a no."""

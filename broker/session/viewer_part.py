@@ -9,6 +9,7 @@ from broker.core.errors import InternalError, SetupError
 from broker.launch.compositor import find_compositor
 from broker.session.ground import Ground
 from broker.session.guest import GuestTools
+from broker.session.raw_audio import WARNING, is_raw
 from broker.session.viewer import ViewerRole
 
 
@@ -36,6 +37,11 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
         f"{guest.lease.sandbox}: {text}"
         for guest in viewer.guests()
         for text in guest.warnings
+    ]
+    found += [
+        f"{guest.lease.sandbox}: {WARNING}"
+        for guest in viewer.guests()
+        if is_raw(viewer.record(guest.lease.record))
     ]
     if find_compositor() is None:
         found.append("no compositor answers; no window can be shown")

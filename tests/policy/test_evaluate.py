@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.evaluate import AGENT, DISPLAY, NO_RULE, Request, decide
+from policy.evaluate import AGENT, AUDIO, DISPLAY, NO_RULE, Request, decide
 from policy.loader import load_records
 
 _RECORDS = {
     "open": 'class = "disposable"\ndisplay = "allow"\n',
     "piped": 'class = "disposable"\n\n  display = "waypipe-client"\n',
     "shut": 'class = "disposable"\ndisplay = "none"\n',
+    "raw": 'class = "disposable"\naudio = "raw"\n',
+    "loud": 'class = "disposable"\naudio = "allow"\n',
     "quiet": 'class = "disposable"\n',
     "kept": 'class = "persistent"\ndisplay = "allow"\nlaunch.kind = "microvm"\n',
     "theirs": 'class = "persistent"\ndisplay = "allow"\n[launch]\nkind = "external"\n'
@@ -53,7 +55,9 @@ def _records(folder):
         ("broken", "broken", AGENT, "deny", "the record 'broken' has an error: \"alow\" is not allowed here", "{}/broken.toml:2:11"),
         ("nobody", "nobody", DISPLAY, "deny", "no record is named 'nobody'", NO_RULE),
         ("", "", "", "deny", "no record is named ''", NO_RULE),
-        ("open", "open", "vitrail.Audio", "deny", "no service is named 'vitrail.Audio'", NO_RULE),
+        ("open", "open", AUDIO, "deny", "the record 'open' has audio = \"none\"", "{}/open.toml: default of 'audio.playback'"),
+        ("raw", "raw", AUDIO, "allow", "the record 'raw' has audio = \"raw\"", "{}/raw.toml:2:1"),
+        ("loud", "loud", AUDIO, "deny", "the record 'loud' has audio = \"allow\", and there is no filter yet", "{}/loud.toml:2:1"),
         ("open", "open", "vitrail.display", "deny", "no service is named 'vitrail.display'", NO_RULE),
         ("open", "open", "\x1b[2J", "deny", "no service is named '\\x1b[2J'", NO_RULE),
     ],
@@ -83,7 +87,7 @@ def test_unknown_is_denied(sandbox, record, service):
 )
 def test_no_other_service_is_allowed(records, sandbox, record, service):
     """Services are allowed by name only."""
-    if service not in {AGENT, DISPLAY}:
+    if service not in {AGENT, AUDIO, DISPLAY}:
         assert decide(records, Request(sandbox, record, service)).verdict == "deny"
 
 

@@ -52,7 +52,7 @@ def test_fullscreen_is_as_the_filter_has_it():
 
 def test_services_are_those_of_the_broker():
     """A service that has a port has a line in the engine."""
-    assert {evaluate.AGENT, evaluate.DISPLAY} == set(services.PORTS)
+    assert {evaluate.AGENT, evaluate.DISPLAY, evaluate.AUDIO} == set(services.PORTS)
 
 
 def test_cids_are_those_that_can_be_peers():

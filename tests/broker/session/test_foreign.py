@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
-from broker.core.services import AGENT, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.launch.spawn import DEVNULL, spawn
 from broker.peers import credentials
 from broker.peers.identity import ContainerClaim, HybridClaim, VsockClaim
@@ -165,10 +165,11 @@ async def test_a_container_is_its_namespace(private, monkeypatch):
     mine = take(unix=str(private), leader=os.getpid())
     assert mine.claim == ContainerClaim(str(private), 7)
     doors = await mine.open_doors()
-    assert list(doors) == [DISPLAY], "no agent of ours is in there"
-    assert oct((private / DISPLAY).stat().st_mode)[-3:] == "600"
-    doors[DISPLAY].close()
-    assert not (private / DISPLAY).exists()
+    assert set(doors) == {DISPLAY, AUDIO}, "no agent of ours is in there"
+    for service, door in doors.items():
+        assert oct((private / service).stat().st_mode)[-3:] == "600"
+        door.close()
+        assert not (private / service).exists()
     await mine.close()
 
 
@@ -248,10 +249,11 @@ def test_held_processes_are_let_go_of():
 async def test_doors_of_a_hybrid_socket(private):
     base = private / "vm.vsock"
     doors = await hybrid_doors(base)
-    assert set(doors) == {AGENT, DISPLAY}
+    assert set(doors) == {AGENT, DISPLAY, AUDIO}
     assert sorted(p.name for p in private.iterdir()) == [
         "vm.vsock_6500",
         "vm.vsock_6501",
+        "vm.vsock_6502",
     ]
     with pytest.raises(SetupError, match="in use"):
         await hybrid_doors(base)

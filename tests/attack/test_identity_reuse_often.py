@@ -1,0 +1,285 @@
+"""A thousand times: a machine is killed while the next one takes its identity.
+
+Invariant 1, where it is narrowest: the old machine's streams are still being
+cut when the new one knocks, at the same path, with the same name.  Each machine
+speaks and expects one word of its own, and so does each lease at the other end
+of the pump.  Never does either hear another's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import select
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError
+from broker.core.names import SandboxName
+from broker.launch.spawn import PIPE, spawn
+from broker.session import pumps
+from broker.session.foreign import take_foreign
+from broker.session.hangup import given
+from broker.session.pumps import PumpKeeper
+from tests.kit.compositor import short_directory
+from tests.kit.roles import host_role, journal
+
+WORD = 16
+STREAMS = 4
+WORK = SandboxName("work")
+# Forks a machine for each word it reads and says its pid; the machine knocks at
+# the display's door as often as it can, on several connections.
+MACHINES = f"""
+import os, select, socket, sys, time
+path, factory = sys.argv[1], os.getpid()
+
+def machine(word, report):
+    socks = {{}}
+    while os.getppid() == factory:
+        while len(socks) < {STREAMS}:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(path)
+            except OSError:
+                sock.close()
+                time.sleep(0.002)
+                continue
+            sock.setblocking(False)
+            socks[sock] = b""
+        ready, _, _ = select.select(socks, [], [], 0.002)
+        for sock in list(socks):
+            try:
+                sock.send(word * 64)
+            except BlockingIOError:
+                pass
+            except OSError:
+                sock.close()
+                del socks[sock]
+                continue
+            try:
+                data = sock.recv(4096) if sock in ready else None
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if data is None:
+                continue
+            if not data:
+                sock.close()
+                del socks[sock]
+                continue
+            heard = socks[sock] + data
+            for start in range(0, len(heard) - {WORD} + 1, {WORD}):
+                if heard[start : start + {WORD}] != word:
+                    os.write(report, b"CROSSED\\n")
+                    os._exit(1)
+            socks[sock] = heard[len(heard) // {WORD} * {WORD} :]
+
+for line in sys.stdin:
+    word = bytes.fromhex(line)
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        machine(word, 2)
+        os._exit(0)
+    print(pid, flush=True)
+"""
+
+
+class Factory:
+    """The process whose children are the machines."""
+
+    def __init__(self, child):
+        self._child = child
+        self._rest = b""
+
+    async def start(self, word):
+        """A new machine; returns its pid."""
+        os.write(self._child.popen.stdin.fileno(), word.hex().encode() + b"\n")
+        out = self._child.popen.stdout.fileno()
+        while b"\n" not in self._rest:
+            await trio.lowlevel.wait_readable(out)
+            self._rest += os.read(out, 100)
+        line, _, self._rest = self._rest.partition(b"\n")
+        return int(line)
+
+    def crossed(self):
+        """What a machine has reported: nothing."""
+        err = self._child.popen.stderr.fileno()
+        return select.select([err], [], [], 0)[0] and os.read(err, 1000)
+
+
+@asynccontextmanager
+async def factory(path):
+    child = spawn(
+        [sys.executable, "-I", "-S", "-c", MACHINES, str(path)],
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield Factory(child)
+    finally:
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+        for pipe in (child.popen.stdin, child.popen.stdout, child.popen.stderr):
+            pipe.close()
+
+
+class Words:
+    """The viewer's place: behind the real pump each lease has a word of its own."""
+
+    def __init__(self, pump):
+        self._pump = pump
+        self.next = b""
+        self.of = {}
+        self.heard = {}
+        self.crossed = []
+
+    async def lease_begun(self, lease):
+        self.of[lease.id] = self.next
+        await trio.lowlevel.checkpoint()
+
+    async def lease_ended(self, lease, reason):
+        await trio.lowlevel.checkpoint()
+
+    async def stream_opened(self, opening, conn, *, task_status):
+        word = self.of[opening.lease.id]
+        with given(conn):
+            ours, theirs = socket.socketpair()
+            task_status.started()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._speak, ours, word, opening.lease.id)
+                    try:
+                        await self._pump.relay(
+                            conn.detach(), theirs.detach(), name=str(opening.stream)
+                        )
+                    finally:
+                        scope.cancel()
+                        ours.close()
+
+    async def _speak(self, sock, word, lease):
+        sock.setblocking(False)
+        held = b""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                data = sock.recv(4096)
+                if not data:
+                    return
+                held += data
+                for start in range(0, len(held) - WORD + 1, WORD):
+                    if held[start : start + WORD] != word:
+                        self.crossed.append((lease, held[start : start + WORD]))
+                held = held[len(held) // WORD * WORD :]
+                self.heard[lease] = self.heard.get(lease, 0) + len(data)
+                try:
+                    sock.send(word * 16)
+                except BlockingIOError:
+                    continue  # it hears enough
+        except OSError:
+            return
+
+    async def wait_heard(self, lease, more):
+        """Until that lease's machine has been heard, for so many bytes."""
+        with trio.fail_after(30):
+            while self.heard.get(lease, 0) < more:
+                await trio.sleep(0.001)
+
+
+async def admitted(role, base, pid):
+    """The new machine's lease, as soon as the old one's is over."""
+    while True:
+        machine = take_foreign(
+            hybrid=str(base), cid=None, unix=None, leader=pid, connectors=[pid]
+        )
+        try:
+            return await role.admit(WORK, WORK, machine)
+        except RefusedError:
+            await trio.sleep(0)  # the old lease holds: it is being cut
+
+
+async def take_over(role, words, made, base, old, rng):
+    """One round: kill the old machine with the new one at its door."""
+    words.next = secrets.token_bytes(WORD)
+    pid = await made.start(words.next)
+    if old is not None:
+        await trio.sleep(rng.uniform(0, 0.004))
+        os.kill(old, signal.SIGKILL)
+    tenancy = await admitted(role, base, pid)
+    await words.wait_heard(tenancy.lease.id, rng.choice((1, 4096)))
+    return pid, tenancy
+
+
+@asynccontextmanager
+async def a_pump():
+    """A pump's process; it ends when the keeper lets go of it."""
+    pump, handle = pumps._respawn()
+    try:
+        yield handle
+    finally:
+        with trio.CancelScope(shield=True):
+            await pump.wait()
+
+
+async def rounds(tmp_path, count, seed):
+    rng = random.Random(seed)
+    async with (
+        journal(tmp_path) as log,
+        a_pump() as handle,
+        trio.open_nursery() as nursery,
+    ):
+        keeper = PumpKeeper(handle, log)
+        await nursery.start(keeper.run)
+        words = Words(keeper)
+        other = tmp_path / "role"
+        other.mkdir()
+        with short_directory() as directory:
+            base = directory / "vm.vsock"
+            async with (
+                host_role(other, None, viewer=words) as role,
+                factory(f"{base}_6501") as made,
+            ):
+                pid, leases = None, []
+                for _ in range(count):
+                    pid, tenancy = await take_over(role, words, made, base, pid, rng)
+                    leases.append(tenancy.lease)
+                    assert not words.crossed
+                    assert not made.crossed()
+                os.kill(pid, signal.SIGKILL)
+                await tenancy.ended.wait()
+        assert [lease.generation for lease in leases] == list(range(1, count + 1))
+        assert all(words.heard[lease.id] for lease in leases)
+        print(f"seed {seed}: {sum(words.heard.values())} bytes")
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_identity_of_a_machine_that_is_being_cut(tmp_path):
+    await rounds(tmp_path, 25, seed=3)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_thousand_times(tmp_path):
+    await rounds(tmp_path, 1000, seed=4)
+
+
+async def test_the_words_would_be_found_if_they_crossed(tmp_path, monkeypatch):
+    """The alarm of this file works: here a lease has another machine's word."""
+    begun = Words.lease_begun
+
+    async def wrong(self, lease):
+        await begun(self, lease)
+        self.of[lease.id] = secrets.token_bytes(WORD)
+
+    monkeypatch.setattr(Words, "lease_begun", wrong)
+    with pytest.RaisesGroup(AssertionError, flatten_subgroups=True):
+        await rounds(tmp_path, 1, seed=5)

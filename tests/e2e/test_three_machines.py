@@ -1,0 +1,201 @@
+"""The mission's picture: host VM, viewer VM, application VM, over AF_VSOCK.
+
+Three machines with three different CIDs of their own.  The brokers run in two
+of them as a user would start them, sway in the second; the test has a shell in
+both, and no other way in.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import shlex
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from PIL import Image
+
+from broker.link.keys import Peer, format_peers, take_public_key
+from broker.link.terms import HEADER, VERSION, Role
+from tests.kit.threevm import APP, HOST, PIECES, VIEWER, siblings
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "green"
+"""
+# The host reads how the machine is recognised, the viewer what it may do; that
+# our own agent answers in there is the viewer's to know.
+PEER = f"""\
+[launch]
+kind = "external"
+[peer]
+cid = {APP}
+"""
+CTL = "python3 -m broker.cli.app"
+SWAY = {
+    "WLR_BACKENDS": "headless",
+    "WLR_RENDERER": "pixman",
+    "WLR_LIBINPUT_NO_DEVICES": "1",
+}
+SCREEN = {"WAYLAND_DISPLAY": "wayland-1", "SWAYSOCK": "/run/user/vit/sway.sock"}
+# An emulated CPU draws it, so it is small and slow.
+SWAY_CONFIG = "default_border none\noutput * mode --custom 640x480@10Hz\n"
+RED = (0xCC, 0, 0)
+TYPED = r' printf "\033]2;typed-in-%s\007" "$(uname -n)"'
+# A stranger in the application's machine, whose CID is not the host's, says what
+# a host would say first to the viewer's door.
+HELLO = HEADER.pack(b"VTRL-CTL", VERSION, 1, Role.HOST) + bytes(range(72))
+STRANGER = f"""
+import socket
+s = socket.socket(socket.AF_VSOCK)
+s.settimeout(20)
+try:
+    s.connect(({VIEWER}, 6499))
+    s.sendall(bytes.fromhex("{HELLO.hex()}"))
+    print("heard", s.recv(1000))
+except ConnectionError:
+    print("heard b''")
+"""
+
+
+async def until_there(guest, command, deadline=90, env=None):
+    """Ask again until the command succeeds; returns what it printed."""
+    with trio.fail_after(deadline):
+        while True:
+            code, output = await guest.try_run(command, env=env)
+            if code == 0:
+                return output
+            await trio.sleep(0.3)
+
+
+async def set_up(guest, link, record):
+    """Configuration of one broker; returns its public key."""
+    await guest.write("/run/vit/.config/vitrail/link.toml", link)
+    await guest.write("/run/vit/.config/vitrail/sandboxes.d/app.toml", record)
+    (line,) = (await guest.run(f"{CTL} link key --json 2>/dev/null")).splitlines()
+    return take_public_key(json.loads(line)["key"])
+
+
+async def pin(guest, peer):
+    path = "/run/vit/.local/state/vitrail/link/peers"
+    await guest.write(path, format_peers([peer]))
+    await guest.run(f"chmod 600 {path}")
+
+
+async def status(guest):
+    return json.loads(await guest.run(f"{CTL} status --json"))
+
+
+async def start(guest, module):
+    await guest.run(
+        f"setsid python3 -m broker.programs.{module} >/tmp/broker.log 2>&1 &",
+        env=SCREEN if module == "viewer" else {},
+    )
+    await until_there(guest, "grep ready /tmp/broker.log")
+
+
+async def start_sway(guest):
+    await guest.write("/run/vit/sway.conf", SWAY_CONFIG)
+    await guest.run(
+        "setsid sway -c /run/vit/sway.conf >/tmp/sway.log 2>&1 &",
+        env={**SWAY, "SWAYSOCK": SCREEN["SWAYSOCK"]},
+    )
+    await until_there(guest, "test -S /run/user/vit/wayland-1")
+
+
+async def screenshot(guest):
+    """What is on that machine's screen now."""
+    said = await guest.run("grim -t ppm - | gzip -1 | base64 -w0", env=SCREEN)
+    return Image.open(io.BytesIO(gzip.decompress(base64.b64decode(said))))
+
+
+@asynccontextmanager
+async def explained(*guests):
+    """What both brokers have to say, when something goes wrong."""
+    try:
+        yield
+    except BaseException:
+        with trio.CancelScope(shield=True), trio.move_on_after(60):
+            for guest in guests:
+                for command in (
+                    "cat /tmp/broker.log /tmp/lease.log",
+                    f"{CTL} audit | tail -15",
+                    f"{CTL} status",
+                ):
+                    print(f"--- {guest.name}: {command}")
+                    print((await guest.try_run(command))[1])
+        raise
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_an_applications_window_on_the_viewer_machines_screen():
+    async with siblings() as (host, viewer, _app), explained(host, viewer):
+        at_host = await set_up(
+            host,
+            f'connect = "vsock:{VIEWER}:6499"\npieces = {PIECES}\n',
+            RECORD + PEER,
+        )
+        at_viewer = await set_up(
+            viewer,
+            f'listen = "vsock:any:6499"\npeer_cid = {HOST}\npieces = {PIECES}\n',
+            RECORD,
+        )
+        await pin(host, Peer("screen", Role.VIEWER, at_viewer))
+        await pin(viewer, Peer("desk", Role.HOST, at_host))
+        await start_sway(viewer)
+        await start(viewer, "viewer")
+        await start(host, "host")
+        await host.run(
+            f"setsid {CTL} lease acquire app --cid {APP} >/tmp/lease.log 2>&1 &"
+        )
+        await until_there(host, f"{CTL} status --json | grep vitrail.Agent", 180)
+
+        words = "foot -T far-away -o colors.background=cc0000 sh"
+        await viewer.run(f"timeout 60 {CTL} run -d app -- {words}", env=SCREEN)
+        await until_there(viewer, "swaymsg -t get_tree | grep far-away", env=SCREEN)
+        with trio.fail_after(60):
+            while (await screenshot(viewer)).getpixel((320, 300)) != RED:
+                await trio.sleep(0.5)
+
+        # What is typed on the viewer's screen acts in the application's machine.
+        # A keyboard that has just appeared loses what comes at once.
+        await until_there(
+            viewer,
+            f"wtype -s 3000 -- '{TYPED}\n'; sleep 1; "
+            "swaymsg -t get_tree | grep typed-in-app",
+            env=SCREEN,
+        )
+
+        there, here = await status(host), await status(viewer)
+        assert (there["role"], here["role"]) == ("host", "viewer")
+        assert there["link"]["epoch"] == here["link"]["epoch"]
+        assert [lease["peer"] for lease in there["leases"]] == [f"cid {APP}"]
+        services = {s["service"] for s in here["streams"]}
+        assert services == {"vitrail.Agent", "vitrail.Display"}
+
+        # Another machine's CID is nobody here: the viewer takes its host only,
+        said = await viewer.run(
+            f"{CTL} run -q --no-window app -- python3 -c {shlex.quote(STRANGER)}"
+        )
+        assert said.splitlines()[-1] == "heard b''"
+        refused = await viewer.run(f"{CTL} audit --json | grep link.refused | tail -1")
+        assert f"takes connections of CID {HOST} only, not of {APP}" in refused
+        # and the host takes who has a lease.
+        await stranger(viewer, HOST, 6501)
+        refused = await host.run(f"{CTL} audit --json | grep stream.refused | tail -1")
+        assert f"cid {VIEWER}" in refused
+        assert "no lease names this CID" in refused
+
+
+async def stranger(guest, cid, port):
+    """Connect there from that machine: an end or a reset, and not a byte."""
+    code, said = await guest.try_run(
+        f"socat -T 5 - VSOCK-CONNECT:{cid}:{port} </dev/null"
+    )
+    assert (code, said) == (0, "") or "reset" in said
