@@ -17,10 +17,11 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -33,11 +34,19 @@ from broker.audit.database import (
     open_database,
     row_of,
 )
+from broker.audit.names import Namer, load_namer
+from broker.audit.nodes import Nodes
+from broker.audit.note import Note
+from broker.audit.seal import Seal, open_seal
+from broker.audit.settings import Settings
 from broker.audit.tree import Growing, leaf_hash
+from broker.audit.witness import hold_note
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 
 __all__ = ["Statistics", "Store", "check_version", "open_store"]
+
+_T = TypeVar("_T")
 
 # Encoded in place of the number, which is known when the commit begins; as long
 # as any, so that what fits now fits then.  Kind, version and sequence are the
@@ -72,11 +81,12 @@ class _Entry:
 class Store:
     """An open audit log; made by ``open_store``."""
 
-    def __init__(
-        self, db: sqlite3.Connection, path: Path, broker: str, tree: Growing
-    ) -> None:
-        self._db = db
-        self._tree = tree
+    def __init__(self, opened: _Opened, path: Path, broker: str) -> None:
+        self._db = opened.db
+        self._tree = opened.tree
+        self._seal = opened.seal
+        self.namer = opened.namer
+        self._grown = trio.Event()
         self._path = path
         self._broker = broker
         self._boot = _boot_id()
@@ -105,7 +115,7 @@ class Store:
         if self._closed:
             raise InternalError("an event came after the audit log was closed")
         stamped = msgspec.structs.replace(
-            event,
+            self.namer.apply(event),
             version=schema.VERSION,
             sequence=_NO_NUMBER,
             time_ns=time.time_ns(),
@@ -173,6 +183,8 @@ class Store:
             return
         self._commits += 1
         self._events += size
+        self._grown.set()
+        self._grown = trio.Event()
         for number, entry in enumerate(batch, start=first):
             entry.sequence = number
             entry.done.set()
@@ -194,14 +206,76 @@ class Store:
             db.executemany(_INSERT, rows)
             if subtrees:
                 db.executemany("INSERT INTO subtree VALUES (?, ?, ?)", subtrees)
+            self._seal.sign_head(tree)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        self._seal.committed()
         first = self._tree.size + 1
         self._tree = tree
         return first
+
+    # -- sealing ----------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """How many events there are; also the newest one's number."""
+        return self._tree.size
+
+    @property
+    def origin(self) -> str:
+        """The log's name in checkpoints."""
+        return self._seal.key.origin
+
+    async def wait_beyond(self, size: int) -> None:
+        """Wait until there are more events than that."""
+        while self._tree.size <= size:
+            await self._grown.wait()
+
+    async def checkpoint(self) -> str:
+        """Make the newest head one that stays; returns the signed note.
+
+        Raises UpstreamError when the disk refuses.
+        """
+        return await self._in_turn(self._seal.keep_head)
+
+    async def evolve(self) -> str:
+        """Go on to a new signing key; returns the note that certifies it.
+
+        Raises UpstreamError when the disk refuses; the old key stays.
+        """
+        return await self._in_turn(lambda: self._seal.evolve(self._tree))
+
+    async def root_at(self, size: int) -> bytes:
+        """The root that the log had when it held so many events.
+
+        Raises IntegrityError or RefusedError where that cannot be told any
+        more, UpstreamError when the log cannot be read.
+        """
+        return await self._in_turn(lambda: Nodes(self._db).root(size))
+
+    async def hold(self, peer: str, note: Note) -> Note | None:
+        """Keep a checkpoint of another log; returns the newest of it before.
+
+        Raises UpstreamError when the disk refuses.
+        """
+        return await self._in_turn(lambda: hold_note(self._db, peer, note))
+
+    async def _in_turn(self, step: Callable[[], _T]) -> _T:
+        """Do something in the store's thread, between commits."""
+        if self._closed:
+            raise InternalError("the audit log was closed")
+        try:
+            # A cancellation waits for the thread; what it did is done.
+            return await trio.to_thread.run_sync(step, limiter=self._thread)
+        except (sqlite3.Error, OSError) as error:
+            self._failures += 1
+            raise UpstreamError(
+                f"the audit log cannot be written: {error}",
+                hint=f"make room on the disk of {self._path}",
+            ) from error
 
     async def aclose(self) -> None:
         """Close the database; used by ``open_store``."""
@@ -210,25 +284,37 @@ class Store:
             await trio.to_thread.run_sync(self._db.close, limiter=self._thread)
 
 
+@dataclass(frozen=True)
+class _Opened:
+    db: sqlite3.Connection
+    version: int
+    """What the database was before it was opened."""
+    tree: Growing
+    seal: Seal
+    namer: Namer
+
+
 @asynccontextmanager
-async def open_store(path: Path, *, broker: str = "local") -> AsyncIterator[Store]:
+async def open_store(
+    path: Path, *, broker: str = "local", settings: Settings | None = None
+) -> AsyncIterator[Store]:
     """Open the audit log for writing, making or migrating it where needed.
 
     ``broker`` is the role that stands in every event.  One writer at a time.
 
     Raises SetupError when another broker writes it, when it was written by a
-    newer version, or when it is not our database; UpstreamError when the disk
-    refuses.
+    newer version, or when it is not our database; IntegrityError when it is
+    not what was signed; UpstreamError when the disk refuses.
     """
+    settings = settings or Settings()
     lock = lock_log(path)
     try:
-        db, version, tree = await trio.to_thread.run_sync(_open, path)
-        store = Store(db, path, broker, tree)
+        opened = await trio.to_thread.run_sync(_open, path, settings)
+        store = Store(opened, path, broker)
         try:
-            if version == 1:
-                await store.record(
-                    schema.LogMigrated(from_version=version, events=tree.size)
-                )
+            if opened.version == 1:
+                taken = schema.LogMigrated(from_version=1, events=store.size)
+                await store.record(taken)
             yield store
         finally:
             await store.aclose()
@@ -236,10 +322,12 @@ async def open_store(path: Path, *, broker: str = "local") -> AsyncIterator[Stor
         os.close(lock)
 
 
-def _open(path: Path) -> tuple[sqlite3.Connection, int, Growing]:
+def _open(path: Path, settings: Settings) -> _Opened:
     db, version = open_database(path)
     try:
-        return db, version, load_tree(db)
+        tree = load_tree(db)
+        seal = open_seal(db, tree, path)
+        return _Opened(db, version, tree, seal, load_namer(settings.names, path))
     except sqlite3.Error as error:
         db.close()
         raise UpstreamError(f"the audit log cannot be opened: {error}") from error

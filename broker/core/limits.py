@@ -130,6 +130,21 @@ one count, so that a peer that varies its requests fills no memory."""
 AUDIT_WAL_BYTES = 16 << 20
 """What the write-ahead log is cut back to after a checkpoint."""
 
+AUDIT_NOTE_BYTES = 4096
+"""A signed checkpoint; ours have about 300, witnesses may add their lines."""
+
+AUDIT_WITNESSED = 1000
+"""Checkpoints kept of another broker's log, the newest and the first; 300 KiB."""
+
+AUDIT_WITNESS_LOGS = 64
+"""Logs of which checkpoints are kept: a taken-over peer could invent new ones."""
+
+LINK_NOTE_CHARACTERS = 200
+"""One line of a checkpoint: a name of 54 characters and 92 of base64, and room."""
+
+LINK_NOTE_LINES = 12
+"""Of a checkpoint on the link: ours have six, witnesses may add some."""
+
 # -- relay ---------------------------------------------------------------------------
 
 RELAY_STREAMS = 4096

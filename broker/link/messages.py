@@ -35,6 +35,10 @@ _Text = Annotated[str, msgspec.Meta(max_length=limits.LINK_TEXT_CHARACTERS)]
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9-]{0,30}\Z")]
 _LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+_Note = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=limits.LINK_NOTE_CHARACTERS)]],
+    msgspec.Meta(max_length=limits.LINK_NOTE_LINES),
+]
 _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
 _SPACES = re.compile(r"\s+")
 
@@ -156,6 +160,18 @@ class StatusAsked(Request, frozen=True, tag="status-asked"):
     """What 'brokerctl status' here shows about the other end."""
 
 
+class Witness(Request, frozen=True, tag="witness"):
+    """Keep this checkpoint of the sender's audit log, a signed note by lines."""
+
+    note: _Note
+
+
+class Witnessed(Reply, frozen=True, tag="witnessed"):
+    """It is kept; this is the newest one of that log that was held before."""
+
+    note: _Note
+
+
 class Done(Reply, frozen=True, tag="done"):
     """It was done."""
 
@@ -213,10 +229,11 @@ class Bye(Message, frozen=True, tag="bye"):
 
 FromHost = (
     LeaseBegun | LeaseEnded | Progress | Cut | Ping | StatusAsked | Done | Refused
-    | Started | Status | Bye
+    | Started | Status | Bye | Witness | Witnessed
 )  # fmt: skip
 FromViewer = (
     Start | Stop | Cut | Ping | StatusAsked | Done | Refused | Status | Bye
+    | Witness | Witnessed
 )  # fmt: skip
 
 # A reply of another type, or to another number, ends the connection.
@@ -229,6 +246,7 @@ REPLIES: Mapping[type[Request], tuple[type[Reply], ...]] = {
     Cut: (Done,),  # also when it had ended before
     Ping: (Done,),
     StatusAsked: (Status, Refused),
+    Witness: (Witnessed, Refused),
 }
 
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)

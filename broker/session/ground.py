@@ -20,6 +20,7 @@ import trio
 from broker import __version__
 from broker.audit import schema
 from broker.audit.refusals import Refusals
+from broker.audit.settings import load_settings
 from broker.audit.store import Store, open_store
 from broker.control.api import BrokerApi
 from broker.control.server import refuse_second, serve
@@ -28,6 +29,7 @@ from broker.core.paths import Paths
 from broker.relay.process import PumpHandle
 from broker.session.journal import Journal
 from broker.session.pumps import PumpKeeper
+from broker.session.sealing import Sealing, Witness
 from broker.session.workers import Workers, open_workers
 from policy.loader import RecordSet, load_records, search_path
 
@@ -109,6 +111,8 @@ class Ground:
     records: Records
     workers: Workers | None
     """None for a host, which parses nothing and so needs none."""
+    sealing: Sealing
+    witness: Witness
     shutdown: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -135,7 +139,10 @@ async def open_ground(
     if "control" not in options.sockets:
         refuse_second(paths.control)
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(paths.audit, broker=role))
+        settings = load_settings(paths.config)
+        store = await stack.enter_async_context(
+            open_store(paths.audit, broker=role, settings=settings)
+        )
         workers: Workers | None = None
         if parses:
             workers = await stack.enter_async_context(
@@ -152,10 +159,23 @@ async def open_ground(
             await nursery.start(keeper.run)
             records = Records(options, log)
             await records.record()
-            ground = Ground(role, options, store, log, keeper, records, workers)
+            sealing = Sealing(store, settings)
+            nursery.start_soon(sealing.run)
+            ground = Ground(
+                role,
+                options,
+                store,
+                log,
+                keeper,
+                records,
+                workers,
+                sealing,
+                Witness(store, sealing, log),
+            )
             nursery.start_soon(_watch_signals, ground.shutdown)
             yield ground
             await log.note(schema.BrokerStop(reason="asked to end"))
+            await sealing.last()
             nursery.cancel_scope.cancel()
 
 

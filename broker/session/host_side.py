@@ -51,6 +51,7 @@ class _Host:
             peer_of=self._peer_of,
             reload=ground.records.reload,
             warnings=self._warnings,
+            witness=ground.witness,
         )
         self._host = HostPart(ground, self._viewer)
         self._report = Reporter(
@@ -99,4 +100,5 @@ class _Host:
             for tenancy in self._host.role.tenancies()
             if tenancy.lease.id in self._viewer.unwanted
         ]
-        return [*self._host.warnings(), *unwanted]
+        witness = self._ground.witness
+        return [*witness.warnings(), *self._host.warnings(), *unwanted]

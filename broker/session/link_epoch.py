@@ -64,6 +64,7 @@ class Epoch:
         *,
         rest: bytes,
         pinned: Callable[[Peer], bool] = bool,
+        alongside: Callable[[Epoch], Awaitable[None]] | None = None,
     ) -> None:
         self.session = session
         self.channel = ControlChannel(session)
@@ -83,6 +84,7 @@ class Epoch:
         self._handle = handle
         self._rest = rest
         self._pinned = pinned
+        self._alongside = alongside
         self._scope = trio.CancelScope()
         self._outbox = bytearray()
         self._more = trio.Event()
@@ -171,6 +173,8 @@ class Epoch:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._watch)
                     nursery.start_soon(self._watch_pinned)
+                    if self._alongside is not None:
+                        nursery.start_soon(self._alongside, self)
                     task_status.started()
                     await self._read(nursery)
                     nursery.cancel_scope.cancel()

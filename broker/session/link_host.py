@@ -46,6 +46,7 @@ from broker.session.link_socket import dial, receive, send_all, shake_hands
 from broker.session.link_state import LinkState, own_status
 from broker.session.link_store import LinkStore
 from broker.session.pumps import PumpKeeper
+from broker.session.sealing import Witness
 
 _PROGRESS_LINES = 16
 
@@ -86,6 +87,7 @@ class RemoteViewer:
         peer_of: Callable[[LeaseId], str],
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
+        witness: Witness,
     ) -> None:
         self._config = config
         self._store = store
@@ -94,6 +96,7 @@ class RemoteViewer:
         self._peer_of = peer_of
         self._reload = reload
         self._warnings = warnings
+        self._witness = witness
         self._leases: dict[LeaseId, Lease] = {}
         self._host: Host | None = None
         self._opening = trio.Semaphore(limits.LINK_OPENING)
@@ -155,7 +158,14 @@ class RemoteViewer:
         except BaseException:
             sock.close()
             raise
-        epoch = Epoch(session, sock, self._serve, rest=rest, pinned=self._store.knows)
+        epoch = Epoch(
+            session,
+            sock,
+            self._serve,
+            rest=rest,
+            pinned=self._store.knows,
+            alongside=self._witness.attend,
+        )
         return await self._live(epoch)
 
     async def _live(self, epoch: Epoch) -> str:
@@ -357,6 +367,8 @@ class RemoteViewer:
                     reason=f"asked by viewer {epoch.name}: {request.reason}",
                 )
                 return m.Done(request.request)
+            case m.Witness():
+                return await self._witness.take(epoch, request)
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:

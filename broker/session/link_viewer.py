@@ -53,6 +53,7 @@ from broker.session.link_socket import (
 )
 from broker.session.link_state import LinkState, own_status
 from broker.session.link_store import LinkStore
+from broker.session.sealing import Witness
 from broker.session.viewer import ViewerRole
 
 _FULL_PAUSE = 0.1
@@ -72,6 +73,7 @@ class RemoteHost:
         log: journal.Journal,
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
+        witness: Witness,
     ) -> None:
         self._config = config
         self._store = store
@@ -79,6 +81,7 @@ class RemoteHost:
         self._log = log
         self._reload = reload
         self._warnings = warnings
+        self._witness = witness
         self._waiting = WaitingRoom()
         self._streams = itertools.count(1)
         self._starts: set[_Started] = set()
@@ -278,7 +281,14 @@ class RemoteHost:
             peers=self._store.peers(),
             first=first,
         )
-        return Epoch(session, conn, self._serve, rest=rest, pinned=self._store.knows)
+        return Epoch(
+            session,
+            conn,
+            self._serve,
+            rest=rest,
+            pinned=self._store.knows,
+            alongside=self._witness.attend,
+        )
 
     async def _preamble(
         self, conn: socket.socket, first: bytes
@@ -383,6 +393,8 @@ class RemoteHost:
                     if start.epoch is epoch and start.number == request.start:
                         start.progress(printable(request.text))
                 return m.Done(request.request)
+            case m.Witness():
+                return await self._witness.take(epoch, request)
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:

@@ -44,6 +44,7 @@ class _Viewer:
             log=ground.log,
             reload=ground.records.reload,
             warnings=self._warnings,
+            witness=ground.witness,
         )
         self._report = Reporter(
             role=ground.role,
@@ -92,4 +93,4 @@ class _Viewer:
         return next((lease for lease in self._live() if lease.sandbox == name), None)
 
     def _warnings(self) -> list[str]:
-        return viewer_warnings(self._viewer)
+        return [*self._ground.witness.warnings(), *viewer_warnings(self._viewer)]

@@ -34,6 +34,8 @@ FROM_BOTH = [
     m.Cut(1, "host", 7, "revoked"),
     m.Ping(2),
     m.StatusAsked(3),
+    m.Witness(3, ["vitrail.invalid/audit/00", "7", "AA==", "", "\u2014 x AA=="]),
+    m.Witnessed(3, []),
     m.Done(4),
     m.Refused(5, "refused", "no", "do this"),
     m.Status(6, "vitrail 0.1", 1, 2, 3, 4, ["audio is raw"]),

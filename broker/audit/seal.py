@@ -1,0 +1,211 @@
+"""Sealing: what is signed, when, and what stands in the table ``checkpoint``.
+
+* ``head``: one row, signed anew inside every commit, so the log's end is
+  always under a signature and never ahead of it;
+* ``kept``: heads that were published, and stay;
+* ``key``: one for each key of the log, the first at its beginning.
+
+All of this runs in the store's one thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+from broker.audit.keys import KeyFile, SigningKey
+from broker.audit.note import Checkpoint, KeyChange, Note, parse_note
+from broker.audit.tree import Growing
+from broker.core.errors import IntegrityError, RefusedError
+
+_INSERT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)"
+_HINT = (
+    "'brokerctl audit verify' says what is wrong; to begin a new log, move "
+    "audit.sqlite and audit.key away"
+)
+
+
+class Seal:
+    """Signs for one open log; made by ``open_seal``."""
+
+    def __init__(self, db: sqlite3.Connection, file: KeyFile, key: SigningKey) -> None:
+        self._db = db
+        self._file = file
+        self.key = key
+        self._head = -1
+        """Size of the head on disk, -1: none."""
+        self._signed = -1
+        """Size of the head in the transaction that runs."""
+
+    def sign_head(self, tree: Growing) -> None:
+        """Put the head for this tree into the transaction that runs."""
+        self._remove_head()
+        note = Checkpoint(self.key.origin, tree.size, tree.root())
+        signed = note.signed(self.key.private, self.key.public)
+        row = (tree.size, "head", time.time_ns(), signed)
+        self._db.execute(_INSERT, row)
+        self._signed = tree.size
+
+    def _remove_head(self) -> None:
+        if self._head >= 0:
+            self._db.execute(
+                "DELETE FROM checkpoint WHERE size = ? AND kind = 'head'",
+                (self._head,),
+            )
+
+    def committed(self) -> None:
+        """The transaction with ``sign_head`` is on disk."""
+        self._head = self._signed
+
+    def keep_head(self) -> str:
+        """Make the head one of those that stay; returns the signed note.
+
+        Raises sqlite3.Error.
+        """
+        self._db.execute(
+            "INSERT OR IGNORE INTO checkpoint "
+            "SELECT size, 'kept', time_ns, note FROM checkpoint "
+            "WHERE size = ? AND kind = 'head'",
+            (self._head,),
+        )
+        (note,) = self._db.execute(
+            "SELECT note FROM checkpoint WHERE size = ? AND kind = 'kept'",
+            (self._head,),
+        ).fetchone()
+        return str(note)
+
+    def evolve(self, tree: Growing) -> str:
+        """Go on to a next key and erase this one; returns the signed note.
+
+        The next key is on disk before it is certified, and this one is erased
+        after that, so a crash anywhere leaves one of the two in force.
+
+        Raises sqlite3.Error or UpstreamError; this key is then still in force.
+        """
+        old, new = self.key, self.key.next()
+        self._file.stage(new)
+        change = KeyChange(new.index, new.public)
+        note = Checkpoint(old.origin, tree.size, tree.root(), change)
+        signed = note.signed(old.private, old.public)
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute(_INSERT, (tree.size, _kind(new.index), time.time_ns(), signed))
+            self.key = new
+            self.sign_head(tree)
+            db.execute("COMMIT")
+        except BaseException:
+            self.key = old
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.committed()
+        self._file.adopt()
+        return signed
+
+
+def _kind(index: int) -> str:
+    # Two changes may be at one size, when a log slept in between.
+    return f"key {index}"
+
+
+def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
+    """Begin or go on with signing a log.
+
+    Raises IntegrityError when log and key do not fit together: somebody
+    changed, rolled back or removed one of them; then nothing may be sealed.
+    """
+    file = KeyFile(path)
+    last = _last_change(db)
+    key = file.load()
+    if last is None and key is not None:
+        raise IntegrityError(
+            "the audit log has a key, but its checkpoints are gone", hint=_HINT
+        )
+    if last is None or last.change is None:
+        return _begin(db, tree, file)
+    index, public, origin = last.change.index, last.change.key, last.origin
+    staged = file.staged()
+    if staged is not None and staged.index == index and staged.public == public:
+        file.adopt()
+        key = staged
+    elif staged is not None:
+        file.discard()
+    if key is None:
+        if (index, last.size, last.root) == (0, tree.size, tree.root()):
+            # A crash between the first certificate and its key file; nothing
+            # was recorded since, so nothing can have been changed.
+            return _begin(db, tree, file)
+        raise IntegrityError("the audit log's key is gone", hint=_HINT)
+    if (key.index, key.public, key.origin) != (index, public, origin):
+        raise IntegrityError(
+            f"the audit log's key is number {key.index}, the log's last one is "
+            f"number {index}: one of them is an older copy, or another's",
+            hint=_HINT,
+        )
+    seal = Seal(db, file, key)
+    _check_head(db, tree, seal)
+    return seal
+
+
+def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
+    """A first key, certified by itself.
+
+    The log first: a key without checkpoints would mean that they were removed.
+    """
+    key = SigningKey.first()
+    change = KeyChange(0, key.public)
+    note = Checkpoint(key.origin, tree.size, tree.root(), change)
+    signed = note.signed(key.private, key.public)
+    seal = Seal(db, file, key)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute("DELETE FROM checkpoint")
+        db.execute(_INSERT, (tree.size, _kind(0), time.time_ns(), signed))
+        seal.sign_head(tree)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    seal.committed()
+    file.stage(key)
+    file.adopt()
+    return seal
+
+
+def _last_change(db: sqlite3.Connection) -> Checkpoint | None:
+    """The newest change of keys."""
+    rows = db.execute(
+        "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
+    ).fetchall()
+    changes = [_parse(note).checkpoint for (note,) in rows]
+    return max(changes, key=lambda c: c.change.index if c.change else -1, default=None)
+
+
+def _parse(note: str) -> Note:
+    try:
+        return parse_note(note)
+    except RefusedError as error:
+        raise IntegrityError(
+            f"a checkpoint of the audit log was changed: {error.message}", hint=_HINT
+        ) from error
+
+
+def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
+    """What is there must be what was signed, or we would seal a forgery."""
+    row = db.execute(
+        "SELECT note FROM checkpoint WHERE size = ? AND kind = 'head'", (tree.size,)
+    ).fetchone()
+    note = None if row is None else _parse(row[0])
+    if (
+        note is None
+        or note.checkpoint.root != tree.root()
+        or not note.signed_by(seal.key.public)
+    ):
+        raise IntegrityError(
+            f"the audit log's end, at {tree.size} events, is not what was signed",
+            hint=_HINT,
+        )
+    seal._head = tree.size  # noqa: SLF001 -- its own maker
