@@ -576,3 +576,70 @@ WAYLAND_COPIED_BYTES = 512 << 20
 """Memory of ours, for one sandbox, that stands in for shared memory which
 cannot be sealed against shrinking.  Two 4K windows with three buffers each
 are 200 MB."""
+
+# -- waypipe's wire ------------------------------------------------------------------
+
+WAYPIPE_HEADER_SECONDS = 10.0
+"""From a display stream's beginning to waypipe's 16 bytes, which it sends at once."""
+
+WAYPIPE_BLOCK_BYTES = 327_680
+"""One block.  waypipe cuts damage into pieces of 256 KiB; the spans around
+them make the longest block of an honest sender about 288 KiB."""
+
+WAYPIPE_BUFFER_BYTES = 2 * WAYPIPE_BLOCK_BYTES
+"""What is read ahead of a display stream; one block always fits."""
+
+WAYPIPE_MESSAGES_BYTES = 65_536
+"""Wayland messages in one block; waypipe reads 16 KiB at a time."""
+
+WAYPIPE_PIPE_BLOCK_BYTES = 65_536
+"""Bytes of a pipe in one block; waypipe sends 32 KiB at most."""
+
+WAYPIPE_FDS_PER_BLOCK = 256
+"""Ids before one block of messages; a message has one descriptor, rarely two."""
+
+WAYPIPE_ID_WINDOW = 1024
+"""How far a new id may be ahead of the lowest unused one: waypipe opens the
+files of a batch newest first."""
+
+WAYPIPE_FILES = 512
+"""Files of one application that are open at once; each is a pool."""
+
+WAYPIPE_FILE_BYTES = 1 << 30
+"""One file, as declared.  foot's pool has 512 MiB, nearly all of it never
+touched; a mapping of so much costs address space alone."""
+
+WAYPIPE_DECLARED_BYTES = 4 << 30
+"""All files of one application, as declared: address space of the worker."""
+
+WAYPIPE_TOUCHED_BYTES = 1 << 30
+"""Memory behind all files of a sandbox.  It is the viewer's memory: three
+buffers of a 3840x2160 window are 100 MB."""
+
+WAYPIPE_SPANS_PER_CHECK = 4096
+"""Spans of a diff between two looks at the memory that it takes: each may
+touch a page, so 16 MiB at most are taken unseen."""
+
+WAYPIPE_PIPES = 64
+"""Pipes of one application at once: pastes and drops in progress."""
+
+WAYPIPE_PIPE_QUEUE_BYTES = 1 << 20
+"""Bytes that wait for the reader of one pipe.  The stream carries everything
+of an application, so it cannot wait for one slow paste: that paste is dropped."""
+
+WAYPIPE_PIPE_IDLE_SECONDS = 60.0
+"""A pipe that moves nothing for so long is closed on our side."""
+
+WAYPIPE_PIPE_READ_BYTES = 16_384
+"""Bytes read at once from a pipe of ours, one block for waypipe."""
+
+WAYPIPE_SENT_FILE_BYTES = 4 << 20
+"""One file towards the application: a keymap has 60 KiB."""
+
+WAYPIPE_OUT_BYTES = 1 << 19
+"""Bytes that wait for the application's waypipe before the compositor is read
+no more.  A keymap goes in as a whole."""
+
+WAYPIPE_TURN_SECONDS = 0.002
+"""Work on one stream before other streams of the sandbox have their turn; one
+block more may be added, 6 ms at worst (a diff of single words)."""

@@ -1,0 +1,148 @@
+"""Blocks: what the stream consists of after its header.
+
+A block is a u32 ``size << 5 | kind`` and a body, padded with zeros to four
+bytes; the size counts the u32 and not the padding.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable
+
+from broker.core import limits
+from broker.core.errors import PeerError
+
+
+class Kind(enum.IntEnum):
+    """Kinds of blocks, by their numbers on the wire."""
+
+    PROTOCOL = 0
+    INJECT_RIDS = 1
+    OPEN_FILE = 2
+    EXTEND_FILE = 3
+    OPEN_DMABUF = 4
+    BUFFER_FILL = 5
+    BUFFER_DIFF = 6
+    OPEN_IR_PIPE = 7
+    OPEN_IW_PIPE = 8
+    OPEN_RW_PIPE = 9
+    PIPE_TRANSFER = 10
+    PIPE_SHUTDOWN_R = 11
+    PIPE_SHUTDOWN_W = 12
+    OPEN_DMAVID_SRC = 13
+    OPEN_DMAVID_DST = 14
+    SEND_DMAVID_PACKET = 15
+    ACK_NBLOCKS = 16
+    RESTART = 17
+    CLOSE = 18
+    OPEN_DMAVID_SRC_V2 = 19
+    OPEN_DMAVID_DST_V2 = 20
+    OPEN_TIMELINE = 21
+    SIGNAL_TIMELINE = 22
+    VERSION = 23
+
+
+# Shortest and longest body.  What is not here is refused.
+_BODIES = {
+    Kind.PROTOCOL: (8, limits.WAYPIPE_MESSAGES_BYTES),
+    Kind.INJECT_RIDS: (4, 4 * limits.WAYPIPE_FDS_PER_BLOCK),
+    Kind.OPEN_FILE: (8, 8),
+    Kind.EXTEND_FILE: (8, 8),
+    Kind.BUFFER_FILL: (12, limits.WAYPIPE_BLOCK_BYTES - 4),
+    Kind.BUFFER_DIFF: (12, limits.WAYPIPE_BLOCK_BYTES - 4),
+    Kind.OPEN_IR_PIPE: (4, 4),
+    Kind.OPEN_RW_PIPE: (4, 4),
+    Kind.PIPE_TRANSFER: (4, 4 + limits.WAYPIPE_PIPE_BLOCK_BYTES),
+    Kind.PIPE_SHUTDOWN_R: (4, 4),
+    Kind.PIPE_SHUTDOWN_W: (4, 4),
+    Kind.ACK_NBLOCKS: (4, 4),
+    Kind.CLOSE: (4, 4),
+}
+_WHY_NOT = {
+    Kind.OPEN_DMABUF: "a GPU buffer",
+    Kind.OPEN_DMAVID_SRC: "a video stream",
+    Kind.OPEN_DMAVID_DST: "a video stream",
+    Kind.SEND_DMAVID_PACKET: "a video packet",
+    Kind.OPEN_DMAVID_SRC_V2: "a video stream",
+    Kind.OPEN_DMAVID_DST_V2: "a video stream",
+    Kind.OPEN_TIMELINE: "a synchronisation timeline",
+    Kind.SIGNAL_TIMELINE: "a synchronisation timeline",
+    Kind.RESTART: "a reconnection",
+    Kind.VERSION: "a version, which only our end would choose",
+    Kind.OPEN_IW_PIPE: "a pipe for an application to read, which no request of ours has",
+}
+_NAMES = {
+    kind: "".join(part.capitalize() for part in kind.name.split("_")) for kind in Kind
+}
+_COUNTED = frozenset(Kind) - {Kind.ACK_NBLOCKS, Kind.RESTART, Kind.CLOSE}
+
+_WORD = struct.Struct("<I")
+_ID = struct.Struct("<i")
+
+
+def padded(size: int) -> int:
+    """A block's bytes on the wire."""
+    return (size + 3) & ~3
+
+
+def read_head(untrusted_word: int) -> tuple[Kind, int]:
+    """Return kind and size of a block.  Raises PeerError for one that may not be."""
+    number, size = untrusted_word & 31, untrusted_word >> 5
+    try:
+        kind = Kind(number)
+    except ValueError:
+        raise PeerError(f"a block of the unknown kind {number}") from None
+    if kind in _WHY_NOT:
+        raise PeerError(
+            f"a block that announces {_WHY_NOT[kind]} ({_NAMES[kind]})",
+            hint="this end of the wire takes shared memory and pipes",
+        )
+    least, most = _BODIES[kind]
+    if not least <= size - 4 <= most:
+        raise PeerError(
+            f"a block {_NAMES[kind]} of {size} bytes, where {least + 4} to {most + 4} may be"
+        )
+    return kind, size
+
+
+def is_counted(kind: Kind) -> bool:
+    """Whether a block counts for acknowledgements."""
+    return kind in _COUNTED
+
+
+def block(kind: Kind, *parts: bytes | memoryview | bytearray) -> bytes:
+    """Return a whole block."""
+    size = 4 + sum(len(part) for part in parts)
+    return b"".join((_WORD.pack(size << 5 | kind), *parts, b"\0" * (-size % 4)))
+
+
+def acknowledge(count: int) -> bytes:
+    """So many blocks have been received since the beginning."""
+    return block(Kind.ACK_NBLOCKS, _WORD.pack(count & 0xFFFFFFFF))
+
+
+def inject(rids: Iterable[int]) -> bytes:
+    """The descriptors of the next messages, in order."""
+    return block(Kind.INJECT_RIDS, b"".join(map(_ID.pack, rids)))
+
+
+def open_file(rid: int, size: int) -> bytes:
+    """A file of ours that the application will see."""
+    return block(Kind.OPEN_FILE, struct.pack("<iI", rid, size))
+
+
+def fill(rid: int, start: int, data: bytes) -> bytes:
+    """Bytes of a file of ours."""
+    head = struct.pack("<iII", rid, start, start + len(data))
+    return block(Kind.BUFFER_FILL, head, data)
+
+
+def of_pipe(kind: Kind, rid: int, data: bytes = b"") -> bytes:
+    """Open, feed or shut a pipe."""
+    return block(kind, _ID.pack(rid), data)
+
+
+def close(code: int) -> bytes:
+    """The end of the stream; 0, or a negative errno."""
+    return block(Kind.CLOSE, _ID.pack(code))

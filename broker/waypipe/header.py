@@ -1,0 +1,72 @@
+"""The sixteen bytes that begin a display stream.
+
+A u32 of flags, then twelve bytes that only reconnection needs.  waypipe's two
+ends negotiate nothing: the server says how it was started, and an end that
+does not like that can only leave.  We speak version 16 whatever is offered,
+and say nothing first: a newer server takes silence for 16.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from broker.core.errors import PeerError
+
+HEADER_BYTES = 16
+
+_RECONNECTS = 1 << 0
+_RECONNECTION = 1 << 1
+_NO_GPU = 1 << 2
+_ALWAYS = 1 << 7
+_NEVER = 1 << 31
+_LEAST_VERSION = 16
+_COMPRESSIONS = {0: "unknown", 1: "none", 2: "lz4", 3: "zstd"}
+_VIDEOS = {0: "unknown", 1: "none", 2: "VP9", 3: "H.264", 4: "AV1"}
+_NONE = 1
+_OPTIONS = "waypipe --no-gpu --compress none server -- …"
+
+
+@dataclass(frozen=True)
+class Header:
+    """``version`` is what the server offers (16 or more)."""
+
+    version: int
+
+
+def read_header(untrusted_bytes: bytes) -> Header:
+    """Return what 16 bytes say.
+
+    Raises PeerError, with the option that the guest lacks, when it is not a
+    stream that we speak.
+    """
+    (word,) = struct.unpack_from("<I", untrusted_bytes)
+    version = (word >> 16 & 0xFF) << 4 | word >> 3 & 0xF
+    if not word & _ALWAYS or word & _NEVER or version < _LEAST_VERSION:
+        raise PeerError(
+            f"this is no waypipe stream: it begins with {word:#010x}",
+            hint=f"the display service takes what '{_OPTIONS}' sends (version 0.8 or later)",
+        )
+    if word & (_RECONNECTS | _RECONNECTION):
+        raise PeerError(
+            "the guest's waypipe wants to be able to reconnect",
+            hint="start it without --control",
+        )
+    if not word & _NO_GPU:
+        raise PeerError(
+            "the guest's waypipe wants to send GPU buffers",
+            hint=f"start it with --no-gpu: {_OPTIONS}",
+        )
+    compression = word >> 8 & 7
+    if compression != _NONE:
+        raise PeerError(
+            f"the guest's waypipe compresses ({_COMPRESSIONS.get(compression, compression)})",
+            hint=f"start it with --compress none: {_OPTIONS}",
+        )
+    video = word >> 11 & 7
+    if video != _NONE:
+        raise PeerError(
+            f"the guest's waypipe sends video ({_VIDEOS.get(video, video)})",
+            hint=f"start it without --video: {_OPTIONS}",
+        )
+    return Header(version)
