@@ -49,6 +49,11 @@ _LABEL_TOP = 18
 )
 @click.option("--allow", multiple=True, help="A further global to allow; repeatable.")
 @click.option(
+    "--waypipe",
+    is_flag=True,
+    help="What connects speaks waypipe's wire ('waypipe server'), not Wayland.",
+)
+@click.option(
     "--translucent", is_flag=True, help="Let what lies behind a window shine through."
 )
 def command(
@@ -63,6 +68,7 @@ def command(
     fullscreen: str,
     allow: tuple[str, ...],
     translucent: bool,
+    waypipe: bool,
 ) -> None:
     """Filter and frame the windows of whatever connects to a socket.
 
@@ -83,10 +89,12 @@ def command(
     # Each client has two sockets and some files of shared memory.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    trio.run(_run, listen, rules, display)
+    trio.run(partial(_run, listen, rules, display, waypipe=waypipe))
 
 
-async def _run(listen: Path, rules: WindowRules, display: str | None) -> None:
+async def _run(
+    listen: Path, rules: WindowRules, display: str | None, *, waypipe: bool
+) -> None:
     # Late: trio and the tables are not needed to print a help text.
     from broker.launch.compositor import connect_compositor, display_path
     from broker.link.addresses import UnixEndpoint
@@ -94,7 +102,9 @@ async def _run(listen: Path, rules: WindowRules, display: str | None) -> None:
     from broker.session.frames import traced
     from broker.session.security_context import open_context
     from broker.session.wayland_machine import RealMachine
-    from broker.session.wayland_shell import Service, serve
+    from broker.session.wayland_shell import Connection, Service, serve
+    from broker.session.waypipe_memory import StreamMachine
+    from broker.session.waypipe_shell import StreamConnection
     from broker.wayland.sandbox import Sandbox
 
     path = display_path(name=display)
@@ -110,13 +120,19 @@ async def _run(listen: Path, rules: WindowRules, display: str | None) -> None:
         service = Service(
             rules,
             Sandbox(rules.name),
-            RealMachine(),
+            StreamMachine() if waypipe else RealMachine(),
             partial(connect_compositor, path) if context is None else context.connect,
             _report,
             _trace if traced() else None,
+            StreamConnection if waypipe else Connection,
         )
         mark = " (the compositor knows it as a sandbox, too)" if context else ""
-        render.note(f"framing {rules.name}{mark}: WAYLAND_DISPLAY={listener.path}")
+        how = (
+            f"waypipe --no-gpu --compress none --socket {listener.path} server -- …"
+            if waypipe
+            else f"WAYLAND_DISPLAY={listener.path}"
+        )
+        render.note(f"framing {rules.name}{mark}: {how}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener.sock, service)
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

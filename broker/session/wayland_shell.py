@@ -328,7 +328,8 @@ class Service:
 
     ``connect`` opens a new connection to the compositor (UpstreamError if it
     cannot); ``report`` gets the reason of every connection that did not end
-    by itself; ``trace`` each line of what passes (VITRAIL_DEBUG=wayland).
+    by itself; ``trace`` each line of what passes (VITRAIL_DEBUG=wayland);
+    ``make`` is the kind of connection that clients have.
     """
 
     rules: WindowRules
@@ -337,6 +338,7 @@ class Service:
     connect: Callable[[], socket.socket]
     report: Callable[[Exception], None]
     trace: Callable[[str], None] | None = None
+    make: Callable[..., Connection] = Connection
 
 
 async def serve(listener: socket.socket, service: Service) -> None:
@@ -369,7 +371,7 @@ async def serve_client(client: socket.socket, service: Service) -> None:
             return
         with server:
             try:
-                connection = Connection(
+                connection = service.make(
                     client,
                     server,
                     service.rules,

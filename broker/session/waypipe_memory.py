@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.session.wayland_machine import RealMachine
-from broker.waypipe.ports import File, Memory
 from broker.wayland.ports import PoolFile
+from broker.waypipe.ports import File, Memory
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _BLOCK = 512
@@ -69,7 +69,7 @@ class StreamMachine(RealMachine, Memory):
     def admit_pool(self, untrusted_fd: object, size: int) -> PoolFile:
         if not isinstance(untrusted_fd, StreamFile):
             self.discard(untrusted_fd)
-            raise ValueError("not a file of this stream")
+            raise ValueError("not a file of this stream")  # noqa: TRY004 - the port says so
         if len(untrusted_fd.view) < size:
             had = len(untrusted_fd.view)
             untrusted_fd.give_up()

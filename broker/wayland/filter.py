@@ -371,6 +371,11 @@ class Filter(ObjectTable):
             raise wire.bad_message(obj.cid, "a message without its descriptor")
         return self._client_fds.popleft()
 
+    @property
+    def unclaimed(self) -> int:
+        """Descriptors of the client that no message has taken yet."""
+        return len(self._client_fds)
+
     def take_server_fd(self) -> Fd:
         """The next descriptor from the compositor."""
         if not self._server_fds:

@@ -147,17 +147,19 @@ class Channel:
         self._end += count
         self.bytes += count
 
-    def next(self) -> tuple[bool, Event | None]:
-        """Work through one block; false when there is no whole one.
-
-        Raises PeerError when the stream has to end.
-        """
-        if self.header is None:
-            if self._end - self._start < HEADER_BYTES:
-                return False, None
+    def begin(self) -> bool:
+        """Whether the header has come.  Raises PeerError for one that we do not speak."""
+        if self.header is None and self._end - self._start >= HEADER_BYTES:
             raw = self._view[self._start : self._start + HEADER_BYTES]
             self._start += HEADER_BYTES
             self.header = read_header(bytes(raw))
+        return self.header is not None
+
+    def next(self) -> tuple[bool, Event | None]:
+        """Work through one block; false when there is no whole one.
+
+        Only after ``begin``.  Raises PeerError when the stream has to end.
+        """
         if self._end - self._start < 4:
             return False, None
         (word,) = _WORD.unpack_from(self._buffer, self._start)

@@ -1,0 +1,348 @@
+"""One application's waypipe stream in front of one filter.
+
+As ``wayland_shell.Connection``, with a stream in the place of the client's
+socket: what the filter says is encoded, what comes is decoded, and pipes,
+which on a socket would be passed as descriptors, are carried in pieces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+from typing_extensions import override
+
+from broker.core import limits
+from broker.core.errors import PeerError, UpstreamError
+from broker.session.wayland_shell import Connection
+from broker.wayland.wire import bad_message
+from broker.waypipe.channel import (
+    Bytes,
+    Channel,
+    Closed,
+    Ended,
+    Event,
+    Messages,
+    SentFile,
+    Source,
+)
+
+if TYPE_CHECKING:
+    from broker.session.waypipe_memory import StreamMachine
+    from broker.wayland.rules import WindowRules
+    from broker.wayland.sandbox import Sandbox
+
+_EPROTO = 71
+
+
+class _Sink:
+    """A pipe into which the sandbox's bytes go."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.waiting: deque[bytes] = deque()
+        self.size = 0
+        self.more = trio.Event()
+        self.over = False
+
+    def put(self, data: bytes) -> bool:
+        """Queue bytes; false when the reader is too slow for them."""
+        if self.size + len(data) > limits.WAYPIPE_PIPE_QUEUE_BYTES:
+            return False
+        self.waiting.append(data)
+        self.size += len(data)
+        self.more.set()
+        return True
+
+    def end(self) -> None:
+        self.over = True
+        self.more.set()
+
+
+class StreamConnection(Connection):
+    """``work`` is the time, in seconds, that decoding has taken."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        rules: WindowRules,
+        sandbox: Sandbox,
+        machine: StreamMachine,
+        *,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(client, server, rules, sandbox, machine, trace=trace)
+        self._stream = client
+        self.channel = Channel(machine)
+        self.work = 0.0
+        self._sinks: dict[int, _Sink] = {}
+        self._sources: dict[int, trio.CancelScope] = {}
+        self._pipes: trio.Nursery
+
+    @override
+    async def run(self) -> None:
+        async with trio.open_nursery() as self._pipes:
+            try:
+                await super().run()
+            finally:
+                self.channel.close()
+                self._pipes.cancel_scope.cancel()
+
+    # -- to the application ----------------------------------------------------------
+
+    @override
+    def _send(self, *, to_client: bool) -> bool:
+        if not to_client:
+            return super()._send(to_client=False)
+        core, out = self.core, self.channel.out
+        while core.down.data and len(out) < limits.WAYPIPE_OUT_BYTES:
+            self._encode()
+        return self._push() and not core.down.data
+
+    def _encode(self) -> None:
+        """Encode the next run of messages that begins with descriptors, or not."""
+        queue = self.core.down
+        view, fds = queue.front()
+        with view:
+            whole = len(view)
+            try:
+                sendable = [self._sendable(fd) for fd in fds]
+            except (OSError, ValueError):
+                # What cannot be sent is not said at all: a message without
+                # its descriptor would end the application.
+                first = int.from_bytes(view[6:8], "little")
+                self.channel.send_messages(view[first:], [])
+            else:
+                for sink in self.channel.send_messages(view, sendable):
+                    made = _Sink(os.dup(sink.fd))
+                    os.set_blocking(made.fd, False)
+                    self._sinks[sink.rid] = made
+                    self._pipes.start_soon(self._fill_sink, sink.rid, made)
+        for fd in queue.sent(whole):
+            os.close(fd)
+
+    def _sendable(self, fd: int) -> SentFile | int:
+        """A file's bytes, or a pipe.  Raises ValueError or OSError."""
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            if status.st_size > limits.WAYPIPE_SENT_FILE_BYTES:
+                raise ValueError("too large a file")
+            return SentFile(os.pread(fd, status.st_size, 0))
+        if self.channel.pipes >= limits.WAYPIPE_PIPES:
+            raise ValueError("too many pipes")
+        return fd
+
+    def _push(self) -> bool:
+        """Send what is encoded; True when nothing is left."""
+        out = self.channel.out
+        while out:
+            try:
+                count = self._stream.send(out, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            del out[:count]
+            self.to_client += count
+            if self.core.ready:
+                self.answered.set()
+        return True
+
+    # -- from the application ----------------------------------------------------------
+
+    @override
+    async def _from_client(self) -> None:
+        try:
+            if await self._begins():
+                await self._ready.wait()
+                await self._decode()
+            else:
+                self._end()
+        except PeerError as error:
+            self._end(error)
+        except OSError as error:
+            self._lost(error)
+
+    async def _begins(self) -> bool:
+        """Read the header; false when the stream ends before it."""
+        with trio.move_on_after(limits.WAYPIPE_HEADER_SECONDS):
+            while not self.channel.begin():
+                if not await self._fill():
+                    return False
+            return True
+        raise PeerError(f"no waypipe header in {limits.WAYPIPE_HEADER_SECONDS:.0f} s")
+
+    async def _decode(self) -> None:
+        began = trio.current_time()
+        while not self._over.is_set():
+            worked, event = self.channel.next()
+            if worked:
+                if event is not None:
+                    await self._act(event)
+                spent = trio.current_time() - began
+                if spent > limits.WAYPIPE_TURN_SECONDS:
+                    self.work += spent
+                    await trio.lowlevel.checkpoint()
+                    began = trio.current_time()
+                continue
+            self.work += trio.current_time() - began
+            self.channel.acknowledge()
+            self._flush()
+            await self._wait_for_room()
+            if not await self._fill():
+                self._end()
+                return
+            began = trio.current_time()
+
+    async def _fill(self) -> int:
+        """Read once; 0 at the end of the stream."""
+        with self.channel.room() as room:
+            while True:
+                await trio.lowlevel.wait_readable(self._stream)
+                try:
+                    count = self._stream.recv_into(room)
+                except BlockingIOError:
+                    continue
+                except ConnectionResetError:
+                    return 0
+                self.channel.filled(count)
+                return count
+
+    async def _act(self, event: Event) -> None:
+        match event:
+            case Messages(data, fds):
+                await self._feed(data, fds)
+            case Source(rid, fd):
+                self._sources[rid] = trio.CancelScope()
+                self._pipes.start_soon(self._empty_source, rid, fd, self._sources[rid])
+            case Bytes(rid, data):
+                sink = self._sinks.get(rid)
+                if sink is not None and not sink.put(data):
+                    self.core.sandbox.refused["slow pipes"] += 1
+                    self._drop_sink(rid)
+            case Ended(rid):
+                if rid in self._sinks:
+                    self._sinks.pop(rid).end()
+                elif rid in self._sources:
+                    self._sources.pop(rid).cancel()
+            case Closed(code):
+                if code:
+                    raise PeerError(f"the guest's waypipe ended with error {-code}")
+                self._end()
+
+    async def _feed(self, data: bytes, fds: list[object]) -> None:
+        core = self.core
+        now = trio.current_time()
+        core.from_client(data, fds, now)
+        self._flush()
+        while core.paused and not self._over.is_set():
+            await self._wait_for_room()
+            await trio.lowlevel.checkpoint()
+            core.from_client(b"", [], now)
+            self._flush()
+        if core.fault is None and core.unclaimed:
+            core.fail(
+                bad_message(1, "descriptors that no message of their block takes")
+            )
+        if core.fault is not None:
+            self._end()
+            return
+        pause = self._budget.pause(core.messages, core.pixels, now)
+        if pause > 0:
+            core.sandbox.refused["rate"] += 1
+            await trio.sleep(pause)
+
+    # -- pipes -----------------------------------------------------------------------------
+
+    async def _empty_source(self, rid: int, fd: int, scope: trio.CancelScope) -> None:
+        """Carry a selection from its pipe to the application that asked for it."""
+        try:
+            with scope:
+                await self._read_source(rid, fd)
+        finally:
+            os.close(fd)
+            self._sources.pop(rid, None)
+            self.channel.pipe_ended(rid)
+            self._wake()
+
+    async def _read_source(self, rid: int, fd: int) -> None:
+        while not self._over.is_set():
+            with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
+                await trio.lowlevel.wait_readable(fd)
+            if patience.cancelled_caught:
+                return
+            try:
+                data = os.read(fd, limits.WAYPIPE_PIPE_READ_BYTES)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            self.channel.pipe_bytes(rid, data)
+            self._flush()
+            await self._wait_for_room()
+            while len(self.channel.out) > limits.WAYPIPE_OUT_BYTES:
+                await trio.lowlevel.wait_writable(self._stream)
+                self._flush()
+
+    async def _fill_sink(self, rid: int, sink: _Sink) -> None:
+        """Carry a selection from the application to whoever asked for it."""
+        try:
+            with contextlib.suppress(BrokenPipeError):  # the sandbox is told below
+                await self._write_sink(sink)
+        finally:
+            os.close(sink.fd)
+            self._drop_sink(rid)
+
+    async def _write_sink(self, sink: _Sink) -> None:
+        while True:
+            while sink.waiting:
+                data = sink.waiting[0]
+                with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
+                    await trio.lowlevel.wait_writable(sink.fd)
+                if patience.cancelled_caught:
+                    return
+                try:
+                    count = os.write(sink.fd, data)
+                except BlockingIOError:
+                    continue
+                sink.size -= count
+                sink.waiting.popleft()
+                if count < len(data):
+                    sink.waiting.appendleft(data[count:])
+            if sink.over:
+                return
+            with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
+                await sink.more.wait()
+            if patience.cancelled_caught:
+                return
+            if not sink.over:
+                sink.more = trio.Event()
+
+    def _drop_sink(self, rid: int) -> None:
+        sink = self._sinks.pop(rid, None)
+        if sink is not None:
+            sink.waiting.clear()
+            sink.end()
+        if not self.channel.closed:
+            self.channel.pipe_ended(rid)
+            self._wake()
+
+    @override
+    async def _last_words(self) -> None:
+        fault = self.core.fault
+        await super()._last_words()
+        if self.channel.header is None:
+            return
+        self.channel.say_goodbye(
+            0 if fault is None or isinstance(fault, UpstreamError) else -_EPROTO
+        )
+        try:
+            while not self._push():
+                await trio.lowlevel.wait_writable(self._stream)
+        except OSError:
+            return  # it has gone without listening

@@ -1,0 +1,100 @@
+"""A real compositor, a filter, and our end of waypipe's wire before both.
+
+Programs are started behind a real ``waypipe server``, as in a sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.launch.compositor import HeadlessCompositor
+from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.session.wayland_shell import Service, connect_display, serve
+from broker.session.waypipe_memory import StreamMachine
+from broker.session.waypipe_shell import StreamConnection
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
+from tests.kit.compositor import desktop
+from tests.kit.wayland_stand import CONFIG, FRAME, SIZE
+
+SERVER = ("waypipe", "--no-gpu", "--compress", "none")
+
+
+class Wire:
+    """``path`` takes waypipe streams; ``connections`` are those so far."""
+
+    def __init__(self, comp: HeadlessCompositor, path: str) -> None:
+        self.comp, self.path = comp, path
+        self.machine = StreamMachine()
+        self.connections: list[StreamConnection] = []
+        self.ends: list[Exception] = []
+        self.children: list[Child] = []
+
+    def run(
+        self, *argv: str, server: Sequence[str] = SERVER, output=DEVNULL, **env: str
+    ) -> Child:
+        """Start a program behind a waypipe server of its own."""
+        child = spawn(
+            [*server, "--socket", self.path, "server", "--", *argv],
+            env={**self.comp.environment, "GDK_BACKEND": "wayland", **env},
+            stdout=output,
+            stderr=DEVNULL,
+        )
+        self.children.append(child)
+        return child
+
+    def stream(self) -> socket.socket:
+        """A stream of the test's own, as a hostile sandbox would open it."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(self.path)
+        sock.settimeout(10)
+        return sock
+
+
+@asynccontextmanager
+async def wire(
+    rules: WindowRules | None = None,
+    *,
+    size: tuple[int, int] = SIZE,
+    config: str = CONFIG,
+):
+    """Start everything; afterwards nothing is left open or counted."""
+    rules = rules or WindowRules("work", color=FRAME)
+    async with desktop(size=size, config_extra=config) as comp:
+        before = set(os.listdir("/proc/self/fd"))
+        path = str(comp.display.with_name("waypipe"))
+        it = Wire(comp, path)
+        sandbox = Sandbox(rules.name)
+
+        def make(*args) -> StreamConnection:
+            it.connections.append(StreamConnection(*args))
+            return it.connections[-1]
+
+        service = Service(
+            rules,
+            sandbox,
+            it.machine,
+            lambda: connect_display(comp.display),
+            it.ends.append,
+            make,
+        )
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener, service)
+                try:
+                    yield it
+                finally:
+                    for child in it.children:
+                        if child.returncode is None:
+                            child.kill_now()
+                    nursery.cancel_scope.cancel()
+        assert not any(sandbox.totals.values())
+        assert it.machine.touched == 0
+        assert set(os.listdir("/proc/self/fd")) <= before
