@@ -125,6 +125,9 @@ class Filter(ObjectTable):
         self.focused: set[Surface] = set()
         self.window_changes = 0
         self.serials = Serials()
+        self.clock = 0
+        self.clock_shift: Callable[[int], int] | None = None
+        """Nanoseconds from a clock to the one that the client is told of."""
         self._screen_names: dict[bytes, bytes] = {}
         self._empty_region = 0
         self._label: LabelPicture | None = None

@@ -515,3 +515,31 @@ def sync_output(core: Filter, callback: Obj, output: Obj | None) -> None:
 
 
 _sync_output = emit.event("wp_presentation_feedback", "sync_output")
+
+
+@event("wp_presentation", "clock_id")
+def clock_id(core: Filter, presentation: Obj, clock: int) -> None:
+    """The clock of all times; kept for a client on another machine."""
+    core.clock = clock
+    core.down.data += _clock_id(presentation.cid, clock)
+
+
+@event("wp_presentation_feedback", "presented")
+def presented(
+    core: Filter, callback: Obj, high: int, low: int, nanoseconds: int, *rest: int
+) -> None:
+    """When a frame was shown.
+
+    waypipe's two ends have different clocks, so on its wire these times are
+    those of CLOCK_REALTIME.
+    """
+    if core.clock_shift is not None:
+        time = (high << 32 | low) * _SECOND + nanoseconds + core.clock_shift(core.clock)
+        seconds, nanoseconds = divmod(max(0, time), _SECOND)
+        high, low = seconds >> 32 & 0xFFFFFFFF, seconds & 0xFFFFFFFF
+    core.down.data += _presented(callback.cid, high, low, nanoseconds, *rest)
+
+
+_SECOND = 1_000_000_000
+_clock_id = emit.event("wp_presentation", "clock_id")
+_presented = emit.event("wp_presentation_feedback", "presented")

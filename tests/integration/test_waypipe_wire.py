@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
 from tests.kit.compositor import pixels, until, windows
+from tests.kit.suite_root import inside, suite_root
+from tests.kit.wayland_input import Keyboard
 from tests.kit.wayland_stand import FRAME
-from tests.kit.waypipe_stand import wire
+from tests.kit.waypipe_stand import SERVER, Wire, wire
+
+_A = 30
+_STALLS_ABOVE = 60_000
+"""Bytes that waypipe 0.8.4 copies out; above 64 KiB its server stops for ever."""
 
 
 async def _window(comp, part: str) -> dict:
@@ -50,3 +63,107 @@ async def test_foot_is_framed_and_typed_into(tmp_path):
         assert connection.channel.header.version >= 16
         assert connection.channel.blocks > 10
         assert connection.work > 0
+
+
+def server_of(suite: str, it: Wire) -> tuple[str, ...]:
+    """A waypipe server of a suite; of this machine's own for ''."""
+    if not suite:
+        return SERVER
+    run = str(Path(it.path).parent)
+    return (*inside(suite_root(suite), run), *SERVER)
+
+
+async def _output(it: Wire, server: tuple[str, ...], *argv: str) -> bytes:
+    """What a program prints, five seconds long."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = it.run(*argv, server=server, output=write)
+    os.close(write)
+    data = b""
+    async with trio.lowlevel.FdStream(read) as stream:
+        with trio.move_on_after(20):
+            async for piece in stream:
+                data += piece
+    await child.stop()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("suite", "size"),
+    [
+        ("", _STALLS_ABOVE),
+        pytest.param("trixie", 4 << 20, marks=pytest.mark.long),
+        pytest.param("sid", 4 << 20, marks=pytest.mark.long),
+    ],
+    ids=["own", "trixie", "sid"],
+)
+async def test_copy_and_paste_between_two_streams(suite, size):
+    """Out of one application, into another, every byte the same."""
+    async with wire() as it:
+        server = server_of(suite, it)
+        shared = Path(it.path).parent / "copied"
+        data = os.urandom(size)
+        shared.write_bytes(data)
+        with Keyboard(it.comp.display) as keys:
+            it.run("foot", "--title", "front", "sleep", "60", server=server)
+            await _window(it.comp, "front")
+            await trio.to_thread.run_sync(keys.press, _A)
+            copy = f"wl-copy --foreground --type application/x-test < {shared}"
+            it.run("sh", "-c", copy, server=server)
+
+            async def pasted():
+                got = await _output(
+                    it,
+                    server,
+                    "wl-paste",
+                    "--no-newline",
+                    "--type",
+                    "application/x-test",
+                )
+                return got if len(got) >= size else b""
+
+            got = await until(pasted, deadline=60)
+            assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+        assert not it.ends
+
+
+@pytest.mark.parametrize("suite", [pytest.param("trixie"), pytest.param("sid")])
+@pytest.mark.long
+async def test_other_servers_show_and_type(suite):
+    """0.9 and 0.11 at the version that we speak, 16."""
+    async with wire() as it:
+        mark = Path(it.path).parent / "typed"
+        it.run(
+            "foot", "--title", "newer", "sh", "-c", f"read x; echo $x > {mark}; sleep 60",
+            server=server_of(suite, it),
+        )  # fmt: skip
+        await _window(it.comp, "newer")
+
+        async def typed():
+            await it.comp.type_text("hello\n")
+            return mark.exists() and "hello" in mark.read_text()
+
+        await until(typed)
+        assert not it.ends
+        assert it.connections[0].channel.header.version >= 16
+
+
+_CLIENTS = {
+    "weston-flower": ("weston-flower",),
+    "weston-smoke": ("weston-smoke",),
+    "weston-eventdemo": ("weston-eventdemo",),
+    "presentation": ("weston-presentation-shm",),
+    "gtk3": ("gtk3-widget-factory",),
+    "gtk4": ("gtk4-widget-factory",),
+}
+
+
+@pytest.mark.parametrize("name", _CLIENTS)
+async def test_applications_are_shown_in_their_frame(name):
+    async with wire() as it:
+        it.run(*_CLIENTS[name])
+
+        async def framed():
+            return _has(await pixels(it.comp), FRAME)
+
+        await until(framed)
+        assert not it.ends
