@@ -116,6 +116,17 @@ class StreamConnection(Connection):
             self._encode()
         return self._push() and not core.down.data
 
+    @override
+    def _flush(self) -> None:
+        super()._flush()
+        if self.channel.out and not self._over.is_set():
+            # Acknowledgements and pipes, when no message took them along.
+            try:
+                if not self._push():
+                    self._work.set()
+            except OSError as error:
+                self._lost(error)
+
     def _encode(self) -> None:
         """Encode the next run of messages that begins with descriptors, or not."""
         queue = self.core.down
@@ -172,7 +183,7 @@ class StreamConnection(Connection):
                 await self._ready.wait()
                 await self._decode()
             else:
-                self._end()
+                self._end(reason="the client closed before it said anything")
         except PeerError as error:
             self._end(error)
         except OSError as error:
@@ -205,7 +216,7 @@ class StreamConnection(Connection):
             self._flush()
             await self._wait_for_room()
             if not await self._fill():
-                self._end()
+                self._end(reason="client closed")
                 return
             began = trio.current_time()
 
@@ -243,7 +254,7 @@ class StreamConnection(Connection):
             case Closed():
                 # Its code is no news: an application that just exits leaves
                 # waypipe an error of its own.
-                self._end()
+                self._end(reason="client closed")
 
     async def _feed(self, data: bytes, fds: list[object]) -> None:
         core = self.core

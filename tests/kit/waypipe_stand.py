@@ -9,12 +9,13 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
-from broker.launch.compositor import HeadlessCompositor
+from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
-from broker.session.wayland_shell import Service, connect_display, serve
+from broker.session.wayland_shell import Service, serve
 from broker.session.waypipe_memory import StreamMachine
 from broker.session.waypipe_shell import StreamConnection
 from broker.wayland.rules import WindowRules
@@ -71,17 +72,17 @@ async def wire(
         it = Wire(comp, path)
         sandbox = Sandbox(rules.name)
 
-        def make(*args) -> StreamConnection:
-            it.connections.append(StreamConnection(*args))
+        def make(*args, **options) -> StreamConnection:
+            it.connections.append(StreamConnection(*args, **options))
             return it.connections[-1]
 
         service = Service(
             rules,
             sandbox,
             it.machine,
-            lambda: connect_display(comp.display),
+            partial(connect_compositor, comp.display),
             it.ends.append,
-            make,
+            make=make,
         )
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
