@@ -65,12 +65,17 @@ async def test_foot_is_framed_and_typed_into(tmp_path):
         assert connection.work > 0
 
 
-def server_of(suite: str, it: Wire) -> tuple[str, ...]:
-    """A waypipe server of a suite; of this machine's own for ''."""
-    if not suite:
+@pytest.fixture
+def root(suite) -> Path | None:
+    """The root of a suite; None for this machine's own."""
+    return suite_root(suite) if suite else None
+
+
+def server_of(root: Path | None, it: Wire) -> tuple[str, ...]:
+    """A waypipe server of a suite."""
+    if root is None:
         return SERVER
-    run = str(Path(it.path).parent)
-    return (*inside(suite_root(suite), run), *SERVER)
+    return (*inside(root, str(Path(it.path).parent)), *SERVER)
 
 
 async def _output(it: Wire, server: tuple[str, ...], *argv: str) -> bytes:
@@ -96,10 +101,10 @@ async def _output(it: Wire, server: tuple[str, ...], *argv: str) -> bytes:
     ],
     ids=["own", "trixie", "sid"],
 )
-async def test_copy_and_paste_between_two_streams(suite, size):
+async def test_copy_and_paste_between_two_streams(root, size):
     """Out of one application, into another, every byte the same."""
     async with wire() as it:
-        server = server_of(suite, it)
+        server = server_of(root, it)
         shared = Path(it.path).parent / "copied"
         data = os.urandom(size)
         shared.write_bytes(data)
@@ -128,13 +133,13 @@ async def test_copy_and_paste_between_two_streams(suite, size):
 
 @pytest.mark.parametrize("suite", [pytest.param("trixie"), pytest.param("sid")])
 @pytest.mark.long
-async def test_other_servers_show_and_type(suite):
+async def test_other_servers_show_and_type(root):
     """0.9 and 0.11 at the version that we speak, 16."""
     async with wire() as it:
         mark = Path(it.path).parent / "typed"
         it.run(
             "foot", "--title", "newer", "sh", "-c", f"read x; echo $x > {mark}; sleep 60",
-            server=server_of(suite, it),
+            server=server_of(root, it),
         )  # fmt: skip
         await _window(it.comp, "newer")
 
