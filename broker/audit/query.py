@@ -66,6 +66,7 @@ class Log:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         columns = {str(row[1]) for row in self._rows("PRAGMA table_info(event)", [])}
+        self._leaves = "leaf" in columns
         # A log of version 1 has no columns of its own for some fields.
         self._column = {
             name: name if name in columns else f"coalesce(body ->> '$.{name}', '')"
@@ -249,6 +250,24 @@ class Log:
     def check(self) -> str:
         """Return ``ok``, or what SQLite finds wrong with the file."""
         return str(self._rows("PRAGMA quick_check(1)", [])[0][0])
+
+    # -- sending on ------------------------------------------------------------------
+
+    def read(self, after: int, limit: int) -> list[tuple[int, int, str, str, bytes]]:
+        """The next events as they are: number, time, kind, body, leaf hash."""
+        leaf = "leaf" if self._leaves else "x''"
+        return self._rows(
+            f"SELECT sequence, time_ns, kind, body, {leaf} FROM event "  # noqa: S608
+            "WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            [after, limit],
+        )
+
+    def identity(self) -> str:
+        """The hash of the log's first event as hex: no other log has it.
+
+        "" when there is no event yet, or when retention has removed the first.
+        """
+        return self.digest(1)
 
     # -- waiting --------------------------------------------------------------------
 

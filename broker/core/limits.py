@@ -145,6 +145,31 @@ LINK_NOTE_CHARACTERS = 200
 LINK_NOTE_LINES = 12
 """Of a checkpoint on the link: ours have six, witnesses may add some."""
 
+SHIP_BATCH_EVENTS = 1000
+SHIP_BATCH_BYTES = 1 << 20
+"""What goes to a receiver in one piece, at least one event: a round trip and a
+flush for each, and what is sent again when its answer is lost."""
+
+SHIP_TARGETS = 16
+"""Receivers of one log; each costs a task and a connection."""
+
+SHIP_REPLY_BYTES = 65536
+"""Of a receiver's answer that is read: the rest of it is not for us."""
+
+SHIP_SECONDS = 30.0
+"""For a receiver to take one batch; then it counts as dead and is asked again."""
+
+SHIP_RETRY_SECONDS = 60.0
+"""Between two attempts at a dead receiver, at most; the first comes after a
+second, and each further one after twice the pause before it."""
+
+SHIP_LOOK_SECONDS = 0.5
+"""Between two looks for new events."""
+
+SHIP_JOURNALD_PER_SECOND = 250.0
+"""journald drops what one service sends beyond 10,000 messages in 30 s
+(journald.conf(5), RateLimitBurst=), and tells nobody which."""
+
 # -- relay ---------------------------------------------------------------------------
 
 RELAY_STREAMS = 4096

@@ -40,6 +40,11 @@ class Paths:
         return self.state / "audit.sqlite"
 
     @property
+    def shipping(self) -> Path:
+        """How far each receiver of the audit log has got; a file for each."""
+        return self.state / "ship"
+
+    @property
     def images(self) -> Path:
         """Guest images, a directory each."""
         return self.cache / "images"

@@ -1,0 +1,186 @@
+"""``ship.toml``: who gets the audit log.
+
+    machine = "desk-7"             # how it calls itself; default: the host's name
+
+    [[target]]
+    name = "fleet"
+    to = "postgresql"
+    address = "postgresql://vitrail@db.example/audit?sslmode=verify-full"
+
+    [[target]]
+    name = "collector"
+    to = "otlp"
+    endpoint = "https://otel.example:4318/v1/logs"
+
+    [[target]]
+    name = "journal"
+    to = "journald"
+
+    [[target]]
+    name = "file"
+    to = "jsonl"
+    path = "/var/log/vitrail/audit.jsonl"
+
+The first ``ship.toml`` of the configuration directories holds.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import SetupError
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+class PostgresTarget(
+    msgspec.Struct, tag="postgresql", tag_field="to", forbid_unknown_fields=True
+):
+    """A database, PostgreSQL 13 or later."""
+
+    name: str
+    address: str
+    """As libpq takes it: a URI or ``key=value`` words."""
+
+    def where(self) -> str:
+        """For people, without secrets."""
+        # Words of libpq's other form may hold a password: only its host is shown.
+        found = re.search(r"\bhost=(\S+)", self.address)
+        if "://" not in self.address:
+            return f"postgresql {found[1] if found else 'here'}"
+        parts = urlsplit(self.address)
+        return f"postgresql {parts.hostname or 'here'}{parts.path}"
+
+    def secret(self) -> bool:
+        """Whether the file has a secret in it."""
+        return bool(
+            re.search(r"\bpassword=", self.address) or urlsplit(self.address).password
+        )
+
+
+class OtlpTarget(
+    msgspec.Struct, tag="otlp", tag_field="to", forbid_unknown_fields=True
+):
+    """An OTLP/HTTP collector."""
+
+    name: str
+    endpoint: str
+    """The whole address, with ``/v1/logs``."""
+    headers: dict[str, str] = {}
+    ca: str = ""
+    """A file of certificates to believe instead of the system's."""
+    certificate: str = ""
+    key: str = ""
+    """Files of ours, where the collector wants to know who we are."""
+    gzip: bool = True
+    plaintext: bool = False
+    """Allow ``http://`` to another machine: everybody on the way can read it."""
+
+    def where(self) -> str:
+        """For people, without secrets."""
+        parts = urlsplit(self.endpoint)
+        return f"otlp {parts.scheme}://{parts.hostname or ''}"
+
+    def secret(self) -> bool:
+        """Whether the file has a secret in it."""
+        return bool(self.headers) or bool(urlsplit(self.endpoint).password)
+
+
+class JournaldTarget(
+    msgspec.Struct, tag="journald", tag_field="to", forbid_unknown_fields=True
+):
+    """This machine's journal."""
+
+    name: str
+    socket: str = "/run/systemd/journal/socket"
+
+    def where(self) -> str:
+        """For people."""
+        return "journald"
+
+    def secret(self) -> bool:
+        """Whether the file has a secret in it."""
+        return False
+
+
+class JsonlTarget(
+    msgspec.Struct, tag="jsonl", tag_field="to", forbid_unknown_fields=True
+):
+    """A file that is added to."""
+
+    name: str
+    path: str
+
+    def where(self) -> str:
+        """For people."""
+        return f"file {self.path}"
+
+    def secret(self) -> bool:
+        """Whether the file has a secret in it."""
+        return False
+
+
+AnyTarget = PostgresTarget | OtlpTarget | JournaldTarget | JsonlTarget
+
+
+class ShipConfig(msgspec.Struct, forbid_unknown_fields=True):
+    """What the file says."""
+
+    machine: str = ""
+    target: list[AnyTarget] = []
+
+    def called(self) -> str:
+        """How this machine is called in a fleet's store."""
+        return self.machine or socket.gethostname()
+
+
+def find_config(directories: Sequence[Path]) -> Path | None:
+    """The file that holds, if there is one."""
+    return next(
+        (d / "ship.toml" for d in directories if (d / "ship.toml").exists()), None
+    )
+
+
+def load_config(path: Path) -> ShipConfig:
+    """Read it.  Raises SetupError with the file's name and what to do."""
+    try:
+        config = msgspec.toml.decode(path.read_bytes(), type=ShipConfig)
+    except OSError as error:
+        raise SetupError(f"{error.strerror}", where=str(path)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SetupError(
+            str(error),
+            where=str(path),
+            hint="docs/audit.md has an example of each kind of target",
+        ) from error
+    problem = _problem(config)
+    if problem:
+        raise SetupError(problem, where=str(path))
+    if any(t.secret() for t in config.target) and path.stat().st_mode & 0o077:
+        raise SetupError(
+            "it has a password or headers in it, and others may read it",
+            where=str(path),
+            hint=f"chmod 600 {path}",
+        )
+    return config
+
+
+def _problem(config: ShipConfig) -> str:
+    names = [target.name for target in config.target]
+    for name in names:
+        if _NAME.fullmatch(name) is None:
+            return f"{name!r} is no name: small letters, digits and '-', at most 32"
+        if names.count(name) > 1:
+            return f"two targets are named {name!r}"
+    if len(names) > limits.SHIP_TARGETS:
+        return f"{len(names)} targets (at most {limits.SHIP_TARGETS})"
+    if not 0 < len(config.called()) <= 255 or not config.called().isprintable():
+        return "machine: a name of at most 255 printable characters"
+    return ""

@@ -1,0 +1,176 @@
+"""The fleet's database: its tables, their versions, and connecting to it.
+
+Everything is in the schema ``vitrail``.  ``log`` has one row for each log that
+was ever shipped there, ``event`` the events with the columns that are asked
+for most, ``gap`` what a log had lost before it could be shipped.
+
+``arrived`` is the transaction that brought an event: with it a follower sees
+each event once, although transactions end in another order than they began.
+"""
+
+from __future__ import annotations
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.escape import printable
+
+try:
+    import psycopg
+except ImportError as _error:  # pragma: no cover -- tested in a process without it
+    raise SetupError(
+        f"PostgreSQL needs a package that is not installed ({_error.name})",
+        hint="pip install 'vitrail[fleet]', or Debian's python3-psycopg",
+    ) from _error
+
+Connection = psycopg.Connection[tuple[object, ...]]
+
+_LOCK = 0x56545241  # "VTRA": one migration at a time (advisory lock)
+
+# One script for each version; vitrail.migration counts those done.
+MIGRATIONS = (
+    """
+    CREATE TABLE vitrail.log (
+        id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        name bytea NOT NULL UNIQUE CHECK (octet_length(name) = 32),
+        machine text NOT NULL,
+        broker text NOT NULL DEFAULT '',
+        owner name NOT NULL DEFAULT current_user,
+        first_seen timestamptz NOT NULL DEFAULT now()
+    );
+    CREATE TABLE vitrail.event (
+        log integer NOT NULL REFERENCES vitrail.log,
+        sequence bigint NOT NULL CHECK (sequence > 0),
+        time_ns bigint NOT NULL,
+        kind text NOT NULL,
+        sandbox text NOT NULL,
+        lease text NOT NULL,
+        service text NOT NULL,
+        verdict text NOT NULL,
+        rule text NOT NULL,
+        peer text NOT NULL,
+        outcome text NOT NULL,
+        boot text NOT NULL,
+        body text NOT NULL,
+        leaf bytea NOT NULL,
+        arrived xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        PRIMARY KEY (log, sequence)
+    );
+    CREATE INDEX event_time ON vitrail.event (time_ns, log, sequence);
+    CREATE INDEX event_kind ON vitrail.event (kind, time_ns);
+    CREATE INDEX event_sandbox ON vitrail.event (sandbox, time_ns) WHERE sandbox <> '';
+    CREATE INDEX event_lease ON vitrail.event (lease, time_ns) WHERE lease <> '';
+    CREATE INDEX event_service ON vitrail.event (service, time_ns) WHERE service <> '';
+    CREATE INDEX event_verdict ON vitrail.event (verdict, time_ns) WHERE verdict <> '';
+    CREATE INDEX event_rule ON vitrail.event (rule, time_ns) WHERE rule <> '';
+    CREATE INDEX event_peer ON vitrail.event (peer, time_ns) WHERE peer <> '';
+    CREATE INDEX event_outcome ON vitrail.event (outcome, time_ns) WHERE outcome <> '';
+    CREATE INDEX event_arrived ON vitrail.event (arrived, log, sequence);
+    CREATE TABLE vitrail.gap (
+        log integer NOT NULL REFERENCES vitrail.log,
+        first bigint NOT NULL,
+        last bigint NOT NULL,
+        noted timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (log, first)
+    );
+    COMMENT ON TABLE vitrail.log IS 'one row for each audit log that is shipped here';
+    COMMENT ON TABLE vitrail.event IS 'events; body is the JSON as it was recorded';
+    COMMENT ON TABLE vitrail.gap IS 'events that were lost before they were shipped';
+    """,
+    """
+    -- A machine that was taken over adds to its own logs only: what another role
+    -- has begun it neither sees nor extends.  Readers are members of
+    -- vitrail_reader, which a database's owner may make.
+    ALTER TABLE vitrail.log ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE vitrail.event ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE vitrail.gap ENABLE ROW LEVEL SECURITY;
+    CREATE FUNCTION vitrail.reads() RETURNS boolean LANGUAGE sql STABLE AS $$
+        SELECT coalesce((SELECT pg_has_role(oid, 'USAGE') FROM pg_roles
+                         WHERE rolname = 'vitrail_reader'), false)
+    $$;
+    CREATE POLICY own ON vitrail.log
+        USING (owner = current_user) WITH CHECK (owner = current_user);
+    CREATE POLICY reading ON vitrail.log FOR SELECT USING (vitrail.reads());
+    CREATE POLICY own ON vitrail.event
+        USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))
+        WITH CHECK (log IN (SELECT id FROM vitrail.log WHERE owner = current_user));
+    CREATE POLICY reading ON vitrail.event FOR SELECT USING (vitrail.reads());
+    CREATE POLICY own ON vitrail.gap
+        USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))
+        WITH CHECK (log IN (SELECT id FROM vitrail.log WHERE owner = current_user));
+    CREATE POLICY reading ON vitrail.gap FOR SELECT USING (vitrail.reads());
+    """,
+)
+
+
+def connect(address: str, *, read_only: bool = False) -> Connection:
+    """Connect; raises SetupError or UpstreamError."""
+    seconds = int(limits.SHIP_SECONDS)
+    try:
+        connection: Connection = psycopg.connect(
+            address,
+            connect_timeout=10,
+            application_name="vitrail",
+            # A server that is there and says nothing: the kernel gives up first.
+            tcp_user_timeout=seconds * 1000,
+            keepalives_idle=seconds,
+            options=f"-c statement_timeout={seconds}s "
+            f"-c idle_in_transaction_session_timeout={2 * seconds}s "
+            f"-c default_transaction_read_only={'on' if read_only else 'off'}",
+        )
+    except psycopg.Error as error:
+        raise problem(error) from error
+    return connection
+
+
+def problem(error: psycopg.Error) -> VitrailError:
+    """Our words for what a database says."""
+    said = printable(str(error).strip().splitlines()[0] if str(error) else "", 300)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return SetupError(
+            f"the database does not allow it: {said}",
+            hint="docs/audit.md, 'A fleet's database', has the roles and grants",
+        )
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return SetupError(f"no address of a database: {said}")
+    return UpstreamError(
+        f"the database fails: {said or type(error).__name__}",
+        hint="is it running, and may this machine connect to it?",
+    )
+
+
+def version_of(connection: Connection) -> int:
+    """Which version of the tables is there; 0: none.  Raises psycopg.Error."""
+    row = connection.execute("SELECT to_regclass('vitrail.migration')").fetchone()
+    if row is None or row[0] is None:
+        return 0
+    found = connection.execute("SELECT max(version) FROM vitrail.migration").fetchone()
+    return 0 if found is None or found[0] is None else int(str(found[0]))
+
+
+def migrate(connection: Connection) -> int:
+    """Bring the tables up to date and return how many versions that took.
+
+    Raises SetupError when they are of a newer Vitrail, psycopg.Error.
+    """
+    with connection.transaction():
+        version = version_of(connection)
+        if version == len(MIGRATIONS):
+            return 0
+        if version > len(MIGRATIONS):
+            raise SetupError(
+                f"the database was made by a newer Vitrail (version {version}, this "
+                f"one knows {len(MIGRATIONS)})",
+                hint="update this machine; its log keeps what was not shipped",
+            )
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        version = version_of(connection)  # another machine may have been first
+        if version == 0:
+            connection.execute("CREATE SCHEMA IF NOT EXISTS vitrail")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS vitrail.migration (version integer "
+                "PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            connection.execute(script)
+            connection.execute("INSERT INTO vitrail.migration VALUES (%s)", [number])
+        return len(MIGRATIONS) - version

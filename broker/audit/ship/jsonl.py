@@ -1,0 +1,100 @@
+"""To a file, one JSON object a line: for whatever reads files already.
+
+The line is the event as it was recorded with ``log`` and ``machine`` in
+front, so everything after them is what the event's hash is over.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from typing_extensions import override
+
+from broker.audit.ship.terms import Batch, Item, Target
+from broker.core import limits
+from broker.core.errors import UpstreamError
+
+
+class _Line(msgspec.Struct):
+    log: str
+    sequence: int
+
+
+def line(batch: Batch, item: Item) -> bytes:
+    """An event as a line."""
+    front = msgspec.json.encode({"log": batch.log.hex(), "machine": batch.machine})
+    return b"%b,%b\n" % (front[:-1], item.body.encode()[1:])
+
+
+class Jsonl(Target):
+    """A file that only grows; moved away by logrotate, a new one is begun."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @override
+    def position(self, log: bytes) -> int | None:
+        """What its last line says; half a line, of a crash, is removed."""
+        try:
+            return self._tail(log)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _tail(self, log: bytes) -> int | None:
+        with self._path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            # Two of the longest lines: one whole one is surely among them.
+            begin = max(0, end - 2 * (limits.AUDIT_EVENT_BYTES + 1024))
+            file.seek(begin)
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            if whole < len(data):
+                file.truncate(begin + whole)
+                os.fsync(file.fileno())
+            lines = data[:whole].splitlines()
+        if not lines:
+            return None
+        try:
+            last = msgspec.json.decode(lines[-1], type=_Line)
+        except msgspec.DecodeError:
+            return None  # somebody else writes there too; the cursor is believed
+        return last.sequence if last.log == log.hex() else None
+
+    @override
+    def send(self, batch: Batch) -> None:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            fd = os.open(self._path, flags, 0o600)
+            before = os.fstat(fd).st_size
+            try:
+                data = b"".join(line(batch, item) for item in batch.items)
+                self._write(fd, data, before)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _write(self, fd: int, data: bytes, before: int) -> None:
+        try:
+            at = 0
+            while at < len(data):
+                at += os.write(fd, data[at:])
+        except OSError:
+            # A full disk: take back the part, or the next attempt doubles it.
+            os.ftruncate(fd, before)
+            raise
+
+    def _refused(self, error: OSError) -> UpstreamError:
+        return UpstreamError(
+            f"{self._path} cannot be written: {error.strerror}",
+            hint="is its directory there, is there room?",
+        )
+
+    @override
+    def close(self) -> None:
+        """Nothing stays open."""

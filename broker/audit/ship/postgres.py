@@ -1,0 +1,139 @@
+"""To a fleet's database, many machines in one.
+
+A batch is one transaction: COPY into a table of its own, from there into
+``vitrail.event`` what is not there yet.  So a batch that comes again changes
+nothing, and one that differs from what is there is noticed.  How far a log has
+got, the database itself says.
+"""
+
+from __future__ import annotations
+
+import psycopg
+from typing_extensions import override
+
+from broker.audit.ship.database import Connection, connect, migrate, problem
+from broker.audit.ship.terms import Batch, Item, Target
+from broker.core.errors import IntegrityError
+
+_COLUMNS = (
+    "sequence, time_ns, kind, sandbox, lease, service, verdict, rule, peer, "
+    "outcome, boot, body, leaf"
+)
+_TEXTS = (
+    *("sandbox", "lease", "service", "verdict", "rule", "peer", "outcome", "boot"),
+)
+
+
+class Postgres(Target):
+    """A database, connected to when it is needed."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._open: Connection | None = None
+
+    @override
+    def position(self, log: bytes) -> int | None:
+        try:
+            row = self._connection().execute(
+                "SELECT max(sequence) FROM vitrail.event JOIN vitrail.log "
+                "ON log.id = event.log WHERE log.name = %s",
+                [log],
+            ).fetchone()  # fmt: skip
+            self._connection().commit()
+        except psycopg.Error as error:
+            self.close()
+            raise problem(error) from error
+        # Of an empty table we learn nothing: its owner may have removed old events.
+        return None if row is None or row[0] is None else int(str(row[0]))
+
+    @override
+    def send(self, batch: Batch) -> None:
+        try:
+            connection = self._connection()
+            with connection.transaction():
+                self._send(connection, batch)
+        except psycopg.Error as error:
+            self.close()
+            raise problem(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _connection(self) -> Connection:
+        if self._open is None:
+            self._open = connect(self._address)
+            try:
+                migrate(self._open)
+            except BaseException:
+                self.close()
+                raise
+        return self._open
+
+    def _send(self, connection: Connection, batch: Batch) -> None:
+        log = self._log_number(connection, batch)
+        connection.execute(
+            f"CREATE TEMPORARY TABLE arriving ON COMMIT DROP AS "  # noqa: S608
+            f"SELECT {_COLUMNS} FROM vitrail.event LIMIT 0"
+        )
+        copying = f"COPY arriving ({_COLUMNS}) FROM STDIN"
+        with connection.cursor().copy(copying) as copy:
+            for item in batch.items:
+                copy.write_row(_row(item))
+        connection.execute(
+            f"INSERT INTO vitrail.event (log, {_COLUMNS}) "  # noqa: S608
+            f"SELECT %s, {_COLUMNS} FROM arriving ORDER BY sequence "
+            "ON CONFLICT (log, sequence) DO NOTHING",
+            [log],
+        )
+        differs = connection.execute(
+            "SELECT min(sequence) FROM arriving JOIN vitrail.event there "
+            "USING (sequence) WHERE there.log = %s AND there.leaf <> arriving.leaf",
+            [log],
+        ).fetchone()
+        if differs is not None and differs[0] is not None:
+            raise IntegrityError(
+                f"the database has another event {differs[0]} of this log",
+                hint="this log was changed or rolled back after it was shipped: "
+                "'brokerctl audit verify', and compare with --store",
+            )
+        if batch.missing:
+            connection.execute(
+                "INSERT INTO vitrail.gap (log, first, last) VALUES (%s, %s, %s) "
+                "ON CONFLICT DO NOTHING",
+                [log, batch.first - batch.missing, batch.first - 1],
+            )
+
+    def _log_number(self, connection: Connection, batch: Batch) -> int:
+        connection.execute(
+            "INSERT INTO vitrail.log (name, machine, broker) VALUES (%s, %s, %s) "
+            "ON CONFLICT (name) DO NOTHING",
+            [batch.log, batch.machine, _text(batch.items[0].text("broker"))],
+        )
+        row = connection.execute(
+            "SELECT id FROM vitrail.log WHERE name = %s", [batch.log]
+        ).fetchone()
+        if row is None:
+            raise IntegrityError(
+                "the database has this log from somebody else",
+                hint="two roles of the database ship the same log; one of them is "
+                "not this machine's",
+            )
+        return int(str(row[0]))
+
+    @override
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+def _row(item: Item) -> tuple[object, ...]:
+    texts = [_text(item.text(name)) for name in _TEXTS]
+    return (
+        item.sequence, item.time_ns, _text(item.kind), *texts, item.body, item.leaf,
+    )  # fmt: skip
+
+
+def _text(text: str) -> str:
+    """PostgreSQL's text has no zero character; the body has it, escaped."""
+    return text.replace("\0", "\\x00")

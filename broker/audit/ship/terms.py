@@ -1,0 +1,107 @@
+"""What is sent, and what a receiver is to us."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from broker.core.escape import printable
+
+Fields = dict[str, object]
+
+_NAMESPACE = uuid.UUID("c64f7a1e-2f0e-5a8c-9a53-0d1f6b3c9b7e")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One event as it is in the log."""
+
+    sequence: int
+    time_ns: int
+    kind: str
+    body: str
+    """The JSON, byte for byte as it was recorded."""
+    leaf: bytes
+    """Its hash in the log's tree (RFC 6962, 2.1)."""
+    fields: Fields = field(repr=False)
+
+    def text(self, name: str) -> str:
+        """A field as text, "" when it does not apply."""
+        value = self.fields.get(name)
+        return "" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events in the order of their numbers, without a gap between them."""
+
+    log: bytes
+    """The log's id, 32 bytes: numbers begin anew in another log."""
+    machine: str
+    items: Sequence[Item]
+    missing: int = 0
+    """So many events before the first one are gone: retention removed them, or
+    the log is not whole."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first event."""
+        return self.items[0].sequence
+
+    @property
+    def last(self) -> int:
+        """The number of the last event."""
+        return self.items[-1].sequence
+
+
+class Target(Protocol):
+    """A receiver.  Its methods block and are called in a thread, one at a time.
+
+    They raise UpstreamError when the receiver is dead or slow (the batch comes
+    again), SetupError when a person has to mend something (so it does then),
+    IntegrityError when the receiver has other events under these numbers.
+    """
+
+    def position(self, log: bytes) -> int | None:
+        """The last number of this log that the receiver surely has.
+
+        None: it cannot say, and the cursor on disk is believed.
+        """
+        ...
+
+    def send(self, batch: Batch) -> None:
+        """Deliver a batch; when this returns, the receiver has it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; it may be used again."""
+        ...
+
+
+def record_id(log: bytes, sequence: int) -> str:
+    """A UUID that is the same whenever this event is sent."""
+    return str(uuid.uuid5(_NAMESPACE, f"{log.hex()}/{sequence}"))
+
+
+def summary(item: Item) -> str:
+    """An event in a line for people who look at it elsewhere."""
+    words = [printable(item.kind, 40)]
+    names = ("sandbox", "service", "argument", "object", "verdict", "outcome")
+    words += [printable(item.text(n), 100) for n in names if item.text(n)]
+    line = " ".join(words)
+    if item.text("reason"):
+        line += f": {printable(item.text('reason'), 400)}"
+    if item.text("rule"):
+        line += f" ({printable(item.text('rule'), 200)})"
+    return line
+
+
+BAD_ENDS = (".refused", ".failed", ".died", ".hop-failed", ".gap", ".conflict")
+"""How the kinds end that somebody should look at."""
+
+
+def is_bad(item: Item) -> bool:
+    """Whether somebody should look at it: refused, denied, failed."""
+    return item.kind.endswith(BAD_ENDS) or item.text("verdict") == "deny"
