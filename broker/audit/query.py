@@ -6,7 +6,6 @@ what is recorded.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -21,6 +20,7 @@ import trio
 
 from broker.audit.database import check_version
 from broker.audit.filters import NAMED, Filters, Found, choose, kind_range
+from broker.audit.tree import leaf_hash
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
 
 __all__ = ["Boot", "Filters", "Found", "Log", "open_log"]
@@ -245,7 +245,7 @@ class Log:
         rows = self._rows("SELECT body FROM event WHERE sequence = ?", [sequence])
         if not rows or not rows[0][0]:
             return ""
-        return leaf_hash(str(rows[0][0])).hex()
+        return leaf_hash(str(rows[0][0]).encode()).hex()
 
     def check(self) -> str:
         """Return ``ok``, or what SQLite finds wrong with the file."""
@@ -310,11 +310,6 @@ class Log:
                     hint="keep the file for a look; 'brokerctl audit verify' says where",
                 ) from error
             raise UpstreamError(f"the audit log cannot be read: {error}") from error
-
-
-def leaf_hash(body: str) -> bytes:
-    """The hash of an event as a leaf of the log's tree (RFC 6962, 2.1)."""
-    return hashlib.sha256(b"\0" + body.encode()).digest()
 
 
 def _kinds(kinds: Sequence[str]) -> _Condition:

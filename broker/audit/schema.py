@@ -163,6 +163,7 @@ class Process(enum.StrEnum):
     VMM = "vmm"
     NETWORK = "network"
     COMPOSITOR = "compositor"
+    SHIPPER = "shipper"
 
 
 class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):

@@ -30,6 +30,7 @@ from broker.relay.process import PumpHandle
 from broker.session.journal import Journal
 from broker.session.pumps import PumpKeeper
 from broker.session.sealing import Sealing, Witness
+from broker.session.shipping import Shipping
 from broker.session.workers import Workers, open_workers
 from policy.loader import RecordSet, load_records, search_path
 
@@ -113,6 +114,7 @@ class Ground:
     """None for a host, which parses nothing and so needs none."""
     sealing: Sealing
     witness: Witness
+    shipping: Shipping
     shutdown: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -157,6 +159,8 @@ async def open_ground(
                 workers.on_template_death = partial(_template_died, log)
             keeper = PumpKeeper(pump, log)
             await nursery.start(keeper.run)
+            shipping = Shipping(paths, log)
+            nursery.start_soon(shipping.run)
             records = Records(options, log)
             await records.record()
             sealing = Sealing(store, settings)
@@ -171,6 +175,7 @@ async def open_ground(
                 workers,
                 sealing,
                 Witness(store, sealing, log),
+                shipping,
             )
             nursery.start_soon(_watch_signals, ground.shutdown)
             yield ground

@@ -58,6 +58,7 @@ class _Host:
             role=ground.role,
             host=self._host.role,
             pump=ground.pump,
+            shipping=ground.shipping,
             store=ground.store,
             records=lambda: ground.records.now,
             link=self._viewer.state,

@@ -42,6 +42,7 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
         host=host.role,
         viewer=viewer,
         pump=ground.pump,
+        shipping=ground.shipping,
         workers=ground.workers,
         store=ground.store,
         records=lambda: ground.records.now,

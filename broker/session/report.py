@@ -22,6 +22,7 @@ from broker.session.guest import Guest
 from broker.session.host import HostRole, Tenancy
 from broker.session.link_state import LinkState
 from broker.session.pumps import PumpKeeper
+from broker.session.shipping import Shipping
 from broker.session.viewer import ViewerRole
 from broker.session.workers import Workers
 from policy.loader import RecordSet
@@ -43,6 +44,7 @@ class Reporter:
     host: HostRole | None = None
     viewer: ViewerRole | None = None
     workers: Workers | None = None
+    shipping: Shipping | None = None
     link: LinkState | None = None
     since: float = field(default_factory=time.time)
 
@@ -79,7 +81,10 @@ class Reporter:
                 waiting=audit.waiting,
             ),
             link=None if self.link is None else await self.link.status(),
-            warnings=self.warnings(),
+            warnings=[
+                *self.warnings(),
+                *([] if self.shipping is None else self.shipping.warnings()),
+            ],
         )
 
     def leases(self) -> list[api.LeaseStatus]:
@@ -154,6 +159,8 @@ class Reporter:
         out.append(_process("pump", pump.pid, jail="seccomp" if pump.confined else ""))
         if self.workers is not None and self.workers.template_pid:
             out.append(_process("template", self.workers.template_pid))
+        if self.shipping is not None and self.shipping.pid is not None:
+            out.append(_process("shipper", self.shipping.pid))
         for guest in [] if self.viewer is None else self.viewer.guests():
             out += _guest_processes(guest)
         for tenancy in [] if self.host is None else self.host.tenancies():

@@ -50,6 +50,7 @@ class _Viewer:
             role=ground.role,
             viewer=self._viewer,
             pump=ground.pump,
+            shipping=ground.shipping,
             workers=ground.workers,
             store=ground.store,
             records=lambda: ground.records.now,

@@ -83,7 +83,7 @@ class Journald(Target):
         self._socket: socket.socket | None = None
 
     @override
-    def position(self, log: bytes) -> int | None:
+    def position(self, log: bytes) -> tuple[int, str] | None:
         """It cannot be asked."""
         return None
 

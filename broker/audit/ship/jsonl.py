@@ -35,7 +35,7 @@ class Jsonl(Target):
         self._path = path
 
     @override
-    def position(self, log: bytes) -> int | None:
+    def position(self, log: bytes) -> tuple[int, str] | None:
         """What its last line says; half a line, of a crash, is removed."""
         try:
             return self._tail(log)
@@ -44,7 +44,7 @@ class Jsonl(Target):
         except OSError as error:
             raise self._refused(error) from error
 
-    def _tail(self, log: bytes) -> int | None:
+    def _tail(self, log: bytes) -> tuple[int, str] | None:
         with self._path.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             # Two of the longest lines: one whole one is surely among them.
@@ -62,7 +62,7 @@ class Jsonl(Target):
             last = msgspec.json.decode(lines[-1], type=_Line)
         except msgspec.DecodeError:
             return None  # somebody else writes there too; the cursor is believed
-        return last.sequence if last.log == log.hex() else None
+        return (last.sequence, "") if last.log == log.hex() else None
 
     @override
     def send(self, batch: Batch) -> None:

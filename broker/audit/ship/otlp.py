@@ -124,7 +124,7 @@ class Otlp(Target):
             )
 
     @override
-    def position(self, log: bytes) -> int | None:
+    def position(self, log: bytes) -> tuple[int, str] | None:
         """A collector cannot be asked."""
         return None
 

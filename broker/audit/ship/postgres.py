@@ -32,11 +32,12 @@ class Postgres(Target):
         self._open: Connection | None = None
 
     @override
-    def position(self, log: bytes) -> int | None:
+    def position(self, log: bytes) -> tuple[int, str] | None:
         try:
             row = self._connection().execute(
-                "SELECT max(sequence) FROM vitrail.event JOIN vitrail.log "
-                "ON log.id = event.log WHERE log.name = %s",
+                "SELECT sequence, leaf FROM vitrail.event JOIN vitrail.log "
+                "ON log.id = event.log WHERE log.name = %s "
+                "ORDER BY sequence DESC LIMIT 1",
                 [log],
             ).fetchone()  # fmt: skip
             self._connection().commit()
@@ -44,7 +45,9 @@ class Postgres(Target):
             self.close()
             raise problem(error) from error
         # Of an empty table we learn nothing: its owner may have removed old events.
-        return None if row is None or row[0] is None else int(str(row[0]))
+        if row is None or not isinstance(row[1], bytes):
+            return None
+        return int(str(row[0])), row[1].hex()
 
     @override
     def send(self, batch: Batch) -> None:

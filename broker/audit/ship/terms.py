@@ -64,9 +64,10 @@ class Target(Protocol):
     IntegrityError when the receiver has other events under these numbers.
     """
 
-    def position(self, log: bytes) -> int | None:
+    def position(self, log: bytes) -> tuple[int, str] | None:
         """The last number of this log that the receiver surely has.
 
+        With it the hash of that event as hex, "" where it does not know that.
         None: it cannot say, and the cursor on disk is believed.
         """
         ...
