@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
+from broker.cli import audit_ship
 from broker.cli.audit_print import OUTPUTS, texts
 from broker.cli.audit_source import Source, open_source
 from broker.cli.audit_words import Asked, AskingGroup, asking
@@ -270,3 +271,6 @@ async def _follow(
 def _coloured(show: _Show) -> bool:
     people = show.output in {"short", "cat"}
     return people and sys.stdout.isatty() and not Console().no_color
+
+
+command.add_command(audit_ship.command)

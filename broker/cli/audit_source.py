@@ -13,7 +13,7 @@ import rich_click as click
 
 from broker.audit.filters import Filters, Found
 from broker.audit.query import Log, open_log
-from broker.cli.audit_words import Asked, store_path
+from broker.cli.audit_words import Asked, is_fleet, store_path
 from broker.cli.connect import offline_paths
 from broker.core.errors import IntegrityError
 from broker.core.escape import printable
@@ -134,6 +134,13 @@ def open_source(asked: Asked) -> Iterator[Source]:
 
     Raises SetupError when it is not there, UpstreamError when it fails.
     """
+    if is_fleet(asked.store):
+        # Only here, so that the package is needed only by those who have one.
+        from broker.cli.audit_fleet import open_fleet_source
+
+        with open_fleet_source(asked.store) as fleet:
+            yield fleet
+        return
     own = not asked.store
     path = offline_paths().audit if own else store_path(asked.store)
     with open_log(path) as log:

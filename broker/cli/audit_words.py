@@ -150,13 +150,14 @@ def _asked(
     fleet = is_fleet(store)
     if machines and not fleet:
         raise click.UsageError("--machine needs --store postgresql://…")
-    if fleet and boot and len(boot) < 32:
+    if fleet and boot not in {"", "all"} and len(boot) < 32:
         raise click.UsageError("in a fleet's store --boot takes a boot's id only")
     filters = Filters(
         since_ns=_time("--since", since) if since else None,
         until_ns=_time("--until", until) if until else None,
         kinds=kinds,
         machines=machines,
+        boot=boot if fleet and boot != "all" else "",
         sandboxes=sandboxes,
         services=services,
         verdicts=verdicts,

@@ -22,6 +22,9 @@ except ImportError as _error:  # pragma: no cover -- tested in a process without
         hint="pip install 'vitrail[fleet]', or Debian's python3-psycopg",
     ) from _error
 
+Error = psycopg.Error
+"""Whatever a database says; from here, so that a missing package is said above."""
+
 Connection = psycopg.Connection[tuple[object, ...]]
 
 _LOCK = 0x56545241  # "VTRA": one migration at a time (advisory lock)
@@ -153,24 +156,43 @@ def migrate(connection: Connection) -> int:
     Raises SetupError when they are of a newer Vitrail, psycopg.Error.
     """
     with connection.transaction():
-        version = version_of(connection)
-        if version == len(MIGRATIONS):
+        if not _outdated(version_of(connection)):
             return 0
-        if version > len(MIGRATIONS):
-            raise SetupError(
-                f"the database was made by a newer Vitrail (version {version}, this "
-                f"one knows {len(MIGRATIONS)})",
-                hint="update this machine; its log keeps what was not shipped",
-            )
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        version = version_of(connection)  # another machine may have been first
-        if version == 0:
-            connection.execute("CREATE SCHEMA IF NOT EXISTS vitrail")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS vitrail.migration (version integer "
-                "PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
-            )
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            connection.execute(script)
-            connection.execute("INSERT INTO vitrail.migration VALUES (%s)", [number])
-        return len(MIGRATIONS) - version
+    # The lock is the session's: only a transaction that begins after it surely
+    # sees the tables that another machine has made meanwhile.
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    try:
+        with connection.transaction():
+            return _migrate(connection)
+    finally:
+        if not connection.closed:
+            connection.rollback()
+            connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+            connection.commit()
+
+
+def _outdated(version: int) -> bool:
+    if version > len(MIGRATIONS):
+        raise SetupError(
+            f"the database was made by a newer Vitrail (version {version}, this "
+            f"one knows {len(MIGRATIONS)})",
+            hint="update this machine; its log keeps what was not shipped",
+        )
+    return version < len(MIGRATIONS)
+
+
+def _migrate(connection: Connection) -> int:
+    version = version_of(connection)
+    if not _outdated(version):
+        return 0
+    if version == 0:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS vitrail")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS vitrail.migration (version integer "
+            "PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute(script)
+        connection.execute("INSERT INTO vitrail.migration VALUES (%s)", [number])
+    return len(MIGRATIONS) - version

@@ -8,10 +8,9 @@ got, the database itself says.
 
 from __future__ import annotations
 
-import psycopg
 from typing_extensions import override
 
-from broker.audit.ship.database import Connection, connect, migrate, problem
+from broker.audit.ship.database import Connection, Error, connect, migrate, problem
 from broker.audit.ship.terms import Batch, Item, Target
 from broker.core.errors import IntegrityError
 
@@ -41,7 +40,7 @@ class Postgres(Target):
                 [log],
             ).fetchone()  # fmt: skip
             self._connection().commit()
-        except psycopg.Error as error:
+        except Error as error:
             self.close()
             raise problem(error) from error
         # Of an empty table we learn nothing: its owner may have removed old events.
@@ -55,7 +54,7 @@ class Postgres(Target):
             connection = self._connection()
             with connection.transaction():
                 self._send(connection, batch)
-        except psycopg.Error as error:
+        except Error as error:
             self.close()
             raise problem(error) from error
         except BaseException:
