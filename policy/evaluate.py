@@ -77,6 +77,19 @@ class _Trace:
 
 def decide(records: RecordSet, request: Request) -> Decision:
     """Return the decision; never raises, whatever the request holds."""
+    return _decide(records, request, own=True)
+
+
+def stands(records: RecordSet, request: Request) -> Decision:
+    """Whether the record lets a sandbox ask at all, for services of others.
+
+    What no record has a key for is decided by rules alone; but a sandbox
+    without a valid record, or under a name that is not its own, has nothing.
+    """
+    return _decide(records, request, own=request.service in {AGENT, DISPLAY, AUDIO})
+
+
+def _decide(records: RecordSet, request: Request, *, own: bool) -> Decision:
     trace = _Trace(records.digest)
     name = visible(request.record)
     problem = records.broken.get(request.record)
@@ -95,6 +108,8 @@ def decide(records: RecordSet, request: Request) -> Decision:
             f"{record.viewer.sandbox_class} record '{name}'"
         )
         return trace.end("deny", reason, record.where("class"))
+    if not own:
+        return trace.end("allow", f"the record '{name}' is valid", str(record.source))
     return _service(request.service, record, trace)
 
 

@@ -274,16 +274,41 @@ class _Collected:
         problems: list[Problem] = []
         for one in self._problems:
             problems += one.sorted() if isinstance(one, _Report) else [one]
-        meaning = hashlib.sha256(b"vitrail records 1\n")
-        for name in sorted({*records, *broken}):
-            state = records[name].digest if name in records else "broken"
-            meaning.update(f"{name!r} {state}\n".encode("utf-8", "backslashreplace"))
-        return RecordSet(
-            MappingProxyType(records),
-            MappingProxyType(broken),
-            tuple(problems),
-            meaning.hexdigest(),
-        )
+        return _set(records, broken, tuple(problems))
+
+
+def _set(
+    records: dict[str, Record],
+    broken: dict[str, Problem],
+    problems: tuple[Problem, ...],
+) -> RecordSet:
+    meaning = hashlib.sha256(b"vitrail records 1\n")
+    for name in sorted({*records, *broken}):
+        record = records.get(name)
+        state = record.digest if record else "broken"
+        meaning.update(f"{name!r} {state}\n".encode("utf-8", "backslashreplace"))
+    return RecordSet(
+        MappingProxyType(records),
+        MappingProxyType(broken),
+        problems,
+        meaning.hexdigest(),
+    )
+
+
+def with_last_good(read: RecordSet, before: RecordSet) -> RecordSet:
+    """Return what was read, with the last good record where the file is broken now.
+
+    A typo takes nothing from a sandbox and gives it nothing; the problems stay
+    in the set.  A record that was never good stays broken, one that was removed
+    is removed.
+    """
+    mended = {
+        name: before.records[name] for name in read.broken if name in before.records
+    }
+    if not mended:
+        return read
+    broken = {name: p for name, p in read.broken.items() if name not in mended}
+    return _set({**read.records, **mended}, broken, read.problems)
 
 
 def _is_record(name: str) -> bool:

@@ -13,6 +13,8 @@ from policy.loader import read_file, wrong_owner
 from policy.ruleset import ReadError, RuleSet, Tree, assemble, is_rule_file
 
 FOLDER = "policy.d"
+SHIPPED = Path(__file__).parent / "data"
+"""The rules that come with the program, searched last."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,17 @@ def rule_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def load_rules(
-    directories: Sequence[Path], *, check_owner: bool = True, compat: bool = False
+    directories: Sequence[Path],
+    *,
+    check_owner: bool = True,
+    compat: bool = False,
+    shipped: Path | None = None,
 ) -> RuleSet:
     """Read all rules; never raises for what stands in them.
+
+    ``shipped`` is a directory that came with the program, searched last; owner
+    and mode are not looked at there, because whoever may write to it may write
+    the program too.
 
     The first file of a base name wins, then all are asked in the C order of
     their base names.  A directory that is missing is empty; one that cannot be
@@ -68,10 +78,13 @@ def load_rules(
     """
     found: dict[str, Tree] = {}
     ahead: list[Problem] = []
-    for directory in directories:
+    places = [(directory, check_owner) for directory in directories]
+    if shipped is not None:
+        places.append((shipped, False))
+    for directory, check in places:
         if not os.path.lexists(directory):
             continue
-        tree = DirectoryTree(directory, check_owner)
+        tree = DirectoryTree(directory, check)
         try:
             names = tree.entries(".")
         except ReadError as error:

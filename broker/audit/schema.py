@@ -164,6 +164,7 @@ class Process(enum.StrEnum):
     NETWORK = "network"
     COMPOSITOR = "compositor"
     SHIPPER = "shipper"
+    PROMPT = "prompt"
 
 
 class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):

@@ -131,5 +131,5 @@ def _summary(
         )
     text = f"{len(problems)} problems; {good} records can be used, {bad} cannot"
     if lines:
-        text += f"; {lines} rules (no service of this version asks them yet)"
+        text += f"; {lines} rules"
     return text

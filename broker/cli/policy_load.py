@@ -13,7 +13,7 @@ from broker.core.escape import printable
 from policy import limits
 from policy.engine import Call
 from policy.loader import RecordSet, load_records, search_path
-from policy.rulefiles import load_rules, rule_path
+from policy.rulefiles import SHIPPED, load_rules, rule_path
 from policy.ruleset import RuleSet, is_rule_file
 from policy.world import World, WorldError, world_from_json, world_of
 
@@ -40,7 +40,7 @@ def rules_of(policy: tuple[Path, ...], *, compat: bool = False) -> RuleSet:
     """
     if policy:
         return load_rules(policy, check_owner=False, compat=compat)
-    return load_rules(rule_directories(), compat=compat)
+    return load_rules(rule_directories(), compat=compat, shipped=SHIPPED)
 
 
 def rule_directories() -> tuple[Path, ...]:

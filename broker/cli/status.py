@@ -203,10 +203,12 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
 
 
 def _policy(policy: PolicyStatus) -> Iterator[Text]:
-    if policy.digest:
-        yield Text(f"policy {policy.digest[:12]} in force")
-    else:
+    if not policy.digest or policy.denies_all:
         yield Text("no policy is in force: everything is denied", style="bold red")
+    else:
+        rules = f", {policy.rules} rules" if policy.rules else ""
+        kept = ", kept from before" if policy.kept else ""
+        yield Text(f"policy {policy.digest[:12]} in force{rules}{kept}")
     for problem in policy.problems:
         yield Text(f"policy: {printable(problem)}", style="bold red")
 

@@ -194,9 +194,20 @@ class PolicyStatus(_Answer, frozen=True, kw_only=True):
     """The rules in force."""
 
     digest: str = ""
-    """Empty: none, everything is denied."""
+    """Of the rules; on a host, which has none, of its records."""
+    records: str = ""
+    """Digest of the records."""
+    rules: int = 0
+    """How many there are."""
+    kept: bool = False
+    """The files have an error, and these are the last good ones, kept on disk."""
+    denies_all: bool = False
+    """The files have an error, and there never was a good set."""
+    since: float = 0.0
+    """When these rules came into force, seconds since 1970; 0: there are none."""
     problems: list[str] = []
-    """Of files that were refused, each ``file:line:column: what``."""
+    """Of files that were refused, each ``file:line:column: what``; at the end
+    what that means."""
 
 
 class ProgramStatus(_Answer, frozen=True, kw_only=True):

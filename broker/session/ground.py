@@ -32,7 +32,7 @@ from broker.session.pumps import PumpKeeper
 from broker.session.sealing import Sealing, Witness
 from broker.session.shipping import Shipping
 from broker.session.workers import Workers, open_workers
-from policy.loader import RecordSet, load_records, search_path
+from policy.loader import RecordSet, load_records, search_path, with_last_good
 
 _LINES = 64
 _LINE_CHARACTERS = 200
@@ -69,8 +69,11 @@ class Records:
         )
 
     async def reload(self) -> None:
-        """Read again, if anything means something else than before."""
-        fresh = self._read()
+        """Read again, if anything means something else than before.
+
+        A record with a mistake stays what it was before that.
+        """
+        fresh = with_last_good(self._read(), self.now)
         if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
             await self._say(fresh)
             self.now = fresh

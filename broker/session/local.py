@@ -61,7 +61,7 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
                 viewer=viewer,
                 log=ground.log,
                 records=lambda: ground.records.now,
-                reload=ground.records.reload,
+                reload=viewer.reload,
                 running=host.running,
             ),
             leasing=host.leasing,

@@ -50,7 +50,6 @@ class Reporter:
 
     async def status(self) -> api.Status:
         """The whole answer."""
-        records = self.records()
         audit = self.store.statistics()
         streams = {s.name: s for s in await self.pump.streams()}
         return api.Status(
@@ -59,13 +58,7 @@ class Reporter:
             pid=os.getpid(),
             since=self.since,
             monotonic=trio.current_time(),
-            policy=api.PolicyStatus(
-                digest=records.digest,
-                problems=[
-                    printable(f"{p.where}: {p.message}", _PROBLEM_CHARACTERS)
-                    for p in records.problems
-                ],
-            ),
+            policy=self._policy(),
             sandboxes=self._sandboxes(),
             leases=self.leases(),
             streams=[
@@ -85,6 +78,22 @@ class Reporter:
                 *self.warnings(),
                 *([] if self.shipping is None else self.shipping.warnings()),
             ],
+        )
+
+    def _policy(self) -> api.PolicyStatus:
+        """Of a host: its records; of a viewer also the rules that decide."""
+        records = self.records()
+        problems = [f"{p.where}: {p.message}" for p in records.problems]
+        rules = None if self.viewer is None else self.viewer.rules
+        lines = [] if rules is None else rules.lines()
+        return api.PolicyStatus(
+            digest=records.digest if rules is None else rules.digest,
+            records=records.digest,
+            rules=0 if rules is None else len(rules.now.rules.rules),
+            kept=rules is not None and rules.now.kept,
+            since=0.0 if rules is None else rules.since,
+            denies_all=rules is not None and bool(rules.now.rules.problems),
+            problems=[printable(p, _PROBLEM_CHARACTERS) for p in [*lines, *problems]],
         )
 
     def leases(self) -> list[api.LeaseStatus]:

@@ -11,8 +11,10 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import trio
+from typing_extensions import override
 
 from broker.audit import schema
+from broker.core.complain import complain_of
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
@@ -20,15 +22,19 @@ from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
+from broker.session.deciding import Decider, Request
 from broker.session.guest import Guest, GuestTools
 from broker.session.hangup import given
 from broker.session.logs import KEPT, prune_logs
 from broker.session.raw_audio import is_raw, raw_stream
-from policy.evaluate import Request, decide
+from broker.session.rules import Rules, follow_files
 from policy.loader import RecordSet
 from policy.model import Record
 
 _GRACE = 5.0
+_FORGET_SECONDS = 1.0
+"""Between looks at grants whose time is over.  What they allowed has ended by
+itself then; this is for the list and the log."""
 
 Answer = Callable[[VitrailError | None], Awaitable[None]]
 """What has become of an opening: None, it is taken; or why not.  Over a link
@@ -37,6 +43,33 @@ the other end waits for it, and sends nothing before; only the first one counts.
 
 async def _nobody_waits(answer: VitrailError | None) -> None:
     """Where host and viewer are one, payload waits in the socket."""
+
+
+class _Status(trio.TaskStatus[None]):
+    """What a stream's opener is told, each thing once."""
+
+    def __init__(self, outer: trio.TaskStatus[None], answer: Answer) -> None:
+        self._outer = outer
+        self._answer = answer
+        self._said = False
+        self.taken = False
+
+    @override
+    def started(self, value: None = None) -> None:
+        if not self.taken:
+            self.taken = True
+            self._outer.started(value)
+
+    async def say(self) -> None:
+        """It is taken; whoever opened it may send."""
+        if not self._said:
+            self._said = True
+            await self._answer(None)
+
+    async def take(self) -> None:
+        """Take it before it is decided."""
+        await self.say()
+        self.started()
 
 
 class ViewerRole:
@@ -49,6 +82,8 @@ class ViewerRole:
         records: Callable[[], RecordSet],
         tools: GuestTools,
         log: journal.Journal,
+        rules: Rules,
+        reload_records: Callable[[], Awaitable[None]],
     ) -> None:
         self._paths = paths
         self._records = records
@@ -57,6 +92,15 @@ class ViewerRole:
         self._guests: dict[LeaseId, Guest] = {}
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
+        self._reload_records = reload_records
+        self.rules = rules
+        self.decider = Decider(
+            rules=rules,
+            records=records,
+            running=lambda: [guest.lease for guest in self.guests()],
+            log=log,
+        )
+        """Who asks whether a sandbox may; every service of the viewer does."""
 
     async def run(
         self,
@@ -64,12 +108,43 @@ class ViewerRole:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Parent of every guest's tasks; runs until cancelled."""
+        """Parent of every guest's tasks; runs until cancelled.
+
+        The rules are in force when it has started.  Raises UpstreamError when
+        that could not be recorded.
+        """
         self._host = host
+        await self.rules.start()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            await nursery.start(follow_files, self._paths, self.rules, self.reload)
+            nursery.start_soon(self._forget_grants)
             task_status.started()
             await trio.sleep_forever()
+
+    async def reload(self) -> None:
+        """Read records and rules again, and decide again what goes on by them.
+
+        What is denied now is cut at once; where a person must be asked, that
+        goes on when this has returned.  Raises UpstreamError when a change
+        could not be recorded: then what was in force still is.
+        """
+        before = self._records()
+        await self._reload_records()
+        others = await self.rules.reload()
+        if self._nursery is not None and (others or self._records() is not before):
+            self._nursery.start_soon(self._decide_again)
+
+    async def _decide_again(self) -> None:
+        try:
+            await self.decider.decide_again()
+        except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
+            complain_of(error)
+
+    async def _forget_grants(self) -> None:
+        while True:
+            await trio.sleep(_FORGET_SECONDS)
+            await self.decider.forget_over()
 
     def guests(self) -> list[Guest]:
         """All guests, oldest first."""
@@ -113,6 +188,7 @@ class ViewerRole:
         guest = self._guests.pop(lease, None)
         if guest is not None:
             await guest.close(reason)
+        await self.decider.lease_ended(lease)
 
     async def stream_opened(
         self,
@@ -124,48 +200,61 @@ class ViewerRole:
     ) -> None:
         """Decide, record, and carry a stream.
 
-        ``answer`` is awaited when the decision is made, before a byte is read.
+        ``answer`` is awaited when the decision is made, before a byte is read;
+        where the person must be asked first, it is "taken" as soon as that is
+        known, so that nobody's deadline is a person's.
         """
-        with given(conn):
-            try:
-                guest = self._guests.get(opening.lease.id)
-                if guest is None:
-                    raise RefusedError("the lease is not one that was announced here")
-                await self._decide(opening)
-                with guest.place():
-                    await self._carry(guest, opening, conn, answer, task_status)
-            except VitrailError as error:
+        status = _Status(task_status, answer)
+        try:
+            with given(conn):
+                await self._permitted(opening, conn, status)
+        except VitrailError as error:
+            if not status.taken:
                 await answer(error)
                 raise
+            # It was taken, so nobody waits for this; the decision is recorded.
+
+    async def _permitted(
+        self, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        guest = self._guests.get(opening.lease.id)
+        if guest is None:
+            raise RefusedError("the lease is not one that was announced here")
+        request = Request(
+            lease=opening.lease,
+            service=opening.service,
+            stream=opening.stream,
+            peer=opening.peer,
+            counts_bytes=False,  # the pump moves them, and nobody looks
+        )
+        async with self.decider.permit(request, on_ask=status.take):
+            with guest.place():
+                await self._carry(guest, opening, conn, status)
 
     async def _carry(
-        self,
-        guest: Guest,
-        opening: Opening,
-        conn: socket.socket,
-        answer: Answer,
-        task_status: trio.TaskStatus[None],
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         if opening.service == AGENT:
-            await answer(None)
-            await guest.agent_stream(opening, conn, task_status=task_status)
+            await status.say()
+            await guest.agent_stream(opening, conn, task_status=status)
         elif opening.service == DISPLAY:
-            await answer(None)
-            await guest.display_stream(opening, conn, task_status=task_status)
+            await status.say()
+            await guest.display_stream(opening, conn, task_status=status)
         elif opening.service == AUDIO:
-            await self._carry_raw(opening, conn, answer, task_status)
+            await self._carry_raw(opening, conn, status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
 
     async def _carry_raw(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        answer: Answer,
-        task_status: trio.TaskStatus[None],
+        self, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         if not is_raw(self.record(opening.lease.record)):
             raise RefusedError("only raw sound is carried yet")
+
+        async def answer(error: None) -> None:
+            del error
+            await status.say()
+
         await raw_stream(
             opening,
             conn,
@@ -173,27 +262,8 @@ class ViewerRole:
             pump=self._tools.pump,
             log=self._log,
             answer=answer,
-            task_status=task_status,
+            task_status=status,
         )
-
-    async def _decide(self, opening: Opening) -> None:
-        """Ask the policy and record its answer; raises RefusedError for a no."""
-        lease = opening.lease
-        answer = decide(
-            self._records(),
-            Request(lease.sandbox, lease.record, opening.service),
-        )
-        event = schema.Decision(
-            **journal.of_stream(opening),
-            verdict=schema.Verdict(answer.verdict),
-            rule=answer.where,
-            policy=answer.digest,
-            reason=answer.reason,
-        )
-        if not answer.allowed:
-            await self._log.refused(event)
-            raise RefusedError(f"denied: {answer.reason}", where=answer.where)
-        await self._log.require(event)
 
     # -- ends ---------------------------------------------------------------------
 

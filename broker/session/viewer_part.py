@@ -10,6 +10,8 @@ from broker.launch.compositor import find_compositor
 from broker.session.ground import Ground
 from broker.session.guest import GuestTools
 from broker.session.raw_audio import WARNING, is_raw
+
+from broker.session.rules import Rules
 from broker.session.viewer import ViewerRole
 
 
@@ -28,6 +30,8 @@ def make_viewer(ground: Ground) -> ViewerRole:
             waypipe=None,
         ),
         log=ground.log,
+        rules=Rules(ground.paths, ground.log),
+        reload_records=ground.records.reload,
     )
 
 

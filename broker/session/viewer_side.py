@@ -42,7 +42,7 @@ class _Viewer:
             LinkStore(ground.paths),
             viewer=self._viewer,
             log=ground.log,
-            reload=ground.records.reload,
+            reload=self._viewer.reload,
             warnings=self._warnings,
             witness=ground.witness,
         )
@@ -70,7 +70,7 @@ class _Viewer:
                     viewer=self._viewer,
                     log=ground.log,
                     records=lambda: ground.records.now,
-                    reload=ground.records.reload,
+                    reload=self._viewer.reload,
                     running=self._running,
                 ),
             )

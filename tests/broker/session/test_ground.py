@@ -65,3 +65,26 @@ async def test_names_that_are_no_text_and_very_many_problems(tmp_path, paths):
         assert len(records.now.records) == 300
         assert len(records.now.problems) >= 301
         assert log._store.statistics().events == 2
+
+
+async def test_a_record_with_a_typo_stays_what_it_was(tmp_path, paths):
+    """It is told, the others change, and what was never good or is gone is not kept."""
+    async with journal(tmp_path) as log:
+        for name in ("a.toml", "b.toml", "c.toml"):
+            write(paths, name, record("persistent"))
+        records = Records(Options(paths), log)
+        before = records.now
+        write(paths, "a.toml", record("persistent") + "typo = 1\n")
+        write(paths, "b.toml", record("persistent", display="none"))
+        write(paths, "new.toml", "class = 7\n")
+        (paths.config[0] / "sandboxes.d" / "c.toml").unlink()
+        await records.reload()
+        assert records.now.records["a"] is before.records["a"]
+        assert records.now.records["b"].viewer.display == "none"
+        assert set(records.now.records) == {"a", "b"}
+        assert set(records.now.broken) == {"new"}
+        assert len(records.now.problems) >= 2
+        assert records.now.digest != before.digest
+        write(paths, "a.toml", record("persistent", display="none"))
+        await records.reload()
+        assert records.now.records["a"].viewer.display == "none"

@@ -17,6 +17,7 @@ from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY
 from broker.session.guest import GuestTools
 from broker.session.logs import KEPT
+from broker.session.rules import Rules
 from broker.session.viewer import ViewerRole
 from policy.loader import load_records
 from tests.kit.compositor import short_directory
@@ -51,6 +52,8 @@ class Stand:
         environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
         self.role = ViewerRole(
             paths=find_paths(environ),
+            rules=Rules(find_paths(environ), log),
+            reload_records=self.reload_records,
             records=lambda: load_records([path / "sandboxes.d"], shipped=None),
             tools=GuestTools(
                 workers=self.workers,
@@ -61,6 +64,9 @@ class Stand:
             ),
             log=log,
         )
+
+    async def reload_records(self):
+        """They are read for each question here."""
 
     def write(self, name, text):
         (self.path / "sandboxes.d" / f"{name}.toml").write_text(text)
@@ -136,8 +142,9 @@ async def test_the_decision_is_on_record_before_anything_comes_of_it():
             (event,) = s.events("decision")
             assert event["verdict"] == "allow"
             assert (event["service"], event["stream"]) == (AGENT, 1)
-            assert event["rule"]
-            assert event["policy"] == s.role._records().digest
+            assert event["rule"].endswith("99-vitrail.policy:13")
+            assert event["policy"] == s.role.rules.digest
+            assert event["detail"]["records"] == s.role._records().digest
             assert s.events("stream.opened") == []
             s.workers.may_open.set()
         kinds = [e["kind"] for e in s.events("decision", "stream.opened")]

@@ -1,0 +1,98 @@
+"""Answers that are remembered: for a time, or until the sandbox stops.
+
+Pure: time is passed in, and what a rule permits today is asked by the caller
+each time a grant is used.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from broker.core import limits
+from broker.prompt.question import Keep
+
+
+class Subject(NamedTuple):
+    """What a grant is for; requests with an equal one are served by it."""
+
+    lease: str
+    service: str
+    argument: str
+    asked: str
+    """The target that the sandbox named."""
+    mime: str | None
+    scheme: str | None
+    host: str | None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One remembered answer.  ``until`` is monotonic; infinity: no end by time."""
+
+    id: str
+    sandbox: str
+    subject: Subject
+    target: str
+    keep: Keep
+    rule: str
+    since: float
+    until: float
+
+
+class Grants:
+    """All of a broker."""
+
+    def __init__(
+        self, new_id: Callable[[], str] = lambda: secrets.token_hex(4)
+    ) -> None:
+        self._grants: dict[str, Grant] = {}
+        self._new_id = new_id
+
+    def all(self, now: float) -> list[Grant]:
+        """Those that hold at ``now``, oldest first."""
+        return [grant for grant in self._grants.values() if now < grant.until]
+
+    def find(self, subject: Subject, now: float) -> Grant | None:
+        """The newest grant for it."""
+        for grant in reversed(self._grants.values()):
+            if grant.subject == subject and now < grant.until:
+                return grant
+        return None
+
+    def add(
+        self,
+        sandbox: str,
+        subject: Subject,
+        target: str,
+        *,
+        keep: Keep,
+        rule: str,
+        now: float,
+        seconds: int,
+    ) -> Grant | None:
+        """Remember an answer; None when there is no room: it counts once then.
+
+        ``seconds`` is the most that it holds, 0 no such limit.
+        """
+        if len(self._grants) >= limits.GRANTS:
+            return None
+        until = now + seconds if seconds else math.inf
+        made = Grant(self._new_id(), sandbox, subject, target, keep, rule, now, until)
+        self._grants[made.id] = made
+        return made
+
+    def end(self, grant: Grant) -> bool:
+        """Forget one; whether it was there."""
+        return self._grants.pop(grant.id, None) is not None
+
+    def of_lease(self, lease: str) -> list[Grant]:
+        """Those of one launch of a sandbox."""
+        return [g for g in self._grants.values() if g.subject.lease == lease]
+
+    def over(self, now: float) -> list[Grant]:
+        """Those whose time is over."""
+        return [g for g in self._grants.values() if g.until <= now]

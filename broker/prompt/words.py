@@ -1,0 +1,53 @@
+"""Services in plain words: what a person is asked."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from broker.prompt.question import untrusted_word
+
+VIEWER = "@adminvm"
+VIEWER_NAMES = frozenset({VIEWER, "dom0"})
+
+_WANTS = MappingProxyType(
+    {
+        "vitrail.Display": "to show windows on this screen",
+        "vitrail.Agent": "to report to Vitrail and be given programs to run",
+        "vitrail.AudioOutput": "to play sound",
+        "vitrail.AudioInput": "to listen to your microphone",
+        "vitrail.ClipboardPaste": "to get what another sandbox has copied",
+        "vitrail.ClipboardCopy": "to put something into your clipboard",
+        "vitrail.OpenURL": "to open an address",
+        "vitrail.OpenFile": "to have a file opened",
+        "vitrail.FileCopy": "to copy files to another sandbox",
+        "vitrail.Device": "to use a device of this computer",
+    }
+)
+
+
+def wants(service: str) -> str:
+    """Return what a sandbox wants that asks for a service: 'to play sound'."""
+    known = _WANTS.get(service)
+    return known or f"to use the service {untrusted_word(service)}"
+
+
+def target_words(target: str) -> str:
+    """Return a target as people read it."""
+    if target in VIEWER_NAMES:
+        return "you, at this screen"
+    if target.startswith("@dispvm:"):
+        return f"a fresh {target.removeprefix('@dispvm:')} sandbox"
+    return target
+
+
+def duration(seconds: float) -> str:
+    """Return '10 minutes'; the largest unit that is whole."""
+    whole = round(seconds)
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if whole >= size and whole % size == 0:
+            return _count(whole // size, unit)
+    return _count(whole, "second")
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"

@@ -1,0 +1,119 @@
+"""Decisions as events: what was asked, in whole, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from broker.audit import schema
+from broker.prompt.question import untrusted_word
+from broker.session import journal
+from broker.session.permits import Permit, Request
+from policy.conditions import RuleLimits
+from policy.engine import Answer
+
+_OBSERVED = 16
+
+
+class Digests(TypedDict):
+    """Which rules and which records have decided."""
+
+    rules: str
+    records: str
+
+
+def decision(
+    request: Request,
+    answer: Answer | None,
+    verdict: schema.Verdict,
+    digests: Digests,
+    *,
+    where: str = "",
+    target: str = "",
+    reason: str = "",
+    outcome: str = "",
+    more: Mapping[str, schema.Scalar] | None = None,
+) -> schema.Decision:
+    """Return the event of a decision; ``answer`` is None where a record said no."""
+    detail: dict[str, schema.Scalar] = {
+        "argument": untrusted_word(request.argument),
+        "asked": untrusted_word(request.target),
+        "records": digests["records"],
+        **_attributes(request),
+    }
+    if answer is not None:
+        detail.update(shown(answer.limits))
+        observed = [f"{rule.action} by {rule.where}" for rule in answer.observed]
+        if observed:
+            detail["observed"] = observed[:_OBSERVED]
+        where, target = where or answer.where, target or answer.target or ""
+        reason = reason or answer.reason
+    detail.update({key: value for key, value in (more or {}).items() if value})
+    return schema.Decision(
+        **_subject(request),
+        verdict=verdict,
+        rule=where,
+        policy=digests["rules"],
+        target=target,
+        reason=reason,
+        outcome=outcome,
+        detail=detail,
+    )
+
+
+def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
+    """Return the event of something that was permitted and is not any more."""
+    return schema.Decision(
+        **_subject(permit.request),
+        verdict=schema.Verdict.DENY,
+        rule=permit.where,
+        policy=digests["rules"],
+        target=permit.target,
+        outcome="cut",
+        reason=reason,
+    )
+
+
+def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
+    """Return limits as an event has them: ``rate`` as ``3/60s``."""
+    found: dict[str, schema.Scalar] = {}
+    if held.max_size is not None:
+        found["max-size"] = held.max_size
+    if held.rate is not None:
+        found["rate"] = f"{held.rate.calls}/{held.rate.seconds}s"
+    if held.ttl is not None:
+        found["ttl"] = held.ttl
+    if held.gesture is not None:
+        found["gesture"] = held.gesture
+    if held.remember is not None:
+        found["remember"] = held.remember
+    return found
+
+
+def _attributes(request: Request) -> dict[str, schema.Scalar]:
+    """Types and sizes; a host is content, and is not recorded."""
+    found: dict[str, schema.Scalar] = {}
+    if request.mime is not None:
+        found["mime"] = untrusted_word(request.mime)
+    if request.scheme is not None:
+        found["scheme"] = untrusted_word(request.scheme)
+    if request.host is not None:
+        found["host-dropped"] = True
+    if request.size is not None:
+        found["size"] = request.size
+    return found
+
+
+class _Subject(journal.Subject):
+    service: str
+    stream: int
+    peer: str
+
+
+def _subject(request: Request) -> _Subject:
+    return _Subject(
+        **journal.of(request.lease),
+        service=untrusted_word(request.service),
+        stream=request.stream,
+        peer=request.peer,
+    )

@@ -1,0 +1,130 @@
+"""What is asked of the ``Decider``, and what a yes is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from broker.core.lease import Lease
+from broker.prompt.grants import Subject
+from broker.prompt.question import Answer, Keep, Question
+from broker.prompt.words import VIEWER
+from policy.conditions import RuleLimits
+from policy.engine import Call
+from policy.rule import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a sandbox asks.  Texts are validated by the caller, or hostile.
+
+    ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the person at
+    the viewer, '' no target.  An attribute is None where nobody has said it, ''
+    where there is none; ``size`` in bytes.  ``gesture``: seconds since the
+    person acted in a window of the sandbox, None: what ``Decider.acted`` knows.
+    """
+
+    lease: Lease
+    service: str
+    argument: str = "+"
+    target: str = VIEWER
+    mime: str | None = None
+    scheme: str | None = None
+    host: str | None = None
+    size: int | None = None
+    gesture: float | None = None
+    stream: int = 0
+    peer: str = ""
+    counts_bytes: bool = True
+    """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
+    for one that cannot is a no."""
+
+    @property
+    def call(self) -> Call:
+        """The same for the engine."""
+        return Call(
+            self.service,
+            self.argument,
+            self.lease.sandbox,
+            self.target,
+            self.mime,
+            self.scheme,
+            self.host,
+            self.size,
+        )
+
+    @property
+    def subject(self) -> Subject:
+        """What an equal request has in common with it."""
+        return Subject(
+            self.lease.id,
+            self.service,
+            self.argument,
+            self.target,
+            self.mime,
+            self.scheme,
+            self.host,
+        )
+
+
+@dataclass(eq=False)
+class Permit:
+    """A yes, while its block runs."""
+
+    request: Request
+    target: str
+    """Where it goes: a sandbox's name, ``@dispvm:NAME``, or ``dom0``: the viewer."""
+    where: str
+    """``file:line`` of the rule."""
+    user: str | None
+    autostart: bool
+    max_size: int | None
+    since: float
+    rule: Rule | None
+    answered: bool = False
+    """Whether the person has been asked, now or for its grant."""
+    grant: str = ""
+    over: str = ""
+    """Why it was ended, once it was."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def end(self, reason: str, where: str = "") -> None:
+        """Cancel the block."""
+        if not self.over:
+            self.over = reason
+            self.where = where or self.where
+            self.scope.cancel()
+
+
+class Asker(Protocol):
+    """Asks the person."""
+
+    async def ask(self, question: Question) -> Answer:
+        """Return the answer; a no, with the reason, when there is none in time."""
+        ...
+
+
+class NobodyToAsk:
+    """For a broker without a person."""
+
+    async def ask(self, question: Question) -> Answer:
+        """See ``Asker``."""
+        del question
+        return Answer(allow=False, reason="nobody is here to be asked")
+
+
+def keeps(held: RuleLimits) -> tuple[Keep, ...]:
+    """For how long a person may let an answer hold, by the rule that asks.
+
+    ``remember=no`` and ``remember=stream`` let nothing outlive what was asked
+    about; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
+    """
+    if held.remember in {"no", "stream"}:
+        return (Keep.ONCE,)
+    if held.ttl is not None:
+        return (Keep.ONCE, Keep.TIME)
+    if held.remember == "session":
+        return (Keep.ONCE, Keep.SESSION)
+    return (Keep.ONCE,)

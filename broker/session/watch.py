@@ -1,0 +1,148 @@
+"""Noticing that files have changed: the kernel says *something*, a look says *what*.
+
+inotify(7) wakes us at once where it can.  What it cannot see (the other end of
+a symbolic link, a network file system, a directory that is made later) a look
+every ``limits.RULES_LOOK_SECONDS`` finds.  Only the look counts: it compares
+names, sizes, times, owners and modes, so an editor that renames a new file over
+the old one, one that writes in place, and a ``chmod`` are all the same to us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+
+# From inotify(7), where these are IN_ATTRIB and so on.
+_ATTRIB, _CLOSE_WRITE, _MOVED, _CREATE, _DELETE = 0x4, 0x8, 0xC0, 0x100, 0x200
+_SELF = 0x400 | 0x800
+_ONLYDIR = 0x01000000
+_MASK = _ATTRIB | _CLOSE_WRITE | _MOVED | _CREATE | _DELETE | _SELF | _ONLYDIR
+_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
+_DEPTH = 8
+_READ_BYTES = 65536
+
+Seen = frozenset[tuple[str, tuple[int, ...]]]
+"""What one look has found; equal when nothing has changed."""
+
+
+def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:
+    """Return what is there: below the roots, and these files.
+
+    At most ``limits.RULES_LOOKED_AT`` entries; a root that is not there is
+    nothing.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for path, _is_dir in _walk(roots):
+        found[path] = _facts(path)
+        if len(found) >= limits.RULES_LOOKED_AT:
+            break
+    for file in files:
+        if len(found) >= 2 * limits.RULES_LOOKED_AT:
+            break
+        found.setdefault(file, _facts(file))
+    return frozenset(found.items())
+
+
+def _facts(path: str) -> tuple[int, ...]:
+    try:
+        info = Path(path).stat()
+    except (OSError, ValueError):
+        return ()
+    return (
+        *(info.st_dev, info.st_ino, info.st_mode, info.st_uid),
+        *(info.st_size, info.st_mtime_ns, info.st_ctime_ns),
+    )
+
+
+def _walk(roots: Iterable[Path]) -> Iterator[tuple[str, bool]]:
+    waiting = [(os.fspath(root), 0) for root in roots]
+    while waiting:
+        path, depth = waiting.pop()
+        try:
+            with os.scandir(path) as found:
+                entries = list(found)
+        except OSError:
+            continue
+        yield path, True
+        for entry in entries:
+            if depth < _DEPTH and entry.is_dir(follow_symlinks=depth == 0):
+                waiting.append((entry.path, depth + 1))
+            else:
+                yield entry.path, False
+
+
+class Watch:
+    """Waits for changes below some roots; made by ``open_watch``."""
+
+    def __init__(
+        self, fd: int, roots: Iterable[Path], files: Callable[[], Iterable[str]]
+    ) -> None:
+        self._fd = fd
+        self._roots = tuple(roots)
+        self._files = files
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def look(self) -> Seen:
+        """What is there now."""
+        return look(self._roots, self._files())
+
+    async def wait_changed(self, since: Seen) -> Seen:
+        """Wait until it is otherwise than ``since`` and rests; return how it is."""
+        while (now := self.look()) == since:
+            await self._wait_hint()
+        with trio.move_on_after(limits.RULES_SETTLE_MOST_SECONDS):
+            while True:
+                await trio.sleep(limits.RULES_SETTLE_SECONDS)
+                then, now = now, self.look()
+                if then == now:
+                    break
+        return now
+
+    async def _wait_hint(self) -> None:
+        """Return when something may have changed."""
+        if self._fd < 0:  # no inotify instance was to be had
+            await trio.sleep(limits.RULES_LOOK_SECONDS)
+            return
+        self._arm()
+        with trio.move_on_after(limits.RULES_LOOK_SECONDS):
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                os.read(self._fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+
+    def _arm(self) -> None:
+        """Watch each directory, and the nearest one above a root that is none.
+
+        To add what is watched already changes nothing.  What cannot be watched
+        is looked at all the same.
+        """
+        places = {path for path, is_dir in _walk(self._roots) if is_dir}
+        for root in self._roots:
+            above = root
+            while above != above.parent and not above.is_dir():
+                above = above.parent
+            places.add(os.fspath(above))
+        for place in places:
+            self._libc.inotify_add_watch(self._fd, os.fsencode(place), _MASK)
+
+
+@asynccontextmanager
+async def open_watch(
+    roots: Iterable[Path], files: Callable[[], Iterable[str]] = tuple
+) -> AsyncIterator[Watch]:
+    """Watch what is below the roots, and ``files``, which may lie elsewhere."""
+    fd = ctypes.CDLL(None, use_errno=True).inotify_init1(_CLOEXEC_NONBLOCK)
+    try:
+        yield Watch(fd, roots, files)
+    finally:
+        if fd >= 0:
+            trio.lowlevel.notify_closing(fd)
+            os.close(fd)

@@ -1,0 +1,160 @@
+"""A decider on real files and a real log, with a person who says what a test says."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.audit.query import Filters, open_log
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.core.paths import find_paths
+from broker.prompt.question import Answer, Keep
+from broker.session.deciding import Decider, Request
+from broker.session.rules import Rules, follow_files
+from policy.loader import load_records, search_path
+from tests.kit.compositor import short_directory
+from tests.kit.roles import journal
+from tests.kit.world import record
+
+
+def lease_of(name, number=0):
+    """A lease of a sandbox of that name."""
+    return Lease(LeaseId(f"{number:016x}"), SandboxName(name), SandboxName(name), 1)
+
+
+WORK = lease_of("work", 1)
+VAULT = lease_of("vault", 2)
+
+
+class Person:
+    """Answers what is asked, when the test says so."""
+
+    def __init__(self):
+        self.asked = []
+        self.says = None
+        """Question to answer; None: wait for ``may``."""
+        self.more = trio.Event()
+
+    async def ask(self, question):
+        self.asked.append(question)
+        self.more.set()
+        self.more = trio.Event()
+        if self.says is None:
+            await trio.sleep_forever()
+        answer = self.says(question)
+        return await answer if hasattr(answer, "__await__") else answer
+
+    async def wait_asked(self, number):
+        while len(self.asked) < number:
+            await self.more.wait()
+
+
+def yes(keep=Keep.ONCE, target=None):
+    """Says yes to whatever is asked."""
+    return lambda question: Answer(
+        allow=True, target=target or question.targets[0], keep=keep
+    )
+
+
+def no(question):
+    """Says no."""
+    del question
+    return Answer(allow=False, reason="the person said no")
+
+
+class Rulebook:
+    """Files of rules and records, and who decides by them."""
+
+    def __init__(self, path, log):
+        self.path = path
+        self.log = log
+        environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
+        self.paths = find_paths({**environ, "XDG_CONFIG_DIRS": str(path / "none")})
+        self.folder = self.paths.config[0] / "policy.d"
+        self.folder.mkdir(parents=True)
+        (self.paths.config[0] / "sandboxes.d").mkdir()
+        for name in ("work", "vault"):
+            self.write_record(name, record("persistent"))
+        self.told = []
+        self.rules = None
+        self.decider = None
+        self.person = Person()
+        self.leases = [WORK, VAULT]
+        self.reloaded = trio.Event()
+        self.failing = None
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text)
+
+    def write_record(self, name, text):
+        (self.paths.config[0] / "sandboxes.d" / f"{name}.toml").write_text(text)
+
+    def read_records(self):
+        self.records = load_records(
+            search_path(self.paths.runtime, self.paths.config[:1])
+        )
+
+    async def start(self):
+        """Begin (again), as a broker that starts does."""
+        self.read_records()
+        self.rules = Rules(self.paths, self.log)
+        self.rules.notify = lambda title, text: self.told.append((title, text))
+        self.decider = Decider(
+            rules=self.rules,
+            records=lambda: self.records,
+            running=lambda: self.leases,
+            log=self.log,
+            asker=self.person,
+        )
+        await self.rules.start()
+
+    async def reload(self):
+        """What the broker does when a file has changed."""
+        self.read_records()
+        await self.rules.reload()
+        await self.decider.decide_again()
+        self.reloaded.set()
+        self.reloaded = trio.Event()
+
+    async def follow(self, nursery):
+        """Do so whenever a file has changed, by itself."""
+        await nursery.start(follow_files, self.paths, self.rules, self.reload)
+
+    async def change(self, name, text):
+        """Write a file and have it read."""
+        self.write(name, text)
+        await self.reload()
+
+    def request(self, service="t.Ask", lease=WORK, **more):
+        return Request(lease=lease, service=service, **more)
+
+    async def once(self, service="t.Ask", **more):
+        """Ask for something that is over at once; returns its target."""
+        async with self.decider.permit(self.request(service, **more)) as permit:
+            return permit.target
+
+    def events(self, *kinds):
+        with open_log(self.path / "audit.sqlite") as log:
+            return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+    def decisions(self):
+        """Verdict, outcome and line of each decision."""
+        return [
+            (e["verdict"], e.get("outcome", ""), e.get("rule", "").rpartition("/")[2])
+            for e in self.events("decision")
+        ]
+
+
+@asynccontextmanager
+async def rulebook(rules="", *, start=True):
+    """One whose ``50-test.policy`` has these lines."""
+    with short_directory() as path:
+        async with journal(path) as log:
+            book = Rulebook(path, log)
+            if rules:
+                book.write("50-test.policy", rules)
+            if start:
+                await book.start()
+            yield book
