@@ -93,7 +93,7 @@ def _decide(records: RecordSet, request: Request, *, own: bool) -> Decision:
     trace = _Trace(records.digest)
     name = visible(request.record)
     problem = records.broken.get(request.record)
-    if problem is not None:
+    if problem is not None and request.record not in records.records:
         trace.step("record", "has an error", problem.where)
         reason = f"the record '{name}' has an error: {visible(problem.message)}"
         return trace.end("deny", reason, problem.where)

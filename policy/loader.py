@@ -32,7 +32,7 @@ class RecordSet:
     """What the directories hold.
 
     ``broken`` maps the name of each record that cannot be used to its first
-    problem.  ``digest`` is the SHA-256, in hex, of what the set means.
+    problem; in a running broker its last good one may be in ``records``.  ``digest`` is the SHA-256, in hex, of what the set means.
     """
 
     records: Mapping[str, Record]
@@ -298,17 +298,16 @@ def _set(
 def with_last_good(read: RecordSet, before: RecordSet) -> RecordSet:
     """Return what was read, with the last good record where the file is broken now.
 
-    A typo takes nothing from a sandbox and gives it nothing; the problems stay
-    in the set.  A record that was never good stays broken, one that was removed
-    is removed.
+    A typo takes nothing from a sandbox that runs and gives it nothing.  The
+    name stays in ``broken`` too: whoever starts something by it is told.  A
+    record that was never good is only there, one that was removed is gone.
     """
     mended = {
         name: before.records[name] for name in read.broken if name in before.records
     }
     if not mended:
         return read
-    broken = {name: p for name, p in read.broken.items() if name not in mended}
-    return _set({**read.records, **mended}, broken, read.problems)
+    return _set({**read.records, **mended}, dict(read.broken), read.problems)
 
 
 def _is_record(name: str) -> bool:

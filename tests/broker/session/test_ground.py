@@ -82,7 +82,7 @@ async def test_a_record_with_a_typo_stays_what_it_was(tmp_path, paths):
         assert records.now.records["a"] is before.records["a"]
         assert records.now.records["b"].viewer.display == "none"
         assert set(records.now.records) == {"a", "b"}
-        assert set(records.now.broken) == {"new"}
+        assert set(records.now.broken) == {"a", "new"}, "to start by it is an error"
         assert len(records.now.problems) >= 2
         assert records.now.digest != before.digest
         write(paths, "a.toml", record("persistent", display="none"))
