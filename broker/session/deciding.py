@@ -26,7 +26,7 @@ most bytes that may flow (it is told to the engine beforehand where
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -37,24 +37,29 @@ from broker.core import limits
 from broker.core.complain import complain_of
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
-from broker.core.rate import Rate
 from broker.prompt.grants import Grant, Grants
 from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
-from broker.prompt.words import wants
 from broker.session import journal
-from broker.session.decisions import Digests, cut, decision
-from broker.session.permits import Asker, NobodyToAsk, Permit, Request, keeps
+from broker.session.decisions import Asked, Digests, cut, decision, subject
+from broker.session.meters import Meters
+from broker.session.permits import (
+    Asker,
+    NobodyToAsk,
+    Permit,
+    Request,
+    keeps,
+    question_of,
+)
 from broker.session.rules import Notify, Rules
 from policy import evaluate
-from policy.conditions import RuleLimits
 from policy.engine import Answer as Verdict
 from policy.loader import RecordSet
-from policy.rule import Rule
 from policy.world import World, world_of
 
 __all__ = ["Decider", "Permit", "Request"]
 
-_ALLOW, _ASK, _DENY = schema.Verdict.ALLOW, schema.Verdict.ASK, schema.Verdict.DENY
+_ALLOW, _DENY = schema.Verdict.ALLOW, schema.Verdict.DENY
+_TARGETS_RECORDED = 64
 
 OnAsk = Callable[[], Awaitable[None]]
 
@@ -84,8 +89,8 @@ class Decider:
         self.notify: Notify = notify or rules.notify
         self.grants = Grants()
         self._live: set[Permit] = set()
-        self._acted: dict[str, float] = {}
-        self._rates: dict[tuple[object, str], Rate] = {}
+        self._questions = 0
+        self._meters = Meters()
         self._world: tuple[RecordSet, object, World] | None = None
 
     # -- asking ----------------------------------------------------------------
@@ -121,7 +126,7 @@ class Decider:
 
     def acted(self, lease: str) -> None:
         """The person has just acted (key, button, touch) in a sandbox's window."""
-        self._acted[lease] = trio.current_time()
+        self._meters.acted(lease, trio.current_time())
 
     async def _decide(self, request: Request, on_ask: OnAsk) -> Permit:
         answer = await self._asked_first(request)
@@ -134,13 +139,7 @@ class Decider:
         if grant is not None and self._serves(grant, answer):
             permit = self._permit(request, answer, grant=grant)
             await self._log.require(
-                self._event(
-                    request,
-                    answer,
-                    _ALLOW,
-                    target=grant.target,
-                    reason=f"granted before ({grant.id})",
-                )
+                self._event(request, answer, _ALLOW, target=grant.target, grant=grant)
             )
             return permit
         return await self._ask(request, answer, on_ask)
@@ -153,7 +152,7 @@ class Decider:
         answer = self._verdict(request)
         if answer.verdict not in {"allow", "ask"}:
             raise await self._no(request, answer, answer.reason, answer.where)
-        beyond = self._beyond(request, answer)
+        beyond = self._meters.beyond(request, answer, trio.current_time())
         if beyond:
             raise await self._no(request, answer, beyond, answer.where)
         return answer
@@ -176,144 +175,115 @@ class Decider:
             known = self._world = (records, running, world_of(records, running))
         return known[2]
 
-    # -- limits ------------------------------------------------------------------
-
-    def _beyond(self, request: Request, answer: Verdict) -> str:
-        """Which limit of the rule is not kept; empty: all are.  Counts the call."""
-        held, now = answer.limits, trio.current_time()
-        if held.max_size is not None and not request.counts_bytes:
-            return f"max-size= cannot be held for {request.service}"
-        if held.gesture is not None:
-            last = self._acted.get(request.lease.id)
-            age = request.gesture
-            if age is None and last is not None:
-                age = now - last
-            if age is None or age > held.gesture:
-                return f"nobody acted in a window of it within {held.gesture} s"
-        if held.rate is not None and answer.rule is not None:
-            rate = self._rate(answer.rule, request.lease.sandbox, held, now)
-            if rate is None or not rate.take(now):
-                calls, seconds = held.rate
-                return f"more than {calls} calls in {seconds} s"
-        return ""
-
-    def _rate(
-        self, rule: Rule, sandbox: str, held: RuleLimits, now: float
-    ) -> Rate | None:
-        assert held.rate is not None
-        key = (rule.meaning(), sandbox)
-        if key not in self._rates and len(self._rates) >= limits.RATE_COUNTERS:
-            for old in [k for k, rate in self._rates.items() if rate.idle(now)]:
-                del self._rates[old]
-            if len(self._rates) >= limits.RATE_COUNTERS:
-                return None
-        return self._rates.setdefault(key, Rate(*held.rate))
-
     # -- the person ------------------------------------------------------------------
 
     async def _ask(self, request: Request, answer: Verdict, on_ask: OnAsk) -> Permit:
         question = self._question(request, answer)
-        await self._log.require(
-            self._event(
-                request,
-                answer,
-                _ASK,
-                outcome="asked",
-                more={"targets": list(question.targets[:64])},
-            )
-        )
         if len(question.targets) > limits.QUESTION_TARGETS:
             reason = f"{len(question.targets)} targets are no choice"
             raise await self._no(request, answer, reason, answer.where)
-        await on_ask()
-        said = await self.asker.ask(question)
-        return await self._answered(request, question, said)
+        # Before anything is recorded one by one: this is where a flood ends.
+        if reason := self.asker.refusal(question):
+            raise await self._no(request, answer, reason, answer.where)
+        asked = await self._put(request, question, on_ask)
+        return await self._answered(request, question, asked)
+
+    async def _put(
+        self, request: Request, question: Question, on_ask: OnAsk = _nothing
+    ) -> Asked:
+        """Ask the person, and record question and answer."""
+        self._questions += 1
+        number, began = self._questions, trio.current_time()
+        await self._log.require(
+            schema.QuestionAsked(
+                **subject(request),
+                question=number,
+                rule=question.rule,
+                policy=self._rules.digest,
+                target=untrusted_word(request.target),
+                detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
+            )
+        )
+        said = Answer(allow=False, by="gone", reason="who asked has gone")
+        try:
+            await on_ask()
+            said = await self.asker.ask(question)
+        finally:
+            seconds = trio.current_time() - began
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.QuestionAnswered(
+                        **subject(request),
+                        question=number,
+                        answer=_ALLOW if said.allow else _DENY,
+                        answered_by=said.by,
+                        seconds=seconds,
+                        remember=said.keep.value if said.allow else "",
+                        target=untrusted_word(said.target),
+                        reason=untrusted_word(said.reason, 400),
+                    )
+                )
+        return Asked(number, said, seconds)
 
     async def _answered(
-        self, request: Request, question: Question, said: Answer
+        self, request: Request, question: Question, asked: Asked
     ) -> Permit:
         """Make of an answer what the rules permit by now."""
+        said = asked.said
         stands, answer = self._record_says(request), self._verdict(request)
         if not stands.allowed:
             raise await self._no(request, None, stands.reason, stands.where)
         if answer.verdict not in {"allow", "ask"}:
             raise await self._no(request, answer, answer.reason, answer.where)
-        reason = unfit(question, said)
-        if not said.allow:
-            reason = said.reason or "the person said no"
-        elif (
-            not reason and answer.verdict == "ask" and said.target not in answer.targets
-        ):
+        reason = _refusal(question, said)
+        chosen = said.target in answer.targets or answer.verdict == "allow"
+        if not reason and not chosen:
             reason = "what was chosen is not offered any more"
         if reason:
-            raise await self._no(request, answer, reason, answer.where, asked=True)
+            raise await self._no(request, answer, reason, answer.where, asked=asked)
         if answer.verdict == "allow":
             permit = self._permit(request, answer)
         else:
-            grant = self._remember(request, answer, said)
+            grant = await self._remember(request, answer, said)
             permit = self._permit(request, answer, grant=grant, target=said.target)
         await self._log.require(
-            self._event(
-                request,
-                answer,
-                _ALLOW,
-                target=permit.target,
-                outcome="answered",
-                reason=said.reason or "the person said yes",
-                more={"keep": said.keep.value, "grant": permit.grant},
-            )
+            self._event(request, answer, _ALLOW, target=permit.target, asked=asked)
         )
         return permit
 
     def _question(self, request: Request, answer: Verdict) -> Question:
-        lease, argument = request.lease, request.argument.removeprefix("+")
-        record = self._records().records.get(lease.record)
-        label = record.viewer.label if record is not None else None
-        claims = {
-            "type": request.mime,
-            "scheme": request.scheme,
-            "host": request.host,
-            "size": None if request.size is None else f"{request.size} bytes",
-        }
-        default = answer.default_target or ""
-        if not default and request.target in answer.targets:
-            default = request.target
-        if not default and len(answer.targets) == 1:
-            default = answer.targets[0]
-        return Question(
-            sandbox=lease.sandbox,
-            lease=lease.id,
-            record=lease.record,
-            label=lease.sandbox if label is None else label.name,
-            colour="#555555" if label is None else label.colour,
-            service=request.service,
-            argument=untrusted_word(argument),
-            words=wants(request.service),
-            details=tuple(
-                (name, untrusted_word(value)) for name, value in claims.items() if value
-            ),
-            targets=answer.targets,
-            default_target=default,
-            keeps=keeps(answer.limits),
-            seconds=answer.limits.ttl or 0,
-            rule=answer.where,
-        )
+        record = self._records().records.get(request.lease.record)
+        return question_of(request, answer, record)
 
-    def _remember(
+    async def _remember(
         self, request: Request, answer: Verdict, said: Answer
     ) -> Grant | None:
         """Remember an answer for as long as the rule of now permits."""
         if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
             return None
-        return self.grants.add(
+        seconds = answer.limits.ttl or 0
+        grant = self.grants.add(
             request.lease.sandbox,
             request.subject,
             said.target,
             keep=said.keep,
             rule=answer.where,
             now=trio.current_time(),
-            seconds=answer.limits.ttl or 0,
+            seconds=seconds,
         )
+        if grant is not None:
+            await self._log.require(
+                schema.GrantMade(
+                    **subject(request),
+                    grant=grant.id,
+                    verdict=_ALLOW,
+                    target=grant.target,
+                    rule=grant.rule,
+                    granted_by=said.by,
+                    seconds=float(seconds),
+                )
+            )
+        return grant
 
     def _serves(self, grant: Grant, answer: Verdict) -> bool:
         """Whether what was granted is what this rule would let a person grant."""
@@ -336,6 +306,7 @@ class Decider:
                     lease=grant.subject.lease,
                     service=grant.subject.service,
                     grant=grant.id,
+                    target=grant.target,
                     reason=reason,
                 )
             )
@@ -344,7 +315,7 @@ class Decider:
 
     async def lease_ended(self, lease: str) -> None:
         """A sandbox has stopped, and with it what was granted to it."""
-        self._acted.pop(lease, None)
+        self._meters.forget(lease)
         await self.revoke(self.grants.of_lease(lease), "the sandbox stopped")
 
     async def forget_over(self) -> None:
@@ -446,29 +417,20 @@ class Decider:
             keeps=(Keep.ONCE,),
         )
         try:
-            await self._log.require(
-                self._event(permit.request, answer, _ASK, outcome="asked again")
-            )
-            said = await self.asker.ask(question)
+            asked = await self._put(permit.request, question)
         except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
             complain_of(error)
-            said = Answer(allow=False, reason="it could not be asked about")
-        reason = unfit(question, said)
-        if said.allow and not reason:
+            asked = Asked(0, Answer(allow=False, reason="it could not be asked"), 0.0)
+        why = _refusal(question, asked.said)
+        if why:
+            await self._end(permit, f"asked about again: {why}", answer.where)
+        else:
             permit.answered = True
             await self._log.note(
                 self._event(
-                    permit.request,
-                    answer,
-                    _ALLOW,
-                    target=permit.target,
-                    outcome="answered",
-                    reason=said.reason or "the person said yes",
+                    permit.request, answer, _ALLOW, target=permit.target, asked=asked
                 )
             )
-            return
-        why = reason or said.reason or "the person said no"
-        await self._end(permit, f"asked about again: {why}", answer.where)
 
     async def _end(self, permit: Permit, reason: str, where: str) -> None:
         if not permit.over:
@@ -518,12 +480,11 @@ class Decider:
         reason: str,
         where: str,
         *,
-        asked: bool = False,
+        asked: Asked | None = None,
     ) -> RefusedError:
         """Record a no and return what to raise."""
-        outcome = "answered" if asked else ""
         event = self._event(
-            request, answer, _DENY, where=where, reason=reason, outcome=outcome
+            request, answer, _DENY, where=where, reason=reason, asked=asked
         )
         await self._log.refused(event)
         if answer is None or answer.notify:
@@ -545,8 +506,8 @@ class Decider:
         where: str = "",
         target: str = "",
         reason: str = "",
-        outcome: str = "",
-        more: Mapping[str, schema.Scalar] | None = None,
+        asked: Asked | None = None,
+        grant: Grant | None = None,
     ) -> schema.Decision:
         return decision(
             request,
@@ -556,6 +517,13 @@ class Decider:
             where=where,
             target=target,
             reason=reason,
-            outcome=outcome,
-            more=more,
+            asked=asked,
+            grant="" if grant is None else grant.id,
         )
+
+
+def _refusal(question: Question, said: Answer) -> str:
+    """Why an answer is no yes to a question; empty when it is one."""
+    if not said.allow:
+        return said.reason or "the person said no"
+    return unfit(question, said)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypedDict
 
 from broker.audit import schema
+from broker.prompt.question import Answer as Said
 from broker.prompt.question import untrusted_word
 from broker.session import journal
 from broker.session.permits import Permit, Request
@@ -22,6 +23,15 @@ class Digests(TypedDict):
     records: str
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question that was put: its number, what was said, after how many seconds."""
+
+    number: int
+    said: Said
+    seconds: float
+
+
 def decision(
     request: Request,
     answer: Answer | None,
@@ -31,8 +41,8 @@ def decision(
     where: str = "",
     target: str = "",
     reason: str = "",
-    outcome: str = "",
-    more: Mapping[str, schema.Scalar] | None = None,
+    asked: Asked | None = None,
+    grant: str = "",
 ) -> schema.Decision:
     """Return the event of a decision; ``answer`` is None where a record said no."""
     detail: dict[str, schema.Scalar] = {
@@ -48,15 +58,18 @@ def decision(
             detail["observed"] = observed[:_OBSERVED]
         where, target = where or answer.where, target or answer.target or ""
         reason = reason or answer.reason
-    detail.update({key: value for key, value in (more or {}).items() if value})
+    if grant:
+        detail["grant"] = grant
     return schema.Decision(
-        **_subject(request),
+        **subject(request),
         verdict=verdict,
         rule=where,
         policy=digests["rules"],
         target=target,
         reason=reason,
-        outcome=outcome,
+        question=0 if asked is None else asked.number,
+        answered_by="grant" if grant else "" if asked is None else asked.said.by,
+        answer_seconds=0.0 if asked is None else asked.seconds,
         detail=detail,
     )
 
@@ -64,7 +77,7 @@ def decision(
 def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
     """Return the event of something that was permitted and is not any more."""
     return schema.Decision(
-        **_subject(permit.request),
+        **subject(permit.request),
         verdict=schema.Verdict.DENY,
         rule=permit.where,
         policy=digests["rules"],
@@ -104,14 +117,17 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
     return found
 
 
-class _Subject(journal.Subject):
+class RequestSubject(journal.Subject):
+    """The fields of an event that say who asks for what."""
+
     service: str
     stream: int
     peer: str
 
 
-def _subject(request: Request) -> _Subject:
-    return _Subject(
+def subject(request: Request) -> RequestSubject:
+    """Return a request's fields for an event."""
+    return RequestSubject(
         **journal.of(request.lease),
         service=untrusted_word(request.service),
         stream=request.stream,

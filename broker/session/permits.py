@@ -9,10 +9,12 @@ import trio
 
 from broker.core.lease import Lease
 from broker.prompt.grants import Subject
-from broker.prompt.question import Answer, Keep, Question
-from broker.prompt.words import VIEWER
+from broker.prompt.question import Answer, Keep, Question, untrusted_word
+from broker.prompt.words import VIEWER, wants
 from policy.conditions import RuleLimits
+from policy.engine import Answer as Verdict
 from policy.engine import Call
+from policy.model import Record
 from policy.rule import Rule
 
 
@@ -101,6 +103,10 @@ class Permit:
 class Asker(Protocol):
     """Asks the person."""
 
+    def refusal(self, question: Question) -> str:
+        """Return why this would not be asked now (too often, say); empty: it would."""
+        ...
+
     async def ask(self, question: Question) -> Answer:
         """Return the answer; a no, with the reason, when there is none in time."""
         ...
@@ -108,6 +114,11 @@ class Asker(Protocol):
 
 class NobodyToAsk:
     """For a broker without a person."""
+
+    def refusal(self, question: Question) -> str:
+        """See ``Asker``."""
+        del question
+        return ""
 
     async def ask(self, question: Question) -> Answer:
         """See ``Asker``."""
@@ -128,3 +139,38 @@ def keeps(held: RuleLimits) -> tuple[Keep, ...]:
     if held.remember == "session":
         return (Keep.ONCE, Keep.SESSION)
     return (Keep.ONCE,)
+
+
+def question_of(request: Request, answer: Verdict, record: Record | None) -> Question:
+    """Return the question that a rule asks about a request."""
+    lease = request.lease
+    label = None if record is None else record.viewer.label
+    claims = {
+        "type": request.mime,
+        "scheme": request.scheme,
+        "host": request.host,
+        "size": None if request.size is None else f"{request.size} bytes",
+    }
+    default = answer.default_target or ""
+    if not default and request.target in answer.targets:
+        default = request.target
+    if not default and len(answer.targets) == 1:
+        default = answer.targets[0]
+    return Question(
+        sandbox=lease.sandbox,
+        lease=lease.id,
+        record=lease.record,
+        label=lease.sandbox if label is None else label.name,
+        colour="#555555" if label is None else label.colour,
+        service=untrusted_word(request.service),
+        argument=untrusted_word(request.argument.removeprefix("+")),
+        words=wants(request.service),
+        details=tuple(
+            (n, untrusted_word(value)) for n, value in claims.items() if value
+        ),
+        targets=answer.targets,
+        default_target=default,
+        keeps=keeps(answer.limits),
+        seconds=answer.limits.ttl or 0,
+        rule=answer.where,
+    )

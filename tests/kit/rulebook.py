@@ -37,6 +37,9 @@ class Person:
         """Question to answer; None: wait for ``may``."""
         self.more = trio.Event()
 
+    def refusal(self, question):
+        return ""
+
     async def ask(self, question):
         self.asked.append(question)
         self.more.set()
@@ -54,14 +57,14 @@ class Person:
 def yes(keep=Keep.ONCE, target=None):
     """Says yes to whatever is asked."""
     return lambda question: Answer(
-        allow=True, target=target or question.targets[0], keep=keep
+        allow=True, target=target or question.targets[0], keep=keep, by="person"
     )
 
 
 def no(question):
     """Says no."""
     del question
-    return Answer(allow=False, reason="the person said no")
+    return Answer(allow=False, by="person", reason="the person said no")
 
 
 class Rulebook:
@@ -140,9 +143,13 @@ class Rulebook:
             return [row.fields() for row in log.find(Filters(kinds=kinds))]
 
     def decisions(self):
-        """Verdict, outcome and line of each decision."""
+        """Verdict, how it came about, and line of each decision."""
         return [
-            (e["verdict"], e.get("outcome", ""), e.get("rule", "").rpartition("/")[2])
+            (
+                e["verdict"],
+                e.get("answered_by") or e.get("outcome", ""),
+                e.get("rule", "").rpartition("/")[2],
+            )
             for e in self.events("decision")
         ]
 

@@ -201,10 +201,13 @@ async def test_the_person_is_asked_in_plain_words_and_chooses():
         assert all(
             value.isascii() and len(value) <= 80 for _, value in question.details
         )
-        assert [d[:2] for d in b.decisions()] == [
-            ("ask", "asked"),
-            ("allow", "answered"),
-        ]
+        assert b.decisions() == [("allow", "person", "50-test.policy:1")]
+        kinds = ("question.asked", "question.answered", "decision")
+        asked, answered, decided = b.events(*kinds)
+        assert [e["kind"] for e in (asked, answered, decided)] == list(kinds)
+        assert asked["question"] == answered["question"] == decided["question"] == 1
+        assert asked["detail"]["targets"] == ["vault"]
+        assert (answered["answer"], answered["answered_by"]) == ("allow", "person")
 
 
 @pytest.mark.parametrize(
@@ -224,7 +227,8 @@ async def test_an_answer_that_was_not_offered_is_a_no(says, said):
         b.person.says = says
         with refused(said):
             await b.once(target="vault")
-        assert b.decisions()[-1][:2] == ("deny", "answered")
+        assert b.decisions()[-1][0] == "deny"
+        assert b.events("question.answered")[-1]["question"] == 1
         assert b.decider.grants.all(trio.current_time()) == []
 
 
