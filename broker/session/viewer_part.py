@@ -10,7 +10,6 @@ from broker.launch.compositor import find_compositor
 from broker.session.ground import Ground
 from broker.session.guest import GuestTools
 from broker.session.raw_audio import WARNING, is_raw
-
 from broker.session.rules import Rules
 from broker.session.viewer import ViewerRole
 
