@@ -69,25 +69,16 @@ class Jsonl(Target):
         try:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             fd = os.open(self._path, flags, 0o600)
-            before = os.fstat(fd).st_size
             try:
-                data = b"".join(line(batch, item) for item in batch.items)
-                self._write(fd, data, before)
+                # What a full disk leaves in part, ``position`` sees.
+                rest = memoryview(b"".join(line(batch, i) for i in batch.items))
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
                 os.fsync(fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise self._refused(error) from error
-
-    def _write(self, fd: int, data: bytes, before: int) -> None:
-        try:
-            at = 0
-            while at < len(data):
-                at += os.write(fd, data[at:])
-        except OSError:
-            # A full disk: take back the part, or the next attempt doubles it.
-            os.ftruncate(fd, before)
-            raise
 
     def _refused(self, error: OSError) -> UpstreamError:
         return UpstreamError(

@@ -141,6 +141,9 @@ class Otlp(Target):
             headers["Content-Encoding"] = "gzip"
         try:
             status, answer = self._post(body, headers)
+        except UpstreamError:
+            self.close()
+            raise
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UpstreamError(
@@ -169,9 +172,11 @@ class Otlp(Target):
                 raise
             # It had grown tired of an idle connection: that is not an error.
             return self._post(body, headers)
-        answer = response.read(limits.SHIP_REPLY_BYTES)
-        if not response.isclosed():
-            self.close()  # more than we read, or it wants to end
+        answer = response.read(limits.SHIP_REPLY_BYTES + 1)
+        if len(answer) > limits.SHIP_REPLY_BYTES:
+            raise UpstreamError(
+                f"the collector's answer is longer than {limits.SHIP_REPLY_BYTES} bytes"
+            )
         return response.status, answer
 
     def _connect(self) -> http.client.HTTPConnection:

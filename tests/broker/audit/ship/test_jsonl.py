@@ -1,0 +1,105 @@
+"""A file as a receiver: lines that are whole, once each."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from broker.audit.ship.config import JsonlTarget
+from broker.audit.ship.cursor import load_cursor
+from broker.audit.ship.run import ship_once
+from broker.audit.store import open_store
+from broker.audit.tree import leaf_hash
+from broker.core.errors import UpstreamError, VitrailError
+from tests.kit.shipping import bodies, filled, place, record
+
+
+async def ship(directory: Path) -> int | VitrailError:
+    told: dict[str, int | VitrailError] = {}
+    target = JsonlTarget("file", str(directory / "out.jsonl"))
+    await ship_once(place(directory), [target], told.__setitem__)
+    return told["file"]
+
+
+def lines(directory: Path) -> list[str]:
+    return (directory / "out.jsonl").read_text().splitlines()
+
+
+async def test_a_line_is_the_event_with_its_log_and_machine(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    assert await ship(tmp_path) == 20
+    written = lines(tmp_path)
+    front = (
+        f'{{"log":"{leaf_hash(bodies(tmp_path)[0].encode()).hex()}","machine":"desk",'
+    )
+    assert [f"{{{line.removeprefix(front)}" for line in written] == bodies(tmp_path)
+    assert json.loads(written[0])["machine"] == "desk"
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("cut", [1, 100, 250])
+async def test_half_a_line_of_a_crash_is_written_anew(tmp_path: Path, cut: int) -> None:
+    await filled(tmp_path, 20)
+    await ship(tmp_path)
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    os.truncate(tmp_path / "out.jsonl", len(whole) - cut)
+    again = await ship(tmp_path)
+    assert isinstance(again, int)
+    assert again >= 1
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
+async def test_a_crash_before_the_cursor_doubles_nothing(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    await ship(tmp_path)
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    (tmp_path / "ship/file.json").unlink()
+    assert await ship(tmp_path) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+
+
+async def test_moved_away_by_logrotate_a_new_file_goes_on(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    await ship(tmp_path)
+    (tmp_path / "out.jsonl").rename(tmp_path / "out.1")
+    async with open_store(tmp_path / "audit.sqlite") as store:
+        await record(store, 21, 5)
+    assert await ship(tmp_path) == 5
+    assert [json.loads(line)["sequence"] for line in lines(tmp_path)] == [
+        *range(21, 26)
+    ]
+
+
+async def test_another_log_begins_at_its_beginning(tmp_path: Path) -> None:
+    await filled(tmp_path, 20)
+    await ship(tmp_path)
+    for path in tmp_path.glob("audit.*"):
+        path.unlink()
+    await filled(tmp_path, 7)
+    assert await ship(tmp_path) == 7
+    assert len({json.loads(line)["log"] for line in lines(tmp_path)}) == 2
+    assert load_cursor(tmp_path / "ship", "file").sequence == 7
+
+
+async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    await filled(tmp_path, 3)
+    (tmp_path / "out.jsonl").mkdir()
+    told = await ship(tmp_path)
+    assert isinstance(told, UpstreamError)
+    (tmp_path / "out.jsonl").rmdir()
+    assert await ship(tmp_path) == 3
+
+
+async def test_a_full_disk_leaves_whole_lines() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    from broker.audit.ship.jsonl import Jsonl
+    from broker.audit.ship.terms import Batch, Item
+
+    batch = Batch(b"x" * 32, "m", [Item(1, 1, "a", "{}", b"", {})])
+    with pytest.raises(UpstreamError, match="No space"):
+        Jsonl(full).send(batch)
