@@ -7,20 +7,26 @@ both, and no other way in.
 
 from __future__ import annotations
 
-import base64
-import gzip
-import io
-import json
 import shlex
-from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from PIL import Image
 
-from broker.link.keys import Peer, format_peers, take_public_key
+from broker.link.keys import Peer
 from broker.link.terms import HEADER, VERSION, Role
 from tests.kit.threevm import APP, HOST, PIECES, VIEWER, siblings
+from tests.kit.vmbrokers import (
+    CTL,
+    SCREEN,
+    explained,
+    pin,
+    screenshot,
+    set_up,
+    start,
+    start_sway,
+    status,
+    until_there,
+)
 
 RECORD = """\
 class = "persistent"
@@ -36,15 +42,6 @@ kind = "external"
 [peer]
 cid = {APP}
 """
-CTL = "python3 -m broker.cli.app"
-SWAY = {
-    "WLR_BACKENDS": "headless",
-    "WLR_RENDERER": "pixman",
-    "WLR_LIBINPUT_NO_DEVICES": "1",
-}
-SCREEN = {"WAYLAND_DISPLAY": "wayland-1", "SWAYSOCK": "/run/user/vit/sway.sock"}
-# An emulated CPU draws it, so it is small and slow.
-SWAY_CONFIG = "default_border none\noutput * mode --custom 640x480@10Hz\n"
 RED = (0xCC, 0, 0)
 TYPED = r' printf "\033]2;typed-in-%s\007" "$(uname -n)"'
 # A stranger in the application's machine, whose CID is not the host's, says what
@@ -61,75 +58,6 @@ try:
 except ConnectionError:
     print("heard b''")
 """
-
-
-async def until_there(guest, command, deadline=90, env=None):
-    """Ask again until the command succeeds; returns what it printed."""
-    with trio.fail_after(deadline):
-        while True:
-            code, output = await guest.try_run(command, env=env)
-            if code == 0:
-                return output
-            await trio.sleep(0.3)
-
-
-async def set_up(guest, link, record):
-    """Configuration of one broker; returns its public key."""
-    await guest.write("/run/vit/.config/vitrail/link.toml", link)
-    await guest.write("/run/vit/.config/vitrail/sandboxes.d/app.toml", record)
-    (line,) = (await guest.run(f"{CTL} link key --json 2>/dev/null")).splitlines()
-    return take_public_key(json.loads(line)["key"])
-
-
-async def pin(guest, peer):
-    path = "/run/vit/.local/state/vitrail/link/peers"
-    await guest.write(path, format_peers([peer]))
-    await guest.run(f"chmod 600 {path}")
-
-
-async def status(guest):
-    return json.loads(await guest.run(f"{CTL} status --json"))
-
-
-async def start(guest, module):
-    await guest.run(
-        f"setsid python3 -m broker.programs.{module} >/tmp/broker.log 2>&1 &",
-        env=SCREEN if module == "viewer" else {},
-    )
-    await until_there(guest, "grep ready /tmp/broker.log")
-
-
-async def start_sway(guest):
-    await guest.write("/run/vit/sway.conf", SWAY_CONFIG)
-    await guest.run(
-        "setsid sway -c /run/vit/sway.conf >/tmp/sway.log 2>&1 &",
-        env={**SWAY, "SWAYSOCK": SCREEN["SWAYSOCK"]},
-    )
-    await until_there(guest, "test -S /run/user/vit/wayland-1")
-
-
-async def screenshot(guest):
-    """What is on that machine's screen now."""
-    said = await guest.run("grim -t ppm - | gzip -1 | base64 -w0", env=SCREEN)
-    return Image.open(io.BytesIO(gzip.decompress(base64.b64decode(said))))
-
-
-@asynccontextmanager
-async def explained(*guests):
-    """What both brokers have to say, when something goes wrong."""
-    try:
-        yield
-    except BaseException:
-        with trio.CancelScope(shield=True), trio.move_on_after(60):
-            for guest in guests:
-                for command in (
-                    "cat /tmp/broker.log /tmp/lease.log",
-                    f"{CTL} audit | tail -15",
-                    f"{CTL} status",
-                ):
-                    print(f"--- {guest.name}: {command}")
-                    print((await guest.try_run(command))[1])
-        raise
 
 
 @pytest.mark.long

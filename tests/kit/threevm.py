@@ -23,12 +23,12 @@ import trio
 
 from broker.core.paths import find_paths
 from broker.launch.accel import choose_accel
-from broker.launch.guestargs import MACHINES, base_args
+from broker.launch.guestargs import MACHINES, Accel, base_args
 from broker.launch.hosttools import fetch_vhost_device_vsock
 from broker.launch.image_build import build_image
-from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
+from broker.launch.images import DEFAULT_PACKAGES, Image, ImageSpec
 from broker.launch.initramfs import Entry, write_cpio
-from broker.launch.spawn import STDOUT, run_tool, spawn
+from broker.launch.spawn import STDOUT, Child, run_tool, spawn
 from tests.kit.compositor import short_directory
 
 HOST, VIEWER, APP = 10, 11, 20
@@ -36,7 +36,7 @@ PIECES = 3732
 PACKAGES = (
     *DEFAULT_PACKAGES,
     *("sway", "grim", "wtype", "bubblewrap", "libseccomp2", "iproute2", "procps"),
-    *("libsqlite3-0", "socat"),
+    *("libsqlite3-0", "socat", "systemd", "systemd-sysv", "dbus", "libpam-systemd"),
 )
 SPEC = ImageSpec(name="twovm", packages=PACKAGES)
 # What the brokers import; the rest of the environment stays outside.
@@ -55,8 +55,11 @@ class Guest:
 
     name: str
     cid: int
-    console: Path
+    shelled: bool = True
+    systemd: bool = False
     shell: trio.SocketStream | None = None
+    console: Path | None = None
+    child: Child | None = None
     _rest: bytes = b""
 
     async def run(self, command, *, user="vit", env=None, deadline=120):
@@ -77,11 +80,12 @@ class Guest:
         answer = json.loads(line)
         return answer["code"], base64.b64decode(answer["output"]).decode()
 
-    async def write(self, path, text):
+    async def write(self, path, text, user="vit"):
         """Put a file there."""
         encoded = base64.b64encode(text.encode()).decode()
         await self.run(
-            f"mkdir -p $(dirname {path}) && echo {encoded} | base64 -d > {path}"
+            f"mkdir -p $(dirname {path}) && echo {encoded} | base64 -d > {path}",
+            user=user,
         )
 
 
@@ -122,104 +126,172 @@ async def project_disk(folder: Path) -> Path:
     return disk
 
 
-def shell_init() -> bytes:
-    """An archive whose /init gives the machine to ``vmshell`` instead."""
+# Started as early as systemd starts anything: what the test asks for is done with
+# systemctl, as a person would.
+_SHELL_UNIT = """\
+[Unit]
+Description=The test's hand
+[Service]
+ExecStart=/usr/bin/python3 /srv/vmshell.py systemd
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def shell_init(*, systemd: bool = False) -> bytes:
+    """An archive whose /init gives the machine to ``vmshell`` or systemd instead."""
     text = (resources.files("broker") / "data/image/init").read_text()
     head, mark, _ = text.partition("# Imported, not run as a script")
     assert mark
     tail = (
         "until [ -b /root/dev/vdb ]; do $busybox usleep 50000; done\n"
         "$busybox mount -t ext4 -o ro /root/dev/vdb /root/srv || die 'no project disk'\n"
-        "exec $busybox switch_root /root /usr/bin/python3 /srv/vmshell.py\n"
     )
+    if systemd:
+        units = "/root/etc/systemd/system"
+        unit = f"{units}/vmshell.service"
+        wants = f"{units}/multi-user.target.wants"
+        tail += (
+            f"cat >{unit} <<'END'\n{_SHELL_UNIT}END\n"
+            f"$busybox mkdir -p {wants}\n$busybox ln -sf {unit[5:]} {wants}/\n"
+            "exec $busybox switch_root /root /lib/systemd/systemd"
+            " systemd.unit=multi-user.target\n"
+        ).replace("cat >", "$busybox cat >")
+    else:
+        tail += "exec $busybox switch_root /root /usr/bin/python3 /srv/vmshell.py\n"
     return write_cpio({"init": Entry(stat.S_IFREG | 0o755, (head + tail).encode())})
+
+
+class Lab:
+    """Machines of a test, and what they share: tools, images, our own disk."""
+
+    def __init__(self, base: Path, tool: Path, big: Image, small: Image) -> None:
+        self.base = base
+        self._tool = tool
+        self._images = {True: big, False: small}
+        self._qemu = Path(shutil.which("qemu-system-x86_64"))
+        self._accel: Accel | None = None
+        self._disk: Path | None = None
+        self._others: list[Child] = []
+        self._listeners: dict[str, trio.SocketListener] = {}
+        self.guests: list[Guest] = []
+
+    async def prepare(self) -> None:
+        """Make the disk and find out how machines run here."""
+        small = self._images[False]
+        self._disk = await project_disk(self.base)
+        choice = await choose_accel(
+            self._qemu, small.kernel, small.initrd, cache=find_paths().cache
+        )
+        self._accel = choice.accel
+
+    async def connect(self, *guests: Guest, group: str = "") -> None:
+        """Give them their vsock; those of a group reach each other by CID."""
+        words = [str(self._tool)]
+        for guest in guests:
+            way = f"guest-cid={guest.cid},socket={self._at(guest, 'sock')}"
+            way += f",uds-path={self._at(guest, 'vsock')}"
+            words += ["--vm", way + (f",groups={group}" if group else "")]
+        with (self.base / "vhost.log").open("ab") as log:
+            self._others.append(spawn(words, stdout=log.fileno(), stderr=STDOUT))
+        for guest in guests:
+            self.guests.append(guest)
+            if guest.shelled:
+                sock = trio.socket.socket(trio.socket.AF_UNIX)
+                await sock.bind(f"{self._at(guest, 'vsock')}_7000")
+                sock.listen(2)
+                self._listeners[guest.name] = trio.SocketListener(sock)
+            path = trio.Path(self._at(guest, "sock"))
+            with trio.fail_after(10):
+                while not await path.exists():
+                    await trio.sleep(0.02)
+
+    def _at(self, guest: Guest, what: str) -> Path:
+        return self.base / f"{guest.name}.{what}"
+
+    async def boot(self, guest: Guest) -> None:
+        """Start it, or start it anew; returns when its shell is there."""
+        image = self._images[guest.shelled]
+        initrd = self._at(guest, "initrd")
+        data = image.write_initrd(self.base).read_bytes()
+        if guest.shelled:
+            data += shell_init(systemd=guest.systemd)
+        initrd.write_bytes(data)
+        guest.console = self._at(guest, "log")
+        assert self._accel is not None
+        guest.child = _start(
+            self._qemu, self._accel, guest, image, initrd, self._disk, self.base
+        )
+        if guest.shelled:
+            with trio.fail_after(90):
+                guest.shell = await self._listeners[guest.name].accept()
+
+    async def kill(self, guest: Guest) -> None:
+        """As if its power were cut."""
+        if guest.shell is not None:
+            await trio.aclose_forcefully(guest.shell)
+            guest.shell = None
+        if guest.child is not None and guest.child.returncode is None:
+            guest.child.kill()
+            await guest.child.wait()
+
+    async def close(self) -> None:
+        """End everything; shows what the consoles said last."""
+        for guest in self.guests:
+            if guest.console is not None and guest.console.exists():
+                tail = guest.console.read_text("utf-8", "replace")[-1500:]
+                print(f"--- {guest.name}\n{tail}")
+            await self.kill(guest)
+        for listener in self._listeners.values():
+            await listener.aclose()
+        for child in self._others:
+            child.kill()
+            await child.wait()
+
+
+@asynccontextmanager
+async def lab():
+    """A lab without machines."""
+    paths = find_paths()
+    tool = await fetch_vhost_device_vsock(paths, print)
+    big = await build_image(paths, SPEC, print)
+    small = await build_image(paths, ImageSpec(), print)
+    with short_directory() as base:
+        made = Lab(base, tool, big, small)
+        try:
+            await made.prepare()
+            yield made
+        finally:
+            with trio.CancelScope(shield=True):
+                await made.close()
 
 
 @asynccontextmanager
 async def siblings():
     """The three machines, running; yields host, viewer and application."""
-    paths = find_paths()
-    tool = await fetch_vhost_device_vsock(paths, print)
-    big = await build_image(paths, SPEC, print)
-    small = await build_image(paths, ImageSpec(), print)
-    qemu = Path(shutil.which("qemu-system-x86_64"))
-    accel = (
-        await choose_accel(qemu, small.kernel, small.initrd, cache=paths.cache)
-    ).accel
-    with short_directory() as base:
-        disk = await project_disk(base)
-        guests = [
-            Guest("host", HOST, base / "host.log"),
-            Guest("viewer", VIEWER, base / "viewer.log"),
-            Guest("app", APP, base / "app.log"),
-        ]
-        vms = [
-            f"guest-cid={g.cid},socket={base}/{g.name}.sock,"
-            f"uds-path={base}/{g.name}.vsock,groups=g1"
-            for g in guests
-        ]
-        words = [str(tool)]
-        for vm in vms:
-            words += ["--vm", vm]
-        children = []
-        try:
-            with (base / "vhost.log").open("wb") as log:
-                children.append(spawn(words, stdout=log.fileno(), stderr=STDOUT))
-            listeners = {}
-            for guest in guests[:2]:
-                sock = trio.socket.socket(trio.socket.AF_UNIX)
-                await sock.bind(f"{base}/{guest.name}.vsock_7000")
-                sock.listen(2)
-                listeners[guest.name] = sock
-            for guest in guests:
-                path = trio.Path(base / f"{guest.name}.sock")
-                with trio.fail_after(10):
-                    while not await path.exists():
-                        await trio.sleep(0.02)
-                image = small if guest.name == "app" else big
-                initrd = base / f"{guest.name}.initrd"
-                data = image.write_initrd(base).read_bytes()
-                if guest.name != "app":
-                    data += shell_init()
-                initrd.write_bytes(data)
-                children.append(_start(qemu, accel, guest, image, initrd, disk, base))
-            async with trio.open_nursery() as nursery:
-                for guest in guests[:2]:
-                    nursery.start_soon(_meet, guest, listeners[guest.name])
-            yield guests
-        finally:
-            for guest in guests:
-                if guest.console.exists():
-                    tail = guest.console.read_text("utf-8", "replace")[-1500:]
-                    print(f"--- {guest.name}\n{tail}")
-            with trio.CancelScope(shield=True):
-                for guest in guests:
-                    if guest.shell is not None:
-                        await trio.aclose_forcefully(guest.shell)
-                for child in reversed(children):
-                    if child.returncode is None:
-                        child.kill()
-                        await child.wait()
-
-
-async def _meet(guest, listener):
-    with trio.fail_after(90), listener:
-        conn, _ = await listener.accept()
-        guest.shell = trio.SocketStream(conn)
+    async with lab() as made:
+        host, viewer = Guest("host", HOST), Guest("viewer", VIEWER)
+        app = Guest("app", APP, shelled=False)
+        await made.connect(host, viewer, app, group="g1")
+        async with trio.open_nursery() as nursery:
+            for guest in made.guests:
+                nursery.start_soon(made.boot, guest)
+        yield host, viewer, app
 
 
 def _start(qemu, accel, guest, image, initrd, disk, base):
     bus = MACHINES[accel].bus
     args = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     args += MACHINES[accel].kernel_args
-    if guest.name == "app":
+    if not guest.shelled:
         args += [
             "vitrail.name=app",
             f"VITRAIL_AGENT=vsock:{HOST}:6500",
             f"VITRAIL_DISPLAY=vsock:{HOST}:6501",
             f"VITRAIL_PIECES={PIECES}",
         ]
-    memory = "640M" if guest.name == "app" else "1280M"
+    memory = "1280M" if guest.shelled else "640M"
     words = [
         *base_args(qemu, accel, name=guest.name),
         *("-m", memory),

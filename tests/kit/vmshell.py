@@ -12,12 +12,13 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 
 PORT = 7000
 
 
-def prepare():
+def mount_all():
     for what, where, kind in (
         ("tmpfs", "/tmp", "tmpfs"),
         ("tmpfs", "/run", "tmpfs"),
@@ -27,6 +28,9 @@ def prepare():
         os.makedirs(where, exist_ok=True)
         subprocess.run(["mount", "-t", kind, what, where], check=False)
     os.chmod("/tmp", 0o1777)
+
+
+def prepare():
     # The brokers start their own programs without our PYTHONPATH.
     site = "/usr/local/lib/python3.11/dist-packages"
     os.makedirs(site, exist_ok=True)
@@ -75,6 +79,8 @@ def run(order):
 
 
 def main():
+    if "systemd" not in sys.argv:  # which has done that
+        mount_all()
     prepare()
     sock = connect()
     with sock.makefile("rwb") as lines:

@@ -1,0 +1,185 @@
+"""The same three over hybrid vsock: much data, and each of them killed.
+
+This machine is the host, as one with Firecracker or Cloud Hypervisor would be:
+its broker starts the application's VM and reaches the viewer's VM through a
+UNIX socket of its VMM.  The viewer's broker, sway and a sound server run in
+that VM.  Sibling mode (``test_three_machines``) notices no death; this does.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from broker.link.keys import Peer
+from broker.link.terms import Role
+from broker.session.link_store import LinkStore
+from tests.e2e.test_raw_audio import BULK
+from tests.kit.compositor import until
+from tests.kit.threevm import VIEWER, Guest, lab
+from tests.kit.two import make_side
+from tests.kit.vmbrokers import (
+    CTL,
+    SCREEN,
+    explained,
+    pin,
+    set_up,
+    start,
+    start_sway,
+    status,
+    until_there,
+)
+from tests.kit.world import record, the_image
+
+RECORD = record("persistent", top='audio = "raw"\n')
+LINK = 'listen = "vsock:any:6499"\n'
+KEY = "/run/vit/.local/state/vitrail/link/identity.pem"
+# The sound server's place: says everything again, and at the end what it was.
+ECHO = """
+import hashlib, os, socket
+listener = socket.socket(socket.AF_UNIX)
+os.makedirs("/run/user/vit/pulse", exist_ok=True)
+listener.bind("/run/user/vit/pulse/native")
+listener.listen(4)
+print("listens", flush=True)
+while True:
+    conn, _ = listener.accept()
+    heard = hashlib.sha256()
+    try:
+        while data := conn.recv(1 << 16):
+            heard.update(data)
+            conn.sendall(data)
+    except OSError:
+        pass
+    print(heard.hexdigest(), flush=True)
+    conn.close()
+"""
+RUN = f"timeout 100 {CTL} run"
+
+
+class Three:
+    """Host broker here, viewer's machine, and what both have."""
+
+    def __init__(self, made, host, viewer):
+        self.lab = made
+        self.host = host
+        self.viewer = viewer
+        self.key = ""
+
+    async def furnish(self):
+        """A viewer's machine from its first boot to its broker."""
+        own = await set_up(self.viewer, LINK, RECORD, record_name="work")
+        if self.key:
+            await self.viewer.write(KEY, self.key)
+            await self.viewer.run(f"chmod 600 {KEY}")
+        else:
+            self.key = await self.viewer.run(f"cat {KEY}")
+            LinkStore(self.host.paths).pin(Peer("screen", Role.VIEWER, own))
+        mine = LinkStore(self.host.paths).identity().public
+        await pin(self.viewer, Peer("desk", Role.HOST, mine))
+        await start_sway(self.viewer)
+        await start(self.viewer, "viewer")
+
+    async def agent_is_up(self):
+        """The viewer has the sandbox, with its agent."""
+        await self.host.wait_link(deadline=60)
+        await until_there(
+            self.viewer,
+            f'{CTL} status --json | grep -q \'"state": *"running"\'',
+            env=SCREEN,
+        )
+
+    async def shows(self, title):
+        """A new window comes up on the viewer's screen."""
+        await self.viewer.run(f"{RUN} -d work -- foot -T {title} cat", env=SCREEN)
+        await until_there(
+            self.viewer, f"swaymsg -t get_tree | grep -q {title}", env=SCREEN
+        )
+
+
+async def test_bulk_and_deaths():
+    await the_image()
+    async with lab() as made:
+        host = make_side(
+            made.base / "h",
+            None,
+            "host",
+            ["--connect", f"hybrid:{made.base}/viewer.vsock:6499"],
+        )
+        host.write_record("work", RECORD)
+        viewer = Guest("viewer", VIEWER)
+        await made.connect(viewer)
+        await made.boot(viewer)
+        three = Three(made, host, viewer)
+        try:
+            async with explained(viewer):
+                await three.furnish()
+                await host.start()
+                await host.wait_link(deadline=60)
+                await three.shows("first")  # which starts the machine
+                machine = await host.pid_of("QEMU")
+                await much_data(three)
+                for death in (the_viewers_broker, the_hosts_broker, the_viewer):
+                    await death(three)
+                    await three.agent_is_up()
+                    assert await host.pid_of("QEMU") == machine, "it lives on"
+                    await three.shows(death.__name__)
+        finally:
+            print((host.paths.state / "broker.log").read_text())
+            await host.shutdown()
+
+
+async def much_data(three):
+    """Every byte arrives, both ways, while a window is there."""
+    viewer = three.viewer
+    echo = f"setsid python3 -c {shlex.quote(ECHO)} >/tmp/echo.log 2>&1 &"
+    await viewer.run(echo)
+    await until_there(viewer, "grep -q listens /tmp/echo.log")
+    said = await viewer.run(
+        f"{RUN} -q --no-window work -- python3 -c {shlex.quote(BULK)}", env=SCREEN
+    )
+    heard = await until_there(viewer, "grep -v listens /tmp/echo.log")
+    assert said.splitlines()[-1] == heard.strip()
+    closed = await three.host.wait_event("stream.closed", service="vitrail.Audio")
+    assert closed["bytes_from_sandbox"] == closed["bytes_to_sandbox"] == 16 << 20
+
+
+async def the_viewers_broker(three):
+    """kill -9; its windows end with it, the host notices."""
+    before = len(three.host.events("link.down"))
+    pid = (await status(three.viewer))["pid"]
+    await three.viewer.run(f"kill -9 {pid}")
+    await more_link_downs(three, before)
+    await start(three.viewer, "viewer")
+
+
+async def the_hosts_broker(three):
+    """kill -9; the viewer ends that host's windows."""
+    await three.host.kill()
+    await until_there(three.viewer, "! swaymsg -t get_tree | grep -q foot", env=SCREEN)
+    await three.host.start()
+
+
+async def the_viewer(three):
+    """The whole machine, as if its power were cut; and another in its place."""
+    before = len(three.host.events("link.down"))
+    await three.lab.kill(three.viewer)
+    await more_link_downs(three, before)
+
+    async def cut():
+        return not (await three.host.status()).streams
+
+    assert await until(cut)
+    await three.lab.boot(three.viewer)
+    await three.furnish()
+
+
+async def more_link_downs(three, before):
+    async def down():
+        return len(three.host.events("link.down")) > before
+
+    assert await until(down, deadline=30)
+
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
