@@ -190,3 +190,19 @@ DIFF_CALLS = 2_000_000
 
 KEPT_BYTES = 64 << 20
 """The last good set on disk: RULES lines of ordinary length, with their places."""
+
+# -- bundles ---------------------------------------------------------------------
+
+BUNDLE_BYTES = 32 << 20
+"""One bundle: the largest set of rules, and every record that may be."""
+
+BUNDLE_FILES = 2048
+"""RECORDS and RULE_FILES together."""
+
+BUNDLE_VERSION = (1 << 53) - 1
+"""What every reader of JSON holds exactly; also the time in microseconds."""
+
+# -- editing -----------------------------------------------------------------------
+
+CONFIRM_SECONDS = (1, 3600)
+"""How long an edit may be on trial: an hour is a long look."""

@@ -27,6 +27,23 @@ SUFFIX = ".toml"
 FOLDER = "sandboxes.d"
 
 
+Overlay = Mapping[str, bytes | None]
+"""What files would be, by their absolute path (normalised): new content, or
+None for a file that would be gone."""
+
+NOTHING: Overlay = MappingProxyType({})
+
+
+def overlaid(directory: Path, overlay: Overlay) -> dict[str, bool]:
+    """Return the files of a directory that would be others: whether they would be."""
+    inside = os.path.normpath(directory) + os.sep
+    return {
+        path.removeprefix(inside): content is not None
+        for path, content in overlay.items()
+        if path.startswith(inside) and os.sep not in path.removeprefix(inside)
+    }
+
+
 @dataclass(frozen=True)
 class RecordSet:
     """What the directories hold.
@@ -47,7 +64,10 @@ def search_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def load_records(
-    directories: Sequence[Path], *, shipped: Path | None = None
+    directories: Sequence[Path],
+    *,
+    shipped: Path | None = None,
+    overlay: Overlay = NOTHING,
 ) -> RecordSet:
     """Read all records; never raises for what stands in them.
 
@@ -55,7 +75,7 @@ def load_records(
     last; owner and mode are not looked at there, because whoever may write to
     it may write the program too.
     """
-    collected = _Collected()
+    collected = _Collected(overlay=overlay)
     for directory in directories:
         collected.add_directory(directory, check_owner=True)
     if shipped is not None:
@@ -90,6 +110,15 @@ def parse_record(
     alone.add_content(name, source, content)
     found = alone.finish()
     return found.records.get(name), list(found.problems)
+
+
+def parse_record_set(files: Mapping[str, str]) -> RecordSet:
+    """Return the records in memory, by base name (``NAME.toml``).  Pure."""
+    collected = _Collected()
+    for file, text in sorted(files.items()):
+        name = file.removesuffix(SUFFIX)
+        collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
+    return collected.finish()
 
 
 class _Report:
@@ -137,30 +166,36 @@ def _decode(content: bytes, report: _Report) -> str:
 class _Collected:
     """Records gathered so far; the first file of a name wins."""
 
-    def __init__(self, behind: _Collected | None = None) -> None:
+    def __init__(
+        self, behind: _Collected | None = None, overlay: Overlay = NOTHING
+    ) -> None:
         self._drafts: dict[str, tuple[Draft, _Report]] = {}
         self._broken: dict[str, Problem] = {}
         self._problems: list[Problem | _Report] = []
         self._blind: Problem | None = None
         self._built: dict[str, Record | None] = {}
         self._behind = behind
+        self._overlay = overlay
 
     def add_directory(self, directory: Path, *, check_owner: bool) -> None:
+        new = overlaid(directory, self._overlay)
+        info = None
         try:
-            names = sorted(entry.name for entry in directory.iterdir())
+            found = {entry.name for entry in directory.iterdir()}
             info = directory.stat()
         except FileNotFoundError:
-            return
+            found = set()
         except OSError as error:
             # What it holds might shadow any record behind it, so none of
             # those can be trusted to be the one that the admin meant.
             self._blind = _of_file(directory, f"cannot be read: {error.strerror}")
             self._problems.append(self._blind)
             return
-        wrong = wrong_owner(directory, info) if check_owner else None
+        wrong = wrong_owner(directory, info) if check_owner and info else None
         if wrong is not None:
             self._problems.append(wrong)
-        files = [name for name in names if _is_record(name)]
+        found = (found - new.keys()) | {name for name, there in new.items() if there}
+        files = sorted(filter(_is_record, found))
         for count, name in enumerate(files):
             path = directory / name
             if wrong is not None:
@@ -183,9 +218,16 @@ class _Collected:
             hint = f"rename it; a sandbox's name has {NAME.words}"
             self._refuse(path, _of_file(path, text, hint))
             return
-        content = read_file(path, check_owner=check_owner)
-        if isinstance(content, Problem):
-            self._refuse(path, content)
+        content = self._overlay.get(os.path.normpath(path))
+        if content is None:
+            read = read_file(path, check_owner=check_owner)
+            if isinstance(read, Problem):
+                self._refuse(path, read)
+                return
+            content = read
+        if len(content) > limits.FILE_BYTES:
+            most = _of_file(path, f"has more than {limits.FILE_BYTES} bytes")
+            self._refuse(path, most)
         else:
             self.add_content(name, path, content)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from policy import limits
 from policy.errors import WHOLE_FILE, Problem
-from policy.loader import read_file, wrong_owner
+from policy.loader import NOTHING, Overlay, overlaid, read_file, wrong_owner
 from policy.ruleset import ReadError, RuleSet, Tree, assemble, is_rule_file
 
 FOLDER = "policy.d"
@@ -19,10 +19,14 @@ SHIPPED = Path(__file__).parent / "data"
 
 @dataclass(frozen=True)
 class DirectoryTree:
-    """Files of one directory; what is included must be as safe as what includes."""
+    """Files of one directory; what is included must be as safe as what includes.
+
+    ``overlay`` is what some files would be (see ``loader.Overlay``).
+    """
 
     directory: Path
     check_owner: bool = True
+    overlay: Overlay = field(default_factory=lambda: NOTHING, compare=False)
 
     def show(self, path: str) -> str:
         """See ``Tree``."""
@@ -30,8 +34,14 @@ class DirectoryTree:
 
     def read(self, path: str) -> bytes:
         """See ``Tree``."""
+        full = self.directory / path
+        if (key := os.path.normpath(full)) in self.overlay:
+            new = self.overlay[key]
+            if new is None:
+                raise ReadError("there is no such file")
+            return new
         content = read_file(
-            self.directory / path,
+            full,
             check_owner=self.check_owner,
             most=limits.RULE_FILE_BYTES,
         )
@@ -41,17 +51,22 @@ class DirectoryTree:
 
     def entries(self, path: str) -> list[str]:
         """See ``Tree``; what is no file is left out."""
+        folder = self.directory / path
+        new = overlaid(folder, self.overlay)
+        if new and not folder.exists():
+            return sorted(name for name, there in new.items() if there)
         try:
-            with os.scandir(self.directory / path) as found:
+            with os.scandir(folder) as found:
                 names = [entry.name for entry in found if not entry.is_dir()]
-            info = (self.directory / path).stat()
+            info = folder.stat()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ReadError(f"cannot be read: {reason}") from None
-        wrong = wrong_owner(self.directory / path, info) if self.check_owner else None
+        wrong = wrong_owner(folder, info) if self.check_owner else None
         if wrong is not None:
             raise ReadError(wrong.message)
-        return names
+        kept = [name for name in names if name not in new]
+        return kept + [name for name, there in new.items() if there]
 
 
 def rule_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
@@ -65,6 +80,7 @@ def load_rules(
     check_owner: bool = True,
     compat: bool = False,
     shipped: Path | None = None,
+    overlay: Overlay = NOTHING,
 ) -> RuleSet:
     """Read all rules; never raises for what stands in them.
 
@@ -82,9 +98,9 @@ def load_rules(
     if shipped is not None:
         places.append((shipped, False))
     for directory, check in places:
-        if not os.path.lexists(directory):
+        if not os.path.lexists(directory) and not overlaid(directory, overlay):
             continue
-        tree = DirectoryTree(directory, check)
+        tree = DirectoryTree(directory, check, overlay)
         try:
             names = tree.entries(".")
         except ReadError as error:

@@ -16,7 +16,9 @@ from rich.text import Text
 from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.policy_ask import evaluate, explain_call
+from broker.cli.policy_bundle import bundle
 from broker.cli.policy_check import check
+from broker.cli.policy_edit import edit
 from broker.cli.policy_graph import graph
 from broker.cli.policy_lint import lint
 from broker.cli.policy_tools import diff, effective, fmt, test_policy
@@ -39,8 +41,10 @@ def command() -> None:
 
 
 _VERBS = (
+    bundle,
     check,
     diff,
+    edit,
     effective,
     evaluate,
     explain_call,

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import rich_click as click
-from rich.console import Console
-from rich.text import Text
 
 from broker.cli import render
 from broker.cli.policy_load import (
@@ -18,6 +16,7 @@ from broker.cli.policy_load import (
     rules_of,
     world_from,
 )
+from broker.cli.policy_show import print_change, short_answer
 from broker.cli.records import print_problems
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -35,7 +34,7 @@ from policy.cases import (
 from policy.diff import Change, TooManyError
 from policy.diff import diff as compare
 from policy.effective import Grant, grants, grants_to
-from policy.engine import Answer, Engine
+from policy.engine import Engine
 from policy.errors import Problem, did_you_mean
 from policy.explain import answer_json
 from policy.fmt import fmt as even
@@ -157,7 +156,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         render.json_line({"changes": [_change_json(change) for change in changes]})
     else:
         for change in changes:
-            _print_change(change)
+            print_change(change)
         render.note(f"{len(changes)} classes of calls are decided otherwise")
     sys.exit(bool(changes))
 
@@ -179,34 +178,6 @@ def _change_json(change: Change) -> dict[str, object]:
         "old": answer_json(change.old),
         "new": answer_json(change.new),
     }
-
-
-def _print_change(change: Change) -> None:
-    call = change.call
-    told = [
-        f"{k}={v}"
-        for k, v in call._asdict().items()
-        if k in {"mime", "scheme", "host"} and v
-    ]
-    head = " ".join([call.service + call.argument, call.source, call.target, *told])
-    more = len(change.sources) + len(change.targets) - 2
-    if more:
-        others = [*change.sources, *change.targets]
-        head += f"   (and {', '.join(others[:8])}{' …' if len(others) > 8 else ''})"
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(Text(printable(head, 2000), style="bold"))
-    for sign, answer in (("-", change.old), ("+", change.new)):
-        out.print(Text(f"  {sign} {printable(_short(answer), 1000)}"))
-
-
-def _short(answer: Answer) -> str:
-    words: list[str] = [answer.verdict]
-    if answer.target:
-        words.append(f"to {answer.target}")
-    if answer.verdict == "ask":
-        words.append("offering " + ", ".join(answer.targets[:12]))
-    words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]
-    return f"{' '.join(words)}   [{answer.where}]"
 
 
 @click.command()
@@ -264,7 +235,7 @@ def _row(grant: Grant) -> tuple[str, ...]:
     ]
     targets = ", ".join(grant.targets[:6]) + (" …" if len(grant.targets) > 6 else "")
     words = (call.service + call.argument, call.source, targets, " ".join(told))
-    decision = _short(grant.answer).partition("   [")[0]
+    decision = short_answer(grant.answer).partition("   [")[0]
     if grant.answer.target in grant.targets:
         decision = decision.replace(f"allow to {grant.answer.target}", "allow")
     return tuple(

@@ -195,6 +195,28 @@ def our_program(module: str, *args: str) -> list[str]:
     return [sys.executable, *flags, str(Path(broker.__file__).parent), module, *args]
 
 
+def run_in_foreground(argv: Sequence[str | os.PathLike[str]]) -> int:
+    """Run a program of the person's own (an editor) on our terminal, to its end.
+
+    It has the terminal's signals; an interrupt ends it and not us.  Returns
+    its exit code, or minus the signal's number.
+
+    Raises SetupError when it is not installed.
+    """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0]) is None:
+        raise SetupError(
+            f"the program {words[0]} is not installed",
+            hint="name one that is in VISUAL or EDITOR",
+        )
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # As the shell does it: the child must not ignore what we do.
+        return subprocess.call(["env", "--default-signal=INT", *words])
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
