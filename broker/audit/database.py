@@ -11,7 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from broker.audit import schema
 from broker.audit.tree import BLOCK, STEP, Growing, leaf_hash
@@ -196,6 +199,8 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     check_version(version, application, path)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    # What retention removes must not be left in the file's free pages.
+    db.execute("PRAGMA secure_delete = ON")
     db.execute(f"PRAGMA journal_size_limit = {limits.AUDIT_WAL_BYTES}")
     db.create_function(
         "vitrail_leaf", 1, lambda body: leaf_hash(body.encode()), deterministic=True
@@ -224,6 +229,55 @@ def check_version(version: int, application: int, path: Path) -> None:
             f"(version {version}, this one knows {len(MIGRATIONS)})",
             hint="use that version, or move the file away to begin a new log",
         )
+
+
+@contextmanager
+def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database for reading.
+
+    Raises SetupError when there is none yet, or when it is not one that this
+    version can read; UpstreamError when the disk refuses.
+    """
+    if not path.exists():
+        raise SetupError(
+            f"there is no audit log yet ({path})",
+            hint="it begins with the first start of a broker: brokerctl run SANDBOX",
+        )
+    try:
+        # Long questions are asked in a worker thread, one at a time.
+        db = sqlite3.connect(
+            _uri(path), uri=True, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+    try:
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (application,) = db.execute("PRAGMA application_id").fetchone()
+        except sqlite3.Error as error:
+            raise SetupError(
+                f"{path} cannot be read as an audit log: {error}",
+                hint="keep the file for a look, move it away, and start again",
+            ) from error
+        if version == 0:
+            raise SetupError(f"{path} holds no audit log yet")
+        check_version(version, application, path)
+        yield db
+    finally:
+        db.close()
+
+
+def _uri(path: Path) -> str:
+    """How SQLite is told to open it (SQLite's documentation, "URI filenames").
+
+    A log in WAL mode needs its ``-shm`` file, also to be read.  On a medium
+    where that cannot be made nobody can be writing, so it is not needed.
+    """
+    uri = f"file:{quote(str(path))}?mode=ro"
+    wal = path.with_name(f"{path.name}-wal")
+    if not wal.exists() and not os.access(path.parent, os.W_OK):
+        uri += "&immutable=1"
+    return uri
 
 
 def load_tree(db: sqlite3.Connection) -> Growing:

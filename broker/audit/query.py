@@ -6,7 +6,6 @@ what is recorded.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import trio
 
-from broker.audit.database import check_version
+from broker.audit.database import open_reading
 from broker.audit.filters import NAMED, Filters, Found, choose, kind_range
 from broker.audit.tree import leaf_hash
-from broker.core.errors import IntegrityError, SetupError, UpstreamError
+from broker.core.errors import IntegrityError, UpstreamError
 
 __all__ = ["Boot", "Filters", "Found", "Log", "open_log"]
 
@@ -326,43 +324,5 @@ def open_log(path: Path) -> Iterator[Log]:
     Raises SetupError when there is none yet, or when it is not one that this
     version can read; UpstreamError when the disk refuses.
     """
-    if not path.exists():
-        raise SetupError(
-            f"there is no audit log yet ({path})",
-            hint="it begins with the first start of a broker: brokerctl run SANDBOX",
-        )
-    try:
-        # Long questions are asked in a worker thread, one at a time.
-        db = sqlite3.connect(
-            _uri(path), uri=True, isolation_level=None, check_same_thread=False
-        )
-    except sqlite3.Error as error:
-        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
-    try:
-        try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (application,) = db.execute("PRAGMA application_id").fetchone()
-        except sqlite3.Error as error:
-            raise SetupError(
-                f"{path} cannot be read as an audit log: {error}",
-                hint="keep the file for a look, move it away, and start again",
-            ) from error
-        if version == 0:
-            raise SetupError(f"{path} holds no audit log yet")
-        check_version(version, application, path)
+    with open_reading(path) as db:
         yield Log(db)
-    finally:
-        db.close()
-
-
-def _uri(path: Path) -> str:
-    """How SQLite is told to open it (SQLite's documentation, "URI filenames").
-
-    A log in WAL mode needs its ``-shm`` file, also to be read.  On a medium
-    where that cannot be made nobody can be writing, so it is not needed.
-    """
-    uri = f"file:{quote(str(path))}?mode=ro"
-    wal = path.with_name(f"{path.name}-wal")
-    if not wal.exists() and not os.access(path.parent, os.W_OK):
-        uri += "&immutable=1"
-    return uri

@@ -345,11 +345,12 @@ class LogGap(Event, frozen=True, kw_only=True, tag="audit.gap"):
 
 
 class LogPruned(Event, frozen=True, kw_only=True, tag="audit.pruned"):
-    """The bodies of old events were removed, as retention wants it."""
+    """Old events were removed, as retention wants it: all up to ``last``."""
 
     first: int
-    """Sequence numbers of the first and the last event that went now."""
+    """The number of the first event that went now."""
     last: int
+    """The number of the last event that went."""
     leaves: bool
     """Whether their leaf hashes are kept, so that who has a copy of an event
     can still prove it."""

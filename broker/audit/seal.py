@@ -2,8 +2,8 @@
 
 * ``head``: one row, signed anew inside every commit, so the log's end is
   always under a signature and never ahead of it;
-* ``kept``: heads that were published, and stay;
-* ``key``: one for each key of the log, the first at its beginning.
+* ``kept``: heads that were published since the key changed last;
+* ``key N``: one for each key of the log, the first at its beginning.
 
 All of this runs in the store's one thread.
 """
@@ -92,6 +92,8 @@ class Seal:
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute(_INSERT, (tree.size, _kind(new.index), time.time_ns(), signed))
+            # What they say, this one says, too; else they would become many.
+            db.execute("DELETE FROM checkpoint WHERE kind = 'kept'")
             self.key = new
             self.sign_head(tree)
             db.execute("COMMIT")

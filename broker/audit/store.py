@@ -37,6 +37,7 @@ from broker.audit.database import (
 from broker.audit.names import Namer, load_namer
 from broker.audit.nodes import Nodes
 from broker.audit.note import Note
+from broker.audit.retention import plan, remove
 from broker.audit.seal import Seal, open_seal
 from broker.audit.settings import Settings
 from broker.audit.tree import Growing, leaf_hash
@@ -114,6 +115,18 @@ class Store:
         """
         if self._closed:
             raise InternalError("an event came after the audit log was closed")
+        entry = self._stamped(event)
+        async with self._room:
+            self._pending.append(entry)
+            await self._wait_turn(entry)
+        if entry.error is not None:
+            # Several callers share the error; each gets a traceback of its own.
+            raise type(entry.error)(
+                entry.error.message, hint=entry.error.hint
+            ) from entry.error
+        return entry.sequence
+
+    def _stamped(self, event: schema.Event) -> _Entry:
         stamped = msgspec.structs.replace(
             self.namer.apply(event),
             version=schema.VERSION,
@@ -125,16 +138,7 @@ class Store:
         )
         # Too large is found here, and not in others' commit.
         head, _, tail = schema.encode(stamped).partition(_PLACE)
-        async with self._room:
-            entry = _Entry(stamped, head, tail)
-            self._pending.append(entry)
-            await self._wait_turn(entry)
-        if entry.error is not None:
-            # Several callers share the error; each gets a traceback of its own.
-            raise type(entry.error)(
-                entry.error.message, hint=entry.error.hint
-            ) from entry.error
-        return entry.sequence
+        return _Entry(stamped, head, tail)
 
     async def _wait_turn(self, entry: _Entry) -> None:
         if self._committing:
@@ -189,8 +193,13 @@ class Store:
             entry.sequence = number
             entry.done.set()
 
-    def _write(self, batch: Sequence[_Entry]) -> int:
-        """Commit the events and return the first one's number (worker thread)."""
+    def _write(
+        self, batch: Sequence[_Entry], besides: Callable[[], None] | None = None
+    ) -> int:
+        """Commit the events and return the first one's number (worker thread).
+
+        ``besides`` does something more in the same transaction.
+        """
         db = self._db
         tree = self._tree.copy()
         subtrees: list[tuple[int, int, bytes]] = []
@@ -203,6 +212,8 @@ class Store:
             rows.append((number, *row_of(entry.event)[1:], body.decode(), leaf))
         db.execute("BEGIN IMMEDIATE")
         try:
+            if besides is not None:
+                besides()
             db.executemany(_INSERT, rows)
             if subtrees:
                 db.executemany("INSERT INTO subtree VALUES (?, ?, ?)", subtrees)
@@ -262,6 +273,33 @@ class Store:
         Raises UpstreamError when the disk refuses.
         """
         return await self._in_turn(lambda: hold_note(self._db, peer, note))
+
+    async def prune(self, *, before_ns: int | None, most: int | None) -> int:
+        """Remove old events, and say so in the log; returns how many went.
+
+        Those of before ``before_ns`` (UTC, nanoseconds), and the oldest ones
+        while the log takes more than ``most`` bytes.  Raises UpstreamError when
+        the disk refuses.
+        """
+        removed = 0
+        while gone := await self._in_turn(lambda: self._prune(before_ns, most)):
+            removed += gone
+            self._grown.set()
+            self._grown = trio.Event()
+            await trio.lowlevel.checkpoint()
+        return removed
+
+    def _prune(self, before_ns: int | None, most: int | None) -> int:
+        found = plan(self._db, self._tree.size, before_ns=before_ns, most=most)
+        if found is None:
+            return 0
+        first, last = found.events
+        reason = "their age" if found.leaves else "the log's size"
+        said = schema.LogPruned(
+            first=first, last=last, leaves=found.leaves, reason=reason
+        )
+        self._write([self._stamped(said)], lambda: remove(self._db, found))
+        return last - first + 1
 
     async def _in_turn(self, step: Callable[[], _T]) -> _T:
         """Do something in the store's thread, between commits."""

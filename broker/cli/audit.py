@@ -19,6 +19,11 @@ from broker.audit.filters import Filters, Found, value_texts
 from broker.cli import audit_ship
 from broker.cli.audit_print import OUTPUTS, texts
 from broker.cli.audit_source import Source, open_source
+from broker.cli.audit_verify import (
+    checkpoint_command,
+    prove_command,
+    verify_command,
+)
 from broker.cli.audit_words import Asked, AskingGroup, asking
 from broker.cli.pipes import reader_may_leave
 from broker.core.errors import SetupError
@@ -273,4 +278,10 @@ def _coloured(show: _Show) -> bool:
     return people and sys.stdout.isatty() and not Console().no_color
 
 
-command.add_command(audit_ship.command)
+for _verb in (
+    audit_ship.command,
+    verify_command,
+    prove_command,
+    checkpoint_command,
+):
+    command.add_command(_verb)

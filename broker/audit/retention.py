@@ -1,0 +1,103 @@
+"""Removing old events: their bodies go, the tree and every proof stay valid.
+
+Events go in blocks of 256, the oldest first, so what is left is always the
+log's end.  Of a block that was removed for its age its leaf hashes are kept:
+whoever has a copy of an event can still prove that it was in the log.  A log
+that is too large loses them, too; then a block is one hash.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from broker.audit.tree import BLOCK, STEP
+
+_KEPT_BLOCKS = 2
+"""The newest ones are never removed, however large or old they are."""
+_AT_ONCE = 64
+"""Blocks in one transaction, so that a decision waits for milliseconds only."""
+_FILL = 0.9
+"""Of the largest size: what a log is brought down to that was larger."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which blocks go now."""
+
+    first: int
+    end: int
+    leaves: bool
+    """Whether their leaf hashes are kept."""
+
+    @property
+    def events(self) -> tuple[int, int]:
+        """The first and the last event that go."""
+        return self.first * BLOCK + 1, self.end * BLOCK
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """What the log takes in its file; free pages are filled again.
+
+    Raises sqlite3.Error.
+    """
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    return int((pages - free) * size)
+
+
+def plan(
+    db: sqlite3.Connection, size: int, *, before_ns: int | None, most: int | None
+) -> Plan | None:
+    """What is to be removed next, or None.
+
+    Events of before ``before_ns``, and the oldest ones while the log takes more
+    than ``most`` bytes.  Raises sqlite3.Error.
+    """
+    (oldest,) = db.execute("SELECT min(sequence) FROM event").fetchone()
+    if oldest is None:
+        return None
+    first = (oldest - 1) >> STEP
+    last = (size >> STEP) - _KEPT_BLOCKS
+    if first >= last:
+        return None
+    if most is not None:
+        used = used_bytes(db)
+        if used > most:
+            excess = (used - _FILL * most) / used
+            many = max(1, int((last - first) * excess))
+            return Plan(first, min(first + min(many, _AT_ONCE), last), leaves=False)
+    if before_ns is None:
+        return None
+    end = first
+    while end < min(first + _AT_ONCE, last):
+        (newest,) = db.execute(
+            "SELECT max(time_ns) FROM event WHERE sequence > ? AND sequence <= ?",
+            (end << STEP, (end + 1) << STEP),
+        ).fetchone()
+        if newest is None or newest >= before_ns:
+            break
+        end += 1
+    return Plan(first, end, leaves=True) if end > first else None
+
+
+def remove(db: sqlite3.Connection, what: Plan) -> None:
+    """Do it, inside a transaction.  Raises sqlite3.Error."""
+    for block in range(what.first, what.end):
+        bounds = block << STEP, (block + 1) << STEP
+        leaves = None
+        if what.leaves:
+            rows = db.execute(
+                "SELECT leaf FROM event WHERE sequence > ? AND sequence <= ?"
+                " ORDER BY sequence",
+                bounds,
+            )
+            leaves = b"".join(leaf for (leaf,) in rows)
+        db.execute("INSERT INTO pruned VALUES (?, ?)", (block, leaves))
+        db.execute("DELETE FROM event WHERE sequence > ? AND sequence <= ?", bounds)
+    if not what.leaves:
+        db.execute(
+            "UPDATE pruned SET leaves = NULL WHERE block < ? AND leaves IS NOT NULL",
+            (what.end,),
+        )
