@@ -575,6 +575,16 @@ WAYLAND_BELLS_PER_MINUTE = 60
 WAYLAND_ACTIVATION_SECONDS = 20.0
 """How long ago the input may lie that a request for attention presents."""
 
+WAYLAND_TRACE_LINES = 100
+"""Lines of a trace in one message of a worker: 400 characters each would fit."""
+
+WAYLAND_TRACE_WAITING = 20_000
+"""Lines of a trace that wait to be told; an application's start has some
+thousands.  What is more is lost, and counted."""
+
+WAYLAND_TRACE_CHARS = 400
+"""Of one line."""
+
 WAYLAND_CONNECT_SECONDS = 10.0
 """From connecting to the compositor to knowing its globals; a millisecond."""
 

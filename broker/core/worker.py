@@ -66,6 +66,8 @@ class Frames(_Message, frozen=True, tag="frames"):
     translucent: bool
     fullscreen: _Text
     allow: Annotated[list[_Text], msgspec.Meta(max_length=256)]
+    deny: Annotated[list[_Text], msgspec.Meta(max_length=256)]
+    ceilings: dict[_Text, _Count]
     trace: bool = False
 
 
@@ -166,6 +168,17 @@ class Statistics(_Message, frozen=True, tag="statistics"):
     agent_messages: _Count
 
 
+class Traced(_Message, frozen=True, tag="traced"):
+    """Lines about what passes on Wayland connections (``Frames.trace``).
+
+    Text of the guest in them was escaped by the worker, for what that is
+    worth.  ``lost`` lines before these were too many.
+    """
+
+    lines: Annotated[list[_Text], msgspec.Meta(max_length=limits.WAYLAND_TRACE_LINES)]
+    lost: _Count
+
+
 class Violation(_Message, frozen=True, tag="violation"):
     """The guest broke a protocol or a limit; what did it has been ended."""
 
@@ -186,6 +199,7 @@ FromWorker: TypeAlias = (
     | WaylandAnswered
     | WaylandClosed
     | Statistics
+    | Traced
     | Violation
     | Broken
 )

@@ -17,6 +17,7 @@ import errno
 import secrets
 import socket
 import traceback
+from collections import deque
 from functools import partial
 
 import msgspec
@@ -114,21 +115,24 @@ class _Worker:
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
         jail.lock()
-        windows = _Windows(await self._first_order())
+        order = await self._first_order()
+        windows = _Windows(rules_of(order), _Trace() if order.trace else None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_out)
             await self._outbox.send(messages.Ready(self._achieved))
+            if windows.trace is not None:
+                nursery.start_soon(windows.trace.tell, self._outbox)
             nursery.start_soon(self._serve_display, nursery, windows)
             await self._obey(nursery)
             nursery.cancel_scope.cancel()
 
-    async def _first_order(self) -> WindowRules:
+    async def _first_order(self) -> messages.Frames:
         """Without rules there is no display: whoever says nothing gets none."""
         got = await self._supervisor.receive()
         order = messages.decode_to_worker(got.data) if got.data else None
         if not isinstance(order, messages.Frames):
             raise InternalError("the first order was not how windows are treated")
-        return rules_of(order)
+        return order
 
     async def _send_out(self) -> None:
         async for message in self._out:
@@ -257,7 +261,11 @@ class _Worker:
         compositor: socket.socket,
         windows: _Windows,
     ) -> None:
-        connection = windows.connection(client, compositor)
+        try:
+            connection = windows.connection(number, client, compositor)
+        except PeerError as error:
+            await self._violation(str(error))
+            return
         self._clients[number] = connection
         await self._outbox.send(messages.WaylandOpened(number))
         try:
@@ -297,16 +305,52 @@ class _Worker:
 class _Windows:
     """What all Wayland connections of the sandbox have in common."""
 
-    def __init__(self, rules: WindowRules) -> None:
+    def __init__(self, rules: WindowRules, trace: _Trace | None) -> None:
         self._rules = rules
-        self.sandbox = Sandbox(rules.name)
+        self.trace = trace
+        self.sandbox = Sandbox(rules.name, rules.ceilings)
         self._machine = RealMachine()
 
     def connection(
-        self, client: socket.socket, compositor: socket.socket
+        self, number: int, client: socket.socket, compositor: socket.socket
     ) -> Connection:
-        """A filter between the two."""
-        return Connection(client, compositor, self._rules, self.sandbox, self._machine)
+        """A filter between the two.  Raises PeerError at the limit of clients."""
+        return Connection(
+            client,
+            compositor,
+            self._rules,
+            self.sandbox,
+            self._machine,
+            trace=None if self.trace is None else partial(self.trace.note, number),
+        )
+
+
+class _Trace:
+    """Lines for the broker's log, a few at a time, so that nothing waits for it."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=limits.WAYLAND_TRACE_WAITING)
+        self._noted = self._told = 0
+        self._more = trio.Event()
+
+    def note(self, client: int, line: str) -> None:
+        """Take a line of a client's connection; the oldest are lost for it."""
+        self._noted += 1
+        self._lines.append(f"#{client} {line}"[: limits.WAYLAND_TRACE_CHARS])
+        self._more.set()
+
+    async def tell(self, outbox: trio.MemorySendChannel[messages.FromWorker]) -> None:
+        """Send what was noted, slower than the broker's limit of messages."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._lines:
+                count = min(len(self._lines), limits.WAYLAND_TRACE_LINES)
+                lost = self._noted - self._told - len(self._lines)
+                lines = [self._lines.popleft() for _ in range(count)]
+                self._told += lost + count
+                await outbox.send(messages.Traced(lines, lost))
+                await trio.sleep(2 / limits.WORKER_MESSAGES_PER_SECOND)
 
 
 def _fault_of(error: Exception | None) -> messages.Fault:

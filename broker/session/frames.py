@@ -11,20 +11,35 @@ import os
 from broker.core import worker
 from broker.core.names import SandboxName
 from broker.wayland.rules import Fullscreen, WindowRules, take_color
+from broker.wayland.verdicts import OPTIONS
 from policy.model import Record
 
 
 def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     """The rules for the windows of a sandbox that was started from a record.
 
-    Where the record's label has no words of its own, the sandbox's name
+    Where the record has no words of its own for them, the sandbox's name
     stands before its titles: disposables of one record differ by it.
     """
-    label = record.viewer.label
+    window = record.viewer.window
     return WindowRules(
         name=sandbox,
-        color=take_color(label.colour),
-        prefix="" if label.name == record.name else label.name,
+        color=take_color(record.viewer.label.colour),
+        prefix="" if window.title_prefix == record.name else window.title_prefix,
+        border=window.border,
+        top=window.top,
+        label=window.name_strip,
+        translucent=window.translucent,
+        fullscreen=Fullscreen(window.fullscreen),
+        allow=window.allow & OPTIONS,
+        deny=window.deny,
+        ceilings={
+            "clients": record.viewer.limits.wayland_clients,
+            "windows": window.windows,
+            "popups": window.popups,
+            "surfaces": window.surfaces,
+            "shm_bytes": window.buffer_memory,
+        },
     )
 
 
@@ -40,6 +55,8 @@ def order_of(rules: WindowRules) -> worker.Frames:
         translucent=rules.translucent,
         fullscreen=rules.fullscreen.value,
         allow=sorted(rules.allow),
+        deny=sorted(rules.deny),
+        ceilings=dict(rules.ceilings),
         trace=traced(),
     )
 
@@ -59,6 +76,8 @@ def rules_of(order: worker.Frames) -> WindowRules:
         translucent=order.translucent,
         fullscreen=Fullscreen(order.fullscreen),
         allow=frozenset(order.allow),
+        deny=frozenset(order.deny),
+        ceilings=order.ceilings,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
-from broker.session.frames import rules_from
+from broker.session.frames import rules_from, traced
 from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
@@ -264,6 +265,8 @@ class Guest:
                 | worker.WaylandClosed()
             ):
                 await self._take_wayland(message)
+            case worker.Traced():
+                self._show_trace(message)
             case worker.Violation():
                 await self._broke(printable(message.reason))
             case worker.Broken():
@@ -297,6 +300,17 @@ class Guest:
             await self._broke(f"Wayland: {reason}")
         elif message.fault is worker.Fault.OURS:
             self.warnings.append(f"Wayland filter: {reason}")
+
+    def _show_trace(self, message: worker.Traced) -> None:
+        """To standard error, which is the broker's own log."""
+        if not traced():
+            return  # nobody asked it
+        name = self.lease.sandbox
+        if message.lost:
+            sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
+        for line in message.lines:
+            shown = printable(line, limits.WAYLAND_TRACE_CHARS)
+            sys.stderr.write(f"[{name}] {shown}\n")
 
     async def _look_for_compositor(self) -> None:
         """When nobody answers it was the compositor that died; say so once.

@@ -175,7 +175,7 @@ class Connection:
             sent = waiting - len(queue.data)
             if to_client:
                 self.to_client += sent
-                if sent and self.core.ready:
+                if sent and self.core.ready and self.core.fault is None:
                     self.answered.set()
             else:
                 self.to_compositor += sent

@@ -112,7 +112,7 @@ class Filter(ObjectTable):
         self.messages = 0
         self.pixels = 0
         # What the rooms keep.
-        self.globals = Globals(rules.allow)
+        self.globals = Globals(rules.allow, rules.deny)
         self.registries: list[Obj] = []
         self.palette = Palette(self, rules.color)
         self.doomed: list[Buffer] = []

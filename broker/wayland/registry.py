@@ -33,14 +33,22 @@ class Advertised:
 class Globals:
     """The compositor's globals and what of them is advertised."""
 
-    def __init__(self, allowed: frozenset[str]) -> None:
+    def __init__(
+        self, allowed: frozenset[str], denied: frozenset[str] = frozenset()
+    ) -> None:
         self._allowed = allowed
+        self._denied = denied
         self.host: dict[int, tuple[str, int]] = {}
         self.by_name: dict[int, Advertised] = {}
         self._next = 1
         for row in GLOBALS.values():
-            if row.local and advertised_version(row.name, row.version, allowed):
+            if row.local and self._version(row.name, row.version):
                 self._advertise(row.name, row.version, 0)
+
+    def _version(self, interface: str, offered: int) -> int:
+        if interface in self._denied:
+            return 0
+        return advertised_version(interface, offered, self._allowed)
 
     def _advertise(self, interface: str, version: int, host_name: int) -> Advertised:
         entry = Advertised(self._next, interface, version, host_name)
@@ -52,7 +60,7 @@ class Globals:
         """A global of the compositor's; None when the client must not see it."""
         self.host[host_name] = (interface, version)
         row = GLOBALS.get(interface)
-        shown = advertised_version(interface, version, self._allowed)
+        shown = self._version(interface, version)
         if row is None or row.local or not shown:
             return None
         return self._advertise(interface, shown, host_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from broker.core.errors import RefusedError
@@ -31,7 +32,9 @@ class WindowRules:
 
     ``allow`` names globals with the verdict OPTION that this sandbox may use;
     ``name`` is in every application id and in the upper strip; ``prefix`` is
-    shown before every title, the name where it is empty.
+    shown before every title, the name where it is empty.  ``deny`` names
+    globals that this sandbox does not get although others do; deny wins.
+    ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
     """
 
     name: str
@@ -43,6 +46,8 @@ class WindowRules:
     fullscreen: Fullscreen = Fullscreen.FAKE
     allow: frozenset[str] = field(default_factory=frozenset)
     prefix: str = ""
+    deny: frozenset[str] = field(default_factory=frozenset)
+    ceilings: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -56,6 +61,8 @@ class WindowRules:
                     f"a window {what} of {value} pixels",
                     hint=f"1 to {MAX_BORDER}; a window without a border is not offered",
                 )
+        for name in self.deny - GLOBALS.keys():
+            raise RefusedError(f"the Wayland global {name} is not known")
         for name in self.allow - OPTIONS:
             known = "can never be allowed" if name in GLOBALS else "is not known"
             raise RefusedError(

@@ -7,6 +7,7 @@ applications and seen by the others, and nothing else ever comes in or out.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ class Usage:
         """Count something in.  Raises ProtocolFault (no_memory) at the ceiling."""
         totals = self._sandbox.totals
         total = totals[kind] + number
-        if total > CEILINGS[kind]:
+        if total > self._sandbox.ceilings[kind]:
             self._sandbox.refused[kind] += 1
             raise ProtocolFault(
                 1,
@@ -73,10 +74,15 @@ class Usage:
 
 
 class Sandbox:
-    """``totals`` are present numbers, ``refused`` counts what hit a ceiling."""
+    """``totals`` are present numbers, ``refused`` counts what hit a ceiling.
 
-    def __init__(self, name: str) -> None:
+    ``ceilings`` are those of all sandboxes, or lower ones of its own.
+    """
+
+    def __init__(self, name: str, ceilings: Mapping[str, int] | None = None) -> None:
         self.name = name
+        own = ceilings or {}
+        self.ceilings = {k: min(most, own.get(k, most)) for k, most in CEILINGS.items()}
         self.totals = dict.fromkeys(CEILINGS, 0)
         self.refused: Counter[str] = Counter()
         self.filters: set[Filter] = set()

@@ -25,7 +25,19 @@ FROM_WORKER = [
     worker.Broken("Traceback"),
 ]
 TO_WORKER = [
-    worker.Frames("work", "Work", 0xFF0000, 4, 18, True, False, "fake", ["a"]),
+    worker.Frames(
+        "work",
+        "Work",
+        0xFF0000,
+        4,
+        18,
+        True,
+        False,
+        "fake",
+        ["a"],
+        ["b"],
+        {"windows": 3},
+    ),
     worker.AgentStream(1),
     worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),
     worker.ToAgent(agent.PowerOff()),

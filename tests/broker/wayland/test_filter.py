@@ -40,6 +40,24 @@ def test_an_option_is_advertised_where_the_record_allows_it():
         assert "zwp_idle_inhibit_manager_v1" in it.start().globals
 
 
+@pytest.mark.parametrize("name", ["xdg_activation_v1", "zwp_idle_inhibit_manager_v1"])
+def test_what_the_record_denies_is_neither_advertised_nor_bound(name):
+    rules = WindowRules(
+        "work",
+        allow=frozenset({"zwp_idle_inhibit_manager_v1"}),
+        deny=frozenset({name}),
+    )
+    with Talk(rules) as it:
+        seen = it.start().globals
+        assert name not in seen
+        assert "wl_compositor" in seen
+        with pytest.raises(ServerError, match="no global"):
+            it.send(
+                it.registry, "bind", max(n for n, _ in seen.values()) + 1,
+                name.encode(), 1, it.new(name),
+            )  # fmt: skip
+
+
 def test_versions_end_at_the_baseline():
     with Talk(model=Model([(name, 99) for name, _ in GLOBALS])) as it:
         it.core.globals.host.clear()
@@ -315,10 +333,8 @@ def test_a_paused_client_goes_on_where_it_was(talk, monkeypatch):
     assert len(talk.core.registries) == 6
 
 
-def test_what_regions_make_us_remember_is_bounded(talk, monkeypatch):
-    from broker.wayland import sandbox as module
-
-    monkeypatch.setattr(module, "CEILINGS", {**module.CEILINGS, "kept_bytes": 1000})
+def test_what_regions_make_us_remember_is_bounded(talk):
+    talk.sandbox.ceilings["kept_bytes"] = 1000
     comp = talk.bind("wl_compositor")
     region = talk.make(comp, "create_region", "wl_region")
     for _ in range(10):

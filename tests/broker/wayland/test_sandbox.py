@@ -27,6 +27,16 @@ def test_every_counter_ends_at_its_ceiling_over_all_connections(kind):
     assert sandbox.totals[kind] == 0
 
 
+@pytest.mark.parametrize("kind", CEILINGS)
+def test_a_record_lowers_a_ceiling_and_raises_none(kind):
+    low = Sandbox("low", {kind: 2})
+    usage = Usage(low)
+    usage.take(kind, 2)
+    with pytest.raises(ProtocolFault):
+        usage.take(kind, 1)
+    assert Sandbox("high", {kind: CEILINGS[kind] + 1}).ceilings == CEILINGS
+
+
 def test_one_sandboxs_numbers_are_not_anothers():
     full, empty = Sandbox("full"), Sandbox("empty")
     Usage(full).take("windows", CEILINGS["windows"])
