@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import rich_click as click
 import trio
 
-from broker.cli import proxy_wayland, render
+from broker.cli import proxy_pulse, proxy_wayland, render
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.link.endpoints import (
@@ -248,3 +248,4 @@ def _say(line: str) -> None:
 
 
 command.add_command(proxy_wayland.command)
+command.add_command(proxy_pulse.command)

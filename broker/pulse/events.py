@@ -1,0 +1,72 @@
+"""What a filter has to tell: for the audit log, the indicator, the question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A client asked for what it may not have.  ``what`` is escaped or ours."""
+
+    command: str
+    what: str
+
+
+@dataclass(frozen=True)
+class StreamBegun:
+    """A stream plays (or records); ``index`` is the sandbox's number for it."""
+
+    index: int
+    application: str
+    recording: bool = False
+
+
+@dataclass(frozen=True)
+class StreamEnded:
+    """That stream is over."""
+
+    index: int
+    samples_bytes: int
+    recording: bool = False
+
+
+@dataclass(frozen=True)
+class MicrophoneWanted:
+    """A client records and nobody has said yet whether it may hear."""
+
+    application: str
+
+
+@dataclass(frozen=True)
+class MicrophoneActive:
+    """The real source is open for this sandbox, or not any more."""
+
+    active: bool
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class MicrophoneMissing:
+    """The sandbox may hear the person, but there is nothing to hear with."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Flooded:
+    """A stream was sent more than the server asked for; some was dropped."""
+
+    index: int
+
+
+SoundEvent: TypeAlias = (
+    Refused
+    | StreamBegun
+    | StreamEnded
+    | MicrophoneWanted
+    | MicrophoneActive
+    | MicrophoneMissing
+    | Flooded
+)

@@ -1,0 +1,483 @@
+"""One client's connection to the sound server: bytes in, bytes out.
+
+What a sandbox may do and see
+    It plays; it sees one sink and its own streams and connections; where the
+    rules allow, it sees one source and records from it.
+
+What it may not
+    Load modules, touch devices, defaults, samples or others' streams, choose
+    where sound goes or comes from, read who else is there, share memory, send
+    more than it was asked for.  A command that is known and not allowed is
+    answered "access denied"; what is no protocol ends the connection.
+
+What is trusted
+    The sound server, for the form of what it says.  What it says of others is
+    still not passed on: indexes are ours, names are ours.
+
+How numbers stay right
+    The client's tags never reach the server; ours do, with a note of who asked
+    and what becomes of the answer.  Channels of playback streams are the
+    server's (it counts them for each connection); those of recordings are ours.
+
+Whoever owns a filter feeds it what was read, sends what stands in ``up`` (to
+the server) and ``down`` (to the client), and calls ``tick`` at ``deadline``.
+Time is any clock that only grows, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
+from broker.core.pace import Pace
+from broker.pulse import frames, looking, playing, recording, serverside
+from broker.pulse.commands import (
+    INVALID,
+    NOT_FROM_CLIENTS,
+    OLDEST_VERSION,
+    REFUSED,
+    REQUESTS,
+    VERSION,
+    Change,
+    Command,
+    Error,
+    Facility,
+    Way,
+)
+from broker.pulse.events import Refused
+from broker.pulse.outgoing import Outgoing
+from broker.pulse.playback import Playback
+from broker.pulse.refusal import SoundRefusedError
+from broker.pulse.sandbox import SoundSandbox
+from broker.pulse.tagstruct import Fields, Properties, Reader, encode
+
+COOKIE_BYTES = 256
+_VERSION_BITS = 0xFFFF
+_EVENT_TAG = INVALID
+
+Answer = Callable[[Reader], bytes]
+"""What the client is told of the server's answer."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What becomes of an answer of the server."""
+
+    done: Callable[[Reader], None]
+    failed: Callable[[int], None]
+
+
+class Filter:
+    """One connection.  ``fault`` is why it must end, None while it goes on."""
+
+    def __init__(
+        self,
+        sandbox: SoundSandbox,
+        cookie: bytes,
+        now: float,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.sandbox = sandbox
+        self.up = bytearray()
+        self.down = Outgoing()
+        self.fault: VitrailError | None = None
+        self.version = 0
+        """In force between client and server; 0 until both have said theirs."""
+        self.index = sandbox.new_index()
+        self.properties: Properties = {}
+        self.playbacks: dict[int, Playback] = {}
+        self.creating = 0
+        """Streams that the server has been asked for and has not made yet."""
+        self.recordings = recording.Recordings(self)
+        self.titles = Pace(
+            limits.PULSE_TITLES_PER_MINUTE / 60, limits.PULSE_TITLES_PER_MINUTE
+        )
+        self._cookie = cookie
+        self._wake = wake
+        self._client = frames.Cutter(limits.PULSE_COMMAND_BYTES)
+        self._server = frames.Cutter(limits.PULSE_ANSWER_BYTES)
+        self._asked_version = 0
+        self._named = False
+        self._pending: dict[int, Pending] = {}
+        self._next_tag = 0
+        self._subscribed = 0
+        self._pace = Pace(limits.PULSE_COMMANDS_PER_SECOND, limits.PULSE_COMMANDS_BURST)
+        self._resume: float | None = None
+        self._give_up = now + limits.PULSE_HANDSHAKE_SECONDS
+        self.now = now
+        sandbox.connections += 1
+        if sandbox.connections > limits.PULSE_CONNECTIONS:
+            most = limits.PULSE_CONNECTIONS
+            self.fault = RefusedError(f"the sandbox has {most} sound connections")
+
+    # -- facts ---------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether both sides have said who they are."""
+        return self.index in self.sandbox.members
+
+    @property
+    def application(self) -> str:
+        """What the client calls itself, fit to be shown."""
+        name = self.properties.get("application.name", b"").rstrip(b"\0").decode()
+        return self.sandbox.labels.bare(name)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing more of the client is looked at now."""
+        return (
+            self.fault is not None
+            or self._resume is not None
+            or (self._asked_version != 0 and self.version == 0)
+            or len(self._pending) >= limits.PULSE_OUTSTANDING
+            or len(self.up) > limits.PULSE_QUEUE_BYTES
+            or len(self.down.data) > limits.PULSE_QUEUE_BYTES
+        )
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``tick`` must be called next; None: no need."""
+        times = [self._resume, self.recordings.deadline]
+        if not self.ready:
+            times.append(self._give_up)
+        return min((time for time in times if time is not None), default=None)
+
+    # -- what the owner calls ------------------------------------------------
+
+    def from_client(self, untrusted_data: bytes, now: float) -> None:
+        """Take bytes of the client; never raises for what they are."""
+        self.now = now
+        self._client.push(untrusted_data)
+        self._run(self._read_client)
+
+    def from_server(self, data: bytes, now: float) -> None:
+        """Take bytes of the server; never raises for what they are."""
+        self.now = now
+        self._server.push(data)
+        self._run(self._read_server)
+
+    def resume(self, now: float) -> None:
+        """Go on with the client's bytes after some of ours have been sent."""
+        self.now = now
+        self._run(self._read_client)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self.now = now
+        if not self.ready and now >= self._give_up:
+            self.fail(
+                PeerError(f"no handshake within {limits.PULSE_HANDSHAKE_SECONDS:.0f} s")
+            )
+        if self._resume is not None and now >= self._resume:
+            self._resume = None
+        self.recordings.tick(now)
+        self._run(self._read_client)
+
+    def fail(self, error: VitrailError) -> None:
+        """End the connection for that reason; the first one counts."""
+        if self.fault is None:
+            self.fault = error
+
+    def close(self) -> None:
+        """The connection is over: its streams leave the sandbox."""
+        self.sandbox.connections -= 1
+        for stream in list(self.playbacks.values()):
+            stream.end()
+        self.recordings.close()
+        if self.sandbox.members.pop(self.index, None) is not None:
+            self.sandbox.announce(Facility.CLIENT, Change.REMOVE, self.index)
+
+    def _run(self, step: Callable[[], None]) -> None:
+        if self.fault is not None:
+            return
+        try:
+            step()
+        except VitrailError as error:
+            self.fail(error)
+
+    # -- from the client -----------------------------------------------------
+
+    def _read_client(self) -> None:
+        while not self.stalled:
+            frame = self._client.next()
+            if frame is None:
+                return
+            if isinstance(frame, frames.Samples):
+                self._samples(frame)
+                continue
+            early = self._pace.take(self.now)
+            if early > 0:
+                self._resume = self.now + early
+            self._command(frame.body)
+
+    def _samples(self, part: frames.Samples) -> None:
+        if not self.ready:
+            raise PeerError("samples before the handshake")
+        stream = self.playbacks.get(part.channel)
+        if stream is not None:  # else the stream has just been deleted
+            stream.write(part, self.now)
+
+    def _command(self, body: bytes) -> None:
+        untrusted_number, tag = frames.head(body)
+        try:
+            number = Command(untrusted_number)
+        except ValueError:
+            raise PeerError(f"there is no command {untrusted_number}") from None
+        if number in NOT_FROM_CLIENTS:
+            raise PeerError(f"{number.name} from a client")
+        if not self.ready:
+            self._handshake(number, tag, body)
+            return
+        try:
+            self._allowed(number, tag, body)
+        except SoundRefusedError as refusal:
+            self._refuse(number, tag, refusal)
+
+    def _allowed(self, number: Command, tag: int, body: bytes) -> None:
+        reader = Reader(body, frames.HEAD_BYTES)
+        if number in REFUSED:
+            reader.skip_all()
+            raise SoundRefusedError(Error.ACCESS, "not allowed")
+        request = REQUESTS[number]
+        signature = request.signature(self.version)
+        fields = reader.fields(signature)
+        reader.end()
+        if request.way is Way.HANDSHAKE:
+            raise PeerError(f"{number.name} a second time")
+        if request.way is Way.EMPTY:
+            self.reply(tag)
+        elif request.way is Way.PLAYBACK:
+            self.playback(fields)
+            self.relay(tag, number, encode(signature, fields))
+        else:
+            _HANDLERS[number](self, tag, fields)
+
+    def _refuse(self, number: Command, tag: int, refusal: SoundRefusedError) -> None:
+        if refusal.code is Error.ACCESS:
+            self.sandbox.refused[number.name] += 1
+            self.sandbox.tell(Refused(number.name, refusal.message))
+        self.error(tag, refusal.code)
+
+    # -- the handshake -------------------------------------------------------
+
+    def _handshake(self, number: Command, tag: int, body: bytes) -> None:
+        reader = Reader(body, frames.HEAD_BYTES)
+        if number is Command.AUTH and not self._asked_version:
+            fields = reader.fields("Lx")
+            reader.end()
+            self._authenticate(tag, fields)
+        elif number is Command.SET_CLIENT_NAME and self.version and not self._named:
+            fields = reader.fields("P")
+            reader.end()
+            self._named = True
+            self._introduce(tag, fields.properties(0))
+        else:
+            raise PeerError(f"{number.name} in the handshake")
+
+    def _authenticate(self, tag: int, fields: Fields) -> None:
+        """Say who we are: our cookie, and no memory is ever shared."""
+        version = min(fields.number(0) & _VERSION_BITS, VERSION)
+        if version < OLDEST_VERSION:
+            self.error(tag, Error.VERSION)
+            raise PeerError(f"protocol version {version}")
+        self._asked_version = version
+
+        def answered(reader: Reader) -> None:
+            theirs = reader.fields("L").number(0) & _VERSION_BITS
+            if theirs < OLDEST_VERSION:
+                self.error(tag, Error.VERSION)
+                raise UpstreamError(f"the sound server speaks version {theirs}")
+            self.version = min(version, theirs)
+            self.reply(tag, encode("L", [self.version]))
+
+        def failed(code: int) -> None:
+            self.error(tag, code)
+            raise UpstreamError(
+                f"the sound server refuses us (error {code})",
+                hint="is the cookie right? PULSE_COOKIE names its file",
+            )
+
+        self.ask(Command.AUTH, encode("Lx", [version, self._cookie]), answered, failed)
+
+    def _introduce(self, tag: int, untrusted_properties: Properties) -> None:
+        self.properties = self.sandbox.labels.client(untrusted_properties)
+
+        def answered(reader: Reader) -> bytes:
+            reader.fields("L")
+            reader.end()
+            self.sandbox.members[self.index] = self
+            self.sandbox.announce(Facility.CLIENT, Change.NEW, self.index)
+            return encode("L", [self.index])
+
+        self.relay(
+            tag, Command.SET_CLIENT_NAME, encode("P", [self.properties]), answered
+        )
+
+    # -- to the server -------------------------------------------------------
+
+    def send_up(self, frame: bytes) -> None:
+        """Queue a whole frame for the server."""
+        self.up += frame
+        self._wake()
+
+    def ask(
+        self,
+        command: Command,
+        fields: bytes,
+        done: Callable[[Reader], None] = lambda _reader: None,
+        failed: Callable[[int], None] = lambda _code: None,
+    ) -> None:
+        """Send a command of our own; one of the two is called with the answer."""
+        self.send_up(self.prepare(command, fields, done, failed))
+
+    def prepare(
+        self,
+        command: Command,
+        fields: bytes,
+        done: Callable[[Reader], None] = lambda _reader: None,
+        failed: Callable[[int], None] = lambda _code: None,
+    ) -> bytes:
+        """The same without sending it: return the frame."""
+        tag = self._next_tag
+        self._next_tag = (tag + 1) & 0x7FFFFFFF
+        self._pending[tag] = Pending(done, failed)
+        return frames.command(command, tag, fields)
+
+    def relay(
+        self,
+        tag: int,
+        command: Command,
+        fields: bytes,
+        answer: Answer = Reader.rest,
+        settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Send a client's command on and answer it with what comes back.
+
+        ``settled`` is called first when the server has answered either way.
+        """
+        self.send_up(self.prepare_relay(tag, command, fields, answer, settled))
+
+    def prepare_relay(
+        self,
+        tag: int,
+        command: Command,
+        fields: bytes,
+        answer: Answer = Reader.rest,
+        settled: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        """The same without sending it: return the frame."""
+
+        def done(reader: Reader) -> None:
+            settled()
+            try:
+                self.reply(tag, answer(reader))
+            except SoundRefusedError as refusal:
+                self._refuse(command, tag, refusal)
+
+        def failed(code: int) -> None:
+            settled()
+            self.error(tag, code)
+
+        return self.prepare(command, fields, done, failed)
+
+    # -- to the client -------------------------------------------------------
+
+    def reply(self, tag: int, fields: bytes = b"") -> None:
+        """Answer a client's command."""
+        self.down.add(frames.command(Command.REPLY, tag, fields))
+        self._wake()
+
+    def error(self, tag: int, code: int) -> None:
+        """Answer it with an error."""
+        self.down.add(frames.command(Command.ERROR, tag, encode("L", [code])))
+        self._wake()
+
+    def event(self, command: Command, fields: bytes) -> None:
+        """Tell the client something that it has not asked for."""
+        self.down.add(frames.command(command, _EVENT_TAG, fields))
+        self._wake()
+
+    def subscribe(self, mask: int) -> None:
+        """Remember what the client wants to hear of."""
+        self._subscribed = mask
+
+    def notify(self, facility: Facility, change: Change, index: int) -> None:
+        """Tell of a change, if the client wants to hear of it."""
+        if self._subscribed & (1 << facility):
+            self.event(
+                Command.SUBSCRIBE_EVENT, encode("LL", [facility | change, index])
+            )
+
+    # -- what handlers look up -----------------------------------------------
+
+    def playback(self, fields: Fields) -> Playback:
+        """This connection's stream of that channel (the first field)."""
+        stream = self.playbacks.get(fields.number(0))
+        if stream is None:
+            raise SoundRefusedError(Error.NOENTITY, "no such stream")
+        return stream
+
+    def own_playback(self, index: int) -> Playback:
+        """The sandbox's stream of that index; others' do not exist for it."""
+        stream = self.sandbox.playbacks.get(index)
+        if stream is None:
+            raise SoundRefusedError(
+                Error.ACCESS, f"sink input {index} is not the sandbox's"
+            )
+        return stream
+
+    def check_room(self) -> None:
+        """There must be a place for one more stream."""
+        own = len(self.playbacks) + len(self.recordings.by_channel) + self.creating
+        if own >= limits.PULSE_STREAMS_PER_CONNECTION or not self.sandbox.has_room():
+            raise SoundRefusedError(Error.TOOLARGE, "too many streams")
+
+    def may_retitle(self) -> None:
+        """Count a change of names."""
+        if self.titles.take(self.now) > 0:
+            raise SoundRefusedError(Error.ACCESS, "names change too often")
+
+    # -- from the server -----------------------------------------------------
+
+    def _read_server(self) -> None:
+        while (frame := self._server.next()) is not None:
+            try:
+                if isinstance(frame, frames.Samples):
+                    self.recordings.heard(frame, self.now)
+                else:
+                    self._answer(frame.body)
+            except PeerError as error:
+                if self.fault is None:
+                    raise UpstreamError(f"the sound server: {error}") from error
+                raise
+        self._read_client()  # an answer may have made room
+
+    def _answer(self, body: bytes) -> None:
+        number, tag = frames.head(body)
+        reader = Reader(body, frames.HEAD_BYTES)
+        if number == Command.REPLY:
+            self._pending_of(tag).done(reader)
+        elif number == Command.ERROR:
+            code = reader.fields("L").number(0)
+            self._pending_of(tag).failed(code)
+        else:
+            serverside.event(self, number, reader)
+
+    def _pending_of(self, tag: int) -> Pending:
+        pending = self._pending.pop(tag, None)
+        if pending is None:
+            raise UpstreamError("the sound server answers what nobody has asked")
+        return pending
+
+
+Handler = Callable[[Filter, int, Fields], None]
+
+_HANDLERS: dict[Command, Handler] = {
+    **playing.HANDLERS,
+    **looking.HANDLERS,
+    **recording.HANDLERS,
+}
+assert set(_HANDLERS) == {c for c, r in REQUESTS.items() if r.way is Way.LOCAL}

@@ -1,0 +1,212 @@
+"""A playback stream: its samples, its credit, its loudness.
+
+The server says how many bytes it wants (``credit``).  No more than that is
+passed on: what a client sends beyond waits here, up to a limit, and then is
+dropped with the protocol's own "overflow".  So a sandbox can fill its own
+buffer and nobody else's.
+
+Samples go on in frames of our own making, always whole and never longer than
+what has arrived, so a client that stops in the middle of a frame holds up
+nothing: the server's side always stands at a frame's boundary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.pulse import frames
+from broker.pulse.commands import Change, Command, Facility
+from broker.pulse.events import Flooded, StreamBegun, StreamEnded
+from broker.pulse.samples import frame_bytes
+from broker.pulse.tagstruct import Properties, Spec, encode
+
+if TYPE_CHECKING:
+    from broker.pulse.filter import Filter
+
+_FULL = limits.PULSE_VOLUME
+
+
+def scale(volume: int, by: int) -> int:
+    """One volume times another; 65536 is 100 %."""
+    return volume * by // _FULL
+
+
+class Playback:
+    """One stream that plays."""
+
+    def __init__(
+        self,
+        owner: Filter,
+        *,
+        channel: int,
+        real_index: int,
+        spec: Spec,
+        credit: int,
+        volume: tuple[int, ...] | None,
+        muted: bool,
+        properties: Properties,
+        now: float,
+    ) -> None:
+        self.owner = owner
+        self.channel = channel
+        self.real_index = real_index
+        self.index = owner.sandbox.new_index()
+        self.spec = spec
+        self.credit = credit
+        self.volume = volume
+        """What the client has asked for; None: nothing, so 100 %."""
+        self.muted = muted
+        self.properties = properties
+        self.last_samples = now
+        self._frame_bytes = frame_bytes(spec)
+        self._held = bytearray()
+        self._held_frames: list[bytes] = []
+        self._seek = (0, 0)
+        self._excess = 0
+        self._bytes = 0
+        self._rewound = 0.0
+        self._rewound_at = now
+        self._dropping = False
+
+    # -- life ----------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take its place among the sandbox's streams."""
+        sandbox = self.owner.sandbox
+        sandbox.playbacks[self.index] = self
+        sandbox.by_real[self.real_index] = self
+        self.owner.playbacks[self.channel] = self
+        sandbox.announce(Facility.SINK_INPUT, Change.NEW, self.index)
+        sandbox.tell(StreamBegun(self.index, self.owner.application))
+
+    def end(self) -> None:
+        """Leave that place; nothing is sent."""
+        sandbox = self.owner.sandbox
+        if sandbox.playbacks.pop(self.index, None) is None:
+            return
+        if sandbox.by_real.get(self.real_index) is self:
+            del sandbox.by_real[self.real_index]
+        self.owner.playbacks.pop(self.channel, None)
+        self._held.clear()
+        sandbox.announce(Facility.SINK_INPUT, Change.REMOVE, self.index)
+        sandbox.tell(StreamEnded(self.index, self._bytes))
+
+    # -- samples -------------------------------------------------------------
+
+    def write(self, part: frames.Samples, now: float) -> None:
+        """Take samples of the client.  Raises PeerError for a flood."""
+        self.last_samples = now
+        if part.first:
+            self._dropping = not self._may_seek(part, now)
+            if not self._dropping and (part.seek or part.offset):
+                self._held.clear()  # it cannot be sent where it belongs any more
+                self._seek = (part.seek, part.offset)
+                if part.seek == 0:
+                    self.credit -= max(0, part.offset)
+        if self._dropping:
+            self._drop(len(part.data))
+            return
+        room = max(0, self.credit) + limits.PULSE_HELD_BYTES - len(self._held)
+        kept = part.data[: max(0, room)]
+        self._held += kept
+        self._send()
+        if len(kept) < len(part.data):
+            self._drop(len(part.data) - len(kept))
+
+    def _may_seek(self, part: frames.Samples, now: float) -> bool:
+        """Whether samples may go to where the client says."""
+        if not part.seek and part.offset >= 0:
+            return True
+        since = max(0.0, now - self._rewound_at)
+        self._rewound_at = now
+        allowance = since * limits.PULSE_REWIND_BYTES_PER_SECOND
+        self._rewound = max(0.0, self._rewound - allowance)
+        if self._rewound > limits.PULSE_REWIND_BURST:
+            return False
+        # One more byte than nothing, so that even empty jumps are counted.
+        self._rewound += part.size + 1
+        if not part.seek:
+            # The server wants less for what is written a second time, and
+            # libpulse counts the same way.
+            self.credit += min(-part.offset, part.size)
+        return True
+
+    def requested(self, count: int) -> None:
+        """The server wants so many bytes more."""
+        self.credit += count
+        self._send()
+
+    def _send(self) -> None:
+        count = min(len(self._held), max(0, self.credit))
+        count -= count % self._frame_bytes
+        if count:
+            seek, offset = self._seek
+            self._seek = (0, 0)
+            data = bytes(self._held[:count])
+            del self._held[:count]
+            self.credit -= count
+            self._bytes += count
+            self._excess = max(0, self._excess - count)
+            self.owner.send_up(frames.samples(self.channel, data, seek, offset))
+        if self._held_frames and len(self._held) < self._frame_bytes:
+            for frame in self._held_frames:
+                self.owner.send_up(frame)
+            self._held_frames.clear()
+
+    def _drop(self, count: int) -> None:
+        if not self._excess:
+            self.owner.sandbox.tell(Flooded(self.index))
+            self.owner.event(Command.OVERFLOW, encode("L", [self.channel]))
+        self._excess += count
+        if self._excess > limits.PULSE_EXCESS_BYTES:
+            raise PeerError(
+                f"{self._excess} bytes of samples more than the sound server asked for"
+            )
+
+    def flush(self) -> None:
+        """The client throws away what it has sent."""
+        self._held.clear()
+
+    def after_samples(self, frame: bytes) -> None:
+        """Send a command once the samples before it have gone."""
+        if len(self._held) >= self._frame_bytes:
+            self._held_frames.append(frame)
+        else:
+            self.owner.send_up(frame)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether it has played nothing for the time that the rules name."""
+        return now - self.last_samples > self.owner.sandbox.rules.idle_seconds
+
+    # -- loudness ------------------------------------------------------------
+
+    def real_volume(self) -> tuple[int, ...]:
+        """What the server is told: the client's times the person's."""
+        gain = self.owner.sandbox.level.volume
+        asked = self.volume or (_FULL,) * self.spec.channels
+        return tuple(scale(min(one, _FULL), gain) for one in asked)
+
+    def real_mute(self) -> bool:
+        """Muted by the client or by the person."""
+        return self.muted or self.owner.sandbox.level.muted
+
+    def shown_volume(self, real: tuple[int, ...]) -> tuple[int, ...]:
+        """What the client is shown of the server's: without the person's part."""
+        gain = self.owner.sandbox.level.volume
+        if gain == 0:
+            return self.volume or (_FULL,) * len(real)
+        return tuple(min(one * _FULL // gain, _FULL) for one in real)
+
+    def apply_level(self) -> None:
+        """Tell the server after the person has moved the sandbox's slider."""
+        ask = self.owner.ask
+        ask(
+            Command.SET_SINK_INPUT_MUTE,
+            encode("Lb", [self.real_index, self.real_mute()]),
+        )
+        ask(
+            Command.SET_SINK_INPUT_VOLUME,
+            encode("Lv", [self.real_index, self.real_volume()]),
+        )

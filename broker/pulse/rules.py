@@ -1,0 +1,58 @@
+"""What one sandbox's sound may do: values that policy compiles to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from broker.core import limits
+
+
+class Microphone(StrEnum):
+    """Whether a sandbox may ever hear the person."""
+
+    DENY = "deny"
+    """There is no source; recording is "access denied"."""
+    ASK = "ask"
+    """There is a source; it is silent until somebody has said yes."""
+    ALLOW = "allow"
+    """There is a source; recording opens the real one."""
+
+
+class Revoked(StrEnum):
+    """What a recording becomes when the answer is no, or no longer yes."""
+
+    SILENCE = "silence"
+    """It goes on, and every sample of it is silent."""
+    END = "end"
+    """It is ended, and the source is not shown any more."""
+
+
+@dataclass(frozen=True)
+class SoundRules:
+    """The compiled rules of one sandbox; units and reasons stand in ``limits``."""
+
+    name: str
+    """Shown before every name that the sound server gets from it."""
+    microphone: Microphone = Microphone.DENY
+    revoked: Revoked = Revoked.SILENCE
+    streams: int = limits.PULSE_STREAMS_PER_SANDBOX
+    rate: int = limits.PULSE_RATE
+    channels: int = limits.PULSE_CHANNELS
+    buffer_bytes: int = limits.PULSE_BUFFER_BYTES
+    idle_seconds: float = limits.PULSE_IDLE_SECONDS
+    icon: str = "computer"
+    """Icon of its streams in mixers, a name of the icon theme."""
+    sink: str | None = None
+    """The real sink; None is the person's default."""
+    source: str | None = None
+    """The real source; None is the person's default."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What the person has set for a whole sandbox in the mixer."""
+
+    volume: int = limits.PULSE_VOLUME
+    """0 to 65536 (100 %), multiplied with the volume of each stream."""
+    muted: bool = False

@@ -1,0 +1,150 @@
+"""What all connections of one sandbox share: numbers, level, microphone.
+
+Indexes are ours, counted from 1 for each sandbox: the server's would tell how
+much others play.  They go on counting, so that a late command never meets a
+newer stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.pulse.commands import Change, Facility
+from broker.pulse.events import (
+    MicrophoneActive,
+    MicrophoneWanted,
+    SoundEvent,
+)
+from broker.pulse.properties import Labels
+from broker.pulse.rules import Level, Microphone, Revoked, SoundRules
+
+if TYPE_CHECKING:
+    from broker.pulse.filter import Filter
+    from broker.pulse.playback import Playback
+    from broker.pulse.recording import Recording
+
+
+class SoundSandbox:
+    """One sandbox's sound, over all of its connections.
+
+    ``tell`` gets every event, in the step that caused it and before the bytes
+    that follow from it leave.
+    """
+
+    def __init__(
+        self,
+        rules: SoundRules,
+        tell: Callable[[SoundEvent], None],
+        level: Level | None = None,
+    ) -> None:
+        self.rules = rules
+        self.tell = tell
+        self.labels = Labels(rules.name, rules.icon)
+        self.level = level or Level()
+        self.connections = 0
+        """Filters that exist, those in the handshake included."""
+        self.members: dict[int, Filter] = {}
+        self.playbacks: dict[int, Playback] = {}
+        self.by_real: dict[int, Playback] = {}
+        self.recordings: dict[int, Recording] = {}
+        self.refused: Counter[str] = Counter()
+        self.allowed = rules.microphone is Microphone.ALLOW
+        """Whether recordings hear the real source now."""
+        self.hidden = rules.microphone is Microphone.DENY
+        """Whether there is no source to be seen."""
+        self._asked = False
+        self._active = 0
+        self._last_index = 0
+
+    # -- numbers -------------------------------------------------------------
+
+    def new_index(self) -> int:
+        """A number that this sandbox has not seen yet."""
+        self._last_index += 1
+        return self._last_index
+
+    def has_room(self) -> bool:
+        """Whether it may have another stream."""
+        coming = sum(member.creating for member in self.members.values())
+        there = len(self.playbacks) + len(self.recordings)
+        return there + coming < self.rules.streams
+
+    def announce(self, facility: Facility, change: Change, index: int) -> None:
+        """Tell every connection that has subscribed to such changes."""
+        for member in self.members.values():
+            member.notify(facility, change, index)
+
+    # -- the person's mixer --------------------------------------------------
+
+    def set_level(self, level: Level) -> None:
+        """Make all streams so loud, at once, and those that come."""
+        if level == self.level:
+            return
+        self.level = level
+        for stream in list(self.playbacks.values()):
+            stream.apply_level()
+
+    # -- the microphone ------------------------------------------------------
+
+    @property
+    def wanted(self) -> bool:
+        """Whether something records (and is not paused)."""
+        return any(r.wanted for r in self.recordings.values())
+
+    @property
+    def active(self) -> bool:
+        """Whether the real source is open for this sandbox."""
+        return self._active > 0
+
+    def microphone_wanted(self, application: str) -> None:
+        """A recording begins: it may hear, or somebody has to be asked."""
+        if not self.allowed and not self._asked:
+            self._asked = True
+            self.tell(MicrophoneWanted(application))
+
+    def allow_microphone(self, now: float) -> None:
+        """Let recordings hear the real source, those that run included."""
+        if self.rules.microphone is Microphone.DENY:
+            return  # a rule that denies is not overridden by an answer
+        self.allowed, self._asked = True, False
+        self._show(hidden=False)
+        for recording in list(self.recordings.values()):
+            recording.listen(now)
+
+    def deny_microphone(self, now: float) -> None:
+        """Nobody hears the real source from this moment on.
+
+        What it has said and what has not left us yet is silenced, too.
+        """
+        self.allowed, self._asked = False, False
+        if self.rules.revoked is Revoked.END:
+            self._show(hidden=True)
+        for recording in list(self.recordings.values()):
+            if self.rules.revoked is Revoked.END:
+                recording.kill()
+            else:
+                recording.deafen(now)
+        for member in self.members.values():
+            member.down.silence()
+
+    def _show(self, *, hidden: bool) -> None:
+        if self.hidden == hidden:
+            return
+        self.hidden = hidden
+        change = Change.REMOVE if hidden else Change.NEW
+        self.announce(Facility.SOURCE, change, 0)
+        self.announce(Facility.SERVER, Change.CHANGE, 0)
+
+    def source_opened(self, name: str) -> None:
+        """A recording has asked the server for the real source."""
+        self._active += 1
+        if self._active == 1:
+            self.tell(MicrophoneActive(active=True, source=name))
+
+    def source_closed(self) -> None:
+        """A recording has closed the real source."""
+        self._active -= 1
+        if self._active == 0:
+            self.tell(MicrophoneActive(active=False))

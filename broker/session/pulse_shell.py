@@ -1,0 +1,406 @@
+"""The sockets around one sound filter: reads, writes, deadlines, no parsing.
+
+As ``wayland_shell``: what is read is fed, and what comes out is sent at once in
+the same task step, so a piece of sound costs one wake-up.  No descriptor is
+ever received: without room for them the kernel throws them away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
+from broker.pulse.filter import COOKIE_BYTES, Filter
+from broker.pulse.sandbox import SoundSandbox
+
+_READ_BYTES = 65536
+_LAST_WORDS_SECONDS = 1.0
+_LOOK_SECONDS = 0.002
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+
+class Connection:
+    """One client, one connection to the sound server, one filter."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        sandbox: SoundSandbox,
+        cookie: bytes,
+    ) -> None:
+        self._client = client
+        self._server = server
+        client.settimeout(0)
+        server.settimeout(0)
+        self._work = trio.Event()
+        self._moved = trio.Event()
+        self._kick = trio.Event()
+        self._timer: float | None = None
+        self._over = trio.Event()
+        self.core = Filter(sandbox, cookie, trio.current_time(), self._wake)
+
+    async def run(self) -> None:
+        """Serve until either side ends; never raises for what they did.
+
+        Whoever calls owns the sockets and looks at ``core.fault``.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                for task in (
+                    self._from_client,
+                    self._from_server,
+                    self._write,
+                    self._keep_time,
+                ):
+                    nursery.start_soon(task)
+                if self.core.fault is not None:
+                    self._over.set()
+                await self._over.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.core.close()
+            with trio.CancelScope(shield=True), trio.move_on_after(_LAST_WORDS_SECONDS):
+                await self._last_words()
+
+    async def drained(self) -> bool:
+        """Wait until the client has taken all that was sent to it.
+
+        After a revoke: what the microphone said before lies in the kernel's
+        buffer.  Ends the connection, and returns False, when the client does
+        not take it in time.
+        """
+        with trio.move_on_after(limits.PULSE_REVOKE_SECONDS):
+            while not self._over.is_set():
+                if not self.core.down.data and not _unread(self._client):
+                    return True
+                await trio.sleep(_LOOK_SECONDS)  # the kernel has no event for it
+        self._end(PeerError("it did not take its recording after the revoke"))
+        return False
+
+    async def _last_words(self) -> None:
+        """Let the client's error reach it before the socket closes."""
+        if self.core.fault is None:
+            return
+        with suppress(OSError):  # it has gone without listening
+            while not self._send(
+                self._client, self.core.down.data, self.core.down.sent
+            ):
+                await trio.lowlevel.wait_writable(self._client)
+
+    # -- events ----------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """The filter has something to send (also for another connection's sake)."""
+        self._work.set()
+
+    def _end(self, error: PeerError | UpstreamError | None = None) -> None:
+        if error is not None:
+            self.core.fail(error)
+        self._over.set()
+
+    def _fed(self) -> None:
+        """After each step of the filter: send, end, set the timer."""
+        self._flush()
+        if self.core.fault is not None:
+            self._over.set()
+        deadline = self.core.deadline
+        if deadline is not None and (self._timer is None or deadline < self._timer):
+            self._kick.set()
+
+    # -- sending -----------------------------------------------------------------
+
+    def _send(
+        self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
+    ) -> bool:
+        """Send what the socket takes now; True when nothing is left."""
+        while data:
+            try:
+                count = sock.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            sent(count)
+        return True
+
+    def _flush(self) -> None:
+        core = self.core
+        try:
+            idle = self._send(self._client, core.down.data, core.down.sent)
+            idle = self._send(self._server, core.up, self._sent_up) and idle
+        except OSError as error:
+            self._lost(error)
+            return
+        if idle:
+            self._work = trio.Event() if self._work.is_set() else self._work
+        else:
+            self._work.set()
+
+    def _sent_up(self, count: int) -> None:
+        del self.core.up[:count]
+
+    def _lost(self, error: OSError) -> None:
+        if error.errno in _GONE:
+            self._end()
+        else:
+            self._end(UpstreamError(f"a sound socket failed: {error.strerror}"))
+
+    async def _write(self) -> None:
+        """Send what a socket did not take at once."""
+        core = self.core
+        while not self._over.is_set():
+            await self._work.wait()
+            self._work = trio.Event()
+            async with trio.open_nursery() as nursery:
+                if core.down.data:
+                    nursery.start_soon(
+                        self._drain, self._client, core.down.data, core.down.sent
+                    )
+                if core.up:
+                    nursery.start_soon(
+                        self._drain, self._server, core.up, self._sent_up
+                    )
+            self._go_on()
+
+    async def _drain(
+        self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
+    ) -> None:
+        while data and not self._over.is_set():
+            try:
+                if self._send(sock, data, sent):
+                    return
+            except OSError as error:
+                self._lost(error)
+                return
+            waiting = len(data)
+            with trio.move_on_after(limits.PULSE_STUCK_SECONDS) as patience:
+                await trio.lowlevel.wait_writable(sock)
+            if patience.cancelled_caught and len(data) >= waiting:
+                self._end(PeerError("it takes nothing that is sent to it"))
+                return
+            if len(data) <= limits.PULSE_QUEUE_BYTES:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """There is room again: look at what the client has said meanwhile."""
+        self._moved.set()
+        self._moved = trio.Event()
+        self.core.resume(trio.current_time())
+        if self.core.up or self.core.down.data:
+            self._work.set()
+        if self.core.fault is not None:
+            self._over.set()
+
+    # -- reading -----------------------------------------------------------------
+
+    async def _from_client(self) -> None:
+        core = self.core
+        while not self._over.is_set():
+            while core.stalled and not self._over.is_set():
+                await self._moved.wait()
+            await trio.lowlevel.wait_readable(self._client)
+            if core.stalled:
+                continue  # since then
+            data = self._receive(self._client)
+            if data is None:
+                continue
+            if not data:
+                self._end()
+                return
+            core.from_client(data, trio.current_time())
+            self._fed()
+
+    async def _from_server(self) -> None:
+        core = self.core
+        while not self._over.is_set():
+            while len(core.down.data) > limits.PULSE_QUEUE_BYTES:
+                await self._moved.wait()
+            await trio.lowlevel.wait_readable(self._server)
+            data = self._receive(self._server)
+            if data is None:
+                continue
+            if not data:
+                self._end(UpstreamError("the sound server closed the connection"))
+                return
+            stalled = core.stalled
+            core.from_server(data, trio.current_time())
+            self._fed()
+            if stalled and not core.stalled:
+                self._moved.set()
+                self._moved = trio.Event()
+
+    def _receive(self, sock: socket.socket) -> bytes | None:
+        """Bytes, none at the end, None when there is nothing yet."""
+        try:
+            return sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in _GONE:
+                self._lost(error)
+            return b""
+
+    # -- time ----------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        while not self._over.is_set():
+            self._timer = self.core.deadline
+            self._kick = trio.Event()
+            with trio.move_on_at(float("inf") if self._timer is None else self._timer):
+                await self._kick.wait()
+            now = trio.current_time()
+            if self._timer is not None and now >= self._timer:
+                self.core.tick(now)
+                self._fed()
+                if not self.core.stalled:
+                    self._moved.set()
+                    self._moved = trio.Event()
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes that were sent and that the other end has not read (SIOCOUTQ)."""
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    return int(struct.unpack("i", answer)[0])
+
+
+# -- the sound server ----------------------------------------------------------------
+
+
+def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
+    """The sound server's socket, as libpulse finds it.
+
+    Raises SetupError for a server that is not reached by a UNIX socket.
+    """
+    env = dict(os.environ) if environ is None else environ
+    name = name or env.get("PULSE_SERVER", "")
+    if name:
+        # "{machine}unix:PATH", several with spaces between: the first one.
+        first = name.split()[0].rpartition("}")[2].removeprefix("unix:")
+        if first.startswith("/"):
+            return Path(first)
+        raise SetupError(
+            f"not a UNIX socket: {name}",
+            hint="give --server the path of the sound server's socket",
+        )
+    for variable, below in (
+        ("PULSE_RUNTIME_PATH", "native"),
+        ("XDG_RUNTIME_DIR", "pulse/native"),
+    ):
+        if env.get(variable, "").startswith("/"):
+            return Path(env[variable]) / below
+    raise SetupError(
+        "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
+        hint="run it inside the desktop session, or give --server a path",
+    )
+
+
+def read_cookie(environ: dict[str, str] | None = None) -> bytes:
+    """The person's cookie for the sound server; zeroes where there is none.
+
+    PipeWire never looks at it, PulseAudio not when we run as the same user.
+    """
+    env = dict(os.environ) if environ is None else environ
+    home = Path(env.get("HOME", "/"))
+    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    places = [config / "pulse/cookie", home / ".pulse-cookie"]
+    if env.get("PULSE_COOKIE"):
+        places.insert(0, Path(env["PULSE_COOKIE"]))
+    for place in places:
+        with suppress(OSError):
+            cookie = place.read_bytes()
+            if len(cookie) == COOKIE_BYTES:
+                return cookie
+    return bytes(COOKIE_BYTES)
+
+
+def connect_server(path: Path) -> socket.socket:
+    """Connect to the sound server.  Raises UpstreamError that says what failed."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(limits.CONNECT_SECONDS)
+        sock.connect(os.fspath(path))
+        sock.settimeout(0)
+    except OSError as error:
+        sock.close()
+        raise UpstreamError(
+            f"no sound server answers at {path}: {error.strerror or error}",
+            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
+            "(or --server) its socket?",
+        ) from error
+    return sock
+
+
+@dataclass
+class Service:
+    """What all connections of one sandbox have in common.
+
+    ``connect`` opens a new connection to the sound server (UpstreamError if it
+    cannot); ``report`` gets the reason of every connection that did not end by
+    itself.
+    """
+
+    sandbox: SoundSandbox
+    connect: Callable[[], socket.socket]
+    cookie: bytes
+    report: Callable[[Exception], None]
+    connections: set[Connection] = field(default_factory=set)
+
+    async def revoke_microphone(self) -> None:
+        """No byte of the real source reaches a client after this has returned."""
+        self.sandbox.deny_microphone(trio.current_time())
+        async with trio.open_nursery() as nursery:
+            for connection in list(self.connections):
+                nursery.start_soon(connection.drained)
+
+
+async def serve(listener: socket.socket, service: Service) -> None:
+    """Accept clients of one sandbox until cancelled; each has its own fate."""
+    listener.settimeout(0)
+    async with trio.open_nursery() as nursery:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                client, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ECONNABORTED}:
+                    raise
+                # Out of descriptors: leave it in the backlog and look again.
+                await trio.sleep(0.1)
+                continue
+            nursery.start_soon(serve_client, client, service)
+
+
+async def serve_client(client: socket.socket, service: Service) -> None:
+    """Serve one accepted connection to its end; closes the socket."""
+    with client:
+        if service.sandbox.connections >= limits.PULSE_CONNECTIONS:
+            most = limits.PULSE_CONNECTIONS
+            service.report(RefusedError(f"the sandbox has {most} sound connections"))
+            return
+        try:
+            server = service.connect()
+        except UpstreamError as error:
+            service.report(error)
+            return
+        with server:
+            connection = Connection(client, server, service.sandbox, service.cookie)
+            service.connections.add(connection)
+            try:
+                await connection.run()
+            finally:
+                service.connections.discard(connection)
+            if connection.core.fault is not None:
+                service.report(connection.core.fault)
