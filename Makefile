@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup demo test test-long mutate check lint types imports bench fuzz clean
+.PHONY: help setup setup-tests demo test test-long mutate check lint types imports bench fuzz clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
@@ -16,17 +16,20 @@ help:
 setup:
 	@.ci/setup
 
+setup-tests:
+	@.ci/setup --tests
+
 demo: setup
 	@.ci/as-user broker.cli.app demo $(DEMO)
 
-test: setup
+test: setup-tests
 	@.ci/test $(PYTEST)
 
-test-long: setup
+test-long: setup-tests
 	@.ci/test --long $(PYTEST)
 
 # Turns each guard off in turn; some test must fail each time.
-mutate: setup
+mutate: setup-tests
 	@VITRAIL_MUTATE=1 .ci/test --long -k test_no_guard_can_go_unnoticed
 
 check: setup lint types imports
@@ -42,7 +45,7 @@ types:
 imports:
 	.venv/bin/lint-imports
 
-bench: setup
+bench: setup-tests
 	@.ci/as-user tests.bench.relay
 
 clean:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
-import socket
 import traceback
 from pathlib import Path
 
@@ -11,10 +11,17 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.proxy_wayland import open_listener
+from broker.core import limits
 from broker.core.errors import InternalError, VitrailError
 from broker.core.names import take_sandbox_name
-from broker.pulse.rules import SoundRules
+from broker.pulse import events
+from broker.pulse.rules import Microphone, Revoked, SoundRules
+
+_DEFAULT = SoundRules("x")
+
+
+def _most(high: int, low: int = 1) -> click.IntRange:
+    return click.IntRange(low, high)
 
 
 @click.command("pulse")
@@ -30,18 +37,140 @@ from broker.pulse.rules import SoundRules
     metavar="PATH",
     help="The sound server's socket [default: $PULSE_SERVER, or the session's].",
 )
-def command(*, sandbox: str, listen: Path, server: str | None) -> None:
-    """Filter the sound of whatever connects to a socket."""
-    rules = SoundRules(take_sandbox_name(sandbox))
-    listener = open_listener(listen)
-    try:
-        trio.run(_run, listener, rules, server)
-    finally:
-        listener.close()
-        listen.unlink(missing_ok=True)
+@click.option(
+    "--microphone",
+    type=click.Choice([m.value for m in Microphone]),
+    default=Microphone.DENY.value,
+    show_default=True,
+    help="Whether recordings ever hear the real source.",
+)
+@click.option(
+    "--revoked",
+    type=click.Choice([r.value for r in Revoked]),
+    default=Revoked.SILENCE.value,
+    show_default=True,
+    help="What a recording becomes when the microphone is taken away.",
+)
+@click.option("--sink", help="Where it plays [default: the server's default].")
+@click.option("--source", help="What it records [default: the server's default].")
+@click.option(
+    "--streams",
+    type=_most(limits.PULSE_STREAMS_PER_SANDBOX),
+    default=_DEFAULT.streams,
+    show_default=True,
+    help="Streams at one time.",
+)
+@click.option(
+    "--rate",
+    type=_most(48000 * 8, 8000),
+    default=_DEFAULT.rate,
+    show_default=True,
+    help="Highest sample rate, Hz.",
+)
+@click.option(
+    "--channels",
+    type=_most(limits.PULSE_CHANNELS_ANY),
+    default=_DEFAULT.channels,
+    show_default=True,
+    help="Most channels of a stream.",
+)
+@click.option(
+    "--buffer",
+    "buffer_bytes",
+    type=_most(limits.PULSE_BUFFER_BYTES, 4096),
+    default=_DEFAULT.buffer_bytes,
+    show_default=True,
+    metavar="BYTES",
+    help="Largest buffer of a stream.",
+)
+@click.option("--json", is_flag=True, help="One line of JSON for each event.")
+def command(
+    *,
+    sandbox: str,
+    listen: Path,
+    server: str | None,
+    microphone: str,
+    revoked: str,
+    sink: str | None,
+    source: str | None,
+    streams: int,
+    rate: int,
+    channels: int,
+    buffer_bytes: int,
+    json: bool,
+) -> None:
+    """Filter the sound of whatever connects to a socket.
+
+    For containers and confined programs: bind the socket into the sandbox and
+    set PULSE_SERVER to it.  'brokerctl audio' shows and changes its volume and
+    its microphone while it runs.
+    """
+    rules = SoundRules(
+        take_sandbox_name(sandbox),
+        microphone=Microphone(microphone),
+        revoked=Revoked(revoked),
+        streams=streams,
+        rate=rate,
+        channels=channels,
+        buffer_bytes=buffer_bytes,
+        sink=sink,
+        source=source,
+    )
+    trio.run(_run, listen, rules, server, _Told(json=json))
 
 
-async def _run(listener: socket.socket, rules: SoundRules, server: str | None) -> None:
+class _Told:
+    """Shows events; equal ones of a hostile client are counted, not repeated."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+        self._quiet: dict[object, tuple[float, int]] = {}
+
+    def event(self, event: events.SoundEvent) -> None:
+        """Show one event."""
+        kind = type(event).__name__
+        values = {
+            field.name: getattr(event, field.name)
+            for field in dataclasses.fields(event)
+        }
+        repeats = self._repeats((kind, values.get("command")))
+        if repeats is None:
+            return
+        if self._json:
+            render.json_line({"event": kind, **values, "unshown": repeats})
+            return
+        words = " ".join(f"{key}={value}" for key, value in values.items())
+        more = f" (and {repeats} more like it)" if repeats else ""
+        render.note(f"{kind}: {words}{more}")
+
+    def failed(self, error: Exception) -> None:
+        """Show why a connection ended."""
+        if isinstance(error, InternalError):
+            traceback.print_exception(error)
+        elif not isinstance(error, VitrailError):
+            raise error
+        elif self._repeats((type(error), str(error)[:20])) is not None:
+            render.error(error)
+
+    def _repeats(self, key: object) -> int | None:
+        """How many like it were not shown; None: this one is not, either."""
+        now = trio.current_time()
+        shown, count = self._quiet.get(key, (0.0, 0))
+        if shown and now - shown < 1 / limits.REFUSALS_LOGGED_PER_SECOND:
+            self._quiet[key] = (shown, count + 1)
+            return None
+        if len(self._quiet) >= limits.AUDIT_REFUSAL_KEYS:
+            self._quiet.clear()
+        self._quiet[key] = (now, 0)
+        return count
+
+
+async def _run(
+    listen: Path, rules: SoundRules, server: str | None, told: _Told
+) -> None:
+    # Late: trio and the filter are not needed to print a help text.
+    from broker.link.endpoints import UnixEndpoint
+    from broker.link.listeners import open_listener
     from broker.pulse.sandbox import SoundSandbox
     from broker.session.pulse_shell import (
         Service,
@@ -52,22 +181,22 @@ async def _run(listener: socket.socket, rules: SoundRules, server: str | None) -
     )
 
     path = server_path(server)
-    connect_server(path).close()
-
-    def report(error: Exception) -> None:
-        if isinstance(error, InternalError):
-            traceback.print_exception(error)
-        elif isinstance(error, VitrailError):
-            render.error(error)
-        else:
-            raise error
-
-    sandbox = SoundSandbox(rules, lambda event: render.note(str(event)))
-    service = Service(sandbox, lambda: connect_server(path), read_cookie(), report)
-    render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.getsockname()}")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, listener, service)
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-                break
+    connect_server(path).close()  # a wrong server is said at once
+    service = Service(
+        SoundSandbox(rules, told.event),
+        lambda: connect_server(path),
+        read_cookie(),
+        told.failed,
+    )
+    listener = await open_listener(UnixEndpoint(listen.absolute()))
+    try:
+        # One line, whatever the terminal's width: scripts wait for it.
+        render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener.sock, service)
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+                    break
+    finally:
+        listener.close()

@@ -132,6 +132,7 @@ class Filter:
             self.fault is not None
             or self._resume is not None
             or (self._asked_version != 0 and self.version == 0)
+            or (self._named and not self.ready)
             or len(self._pending) >= limits.PULSE_OUTSTANDING
             or len(self.up) > limits.PULSE_QUEUE_BYTES
             or len(self.down.data) > limits.PULSE_QUEUE_BYTES
@@ -140,6 +141,8 @@ class Filter:
     @property
     def deadline(self) -> float | None:
         """When ``tick`` must be called next; None: no need."""
+        if self.fault is not None:
+            return None
         times = [self._resume, self.recordings.deadline]
         if not self.ready:
             times.append(self._give_up)

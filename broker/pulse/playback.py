@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 _FULL = limits.PULSE_VOLUME
 
 
-def scale(volume: int, by: int) -> int:
-    """One volume times another; 65536 is 100 %."""
-    return volume * by // _FULL
-
-
 class Playback:
     """One stream that plays."""
 
@@ -184,9 +179,8 @@ class Playback:
 
     def real_volume(self) -> tuple[int, ...]:
         """What the server is told: the client's times the person's."""
-        gain = self.owner.sandbox.level.volume
         asked = self.volume or (_FULL,) * self.spec.channels
-        return tuple(scale(min(one, _FULL), gain) for one in asked)
+        return self.owner.sandbox.loudness(asked)
 
     def real_mute(self) -> bool:
         """Muted by the client or by the person."""

@@ -112,15 +112,11 @@ def _set_loudness(
     level = f.sandbox.level
     channels = len(fields.numbers(_VOLUME))
     asked = volume or (limits.PULSE_VOLUME,) * channels
-    fields[_VOLUME] = tuple(
-        min(one, limits.PULSE_VOLUME) * level.volume // limits.PULSE_VOLUME
-        for one in asked
-    )
+    fields[_VOLUME] = f.sandbox.loudness(asked)
     fields[_MUTED] = muted or level.muted
-    turned_down = level.volume != limits.PULSE_VOLUME
     if len(fields) > _VOLUME_SET:
         # What the server remembers for it must not undo the person's choice.
-        fields[_VOLUME_SET] = volume is not None or turned_down
+        fields[_VOLUME_SET] = volume is not None or f.sandbox.is_turned_down
     if len(fields) > _MUTED_SET and level.muted:
         fields[_MUTED_SET] = True
     if len(fields) > _RELATIVE:

@@ -40,6 +40,8 @@ class SoundRules:
     rate: int = limits.PULSE_RATE
     channels: int = limits.PULSE_CHANNELS
     buffer_bytes: int = limits.PULSE_BUFFER_BYTES
+    volume: int = limits.PULSE_VOLUME
+    """The loudest that a stream may be; 65536 is 100 %."""
     idle_seconds: float = limits.PULSE_IDLE_SECONDS
     icon: str = "computer"
     """Icon of its streams in mixers, a name of the icon theme."""

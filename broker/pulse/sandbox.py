@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from broker.core import limits
 from broker.pulse.commands import Change, Facility
 from broker.pulse.events import (
     MicrophoneActive,
@@ -77,6 +78,16 @@ class SoundSandbox:
             member.notify(facility, change, index)
 
     # -- the person's mixer --------------------------------------------------
+
+    def loudness(self, asked: tuple[int, ...]) -> tuple[int, ...]:
+        """What the server is told of a client's volumes: times the person's."""
+        most, gain = self.rules.volume, self.level.volume
+        return tuple(min(one, most) * gain // limits.PULSE_VOLUME for one in asked)
+
+    @property
+    def is_turned_down(self) -> bool:
+        """Whether streams must be given a volume even if they ask for none."""
+        return min(self.rules.volume, self.level.volume) < limits.PULSE_VOLUME
 
     def set_level(self, level: Level) -> None:
         """Make all streams so loud, at once, and those that come."""

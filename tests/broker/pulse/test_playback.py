@@ -1,0 +1,330 @@
+"""Playback: credit, seeks, loudness, caps."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.pulse import frames
+from broker.pulse.commands import INVALID, REQUESTS, Command, Error
+from broker.pulse.events import Flooded, StreamBegun, StreamEnded
+from broker.pulse.rules import Level, SoundRules
+from broker.pulse.samples import format_of
+from broker.pulse.tagstruct import Format, Spec, encode
+from tests.kit.sound_talk import STEREO, Server, Talk, create_playback
+
+C = Command
+CREATE = REQUESTS[C.CREATE_PLAYBACK_STREAM]
+
+
+def sent(talk: Talk, channel: int = 0) -> bytes:
+    return talk.server.samples.get(channel, b"")
+
+
+def created(talk: Talk):
+    (said,) = talk.server.named(C.CREATE_PLAYBACK_STREAM)[-1:]
+    return said.fields(CREATE.signature(talk.core.version))
+
+
+def test_samples_go_on_untouched():
+    talk = Talk()
+    channel, _ = talk.play()
+    sound = bytes(range(256)) * 16
+    talk.raw(frames.samples(channel, sound))
+    assert sent(talk) == sound
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=20), st.integers(1, 97))
+def test_no_more_goes_on_than_the_server_asked_for(pieces, piece):
+    """Whatever is sent, in whatever pieces, when whatever is asked for."""
+    talk = Talk()
+    talk.server.first_request = 40
+    channel, _ = talk.play()
+    asked, all_of_it = 40, b"".join(pieces)
+    stream = b"".join(frames.samples(channel, data) for data in pieces)
+    for start in range(0, len(stream), piece):
+        talk.raw(stream[start : start + piece])
+        assert len(sent(talk)) <= asked
+        if start % 3 == 0:
+            asked += 30
+            talk.server_says(C.REQUEST, encode("LL", [channel, 30]))
+            assert len(sent(talk)) <= asked
+    whole = min(asked, len(all_of_it)) // 4 * 4
+    assert sent(talk) == all_of_it[:whole]
+    assert all(len(part.data) % 4 == 0 for part in talk.server.parts)
+
+
+def test_what_is_held_at_the_limit():
+    talk = Talk()
+    talk.server.first_request = 1000
+    channel, _ = talk.play()
+    most = 1000 + limits.PULSE_HELD_BYTES
+    talk.raw(frames.samples(channel, bytes(most)))
+    assert len(sent(talk)) == 1000
+    assert not talk.take(C.OVERFLOW)
+    talk.raw(frames.samples(channel, b"x"))
+    assert talk.take(C.OVERFLOW)
+    assert talk.events[-1] == Flooded(1 + channel + 1)
+    talk.server_says(C.REQUEST, encode("LL", [channel, INVALID]))
+    assert len(sent(talk)) == most
+
+
+def test_a_flood_ends_the_connection_and_reaches_nobody():
+    talk = Talk()
+    channel, _ = talk.play()
+    piece = frames.samples(channel, bytes(1 << 20))
+    for _ in range(18):
+        talk.raw(piece)
+    assert isinstance(talk.core.fault, PeerError)
+    assert len(sent(talk)) == talk.server.first_request
+
+
+def test_a_client_that_stops_in_a_frame_holds_up_nothing():
+    talk = Talk()
+    channel, index = talk.play()
+    talk.raw(frames.samples(channel, bytes(4096))[:1000])
+    talk.sandbox.set_level(Level(volume=32768))
+    talk.pump()
+    assert talk.server.named(C.SET_SINK_INPUT_VOLUME)
+    assert len(sent(talk)) == 980
+    assert index in talk.sandbox.playbacks
+
+
+def test_a_drain_waits_for_what_is_held():
+    talk = Talk()
+    talk.server.first_request = 400
+    channel, _ = talk.play()
+    talk.raw(frames.samples(channel, bytes(1000)))
+    talk.say(C.DRAIN_PLAYBACK_STREAM, encode("L", [channel]))
+    assert not talk.server.named(C.DRAIN_PLAYBACK_STREAM)
+    talk.server_says(C.REQUEST, encode("LL", [channel, 600]))
+    assert talk.server.named(C.DRAIN_PLAYBACK_STREAM)
+    assert len(sent(talk)) == 1000
+
+
+def test_flush_forgets_what_is_held():
+    talk = Talk()
+    talk.server.first_request = 400
+    channel, _ = talk.play()
+    talk.raw(frames.samples(channel, bytes(1000)))
+    talk.ask(C.FLUSH_PLAYBACK_STREAM, encode("L", [channel]))
+    talk.server_says(C.REQUEST, encode("LL", [channel, 600]))
+    assert len(sent(talk)) == 400
+
+
+def test_seeks_are_passed_on_with_the_first_piece_only():
+    talk = Talk()
+    channel, _ = talk.play()
+    frame = frames.samples(channel, bytes(800), 1, 4000)
+    talk.raw(frame[:420])
+    talk.raw(frame[420:])
+    assert [(p.seek, p.offset, len(p.data)) for p in talk.server.parts] == [
+        (1, 4000, 400),
+        (0, 0, 400),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seek", "offset"), [(0, -65536), (0, -(1 << 63)), (1, 0), (2, 5), (3, -5)]
+)
+def test_rewinding_is_no_way_around_the_credit(seek, offset):
+    talk = Talk()
+    channel, _ = talk.play()
+    piece = frames.samples(channel, bytes(65536), seek, offset)
+    for _ in range(2000):
+        talk.server.samples.clear()
+        talk.raw(piece)
+        talk.server_says(C.REQUEST, encode("LL", [channel, 65536]))
+        if talk.core.fault:
+            break
+    assert isinstance(talk.core.fault, PeerError)
+    total = sum(len(p.data) for p in talk.server.parts)
+    assert total <= limits.PULSE_REWIND_BURST + 3 * 65536
+
+
+def test_skipping_ahead_costs_credit():
+    talk = Talk()
+    channel, _ = talk.play()
+    talk.raw(frames.samples(channel, bytes(400), 0, 65336))
+    assert len(sent(talk)) == 200
+
+
+def test_late_samples_of_a_deleted_stream_are_dropped():
+    talk = Talk()
+    channel, index = talk.play()
+    talk.ask(C.DELETE_PLAYBACK_STREAM, encode("L", [channel]))
+    talk.raw(frames.samples(channel, bytes(400)))
+    assert talk.core.fault is None
+    assert not sent(talk)
+    assert talk.events == [StreamBegun(index, "Player"), StreamEnded(index, 0)]
+    assert (
+        talk.refused(C.CORK_PLAYBACK_STREAM, encode("Lb", [channel, True]))
+        == Error.NOENTITY
+    )
+
+
+# -- what a stream may be ---------------------------------------------------------------
+
+
+def test_a_new_stream_is_made_on_our_terms():
+    talk = Talk()
+    answer = talk.ask(
+        C.CREATE_PLAYBACK_STREAM,
+        create_playback(sink=0, muted=True, volume=(700000, 1)),
+    )
+    told = answer.fields("LLLLLLLamLtbUf")
+    assert told[1] == 2
+    assert told[9:11] == [0, "vitrail"]
+    asked = created(talk)
+    assert asked[2:5] == [INVALID, None, limits.PULSE_BUFFER_BYTES]
+    assert asked.numbers(10) == (65536, 1)
+    assert asked[13:17] == [False] * 4
+    assert asked[18] is True
+
+
+@pytest.mark.parametrize(
+    ("spec", "error"),
+    [
+        (Spec(3, 2, limits.PULSE_RATE + 1), Error.NOTSUPPORTED),
+        (Spec(3, limits.PULSE_CHANNELS + 1, 48000), Error.NOTSUPPORTED),
+        (Spec(13, 2, 48000), Error.INVALID),
+        (Spec(3, 2, 0), Error.INVALID),
+        (Spec(3, 0, 48000), Error.INVALID),
+        (Spec(3, 2, 0xFFFFFFFF), Error.INVALID),
+    ],
+)
+def test_samples_beyond_the_limit(spec, error):
+    talk = Talk()
+    assert talk.refused(C.CREATE_PLAYBACK_STREAM, create_playback(spec=spec)) == error
+    talk.play(spec=Spec(3, limits.PULSE_CHANNELS, limits.PULSE_RATE))
+
+
+def test_formats_are_reduced_and_coded_sound_is_refused():
+    talk = Talk()
+    form = Format(1, format_of(STEREO).properties | {"target.object": b"x\0"})
+    talk.play(formats=[Format(3, {}), form])
+    assert created(talk)[28] == [format_of(STEREO)]
+    for coded in (
+        create_playback(formats=[Format(3, {})]),
+        create_playback(passthrough=True),
+    ):
+        assert talk.refused(C.CREATE_PLAYBACK_STREAM, coded) == Error.ACCESS
+
+
+def test_a_format_beyond_the_limit_is_taken_back():
+    class Generous(Server):
+        def create_playback_stream(self, one):
+            wide = Spec(3, 32, 48000)
+            attr = [0, 700, 1000, 1, 1, 1, 1, wide, tuple(range(32)), 9, "x", False, 0]
+            return encode("LLLLLLLamLtbUf", [*attr, format_of(wide)])
+
+    talk = Talk(server=Generous())
+    request = create_playback(formats=[Format(1, {})])
+    assert talk.refused(C.CREATE_PLAYBACK_STREAM, request) == Error.NOTSUPPORTED
+    assert talk.server.named(C.DELETE_PLAYBACK_STREAM)
+    assert not talk.sandbox.playbacks
+
+
+def test_streams_of_a_connection_and_of_a_sandbox_at_the_limit():
+    talk = Talk(SoundRules("work", streams=limits.PULSE_STREAMS_PER_CONNECTION + 2))
+    for _ in range(limits.PULSE_STREAMS_PER_CONNECTION):
+        talk.play()
+    assert talk.refused(C.CREATE_PLAYBACK_STREAM, create_playback()) == Error.TOOLARGE
+    other = Talk(sandbox=talk.sandbox)
+    other.play()
+    other.play()
+    assert other.refused(C.CREATE_PLAYBACK_STREAM, create_playback()) == Error.TOOLARGE
+    talk.ask(C.DELETE_PLAYBACK_STREAM, encode("L", [0]))
+    other.play()
+
+
+def test_streams_that_are_being_made_count():
+    talk = Talk(SoundRules("work", streams=3))
+    talk.server.deaf.add(C.CREATE_PLAYBACK_STREAM)
+    for _ in range(3):
+        talk.say(C.CREATE_PLAYBACK_STREAM, create_playback())
+    assert talk.refused(C.CREATE_PLAYBACK_STREAM, create_playback()) == Error.TOOLARGE
+
+
+def test_buffers_and_rates_stay_within_the_rules():
+    talk = Talk(SoundRules("work", buffer_bytes=5000, rate=50000))
+    channel, _ = talk.play()
+    assert created(talk)[4] == 5000
+    talk.ask(
+        C.SET_PLAYBACK_STREAM_BUFFER_ATTR,
+        encode("LLLLLbb", [channel, 9000, *(INVALID,) * 3, True, True]),
+    )
+    (said,) = talk.server.named(C.SET_PLAYBACK_STREAM_BUFFER_ATTR)
+    assert said.fields("LLLLLbb")[:2] == [channel, 5000]
+    rate = C.UPDATE_PLAYBACK_STREAM_SAMPLE_RATE
+    assert talk.ask(rate, encode("LL", [channel, 50000])).command is C.REPLY
+    for bad in (0, 50001):
+        assert talk.refused(rate, encode("LL", [channel, bad])) == Error.NOTSUPPORTED
+
+
+# -- loudness ---------------------------------------------------------------------------
+
+
+def last_volume(talk: Talk):
+    return talk.server.named(C.SET_SINK_INPUT_VOLUME)[-1].fields("Lv").numbers(1)
+
+
+def test_no_stream_is_louder_than_all_of_it():
+    talk = Talk()
+    _, index = talk.play()
+    talk.ask(C.SET_SINK_INPUT_VOLUME, encode("Lv", [index, (655360, 32768)]))
+    assert last_volume(talk) == (65536, 32768)
+    assert talk.server.said[-1].fields("Lv").number(0) == talk.server.real[0]
+
+
+def test_the_persons_volume_is_multiplied_and_not_shown():
+    talk = Talk(level=Level(volume=32768))
+    _, index = talk.play()
+    assert created(talk).numbers(10) == (32768, 32768)
+    assert created(talk)[21] is True
+    talk.ask(C.SET_SINK_INPUT_VOLUME, encode("Lv", [index, (32768, 65536)]))
+    assert last_volume(talk) == (16384, 32768)
+    talk.sandbox.set_level(Level(volume=65536))
+    talk.pump()
+    assert last_volume(talk) == (32768, 65536)
+
+
+def test_a_client_cannot_unmute_what_the_person_has_muted():
+    talk = Talk(level=Level(muted=True))
+    _, index = talk.play()
+    assert created(talk)[18] is True
+    assert created(talk)[23] is True
+    talk.ask(C.SET_SINK_INPUT_MUTE, encode("Lb", [index, False]))
+    assert talk.server.named(C.SET_SINK_INPUT_MUTE)[-1].fields("Lb")[1] is True
+    shown = talk.ask(C.GET_SINK_INPUT_INFO, encode("L", [index])).fields(
+        "LtLLLamvUUttbPbbbf"
+    )
+    assert shown[12] is False
+    talk.sandbox.set_level(Level())
+    talk.pump()
+    assert talk.server.named(C.SET_SINK_INPUT_MUTE)[-1].fields("Lb")[1] is False
+
+
+def test_one_sandboxs_level_is_not_anothers():
+    talk, other = Talk(), Talk(SoundRules("home"))
+    talk.play()
+    other.play()
+    talk.sandbox.set_level(Level(muted=True))
+    talk.pump()
+    other.pump()
+    assert talk.server.named(C.SET_SINK_INPUT_MUTE)
+    assert not other.server.named(C.SET_SINK_INPUT_MUTE)
+
+
+def test_idle_is_told_by_the_clock():
+    talk = Talk(SoundRules("work", idle_seconds=5))
+    channel, index = talk.play()
+    stream = talk.sandbox.playbacks[index]
+    assert not stream.is_idle(talk.now + 5)
+    assert stream.is_idle(talk.now + 5.1)
+    talk.now += 5
+    talk.raw(frames.samples(channel, bytes(4)))
+    assert not stream.is_idle(talk.now + 5)
