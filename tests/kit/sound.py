@@ -168,7 +168,17 @@ async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
         await stack.enter_async_context(started(program, env=env))
     await _answers(server)
     await server.pactl("load-module", "module-null-sink", "sink_name=viewer")
-    await server.pactl("set-default-sink", "viewer")
+    await _default(server, "sink", "viewer")
+
+
+async def _default(server: Server, kind: str, name: str) -> None:
+    """Make it the default; wireplumber takes such wishes a moment after it is up."""
+
+    async def done() -> bool:
+        words = ("pactl", f"set-default-{kind}", name)
+        return (await server.run(*words, check=False)).code == 0
+
+    await until(done)
 
 
 async def _pulseaudio(stack: AsyncExitStack, server: Server) -> None:
@@ -185,12 +195,12 @@ async def _pulseaudio(stack: AsyncExitStack, server: Server) -> None:
 async def microphone(server: Server, name: str = "mic") -> None:
     """A source that is no monitor: what is played into the sink ``<name>feed``."""
     await server.pactl("load-module", "module-null-sink", f"sink_name={name}feed")
-    await server.pactl("set-default-sink", "viewer")
+    await _default(server, "sink", "viewer")
     await server.pactl(
         *("load-module", "module-remap-source", f"master={name}feed.monitor"),
         *(f"source_name={name}", "channels=2", "rate=48000"),
     )  # fmt: skip
-    await server.pactl("set-default-source", name)
+    await _default(server, "source", name)
 
 
 # -- signals ---------------------------------------------------------------------
