@@ -336,7 +336,10 @@ class LogMigrated(Event, frozen=True, kw_only=True, tag="audit.migrated"):
 
 
 class LogGap(Event, frozen=True, kw_only=True, tag="audit.gap"):
-    """``count`` events could not be recorded and are lost."""
+    """``count`` events could not be recorded and are lost.
+
+    With a ``count`` of 0 and a reason: this log is in memory, the real one is gone.
+    """
 
     seconds: float
     """From the first one to now."""

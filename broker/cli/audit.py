@@ -17,6 +17,7 @@ from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
 from broker.cli import audit_ship
+from broker.cli.audit_gc import gc_command
 from broker.cli.audit_print import OUTPUTS, texts
 from broker.cli.audit_source import Source, open_source
 from broker.cli.audit_verify import (
@@ -283,5 +284,6 @@ for _verb in (
     verify_command,
     prove_command,
     checkpoint_command,
+    gc_command,
 ):
     command.add_command(_verb)

@@ -181,6 +181,20 @@ class LeaseListAnswer(_Answer, frozen=True, kw_only=True):
     leases: list[LeaseStatus]
 
 
+class AuditPruneRequest(_Request, frozen=True, kw_only=True):
+    """Remove old events from the audit log."""
+
+    keep_seconds: int | None = None
+    """Those older than this; None: as the setting says."""
+    max_megabytes: int | None = None
+
+
+class AuditPruneAnswer(_Answer, frozen=True, kw_only=True):
+    """What went."""
+
+    removed: int
+
+
 class LeaseReleaseRequest(_Request, frozen=True, kw_only=True):
     """End a lease and cut its streams; the machine is left alone."""
 
@@ -407,4 +421,10 @@ class BrokerApi(Protocol):
 
     async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
         """End a lease."""
+        ...
+
+    async def prune(
+        self, caller: Caller, request: AuditPruneRequest
+    ) -> AuditPruneAnswer:
+        """Remove old events from the audit log."""
         ...

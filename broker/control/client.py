@@ -18,6 +18,8 @@ import trio
 from broker.control import varlink
 from broker.control.api import (
     INTERFACE,
+    AuditPruneAnswer,
+    AuditPruneRequest,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -91,6 +93,10 @@ class Client:
     async def release(self, request: LeaseReleaseRequest) -> None:
         """End a lease and cut its streams."""
         await self._call("LeaseRelease", request, Nothing)
+
+    async def prune(self, request: AuditPruneRequest) -> AuditPruneAnswer:
+        """Remove old events from the audit log; returns when they are gone."""
+        return await self._call("AuditPrune", request, AuditPruneAnswer, deadline=None)
 
     async def wait_closed(self) -> None:
         """Return when the broker has closed the connection."""

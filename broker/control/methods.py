@@ -17,6 +17,8 @@ from broker import __version__
 from broker.control import varlink
 from broker.control.api import (
     INTERFACE,
+    AuditPruneAnswer,
+    AuditPruneRequest,
     BrokerApi,
     Caller,
     LeaseItem,
@@ -151,6 +153,10 @@ async def _release(exchange: Exchange, request: LeaseReleaseRequest) -> Nothing:
     return Nothing()
 
 
+async def _prune(exchange: Exchange, request: AuditPruneRequest) -> AuditPruneAnswer:
+    return await exchange.api.prune(exchange.caller, request)
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
@@ -165,6 +171,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.LeaseAcquire": _taking(LeaseRequest, _lease),
         f"{INTERFACE}.LeaseList": _taking(Nothing, _leases),
         f"{INTERFACE}.LeaseRelease": _taking(LeaseReleaseRequest, _release),
+        f"{INTERFACE}.AuditPrune": _taking(AuditPruneRequest, _prune),
     }
 )
 

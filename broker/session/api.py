@@ -44,6 +44,8 @@ class Parts:
     status: Callable[[], Awaitable[api.Status]]
     leases: Callable[[], list[api.LeaseStatus]]
     shutdown: trio.Event
+    prune: Callable[[int | None, int | None], Awaitable[int]]
+    """The audit log's retention: seconds, megabytes; returns how many went."""
     runner: Runner | None = None
     leasing: Leasing | None = None
 
@@ -153,3 +155,16 @@ class RoleApi:
     ) -> None:
         """End a lease; a machine that is not ours lives on."""
         await self._leasing().release(caller, request)
+
+    # -- the audit log ---------------------------------------------------------------
+
+    async def prune(
+        self, caller: api.Caller, request: api.AuditPruneRequest
+    ) -> api.AuditPruneAnswer:
+        """Remove old events."""
+        del caller
+        for given in (request.keep_seconds, request.max_megabytes):
+            if given is not None and given < 1:
+                raise RefusedError("nothing is kept for less than a second or MB")
+        removed = await self._parts.prune(request.keep_seconds, request.max_megabytes)
+        return api.AuditPruneAnswer(removed=removed)

@@ -20,16 +20,19 @@ import trio
 from broker import __version__
 from broker.audit import schema
 from broker.audit.refusals import Refusals
-from broker.audit.settings import load_settings
+from broker.audit.settings import Mode, Settings, load_settings
 from broker.audit.store import Store, open_store
 from broker.control.api import BrokerApi
 from broker.control.server import refuse_second, serve
+from broker.core.complain import complain
+from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.relay.process import PumpHandle
 from broker.session.journal import Journal
 from broker.session.pumps import PumpKeeper
-from broker.session.sealing import Sealing, Witness
+from broker.session.retaining import Retention
+from broker.session.sealing import JournalTeller, Sealing, Witness
 from broker.session.shipping import Shipping
 from broker.session.workers import Workers, open_workers
 from policy.loader import RecordSet, load_records, search_path, with_last_good
@@ -117,6 +120,7 @@ class Ground:
     """None for a host, which parses nothing and so needs none."""
     sealing: Sealing
     witness: Witness
+    retention: Retention
     shipping: Shipping
     shutdown: trio.Event = field(default_factory=trio.Event)
 
@@ -145,9 +149,7 @@ async def open_ground(
         refuse_second(paths.control)
     async with AsyncExitStack() as stack:
         settings = load_settings(paths.config)
-        store = await stack.enter_async_context(
-            open_store(paths.audit, broker=role, settings=settings)
-        )
+        store = await _open_log(stack, paths, role, settings)
         workers: Workers | None = None
         if parses:
             workers = await stack.enter_async_context(
@@ -156,7 +158,7 @@ async def open_ground(
         async with trio.open_nursery() as nursery:
             refusals = Refusals(store)
             nursery.start_soon(refusals.run)
-            log = Journal(store, refusals)
+            log = Journal(store, refusals, mode=settings.mode)
             await log.require(schema.BrokerStart(software=__version__, pid=os.getpid()))
             if workers is not None:
                 workers.on_template_death = partial(_template_died, log)
@@ -167,7 +169,11 @@ async def open_ground(
             records = Records(options, log)
             await records.record()
             sealing = Sealing(store, settings)
+            if settings.journald:
+                sealing.listeners.append(JournalTeller(paths.audit).tell)
             nursery.start_soon(sealing.run)
+            retention = Retention(store, settings)
+            nursery.start_soon(retention.run)
             ground = Ground(
                 role,
                 options,
@@ -178,6 +184,7 @@ async def open_ground(
                 workers,
                 sealing,
                 Witness(store, sealing, log),
+                retention,
                 shipping,
             )
             nursery.start_soon(_watch_signals, ground.shutdown)
@@ -212,6 +219,30 @@ async def serve_until_asked(
         ground.options.stopping()
         await end()
         nursery.cancel_scope.cancel()
+
+
+async def _open_log(
+    stack: AsyncExitStack, paths: Paths, role: str, settings: Settings
+) -> Store:
+    """Open the audit log; where it need not be, one in memory stands in for it."""
+    try:
+        return await stack.enter_async_context(
+            open_store(paths.audit, broker=role, settings=settings)
+        )
+    except UpstreamError as error:
+        if settings.mode is Mode.REQUIRED:
+            raise
+        complain(
+            f"vitrail: {error}; as audit.toml says 'best-effort', this broker's "
+            "events are lost when the machine is switched off"
+        )
+        store = await stack.enter_async_context(
+            open_store(paths.runtime / paths.audit.name, broker=role, settings=settings)
+        )
+        await store.record(
+            schema.LogGap(count=0, seconds=0.0, reason=f"in memory only: {error}")
+        )
+        return store
 
 
 async def _template_died(log: Journal, pid: int, code: int | None) -> None:

@@ -72,6 +72,7 @@ class _Host:
                 status=self._report.status,
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
+                prune=ground.retention.prune,
                 leasing=self._host.leasing,
             )
         )

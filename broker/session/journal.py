@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypedDict
+
+import trio
 
 from broker.audit import schema
 from broker.audit.refusals import Refusals
+from broker.audit.settings import Mode
 from broker.audit.store import Store
 from broker.core.complain import complain
 from broker.core.errors import UpstreamError
@@ -43,12 +47,30 @@ def of_stream(opening: Opening) -> StreamSubject:
     )
 
 
-class Journal:
-    """The audit log as the roles use it."""
+@dataclass(eq=False)
+class _Gap:
+    """Events that were lost since a certain time."""
 
-    def __init__(self, store: Store, refusals: Refusals) -> None:
+    since: float
+    count: int = 0
+    last: str = ""
+
+
+class Journal:
+    """The audit log as the roles use it.
+
+    With ``best-effort`` nothing is refused because it cannot be recorded.  What
+    could not be is counted in either mode, and the log says so as soon as it
+    takes events again.
+    """
+
+    def __init__(
+        self, store: Store, refusals: Refusals, *, mode: Mode = Mode.REQUIRED
+    ) -> None:
         self._store = store
         self._refusals = refusals
+        self._mode = mode
+        self._gap: _Gap | None = None
 
     async def require(self, event: schema.Event) -> None:
         """Record before an effect.
@@ -56,7 +78,10 @@ class Journal:
         Raises UpstreamError when that cannot be done; the effect must not
         happen then.
         """
-        await self._store.record(event)
+        if self._mode is Mode.BEST_EFFORT:
+            await self.note(event)
+        else:
+            await self._record(event)
 
     async def note(self, event: schema.Event) -> None:
         """Record what has happened already; a log that fails is said on stderr.
@@ -64,9 +89,36 @@ class Journal:
         It cannot be undone, so there is nothing to refuse.
         """
         try:
-            await self._store.record(event)
+            await self._record(event)
         except UpstreamError as error:
-            complain(f"vitrail: not recorded: {event.kind}: {error}")
+            if self._gap is None:
+                self._gap = _Gap(trio.current_time())
+                complain(f"vitrail: not recorded: {event.kind}: {error}")
+            self._gap.count += event.count
+            self._gap.last = event.kind
+
+    async def _record(self, event: schema.Event) -> None:
+        await self._store.record(event)
+        gap, self._gap = self._gap, None
+        if gap is None:
+            return
+        try:
+            await self._store.record(
+                schema.LogGap(
+                    count=gap.count,
+                    seconds=trio.current_time() - gap.since,
+                    last=gap.last,
+                    reason="the log could not be written",
+                )
+            )
+        except UpstreamError:
+            self._still(gap)
+
+    def _still(self, gap: _Gap) -> None:
+        """It could not be told; others may have lost more meanwhile."""
+        if self._gap is not None:
+            gap.count += self._gap.count
+        self._gap = gap
 
     async def refused(
         self,

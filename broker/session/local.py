@@ -56,6 +56,7 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
             status=report.status,
             leases=report.leases,
             shutdown=ground.shutdown,
+            prune=ground.retention.prune,
             runner=Runner(
                 host=host.role,
                 viewer=viewer,

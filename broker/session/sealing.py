@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import trio
 
 from broker.audit import schema
 from broker.audit.note import Note, parse_note
 from broker.audit.settings import Settings
+from broker.audit.ship import journald
 from broker.audit.store import Store
 from broker.core.complain import complain
 from broker.core.errors import (
@@ -27,6 +31,7 @@ _AT_MOST_EVERY = 1.0
 """Seconds between two published checkpoints, whatever the load."""
 _EVOLVE_EVENTS = 1 << 16
 """Events after which the key evolves before its time."""
+JOURNAL = "/run/systemd/journal/socket"
 _TOLD = 8
 """Conflicts that are kept for a status; a peer could invent more."""
 
@@ -103,6 +108,40 @@ class Sealing:
             if not self._complained:
                 complain(f"vitrail: the audit log is not sealed: {error}")
             self._complained = True
+
+
+class JournalTeller:
+    """Hands checkpoints to systemd's journal, where there is one."""
+
+    def __init__(self, log: Path, path: str = JOURNAL) -> None:
+        self._log = log
+        self._path = path
+
+    async def tell(self, note: str) -> None:
+        """Send a checkpoint; a journal that is not there or full misses it.
+
+        The next one says the same and more, so nothing is kept for it.
+        """
+        checkpoint = parse_note(note).checkpoint
+        entry = journald.encode(
+            [
+                ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
+                ("MESSAGE_ID", journald.message_id("audit.checkpoint")),
+                ("PRIORITY", "5"),
+                ("SYSLOG_IDENTIFIER", "vitrail"),
+                ("VITRAIL_KIND", "audit.checkpoint"),
+                ("VITRAIL_LOG_FILE", str(self._log)),
+                ("VITRAIL_ORIGIN", checkpoint.origin),
+                ("VITRAIL_SIZE", str(checkpoint.size)),
+                ("VITRAIL_CHECKPOINT", note),
+            ]
+        )
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.settimeout(0)
+            sock.sendto(entry, self._path)
 
 
 class Witness:

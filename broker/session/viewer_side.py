@@ -65,6 +65,7 @@ class _Viewer:
                 status=self._report.status,
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
+                prune=ground.retention.prune,
                 runner=Runner(
                     host=self._host,
                     viewer=self._viewer,

@@ -12,6 +12,8 @@ from typing import Any
 import trio
 
 from broker.control.api import (
+    AuditPruneAnswer,
+    AuditPruneRequest,
     Caller,
     Emit,
     LeaseItem,
@@ -117,6 +119,13 @@ class ScriptedBroker:
 
     async def leases(self) -> LeaseListAnswer:
         return LeaseListAnswer(leases=[LEASE])
+
+    async def prune(
+        self, caller: Caller, request: AuditPruneRequest
+    ) -> AuditPruneAnswer:
+        del caller
+        self.asked.append(("prune", request))
+        return AuditPruneAnswer(removed=7)
 
     async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
         del caller

@@ -25,6 +25,7 @@ METHODS = {
     "LeaseAcquire": (api.LeaseRequest, api.LeaseItem),
     "LeaseList": (api.Nothing, api.LeaseListAnswer),
     "LeaseRelease": (api.LeaseReleaseRequest, api.Nothing),
+    "AuditPrune": (api.AuditPruneRequest, api.AuditPruneAnswer),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 

@@ -35,8 +35,13 @@ class Stand:
                 status=None,
                 leases=list,
                 shutdown=self.shutdown,
+                prune=self.prune,
             )
         )
+
+    async def prune(self, seconds, megabytes):
+        self.pruned = seconds, megabytes
+        return 3
 
     async def power_off(self, lease, *, reason, grace):
         await trio.lowlevel.checkpoint()
@@ -110,3 +115,13 @@ async def test_a_viewer_gives_no_leases_and_says_who_does():
         with pytest.raises(RefusedError, match="this broker is a viewer") as caught:
             await call
         assert "on the host" in caught.value.hint
+
+
+async def test_pruning_is_passed_on_and_nothing_is_kept_for_no_time():
+    stand = Stand()
+    request = api.AuditPruneRequest(keep_seconds=5, max_megabytes=None)
+    assert (await stand.api.prune(CALLER, request)).removed == 3
+    assert stand.pruned == (5, None)
+    for wrong in ({"keep_seconds": 0}, {"max_megabytes": -1}):
+        with pytest.raises(RefusedError):
+            await stand.api.prune(CALLER, api.AuditPruneRequest(**wrong))

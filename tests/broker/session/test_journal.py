@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from broker.audit import schema
+from broker.audit.query import Filters, open_log
 from broker.audit.refusals import Refusals
+from broker.audit.settings import Mode
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.lease import Opening
@@ -30,10 +32,34 @@ async def test_a_full_disk_takes_the_log_and_standard_error(tmp_path, monkeypatc
             await log.note(event)
             monkeypatch.undo()
         await log.require(event)  # there is room again
-        assert log._store.statistics().events == 1
+        # And what could not be told then is counted now.
+        assert log._store.statistics().events == 2
+    (gap,) = _events(tmp_path, "audit.gap")
+    assert (gap["count"], gap["last"]) == (2, "broker.stop")
 
 
-def _no_space(events):
+def _events(directory, kind):
+    (path,) = directory.rglob("*.sqlite")
+    with open_log(path) as log:
+        return [found.fields() for found in log.find(Filters(kinds=[kind]))]
+
+
+async def test_best_effort_refuses_nothing_and_counts(tmp_path, monkeypatch):
+    event = schema.BrokerStop(reason="asked to end")
+    async with journal(tmp_path) as plain:
+        log = Journal(plain._store, plain._refusals, mode=Mode.BEST_EFFORT)
+        with monkeypatch.context() as machine:
+            machine.setattr(log._store, "_write", _no_space)
+            for _ in range(5):
+                await log.require(event)
+        await log.require(event)
+        await log.require(event)
+    (gap,) = _events(tmp_path, "audit.gap")
+    assert gap["count"] == 5
+    assert len(_events(tmp_path, "broker.stop")) == 2
+
+
+def _no_space(*_):
     raise OSError(28, os.strerror(28))
 
 
