@@ -318,15 +318,16 @@ class Toplevel(Obj):
 
 
 class Popup(Obj):
-    """An xdg_popup."""
+    """An xdg_popup.  ``place``: where the compositor put it, frame to frame."""
 
-    __slots__ = ("children", "done", "grabbing", "parent", "size", "xdg")
+    __slots__ = ("children", "done", "grabbing", "parent", "place", "size", "xdg")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.xdg: XdgSurface | None = None
         self.parent: XdgSurface | None = None
         self.size = (1, 1)
+        self.place = (0, 0)
         self.grabbing = False
         self.done = False
         self.children = 0

@@ -346,6 +346,7 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         else core.edges
     )
     popup.size = (max(1, w - mine.wide), max(1, h - mine.high))
+    popup.place = (x, y)
     core.down.data += emit.popup_configure(
         popup.cid, x + mine.left - its.left, y + mine.top - its.top, *popup.size
     )

@@ -37,9 +37,22 @@ def _run(line: np.ndarray) -> int:
     return int(gaps[0]) if len(gaps) else len(line)
 
 
-def frames(image: Image.Image, color: int, *, least: int = 8) -> list[Found]:
-    """All rectangles that have this colour on all four sides, uncovered."""
+def frames(
+    image: Image.Image,
+    color: int,
+    *,
+    least: int = 8,
+    pointer: tuple[int, int] | None = None,
+) -> list[Found]:
+    """All rectangles that have this colour on all four sides, uncovered.
+
+    Where the pointer is, its image may cover a side: 32 pixels around it count
+    as whatever is needed.
+    """
     here = mask(image, color)
+    if pointer is not None:
+        x, y = pointer
+        here[max(0, y - 32) : y + 32, max(0, x - 32) : x + 32] = True
     height, width = here.shape
     left = np.zeros_like(here)
     left[:, 1:] = here[:, :-1]

@@ -1,0 +1,469 @@
+"""Real applications in bubblewrap, behind waypipe and the filter, by their pixels.
+
+Each is driven with a pointer (and keys, on sway) on sway, weston and KWin.
+What is looked at: its frame is whole at rest and in every picture while it is
+resized, nothing but the empty desktop is outside of frames, and menus,
+tooltips and popovers have frames of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.wayland.listing import windows_of
+from tests.kit.compositor import desktop, pixels, until
+from tests.kit.wayland_apps import boxed, strangers
+from tests.kit.wayland_input import Keyboard, Pointer
+from tests.kit.wayland_pixels import Found, mask, outside
+from tests.kit.wayland_stand import CONFIG, FRAME, SIZE, Stand, filtered, nested
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
+]
+_PROGRAM = {"kwin": "kwin_wayland"}
+
+
+class World:
+    """A stand, its pointer, and what the screen showed before any window."""
+
+    def __init__(self, it: Stand, mouse: Pointer, empty) -> None:
+        self.it, self.mouse, self.empty = it, mouse, empty
+        self.spot = (5, 5)
+
+    async def move(self, x: int, y: int) -> None:
+        self.spot = (x, y)
+        await trio.to_thread.run_sync(self.mouse.move, x, y)
+
+    async def press(self, down: bool) -> None:
+        await trio.to_thread.run_sync(self.mouse.button, down)
+
+    async def click(self, x: int, y: int) -> None:
+        await self.move(x, y)
+        await self.press(True)
+        await self.press(False)
+
+    async def look(self, *, slack: int = 0) -> list[Found]:
+        """One picture now: the frames; fails if anything lies outside of them."""
+        image = await pixels(self.it.comp)
+        found, strange = strangers(image, self.empty, self.spot, slack=slack)
+        if strange and (out := os.environ.get("VITRAIL_PICTURES")):
+            image.save(Path(out) / f"strange-{len(os.listdir(out))}.png")
+        assert not strange, f"{strange} pixels outside of {found}"
+        return found
+
+
+@asynccontextmanager
+async def world(kind: str):
+    if not shutil.which(_PROGRAM.get(kind, kind)):
+        pytest.skip(f"{kind} is missing")
+    async with desktop(config_extra=CONFIG) as comp:
+        if kind == "sway":
+            async with _started(comp, None) as made:
+                yield made
+        else:
+            async with nested(comp, kind) as inner, _started(comp, inner) as made:
+                yield made
+
+
+@asynccontextmanager
+async def _started(comp, inner):
+    behind = inner.display if inner is not None else None
+    async with filtered(comp, behind=behind) as it:
+        with await trio.to_thread.run_sync(Pointer, comp.display, SIZE) as mouse:
+            await trio.to_thread.run_sync(mouse.move, 640, 400)
+            await trio.to_thread.run_sync(mouse.move, 5, 5)
+            yield World(it, mouse, await _steady(comp))
+
+
+async def _steady(comp):
+    """The screen once it has been the same for half a second."""
+    same, last = 0, await pixels(comp)
+    with trio.fail_after(20):
+        while same < 5:
+            await trio.sleep(0.1)
+            image = await pixels(comp)
+            same = same + 1 if image.tobytes() == last.tobytes() else 0
+            last = image
+    return last
+
+
+@dataclass(frozen=True)
+class App:
+    """``menus`` are spots that open a popup when clicked, ``hovers`` when hovered.
+
+    Relative to the outer frame; negative ones count from the right or lower side.
+    """
+
+    argv: tuple[str, ...]
+    menus: tuple[tuple[int, int], ...] = ()
+    hovers: tuple[tuple[int, int], ...] = ()
+    strokes: tuple[tuple[int, int, int, int], ...] = ()
+    resizes: bool = True
+    kinds: tuple[str, ...] = ("sway", "weston", "kwin")
+
+    @property
+    def name(self) -> str:
+        return self.argv[0] if len(self.argv) == 1 else " ".join(self.argv[:2])
+
+
+def app(*argv: str, **more) -> App:
+    return App(argv, **more)
+
+
+APPS = [
+    # weston's clients: shapes, subsurfaces, viewports, input
+    app("weston-terminal"),
+    app("weston-flower", resizes=False),
+    app("weston-smoke", strokes=((40, 40, 120, 120),)),
+    app("weston-clickdot", strokes=((100, 100, 200, 150),)),
+    app("weston-eventdemo"),
+    app("weston-dnd", strokes=((60, 70, 180, 160),)),
+    app("weston-image", "/usr/share/weston/terminal.png"),
+    app("weston-resizor", resizes=False),
+    app("weston-scaler", resizes=False),
+    app("weston-cliptest", resizes=False),
+    app("weston-stacking"),
+    app("weston-transformed", resizes=False),  # crashes when the pointer leaves
+    app("weston-subsurfaces"),
+    app("weston-simple-egl", resizes=False),
+    # They give up when a buffer comes back late, as it does behind waypipe on sway.
+    app("weston-simple-shm", resizes=False, kinds=("weston", "kwin")),
+    app("weston-simple-damage", resizes=False, kinds=("weston", "kwin")),
+    # It binds a version whose events it has no handlers for.
+    app("weston-presentation-shm", resizes=False, kinds=("sway", "weston")),
+    # toolkits
+    app("gtk3-demo"),
+    app("gtk3-widget-factory", menus=((430, 270), (50, 312)), resizes=False),
+    app("gtk3-demo", "--run=dialog"),
+    app("gtk3-demo", "--run=menus"),
+    app("gtk3-demo", "--run=dnd", strokes=((60, 70, 160, 90),)),
+    app("gtk4-demo", menus=((-76, 28),)),
+    app("gtk4-widget-factory", menus=((500, 262), (50, 340)), resizes=False),
+    app("gtk4-demo", "--run=dialog"),
+    app("featherpad", menus=((30, 16), (70, 16))),
+]  # fmt: skip
+
+
+def spot(frame: Found, at: tuple[int, int]) -> tuple[int, int]:
+    x, y = at
+    return (
+        frame.x + (x if x >= 0 else frame.w + x),
+        frame.y + (y if y >= 0 else frame.h + y),
+    )
+
+
+async def opened(
+    there: World, running, frame: Found, at: tuple[int, int], *, press: bool
+):
+    """Make a popup by a click or by resting; its frame must be whole."""
+    sandbox = there.it.sandbox
+    tries = 0
+    with trio.fail_after(20):
+        while not running.shown_popups():
+            x, y = spot(frame, at)
+            await there.move(x + tries % 2, y)
+            if press:
+                await there.press(True)
+                await there.press(False)
+            tries += 1
+            with trio.move_on_after(2):
+                while not running.shown_popups():
+                    await trio.sleep(0.05)
+    assert await running.popups(frame) >= 1
+    assert sandbox.totals["popups"] >= 1
+
+
+async def closed(there: World, running, frame: Found) -> None:
+    """Click where nothing is until no popup is shown."""
+
+    async def gone() -> bool:
+        if running.shown_popups():
+            await there.click(frame.x + frame.w // 2, frame.y + frame.h - 60)
+            await trio.sleep(0.5)
+        return not running.shown_popups()
+
+    await until(gone)
+
+
+async def resized(there: World, frame: Found) -> int:
+    """Drag the lower right corner; every picture meanwhile is looked at."""
+    x, y = frame.x + frame.w - 2, frame.y + frame.h - 2
+    await there.move(x, y)
+    await there.press(True)
+    pictures = 0
+    try:
+        for step in range(1, 13):
+            await there.move(x - 14 * step, y - 10 * step)
+            found = await there.look()
+            assert any(f.border >= 4 for f in found), found
+            pictures += 1
+    finally:
+        await there.press(False)
+    return pictures
+
+
+@pytest.mark.parametrize(
+    ("program", "kind"),
+    [pytest.param(a, k, id=f"{a.name}-{k}") for a in APPS for k in a.kinds],
+)
+async def test_an_application_stays_in_its_frame(program, kind):
+    async with world(kind) as there, boxed(there.it, *program.argv) as running:
+        frame = await running.framed()
+        await there.look()
+        for at in program.menus:
+            await opened(there, running, frame, at, press=True)
+            await closed(there, running, frame)
+        for at in program.hovers:
+            await opened(there, running, frame, at, press=False)
+        for x0, y0, x1, y1 in program.strokes:
+            await there.move(frame.x + x0, frame.y + y0)
+            await there.press(True)
+            for n in range(1, 9):
+                await there.move(
+                    frame.x + x0 + (x1 - x0) * n // 8,
+                    frame.y + y0 + (y1 - y0) * n // 8,
+                )
+                await there.look()
+            await there.press(False)
+        if program.resizes:
+            assert await resized(there, await running.framed()) == 12
+        await there.look()
+        assert running.child.popen.poll() is None, running.said()
+        assert [str(e) for e in there.it.ends] == []
+
+
+# -- browsers, video, X11, fractional scale ----------------------------------------------
+
+_PAGE = """<html><title>0</title><body style="margin:0;background:#000">
+<video id=v src="clip.webm" width=1280 height=720 autoplay loop muted></video>
+<script>setInterval(()=>{let q=v.getVideoPlaybackQuality();
+document.title='frames '+q.totalVideoFrames+' dropped '+q.droppedVideoFrames+' end'},500)</script>"""
+KINDS = ["sway", "weston", "kwin"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> Path:
+    """A directory for the sandbox: ten seconds of 720p30, and a page that plays it."""
+    if not shutil.which("ffmpeg"):
+        pytest.skip("ffmpeg is missing")
+    place = tmp_path_factory.mktemp("shared")
+    (place / "page.html").write_text(_PAGE)
+    words = [
+        "ffmpeg",
+        "-loglevel",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=1280x720:rate=30",
+        "-t",
+        "10",
+        "-c:v",
+        "libvpx",
+        "-deadline",
+        "realtime",
+        "-cpu-used",
+        "8",
+        "-b:v",
+        "3M",
+    ]
+    subprocess.run([*words, str(place / "clip.webm")], check=True, timeout=120)
+    return place
+
+
+def titles(it: Stand) -> list[str]:
+    """What the sandbox's windows are called."""
+    return [info.title for info in windows_of(it.sandbox)]
+
+
+async def playing(there: World, running) -> None:
+    """Pictures while a video plays: they change, and nothing is outside of frames."""
+    frame = await running.framed()
+    before = await pixels(there.it.comp)
+
+    async def moved() -> bool:
+        await there.look()
+        image = await pixels(there.it.comp)
+        box = (frame.x, frame.y, frame.x + frame.w, frame.y + frame.h)
+        return image.crop(box).tobytes() != before.crop(box).tobytes()
+
+    await until(moved)
+    for _ in range(5):
+        await there.look()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_mpv_plays_in_its_frame(kind, shared):
+    words = [
+        "mpv",
+        "--no-config",
+        "--vo=wlshm",
+        "--ao=null",
+        "--loop",
+        "/shared/clip.webm",
+    ]
+    if not shutil.which("mpv"):
+        pytest.skip("mpv is missing")
+    async with world(kind) as there, boxed(there.it, *words, shared=shared) as running:
+        await playing(there, running)
+        if kind == "sway":
+            with await trio.to_thread.run_sync(Keyboard, there.it.comp.display) as keys:
+                before = await running.framed()
+                await there.click(640, 400)
+                await trio.to_thread.run_sync(keys.press, _F)
+
+                async def larger() -> bool:
+                    # Fullscreen is faked: as large as the screen, with its frame.
+                    found = await there.look()
+                    return (0, 0, *SIZE) in [f[:4] for f in found]
+
+                await until(larger)
+                await trio.to_thread.run_sync(keys.press, _F)
+
+                async def small() -> bool:
+                    return any(f[2:4] == before[2:4] for f in await there.look())
+
+                await until(small)
+        assert [str(e) for e in there.it.ends] == []
+
+
+_F = 33
+
+
+def browser(name: str) -> list[str]:
+    if not shutil.which(name):
+        pytest.skip(f"{name} is missing")
+    if name == "firefox-esr":
+        return [name, "--no-remote", "--new-instance", "/shared/page.html"]
+    return [
+        name, "--no-sandbox", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run",
+        "--autoplay-policy=no-user-gesture-required", "--user-data-dir=/tmp/profile",
+        "--window-size=1000,640", "file:///shared/page.html",
+    ]  # fmt: skip
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["firefox-esr", "chromium"])
+async def test_a_browser_plays_video_and_opens_its_menu(name, kind, shared):
+    async with (
+        world(kind) as there,
+        boxed(there.it, *browser(name), shared=shared) as running,
+    ):
+        await running.framed(least=300, deadline=60)
+
+        async def plays() -> bool:
+            return any("frames " in t and "frames 0" not in t for t in titles(there.it))
+
+        await until(plays, deadline=60)
+        frame = await running.framed(least=300)
+        await there.look()
+        await opened(there, running, frame, (-30, 62), press=True)
+        await closed(there, running, frame)
+        if kind != "sway":  # where the crop of sway 1.7 shows another part
+            assert await resized(there, await running.framed(least=300)) == 12
+        assert [str(e) for e in there.it.ends] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_x11_programs_in_a_rootful_xwayland(kind):
+    if not shutil.which("Xwayland") or not shutil.which("xeyes"):
+        pytest.skip("Xwayland or x11-apps is missing")
+    start = (
+        "Xwayland :7 -ac & i=0; until DISPLAY=:7 xlogo -geometry 300x200+100+300 & "
+        "sleep 1; kill -0 $! 2>/dev/null || [ $i = 20 ]; do i=$((i+1)); done; "
+        "DISPLAY=:7 xeyes -geometry 200x200+400+100 & wait"
+    )
+    async with world(kind) as there, boxed(there.it, "sh", "-c", start) as running:
+        frame = await running.framed()
+        white = (255, 255, 255)
+
+        async def eyes() -> bool:
+            image = await pixels(there.it.comp)
+            box = (frame.x + 404, frame.y + 104, frame.x + 604, frame.y + 304)
+            found = {c: n for n, c in image.crop(box).getcolors(1 << 20)}
+            return found.get(white, 0) > 2000
+
+        await until(eyes)
+        await there.look()
+        # They look at the pointer: input goes in with the right coordinates.
+        before = (await pixels(there.it.comp)).tobytes()
+        await there.move(frame.x + 300, frame.y + 600)
+        await there.move(frame.x + 310, frame.y + 610)
+
+        async def follow() -> bool:
+            return (await pixels(there.it.comp)).tobytes() != before
+
+        await until(follow)
+        await there.look()
+        assert [str(e) for e in there.it.ends] == []
+
+
+@pytest.mark.parametrize("scale", ["1.25", "1.5", "2"])
+@pytest.mark.parametrize("turn", ["normal", "90"])
+async def test_a_terminal_at_other_scales_and_turns(scale, turn):
+    """Every pixel inside the frame's outline is frame or content, nothing outside."""
+    config = CONFIG + f"output HEADLESS-1 scale {scale} transform {turn}\n"
+    async with desktop(config_extra=config) as comp, _started(comp, None) as there:
+        words = (
+            "foot",
+            "-o",
+            "colors.background=00ff00",
+            "--window-size-pixels=600x400",
+        )
+        async with boxed(there.it, *words, "sleep", "60") as running:
+            frame = await running.framed()
+            await there.look(slack=1)
+            width = 4 * float(scale)
+            assert width - 2 <= frame.border <= width + 1, frame
+            for wide, high in ((301, 203), (333, 257), (512, 311)):
+                await comp.command(f"resize set {wide} {high}")
+
+                async def fits(was=frame) -> bool:
+                    await there.look(slack=1)
+                    return (await running.framed())[2:4] != was[2:4]
+
+                await until(fits)
+                frame = await running.framed()
+            # No more than what an edge blends has the guest's colour outside.
+            green = mask(await pixels(comp), 0x00FF00)
+            inner = (frame.x + 3, frame.y + 3, frame.w - 6, frame.h - 6)
+            assert green.any()
+            assert outside(green, [inner]) == 0
+            assert [str(e) for e in there.it.ends] == []
+
+
+async def test_a_window_over_two_outputs_of_different_scales():
+    config = CONFIG + "output HEADLESS-2 resolution 1280x800 position 1280 0 scale 2\n"
+    async with desktop(config_extra=config) as comp:
+        await comp.command("create_output")
+        await comp.command("output HEADLESS-2 position 1280 0 scale 2")
+        async with _started(comp, None) as there:
+            words = (
+                "foot",
+                "-o",
+                "colors.background=00ff00",
+                "--window-size-pixels=600x400",
+            )
+            async with boxed(there.it, *words, "sleep", "60") as running:
+                await running.framed()
+                for x in (100, 900, 1100, 1250, 1400):
+                    await comp.command(f"move position {x} 100")
+
+                    async def whole() -> bool:
+                        # The part on each screen: its frame meets the screen's edge.
+                        image = await pixels(comp)
+                        spots = mask(image, FRAME).sum()
+                        return bool(spots > 400)
+
+                    await until(whole)
+                assert [str(e) for e in there.it.ends] == []
