@@ -18,6 +18,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 
 _WINDOW = 1.0
+_LONGEST = 60.0
 _OTHERS = "further refusals of many kinds"
 
 
@@ -27,6 +28,7 @@ class _Window:
     ends: float
     written: int = 1
     held: int = 0
+    seconds: float = _WINDOW
 
 
 class Counter:
@@ -35,10 +37,18 @@ class Counter:
     In each second, ``limits.REFUSALS_LOGGED_PER_SECOND`` equal ones are
     events of their own; those beyond are counted and come out as one event
     when the second is over.  Equal means: in all but the stream's number.
+
+    Where it goes on, the next count comes after two seconds, then after four,
+    up to a minute; and where kinds are new without end, all beyond a certain
+    pace share one count.  So a flood of a day is a few ten thousand events,
+    whatever it is made of.
     """
 
     def __init__(self) -> None:
         self._windows: dict[bytes, _Window] = {}
+        self._fresh = float(limits.AUDIT_REFUSAL_KEYS)
+        """How many new kinds may still get an event of their own."""
+        self._filled = 0.0
 
     def take(self, event: schema.Event, now: float) -> list[schema.Event]:
         """Return what is to be recorded now, oldest first.
@@ -46,6 +56,9 @@ class Counter:
         ``now`` in seconds, of a clock that does not go back.
         """
         out = self.due(now)
+        gained = (now - self._filled) * limits.AUDIT_REFUSAL_KINDS_PER_SECOND
+        self._fresh = min(limits.AUDIT_REFUSAL_KEYS, self._fresh + gained)
+        self._filled = now
         key, event = self._key(event)
         window = self._windows.get(key)
         if window is None:
@@ -67,8 +80,14 @@ class Counter:
             window = self._windows.pop(key)
             if window.held:
                 out.append(msgspec.structs.replace(window.event, count=window.held))
-                # The flood may go on: its next second begins where this ended.
-                self._windows[key] = _Window(window.event, now + _WINDOW)
+                # The flood may go on: its next window begins where this ended.
+                length = min(2 * window.seconds, _LONGEST)
+                self._windows[key] = _Window(
+                    window.event,
+                    now + length,
+                    written=limits.REFUSALS_LOGGED_PER_SECOND,
+                    seconds=length,
+                )
         return out
 
     def hold(self, event: schema.Event, now: float) -> None:
@@ -91,7 +110,10 @@ class Counter:
 
     def _key(self, event: schema.Event) -> tuple[bytes, schema.Event]:
         key = schema.encode(msgspec.structs.replace(event, stream=0, count=1))
-        if key in self._windows or len(self._windows) < limits.AUDIT_REFUSAL_KEYS:
+        if key in self._windows:
+            return key, event
+        if len(self._windows) < limits.AUDIT_REFUSAL_KEYS and self._fresh >= 1:
+            self._fresh -= 1
             return key, event
         # Too many kinds: one count for all others of this kind, of anybody.
         shared: schema.Event

@@ -127,6 +127,10 @@ AUDIT_REFUSAL_KEYS = 1024
 """Different refusals counted at one time; beyond, all others of a kind share
 one count, so that a peer that varies its requests fills no memory."""
 
+AUDIT_REFUSAL_KINDS_PER_SECOND = 4
+"""New kinds that get an event of their own, once AUDIT_REFUSAL_KEYS came in a
+burst: a day of ever new refusals is at most 350,000 events, some 300 MB."""
+
 AUDIT_WAL_BYTES = 16 << 20
 """What the write-ahead log is cut back to after a checkpoint."""
 

@@ -31,14 +31,15 @@ def test_the_first_is_an_event_at_once_and_the_rest_of_its_second_one_more() -> 
     assert (counted.count, counted.reason) == (99, "no lease")
 
 
-def test_a_flood_makes_one_event_a_second_and_its_end_forgets_it() -> None:
+def test_a_flood_makes_ever_fewer_events_and_its_end_forgets_it() -> None:
     counter = Counter()
     events: list[schema.Event] = []
     for step in range(100_000):
         events += counter.take(COLD, step / 10_000)
     events += counter.flush()
     assert sum(event.count for event in events) == 100_000
-    assert len(events) == 11
+    # One at once, then counts after 1, 3 and 7 seconds, and at the end.
+    assert len(events) == 5
     assert counter.due(math.inf) == []
     assert counter.deadline() == math.inf
 
@@ -116,3 +117,24 @@ async def test_the_count_is_written_when_the_second_is_over(tmp_path: Path) -> N
     assert sum(counts) == 1003
     # A slow machine takes more than a second for them.
     assert 3 <= len(counts) <= 8
+
+
+async def test_a_hundred_thousand_refusals_are_a_few_rows(tmp_path):
+    """Equal ones, and ones that all differ: counted, and none is lost."""
+    path = tmp_path / "audit.sqlite"
+    async with open_store(path) as store:
+        refusals = Refusals(store)
+        for number in range(50_000):
+            await refusals.refused(
+                schema.StreamRefused(peer="cid 9", reason="no lease")
+            )
+            await refusals.refused(
+                schema.StreamRefused(peer=f"cid {number}", reason="no lease")
+            )
+        await refusals._record(refusals._counter.flush())
+        most = limits.AUDIT_REFUSAL_KEYS + 1000
+        assert store.size < most
+    with open_log(path) as log:
+        events = [found.fields() for found in log.find(Filters())]
+    assert sum(int(event.get("count", 1)) for event in events) == 100_000
+    assert path.stat().st_size < 4 << 20
