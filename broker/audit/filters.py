@@ -115,14 +115,6 @@ def _rule(word: str) -> str:
     return rf"(?:^|/){re.escape(word)}(?::\d+){{0,2}}$"
 
 
-def kind_range(kind: str) -> tuple[str, str]:
-    """The least kind below a first word, and the first one that is not below.
-
-    So that an index finds ``stream.…``: no kind has a character below ``.``.
-    """
-    return f"{kind}.", f"{kind}/"
-
-
 def value_texts(found: Found) -> Iterable[str]:
     """Every value of an event as text, for a search in what it says."""
     for value in found.fields().values():

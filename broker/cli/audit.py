@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
-from broker.cli import audit_ship
+from broker.cli import audit_ship, audit_stats
 from broker.cli.audit_gc import gc_command
 from broker.cli.audit_print import OUTPUTS, texts
 from broker.cli.audit_source import Source, open_source
@@ -281,6 +281,7 @@ def _coloured(show: _Show) -> bool:
 
 for _verb in (
     audit_ship.command,
+    audit_stats.command,
     verify_command,
     prove_command,
     checkpoint_command,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import rich_click as click
 
+from broker.audit.counts import Counts
 from broker.audit.filters import Filters, Found
 from broker.audit.ship.fleet import Fleet, open_fleet
 from broker.cli.audit_words import Asked
@@ -53,6 +54,10 @@ class FleetSource:
         """Yield what arrives from now on."""
         del shown, cursor
         return self.fleet.follow(filters, cursor=self.fleet.horizon)
+
+    def counts(self, filters: Filters, top: int) -> Counts:
+        """Count what matches."""
+        return self.fleet.counts(filters, top)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import rich_click as click
 
+from broker.audit.counts import Counts
 from broker.audit.filters import Filters, Found
 from broker.audit.query import Log, open_log
 from broker.cli.audit_words import Asked, is_fleet, store_path
@@ -48,6 +49,10 @@ class Source(Protocol):
         self, filters: Filters, *, shown: Found | None, cursor: str
     ) -> AsyncGenerator[Found, None]:
         """Yield what is recorded from now on."""
+        ...
+
+    def counts(self, filters: Filters, top: int) -> Counts:
+        """Count what matches; of each field the ``top`` most frequent values."""
         ...
 
 
@@ -126,6 +131,10 @@ class LocalSource:
         del cursor  # what is after it has been shown
         after = max(self.began, shown.sequence if shown is not None else 0)
         return self.log.follow(filters, after=after)
+
+    def counts(self, filters: Filters, top: int) -> Counts:
+        """Count what matches."""
+        return self.log.counts(filters, top)
 
 
 @contextmanager

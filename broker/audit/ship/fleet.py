@@ -12,6 +12,7 @@ from functools import partial
 
 import trio
 
+from broker.audit.counts import FIELDS, Counts, Traffic
 from broker.audit.filters import Filters, Found, choose
 from broker.audit.ship.database import (
     MIGRATIONS,
@@ -192,11 +193,49 @@ class Fleet:
         rows = self._rows("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", [])
         return f"x={rows[0][0]}"
 
-    def rows(
-        self, query: str, values: Sequence[object] = ()
-    ) -> list[tuple[object, ...]]:
-        """Ask in SQL; for statistics.  Raises UpstreamError."""
-        return self._rows(query, values)
+    def counts(self, filters: Filters, top: int) -> Counts:
+        """Count what matches; of each field the ``top`` most frequent values."""
+        where, values = self._where(filters)
+        (whole,) = self._rows(
+            "SELECT count(*), coalesce(min(time_ns), 0), coalesce(max(time_ns), 0), "  # noqa: S608
+            "coalesce(sum(CASE WHEN kind IN ('stream.refused', 'lease.refused', "
+            "'link.refused') THEN coalesce((body::json ->> 'count')::bigint, 1) END), 0) "
+            f"FROM vitrail.event WHERE {where}",
+            values,
+        )
+
+        def ask(what: str, extra: str) -> list[tuple[object, ...]]:
+            return self._rows(
+                f"SELECT {what} FROM vitrail.event WHERE {extra} AND {where} "  # noqa: S608
+                f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(top)}",
+                values,
+            )
+
+        def pairs(what: str, extra: str) -> list[tuple[str, int]]:
+            return [(str(v), _int(n)) for v, n in ask(f"{what}, count(*)", extra)]
+
+        total = "sum(coalesce((body::json ->> '{}')::numeric, 0))"
+        out, back, took = (
+            total.format(name)
+            for name in ("bytes_from_sandbox", "bytes_to_sandbox", "seconds")
+        )
+        traffic = ask(
+            f"sandbox, {out} + {back}, count(*), {out}, {back}, {took}",
+            "kind = 'stream.closed'",
+        )
+        events, first, last, refused = map(_int, whole)
+        return Counts(
+            events,
+            first,
+            last,
+            by={name: pairs(name, f"{name} <> ''") for name in FIELDS},
+            traffic=[
+                Traffic(str(r[0]), _int(r[2]), _int(r[3]), _int(r[4]), float(str(r[5])))
+                for r in traffic
+            ],
+            denied=pairs("sandbox", "verdict = 'deny'"),
+            refusals=refused,
+        )
 
     def _rows(self, query: str, values: Sequence[object]) -> list[tuple[object, ...]]:
         try:
