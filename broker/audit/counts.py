@@ -42,7 +42,7 @@ class Counts:
     traffic: list[Traffic] = field(default_factory=list)
     """The largest first."""
     denied: list[tuple[str, int]] = field(default_factory=list)
-    """For each sandbox the decisions that said no; the most first."""
+    """For each sandbox the decisions that said no, if any; the most first."""
     refusals: int = 0
     """Connections and requests that were refused, each counted."""
 
@@ -92,7 +92,11 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
             for name in FIELDS
         },
         traffic=[Traffic(row[0], *row[2:]) for row in traffic],
-        denied=ask("sandbox, count(*)", f"{column['verdict']} = 'deny'", most),
+        denied=ask(
+            "sandbox, count(*)",
+            f"{column['verdict']} = 'deny'",
+            "GROUP BY 1 ORDER BY 2 DESC, 1",
+        ),
         refusals=int(refused[0][0]),
     )
 
@@ -168,7 +172,7 @@ class _Tally:
                 for name, counter in zip(FIELDS, self._by, strict=True)
             },
             traffic=traffic[:top],
-            denied=_most(self._denied, top),
+            denied=_most(self._denied, len(self._denied)),
             refusals=self._refusals,
         )
 

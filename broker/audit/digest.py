@@ -99,7 +99,8 @@ class Digest:
         self.kinds[found.kind] = self.kinds.get(found.kind, 0) + 1
         column = self._column(found.time_ns)
         count = _number(fields, "count") or 1
-        bad = found.kind.endswith(".refused") or fields.get("verdict") == "deny"
+        refused = found.kind.endswith(".refused") and found.kind != "policy.refused"
+        bad = refused or fields.get("verdict") == "deny"
         if found.sandbox:
             self._lane(found, fields, column, count, bad=bad)
         if bad:
@@ -156,6 +157,8 @@ class Digest:
         count: int,
     ) -> None:
         words = {n: str(fields.get(n, "")) for n in ("service", "target", "rule")}
+        if found.kind == "decision":
+            words["rule"] = words["rule"] or "default"
         subject = Subject(
             machine=found.machine,
             sandbox=found.sandbox,

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
-from broker.cli import audit_ship, audit_stats
+from broker.cli import audit_export, audit_report, audit_ship, audit_stats
 from broker.cli.audit_gc import gc_command
 from broker.cli.audit_print import OUTPUTS, texts
 from broker.cli.audit_source import Source, open_source
@@ -280,8 +280,10 @@ def _coloured(show: _Show) -> bool:
 
 
 for _verb in (
-    audit_ship.command,
     audit_stats.command,
+    audit_report.command,
+    audit_export.command,
+    audit_ship.command,
     verify_command,
     prove_command,
     checkpoint_command,

@@ -204,15 +204,15 @@ class Fleet:
             values,
         )
 
-        def ask(what: str, extra: str) -> list[tuple[object, ...]]:
+        def ask(what: str, extra: str, most: int) -> list[tuple[object, ...]]:
             return self._rows(
                 f"SELECT {what} FROM vitrail.event WHERE {extra} AND {where} "  # noqa: S608
-                f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(top)}",
-                values,
+                "GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT %s",
+                [*values, most],
             )
 
-        def pairs(what: str, extra: str) -> list[tuple[str, int]]:
-            return [(str(v), _int(n)) for v, n in ask(f"{what}, count(*)", extra)]
+        def pairs(what: str, extra: str, most: int = top) -> list[tuple[str, int]]:
+            return [(str(v), _int(n)) for v, n in ask(f"{what}, count(*)", extra, most)]
 
         total = "sum(coalesce((body::json ->> '{}')::numeric, 0))"
         out, back, took = (
@@ -222,6 +222,7 @@ class Fleet:
         traffic = ask(
             f"sandbox, {out} + {back}, count(*), {out}, {back}, {took}",
             "kind = 'stream.closed'",
+            top,
         )
         events, first, last, refused = map(_int, whole)
         return Counts(
@@ -233,7 +234,7 @@ class Fleet:
                 Traffic(str(r[0]), _int(r[2]), _int(r[3]), _int(r[4]), float(str(r[5])))
                 for r in traffic
             ],
-            denied=pairs("sandbox", "verdict = 'deny'"),
+            denied=pairs("sandbox", "verdict = 'deny'", 1 << 31),
             refusals=refused,
         )
 
