@@ -579,6 +579,14 @@ WAYLAND_BELLS_PER_MINUTE = 60
 WAYLAND_ACTIVATION_SECONDS = 20.0
 """How long ago the input may lie that a request for attention presents."""
 
+WAYLAND_WINDOWS_PER_MESSAGE = 32
+"""Windows of a list in one message of a worker, each with up to a kilobyte of
+title and application id."""
+
+WAYLAND_LIMITED_SECONDS = 1.0
+"""How often a worker tells which limits were hit, so that a flood of attempts
+is one event a second."""
+
 WAYLAND_TRACE_LINES = 100
 """Lines of a trace in one message of a worker: 400 characters each would fit."""
 

@@ -24,6 +24,7 @@ from broker.core.agent import FromGuest, ToGuest
 from broker.core.errors import InternalError, PeerError
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
+_Word = Annotated[str, msgspec.Meta(max_length=40)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -92,11 +93,30 @@ class AskStatistics(_Message, frozen=True, tag="ask-statistics"):
     """Answer with one Statistics."""
 
 
+class AskWindows(_Message, frozen=True, tag="ask-windows"):
+    """Answer with Windows that carry the same number."""
+
+    ask: _Count
+
+
+class CloseWindow(_Message, frozen=True, tag="close-window"):
+    """Ask an application to close a window, or ``cut`` its connection.
+
+    Answer with WindowClosed that carries the same number.
+    """
+
+    ask: _Count
+    window: _Count
+    cut: bool
+
+
 class Stop(_Message, frozen=True, tag="stop"):
     """Close everything and exit."""
 
 
-ToWorker: TypeAlias = Frames | AgentStream | ToAgent | AskStatistics | Stop
+ToWorker: TypeAlias = (
+    Frames | AgentStream | ToAgent | AskStatistics | AskWindows | CloseWindow | Stop
+)
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -158,6 +178,18 @@ class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
     fault: Fault = Fault.NOBODY
 
 
+class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that is limited for a sandbox: how much it has, how much it may.
+
+    ``refused`` is how often more was wanted.  ``most`` is 0 for a rate.
+    """
+
+    what: _Word
+    now: _Count
+    most: _Count
+    refused: _Count
+
+
 class Statistics(_Message, frozen=True, tag="statistics"):
     """Counts since the worker began; ``clients`` are connected now."""
 
@@ -166,6 +198,42 @@ class Statistics(_Message, frozen=True, tag="statistics"):
     to_compositor: _Count
     to_clients: _Count
     agent_messages: _Count
+    uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = []
+
+
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A window as ``wayland.listing`` has it; the words are the guest's."""
+
+    number: _Count
+    title: Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_TITLE_CHARS)]
+    app_id: Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_APP_ID_CHARS)]
+    width: _Count
+    height: _Count
+    focused: bool
+
+
+class Windows(_Message, frozen=True, tag="windows"):
+    """Some of the windows that were asked for; ``last`` with the last of them."""
+
+    ask: _Count
+    windows: Annotated[
+        list[Window], msgspec.Meta(max_length=limits.WAYLAND_WINDOWS_PER_MESSAGE)
+    ]
+    last: bool
+
+
+class WindowClosed(_Message, frozen=True, tag="window-closed"):
+    """It was told or cut; or there is a ``problem``."""
+
+    ask: _Count
+    problem: _Text = ""
+
+
+class Limited(_Message, frozen=True, tag="limited"):
+    """The sandbox wanted more than it may have, ``times`` since this was told."""
+
+    what: _Word
+    times: _Count
 
 
 class Traced(_Message, frozen=True, tag="traced"):
@@ -199,6 +267,9 @@ FromWorker: TypeAlias = (
     | WaylandAnswered
     | WaylandClosed
     | Statistics
+    | Windows
+    | WindowClosed
+    | Limited
     | Traced
     | Violation
     | Broken

@@ -17,7 +17,6 @@ import errno
 import secrets
 import socket
 import traceback
-from collections import deque
 from functools import partial
 
 import msgspec
@@ -35,11 +34,8 @@ from broker.core.pace import Pace
 from broker.launch import jail
 from broker.session.agent_shell import AgentShell
 from broker.session.channel import Channel
-from broker.session.frames import rules_of
-from broker.session.wayland_machine import RealMachine
+from broker.session.sandbox_windows import SandboxWindows
 from broker.session.wayland_shell import Connection
-from broker.wayland.rules import WindowRules
-from broker.wayland.sandbox import Sandbox
 
 
 def run_worker(
@@ -116,14 +112,15 @@ class _Worker:
         """Shut the last door, learn how windows are treated, then serve."""
         jail.lock()
         order = await self._first_order()
-        windows = _Windows(rules_of(order), _Trace() if order.trace else None)
+        windows = SandboxWindows(order)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_out)
             await self._outbox.send(messages.Ready(self._achieved))
             if windows.trace is not None:
                 nursery.start_soon(windows.trace.tell, self._outbox)
             nursery.start_soon(self._serve_display, nursery, windows)
-            await self._obey(nursery)
+            nursery.start_soon(windows.tell_limits, self._outbox)
+            await self._obey(nursery, windows)
             nursery.cancel_scope.cancel()
 
     async def _first_order(self) -> messages.Frames:
@@ -140,7 +137,7 @@ class _Worker:
 
     # -- orders --------------------------------------------------------------
 
-    async def _obey(self, nursery: trio.Nursery) -> None:
+    async def _obey(self, nursery: trio.Nursery, windows: SandboxWindows) -> None:
         while True:
             got = await self._supervisor.receive(fd_limit=1)
             if not got.data:
@@ -151,13 +148,16 @@ class _Worker:
                 case messages.ToAgent(message):
                     self._tell_agent(message)
                 case messages.AskStatistics():
-                    await self._outbox.send(self._statistics())
+                    await self._outbox.send(self._statistics(windows))
+                case messages.AskWindows() | messages.CloseWindow() as order:
+                    for answer in windows.obey(order):
+                        await self._outbox.send(answer)
                 case messages.Frames():
                     raise InternalError("windows are treated in two ways")
                 case messages.Stop():
                     return
 
-    def _statistics(self) -> messages.Statistics:
+    def _statistics(self, windows: SandboxWindows) -> messages.Statistics:
         up, down = self._closed_bytes
         live = self._clients.values()
         return messages.Statistics(
@@ -166,6 +166,7 @@ class _Worker:
             to_compositor=up + sum(c.to_compositor for c in live),
             to_clients=down + sum(c.to_client for c in live),
             agent_messages=self._agent_messages,
+            uses=windows.uses(),
         )
 
     # -- the guest agent -------------------------------------------------------
@@ -214,7 +215,9 @@ class _Worker:
 
     # -- Wayland clients ---------------------------------------------------------
 
-    async def _serve_display(self, nursery: trio.Nursery, windows: _Windows) -> None:
+    async def _serve_display(
+        self, nursery: trio.Nursery, windows: SandboxWindows
+    ) -> None:
         pace = Pace(limits.WAYLAND_CONNECTS_PER_SECOND, limits.WAYLAND_CONNECTS_BURST)
         while True:
             await trio.lowlevel.wait_readable(self._display)
@@ -232,7 +235,7 @@ class _Worker:
             await trio.sleep(early)
 
     async def _serve_client(
-        self, number: int, client: socket.socket, windows: _Windows
+        self, number: int, client: socket.socket, windows: SandboxWindows
     ) -> None:
         with client:
             if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
@@ -259,7 +262,7 @@ class _Worker:
         number: int,
         client: socket.socket,
         compositor: socket.socket,
-        windows: _Windows,
+        windows: SandboxWindows,
     ) -> None:
         try:
             connection = windows.connection(number, client, compositor)
@@ -300,57 +303,6 @@ class _Worker:
 
     async def _violation(self, reason: str) -> None:
         await self._outbox.send(messages.Violation(messages.clip(reason)))
-
-
-class _Windows:
-    """What all Wayland connections of the sandbox have in common."""
-
-    def __init__(self, rules: WindowRules, trace: _Trace | None) -> None:
-        self._rules = rules
-        self.trace = trace
-        self.sandbox = Sandbox(rules.name, rules.ceilings)
-        self._machine = RealMachine()
-
-    def connection(
-        self, number: int, client: socket.socket, compositor: socket.socket
-    ) -> Connection:
-        """A filter between the two.  Raises PeerError at the limit of clients."""
-        return Connection(
-            client,
-            compositor,
-            self._rules,
-            self.sandbox,
-            self._machine,
-            trace=None if self.trace is None else partial(self.trace.note, number),
-        )
-
-
-class _Trace:
-    """Lines for the broker's log, a few at a time, so that nothing waits for it."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=limits.WAYLAND_TRACE_WAITING)
-        self._noted = self._told = 0
-        self._more = trio.Event()
-
-    def note(self, client: int, line: str) -> None:
-        """Take a line of a client's connection; the oldest are lost for it."""
-        self._noted += 1
-        self._lines.append(f"#{client} {line}"[: limits.WAYLAND_TRACE_CHARS])
-        self._more.set()
-
-    async def tell(self, outbox: trio.MemorySendChannel[messages.FromWorker]) -> None:
-        """Send what was noted, slower than the broker's limit of messages."""
-        while True:
-            await self._more.wait()
-            self._more = trio.Event()
-            while self._lines:
-                count = min(len(self._lines), limits.WAYLAND_TRACE_LINES)
-                lost = self._noted - self._told - len(self._lines)
-                lines = [self._lines.popleft() for _ in range(count)]
-                self._told += lost + count
-                await outbox.send(messages.Traced(lines, lost))
-                await trio.sleep(2 / limits.WORKER_MESSAGES_PER_SECOND)
 
 
 def _fault_of(error: Exception | None) -> messages.Fault:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -39,7 +38,8 @@ from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
-from broker.session.frames import rules_from, traced
+from broker.session.frames import rules_from
+from broker.session.guest_screen import GuestScreen
 from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
@@ -95,9 +95,6 @@ class Guest:
         self._agent_stream = 0
         self._agents: dict[int, trio.Event] = {}
         self._agent_ends: dict[int, _AgentEnd] = {}
-        self._clients: set[int] = set()
-        self._compositor_lost = False
-        self._had_windows = False
         self._places = 0
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
@@ -106,6 +103,9 @@ class Guest:
         self.idle = trio.Event()
         """Set when the last program has ended."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
+        self.screen = GuestScreen(
+            lease, self.programs, self.warnings, tools.log, tools.compositor
+        )
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -139,8 +139,7 @@ class Guest:
         """End worker, waypipe client and every task; not cancellable."""
         with trio.CancelScope(shield=True):
             self._nursery = None
-            if self._had_windows:
-                await self._look_for_compositor()
+            await self.screen.close()
             self.programs.end_all(f"the sandbox ended: {reason}")
             self._scope.cancel()
             waypipe, self.waypipe = self.waypipe, None
@@ -223,7 +222,7 @@ class Guest:
                 try:
                     await self._take(message)
                 except PeerError as error:
-                    await self._broke(str(error))
+                    await self.screen.broke(str(error))
         except Exception as error:  # noqa: BLE001
             complain_of(error)
             await mine.close("a mistake of ours, see the broker's own log")
@@ -259,87 +258,19 @@ class Guest:
                     ended.set()
                 if message.stream == self._agent_stream:
                     self._set_agent(None)
-            case (
-                worker.WaylandOpened()
-                | worker.WaylandAnswered()
-                | worker.WaylandClosed()
-            ):
-                await self._take_wayland(message)
-            case worker.Traced():
-                self._show_trace(message)
             case worker.Violation():
-                await self._broke(printable(message.reason))
+                await self.screen.broke(printable(message.reason))
             case worker.Broken():
                 self.warnings.append(f"worker: {printable(message.reason, 2000)}")
-            case worker.Ready() | worker.Statistics():
+            case (
+                worker.Ready()
+                | worker.Statistics()
+                | worker.Windows()
+                | worker.WindowClosed()
+            ):
                 pass  # the supervisor's Worker keeps these
-
-    async def _take_wayland(
-        self,
-        message: worker.WaylandOpened | worker.WaylandAnswered | worker.WaylandClosed,
-    ) -> None:
-        match message:
-            case worker.WaylandOpened():
-                if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:
-                    self._clients.add(message.client)
-            case worker.WaylandAnswered():
-                self._had_windows = True
-                self.programs.display(Hop.COMPOSITOR)
-            case worker.WaylandClosed():
-                if message.client not in self._clients:
-                    # The keeper could not connect; waypipe hears only an end.
-                    self.programs.fail(printable(message.reason), Hop.COMPOSITOR)
-                self._clients.discard(message.client)
-                await self._blame(message)
-                await self._look_for_compositor()
-
-    async def _blame(self, message: worker.WaylandClosed) -> None:
-        """What a guest's or our own mistake ended is told; the rest just ended."""
-        reason = printable(message.reason, 2000)
-        if message.fault is worker.Fault.CLIENT:
-            await self._broke(f"Wayland: {reason}")
-        elif message.fault is worker.Fault.OURS:
-            self.warnings.append(f"Wayland filter: {reason}")
-
-    def _show_trace(self, message: worker.Traced) -> None:
-        """To standard error, which is the broker's own log."""
-        if not traced():
-            return  # nobody asked it
-        name = self.lease.sandbox
-        if message.lost:
-            sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
-        for line in message.lines:
-            shown = printable(line, limits.WAYLAND_TRACE_CHARS)
-            sys.stderr.write(f"[{name}] {shown}\n")
-
-    async def _look_for_compositor(self) -> None:
-        """When nobody answers it was the compositor that died; say so once.
-
-        Asked at each end of a connection, whatever its reason, and once more
-        at the end of the guest: a dying compositor closes its clients before
-        its door.
-        """
-        try:
-            self._tools.compositor()
-            self._compositor_lost = False
-        except SetupError as error:
-            if not self._compositor_lost:
-                self._compositor_lost = True
-                await self._tools.log.note(
-                    schema.ProcessDied(
-                        **journal.of(self.lease),
-                        process=schema.Process.COMPOSITOR,
-                        reason=f"{error}; the sandbox's windows ended with it",
-                    )
-                )
-
-    async def _broke(self, reason: str) -> None:
-        """The guest broke a protocol; what did it has been ended already."""
-        await self._tools.log.refused(
-            schema.StreamRefused(
-                **journal.of(self.lease), outcome="ended", reason=reason
-            )
-        )
+            case _:
+                await self.screen.take(message)
 
     # -- the guest's agent ------------------------------------------------------
 

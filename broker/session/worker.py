@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import trio
 
@@ -21,6 +22,16 @@ from broker.session.frames import order_of
 from broker.session.processes import Memory, Process, describe_end
 from broker.session.template import Forked
 from broker.wayland.rules import WindowRules
+
+
+@dataclass
+class _Ask:
+    """A question to the worker, and what came of it."""
+
+    number: int
+    done: trio.Event = field(default_factory=trio.Event)
+    windows: list[messages.Window] = field(default_factory=list)
+    problem: str = ""
 
 
 class Worker:
@@ -57,6 +68,8 @@ class Worker:
         self._inner_code: int | None = None
         self._statistics = messages.Statistics(0, 0, 0, 0, 0)
         self._counted = trio.Event()
+        self._ask_number = 0
+        self._asks: dict[int, _Ask] = {}
 
     # -- facts ---------------------------------------------------------------
 
@@ -87,6 +100,44 @@ class Worker:
         with trio.move_on_after(limits.WORKER_STOP_SECONDS):
             await counted.wait()
         return self._statistics
+
+    async def windows(self) -> list[messages.Window]:
+        """The windows that it shows, oldest first; words in them are hostile.
+
+        Raises UpstreamError when it does not answer.
+        """
+        ask = self._ask()
+        await self._asked(ask, messages.AskWindows(ask.number))
+        return ask.windows
+
+    async def close_window(self, window: int, *, cut: bool) -> None:
+        """Ask the application to close a window, or ``cut`` its connection.
+
+        Raises RefusedError when there is no such window, UpstreamError when
+        the worker does not answer.
+        """
+        ask = self._ask()
+        await self._asked(ask, messages.CloseWindow(ask.number, window, cut))
+        if ask.problem:
+            raise RefusedError(
+                printable(ask.problem),
+                hint="'brokerctl windows' lists them; a number is not used twice",
+            )
+
+    def _ask(self) -> _Ask:
+        self._ask_number += 1
+        ask = self._asks[self._ask_number] = _Ask(self._ask_number)
+        return ask
+
+    async def _asked(self, ask: _Ask, message: messages.ToWorker) -> None:
+        try:
+            await self.send(message)
+            with trio.move_on_after(limits.WORKER_STOP_SECONDS):
+                await ask.done.wait()
+        finally:
+            del self._asks[ask.number]
+        if not ask.done.is_set():
+            raise UpstreamError(f"the worker of {self.sandbox} does not answer")
 
     # -- orders ----------------------------------------------------------------
 
@@ -209,10 +260,27 @@ class Worker:
                 self._statistics = message
                 self._counted.set()
                 self._counted = trio.Event()
+            case messages.Windows() | messages.WindowClosed():
+                self._answer(message)
             case messages.Ready():
                 raise PeerError("it says that it is ready twice")
             case _:
                 await self._deliver.send(message)
+
+    def _answer(self, message: messages.Windows | messages.WindowClosed) -> None:
+        ask = self._asks.get(message.ask)
+        if ask is None:
+            return  # whoever asked has gone
+        match message:
+            case messages.Windows(_, windows, last):
+                ask.windows += windows
+                if len(ask.windows) > limits.WAYLAND_WINDOWS:
+                    raise PeerError("it has more windows than there may be")
+                if last:
+                    ask.done.set()
+            case messages.WindowClosed(_, problem):
+                ask.problem = problem
+                ask.done.set()
 
     async def _watch_keeper(self) -> None:
         """Learn from the keeper, or from its silence, how either half ended."""

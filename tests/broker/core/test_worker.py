@@ -21,6 +21,11 @@ FROM_WORKER = [
     worker.WaylandClosed(4, 100, 200, "client closed"),
     worker.WaylandClosed(4, 1, 2, "a bad message", worker.Fault.CLIENT),
     worker.Statistics(1, 2, 3, 4, 5),
+    worker.Statistics(1, 2, 3, 4, 5, [worker.Use("windows", 1, 128, 3)]),
+    worker.Windows(1, [worker.Window(1, "t", "a", 2, 3, focused=True)], last=False),
+    worker.WindowClosed(1, "no such window"),
+    worker.Limited("windows", 7),
+    worker.Traced(["#1 a line"], 2),
     worker.Violation("too many"),
     worker.Broken("Traceback"),
 ]
@@ -42,6 +47,8 @@ TO_WORKER = [
     worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),
     worker.ToAgent(agent.PowerOff()),
     worker.AskStatistics(),
+    worker.AskWindows(3),
+    worker.CloseWindow(4, 5, cut=True),
     worker.Stop(),
 ]
 

@@ -69,7 +69,7 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
                 await other.say.send(worker.WaylandOpened(number))
                 await other.say.send(worker.Broken("x" * 4000))
             assert mine._agent_ends == {}
-            assert len(mine._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
+            assert len(mine.screen._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
             assert len(mine.warnings) <= 3
             await other.say.send(worker.AgentClosed(1, "it left"))
 

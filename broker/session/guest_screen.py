@@ -1,0 +1,140 @@
+"""What a sandbox's worker says of its connections to the compositor.
+
+Events, reasons and hops come of it.  Everything is a claim of a process that
+may have been taken over: counted, bounded, escaped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from broker.audit import schema
+from broker.core import limits, worker
+from broker.core.errors import SetupError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.session import journal
+from broker.session.frames import traced
+from broker.session.hops import Hop
+from broker.session.programs import Programs
+
+Said: TypeAlias = (
+    worker.WaylandOpened
+    | worker.WaylandAnswered
+    | worker.WaylandClosed
+    | worker.Limited
+    | worker.Traced
+)
+
+_REASON = 400
+"""Characters of a guest's mistake in an event."""
+
+
+class GuestScreen:
+    """The display side of one guest."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        programs: Programs,
+        warnings: deque[str],
+        log: journal.Journal,
+        compositor: Callable[[], Path],
+    ) -> None:
+        self._lease = lease
+        self._programs = programs
+        self._warnings = warnings
+        self._log = log
+        self._compositor = compositor
+        self._clients: set[int] = set()
+        self._compositor_lost = False
+        self._had_windows = False
+
+    async def take(self, message: Said) -> None:
+        """Act on what the worker says."""
+        match message:
+            case worker.WaylandOpened():
+                if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:
+                    self._clients.add(message.client)
+            case worker.WaylandAnswered():
+                self._had_windows = True
+                self._programs.display(Hop.COMPOSITOR)
+            case worker.WaylandClosed():
+                await self._closed(message)
+            case worker.Limited():
+                await self._limited(message)
+            case worker.Traced():
+                self._show_trace(message)
+
+    async def _closed(self, message: worker.WaylandClosed) -> None:
+        reason = printable(message.reason, _REASON)
+        if message.client not in self._clients:
+            # The keeper could not connect; waypipe hears only an end.
+            self._programs.fail(reason, Hop.COMPOSITOR)
+        self._clients.discard(message.client)
+        if message.fault is worker.Fault.CLIENT:
+            await self.broke(f"Wayland: {reason}")
+        elif message.fault is worker.Fault.OURS:
+            self._warnings.append(f"Wayland filter: {printable(message.reason, 2000)}")
+        await self._look_for_compositor()
+
+    async def _limited(self, message: worker.Limited) -> None:
+        """At a limit; those of one second have been counted into one already."""
+        what = printable(message.what, 40)
+        await self._log.refused(
+            schema.StreamRefused(
+                **journal.of(self._lease),
+                outcome="limited",
+                reason=f"Wayland: as many {what} as it may have",
+                count=max(1, message.times),
+            )
+        )
+
+    def _show_trace(self, message: worker.Traced) -> None:
+        """To standard error, which is the broker's own log."""
+        if not traced():
+            return  # nobody asked it
+        name = self._lease.sandbox
+        if message.lost:
+            sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
+        for line in message.lines:
+            shown = printable(line, limits.WAYLAND_TRACE_CHARS)
+            sys.stderr.write(f"[{name}] {shown}\n")
+
+    async def broke(self, reason: str) -> None:
+        """The guest broke a protocol; what did it has been ended already."""
+        await self._log.refused(
+            schema.StreamRefused(
+                **journal.of(self._lease), outcome="ended", reason=reason
+            )
+        )
+
+    async def close(self) -> None:
+        """The guest ends."""
+        if self._had_windows:
+            await self._look_for_compositor()
+
+    async def _look_for_compositor(self) -> None:
+        """When nobody answers it was the compositor that died; say so once.
+
+        Asked at each end of a connection, whatever its reason, and once more
+        at the end of the guest: a dying compositor closes its clients before
+        its door.
+        """
+        try:
+            self._compositor()
+            self._compositor_lost = False
+        except SetupError as error:
+            if not self._compositor_lost:
+                self._compositor_lost = True
+                await self._log.note(
+                    schema.ProcessDied(
+                        **journal.of(self._lease),
+                        process=schema.Process.COMPOSITOR,
+                        reason=f"{error}; the sandbox's windows ended with it",
+                    )
+                )
