@@ -26,6 +26,7 @@ VERBS = MappingProxyType(
         "demo": "demo",
         "doctor": "doctor",
         "image": "image",
+        "kill-window": "kill_window",
         "lease": "lease",
         "link": "link",
         "logs": "logs",
@@ -35,6 +36,7 @@ VERBS = MappingProxyType(
         "run": "run",
         "status": "status",
         "stop": "stop",
+        "windows": "windows",
     }
 )
 

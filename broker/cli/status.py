@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.connect import open_client
 from broker.control.api import (
     LeaseStatus,
+    LimitStatus,
     LinkStatus,
     NotFoundError,
     PolicyStatus,
@@ -223,6 +224,9 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[Table]:
     if status.streams:
         rows = [_stream(s, rates, now) for s in status.streams]
         yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE MODE", rows)
+    if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
+        rows = [_limit(limit) for limit in status.sandboxes[0].limits]
+        yield _table("WINDOWS' HAS MOST REFUSED", rows)
     if status.processes:
         rows = [
             (
@@ -263,6 +267,15 @@ def _sandbox(s: SandboxStatus, now: float) -> Sequence[str]:
         image,
         programs,
     )
+
+
+def _limit(limit: LimitStatus) -> Sequence[str]:
+    bytes_ = limit.what.endswith("_bytes")
+    now, most = (render.size(n) if bytes_ else str(n) for n in (limit.now, limit.most))
+    what = limit.what.replace("_", " ")
+    if not limit.most:  # a rate has no number at one time
+        return (what, "-", "-", str(limit.refused))
+    return (what, now, most, str(limit.refused))
 
 
 def _lease(lease: LeaseStatus, now: float) -> Sequence[str]:

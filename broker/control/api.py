@@ -232,6 +232,17 @@ class ProgramStatus(_Answer, frozen=True, kw_only=True):
     since: float
 
 
+class LimitStatus(_Answer, frozen=True, kw_only=True):
+    """Something that is limited for a sandbox's windows."""
+
+    what: str
+    now: int
+    most: int
+    """0 for a rate: then only ``refused`` says something."""
+    refused: int
+    """How often it wanted more."""
+
+
 class SandboxStatus(_Answer, frozen=True, kw_only=True):
     """A sandbox that has a lease or is being started or stopped."""
 
@@ -252,6 +263,8 @@ class SandboxStatus(_Answer, frozen=True, kw_only=True):
     image_age: float | None = None
     """Seconds since the image was built."""
     programs: list[ProgramStatus] = []
+    limits: list[LimitStatus] = []
+    """Of its windows, as its worker counts them; empty without one."""
 
 
 class StreamStatus(_Answer, frozen=True, kw_only=True):
@@ -297,6 +310,47 @@ class AuditStatus(_Answer, frozen=True, kw_only=True):
     commits: int
     failures: int
     waiting: int
+
+
+# -- windows -----------------------------------------------------------------------
+
+
+class WindowsRequest(_Request, frozen=True, kw_only=True):
+    """Which windows; null means those of all sandboxes."""
+
+    sandbox: str | None = None
+
+
+class WindowStatus(_Answer, frozen=True, kw_only=True):
+    """A window on the screen; title and application id are the guest's words.
+
+    They are escaped, and without our prefix.  Sizes are of the content, in
+    logical pixels.
+    """
+
+    sandbox: str
+    window: int
+    """Its number in its sandbox; never used twice."""
+    title: str
+    app_id: str
+    width: int
+    height: int
+    focused: bool
+
+
+class WindowsAnswer(_Answer, frozen=True, kw_only=True):
+    """Windows, by sandbox, oldest first; ``silent`` sandboxes did not answer."""
+
+    windows: list[WindowStatus]
+    silent: list[str] = []
+
+
+class WindowCloseRequest(_Request, frozen=True, kw_only=True):
+    """Cut the connection of a window; with ``ask`` ask its application to close it."""
+
+    sandbox: str
+    window: int
+    ask: bool | None = None
 
 
 class LinkOther(_Answer, frozen=True, kw_only=True):
@@ -397,6 +451,14 @@ class BrokerApi(Protocol):
 
     async def status(self) -> Status:
         """Everything for ``brokerctl status``."""
+        ...
+
+    async def windows(self, request: WindowsRequest) -> WindowsAnswer:
+        """The windows of all sandboxes, or of one."""
+        ...
+
+    async def close_window(self, caller: Caller, request: WindowCloseRequest) -> None:
+        """End a window, kindly or not; returns when that was said."""
         ...
 
     async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:

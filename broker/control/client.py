@@ -31,6 +31,9 @@ from broker.control.api import (
     StopAnswer,
     StopRequest,
     Version,
+    WindowCloseRequest,
+    WindowsAnswer,
+    WindowsRequest,
 )
 from broker.control.varlink import Call, MessageReader, Reply
 from broker.core.errors import InternalError, SetupError, UpstreamError
@@ -75,6 +78,14 @@ class Client:
     async def shutdown(self) -> None:
         """Begin to end the broker; ``wait_closed`` returns when it has."""
         await self._call("Shutdown", Nothing(), Nothing)
+
+    async def windows(self, request: WindowsRequest) -> WindowsAnswer:
+        """The windows of all sandboxes, or of one."""
+        return await self._call("Windows", request, WindowsAnswer)
+
+    async def close_window(self, request: WindowCloseRequest) -> None:
+        """End a window, kindly or not."""
+        await self._call("WindowClose", request, Nothing)
 
     async def lease(self, request: LeaseRequest) -> LeaseItem:
         """Register a peer whose lease lives as long as ``request.leader``."""

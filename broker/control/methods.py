@@ -32,6 +32,9 @@ from broker.control.api import (
     StopAnswer,
     StopRequest,
     Version,
+    WindowCloseRequest,
+    WindowsAnswer,
+    WindowsRequest,
 )
 from broker.control.varlink import SERVICE, VarlinkError
 from broker.core.errors import RefusedError
@@ -126,6 +129,15 @@ async def _status(exchange: Exchange, request: Nothing) -> Status:
     return await exchange.api.status()
 
 
+async def _windows(exchange: Exchange, request: WindowsRequest) -> WindowsAnswer:
+    return await exchange.api.windows(request)
+
+
+async def _close_window(exchange: Exchange, request: WindowCloseRequest) -> Nothing:
+    await exchange.api.close_window(exchange.caller, request)
+    return Nothing()
+
+
 async def _lease(exchange: Exchange, request: LeaseRequest) -> LeaseItem:
     if not exchange.more and request.leader is None:
         raise RefusedError(
@@ -168,6 +180,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.Stop": _taking(StopRequest, _stop),
         f"{INTERFACE}.Shutdown": _taking(Nothing, _shutdown),
         f"{INTERFACE}.Status": _taking(Nothing, _status),
+        f"{INTERFACE}.Windows": _taking(WindowsRequest, _windows),
+        f"{INTERFACE}.WindowClose": _taking(WindowCloseRequest, _close_window),
         f"{INTERFACE}.LeaseAcquire": _taking(LeaseRequest, _lease),
         f"{INTERFACE}.LeaseList": _taking(Nothing, _leases),
         f"{INTERFACE}.LeaseRelease": _taking(LeaseReleaseRequest, _release),

@@ -283,6 +283,10 @@ class _Worker:
                 up + connection.to_compositor,
                 down + connection.to_client,
             )
+        if connection.core.fault is not None:
+            # What it died of first; the sandbox may end with its application.
+            for limited in windows.limited():
+                await self._outbox.send(limited)
         await self._say_closed(
             messages.WaylandClosed(
                 number,

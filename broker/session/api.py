@@ -21,6 +21,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, take_sandbox_name
 from broker.session.leasing import Leasing
 from broker.session.running import Runner
+from broker.session.windows import WindowsPart
 
 _GRACE = 5.0
 
@@ -48,6 +49,7 @@ class Parts:
     """The audit log's retention: seconds, megabytes; returns how many went."""
     runner: Runner | None = None
     leasing: Leasing | None = None
+    windows: WindowsPart | None = None
 
 
 class RoleApi:
@@ -80,6 +82,27 @@ class RoleApi:
                 hint=f"type 'brokerctl run {request.record}' on its viewer",
             )
         return await self._parts.runner.run(request, emit)
+
+    # -- windows ---------------------------------------------------------------
+
+    def _windows(self) -> WindowsPart:
+        if self._parts.windows is None:
+            raise RefusedError(
+                "this broker is a host: it has no screen",
+                hint="type it on its viewer",
+            )
+        return self._parts.windows
+
+    async def windows(self, request: api.WindowsRequest) -> api.WindowsAnswer:
+        """The windows of all sandboxes, or of one."""
+        return await self._windows().listed(request)
+
+    async def close_window(
+        self, caller: api.Caller, request: api.WindowCloseRequest
+    ) -> None:
+        """End a window, kindly or not."""
+        del caller
+        await self._windows().close(request)
 
     # -- ending ---------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from broker.session.host_part import HostPart, end_sandboxes
 from broker.session.report import Reporter
 from broker.session.running import Runner
 from broker.session.viewer_part import make_viewer, viewer_warnings
+from broker.session.windows import WindowsPart
 
 __all__ = ["Options", "run_local"]
 
@@ -66,6 +67,7 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
                 running=host.running,
             ),
             leasing=host.leasing,
+            windows=WindowsPart(viewer),
         )
     )
     async with trio.open_nursery() as nursery:

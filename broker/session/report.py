@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import trio
 
 from broker import __version__
@@ -15,6 +16,7 @@ from broker.audit.store import Store
 from broker.control import api
 from broker.core.escape import printable
 from broker.core.lease import Opening
+from broker.core.names import SandboxName
 from broker.link.control import Announced
 from broker.peers.identity import describe
 from broker.relay.contract import StreamStatistics
@@ -24,6 +26,7 @@ from broker.session.link_state import LinkState
 from broker.session.pumps import PumpKeeper
 from broker.session.shipping import Shipping
 from broker.session.viewer import ViewerRole
+from broker.session.windows import WindowsPart
 from broker.session.workers import Workers
 from policy.loader import RecordSet
 
@@ -59,7 +62,7 @@ class Reporter:
             since=self.since,
             monotonic=trio.current_time(),
             policy=self._policy(),
-            sandboxes=self._sandboxes(),
+            sandboxes=await self._sandboxes_with_limits(),
             leases=self.leases(),
             streams=[
                 _stream(opening, began, streams) for opening, began in self._streams()
@@ -79,6 +82,15 @@ class Reporter:
                 *([] if self.shipping is None else self.shipping.warnings()),
             ],
         )
+
+    async def _sandboxes_with_limits(self) -> list[api.SandboxStatus]:
+        limits = {}
+        if self.viewer is not None:
+            limits = await WindowsPart(self.viewer).limits()
+        return [
+            msgspec.structs.replace(s, limits=limits.get(SandboxName(s.name), []))
+            for s in self._sandboxes()
+        ]
 
     def _policy(self) -> api.PolicyStatus:
         """Of a host: its records; of a viewer also the rules that decide."""

@@ -95,11 +95,15 @@ class SandboxWindows:
         """Say which limits were hit, once a second at most for each."""
         while True:
             await trio.sleep(limits.WAYLAND_LIMITED_SECONDS)
-            for what, times in list(self._sandbox.refused.items()):
-                more = times - self._told[what]
-                if more:
-                    self._told[what] = times
-                    await outbox.send(messages.Limited(what, more))
+            for message in self.limited():
+                await outbox.send(message)
+
+    def limited(self) -> list[messages.Limited]:
+        """The limits that were hit since this was asked last."""
+        refused = self._sandbox.refused
+        more = {what: times - self._told[what] for what, times in refused.items()}
+        self._told = Counter(refused)
+        return [messages.Limited(what, n) for what, n in more.items() if n]
 
 
 class Trace:

@@ -18,6 +18,7 @@ from broker.session.link_viewer import RemoteHost
 from broker.session.report import Reporter
 from broker.session.running import Runner
 from broker.session.viewer_part import make_viewer, viewer_warnings
+from broker.session.windows import WindowsPart
 
 
 async def run_viewer(
@@ -74,6 +75,7 @@ class _Viewer:
                     reload=self._viewer.reload,
                     running=self._running,
                 ),
+                windows=WindowsPart(self._viewer),
             )
         )
 

@@ -26,7 +26,7 @@ unix = "{}"
 INSIDE = (
     "while ! [ -S /tmp/broker/vitrail.Display ]; do sleep 0.1; done; "
     "exec waypipe --compress none --no-gpu -s /tmp/broker/vitrail.Display server -- "
-    "foot -T {} sleep 1000"
+    'foot -T "{}" sleep 1000'
 )
 
 
@@ -73,16 +73,20 @@ async def lease(w, directory, leader, name="box"):
 
 
 @asynccontextmanager
-async def container(w, name, *, title=""):
-    """A leased container with its window, titled as it is named."""
+async def container(w, name, *, title="", record="", wait=True):
+    """A leased container with its window, titled as it is named.
+
+    ``record`` is added to its record; with ``wait=False`` no window is awaited.
+    """
     directory = w.base / f"sockets-{name}"
     directory.mkdir(mode=0o700, exist_ok=True)
-    w.write_record(name, RECORD.format(directory))
+    w.write_record(name, RECORD.format(directory) + record)
     child, leader = box(directory, title or name)
     made = Container(name, directory, child, leader)
     try:
         made.lease = await lease(w, directory, leader, name)
-        await wait_window(w.comp, title=title or name)
+        if wait:
+            await wait_window(w.comp, title=title or name)
         yield made
     finally:
         await made.end()

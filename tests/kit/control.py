@@ -30,6 +30,10 @@ from broker.control.api import (
     StopAnswer,
     StopRequest,
     Version,
+    WindowCloseRequest,
+    WindowsAnswer,
+    WindowsRequest,
+    WindowStatus,
 )
 from broker.control.server import serve
 
@@ -65,6 +69,8 @@ class ScriptedBroker:
     on_run: Callable[[Caller, RunRequest, Emit[RunItem]], Awaitable[RunItem]] = _started
     on_stop: Callable[[StopRequest], Awaitable[None]] | None = None
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    shown: list[WindowStatus] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
     held: int = 0
     pid: int = field(default_factory=os.getpid)
     """Of its process, as ``version`` tells it."""
@@ -98,6 +104,18 @@ class ScriptedBroker:
 
     async def status(self) -> Status:
         return self.state
+
+    async def windows(self, request: WindowsRequest) -> WindowsAnswer:
+        self.asked.append(("windows", request))
+        if request.sandbox not in {None, *(w.sandbox for w in self.shown)}:
+            raise NotFoundError(f"no sandbox '{request.sandbox}' runs")
+        return WindowsAnswer(windows=self.shown, silent=self.silent)
+
+    async def close_window(self, caller: Caller, request: WindowCloseRequest) -> None:
+        del caller
+        self.asked.append(("close_window", request))
+        if request.window not in [w.window for w in self.shown]:
+            raise NotFoundError(f"sandbox has no window {request.window}")
 
     async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:
         del caller

@@ -240,10 +240,16 @@ class World:
 
 @asynccontextmanager
 async def world(
-    records=None, *, start=True, image=True, program="broker.programs.local"
+    records=None,
+    *,
+    start=True,
+    image=True,
+    program="broker.programs.local",
+    extra=None,
 ):
     """A broker of its own; ``records`` maps names to texts.
 
+    ``extra`` is added to its environment.
     ``program`` is the module that is the broker, one of ours or of the kit's.
     """
     if image:
@@ -258,6 +264,7 @@ async def world(
                 "XDG_CONFIG_DIRS": str(base / "none"),
                 "XDG_CACHE_HOME": str(find_paths().cache.parent),
                 "WAYLAND_DISPLAY": str(comp.display),
+                **(extra or {}),
             }
             (base / "run").mkdir(mode=0o700)
             made = World(base, comp, environ, find_paths(environ), program)

@@ -1,0 +1,66 @@
+"""``brokerctl windows``: what is on the screen, and whose it is."""
+
+from __future__ import annotations
+
+import msgspec
+import rich_click as click
+import trio
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.connect import open_client
+from broker.control.api import WindowsAnswer, WindowsRequest, WindowStatus
+from broker.core.escape import printable
+
+_PIPE_COLUMNS = 200
+
+
+@click.command("windows")
+@click.argument("sandbox", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(sandbox: str | None, *, as_json: bool) -> None:
+    """List windows with their sandbox; only SANDBOX's if given.
+
+    Titles are the applications' own words, escaped; the size is the content's.
+
+    Exit code: 0, or 1 when no broker runs, it knows no such sandbox, or a
+    sandbox did not answer.
+    """
+    answer = trio.run(_ask, sandbox)
+    if as_json:
+        render.json_line(msgspec.to_builtins(answer))
+    elif answer.windows:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=_PIPE_COLUMNS)
+        console.print(as_table(answer.windows))
+    else:
+        render.note("no window is shown")
+    for name in answer.silent:
+        render.note(f"{printable(name)} does not answer; its windows are not listed")
+    if answer.silent:
+        raise SystemExit(1)
+
+
+async def _ask(sandbox: str | None) -> WindowsAnswer:
+    async with open_client() as client:
+        return await client.windows(WindowsRequest(sandbox=sandbox))
+
+
+def as_table(windows: list[WindowStatus]) -> Table:
+    """For people; ``*`` marks the windows that have the keyboard."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("SANDBOX", "WINDOW", "SIZE", "APPLICATION", "TITLE"):
+        table.add_column(column, overflow="fold")
+    for window in windows:
+        cells = (
+            window.sandbox,
+            f"{window.window}{'*' if window.focused else ''}",
+            f"{window.width}x{window.height}",
+            window.app_id or "-",
+            window.title or "-",
+        )
+        table.add_row(*[Text(printable(cell)) for cell in cells])
+    return table

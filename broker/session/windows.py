@@ -1,0 +1,102 @@
+"""``brokerctl windows`` and ``kill-window``, on the side that has the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from broker.control import api
+from broker.core import worker
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.session.guest import Guest
+from broker.session.viewer import ViewerRole
+
+_STATISTICS_SECONDS = 1.0
+"""A worker that does not say its numbers must not hold up a whole status."""
+
+
+@dataclass(frozen=True)
+class WindowsPart:
+    """The windows of all guests of a viewer."""
+
+    viewer: ViewerRole
+
+    async def listed(self, request: api.WindowsRequest) -> api.WindowsAnswer:
+        """Ask every worker at the same time.  Raises NotFoundError."""
+        guests = self.viewer.guests()
+        if request.sandbox is not None:
+            guests = [self._guest(request.sandbox)]
+        found: dict[SandboxName, list[worker.Window]] = {}
+        silent: list[str] = []
+
+        async def ask(guest: Guest) -> None:
+            if guest.worker is None:
+                return
+            try:
+                found[guest.lease.sandbox] = await guest.worker.windows()
+            except UpstreamError:
+                silent.append(guest.lease.sandbox)
+
+        async with trio.open_nursery() as nursery:
+            for guest in guests:
+                nursery.start_soon(ask, guest)
+        return api.WindowsAnswer(
+            windows=[_status(name, w) for name in sorted(found) for w in found[name]],
+            silent=sorted(silent),
+        )
+
+    async def close(self, request: api.WindowCloseRequest) -> None:
+        """Close one.  Raises NotFoundError, RefusedError, UpstreamError."""
+        guest = self._guest(request.sandbox)
+        if guest.worker is None:
+            raise api.NotFoundError(f"{guest.lease.sandbox} shows no windows")
+        try:
+            await guest.worker.close_window(request.window, cut=not request.ask)
+        except RefusedError as error:
+            raise api.NotFoundError(error.message, hint=error.hint) from error
+
+    def _guest(self, untrusted_name: str) -> Guest:
+        name = take_sandbox_name(untrusted_name)
+        for guest in self.viewer.guests():
+            if guest.lease.sandbox == name:
+                return guest
+        raise api.NotFoundError(
+            f"no sandbox '{name}' runs",
+            hint="'brokerctl status' lists the running ones",
+        )
+
+    async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
+        """What each sandbox has of what is limited."""
+        found: dict[SandboxName, list[api.LimitStatus]] = {}
+
+        async def ask(guest: Guest) -> None:
+            if guest.worker is not None:
+                said = await guest.worker.statistics()
+                found[guest.lease.sandbox] = [_limit(use) for use in said.uses]
+
+        with trio.move_on_after(_STATISTICS_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for guest in self.viewer.guests():
+                    nursery.start_soon(ask, guest)
+        return found
+
+
+def _limit(use: worker.Use) -> api.LimitStatus:
+    return api.LimitStatus(
+        what=printable(use.what, 40), now=use.now, most=use.most, refused=use.refused
+    )
+
+
+def _status(sandbox: SandboxName, untrusted: worker.Window) -> api.WindowStatus:
+    return api.WindowStatus(
+        sandbox=sandbox,
+        window=untrusted.number,
+        title=printable(untrusted.title),
+        app_id=printable(untrusted.app_id),
+        width=untrusted.width,
+        height=untrusted.height,
+        focused=untrusted.focused,
+    )

@@ -1,0 +1,159 @@
+"""What a person sees and does of a sandbox's windows, through the whole broker.
+
+The sandboxes are containers: they start in a second, and what is tested is
+the worker, the supervisor and brokerctl.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+
+from broker.cli.windows import as_table
+from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
+from tests.kit.brokerctl import brokerctl
+from tests.kit.compositor import until, wait_frames, wait_window, windows
+from tests.kit.container import container
+from tests.kit.world import world
+
+GREY = (0x55, 0x55, 0x55)
+HOSTILE = "\u202e\x1b[31m[blue] bank"
+"""Text direction, a terminal's escape, and another sandbox's name."""
+
+
+@asynccontextmanager
+async def two_sandboxes():
+    async with world(image=False) as w, container(w, "red"), container(w, "blue"):
+        yield w
+
+
+async def shown(w, sandbox=None):
+    async with w.client() as client:
+        return (await client.windows(WindowsRequest(sandbox=sandbox))).windows
+
+
+async def close(w, sandbox, number, *, ask=False):
+    async with w.client() as client:
+        request = WindowCloseRequest(sandbox=sandbox, window=number, ask=ask)
+        await client.close_window(request)
+
+
+async def titles(w):
+    return {node["name"] for node in windows(await w.comp.tree())}
+
+
+async def test_windows_are_listed_by_sandbox_with_number_and_size():
+    async with two_sandboxes() as w:
+        await wait_frames(w.comp, {"[red] red": {GREY}, "[blue] blue": {GREY}})
+        found = await shown(w)
+        assert [(x.sandbox, x.window, x.title) for x in found] == [
+            ("blue", 1, "blue"),
+            ("red", 1, "red"),
+        ]
+        assert {x.app_id for x in found} == {"foot"}
+        # Beside each other on 1280 x 800, less sway's borders and ours.
+        assert all(600 < x.width < 640 and 700 < x.height < 800 for x in found)
+        assert [x.sandbox for x in await shown(w, "red")] == ["red"]
+        with pytest.raises(NotFoundError, match="no sandbox 'green' runs"):
+            await shown(w, "green")
+
+
+async def test_brokerctl_windows_and_kill_window():
+    async with two_sandboxes() as w:
+        answer = await brokerctl("windows", "--json", env=w.environ)
+        assert answer.code == 0
+        names = [x["sandbox"] for x in json.loads(answer.out)["windows"]]
+        assert names == ["blue", "red"]
+        answer = await brokerctl("windows", env=w.environ)
+        assert "SANDBOX" in answer.out
+        assert "foot" in answer.out
+        missing = await brokerctl("kill-window", "red", "7", env=w.environ)
+        assert missing.code == 1
+        assert "has no window 7" in missing.err
+        gone = await brokerctl("kill-window", "red", "1", env=w.environ)
+        assert gone.code == 0, gone.err
+        await until(lambda: _only(w, "[blue] blue"))
+        assert [x.sandbox for x in await shown(w)] == ["blue"]
+
+
+async def _only(w, title):
+    return await titles(w) == {title}
+
+
+async def test_asked_to_close_the_application_closes_by_itself():
+    async with two_sandboxes() as w:
+        await close(w, "blue", 1, ask=True)
+        await until(lambda: _only(w, "[red] red"))
+        with pytest.raises(NotFoundError):
+            await close(w, "blue", 1, ask=True)
+
+
+async def test_status_of_one_sandbox_shows_its_limits():
+    async with world(image=False) as w:
+        extra = "[window]\nwindows = 1\n[limits]\nwayland_clients = 5\n"
+        async with container(w, "red", record=extra):
+            answer = await brokerctl("status", "red", "--json", env=w.environ)
+            (one,) = json.loads(answer.out)["sandboxes"]
+            limits = {x["what"]: x for x in one["limits"]}
+            assert (limits["windows"]["now"], limits["windows"]["most"]) == (1, 1)
+            assert (limits["clients"]["now"], limits["clients"]["most"]) == (1, 5)
+            assert 0 < limits["shm_bytes"]["now"] <= limits["shm_bytes"]["most"]
+            assert limits["windows"]["refused"] == 0
+            text = (await brokerctl("status", "red", env=w.environ)).out
+            assert "WINDOWS'" in text
+            assert "shm bytes" in text
+
+
+async def test_a_limit_that_is_hit_is_an_event_and_counted():
+    record = "[window]\nsurfaces = 1\n"  # foot needs more than one
+    async with world(image=False) as w, container(w, "red", record=record, wait=False):
+        event = await w.wait_event("stream.refused", outcome="limited")
+        assert event["sandbox"] == "red"
+        assert "surfaces" in event["reason"]
+        ended = await w.wait_event("stream.refused", outcome="ended")
+        assert "may have no more" in ended["reason"]
+        assert not await titles(w)
+
+
+async def test_a_hostile_title_is_harmless_wherever_it_is_shown():
+    async with (
+        world(image=False) as w,
+        container(w, "red", title=f"$(printf '{_octal(HOSTILE)}')", wait=False),
+    ):
+        (window,) = await wait_window(w.comp, title="bank")
+        assert window["name"].startswith("[red] ")
+        assert not any(c in window["name"] for c in "\u202e\x1b\x07")
+        (one,) = await shown(w)
+        assert one.title == "[31m[blue] bank"
+        assert "\x1b" not in _drawn(as_table([one]))
+
+
+def _octal(text):
+    return "".join(f"\\{byte:03o}" for byte in text.encode())
+
+
+def _drawn(table):
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = StringIO()
+    Console(file=out, width=200, no_color=True).print(table)
+    return out.getvalue()
+
+
+async def test_a_trace_of_the_jailed_filter_is_in_the_broker_s_log():
+    debug = {"VITRAIL_DEBUG": "wayland"}
+    async with world(image=False, extra=debug) as w, container(w, "red"):
+        log = w.paths.state / "broker.log"
+
+        async def told():
+            text = log.read_text()
+            return "[red] #" in text and "xdg_toplevel" in text and text
+
+        text = await until(told)
+        assert 'set_title("red")' in text, "what the client asked"
+        assert 'set_title("[red] red")' in text, "what the compositor got"
+        assert "client ->" in text
