@@ -131,6 +131,7 @@ async def project_disk(folder: Path) -> Path:
 _SHELL_UNIT = """\
 [Unit]
 Description=The test's hand
+DefaultDependencies=no
 [Service]
 ExecStart=/usr/bin/python3 /srv/vmshell.py systemd
 KillMode=process
@@ -155,6 +156,8 @@ def shell_init(*, systemd: bool = False) -> bytes:
         tail += (
             f"cat >{unit} <<'END'\n{_SHELL_UNIT}END\n"
             f"$busybox mkdir -p {wants}\n$busybox ln -sf {unit[5:]} {wants}/\n"
+            # Without udev the device that it wants never comes.
+            f"$busybox ln -s /dev/null {units}/serial-getty@ttyS0.service\n"
             "exec $busybox switch_root /root /lib/systemd/systemd"
             " systemd.unit=multi-user.target\n"
         ).replace("cat >", "$busybox cat >")

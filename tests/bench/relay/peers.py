@@ -91,11 +91,13 @@ def _popen(argv: list[str], **options) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, stdin=subprocess.DEVNULL, **options)
 
 
-def _ours(listen: Path, connect: Path) -> subprocess.Popen[bytes]:
+def _ours(
+    listen: Path, connect: Path, *, more: tuple[str, ...] = ()
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from broker.cli.app import main; main()"]
     options = ["--listen", f"unix:{listen}", "--connect", f"unix:{connect}"]
     limit = ["--max-connections", "4096", "--quiet"]
-    return _popen([*command, "proxy", "relay", *options, *limit])
+    return _popen([*command, "proxy", "relay", *options, *limit, *more])
 
 
 def _in_python(listen: Path, connect: Path) -> subprocess.Popen[bytes]:
