@@ -64,6 +64,8 @@ class WaypipeClient:
     """The client's own number outside its pid namespace."""
     output: int
     """Our end of a pipe for what it prints."""
+    jail: str = "bubblewrap seccomp"
+    """What it runs in, for people."""
 
     def said(self) -> str:
         """Return what it printed since the last call, escaped.
@@ -184,7 +186,7 @@ async def start_waypipe_client(
     ready = False
     try:
         with trio.fail_after(limits.WAYPIPE_START_SECONDS):
-            await _wait_accepting(client)
+            await wait_accepting(client)
         ready = True
     except (trio.TooSlowError, UpstreamError) as error:
         raise _explain(client.said() or str(error)) from error
@@ -280,7 +282,7 @@ def _limit(pid: int) -> None:
         resource.prlimit(pid, kind, (most, most))
 
 
-async def _wait_accepting(client: WaypipeClient) -> None:
+async def wait_accepting(client: WaypipeClient) -> None:
     """Return when the socket accepts.  Raises UpstreamError when it ended."""
     while not _accepts(client.socket_path):
         with trio.move_on_after(_POLL_SECONDS):

@@ -34,7 +34,8 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
 from broker.launch.sound import find_sound
-from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
+from broker.launch.waypipe_client import WaypipeClient
+from broker.launch.waypipe_podman import Podman, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
@@ -58,7 +59,7 @@ class GuestTools:
     log: journal.Journal
     compositor: Callable[[], Path]
     """The compositor's socket now.  Raises SetupError when there is none."""
-    waypipe: Path | None
+    waypipe: Path | Podman | None
     """None: the one on PATH."""
     sound: Callable[[], Path] = find_sound
     """The sound server's socket now.  Raises SetupError when there is none."""
@@ -493,7 +494,7 @@ class Guest:
         await self._ensure_worker()
         async with self._making:
             if self.waypipe is None:
-                made = await start_waypipe_client(self._display, self._tools.waypipe)
+                made = await start_waypipe(self._display, self._tools.waypipe)
                 try:
                     self._start(self._watch_waypipe, made)
                 except RefusedError:

@@ -269,7 +269,7 @@ def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:
                 "waypipe-client",
                 guest.waypipe.child.pid,
                 name,
-                jail="bubblewrap seccomp",
+                jail=guest.waypipe.jail,
             )
         )
     return out

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker.core.errors import InternalError, SetupError
 from broker.launch.compositor import find_compositor
+from broker.launch.waypipe_podman import load_podman
 from broker.session.ground import Ground
 from broker.session.guest import GuestTools
 from broker.session.raw_audio import WARNING, is_raw
@@ -26,7 +27,7 @@ def make_viewer(ground: Ground) -> ViewerRole:
             pump=ground.pump,
             log=ground.log,
             compositor=_compositor,
-            waypipe=None,
+            waypipe=load_podman(ground.paths),
         ),
         log=ground.log,
         rules=Rules(ground.paths, ground.log),
