@@ -17,6 +17,8 @@ _KEPT_BLOCKS = 2
 """The newest ones are never removed, however large or old they are."""
 _AT_ONCE = 64
 """Blocks in one transaction, so that a decision waits for milliseconds only."""
+_UNSHIPPED = 2
+"""Times the largest size: what a log may take that a receiver has not got yet."""
 _FILL = 0.9
 """Of the largest size: what a log is brought down to that was larger."""
 
@@ -48,30 +50,39 @@ def used_bytes(db: sqlite3.Connection) -> int:
 
 
 def plan(
-    db: sqlite3.Connection, size: int, *, before_ns: int | None, most: int | None
+    db: sqlite3.Connection,
+    size: int,
+    *,
+    before_ns: int | None,
+    most: int | None,
+    shipped: int | None = None,
 ) -> Plan | None:
     """What is to be removed next, or None.
 
     Events of before ``before_ns``, and the oldest ones while the log takes more
-    than ``most`` bytes.  Raises sqlite3.Error.
+    than ``most`` bytes.  ``shipped`` is the last event that every receiver has;
+    later ones stay, however old, until the log takes twice ``most``.  None: there
+    are no receivers.  Raises sqlite3.Error.
     """
     (oldest,) = db.execute("SELECT min(sequence) FROM event").fetchone()
     if oldest is None:
         return None
     first = (oldest - 1) >> STEP
     last = (size >> STEP) - _KEPT_BLOCKS
+    had = last if shipped is None else min(last, shipped >> STEP)
     if first >= last:
         return None
     if most is not None:
         used = used_bytes(db)
-        if used > most:
+        end = last if used > _UNSHIPPED * most else had
+        if used > most and first < end:
             excess = (used - _FILL * most) / used
             many = max(1, int((last - first) * excess))
-            return Plan(first, min(first + min(many, _AT_ONCE), last), leaves=False)
+            return Plan(first, min(first + min(many, _AT_ONCE), end), leaves=False)
     if before_ns is None:
         return None
     end = first
-    while end < min(first + _AT_ONCE, last):
+    while end < min(first + _AT_ONCE, had):
         (newest,) = db.execute(
             "SELECT max(time_ns) FROM event WHERE sequence > ? AND sequence <= ?",
             (end << STEP, (end + 1) << STEP),

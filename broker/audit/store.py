@@ -274,23 +274,35 @@ class Store:
         """
         return await self._in_turn(lambda: hold_note(self._db, peer, note))
 
-    async def prune(self, *, before_ns: int | None, most: int | None) -> int:
+    async def prune(
+        self, *, before_ns: int | None, most: int | None, shipped: int | None = None
+    ) -> int:
         """Remove old events, and say so in the log; returns how many went.
 
         Those of before ``before_ns`` (UTC, nanoseconds), and the oldest ones
-        while the log takes more than ``most`` bytes.  Raises UpstreamError when
-        the disk refuses.
+        while the log takes more than ``most`` bytes; see ``retention.plan``.
+        Raises UpstreamError when the disk refuses.
         """
         removed = 0
-        while gone := await self._in_turn(lambda: self._prune(before_ns, most)):
+        while gone := await self._in_turn(
+            lambda: self._prune(before_ns, most, shipped)
+        ):
             removed += gone
             self._grown.set()
             self._grown = trio.Event()
             await trio.lowlevel.checkpoint()
         return removed
 
-    def _prune(self, before_ns: int | None, most: int | None) -> int:
-        found = plan(self._db, self._tree.size, before_ns=before_ns, most=most)
+    def _prune(
+        self, before_ns: int | None, most: int | None, shipped: int | None
+    ) -> int:
+        found = plan(
+            self._db,
+            self._tree.size,
+            before_ns=before_ns,
+            most=most,
+            shipped=shipped,
+        )
         if found is None:
             return 0
         first, last = found.events

@@ -8,6 +8,7 @@ import rich_click as click
 import trio
 
 from broker.audit.settings import load_settings, take_span
+from broker.audit.ship.service import unshipped
 from broker.audit.store import open_store
 from broker.cli import render
 from broker.cli.connect import offline_paths, open_client
@@ -26,6 +27,9 @@ from broker.core.paths import Paths
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
     """Remove the bodies of old events; what is left can still be proved.
+
+    What a receiver of ship.toml has not got yet stays, until the log is twice as
+    large as it may be.
 
     Without an option: as audit.toml says.  A running broker does it by itself,
     and is asked to do it now.
@@ -56,7 +60,9 @@ async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> in
     before = None if seconds is None else time.time_ns() - seconds * 1_000_000_000
     most = None if megabytes is None else megabytes << 20
     async with open_store(paths.audit, broker="brokerctl", settings=settings) as store:
-        return await store.prune(before_ns=before, most=most)
+        waiting = unshipped(paths)
+        shipped = None if waiting is None else waiting.sequence
+        return await store.prune(before_ns=before, most=most, shipped=shipped)
 
 
 async def _broker_runs(paths: Paths) -> bool:

@@ -172,7 +172,7 @@ async def open_ground(
             if settings.journald:
                 sealing.listeners.append(JournalTeller(paths.audit).tell)
             nursery.start_soon(sealing.run)
-            retention = Retention(store, settings)
+            retention = Retention(store, settings, shipping.shipped)
             nursery.start_soon(retention.run)
             ground = Ground(
                 role,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -20,9 +21,16 @@ _PAUSE = 1.0
 class Retention:
     """Removes events as ``audit.toml`` says, and when somebody asks."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        shipped: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._store = store
         self._settings = settings
+        self._shipped = shipped
+        """The last event that every receiver has; None: there are none."""
 
     async def run(self) -> None:
         """Look every hour, and every few thousand events; until cancelled."""
@@ -51,4 +59,6 @@ class Retention:
             megabytes = self._settings.max_megabytes
         before = None if seconds is None else time.time_ns() - seconds * 1_000_000_000
         most = None if megabytes is None else megabytes << 20
-        return await self._store.prune(before_ns=before, most=most)
+        return await self._store.prune(
+            before_ns=before, most=most, shipped=self._shipped()
+        )

@@ -6,9 +6,9 @@ import trio
 
 from broker.audit import schema
 from broker.audit.ship.config import find_config
-from broker.audit.ship.service import warnings
+from broker.audit.ship.service import unshipped, warnings
 from broker.core.complain import complain
-from broker.core.errors import VitrailError
+from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.launch.spawn import Child, our_program, spawn
 from broker.session.journal import Journal
@@ -31,6 +31,17 @@ class Shipping:
     def pid(self) -> int | None:
         """Of the process, while there is one."""
         return None if self._child is None else self._child.pid
+
+    def shipped(self) -> int | None:
+        """The last event that every receiver has; None: there are none.
+
+        What cannot be understood counts as nothing shipped: so nothing goes.
+        """
+        try:
+            waiting = unshipped(self._paths)
+        except (SetupError, UpstreamError):
+            return 0
+        return None if waiting is None else waiting.sequence
 
     def warnings(self) -> list[str]:
         """What ``brokerctl status`` should warn of."""

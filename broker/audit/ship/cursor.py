@@ -82,13 +82,18 @@ def save_cursor(directory: Path, cursor: Cursor) -> None:
         raise UpstreamError(f"the cursor {path} cannot be written: {error}") from error
 
 
-def held_back(directory: Path, names: Sequence[str]) -> Cursor | None:
+def held_back(directory: Path, names: Sequence[str], log: str = "") -> Cursor | None:
     """Of the receivers with these names the one that is farthest behind.
 
     Events after its ``sequence`` have not been delivered to it, so retention
-    keeps them.  Raises SetupError and UpstreamError as ``load_cursor`` does.
+    keeps them.  A cursor of another log than ``log`` (its id, if it is known)
+    says nothing of this one.  Raises SetupError and UpstreamError as
+    ``load_cursor`` does.
     """
     known = [load_cursor(directory, name) for name in names]
+    for cursor in known:
+        if log and cursor.log != log:
+            cursor.sequence = 0
     return min(known, key=lambda cursor: cursor.sequence, default=None)
 
 

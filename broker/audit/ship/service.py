@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from broker.audit.query import open_log
 from broker.audit.ship.config import ShipConfig, find_config, load_config
 from broker.audit.ship.cursor import Cursor, held_back, load_cursor
 from broker.audit.ship.run import Place, ship_for_ever
@@ -35,7 +36,15 @@ def unshipped(paths: Paths) -> Cursor | None:
     if path is None:
         return None
     names = [target.name for target in load_config(path).target]
-    return held_back(paths.shipping, names)
+    return held_back(paths.shipping, names, _identity(paths))
+
+
+def _identity(paths: Paths) -> str:
+    """Which log it is, "" when it does not say (its first event is gone)."""
+    if not paths.audit.exists():
+        return ""
+    with open_log(paths.audit) as log:
+        return log.identity()
 
 
 def warnings(paths: Paths) -> list[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
+from broker.audit.ship.config import JsonlTarget
 from broker.audit.ship.cursor import Cursor, save_cursor
+from broker.audit.ship.run import Place, ship_once
 from broker.audit.ship.service import unshipped, warnings
+from broker.audit.store import open_store
 from broker.core.errors import SetupError
 from tests.kit.brokerctl import home, paths_of
+from tests.kit.shipping import filled, record
 
 
 def test_retention_and_status() -> None:
@@ -41,3 +46,58 @@ def test_retention_and_status() -> None:
         with pytest.raises(SetupError):
             unshipped(paths)
         assert "moon" in warnings(paths)[0]
+
+
+async def test_retention_keeps_what_a_receiver_has_not_got() -> None:
+    with home() as env:
+        paths = paths_of(env)
+        paths.config[0].mkdir(parents=True)
+        (paths.config[0] / "ship.toml").write_text(
+            f"[[target]]\nname = 'a'\nto = 'jsonl'\npath = '{env['HOME']}/a'\n"
+        )
+        place = Place(paths.audit, paths.shipping, "m")
+        target = JsonlTarget("a", f"{env['HOME']}/a")
+        told: dict[str, object] = {}
+        await filled(paths.state, 700)
+        await ship_once(place, [target], told.__setitem__)
+        async with open_store(paths.audit) as store:
+            await record(store, 701, 1300)
+
+            async def prune(most: int | None = None) -> int:
+                waiting = unshipped(paths)
+                assert waiting is not None
+                return await store.prune(
+                    before_ns=time.time_ns(), most=most, shipped=waiting.sequence
+                )
+
+            # Whole blocks of 256 that are shipped: 512 of the 700.
+            assert await prune() == 512
+            assert await prune() == 0
+            await ship_once(place, [target], told.__setitem__)
+            assert await prune() > 700
+        assert told == {"a": 1301}  # with the event that said what was removed
+        assert (Path(env["HOME"]) / "a").read_text().count("\n") == 2001
+
+
+async def test_a_log_that_is_twice_too_large_goes_unshipped(tmp_path: Path) -> None:
+    await filled(tmp_path, 4000)
+    async with open_store(tmp_path / "audit.sqlite") as store:
+        size = (tmp_path / "audit.sqlite").stat().st_size
+        little = size * 2 // 3
+        assert await store.prune(before_ns=None, most=little, shipped=0) == 0
+        assert await store.prune(before_ns=None, most=size // 3, shipped=0) > 0
+
+
+async def test_a_cursor_of_another_log_says_nothing_of_this_one() -> None:
+    with home() as env:
+        paths = paths_of(env)
+        paths.config[0].mkdir(parents=True)
+        (paths.config[0] / "ship.toml").write_text(
+            "[[target]]\nname = 'a'\nto = 'journald'\n"
+        )
+        paths.shipping.mkdir(parents=True)
+        save_cursor(paths.shipping, Cursor(name="a", sequence=700, log="ab" * 32))
+        await filled(paths.state, 10)
+        waiting = unshipped(paths)
+        assert waiting is not None
+        assert waiting.sequence == 0
