@@ -19,7 +19,7 @@ from tests.policy import strategies
 DATA = Path(__file__).parent.parent.parent / "broker" / "data" / "policy.d"
 SVG = "{http://www.w3.org/2000/svg}"
 _QUIET = settings(
-    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -76,7 +76,8 @@ def test_a_flow_is_there_if_and_only_if_a_call_is_granted(text, world):
     for source in world.names:
         if source == "dom0":
             continue
-        for target in strategies.CALLED:
+        made = [f"@dispvm:{name}" for name in world.names]
+        for target in [*strategies.CALLED, *made]:
             for argument in ("+", "+x", "+z"):
                 for more in told:
                     call = Call("a", argument, source, target, **more)
