@@ -35,6 +35,21 @@ def grants_to(rules: RuleSet, world: World, target: str) -> list[Grant]:
     return list(_asked(rules, world, others, target))
 
 
+def _without(
+    parts: tuple[tuple[str, ...], ...], source: str
+) -> Iterator[tuple[str, ...]]:
+    """The classes of targets; a call to itself is a class of its own.
+
+    Nothing ever allows one, but an 'ask' may offer others for it.
+    """
+    for part in parts:
+        others = tuple(name for name in part if name != source)
+        if others:
+            yield others
+        if len(others) < len(part):
+            yield (source,)
+
+
 def _asked(
     rules: RuleSet, world: World, sources: tuple[str, ...], only: str | None
 ) -> Iterator[Grant]:
@@ -47,10 +62,7 @@ def _asked(
     engine = Engine(rules)
     for (service, argument), source in product(found.services, sources):
         made: dict[object, Grant] = {}
-        for part, match in product(parts, found.told[service]):
-            part = tuple(name for name in part if name != source)  # noqa: PLW2901
-            if not part:
-                continue
+        for part, match in product(_without(parts, source), found.told[service]):
             words = (match.mime[0], match.scheme[0], match.host[0])
             call = Call(service, argument, source, part[0], *words)
             answer = engine.answer(call, world)
