@@ -12,6 +12,7 @@ itself, and no rule leads to a target that does not exist.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
@@ -91,6 +92,22 @@ def holds(rule: Rule, call: Call) -> str:
             host = match.host[0].removeprefix("*.")
             host = f"x.{host}" if match.host[0].startswith("*.") else host
     return fits(match, call.mime, scheme, host)
+
+
+_OF_RULES = re.compile(
+    r"denied by |no rule matches, so|[0-9]+ bytes; .* allows [0-9]+$|"
+    r"'.*' is not a target to call$|an argument begins with '\+'$|"
+    r".*:[0-9]+ (?:allows, but |asks, but there is no target |has an error, and nobody )",
+    re.DOTALL,
+)
+
+
+def of_rules(reason: str) -> bool:
+    """Whether a deny was said by the rules, going by its recorded reason.
+
+    Other reasons are those of whoever holds limits, records and questions.
+    """
+    return _OF_RULES.match(reason) is not None
 
 
 # Service and argument -> key of the source -> key of the target -> numbers.

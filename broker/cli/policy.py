@@ -15,12 +15,14 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.connect import offline_paths
-from broker.cli.policy_ask import evaluate, explain_call
+from broker.cli.policy_ask import evaluate
 from broker.cli.policy_bundle import bundle
 from broker.cli.policy_check import check
 from broker.cli.policy_edit import edit
+from broker.cli.policy_explain import explain_call
 from broker.cli.policy_graph import graph
 from broker.cli.policy_lint import lint
+from broker.cli.policy_replay import simulate
 from broker.cli.policy_tools import diff, effective, fmt, test_policy
 from broker.cli.records import (
     hint_for_unknown,
@@ -51,6 +53,7 @@ _VERBS = (
     fmt,
     graph,
     lint,
+    simulate,
     test_policy,
 )
 for _verb in _VERBS:

@@ -1,4 +1,4 @@
-"""``brokerctl policy eval`` and ``explain``: what would be decided, and why."""
+"""``brokerctl policy eval``: what would be decided, for one call or many."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from broker.core.escape import printable
 from policy import compat as qubes
 from policy import limits
 from policy.engine import Answer, Call, Engine
-from policy.explain import Explanation, answer_json, as_json, explain
+from policy.explain import answer_json
 from policy.ruleset import RuleSet, rules_of_map
 from policy.world import World, WorldError, world_from_json
 
-_EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
+EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
 _ATTRIBUTES = ("mime", "scheme", "host", "size")
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
+def told_of(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a call is about."""
     for option in (
         click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
@@ -49,7 +49,7 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("service", required=False)
 @click.argument("source", required=False)
 @click.argument("target", required=False)
-@_told
+@told_of
 @POLICY
 @WORLD
 @click.option("--compat", is_flag=True, help="Answer as Qubes' parser does.")
@@ -90,8 +90,8 @@ def evaluate(
     if as_json:
         render.json_line(answer_json(answer))
     else:
-        _print_answer(answer)
-    sys.exit(_EXIT[answer.verdict])
+        print_answer(answer)
+    sys.exit(EXIT[answer.verdict])
 
 
 class _Asker:
@@ -193,7 +193,8 @@ def _one(line: bytes, asker: _Asker) -> Answer:
 _KNOWN = ("service", "argument", "source", "target", "policy", "world")
 
 
-def _print_answer(answer: Answer) -> None:
+def print_answer(answer: Answer) -> None:
+    """Print an answer with its targets and limits."""
     out = Console(highlight=False, soft_wrap=True)
     head: str = answer.verdict
     if answer.target:
@@ -207,79 +208,3 @@ def _print_answer(answer: Answer) -> None:
         out.print(Text(f"  {name}: {value}"))
     for rule in answer.observed:
         out.print(Text(f"  would have decided, but mode=observe: {rule.where}"))
-
-
-@click.command("explain")
-@click.argument("service")
-@click.argument("source")
-@click.argument("target")
-@_told
-@POLICY
-@WORLD
-@click.option("--all", "every", is_flag=True, help="Also rules about other services.")
-@JSON
-def explain_call(
-    service: str,
-    source: str,
-    target: str,
-    *,
-    policy: tuple[Path, ...],
-    world: Path | None,
-    every: bool,
-    as_json: bool,
-    **told: Any,  # noqa: ANN401 -- click has typed them
-) -> None:
-    """Say which rule decides SERVICE[+ARG] SOURCE TARGET, and why no earlier one.
-
-    For each earlier rule the first column that did not match; the rule of
-    another verdict that came closest; and the line that would turn the answer
-    around, which has been tried.
-
-    Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
-    """
-    rules = rules_of(policy)
-    call = call_of(service, source, target, **told)
-    found = explain(rules, call, world_from(world))
-    problems = [problem.as_json() for problem in rules.problems]
-    if as_json:
-        render.json_line({**as_json_of(found), "problems": problems})
-    else:
-        _print_explanation(found, every=every)
-        for problem in rules.problems:
-            render.note(f"error: {problem.first_line()}")
-    sys.exit(3 if rules.problems else _EXIT[found.answer.verdict])
-
-
-def as_json_of(found: Explanation) -> dict[str, object]:
-    """The explanation with the call that it is about."""
-    call = found.call._asdict()
-    return {"call": {k: v for k, v in call.items() if v is not None}, **as_json(found)}
-
-
-def _print_explanation(found: Explanation, *, every: bool) -> None:
-    _print_answer(found.answer)
-    rule = found.answer.rule
-    if rule is not None:
-        _line(f"  {rule.where}: {rule.text.strip()}")
-    for step in found.answer.trace:
-        _line(f"  {step.question}: {step.answer}")
-    shown = [m for m in found.misses if every or m.column != "service"]
-    if shown:
-        _line("earlier rules, and the first column that did not match:")
-    for miss in shown:
-        _line(f"  {miss.rule.where}: {miss.rule.text.strip()}")
-        _line(f"      {miss.column}: {miss.why}")
-    hidden = len(found.misses) - len(shown)
-    if hidden:
-        _line(f"  (and {hidden} about other services; --all shows them)")
-    if found.nearest is not None and found.nearest not in shown:
-        _line(f"nearest: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}")
-        _line(f"      {found.nearest.column}: {found.nearest.why}")
-    if found.flip is not None:
-        where = f"before {found.flip.before.where}" if found.flip.before else "anywhere"
-        _line(f"to get {found.flip.verdict}, add {where}:")
-        _line(f"      {found.flip.text}")
-
-
-def _line(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(Text(printable(text, 5000)))

@@ -140,7 +140,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
 
     Exit code: 0 none changes, 1 some do, 3 rules have an error.
     """
-    sets = _one_set(old), _one_set(new)
+    sets = one_set(old), one_set(new)
     problems = [problem for one in sets for problem in one.problems]
     if problems:
         print_problems(problems, stderr=True)
@@ -161,7 +161,8 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     sys.exit(bool(changes))
 
 
-def _one_set(path: Path) -> RuleSet:
+def one_set(path: Path) -> RuleSet:
+    """Return the rules of a directory or of a single file."""
     if path.is_dir():
         return load_rules([path], check_owner=False)
     text = _read(path).decode("utf-8", "surrogateescape")

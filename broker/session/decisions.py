@@ -46,7 +46,6 @@ def decision(
 ) -> schema.Decision:
     """Return the event of a decision; ``answer`` is None where a record said no."""
     detail: dict[str, schema.Scalar] = {
-        "argument": untrusted_word(request.argument),
         "asked": untrusted_word(request.target),
         "records": digests["records"],
         **_attributes(request),
@@ -62,6 +61,9 @@ def decision(
         detail["grant"] = grant
     return schema.Decision(
         **subject(request),
+        # Not among the details: the setting ``names`` hashes or drops it.  An
+        # empty one stays out, so that it is not hashed and can be asked again.
+        argument="" if request.argument == "+" else untrusted_word(request.argument),
         verdict=verdict,
         rule=where,
         policy=digests["rules"],

@@ -69,8 +69,8 @@ async def test_a_decision_is_recorded_whole_before_its_effect():
         assert event["rule"].endswith("50-test.policy:1")
         assert event["policy"] == b.rules.digest
         assert event["target"] == "vault"
+        assert event["argument"] == "+x"
         assert event["detail"] == {
-            "argument": "+x",
             "asked": "vault",
             "mime": "image/png",
             "size": 5,
