@@ -154,3 +154,14 @@ async def test_a_small_log_keeps_what_it_has(path: Path) -> None:
         await record(store, 512)
         assert await store.prune(before_ns=time.time_ns() * 2, most=1) == 0
     good(path)
+
+
+async def test_what_a_receiver_has_not_got_stays_but_for_the_size(path: Path) -> None:
+    async with open_store(path) as store:
+        await record(store, 1536)
+        old = {"before_ns": time.time_ns(), "most": None}
+        assert await store.prune(**old, shipped=0) == 0
+        assert await store.prune(**old, shipped=600) == 512
+        assert await store.prune(**old, shipped=1000) == 256
+        assert await store.prune(before_ns=None, most=1, shipped=0) > 0
+    good(path)
