@@ -405,6 +405,10 @@ LINK_GRACE_SECONDS = 60.0
 LINK_TEXT_CHARACTERS = 400
 """A reason or a hint inside a control message: what one line shows."""
 
+LINK_PROGRESS_LINES = 64
+"""Lines of progress of one start that are shown: a host that floods fills no
+memory of whoever waits."""
+
 LINK_WARNINGS = 16
 """Warnings in a status reply."""
 

@@ -391,7 +391,7 @@ class RemoteHost:
             case m.Progress():
                 for start in self._starts:
                     if start.epoch is epoch and start.number == request.start:
-                        start.progress(printable(request.text))
+                        start.tell(printable(request.text))
                 return m.Done(request.request)
             case m.Witness():
                 return await self._witness.take(epoch, request)
@@ -448,10 +448,17 @@ class _Started:
         self.epoch = epoch
         self.number = 0
         self.progress: Callable[[str], None] = _unheard
+        self._told = 0
         self.over = trio.Event()
         self.wanted = True
         self.lease: Lease | None = None
         self.error: VitrailError | None = None
+
+    def tell(self, what: str) -> None:
+        """Pass on a line of the host's; a start needs a handful of them."""
+        self._told += 1
+        if self._told <= limits.LINK_PROGRESS_LINES:
+            self.progress(what)
 
 
 def _unheard(what: str) -> None:

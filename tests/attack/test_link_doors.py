@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from broker.control.api import RunRequest
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.names import LeaseId
@@ -26,7 +27,7 @@ from broker.link.terms import HEADER, VERSION, LinkRefusedError, Role
 from broker.session.link_socket import receive, shake_hands
 from broker.session.link_store import LinkStore
 from tests.kit.compositor import until
-from tests.kit.linkhost import announce, close_all, dial, link_host, rest_of, say
+from tests.kit.linkhost import announce, close_all, dial, link_host, obey, rest_of, say
 from tests.kit.two import two
 from tests.kit.world import descriptors
 
@@ -216,6 +217,38 @@ async def test_a_message_of_the_wrong_role_ends_the_link():
                 await epoch.over.wait()
         down = await t.viewer.wait_event("link.down")
         assert "no valid control message" in down["reason"]
+
+
+async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():
+    """Also of a start that is not there: nobody waits, nothing is kept."""
+    wanted = limits.LINK_PROGRESS_LINES
+
+    async def flood(epoch, request):
+        if not isinstance(request, m.Start):
+            return await obey(epoch, request)
+        for number in range(wanted + 1):
+            for start in (request.request, request.request + 99):
+                await epoch.ask(
+                    lambda n, start=start, number=number: m.Progress(
+                        n, start, f"line {number}"
+                    )
+                )
+        await shown.wait()
+        raise RefusedError("enough")
+
+    told, shown = [], trio.Event()
+
+    async def take(item):
+        if item.progress is not None and item.progress.detail.startswith("line"):
+            told.append(item.progress.detail)
+            if len(told) == wanted:
+                shown.set()
+
+    async with viewer_alone() as t, link_host(t, handle=flood):
+        async with t.viewer.client() as client:
+            with pytest.raises(RefusedError, match="enough"):
+                await client.run(RunRequest(record="app", argv=["true"]), take)
+        assert len(told) == wanted
 
 
 async def test_a_host_that_forgets_its_leases_leaves_none():
