@@ -186,7 +186,7 @@ def _answer(source: Source, asked: Asked, show: _Show) -> bool:
     seen = _Seen(iter(()) if filters is None else _events(source, filters, asked, show))
     lines = texts(seen, show.output, colour=_coloured(show), utc=show.utc)
     if show.pager:
-        _page(lines)
+        _page(lines, colour=_coloured(show))
     else:
         for line in lines:
             sys.stdout.write(line)
@@ -250,10 +250,10 @@ def _read_cursor(path: Path) -> str:
         raise click.UsageError(f"--cursor-file: {error}") from error
 
 
-def _page(lines: Iterator[str]) -> None:
+def _page(lines: Iterator[str], *, colour: bool) -> None:
     """Show it in the person's pager, which ends at once if all fits."""
     os.environ.setdefault("LESS", "FRXK")
-    click.echo_via_pager(lines)
+    click.echo_via_pager(lines, color=colour)
 
 
 async def _follow(
