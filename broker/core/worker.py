@@ -310,10 +310,12 @@ class Fork(_Message, frozen=True, tag="fork"):
     Three descriptors come with it: the keeper's and the worker's end of their
     channels to the supervisor, and the listening Wayland socket.
     ``compositor`` is the path of the compositor's socket, ``clients`` the most
-    connections to it that the sandbox may have at one time.
+    connections to it that the sandbox may have at one time.  ``sandbox`` is
+    what the compositor is told that it is, where it wants to know.
     """
 
     number: _Count
+    sandbox: str
     compositor: str
     allow_unjailed: bool
     clients: Annotated[

@@ -3,8 +3,8 @@
 It is the jailed half's parent and makes its connections to the compositor,
 because the compositor's SO_PEERCRED names the process that called connect(2):
 so whatever the compositor holds for a sandbox is its keeper's, and the
-supervisor never appears there.  A security context (wp_security_context_v1)
-for a sandbox belongs in ``connect_compositor``.
+supervisor never appears there.  Where the compositor offers security contexts
+(wp_security_context_v1) all connections come in by one of the sandbox's own.
 
 It parses nothing: the jailed half sends single bytes (``core.worker``), the
 supervisor sends nothing but the end of its socket, which ends both halves.
@@ -26,6 +26,7 @@ from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.launch import jail
 from broker.launch.compositor import connect_compositor
 from broker.programs.worker import run_worker
+from broker.session.security_context import SecurityContext, open_context
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Order:
     """The jailed half's channel to the supervisor."""
     display: socket.socket
     """The listening socket of the sandbox's Wayland clients."""
+    sandbox: str
     compositor: str
     allow_unjailed: bool
     clients: int
@@ -83,6 +85,7 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
     for fd in (order.supervisor.fileno(), ours.fileno(), jailed.pidfd):
         waiting.register(fd, select.POLLIN)
     held: dict[int, socket.socket] = {}
+    compositor = Compositor(Path(order.compositor), order.sandbox)
     while True:
         ready = {fd for fd, _ in waiting.poll()}
         if jailed.pidfd in ready:
@@ -94,7 +97,7 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
             return
         if ours.fileno() in ready:
             try:
-                _answer(order.compositor, ours, held, order.clients)
+                _answer(compositor, ours, held, order.clients)
             except (OSError, PeerError):
                 # It closed the socket or sent what is none of ours: either
                 # way it is of no more use; the pidfd says when it is gone.
@@ -111,8 +114,52 @@ def _report_end(supervisor: socket.socket, pid: int) -> None:
         return  # the supervisor has gone, there is nobody to tell
 
 
+class Compositor:
+    """Where connections to the compositor come from.
+
+    Its socket's file tells one compositor from the next at the same path: what
+    was learned of the one before is forgotten with it.
+    """
+
+    def __init__(self, path: Path, sandbox: str) -> None:
+        self._path = path
+        self._sandbox = sandbox
+        self._known: tuple[int, int, int] | None = None
+        self._context: SecurityContext | None = None
+
+    def connect(self) -> socket.socket:
+        """A new connection, by the sandbox's own door where there can be one.
+
+        Raises UpstreamError, also when the compositor has such doors and does
+        not make one: its own rules may rely on it.
+        """
+        now = self._file()
+        if now != self._known:
+            self._forget()
+            self._context = open_context(self._path, self._sandbox)
+            self._known = now
+        if self._context is None:
+            return connect_compositor(self._path)
+        return self._context.connect()
+
+    def _file(self) -> tuple[int, int, int]:
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise UpstreamError(
+                f"the compositor at {self._path} does not answer: {error.strerror}"
+            ) from error
+        return found.st_dev, found.st_ino, found.st_ctime_ns
+
+    def _forget(self) -> None:
+        self._known = None
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+
 def _answer(
-    path: str,
+    compositor: Compositor,
     ours: socket.socket,
     held: dict[int, socket.socket],
     most: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
@@ -134,13 +181,13 @@ def _answer(
         _refuse(ours, f"more than {len(held)} Wayland clients")
         return
     try:
-        compositor = connect_compositor(Path(path))
+        made = compositor.connect()
     except UpstreamError as error:
         _refuse(ours, error.message)
         return
     number = next(n for n in range(most) if n not in held)
-    held[number] = compositor
-    fdpass.send(ours, worker.CONNECTED + bytes([number]), [compositor.fileno()])
+    held[number] = made
+    fdpass.send(ours, worker.CONNECTED + bytes([number]), [made.fileno()])
 
 
 def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:

@@ -81,6 +81,7 @@ class _Template:
             supervisor=supervisor,
             worker=inner,
             display=display,
+            sandbox=fork.sandbox,
             compositor=fork.compositor,
             allow_unjailed=fork.allow_unjailed,
             clients=fork.clients,

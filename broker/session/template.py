@@ -14,6 +14,7 @@ import broker
 from broker.core import fdpass
 from broker.core import worker as messages
 from broker.core.errors import InternalError, PeerError, SetupError, UpstreamError
+from broker.core.names import SandboxName
 from broker.launch.spawn import Child, spawn
 from broker.session.channel import Channel, pair
 from broker.session.processes import Process, describe_end
@@ -151,6 +152,7 @@ class Template:
         display: socket.socket,
         compositor: str,
         *,
+        sandbox: SandboxName,
         allow_unjailed: bool,
         clients: int,
     ) -> Forked:
@@ -159,7 +161,9 @@ class Template:
         worker_channel, worker_end = pair()
         self._numbers += 1
         order = self._orders[self._numbers] = _Order()
-        fork = messages.Fork(self._numbers, compositor, allow_unjailed, clients)
+        fork = messages.Fork(
+            self._numbers, sandbox, compositor, allow_unjailed, clients
+        )
         try:
             with keeper_end, worker_end:
                 fds = [sock.fileno() for sock in (keeper_end, worker_end, display)]

@@ -91,7 +91,9 @@ class Workers:
         started = False
         try:
             with _listen(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
-                forked = await self._fork(display, os.fspath(compositor), clients)
+                forked = await self._fork(
+                    display, os.fspath(compositor), sandbox, clients
+                )
                 worker = Worker(sandbox, forked, rules or WindowRules(sandbox))
                 await self._nursery.start(self._live, worker, path)
                 started = True
@@ -124,21 +126,34 @@ class Workers:
             _unlink(path)
 
     async def _fork(
-        self, display: socket.socket, compositor: str, clients: int
+        self,
+        display: socket.socket,
+        compositor: str,
+        sandbox: SandboxName,
+        clients: int,
     ) -> Forked:
         """Have a keeper forked; once more if the template just died."""
         template = await self._warm_template()
         try:
-            return await self._fork_by(template, display, compositor, clients)
+            return await self._fork_by(template, display, compositor, sandbox, clients)
         except TemplateError:
             template = await self._warm_template()
-            return await self._fork_by(template, display, compositor, clients)
+            return await self._fork_by(template, display, compositor, sandbox, clients)
 
     async def _fork_by(
-        self, template: Template, display: socket.socket, compositor: str, clients: int
+        self,
+        template: Template,
+        display: socket.socket,
+        compositor: str,
+        sandbox: SandboxName,
+        clients: int,
     ) -> Forked:
         return await template.fork(
-            display, compositor, allow_unjailed=self._allow_unjailed, clients=clients
+            display,
+            compositor,
+            sandbox=sandbox,
+            allow_unjailed=self._allow_unjailed,
+            clients=clients,
         )
 
     async def _warm_template(self) -> Template:

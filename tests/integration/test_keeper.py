@@ -18,6 +18,19 @@ from broker.programs import keeper
 from tests.kit.compositor import short_directory
 
 
+class Plain:
+    """Without a look at what the compositor offers: here it says nothing."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def connect(self):
+        return connect_compositor(self.path)
+
+
+NOBODY = keeper.Compositor(Path("/no"), "work")
+
+
 @pytest.fixture
 def ends():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -42,17 +55,17 @@ def test_connections_up_to_the_limit_and_not_one_more(ends, compositor):
     held = {}
     for number in range(most):
         theirs.send(worker.CONNECT)
-        keeper._answer(path, ours, held)
+        keeper._answer(Plain(path), ours, held)
         got = fdpass.receive(theirs, 2000, 1)
         assert got.data == worker.CONNECTED + bytes([number])
         fdpass.close_all(got.fds)
     theirs.send(worker.CONNECT)
-    keeper._answer(path, ours, held)
+    keeper._answer(Plain(path), ours, held)
     assert len(held) == most
     refused = fdpass.receive(theirs, 2000, 1)
     assert refused.data == worker.REFUSED + b"more than %d Wayland clients" % most
     theirs.send(worker.RELEASE + bytes([most - 1]))
-    keeper._answer(path, ours, held)
+    keeper._answer(Plain(path), ours, held)
     assert len(held) == most - 1
     for sock in held.values():
         sock.close()
@@ -64,12 +77,12 @@ def test_a_half_that_gives_back_what_it_keeps_has_nothing_of_it(ends, compositor
     path = compositor.getsockname()
     held = {}
     theirs.send(worker.CONNECT)
-    keeper._answer(path, ours, held)
+    keeper._answer(Plain(path), ours, held)
     got = fdpass.receive(theirs, 2000, 1)
     far, _ = compositor.accept()
     with far, socket.socket(fileno=got.fds[0]) as kept:
         theirs.send(worker.RELEASE + got.data[1:])
-        keeper._answer(path, ours, held)
+        keeper._answer(Plain(path), ours, held)
         assert held == {}
         far.settimeout(5)
         assert far.recv(1) == b"", "the compositor hears an end"
@@ -82,13 +95,13 @@ def test_what_it_has_not_cannot_be_given_back(ends, number):
     ours, theirs = ends
     theirs.send(worker.RELEASE + bytes([number]))
     with pytest.raises(PeerError):
-        keeper._answer("/no", ours, {})
+        keeper._answer(NOBODY, ours, {})
 
 
 def test_the_reason_why_there_is_no_compositor(ends):
     ours, theirs = ends
     theirs.send(worker.CONNECT)
-    keeper._answer("/no/such/socket", ours, {})
+    keeper._answer(keeper.Compositor(Path("/no/such/socket"), "work"), ours, {})
     said = theirs.recv(2000)
     assert said[:1] == worker.REFUSED
     assert b"compositor at /no/such/socket does not answer: No such file" in said
@@ -109,7 +122,7 @@ def test_what_is_no_request_is_refused(ends, data):
     ours, theirs = ends
     theirs.send(data)
     with pytest.raises(PeerError):
-        keeper._answer("/no", ours, {})
+        keeper._answer(NOBODY, ours, {})
 
 
 def test_descriptors_are_refused(ends):
@@ -118,7 +131,7 @@ def test_descriptors_are_refused(ends):
     with open("/dev/null") as null:
         fdpass.send(theirs, worker.CONNECT, [null.fileno()])
         with pytest.raises(PeerError):
-            keeper._answer("/no", ours, {})
+            keeper._answer(NOBODY, ours, {})
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -127,7 +140,7 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
     with pytest.raises(BlockingIOError):  # noqa: PT012
         for _ in range(100_000):
             theirs.send(worker.CONNECT)
-            keeper._answer("/no", ours, {})
+            keeper._answer(NOBODY, ours, {})
 
 
 # A jailed half of ours in the place of the worker; this process is the keeper.
@@ -146,7 +159,7 @@ jailed = jail.fork_jailed(inside, [theirs.fileno()])
 theirs.close()
 jail.harden_keeper()
 {after}
-order = keeper.Order(ours_too, ours, ours, "/no", False, 1)
+order = keeper.Order(ours_too, ours, ours, "work", "/no", False, 1)
 keeper._serve(order, ours, jailed)
 if supervisor.fileno() >= 0:
     print(worker.decode_from_keeper(supervisor.recv(1000)))

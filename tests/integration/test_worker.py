@@ -213,7 +213,7 @@ async def test_clients_up_to_the_limit_and_not_one_more(directory):
         for number in range(1, most + 1):
             clients.append(_client(directory))
             assert await worker.messages.receive() == messages.WaylandOpened(number)
-        peers = {end.getsockopt(socket.SOL_SOCKET, 17, 12)[:4] for end in comp.ends}
+        peers = {end.getsockopt(socket.SOL_SOCKET, 17, 12)[:4] for end in comp.live()}
         assert peers == {worker.keeper_pid.to_bytes(4, sys.byteorder)}
         refused = _client(directory)
         said = await worker.messages.receive()

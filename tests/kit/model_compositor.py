@@ -25,6 +25,10 @@ class ModelCompositor:
         self.ends: list[socket.socket] = []
         self.models: list[Model] = []
 
+    def live(self) -> list[socket.socket]:
+        """Its ends of the connections that there are now."""
+        return [end for end in self.ends if end.fileno() >= 0]
+
     async def serve(self, listener: socket.socket) -> None:
         listener.settimeout(0)
         async with trio.open_nursery() as nursery:

@@ -22,6 +22,8 @@ METHODS = {
     "Stop": (api.StopRequest, api.StopAnswer),
     "Shutdown": (api.Nothing, api.Nothing),
     "Status": (api.Nothing, api.Status),
+    "Windows": (api.WindowsRequest, api.WindowsAnswer),
+    "WindowClose": (api.WindowCloseRequest, api.Nothing),
     "LeaseAcquire": (api.LeaseRequest, api.LeaseItem),
     "LeaseList": (api.Nothing, api.LeaseListAnswer),
     "LeaseRelease": (api.LeaseReleaseRequest, api.Nothing),
@@ -54,7 +56,7 @@ def written(body: str) -> list[str]:
 
 
 def test_types() -> None:
-    assert len(TYPES) == 13
+    assert len(TYPES) == 15
     found = dict(re.findall(r"type (\w+)\s*\((.*?)\)", TEXT, re.DOTALL))
     assert {name: written(body) for name, body in found.items()} == {
         name: fields_of(struct) for name, struct in TYPES.items()

@@ -66,7 +66,7 @@ def test_what_a_worker_is_told_arrives(message):
 def test_the_other_directions():
     kept = worker.Kept(7)
     assert worker.decode_from_keeper(worker.encode(kept)) == kept
-    fork = worker.Fork(1, "/run/wayland-1", allow_unjailed=False)
+    fork = worker.Fork(1, "work", "/run/wayland-1", allow_unjailed=False)
     assert worker.decode_fork(worker.encode(fork)) == fork
     ended = worker.KeeperEnded(1, -9)
     assert worker.decode_from_template(worker.encode(ended)) == ended

@@ -37,7 +37,7 @@ async def test_a_worker_has_so_long_to_be_ready(
     monkeypatch.setattr(module, "Worker", PaperWorker)
     seconds = limits.WORKER_START_SECONDS + (0.001 if late else -0.001)
 
-    async def fork(display, compositor, clients):
+    async def fork(display, compositor, sandbox, clients):
         assert display.fileno() != -1
         await trio.sleep(seconds)
 
@@ -63,7 +63,7 @@ async def test_what_a_killed_broker_left_is_replaced(tmp_path, monkeypatch):
     (tmp_path / WAYLAND_SOCKET).write_text("left over")
     monkeypatch.setattr(module, "Worker", PaperWorker)
 
-    async def fork(display, compositor, clients):
+    async def fork(display, compositor, sandbox, clients):
         await trio.lowlevel.checkpoint()
 
     async with open_workers() as workers:
