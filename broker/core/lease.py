@@ -33,3 +33,5 @@ class Opening:
     """Counts the streams of this host; names the stream in events."""
     peer: str
     """How the peer was recognised, for the log: ``hybrid:…`` or ``cid 42``."""
+    direct: bool = False
+    """Of ``vitrail.Display``: an application's own connection, not waypipe's."""

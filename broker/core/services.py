@@ -14,6 +14,10 @@ from broker.core.names import ServiceName
 AGENT = ServiceName("vitrail.Agent")
 DISPLAY = ServiceName("vitrail.Display")
 
+WAYLAND_DOOR = ServiceName("wayland-0")
+"""Where a container finds the display service without waypipe: connections to
+it are Wayland's own, with their descriptors.  On one machine only."""
+
 AUDIO = ServiceName("vitrail.Audio")
 
 PORTS: Mapping[ServiceName, int] = MappingProxyType(

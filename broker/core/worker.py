@@ -83,6 +83,16 @@ class AgentStream(_Message, frozen=True, tag="agent-stream"):
     stream: _Count
 
 
+class WaylandStream(_Message, frozen=True, tag="wayland-stream"):
+    """An application's own connection, for the filter; a descriptor comes with it.
+
+    Of a sandbox on this machine that has no need of waypipe (a container).
+    ``stream`` is the supervisor's number for it.
+    """
+
+    stream: _Count
+
+
 class ToAgent(_Message, frozen=True, tag="to-agent"):
     """Send this to the guest agent; dropped when none is connected."""
 
@@ -115,7 +125,14 @@ class Stop(_Message, frozen=True, tag="stop"):
 
 
 ToWorker: TypeAlias = (
-    Frames | AgentStream | ToAgent | AskStatistics | AskWindows | CloseWindow | Stop
+    Frames
+    | AgentStream
+    | WaylandStream
+    | ToAgent
+    | AskStatistics
+    | AskWindows
+    | CloseWindow
+    | Stop
 )
 
 
@@ -169,13 +186,17 @@ class Fault(enum.StrEnum):
 
 
 class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
-    """That connection ended; bytes each way, why, and through whom."""
+    """That connection ended; bytes each way, why, and through whom.
+
+    ``stream`` is that of its WaylandStream, 0 for one that came by waypipe.
+    """
 
     client: _Count
     to_compositor: _Count
     to_client: _Count
     reason: _Text
     fault: Fault = Fault.NOBODY
+    stream: _Count = 0
 
 
 class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -105,6 +105,7 @@ class _Worker:
         self._agent_scope = trio.CancelScope()
         self._agent_messages = 0
         self._clients: dict[int, Connection] = {}
+        self._streams: dict[int, int] = {}
         self._clients_ever = 0
         self._closed_bytes = (0, 0)
 
@@ -145,6 +146,10 @@ class _Worker:
             match messages.decode_to_worker(got.data):
                 case messages.AgentStream(stream):
                     self._new_agent(nursery, stream, got.fds)
+                case messages.WaylandStream(stream):
+                    (fd,) = got.fds
+                    client = socket.socket(fileno=fd)
+                    self._new_client(nursery, client, windows, stream)
                 case messages.ToAgent(message):
                     self._tell_agent(message)
                 case messages.AskStatistics():
@@ -152,10 +157,8 @@ class _Worker:
                 case messages.AskWindows() | messages.CloseWindow() as order:
                     for answer in windows.obey(order):
                         await self._outbox.send(answer)
-                case messages.Frames():
-                    raise InternalError("windows are treated in two ways")
-                case messages.Stop():
-                    return
+                case messages.Frames() | messages.Stop():
+                    return  # how windows are treated is said once
 
     def _statistics(self, windows: SandboxWindows) -> messages.Statistics:
         up, down = self._closed_bytes
@@ -227,12 +230,21 @@ class _Worker:
                 if error.errno not in (errno.EAGAIN, errno.EMFILE, errno.ECONNABORTED):
                     raise
             else:
-                self._clients_ever += 1
-                nursery.start_soon(
-                    self._serve_client, self._clients_ever, client, windows
-                )
+                self._new_client(nursery, client, windows)
             early = pace.take(trio.current_time())
             await trio.sleep(early)
+
+    def _new_client(
+        self,
+        nursery: trio.Nursery,
+        client: socket.socket,
+        windows: SandboxWindows,
+        stream: int = 0,
+    ) -> None:
+        self._clients_ever += 1
+        if stream:
+            self._streams[self._clients_ever] = stream
+        nursery.start_soon(self._serve_client, self._clients_ever, client, windows)
 
     async def _serve_client(
         self, number: int, client: socket.socket, windows: SandboxWindows
@@ -240,16 +252,13 @@ class _Worker:
         with client:
             if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
                 limit = limits.WAYLAND_CLIENTS_PER_SANDBOX
-                await self._violation(f"more than {limit} Wayland clients at one time")
+                reason = f"more than {limit} Wayland clients at one time"
+                await self._refuse(number, reason, messages.Fault.CLIENT)
                 return
             try:
                 place, compositor = await self._compositor.connect()
             except (UpstreamError, PeerError) as error:
-                await self._say_closed(
-                    messages.WaylandClosed(
-                        number, 0, 0, str(error), messages.Fault.COMPOSITOR
-                    )
-                )
+                await self._refuse(number, str(error), messages.Fault.COMPOSITOR)
                 return
             try:
                 with compositor:
@@ -267,7 +276,7 @@ class _Worker:
         try:
             connection = windows.connection(number, client, compositor)
         except PeerError as error:
-            await self._violation(str(error))
+            await self._refuse(number, str(error), messages.Fault.CLIENT)
             return
         self._clients[number] = connection
         await self._outbox.send(messages.WaylandOpened(number))
@@ -302,11 +311,14 @@ class _Worker:
         await self._outbox.send(messages.WaylandAnswered(number))
 
     async def _say_closed(self, closed: messages.WaylandClosed) -> None:
+        stream = self._streams.pop(closed.client, 0)
         clipped = messages.clip(closed.reason)
-        await self._outbox.send(msgspec.structs.replace(closed, reason=clipped))
+        await self._outbox.send(
+            msgspec.structs.replace(closed, reason=clipped, stream=stream)
+        )
 
-    async def _violation(self, reason: str) -> None:
-        await self._outbox.send(messages.Violation(messages.clip(reason)))
+    async def _refuse(self, number: int, reason: str, fault: messages.Fault) -> None:
+        await self._say_closed(messages.WaylandClosed(number, 0, 0, reason, fault))
 
 
 def _fault_of(error: Exception | None) -> messages.Fault:

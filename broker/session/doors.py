@@ -23,6 +23,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError, Vitra
 from broker.core.lease import Lease, Opening
 from broker.core.names import ServiceName
 from broker.core.pace import Pace
+from broker.core.services import DISPLAY, WAYLAND_DOOR
 from broker.link.contract import Viewer
 from broker.link.listeners import Listener
 from broker.peers import credentials, identity
@@ -64,12 +65,15 @@ class Doors:
     )
 
     async def serve(self, listeners: Mapping[ServiceName, Listener]) -> None:
-        """Accept on all doors until cancelled; cancelling cuts every stream."""
+        """Accept on all doors until cancelled; cancelling cuts every stream.
+
+        A door is named as its service; WAYLAND_DOOR is one of the display's.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                for service, listener in listeners.items():
-                    nursery.start_soon(self._accept_loop, service, listener)
+                for door, listener in listeners.items():
+                    nursery.start_soon(self._accept_loop, door, listener)
                 # Doors may have no listener of their own (AF_VSOCK), and a
                 # lease lives on when nobody is at the door.
                 await trio.sleep_forever()
@@ -83,10 +87,12 @@ class Doors:
         """Connections that were offered and wait for their turn."""
         return self.undecided.statistics().tasks_waiting
 
-    async def offer(self, service: ServiceName, conn: socket.socket) -> None:
+    async def offer(
+        self, service: ServiceName, conn: socket.socket, *, direct: bool = False
+    ) -> None:
         """Take a connection that somebody else accepted for this lease.
 
-        Owns ``conn`` from the call on; waits while too many are undecided.
+        ``direct``: see ``core.lease.Opening``.  Owns ``conn`` from the call on; waits while too many are undecided.
         """
         with closing(conn) as mine:
             await self._turn()
@@ -94,7 +100,10 @@ class Doors:
                 self.undecided.release()
                 return  # the lease is ending
             plain = socket.socket(fileno=mine.detach())
-            self._nursery.start_soon(self._admit, service, plain, self._nursery)
+            stream = self.next_stream()
+            peer = identity.describe(self.claim)
+            opening = Opening(self.lease, service, stream, peer, direct)
+            self._nursery.start_soon(self._admit, opening, plain, self._nursery)
 
     async def _turn(self) -> None:
         """Wait until one more connection may be decided about.
@@ -111,20 +120,20 @@ class Doors:
             self.undecided.release()
             raise
 
-    async def _accept_loop(self, service: ServiceName, listener: Listener) -> None:
+    async def _accept_loop(self, door: ServiceName, listener: Listener) -> None:
+        direct = door == WAYLAND_DOOR
+        service = DISPLAY if direct else door
         while True:
-            await self.offer(service, await accept(listener))
+            await self.offer(service, await accept(listener), direct=direct)
 
     async def _admit(
-        self, service: ServiceName, conn: socket.socket, nursery: trio.Nursery
+        self, opening: Opening, conn: socket.socket, nursery: trio.Nursery
     ) -> None:
-        stream = self.next_stream()
-        opening = Opening(self.lease, service, stream, identity.describe(self.claim))
         taken = False
         try:
             with trio.fail_after(limits.ADMIT_SECONDS):
                 self._check(conn)
-                self.streams[stream] = (opening, time.time())
+                self.streams[opening.stream] = (opening, time.time())
                 await nursery.start(self._carry, opening, conn)
                 taken = True
         except trio.TooSlowError:

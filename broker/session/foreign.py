@@ -16,7 +16,7 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import ServiceName
-from broker.core.services import AUDIO, DISPLAY, PORTS
+from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
 from broker.link.addresses import Endpoint, HybridEndpoint, UnixEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
@@ -167,9 +167,11 @@ async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
 async def container_doors(directory: Path) -> dict[ServiceName, Listener]:
     """Listen on a socket named for each service that needs no agent of ours.
 
-    Raises as ``hybrid_doors``.
+    Also on one for Wayland itself, to be bound into the sandbox.  Raises as
+    ``hybrid_doors``.
     """
-    return await _doors({s: UnixEndpoint(directory / s) for s in (DISPLAY, AUDIO)})
+    doors = (DISPLAY, AUDIO, WAYLAND_DOOR)
+    return await _doors({s: UnixEndpoint(directory / s) for s in doors})
 
 
 async def _doors(places: Mapping[ServiceName, Endpoint]) -> dict[ServiceName, Listener]:

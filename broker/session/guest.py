@@ -230,6 +230,7 @@ class Guest:
         reason = await mine.wait_closed()
         self.worker = None
         self._settle_agents("the worker died")
+        self.screen.worker_died()
         self.programs.fail(f"the sandbox's worker died: {reason}", Hop.COMPOSITOR)
         await self._tools.log.note(
             schema.ProcessDied(
@@ -429,6 +430,36 @@ class Guest:
         return True
 
     # -- display streams ----------------------------------------------------------
+
+    async def wayland_stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hand an application's own connection to the filter; returns at its end.
+
+        Cancelled, it cuts the connection: the permission may have been revoked
+        while the worker lives on.
+        """
+        began = trio.current_time()
+        end = worker.WaylandClosed(0, 0, 0, "cut")
+        with given(conn):
+            mine = await self._ensure_worker()
+            with self.screen.stream(opening.stream) as ended:
+                await self._opened(opening, "worker")
+                await mine.send(worker.WaylandStream(opening.stream), [conn.fileno()])
+                task_status.started()
+                try:
+                    end = await ended.wait()
+                finally:
+                    hang_up(conn)
+                    counts = end.to_compositor, end.to_client
+                    with trio.CancelScope(shield=True):
+                        await self._closed(
+                            opening, counts, printable(end.reason), began
+                        )
 
     async def display_stream(
         self,

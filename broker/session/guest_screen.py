@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
+
+import trio
 
 from broker.audit import schema
 from broker.core import limits, worker
@@ -34,6 +37,24 @@ _REASON = 400
 """Characters of a guest's mistake in an event."""
 
 
+class StreamEnd:
+    """The end of one WaylandStream, once its worker has told it."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._said = worker.WaylandClosed(0, 0, 0, "the worker died")
+
+    def tell(self, said: worker.WaylandClosed | None) -> None:
+        """It has ended; None: and nobody can say how."""
+        self._said = said or self._said
+        self._event.set()
+
+    async def wait(self) -> worker.WaylandClosed:
+        """Wait until it has ended."""
+        await self._event.wait()
+        return self._said
+
+
 class GuestScreen:
     """The display side of one guest."""
 
@@ -51,6 +72,7 @@ class GuestScreen:
         self._log = log
         self._compositor = compositor
         self._clients: set[int] = set()
+        self._streams: dict[int, StreamEnd] = {}
         self._compositor_lost = False
         self._had_windows = False
 
@@ -70,12 +92,29 @@ class GuestScreen:
             case worker.Traced():
                 self._show_trace(message)
 
+    @contextmanager
+    def stream(self, number: int) -> Iterator[StreamEnd]:
+        """Watch for the end of a connection that is handed to the worker."""
+        end = self._streams[number] = StreamEnd()
+        try:
+            yield end
+        finally:
+            del self._streams[number]
+
+    def worker_died(self) -> None:
+        """Nobody is left to say how a connection ended."""
+        for end in self._streams.values():
+            end.tell(None)
+
     async def _closed(self, message: worker.WaylandClosed) -> None:
         reason = printable(message.reason, _REASON)
         if message.client not in self._clients:
             # The keeper could not connect; waypipe hears only an end.
             self._programs.fail(reason, Hop.COMPOSITOR)
         self._clients.discard(message.client)
+        stream = self._streams.get(message.stream)
+        if stream is not None:  # else a worker that makes up numbers
+            stream.tell(message)
         if message.fault is worker.Fault.CLIENT:
             await self.broke(f"Wayland: {reason}")
         elif message.fault is worker.Fault.OURS:

@@ -266,6 +266,11 @@ class RemoteViewer:
         began = trio.current_time()
         taken = False
         with given(conn):
+            if opening.direct:
+                raise RefusedError(
+                    "Wayland's own descriptors cannot cross to another machine",
+                    hint="start its programs under waypipe, on vitrail.Display",
+                )
             epoch = self._epoch_for(opening)
             untrusted_head = b""
             if opening.service == DISPLAY:

@@ -237,6 +237,9 @@ class ViewerRole:
         if opening.service == AGENT:
             await status.say()
             await guest.agent_stream(opening, conn, task_status=status)
+        elif opening.service == DISPLAY and opening.direct:
+            await status.say()
+            await guest.wayland_stream(opening, conn, task_status=status)
         elif opening.service == DISPLAY:
             await status.say()
             await guest.display_stream(opening, conn, task_status=status)

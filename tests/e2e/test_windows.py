@@ -7,6 +7,8 @@ the worker, the supervisor and brokerctl.
 from __future__ import annotations
 
 import json
+import os
+import signal
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +17,7 @@ from broker.cli.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.compositor import until, wait_frames, wait_window, windows
-from tests.kit.container import container
+from tests.kit.container import DIRECT, container
 from tests.kit.world import world
 
 GREY = (0x55, 0x55, 0x55)
@@ -157,3 +159,52 @@ async def test_a_trace_of_the_jailed_filter_is_in_the_broker_s_log():
         assert 'set_title("red")' in text, "what the client asked"
         assert 'set_title("[red] red")' in text, "what the compositor got"
         assert "client ->" in text
+
+
+# -- without waypipe ----------------------------------------------------------------
+
+
+async def test_a_container_s_application_speaks_with_the_filter_itself():
+    async with world(image=False) as w, container(w, "red", inside=DIRECT) as red:
+        await wait_frames(w.comp, {"[red] red": {GREY}})
+        assert [(x.sandbox, x.title) for x in await shown(w)] == [("red", "red")]
+        opened = await w.wait_event("stream.opened", sandbox="red")
+        assert (opened["service"], opened["mode"]) == ("vitrail.Display", "worker")
+        assert w.events("decision", sandbox="red", service="vitrail.Display")
+        status = await w.status()
+        assert not [p for p in status.processes if p.role == "waypipe-client"]
+        await red.end()
+        closed = await w.wait_event("stream.closed", sandbox="red")
+        assert closed["bytes_from_sandbox"] > 1000
+        assert closed["bytes_to_sandbox"] > 500
+        await until(lambda: _none(w))
+
+
+async def _none(w):
+    return not await titles(w)
+
+
+async def test_a_container_without_display_gets_no_window_by_its_own_socket():
+    record = "[label]\ncolour = 'red'\n"
+    async with world(image=False) as w:
+        made = container(
+            w, "red", inside=DIRECT, record=record, wait=False, display="none"
+        )
+        async with made:
+            refused = await w.wait_event("decision", sandbox="red", verdict="deny")
+            assert refused["service"] == "vitrail.Display"
+            assert not await titles(w)
+
+
+@pytest.mark.parametrize("role", ["worker", "keeper"])
+async def test_a_worker_s_death_ends_the_container_s_window_and_the_next_is_served(
+    role,
+):
+    async with world(image=False) as w, container(w, "red", inside=DIRECT):
+        async with container(w, "blue", inside=DIRECT):
+            os.kill(await w.pid_of(role, "red"), signal.SIGKILL)
+            await until(lambda: _only(w, "[blue] blue"))
+            closed = await w.wait_event("stream.closed", sandbox="red")
+            assert closed["reason"] == "the worker died"
+        async with container(w, "red", inside=DIRECT, title="again"):
+            assert "[red] again" in await titles(w)

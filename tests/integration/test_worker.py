@@ -217,9 +217,9 @@ async def test_clients_up_to_the_limit_and_not_one_more(directory):
         assert peers == {worker.keeper_pid.to_bytes(4, sys.byteorder)}
         refused = _client(directory)
         said = await worker.messages.receive()
-        assert said == messages.Violation(
-            f"more than {most} Wayland clients at one time"
-        )
+        assert isinstance(said, messages.WaylandClosed)
+        assert said.reason == f"more than {most} Wayland clients at one time"
+        assert said.fault is messages.Fault.CLIENT
         clients.pop().close()
         closed = await worker.messages.receive()
         assert (closed.client, closed.reason) == (most, "client closed")

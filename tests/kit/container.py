@@ -28,6 +28,11 @@ INSIDE = (
     "exec waypipe --compress none --no-gpu -s /tmp/broker/vitrail.Display server -- "
     'foot -T "{}" sleep 1000'
 )
+DIRECT = (
+    "while ! [ -S /tmp/broker/wayland-0 ]; do sleep 0.1; done; "
+    'WAYLAND_DISPLAY=/tmp/broker/wayland-0 exec foot -T "{}" sleep 1000'
+)
+"""Without waypipe: the filter's own socket, bound straight into the sandbox."""
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Container:
         await self.child.wait()
 
 
-def box(directory, title="boxed"):
+def box(directory, title="boxed", inside=INSIDE):
     """Start the container; returns bubblewrap and the pid of its first process."""
     read_end, write_end = os.pipe()
     child = spawn(
@@ -54,7 +59,7 @@ def box(directory, title="boxed"):
             *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
             *("--bind", str(directory), "/tmp/broker"),
             *("--setenv", "XDG_RUNTIME_DIR", "/tmp"),
-            *("--json-status-fd", str(write_end), "sh", "-c", INSIDE.format(title)),
+            *("--json-status-fd", str(write_end), "sh", "-c", inside.format(title)),
         ],
         pass_fds=[write_end],
         stdout=DEVNULL,
@@ -73,15 +78,18 @@ async def lease(w, directory, leader, name="box"):
 
 
 @asynccontextmanager
-async def container(w, name, *, title="", record="", wait=True):
+async def container(
+    w, name, *, title="", record="", wait=True, inside=INSIDE, display="allow"
+):
     """A leased container with its window, titled as it is named.
 
     ``record`` is added to its record; with ``wait=False`` no window is awaited.
     """
     directory = w.base / f"sockets-{name}"
     directory.mkdir(mode=0o700, exist_ok=True)
-    w.write_record(name, RECORD.format(directory) + record)
-    child, leader = box(directory, title or name)
+    text = RECORD.format(directory).replace("allow", display)
+    w.write_record(name, text + record)
+    child, leader = box(directory, title or name, inside)
     made = Container(name, directory, child, leader)
     try:
         made.lease = await lease(w, directory, leader, name)

@@ -47,6 +47,7 @@ TO_WORKER = [
     worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),
     worker.ToAgent(agent.PowerOff()),
     worker.AskStatistics(),
+    worker.WaylandStream(7),
     worker.AskWindows(3),
     worker.CloseWindow(4, 5, cut=True),
     worker.Stop(),
