@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
-from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY, WAYLAND_DOOR
 from broker.launch.spawn import DEVNULL, spawn
 from broker.peers import credentials
 from broker.peers.identity import ContainerClaim, HybridClaim, VsockClaim
