@@ -19,7 +19,7 @@ from urllib.parse import quote
 from broker.audit import schema
 from broker.audit.tree import BLOCK, STEP, Growing, leaf_hash
 from broker.core import limits
-from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 
 # "VTRA": so that file(1) and we can tell our database from another's.
 APPLICATION_ID = 0x56545241
@@ -104,6 +104,28 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
 )
+
+_LEAF = "vitrail_leaf"
+
+
+def foreign_objects(db: sqlite3.Connection) -> list[str]:
+    """What the database has and a log of ours has not, or the other way round.
+
+    A trigger or a view that somebody planted would work inside our own commits.
+    Raises sqlite3.Error.
+    """
+    query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+    model = sqlite3.connect(":memory:")
+    try:
+        model.create_function(_LEAF, 1, lambda body: body)
+        for script in MIGRATIONS:
+            model.executescript(script)
+        ours = {*model.execute(query)}
+    finally:
+        model.close()
+    theirs = {*db.execute(query)}
+    return sorted(f"{kind} {name}" for kind, name, _ in ours ^ theirs)
+
 
 COLUMNS = (
     "sequence", "time_ns", "kind", "sandbox", "lease", "service",
@@ -203,12 +225,19 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     db.execute("PRAGMA secure_delete = ON")
     db.execute(f"PRAGMA journal_size_limit = {limits.AUDIT_WAL_BYTES}")
     db.create_function(
-        "vitrail_leaf", 1, lambda body: leaf_hash(body.encode()), deterministic=True
+        _LEAF, 1, lambda body: leaf_hash(body.encode()), deterministic=True
     )
+    db.execute("PRAGMA trusted_schema = OFF")
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         db.executescript(
             f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {number}; COMMIT"
+        )
+    foreign = foreign_objects(db)
+    if foreign:
+        raise IntegrityError(
+            f"the audit log's database was changed: {', '.join(foreign[:5])}",
+            hint="keep the file for a look, move it and its key away, and start again",
         )
     return int(version)
 

@@ -18,12 +18,13 @@ import msgspec
 
 from broker.audit import schema
 from broker.audit.chain import Chain, Problem, read_chain
-from broker.audit.database import COLUMNS, row_of
+from broker.audit.database import COLUMNS, foreign_objects, row_of
 from broker.audit.keys import SigningKey
 from broker.audit.nodes import split
 from broker.audit.note import Note, origin_of, parse_note
 from broker.audit.tree import BLOCK, STEP, Growing
 from broker.core.errors import RefusedError
+from broker.core.escape import printable
 
 MOST_PROBLEMS = 100
 """That are told; all are counted."""
@@ -254,6 +255,9 @@ def verify(
     was noted down.  Raises sqlite3.Error when it cannot be read.
     """
     report = Report()
+    db.text_factory = _text
+    for name in foreign_objects(db):
+        report.add(0, 0, f"its database was changed: {printable(name, 80)}")
     chain, notes = _checkpoints(db, report)
     report.origin, report.first_key = chain.origin, chain.first_key
     report.keys, report.sealed = len(chain.keys), chain.sealed
@@ -382,6 +386,11 @@ def _check_key(
             f"its end was cut off, or it is an older copy: the key is number "
             f"{key.index}, the log's last one number {newest.index}",
         )
+
+
+def _text(raw: bytes) -> str:
+    """Text as it is: what is no Unicode must not keep us from reading on."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _decode(body: bytes) -> tuple[object, ...] | None:

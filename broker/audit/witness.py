@@ -35,7 +35,7 @@ def hold_note(db: sqlite3.Connection, peer: str, note: Note) -> Note | None:
         if logs >= limits.AUDIT_WITNESS_LOGS:
             raise RefusedError(
                 f"checkpoints of {logs} other logs are kept here already",
-                hint="'brokerctl audit checkpoint --forget ORIGIN' makes room",
+                hint="the table 'witness' of audit.sqlite has them; remove old ones",
             )
     db.execute(
         "INSERT OR IGNORE INTO witness VALUES (?, ?, ?, ?, ?)",

@@ -19,7 +19,13 @@ from broker.audit.witness import held_notes
 from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.core import limits
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import (
+    IntegrityError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.escape import printable
 
 _INTEGRITY = 3
@@ -82,10 +88,27 @@ def _verified(
             db.execute("BEGIN")  # one state of the log, while it is written on
             report = verify(db, key=key, copy=copy, against=kept, origin=origin)
         except sqlite3.Error as error:
-            raise UpstreamError(f"the audit log cannot be read: {error}") from error
+            raise _unreadable(error) from error
         for line in structure.result():
             report.add(0, 0, f"its database is damaged: {line}")
     return report
+
+
+_NOT_ITS_FAULT = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM),
+}
+
+
+def _unreadable(error: sqlite3.Error) -> VitrailError:
+    """A disk that fails is not a log that was changed; all else is."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
+    if code in _NOT_ITS_FAULT:
+        return UpstreamError(f"the audit log cannot be read: {error}")
+    return IntegrityError(
+        f"the audit log's database is damaged: {error}",
+        hint="keep the file for a look; what was shipped or exported is still there",
+    )
 
 
 def _structure(path: Path) -> list[str]:
@@ -171,7 +194,7 @@ def prove_command(*, event: int, against: Path | None, path: Path | None) -> Non
             db.execute("BEGIN")
             found = prove(db, event, note)
         except sqlite3.Error as error:
-            raise UpstreamError(f"the audit log cannot be read: {error}") from error
+            raise _unreadable(error) from error
     render.json_line(msgspec.to_builtins(found))
 
 
@@ -190,7 +213,7 @@ def checkpoint_command(*, peer: str | None, every: bool, path: Path | None) -> N
         try:
             notes = _own(db) if peer is None else _peers(db, peer)
         except sqlite3.Error as error:
-            raise UpstreamError(f"the audit log cannot be read: {error}") from error
+            raise _unreadable(error) from error
     if not notes:
         raise SetupError("there is no checkpoint yet")
     for text in notes if every else notes[-1:]:

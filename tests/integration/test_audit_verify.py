@@ -123,3 +123,14 @@ async def test_wrong_calls(env, tmp_path: Path) -> None:
     assert (await brokerctl("audit", "prove", "0", env=env)).code == 2
     peer = await brokerctl("audit", "checkpoint", "--peer", "desk", env=env)
     assert peer.code == 1
+
+
+async def test_a_file_that_is_damaged_is_a_log_that_was_changed(env) -> None:
+    path = paths_of(env).audit
+    await fill(path, 200)
+    raw = bytearray(path.read_bytes())
+    for page in range(5, len(raw) // 4096):
+        raw[page * 4096 + 8 : page * 4096 + 40] = b"\xff" * 32
+    path.write_bytes(raw)
+    found = await brokerctl("audit", "verify", env=env)
+    assert found.code == 3, found

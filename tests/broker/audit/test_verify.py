@@ -18,6 +18,7 @@ from broker.audit.keys import KeyFile
 from broker.audit.note import Checkpoint
 from broker.audit.store import open_store
 from broker.audit.tree import Growing, leaf_hash, node_hash
+from broker.core.errors import IntegrityError
 from tests.kit.auditlog import Attacker, edited, event, fill, opened, report
 
 SIZES = [150, pytest.param(1000, marks=pytest.mark.long)]
@@ -230,6 +231,32 @@ def test_checkpoints_that_are_none(log) -> None:
             found = report(db, log.path)
             db.execute("ROLLBACK")
             assert what in says(found), (statement, says(found))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON event BEGIN DELETE FROM event; END",
+        "CREATE VIEW v AS SELECT * FROM event",
+        "DROP INDEX event_verdict",
+        "CREATE TABLE more (x)",
+    ],
+)
+async def test_a_database_with_something_planted_in_it(log, statement: str) -> None:
+    with opened(log.path) as db:
+        db.execute(statement)
+        assert "its database was changed" in says(report(db, log.path))
+    with pytest.raises(IntegrityError, match="database was changed"):
+        async with open_store(log.path):
+            pass
+
+
+def test_text_that_is_none_does_not_stop_the_reader(log) -> None:
+    with opened(log.path) as db:
+        db.execute("UPDATE event SET sandbox = CAST(x'ff' AS TEXT) WHERE sequence = 9")
+        assert "event 9: sandbox" in says(report(db, log.path))
+        db.execute("UPDATE event SET body = CAST(x'7bff' AS TEXT) WHERE sequence = 11")
+        assert "event 11: its body was changed" in says(report(db, log.path))
 
 
 def test_a_checkpoint_kept_elsewhere_that_nobody_signed(log) -> None:

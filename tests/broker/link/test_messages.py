@@ -59,6 +59,19 @@ def test_each_message_only_from_the_role_that_may_send_it():
             refused(m.encode(message), sender)
 
 
+def test_a_note_at_its_limits_and_beyond():
+    for lines, characters, good in (
+        (limits.LINK_NOTE_LINES, limits.LINK_NOTE_CHARACTERS, True),
+        (limits.LINK_NOTE_LINES + 1, 1, False),
+        (1, limits.LINK_NOTE_CHARACTERS + 1, False),
+    ):
+        body = m.encode(m.Witness(1, ["x" * characters] * lines))
+        if good:
+            assert m.decode(body, Role.HOST).request == 1
+        else:
+            refused(body)
+
+
 def test_every_request_has_its_replies():
     def below(kind):
         return set(kind.__subclasses__())
