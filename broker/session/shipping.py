@@ -15,7 +15,7 @@ from broker.session.journal import Journal
 
 _PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
 """Between two looks for a ``ship.toml`` where there is none."""
 
 
