@@ -6,6 +6,7 @@ what is recorded.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ FOLLOW_SECONDS = 0.2
 """Between two looks at the database's change counter while following."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_ORIGIN = re.compile(r"\S*/([0-9a-f]{32})\n")
 _PAGE = 1000
 _COLUMNS = "sequence, time_ns, kind, sandbox, body"
 
@@ -141,11 +143,15 @@ class Log:
         )
 
     def identity(self) -> str:
-        """The hash of the log's first event as hex: no other log has it.
+        """The log's name as 32 hex digits: the end of its checkpoints' origin.
 
-        "" when there is no event yet, or when retention has removed the first.
+        "" when nothing of it was ever sealed (a log of version 1).
         """
-        return self.digest(1)
+        if not self._rows("PRAGMA table_info(checkpoint)", []):
+            return ""
+        notes = self._rows("SELECT note FROM checkpoint ORDER BY size LIMIT 1", [])
+        found = _ORIGIN.match(notes[0][0]) if notes else None
+        return found[1] if found else ""
 
     # -- waiting --------------------------------------------------------------------
 

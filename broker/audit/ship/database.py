@@ -34,7 +34,7 @@ MIGRATIONS = (
     """
     CREATE TABLE vitrail.log (
         id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        name bytea NOT NULL UNIQUE CHECK (octet_length(name) = 32),
+        name bytea NOT NULL UNIQUE CHECK (octet_length(name) = 16),
         machine text NOT NULL,
         broker text NOT NULL DEFAULT '',
         owner name NOT NULL DEFAULT current_user,

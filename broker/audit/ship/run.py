@@ -234,14 +234,15 @@ class Shipper:
     def _synchronise(self, log: Log) -> bool:
         """Find out where to go on; False when the log is empty."""
         cursor = self._cursor
-        identity = log.identity() or cursor.log
+        identity = log.identity()
         newest = log.newest()
         if not newest:
             return False
         if not identity:
             raise SetupError(
-                "the log's first event has been removed, so it cannot be named",
-                hint="receivers must be configured before retention begins",
+                "the log has no checkpoint, so it has no name that a receiver could "
+                "tell it from others by",
+                hint="the next start of a broker makes one",
             )
         if cursor.log != identity:
             # Another log was begun here; its numbers begin anew.

@@ -40,7 +40,7 @@ def unshipped(paths: Paths) -> Cursor | None:
 
 
 def _identity(paths: Paths) -> str:
-    """Which log it is, "" when it does not say (its first event is gone)."""
+    """Which log it is, "" when there is none yet."""
     if not paths.audit.exists():
         return ""
     with open_log(paths.audit) as log:

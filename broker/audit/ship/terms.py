@@ -38,7 +38,8 @@ class Batch:
     """Events in the order of their numbers, without a gap between them."""
 
     log: bytes
-    """The log's id, 32 bytes: numbers begin anew in another log."""
+    """The log's name, 16 bytes, as in its checkpoints' origin: numbers begin anew
+    in another log."""
     machine: str
     items: Sequence[Item]
     missing: int = 0

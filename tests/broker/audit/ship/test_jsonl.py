@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.audit.query import open_log
 from broker.audit.ship.config import JsonlTarget
 from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.run import ship_once
 from broker.audit.store import open_store
-from broker.audit.tree import leaf_hash
 from broker.core.errors import UpstreamError, VitrailError
 from tests.kit.shipping import bodies, filled, place, record
 
@@ -24,6 +24,11 @@ async def ship(directory: Path) -> int | VitrailError:
     return told["file"]
 
 
+def name(directory: Path) -> str:
+    with open_log(directory / "audit.sqlite") as log:
+        return log.identity()
+
+
 def lines(directory: Path) -> list[str]:
     return (directory / "out.jsonl").read_text().splitlines()
 
@@ -32,9 +37,7 @@ async def test_a_line_is_the_event_with_its_log_and_machine(tmp_path: Path) -> N
     await filled(tmp_path, 20)
     assert await ship(tmp_path) == 20
     written = lines(tmp_path)
-    front = (
-        f'{{"log":"{leaf_hash(bodies(tmp_path)[0].encode()).hex()}","machine":"desk",'
-    )
+    front = f'{{"log":"{name(tmp_path)}","machine":"desk",'
     assert [f"{{{line.removeprefix(front)}" for line in written] == bodies(tmp_path)
     assert json.loads(written[0])["machine"] == "desk"
     assert (tmp_path / "out.jsonl").stat().st_mode & 0o777 == 0o600

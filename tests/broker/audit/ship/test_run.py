@@ -150,19 +150,27 @@ async def test_nothing_to_ship_and_nothing_to_read(tmp_path: Path) -> None:
     assert await shipper(tmp_path, Receiver()).once() == 0
 
 
-async def test_a_log_without_its_beginning_needs_a_cursor(tmp_path: Path) -> None:
+async def test_a_receiver_that_comes_late_gets_what_is_left(tmp_path: Path) -> None:
     await filled(tmp_path, 10)
-    receiver = Receiver()
-    await shipper(tmp_path, receiver).once()
-    async with open_store(tmp_path / "audit.sqlite") as store:
-        await record(store, 11, 2)
     with sqlite3.connect(tmp_path / "audit.sqlite") as db:
         db.execute("DELETE FROM event WHERE sequence < 5")
     db.close()
-    assert await shipper(tmp_path, receiver).once() == 2
-    (tmp_path / "ship/r.json").unlink()
-    with pytest.raises(SetupError, match="first event"):
-        await shipper(tmp_path, receiver).once()
+    receiver = Receiver()
+    assert await shipper(tmp_path, receiver).once() == 6
+    assert receiver.batches[0].missing == 4
+
+
+async def test_a_log_without_a_name(tmp_path: Path) -> None:
+    await filled(tmp_path, 10)
+    with sqlite3.connect(tmp_path / "audit.sqlite") as db:
+        db.execute("DELETE FROM checkpoint")
+    db.close()
+    with pytest.raises(SetupError, match="no checkpoint"):
+        await shipper(tmp_path, Receiver()).once()
+    old = Path(__file__).parents[3] / "corpus" / "audit" / "v1.sqlite"
+    (tmp_path / "audit.sqlite").write_bytes(old.read_bytes())
+    with pytest.raises(SetupError, match="no checkpoint"):
+        await shipper(tmp_path, Receiver()).once()
 
 
 def test_a_record_is_called_the_same_whenever_it_is_sent() -> None:
