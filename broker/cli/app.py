@@ -22,16 +22,20 @@ from broker.core.escape import printable
 # parser, and 'brokerctl policy check' works where trio is broken.
 VERBS = MappingProxyType(
     {
+        "answer": "answer",
         "audit": "audit",
         "demo": "demo",
         "doctor": "doctor",
+        "grants": "grants",
         "image": "image",
         "kill-window": "kill_window",
         "lease": "lease",
         "link": "link",
         "logs": "logs",
         "pair": "pair",
+        "pending": "pending",
         "policy": "policy",
+        "prompt": "prompt",
         "proxy": "proxy",
         "run": "run",
         "status": "status",

@@ -20,11 +20,15 @@ from broker.control.api import (
     INTERFACE,
     AuditPruneAnswer,
     AuditPruneRequest,
+    GrantRevokeRequest,
+    GrantsAnswer,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
     LeaseRequest,
     Nothing,
+    PendingAnswer,
+    QuestionAnswerRequest,
     RunItem,
     RunRequest,
     Status,
@@ -108,6 +112,22 @@ class Client:
     async def prune(self, request: AuditPruneRequest) -> AuditPruneAnswer:
         """Remove old events from the audit log; returns when they are gone."""
         return await self._call("AuditPrune", request, AuditPruneAnswer, deadline=None)
+
+    async def pending(self) -> PendingAnswer:
+        """What waits for the person."""
+        return await self._call("Pending", Nothing(), PendingAnswer)
+
+    async def answer(self, request: QuestionAnswerRequest) -> None:
+        """Answer a question in the person's place."""
+        await self._call("Answer", request, Nothing)
+
+    async def grants(self) -> GrantsAnswer:
+        """Answers that are remembered."""
+        return await self._call("GrantList", Nothing(), GrantsAnswer)
+
+    async def revoke(self, request: GrantRevokeRequest) -> GrantsAnswer:
+        """Take grants back; returns those that ended."""
+        return await self._call("GrantRevoke", request, GrantsAnswer)
 
     async def wait_closed(self) -> None:
         """Return when the broker has closed the connection."""

@@ -21,11 +21,15 @@ from broker.control.api import (
     AuditPruneRequest,
     BrokerApi,
     Caller,
+    GrantRevokeRequest,
+    GrantsAnswer,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
     LeaseRequest,
     Nothing,
+    PendingAnswer,
+    QuestionAnswerRequest,
     RunItem,
     RunRequest,
     Status,
@@ -169,6 +173,25 @@ async def _prune(exchange: Exchange, request: AuditPruneRequest) -> AuditPruneAn
     return await exchange.api.prune(exchange.caller, request)
 
 
+async def _pending(exchange: Exchange, request: Nothing) -> PendingAnswer:
+    del request
+    return await exchange.api.pending()
+
+
+async def _answer(exchange: Exchange, request: QuestionAnswerRequest) -> Nothing:
+    await exchange.api.answer(exchange.caller, request)
+    return Nothing()
+
+
+async def _grants(exchange: Exchange, request: Nothing) -> GrantsAnswer:
+    del request
+    return await exchange.api.grants()
+
+
+async def _revoke(exchange: Exchange, request: GrantRevokeRequest) -> GrantsAnswer:
+    return await exchange.api.revoke(exchange.caller, request)
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
@@ -186,6 +209,10 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.LeaseList": _taking(Nothing, _leases),
         f"{INTERFACE}.LeaseRelease": _taking(LeaseReleaseRequest, _release),
         f"{INTERFACE}.AuditPrune": _taking(AuditPruneRequest, _prune),
+        f"{INTERFACE}.Pending": _taking(Nothing, _pending),
+        f"{INTERFACE}.Answer": _taking(QuestionAnswerRequest, _answer),
+        f"{INTERFACE}.GrantList": _taking(Nothing, _grants),
+        f"{INTERFACE}.GrantRevoke": _taking(GrantRevokeRequest, _revoke),
     }
 )
 

@@ -19,8 +19,10 @@ from broker.control import api
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, take_sandbox_name
+from broker.session import answering
 from broker.session.leasing import Leasing
 from broker.session.running import Runner
+from broker.session.viewer import ViewerRole
 from broker.session.windows import WindowsPart
 
 _GRACE = 5.0
@@ -50,6 +52,7 @@ class Parts:
     runner: Runner | None = None
     leasing: Leasing | None = None
     windows: WindowsPart | None = None
+    viewer: ViewerRole | None = None
 
 
 class RoleApi:
@@ -191,3 +194,36 @@ class RoleApi:
                 raise RefusedError("nothing is kept for less than a second or MB")
         removed = await self._parts.prune(request.keep_seconds, request.max_megabytes)
         return api.AuditPruneAnswer(removed=removed)
+
+    # -- questions and grants --------------------------------------------------------
+
+    def _viewer(self) -> ViewerRole:
+        if self._parts.viewer is None:
+            raise RefusedError(
+                "this broker is a host: it asks nobody anything",
+                hint="type it on its viewer, where the person is",
+            )
+        return self._parts.viewer
+
+    async def pending(self) -> api.PendingAnswer:
+        """What waits for the person."""
+        return answering.pending(self._viewer())
+
+    async def answer(
+        self, caller: api.Caller, request: api.QuestionAnswerRequest
+    ) -> None:
+        """Answer a question in the person's place."""
+        del caller
+        answering.answer(self._viewer(), request)
+
+    async def grants(self) -> api.GrantsAnswer:
+        """Answers that are remembered."""
+        return answering.grants(self._viewer())
+
+    async def revoke(
+        self, caller: api.Caller, request: api.GrantRevokeRequest
+    ) -> api.GrantsAnswer:
+        """Take grants back; returns those that ended."""
+        return await answering.revoke(
+            self._viewer(), request, f"taken back by process {caller.pid}"
+        )

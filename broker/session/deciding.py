@@ -316,6 +316,7 @@ class Decider:
     async def lease_ended(self, lease: str) -> None:
         """A sandbox has stopped, and with it what was granted to it."""
         self._meters.forget(lease)
+        self.asker.forget(lease)
         await self.revoke(self.grants.of_lease(lease), "the sandbox stopped")
 
     async def forget_over(self) -> None:

@@ -56,6 +56,7 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
             power_off=viewer.power_off,
             status=report.status,
             leases=report.leases,
+            viewer=viewer,
             shutdown=ground.shutdown,
             prune=ground.retention.prune,
             runner=Runner(

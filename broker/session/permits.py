@@ -111,6 +111,10 @@ class Asker(Protocol):
         """Return the answer; a no, with the reason, when there is none in time."""
         ...
 
+    def forget(self, lease: str) -> None:
+        """A sandbox has stopped: what it has asked is over."""
+        ...
+
 
 class NobodyToAsk:
     """For a broker without a person."""
@@ -124,6 +128,9 @@ class NobodyToAsk:
         """See ``Asker``."""
         del question
         return Answer(allow=False, reason="nobody is here to be asked")
+
+    def forget(self, lease: str) -> None:
+        """See ``Asker``."""
 
 
 def keeps(held: RuleLimits) -> tuple[Keep, ...]:

@@ -182,6 +182,9 @@ class Reporter:
             out.append(_process("template", self.workers.template_pid))
         if self.shipping is not None and self.shipping.pid is not None:
             out.append(_process("shipper", self.shipping.pid))
+        questions = None if self.viewer is None else self.viewer.questions
+        if questions is not None and questions.agent_pid:
+            out.append(_process("prompt", questions.agent_pid))
         for guest in [] if self.viewer is None else self.viewer.guests():
             out += _guest_processes(guest)
         for tenancy in [] if self.host is None else self.host.tenancies():

@@ -22,7 +22,9 @@ from broker.core.paths import Paths
 from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
+from broker.session.asking import Questions
 from broker.session.deciding import Decider, Request
+from broker.session.desktop import Desktop
 from broker.session.guest import Guest, GuestTools
 from broker.session.hangup import given
 from broker.session.logs import KEPT, prune_logs
@@ -84,6 +86,8 @@ class ViewerRole:
         log: journal.Journal,
         rules: Rules,
         reload_records: Callable[[], Awaitable[None]],
+        questions: Questions | None = None,
+        desktop: Desktop | None = None,
     ) -> None:
         self._paths = paths
         self._records = records
@@ -101,6 +105,13 @@ class ViewerRole:
             log=log,
         )
         """Who asks whether a sandbox may; every service of the viewer does."""
+        self.questions = questions
+        """The person; None: nobody is asked, and that is a no."""
+        self._desktop = desktop
+        if questions is not None:
+            self.decider.asker = questions
+        if desktop is not None:
+            rules.notify = self.decider.notify = desktop.notify
 
     async def run(
         self,
@@ -119,6 +130,10 @@ class ViewerRole:
             self._nursery = nursery
             await nursery.start(follow_files, self._paths, self.rules, self.reload)
             nursery.start_soon(self._forget_grants)
+            if self.questions is not None:
+                nursery.start_soon(self.questions.run)
+            if self._desktop is not None:
+                nursery.start_soon(self._desktop.run)
             task_status.started()
             await trio.sleep_forever()
 

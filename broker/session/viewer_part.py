@@ -8,6 +8,8 @@ from pathlib import Path
 from broker.core.errors import InternalError, SetupError
 from broker.launch.compositor import find_compositor
 from broker.launch.waypipe_podman import load_podman
+from broker.session.asking import Questions
+from broker.session.desktop import Desktop
 from broker.session.ground import Ground
 from broker.session.guest import GuestTools
 from broker.session.raw_audio import WARNING, is_raw
@@ -32,6 +34,10 @@ def make_viewer(ground: Ground) -> ViewerRole:
         log=ground.log,
         rules=Rules(ground.paths, ground.log),
         reload_records=ground.records.reload,
+        questions=Questions(
+            paths=ground.paths, log=ground.log, compositor=find_compositor
+        ),
+        desktop=Desktop(),
     )
 
 

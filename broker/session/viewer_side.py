@@ -65,6 +65,7 @@ class _Viewer:
                 power_off=self._viewer.power_off,
                 status=self._report.status,
                 leases=self._report.leases,
+                viewer=self._viewer,
                 shutdown=ground.shutdown,
                 prune=ground.retention.prune,
                 runner=Runner(

@@ -16,13 +16,17 @@ from broker.control.api import (
     AuditPruneRequest,
     Caller,
     Emit,
+    GrantRevokeRequest,
+    GrantsAnswer,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
     LeaseRequest,
     LeaseStatus,
     NotFoundError,
+    PendingAnswer,
     PolicyStatus,
+    QuestionAnswerRequest,
     RunItem,
     RunRequest,
     Started,
@@ -144,6 +148,21 @@ class ScriptedBroker:
         del caller
         self.asked.append(("prune", request))
         return AuditPruneAnswer(removed=7)
+
+    async def pending(self) -> PendingAnswer:
+        return PendingAnswer(questions=[])
+
+    async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:
+        del caller
+        self.asked.append(("answer", request))
+
+    async def grants(self) -> GrantsAnswer:
+        return GrantsAnswer(grants=[])
+
+    async def revoke(self, caller: Caller, request: GrantRevokeRequest) -> GrantsAnswer:
+        del caller
+        self.asked.append(("revoke", request))
+        return GrantsAnswer(grants=[])
 
     async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
         del caller

@@ -40,6 +40,9 @@ class Person:
     def refusal(self, question):
         return ""
 
+    def forget(self, lease):
+        """Nothing waits here but the one who asked."""
+
     async def ask(self, question):
         self.asked.append(question)
         self.more.set()

@@ -28,6 +28,10 @@ METHODS = {
     "LeaseList": (api.Nothing, api.LeaseListAnswer),
     "LeaseRelease": (api.LeaseReleaseRequest, api.Nothing),
     "AuditPrune": (api.AuditPruneRequest, api.AuditPruneAnswer),
+    "Pending": (api.Nothing, api.PendingAnswer),
+    "Answer": (api.QuestionAnswerRequest, api.Nothing),
+    "GrantList": (api.Nothing, api.GrantsAnswer),
+    "GrantRevoke": (api.GrantRevokeRequest, api.GrantsAnswer),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 

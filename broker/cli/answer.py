@@ -1,0 +1,32 @@
+"""``brokerctl answer``: the person's answer where there is no dialog."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from broker.cli.connect import ask
+from broker.control.api import QuestionAnswerRequest
+
+_KEEPS = ("once", "time", "session")
+
+
+@click.command("answer")
+@click.argument("number", metavar="ID", type=click.IntRange(min=1))
+@click.argument("verdict", type=click.Choice(["allow", "deny"]))
+@click.option("--target", help="Of those that are offered; default: the one in [].")
+@click.option(
+    "--keep",
+    type=click.Choice(_KEEPS),
+    default="once",
+    show_default=True,
+    help="How long a yes holds: only what 'brokerctl pending' offers.",
+)
+def command(number: int, verdict: str, *, target: str | None, keep: str) -> None:
+    """Answer question ID of 'brokerctl pending'.
+
+    Exit code: 0 it was answered, 1 it does not wait or was not offered so.
+    """
+    request = QuestionAnswerRequest(
+        id=number, allow=verdict == "allow", target=target, keep=keep
+    )
+    ask(lambda client: client.answer(request))

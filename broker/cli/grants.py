@@ -1,0 +1,66 @@
+"""``brokerctl grants``: answers that are remembered, and taking them back."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.connect import ask
+from broker.control.api import GrantRevokeRequest, GrantStatus
+from broker.core.escape import printable
+
+
+@click.group("grants")
+def command() -> None:
+    """What a person has allowed for a time, or until a sandbox stops."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_grants(*, as_json: bool) -> None:
+    """Show the grants that hold, oldest first."""
+    found = ask(lambda client: client.grants())
+    if as_json:
+        render.json_line(msgspec.to_builtins(found))
+        return
+    for grant in found.grants:
+        sys.stdout.write(f"{line(grant)}\n")
+    if not found.grants:
+        render.note("no grant holds")
+
+
+@command.command()
+@click.argument("grant", metavar="[ID]", required=False)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
+    """Take a grant back; what goes on by it is cut at once.
+
+    Exit code: 0 it has ended, 1 there is no such grant, 2 wrong call.
+    """
+    if (grant is None) is not everything:
+        raise click.UsageError("name a grant, or --all")
+    ended = ask(lambda client: client.revoke(GrantRevokeRequest(id=grant)))
+    if as_json:
+        render.json_line(msgspec.to_builtins(ended))
+        return
+    for one in ended.grants:
+        render.note(f"taken back: {line(one)}")
+
+
+def line(grant: GrantStatus) -> str:
+    """A grant as one line of text."""
+    end = (
+        f"until {grant.sandbox} stops"
+        if grant.left is None
+        else f"{grant.left:.0f} s left"
+    )
+    what = grant.service + (f"+{grant.argument}" if grant.argument else "")
+    live = f", {grant.live} in use" if grant.live else ""
+    return printable(
+        f"{grant.id} {grant.sandbox} {what} to {grant.target}: {end}{live} ({grant.rule})",
+        1000,
+    )

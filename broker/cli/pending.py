@@ -1,0 +1,53 @@
+"""``brokerctl pending``: what waits for the person's answer."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.connect import ask
+from broker.control.api import PendingQuestion
+from broker.core.escape import printable
+
+
+@click.command("pending")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(*, as_json: bool) -> None:
+    """Show the questions that wait for an answer, oldest first.
+
+    Exit code: 0 some wait, 1 none does.
+    """
+    found = ask(lambda client: client.pending())
+    if as_json:
+        render.json_line(msgspec.to_builtins(found))
+    for question in [] if as_json else found.questions:
+        sys.stdout.write("".join(f"{line}\n" for line in lines(question)))
+    if not found.questions:
+        render.note("no question waits")
+        sys.exit(1)
+
+
+def lines(question: PendingQuestion) -> list[str]:
+    """A question as text; what came from a sandbox is escaped again here."""
+    shown = ", on the screen" if question.shown else ""
+    out = [
+        (
+            f"{question.id}: {question.sandbox} ({printable(question.label)}) wants "
+            f"{question.words} [{question.left:.0f} s left{shown}]"
+        )
+    ]
+    if question.argument:
+        out.append(f"   argument: {question.argument}")
+    out += [f"   it says {detail}" for detail in question.details]
+    targets = [
+        f"[{target}]" if target == question.default_target else target
+        for target in question.targets
+    ]
+    out.append(f"   targets: {', '.join(targets)}")
+    if len(question.keeps) > 1:
+        out.append(f"   a yes may hold: {', '.join(question.keeps)}")
+    out.append(f"   asked by {question.rule}")
+    return [printable(line, 1000) for line in out]

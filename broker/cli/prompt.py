@@ -1,0 +1,46 @@
+"""``brokerctl prompt``: the person's own phrase, by which the real dialog is known."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.connect import offline_paths
+from broker.core.errors import SetupError
+from broker.prompt.phrase import ensure_phrase, new_phrase, write_phrase
+
+
+@click.group("prompt")
+def command() -> None:
+    """The dialog in which Vitrail asks you."""
+
+
+@command.command()
+@click.argument("words", nargs=-1)
+@click.option("--new", is_flag=True, help="Another one of random words.")
+def phrase(words: tuple[str, ...], *, new: bool) -> None:
+    """Show your secret phrase, or set it to WORDS.
+
+    Every real dialog carries it; a picture of one in a sandbox's window cannot.
+    Where there is none yet, one of random words is made.
+
+    Exit code: 0, 1 it could not be read or is no phrase, 2 wrong call.
+    """
+    if words and new:
+        raise click.UsageError("either words of yours, or --new")
+    paths = offline_paths()
+    try:
+        if words or new:
+            write_phrase(paths, " ".join(words) or new_phrase())
+        known = ensure_phrase(paths)
+    except OSError as error:
+        raise SetupError(f"the phrase cannot be kept: {error}") from error
+    if not known:
+        raise SetupError(
+            "the phrase that is kept is no secret, or none",
+            hint="'brokerctl prompt phrase --new' makes another one",
+        )
+    sys.stdout.write(f"{known}\n")
+    render.note("It stands in every dialog of Vitrail.  Tell nobody, and no sandbox.")

@@ -1,0 +1,121 @@
+"""The prompt agent: the only program that draws trusted questions.
+
+Started by the viewer's broker in the person's session, with one descriptor:
+its end of a pair of sockets, which has no name, so nobody else speaks to it.
+It ends with the broker (the kernel kills it, and the socket's end says so too).
+It shows what it is told to, and answers; what an answer means the broker says.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import VitrailError
+from broker.prompt.messages import (
+    FromAgent,
+    Hello,
+    Said,
+    Show,
+    Shown,
+    Unable,
+    decode_to_agent,
+    encode,
+)
+from broker.prompt.question import Answer
+from broker.prompt.window import Window
+
+
+def main() -> None:
+    """Entry point: ``prompt FD``."""
+    # What a question shows is nobody else's to read out of our memory.
+    Path("/proc/self/coredump_filter").write_text("0")
+    fd = int(sys.argv[1])
+    os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
+    broker = socket.socket(fileno=fd)
+    broker.setblocking(False)  # noqa: FBT003
+    failed = False
+    try:
+        trio.run(_Agent(broker).run, strict_exception_groups=True)
+    except* VitrailError as errors:
+        failed = True
+        sys.stderr.write(f"vitrail-prompt: {errors.exceptions[0]}\n")
+    sys.exit(1 if failed else 0)
+
+
+class _Agent:
+    def __init__(self, broker: socket.socket) -> None:
+        self._broker = trio.socket.from_stdlib_socket(broker)
+        self._window = Window(self._said, self._seen)
+        self._out: list[FromAgent] = []
+        self._more = trio.Event()
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        """Serve the broker until it has gone."""
+        try:
+            fd = self._window.connect()
+        except VitrailError as error:
+            await self._broker.send(encode(Unable(str(error))))
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                self._say(Hello(self._window.layer))
+                nursery.start_soon(self._send)
+                nursery.start_soon(self._read_compositor, fd)
+                nursery.start_soon(self._tick)
+                await self._read_broker()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._window.close()
+
+    def _said(self, number: int, answer: Answer) -> None:
+        self._say(Said(number, answer))
+
+    def _seen(self, number: int) -> None:
+        self._say(Shown(number))
+
+    def _say(self, message: FromAgent) -> None:
+        self._out.append(message)
+        self._more.set()
+
+    async def _send(self) -> None:
+        while True:
+            while self._out:
+                await self._broker.send(encode(self._out.pop(0)))
+            self._more = trio.Event()
+            await self._more.wait()
+
+    async def _read_broker(self) -> None:
+        while packet := await self._broker.recv(limits.PROMPT_MESSAGE_BYTES):
+            message = decode_to_agent(packet)
+            if isinstance(message, Show):
+                self._window.show(message)
+            else:
+                self._window.withdraw()
+            self._changed.set()
+
+    async def _read_compositor(self, fd: int) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            self._window.read()
+            self._changed.set()
+
+    async def _tick(self) -> None:
+        """Call the window when its time has come; its clock is the monotonic one."""
+        while True:
+            self._changed = trio.Event()
+            with trio.move_on_after(max(0.0, self._window.wakes() - time.monotonic())):
+                await self._changed.wait()
+                continue
+            self._window.tick()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""How a dialog behaves: what is chosen, and what is an answer.
+
+Sans-IO: input and time go in, an answer comes out.  The default is no.  A yes
+takes a pointer that presses and lets go on *Allow*, or the word ``allow`` typed
+alone; Enter and the space bar never mean anything.  Until the guard is armed
+nothing does, not even a no.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from broker.core import limits
+from broker.prompt.guard import Guard
+from broker.prompt.question import Answer, Keep, Question
+from broker.prompt.words import duration
+
+WORD = "allow"
+WIDTH = 640
+FRAME = 14
+"""Of the sandbox's colour, on all sides."""
+PAD = 22
+ROW = 32
+LINE = 24
+ROWS = 6
+"""Targets that are seen at one time; the others by wheel or arrow keys."""
+_HEAD = 92
+_BUTTON = 50
+_BUTTON_CODES = 0x10000
+"""Buttons and keys have numbers of their own; the guard must tell them apart."""
+
+
+class Rect(NamedTuple):
+    """A piece of the dialog, in its own coordinates."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point lies in it."""
+        right, bottom = self.x + self.width, self.y + self.height
+        return self.x <= x < right and self.y <= y < bottom
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything is."""
+
+    height: int
+    text: Rect
+    targets: Rect
+    """Of the rows; empty where there is one target, which is part of the text."""
+    keeps: tuple[Rect, ...]
+    phrase: Rect
+    hint: Rect
+    allow: Rect
+    deny: Rect
+
+
+def lay_out(question: Question) -> Layout:
+    """Return where everything is for a question."""
+    left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
+    y = FRAME + _HEAD
+    # One line for what, one for the target or what to choose, one a detail.
+    lines = 2 + len(question.details) + bool(question.argument)
+    text = Rect(left, y, inner, lines * LINE)
+    y += text.height + 6
+    several = len(question.targets) > 1
+    targets = Rect(left, y, inner, ROW * min(ROWS, len(question.targets)) * several)
+    y += targets.height + 8
+    keeps: list[Rect] = []
+    for _ in question.keeps if len(question.keeps) > 1 else ():
+        keeps.append(Rect(left, y, inner, ROW))
+        y += ROW
+    hint = Rect(left, y + 6, inner, LINE)
+    y = hint.y + hint.height + 6
+    half = (inner - PAD) // 2
+    deny = Rect(left, y, half, _BUTTON)
+    allow = Rect(left + half + PAD, y, inner - half - PAD, _BUTTON)
+    y += _BUTTON + 12
+    phrase = Rect(left, y, inner, LINE + 6)
+    height = y + phrase.height + 8 + FRAME
+    return Layout(height, text, targets, tuple(keeps), phrase, hint, allow, deny)
+
+
+def keep_words(question: Question, keep: Keep) -> str:
+    """Return a choice in words: 'for 10 minutes'."""
+    if keep is Keep.TIME:
+        return f"for {duration(question.seconds)}"
+    if keep is Keep.SESSION:
+        return f"until {question.sandbox} stops"
+    return "once"
+
+
+class Dialog:
+    """One question on the screen."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.layout = lay_out(question)
+        self.guard = Guard()
+        known = question.default_target in question.targets
+        self.target = question.default_target if known else ""
+        self.keep = Keep.ONCE
+        self.first = 0
+        """The topmost row of the targets that is seen."""
+        self.typed = ""
+        self.pressed: Rect | None = None
+        """The button under the pointer when it was pressed."""
+        self._typed_at = 0.0
+        self._point = (-1.0, -1.0)
+        self._see(self.target)
+
+    # -- keys ----------------------------------------------------------------------
+
+    def key(self, code: int, name: str, text: str, now: float) -> Answer | None:
+        """A key goes down.  ``name`` is its keysym's, ``text`` what it writes."""
+        if not self.guard.press(code, now):
+            self.typed = ""
+            return None
+        if name == "Escape":
+            return _no("the person pressed Escape")
+        if name == "BackSpace":
+            self.typed = self.typed[:-1]
+        elif name in {"Up", "Down"}:
+            self._step(-1 if name == "Up" else 1)
+        elif name not in {"Return", "KP_Enter", "space", "Tab"} and text:
+            # More than the word is never the word again, but for BackSpace.
+            self.typed = (self.typed + text)[: len(WORD) + 1]
+        self._typed_at = now
+        return None
+
+    def key_up(self, code: int, now: float) -> None:
+        """A key goes up."""
+        self.guard.release(code, now)
+
+    def tick(self, now: float) -> Answer | None:
+        """Time has passed; the word that stands alone for a moment is a yes."""
+        settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
+        if self.typed == WORD and settled and self.guard.armed(now):
+            return self._yes()
+        return None
+
+    def wakes(self, now: float) -> float | None:
+        """When ``tick`` may have something to say or to draw; None: never."""
+        remaining = self.guard.remaining(now)
+        if remaining is not None and remaining > 0:
+            return now + remaining
+        if self.typed == WORD:
+            return self._typed_at + limits.PROMPT_WORD_SECONDS
+        return None
+
+    # -- pointer and touch ------------------------------------------------------------
+
+    def motion(self, x: float, y: float) -> None:
+        """The pointer is there; moving it is not acting."""
+        self._point = (x, y)
+
+    def leave(self) -> None:
+        """The pointer is elsewhere."""
+        self._point = (-1.0, -1.0)
+        self.pressed = None
+
+    def press(self, code: int, now: float) -> None:
+        """A button goes down, or a finger."""
+        armed = self.guard.press(_BUTTON_CODES + code, now)
+        self.pressed = self._button() if armed else None
+        if armed:
+            self._choose()
+
+    def release(self, code: int, now: float) -> Answer | None:
+        """It goes up; on the button on which it went down that is an answer."""
+        armed = self.guard.release(_BUTTON_CODES + code, now)
+        pressed, self.pressed = self.pressed, None
+        if not armed or pressed is None or pressed != self._button():
+            return None
+        if pressed == self.layout.deny:
+            return _no("the person said no")
+        return self._yes()
+
+    def wheel(self, rows: int, now: float) -> None:
+        """Scroll the targets."""
+        if self.guard.disturb(now):
+            self._scroll(self.first + rows)
+
+    # -- choices ------------------------------------------------------------------------
+
+    def rows(self) -> tuple[str, ...]:
+        """The targets that are seen."""
+        if not self.layout.targets.height:
+            return ()
+        return self.question.targets[self.first : self.first + ROWS]
+
+    def _yes(self) -> Answer | None:
+        if not self.target:
+            return None  # first a target must be chosen
+        return Answer(allow=True, target=self.target, keep=self.keep, by="person")
+
+    def _button(self) -> Rect | None:
+        for button in (self.layout.allow, self.layout.deny):
+            if button.holds(*self._point):
+                return button
+        return None
+
+    def _choose(self) -> None:
+        for rect, keep in zip(self.layout.keeps, self.question.keeps, strict=False):
+            if rect.holds(*self._point):
+                self.keep = keep
+        if self.layout.targets.holds(*self._point):
+            row = int(self._point[1] - self.layout.targets.y) // ROW
+            seen = self.rows()
+            if row < len(seen):
+                self.target = seen[row]
+
+    def _step(self, by: int) -> None:
+        targets = self.question.targets
+        if self.target in targets:
+            number = targets.index(self.target) + by
+        else:
+            number = 0 if by > 0 else len(targets) - 1
+        self.target = targets[max(0, min(number, len(targets) - 1))]
+        self._see(self.target)
+
+    def _see(self, target: str) -> None:
+        if target in self.question.targets:
+            number = self.question.targets.index(target)
+            if not self.first <= number < self.first + ROWS:
+                self._scroll(number - ROWS // 2)
+
+    def _scroll(self, first: int) -> None:
+        self.first = max(0, min(first, len(self.question.targets) - ROWS))
+
+
+def _no(reason: str) -> Answer:
+    return Answer(allow=False, by="person", reason=reason)

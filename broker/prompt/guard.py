@@ -1,0 +1,79 @@
+"""Whether a dialog may take an answer, or somebody was just busy elsewhere.
+
+A dialog that appears under a hand that types or clicks must not take that for
+an answer.  So it is inert until it has been seen and has held the focus for
+``limits.PROMPT_GUARD_SECONDS`` without a break and without any key or button,
+pressed or held.  Once it is armed it stays so until it loses the focus.
+
+Sans-IO: time is passed in, in seconds of a clock that does not go back.
+"""
+
+from __future__ import annotations
+
+from broker.core import limits
+
+
+class Guard:
+    """Of one dialog, and one question: another question is another guard."""
+
+    def __init__(self, hold: float = limits.PROMPT_GUARD_SECONDS) -> None:
+        self._hold = hold
+        self._visible = False
+        self._focused = False
+        self._held: set[int] = set()
+        self._since: float | None = None
+        self._armed = False
+
+    def visible(self, now: float) -> None:
+        """The compositor has shown it."""
+        if not self._visible:
+            self._visible = True
+            self._restart(now)
+
+    def focus(
+        self, now: float, *, held: bool, keys: frozenset[int] = frozenset()
+    ) -> None:
+        """The focus has come, with these keys down, or gone."""
+        self._focused = held
+        self._held = set(keys)
+        self._restart(now)
+
+    def press(self, code: int, now: float) -> bool:
+        """A key or button goes down; whether it may mean something."""
+        armed = self.armed(now)
+        self._held.add(code)
+        if not armed:
+            self._restart(now)
+        return armed
+
+    def release(self, code: int, now: float) -> bool:
+        """It goes up again; whether that may mean something."""
+        armed = self.armed(now)
+        self._held.discard(code)
+        if not armed:
+            self._restart(now)
+        return armed
+
+    def disturb(self, now: float) -> bool:
+        """Something else of a hand (a wheel); whether it may mean something."""
+        armed = self.armed(now)
+        if not armed:
+            self._restart(now)
+        return armed
+
+    def armed(self, now: float) -> bool:
+        """Whether it takes an answer now."""
+        if self._since is not None and now - self._since >= self._hold:
+            self._armed = True
+        return self._armed
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds until it is armed if nothing happens; None: it waits for focus."""
+        if self.armed(now):
+            return 0.0
+        return None if self._since is None else self._since + self._hold - now
+
+    def _restart(self, now: float) -> None:
+        self._armed = False
+        ready = self._visible and self._focused and not self._held
+        self._since = now if ready else None

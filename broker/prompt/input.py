@@ -1,0 +1,217 @@
+"""One seat's keyboard, pointer and touch, passed to the dialog that is shown."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+from broker.prompt.keys import Keys
+
+if TYPE_CHECKING:
+    from broker.prompt.window import Window
+
+_POINTER, _KEYBOARD, _TOUCH = 1, 2, 4
+_PRESSED = 1
+_KEYMAP_BYTES = 4 << 20
+"""A keymap; real ones have 60 KiB."""
+_TOUCH_CODE = 0x1000
+"""Fingers are buttons from here on."""
+_LINE_OF_WHEEL = 10.0
+"""What one notch of a wheel sends (wl_pointer.axis)."""
+
+
+class Input:
+    """A seat; its devices come and go."""
+
+    def __init__(self, seat: Any, window: Window) -> None:
+        self._seat = seat
+        self._window = window
+        self.keyboard: Any = None
+        self.pointer: Any = None
+        self._touch: Any = None
+        self._keys = Keys()
+        self.typing = False
+        self.pointing = False
+        self.keys_down: set[int] = set()
+        seat.dispatcher["capabilities"] = window.guarded(self._capabilities)
+
+    def close(self) -> None:
+        """The seat is gone."""
+        self._keys.close()
+
+    def forget(self) -> None:
+        """Another dialog is shown, or none: it has to get its focus anew."""
+        self.typing = self.pointing = False
+        self.keys_down.clear()
+
+    def _capabilities(self, seat: Any, found: int) -> None:
+        if found & _KEYBOARD and self.keyboard is None:
+            self.keyboard = self._listen(
+                seat.get_keyboard(),
+                keymap=self._keymap,
+                enter=self._keyboard_enter,
+                leave=self._keyboard_leave,
+                key=self._key,
+                modifiers=self._modifiers,
+            )
+        elif not found & _KEYBOARD and self.keyboard is not None:
+            self.keyboard.release()
+            self.keyboard, self.typing = None, False
+            self.keys_down.clear()
+        if found & _POINTER and self.pointer is None:
+            self.pointer = self._listen(
+                seat.get_pointer(),
+                enter=self._pointer_enter,
+                leave=self._pointer_leave,
+                motion=self._motion,
+                button=self._button,
+                axis=self._axis,
+            )
+        elif not found & _POINTER and self.pointer is not None:
+            self.pointer.release()
+            self.pointer, self.pointing = None, False
+        if found & _TOUCH and self._touch is None:
+            self._touch = self._listen(
+                seat.get_touch(), down=self._down, up=self._up, motion=self._drag
+            )
+        elif not found & _TOUCH and self._touch is not None:
+            self._touch.release()
+            self._touch = None
+        self._window.refocus()
+
+    def _listen(self, device: Any, **handlers: Any) -> Any:
+        for event, handler in handlers.items():
+            device.dispatcher[event] = self._window.guarded(handler)
+        return device
+
+    # -- keyboard --------------------------------------------------------------------
+
+    def _keymap(self, _device: Any, form: int, fd: int, size: int) -> None:
+        try:
+            if form == 1 and 0 < size <= _KEYMAP_BYTES:
+                with mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
+                    self._keys.keymap(bytes(memory))
+        finally:
+            os.close(fd)
+
+    def _keyboard_enter(
+        self,
+        _device: Any,
+        _serial: int,
+        surface: Any,
+        keys: bytes,
+    ) -> None:
+        self.typing = self._window.mine(surface)
+        count = len(keys) // 4
+        self.keys_down = set(struct.unpack(f"={count}I", keys[: 4 * count]))
+        self._window.refocus()
+
+    def _keyboard_leave(self, _device: Any, _serial: int, _surface: Any) -> None:
+        self.typing = False
+        self.keys_down.clear()
+        self._window.refocus()
+
+    def _key(
+        self,
+        _device: Any,
+        _serial: int,
+        _time: int,
+        code: int,
+        state: int,
+    ) -> None:
+        dialog, now = self._window.dialog, time.monotonic()
+        if dialog is None or not self.typing:
+            return
+        if state == _PRESSED:
+            name, text = self._keys.read(code)
+            self._window.acted(dialog.key(code, name, text, now))
+        else:
+            dialog.key_up(code, now)
+            self._window.acted()
+
+    def _modifiers(
+        self,
+        _device: Any,
+        _serial: int,
+        *masks: int,
+    ) -> None:
+        self._keys.modifiers(*masks)
+
+    # -- pointer ---------------------------------------------------------------------
+
+    def _pointer_enter(
+        self,
+        _device: Any,
+        _serial: int,
+        surface: Any,
+        x: float,
+        y: float,
+    ) -> None:
+        self.pointing = self._window.mine(surface)
+        if self.pointing and self._window.dialog is not None:
+            self._window.dialog.motion(x, y)
+        self._window.refocus()
+
+    def _pointer_leave(self, _device: Any, _serial: int, _surface: Any) -> None:
+        self.pointing = False
+        if self._window.dialog is not None:
+            self._window.dialog.leave()
+        self._window.refocus()
+
+    def _motion(self, _device: Any, _time: int, x: float, y: float) -> None:
+        if self.pointing and self._window.dialog is not None:
+            self._window.dialog.motion(x, y)
+
+    def _button(
+        self,
+        _device: Any,
+        _serial: int,
+        _time: int,
+        code: int,
+        state: int,
+    ) -> None:
+        if self.pointing:
+            self._press(code, pressed=state == _PRESSED)
+
+    def _press(self, code: int, *, pressed: bool) -> None:
+        dialog, now = self._window.dialog, time.monotonic()
+        if dialog is None:
+            return
+        if pressed:
+            dialog.press(code, now)
+            self._window.acted()
+        else:
+            self._window.acted(dialog.release(code, now))
+
+    def _axis(self, _device: Any, _time: int, axis: int, value: float) -> None:
+        if self.pointing and self._window.dialog is not None and axis == 0:
+            rows = round(value / _LINE_OF_WHEEL) or (1 if value > 0 else -1)
+            self._window.dialog.wheel(rows, time.monotonic())
+            self._window.acted()
+
+    # -- touch -----------------------------------------------------------------------
+
+    def _down(
+        self,
+        _device: Any,
+        _serial: int,
+        _time: int,
+        surface: Any,
+        finger: int,
+        x: float,
+        y: float,
+    ) -> None:
+        if self._window.mine(surface) and self._window.dialog is not None:
+            self._window.dialog.motion(x, y)
+            self._press(_TOUCH_CODE + finger, pressed=True)
+
+    def _up(self, _device: Any, _serial: int, _time: int, finger: int) -> None:
+        self._press(_TOUCH_CODE + finger, pressed=False)
+
+    def _drag(self, _device: Any, _time: int, finger: int, x: float, y: float) -> None:
+        del finger
+        if self._window.dialog is not None:
+            self._window.dialog.motion(x, y)

@@ -1,0 +1,109 @@
+"""What a key writes, by the compositor's keymap: libxkbcommon through ctypes.
+
+Only what the dialog needs: a keymap, a state, the name and the text of a key.
+The keymap is the compositor's word, which is trusted; what the library does
+not take leaves the keyboard without text, and then only the pointer says yes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from broker.core.errors import SetupError
+
+_FORMAT_TEXT_V1 = 1
+_EVDEV_OFFSET = 8
+"""Key codes of XKB are those of evdev and 8 (xkbcommon/xkbcommon.h)."""
+_NAME_BYTES = 64
+_TEXT_BYTES = 64
+
+
+def _library() -> ctypes.CDLL:
+    try:
+        lib = ctypes.CDLL("libxkbcommon.so.0")
+    except OSError as error:
+        raise SetupError(
+            f"libxkbcommon cannot be loaded: {error}", hint="apt install libxkbcommon0"
+        ) from error
+    pointer, number = ctypes.c_void_p, ctypes.c_uint32
+    shapes: dict[str, tuple[object, list[object]]] = {
+        "xkb_context_new": (pointer, [ctypes.c_int]),
+        "xkb_context_unref": (None, [pointer]),
+        "xkb_keymap_new_from_string": (
+            pointer,
+            [pointer, ctypes.c_char_p, ctypes.c_int, ctypes.c_int],
+        ),
+        "xkb_keymap_unref": (None, [pointer]),
+        "xkb_state_new": (pointer, [pointer]),
+        "xkb_state_unref": (None, [pointer]),
+        "xkb_state_update_mask": (ctypes.c_int, [pointer, *[number] * 6]),
+        "xkb_state_key_get_one_sym": (number, [pointer, number]),
+        "xkb_state_key_get_utf8": (
+            ctypes.c_int,
+            [pointer, number, ctypes.c_char_p, ctypes.c_size_t],
+        ),
+        "xkb_keysym_get_name": (
+            ctypes.c_int,
+            [number, ctypes.c_char_p, ctypes.c_size_t],
+        ),
+    }
+    for name, (result, arguments) in shapes.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+class Keys:
+    """One keyboard's state.  ``close`` frees what the library holds."""
+
+    def __init__(self) -> None:
+        self._lib = _library()
+        self._context = self._lib.xkb_context_new(0)
+        self._keymap: int | None = None
+        self._state: int | None = None
+
+    def keymap(self, text: bytes) -> bool:
+        """Take a keymap; whether the library understood it."""
+        self._drop()
+        self._keymap = self._lib.xkb_keymap_new_from_string(
+            self._context, text.rstrip(b"\0"), _FORMAT_TEXT_V1, 0
+        )
+        if self._keymap:
+            self._state = self._lib.xkb_state_new(self._keymap)
+        return bool(self._state)
+
+    def modifiers(self, pressed: int, latched: int, locked: int, group: int) -> None:
+        """Shift and its kin, and the layout."""
+        if self._state:
+            self._lib.xkb_state_update_mask(
+                self._state, pressed, latched, locked, 0, 0, group
+            )
+
+    def read(self, code: int) -> tuple[str, str]:
+        """Return the name of a key's symbol, and what it writes; empty: nothing."""
+        if not self._state:
+            return "", ""
+        key = code + _EVDEV_OFFSET
+        name = ctypes.create_string_buffer(_NAME_BYTES)
+        symbol = self._lib.xkb_state_key_get_one_sym(self._state, key)
+        self._lib.xkb_keysym_get_name(symbol, name, _NAME_BYTES)
+        text = ctypes.create_string_buffer(_TEXT_BYTES)
+        self._lib.xkb_state_key_get_utf8(self._state, key, text, _TEXT_BYTES)
+        written = text.value.decode("utf-8", "replace")
+        return name.value.decode("ascii", "replace"), (
+            written if written.isprintable() else ""
+        )
+
+    def close(self) -> None:
+        """Free everything."""
+        self._drop()
+        if self._context:
+            self._lib.xkb_context_unref(self._context)
+            self._context = None
+
+    def _drop(self) -> None:
+        if self._state:
+            self._lib.xkb_state_unref(self._state)
+        if self._keymap:
+            self._lib.xkb_keymap_unref(self._keymap)
+        self._state = self._keymap = None

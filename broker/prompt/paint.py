@@ -1,0 +1,210 @@
+"""Drawing a dialog into memory.
+
+Text is drawn as it is in the question, where everything of a sandbox has been
+escaped and shortened; what does not fit is cut with dots, never wrapped over
+something else.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from broker.prompt.dialog import (
+    FRAME,
+    PAD,
+    ROW,
+    WIDTH,
+    WORD,
+    Dialog,
+    Rect,
+    keep_words,
+)
+from broker.prompt.words import target_words
+
+_FONTS = (
+    "/usr/share/fonts/truetype/dejavu/DejaVuSans{}.ttf",
+    "/usr/share/fonts/dejavu-sans-fonts/DejaVuSans{}.ttf",
+    "/usr/share/fonts/TTF/DejaVuSans{}.ttf",
+)
+_PAPER, _INK, _FAINT = (250, 250, 248), (24, 24, 28), (108, 108, 116)
+_LINE_COLOUR, _CHOSEN = (204, 204, 208), (222, 235, 250)
+_ALLOW, _DENY, _INERT = (28, 110, 60), (150, 32, 32), (176, 176, 180)
+
+_CHARACTERS = 200
+"""Of one line, before it is cut to its width."""
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@functools.cache
+def _font(size: int, *, bold: bool = False) -> _Font:
+    for pattern in _FONTS:
+        path = Path(pattern.format("-Bold" if bold else ""))
+        if path.exists():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
+
+
+def paint(
+    dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
+) -> bytes:
+    """Return the picture: XRGB8888, ``WIDTH`` by the layout's height, times scale."""
+    image = draw(dialog, phrase, now, deadline, scale)
+    return image.convert("RGB").tobytes("raw", "BGRX")
+
+
+def draw(
+    dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
+) -> Image.Image:
+    """Return the picture of a dialog."""
+    size = (WIDTH * scale, dialog.layout.height * scale)
+    brush = _Brush(Image.new("RGB", size, _PAPER), scale)
+    armed = dialog.guard.armed(now)
+    _head(brush, dialog)
+    _text(brush, dialog)
+    _targets(brush, dialog)
+    for rect, keep in zip(dialog.layout.keeps, dialog.question.keeps, strict=False):
+        brush.choice(rect, keep_words(dialog.question, keep), dialog.keep is keep)
+    _foot(brush, dialog, phrase, armed=armed, seconds=max(0, round(deadline - now)))
+    return brush.image
+
+
+class _Brush:
+    """Draws in the dialog's own coordinates."""
+
+    def __init__(self, image: Image.Image, scale: int) -> None:
+        self.image = image
+        self._draw = ImageDraw.Draw(image)
+        self._scale = scale
+
+    def box(
+        self,
+        rect: Rect,
+        fill: tuple[int, int, int] | str,
+        outline: tuple[int, int, int] | None = None,
+    ) -> None:
+        x, y, width, height = (value * self._scale for value in rect)
+        self._draw.rectangle(
+            (x, y, x + width - 1, y + height - 1), fill, outline, width=self._scale
+        )
+
+    def text(
+        self,
+        rect: Rect,
+        words: str,
+        *,
+        size: int = 16,
+        bold: bool = False,
+        colour: tuple[int, int, int] = _INK,
+        middle: bool = False,
+    ) -> None:
+        """One line in a rectangle, at its left or in its middle."""
+        font = _font(size * self._scale, bold=bold)
+        # Escaped where it entered; what is left of it must not break a line.
+        words = "".join(c if c.isprintable() else "·" for c in words[:_CHARACTERS])
+        words = self._cut(words, rect.width * self._scale, font)
+        x, y = rect.x * self._scale, (rect.y + rect.height / 2) * self._scale
+        if middle:
+            x += rect.width * self._scale // 2
+        self._draw.text((x, y), words, colour, font, anchor="mm" if middle else "lm")
+
+    def _cut(self, words: str, width: int, font: _Font) -> str:
+        if self._draw.textlength(words, font) <= width:
+            return words
+        while words and self._draw.textlength(f"{words}…", font) > width:
+            words = words[:-1]
+        return f"{words}…"
+
+    def choice(self, rect: Rect, words: str, chosen: bool) -> None:  # noqa: FBT001
+        """A row that can be chosen, with its mark."""
+        inner = Rect(rect.x, rect.y + 1, rect.width, rect.height - 2)
+        self.box(inner, _CHOSEN if chosen else _PAPER, _LINE_COLOUR)
+        x, y = (rect.x + 10) * self._scale, (rect.y + rect.height // 2) * self._scale
+        radius = 6 * self._scale
+        circle = (x, y - radius, x + 2 * radius, y + radius)
+        self._draw.ellipse(circle, _PAPER, _INK, width=self._scale)
+        if chosen:
+            small = 3 * self._scale
+            dot = (x + small, y - small, x + 2 * radius - small, y + small)
+            self._draw.ellipse(dot, _INK)
+        self.text(Rect(rect.x + 34, rect.y, rect.width - 44, rect.height), words)
+
+
+def _head(brush: _Brush, dialog: Dialog) -> None:
+    question, height = dialog.question, dialog.layout.height
+    brush.box(Rect(0, 0, WIDTH, height), question.colour)
+    paper = Rect(FRAME, FRAME, WIDTH - 2 * FRAME, height - 2 * FRAME)
+    brush.box(paper, _PAPER)
+    band = Rect(FRAME, FRAME, WIDTH - 2 * FRAME, 72)
+    brush.box(band, question.colour)
+    ink = _readable_on(question.colour)
+    x, width = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
+    brush.text(
+        Rect(x, FRAME + 8, width, 34), question.sandbox, size=26, bold=True, colour=ink
+    )
+    kind = f"{question.label} · record {question.record}"
+    brush.text(Rect(x, FRAME + 42, width, 22), kind, size=14, colour=ink)
+
+
+def _readable_on(colour: str) -> tuple[int, int, int]:
+    """Black or white, whichever is told apart better (ITU-R BT.601 luma)."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+    return (0, 0, 0) if light else (255, 255, 255)
+
+
+def _text(brush: _Brush, dialog: Dialog) -> None:
+    question, text = dialog.question, dialog.layout.text
+    lines = [(f"wants {question.words}.", True, _INK)]
+    if question.argument:
+        lines.append((f"argument: {question.argument}", False, _FAINT))
+    lines += [
+        (f"{name}, it says: {value}", False, _FAINT) for name, value in question.details
+    ]
+    if len(question.targets) > 1:
+        lines.append(("What shall it reach?  Choose one:", False, _INK))
+    else:
+        lines.append((f"It reaches: {target_words(question.targets[0])}.", False, _INK))
+    step = text.height // len(lines)
+    for number, (words, bold, colour) in enumerate(lines):
+        row = Rect(text.x, text.y + number * step, text.width, step)
+        brush.text(row, words, size=17 if bold else 15, bold=bold, colour=colour)
+
+
+def _targets(brush: _Brush, dialog: Dialog) -> None:
+    area = dialog.layout.targets
+    for number, target in enumerate(dialog.rows()):
+        row = Rect(area.x, area.y + number * ROW, area.width, ROW)
+        brush.choice(row, target_words(target), target == dialog.target)
+    more = len(dialog.question.targets) - len(dialog.rows())
+    if area.height and more:
+        place = Rect(area.x + area.width - 180, area.y - 26, 180, 20)
+        brush.text(place, f"{more} more: scroll", size=13, colour=_FAINT)
+
+
+def _foot(
+    brush: _Brush, dialog: Dialog, phrase: str, *, armed: bool, seconds: int
+) -> None:
+    layout = dialog.layout
+    if not armed:
+        hint = "Wait: nothing counts until this has been in front, untouched, for a second."
+    elif not dialog.target:
+        hint = "Choose first; Esc or Deny says no."
+    else:
+        typed = f"   Typed: {dialog.typed}" if dialog.typed else ""
+        hint = f"Press Allow, or type the word {WORD}.  Esc or Deny says no.{typed}"
+    brush.text(layout.hint, hint, size=13, colour=_FAINT)
+    ready = armed and bool(dialog.target)
+    brush.box(layout.deny, _DENY if armed else _INERT)
+    brush.text(layout.deny, "Deny", bold=True, colour=_PAPER, middle=True)
+    brush.box(layout.allow, _ALLOW if ready else _INERT)
+    brush.text(layout.allow, "Allow", bold=True, colour=_PAPER, middle=True)
+    left, width = layout.phrase, 150
+    known = f"Your phrase: {phrase}" if phrase else "No phrase: brokerctl prompt phrase"
+    words = Rect(left.x, left.y, left.width - width, left.height)
+    brush.text(words, known, size=15, bold=True)
+    time = Rect(left.x + left.width - width, left.y, width, left.height)
+    brush.text(time, f"no in {seconds} s", size=13, colour=_FAINT, middle=True)

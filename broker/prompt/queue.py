@@ -1,0 +1,185 @@
+"""Questions that wait: which one is shown, and who hears its answer.
+
+Sans-IO: time is passed in.  What it holds to:
+
+* Equal questions are one; each of those who asked hears the one answer.
+* One sandbox can neither fill the queue nor stand before others in it: it has
+  few places, and of those that wait the one is next whose sandbox was shown
+  longest ago.
+* A sandbox that asks too often, or again what was just refused, hears no
+  without a dialog.
+* Every question ends: by an answer, by its time, by the agent's death, or
+  because nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from broker.core import limits
+from broker.prompt.question import Answer, Question, unfit
+
+Settled = list[tuple[int, Answer]]
+"""Those who asked, and what they are to hear."""
+
+TOO_OFTEN = "it asks too often"
+AGAIN = "the same was refused a moment ago"
+FULL = "too many questions wait already"
+
+
+@dataclass(eq=False)
+class Entry:
+    """A question that waits.  ``id`` is never used twice; times are monotonic."""
+
+    id: int
+    question: Question
+    since: float
+    deadline: float
+    askers: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Bucket:
+    """How many dialogs a sandbox may still cause."""
+
+    left: float
+    then: float
+
+    def room(self, now: float) -> bool:
+        per_second = limits.QUESTIONS_PER_MINUTE / 60
+        grown = self.left + (now - self.then) * per_second
+        self.left, self.then = min(float(limits.QUESTIONS_BURST), grown), now
+        return self.left >= 1
+
+
+class Queue:
+    """All questions of one broker."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}
+        self._next_id = 1
+        self._next_asker = 1
+        self._shown_at: dict[str, int] = {}
+        self._shows = 0
+        self._buckets: dict[str, _Bucket] = {}
+        self._refused: dict[Question, float] = {}
+
+    def all(self) -> list[Entry]:
+        """Those that wait, oldest first."""
+        return list(self._entries.values())
+
+    def get(self, number: int) -> Entry | None:
+        """The one with that id, if it waits still."""
+        return self._entries.get(number)
+
+    # -- asking ------------------------------------------------------------------
+
+    def refusal(self, question: Question, now: float) -> str:
+        """Why the answer is no without a dialog; empty: it would be asked."""
+        self._forget(now)
+        if question in self._refused:
+            return AGAIN
+        entry = self._equal(question)
+        if entry is not None:
+            return FULL if len(entry.askers) >= limits.QUESTION_ASKERS else ""
+        mine = [e for e in self._entries.values() if e.question.lease == question.lease]
+        if len(mine) >= limits.QUESTIONS_PER_SANDBOX:
+            return TOO_OFTEN
+        if len(self._entries) >= limits.QUESTIONS_WAITING:
+            return FULL
+        bucket = self._buckets.get(question.lease)
+        return TOO_OFTEN if bucket is not None and not bucket.room(now) else ""
+
+    def ask(self, question: Question, now: float) -> int | Answer:
+        """Put a question; returns the asker's number, or the answer at once."""
+        reason = self.refusal(question, now)
+        if reason:
+            return Answer(allow=False, reason=reason)
+        entry = self._equal(question)
+        if entry is None:
+            burst = float(limits.QUESTIONS_BURST)
+            bucket = self._buckets.setdefault(question.lease, _Bucket(burst, now))
+            bucket.left -= 1
+            entry = Entry(self._next_id, question, now, now + limits.QUESTION_SECONDS)
+            self._next_id += 1
+            self._entries[entry.id] = entry
+        asker = self._next_asker
+        self._next_asker += 1
+        entry.askers.append(asker)
+        return asker
+
+    def leave(self, asker: int) -> None:
+        """Somebody does not wait any more; a question without any of them goes."""
+        for entry in self._entries.values():
+            if asker in entry.askers:
+                entry.askers.remove(asker)
+                if not entry.askers:
+                    del self._entries[entry.id]
+                return
+
+    def _equal(self, question: Question) -> Entry | None:
+        for entry in self._entries.values():
+            if entry.question == question:
+                return entry
+        return None
+
+    # -- showing --------------------------------------------------------------------
+
+    def front(self) -> Entry | None:
+        """The one to show: of the sandbox that was shown longest ago."""
+        waiting = self._entries.values()
+        return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
+
+    def showing(self, entry: Entry) -> None:
+        """It is shown; others of its sandbox wait until others had their turn."""
+        self._shows += 1
+        self._shown_at[entry.question.lease] = self._shows
+
+    def _turn(self, entry: Entry) -> int:
+        return self._shown_at.get(entry.question.lease, 0)
+
+    # -- ends ----------------------------------------------------------------------------
+
+    def answer(self, number: int, answer: Answer, now: float) -> Settled:
+        """The person has answered; an answer that was not offered is a no."""
+        entry = self._entries.pop(number, None)
+        if entry is None:
+            return []
+        reason = unfit(entry.question, answer)
+        if reason:
+            answer = Answer(allow=False, by="broker", reason=reason)
+        elif not answer.allow and answer.by == "person":
+            self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
+        return [(asker, answer) for asker in entry.askers]
+
+    def expire(self, now: float) -> Settled:
+        """No answer in time is a no."""
+        self._forget(now)
+        over = [entry for entry in self._entries.values() if entry.deadline <= now]
+        said = Answer(allow=False, by="timeout", reason="nobody answered in time")
+        return self._end(over, said)
+
+    def fail_all(self, reason: str) -> Settled:
+        """Nobody can be asked any more."""
+        return self._end(self.all(), Answer(allow=False, by="broker", reason=reason))
+
+    def forget(self, lease: str) -> Settled:
+        """A sandbox has stopped."""
+        self._buckets.pop(lease, None)
+        self._shown_at.pop(lease, None)
+        mine = [e for e in self._entries.values() if e.question.lease == lease]
+        gone = Answer(allow=False, by="gone", reason="the sandbox has stopped")
+        return self._end(mine, gone)
+
+    def _end(self, entries: list[Entry], answer: Answer) -> Settled:
+        for entry in entries:
+            del self._entries[entry.id]
+        return [(asker, answer) for entry in entries for asker in entry.askers]
+
+    def deadline(self) -> float:
+        """When ``expire`` will next have something to do; infinity: never."""
+        return min((e.deadline for e in self._entries.values()), default=float("inf"))
+
+    def _forget(self, now: float) -> None:
+        for question in [q for q, until in self._refused.items() if until <= now]:
+            del self._refused[question]

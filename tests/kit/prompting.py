@@ -1,0 +1,183 @@
+"""A prompt agent on a real compositor, with hands: a keyboard and a pointer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.core import limits
+from broker.launch.spawn import our_program, spawn
+from broker.prompt import messages as m
+from broker.prompt.dialog import lay_out
+from broker.prompt.question import Keep, Question
+from tests.kit.compositor import desktop, until
+from tests.kit.wayland_input import Keyboard, Pointer
+
+SIZE = (1280, 800)
+KEYS = {
+    "a": 30,
+    "l": 38,
+    "o": 24,
+    "w": 17,
+    "Return": 28,
+    "Escape": 1,
+    "space": 57,
+    "BackSpace": 14,
+    "Down": 108,
+    "Up": 103,
+    "x": 45,
+    "Tab": 15,
+}
+"""Names to evdev codes (linux/input-event-codes.h) of a US keyboard."""
+PHRASE = "blue otter sings"
+
+
+def question(**more):
+    """A question as the broker asks it."""
+    made = {
+        "sandbox": "work",
+        "lease": "0" * 16,
+        "record": "work",
+        "label": "Work",
+        "colour": "#009e73",
+        "service": "vitrail.AudioInput",
+        "argument": "",
+        "words": "to listen to your microphone",
+        "targets": ("dom0",),
+        "default_target": "dom0",
+        "rule": "x.policy:1",
+    }
+    return Question(**{**made, **more})
+
+
+MANY = question(
+    sandbox="untrusted",
+    label="Untrusted \\u202e browser",
+    colour="#d55e00",
+    words="to open an address",
+    argument="xn--80ak6aa92e",
+    details=(("scheme", "https"), ("host", "www.example.org")),
+    targets=(
+        "banking",
+        "personal",
+        "work",
+        "@dispvm:web",
+        *(f"t{n}" for n in range(8)),
+    ),
+    default_target="@dispvm:web",
+    keeps=(Keep.ONCE, Keep.TIME),
+    seconds=600,
+)
+
+
+class Hands:
+    """A person's, on a dialog that is in the middle of the screen."""
+
+    def __init__(self, comp):
+        self.comp = comp
+        self.keyboard = Keyboard(comp.display)
+        self.pointer = Pointer(comp.display, SIZE)
+
+    def close(self):
+        self.keyboard.client.close()
+        self.pointer.close()
+
+    def press(self, *names):
+        for name in names:
+            self.keyboard.press(KEYS[name])
+
+    def type(self, word):
+        self.press(*word)
+
+    def place(self, asked, rect):
+        """The middle of a part of the dialog, on the screen."""
+        layout = lay_out(asked)
+        left, top = (SIZE[0] - 640) // 2, (SIZE[1] - layout.height) // 2
+        return left + rect.x + rect.width // 2, top + rect.y + rect.height // 2
+
+    def move(self, asked, rect):
+        self.pointer.move(*self.place(asked, rect))
+
+    def click(self, asked, rect):
+        self.pointer.click(*self.place(asked, rect))
+
+
+@asynccontextmanager
+async def hands(**more):
+    """A desktop with hands at it."""
+    async with desktop(size=SIZE, **more) as comp:
+        made = Hands(comp)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+class Agent:
+    """A real agent process; what it says is awaited in order."""
+
+    def __init__(self, child, sock):
+        self.child = child
+        self.sock = sock
+
+    async def tell(self, message):
+        await self.sock.send(m.encode(message))
+
+    async def show(self, asked, number=1, seconds=60.0, phrase=PHRASE):
+        """Show a question; returns when it is on the screen."""
+        await self.tell(m.Show(number, asked, phrase, seconds))
+        assert await self.hear() == m.Shown(number)
+        return trio.current_time()
+
+    async def hear(self, deadline=10):
+        with trio.fail_after(deadline):
+            packet = await self.sock.recv(limits.PROMPT_MESSAGE_BYTES)
+        return m.decode_from_agent(packet) if packet else None
+
+    async def hears_nothing(self, seconds):
+        """Whether it says nothing for so long."""
+        with trio.move_on_after(seconds):
+            said = await self.sock.recv(limits.PROMPT_MESSAGE_BYTES)
+            raise AssertionError(m.decode_from_agent(said))
+        return True
+
+
+@asynccontextmanager
+async def agent(environment):
+    """An agent with that environment, connected; or not, as its words say."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    child = spawn(
+        our_program("broker.programs.prompt", str(theirs.fileno())),
+        env={**os.environ, **environment},
+        pass_fds=[theirs.fileno()],
+        stderr=subprocess.PIPE,
+    )
+    theirs.close()
+    made = Agent(child, trio.socket.from_stdlib_socket(ours))
+    try:
+        yield made
+    finally:
+        made.sock.close()
+        with trio.move_on_after(5):
+            await child.wait()
+        await child.stop()
+        said = child.popen.stderr.read().decode()
+        child.popen.stderr.close()
+        print(said)
+        assert "Traceback" not in said
+
+
+async def gone_from(comp, before):
+    """Wait until the screen is as it was."""
+
+    async def same():
+        from tests.kit.compositor import pixels
+
+        return (await pixels(comp)).tobytes() == before
+
+    await until(same)
