@@ -27,6 +27,7 @@ from broker.prompt.paint import paint
 from broker.prompt.question import Answer
 
 _XRGB8888 = 1
+_GRAVE_SECONDS = 2.0
 _VERSIONS = {
     "wl_compositor": (WlCompositor, 4),
     "wl_shm": (WlShm, 1),
@@ -53,7 +54,11 @@ class Window:
         self._seats: dict[int, Input] = {}
         self._showing: _Showing | None = None
         self._failed: BaseException | None = None
-        self._callbacks: set[Any] = set()
+        # The library forgets an object, and what is said to it, when nobody
+        # holds it.
+        self._registry: Any = None
+        self._graves: list[tuple[Any, float]] = []
+        self._buffers: set[Any] = set()
 
     @property
     def layer(self) -> bool:
@@ -74,7 +79,7 @@ class Window:
             self._display.connect()
         except ValueError as error:
             raise UpstreamError("no compositor answers") from error
-        registry = self._display.get_registry()
+        self._registry = registry = self._display.get_registry()
         registry.dispatcher["global"] = self.guarded(self._global)
         registry.dispatcher["global_remove"] = self.guarded(self._global_gone)
         for _ in range(2):  # the globals, and what they say of themselves
@@ -190,22 +195,21 @@ class Window:
             pool.destroy()
         finally:
             os.close(fd)
-        made.dispatcher["release"] = self.guarded(lambda buffer: buffer.destroy())
+        self._buffers.add(made)
+        made.dispatcher["release"] = self.guarded(self._released)
         return made
 
-    def later(self, step: Callable[[], None]) -> None:
-        """Do something when the compositor has done all that it was told so far.
+    def _released(self, buffer: Any) -> None:
+        self._buffers.discard(buffer)
+        buffer.destroy()
 
-        What it says meanwhile may name an object that is to be destroyed.
+    def bury(self, surface: Any) -> None:
+        """Destroy a surface when nobody speaks of it any more.
+
+        The compositor says only then that the focus has left it, and the
+        library cannot read a message about what is not there.
         """
-        callback = self._display.sync()
-        self._callbacks.add(callback)
-
-        def done(done: Any, _serial: int) -> None:
-            self._callbacks.discard(done)
-            step()
-
-        callback.dispatcher["done"] = self.guarded(done)
+        self._graves.append((surface, time.monotonic() + _GRAVE_SECONDS))
 
     # -- input --------------------------------------------------------------------------
 
@@ -276,20 +280,24 @@ class Window:
         if self._showing is not None:
             answer = self._showing.dialog.tick(time.monotonic())
             self.acted(answer)
+        now = time.monotonic()
+        while self._graves and self._graves[0][1] <= now:
+            self._graves.pop(0)[0].destroy()
         self._check()
         self._display.flush()
 
     def wakes(self) -> float:
         """When ``tick`` is due, monotonic: at the latest in a second, to count down."""
         now = time.monotonic()
+        grave = self._graves[0][1] if self._graves else float("inf")
         if self._showing is None:
-            return float("inf")
+            return grave
         wakes = self._showing.dialog.wakes(now)
-        return now + 1.0 if wakes is None else min(wakes, now + 1.0)
+        return min(grave, now + 1.0, now + 1.0 if wakes is None else wakes)
 
     def close(self) -> None:
         """Leave the compositor."""
-        self.withdraw()
+        self._showing = None
         for seat in self._seats.values():
             seat.close()
         self._display.disconnect()
@@ -307,6 +315,7 @@ class _Showing:
         self._window = window
         self._waits = False
         self._seen = False
+        self._frame: Any = None
         self.surface = window.make_surface()
         title = f"Vitrail asks about {message.question.sandbox}"
         height = self.dialog.layout.height
@@ -325,8 +334,8 @@ class _Showing:
         self.surface.damage_buffer(0, 0, width, height)
         if not self._seen and not self._waits:
             self._waits = True
-            callback = self.surface.frame()
-            callback.dispatcher["done"] = self._window.guarded(self._done)
+            self._frame = self.surface.frame()
+            self._frame.dispatcher["done"] = self._window.guarded(self._done)
         self.surface.commit()
 
     def _done(self, callback: Any, _time: int) -> None:
@@ -342,4 +351,4 @@ class _Showing:
         """Take it from the screen."""
         for role in self._roles:
             role.destroy()
-        self._window.later(self.surface.destroy)
+        self._window.bury(self.surface)

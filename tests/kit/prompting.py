@@ -84,7 +84,7 @@ class Hands:
 
     def close(self):
         self.keyboard.client.close()
-        self.pointer.close()
+        self.pointer.client.close()
 
     def press(self, *names):
         for name in names:

@@ -1,0 +1,248 @@
+"""The dialog on a real compositor, with a real keyboard and pointer."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.launch.spawn import DEVNULL, spawn
+from broker.prompt import messages as m
+from broker.prompt.dialog import FRAME, lay_out
+from broker.prompt.question import Answer, Keep
+from tests.kit.compositor import pixels, short_directory, until, windows
+from tests.kit.prompting import MANY, agent, hands, question
+
+ASKED = question()
+YES = Answer(allow=True, target="dom0", by="person")
+GUARD = limits.PROMPT_GUARD_SECONDS
+
+
+def artefact(name):
+    """Where a picture is kept for people to look at."""
+    folder = Path(os.environ.get("VITRAIL_OUT") or ".") / "prompt"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+@asynccontextmanager
+async def at_the_desk():
+    """Hands, and an agent that is connected."""
+    async with hands() as h, agent(h.comp.environment) as a:
+        assert await a.hear() == m.Hello(layer=True)
+        yield h, a
+
+
+async def test_a_click_on_allow_after_a_second():
+    async with at_the_desk() as (h, a):
+        h.move(ASKED, lay_out(ASKED).allow)
+        shown = await a.show(ASKED)
+        # Clicks of a hand that was busy there: none of them counts, and each
+        # begins the second anew.
+        while trio.current_time() < shown + 1.5 * GUARD:
+            h.click(ASKED, lay_out(ASKED).allow)
+            assert await a.hears_nothing(0.3)
+        await h.comp.screenshot(artefact("inert.png"))
+        assert await a.hears_nothing(GUARD)
+        await h.comp.screenshot(artefact("armed.png"))
+        h.click(ASKED, lay_out(ASKED).allow)
+        assert await a.hear() == m.Said(1, YES)
+
+
+async def test_an_early_enter_does_nothing_and_a_late_one_neither():
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        h.press("Return")
+        assert await a.hears_nothing(GUARD + 0.3)
+        h.press("Return", "space", "Tab", "Return")
+        assert await a.hears_nothing(1)
+        h.type("allow")
+        assert await a.hear() == m.Said(1, YES)
+
+
+async def test_typing_that_goes_on_when_it_appears():
+    """Even of the very word, and Escape: they were meant for another window."""
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        for _ in range(4):
+            h.type("allow")
+            h.press("Escape")
+            assert await a.hears_nothing(0.4)
+        assert await a.hears_nothing(GUARD + 0.2)
+        h.press("Escape")
+        said = await a.hear()
+        assert (said.answer.allow, said.answer.by) == (False, "person")
+
+
+async def test_a_longer_word_is_not_the_word():
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        await trio.sleep(GUARD + 0.2)
+        h.type("allowx")
+        assert await a.hears_nothing(1)
+        h.press("BackSpace")
+        assert await a.hear() == m.Said(1, YES)
+
+
+async def test_wtype_of_a_word_is_no_answer_while_its_keyboard_is_new():
+    """A keyboard that appears brings the focus anew: a second must pass."""
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        await trio.sleep(GUARD + 0.2)
+        await h.comp.type_text("xallow\n")
+        assert await a.hears_nothing(1)
+        h.press(*["BackSpace"] * 8)
+        await trio.sleep(GUARD + 0.2)
+        h.type("allow")
+        assert await a.hear() == m.Said(1, YES)
+
+
+async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
+    """Typing goes to a terminal, then to the dialog, then to the terminal again."""
+    async with at_the_desk() as (h, a):
+        with short_directory() as folder:
+            file = folder / "typed"
+            child = spawn(
+                ["foot", "sh", "-c", f"cat > {file}"],
+                env=h.comp.environment,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+            )
+            try:
+                await until(lambda: has(file, ""))
+                await until(lambda: focused(h.comp))
+                h.press("a", "Return")
+                await until(lambda: has(file, "a\n"))
+                await a.show(ASKED)
+                h.press("x", "Return", "x")
+                assert await a.hears_nothing(0.3)
+                await a.tell(m.Withdraw())
+                await trio.sleep(0.3)
+                h.press("l", "Return")
+                await until(lambda: has(file, "a\nl\n"))
+            finally:
+                await child.stop()
+
+
+async def focused(comp):
+    """Whether a window has the keyboard."""
+    return any(window["focused"] for window in windows(await comp.tree()))
+
+
+async def has(file, text):
+    return file.exists() and file.read_text() == text
+
+
+async def test_what_it_shows():
+    """Frame in the sandbox's colour above everything, phrase, choices: look at it."""
+    async with at_the_desk() as (h, a):
+        empty = await pixels(h.comp)
+        await a.show(MANY, 7)
+        await trio.sleep(GUARD + 0.2)
+        await h.comp.screenshot(artefact("choices.png"))
+        picture = await pixels(h.comp)
+        layout = lay_out(MANY)
+        left, top = (1280 - 640) // 2, (800 - layout.height) // 2
+        for x, y in [(0, 0), (639, 0), (0, layout.height - 1), (320, FRAME - 1)]:
+            assert picture.getpixel((left + x, top + y)) == (0xD5, 0x5E, 0x00)
+        assert picture.getpixel((left - 1, top)) == empty.getpixel((left - 1, top))
+        h.pointer.click(left + layout.targets.x + 40, top + layout.targets.y + 40)
+        h.click(MANY, layout.keeps[1])
+        h.click(MANY, layout.allow)
+        said = await a.hear()
+        assert said == m.Said(
+            7, Answer(allow=True, target="personal", keep=Keep.TIME, by="person")
+        )
+        await until(lambda: as_before(h.comp, empty))
+
+
+async def as_before(comp, empty):
+    now, before = await pixels(comp), empty
+    box = (200, 0, 1080, 800)
+    return now.crop(box).getpixel((440, 400)) == before.crop(box).getpixel((440, 400))
+
+
+async def test_another_question_must_be_waited_for_again():
+    """The click that answered one is over the Allow of the next."""
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        h.move(ASKED, lay_out(ASKED).allow)
+        await trio.sleep(GUARD + 0.2)
+        h.click(ASKED, lay_out(ASKED).allow)
+        assert await a.hear() == m.Said(1, YES)
+        await a.show(ASKED, 2)
+        h.click(ASKED, lay_out(ASKED).allow)
+        assert await a.hears_nothing(0.5)
+        await trio.sleep(GUARD)
+        h.click(ASKED, lay_out(ASKED).deny)
+        said = await a.hear()
+        assert (said.id, said.answer.allow) == (2, False)
+
+
+async def test_on_a_compositor_without_layer_shell_it_is_a_window():
+    """weston in sway: an ordinary window, with the same guard."""
+    async with hands(config_extra="default_border none\n") as h:
+        child = spawn(
+            [
+                *("weston", "--backend=wayland-backend.so", "--shell=kiosk-shell.so"),
+                *("--width=1280", "--height=800", "--socket=nested", "--no-config"),
+            ],
+            env=h.comp.environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        try:
+            nested = h.comp.display.parent / "nested"
+            await until(lambda: is_there(nested))
+            environment = {**h.comp.environment, "WAYLAND_DISPLAY": str(nested)}
+            async with agent(environment) as a:
+                assert await a.hear() == m.Hello(layer=False)
+                h.move(ASKED, lay_out(ASKED).allow)
+                await a.show(ASKED)
+                h.press("Return")
+                assert await a.hears_nothing(GUARD + 0.3)
+                await h.comp.screenshot(artefact("window.png"))
+                h.type("allow")
+                assert await a.hear() == m.Said(1, YES)
+        finally:
+            await child.stop()
+
+
+async def is_there(path):
+    return path.is_socket()
+
+
+async def test_without_a_compositor_it_says_so_and_ends():
+    with short_directory() as folder:
+        environment = {"XDG_RUNTIME_DIR": str(folder), "WAYLAND_DISPLAY": "none"}
+        async with agent(environment) as a:
+            assert await a.hear() == m.Unable("no compositor answers")
+            assert await a.hear() is None
+
+
+async def test_when_the_compositor_dies_it_ends():
+    async with hands() as h, agent(h.comp.environment) as a:
+        assert await a.hear() == m.Hello(layer=True)
+        await a.show(ASKED)
+        h.comp.child.kill(signal.SIGKILL)
+        assert await a.hear() is None
+        with trio.fail_after(5):
+            assert await a.child.wait() == 1
+
+
+@pytest.mark.parametrize("text", ["\u202e\x1b[31m" * 30, "\U0001f600" * 80, "W" * 400])
+async def test_hostile_words_stay_in_their_lines(text):
+    asked = question(
+        argument=text, details=(("type", text),), label=text, sandbox="untrusted"
+    )
+    async with at_the_desk() as (h, a):
+        await a.show(asked)
+        await trio.sleep(GUARD + 0.1)
+        await h.comp.screenshot(artefact("hostile.png"))
+        h.type("allow")
+        assert await a.hear() == m.Said(1, YES)
