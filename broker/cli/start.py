@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import trio
@@ -19,6 +20,7 @@ from broker.launch.spawn import STDOUT, Child, our_program, spawn
 
 _READY_SECONDS = 30.0
 _DYING_SECONDS = 4.0
+_LOOK_SECONDS = 0.05
 _LOG_BYTES = 1 << 20
 _TAIL = 2000
 _PROGRAM = re.compile(r"^vitrail-[a-z]+: ")
@@ -71,14 +73,29 @@ async def ensure_broker(
         return False
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with _starting(paths):
+        # Somebody else may have started one while we waited for our turn.
+        if await _answers(paths):
+            return False
+        await _start(
+            paths, module, [*words, *(["--examples"] if examples else [])], environ
+        )
+    return True
+
+
+async def _start(
+    paths: Paths,
+    module: str,
+    words: Sequence[str],
+    environ: Mapping[str, str] | None,
+) -> None:
     log = _open_log(paths.state / "broker.log")
     try:
         with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
             env = dict(os.environ if environ is None else environ)
             env["NOTIFY_SOCKET"] = notify.getsockname()
-            more = ["--examples"] if examples else []
             child = spawn(
-                our_program(module, *words, *more),
+                our_program(module, *words),
                 name=f"vitrail-{module.rpartition('.')[2]}",
                 env=env,
                 stdout=log,
@@ -88,6 +105,35 @@ async def ensure_broker(
             await _wait_ready(child, notify, log)
     finally:
         os.close(log)
+
+
+@asynccontextmanager
+async def _starting(paths: Paths) -> AsyncIterator[None]:
+    """Be the only one of this user's commands that starts a broker now.
+
+    Raises UpstreamError when another one takes longer than a start may.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(paths.runtime / "start.lock", flags, 0o600)
+    try:
+        with trio.move_on_after(_READY_SECONDS + _DYING_SECONDS) as patience:
+            while not _try_lock(lock):  # noqa: ASYNC110 -- a lock of another process
+                await trio.sleep(_LOOK_SECONDS)
+        if patience.cancelled_caught:
+            raise UpstreamError(
+                "another command has been starting a broker for too long",
+                hint="'brokerctl doctor' looks for the reason",
+            )
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     return True
 
 

@@ -214,7 +214,7 @@ def _policy(policy: PolicyStatus) -> Iterator[Text]:
         yield Text(f"policy: {printable(problem)}", style="bold red")
 
 
-def _tables(status: Status, rates: Rates, now: float) -> Iterator[Table]:
+def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
     if status.sandboxes:
         rows = [_sandbox(s, now) for s in status.sandboxes]
         yield _table("SANDBOX RECORD CLASS LABEL STATE PID CID UP IMAGE PROGRAMS", rows)
@@ -224,6 +224,8 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[Table]:
     if status.streams:
         rows = [_stream(s, rates, now) for s in status.streams]
         yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE MODE", rows)
+    if status.streams_omitted:
+        yield Text(f"and {status.streams_omitted} streams that moved less")
     if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
         rows = [_limit(limit) for limit in status.sandboxes[0].limits]
         yield _table("WINDOWS' HAS MOST REFUSED", rows)

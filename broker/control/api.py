@@ -484,6 +484,8 @@ class Status(_Answer, frozen=True, kw_only=True):
     sandboxes: list[SandboxStatus] = []
     leases: list[LeaseStatus] = []
     streams: list[StreamStatus] = []
+    streams_omitted: int = 0
+    """Live ones that did not fit into the answer, those that moved least."""
     processes: list[ProcessStatus] = []
     tasks: int = 0
     """Tasks of the broker, this answer's own included; steady while nothing

@@ -40,6 +40,7 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
+from broker.control.fitting import fit_status
 from broker.control.varlink import SERVICE, VarlinkError
 from broker.core.errors import RefusedError
 
@@ -130,7 +131,7 @@ async def _shutdown(exchange: Exchange, request: Nothing) -> Nothing:
 
 async def _status(exchange: Exchange, request: Nothing) -> Status:
     del request
-    return await exchange.api.status()
+    return fit_status(await exchange.api.status())
 
 
 async def _windows(exchange: Exchange, request: WindowsRequest) -> WindowsAnswer:

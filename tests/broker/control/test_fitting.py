@@ -1,0 +1,84 @@
+"""A status of any size fits into a message, and says what it left out."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from broker.control import varlink
+from broker.control.api import PolicyStatus, ProcessStatus, Status, StreamStatus
+from broker.control.fitting import fit_status
+from broker.control.varlink import Reply
+from broker.core import limits
+
+
+def status(sandboxes: int, streams: int, **words: object) -> Status:
+    return Status(
+        version="0.1.0",
+        role="local",
+        pid=1,
+        since=1_790_000_000.123,
+        monotonic=12345.678,
+        policy=words.pop("policy", PolicyStatus(digest="ab" * 32)),
+        streams=[
+            StreamStatus(
+                stream=box * streams + number + 1,
+                sandbox=f"sandbox-with-a-long-name-{box:05}",
+                lease="f" * 32,
+                service="vitrail.ClipboardPaste",
+                bytes_from_sandbox=number * 1000,
+                bytes_to_sandbox=(1 << 40) + box,
+                since=1_790_000_000.123,
+                mode="splice/copy",
+            )
+            for box in range(sandboxes)
+            for number in range(streams)
+        ],
+        processes=[
+            ProcessStatus(role="worker", pid=box, sandbox="x" * 31, memory=1 << 30)
+            for box in range(3 * sandboxes)
+        ],
+        **words,
+    )
+
+
+def size(value: Status) -> int:
+    return len(msgspec.json.encode(value))
+
+
+def test_a_full_machine_fits_into_a_message() -> None:
+    full = status(16, limits.STREAMS_PER_SANDBOX)
+    fitted = fit_status(full)
+    message = varlink.encode(Reply(varlink.raw(fitted)))
+    assert len(message) <= limits.CONTROL_MESSAGE_BYTES + 1
+    assert len(fitted.streams) + fitted.streams_omitted == len(full.streams)
+    assert len(fitted.streams) > 3000
+
+
+def test_what_fits_is_left_alone() -> None:
+    small = status(2, 3)
+    assert fit_status(small) is small
+    assert fit_status(small, size(small)) is small
+
+
+def test_the_busiest_streams_stay_in_their_order() -> None:
+    whole = status(1, 100)
+    fitted = fit_status(whole, size(whole) // 2)
+    numbers = [stream.stream for stream in fitted.streams]
+    assert numbers == [*range(101 - len(numbers), 101)]
+    assert 0 < fitted.streams_omitted < 100
+
+
+@pytest.mark.parametrize("limit", range(400, 4000, 137))
+def test_never_larger_than_the_limit(limit: int) -> None:
+    whole = status(
+        1,
+        8,
+        warnings=["w" * 100] * 30,
+        policy=PolicyStatus(digest="ab" * 32, problems=["p" * 100] * 30),
+    )
+    bare = msgspec.structs.replace(
+        whole, streams=[], streams_omitted=8, warnings=[],
+        policy=PolicyStatus(digest="ab" * 32),
+    )  # fmt: skip
+    assert size(fit_status(whole, limit)) <= max(limit, size(bare))
