@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.core import limits
 from broker.core.names import SandboxName
 from broker.session.workers import open_workers
 from tests.kit.compositor import short_directory
@@ -80,6 +81,36 @@ def test_there_is_nowhere_to_write(built, what, tmp_path):
 )
 def test_what_only_an_attacker_calls_kills(built, what):
     assert run_in_worker_jail(built, what) == "SIGSYS"
+
+
+# The filter makes memory files, and nothing that is more than it needs.
+@pytest.mark.parametrize("what", ["memory-file", "map-file"])
+def test_memory_for_pixels_is_to_be_had(built, what):
+    assert run_free(built, what) == "worked"
+    assert run_in_worker_jail(built, what) == "worked"
+
+
+@pytest.mark.parametrize(
+    "what", ["other-seal", "unsealable", "map-exec", "owner", "fallocate"]
+)
+def test_and_nothing_else_of_the_kind(built, what):
+    assert run_free(built, what) == "worked"
+    assert run_in_worker_jail(built, what) == "EPERM"
+
+
+@pytest.mark.parametrize(("over", "outcome"), [(0, "worked"), (1, "EFBIG")])
+def test_a_memory_file_ends_at_the_size_of_a_pool(built, over, outcome):
+    size = str(limits.WAYLAND_POOL_BYTES + over)
+    assert run_free(built, "grow", size) == "worked"
+    assert run_in_worker_jail(built, "grow", size) == outcome
+    assert run_in_worker_jail(built, "grow", size, lock=False) == outcome
+
+
+def test_a_memory_file_is_no_program(built):
+    assert run_free(built, "run-file") == "worked"
+    assert run_in_worker_jail(built, "run-file") == "SIGSYS"
+    # There is no interpreter in the empty root, and no process to be had.
+    assert run_in_worker_jail(built, "run-file", lock=False) == "ENOENT"
 
 
 def test_vsock_is_out_of_reach(built):

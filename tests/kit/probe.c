@@ -81,6 +81,40 @@ static int maps(int protection) {
     return at == MAP_FAILED ? errno : 0;
 }
 
+/* A memory file as the Wayland filter makes them (MFD_CLOEXEC |
+ * MFD_ALLOW_SEALING), or with other flags. */
+static int memory_file(unsigned flags) {
+    return syscall(SYS_memfd_create, "probe", flags);
+}
+
+static int seals(int which) {
+    int fd = memory_file(3);
+    return fd < 0 ? errno : worked(fcntl(fd, F_ADD_SEALS, which));
+}
+
+static int grows(off_t size) {
+    int fd = memory_file(3);
+    return fd < 0 ? errno : worked(ftruncate(fd, size));
+}
+
+static int maps_memory_file(int protection) {
+    int fd = memory_file(3);
+    void *at;
+    if (fd < 0 || ftruncate(fd, 4096) < 0) return errno;
+    at = mmap(0, 4096, protection, MAP_SHARED, fd, 0);
+    return at == MAP_FAILED ? errno : 0;
+}
+
+/* A script in a memory file, run by its descriptor alone. */
+static int runs_memory_file(void) {
+    char text[] = "#!/bin/sh\necho 0\n", *words[] = {"x", 0};
+    int fd = memory_file(2);
+    if (fd < 0) fd = memory_file(3);
+    if (fd < 0 || pwrite(fd, text, sizeof text - 1, 0) < 0) return errno;
+    syscall(SYS_execveat, fd, "", words, environ, AT_EMPTY_PATH);
+    return errno;
+}
+
 static int attempt(const char *what, const char *with) {
     int number = atoi(with);
     char block[512] = {0};
@@ -113,6 +147,15 @@ static int attempt(const char *what, const char *with) {
     if (!strcmp(what, "userfaultfd")) return worked(syscall(SYS_userfaultfd, 1));
     if (!strcmp(what, "perf"))
         return worked(syscall(SYS_perf_event_open, block, 0, -1, -1, 0));
+    if (!strcmp(what, "memory-file")) return seals(F_SEAL_SHRINK);
+    if (!strcmp(what, "other-seal")) return seals(F_SEAL_GROW);
+    if (!strcmp(what, "unsealable")) return worked(memory_file(1));
+    if (!strcmp(what, "grow")) return grows(atoll(with));
+    if (!strcmp(what, "map-file")) return maps_memory_file(PROT_READ | PROT_WRITE);
+    if (!strcmp(what, "map-exec")) return maps_memory_file(PROT_READ | PROT_EXEC);
+    if (!strcmp(what, "run-file")) return runs_memory_file();
+    if (!strcmp(what, "owner")) return worked(fcntl(0, F_SETOWN, getpid()));
+    if (!strcmp(what, "fallocate")) return worked(fallocate(memory_file(3), 0, 0, 1));
     if (!strcmp(what, "nothing")) return 0;
     return EINVAL;
 }

@@ -18,10 +18,13 @@ from typing import Any
 import trio
 from PIL import Image
 
+from broker.core import worker as messages
+from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
 from broker.session.wayland_machine import RealMachine
 from broker.session.wayland_shell import Service, serve
+from broker.session.workers import WAYLAND_SOCKET, Worker, Workers
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.compositor import desktop, pixels, windows
@@ -157,6 +160,47 @@ async def filtered(
             listener.close()
     assert not any(sandbox.totals.values())
     assert machine.copied == 0
+
+
+class JailedStand(Stand):
+    """The filter is where it belongs: in the jailed worker of a sandbox."""
+
+    def __init__(self, comp: HeadlessCompositor, path: Path, worker: Worker) -> None:
+        self.comp, self.path, self.worker = comp, path, worker
+        self.children = []
+        self.said: list[messages.FromWorker] = []
+
+    async def hear(self) -> None:
+        async for message in self.worker.messages:
+            self.said.append(message)
+
+    def closed(self) -> list[messages.WaylandClosed]:
+        """The ends that it has told."""
+        return [m for m in self.said if isinstance(m, messages.WaylandClosed)]
+
+
+@asynccontextmanager
+async def jailed(
+    comp: HeadlessCompositor, workers: Workers, rules: WindowRules | None = None
+):
+    """A worker's socket before a compositor that runs."""
+    rules = rules or WindowRules("work", color=FRAME)
+    place = comp.display.parent / f"jailed-{rules.name}"
+    place.mkdir(mode=0o700)
+    worker = await workers.open_worker(
+        SandboxName(rules.name), place, comp.display, rules=rules
+    )
+    it = JailedStand(comp, place / WAYLAND_SOCKET, worker)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.hear)
+        try:
+            yield it
+        finally:
+            for child in it.children:
+                if child.returncode is None:
+                    child.kill_now()
+            await worker.close()
+            nursery.cancel_scope.cancel()
 
 
 class Nested:
