@@ -34,7 +34,7 @@ from tests.kit.world import the_image
 ROOT = Path(__file__).parents[2]
 MKE2FS = shutil.which("mke2fs") or "/usr/sbin/mke2fs"
 PACKAGES = (
-    *("attr", "cffi", "_cffi_backend", "cryptography", "idna", "msgspec"),
+    *("attr", "attrs", "cffi", "_cffi_backend", "cryptography", "idna", "msgspec"),
     *("outcome", "sniffio", "sortedcontainers", "trio", "typing_extensions"),
 )
 
