@@ -102,5 +102,10 @@ class _Host:
             for tenancy in self._host.role.tenancies()
             if tenancy.lease.id in self._viewer.unwanted
         ]
-        witness = self._ground.witness
-        return [*witness.warnings(), *self._host.warnings(), *unwanted]
+        log, witness = self._ground.log, self._ground.witness
+        return [
+            *log.warnings(),
+            *witness.warnings(),
+            *self._host.warnings(),
+            *unwanted,
+        ]

@@ -71,6 +71,17 @@ class Journal:
         self._refusals = refusals
         self._mode = mode
         self._gap: _Gap | None = None
+        self._lost = 0
+
+    def warnings(self) -> list[str]:
+        """What ``brokerctl status`` should warn of."""
+        if not self._lost:
+            return []
+        now = ", and still none can be" if self._gap is not None else ""
+        return [
+            f"{self._lost} events could not be recorded{now}: "
+            "'brokerctl audit --kind audit.gap'"
+        ]
 
     async def require(self, event: schema.Event) -> None:
         """Record before an effect.
@@ -95,6 +106,7 @@ class Journal:
                 self._gap = _Gap(trio.current_time())
                 complain(f"vitrail: not recorded: {event.kind}: {error}")
             self._gap.count += event.count
+            self._lost += event.count
             self._gap.last = event.kind
 
     async def _record(self, event: schema.Event) -> None:

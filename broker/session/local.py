@@ -47,7 +47,11 @@ async def _serve(ground: Ground, ready: Callable[[], None]) -> None:
         workers=ground.workers,
         store=ground.store,
         records=lambda: ground.records.now,
-        warnings=lambda: [*host.warnings(), *viewer_warnings(viewer)],
+        warnings=lambda: [
+            *ground.log.warnings(),
+            *host.warnings(),
+            *viewer_warnings(viewer),
+        ],
     )
     api = RoleApi(
         Parts(

@@ -98,4 +98,9 @@ class _Viewer:
         return next((lease for lease in self._live() if lease.sandbox == name), None)
 
     def _warnings(self) -> list[str]:
-        return [*self._ground.witness.warnings(), *viewer_warnings(self._viewer)]
+        log, witness = self._ground.log, self._ground.witness
+        return [
+            *log.warnings(),
+            *witness.warnings(),
+            *viewer_warnings(self._viewer),
+        ]

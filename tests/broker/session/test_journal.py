@@ -50,12 +50,15 @@ async def test_best_effort_refuses_nothing_and_counts(tmp_path, monkeypatch):
         log = Journal(plain._store, plain._refusals, mode=Mode.BEST_EFFORT)
         with monkeypatch.context() as machine:
             machine.setattr(log._store, "_write", _no_space)
+            assert log.warnings() == []
             for _ in range(5):
                 await log.require(event)
+            assert "5 events could not be recorded, and still" in log.warnings()[0]
         await log.require(event)
         await log.require(event)
     (gap,) = _events(tmp_path, "audit.gap")
     assert gap["count"] == 5
+    assert log.warnings()[0].startswith("5 events could not be recorded: ")
     assert len(_events(tmp_path, "broker.stop")) == 2
 
 
