@@ -78,10 +78,8 @@ class Journal:
         if not self._lost:
             return []
         now = ", and still none can be" if self._gap is not None else ""
-        return [
-            f"{self._lost} events could not be recorded{now}: "
-            "'brokerctl audit --kind audit.gap'"
-        ]
+        where = "'brokerctl audit --kind audit.gap'"
+        return [f"{self._lost} events could not be recorded{now}: {where}"]
 
     async def require(self, event: schema.Event) -> None:
         """Record before an effect.
