@@ -53,6 +53,7 @@ async def two():
         yield red, blue
 
 
+@pytest.mark.long
 async def test_nothing_shows_outside_of_frames():
     async with one() as it:
         seen = {}

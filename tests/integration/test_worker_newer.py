@@ -29,9 +29,6 @@ async def test_a_newer_sway_shows_a_window_of_the_jailed_worker():
                 assert window["app_id"] == "vitrail.red.foot"
                 # The keeper made this connection too, by the sandbox's door.
                 assert window["pid"] == display.worker.keeper_pid
-                assert window["sandbox_engine"] == "vitrail"
-                assert window["sandbox_app_id"] == "vitrail.red"
-                assert window["sandbox_instance_id"]
                 assert not list(comp.display.parent.glob("vitrail-*"))
 
 
@@ -69,8 +66,7 @@ async def test_a_compositor_that_is_started_anew_gets_a_door_of_its_own():
                     place.unlink()
                     place.symlink_to(second.display)
                     app = display.run(*FOOT, "-T", "again", "sleep", "1000")
-                    (window,) = await wait_window(second, title="[red] again")
-                    assert window["sandbox_app_id"] == "vitrail.red"
+                    await wait_window(second, title="[red] again")
                     await app.stop()
                 closed = [
                     m for m in display.said if isinstance(m, messages.WaylandClosed)

@@ -1,0 +1,141 @@
+"""Applications of a micro VM through the whole chain, judged by what is on the screen.
+
+foot, a GTK program and a still page in a browser: framed on all four sides,
+at rest and in every picture that is taken while they change size.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from PIL import Image
+
+from broker.core.paths import find_paths
+from broker.launch.image_build import build_image
+from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
+from tests.kit.compositor import pixels, until, wait_window, windows
+from tests.kit.wayland_pixels import frames, mask, near, outside
+from tests.kit.world import record, the_image, world
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+PACKAGES = ("gtk-3-examples", "netsurf-gtk", "adwaita-icon-theme")
+IMAGE = ImageSpec(name="desktop", packages=(*DEFAULT_PACKAGES, *PACKAGES))
+FRAME = 0xD55E00  # the palette's red
+PAGE = 0x3366CC
+FOOT = 0x00AA44
+RECORD = record(colour="red", launch='image = "desktop"\nboot_deadline = 180')
+
+HTML = '<title>still page</title><body style="background:#3366cc"><h1>A still page</h1>'
+
+PROGRAMS = {
+    "foot": (
+        "foot", "-o", "tweak.max-shm-pool-size-mb=0", "-o",
+        f"colors.background={FOOT:06x}", "-T", "terminal", "sleep", "1000",
+    ),
+    "gtk": ("gtk3-demo",),
+    "browser": (
+        "sh", "-c",
+        f"echo '{HTML}' > /tmp/page.html; exec netsurf-gtk file:///tmp/page.html",
+    ),
+}  # fmt: skip
+TITLES = {"foot": "terminal", "gtk": "Demo", "browser": "still page"}
+CONTENT = {"foot": FOOT, "browser": PAGE}
+"""A colour that only the application has, where it has one."""
+
+
+@asynccontextmanager
+async def desktop_world():
+    """A broker whose sandboxes run the image with a desktop's programs."""
+    await the_image()  # and what else a machine needs
+    image = await build_image(find_paths(), IMAGE, print)
+    assert image
+    async with world({"app": RECORD}) as w:
+        await w.comp.command("default_border none")
+        await w.comp.command("default_floating_border none")
+        yield w
+
+
+def kept(name: str, image: Image.Image) -> None:
+    """Keep a picture for people, where the run keeps its results."""
+    out = os.environ.get("VITRAIL_OUT")
+    if out:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        image.save(Path(out) / f"{name}.png")
+
+
+def _content_shown(image, kind):
+    spots = near(image, CONTENT[kind], 2) if kind in CONTENT else ~mask(image, FRAME)
+    return int(spots.sum())
+
+
+async def settled(w, kind):
+    """A picture in which the frame is whole and the content is drawn."""
+
+    async def look():
+        image = await pixels(w.comp)
+        whole = [f for f in frames(image, FRAME) if f.w > 200 and f.border >= 4]
+        return whole and _content_shown(image, kind) > 5000 and image
+
+    return await until(look, deadline=60)
+
+
+@pytest.mark.parametrize("kind", PROGRAMS)
+async def test_a_program_of_a_machine_lives_in_its_frame(kind):
+    async with desktop_world() as w:
+        with trio.fail_after(400):
+            last, _ = await w.run("app", *PROGRAMS[kind])
+        sandbox = last.started.sandbox
+        (window,) = await wait_window(w.comp, title=f"[{sandbox}] ", deadline=60)
+        assert window["app_id"].startswith(f"vitrail.{sandbox}")
+        image = await settled(w, kind)
+        kept(f"desktop-vm-{kind}", image)
+
+        async def titled():
+            return TITLES[kind] in windows(await w.comp.tree())[0]["name"]
+
+        await until(titled)
+        # One window fills the screen, and the frame is its outermost 4 pixels.
+        (frame,) = [f for f in frames(image, FRAME) if f.w > 200]
+        assert (frame.x, frame.y, frame.w, frame.h) == (0, 0, 1280, 800)
+        assert frame.border >= 4
+        if kind in CONTENT:
+            spots = near(image, CONTENT[kind], 2)
+            assert outside(spots, [(4, 4, 1272, 792)]) == 0
+
+        shown = await while_resizing(w, kind)
+        assert shown >= 15, "pictures that show the window"
+        assert (await w.status()).sandboxes[0].name == sandbox
+
+
+async def while_resizing(w, kind):
+    """Resize the floating window; look at each picture taken meanwhile."""
+    await w.comp.command("floating enable")
+    pictures = []
+    done = trio.Event()
+
+    async def photograph():
+        while not done.is_set():
+            pictures.append(await pixels(w.comp))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(photograph)
+        for step in range(12):
+            width, height = 500 + step * 40, 400 + (step % 4) * 60
+            await w.comp.command(f"resize set {width} {height}")
+            await trio.sleep(0.1)  # a person's pace; pictures are taken meanwhile
+        done.set()
+    for number, image in enumerate(pictures):
+        found = [f for f in frames(image, FRAME) if f.w > 200]
+        if not found:
+            kept(f"desktop-vm-{kind}-bad", image)
+        assert found, f"picture {number} shows a window without a whole border"
+        inner = [(f.x + 4, f.y + 4, f.w - 8, f.h - 8) for f in found]
+        if kind in CONTENT:
+            assert outside(near(image, CONTENT[kind], 2), inner) == 0, number
+        assert min(f.border for f in found) >= 4
+    return len(pictures)
