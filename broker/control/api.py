@@ -356,6 +356,8 @@ class StreamStatus(_Answer, frozen=True, kw_only=True):
     bytes_to_sandbox: int
     since: float
     mode: str = ""
+    work: float = 0.0
+    """Seconds that a worker has spent on decoding it."""
 
 
 class ProcessStatus(_Answer, frozen=True, kw_only=True):

@@ -656,7 +656,7 @@ files of a batch newest first."""
 WAYPIPE_FILES = 512
 """Files of one application that are open at once; each is a pool."""
 
-WAYPIPE_FILE_BYTES = 1 << 30
+WAYPIPE_POOL_BYTES = 1 << 30
 """One file, as declared.  foot's pool has 512 MiB, nearly all of it never
 touched; a mapping of so much costs address space alone."""
 
@@ -676,7 +676,11 @@ WAYPIPE_PIPES = 64
 
 WAYPIPE_PIPE_QUEUE_BYTES = 1 << 20
 """Bytes that wait for the reader of one pipe.  The stream carries everything
-of an application, so it cannot wait for one slow paste: that paste is dropped."""
+of an application, so it waits for one slow paste only shortly."""
+
+WAYPIPE_PIPE_STALL_SECONDS = 1.0
+"""How long a full pipe may hold up its stream before its paste is dropped: a
+reader takes half a MiB in that time, or is too slow to be waited for."""
 
 WAYPIPE_PIPE_IDLE_SECONDS = 60.0
 """A pipe that moves nothing for so long is closed on our side."""

@@ -93,6 +93,18 @@ class WaylandStream(_Message, frozen=True, tag="wayland-stream"):
     stream: _Count
 
 
+class DisplayStream(_Message, frozen=True, tag="display-stream"):
+    """An application's waypipe stream, whose descriptor comes with this.
+
+    ``head`` are its first bytes, which the supervisor waited for.  The worker
+    decodes it and says DisplayClosed at its end; the supervisor cuts it by
+    shutting the socket, of which it keeps a descriptor.
+    """
+
+    stream: _Count
+    head: Annotated[bytes, msgspec.Meta(max_length=limits.DISPLAY_HEADER_BYTES)]
+
+
 class ToAgent(_Message, frozen=True, tag="to-agent"):
     """Send this to the guest agent; dropped when none is connected."""
 
@@ -128,6 +140,7 @@ ToWorker: TypeAlias = (
     Frames
     | AgentStream
     | WaylandStream
+    | DisplayStream
     | ToAgent
     | AskStatistics
     | AskWindows
@@ -157,6 +170,15 @@ class AgentClosed(_Message, frozen=True, tag="agent-closed"):
 
     The bytes are the worker's count, so a taken-over worker's claim.
     """
+
+    stream: _Count
+    reason: _Text
+    from_guest: _Count = 0
+    to_guest: _Count = 0
+
+
+class DisplayClosed(_Message, frozen=True, tag="display-closed"):
+    """A display stream has ended; as AgentClosed."""
 
     stream: _Count
     reason: _Text
@@ -211,6 +233,15 @@ class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refused: _Count
 
 
+class StreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stream that the worker carries: bytes, and milliseconds of work on it."""
+
+    stream: _Count
+    from_guest: _Count
+    to_guest: _Count
+    work: _Count = 0
+
+
 class Statistics(_Message, frozen=True, tag="statistics"):
     """Counts since the worker began; ``clients`` are connected now."""
 
@@ -220,6 +251,9 @@ class Statistics(_Message, frozen=True, tag="statistics"):
     to_clients: _Count
     agent_messages: _Count
     uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = []
+    streams: Annotated[
+        list[StreamCount], msgspec.Meta(max_length=2 * limits.STREAMS_PER_SANDBOX)
+    ] = []
 
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -284,6 +318,7 @@ FromWorker: TypeAlias = (
     Ready
     | FromAgent
     | AgentClosed
+    | DisplayClosed
     | WaylandOpened
     | WaylandAnswered
     | WaylandClosed

@@ -35,7 +35,7 @@ _FIONREAD = 0x541B
 _TCGETS = 0x5401
 _F_DUPFD_CLOEXEC = 1030
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
-_F_SEAL_SHRINK = 2
+_F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
 _MFD_CLOEXEC_ALLOW_SEALING = 3
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E020000
@@ -108,12 +108,13 @@ def worker_filter() -> bytes:
     for command in (1, 2, 3, 4, _F_DUPFD_CLOEXEC):  # F_GETFD to F_SETFL: fcntl(2)
         rules.allow_if("fcntl", rules.equal(1, command))
     rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))
-    rules.allow_if(
-        "fcntl", rules.equal(1, _F_ADD_SEALS), rules.equal(2, _F_SEAL_SHRINK)
-    )
+    for seals in (_F_SEAL_SHRINK, _F_SEAL_SHRINK | _F_SEAL_SEAL):
+        rules.allow_if("fcntl", rules.equal(1, _F_ADD_SEALS), rules.equal(2, seals))
     # A client's memory is looked at (fstatfs: is it tmpfs?) and read; ours is
     # made and written.  All of these take a descriptor, never a path.
-    rules.allow(["fstatfs", "preadv", "preadv2", "pwrite64", "ftruncate"])
+    # A selection on a waypipe stream has a pipe here.
+    rules.allow(["fstatfs", "preadv", "preadv2", "pread64", "pwrite64", "ftruncate"])
+    rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
     rules.allow_if("memfd_create", rules.equal(1, _MFD_CLOEXEC_ALLOW_SEALING))
     # What glibc's fstat() has become; the jail's only directory is empty.
     rules.allow_if("newfstatat", rules.has(3, _AT_EMPTY_PATH))

@@ -89,6 +89,9 @@ class WaypipeClient:
         return code
 
 
+_RUST = (0, 10)
+
+
 async def waypipe_version(waypipe_path: Path | None = None) -> str:
     """Return the version of the installed waypipe, as ``0.8.4``.
 
@@ -100,6 +103,23 @@ async def waypipe_version(waypipe_path: Path | None = None) -> str:
     if not found:
         raise UpstreamError(f"waypipe says no version: {printable(said, 80)}")
     return found[1].decode()
+
+
+async def require_rust(waypipe_path: Path | None = None) -> None:
+    """Refuse a client of version 0.8 or 0.9.
+
+    Those are written in C and were not made for a hostile peer; 0.10 is a new
+    program in Rust.  Raises SetupError.
+    """
+    version = await waypipe_version(waypipe_path)
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < _RUST:
+        raise SetupError(
+            f"waypipe {version} is not started as a sandbox's client: it is written "
+            "in C and was not made for a hostile peer",
+            hint='remove display = "waypipe-client" from the record, so that the stream '
+            "is decoded here, or install waypipe 0.10 or later",
+        )
 
 
 async def find_program(path: Path) -> Program:

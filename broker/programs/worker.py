@@ -17,6 +17,7 @@ import errno
 import secrets
 import socket
 import traceback
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -36,6 +37,7 @@ from broker.session.agent_shell import AgentShell
 from broker.session.channel import Channel
 from broker.session.sandbox_windows import SandboxWindows
 from broker.session.wayland_shell import Connection
+from broker.session.waypipe_shell import StreamConnection
 
 
 def run_worker(
@@ -108,12 +110,14 @@ class _Worker:
         self._streams: dict[int, int] = {}
         self._clients_ever = 0
         self._closed_bytes = (0, 0)
+        self._windows: SandboxWindows
+        self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
 
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
         jail.lock()
         order = await self._first_order()
-        windows = SandboxWindows(order)
+        windows = self._windows = SandboxWindows(order)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_out)
             await self._outbox.send(messages.Ready(self._achieved))
@@ -144,8 +148,8 @@ class _Worker:
             if not got.data:
                 return
             match messages.decode_to_worker(got.data):
-                case messages.AgentStream(stream):
-                    self._new_agent(nursery, stream, got.fds)
+                case messages.AgentStream() | messages.DisplayStream() as order:
+                    self._new_stream(nursery, order, got.fds)
                 case messages.WaylandStream(stream):
                     (fd,) = got.fds
                     client = socket.socket(fileno=fd)
@@ -170,23 +174,25 @@ class _Worker:
             to_clients=down + sum(c.to_client for c in live),
             agent_messages=self._agent_messages,
             uses=windows.uses(),
+            streams=[count() for count in self._counts.values()],
         )
 
     # -- the guest agent -------------------------------------------------------
 
     def _new_agent(
-        self, nursery: trio.Nursery, stream: int, fds: tuple[int, ...]
+        self, nursery: trio.Nursery, stream: int, conn: socket.socket
     ) -> None:
-        if len(fds) != 1:
-            raise InternalError("an agent stream without its descriptor")
         self._agent_scope.cancel()
         self._agent_scope = trio.CancelScope()
         shell = AgentShell(
-            socket.socket(fileno=fds[0]),
+            conn,
             partial(self._from_agent, stream),
             serving=self._serving,
         )
         self._agent = shell
+        self._counts[stream] = lambda: messages.StreamCount(
+            stream, shell.from_guest, shell.to_guest
+        )
         nursery.start_soon(self._run_agent, shell, stream, self._agent_scope)
 
     async def _run_agent(
@@ -195,6 +201,7 @@ class _Worker:
         reason = "replaced by a newer connection of the guest agent"
         with scope:
             reason = await shell.run()
+        self._counts.pop(stream, None)
         if self._agent is shell:
             self._agent = None
         await self._outbox.send(
@@ -215,6 +222,52 @@ class _Worker:
         except trio.WouldBlock:
             # Never wait for a guest here: Stop comes through this task too.
             self._agent.give_up("the guest agent does not read")
+
+    # -- display streams ---------------------------------------------------------
+
+    def _new_stream(
+        self,
+        nursery: trio.Nursery,
+        order: messages.AgentStream | messages.DisplayStream,
+        fds: tuple[int, ...],
+    ) -> None:
+        """Take a stream that the supervisor has let in."""
+        if len(fds) != 1:
+            raise InternalError("a stream without its descriptor")
+        conn = socket.socket(fileno=fds[0])
+        if isinstance(order, messages.AgentStream):
+            self._new_agent(nursery, order.stream, conn)
+            return
+        self._clients_ever += 1
+        nursery.start_soon(
+            self._serve_stream,
+            self._clients_ever,
+            order,
+            conn,
+        )
+
+    async def _serve_stream(
+        self, number: int, order: messages.DisplayStream, sock: socket.socket
+    ) -> None:
+        made: list[StreamConnection] = []
+
+        def connection(compositor: socket.socket) -> Connection:
+            made.append(self._windows.stream(number, sock, compositor, order.head))
+            self._counts[order.stream] = partial(_count_of, order.stream, made[0])
+            return made[0]
+
+        reason = "the compositor could not be reached"
+        try:
+            await self._serve_client(number, sock, connection)
+        finally:
+            self._counts.pop(order.stream, None)
+        counts = (0, 0)
+        if made:
+            reason = _end_of(made[0])
+            counts = made[0].channel.bytes, made[0].to_client
+        await self._outbox.send(
+            messages.DisplayClosed(order.stream, messages.clip(reason), *counts)
+        )
 
     # -- Wayland clients ---------------------------------------------------------
 
@@ -244,10 +297,15 @@ class _Worker:
         self._clients_ever += 1
         if stream:
             self._streams[self._clients_ever] = stream
-        nursery.start_soon(self._serve_client, self._clients_ever, client, windows)
+        number = self._clients_ever
+        made = partial(windows.connection, number, client)
+        nursery.start_soon(self._serve_client, number, client, made)
 
     async def _serve_client(
-        self, number: int, client: socket.socket, windows: SandboxWindows
+        self,
+        number: int,
+        client: socket.socket,
+        made: Callable[[socket.socket], Connection],
     ) -> None:
         with client:
             if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
@@ -262,19 +320,18 @@ class _Worker:
                 return
             try:
                 with compositor:
-                    await self._filter(number, client, compositor, windows)
+                    await self._filter(number, compositor, made)
             finally:
                 await self._compositor.release(place)
 
     async def _filter(
         self,
         number: int,
-        client: socket.socket,
         compositor: socket.socket,
-        windows: SandboxWindows,
+        made: Callable[[socket.socket], Connection],
     ) -> None:
         try:
-            connection = windows.connection(number, client, compositor)
+            connection = made(compositor)
         except PeerError as error:
             await self._refuse(number, str(error), messages.Fault.CLIENT)
             return
@@ -294,7 +351,7 @@ class _Worker:
             )
         if connection.core.fault is not None:
             # What it died of first; the sandbox may end with its application.
-            for limited in windows.limited():
+            for limited in self._windows.limited():
                 await self._outbox.send(limited)
         await self._say_closed(
             messages.WaylandClosed(
@@ -319,6 +376,15 @@ class _Worker:
 
     async def _refuse(self, number: int, reason: str, fault: messages.Fault) -> None:
         await self._say_closed(messages.WaylandClosed(number, 0, 0, reason, fault))
+
+
+def _count_of(stream: int, connection: StreamConnection) -> messages.StreamCount:
+    return messages.StreamCount(
+        stream,
+        connection.channel.bytes,
+        connection.to_client,
+        int(connection.work * 1000),
+    )
 
 
 def _fault_of(error: Exception | None) -> messages.Fault:

@@ -34,7 +34,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
 from broker.launch.sound import find_sound
-from broker.launch.waypipe_client import WaypipeClient
+from broker.launch.waypipe_client import WaypipeClient, require_rust
 from broker.launch.waypipe_podman import Podman, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
@@ -65,7 +65,7 @@ class GuestTools:
     """The sound server's socket now.  Raises SetupError when there is none."""
 
 
-_AgentEnd = tuple[str, tuple[int, int] | None]
+_StreamEnd = tuple[str, tuple[int, int] | None]
 """Why, and the bytes from and to the guest, if its worker could say."""
 
 _WARNINGS = 3
@@ -94,8 +94,8 @@ class Guest:
         self.waypipe: WaypipeClient | None = None
         self.agent: agent.Hello | None = None
         self._agent_stream = 0
-        self._agents: dict[int, trio.Event] = {}
-        self._agent_ends: dict[int, _AgentEnd] = {}
+        self._handed: dict[int, trio.Event] = {}
+        self._ends: dict[int, _StreamEnd] = {}
         self._places = 0
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
@@ -149,7 +149,7 @@ class Guest:
             gone, self.worker = self.worker, None
             if gone is not None:
                 await gone.close()
-            self._settle_agents("the lease ended")
+            self._settle_streams("the lease ended")
             self.idle.set()  # whoever waits for that need not any more
             shutil.rmtree(self._display, ignore_errors=True)
             with contextlib.suppress(OSError):
@@ -229,7 +229,7 @@ class Guest:
             await mine.close("a mistake of ours, see the broker's own log")
         reason = await mine.wait_closed()
         self.worker = None
-        self._settle_agents("the worker died")
+        self._settle_streams("the worker died")
         self.screen.worker_died()
         self.programs.fail(f"the sandbox's worker died: {reason}", Hop.COMPOSITOR)
         await self._tools.log.note(
@@ -249,11 +249,11 @@ class Guest:
         match message:
             case worker.FromAgent():
                 await self._take_agent(message)
-            case worker.AgentClosed():
-                ended = self._agents.pop(message.stream, None)
+            case worker.AgentClosed() | worker.DisplayClosed():
+                ended = self._handed.pop(message.stream, None)
                 if ended is not None:  # else a worker that makes up numbers
                     counts = message.from_guest, message.to_guest
-                    self._agent_ends[message.stream] = (
+                    self._ends[message.stream] = (
                         printable(message.reason),
                         counts,
                     )
@@ -274,6 +274,12 @@ class Guest:
             case _:
                 await self.screen.take(message)
 
+    async def stream_counts(self) -> dict[int, worker.StreamCount]:
+        """What its worker says of the streams that it carries, by their numbers."""
+        if self.worker is None:
+            return {}
+        return {one.stream: one for one in (await self.worker.statistics()).streams}
+
     # -- the guest's agent ------------------------------------------------------
 
     async def agent_stream(
@@ -288,30 +294,29 @@ class Guest:
         ended = trio.Event()
         with given(conn):
             mine = await self._ensure_worker()
-            self._agents[opening.stream] = ended
+            self._handed[opening.stream] = ended
             try:
                 await self._opened(opening, "worker")
                 await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
             except BaseException:
-                self._agents.pop(opening.stream, None)
-                self._agent_ends.pop(opening.stream, None)
+                self._forget_stream(opening.stream)
                 raise
         task_status.started()
-        end: _AgentEnd = ("cut", None)
+        end: _StreamEnd = ("cut", None)
         try:
             await ended.wait()
-            end = self._agent_ends.pop(opening.stream, ("the worker died", None))
+            end = self._ends.pop(opening.stream, ("the worker died", None))
         finally:
-            self._agents.pop(opening.stream, None)
+            self._handed.pop(opening.stream, None)
             with trio.CancelScope(shield=True):
                 await self._closed(opening, end[1], end[0], began)
 
-    def _settle_agents(self, reason: str) -> None:
+    def _settle_streams(self, reason: str) -> None:
         self._set_agent(None)
-        for stream, ended in self._agents.items():
-            self._agent_ends.setdefault(stream, (reason, None))
+        for stream, ended in self._handed.items():
+            self._ends.setdefault(stream, (reason, None))
             ended.set()
-        self._agents.clear()
+        self._handed.clear()
 
     def _set_agent(self, hello: agent.Hello | None) -> None:
         self.agent = hello
@@ -468,10 +473,70 @@ class Guest:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Splice a display stream to the waypipe client; returns at its end.
+        """Have a display stream decoded in the worker; returns at its end.
 
-        This is the place where another end of the waypipe wire will stand.
+        Where the record says so it is spliced to a waypipe client instead.
         """
+        if self._valid_record().viewer.display == "waypipe-client":
+            await self._relay_display(opening, conn, task_status=task_status)
+            return
+        began = trio.current_time()
+        ended = trio.Event()
+        with given(conn):
+            # From here on it is the peer's time that passes, so it holds one of
+            # its streams and none of the places of the undecided: a vsock
+            # backend that waits for its turn serves its guest nothing else.
+            task_status.started()
+            try:
+                untrusted_head = await take_head(conn)
+                await self._to_worker(opening, conn, untrusted_head, ended)
+            except VitrailError as error:
+                self._forget_stream(opening.stream)
+                hang_up(conn)
+                await self._refused(opening, str(error))
+                return
+            end: _StreamEnd = ("cut", None)
+            try:
+                await ended.wait()
+                end = self._ends.pop(opening.stream, ("the worker died", None))
+            finally:
+                self._forget_stream(opening.stream)
+                with contextlib.suppress(OSError):  # the guest has closed it
+                    conn.shutdown(socket.SHUT_RDWR)
+                with trio.CancelScope(shield=True):
+                    await self._closed(opening, end[1], end[0], began)
+
+    async def _to_worker(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        untrusted_head: bytes,
+        ended: trio.Event,
+    ) -> None:
+        self.programs.display(Hop.STREAM)
+        try:
+            mine = await self._ensure_worker()
+        except VitrailError as error:
+            self.programs.fail(str(error), Hop.WAYPIPE)
+            raise
+        self._handed[opening.stream] = ended
+        await self._opened(opening, "worker")
+        order = worker.DisplayStream(opening.stream, untrusted_head)
+        await mine.send(order, [conn.fileno()])
+        self.programs.display(Hop.WAYPIPE)
+
+    def _forget_stream(self, stream: int) -> None:
+        self._handed.pop(stream, None)
+        self._ends.pop(stream, None)
+
+    async def _relay_display(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Splice a display stream to the waypipe client; returns at its end."""
         began = trio.current_time()
         with given(conn):
             # From here on it is the peer's time that passes, so it holds one of
@@ -525,6 +590,8 @@ class Guest:
         await self._ensure_worker()
         async with self._making:
             if self.waypipe is None:
+                if not isinstance(self._tools.waypipe, Podman):
+                    await require_rust(self._tools.waypipe)
                 made = await start_waypipe(self._display, self._tools.waypipe)
                 try:
                     self._start(self._watch_waypipe, made)

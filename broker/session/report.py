@@ -14,6 +14,7 @@ import trio
 from broker import __version__
 from broker.audit.store import Store
 from broker.control import api
+from broker.core import worker
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.names import SandboxName
@@ -55,6 +56,7 @@ class Reporter:
         """The whole answer."""
         audit = self.store.statistics()
         streams = {s.name: s for s in await self.pump.streams()}
+        counted = await self._counted()
         return api.Status(
             version=__version__,
             role=self.role,
@@ -65,7 +67,8 @@ class Reporter:
             sandboxes=await self._sandboxes_with_limits(),
             leases=self.leases(),
             streams=[
-                _stream(opening, began, streams) for opening, began in self._streams()
+                _stream(opening, began, streams, counted)
+                for opening, began in self._streams()
             ],
             processes=self._processes(),
             tasks=trio.lowlevel.current_statistics().tasks_living,
@@ -91,6 +94,20 @@ class Reporter:
             msgspec.structs.replace(s, limits=limits.get(SandboxName(s.name), []))
             for s in self._sandboxes()
         ]
+
+    async def _counted(self) -> dict[int, worker.StreamCount]:
+        """Streams that end in workers; each is asked at the same time."""
+        counted: dict[int, worker.StreamCount] = {}
+        if self.viewer is None:
+            return counted
+
+        async def ask(guest: Guest) -> None:
+            counted.update(await guest.stream_counts())
+
+        async with trio.open_nursery() as nursery:
+            for guest in self.viewer.guests():
+                nursery.start_soon(ask, guest)
+        return counted
 
     def _policy(self) -> api.PolicyStatus:
         """Of a host: its records; of a viewer also the rules that decide."""
@@ -239,17 +256,26 @@ def _programs(guest: Guest) -> list[api.ProgramStatus]:
 
 
 def _stream(
-    opening: Opening, began: float, numbers: dict[str, StreamStatistics]
+    opening: Opening,
+    began: float,
+    numbers: dict[str, StreamStatistics],
+    counted: dict[int, worker.StreamCount],
 ) -> api.StreamStatus:
     live = numbers.get(str(opening.stream))
+    claimed = counted.get(opening.stream)
+    if live is None and claimed is not None:
+        up, down = claimed.from_guest, claimed.to_guest
+    else:
+        up, down = (0, 0) if live is None else (live.bytes_ab, live.bytes_ba)
     return api.StreamStatus(
         stream=opening.stream,
         sandbox=opening.lease.sandbox,
         lease=opening.lease.id,
         service=opening.service,
-        bytes_from_sandbox=0 if live is None else live.bytes_ab,
-        bytes_to_sandbox=0 if live is None else live.bytes_ba,
+        bytes_from_sandbox=up,
+        bytes_to_sandbox=down,
         since=began,
+        work=0.0 if claimed is None else claimed.work / 1000,
         mode="worker" if live is None else f"{live.mode_ab}/{live.mode_ba}",
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import trio
@@ -19,6 +19,8 @@ from broker.core.errors import RefusedError
 from broker.session.frames import rules_of
 from broker.session.wayland_machine import RealMachine
 from broker.session.wayland_shell import Connection
+from broker.session.waypipe_memory import StreamMachine
+from broker.session.waypipe_shell import StreamConnection
 from broker.wayland import listing
 from broker.wayland.sandbox import Sandbox
 
@@ -34,6 +36,7 @@ class SandboxWindows:
         self.trace = Trace() if order.trace else None
         self._sandbox = Sandbox(self._rules.name, self._rules.ceilings)
         self._machine = RealMachine()
+        self._memory = StreamMachine()
         self._told: Counter[str] = Counter()
 
     def connection(
@@ -46,8 +49,30 @@ class SandboxWindows:
             self._rules,
             self._sandbox,
             self._machine,
-            trace=None if self.trace is None else partial(self.trace.note, number),
+            trace=self._tracer(number),
         )
+
+    def stream(
+        self,
+        number: int,
+        client: socket.socket,
+        compositor: socket.socket,
+        untrusted_head: bytes,
+    ) -> StreamConnection:
+        """The same in front of a waypipe stream, whose first bytes are here."""
+        made = StreamConnection(
+            client,
+            compositor,
+            self._rules,
+            self._sandbox,
+            self._memory,
+            trace=self._tracer(number),
+        )
+        made.begin_with(untrusted_head)
+        return made
+
+    def _tracer(self, number: int) -> Callable[[str], None] | None:
+        return None if self.trace is None else partial(self.trace.note, number)
 
     # -- for the person ----------------------------------------------------------
 

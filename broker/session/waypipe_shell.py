@@ -58,6 +58,7 @@ class _Sink:
         self.waiting: deque[bytes] = deque()
         self.size = 0
         self.more = trio.Event()
+        self.room = trio.Event()
         self.over = False
 
     def put(self, data: bytes) -> bool:
@@ -95,6 +96,12 @@ class StreamConnection(Connection):
         self._sinks: dict[int, _Sink] = {}
         self._sources: dict[int, trio.CancelScope] = {}
         self._pipes: trio.Nursery
+
+    def begin_with(self, untrusted_head: bytes) -> None:
+        """Take bytes that were read before."""
+        with self.channel.room() as room:
+            room[: len(untrusted_head)] = untrusted_head
+        self.channel.filled(len(untrusted_head))
 
     @override
     async def run(self) -> None:
@@ -168,6 +175,10 @@ class StreamConnection(Connection):
                 count = self._stream.send(out, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return False
+            except (BrokenPipeError, ConnectionResetError) as error:
+                out.clear()
+                self._reset(error)
+                return True
             del out[:count]
             self.to_client += count
             if self.core.ready:
@@ -186,8 +197,13 @@ class StreamConnection(Connection):
                 self._end(reason="the client closed before it said anything")
         except PeerError as error:
             self._end(error)
+        except ConnectionResetError as error:
+            self._reset(error)
         except OSError as error:
             self._lost(error)
+
+    def _reset(self, error: OSError) -> None:
+        self._end(reason=f"reset by the sandbox ({error.strerror})")
 
     async def _begins(self) -> bool:
         """Read the header; false when the stream ends before it."""
@@ -216,7 +232,7 @@ class StreamConnection(Connection):
             self._flush()
             await self._wait_for_room()
             if not await self._fill():
-                self._end(reason="client closed")
+                self._end(reason="end")
                 return
             began = trio.current_time()
 
@@ -229,8 +245,6 @@ class StreamConnection(Connection):
                     count = self._stream.recv_into(room)
                 except BlockingIOError:
                     continue
-                except ConnectionResetError:
-                    return 0
                 self.channel.filled(count)
                 return count
 
@@ -242,10 +256,7 @@ class StreamConnection(Connection):
                 self._sources[rid] = trio.CancelScope()
                 self._pipes.start_soon(self._empty_source, rid, fd, self._sources[rid])
             case Bytes(rid, data):
-                sink = self._sinks.get(rid)
-                if sink is not None and not sink.put(data):
-                    self.core.sandbox.refused["slow pipes"] += 1
-                    self._drop_sink(rid)
+                await self._pour(rid, data)
             case Ended(rid):
                 if rid in self._sinks:
                     self._sinks.pop(rid).end()
@@ -254,7 +265,7 @@ class StreamConnection(Connection):
             case Closed():
                 # Its code is no news: an application that just exits leaves
                 # waypipe an error of its own.
-                self._end(reason="client closed")
+                self._end(reason="end")
 
     async def _feed(self, data: bytes, fds: list[object]) -> None:
         core = self.core
@@ -310,6 +321,17 @@ class StreamConnection(Connection):
                 await trio.lowlevel.wait_writable(self._stream)
                 self._flush()
 
+    async def _pour(self, rid: int, data: bytes) -> None:
+        """Queue bytes for a pipe; its reader may hold the stream up a little."""
+        sink = self._sinks.get(rid)
+        while sink is not None and not sink.over and not sink.put(data):
+            sink.room = trio.Event()
+            with trio.move_on_after(limits.WAYPIPE_PIPE_STALL_SECONDS) as patience:
+                await sink.room.wait()
+            if patience.cancelled_caught:
+                self.core.sandbox.refused["slow pipes"] += 1
+                self._drop_sink(rid)
+
     async def _fill_sink(self, rid: int, sink: _Sink) -> None:
         """Carry a selection from the application to whoever asked for it."""
         try:
@@ -322,7 +344,7 @@ class StreamConnection(Connection):
     async def _write_sink(self, sink: _Sink) -> None:
         while True:
             while sink.waiting:
-                data = sink.waiting[0]
+                data = sink.waiting.popleft()
                 with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
                     await trio.lowlevel.wait_writable(sink.fd)
                 if patience.cancelled_caught:
@@ -330,11 +352,12 @@ class StreamConnection(Connection):
                 try:
                     count = os.write(sink.fd, data)
                 except BlockingIOError:
-                    continue
+                    count = 0
                 sink.size -= count
-                sink.waiting.popleft()
                 if count < len(data):
                     sink.waiting.appendleft(data[count:])
+                if sink.size <= limits.WAYPIPE_PIPE_QUEUE_BYTES // 2:
+                    sink.room.set()
             if sink.over:
                 return
             with trio.move_on_after(limits.WAYPIPE_PIPE_IDLE_SECONDS) as patience:
@@ -349,6 +372,7 @@ class StreamConnection(Connection):
         if sink is not None:
             sink.waiting.clear()
             sink.end()
+            sink.room.set()
         if not self.channel.closed:
             self.channel.pipe_ended(rid)
             self._wake()

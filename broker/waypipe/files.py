@@ -132,9 +132,9 @@ class Files:
 
     def _declare(self, more: int) -> None:
         """Check a file's declared size, and that of all together."""
-        if more > limits.WAYPIPE_FILE_BYTES:
+        if more > limits.WAYPIPE_POOL_BYTES:
             raise PeerError(
-                f"a file of {more} bytes, where {limits.WAYPIPE_FILE_BYTES} may be"
+                f"a file of {more} bytes, where {limits.WAYPIPE_POOL_BYTES} may be"
             )
         if self._declared() + more > limits.WAYPIPE_DECLARED_BYTES:
             self._sweep()

@@ -24,7 +24,7 @@ from tests.kit.world import descriptors, world
 pytestmark = pytest.mark.long
 
 ROUNDS = 200
-VICTIMS = ("keeper", "worker", "waypipe-client", "pump", "template", "leader", "broker")
+VICTIMS = ("keeper", "worker", "pump", "template", "leader", "broker")
 
 
 def memory(pid):

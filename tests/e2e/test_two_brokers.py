@@ -58,7 +58,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
         assert {"broker", "pump", "QEMU"} <= roles
         assert not roles & {"template", "keeper", "worker", "waypipe-client"}
         seen = {p.role for p in viewer.processes}
-        assert {"broker", "pump", "worker", "waypipe-client"} <= seen
+        assert {"broker", "pump", "worker"} <= seen
         assert "QEMU" not in seen
 
         async def left():

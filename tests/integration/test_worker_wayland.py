@@ -1,4 +1,4 @@
-"""Real windows: foot, waypipe server, jailed waypipe client, worker, keeper, sway."""
+"""Real windows: foot, waypipe server, worker with its end of the wire, keeper, sway."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ async def test_foot_is_on_the_screen_and_its_peer_is_the_keeper():
                 assert counts.clients == 1
                 assert counts.to_compositor > 1000
                 assert counts.to_clients > 1000
-                opened = [m for m in display.said if m == messages.WaylandOpened(2)]
-                assert opened  # number 1 is waypipe's trial connection
+                assert messages.WaylandOpened(1) in display.said
 
 
 async def _reddish(comp):
@@ -91,7 +90,7 @@ async def test_an_application_that_ends_closes_its_connection_only():
                 await wait_window(comp, title="[red] red")
                 second = display.run("foot", "-T", "second", "true")
                 assert await second.wait() == 0
-                await until(lambda: _closed(display, 2))
+                await until(lambda: _closed(display, 1))
                 assert len(await wait_window(comp, title="[red] red")) == 1
                 assert (await display.worker.statistics()).clients == 1
 
@@ -101,7 +100,7 @@ async def _closed(display, count):
     return len(closed) >= count
 
 
-@pytest.mark.parametrize("victim", ["inner", "keeper", "waypipe"])
+@pytest.mark.parametrize("victim", ["inner", "keeper"])
 async def test_kill_9_ends_the_windows_of_that_sandbox_only(victim):
     before = open_descriptors()
     async with desktop() as comp:
@@ -115,16 +114,12 @@ async def test_kill_9_ends_the_windows_of_that_sandbox_only(victim):
                     pid = {
                         "inner": display.worker.inner_pid,
                         "keeper": display.worker.keeper_pid,
-                        "waypipe": display.waypipe.pid,
                     }[victim]
                     os.kill(pid, signal.SIGKILL)
-                    if victim == "waypipe":
-                        await display.waypipe.child.wait()
-                    else:
-                        reason = await display.worker.wait_closed()
-                        assert reason.endswith("was killed by SIGKILL")
-                        assert ("keeper" in reason) == (victim == "keeper")
-                        await display.ended.wait()
+                    reason = await display.worker.wait_closed()
+                    assert reason.endswith("was killed by SIGKILL")
+                    assert ("keeper" in reason) == (victim == "keeper")
+                    await display.ended.wait()
                     await until(lambda: _gone(comp, "red"))
                     assert len(await wait_window(comp, title="[blue] blue")) == 1
                     assert (await other.worker.statistics()).clients == 1
@@ -159,13 +154,15 @@ async def test_without_a_compositor_the_reason_names_it():
             missing = base / "no-such-compositor"
             async with open_display(workers, "red", base / "red", missing) as display:
                 app = display.run("foot", "sh")
-                await until(lambda: _closed(display, 2))
+                await until(lambda: _closed(display, 1))
                 await app.stop()
-                assert f"compositor at {missing}" in display.said[-1].reason
+                (closed, *_) = [
+                    m for m in display.said if isinstance(m, messages.WaylandClosed)
+                ]
+                assert f"compositor at {missing}" in closed.reason
 
 
 async def test_a_record_s_limit_of_clients_holds_at_n_and_n_plus_one():
-    """waypipe's trial connection is gone when the first application comes."""
     async with desktop() as comp, open_workers() as workers:
         with short_directory() as base:
             async with open_display(

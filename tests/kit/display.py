@@ -7,6 +7,7 @@ connects to the client's socket directly; everything behind is the real thing.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import trio
 from broker.core import worker as messages
 from broker.core.names import SandboxName
 from broker.launch.spawn import Child, spawn
-from broker.launch.waypipe_client import WaypipeClient, start_waypipe_client
 from broker.session.workers import Worker, Workers
 
 
@@ -26,7 +26,7 @@ class Display:
     """One sandbox's way to the screen, and what its worker said."""
 
     worker: Worker
-    waypipe: WaypipeClient
+    streams: Path
     directory: Path
     said: list[messages.FromWorker]
     ended: trio.Event
@@ -36,7 +36,7 @@ class Display:
         return spawn(
             [
                 *("waypipe", "--compress", "none", "--no-gpu"),
-                *("-s", self.waypipe.socket_path, "server", "--", *argv),
+                *("-s", self.streams, "server", "--", *argv),
             ],
             env={
                 "PATH": os.environ["PATH"],
@@ -55,22 +55,37 @@ async def open_display(
     compositor: Path,
     **options: int,
 ) -> AsyncIterator[Display]:
-    """Worker and waypipe client of one sandbox, its directory made here."""
+    """Worker of one sandbox and a socket for its streams, its directory made here."""
     directory.mkdir(mode=0o700)
     worker = await workers.open_worker(
         SandboxName(name), directory, compositor, **options
     )
-    waypipe = await start_waypipe_client(directory)
-    display = Display(worker, waypipe, directory, [], trio.Event())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_listen, display)
-        try:
-            yield display
-        finally:
-            with trio.CancelScope(shield=True):
-                await waypipe.stop()
-                await worker.close()
-            nursery.cancel_scope.cancel()
+    streams = directory.with_name(f"{name}.streams")
+    display = Display(worker, streams, directory, [], trio.Event())
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(streams))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_listen, display)
+            nursery.start_soon(_hand_over, listener, worker)
+            try:
+                yield display
+            finally:
+                with trio.CancelScope(shield=True):
+                    await worker.close()
+                nursery.cancel_scope.cancel()
+
+
+async def _hand_over(listener: socket.socket, worker: Worker) -> None:
+    """What the broker does with a display stream that it has let in."""
+    listener.settimeout(0)
+    number = 0
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        stream, _ = listener.accept()
+        number += 1
+        with stream:
+            await worker.send(messages.DisplayStream(number, b""), [stream.fileno()])
 
 
 async def _listen(display: Display) -> None:

@@ -201,7 +201,7 @@ async def siege(*, display="allow", **other):
             nursery.start_soon(boot_victim)
         made = Siege(w, names["hostile"], names["victim"])
         if display == "allow":
-            # Its waypipe client starts with its first display stream.
+            # Its worker has had a display stream then.
             await made.attack("connected(DISPLAY).send(HEADER)")
             await w.wait_event(
                 "stream.closed", sandbox=made.hostile, service="vitrail.Display"

@@ -249,7 +249,7 @@ _AFTER_OPEN = {
     ),
     "file that shrinks": (w.extend(1, 63), "shrinks"),
     "file that grows beyond the limit": (
-        w.extend(1, limits.WAYPIPE_FILE_BYTES + 65),
+        w.extend(1, limits.WAYPIPE_POOL_BYTES + 65),
         "file of",
     ),
     "id used twice": (w.open_file(1, 8), "second time"),

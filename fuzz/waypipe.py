@@ -1,0 +1,256 @@
+"""Fuzz target: a sandbox's bytes into our end of waypipe's wire.
+
+Invariant: whatever comes, in whatever pieces, gives events or ends the stream
+with a PeerError.  No other exception; nothing is written outside a file; every
+descriptor and file is given to a message or given back, once; nothing that
+grows without a limit.
+
+Seeds are recorded streams of real servers (tests/corpus/waypipe), mutated
+block by block, and one that has pipes.
+
+    python fuzz/waypipe.py [--seconds N] [--inputs N] [--seed N]
+
+prints inputs, blocks, how the streams ended, and branch coverage of the wire
+where 'coverage' is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+def _start_coverage():
+    try:
+        import coverage
+    except ImportError:
+        return None
+    meter = coverage.Coverage(
+        branch=True, data_file=None, include=[str(ROOT / "broker/waypipe/*.py")]
+    )
+    meter.start()
+    return meter
+
+
+_METER = _start_coverage() if __name__ == "__main__" else None
+
+from broker.core import limits  # noqa: E402
+from broker.core.errors import PeerError  # noqa: E402
+from broker.waypipe.blocks import Kind  # noqa: E402
+from broker.waypipe.channel import Channel, Messages, Source  # noqa: E402
+from tests.kit import waypipe_bytes as w  # noqa: E402
+from tests.kit.waypipe_record import load  # noqa: E402
+
+NUMBERS = (0, 1, 2, 3, 4, 7, 8, 63, 64, 65, 255, 4096, 65535, 1 << 20, 0x7FFFFFFF,
+           0x80000000, 0xFFFFFFFF, 0xFFFFFFFC, 0xFFFFFFFE)  # fmt: skip
+_LARGEST = 1 << 19
+"""Files are bytearrays here, so what is opened is made this small: foot's 512 MiB."""
+
+
+class Memory(w.Memory):
+    """Notices what is lost and what is given back twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out: set[int] = set()
+        """Writing ends and files that are neither used nor given back."""
+
+    def file(self, size: int) -> w.MemoryFile:
+        if size % 1013 == 1:
+            raise ValueError("no memory")  # now and then
+        file = super().file(min(size, _LARGEST))
+        self.out.add(id(file))
+        return file
+
+    def pipe(self) -> tuple[int, int]:
+        reading, writing = super().pipe()
+        self.out.add(writing)
+        return reading, writing
+
+    def gone(self, fd: object) -> None:
+        key = fd if isinstance(fd, int) else id(fd)
+        assert key in self.out, "given back twice"
+        self.out.discard(key)
+
+    def discard(self, fd: object) -> None:
+        self.gone(fd)
+
+
+def seeds() -> list[list[bytes]]:
+    """Blocks of each recorded stream, small ones only, and of one with pipes."""
+    paths = sorted((ROOT / "tests/corpus/waypipe").glob("*.stream"))
+    recorded = [split(load(path)[16:]) for path in paths]
+    small = [[raw for raw in blocks if len(raw) < 4096][:200] for blocks in recorded]
+    return [*small, spoken()]
+
+
+def split(stream: bytes) -> list[bytes]:
+    """Whole blocks."""
+    out = []
+    while len(stream) >= 4:
+        size = (struct.unpack_from("<I", stream)[0] >> 5) + 3 & ~3
+        if size < 4 or size > len(stream):
+            break
+        out.append(stream[:size])
+        stream = stream[size:]
+    return out
+
+
+def spoken() -> list[bytes]:
+    """Files and pipes of all kinds."""
+    return [
+        w.open_file(2, 256),
+        w.open_file(1, 64),
+        w.fill(1, 0, 64, bytes(64)),
+        w.diff(2, w.span(0, 4, bytes(16)) + w.span(10, 11, b"abcd"), b""),
+        w.inject(1, 2),
+        w.protocol(w.message(3, 0, bytes(8), fds=2)),
+        w.extend(2, 512),
+        w.pipe(Kind.OPEN_IR_PIPE, 3),
+        w.inject(3),
+        w.protocol(w.message(4, 1, bytes(8), fds=1), w.message(5, 0)),
+        w.pipe(Kind.OPEN_RW_PIPE, 4),
+        w.pipe(Kind.PIPE_SHUTDOWN_R, 3),
+        w.pipe(Kind.PIPE_TRANSFER, -1, b"bytes of a selection"),
+        w.pipe(Kind.PIPE_SHUTDOWN_W, -1),
+        w.block(Kind.ACK_NBLOCKS, struct.pack("<I", 7)),
+        w.block(Kind.CLOSE, struct.pack("<i", 0)),
+    ]
+
+
+def mutate(blocks: list[bytes], rng: random.Random) -> list[bytes]:
+    """Change a few blocks: order, presence, sizes, kinds, words."""
+    out = list(blocks[: rng.randrange(1, len(blocks) + 1)])
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(out))
+        what = rng.randrange(8)
+        if what == 0:
+            del out[at]
+        elif what == 1:
+            out.insert(at, rng.choice(out))
+        elif what == 2:
+            other = rng.randrange(len(out))
+            out[at], out[other] = out[other], out[at]
+        elif what == 3:
+            (word,) = struct.unpack_from("<I", out[at])
+            out[at] = struct.pack("<I", word & ~31 | rng.randrange(32)) + out[at][4:]
+        elif what == 4:
+            (word,) = struct.unpack_from("<I", out[at])
+            size = max(0, (word >> 5) + rng.choice((-8, -4, -1, 1, 4, 8, 1 << 20)))
+            out[at] = (
+                struct.pack("<I", size << 5 & 0xFFFFFFFF | word & 31) + out[at][4:]
+            )
+        elif what == 5 and len(out[at]) >= 8:
+            place = 4 * rng.randrange(1, len(out[at]) // 4)
+            word = struct.pack("<I", rng.choice(NUMBERS))
+            out[at] = out[at][:place] + word + out[at][place + 4 :]
+        elif what == 6 and len(out[at]) >= 8:
+            place = rng.randrange(4, len(out[at]))
+            out[at] = (
+                out[at][:place] + bytes([rng.randrange(256)]) + out[at][place + 1 :]
+            )
+        else:
+            out.insert(at, rng.choice(spoken()))
+        if not out:
+            return [w.block(rng.randrange(32))]
+    return out
+
+
+class Played:
+    """One stream played to its end; ``end`` says how it ended."""
+
+    def __init__(self, stream: bytes, rng: random.Random) -> None:
+        self.memory = Memory()
+        self.channel = Channel(self.memory)
+        self.reading: set[int] = set()
+        self.end = "still open"
+        self.channel.send_messages(w.message(9, 1, bytes(8)), [77])
+        try:
+            self._feed(w.header() + stream, rng)
+        except PeerError as error:
+            self.end = str(error).split(" of ")[0][:40]
+        assert len(self.channel.files) <= limits.WAYPIPE_FILES
+        assert self.channel.pipes <= limits.WAYPIPE_PIPES
+        self.channel.close()
+        assert not self.memory.out, "lost"
+
+    def _feed(self, data: bytes, rng: random.Random) -> None:
+        while data:
+            room = self.channel.room()
+            count = min(len(room), len(data), rng.choice((1, 5, 64, 1 << 16)))
+            assert count, "no room"
+            room[:count] = data[:count]
+            room.release()
+            self.channel.filled(count)
+            data = data[count:]
+            if self.channel.begin():
+                self._work(rng)
+
+    def _work(self, rng: random.Random) -> None:
+        worked = True
+        while worked:
+            worked, event = self.channel.next()
+            if isinstance(event, Messages):
+                for fd in event.fds:
+                    self.memory.gone(fd)
+                    if isinstance(fd, w.MemoryFile) and rng.random() < 0.3:
+                        fd.gone = True
+            elif isinstance(event, Source):
+                self.reading.add(event.rid)
+            if self.reading and rng.random() < 0.2:
+                rid = rng.choice(sorted(self.reading))
+                self.channel.pipe_bytes(rid, b"x" * rng.randrange(100))
+                if rng.random() < 0.5:
+                    self.channel.pipe_ended(rid)
+                    self.reading.discard(rid)
+        self.channel.acknowledge()
+        for kind, _ in w.blocks(bytes(self.channel.out)):
+            assert kind in Kind
+        self.channel.out.clear()
+
+
+def run(seed: int, seconds: float, inputs: int) -> tuple[int, int, Counter[str]]:
+    """Play mutated streams; returns how many, their blocks, and their ends."""
+    rng = random.Random(seed)
+    corpus = seeds()
+    until = time.monotonic() + seconds
+    ends: Counter[str] = Counter()
+    count = blocks = 0
+    while count < inputs and time.monotonic() < until:
+        stream = b"".join(mutate(rng.choice(corpus), rng))
+        try:
+            played = Played(stream, rng)
+        except BaseException:
+            print(f"seed {seed}, input {count}: {stream.hex()}", file=sys.stderr)
+            raise
+        ends[played.end] += 1
+        blocks += played.channel.blocks
+        count += 1
+    return count, blocks, ends
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--inputs", type=int, default=1 << 40)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    count, blocks, ends = run(options.seed, options.seconds, options.inputs)
+    print(f"{count} inputs, {blocks} blocks")
+    for end, number in ends.most_common(40):
+        print(f"{number:8} {end}")
+    if _METER is not None:
+        _METER.stop()
+        _METER.report(show_missing=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A client that draws at every frame callback: what the bench runs behind waypipe.
+
+    python -m tests.bench.waypipe.draw KIND SECONDS
+
+``all``: every byte of 1280x800 changes; ``comb``: one word in 32, the worst
+case for spans.  Prints how many frames were shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from tests.kit.wayland_client import Window, memfd
+
+WIDTH, HEIGHT = 1280, 800
+SIZE = WIDTH * HEIGHT * 4
+
+
+def pictures(kind: str) -> list[bytes]:
+    """Two pictures, or four, that follow each other."""
+    if kind == "all":
+        return [bytes([shade]) * SIZE for shade in (40, 90, 140, 190)]
+    out = []
+    for shade in (40, 90, 140, 190):
+        picture = bytearray(b"\x30" * SIZE)
+        for byte in range(4):
+            picture[byte::128] = bytes([shade]) * (SIZE // 128)
+        out.append(bytes(picture))
+    return out
+
+
+def main() -> None:
+    kind, seconds = sys.argv[1], float(sys.argv[2])
+    display = os.path.join(os.environ["XDG_RUNTIME_DIR"], os.environ["WAYLAND_DISPLAY"])
+    shown_of = pictures(kind)
+    with Window(display).start() as client:
+        surface, _, _ = client.show(64, 64, 0xFF00FF00)
+        fds, buffers = [], []
+        for _ in range(2):
+            fd = memfd(SIZE)
+            pool = client.make(
+                client.shm, "create_pool", "wl_shm_pool", None, SIZE, fds=[fd]
+            )
+            buffers.append(
+                client.make(
+                    pool, "create_buffer", "wl_buffer", None,
+                    0, WIDTH, HEIGHT, WIDTH * 4, 0,
+                )
+            )  # fmt: skip
+            fds.append(fd)
+        frames, start = 0, time.monotonic()
+        while time.monotonic() - start < seconds:
+            os.pwrite(fds[frames % 2], shown_of[frames % 4], 0)
+            client.send(surface, "attach", buffers[frames % 2], 0, 0)
+            client.send(surface, "damage", 0, 0, WIDTH, HEIGHT)
+            client.shown(surface)
+            client.events.clear()
+            frames += 1
+        print(frames, time.monotonic() - start)
+
+
+if __name__ == "__main__":
+    main()
