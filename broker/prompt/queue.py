@@ -36,6 +36,8 @@ class Entry:
     since: float
     deadline: float
     askers: list[int] = field(default_factory=list)
+    ready: bool = False
+    """Whether it may be shown: it is on record that it was asked."""
 
 
 @dataclass
@@ -91,7 +93,11 @@ class Queue:
         return TOO_OFTEN if bucket is not None and not bucket.room(now) else ""
 
     def ask(self, question: Question, now: float) -> int | Answer:
-        """Put a question; returns the asker's number, or the answer at once."""
+        """Put a question; returns the asker's number, or the answer at once.
+
+        It has its place, and counts, from now on; it is not shown before
+        ``release``.
+        """
         reason = self.refusal(question, now)
         if reason:
             return Answer(allow=False, reason=reason)
@@ -107,6 +113,11 @@ class Queue:
         self._next_asker += 1
         entry.askers.append(asker)
         return asker
+
+    def release(self, asker: int) -> None:
+        """It may be shown now."""
+        for entry in self._entries.values():
+            entry.ready = entry.ready or asker in entry.askers
 
     def leave(self, asker: int) -> None:
         """Somebody does not wait any more; a question without any of them goes."""
@@ -127,7 +138,7 @@ class Queue:
 
     def front(self) -> Entry | None:
         """The one to show: of the sandbox that was shown longest ago."""
-        waiting = self._entries.values()
+        waiting = [entry for entry in self._entries.values() if entry.ready]
         return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
 
     def showing(self, entry: Entry) -> None:

@@ -89,26 +89,28 @@ class Questions:
 
     # -- permits.Asker ---------------------------------------------------------------
 
-    def refusal(self, question: Question) -> str:
+    def admit(self, question: Question) -> int | Answer:
         """See ``Asker``."""
-        return self._queue.refusal(question, trio.current_time())
+        got = self._queue.ask(question, trio.current_time())
+        if isinstance(got, int):
+            self._waiters[got] = _Waiter()
+        return got
 
-    async def ask(self, question: Question) -> Answer:
+    async def ask(self, number: int) -> Answer:
         """See ``Asker``."""
-        asker = self._queue.ask(question, trio.current_time())
-        if isinstance(asker, Answer):
-            return asker
-        mine = self._waiters[asker] = _Waiter()
+        mine = self._waiters[number]
+        self._queue.release(number)
         self._wake.set()
-        try:
-            # Whatever becomes of the queue's own task, this ends.
-            with trio.move_on_after(limits.QUESTION_SECONDS + _TELL_SECONDS):
-                await mine.answered.wait()
-            return mine.answer
-        finally:
-            del self._waiters[asker]
-            self._queue.leave(asker)
-            self._wake.set()
+        # Whatever becomes of the queue's own task, this ends.
+        with trio.move_on_after(limits.QUESTION_SECONDS + _TELL_SECONDS):
+            await mine.answered.wait()
+        return mine.answer
+
+    def leave(self, number: int) -> None:
+        """See ``Asker``."""
+        self._waiters.pop(number, None)
+        self._queue.leave(number)
+        self._wake.set()
 
     def forget(self, lease: str) -> None:
         """See ``Asker``."""

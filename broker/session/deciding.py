@@ -183,32 +183,38 @@ class Decider:
             reason = f"{len(question.targets)} targets are no choice"
             raise await self._no(request, answer, reason, answer.where)
         # Before anything is recorded one by one: this is where a flood ends.
-        if reason := self.asker.refusal(question):
-            raise await self._no(request, answer, reason, answer.where)
-        asked = await self._put(request, question, on_ask)
+        number = self.asker.admit(question)
+        if isinstance(number, Answer):
+            raise await self._no(request, answer, number.reason, answer.where)
+        asked = await self._put(request, question, number, on_ask)
         return await self._answered(request, question, asked)
 
     async def _put(
-        self, request: Request, question: Question, on_ask: OnAsk = _nothing
+        self,
+        request: Request,
+        question: Question,
+        admitted: int,
+        on_ask: OnAsk = _nothing,
     ) -> Asked:
         """Ask the person, and record question and answer."""
         self._questions += 1
         number, began = self._questions, trio.current_time()
-        await self._log.require(
-            schema.QuestionAsked(
-                **subject(request),
-                question=number,
-                rule=question.rule,
-                policy=self._rules.digest,
-                target=untrusted_word(request.target),
-                detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
-            )
-        )
         said = Answer(allow=False, by="gone", reason="who asked has gone")
         try:
+            await self._log.require(
+                schema.QuestionAsked(
+                    **subject(request),
+                    question=number,
+                    rule=question.rule,
+                    policy=self._rules.digest,
+                    target=untrusted_word(request.target),
+                    detail={"targets": list(question.targets[:_TARGETS_RECORDED])},
+                )
+            )
             await on_ask()
-            said = await self.asker.ask(question)
+            said = await self.asker.ask(admitted)
         finally:
+            self.asker.leave(admitted)
             seconds = trio.current_time() - began
             with trio.CancelScope(shield=True):
                 await self._log.note(
@@ -417,8 +423,12 @@ class Decider:
             default_target=permit.target,
             keeps=(Keep.ONCE,),
         )
+        number = self.asker.admit(question)
         try:
-            asked = await self._put(permit.request, question)
+            if isinstance(number, Answer):
+                asked = Asked(0, number, 0.0)
+            else:
+                asked = await self._put(permit.request, question, number)
         except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
             complain_of(error)
             asked = Asked(0, Answer(allow=False, reason="it could not be asked"), 0.0)

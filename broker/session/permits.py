@@ -7,6 +7,7 @@ from typing import Protocol
 
 import trio
 
+from broker.core.errors import InternalError
 from broker.core.lease import Lease
 from broker.prompt.grants import Subject
 from broker.prompt.question import Answer, Keep, Question, untrusted_word
@@ -101,14 +102,22 @@ class Permit:
 
 
 class Asker(Protocol):
-    """Asks the person."""
+    """Asks the person.
 
-    def refusal(self, question: Question) -> str:
-        """Return why this would not be asked now (too often, say); empty: it would."""
+    In two steps, so that what is asked is on record before anybody sees it, and
+    a flood is refused before anything of it is recorded.
+    """
+
+    def admit(self, question: Question) -> int | Answer:
+        """Take a question in; returns its number, or a no at once (too often, say)."""
         ...
 
-    async def ask(self, question: Question) -> Answer:
-        """Return the answer; a no, with the reason, when there is none in time."""
+    async def ask(self, number: int) -> Answer:
+        """Show it, and return the answer: a no when there is none in time."""
+        ...
+
+    def leave(self, number: int) -> None:
+        """Nobody waits for that answer any more; to be called in any case."""
         ...
 
     def forget(self, lease: str) -> None:
@@ -119,15 +128,17 @@ class Asker(Protocol):
 class NobodyToAsk:
     """For a broker without a person."""
 
-    def refusal(self, question: Question) -> str:
-        """See ``Asker``."""
-        del question
-        return ""
-
-    async def ask(self, question: Question) -> Answer:
+    def admit(self, question: Question) -> int | Answer:
         """See ``Asker``."""
         del question
         return Answer(allow=False, reason="nobody is here to be asked")
+
+    async def ask(self, number: int) -> Answer:
+        """See ``Asker``; nothing is ever admitted."""
+        raise InternalError(f"question {number} was not admitted")
+
+    def leave(self, number: int) -> None:
+        """See ``Asker``."""
 
     def forget(self, lease: str) -> None:
         """See ``Asker``."""

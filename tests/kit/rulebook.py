@@ -37,13 +37,21 @@ class Person:
         """Question to answer; None: wait for ``may``."""
         self.more = trio.Event()
 
-    def refusal(self, question):
-        return ""
+        self.open = {}
 
     def forget(self, lease):
         """Nothing waits here but the one who asked."""
 
-    async def ask(self, question):
+    def admit(self, question):
+        number = len(self.asked) + len(self.open) + 1
+        self.open[number] = question
+        return number
+
+    def leave(self, number):
+        self.open.pop(number, None)
+
+    async def ask(self, number):
+        question = self.open[number]
         self.asked.append(question)
         self.more.set()
         self.more = trio.Event()

@@ -8,9 +8,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core import limits
+from broker.prompt import queue
 from broker.prompt.question import Answer, Keep
-from broker.prompt.queue import AGAIN, FULL, TOO_OFTEN, Queue
+from broker.prompt.queue import AGAIN, FULL, TOO_OFTEN
 from tests.kit.prompting import question
+
+
+class Queue(queue.Queue):
+    """One in which what is asked may be shown at once."""
+
+    def ask(self, question, now):
+        got = super().ask(question, now)
+        if isinstance(got, int):
+            self.release(got)
+        return got
+
 
 YES = Answer(allow=True, target="dom0", by="person")
 NO = Answer(allow=False, by="person")
@@ -38,6 +50,16 @@ def test_one_that_nobody_waits_for_goes():
     queue.leave(second)
     queue.leave(second)
     assert queue.front() is None
+
+
+def test_what_is_not_on_record_is_not_shown():
+    """It has its place and counts, all the same."""
+    waiting = queue.Queue()
+    first, second = waiting.ask(of("a"), 0.0), waiting.ask(of("a"), 0.0)
+    assert waiting.front() is None
+    assert len(waiting.all()) == 1
+    waiting.release(second)
+    assert waiting.front().askers == [first, second]
 
 
 def test_the_sandbox_shown_longest_ago_is_next():

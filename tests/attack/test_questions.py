@@ -1,0 +1,194 @@
+"""A sandbox asks; it must not be heard as the person, nor wear the person out.
+
+What it can reach of a question is its own request: names, an argument, claims,
+and how often.  What it cannot reach is the agent: that one listens nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.prompt.question import Answer, Keep
+from broker.session.asking import Questions
+from tests.integration.test_asking import desk, of
+from tests.kit.compositor import until
+from tests.kit.rulebook import VAULT, WORK, rulebook
+
+ASKS = "t.Ask * @anyvm @anyvm ask\nt.Ask * @anyvm @adminvm ask\n"
+
+
+async def flooded(b, number, **more):
+    """Ask so often at once; returns how many were refused without being asked."""
+    reasons = []
+
+    async def one(index):
+        try:
+            await b.once(argument=f"+{index}", target="vault", **more)
+        except RefusedError as error:
+            reasons.append(error.message)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(number):
+            nursery.start_soon(one, index)
+        with trio.move_on_after(2):
+            while len(reasons) < number - limits.QUESTIONS_BURST:
+                await trio.testing.wait_all_tasks_blocked(0.02)
+        nursery.cancel_scope.cancel()
+    return reasons
+
+
+async def test_a_flood_of_questions_shows_few_dialogs_and_writes_little():
+    """A thousand different ones: the person sees four, the log few lines."""
+    async with rulebook(ASKS) as b:
+        b.decider.asker = questions = Questions(
+            paths=b.paths, log=b.log, compositor=lambda: None
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(questions.run)
+            reasons = await flooded(b, 1000)
+            assert len(reasons) >= 1000 - limits.QUESTIONS_BURST
+            assert set(reasons) == {"denied: it asks too often"}
+            asked = b.events("question.asked")
+            assert len(asked) <= limits.QUESTIONS_BURST
+            # Another sandbox is asked about all the same, and is next.
+            nursery.start_soon(other_asks, b)
+            await until(lambda: waits_for(questions, "vault"))
+            nursery.cancel_scope.cancel()
+
+
+async def other_asks(b):
+    try:
+        await b.once(lease=VAULT, target="work")
+    except RefusedError:
+        return
+
+
+async def waits_for(questions, sandbox):
+    return any(e.question.sandbox == sandbox for e in questions.pending())
+
+
+async def test_rate_ends_a_flood_before_anybody_is_asked():
+    async with rulebook("t.Ask * @anyvm @anyvm ask rate=2/min\n") as b:
+        reasons = await flooded(b, 50)
+        assert len(b.person.asked) == 2
+        assert all("more than 2 calls" in reason for reason in reasons)
+
+
+HOSTILE = [
+    "\x1b]0;owned\x07",
+    "\u202etxt.exe",
+    "work\nvault (Work) wants nothing at all",
+    "\u0430dmin",
+    "A" * 100_000,
+    "\ud800",
+    "'; DROP TABLE events; --",
+    "</span><b>Allow</b>",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_hostile_words_are_escaped_and_short_everywhere(text):
+    """In the dialog, in what the log holds, and in what brokerctl prints."""
+    async with rulebook("* * @anyvm @anyvm ask\n") as b:
+        b.person.says = lambda q: Answer(allow=False, by="person")
+        for service in ("t.Ask", text):
+            request = b.request(
+                service, argument=f"+{text}", target="vault", mime=text, scheme=text
+            )
+            with pytest.raises(RefusedError):
+                async with b.decider.permit(request):
+                    raise AssertionError("nobody said yes")
+        for asked in b.person.asked:
+            for words in (
+                asked.service,
+                asked.argument,
+                asked.words,
+                *map(str, asked.details),
+            ):
+                assert words.isascii()
+                assert words.isprintable()
+                assert len(words) < 250
+        assert b.person.asked
+        assert {q.sandbox for q in b.person.asked} == {"work"}, "the verified name"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        Answer(allow=True, target="dom0", by="person"),
+        Answer(allow=True, target="work", by="person"),
+        Answer(allow=True, target="@dispvm", by="person"),
+        Answer(allow=True, target="vault", keep=Keep.SESSION, by="person"),
+        Answer(allow=True, target="*", by="person"),
+    ],
+)
+async def test_an_answer_for_what_was_not_offered(forged):
+    """Of an agent that was taken over: it can say yes to what was asked, not more."""
+    async with rulebook("t.Ask * work vault ask\n") as b:
+        b.person.says = lambda question: forged
+        with pytest.raises(RefusedError, match="offered"):
+            await b.once(target="vault")
+        assert b.events("decision")[-1]["verdict"] == "deny"
+        assert b.events("grant.made") == []
+
+
+async def test_one_sandboxs_grant_is_of_no_use_to_another():
+    """Nor to the same one in its next life, or for anything else."""
+    async with rulebook("t.Ask * @anyvm @adminvm ask remember=session\n") as b:
+        b.person.says = lambda q: Answer(
+            allow=True, target="dom0", keep=Keep.SESSION, by="person"
+        )
+        await b.once()
+        b.person.says = lambda q: Answer(allow=False, by="person")
+        for other in (
+            {"lease": VAULT},
+            {"argument": "+x"},
+            {"mime": "text/plain"},
+            {"target": "dom0"},
+        ):
+            with pytest.raises(RefusedError):
+                await b.once(**other)
+        await b.once()
+        await b.decider.lease_ended(WORK.id)
+        with pytest.raises(RefusedError):
+            await b.once()
+
+
+async def test_the_agent_listens_nowhere():
+    """Its ears are one unnamed pair of sockets and the compositor's connection."""
+    async with desk() as d:
+        d.ask("a", of("a"))
+        pid = await d.ready()
+        inodes = set()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
+            if found:
+                inodes.add(found[1])
+        named = {}
+        for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+            words = line.split()
+            # Flags 00010000 are those of a socket that listens (proc_net(5)).
+            if words[6] in inodes:
+                named[words[6]] = (words[3], words[7:] or [""])
+        assert named
+        assert all(flags != "00010000" for flags, _ in named.values())
+        assert [name for _, (name, *_) in named.values() if name] == []
+        # In no network namespace does anything of it wait for a connection.
+        for table in ("tcp", "tcp6", "udp", "udp6", "vsock"):
+            path = Path(f"/proc/{pid}/net/{table}")
+            if path.exists():
+                assert not any(inode in path.read_text().split() for inode in inodes)
+
+
+async def test_the_agents_memory_is_not_in_a_core_file():
+    async with desk() as d:
+        d.ask("a", of("a"))
+        pid = await d.ready()
+        assert int(Path(f"/proc/{pid}/coredump_filter").read_text(), 16) == 0

@@ -1,0 +1,270 @@
+"""Questions through the broker's half and a real agent: queue, deaths, answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.audit.query import Filters, open_log
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.paths import find_paths
+from broker.launch.spawn import our_program
+from broker.prompt.dialog import lay_out
+from broker.prompt.question import Answer, Keep
+from broker.session import asking
+from broker.session.asking import Questions
+from tests.kit.compositor import short_directory, until
+from tests.kit.prompting import hands, question
+from tests.kit.roles import journal
+
+GUARD = limits.PROMPT_GUARD_SECONDS
+
+
+class Desk:
+    """Questions of a broker, and what became of those that were asked."""
+
+    def __init__(self, path, log, hands):
+        self.path = path
+        self.log = log
+        self.hands = hands
+        environ = dict(os.environ)
+        if hands is not None:
+            environ |= hands.comp.environment
+        self.paths = find_paths(
+            {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
+        )
+        self.questions = Questions(
+            paths=self.paths,
+            log=log,
+            compositor=lambda: None if hands is None else hands.comp.display,
+            environ=environ,
+        )
+        self.nursery = None
+        self.answers = {}
+
+    def ask(self, name, asked, scope=None):
+        """Ask, and note the answer under a name when it comes."""
+
+        async def wait():
+            with scope or trio.CancelScope():
+                number = self.questions.admit(asked)
+                assert isinstance(number, int)
+                try:
+                    self.answers[name] = await self.questions.ask(number)
+                finally:
+                    self.questions.leave(number)
+
+        self.nursery.start_soon(wait)
+
+    async def heard(self, *names, deadline=15):
+        async def look():
+            return set(names) <= set(self.answers)
+
+        await until(look, deadline=deadline)
+        return [self.answers[name] for name in names]
+
+    async def shows(self, argument):
+        """Wait until the question with that argument is told to the agent."""
+
+        async def look():
+            entry = self.questions._queue.get(self.questions.shown())
+            return entry is not None and entry.question.argument == argument
+
+        await until(look)
+
+    async def ready(self):
+        """The agent is there."""
+
+        async def look():
+            return self.questions._agent is not None and self.questions._agent.ready
+
+        await until(look)
+        return self.questions.agent_pid
+
+    async def say(self, name, act):
+        """Rest for the guard's second, then act; again if it came too early."""
+        with trio.fail_after(20):
+            while name not in self.answers:
+                await trio.sleep(GUARD + 0.4)
+                if name not in self.answers:
+                    act()
+        return self.answers[name]
+
+    def events(self, *kinds):
+        with open_log(self.path / "audit.sqlite") as log:
+            return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+
+@asynccontextmanager
+async def desk(*, screen=True):
+    async with nothing() if not screen else hands() as h:
+        with short_directory() as path:
+            async with journal(path) as log, trio.open_nursery() as nursery:
+                made = Desk(path, log, h)
+                made.nursery = nursery
+                nursery.start_soon(made.questions.run)
+                yield made
+                pid = made.questions.agent_pid
+                nursery.cancel_scope.cancel()
+            assert not pid or not Path(f"/proc/{pid}").exists(), "it outlives nothing"
+
+
+@asynccontextmanager
+async def nothing():
+    yield None
+
+
+def of(sandbox, argument="", **more):
+    return question(sandbox=sandbox, lease=sandbox, argument=argument, **more)
+
+
+async def test_asked_and_answered_one_after_the_other():
+    """Equal ones by one answer; the phrase is made, and is the person's alone."""
+    async with desk() as d:
+        asked = of("a", "1")
+        d.ask("first", asked)
+        await d.shows("1")
+        d.ask("again", asked)
+        d.ask("other", of("b", "2"))
+        await d.say("first", lambda: d.hands.type("allow"))
+        first, again = await d.heard("first", "again")
+        assert first == again == Answer(allow=True, target="dom0", by="person")
+        await d.shows("2")
+        other = await d.say("other", lambda: d.hands.click(asked, lay_out(asked).deny))
+        assert (other.allow, other.by) == (False, "person")
+        phrase = d.paths.state / "prompt-phrase"
+        assert phrase.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_agent_that_is_killed_answers_no_to_all():
+    """And the next question has a new one."""
+    async with desk() as d:
+        d.ask("a", of("a"))
+        d.ask("b", of("b"))
+        await d.shows("")
+        pid = await d.ready()
+        os.kill(pid, signal.SIGKILL)
+        for answer in await d.heard("a", "b"):
+            assert (answer.allow, answer.by) == (False, "broker")
+            assert answer.reason == "the prompt agent has died"
+        await until(lambda: died(d))
+        (event,) = d.events("process.died")
+        assert (event["process"], event["pid"], event["code"]) == ("prompt", pid, -9)
+        d.ask("c", of("c", "3"))
+        await d.shows("3")
+        assert await d.ready() != pid
+        answer = await d.say("c", lambda: d.hands.type("allow"))
+        assert answer.allow
+
+
+async def died(d):
+    return d.events("process.died")
+
+
+async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
+    """Then it is 'brokerctl answer' that is left."""
+    monkeypatch.setattr(
+        asking, "our_program", lambda *_: our_program("broker.programs.nothing", "")
+    )
+    async with desk() as d:
+        for number in range(limits.PROMPT_DEATHS):
+            d.ask(number, of(f"s{number}"))
+            (answer,) = await d.heard(number)
+            assert "died" in answer.reason
+        d.ask("last", of("last"))
+        await until(lambda: waits(d))
+        await trio.sleep(0.3)
+        assert len(d.events("process.died")) == limits.PROMPT_DEATHS
+        (entry,) = d.questions.pending()
+        d.questions.answer(entry.id, allow=True, target="", keep=Keep.ONCE)
+        (answer,) = await d.heard("last")
+        assert answer.allow
+
+
+async def waits(d):
+    return d.questions.pending()
+
+
+async def test_without_a_compositor_brokerctl_answers():
+    """Only what was offered; what is answered wrong is asked still."""
+    async with desk(screen=False) as d:
+        asked = of("a", targets=("dom0", "vault"), default_target="")
+        d.ask("a", asked)
+        await until(lambda: waits(d))
+        (entry,) = d.questions.pending()
+        for wrong in (
+            {"target": ""},
+            {"target": "work"},
+            {"target": "vault", "keep": Keep.SESSION},
+        ):
+            with pytest.raises(RefusedError):
+                d.questions.answer(
+                    entry.id, **{"allow": True, "keep": Keep.ONCE, **wrong}
+                )
+        with pytest.raises(RefusedError, match="no question 99 waits"):
+            d.questions.answer(99, allow=True, target="vault", keep=Keep.ONCE)
+        d.questions.answer(entry.id, allow=True, target="vault", keep=Keep.ONCE)
+        (answer,) = await d.heard("a")
+        assert (answer.allow, answer.target) == (True, "vault")
+        assert d.questions.agent_pid == 0
+
+
+async def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(limits, "QUESTION_SECONDS", 1.0)
+    async with desk() as d:
+        d.ask("a", of("a"))
+        (answer,) = await d.heard("a")
+        assert (answer.allow, answer.by) == (False, "timeout")
+        await until(lambda: shows_nothing(d))
+
+
+async def shows_nothing(d):
+    return d.questions._agent is not None and d.questions.shown() == 0
+
+
+async def test_a_dialog_goes_when_nobody_waits_for_it():
+    """The sandbox has stopped, or hung up; an answer to it is no answer."""
+    async with desk() as d:
+        scope = trio.CancelScope()
+        d.ask("a", of("a", "1"), scope)
+        await d.shows("1")
+        scope.cancel()
+        await until(lambda: shows_nothing(d))
+        d.ask("b", of("b", "2"))
+        await d.shows("2")
+        d.questions.forget("b")
+        (answer,) = await d.heard("b")
+        assert (answer.allow, answer.by) == (False, "gone")
+        await until(lambda: shows_nothing(d))
+
+
+async def test_answered_by_brokerctl_while_it_is_shown():
+    async with desk() as d:
+        d.ask("a", of("a", "1"))
+        await d.shows("1")
+        number = d.questions.shown()
+        d.questions.answer(number, allow=False, target="", keep=Keep.ONCE)
+        (answer,) = await d.heard("a")
+        assert (answer.allow, answer.by) == (False, "person")
+        await until(lambda: shows_nothing(d))
+
+
+async def test_an_agent_that_is_stopped_keeps_nothing_open(monkeypatch):
+    """SIGSTOP: no answer in time is a no, and nothing else waits for it."""
+    monkeypatch.setattr(limits, "QUESTION_SECONDS", 2.0)
+    async with desk() as d:
+        d.ask("a", of("a"))
+        await d.shows("")
+        pid = await d.ready()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            (answer,) = await d.heard("a")
+            assert answer.by == "timeout"
+        finally:
+            os.kill(pid, signal.SIGCONT)
