@@ -167,6 +167,7 @@ async def died(d):
     return d.events("process.died")
 
 
+@pytest.mark.long
 async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
     """Then it is 'brokerctl answer' that is left."""
     monkeypatch.setattr(
@@ -244,6 +245,7 @@ async def test_a_dialog_goes_when_nobody_waits_for_it():
         await until(lambda: shows_nothing(d))
 
 
+@pytest.mark.long
 async def test_answered_by_brokerctl_while_it_is_shown():
     async with desk() as d:
         d.ask("a", of("a", "1"))
@@ -255,6 +257,7 @@ async def test_answered_by_brokerctl_while_it_is_shown():
         await until(lambda: shows_nothing(d))
 
 
+@pytest.mark.long
 async def test_an_agent_that_is_stopped_keeps_nothing_open(monkeypatch):
     """SIGSTOP: no answer in time is a no, and nothing else waits for it."""
     monkeypatch.setattr(limits, "QUESTION_SECONDS", 2.0)

@@ -65,6 +65,7 @@ async def test_an_early_enter_does_nothing_and_a_late_one_neither():
         assert await a.hear() == m.Said(1, YES)
 
 
+@pytest.mark.long
 async def test_typing_that_goes_on_when_it_appears():
     """Even of the very word, and Escape: they were meant for another window."""
     async with at_the_desk() as (h, a):
@@ -79,6 +80,7 @@ async def test_typing_that_goes_on_when_it_appears():
         assert (said.answer.allow, said.answer.by) == (False, "person")
 
 
+@pytest.mark.long
 async def test_a_longer_word_is_not_the_word():
     async with at_the_desk() as (h, a):
         await a.show(ASKED)
@@ -89,6 +91,7 @@ async def test_a_longer_word_is_not_the_word():
         assert await a.hear() == m.Said(1, YES)
 
 
+@pytest.mark.long
 async def test_wtype_of_a_word_is_no_answer_while_its_keyboard_is_new():
     """A keyboard that appears brings the focus anew: a second must pass."""
     async with at_the_desk() as (h, a):
@@ -167,6 +170,7 @@ async def as_before(comp, empty):
     return now.crop(box).getpixel((440, 400)) == before.crop(box).getpixel((440, 400))
 
 
+@pytest.mark.long
 async def test_another_question_must_be_waited_for_again():
     """The click that answered one is over the Allow of the next."""
     async with at_the_desk() as (h, a):
@@ -235,6 +239,7 @@ async def test_when_the_compositor_dies_it_ends():
             assert await a.child.wait() == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["\u202e\x1b[31m" * 30, "\U0001f600" * 80, "W" * 400])
 async def test_hostile_words_stay_in_their_lines(text):
     asked = question(
