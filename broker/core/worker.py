@@ -54,7 +54,8 @@ class Frames(_Message, frozen=True, tag="frames"):
     """How this sandbox's windows are treated; the first order of all.
 
     The fields are those of ``wayland.rules.WindowRules``.  A worker that has
-    not got this message serves no display.  ``trace``: tell what passes
+    not got this message serves no display.  A later one takes its place: for
+    new connections in whole, for those there are what it takes away.  ``trace``: tell what passes
     (VITRAIL_DEBUG=wayland) by Traced.
     """
 

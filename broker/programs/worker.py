@@ -158,11 +158,11 @@ class _Worker:
                     self._tell_agent(message)
                 case messages.AskStatistics():
                     await self._outbox.send(self._statistics(windows))
-                case messages.AskWindows() | messages.CloseWindow() as order:
+                case messages.Stop():
+                    return
+                case order:
                     for answer in windows.obey(order):
                         await self._outbox.send(answer)
-                case messages.Frames() | messages.Stop():
-                    return  # how windows are treated is said once
 
     def _statistics(self, windows: SandboxWindows) -> messages.Statistics:
         up, down = self._closed_bytes

@@ -22,6 +22,7 @@ from broker.session.wayland_shell import Connection
 from broker.session.waypipe_memory import StreamMachine
 from broker.session.waypipe_shell import StreamConnection
 from broker.wayland import listing
+from broker.wayland.rules import takes_away
 from broker.wayland.sandbox import Sandbox
 
 Outbox = trio.MemorySendChannel[messages.FromWorker]
@@ -74,13 +75,32 @@ class SandboxWindows:
     def _tracer(self, number: int) -> Callable[[str], None] | None:
         return None if self.trace is None else partial(self.trace.note, number)
 
+    def _change(self, order: messages.Frames) -> None:
+        """Take other rules: whole for new connections.
+
+        A connection that uses what they take away is ended; the rest of what
+        they say is for windows that come.
+        """
+        before, self._rules = self._rules, rules_of(order)
+        self._sandbox.bound_by(self._rules.ceilings)
+        gone = takes_away(before, self._rules)
+        for core in list(self._sandbox.filters):
+            has = gone is None or any(
+                obj.interface in gone for obj in core.by_client.values()
+            )
+            if has:
+                core.fail(RefusedError("the sandbox's record allows less now"))
+                core.wake()
+
     # -- for the person ----------------------------------------------------------
 
     def obey(
-        self, order: messages.AskWindows | messages.CloseWindow
+        self, order: messages.Frames | messages.AskWindows | messages.CloseWindow
     ) -> Iterator[messages.Windows | messages.WindowClosed]:
-        """Do what the person wants; the answers."""
+        """Do what is ordered about windows; the answers."""
         match order:
+            case messages.Frames():
+                self._change(order)
             case messages.AskWindows(ask):
                 yield from self._listed(ask)
             case messages.CloseWindow(ask, window, cut):

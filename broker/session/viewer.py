@@ -149,10 +149,15 @@ class ViewerRole:
         others = await self.rules.reload()
         if self._nursery is not None and (others or self._records() is not before):
             self._nursery.start_soon(self._decide_again)
+            for guest in self.guests():
+                self._nursery.start_soon(self._alone, guest.follow_record)
 
     async def _decide_again(self) -> None:
+        await self._alone(self.decider.decide_again)
+
+    async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.decider.decide_again()
+            await step()
         except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
             complain_of(error)
 

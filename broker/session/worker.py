@@ -139,6 +139,15 @@ class Worker:
         if not ask.done.is_set():
             raise UpstreamError(f"the worker of {self.sandbox} does not answer")
 
+    async def follow(self, rules: WindowRules) -> None:
+        """Treat windows by these rules from now on, if they are others.
+
+        Raises UpstreamError when the worker has ended.
+        """
+        if rules != self._rules:
+            self._rules = rules
+            await self.send(order_of(rules))
+
     # -- orders ----------------------------------------------------------------
 
     async def send(self, message: messages.ToWorker, fds: Sequence[int] = ()) -> None:

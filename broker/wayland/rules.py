@@ -71,6 +71,18 @@ class WindowRules:
             )
 
 
+def takes_away(before: WindowRules, after: WindowRules) -> frozenset[str] | None:
+    """Globals that new rules take away; None when they take more than those.
+
+    What was shown without a frame, or translucent, cannot be made good later.
+    """
+    if before.fullscreen is Fullscreen.REAL is not after.fullscreen:
+        return None
+    if before.translucent and not after.translucent:
+        return None
+    return (before.allow - after.allow) | (after.deny - before.deny)
+
+
 def take_color(text: str) -> int:
     """Return ``#rrggbb`` as a number, or raise RefusedError."""
     match = _COLOR.fullmatch(text)

@@ -81,8 +81,8 @@ class Sandbox:
 
     def __init__(self, name: str, ceilings: Mapping[str, int] | None = None) -> None:
         self.name = name
-        own = ceilings or {}
-        self.ceilings = {k: min(most, own.get(k, most)) for k, most in CEILINGS.items()}
+        self.ceilings: dict[str, int] = {}
+        self.bound_by(ceilings or {})
         self.totals = dict.fromkeys(CEILINGS, 0)
         self.refused: Counter[str] = Counter()
         self.filters: set[Filter] = set()
@@ -92,6 +92,11 @@ class Sandbox:
         self._drag_number = 0
         self._window_number = 0
         self._rings: dict[str, list[float]] = {}
+
+    def bound_by(self, own: Mapping[str, int]) -> None:
+        """Take these ceilings from now on, where they are lower than everybody's."""
+        for kind, most in CEILINGS.items():
+            self.ceilings[kind] = min(most, own.get(kind, most))
 
     def select(self, kind: str, source: Source | None) -> None:
         """Make a source the selection and tell whoever has the keyboard."""

@@ -21,7 +21,7 @@ from broker.core import limits
 from broker.core import worker as messages
 from broker.session.workers import open_workers
 from broker.wayland import emit
-from broker.wayland.rules import WindowRules
+from broker.wayland.rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
 from tests.kit.compositor import desktop, pixels, until
@@ -323,3 +323,66 @@ async def test_a_client_at_its_limit_does_not_stutter_another_sandboxs_window():
 
 async def _limited(it, what):
     return any(isinstance(m, messages.Limited) and m.what == what for m in it.said)
+
+
+# -- a record that allows less -------------------------------------------------------
+
+IDLE = "zwp_idle_inhibit_manager_v1"
+
+
+async def test_what_a_record_takes_away_ends_who_uses_it_and_nobody_else():
+    rules = WindowRules("work", allow=frozenset({IDLE}))
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        open_workers() as workers,
+        jailed(comp, workers, rules) as it,
+    ):
+
+        def start(*names):
+            c = Client(it.path).start()
+            for name in names:
+                c.bind(name)
+            c.roundtrip()
+            return c
+
+        user = await trio.to_thread.run_sync(start, IDLE)
+        other = await trio.to_thread.run_sync(start, "wl_compositor")
+        await it.worker.follow(WindowRules("work", border=9))
+        error = await trio.to_thread.run_sync(user.until_error)
+        assert error is not None
+        assert "allows less now" in error.text
+        await trio.to_thread.run_sync(other.roundtrip)
+        fresh = await trio.to_thread.run_sync(start)
+        assert IDLE not in fresh.globals
+        await until(lambda: _closed(it, 1))
+        assert [m.fault for m in it.closed()] == [messages.Fault.NOBODY]
+        for client in (user, other, fresh):
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "before", [{"translucent": True}, {"fullscreen": Fullscreen.REAL}]
+)
+async def test_what_cannot_be_made_good_ends_everybody(before):
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        open_workers() as workers,
+        jailed(comp, workers, WindowRules("work", **before)) as it,
+    ):
+        with await trio.to_thread.run_sync(Client(it.path).start) as client:
+            await it.worker.follow(WindowRules("work"))
+            error = await trio.to_thread.run_sync(client.until_error)
+            assert error is not None
+
+
+async def test_a_lower_limit_holds_at_once():
+    async with one() as it:
+        with await trio.to_thread.run_sync(Window(it.path).start) as client:
+            client.surface()
+            await trio.to_thread.run_sync(client.roundtrip)
+            await it.worker.follow(WindowRules("work", ceilings={"surfaces": 1}))
+            await it.worker.statistics()  # orders are obeyed one after the other
+            client.surface()
+            error = await trio.to_thread.run_sync(client.until_error)
+            assert error is not None
+            assert "may have no more" in error.text

@@ -17,7 +17,7 @@ from broker.cli.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.compositor import until, wait_frames, wait_window, windows
-from tests.kit.container import DIRECT, container
+from tests.kit.container import DIRECT, RECORD, container
 from tests.kit.world import world
 
 GREY = (0x55, 0x55, 0x55)
@@ -159,6 +159,24 @@ async def test_a_trace_of_the_jailed_filter_is_in_the_broker_s_log():
         assert 'set_title("red")' in text, "what the client asked"
         assert 'set_title("[red] red")' in text, "what the compositor got"
         assert "client ->" in text
+
+
+async def test_a_record_that_is_changed_while_it_runs_holds_at_once():
+    async with world(image=False) as w, container(w, "red", inside=DIRECT) as red:
+        await wait_frames(w.comp, {"[red] red": {GREY}})
+        assert red.lease is not None
+        text = RECORD.format(red.directory)
+        w.write_record("red", f"{text}[window]\nwindows = 1\n")
+
+        async def lowered():
+            (one,) = (await w.status()).sandboxes
+            return {x.what: x.most for x in one.limits}["windows"] == 1
+
+        await until(lowered)
+        assert await titles(w) == {"[red] red"}, "what it has stays"
+        w.write_record("red", f'{text}[window]\ndeny = ["xdg_activation_v1"]\n')
+        await until(lambda: _none(w))
+        assert (await w.wait_event("stream.closed", sandbox="red"))["reason"]
 
 
 # -- without waypipe ----------------------------------------------------------------
