@@ -17,7 +17,6 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,29 +109,52 @@ class KeyFile:
                 hint=f"make room on the disk of {self._next}",
             ) from error
 
+    def keep(self, key: SigningKey) -> None:
+        """Adopt the staged key if it is the one in force, as it should have been.
+
+        It is still staged when an adoption failed; it must not be overwritten.
+        """
+        staged = self.staged()
+        if staged is not None and staged.public == key.public:
+            self.adopt()
+
     def adopt(self) -> None:
-        """Make the staged key the one of now, and erase the one before."""
-        with _erased(self.path):
-            self._next.rename(self.path)
-            _flush_directory(self.path.parent)
+        """Erase the key before, and make the staged one that of now.
+
+        In this order: after a crash in between, the staged one is still there.
+        """
+        _erase(self.path)
+        self._next.rename(self.path)
+        _flush_directory(self.path.parent)
 
     def discard(self) -> None:
         """Erase a staged key that came to nothing."""
-        with contextlib.suppress(FileNotFoundError), _erased(self._next):
+        _erase(self._next)
+        with contextlib.suppress(FileNotFoundError):
             self._next.unlink()
             _flush_directory(self._next.parent)
 
+    def any(self) -> list[SigningKey]:
+        """What keys there are, in force or not, for whoever only compares.
 
-@contextlib.contextmanager
-def _erased(path: Path) -> Iterator[None]:
-    """Inside, the file at ``path`` is replaced or removed; then it is erased."""
+        Raises IntegrityError when there is a file, and no key in any.
+        """
+        staged = self.staged()
+        try:
+            now = self.load()
+        except IntegrityError:
+            if staged is None:
+                raise
+            now = None  # erased, in the middle of a change
+        return [key for key in (now, staged) if key is not None]
+
+
+def _erase(path: Path) -> None:
     try:
         old = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        yield
         return
     try:
-        yield
         os.pwrite(old, b"\0" * os.fstat(old).st_size, 0)
         os.fdatasync(old)
     finally:

@@ -84,6 +84,7 @@ class Seal:
         Raises sqlite3.Error or UpstreamError; this key is then still in force.
         """
         old, new = self.key, self.key.next()
+        self._file.keep(old)
         self._file.stage(new)
         change = KeyChange(new.index, new.public)
         note = Checkpoint(old.origin, tree.size, tree.root(), change)
@@ -120,7 +121,7 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
     """
     file = KeyFile(path)
     last = _last_change(db)
-    key = file.load()
+    key = _settled(file, last)
     if last is None and key is not None:
         raise IntegrityError(
             "the audit log has a key, but its checkpoints are gone", hint=_HINT
@@ -128,12 +129,6 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
     if last is None or last.change is None:
         return _begin(db, tree, file)
     index, public, origin = last.change.index, last.change.key, last.origin
-    staged = file.staged()
-    if staged is not None and staged.index == index and staged.public == public:
-        file.adopt()
-        key = staged
-    elif staged is not None:
-        file.discard()
     if key is None:
         if (index, last.size, last.root) == (0, tree.size, tree.root()):
             # A crash between the first certificate and its key file; nothing
@@ -149,6 +144,22 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
     seal = Seal(db, file, key)
     _check_head(db, tree, seal)
     return seal
+
+
+def _settled(file: KeyFile, last: Checkpoint | None) -> SigningKey | None:
+    """The key in force, after a crash in the middle of a change, too.
+
+    The log decides: a next key that it certifies is in force, another is not.
+    """
+    staged = file.staged()
+    change = None if last is None else last.change
+    if staged is None:
+        return file.load()
+    if change == KeyChange(staged.index, staged.public):
+        file.adopt()
+        return staged
+    file.discard()
+    return file.load()
 
 
 def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:

@@ -242,15 +242,16 @@ class _Reader:
 def verify(
     db: sqlite3.Connection,
     *,
-    key: SigningKey | None,
+    keys: Sequence[SigningKey],
     copy: bool = False,
     against: Sequence[tuple[str, Note]] = (),
     origin: str = "",
 ) -> Report:
     """Check a log; ``db`` is open for reading.
 
-    ``key`` is what the key file holds.  ``copy`` says that there is none
-    because this is a copy.  ``against`` are checkpoints that were kept
+    ``keys`` are those of the key file (``KeyFile.any``), before and after the log
+    was opened: it may change meanwhile.  ``copy`` says that there is none because
+    this is a copy.  ``against`` are checkpoints that were kept
     elsewhere, each with a name for people; ``origin`` is the log's name as it
     was noted down.  Raises sqlite3.Error when it cannot be read.
     """
@@ -272,7 +273,7 @@ def verify(
     heads = [note for kind, note in notes if kind == "head"]
     reader.run()
     _check_end(chain, heads, report)
-    _check_key(chain, key, report, copy=copy, covered=bool(against))
+    _check_key(chain, keys, report, copy=copy, covered=bool(against))
     return report
 
 
@@ -365,13 +366,18 @@ def _check_end(chain: Chain, heads: Sequence[Note], report: Report) -> None:
 
 
 def _check_key(
-    chain: Chain, key: SigningKey | None, report: Report, *, copy: bool, covered: bool
+    chain: Chain,
+    keys: Sequence[SigningKey],
+    report: Report,
+    *,
+    copy: bool,
+    covered: bool,
 ) -> None:
     """Only who has the newest key can have written the log's end."""
     if not chain.keys:
         return
     newest = chain.keys[-1]
-    if key is None:
+    if not keys:
         if copy or covered:
             report.warnings.append(
                 "the signing key is not here, so an older copy of the whole log "
@@ -379,12 +385,12 @@ def _check_key(
             )
         else:
             report.add(0, 0, "its signing key is gone, so its end proves nothing")
-    elif (key.index, key.public) != (newest.index, newest.public):
+    elif all(key.public != newest.public for key in keys):
         report.add(
             0,
             0,
             f"its end was cut off, or it is an older copy: the key is number "
-            f"{key.index}, the log's last one number {newest.index}",
+            f"{keys[-1].index}, the log's last one number {newest.index}",
         )
 
 

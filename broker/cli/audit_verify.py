@@ -79,14 +79,18 @@ def verify_command(
 def _verified(
     path: Path, kept: list[tuple[str, Note]], *, origin: str, copy: bool
 ) -> Report:
-    key = KeyFile(path).load()
+    keys = KeyFile(path).any()
     # SQLite looks through its own structures meanwhile, on the other core: an
     # index that does not fit would hide events from whoever asks.
     with ThreadPoolExecutor(1) as beside, open_reading(path) as db:
         structure = beside.submit(_structure, path)
         try:
-            db.execute("BEGIN")  # one state of the log, while it is written on
-            report = verify(db, key=key, copy=copy, against=kept, origin=origin)
+            # One state of the log, while it is written on; a key that came
+            # with that state is on disk by now.
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM checkpoint").fetchone()
+            keys += KeyFile(path).any()
+            report = verify(db, keys=keys, copy=copy, against=kept, origin=origin)
         except sqlite3.Error as error:
             raise _unreadable(error) from error
         for line in structure.result():

@@ -89,7 +89,7 @@ async def work(flush):
     async with open_store(PATH) as store:
         size = store.size
         with open_reading(PATH) as db:
-            report = verify(db, key=KeyFile(PATH).load())
+            report = verify(db, keys=KeyFile(PATH).any())
         print("FOUND", json.dumps([size, report.good, str(report.problems)]), flush=True)
         if not flush:
             store._db.execute("PRAGMA synchronous = OFF")

@@ -70,6 +70,8 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         exited = await w.wait_event("program.exited", sandbox=sandbox)
         assert exited["code"] == 7
         ended = await w.wait_event("lease.end", sandbox=sandbox)
+        spoken = await w.wait_event("stream.closed", service="vitrail.Agent")
+        assert spoken["bytes_from_sandbox"] > 50, "the worker's count"
         assert "its last program has ended" in ended["reason"]
 
         async def gone():

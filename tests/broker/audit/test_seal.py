@@ -14,6 +14,7 @@ from broker.audit.keys import KeyFile, SigningKey
 from broker.audit.note import origin_of, parse_note
 from broker.audit.store import open_store
 from broker.core.errors import IntegrityError, UpstreamError
+from tests.kit.auditlog import opened, report
 
 STOP = schema.BrokerStop(reason="asked")
 
@@ -99,7 +100,7 @@ async def test_keys_certify_each_other_and_the_old_one_is_gone(path: Path) -> No
         await store.record(STOP)
 
 
-@pytest.mark.parametrize("where", ["before", "certified"])
+@pytest.mark.parametrize("where", ["before", "certified", "erased"])
 async def test_a_crash_while_the_key_changes(
     path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -109,16 +110,44 @@ async def test_a_crash_while_the_key_changes(
         with monkeypatch.context() as machine:
             if where == "before":
                 machine.setattr(store._seal, "sign_head", _crash)
-            else:
+            elif where == "certified":
                 machine.setattr(KeyFile, "adopt", _crash)
+            else:
+                machine.setattr(Path, "rename", _crash)
             with pytest.raises(UpstreamError, match="crash"):
                 await store.evolve()
         assert path.with_suffix(".key.next").exists()
+        assert len(KeyFile(path).any()) == (1 if where == "erased" else 2)
+        with opened(path) as db:
+            found = report(db, path)
+        assert found.good, found.problems
     async with open_store(path) as store:
         assert store._seal.key.index == (0 if where == "before" else 1)
         assert not path.with_suffix(".key.next").exists()
         await store.record(STOP)
         await store.evolve()
+
+
+async def test_a_key_that_could_not_be_adopted_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker goes on, and a later change must not take its only copy."""
+    async with open_store(path) as store:
+        await store.record(STOP)
+        with monkeypatch.context() as machine:
+            machine.setattr(KeyFile, "adopt", _crash)
+            with pytest.raises(UpstreamError, match="crash"):
+                await store.evolve()
+        await store.record(STOP)
+        with monkeypatch.context() as machine:
+            machine.setattr(store._seal, "sign_head", _crash)
+            with pytest.raises(UpstreamError, match="crash"):
+                await store.evolve()
+    async with open_store(path) as store:
+        assert store._seal.key.index == 1
+        await store.evolve()
+    with opened(path) as db:
+        assert report(db, path).good
 
 
 def _crash(*_: object) -> None:

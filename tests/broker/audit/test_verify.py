@@ -269,10 +269,10 @@ def test_a_checkpoint_kept_elsewhere_that_nobody_signed(log) -> None:
 
 def test_a_copy_without_its_key_says_what_it_cannot_prove(log) -> None:
     with opened(log.path) as db:
-        found = report(db, log.path, key=None, copy=True)
+        found = report(db, log.path, keys=[], copy=True)
         assert found.good
         assert "older copy" in found.warnings[0]
-        assert not report(db, log.path, key=None).good
+        assert not report(db, log.path, keys=[]).good
 
 
 # -- the pure core: all pairs ------------------------------------------------------------

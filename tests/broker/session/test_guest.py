@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.audit.query import Filters, open_log
 from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
@@ -72,6 +73,22 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
             assert len(mine.screen._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
             assert len(mine.warnings) <= 3
             await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+@pytest.mark.parametrize("how", ["counted", "its worker died"])
+async def test_the_agents_stream_has_its_bytes_or_says_that_nobody_knows(tmp_path, how):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            if how == "counted":
+                await other.say.send(worker.AgentClosed(1, "it left", 126, 70))
+            else:
+                await other.close("it crashed")
+    (path,) = tmp_path.rglob("audit.sqlite")
+    with open_log(path) as log:
+        (closed,) = [f.fields() for f in log.find(Filters(kinds=["stream.closed"]))]
+    counts = closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]
+    assert counts == ((126, 70) if how == "counted" else (None, None))
 
 
 async def test_a_hello_is_believed_about_programs_of_before_once(tmp_path):
