@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.control import api
+from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.session.guest import Guest
 from broker.session.hops import TEXTS, Failure, Hop, Way
@@ -76,9 +77,16 @@ class Follower:
             began = trio.current_time()
             await self.say(TEXTS[hop].title, "begun")
             deadline = self._deadline(hop)
-            with trio.move_on_after(deadline):
+            with trio.move_on_after(deadline) as patience:
                 while way.next is hop and way.failure is None and not program.ended:
                     await program.changed.wait()
+                    if guest.programs.asking:
+                        # A person takes longer, and the question has its own end.
+                        until = trio.current_time() + limits.QUESTION_SECONDS
+                        patience.deadline = until + deadline
+                        await self.say(
+                            TEXTS[hop].title, "begun", "waits for your answer"
+                        )
             took = trio.current_time() - began
             if way.next is hop and way.failure is None and not program.ended:
                 way.fail(f"nothing happened within {deadline:g} s")

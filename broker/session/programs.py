@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +76,8 @@ class Programs:
         self._first = self._next = max(known, default=0)
         self._live: dict[int, Program] = {}
         self._adopted = False
+        self.asking = 0
+        """Questions to the person that a window waits for."""
 
     def live(self) -> list[Program]:
         """Those that have not ended, oldest first."""
@@ -139,6 +141,17 @@ class Programs:
     def _reach(self, program: Program, hop: Hop) -> None:
         program.way.reach(hop, trio.current_time())
         program.wake()
+
+    @contextlib.contextmanager
+    def person_asked(self) -> Iterator[None]:
+        """While the person is asked whether windows may come, nobody gives up."""
+        self.asking += 1
+        for program in self.live():
+            program.wake()
+        try:
+            yield
+        finally:
+            self.asking -= 1
 
     def fail(self, reason: str, hop: Hop | None = None) -> None:
         """The way of every program that has no window yet ends here."""

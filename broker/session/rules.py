@@ -80,7 +80,8 @@ class Rules:
         if isinstance(saved, Problem):
             complain(f"vitrail: the kept rules are not used: {saved.first_line()}")
             saved = None
-        await self._take(await self._read(), saved)
+        async with self._changing:
+            await self._take(await self._read(), saved)
 
     async def reload(self) -> bool:
         """Read the files again; whether other rules are in force now.
@@ -88,7 +89,9 @@ class Rules:
         Raises UpstreamError when that could not be recorded: then the old ones
         are in force still.
         """
-        return await self._take(await self._read(), None)
+        # Read inside: what was read earlier must never come into force later.
+        async with self._changing:
+            return await self._take(await self._read(), None)
 
     async def _read(self) -> RuleSet:
         paths = rule_path(self._paths.runtime, self._paths.config)
@@ -98,24 +101,23 @@ class Rules:
         )
 
     async def _take(self, read: RuleSet, saved: RuleSet | None) -> bool:
-        async with self._changing:
-            chosen = self._choose(read, saved)
-            fresh = not self._started or chosen.rules.digest != self.digest
-            moved = chosen.rules.rules != self.now.rules.rules
-            if fresh:
-                await self._log.require(_loaded(chosen))
-                self.since = time.time()
-            # Nothing is awaited between here and the end of the swap.
-            self._started, self.files = True, read.files
-            self.problems, told = read.problems, self.problems
-            self.now = chosen
-            if fresh or moved:
-                self.engine = Engine(chosen.rules)
-            if read.problems and read.problems != told:
-                await self._refuse(chosen)
-            elif not read.problems and (fresh or moved):
-                await self._keep(read)
-            return fresh
+        chosen = self._choose(read, saved)
+        fresh = not self._started or chosen.rules.digest != self.digest
+        moved = chosen.rules.rules != self.now.rules.rules
+        if fresh:
+            await self._log.require(_loaded(chosen))
+            self.since = time.time()
+        # Nothing is awaited between here and the end of the swap.
+        self._started, self.files = True, read.files
+        self.problems, told = read.problems, self.problems
+        self.now = chosen
+        if fresh or moved:
+            self.engine = Engine(chosen.rules)
+        if read.problems and read.problems != told:
+            await self._refuse(chosen)
+        elif not read.problems and (fresh or moved):
+            await self._keep(read)
+        return fresh
 
     def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
         """What is to be in force; a set with a mistake changes nothing."""

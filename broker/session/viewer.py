@@ -7,6 +7,7 @@ stream flows before its decision is on record.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -27,6 +28,7 @@ from broker.session.deciding import Decider, Request
 from broker.session.desktop import Desktop
 from broker.session.guest import Guest, GuestTools
 from broker.session.hangup import given
+from broker.session.hops import Hop
 from broker.session.logs import KEPT, prune_logs
 from broker.session.raw_audio import is_raw, raw_stream
 from broker.session.rules import Rules, follow_files
@@ -247,9 +249,26 @@ class ViewerRole:
             peer=opening.peer,
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
-        async with self.decider.permit(request, on_ask=status.take):
-            with guest.place():
-                await self._carry(guest, opening, conn, status)
+        windows = opening.service == DISPLAY
+        with contextlib.ExitStack() as asking:
+
+            async def on_ask() -> None:
+                await status.take()
+                if windows:
+                    asking.enter_context(guest.programs.person_asked())
+
+            allowed = False
+            try:
+                async with self.decider.permit(request, on_ask=on_ask):
+                    allowed = True
+                    asking.close()
+                    with guest.place():
+                        await self._carry(guest, opening, conn, status)
+            except RefusedError as error:
+                if windows and not allowed:
+                    # Whoever waits for a window need not wait any longer.
+                    guest.programs.fail(str(error), Hop.STREAM)
+                raise
 
     async def _carry(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status

@@ -53,6 +53,11 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
         for guest in viewer.guests()
         if is_raw(viewer.record(guest.lease.record))
     ]
+    waiting = [] if viewer.questions is None else viewer.questions.pending()
+    if waiting:
+        found.append(
+            f"{len(waiting)} of your answers waited for: 'brokerctl pending' shows what"
+        )
     if find_compositor() is None:
         found.append("no compositor answers; no window can be shown")
     return found

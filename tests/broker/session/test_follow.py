@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.core import limits
 from broker.core.agent import Exited, Failed, Output, Started
 from broker.core.errors import UpstreamError
 from broker.session import follow as module
@@ -19,7 +20,6 @@ from policy.loader import parse_record
 from tests.kit.roles import LEASE
 from tests.kit.world import record
 
-GUEST = SimpleNamespace(lease=LEASE)
 N = module._WAITING_CHUNKS
 
 
@@ -47,7 +47,8 @@ class Stand:
         return b"".join(item.output or b"" for item in self.items)
 
     async def follow(self):
-        await self.follower.follow(GUEST, self.program)
+        guest = SimpleNamespace(lease=LEASE, programs=self.programs)
+        await self.follower.follow(guest, self.program)
 
     def reach(self, hop):
         self.programs._reach(self.program, hop)
@@ -93,6 +94,19 @@ async def test_a_hop_that_comes_at_the_last_moment_is_in_time(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand.follow)
         await trio.sleep(SECONDS[missing] - 0.001)
+        stand.reach(max(Hop))
+    assert stand.program.way.failure is None
+
+
+async def test_a_person_who_is_asked_has_the_time_of_a_person(stand, autojump_clock):
+    """A window that waits for an answer is not given up after the hop's seconds."""
+    stand.reach(Hop.PROGRAM)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow)
+        await trio.sleep(SECONDS[Hop.STREAM] - 1)
+        with stand.programs.person_asked():
+            await trio.sleep(limits.QUESTION_SECONDS - 1)
+            assert stand.program.way.failure is None
         stand.reach(max(Hop))
     assert stand.program.way.failure is None
 

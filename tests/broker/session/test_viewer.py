@@ -23,6 +23,7 @@ from policy.loader import load_records
 from tests.kit.compositor import short_directory
 from tests.kit.paper import PaperWorkers, hello
 from tests.kit.roles import LEASE, journal, old_logs, pair
+from tests.kit.rulebook import Person, no, yes
 from tests.kit.world import record
 
 
@@ -228,6 +229,78 @@ async def test_before_it_runs():
                 await mine.role.lease_begun(LEASE)
             with pytest.raises(InternalError, match="before the viewer runs"):
                 await mine.role.power_off(LEASE.id, reason="no")
+
+
+@asynccontextmanager
+async def asked_about(says):
+    """A viewer whose rule asks about the agent's stream."""
+    async with viewer() as s:
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text("vitrail.Agent * a @adminvm ask\n")
+        await s.role.reload()
+        person = s.role.decider.asker = Person()
+        person.says = says
+        await s.role.lease_begun(LEASE)
+        yield s, person
+
+
+async def test_a_stream_that_is_asked_about_is_taken_first():
+    """So that no deadline of the host is the person's; nothing is read meanwhile."""
+    may = trio.Event()
+
+    async def think(question):
+        await may.wait()
+        return yes()(question)
+
+    async with asked_about(think) as (s, person), trio.open_nursery() as streams:
+        conn = await s.offer(streams)
+        await person.wait_asked(1)
+        assert not s.workers.asked.is_set()
+        assert [e["kind"] for e in s.events("decision", "stream.opened")] == []
+        may.set()
+        with trio.fail_after(5):
+            await s.workers.asked.wait()
+        (event,) = s.events("decision")
+        assert (event["verdict"], event["answered_by"]) == ("allow", "person")
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_no_hangs_up_on_what_was_taken():
+    async with asked_about(no) as (s, _), trio.open_nursery() as streams:
+        conn = await s.offer(streams)
+        with conn:
+            assert await trio.to_thread.run_sync(conn.recv, 1) == b""
+        (event,) = s.events("decision")
+        assert (event["verdict"], event["answered_by"]) == ("deny", "person")
+        assert not s.workers.asked.is_set()
+        assert s.role.guest(LEASE.id)._places == 0
+
+
+async def test_a_rule_that_comes_cuts_a_stream():
+    """The connection ends, the sandbox and its lease stay."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        new = folder / "x"
+        new.write_text("vitrail.Agent * a @adminvm deny\n")
+        new.rename(folder / "30-no.policy")
+        with trio.fail_after(5):
+            while s.role.decider.live():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            while not (closed := s.events("stream.closed")):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert closed[0]["reason"] == "cut"
+        cut = s.events("decision")[-1]
+        assert (cut["verdict"], cut["outcome"]) == ("deny", "cut")
+        assert cut["rule"].endswith("30-no.policy:1")
+        assert s.role.guest(LEASE.id) is not None
+        with refuses("denied by"):
+            await s.offer(streams, stream=2)
+        conn.close()
 
 
 @pytest.mark.parametrize("limit", [1, 3])
