@@ -781,7 +781,6 @@ PHRASE_CHARS = (4, 80)
 short enough for one line of the dialog."""
 
 NOTIFICATIONS_PER_MINUTE = 12
-NOTIFICATIONS_BURST = 5
 """Notifications on the desktop; beyond it they are counted into the next."""
 
 # -- PulseAudio filter (broker.pulse) ------------------------------------------------

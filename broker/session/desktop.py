@@ -58,6 +58,8 @@ class Desktop:
             lines = [printable(line, _TEXT_CHARACTERS) for line in text.split("\n")]
             # Servers read simple markup in the text, and a name may be '<b>'.
             body = html.escape("\n".join(lines), quote=False)
+            # And notify-send itself takes '\\n' and its like for what they mean.
+            body = body.replace("\\", "\\\\")
             head = printable(title, _TITLE_CHARACTERS)
             try:
                 await run_tool(

@@ -1,0 +1,119 @@
+"""Notifications on a real desktop: a bus, a notification daemon, a screen."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.launch.spawn import DEVNULL, run_tool, spawn
+from broker.session.desktop import Desktop
+from tests.kit.compositor import desktop, pixels, until
+
+
+@asynccontextmanager
+async def notified():
+    """A Desktop whose words mako shows on sway; and what mako has."""
+    async with desktop() as comp:
+        bus = comp.display.parent / "bus"
+        env = {
+            **os.environ,
+            **comp.environment,
+            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
+        }
+        address = f"--address=unix:path={bus}"
+        children = [
+            spawn(
+                ["dbus-daemon", "--session", "--nofork", "--nopidfile", address],
+                env=env,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+            )
+        ]
+        try:
+            await until(lambda: there(bus))
+            children.append(spawn(["mako"], env=env, stdout=DEVNULL, stderr=DEVNULL))
+
+            async def shown():
+                said = await run_tool(["makoctl", "list"], env=env)
+                return [
+                    (one["summary"]["data"], one["body"]["data"])
+                    for one in json.loads(said)["data"][0]
+                ]
+
+            await until(lambda: answers(env))
+            told = Desktop(env)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(told.run)
+                yield comp, told, shown
+                nursery.cancel_scope.cancel()
+        finally:
+            for child in reversed(children):
+                await child.stop()
+
+
+async def there(path):
+    return path.is_socket()
+
+
+async def answers(env):
+    try:
+        return await run_tool(["makoctl", "list"], env=env)
+    except Exception:
+        return b""
+
+
+async def test_a_warning_is_on_the_screen():
+    """And what a sandbox is called is text in it, never markup."""
+    async with notified() as (comp, told, shown):
+        empty = (await pixels(comp)).tobytes()
+        told.notify("Vitrail: the rules have an error", "20-x.policy:2:1: <b>&\x1b[2J")
+        (one,) = await until(shown)
+        assert one == (
+            "Vitrail: the rules have an error",
+            "20-x.policy:2:1: &lt;b&gt;&amp;\\x1b[2J",
+        )
+
+        async def on_screen():
+            return (await pixels(comp)).tobytes() != empty
+
+        await until(on_screen)
+        folder = Path(os.environ.get("VITRAIL_OUT") or ".") / "prompt"
+        folder.mkdir(parents=True, exist_ok=True)
+        await comp.screenshot(folder / "warning.png")
+
+
+async def test_so_many_a_minute_and_one_more():
+    async with notified() as (_, told, shown):
+        for number in range(limits.NOTIFICATIONS_PER_MINUTE):
+            told.notify("x", str(number))
+            # They are sent one after the other; more than a few do not wait.
+            await until(lambda n=number: as_many(shown, n + 1))
+        told.notify("x", "too many")
+        assert told._left_out == 1
+        assert len(await shown()) == limits.NOTIFICATIONS_PER_MINUTE
+
+
+async def as_many(shown, number):
+    return len(await shown()) == number
+
+
+async def test_without_a_bus_nothing_happens_but_a_word_in_the_log(capfd):
+    """Nor does it where notify-send is not installed."""
+    env = {"PATH": os.environ["PATH"], "DBUS_SESSION_BUS_ADDRESS": "unix:path=/none"}
+    for environ, said in ((env, True), ({**env, "PATH": "/nowhere"}, False)):
+        told = Desktop(environ)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told.run)
+            told.notify("a", "b")
+            told.notify("a", "c")
+            with trio.move_on_after(1.5):
+                while not told._complained:
+                    await trio.testing.wait_all_tasks_blocked(0.02)
+            assert told._complained is said
+            nursery.cancel_scope.cancel()
+    assert capfd.readouterr().err.count("nothing can be told on the desktop") == 1
