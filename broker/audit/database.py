@@ -261,6 +261,22 @@ def check_version(version: int, application: int, path: Path) -> None:
 
 
 @contextmanager
+def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a log for reading that has a tree and signatures, as all new ones do.
+
+    Raises as ``open_reading``, and SetupError for a log of before.
+    """
+    with open_reading(path) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version < len(MIGRATIONS):
+            raise SetupError(
+                f"{path} was written by an older Vitrail, and was never sealed",
+                hint="the next start of a broker takes it over",
+            )
+        yield db
+
+
+@contextmanager
 def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the database for reading.
 

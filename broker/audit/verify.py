@@ -20,10 +20,10 @@ from broker.audit import schema
 from broker.audit.chain import Chain, Problem, read_chain
 from broker.audit.database import COLUMNS, foreign_objects, row_of
 from broker.audit.keys import SigningKey
-from broker.audit.nodes import split
+from broker.audit.nodes import Nodes, split
 from broker.audit.note import Note, origin_of, parse_note
 from broker.audit.tree import BLOCK, STEP, Growing
-from broker.core.errors import RefusedError
+from broker.core.errors import IntegrityError, RefusedError
 from broker.core.escape import printable
 
 MOST_PROBLEMS = 100
@@ -274,6 +274,39 @@ def verify(
     reader.run()
     _check_end(chain, heads, report)
     _check_key(chain, keys, report, copy=copy, covered=bool(against))
+    return report
+
+
+def verify_end(db: sqlite3.Connection, keys: Sequence[SigningKey]) -> Report:
+    """Check only the log's end: keys, head, and the root that it signs.
+
+    What a broker looks at when it starts; milliseconds, whatever the log's size.
+    Raises sqlite3.Error when it cannot be read.
+    """
+    report = Report()
+    chain, notes = _checkpoints(db, report)
+    report.origin, report.keys, report.sealed = (
+        chain.origin,
+        len(chain.keys),
+        chain.sealed,
+    )
+    for problem in chain.problems:
+        report.add(problem.first, problem.last, problem.what)
+    (report.size,) = db.execute(
+        "SELECT coalesce(max(sequence), 0) FROM event"
+    ).fetchone()
+    heads = [note for kind, note in notes if kind == "head"]
+    _check_end(chain, heads, report)
+    _check_key(chain, keys, report, copy=False, covered=False)
+    try:
+        root = Nodes(db).root(report.size)
+    except (IntegrityError, RefusedError) as error:
+        report.add(0, 0, error.message)
+    else:
+        if any(head.checkpoint.root != root for head in heads):
+            report.add(
+                0, 0, f"its end, at {report.size} events, is not what was signed"
+            )
     return report
 
 

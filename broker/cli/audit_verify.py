@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from broker.audit.database import open_reading
+from broker.audit.database import open_sealed
 from broker.audit.keys import KeyFile
 from broker.audit.note import Note, parse_note
 from broker.audit.proof import prove
@@ -82,7 +82,7 @@ def _verified(
     keys = KeyFile(path).any()
     # SQLite looks through its own structures meanwhile, on the other core: an
     # index that does not fit would hide events from whoever asks.
-    with ThreadPoolExecutor(1) as beside, open_reading(path) as db:
+    with ThreadPoolExecutor(1) as beside, open_sealed(path) as db:
         structure = beside.submit(_structure, path)
         try:
             # One state of the log, while it is written on; a key that came
@@ -116,7 +116,7 @@ def _unreadable(error: sqlite3.Error) -> VitrailError:
 
 
 def _structure(path: Path) -> list[str]:
-    with open_reading(path) as db:
+    with open_sealed(path) as db:
         try:
             rows = db.execute("PRAGMA integrity_check(10)").fetchall()
         except sqlite3.Error as error:
@@ -193,7 +193,7 @@ def prove_command(*, event: int, against: Path | None, path: Path | None) -> Non
     changed.
     """
     note = _notes(against)[-1] if against else None
-    with open_reading(path or offline_paths().audit) as db:
+    with open_sealed(path or offline_paths().audit) as db:
         try:
             db.execute("BEGIN")
             found = prove(db, event, note)
@@ -213,7 +213,7 @@ def checkpoint_command(*, peer: str | None, every: bool, path: Path | None) -> N
 
     Exit code: 0, 1 there is none.
     """
-    with open_reading(path or offline_paths().audit) as db:
+    with open_sealed(path or offline_paths().audit) as db:
         try:
             notes = _own(db) if peer is None else _peers(db, peer)
         except sqlite3.Error as error:

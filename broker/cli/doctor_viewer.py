@@ -13,7 +13,10 @@ from types import MappingProxyType
 import trio
 from pywayland.client import Display
 
+from broker.audit.database import open_sealed
+from broker.audit.keys import KeyFile
 from broker.audit.query import open_log
+from broker.audit.verify import verify_end
 from broker.cli.finding import Context, Finding, fail, ok, warn
 from broker.control import client
 from broker.core.errors import SetupError
@@ -170,8 +173,14 @@ async def check_audit(context: Context) -> Sequence[Finding]:
         return [ok("audit", "no log yet; it begins with the first start")]
     with open_log(path) as log:
         state = await trio.to_thread.run_sync(log.check)
-        events = log.newest()
     if state != "ok":
         mend = f"keep {path} for a look, move it away, and start again"
         return [fail("audit", f"{path} is damaged: {state}", mend)]
-    return [ok("audit", f"{events} events in {path}")]
+    keys = KeyFile(path).any()
+    with open_sealed(path) as db:
+        report = verify_end(db, keys)
+    if not report.good:
+        what = report.problems[0].what
+        mend = "'brokerctl audit verify' says more; a broker does not go on with it"
+        return [fail("audit", f"{path} is not what was signed: {what}", mend)]
+    return [ok("audit", f"{report.size} events in {path}, the end signed")]

@@ -125,6 +125,19 @@ async def test_wrong_calls(env, tmp_path: Path) -> None:
     assert peer.code == 1
 
 
+async def test_a_log_of_before_is_not_called_a_forgery(env) -> None:
+    recorded = Path(__file__).parents[1] / "corpus" / "audit" / "v1.sqlite"
+    path = paths_of(env).audit
+    path.parent.mkdir(parents=True)
+    shutil.copy(recorded, path)
+    found = await brokerctl("audit", "verify", env=env)
+    assert found.code == 1
+    assert "never sealed" in found.err
+    async with open_store(path):
+        pass
+    assert (await brokerctl("audit", "verify", env=env)).code == 0
+
+
 async def test_a_file_that_is_damaged_is_a_log_that_was_changed(env) -> None:
     path = paths_of(env).audit
     await fill(path, 200)

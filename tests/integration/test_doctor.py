@@ -123,6 +123,11 @@ async def test_audit(context: Context) -> None:
         for _ in range(300):
             await store.record(BrokerStop(reason="x" * 200))
     (whole,) = await doctor_viewer.check_audit(context)
+    key = context.paths.audit.with_suffix(".key")
+    key.rename(key.with_suffix(".away"))
+    (cut,) = await doctor_viewer.check_audit(context)
+    assert "signing key is gone" in cut.text
+    key.with_suffix(".away").rename(key)
     assert "300 events" in whole.text
     with context.paths.audit.open("r+b") as file:
         file.seek(3 * 4096)
