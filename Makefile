@@ -10,7 +10,7 @@ help:
 	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
 	@echo "make check      lint, types, import direction"
 	@echo "make mutate     turn each guard off in turn: some test must fail"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
 	@echo "make setup      packages and .venv only"
 
 setup:
@@ -46,7 +46,8 @@ imports:
 	.venv/bin/lint-imports
 
 bench: setup-tests
-	@.ci/as-user tests.bench.relay
+	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse); do \
+		.ci/as-user tests.bench.$$one; done
 
 clean:
 	rm -rf .venv build *.egg-info broker/relay/_turns*.so

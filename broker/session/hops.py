@@ -26,7 +26,7 @@ class Hop(enum.IntEnum):
     STREAM = 4
     """The guest's waypipe server has opened a display stream, and it is allowed."""
     WAYPIPE = 5
-    """The waypipe client took the stream and connected to the worker."""
+    """The worker, or a waypipe client in front of it, took the stream."""
     COMPOSITOR = 6
     """The worker's connection to the compositor is up, and the compositor answered."""
 
@@ -62,7 +62,7 @@ TEXTS: Mapping[Hop, HopText] = MappingProxyType(
             "'brokerctl audit --sandbox {sandbox}' whether the stream was refused",
         ),
         Hop.WAYPIPE: HopText(
-            "reach the waypipe client",
+            "reach the worker",
             10.0,
             "'brokerctl status {sandbox}' shows whether it runs; "
             "'brokerctl audit --sandbox {sandbox}' why not",
