@@ -40,6 +40,8 @@ USUAL: Mapping[str, str] = MappingProxyType(
 OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "zwp_idle_inhibit_manager_v1": "Keeps the screen from locking while its window is visible.",
+        "zwp_pointer_constraints_v1": "Holds the pointer fast or inside its window until the focus changes.",
+        "zwp_keyboard_shortcuts_inhibit_manager_v1": "Receives the desktop's own key bindings, those of copy and paste among them.",
     }
 )
 """What a sandbox has only if its record allows it."""
@@ -56,9 +58,7 @@ NEVER: Mapping[str, str] = MappingProxyType(
         "wp_linux_drm_syncobj_manager_v1": "Kernel fences can stall the compositor.",
         "zwp_linux_explicit_synchronization_v1": "Kernel fences can stall the compositor.",
         "zwp_linux_dmabuf_v1": "Graphics driver and unbounded memory within reach of the sandbox.",
-        "zwp_pointer_constraints_v1": "Captures the pointer.",
         "wp_pointer_warp_v1": "Moves the person's pointer.",
-        "zwp_keyboard_shortcuts_inhibit_manager_v1": "Swallows the keys that guard copy and paste.",
         "zwp_input_timestamps_manager_v1": "Finer input times than needed.",
         "zwp_tablet_manager_v1": "Legacy tablet protocol.",
         "zwp_tablet_manager_v2": "Tablet tools: coordinates are not yet mapped into the frame.",

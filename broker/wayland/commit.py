@@ -12,10 +12,12 @@ children (border.md 2: hiding it any other way displaces them).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import buffers, emit, window_state
+from broker.wayland import buffers, constraints, emit, window_state
 from broker.wayland.geometry import Rect, View, clamp
 from broker.wayland.model import (
     UNSET,
@@ -79,6 +81,7 @@ def _merge(core: Filter, earlier: State, later: State) -> None:
         (earlier.children, limits.WAYLAND_CHILD_OPS),
         (earlier.frames, limits.WAYLAND_CALLBACKS),
         (earlier.feedbacks, limits.WAYLAND_CALLBACKS),
+        (earlier.constraints, limits.WAYLAND_CALLBACKS),
     ):
         if held is not None and len(held) > most:
             raise core.too_much("a subsurface that is committed and never shown")
@@ -253,6 +256,8 @@ def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
             )
     for kind, sub, argument in state.children or ():
         _child(core, surface, kind, sub, argument)
+    for constraint, kind, value in state.constraints or ():
+        constraints.apply(core, surface, constraint, kind, value)
     if surface.xdg is not None:
         _apply_shell(core, surface, surface.xdg, state)
     return changed
@@ -336,10 +341,17 @@ def _resize(surface: Surface) -> None:
 def _send_region(
     core: Filter, surface: Surface, write: emit.Packer, ops: RegionOps | None
 ) -> None:
-    """Make a region of these operations, shifted by the crop; set and end it."""
+    """Set a region of the surface's."""
+    with region_of(core, surface, ops) as region:
+        core.up.data += write(surface.sid, region)
+
+
+@contextmanager
+def region_of(core: Filter, surface: Surface, ops: RegionOps | None) -> Iterator[int]:
+    """A region of these operations, shifted by the crop, for one request; 0 for none."""
     out = core.up.data
     if ops is None:
-        out += write(surface.sid, 0)
+        yield 0
         return
     region = core.own("wl_region").sid
     out += emit.create_region(core.compositor, region)
@@ -352,7 +364,7 @@ def _send_region(
             w,
             h,
         )
-    out += write(surface.sid, region)
+    yield region
     out += emit.region_destroy(region)
 
 
@@ -438,6 +450,8 @@ def _crop(core: Filter, surface: Surface, cx: int, cy: int, view: View | None) -
             _send_region(core, surface, emit.set_input_region, surface.input)
         if surface.opaque is not None:
             _send_region(core, surface, emit.set_opaque_region, surface.opaque)
+        if surface.constraint is not None:
+            constraints.send_region(core, surface, surface.constraint)
 
 
 # -- commits -------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.wayland import (  # noqa: F401 - rooms register their handlers
     attention,
+    constraints,
     cursor,
     dispatch,
     drag,

@@ -17,6 +17,7 @@ from broker.wayland.geometry import Content, Rect, Source, View
 from broker.wayland.objects import Obj
 
 if TYPE_CHECKING:
+    from broker.wayland.constraints import Constraint
     from broker.wayland.frame import Edges, Frame
     from broker.wayland.ports import PoolFile
 
@@ -68,6 +69,7 @@ class State:
     geometry: Rect | Unset = UNSET
     shell: list[bytes] | None = None
     hints: bool = False
+    constraints: list[tuple[Obj, str, Any]] | None = None
     edges: Edges | None = None
 
     def absorb(self, later: State) -> Buffer | None:
@@ -149,6 +151,7 @@ class Surface(Obj):
     __slots__ = (
         "cached",
         "children",
+        "constraint",
         "content",
         "crop",
         "cx",
@@ -157,6 +160,7 @@ class Surface(Obj):
         "extent",
         "hot",
         "icon",
+        "inhibitor",
         "input",
         "opaque",
         "outputs",
@@ -195,6 +199,8 @@ class Surface(Obj):
         self.outputs: dict[int, int] = {}
         self.hot = (0, 0)
         self.icon: Frame | None = None
+        self.constraint: Constraint | None = None
+        self.inhibitor: Obj | None = None
 
     def root(self) -> Surface:
         """The topmost surface of its tree."""

@@ -399,6 +399,16 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
             ),
             (),
         ),
+        "zwp_confined_pointer_v1": (
+            (
+                "destroy 1",
+                "set_region 1 ?o:wl_region",
+            ),
+            (
+                "confined 1",
+                "unconfined 1",
+            ),
+        ),
         "zwp_idle_inhibit_manager_v1": (
             (
                 "destroy 1",
@@ -408,6 +418,39 @@ INTERFACES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxy
         ),
         "zwp_idle_inhibitor_v1": (
             ("destroy 1",),
+            (),
+        ),
+        "zwp_keyboard_shortcuts_inhibit_manager_v1": (
+            (
+                "destroy 1",
+                "inhibit_shortcuts 1 n:zwp_keyboard_shortcuts_inhibitor_v1 o:wl_surface o:wl_seat",
+            ),
+            (),
+        ),
+        "zwp_keyboard_shortcuts_inhibitor_v1": (
+            ("destroy 1",),
+            (
+                "active 1",
+                "inactive 1",
+            ),
+        ),
+        "zwp_locked_pointer_v1": (
+            (
+                "destroy 1",
+                "set_cursor_position_hint 1 f f",
+                "set_region 1 ?o:wl_region",
+            ),
+            (
+                "locked 1",
+                "unlocked 1",
+            ),
+        ),
+        "zwp_pointer_constraints_v1": (
+            (
+                "destroy 1",
+                "lock_pointer 1 n:zwp_locked_pointer_v1 o:wl_surface o:wl_pointer ?o:wl_region u",
+                "confine_pointer 1 n:zwp_confined_pointer_v1 o:wl_surface o:wl_pointer ?o:wl_region u",
+            ),
             (),
         ),
         "zwp_pointer_gesture_hold_v1": (

@@ -111,6 +111,16 @@ _ROWS = (
         1,
         "Keeps the screen from locking while its window is visible.",
     ),
+    _option(
+        "zwp_pointer_constraints_v1",
+        1,
+        "Holds the pointer fast or inside its window until the focus changes.",
+    ),
+    _option(
+        "zwp_keyboard_shortcuts_inhibit_manager_v1",
+        1,
+        "Receives the desktop's own key bindings, those of copy and paste among them.",
+    ),
     # -- surface state that is not yet held like a buffer (a partly applied
     #    commit would tear the frame) --------------------------------------------------
     _no(
@@ -142,12 +152,7 @@ _ROWS = (
         "Graphics driver and unbounded memory within reach of the sandbox.",
     ),
     # -- input beyond its own focus ------------------------------------------------------
-    _no("zwp_pointer_constraints_v1", "Captures the pointer."),
     _no("wp_pointer_warp_v1", "Moves the person's pointer."),
-    _no(
-        "zwp_keyboard_shortcuts_inhibit_manager_v1",
-        "Swallows the keys that guard copy and paste.",
-    ),
     _no("zwp_input_timestamps_manager_v1", "Finer input times than needed."),
     _no("zwp_tablet_manager_v1", "Legacy tablet protocol."),
     _no(

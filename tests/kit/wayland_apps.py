@@ -8,6 +8,7 @@ waypipe client outside, on the filtered display of a stand.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -156,23 +157,26 @@ def _edged(here: np.ndarray, window: Found, place: tuple[int, int, int, int]) ->
 def strangers(
     image: Image.Image,
     empty: Image.Image,
-    pointer: tuple[int, int],
+    spots: Sequence[tuple[int, int]],
     *,
     slack: int = 0,
 ) -> tuple[list[Found], int]:
     """Frames, and pixels outside of them that are not the empty desktop's.
 
-    Where the pointer is, its image may lie: that much is not looked at.
-    ``slack`` pixels around a frame may be blended with it (fractional scales).
+    Where the pointer is or has just been (``spots``), its image may lie: that
+    much is not looked at.  ``slack`` pixels around a frame may be blended with
+    it (fractional scales).
     """
-    found = frames(image, FRAME, least=9) + frames(image, FRAME, pointer=pointer)
+    found = frames(image, FRAME, least=9)
+    for spot in spots:
+        found += frames(image, FRAME, pointer=spot)
     found = [f for f in found if min(f.w, f.h) > 64]
     was = np.asarray(empty.convert("RGB"))
     now = np.asarray(image.convert("RGB"))
     changed = (was != now).any(axis=2)
     changed[:_PANEL, :] = False
-    x, y = pointer
-    changed[max(0, y - 64) : y + 64, max(0, x - 64) : x + 64] = False
+    for x, y in spots:
+        changed[max(0, y - 64) : y + 64, max(0, x - 64) : x + 64] = False
     grown = [
         (f.x - slack, f.y - slack, f.w + 2 * slack, f.h + 2 * slack) for f in found
     ]

@@ -32,6 +32,8 @@ GLOBALS = [
     ("zwp_text_input_manager_v3", 1),
     ("wp_cursor_shape_manager_v1", 1),
     ("zwp_idle_inhibit_manager_v1", 1),
+    ("zwp_pointer_constraints_v1", 1),
+    ("zwp_keyboard_shortcuts_inhibit_manager_v1", 1),
 ]
 
 
