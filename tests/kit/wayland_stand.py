@@ -23,7 +23,7 @@ from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
 from broker.session.wayland_machine import RealMachine
-from broker.session.wayland_shell import Service, serve
+from broker.session.wayland_shell import Connection, Service, serve
 from broker.session.workers import WAYLAND_SOCKET, Worker, Workers
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
@@ -124,6 +124,7 @@ async def filtered(
     rules: WindowRules | None = None,
     *,
     behind: Path | None = None,
+    make: Callable[..., Connection] = Connection,
 ):
     """A filtered socket before a compositor that runs.
 
@@ -144,6 +145,7 @@ async def filtered(
         machine,
         lambda: connect_compositor(behind or comp.display),
         ends.append,
+        make=make,
     )
     it = Stand(comp, path, service)
     it.ends = ends

@@ -1,31 +1,34 @@
 """What the filter costs: its core on recorded sessions, and in front of sway.
 
-    python -m tests.bench.wayland [--json FILE] [--quick]
+    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--firefox]
 
 Core: CPU time for each message of the recorded sessions, beside a dict look-up
-measured in the same run, because machines differ.  Round trip: wl_display.sync
-through a filter in a process of its own and directly, in turns.  Frames: a
-client that draws on every frame callback, through the filter and directly,
-with the CPU time of the filter's process.
+measured in the same run, because machines differ.  Live: the same clients
+directly on the compositor, behind the filter, behind waypipe, and behind
+waypipe and the filter, in turns within each repetition: round trips, an
+animation, video, a 2560x1440 scroll, an interactive resize, each with the CPU
+time of what stands between.  ``--firefox`` adds the dropped frames of a page
+that plays 720p30.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import trio
 
-from broker.launch.spawn import spawn
+from tests.bench.wayland import firefox, loads
+from tests.bench.wayland.peers import Peer, all_peers, memory_of
 from tests.kit import wayland_sessions
-from tests.kit.compositor import desktop, until
-from tests.kit.wayland_client import HEADER, Client, Window
+from tests.kit.compositor import desktop
+from tests.kit.wayland_client import HEADER
 
 ROOT = Path(__file__).resolve().parents[3]
 REPEATS = 5
@@ -87,99 +90,50 @@ def core() -> list[dict[str, object]]:
     return rows
 
 
-def pings(path: Path, rounds: int) -> list[float]:
-    """Round trips of wl_display.sync, microseconds."""
-    took = []
-    with Client(path).start() as client:
-        for _ in range(rounds):
-            start = time.perf_counter()
-            client.roundtrip()
-            took.append((time.perf_counter() - start) * 1e6)
-            client.events.clear()
-    return took
+SCREEN = (2560, 1440)
+LOADS: dict[str, Callable[[Path, float], loads.Shown]] = {
+    "animation 400x300": lambda path, s: loads.animation(path, s, (400, 300)),
+    "video 1280x720": loads.video,
+    "scroll 2560x1440": lambda path, s: loads.animation(path, s, (2500, 1400), 1400),
+    "interactive resize": loads.resize,
+}
 
 
-def frames(path: Path, seconds: float) -> float:
-    """Frames a second of a client that draws at every callback."""
-    with Window(path).start() as client:
-        surface, _, _ = client.show(400, 300, 0xFF00FF00)
-        buffers = [client.buffer(400, 300, 0xFF000000 | n) for n in (0xFF, 0xFF00)]
-        shown, start = 0, time.monotonic()
-        while time.monotonic() - start < seconds:
-            client.send(surface, "attach", buffers[shown % 2], 0, 0)
-            client.send(surface, "damage", 0, 0, 400, 300)
-            client.shown(surface)
-            client.events.clear()
-            shown += 1
-        return shown / (time.monotonic() - start)
+async def live(seconds: float, rounds: int, repeats: int) -> dict[str, Any]:
+    """All loads on all peers, in turns."""
+    trips: dict[str, list[float]] = defaultdict(list)
+    shown: dict[str, dict[str, list[dict[str, float]]]] = {}
+    async with (
+        desktop(size=SCREEN, config_extra="default_border none\n") as comp,
+        all_peers(comp) as peers,
+    ):
+        for _ in range(repeats):
+            for peer in peers:
+                trips[peer.name] += await run(loads.pings, peer.path, rounds)
+            for name, load in LOADS.items():
+                for peer in peers:
+                    row = await _one(peer, load, seconds)
+                    shown.setdefault(name, {}).setdefault(peer.name, []).append(row)
+        memory = memory_of(peers[1].children[0].pid)
+    return {"sync": trips, "shown": shown, "private_kib": memory}
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+async def _one(
+    peer: Peer, load: Callable[[Path, float], loads.Shown], seconds: float
+) -> dict[str, float]:
+    before, start = peer.cpu(), time.monotonic()
+    result = await run(load, peer.path, seconds)
+    cpu = (peer.cpu() - before) / (time.monotonic() - start)
+    return {"fps": result.fps, "late": result.late, "frames": result.frames, "cpu": cpu}
 
 
-def memory_of(pid: int) -> int:
-    """Private memory of a process, KiB."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    lines = [line.split() for line in rollup.splitlines()]
-    return sum(int(f[1]) for f in lines if f[0] in {"Private_Clean:", "Private_Dirty:"})
-
-
-async def live(seconds: float, rounds: int) -> dict[str, object]:
-    """Round trips and frames, filtered and direct, in turns."""
-    async with desktop() as comp:
-        path = comp.display.with_name("bench")
-        child = spawn(
-            [sys.executable, "-c", _START, "--sandbox", "bench", "--listen", str(path)],
-            env={**comp.environment, "PYTHONPATH": str(ROOT)},
-        )
-
-        async def there() -> bool:
-            return path.is_socket()
-
-        await until(there)
-        result: dict[str, object] = {"sync": {}, "frames": {}}
-        trips: dict[str, list[float]] = {"direct": [], "filtered": []}
-        rates: dict[str, list[float]] = {"direct": [], "filtered": []}
-        cpu = 0.0
-        for _ in range(REPEATS):
-            for name, where in (("direct", comp.display), ("filtered", path)):
-                trips[name] += await run(lambda where=where: pings(where, rounds))
-                before = cpu_of(child.pid)
-                rates[name].append(
-                    await run(lambda where=where: frames(where, seconds))
-                )
-                cpu += cpu_of(child.pid) - before if name == "filtered" else 0.0
-        for name, values in trips.items():
-            cuts = statistics.quantiles(values, n=100)
-            result["sync"][name] = {"p50": cuts[49], "p99": cuts[98]}  # type: ignore[index]
-            result["frames"][name] = {
-                "fps": statistics.median(rates[name]),
-                "raw": rates[name],
-            }  # type: ignore[index]
-        result["cpu_of_one_core"] = cpu / (seconds * REPEATS)
-        result["private_kib"] = memory_of(child.pid)
-        await child.stop()
-        return result
-
-
-_START = "from broker.cli.proxy_wayland import command; command()"
-
-
-async def run(function: Callable[[], object]):
+async def run(function: Callable[..., Any], *args: Any) -> Any:
     """A blocking client in a thread."""
-    return await trio.to_thread.run_sync(function)
+    return await trio.to_thread.run_sync(function, *args)
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true")
-    options = parser.parse_args()
-    rows = core()
+def print_core(rows: list[dict[str, Any]]) -> None:
+    """The core's table."""
     print(
         f"{'session':26}{'messages':>9}{'us/message':>12}{'dict get ns':>13}{'at 16 ns':>10}"
     )
@@ -187,19 +141,54 @@ def main() -> None:
         print(
             f"{row['session']:26}{row['messages']:9}{row['us']:12.2f}{row['dict_ns']:13.1f}{row['scaled_us']:10.2f}"
         )
-    result = trio.run(
-        live, 1.0 if options.quick else 4.0, 300 if options.quick else 2000
-    )
-    for name in ("direct", "filtered"):
-        sync, fps = result["sync"][name], result["frames"][name]
+
+
+def print_live(result: dict[str, Any]) -> None:
+    """Medians of all repetitions."""
+    print(f"\n{'':18}{'sync p50':>9}{'p99 us':>8}")
+    for name, values in result["sync"].items():
+        cuts = statistics.quantiles(values, n=100)
+        print(f"{name:18}{cuts[49]:9.0f}{cuts[98]:8.0f}")
+    for name, peers in result["shown"].items():
         print(
-            f"{name:10} sync p50 {sync['p50']:6.0f} us  p99 {sync['p99']:6.0f} us   {fps['fps']:5.1f} frames/s"
+            f"\n{name:18}{'frames/s':>9}{'late %':>8}{'CPU %':>8}   (CPU of what stands between)"
         )
-    print(
-        f"filter: {result['cpu_of_one_core'] * 100:.1f} % of a core while animating, {result['private_kib']} KiB private"
+        for peer, rows in peers.items():
+            fps = statistics.median(r["fps"] for r in rows)
+            late = (
+                100
+                * sum(r["late"] for r in rows)
+                / max(1, sum(r["frames"] for r in rows))
+            )
+            cpu = 100 * statistics.median(r["cpu"] for r in rows)
+            print(f"{peer:18}{fps:9.1f}{late:8.2f}{cpu:8.1f}")
+    print(f"\nthe filter's process has {result['private_kib']} KiB of its own")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--core", action="store_true", help="the core alone")
+    parser.add_argument(
+        "--firefox", action="store_true", help="Firefox's dropped frames, too"
     )
+    options = parser.parse_args()
+    found: dict[str, Any] = {"core": core()}
+    print_core(found["core"])
+    if not options.core:
+        words = (1.0, 300, 1) if options.quick else (4.0, 1000, 3)
+        found["live"] = trio.run(live, *words)
+        print_live(found["live"])
+    if options.firefox:
+        found["firefox"] = trio.run(firefox.dropped, 8.0 if options.quick else 20.0)
+        print(
+            "\nFirefox, 720p30: "
+            + ", ".join(f"{k} {v}" for k, v in found["firefox"].items())
+        )
     if options.json:
-        options.json.write_text(json.dumps({"core": rows, "live": result}, indent=1))
+        options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,34 +1,33 @@
-"""Record a session: a filter in front of the compositor that writes it down.
+"""Record sessions of real applications: seeds of the fuzz target, food of the benchmark.
 
-    python -m tests.bench.wayland.record OUT -- PROGRAM ARGUMENT...
+    python -m tests.bench.wayland.record [NAME...]
 
-The program is a client of ours to be shown on $WAYLAND_DISPLAY.  What it says
-and what the compositor answers goes to OUT when it ends.
+Each program runs on a headless sway behind a filter that writes down what it
+is fed, while a pointer opens its menus.  Ids depend on what the filter itself
+asks the compositor for: record anew when that changes.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
 import trio
 
-from broker.launch.compositor import connect_compositor, display_path
-from broker.launch.spawn import spawn
-from broker.session.wayland_machine import RealMachine
 from broker.session.wayland_shell import Connection
-from broker.wayland.sandbox import Sandbox
+from tests.bench.wayland import firefox
 from tests.kit import wayland_sessions
+from tests.kit.compositor import desktop, wait_window
+from tests.kit.wayland_input import Pointer
+from tests.kit.wayland_stand import CONFIG, SIZE, filtered
 
 
 class Recording(Connection):
     """A connection that keeps what it was fed."""
 
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **options)
         self.chunks: list[tuple[str, bytes, int]] = []
         core = self.core
         feed_client, feed_server = core.from_client, core.from_server
@@ -44,45 +43,85 @@ class Recording(Connection):
         core.from_client, core.from_server = client, server  # type: ignore[method-assign]
 
 
-def _display() -> Path:
-    path = display_path()
-    assert path is not None, "no WAYLAND_DISPLAY"
-    return path
+PROGRAMS: dict[str, tuple[list[str], float, tuple[tuple[int, int], ...]]] = {
+    "foot": (["foot", "sh", "-c", "ls -l /usr; sleep 60"], 3, ((50, 50),)),
+    "gtk3-demo": (["gtk3-demo"], 3, ((100, 100), (60, 30))),
+    "gtk3-widget-factory": (["gtk3-widget-factory"], 4, ((430, 270), (50, 312))),
+    "gtk4-demo": (["gtk4-demo"], 4, ((-76, 28), (60, 30))),
+    "gtk4-widget-factory": (["gtk4-widget-factory"], 4, ((500, 262), (50, 340))),
+    "featherpad": (["featherpad"], 3, ((30, 18), (70, 18))),
+    "mpv": (["mpv", "--no-config", "--vo=wlshm", "--ao=null", "--loop", "CLIP"], 3, ((300, 300),)),
+    "firefox": (["firefox-esr", "--no-remote", "--profile", "PLACE/profile", "PAGE"], 12, ((-30, 62),)),
+    "chromium": (
+        ["chromium", "--no-sandbox", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--user-data-dir=PLACE/chromium", "PAGE"], 8, ((-30, 62),),
+    ),
+    "xwayland": (["Xwayland", ":77", "-ac"], 3, ((300, 300),)),
+    "weston-subsurfaces": (["weston-subsurfaces"], 4, ()),
+    "weston-presentation-shm": (["weston-presentation-shm"], 4, ()),
+    "weston-terminal": (["weston-terminal"], 3, ((100, 100), (20, 20))),
+    "weston-scaler": (["weston-scaler"], 2, ()),
+    "weston-cliptest": (["weston-cliptest"], 2, ((100, 100),)),
+}  # fmt: skip
 
 
-async def record(out: Path, argv: list[str]) -> None:
-    """Write the largest of the program's connections."""
-    seconds = float(os.environ.get("SECONDS_TO_RECORD", "5"))
+async def record(place: Path, name: str) -> list[tuple[str, bytes, int]]:
+    """The longest of a program's connections."""
+    argv, seconds, clicks = PROGRAMS[name]
+    words = {"CLIP": place / "clip.webm", "PAGE": place / "page.html"}
+    argv = [str(words.get(a, a.replace("PLACE", str(place)))) for a in argv]
+    (place / "profile").mkdir(exist_ok=True)
     made: list[Recording] = []
-    with tempfile.TemporaryDirectory() as name, socket.socket(socket.AF_UNIX) as door:
-        path = Path(name) / "display"
-        door.bind(str(path))
-        door.listen()
-        door.settimeout(0)
-        child = spawn(argv, env={**os.environ, "WAYLAND_DISPLAY": str(path)})
 
-        async def one(client: socket.socket) -> None:
-            with client, connect_compositor(_display()) as server:
-                made.append(
-                    Recording(
-                        client,
-                        server,
-                        wayland_sessions.RULES,
-                        Sandbox("work"),
-                        RealMachine(),
-                    )
+    def connection(*args, **options) -> Recording:
+        made.append(Recording(*args, **options))
+        return made[-1]
+
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        filtered(comp, wayland_sessions.RULES, make=connection) as it,
+    ):
+        with await trio.to_thread.run_sync(Pointer, comp.display, SIZE) as mouse:
+            await trio.to_thread.run_sync(mouse.move, 5, 5)
+            it.run(
+                *argv,
+                HOME=str(place),
+                QT_QPA_PLATFORM="wayland",
+                GTK_A11Y="none",
+                MOZ_ENABLE_WAYLAND="1",
+            )
+            (window, *_) = await wait_window(comp, title="[work]", deadline=40)
+            await trio.sleep(seconds / 2)
+            (window, *_) = await wait_window(comp, title="[work]")
+            rect = window["rect"]
+            for x, y in clicks:
+                at = rect["x"] + (x if x >= 0 else rect["width"] + x), rect["y"] + y
+                await trio.to_thread.run_sync(
+                    mouse.move, rect["x"] + 200, rect["y"] + 200
                 )
-                await made[-1].run()
+                await trio.to_thread.run_sync(mouse.click, *at)
+                await trio.sleep(1)
+            for step in range(8):
+                await comp.command(f"resize set {600 + 20 * step} {400 + 10 * step}")
+                await trio.sleep(0.05)
+            await trio.sleep(seconds / 2)
+            longest = max(made, key=lambda c: sum(len(data) for _, data, _ in c.chunks))
+            return list(longest.chunks)
 
-        with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                while True:
-                    await trio.lowlevel.wait_readable(door)
-                    nursery.start_soon(one, door.accept()[0])
-        await child.stop()
-    largest = max(made, key=lambda c: sum(len(data) for _, data, _ in c.chunks))
-    out.write_bytes(wayland_sessions.pack(largest.chunks))
+
+def main() -> None:
+    """Entry point."""
+    corpus = Path(__file__).resolve().parents[2] / "corpus/wayland"
+    with tempfile.TemporaryDirectory(prefix="vt-") as place:
+        firefox.clip(Path(place))
+        for name in sys.argv[1:] or PROGRAMS:
+            chunks = trio.run(record, Path(place), name)
+            wayland_sessions.replay(chunks)
+            out = corpus / f"{name}.session"
+            out.write_bytes(wayland_sessions.pack(chunks))
+            print(
+                f"{name}: {len(chunks)} reads, {out.stat().st_size} bytes", flush=True
+            )
 
 
 if __name__ == "__main__":
-    trio.run(record, Path(sys.argv[1]), sys.argv[3:])
+    main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fuzz import wayland
+from tests.kit import wayland_sessions
 
 
 def test_recorded_sessions_replay_without_a_fault():
@@ -25,3 +26,15 @@ def test_some_mutated_messages():
 def test_a_million_mutated_messages():
     ends = wayland.fuzz(seconds=900, messages=1_000_000, seed=5)
     assert ends["messages"] >= 1_000_000
+
+
+def test_the_benchmarks_sessions_are_of_the_present_filter():
+    """The compositor's recorded words name ids that this filter gives out.
+
+    Mend with: python -m tests.bench.wayland.record.
+    """
+    paths = sorted((wayland.ROOT / "tests/corpus/wayland").glob("*.session"))
+    assert len(paths) >= 10
+    for path in paths:
+        fed = wayland_sessions.replay(wayland_sessions.load(path))
+        assert fed.fault is None, (path.name, fed.fault)

@@ -1,0 +1,125 @@
+"""What stands between a client and the compositor, each in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.launch.compositor import HeadlessCompositor
+from broker.launch.spawn import DEVNULL, Child, spawn
+from tests.kit.compositor import until
+
+ROOT = Path(__file__).resolve().parents[3]
+_START = "from broker.cli.proxy_wayland import command; command()"
+_WAYPIPE = ("waypipe", "--no-gpu", "--compress", "none", "--socket")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """``path`` is where clients connect; ``children`` is what stands between."""
+
+    name: str
+    path: Path
+    children: tuple[Child, ...]
+
+    def cpu(self) -> float:
+        """CPU seconds so far of all that stands between, threads and forks too."""
+        return sum(cpu_of(child.pid) for child in self.children)
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process and of its descendants so far."""
+    total = 0.0
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return 0.0
+    # With the time of children that have ended.
+    total += sum(int(fields[i]) for i in (11, 12, 13, 14)) / os.sysconf("SC_CLK_TCK")
+    return total + sum(cpu_of(int(child)) for child in below)
+
+
+def memory_of(pid: int) -> int:
+    """Private memory of a process, KiB."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    lines = [line.split() for line in rollup.splitlines()]
+    return sum(int(f[1]) for f in lines if f[0] in {"Private_Clean:", "Private_Dirty:"})
+
+
+async def _there(path: Path) -> None:
+    async def look() -> bool:
+        return path.is_socket()
+
+    await until(look)
+
+
+async def _filter(comp: HeadlessCompositor, name: str) -> tuple[Path, Child]:
+    path = comp.display.with_name(name)
+    child = spawn(
+        [sys.executable, "-c", _START, "--sandbox", "bench", "--listen", str(path)],
+        env={**comp.environment, "PYTHONPATH": str(ROOT)},
+        stderr=DEVNULL,
+    )
+    await _there(path)
+    return path, child
+
+
+async def _waypipe(
+    comp: HeadlessCompositor, name: str, behind: Path
+) -> tuple[Path, list[Child]]:
+    wire, path = comp.display.with_name(f"{name}.wire"), comp.display.with_name(name)
+    viewer = spawn(
+        [*_WAYPIPE, str(wire), "client"],
+        env={**comp.environment, "WAYLAND_DISPLAY": str(behind)},
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    await _there(wire)
+    server = spawn(
+        [
+            *_WAYPIPE,
+            str(wire),
+            "--display",
+            str(path),
+            "server",
+            "--",
+            "sleep",
+            "100000",
+        ],
+        env={**comp.environment, "WAYLAND_DISPLAY": "none"},
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )
+    await _there(path)
+    return path, [viewer, server]
+
+
+@asynccontextmanager
+async def all_peers(comp: HeadlessCompositor):
+    """direct, filter, waypipe, and waypipe with the filter, all running."""
+    children: list[Child] = []
+    try:
+        front, core = await _filter(comp, "b-filter")
+        children.append(core)
+        inner, second = await _filter(comp, "b-inner")
+        children.append(second)
+        plain, pair = await _waypipe(comp, "b-waypipe", comp.display)
+        children += pair
+        both, other = await _waypipe(comp, "b-both", inner)
+        children += other
+        yield [
+            Peer("direct", comp.display, ()),
+            Peer("filter", front, (core,)),
+            Peer("waypipe", plain, tuple(pair)),
+            Peer("waypipe+filter", both, (second, *other)),
+        ]
+    finally:
+        with trio.CancelScope(shield=True):
+            for child in reversed(children):
+                await child.stop()
