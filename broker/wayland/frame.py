@@ -49,6 +49,17 @@ class Edges(NamedTuple):
         return self.top + self.bottom
 
 
+class _Lent:
+    """A buffer and how many strips show it."""
+
+    __slots__ = ("key", "sid", "users")
+
+    def __init__(self, key: tuple[int, int, int], sid: int) -> None:
+        self.key = key
+        self.sid = sid
+        self.users = 0
+
+
 class Palette:
     """Buffers in the frame's colour, shared by all frames of a connection.
 
@@ -62,7 +73,8 @@ class Palette:
         self._paint: Paint | None = None
         self._pool = 0
         self._size = 0
-        self._buffers: dict[tuple[int, int, int], list[int]] = {}
+        self._buffers: dict[tuple[int, int, int], _Lent] = {}
+        self._by_sid: dict[int, _Lent] = {}
 
     def take(self, width: int, height: int) -> int:
         """Return a buffer's id; give it back with ``drop``."""
@@ -77,7 +89,8 @@ class Palette:
         return self._take(_TILE, _TILE, _XRGB)
 
     def _take(self, width: int, height: int, form: int) -> int:
-        entry = self._buffers.get((width, height, form))
+        key = (width, height, form)
+        entry = self._buffers.get(key)
         if entry is None:
             start = 0 if form == _ARGB else _TILE * _TILE * 4
             self._reach(start + width * height * 4)
@@ -85,19 +98,17 @@ class Palette:
             self._core.up.data += emit.create_buffer(
                 self._pool, sid, start, width, height, width * 4, form
             )
-            entry = self._buffers[width, height, form] = [sid, 0]
-        entry[1] += 1
-        return entry[0]
+            entry = self._buffers[key] = self._by_sid[sid] = _Lent(key, sid)
+        entry.users += 1
+        return entry.sid
 
     def drop(self, sid: int) -> None:
         """Give a buffer back; the last one to do so destroys it."""
-        for key, entry in self._buffers.items():
-            if entry[0] == sid:
-                entry[1] -= 1
-                if not entry[1]:
-                    del self._buffers[key]
-                    self._core.up.data += emit.buffer_destroy(sid)
-                return
+        entry = self._by_sid[sid]
+        entry.users -= 1
+        if not entry.users:
+            del self._by_sid[sid], self._buffers[entry.key]
+            self._core.up.data += emit.buffer_destroy(sid)
 
     def _reach(self, size: int) -> None:
         if size <= self._size:
