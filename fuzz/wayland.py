@@ -48,6 +48,7 @@ from broker.wayland.filter import Filter  # noqa: E402
 from broker.wayland.model import Surface, XdgSurface  # noqa: E402
 from broker.wayland.rules import Fullscreen, WindowRules  # noqa: E402
 from broker.wayland.sandbox import Sandbox  # noqa: E402
+from broker.wayland.verdicts import OPTIONS  # noqa: E402
 from broker.wayland.wire import ProtocolFault  # noqa: E402
 from tests.kit import wayland_sessions  # noqa: E402
 from tests.kit.wayland_machine import FakeMachine  # noqa: E402
@@ -83,6 +84,8 @@ class Session:
         self.name = path.stem
         self.messages: list[bytes] = []
         self.globals: list[tuple[str, int]] = []
+        # Names of globals depend on what is allowed: none was at the recording.
+        self.allow: frozenset[str] = frozenset()
         client = server = b""
         for side, data, _ in wayland_sessions.load(path):
             if side == "c":
@@ -130,7 +133,7 @@ def spoken() -> Session:
     """Popups, selections, cursors, text input, activation: all at once."""
     talk = _Spoken.__new__(_Spoken)
     talk.said = []
-    talk.__init__()
+    talk.__init__(WindowRules("work", allow=OPTIONS))
     talk.start()
     seat = talk.bind("wl_seat")
     pointer = talk.make(seat, "get_pointer", "wl_pointer")
@@ -141,6 +144,7 @@ def spoken() -> Session:
     _speak_selections(talk, seat)
     _speak_extras(talk, seat, pointer, surface)
     _speak_popups(talk, seat, xdg)
+    _speak_constraints(talk, seat, pointer, surface)
     cursor = talk.surface()
     talk.paint(cursor, 90, 90, 0)
     talk.send(cursor, "commit")
@@ -152,7 +156,7 @@ def spoken() -> Session:
     talk.send(surface, "attach", 0, 0, 0)
     talk.send(surface, "commit")
     seed = Session.__new__(Session)
-    seed.name, seed.globals = "spoken", list(GLOBALS)
+    seed.name, seed.globals, seed.allow = "spoken", list(GLOBALS), OPTIONS
     seed.messages = list(split(b"".join(talk.said)))
     talk.close()
     return seed
@@ -225,6 +229,28 @@ def _speak_popups(talk: Talk, seat: int, xdg: int) -> None:
         talk.send(popup, "reposition", positioner, 7)
 
 
+def _speak_constraints(talk: Talk, seat: int, pointer: int, surface: int) -> None:
+    manager = talk.bind("zwp_pointer_constraints_v1")
+    region = talk.make(talk.compositor, "create_region", "wl_region")
+    talk.send(region, "add", 5, 5, 50, 50)
+    for name, kind in (
+        ("lock_pointer", "zwp_locked_pointer_v1"),
+        ("confine_pointer", "zwp_confined_pointer_v1"),
+    ):
+        made = talk.make(manager, name, kind, None, surface, pointer, region, 2)
+        talk.send(made, "set_region", region)
+        if name == "lock_pointer":
+            talk.send(made, "set_cursor_position_hint", 2560, 2560)
+        talk.send(surface, "commit")
+        talk.send(made, "destroy")
+    kind = "zwp_keyboard_shortcuts_inhibitor_v1"
+    inhibit = talk.bind("zwp_keyboard_shortcuts_inhibit_manager_v1")
+    made = talk.make(inhibit, "inhibit_shortcuts", kind, None, surface, seat)
+    talk.send(made, "destroy")
+    idle = talk.bind("zwp_idle_inhibit_manager_v1")
+    talk.make(idle, "create_inhibitor", "zwp_idle_inhibitor_v1", None, surface)
+
+
 def mutate(
     rng: random.Random, message: bytes, all_messages: list[bytes]
 ) -> list[bytes]:
@@ -270,7 +296,12 @@ class Run:
         self.machine = FakeMachine()
         self.rng = rng
         self.sandbox = Sandbox("work")
-        rules = WindowRules("work", fullscreen=rng.choice(list(Fullscreen)))
+        rules = WindowRules(
+            "work",
+            fullscreen=rng.choice(list(Fullscreen)),
+            allow=session.allow,
+            translucent=rng.random() < 0.3,
+        )
         self.core = Filter(rules, self.sandbox, self.machine)
         self.model = Model(session.globals)
         self.model.on_root_commit = self._judge

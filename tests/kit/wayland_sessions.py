@@ -45,8 +45,11 @@ def load(path: Path) -> list[tuple[str, bytes, int]]:
 def drain(core: Filter) -> None:
     """Send everything nowhere, as a shell with endless sockets would."""
     for queue in (core.up, core.down):
-        for fd in queue.drain_fds():
-            core.machine.close(fd)
+        if queue.fd_count:
+            for fd in queue.drain_fds():
+                core.machine.close(fd)
+        else:
+            queue.data.clear()
 
 
 def replay(chunks: list[tuple[str, bytes, int]]) -> Filter:
@@ -55,7 +58,7 @@ def replay(chunks: list[tuple[str, bytes, int]]) -> Filter:
     core = Filter(RULES, Sandbox("work"), machine)
     for side, data, fds in chunks:
         feed = core.from_client if side == "c" else core.from_server
-        feed(data, [machine.fd() for _ in range(fds)], 0.0)
+        feed(data, [machine.fd() for _ in range(fds)] if fds else (), 0.0)
         drain(core)
         while core.paused:
             core.from_client(b"", [], 0.0)
