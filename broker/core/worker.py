@@ -285,6 +285,12 @@ class WindowClosed(_Message, frozen=True, tag="window-closed"):
     problem: _Text = ""
 
 
+class Acted(_Message, frozen=True, tag="acted"):
+    """The person has acted in a window of the sandbox, so many seconds ago."""
+
+    ago: Annotated[float, msgspec.Meta(ge=0, le=60)]
+
+
 class Limited(_Message, frozen=True, tag="limited"):
     """The sandbox wanted more than it may have, ``times`` since this was told."""
 
@@ -326,6 +332,7 @@ FromWorker: TypeAlias = (
     | Statistics
     | Windows
     | WindowClosed
+    | Acted
     | Limited
     | Traced
     | Violation

@@ -124,9 +124,13 @@ class Decider:
                 await self._log.note(cut(permit, reason, self._digests()))
             raise RefusedError(reason, where=permit.where)
 
-    def acted(self, lease: str) -> None:
-        """The person has just acted (key, button, touch) in a sandbox's window."""
-        self._meters.acted(lease, trio.current_time())
+    def acted(self, lease: str, ago: float = 0.0) -> None:
+        """The person has acted (key, button, touch) in a window of a sandbox.
+
+        ``ago``: so many seconds before now.  It is the word of the sandbox's
+        worker, so it holds as far as that one was not taken over.
+        """
+        self._meters.acted(lease, trio.current_time() - ago)
 
     async def _decide(self, request: Request, on_ask: OnAsk) -> Permit:
         answer = await self._asked_first(request)

@@ -72,6 +72,11 @@ _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
 
+def _unheard(ago: float) -> None:
+    """Nobody wants to know."""
+    del ago
+
+
 class Guest:
     """A leased sandbox on the viewer's side, from lease_begun to lease_ended."""
 
@@ -104,6 +109,8 @@ class Guest:
         self.idle = trio.Event()
         """Set when the last program has ended."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
+        self.acted: Callable[[float], None] = _unheard
+        """Told that the person has acted in its windows, so many seconds ago."""
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
         )
@@ -271,6 +278,8 @@ class Guest:
                     ended.set()
                 if message.stream == self._agent_stream:
                     self._set_agent(None)
+            case worker.Acted(ago):
+                self.acted(ago)
             case worker.Violation():
                 await self.screen.broke(printable(message.reason))
             case worker.Broken():

@@ -27,6 +27,9 @@ from broker.wayland.sandbox import Sandbox
 
 Outbox = trio.MemorySendChannel[messages.FromWorker]
 
+_BETWEEN_ACTS = 0.25
+"""Seconds: what a rule's ``gesture=`` may be wrong by, to the strict side."""
+
 
 class SandboxWindows:
     """All windows of the worker's sandbox."""
@@ -39,6 +42,22 @@ class SandboxWindows:
         self._machine = RealMachine()
         self._memory = StreamMachine()
         self._told: Counter[str] = Counter()
+        self._acted = trio.Event()
+        self._sandbox.on_act = self._note_act
+
+    def _note_act(self) -> None:
+        self._acted.set()  # the event of now; each telling makes a new one
+
+    async def tell_acts(self, outbox: Outbox) -> None:
+        """Say that the person has acted in a window, not more often than needed."""
+        while True:
+            await self._acted.wait()
+            self._acted = trio.Event()
+            when = self._sandbox.acted
+            now = trio.current_time()
+            ago = 0.0 if when is None else min(60.0, max(0.0, now - when))
+            await outbox.send(messages.Acted(ago))
+            await trio.sleep(_BETWEEN_ACTS)
 
     def connection(
         self, number: int, client: socket.socket, compositor: socket.socket

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import trio
 from typing_extensions import override
@@ -201,6 +202,7 @@ class ViewerRole:
             directory=self._paths.sandbox(lease.sandbox),
             logs=logs,
         )
+        guest.acted = partial(self.decider.acted, lease.id)
         await self._nursery.start(guest.run)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)

@@ -125,7 +125,7 @@ class Filter(ObjectTable):
         self.local_drag = False
         self.focused: set[Surface] = set()
         self.window_changes = 0
-        self.serials = Serials()
+        self.serials = Serials(sandbox.act)
         self.clock = 0
         self.clock_shift: Callable[[int], int] | None = None
         """Nanoseconds from a clock to the one that the client is told of."""

@@ -7,7 +7,7 @@ applications and seen by the others, and nothing else ever comes in or out.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,15 @@ class Sandbox:
         self._drag_number = 0
         self._window_number = 0
         self._rings: dict[str, list[float]] = {}
+        self.acted: float | None = None
+        """When the person last acted in a window of it (key, button, touch)."""
+        self.on_act: Callable[[], None] | None = None
+
+    def act(self, now: float) -> None:
+        """The person has acted in a window of it."""
+        self.acted = now
+        if self.on_act is not None:
+            self.on_act()
 
     def bound_by(self, own: Mapping[str, int]) -> None:
         """Take these ceilings from now on, where they are lower than everybody's."""

@@ -8,6 +8,7 @@ check that loosely or not at all, so we let only delivered ones through.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from broker.core import limits
 
@@ -17,10 +18,12 @@ _NOT_INPUT = -1.0
 class Serials:
     """The last serials given to one client."""
 
-    __slots__ = ("_given",)
+    __slots__ = ("_acted", "_given")
 
-    def __init__(self) -> None:
+    def __init__(self, acted: Callable[[float], None] | None = None) -> None:
+        """``acted`` hears of everything that the person did, with its time."""
         self._given: OrderedDict[int, float] = OrderedDict()
+        self._acted = acted
 
     def note(self, serial: int) -> None:
         """The client has been given this serial and may present it."""
@@ -32,6 +35,8 @@ class Serials:
 
     def note_input(self, serial: int, now: float) -> None:
         """The same, and it is of something that the person did just now."""
+        if self._acted is not None:
+            self._acted(now)
         given = self._given
         given[serial] = now
         if len(given) > limits.WAYLAND_SERIALS:

@@ -11,6 +11,7 @@ import trio
 
 from broker.control.api import GrantRevokeRequest, QuestionAnswerRequest, RunRequest
 from broker.core import limits
+from broker.core.errors import UpstreamError
 from tests.kit.compositor import until, wait_window, windows
 from tests.kit.prompting import Hands
 from tests.kit.world import record, world
@@ -151,4 +152,30 @@ async def test_without_a_dialog_brokerctl_answers_and_takes_back():
 
             await until(no_window)
             assert w.events("grant.ended")[0]["grant"] == grant.id
+        await w.stop()
+
+
+@pytest.mark.long
+async def test_a_gesture_is_a_key_in_a_window_of_the_sandbox():
+    """Not one in somebody else's, and none by the guest itself."""
+    async with world({"app": record("persistent")}) as w:
+        sandbox = await w.window("app", "first")
+        hands = Hands(w.comp)
+        write_rule(
+            w, "30-mine.policy", "vitrail.Display * app @adminvm allow gesture=5s\n"
+        )
+
+        async def in_force():
+            return (await w.status()).policy.rules == 5
+
+        await until(in_force)
+        assert windows(await w.comp.tree()), "what was permitted goes on"
+        with pytest.raises(UpstreamError, match="nobody acted in a window"):
+            await w.run("app", "foot", "-T", "second", "sleep", "1000")
+        hands.press("x")
+        await w.run("app", "foot", "-T", "third", "sleep", "1000")
+        await wait_window(w.comp, title="third")
+        refused = w.events("decision", verdict="deny", sandbox=sandbox)
+        assert refused[-1]["detail"]["gesture"] == 5
+        hands.close()
         await w.stop()

@@ -13,6 +13,7 @@ from broker.core import worker as messages
 from broker.session.workers import open_workers
 from tests.kit.compositor import desktop, pixels, short_directory, until, wait_window
 from tests.kit.display import open_descriptors, open_display
+from tests.kit.wayland_input import Keyboard
 
 RED = ("foot", "-o", "colors.background=cc0000", "-T", "red", "sleep", "1000")
 BLUE = ("foot", "-o", "colors.background=0000cc", "-T", "blue", "sleep", "1000")
@@ -180,3 +181,37 @@ async def test_a_record_s_limit_of_clients_holds_at_n_and_n_plus_one():
                 assert refused, "the worker says why"
                 await wait_window(comp, title="first")
                 await first.stop()
+
+
+async def test_a_key_is_told_by_the_sandbox_whose_window_had_it():
+    """What a rule's gesture= asks for; what an application does by itself is none."""
+    async with desktop() as comp, open_workers() as workers:
+        with short_directory() as base:
+            async with (
+                a_window(workers, "red", base, comp, RED) as red,
+                a_window(workers, "blue", base, comp, BLUE) as blue,
+            ):
+                await wait_window(comp, count=2)
+                # sway gives the focus to the one that came last.
+                focused, other = blue, red
+                if not (await wait_window(comp, title="blue"))[0]["focused"]:
+                    focused, other = red, blue
+                assert acts(red) == acts(blue) == []
+                keyboard = Keyboard(comp.display)
+                keyboard.press(45)
+
+                async def told():
+                    return acts(focused)
+
+                await until(told)
+                for _ in range(20):
+                    keyboard.press(45)
+                keyboard.client.close()
+                (first, *more) = acts(focused)
+                assert 0 <= first.ago < 5
+                assert len(more) < 5, "a few a second are enough"
+                assert acts(other) == []
+
+
+def acts(display):
+    return [said for said in display.said if isinstance(said, messages.Acted)]
