@@ -28,14 +28,21 @@ _E = TypeVar("_E", bound=Event)
 class Namer:
     """Applies the setting ``names`` to events."""
 
-    def __init__(self, setting: Names, key: bytes) -> None:
+    def __init__(
+        self, setting: Names, key: bytes, *, clipboard_digest: bool = False
+    ) -> None:
         self._setting = setting
         self._key = key
+        self._clipboard_digest = clipboard_digest
 
     def digest(self, content: bytes) -> str:
-        """The keyed hash of a name, or of what was pasted where that is wanted."""
+        """The keyed hash of a name."""
         made = hmac.digest(self._key, content, "sha256")
         return f"hmac:{made.hex()[:_DIGITS]}"
+
+    def content_digest(self, content: bytes) -> str:
+        """The keyed hash of what was pasted, "" unless the setting asks for it."""
+        return self.digest(content) if self._clipboard_digest else ""
 
     def apply(self, event: _E) -> _E:
         """The event as it may be recorded."""
@@ -53,7 +60,7 @@ class Namer:
         return self.digest(name.encode("utf-8", "surrogatepass"))
 
 
-def load_namer(setting: Names, log: Path) -> Namer:
+def load_namer(setting: Names, log: Path, *, clipboard_digest: bool = False) -> Namer:
     """The namer of a log, its key made where there is none.
 
     Raises SetupError for a key file that is not one of ours, UpstreamError
@@ -80,4 +87,4 @@ def load_namer(setting: Names, log: Path) -> Namer:
             where=str(path),
             hint="move it away; hashes of before will not compare with later ones",
         )
-    return Namer(setting, key)
+    return Namer(setting, key, clipboard_digest=clipboard_digest)

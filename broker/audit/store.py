@@ -377,7 +377,15 @@ def _open(path: Path, settings: Settings) -> _Opened:
     try:
         tree = load_tree(db)
         seal = open_seal(db, tree, path)
-        return _Opened(db, version, tree, seal, load_namer(settings.names, path))
+        return _Opened(
+            db,
+            version,
+            tree,
+            seal,
+            load_namer(
+                settings.names, path, clipboard_digest=settings.clipboard_digest
+            ),
+        )
     except sqlite3.Error as error:
         db.close()
         raise UpstreamError(f"the audit log cannot be opened: {error}") from error

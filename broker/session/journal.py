@@ -73,6 +73,10 @@ class Journal:
         self._gap: _Gap | None = None
         self._lost = 0
 
+    def content_digest(self, content: bytes) -> str:
+        """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
+        return self._store.namer.content_digest(content)
+
     def warnings(self) -> list[str]:
         """What ``brokerctl status`` should warn of."""
         if not self._lost:

@@ -49,6 +49,13 @@ async def test_two_logs_hash_with_keys_of_their_own(tmp_path: Path) -> None:
         assert URL.encode() not in file.read_bytes()
 
 
+def test_content_has_no_hash_unless_asked_for(tmp_path: Path) -> None:
+    log = tmp_path / "audit.sqlite"
+    assert load_namer(Names.HASH, log).content_digest(b"1234") == ""
+    asked = load_namer(Names.KEEP, log, clipboard_digest=True)
+    assert asked.content_digest(b"1234") == asked.digest(b"1234") != ""
+
+
 def test_a_key_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.names").write_bytes(b"short")
     with pytest.raises(SetupError, match="not the key"):
