@@ -40,8 +40,8 @@ from broker.audit.note import Note
 from broker.audit.retention import plan, remove
 from broker.audit.seal import Seal, open_seal
 from broker.audit.settings import Settings
-from broker.audit.tree import Growing, leaf_hash
-from broker.audit.witness import hold_note
+from broker.audit.tree import Growing, consistency_proof, leaf_hash
+from broker.audit.witness import held_at, hold_note
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 
@@ -266,6 +266,20 @@ class Store:
         more, UpstreamError when the log cannot be read.
         """
         return await self._in_turn(lambda: Nodes(self._db).root(size))
+
+    async def consistency(self, old: int, new: int) -> list[bytes]:
+        """The proof that the log at ``new`` events begins with that of ``old``.
+
+        Raises as ``root_at``.
+        """
+        return await self._in_turn(lambda: consistency_proof(old, new, Nodes(self._db)))
+
+    async def held(self, origin: str, size: int) -> Note | None:
+        """The checkpoint that is kept of another log at a size, if one is.
+
+        Raises UpstreamError when the log cannot be read.
+        """
+        return await self._in_turn(lambda: held_at(self._db, origin, size))
 
     async def hold(self, peer: str, note: Note) -> Note | None:
         """Keep a checkpoint of another log; returns the newest of it before.

@@ -50,6 +50,14 @@ def hold_note(db: sqlite3.Connection, peer: str, note: Note) -> Note | None:
     return before
 
 
+def held_at(db: sqlite3.Connection, origin: str, size: int) -> Note | None:
+    """The checkpoint that is kept of a log at this size.  Raises sqlite3.Error."""
+    row = db.execute(
+        "SELECT note FROM witness WHERE origin = ? AND size = ?", (origin, size)
+    ).fetchone()
+    return None if row is None else parse_note(row[0])
+
+
 def held_notes(db: sqlite3.Connection, peer: str = "") -> list[tuple[str, int, str]]:
     """All that is held: whose, when it came (ns since 1970), and the note.
 

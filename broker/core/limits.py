@@ -146,6 +146,9 @@ AUDIT_WITNESS_LOGS = 64
 LINK_NOTE_CHARACTERS = 200
 """One line of a checkpoint: a name of 54 characters and 92 of base64, and room."""
 
+LINK_PROOF_HASHES = 128
+"""Of a consistency proof: twice the height of a tree of 2**64 events."""
+
 LINK_NOTE_LINES = 12
 """Of a checkpoint on the link: ours have six, witnesses may add some."""
 

@@ -39,6 +39,8 @@ _Note = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=limits.LINK_NOTE_CHARACTERS)]],
     msgspec.Meta(max_length=limits.LINK_NOTE_LINES),
 ]
+_Hash = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{43}=\Z")]
+_Proof = Annotated[list[_Hash], msgspec.Meta(max_length=limits.LINK_PROOF_HASHES)]
 _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
 _SPACES = re.compile(r"\s+")
 
@@ -161,9 +163,16 @@ class StatusAsked(Request, frozen=True, tag="status-asked"):
 
 
 class Witness(Request, frozen=True, tag="witness"):
-    """Keep this checkpoint of the sender's audit log, a signed note by lines."""
+    """Keep this checkpoint of the sender's audit log, a signed note by lines.
+
+    ``proof`` shows that the log then begins with what it was at ``since``, a
+    size of which a checkpoint is held (RFC 6962, 2.1.2, hashes as base64).  A
+    ``since`` of 0: the sender does not know what is held.
+    """
 
     note: _Note
+    since: _Count = 0
+    proof: _Proof = []
 
 
 class Witnessed(Reply, frozen=True, tag="witnessed"):

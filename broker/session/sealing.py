@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from broker.audit.note import Note, parse_note
 from broker.audit.settings import Settings
 from broker.audit.ship import journald
 from broker.audit.store import Store
+from broker.audit.tree import verify_consistency
 from broker.core.complain import complain
 from broker.core.errors import (
     IntegrityError,
@@ -173,7 +175,7 @@ class Witness:
         The newest one at once: what the other end answers is the newest that
         it held, and shows whether our own log was rolled back meanwhile.
         """
-        sent = ""
+        sent, held = "", 0
         while True:
             news = self._news
             try:
@@ -181,7 +183,12 @@ class Witness:
                     await self._sealing.publish()
                 note = self._sealing.newest
                 if note != sent:
-                    await self._send(epoch, note)
+                    before = await self._send(epoch, note, held)
+                    held = parse_note(note).checkpoint.size
+                    if not sent and 0 < before < held:
+                        # Only now we know what it held, and can show that all
+                        # of that is still the beginning of our log.
+                        await self._send(epoch, note, before)
                     sent = note
             except VitrailError as error:
                 if not epoch.live:
@@ -189,13 +196,31 @@ class Witness:
                 complain(f"vitrail: {epoch.name} keeps no checkpoint of ours: {error}")
             await news.wait()
 
-    async def _send(self, epoch: Epoch, note: str) -> None:
-        reply = await epoch.ask(lambda number: m.Witness(number, note.split("\n")))
+    async def _send(self, epoch: Epoch, note: str, since: int) -> int:
+        """Send a checkpoint; returns the size of the newest one held before."""
+        proof = await self._proof(since, parse_note(note).checkpoint.size)
+        reply = await epoch.ask(
+            lambda number: m.Witness(
+                number, note.split("\n"), since if proof else 0, proof
+            )
+        )
         if not isinstance(reply, m.Witnessed):
             raise InternalError("an answer that does not fit the question")
-        if reply.note:
-            held = parse_note("\n".join(reply.note))
-            await self._check(epoch.name, held)
+        if not reply.note:
+            return 0
+        held = parse_note("\n".join(reply.note))
+        await self._check(epoch.name, held)
+        return held.checkpoint.size
+
+    async def _proof(self, since: int, size: int) -> list[str]:
+        """That the log at ``size`` goes on from ``since``; [] where none can be."""
+        if not 0 < since < size:
+            return []
+        try:
+            hashes = await self._store.consistency(since, size)
+        except (RefusedError, IntegrityError):
+            return []  # removed by retention, or not whole: ``_check`` tells which
+        return [base64.b64encode(hash_).decode() for hash_ in hashes]
 
     async def _check(self, peer: str, held: Note) -> None:
         """Compare what the witness holds of our log with our log."""
@@ -225,6 +250,8 @@ class Witness:
         Raises RefusedError for what is no checkpoint.
         """
         note = parse_note("\n".join(request.note))
+        if request.since:
+            await self._follow(epoch.name, note, request)
         before = await self._store.hold(epoch.name, note)
         if before is not None:
             old, new = before.checkpoint, note.checkpoint
@@ -238,6 +265,19 @@ class Witness:
                 )
         held = [] if before is None else before.whole.split("\n")
         return m.Witnessed(request.request, held)
+
+    async def _follow(self, peer: str, note: Note, request: m.Witness) -> None:
+        """Check that the other log still begins with what is held of it."""
+        new = note.checkpoint
+        held = await self._store.held(new.origin, request.since)
+        proof = [base64.b64decode(hash_) for hash_ in request.proof]
+        if held is None:
+            return  # not kept any more, or never: nothing to compare with
+        old = held.checkpoint
+        if not verify_consistency(old.size, old.root, new.size, new.root, proof):
+            await self._conflict(
+                peer, note, f"of its log: what it was at {old.size} events was changed"
+            )
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:
         said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"
