@@ -153,6 +153,16 @@ class Log:
         found = _ORIGIN.match(notes[0][0]) if notes else None
         return found[1] if found else ""
 
+    def notes(self, size: int, upto: int) -> list[tuple[int, str, str]]:
+        """Signed checkpoints that stay: size, kind, note; of these sizes."""
+        if not self._rows("PRAGMA table_info(checkpoint)", []):
+            return []
+        return self._rows(
+            "SELECT size, kind, note FROM checkpoint WHERE kind != 'head' "
+            "AND size BETWEEN ? AND ? ORDER BY size, kind",
+            [size, upto],
+        )
+
     # -- waiting --------------------------------------------------------------------
 
     def version(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,8 +10,12 @@ import rich_click as click
 
 from broker.audit.counts import Counts
 from broker.audit.filters import Filters, Found
-from broker.audit.ship.fleet import Fleet, open_fleet
+from broker.audit.note import Note
+from broker.audit.ship.check import check
+from broker.audit.ship.fleet import Fleet, FleetLog, open_fleet
+from broker.audit.verify import Report
 from broker.cli.audit_words import Asked
+from broker.core.errors import SetupError
 from broker.core.escape import printable
 
 
@@ -65,3 +69,34 @@ def open_fleet_source(address: str) -> Iterator[FleetSource]:
     """Open a fleet's store; raises SetupError and UpstreamError."""
     with open_fleet(address) as fleet:
         yield FleetSource(fleet)
+
+
+def verify_fleet(
+    address: str, machines: Sequence[str], kept: Sequence[tuple[str, Note]]
+) -> list[tuple[str, Report]]:
+    """Compare what the store has with what each machine signed: name and report.
+
+    ``kept`` are checkpoints from elsewhere, of any of the logs.
+    """
+    with open_fleet(address) as fleet:
+        logs = fleet.logs(machines)
+        if not logs:
+            raise SetupError(
+                "no such machine ships to this database",
+                hint=f"there are: {', '.join(map(printable, fleet.machines())) or 'none'}",
+            )
+        return [
+            (log.machine, check(log.name, _with(fleet, log, kept), fleet.leaves(log)))
+            for log in logs
+        ]
+
+
+def _with(fleet: Fleet, log: FleetLog, kept: Sequence[tuple[str, Note]]) -> list[str]:
+    own = [n.whole for _, n in kept if n.checkpoint.origin.endswith(f"/{log.name}")]
+    return [*fleet.notes(log), *own]
+
+
+def fleet_notes(address: str, machines: Sequence[str]) -> list[str]:
+    """The checkpoints that the store has of these machines' logs."""
+    with open_fleet(address) as fleet:
+        return [note for log in fleet.logs(machines) for note in fleet.notes(log)]

@@ -44,11 +44,24 @@ _against = click.option(
 )
 
 
+_store = click.option(
+    "--store",
+    default="",
+    metavar="ADDRESS",
+    help="What a fleet's database has of its machines' logs: postgresql://…",
+)
+_machine = click.option(
+    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine's."
+)
+
+
 @click.command("verify")
 @_against
 @click.option("--origin", default="", help="The log's name, as it was noted down.")
 @click.option("--copy", is_flag=True, help="This copy is without its signing key.")
 @_log
+@_store
+@_machine
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify_command(
     *,
@@ -56,16 +69,26 @@ def verify_command(
     origin: str,
     copy: bool,
     path: Path | None,
+    store: str,
+    machines: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check that the log is what was written, and say where it is not.
 
     Every event is hashed anew, and the tree of all of them compared with every
-    checkpoint that was signed.
+    checkpoint that was signed.  With --store, what a fleet's database has is
+    compared with what each machine signed.
 
     Exit code: 0 it is, 1 it could not be read, 2 wrong call, 3 it is not.
     """
     kept = [(str(file), note) for file in against for note in _notes(file)]
+    if store:
+        if path or origin or copy:
+            raise click.UsageError("--log, --origin and --copy are not for --store")
+        _verify_fleet(store, machines, kept, as_json=as_json)
+        return
+    if machines:
+        raise click.UsageError("--machine needs --store")
     where = path or offline_paths().audit
     report = _verified(where, kept, origin=origin, copy=copy)
     if as_json:
@@ -73,6 +96,28 @@ def verify_command(
     else:
         _print(report)
     if not report.good:
+        sys.exit(_INTEGRITY)
+
+
+def _verify_fleet(
+    store: str,
+    machines: tuple[str, ...],
+    kept: list[tuple[str, Note]],
+    *,
+    as_json: bool,
+) -> None:
+    # Only here, so that its package is needed only by those who have a fleet.
+    from broker.cli.audit_fleet import verify_fleet
+
+    found = verify_fleet(store, machines, kept)
+    for machine, report in found:
+        if as_json:
+            whole = {**msgspec.to_builtins(report), "good": report.good}
+            render.json_line({"machine": machine, **whole})
+        else:
+            click.echo(f"machine      {printable(machine)}")
+            _print(report)
+    if not all(report.good for _, report in found):
         sys.exit(_INTEGRITY)
 
 
@@ -206,23 +251,44 @@ def prove_command(*, event: int, against: Path | None, path: Path | None) -> Non
 @click.option("--peer", default=None, help="Those kept of another broker's log.")
 @click.option("--all", "every", is_flag=True, help="All of them, not the newest only.")
 @_log
-def checkpoint_command(*, peer: str | None, every: bool, path: Path | None) -> None:
+@_store
+@_machine
+def checkpoint_command(
+    *,
+    peer: str | None,
+    every: bool,
+    path: Path | None,
+    store: str,
+    machines: tuple[str, ...],
+) -> None:
     """Print the log's newest checkpoint, to be kept elsewhere.
 
-    With --peer, what this log's broker has kept of the other one's.
+    With --peer, what this log's broker has kept of the other one's; with
+    --store, all that a fleet's database has, for verify --against.
 
     Exit code: 0, 1 there is none.
     """
-    with open_sealed(path or offline_paths().audit) as db:
-        try:
-            notes = _own(db) if peer is None else _peers(db, peer)
-        except sqlite3.Error as error:
-            raise _unreadable(error) from error
+    if machines and not store:
+        raise click.UsageError("--machine needs --store")
+    if store:
+        from broker.cli.audit_fleet import fleet_notes
+
+        notes, every = fleet_notes(store, machines), True
+    else:
+        notes = _here(path or offline_paths().audit, peer)
     if not notes:
         raise SetupError("there is no checkpoint yet")
     for text in notes if every else notes[-1:]:
         assert len(text) <= limits.AUDIT_NOTE_BYTES
         click.echo(text, nl=False)
+
+
+def _here(path: Path, peer: str | None) -> list[str]:
+    with open_sealed(path) as db:
+        try:
+            return _own(db) if peer is None else _peers(db, peer)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
 
 
 def _own(db: sqlite3.Connection) -> list[str]:

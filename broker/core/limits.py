@@ -157,6 +157,9 @@ SHIP_BATCH_BYTES = 1 << 20
 """What goes to a receiver in one piece, at least one event: a round trip and a
 flush for each, and what is sent again when its answer is lost."""
 
+SHIP_BATCH_NOTES = 50
+"""Checkpoints that go with a batch: there is one for each thousand events."""
+
 SHIP_TARGETS = 16
 """Receivers of one log; each costs a task and a connection."""
 

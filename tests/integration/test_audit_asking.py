@@ -14,7 +14,7 @@ import sys
 import termios
 import unicodedata
 from collections.abc import Iterator
-from contextlib import aclosing, redirect_stderr, redirect_stdout
+from contextlib import aclosing
 from fcntl import ioctl
 from pathlib import Path
 
@@ -30,11 +30,11 @@ from broker.audit.schema import (
 )
 from broker.audit.store import open_store
 from broker.audit.tree import leaf_hash
-from broker.cli.app import main
 from broker.launch.spawn import spawn
 from tests.kit.brokerctl import (
     Answer,
     brokerctl,
+    called,
     harmless,
     home,
     lines_of,
@@ -75,24 +75,7 @@ async def _fill(env: dict[str, str], count: int = 30) -> None:
 
 
 async def ask(env: dict[str, str], *words: str) -> Answer:
-    """What it says, as a call inside this process: a start takes half a second."""
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
-        for name in [*os.environ]:
-            patch.delenv(name)
-        for name, value in env.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["brokerctl", "audit", *words])
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return Answer(code, out.getvalue(), err.getvalue())
+    return called("audit", *words, env=env)
 
 
 async def sequences(env: dict[str, str], *words: str) -> list[int]:

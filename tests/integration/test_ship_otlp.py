@@ -73,7 +73,12 @@ async def test_a_record_has_all_of_the_event(tmp_path: Path, server: Collector) 
 
 
 @pytest.mark.parametrize(
-    ("mood", "doubled"), [("before", 0), ("middle", 0), ("after", 1)]
+    ("mood", "doubled"),
+    [
+        pytest.param("before", 0, marks=pytest.mark.long),
+        ("middle", 0),
+        ("after", 1),
+    ],
 )
 async def test_a_collector_that_dies_in_the_middle_loses_and_doubles_nothing(
     tmp_path: Path, server: Collector, mood: str, doubled: int

@@ -20,7 +20,7 @@ from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.launch.spawn import PIPE, our_program, run_tool, spawn
-from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
+from tests.kit.brokerctl import brokerctl, called, harmless, home, paths_of
 from tests.kit.postgres import Postgres, postgres
 from tests.kit.shipping import bodies, filled, place, record
 
@@ -45,7 +45,9 @@ async def ship(directory: Path, *targets: AnyTarget, machine: str = "desk") -> d
 
 async def until(server: Postgres, count: int) -> None:
     """Wait until the database has so many events."""
-    with trio.fail_after(60):
+    with trio.fail_after(100):
+        while not server.rows("SELECT to_regclass('vitrail.event')::text")[0][0]:
+            await trio.sleep(0.05)  # nobody has shipped yet
         while server.rows("SELECT count(*) FROM vitrail.event") < [(count,)]:
             await trio.sleep(0.05)
 
@@ -190,7 +192,7 @@ async def test_many_machines_and_the_same_questions(
          lambda f: ":3:" in f.get("rule", "") and f["service"] == "vitrail.Audio"),
         (("-g", "1.1"), lambda f: "1+1" in f.get("reason", "") or "1.1" in str(f)),
     ]:  # fmt: skip
-        answer = await brokerctl(
+        answer = called(
             "audit",
             "--store",
             server.address,
@@ -208,7 +210,7 @@ async def test_many_machines_and_the_same_questions(
             ]
         assert answer.objects
         assert harmless(answer.out.replace("\n", ""))
-    answer = await brokerctl(
+    answer = called(
         *("audit", "--store", server.address, "-n", "5", "-r"),
         env=_environment(tmp_path),
     )
@@ -274,7 +276,7 @@ async def test_a_role_of_one_machine_neither_reads_nor_extends_anothers_log(
         "GRANT vitrail_reader TO reader;"
         "GRANT USAGE ON SCHEMA vitrail TO two, vitrail_reader;"
         "GRANT SELECT ON ALL TABLES IN SCHEMA vitrail TO two, vitrail_reader;"
-        "GRANT INSERT ON vitrail.log, vitrail.event, vitrail.gap TO two"
+        "GRANT INSERT ON vitrail.log, vitrail.event, vitrail.gap, vitrail.checkpoint TO two"
     )
     two = PostgresTarget("fleet", server.as_role("two"))
     assert await ship(tmp_path / "two", two, machine="two") == {"fleet": 20}
@@ -453,8 +455,11 @@ async def test_brokerctl_ships_and_shows_how_far_it_got(server: Postgres) -> Non
         assert after.code == 0
         (answer,) = after.objects
         assert [t["behind"] for t in answer["targets"]] == [0, 0]
-        lines = (Path(env["HOME"]) / "out.jsonl").read_text().splitlines()
-        assert [json.loads(line)["sequence"] for line in lines] == [*range(1, 26)]
+        text = (Path(env["HOME"]) / "out.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        sequences = [line["sequence"] for line in lines if "sequence" in line]
+        assert sequences == [*range(1, 26)]
+        assert [line for line in lines if "checkpoint" in line]
         wrong = await brokerctl("audit", "ship", "--target", "moon", env=env)
         assert wrong.code == 2
 
@@ -479,9 +484,62 @@ async def test_the_program_ends_when_asked_and_reads_a_changed_file(
                 f'address = "{server.address}"\n'
             )
             fresh.replace(config)
-            while not server.rows("SELECT to_regclass('vitrail.event')::text")[0][0]:
-                await trio.sleep(0.05)
             await until(server, 25)
             assert await child.stop() == 0
         assert child.popen.stderr is not None
         child.popen.stderr.close()
+
+
+async def test_the_database_is_a_witness_of_what_a_machine_signed(
+    tmp_path: Path, server: Postgres
+) -> None:
+    env = _environment(tmp_path)
+    for machine, count in (("desk", 2500), ("lap", 40)):
+        async with open_store(tmp_path / machine / "audit.sqlite") as store:
+            for first in range(1, count + 1, 500):
+                await record(store, first, min(500, count - first + 1))
+                await store.checkpoint()
+        await ship(tmp_path / machine, fleet(server), machine=machine)
+    words = ("audit", "verify", "--store", server.address)
+    good = called(*words, env=env)
+    assert good.code == 0, good.out + good.err
+    both = (called(*words, "--json", env=env)).objects
+    assert [one["machine"] for one in both] == ["desk", "lap"]
+    assert both[0]["checkpoints"] >= 5
+    assert both[0]["size"] == 2500
+    # A machine's own log is compared with what it had signed when it shipped.
+    kept = called(
+        *("audit", "checkpoint", "--store", server.address, "--machine", "desk"),
+        env=env,
+    )
+    (tmp_path / "kept").write_text(kept.out)
+    own = called(
+        *("audit", "verify", "--against", str(tmp_path / "kept")),
+        *("--log", str(tmp_path / "desk/audit.sqlite")),
+        env=env,
+    )
+    assert own.code == 0, own.out
+    # Who changes a row in the database is found, also if its hash fits again.
+    for script, where in (
+        (("UPDATE vitrail.event SET body = body || ' ' "
+         "WHERE sequence = 1700 AND log = 1"), "event 1700"),
+        (("UPDATE vitrail.event SET body = body || ' ', "
+         "leaf = sha256('\\x00'::bytea || convert_to(body || ' ', 'UTF8')) "
+         "WHERE sequence = 700 AND log = 1"), "events 501 to 1000"),
+        ("DELETE FROM vitrail.event WHERE sequence > 2200 AND log = 1", "2201 to 2500"),
+        ("DELETE FROM vitrail.checkpoint WHERE kind LIKE 'key%' AND log = 1", "the log"),
+    ):  # fmt: skip
+        server.run("CREATE TABLE spare AS SELECT * FROM vitrail.event")
+        server.run("CREATE TABLE notes AS SELECT * FROM vitrail.checkpoint")
+        server.run(script)
+        bad = called(*words, "--machine", "desk", env=env)
+        assert bad.code == 3, (script, bad.out, bad.err)
+        assert where in bad.out, (script, bad.out)
+        assert (called(*words, "--machine", "lap", env=env)).code == 0
+        server.run("DELETE FROM vitrail.event; INSERT INTO vitrail.event TABLE spare")
+        server.run(
+            "DELETE FROM vitrail.checkpoint; INSERT INTO vitrail.checkpoint TABLE notes"
+        )
+        server.run("DROP TABLE spare; DROP TABLE notes")
+    assert (called(*words, env=env)).code == 0
+    assert (called(*words, "--machine", "moon", env=env)).code == 1

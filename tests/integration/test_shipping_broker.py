@@ -53,7 +53,8 @@ def configure(paths: Paths, out: Path) -> None:
 
 def shipped(out: Path) -> list[dict]:
     whole = out.read_text().rpartition("\n")[0] if out.exists() else ""
-    return [json.loads(line) for line in whole.splitlines()]
+    found = [json.loads(line) for line in whole.splitlines()]
+    return [event for event in found if "checkpoint" not in event]
 
 
 async def shipper(paths: Paths, without: int = 0) -> int:

@@ -146,7 +146,11 @@ class Collector:
             await self.child.wait()
 
     def records(self) -> list[dict]:
-        """What it has stored; a line that it died in does not count."""
+        """The events that it has stored."""
+        return [r for r in self.stored() if r["event"] != "vitrail.audit.checkpoint"]
+
+    def stored(self) -> list[dict]:
+        """All records; a line that it died in does not count."""
         if not self._file.exists():
             return []
         whole = self._file.read_text().rpartition("\n")[0]

@@ -34,6 +34,10 @@ class Cursor(msgspec.Struct, kw_only=True):
     """The hash of that event, hex: so that a changed log is noticed."""
     time_ns: int = 0
     """When that event happened."""
+    noted: int = -1
+    """The size of the last checkpoint that it has; -1: none."""
+    noted_kinds: list[str] = []
+    """Which checkpoints of that size it has."""
     shipped: float = 0.0
     """When it was delivered, seconds since 1970."""
     problem: str = ""

@@ -2,7 +2,8 @@
 
 Everything is in the schema ``vitrail``.  ``log`` has one row for each log that
 was ever shipped there, ``event`` the events with the columns that are asked
-for most, ``gap`` what a log had lost before it could be shipped.
+for most, ``gap`` what a log had lost before it could be shipped, ``checkpoint`` what the
+logs have signed of themselves.
 
 ``arrived`` is the transaction that brought an event: with it a follower sees
 each event once, although transactions end in another order than they began.
@@ -101,6 +102,22 @@ MIGRATIONS = (
         USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))
         WITH CHECK (log IN (SELECT id FROM vitrail.log WHERE owner = current_user));
     CREATE POLICY reading ON vitrail.gap FOR SELECT USING (vitrail.reads());
+    """,
+    """
+    CREATE TABLE vitrail.checkpoint (
+        log integer NOT NULL REFERENCES vitrail.log,
+        size bigint NOT NULL,
+        kind text NOT NULL,
+        note text NOT NULL,
+        arrived timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (log, size, kind)
+    );
+    COMMENT ON TABLE vitrail.checkpoint IS 'what the logs have signed of themselves';
+    ALTER TABLE vitrail.checkpoint ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON vitrail.checkpoint
+        USING (log IN (SELECT id FROM vitrail.log WHERE owner = current_user))
+        WITH CHECK (log IN (SELECT id FROM vitrail.log WHERE owner = current_user));
+    CREATE POLICY reading ON vitrail.checkpoint FOR SELECT USING (vitrail.reads());
     """,
 )
 

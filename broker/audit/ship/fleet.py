@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -30,6 +31,16 @@ _CURSOR = re.compile(r"x=(\d{1,19})")
 
 _Place = tuple[int, int, int]
 """Time, log and number: where an event stands in the order."""
+
+
+@dataclass(frozen=True)
+class FleetLog:
+    """One log of those that are shipped there."""
+
+    number: int
+    name: str
+    """The end of its checkpoints' origin, hex."""
+    machine: str
 
 
 class Fleet:
@@ -171,6 +182,43 @@ class Fleet:
         """The machines that ship here."""
         rows = self._rows("SELECT DISTINCT machine FROM vitrail.log ORDER BY 1", [])
         return [str(row[0]) for row in rows]
+
+    def logs(self, machines: Sequence[str]) -> list[FleetLog]:
+        """The logs of these machines, or all."""
+        wanted = choose("machine", machines or ["*"], self.machines)
+        rows = self._rows(
+            "SELECT id, name, machine FROM vitrail.log WHERE machine = ANY(%s) "
+            "ORDER BY machine, id",
+            [wanted],
+        )
+        return [
+            FleetLog(_int(number), name.hex(), str(machine))
+            for number, name, machine in rows
+            if isinstance(name, bytes)
+        ]
+
+    def notes(self, log: FleetLog) -> list[str]:
+        """The log's signed checkpoints, by size."""
+        rows = self._rows(
+            "SELECT note FROM vitrail.checkpoint WHERE log = %s ORDER BY size, kind",
+            [log.number],
+        )
+        return [str(note) for (note,) in rows]
+
+    def leaves(self, log: FleetLog) -> Iterator[tuple[int, str, bytes]]:
+        """The log's events in their order: number, body, hash as it was shipped."""
+        after = 0
+        while True:
+            rows = self._rows(
+                "SELECT sequence, body, leaf FROM vitrail.event "
+                "WHERE log = %s AND sequence > %s ORDER BY sequence LIMIT %s",
+                [log.number, after, 5 * _PAGE],
+            )
+            for sequence, body, leaf in rows:
+                after = _int(sequence)
+                yield after, str(body), leaf if isinstance(leaf, bytes) else b""
+            if not rows:
+                return
 
     async def follow(
         self, filters: Filters, *, cursor: str

@@ -12,20 +12,28 @@ from pathlib import Path
 import msgspec
 from typing_extensions import override
 
-from broker.audit.ship.terms import Batch, Item, Target
+from broker.audit.ship.terms import Batch, Item, Sealed, Target
 from broker.core import limits
 from broker.core.errors import UpstreamError
 
 
 class _Line(msgspec.Struct):
     log: str
-    sequence: int
+    sequence: int = 0
+    """0: it is a checkpoint."""
 
 
 def line(batch: Batch, item: Item) -> bytes:
     """An event as a line."""
     front = msgspec.json.encode({"log": batch.log.hex(), "machine": batch.machine})
     return b"%b,%b\n" % (front[:-1], item.body.encode()[1:])
+
+
+def note_line(batch: Batch, sealed: Sealed) -> bytes:
+    """A checkpoint as a line."""
+    fields = {"size": sealed.size, "kind": sealed.kind, "note": sealed.note}
+    whose = {"log": batch.log.hex(), "machine": batch.machine}
+    return msgspec.json.encode({**whose, "checkpoint": fields}) + b"\n"
 
 
 class Jsonl(Target):
@@ -56,13 +64,16 @@ class Jsonl(Target):
                 file.truncate(begin + whole)
                 os.fsync(file.fileno())
             lines = data[:whole].splitlines()
-        if not lines:
-            return None
-        try:
-            last = msgspec.json.decode(lines[-1], type=_Line)
-        except msgspec.DecodeError:
-            return None  # somebody else writes there too; the cursor is believed
-        return (last.sequence, "") if last.log == log.hex() else None
+        for text in reversed(lines):
+            try:
+                last = msgspec.json.decode(text, type=_Line)
+            except msgspec.DecodeError:
+                return None  # somebody else writes there too; the cursor is believed
+            if last.log != log.hex():
+                return None
+            if last.sequence:
+                return last.sequence, ""
+        return None
 
     @override
     def send(self, batch: Batch) -> None:
@@ -71,7 +82,9 @@ class Jsonl(Target):
             fd = os.open(self._path, flags, 0o600)
             try:
                 # What a full disk leaves in part, ``position`` sees.
-                rest = memoryview(b"".join(line(batch, i) for i in batch.items))
+                lines = [line(batch, item) for item in batch.items]
+                lines += [note_line(batch, sealed) for sealed in batch.notes]
+                rest = memoryview(b"".join(lines))
                 while rest:
                     rest = rest[os.write(fd, rest) :]
                 os.fsync(fd)

@@ -18,7 +18,15 @@ from typing_extensions import override
 
 from broker import __version__
 from broker.audit.ship.config import OtlpTarget
-from broker.audit.ship.terms import Batch, Item, Target, is_bad, record_id
+from broker.audit.ship.terms import (
+    Batch,
+    Item,
+    Sealed,
+    Target,
+    is_bad,
+    note_id,
+    record_id,
+)
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
@@ -58,6 +66,8 @@ def encode(batch: Batch) -> bytes:
     now = time.time_ns()
     for item in batch.items:
         _record(scope.log_records.add(), batch, item, now)
+    for sealed in batch.notes:
+        _note(scope.log_records.add(), batch, sealed, now)
     return bytes(request.SerializeToString())
 
 
@@ -74,6 +84,23 @@ def _record(record: logs.LogRecord, batch: Batch, item: Item, now: int) -> None:
             [
                 ("log.record.uid", record_id(batch.log, item.sequence)),
                 *((f"vitrail.{name}", value) for name, value in item.fields.items()),
+            ]
+        )
+    )
+
+
+def _note(record: logs.LogRecord, batch: Batch, sealed: Sealed, now: int) -> None:
+    """A checkpoint: its note is the record's body."""
+    record.observed_time_unix_nano = now
+    record.severity_number, record.severity_text = _INFO, "INFO"
+    record.event_name = "vitrail.audit.checkpoint"
+    record.body.string_value = sealed.note
+    record.attributes.extend(
+        _attributes(
+            [
+                ("log.record.uid", note_id(batch.log, sealed)),
+                ("vitrail.kind", "audit.checkpoint"),
+                ("vitrail.size", sealed.size),
             ]
         )
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from broker.audit.ship.database import Connection, Error, connect, migrate, problem
-from broker.audit.ship.terms import Batch, Item, Target
+from broker.audit.ship.terms import Batch, Item, Sealed, Target
 from broker.core.errors import IntegrityError
 
 _COLUMNS = (
@@ -73,6 +73,31 @@ class Postgres(Target):
 
     def _send(self, connection: Connection, batch: Batch) -> None:
         log = self._log_number(connection, batch)
+        if batch.items:
+            self._send_events(connection, log, batch)
+        for sealed in batch.notes:
+            self._send_note(connection, log, sealed)
+
+    def _send_note(self, connection: Connection, log: int, sealed: Sealed) -> None:
+        key = [log, sealed.size, sealed.kind]
+        connection.execute(
+            "INSERT INTO vitrail.checkpoint (log, size, kind, note) "
+            "VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [*key, sealed.note],
+        )
+        there = connection.execute(
+            "SELECT note FROM vitrail.checkpoint "
+            "WHERE log = %s AND size = %s AND kind = %s",
+            key,
+        ).fetchone()
+        if there is None or there[0] != sealed.note:
+            raise IntegrityError(
+                f"the database has another checkpoint of this log at {sealed.size}",
+                hint="this log was rolled back after it was shipped: 'brokerctl audit "
+                "checkpoint --store' prints those there, for 'verify --against'",
+            )
+
+    def _send_events(self, connection: Connection, log: int, batch: Batch) -> None:
         connection.execute(
             f"CREATE TEMPORARY TABLE arriving ON COMMIT DROP AS "  # noqa: S608
             f"SELECT {_COLUMNS} FROM vitrail.event LIMIT 0"
@@ -109,7 +134,7 @@ class Postgres(Target):
         connection.execute(
             "INSERT INTO vitrail.log (name, machine, broker) VALUES (%s, %s, %s) "
             "ON CONFLICT (name) DO NOTHING",
-            [batch.log, batch.machine, _text(batch.items[0].text("broker"))],
+            [batch.log, batch.machine, _broker(batch)],
         )
         row = connection.execute(
             "SELECT id FROM vitrail.log WHERE name = %s", [batch.log]
@@ -127,6 +152,10 @@ class Postgres(Target):
         if self._open is not None:
             self._open.close()
             self._open = None
+
+
+def _broker(batch: Batch) -> str:
+    return _text(batch.items[0].text("broker")) if batch.items else ""
 
 
 def _row(item: Item) -> tuple[object, ...]:

@@ -27,7 +27,7 @@ from broker.audit.ship.config import (
     PostgresTarget,
 )
 from broker.audit.ship.cursor import load_cursor, locked, save_cursor
-from broker.audit.ship.terms import Batch, Item, Target
+from broker.audit.ship.terms import Batch, Item, Sealed, Target
 from broker.audit.tree import leaf_hash
 from broker.core import limits
 from broker.core.complain import complain
@@ -88,6 +88,8 @@ class Shipper:
         self._file: os.stat_result | None = None
         self._open = ExitStack()
         self._synced = False
+        self._sent = 0
+        """Events since it was made."""
         self._seen = -1
         self._cursor = load_cursor(place.cursors, name)
         self._cursor.target = where
@@ -97,21 +99,19 @@ class Shipper:
     async def once(self) -> int:
         """Send what there is now, and return how many events that was.
 
+        Checkpoints go with them and are not counted.
+
         Raises UpstreamError, SetupError or IntegrityError at the first failure.
         """
-        sent = 0
         try:
-            while True:
-                step = await trio.to_thread.run_sync(self._step)
-                sent += step
-                if not step:
-                    return sent
+            while step := await trio.to_thread.run_sync(self._step):
                 await self._pace(step)
         except VitrailError as error:
             self._failed(error)
             raise
         finally:
             self._close()
+        return self._sent
 
     async def follow(self, stop: trio.Event) -> None:
         """Send for ever; once ``stop`` is set, what there is then, and end."""
@@ -203,18 +203,30 @@ class Shipper:
             self._recovered()
             return 0
         self._receiver().send(batch)
-        last = batch.items[-1]
+        self._delivered(batch)
+        return len(batch.items) or len(batch.notes)
+
+    def _delivered(self, batch: Batch) -> None:
+        """Move the cursor."""
+        cursor = self._cursor
         if batch.missing:
             complain(
-                f"vitrail: '{self._cursor.name}' never gets {batch.missing} events "
+                f"vitrail: '{cursor.name}' never gets {batch.missing} events "
                 f"before {batch.first}: they had been removed from the log"
             )
-        self._cursor.missing += batch.missing
-        self._cursor.sequence, self._cursor.leaf = last.sequence, last.leaf.hex()
-        self._cursor.time_ns, self._cursor.shipped = last.time_ns, time.time()
-        self._cursor.problem, self._cursor.since = "", 0.0
-        save_cursor(self._place.cursors, self._cursor)
-        return len(batch.items)
+        cursor.missing += batch.missing
+        self._sent += len(batch.items)
+        if batch.items:
+            last = batch.items[-1]
+            cursor.sequence, cursor.leaf = last.sequence, last.leaf.hex()
+            cursor.time_ns = last.time_ns
+        for sealed in batch.notes:
+            if sealed.size > cursor.noted:
+                cursor.noted, cursor.noted_kinds = sealed.size, []
+            cursor.noted_kinds.append(sealed.kind)
+        cursor.shipped = time.time()
+        cursor.problem, cursor.since = "", 0.0
+        save_cursor(self._place.cursors, cursor)
 
     def _receiver(self) -> Target:
         if self._target is None:
@@ -247,11 +259,14 @@ class Shipper:
         if cursor.log != identity:
             # Another log was begun here; its numbers begin anew.
             cursor.log, cursor.sequence, cursor.leaf = identity, 0, ""
+            cursor.noted, cursor.noted_kinds = -1, []
         _compare(log, newest, cursor.sequence, cursor.leaf)
         has = self._receiver().position(bytes.fromhex(identity))
         if has is not None and has[0] != cursor.sequence:
             # A crash came between its answer and our cursor, or it has lost some.
             _compare(log, newest, *has)
+            if has[0] < cursor.sequence:
+                cursor.noted, cursor.noted_kinds = -1, []
             cursor.sequence = has[0]
             cursor.leaf = has[1] or log.digest(has[0])
         return True
@@ -266,14 +281,26 @@ class Shipper:
             if hole or (items and size > limits.SHIP_BATCH_BYTES):
                 break
             items.append(_item(*row))
-        if not items:
+        notes = self._notes(log, items[-1].sequence if items else after)
+        if not items and not notes:
             return None
         return Batch(
             log=bytes.fromhex(self._cursor.log),
             machine=self._place.machine,
             items=items,
-            missing=items[0].sequence - after - 1,
+            missing=items[0].sequence - after - 1 if items else 0,
+            notes=notes,
         )
+
+    def _notes(self, log: Log, upto: int) -> list[Sealed]:
+        """The checkpoints that the receiver has not got, none beyond ``upto``."""
+        cursor = self._cursor
+        fresh = [
+            Sealed(*row)
+            for row in log.notes(cursor.noted, upto)
+            if row[0] > cursor.noted or row[1] not in cursor.noted_kinds
+        ]
+        return fresh[: limits.SHIP_BATCH_NOTES]
 
 
 def _item(sequence: int, time_ns: int, kind: str, body: str, leaf: bytes) -> Item:

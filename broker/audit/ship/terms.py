@@ -34,8 +34,21 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Sealed:
+    """A signed checkpoint of the log (c2sp.org/tlog-checkpoint)."""
+
+    size: int
+    kind: str
+    """``kept``, or ``key N`` when it certifies a key."""
+    note: str
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Events in the order of their numbers, without a gap between them."""
+    """Events in the order of their numbers, without a gap between them.
+
+    There may be none, when there are only checkpoints.
+    """
 
     log: bytes
     """The log's name, 16 bytes, as in its checkpoints' origin: numbers begin anew
@@ -45,6 +58,8 @@ class Batch:
     missing: int = 0
     """So many events before the first one are gone: retention removed them, or
     the log is not whole."""
+    notes: Sequence[Sealed] = ()
+    """Checkpoints of sizes up to the last event that the receiver then has."""
 
     @property
     def first(self) -> int:
@@ -85,6 +100,11 @@ class Target(Protocol):
 def record_id(log: bytes, sequence: int) -> str:
     """A UUID that is the same whenever this event is sent."""
     return str(uuid.uuid5(_NAMESPACE, f"{log.hex()}/{sequence}"))
+
+
+def note_id(log: bytes, sealed: Sealed) -> str:
+    """The same for a checkpoint."""
+    return str(uuid.uuid5(_NAMESPACE, f"{log.hex()}/{sealed.size}/{sealed.kind}"))
 
 
 def summary(item: Item) -> str:
