@@ -68,7 +68,7 @@ TO_GUEST: Dict[str, Dict[str, type]] = {
     "run": {"program": int, "argv": list, "env": dict, "display": bool},
     "signal": {"program": int, "number": int},
     "poweroff": {},
-    "ping": {"serving": str},
+    "ping": {"serving": str, "displays": int},
 }
 OPTIONAL: Dict[str, Any] = {"env": {}, "display": True}
 
@@ -91,6 +91,7 @@ CONTROL_PIECE_BYTES = 3584  # as LINK_PIECE_BYTES there: no transport loses thes
 CONNECT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 FIRST_RECONNECT_SECONDS = 0.05
+LOST_PINGS = 4  # so many times without a display at the broker: ours are dead
 SILENCE_SECONDS = 6.0  # the broker pings every two seconds
 FIRST_SILENCE_SECONDS = 60.0  # before it has ever pinged
 HALF_CLOSED_SECONDS = 10.0
@@ -810,6 +811,7 @@ class Pair:
         self._out = Direction(pieces)
         self._back = Direction(PIECE_BYTES)
         self._patience: Optional[Timer] = None
+        self.unseen = 0  # pings in a row in which the broker had no display
 
     @property
     def joined(self) -> bool:
@@ -911,6 +913,13 @@ class Carrier:
         self._guest.hop(self._hop, ok=True)
         pair.join(far)
 
+    def counted(self, number: int) -> None:
+        """The broker has so many of them."""
+        for pair in [pair for pair in self._pairs if pair.joined]:
+            pair.unseen = 0 if number else pair.unseen + 1
+            if pair.unseen >= LOST_PINGS:
+                pair.close()
+
     def cut_all(self) -> None:
         """End every connection that is carried; new ones may come."""
         for pair in [pair for pair in self._pairs if pair.joined]:
@@ -1007,6 +1016,14 @@ class Display:
         self._loop.watch(err_read, selectors.EVENT_READ, lambda _events: self._listen())
         self._loop.child(process, self._ended)
         self._look()
+
+    def counted(self, displays: int) -> None:
+        """The broker has so many displays of ours.
+
+        Of a stream that was lost on its way (a killed relay's, in
+        vhost-device-vsock) nobody tells us; its program would wait for ever.
+        """
+        self._carrier.counted(displays)
 
     def stop(self) -> None:
         """End waypipe, if it runs."""
@@ -1335,6 +1352,7 @@ class Guest:
             self.power_off()
         elif kind == "ping":
             self.agent.pinged(message["serving"])
+            self.display.counted(message["displays"])
 
     def cut_all(self) -> None:
         """End every connection that is carried to the broker."""

@@ -121,6 +121,9 @@ class Ping(_Message, frozen=True, tag="ping"):
     serving: Annotated[str, msgspec.Meta(max_length=32)]
     """Random, one for each worker: with another one all display streams that
     the guest had are gone."""
+    displays: Annotated[int, msgspec.Meta(ge=0)]
+    """Wayland connections that the worker has.  None, for several pings: what
+    the guest has by then are the ends of streams that died unseen."""
 
 
 ToGuest = Run | Signal | PowerOff | Ping

@@ -189,6 +189,7 @@ class _Worker:
             conn,
             partial(self._from_agent, stream),
             serving=self._serving,
+            displays=lambda: len(self._clients),
         )
         self._agent = shell
         self._counts[stream] = lambda: messages.StreamCount(

@@ -26,7 +26,7 @@ class AgentShell:
 
     ``deliver`` gets every valid message in order; while it waits, and when
     the guest is faster than ``limits.AGENT_MESSAGES_PER_SECOND``, the guest
-    is not read.  ``serving`` is what the guest is told in each ping.
+    is not read.  ``serving`` and ``displays`` are what it is told in each ping.
     """
 
     def __init__(
@@ -35,11 +35,13 @@ class AgentShell:
         deliver: Callable[[agent.FromGuest], Awaitable[None]],
         *,
         serving: str,
+        displays: Callable[[], int],
     ) -> None:
         sock.settimeout(0)
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._deliver = deliver
         self._serving = serving
+        self._displays = displays
         self._pings = trio.Event()
         self._pace = Pace(limits.AGENT_MESSAGES_PER_SECOND, limits.AGENT_MESSAGES_BURST)
         self._outbox, self._to_guest = trio.open_memory_channel[agent.ToGuest](
@@ -130,7 +132,7 @@ class AgentShell:
         await self._pings.wait()
         while True:
             with contextlib.suppress(trio.WouldBlock):  # it will hear the others
-                self._outbox.send_nowait(agent.Ping(self._serving))
+                self._outbox.send_nowait(agent.Ping(self._serving, self._displays()))
             await trio.sleep(limits.AGENT_PING_SECONDS)
 
     async def _write(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 
 import trio
@@ -159,3 +160,17 @@ async def test_reconnecting_leaves_nothing():
         except trio.TooSlowError:
             after = await census(), descriptors(viewer)["socket"]
             assert after == before
+
+
+async def test_a_hosts_pump_that_is_killed_leaves_no_program_waiting():
+    """Its streams had bytes under way; their ends are told to nobody inside."""
+    async with two({"app": record()}) as t:
+        flood = "while :; do echo $RANDOM; done"
+        last, _ = await t.viewer.run("app", "foot", "-T", "flood", "sh", "-c", flood)
+        sandbox = last.started.sandbox
+        os.kill(await t.host.pid_of("pump"), signal.SIGKILL)
+        await no_window(t)
+        # The program ends, and with it its disposable machine.
+        await t.viewer.wait_event("program.exited", deadline=60, sandbox=sandbox)
+        await t.host.wait_event("lease.end", deadline=60, sandbox=sandbox)
+        assert await t.viewer.window("app", "after")

@@ -61,7 +61,7 @@ async def test_the_guide_leads_to_a_window_in_its_order():
         program = ("--", "foot", "-T", "guided", "cat")
         said = await brokerctl(verb, "-d", record, *program, env=viewer)
         assert said.code == 0, said.err
-        assert "asked desk" in said.err
+        assert "start the broker" in said.err
         await wait_window(t.viewer.comp, title="guided")
 
         # 5. The same lease from both sides, and an end.

@@ -469,7 +469,7 @@ async def test_a_broker_that_falls_silent_is_given_up(tmp_path):
         await broker.accept()
         await broker.run("sleep", "1000", program=3)
         await broker.receive(agent.Started)
-        await broker.send(agent.Ping("one"))
+        await broker.send(agent.Ping("one", 1))
         began = trio.current_time()
         hello = await broker.accept()  # with the first connection still open
         assert hello.programs == [3]
@@ -480,14 +480,37 @@ async def test_a_broker_that_falls_silent_is_given_up(tmp_path):
 async def test_another_worker_means_that_all_display_streams_are_gone(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        await broker.send(agent.Ping("one"))
+        await broker.send(agent.Ping("one", 1))
         near, far = await carried(tmp_path, broker)
         await near.send_all(b"x")
         assert await far.receive_some() == b"x"
-        await broker.send(agent.Ping("one"))
+        await broker.send(agent.Ping("one", 1))
         await near.send_all(b"y")
         assert await far.receive_some() == b"y", "the same one: it stays"
-        await broker.send(agent.Ping("two"))
+        await broker.send(agent.Ping("two", 1))
+        assert await near.receive_some() == b""
+        assert await far.receive_some() == b""
+
+
+async def test_streams_of_which_the_broker_knows_nothing_are_ended(tmp_path):
+    """Not at once, for a stream needs a moment to reach it."""
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        near, far = await carried(tmp_path, broker)
+
+        async def pings(*displays):
+            for number in displays:
+                await broker.send(agent.Ping("one", number))
+
+        async def carries():
+            await near.send_all(b"x")
+            assert await far.receive_some() == b"x"
+
+        await pings(0, 0, 0)
+        await carries()
+        await pings(1, 0, 0, 0)
+        await carries()
+        await pings(0)
         assert await near.receive_some() == b""
         assert await far.receive_some() == b""
 

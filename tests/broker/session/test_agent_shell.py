@@ -28,7 +28,7 @@ class Guest:
         self.got = []
         self.reason = None
         self.ended = trio.Event()
-        self.shell = AgentShell(ours, self.take, serving="1f")
+        self.shell = AgentShell(ours, self.take, serving="1f", displays=lambda: 3)
 
     async def take(self, message):
         self.got.append(message)
@@ -200,7 +200,7 @@ async def pings(version, seconds):
 
 async def test_the_agent_is_pinged_from_its_hello_on(autojump_clock):
     told = await pings(2, 3.5 * limits.AGENT_PING_SECONDS)
-    assert told == [agent.Ping("1f")] * 4
+    assert told == [agent.Ping("1f", 3)] * 4
 
 
 async def test_an_older_agent_is_not_pinged(autojump_clock):
