@@ -15,7 +15,7 @@ pytestmark = pytest.mark.machine
 async def test_a_window_through_a_container_and_nothing_left():
     async with (
         rootless() as settings,
-        two({"app": record()}, start=False) as t,
+        two({"app": record(display="waypipe-client")}, start=False) as t,
     ):
         del settings["XDG_RUNTIME_DIR"]  # the viewer has one
         t.viewer.environ.update(settings)

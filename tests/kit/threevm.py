@@ -44,7 +44,7 @@ SITE = (
     *("trio", "outcome", "attr", "attrs", "sniffio", "sortedcontainers", "idna"),
     *("msgspec", "cryptography", "cffi", "pycparser", "pywayland", "rich"),
     *("rich_click", "click", "markdown_it", "mdurl", "pygments", "tree_sitter"),
-    *("tree_sitter_toml", "pyseccomp.py", "typing_extensions.py"),
+    *("tree_sitter_toml", "pyseccomp.py", "typing_extensions.py", "PIL"),
 )
 ROOT = Path(__file__).parents[2]
 
