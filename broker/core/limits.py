@@ -305,6 +305,12 @@ WORKER_START_SECONDS = 10.0
 """From the order to fork until the worker says it is jailed and ready.  It
 takes milliseconds; a machine under load gets a thousand times that."""
 
+TEMPLATE_START_SECONDS = 60.0
+"""From starting the template of the workers until all is imported: a second, or
+twenty on a loaded machine that is emulated itself.  Longer than
+WORKER_START_SECONDS, so that a worker that comes too late finds it warm at the
+next attempt."""
+
 WORKER_STOP_SECONDS = 3.0
 """From Stop, or from the death of one half, until the kernel is asked to end it."""
 

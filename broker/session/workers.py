@@ -11,13 +11,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
 from broker.core import limits
 from broker.core.complain import complain_of
-from broker.core.errors import UpstreamError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.names import SandboxName
 from broker.session.template import Forked, Template, TemplateError
 from broker.session.worker import Worker
@@ -46,6 +47,14 @@ async def open_workers(*, allow_unjailed: bool = False) -> AsyncIterator[Workers
             nursery.cancel_scope.cancel()
 
 
+@dataclass(eq=False)
+class _Coming:
+    """A template that is being started."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    error: VitrailError | None = None
+
+
 class Workers:
     """The workers of one broker, and the template that they are forked from."""
 
@@ -53,7 +62,7 @@ class Workers:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
         self._template: Template | None = None
-        self._starting = trio.Lock()
+        self._coming: _Coming | None = None
         self._workers: set[Worker] = set()
         self._closing = False
         self.on_template_death: Callable[[int, int | None], Awaitable[None]] | None = (
@@ -157,13 +166,37 @@ class Workers:
         )
 
     async def _warm_template(self) -> Template:
-        async with self._starting:
-            if self._template is None or self._template.dead:
+        while self._template is None or self._template.dead:
+            # In a task of its own: ended with the worker that asked first, it
+            # would begin anew for each one on a slow machine, and none would come.
+            if self._coming is None:
+                self._coming = _Coming()
+                self._nursery.start_soon(self._start_template, self._coming)
+            coming = self._coming
+            await coming.over.wait()
+            if coming.error is not None:
+                raise coming.error
+        return self._template
+
+    async def _start_template(self, mine: _Coming) -> None:
+        try:
+            with trio.fail_after(limits.TEMPLATE_START_SECONDS):
                 template = Template()
                 await self._nursery.start(template.run)
-                self._template = template
-                self._nursery.start_soon(self._watch_template, template)
-            return self._template
+        except VitrailError as error:
+            mine.error = error
+        except trio.TooSlowError:
+            mine.error = UpstreamError(
+                "the template of the workers was not warm after "
+                f"{limits.TEMPLATE_START_SECONDS:g} s",
+                hint="the machine may be out of memory or processes",
+            )
+        else:
+            self._template = template
+            self._nursery.start_soon(self._watch_template, template)
+        finally:
+            self._coming = None
+            mine.over.set()
 
     async def _watch_template(self, template: Template) -> None:
         pid = template.child.pid

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -70,3 +71,42 @@ async def test_what_a_killed_broker_left_is_replaced(tmp_path, monkeypatch):
         monkeypatch.setattr(workers, "_fork", fork)
         await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
         assert (tmp_path / WAYLAND_SOCKET).is_socket()
+
+
+class SlowTemplate:
+    """Warm after longer than a worker may take; counts its instances."""
+
+    made = 0
+
+    def __init__(self):
+        type(self).made += 1
+        self.dead = False
+        self.gone = trio.Event()
+        self.child = SimpleNamespace(pid=1, returncode=0)
+
+    async def run(self, task_status):
+        await trio.sleep(1.5 * limits.WORKER_START_SECONDS)
+        task_status.started()
+        await self.gone.wait()
+
+    async def wait_gone(self):
+        await self.gone.wait()
+
+    async def close(self):
+        self.dead = True
+        self.gone.set()
+
+    async def fork(self, display, compositor, **_how):
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_template_that_is_slow_is_not_begun_anew_for_each_worker(
+    tmp_path, monkeypatch, autojump_clock
+):
+    monkeypatch.setattr(module, "Worker", PaperWorker)
+    monkeypatch.setattr(module, "Template", SlowTemplate)
+    async with open_workers() as workers:
+        with pytest.raises(UpstreamError, match="not ready"):
+            await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        assert SlowTemplate.made == 1
