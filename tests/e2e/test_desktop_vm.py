@@ -6,18 +6,16 @@ at rest and in every picture that is taken while they change size.
 
 from __future__ import annotations
 
-import os
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
-from PIL import Image
 
 from broker.core.paths import find_paths
 from broker.launch.image_build import build_image
 from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.compositor import pixels, until, wait_window, windows
+from tests.kit.resizing import kept, while_resizing
 from tests.kit.wayland_pixels import frames, mask, near, outside
 from tests.kit.world import record, the_image, world
 
@@ -60,14 +58,6 @@ async def desktop_world():
         yield w
 
 
-def kept(name: str, image: Image.Image) -> None:
-    """Keep a picture for people, where the run keeps its results."""
-    out = os.environ.get("VITRAIL_OUT")
-    if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        image.save(Path(out) / f"{name}.png")
-
-
 def _content_shown(image, kind):
     spots = near(image, CONTENT[kind], 2) if kind in CONTENT else ~mask(image, FRAME)
     return int(spots.sum())
@@ -107,35 +97,7 @@ async def test_a_program_of_a_machine_lives_in_its_frame(kind):
             spots = near(image, CONTENT[kind], 2)
             assert outside(spots, [(4, 4, 1272, 792)]) == 0
 
-        shown = await while_resizing(w, kind)
-        assert shown >= 15, "pictures that show the window"
+        content = CONTENT.get(kind)
+        shown = await while_resizing(w.comp, f"desktop-vm-{kind}", FRAME, content)
+        assert shown >= 6, "pictures that show the window"
         assert (await w.status()).sandboxes[0].name == sandbox
-
-
-async def while_resizing(w, kind):
-    """Resize the floating window; look at each picture taken meanwhile."""
-    await w.comp.command("floating enable")
-    pictures = []
-    done = trio.Event()
-
-    async def photograph():
-        while not done.is_set():
-            pictures.append(await pixels(w.comp))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(photograph)
-        for step in range(12):
-            width, height = 500 + step * 40, 400 + (step % 4) * 60
-            await w.comp.command(f"resize set {width} {height}")
-            await trio.sleep(0.1)  # a person's pace; pictures are taken meanwhile
-        done.set()
-    for number, image in enumerate(pictures):
-        found = [f for f in frames(image, FRAME) if f.w > 200]
-        if not found:
-            kept(f"desktop-vm-{kind}-bad", image)
-        assert found, f"picture {number} shows a window without a whole border"
-        inner = [(f.x + 4, f.y + 4, f.w - 8, f.h - 8) for f in found]
-        if kind in CONTENT:
-            assert outside(near(image, CONTENT[kind], 2), inner) == 0, number
-        assert min(f.border for f in found) >= 4
-    return len(pictures)

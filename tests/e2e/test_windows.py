@@ -17,7 +17,8 @@ from broker.cli.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.compositor import until, wait_frames, wait_window, windows
-from tests.kit.container import DIRECT, RECORD, container
+from tests.kit.container import DIRECT, INSIDE, RECORD, container
+from tests.kit.resizing import while_resizing
 from tests.kit.world import world
 
 GREY = (0x55, 0x55, 0x55)
@@ -226,3 +227,31 @@ async def test_a_worker_s_death_ends_the_container_s_window_and_the_next_is_serv
             assert closed["reason"] == "the worker died"
         async with container(w, "red", inside=DIRECT, title="again"):
             assert "[red] again" in await titles(w)
+
+
+# -- while it changes size ---------------------------------------------------------
+
+FOOT = (
+    "foot -T red -o colors.background=00aa44 -o tweak.max-shm-pool-size-mb=0 sleep 99"
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("inside", "program", "content"),
+    [
+        pytest.param(DIRECT, FOOT, 0x00AA44, id="foot"),
+        pytest.param(INSIDE, FOOT, 0x00AA44, id="foot-by-waypipe"),
+        pytest.param(DIRECT, "gtk3-demo", None, id="gtk3"),
+    ],
+)
+async def test_no_picture_of_a_resize_is_without_a_border(inside, program, content):
+    record = "[label]\ncolour = 'red'\n"
+    async with world(image=False) as w:
+        made = container(
+            w, "red", inside=inside, program=program, record=record, wait=False
+        )
+        async with made:
+            await wait_window(w.comp, title="[red] ")
+            shown = await while_resizing(w.comp, "container", 0xD55E00, content)
+            assert shown >= 6

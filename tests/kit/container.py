@@ -26,11 +26,11 @@ unix = "{}"
 INSIDE = (
     "while ! [ -S /tmp/broker/vitrail.Display ]; do sleep 0.1; done; "
     "exec waypipe --compress none --no-gpu -s /tmp/broker/vitrail.Display server -- "
-    'foot -T "{}" sleep 1000'
+    "{}"
 )
 DIRECT = (
     "while ! [ -S /tmp/broker/wayland-0 ]; do sleep 0.1; done; "
-    'WAYLAND_DISPLAY=/tmp/broker/wayland-0 exec foot -T "{}" sleep 1000'
+    "WAYLAND_DISPLAY=/tmp/broker/wayland-0 exec {}"
 )
 """Without waypipe: the filter's own socket, bound straight into the sandbox."""
 
@@ -50,8 +50,9 @@ class Container:
         await self.child.wait()
 
 
-def box(directory, title="boxed", inside=INSIDE):
+def box(directory, title="boxed", inside=INSIDE, program=""):
     """Start the container; returns bubblewrap and the pid of its first process."""
+    program = program or f'foot -T "{title}" sleep 1000'
     read_end, write_end = os.pipe()
     child = spawn(
         [
@@ -59,7 +60,7 @@ def box(directory, title="boxed", inside=INSIDE):
             *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
             *("--bind", str(directory), "/tmp/broker"),
             *("--setenv", "XDG_RUNTIME_DIR", "/tmp"),
-            *("--json-status-fd", str(write_end), "sh", "-c", inside.format(title)),
+            *("--json-status-fd", str(write_end), "sh", "-c", inside.format(program)),
         ],
         pass_fds=[write_end],
         stdout=DEVNULL,
@@ -79,7 +80,15 @@ async def lease(w, directory, leader, name="box"):
 
 @asynccontextmanager
 async def container(
-    w, name, *, title="", record="", wait=True, inside=INSIDE, display="allow"
+    w,
+    name,
+    *,
+    title="",
+    record="",
+    wait=True,
+    inside=INSIDE,
+    display="allow",
+    program="",
 ):
     """A leased container with its window, titled as it is named.
 
@@ -89,7 +98,7 @@ async def container(
     directory.mkdir(mode=0o700, exist_ok=True)
     text = RECORD.format(directory).replace("allow", display)
     w.write_record(name, text + record)
-    child, leader = box(directory, title or name, inside)
+    child, leader = box(directory, title or name, inside, program)
     made = Container(name, directory, child, leader)
     try:
         made.lease = await lease(w, directory, leader, name)
