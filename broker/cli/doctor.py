@@ -14,7 +14,7 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from broker.cli import doctor_host, doctor_viewer, render
+from broker.cli import doctor_host, doctor_shipping, doctor_viewer, render
 from broker.cli.connect import offline_paths
 from broker.cli.finding import Check, Context, Finding, State, fail
 from broker.core.errors import VitrailError
@@ -39,6 +39,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("policy", doctor_viewer.check_policy),
     ("broker", doctor_viewer.check_broker),
     ("audit", doctor_viewer.check_audit),
+    ("shipping", doctor_shipping.check_shipping),
 )
 """In the order in which they are shown: what others stand on comes first."""
 

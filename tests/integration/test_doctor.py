@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from broker.audit.schema import BrokerStop
+from broker.audit.ship.cursor import Cursor, save_cursor
 from broker.audit.store import open_store
-from broker.cli import doctor, doctor_host, doctor_viewer
+from broker.cli import doctor, doctor_host, doctor_shipping, doctor_viewer
 from broker.cli.finding import Context, Finding, State
 from broker.core.errors import UpstreamError
 from tests.kit.brokerctl import brokerctl, home, paths_of
@@ -134,6 +135,29 @@ async def test_audit(context: Context) -> None:
         file.write(b"\xff" * 4096)
     found = await doctor._careful(context, "audit", doctor_viewer.check_audit)
     assert found[0].state is State.FAIL
+
+
+async def test_shipping(context: Context) -> None:
+    (none,) = await doctor_shipping.check_shipping(context)
+    assert (none.state, "no ship.toml" in none.text) == (State.OK, True)
+    context.paths.config[0].mkdir(parents=True, exist_ok=True)
+    config = context.paths.config[0] / "ship.toml"
+    config.write_text("[[target]]\nname = 'a'\nto = 'moon'\n")
+    (bad,) = await doctor_shipping.check_shipping(context)
+    assert (bad.state, "moon" in bad.text) == (State.FAIL, True)
+    config.write_text(
+        "[[target]]\nname = 'file'\nto = 'jsonl'\npath = '/x/y'\n"
+        "[[target]]\nname = 'fleet'\nto = 'postgresql'\n"
+        "address = 'postgresql:///nothing?host=/nowhere'\n"
+    )
+    file, fleet = await doctor_shipping.check_shipping(context)
+    assert file.state is State.OK
+    assert (fleet.state, "database" in fleet.text) == (State.WARN, True)
+    save = Cursor(name="file", problem="no room")
+    context.paths.shipping.mkdir(parents=True)
+    save_cursor(context.paths.shipping, save)
+    (full, _) = await doctor_shipping.check_shipping(context)
+    assert (full.state, "no room" in full.text) == (State.WARN, True)
 
 
 def test_globals_that_are_missing_are_named() -> None:

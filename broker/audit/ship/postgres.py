@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from typing_extensions import override
 
-from broker.audit.ship.database import Connection, Error, connect, migrate, problem
+from broker.audit.ship.database import (
+    Connection,
+    Error,
+    connect,
+    migrate,
+    problem,
+    version_of,
+)
 from broker.audit.ship.terms import Batch, Item, Sealed, Target
 from broker.core.errors import IntegrityError
 
@@ -29,17 +36,23 @@ class Postgres(Target):
     def __init__(self, address: str) -> None:
         self._address = address
         self._open: Connection | None = None
+        self._current = False
+        """Whether its tables are known to be those of this version."""
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
         try:
-            row = self._connection().execute(
+            connection = self._connection()
+            if not version_of(connection):
+                connection.commit()
+                return None  # nobody has shipped there yet; asking changes nothing
+            row = connection.execute(
                 "SELECT sequence, leaf FROM vitrail.event JOIN vitrail.log "
                 "ON log.id = event.log WHERE log.name = %s "
                 "ORDER BY sequence DESC LIMIT 1",
                 [log],
             ).fetchone()  # fmt: skip
-            self._connection().commit()
+            connection.commit()
         except Error as error:
             self.close()
             raise problem(error) from error
@@ -52,6 +65,9 @@ class Postgres(Target):
     def send(self, batch: Batch) -> None:
         try:
             connection = self._connection()
+            if not self._current:
+                migrate(connection)
+                self._current = True
             with connection.transaction():
                 self._send(connection, batch)
         except Error as error:
@@ -64,11 +80,7 @@ class Postgres(Target):
     def _connection(self) -> Connection:
         if self._open is None:
             self._open = connect(self._address)
-            try:
-                migrate(self._open)
-            except BaseException:
-                self.close()
-                raise
+            self._current = False
         return self._open
 
     def _send(self, connection: Connection, batch: Batch) -> None:
