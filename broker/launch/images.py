@@ -25,7 +25,7 @@ from broker.core.paths import Paths
 from broker.launch.initramfs import agent_overlay
 
 DEFAULT_NAME = "default"
-DEFAULT_SUITE = "bookworm"
+DEFAULT_SUITE = "trixie"
 DEFAULT_KERNEL = "linux-image-cloud-amd64"
 DEFAULT_PACKAGES = (
     "ca-certificates",

@@ -128,7 +128,7 @@ def _vm():
 @pytest.mark.parametrize("suite", ["bookworm", "trixie", "sid"])
 async def test_foot_of_each_suite_is_seen(suite):
     """waypipe 0.8, 0.9 and 0.11 in the guest, this machine's at the other end."""
-    name = images.DEFAULT_NAME if suite == "bookworm" else suite
+    name = images.DEFAULT_NAME if suite == images.DEFAULT_SUITE else suite
     paths = find_paths()
     image = await build_image(paths, ImageSpec(name=name, suite=suite), print)
     with short_directory() as place:

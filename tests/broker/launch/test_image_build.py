@@ -18,7 +18,7 @@ def test_command_line_names_suite_packages_options_and_sources():
     )
     assert "--include=foot,python3,waypipe" in words
     assert '--aptopt=Acquire::Check-Date "false"' in words
-    assert words[-4:-1] == ["bookworm", "/w/root.tar", "deb http://m/d bookworm main"]
+    assert words[-4:-1] == ["trixie", "/w/root.tar", "deb http://m/d trixie main"]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_found_image_has_files_suite_waypipe_and_age(paths):
     image = images.find_image(paths, "default")
     assert image.root == directory / "root"
     assert image.kernel.read_bytes() == b"kernel"
-    assert (image.suite, image.waypipe) == ("bookworm", "0.8.4-3")
+    assert (image.suite, image.waypipe) == (images.DEFAULT_SUITE, "0.8.4-3")
     assert image.age(now=1060.0) == 60.0
     assert image.age(now=900.0) == 0.0, "a clock that was set back"
 
@@ -133,7 +133,7 @@ def test_what_an_image_is_made_of(paths):
     manifest = images.find_image(paths, "a").manifest
     assert images.is_made_of(manifest, ImageSpec(name="b", packages=("bash", "foot")))
     for other in (
-        replace(spec, suite="trixie"),
+        replace(spec, suite="bookworm"),
         replace(spec, packages=("foot",)),
         replace(spec, kernel="linux-image-amd64"),
     ):
