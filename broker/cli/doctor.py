@@ -37,6 +37,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("compositor", doctor_viewer.check_compositor),
     ("waypipe", doctor_viewer.check_waypipe),
     ("policy", doctor_viewer.check_policy),
+    ("questions", doctor_viewer.check_questions),
     ("broker", doctor_viewer.check_broker),
     ("audit", doctor_viewer.check_audit),
     ("shipping", doctor_shipping.check_shipping),

@@ -23,7 +23,9 @@ from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.launch.compositor import find_compositor
 from broker.launch.spawn import run_tool
+from broker.prompt.keys import Keys
 from policy.loader import load_records, search_path
+from policy.rulefiles import SHIPPED, load_rules, rule_path
 
 NEEDED: Mapping[str, int] = MappingProxyType(
     {
@@ -42,6 +44,8 @@ WANTED: Mapping[str, str] = MappingProxyType(
         "wp_security_context_manager_v1": "the compositor cannot tell a sandbox's "
         "connections from yours, so it offers them screen capture and the like "
         "unless a filter of ours takes that away",
+        "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, and others "
+        "may cover them",
     }
 )
 """Globals that make it safer, and what is without them."""
@@ -134,12 +138,16 @@ async def check_waypipe(context: Context) -> Sequence[Finding]:
 
 
 async def check_policy(context: Context) -> Sequence[Finding]:
-    """Read the records as the broker does."""
+    """Read records and rules as the broker does."""
     folders = search_path(context.paths.runtime, context.paths.config)
     found = load_records(folders)
-    if found.problems:
-        first = found.problems[0]
-        text = f"{len(found.problems)} problems: {printable(str(first.where))}: "
+    rules = load_rules(
+        rule_path(context.paths.runtime, context.paths.config), shipped=SHIPPED
+    )
+    problems = [*rules.problems, *found.problems]
+    if problems:
+        first = problems[0]
+        text = f"{len(problems)} problems: {printable(str(first.where))}: "
         text += printable(first.message)
         return [fail("policy", text, "brokerctl policy check")]
     if not found.records:
@@ -148,7 +156,21 @@ async def check_policy(context: Context) -> Sequence[Finding]:
             warn("policy", text, "'brokerctl policy check' says where examples are")
         ]
     names = ", ".join(sorted(found.records))
-    return [ok("policy", f"{len(found.records)} records: {printable(names)}")]
+    text = f"{len(found.records)} records, {len(rules.rules)} rules: {printable(names)}"
+    return [ok("policy", text)]
+
+
+async def check_questions(context: Context) -> Sequence[Finding]:
+    """What the dialog is drawn with, and whether anything can be told beside it."""
+    missing: list[Finding] = []
+    try:
+        Keys().close()
+    except SetupError as error:
+        missing.append(fail("questions", error.message, error.hint))
+    if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
+        text = "no notify-send: warnings are only in 'brokerctl status' and the log"
+        missing.append(warn("questions", text, "apt install libnotify-bin"))
+    return missing or [ok("questions", "a dialog and notifications can be shown")]
 
 
 async def check_broker(context: Context) -> Sequence[Finding]:

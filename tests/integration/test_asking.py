@@ -124,6 +124,7 @@ def of(sandbox, argument="", **more):
     return question(sandbox=sandbox, lease=sandbox, argument=argument, **more)
 
 
+@pytest.mark.long
 async def test_asked_and_answered_one_after_the_other():
     """Equal ones by one answer; the phrase is made, and is the person's alone."""
     async with desk() as d:

@@ -188,6 +188,7 @@ async def test_another_question_must_be_waited_for_again():
         assert (said.id, said.answer.allow) == (2, False)
 
 
+@pytest.mark.long
 async def test_on_a_compositor_without_layer_shell_it_is_a_window():
     """weston in sway: an ordinary window, with the same guard."""
     async with hands(config_extra="default_border none\n") as h:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import limits
@@ -227,6 +227,7 @@ def test_hands_that_never_rest_for_a_second_get_no_answer(events, begin):
             last = now
 
 
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.text(max_size=60), min_size=1, max_size=10, unique=True),
     st.text(max_size=300),
