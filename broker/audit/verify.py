@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 
 import msgspec
@@ -144,25 +145,28 @@ class _Reader:
             return
         if number != self._tree.size + 1:
             self._gap(number)
-        *columns, body, leaf = row
+        body: bytes = row[-2]  # type: ignore[assignment]
         report = self._report
-        found = sha256(b"\0" + body).digest()  # type: ignore[operator]
-        if found != leaf:
+        found = sha256(b"\0" + body).digest()
+        if found != row[-1]:
             report.add(number, number, "its body was changed, or its hash")
-        event = _decode(body)  # type: ignore[arg-type]
-        if event is None:
-            report.add(number, number, "its body is no event")
-        elif event != tuple(columns):
-            which = [
-                name
-                for name, one, two in zip(COLUMNS, event, columns, strict=True)
-                if one != two
-            ]
-            report.add(number, number, f"{' and '.join(which)} beside its body differs")
-        if columns[2] == "audit.pruned":
+        event = _decode(body)
+        if event != row[:-2]:
+            self._differs(number, event, row[:-2])
+        elif row[2] == "audit.pruned":
             self._said.append(schema.decode(body))  # type: ignore[arg-type]
         report.checked += 1
         self._grow(0, found)
+
+    def _differs(
+        self, number: int, event: tuple[object, ...] | None, row: tuple[object, ...]
+    ) -> None:
+        if event is None:
+            self._report.add(number, number, "its body is no event")
+            return
+        pairs = zip(COLUMNS, event, row, strict=True)
+        names = " and ".join(name for name, one, two in pairs if one != two)
+        self._report.add(number, number, f"{names} beside its body differs")
 
     def _gap(self, number: int) -> None:
         """Go to an event's number over those that are not there."""
@@ -255,8 +259,26 @@ def verify(
     elsewhere, each with a name for people; ``origin`` is the log's name as it
     was noted down.  Raises sqlite3.Error when it cannot be read.
     """
+    again = partial(_verified, db, keys=keys, copy=copy, against=against, origin=origin)
+    try:
+        return again()
+    except sqlite3.OperationalError as error:
+        if "UTF-8" not in str(error):
+            raise
+        # Text that is none: it is read as it is, which is slower.
+        db.text_factory = _text
+        return again()
+
+
+def _verified(
+    db: sqlite3.Connection,
+    *,
+    keys: Sequence[SigningKey],
+    copy: bool,
+    against: Sequence[tuple[str, Note]],
+    origin: str,
+) -> Report:
     report = Report()
-    db.text_factory = _text
     for name in foreign_objects(db):
         report.add(0, 0, f"its database was changed: {printable(name, 80)}")
     chain, notes = _checkpoints(db, report)
