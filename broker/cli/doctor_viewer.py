@@ -41,9 +41,8 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 
 WANTED: Mapping[str, str] = MappingProxyType(
     {
-        "wp_security_context_manager_v1": "the compositor cannot tell a sandbox's "
-        "connections from yours, so it offers them screen capture and the like "
-        "unless a filter of ours takes that away",
+        "wp_security_context_manager_v1": "the filter alone marks and bounds a "
+        "sandbox's windows; the compositor itself cannot tell them from yours",
         "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, and others "
         "may cover them",
     }

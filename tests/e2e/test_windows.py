@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from contextlib import asynccontextmanager
 
 import pytest
@@ -227,6 +228,40 @@ async def test_a_worker_s_death_ends_the_container_s_window_and_the_next_is_serv
             assert closed["reason"] == "the worker died"
         async with container(w, "red", inside=DIRECT, title="again"):
             assert "[red] again" in await titles(w)
+
+
+BINDS = """
+import socket, struct, sys
+for _ in range({count}):
+    with socket.socket(socket.AF_UNIX) as c:
+        c.connect("/tmp/broker/wayland-0")
+        c.sendall(struct.pack("=IHHI", 1, 1, 12, 2))
+        name = b"zwlr_screencopy_manager_v1\\0\\0"
+        size = 8 + 4 + 4 + len(name) + 4 + 4
+        c.sendall(struct.pack("=IHHII", 2, 0, size, 77, 27) + name)
+        c.sendall(struct.pack("=II", 1, 3))
+        while c.recv(4096):
+            pass
+"""
+
+
+async def test_binds_of_what_is_hidden_are_events_and_a_flood_of_them_few():
+    count = 40
+    script = BINDS.format(count=count)
+    async with world(image=False) as w:
+        program = f"sh -c '{sys.executable} /tmp/broker/binds.py; sleep 99'"
+        made = container(w, "red", inside=DIRECT, program=program, wait=False)
+        (w.base / "sockets-red").mkdir(mode=0o700)
+        (w.base / "sockets-red" / "binds.py").write_text(script)
+        async with made:
+
+            async def all_told():
+                found = w.events("stream.refused", sandbox="red", outcome="ended")
+                return sum(e.get("count", 1) for e in found) == count and found
+
+            found = await until(all_told, deadline=60)
+        assert all("no global 77" in e["reason"] for e in found)
+        assert len(found) < count, "equal ones are counted"
 
 
 # -- while it changes size ---------------------------------------------------------
