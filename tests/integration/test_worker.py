@@ -407,3 +407,39 @@ async def test_nobody_listening_stops_it_and_costs_no_memory():
         waiting = liar.worker.messages.statistics().current_buffer_used
         assert waiting == limits.WORKER_QUEUE
         assert sent < limits.WORKER_MESSAGES_BURST
+
+
+# -- a worker that lies about windows -----------------------------------------------
+
+WINDOW = messages.Window(1, "t", "a", 1, 1, focused=False)
+
+
+async def test_more_windows_than_there_may_be_end_it():
+    async with an_impostor() as liar, trio.open_nursery() as nursery:
+        nursery.start_soon(_ask_in_vain, liar.worker)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            liar.say(
+                messages.Windows(
+                    1, [WINDOW] * limits.WAYLAND_WINDOWS_PER_MESSAGE, last=False
+                )
+            )
+        assert "more windows" in await liar.worker.wait_closed()
+
+
+async def _ask_in_vain(worker):
+    with pytest.raises(UpstreamError):
+        await worker.windows()
+
+
+async def test_one_that_does_not_answer_is_silent_and_lives():
+    async with an_impostor() as liar:
+        with pytest.raises(UpstreamError, match="does not answer"):
+            await liar.worker.windows()
+        with pytest.raises(UpstreamError, match="does not answer"):
+            await liar.worker.close_window(1, cut=True)
+        # What comes too late, or was never asked for, is nobody's.
+        liar.say(messages.Windows(1, [WINDOW], last=True))
+        liar.say(messages.WindowClosed(99))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not liar.worker._closed.is_set()
