@@ -5,14 +5,14 @@ The language of tokens is finite, so calls fall into finitely many classes
 target that rules or the world know or any other one; what '@dispvm' means.  A
 set of sources or targets is one Python integer, a bit for each atom.
 
-For one service and argument, a ``Cover`` knows which (source, target) pairs
-are decided already; each rule in turn adds its rectangle, and what was not
-covered before is what it decides.
+A ``Cover`` knows which (source, target) pairs are decided already; each rule in
+turn adds its rectangle, and what was not covered before is what it decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from policy import limits
@@ -119,49 +119,74 @@ class Cover:
     about one sandbox each do not make thousands of groups.
     """
 
-    def __init__(self, impossible: Mapping[int, int]) -> None:
-        self._groups = dict(impossible)
+    def __init__(self, groups: Mapping[int, int]) -> None:
+        self._groups = dict(groups)
         self._alone: dict[int, int] = {}
+        self._named = 0
+        """All sources that are kept apart."""
 
-    def copy(self) -> Cover:
-        """Return a cover that goes its own way."""
-        made = Cover(self._groups)
-        made._alone = dict(self._alone)
-        return made
+    def fresh(self, sources: int, targets: int) -> Iterator[Piece]:
+        """Yield what of a rectangle is not covered."""
+        alone = sources & self._named
+        if alone:
+            for source in self._kept_apart(alone):
+                left = targets & ~self._alone[source]
+                if left:
+                    yield source, left
+            sources &= ~self._named
+        if sources:
+            for covered, group in self._groups.items():
+                mine = group & sources
+                left = targets & ~covered
+                if mine and left:
+                    yield mine, left
 
-    def add(self, sources: int, targets: int) -> list[Piece]:
-        """Add a rectangle; return what of it was not covered."""
-        if not sources or not targets:
-            return []
+    def _kept_apart(self, sources: int) -> Iterator[int]:
         if sources & (sources - 1) == 0:
-            return self._add_alone(sources, targets)
-        new: list[Piece] = []
-        for source in [s for s in self._alone if s & sources]:
-            new += self._add_alone(source, targets)
+            yield sources
+        else:
+            yield from (source for source in self._alone if source & sources)
+
+    def add(self, sources: int, targets: int) -> None:
+        """Cover a rectangle."""
+        if not sources or not targets:
+            return
+        if sources & (sources - 1) == 0:
+            self._add_alone(sources, targets)
+            return
+        alone = sources & self._named
+        if alone:
+            for source in list(self._kept_apart(alone)):
+                self._alone[source] |= targets
+            sources &= ~self._named
         for covered, group in list(self._groups.items()):
             mine = group & sources
-            fresh = targets & ~covered
-            if mine and fresh:
-                new.append((mine, fresh))
-                self._move(covered, mine, covered | fresh)
-        return new
+            if mine and targets & ~covered:
+                self._move(covered, mine, covered | targets)
 
-    def _add_alone(self, source: int, targets: int) -> list[Piece]:
-        covered = self._alone.get(source)
-        if covered is None:
+    def _add_alone(self, source: int, targets: int) -> None:
+        if not source & self._named:
             covered = next(c for c, group in self._groups.items() if group & source)
             self._groups[covered] &= ~source
             if not self._groups[covered]:
                 del self._groups[covered]
-        self._alone[source] = covered | targets
-        fresh = targets & ~covered
-        return [(source, fresh)] if fresh else []
+            self._alone[source] = covered
+            self._named |= source
+        self._alone[source] |= targets
 
     def _move(self, old: int, sources: int, new: int) -> None:
         self._groups[old] &= ~sources
         if not self._groups[old]:
             del self._groups[old]
         self._groups[new] = self._groups.get(new, 0) | sources
+
+
+def _left(piece: Piece, covers: Sequence[Cover]) -> bool:
+    """Whether some of a rectangle is in none of the covers."""
+    if not covers:
+        return True
+    first, rest = covers[0], covers[1:]
+    return any(_left(part, rest) for part in first.fresh(*piece))
 
 
 @dataclass
@@ -178,26 +203,6 @@ class Reach:
     by: dict[int, list[int]] = field(default_factory=dict)
 
 
-Shared = dict[tuple[str | None, str | None], list[int]]
-
-
-def services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str, list[int]]]:
-    """Yield each atom of service and argument, with the rules that match it."""
-    by: Shared = {}
-    arguments: dict[str | None, set[str]] = {}
-    for number, rule in enumerate(rules):
-        by.setdefault((rule.service, rule.argument), []).append(number)
-        if rule.argument is not None:
-            arguments.setdefault(rule.service, set()).add(rule.argument)
-    every = by.get((None, None), [])
-    yield OTHER, OTHER, every
-    for service in {rule.service for rule in rules} - {None}:
-        anything = by.get((service, None), [])
-        for argument in [OTHER, *sorted(arguments.get(service, ()))]:
-            exact = by.get((service, argument), [])
-            yield str(service), argument, sorted([*exact, *anything, *every])
-
-
 def reach(rules: tuple[Rule, ...], atoms: Atoms) -> Reach:
     """Find out which rules decide any call."""
     sets = [(atoms.source(rule.source), atoms.target(rule.target)) for rule in rules]
@@ -206,64 +211,106 @@ def reach(rules: tuple[Rule, ...], atoms: Atoms) -> Reach:
         any(s & group and t & ~covered for covered, group in never.items())
         for s, t in sets
     ]
-    found = Reach([False] * len(rules), meets)
-    for _, _, numbers in services(rules):
-        _walk(rules, sets, numbers, Cover(never), found)
-    idle = [n for n, m in enumerate(found.matches) if m and not found.decides[n]]
+    layers = _Layers(never, atoms.all_sources)
+    decides = [
+        layers.decides(rule, piece) for rule, piece in zip(rules, sets, strict=True)
+    ]
+    found = Reach(decides, meets)
+    idle = [n for n, m in enumerate(meets) if m and not decides[n]]
+    causes = _Causes(rules, sets)
     for number in idle[: limits.LINT_CAUSES]:
-        found.by[number] = _causes(rules, sets, number)
+        found.by[number] = causes.of(number)
     return found
 
 
-def _walk(
-    rules: tuple[Rule, ...],
-    sets: list[Piece],
-    numbers: list[int],
-    cover: Cover,
-    found: Reach,
-) -> None:
-    """Let the rules for one service and argument decide, in order."""
-    # What rules with equal conditions have decided, for calls that meet them.
-    met: dict[tuple[Match, bool], Cover] = {}
-    for number in numbers:
-        rule = rules[number]
-        piece = sets[number]
+Level = tuple[str | None, str | None]
+"""A service and an argument, None for any; then a level of rules, widest first:
+those for everything, for a service, for a service and an argument."""
+
+
+def _levels(rule: Rule) -> tuple[Level, ...]:
+    service, argument = rule.service, rule.argument
+    found: tuple[Level, ...] = ((None, None),)
+    if service is not None:
+        found += ((service, None),)
+    if argument is not None:
+        found += ((service, argument),)
+    return found
+
+
+class _Layers:
+    """What has been decided so far, by level and by condition.
+
+    A rule for every service has to be looked at for a service that no rule
+    names only: what earlier rules decide there they decide for each service.
+    So each rule is looked at once, against what its own and the wider levels
+    have decided.  Rules with conditions decide calls that meet them; two
+    different conditions are taken to be about different calls.
+    """
+
+    def __init__(self, never: Mapping[int, int], sources: int) -> None:
+        self._sources = sources
+        self._plain: dict[Level, Cover] = {(None, None): Cover(never)}
+        self._met: dict[tuple[Level, Match, bool], Cover] = {}
+
+    def decides(self, rule: Rule, piece: Piece) -> bool:
+        """Let the next rule decide; return whether it does."""
+        levels = _levels(rule)
+        covers = [self._plain[level] for level in levels if level in self._plain]
+        if rule.match is not NO_MATCH:
+            # A deny holds where nothing is told as well, a grant does not.
+            deny = rule.action == "deny"
+            keys = [(level, rule.match, deny) for level in levels]
+            covers += [self._met[key] for key in keys if key in self._met]
+        found = _left(piece, covers)
+        if not rule.observe:
+            self._add(levels[-1], rule, piece)
+        return found
+
+    def _add(self, level: Level, rule: Rule, piece: Piece) -> None:
         if rule.match is NO_MATCH:
-            mine = cover.copy() if rule.observe else cover
-            if mine.add(*piece):
-                found.decides[number] = True
+            if level not in self._plain:
+                self._plain[level] = Cover({0: self._sources})
+            self._plain[level].add(*piece)
+            return
+        # A deny also decides what is told as it asks, before grants of the same.
+        for deny in {rule.action == "deny", False}:
+            key = (level, rule.match, deny)
+            if key not in self._met:
+                self._met[key] = Cover({0: self._sources})
+            self._met[key].add(*piece)
+
+
+class _Causes:
+    """Finds the earlier rules that decide all that a rule matches."""
+
+    def __init__(self, rules: tuple[Rule, ...], sets: list[Piece]) -> None:
+        self._rules = rules
+        self._sets = sets
+        self._by: dict[Level, list[int]] = {}
+        for number, rule in enumerate(rules):
             if not rule.observe:
-                for other in met.values():
-                    other.add(*piece)
-            continue
-        # A deny holds where nothing is told as well, a grant does not.
-        for deny in (False, True):
-            key = (rule.match, deny)
-            own = met.setdefault(key, cover.copy())
-            if deny == (rule.action == "deny"):
-                if (own.copy() if rule.observe else own).add(*piece):
-                    found.decides[number] = True
-            elif rule.action == "deny" and not rule.observe:
-                own.add(*piece)
+                self._by.setdefault((rule.service, rule.argument), []).append(number)
 
-
-def _causes(rules: tuple[Rule, ...], sets: list[Piece], number: int) -> list[int]:
-    """The earlier rules that decide all that a rule matches (at most eight)."""
-    mine = rules[number]
-    sources, targets = sets[number]
-    left = Cover({0: (1 << sources.bit_length()) - 1 or 1})
-    causes: list[int] = []
-    for earlier in range(number):
-        rule = rules[earlier]
-        if rule.service not in {None, mine.service} or rule.observe:
-            continue
-        if rule.argument not in {None, mine.argument}:
-            continue
-        if rule.match is not NO_MATCH and rule.match != mine.match:
-            continue
-        s, t = sets[earlier]
-        if left.add(s & sources, t & targets):
-            causes.append(earlier)
-            if len(causes) == 8 or not left.copy().add(sources, targets):
+    def of(self, number: int) -> list[int]:
+        """Return them, at most eight."""
+        mine = self._rules[number]
+        sources, targets = self._sets[number]
+        left = Cover({0: (1 << sources.bit_length()) - 1 or 1})
+        causes: list[int] = []
+        lists = [self._by.get(level, []) for level in _levels(mine)]
+        for earlier in heapq.merge(*lists):
+            if earlier >= number:
                 break
-    return causes
+            rule = self._rules[earlier]
+            if rule.match is not NO_MATCH and rule.match != mine.match:
+                continue
+            s, t = self._sets[earlier]
+            piece = (s & sources, t & targets)
+            if not _left(piece, (left,)) or not all(piece):
+                continue
+            left.add(*piece)
+            causes.append(earlier)
+            if len(causes) == 8 or not _left((sources, targets), (left,)):
+                break
+        return causes

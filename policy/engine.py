@@ -12,6 +12,7 @@ itself, and no rule leads to a target that does not exist.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
@@ -160,7 +161,8 @@ class Engine:
         if self._plain[first]:
             return first, ()
         observed: list[Rule] = []
-        for number in sorted({n for numbers in lists for n in numbers}):
+        # Each rule stands in one list only, and the first one that holds ends it.
+        for number in lists[0] if len(lists) == 1 else heapq.merge(*lists):
             rule = self.rules[number]
             if holds(rule, call):
                 continue
@@ -292,17 +294,41 @@ class Engine:
 
         ``number`` is the rule's, if it is known.
         """
-        if asking.redirect is None:
-            found = self._granted(call, world)
-        else:
-            text = asking.redirect.text
-            at = self.rules.index(asking) if number is None else number
-            found = set() if self.denied_before(call, text, at, world) else {text}
         return {
             target
-            for target, reason in (_final(t, call.source, world) for t in found)
+            for target, reason in (
+                _final(text, call.source, world)
+                for text in self._found(call, asking, world, number)
+            )
             if not reason and not _internal(target, world)
         }
+
+    def offers(self, call: Call, asking: Rule, target: str, world: World) -> bool:
+        """Whether one target (as ``offered`` names it) is among those offered."""
+        names = {target}
+        if target == world.template(call.source):
+            names.add(DISPVM)
+        if target == "dom0":
+            names |= ADMIN_NAMES
+        prefix = DISPVM_OF if target.startswith(DISPVM_OF) else ""
+        domain = world.domains.get(target.removeprefix(prefix))
+        if domain is not None and domain.uuid is not None:
+            names.add(f"{prefix}uuid:{domain.uuid}")
+        return any(
+            _final(text, call.source, world) == (target, "")
+            and not _internal(target, world)
+            for text in names.intersection(self._found(call, asking, world, None))
+        )
+
+    def _found(
+        self, call: Call, asking: Rule, world: World, number: int | None
+    ) -> set[str]:
+        """What is offered, as the rules say it."""
+        if asking.redirect is None:
+            return self._granted(call, world)
+        text = asking.redirect.text
+        at = self.rules.index(asking) if number is None else number
+        return set() if self.denied_before(call, text, at, world) else {text}
 
     def surely_offered(
         self, call: Call, target: str, asking: Rule, world: World
@@ -323,6 +349,7 @@ class Engine:
         Backwards, so that a deny takes away what rules behind it grant.
         """
         granted: set[str] = set()
+        known = world.matched("*")
         for rule in reversed(self.matching(call, world)):
             if rule.action != "deny":
                 granted.update(expand(rule.redirect or rule.target, world))
@@ -330,33 +357,20 @@ class Engine:
             # By meaning, not by name: a deny for @dispvm:x takes away a
             # @dispvm that means the same.
             key, source = rule.target.key, call.source
-            granted = {t for t in granted if key not in world.target_keys(t, source)}
+            for target in granted - known:
+                if key in world.target_keys(target, source):
+                    granted.discard(target)
+            granted -= world.matched(key)
         return granted
 
 
 def expand(token: Token, world: World) -> Iterable[str]:
-    """Yield every target that a token of a rule offers to a person."""
-    everything = token.key in {"*", "@anyvm"}
-    if everything:
-        yield DISPVM
-    elif not token.prefix or token.prefix in {ADMIN, DISPVM, DISPVM_OF}:
-        yield token.text
-        return
-    for name in world.names:
-        domain = world.domains[name]
-        made = DISPVM_OF + name
-        if everything:
-            if token.key == "*" or name not in ADMIN_NAMES:
-                yield name
-            if domain.template_for_dispvms:
-                yield made
-        elif token.prefix == "@dispvm:@tag:":
-            if token.value in domain.tags and domain.template_for_dispvms:
-                yield made
-        elif token.key == f"@type:{domain.type}" or (
-            token.prefix == "@tag:" and token.value in domain.tags
-        ):
-            yield name
+    """Return every target that a token of a rule offers to a person."""
+    if not token.prefix and token.key not in {"*", "@anyvm"}:
+        return (token.text,)
+    if token.prefix in {ADMIN, DISPVM, DISPVM_OF}:
+        return (token.text,)
+    return world.members(token.key)
 
 
 def _no(

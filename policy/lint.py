@@ -10,9 +10,11 @@ What rests on the world says so; a sandbox may be added later.
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from policy import limits
 from policy.algebra import Atoms, Reach, reach
@@ -203,30 +205,39 @@ def _wide(rules: tuple[Rule, ...]) -> Iterator[Finding]:
 
 def _claims(rules: tuple[Rule, ...]) -> Iterator[Finding]:
     """An ask for a claimed type is escaped by another claim if allow follows."""
+    by: dict[tuple[object, ...], list[int]] = {}
+    for number, rule in enumerate(rules):
+        columns = (rule.service, rule.argument, rule.source.key, rule.target.key)
+        by.setdefault(columns, []).append(number)
     for number, rule in enumerate(rules):
         if not rule.match.mime or rule.action != "ask" or rule.observe:
             continue
-        for later in rules[number + 1 :]:
-            if not _covers(later, rule):
-                continue
+        for later in _covering(rules, by, number):
             if later.action == "allow" and not later.observe:
                 text = (
                     "a sandbox that claims another type is not asked about, but "
                     f"allowed by {later.where}"
                 )
                 yield _found("claim", rule, _parameter(rule, "mime="), text)
+                break
             if later.unconditional:
                 break
 
 
-def _covers(later: Rule, rule: Rule) -> bool:
-    """Whether a rule plainly matches what another one matches."""
-    return (
-        later.service in {None, rule.service}
-        and later.argument in {None, rule.argument}
-        and (later.source.key in {"*", rule.source.key} or later.source.key == "@anyvm")
-        and (later.target.key in {"*", rule.target.key} or later.target.key == "@anyvm")
+def _covering(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]], number: int
+) -> Iterator[Rule]:
+    """Later rules that plainly match all that a rule matches, in order."""
+    rule = rules[number]
+    columns = itertools.product(
+        {rule.service, None},
+        {rule.argument, None},
+        {rule.source.key, "*", "@anyvm"},
+        {rule.target.key, "*", "@anyvm"},
     )
+    lists = [by[column] for column in columns if column in by]
+    behind = [itertools.islice(one, bisect.bisect(one, number), None) for one in lists]
+    return (rules[later] for later in heapq.merge(*behind))
 
 
 # -- what asks offer ----------------------------------------------------------------------
@@ -347,8 +358,9 @@ def _offers_soon(engine: Engine, rule: Rule, call: Call, world: World) -> bool:
 def _default(engine: Engine, rule: Rule, call: Call, world: World) -> bool:
     token = rule.default_target
     assert token is not None
-    offered = engine.offered(call, rule, world)
     final = world.template(call.source) if token.text == DISPVM else token.text
     if token.key == ADMIN:
         final = "dom0"
-    return world.name_of(final or "") in offered
+    if final is not None and final.startswith(DISPVM_OF):
+        final = DISPVM_OF + world.name_of(final.removeprefix(DISPVM_OF))
+    return engine.offers(call, rule, world.name_of(final or ""), world)

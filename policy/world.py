@@ -11,7 +11,8 @@ target, so that matching is a look into a set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -62,11 +63,63 @@ class World:
     _targets: dict[tuple[str, str], Keys] = field(
         default_factory=dict, compare=False, repr=False
     )
+    _made: dict[str, tuple[str, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _matched: dict[str, set[str]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name once, without the ``uuid:`` entries."""
-        return tuple(name for name in self.domains if not name.startswith("uuid:"))
+        if "" not in self._made:
+            names = (name for name in self.domains if not name.startswith("uuid:"))
+            self._made[""] = tuple(names)
+        return self._made[""]
+
+    def members(self, key: str) -> tuple[str, ...]:
+        """Return every target that a token with this key offers to a person.
+
+        For ``*``, ``@anyvm``, ``@tag:…``, ``@type:…`` and ``@dispvm:@tag:…``.
+        """
+        made = self._made.get(key)
+        if made is None:
+            made = tuple(self._members(key))
+            if len(self._made) < limits.DOMAINS:
+                self._made[key] = made
+        return made
+
+    def _members(self, key: str) -> Iterator[str]:
+        everything = key in {"*", "@anyvm"}
+        disposables = key.startswith("@dispvm:@tag:")
+        tagged = key.removeprefix(DISPVM_OF)
+        tag = tagged.removeprefix("@tag:") if tagged.startswith("@tag:") else None
+        if everything:
+            yield DISPVM
+        for name in self.names:
+            domain = self.domains[name]
+            made = DISPVM_OF + name
+            if everything:
+                if key == "*" or name not in ADMIN_NAMES:
+                    yield name
+                if domain.template_for_dispvms:
+                    yield made
+            elif disposables:
+                if tag in domain.tags and domain.template_for_dispvms:
+                    yield made
+            elif tag in domain.tags or key == f"@type:{domain.type}":
+                yield name
+
+    def matched(self, key: str) -> AbstractSet[str]:
+        """Return the names, and ``@dispvm:NAME`` of them, that a key matches."""
+        if not self._matched:
+            self._matched["*"] = set()
+            for name in self.names:
+                for target in (name, DISPVM_OF + name):
+                    for one in self.target_keys(target, ""):
+                        self._matched.setdefault(one, set()).add(target)
+        return self._matched.get(key, frozenset())
 
     def name_of(self, text: str) -> str:
         """Return the name of a ``uuid:…`` that is known, else the text itself."""

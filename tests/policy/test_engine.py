@@ -252,3 +252,24 @@ def test_no_call_raises(service, argument, source, target):
         "ask",
         "deny",
     }
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    strategies.policies(10),
+    strategies.worlds(),
+    st.lists(strategies.calls, min_size=1, max_size=6),
+)
+def test_offers_is_offered(text, world, calls):
+    """One target asked for is as all of them looked through."""
+    rules = rules_of_map({"1.policy": text})
+    engine = Engine(rules)
+    everything = ["dom0", *world.names, *(f"@dispvm:{n}" for n in world.names), "x"]
+    for call in calls:
+        for rule in rules.rules:
+            if rule.action != "ask":
+                continue
+            all_of_them = engine.offered(call, rule, world)
+            assert all_of_them <= set(everything)
+            found = {t for t in everything if engine.offers(call, rule, t, world)}
+            assert found == all_of_them
