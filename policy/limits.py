@@ -172,8 +172,19 @@ LINT_CAUSES = 500
 them costs a walk over the rules before."""
 
 LINT_SOURCES = 64
-"""Sources that lint tries to find one to which an 'ask' offers something, by
-the fast way; then it looks at all."""
+"""Sources that are looked at one by one; of more, one of each class."""
+
+LINT_TRIES = 16
+"""Sources, and targets of each, that lint tries to find one to which an 'ask'
+offers something, by the fast way; then it looks at all."""
+
+LINT_CALLS = 400_000
+"""Calls that lint looks at for asks that offer nothing (each counts once more
+for 64 rules about its service); a second or two.  What comes after them is
+not complained about."""
+
+LINT_OFFERS = 1024
+"""Calls for which lint keeps what is offered; each may be a thousand names."""
 
 LINT_COLOURS = 256
 """Different colours that lint compares, each with each and for each sight."""
