@@ -30,6 +30,7 @@ from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.relay.process import PumpHandle
 from broker.session.journal import Journal
+from broker.session.kept_records import keep_records, mended
 from broker.session.pumps import PumpKeeper
 from broker.session.retaining import Retention
 from broker.session.sealing import JournalTeller, Sealing, Witness
@@ -63,7 +64,7 @@ class Records:
     def __init__(self, options: Options, log: Journal) -> None:
         self._options = options
         self._log = log
-        self.now = self._read()
+        self.now = mended(self._read(), options.paths)
 
     def _read(self) -> RecordSet:
         paths = self._options.paths
@@ -80,10 +81,18 @@ class Records:
         if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
             await self._say(fresh)
             self.now = fresh
+            self._keep()
 
     async def record(self) -> None:
         """Say in the log what is in force.  Raises UpstreamError."""
         await self._say(self.now)
+        self._keep()
+
+    def _keep(self) -> None:
+        try:
+            keep_records(self.now, self._options.paths)
+        except OSError as error:
+            complain(f"vitrail: the records could not be kept for a restart: {error}")
 
     async def _say(self, found: RecordSet) -> None:
         """Record a set before it takes effect."""

@@ -149,6 +149,10 @@ class ViewerRole:
         """
         before = self._records()
         await self._reload_records()
+        wrong = self._records().problems
+        if wrong and wrong != before.problems:
+            text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
+            self.rules.notify("Vitrail: a record has an error", text)
         others = await self.rules.reload()
         if self._nursery is not None and (others or self._records() is not before):
             self._nursery.start_soon(self._decide_again)

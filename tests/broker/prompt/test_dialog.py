@@ -71,6 +71,19 @@ def test_a_press_before_it_is_armed_and_a_release_after():
     assert click(dialog, dialog.layout.allow, 5.0).allow
 
 
+def test_a_press_from_before_the_focus_came_back():
+    """The focus comes without what is held; the press was not one on this dialog."""
+    dialog = Dialog(question())
+    dialog.guard.visible(0)
+    dialog.guard.focus(0, held=True)
+    dialog.motion(*middle(dialog.layout.allow))
+    dialog.press(LEFT, 0.9)
+    dialog.guard.focus(1.0, held=False)
+    dialog.guard.focus(1.1, held=True)
+    assert dialog.guard.armed(3.0)
+    assert dialog.release(LEFT, 3.0) is None
+
+
 def test_the_word_alone_for_a_moment():
     dialog = armed()
     type_word(dialog, "allow")

@@ -53,6 +53,15 @@ def test_a_key_that_is_held_down_is_not_rest():
     assert guard.armed(11)
 
 
+def test_a_key_that_goes_down_and_stays_down():
+    guard = ready()
+    assert not guard.press(30, 0.5)
+    assert not guard.armed(1.2)
+    assert not guard.armed(9)
+    guard.release(30, 9)
+    assert guard.armed(10)
+
+
 def test_losing_the_focus_begins_anew():
     guard = ready()
     assert guard.armed(2)

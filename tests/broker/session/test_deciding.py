@@ -42,7 +42,7 @@ async def test_the_stricter_of_record_and_rule_wins():
         assert await b.once("vitrail.Display", lease=VAULT) == "dom0"
         b.write_record("vault", record("persistent", display="none"))
         await b.reload()
-        with refused('display = "none"') as caught:
+        with refused(': denied: the record .*display = "none"') as caught:
             await b.once("vitrail.Display", lease=VAULT)
         assert caught.value.where.endswith("vault.toml:2:1")
 
@@ -161,7 +161,7 @@ async def test_a_time_to_live_ends_what_is_live(autojump_clock):
 
 async def test_a_size_that_nobody_holds_is_no_limit_but_a_no():
     async with rulebook("t.Ask * @anyvm @adminvm allow max-size=1K\n") as b:
-        with refused("cannot be held"):
+        with refused(": denied: max-size= cannot be held for t.Ask"):
             await b.once(counts_bytes=False)
         with refused("2000 bytes"):
             await b.once(size=2000)
@@ -239,19 +239,43 @@ async def test_rules_that_change_while_the_person_thinks():
             await b.rules.reload()
             return Answer(allow=True, target="vault")
 
-        for text, said in [
-            ("t.Ask * work @anyvm deny\n", "denied by"),
-            (
-                "t.Ask * work vault deny\nt.Ask * work @anyvm ask\n",
-                "denied|not offered",
-            ),
+        offers_less = "t.Ask * work vault deny\nt.Ask * work @anyvm ask\n"
+        for text, target, said in [
+            ("t.Ask * work @anyvm deny\n", "vault", "denied by"),
+            (offers_less, "vault", "denied by"),
+            (offers_less, "@default", "no target to choose|not offered any more"),
         ]:
-            b.write("50-test.policy", "t.Ask * work @anyvm ask\n")
+            asks = "t.Ask * work @default ask\nt.Ask * work @anyvm ask\n"
+            b.write("50-test.policy", asks)
             await b.reload()
             b.person.says = think
             b.write("50-test.policy", text)
             with refused(said):
-                await b.once(target="vault")
+                await b.once(target=target)
+
+
+async def test_less_is_offered_when_the_answer_comes():
+    """The question stands, but not what was chosen; nor for how long."""
+    async with rulebook("t.Ask * work @anyvm ask remember=session\n") as b:
+        b.write_record("third", record("persistent"))
+        await b.reload()
+
+        async def think(question):
+            assert question.targets == ("third", "vault")
+            await b.rules.reload()
+            return Answer(allow=True, target="vault", keep=Keep.SESSION, by="person")
+
+        b.person.says = think
+        b.write(
+            "50-test.policy",
+            "t.Ask * work vault deny\nt.Ask * work @anyvm ask remember=session\n",
+        )
+        with refused(": denied: what was chosen is not offered any more"):
+            await b.once(target="third")
+        await b.change("50-test.policy", "t.Ask * work @anyvm ask remember=session\n")
+        b.write("50-test.policy", "t.Ask * work @anyvm ask remember=stream\n")
+        assert await b.once(target="third") == "vault"
+        assert b.decider.grants.all(trio.current_time()) == [], "it counted once"
 
 
 async def test_too_many_targets_are_no_choice(monkeypatch):

@@ -88,3 +88,35 @@ async def test_a_record_with_a_typo_stays_what_it_was(tmp_path, paths):
         write(paths, "a.toml", record("persistent", display="none"))
         await records.reload()
         assert records.now.records["a"].viewer.display == "none"
+
+
+async def test_a_restart_while_a_record_has_a_typo(tmp_path, paths):
+    """What runs by it keeps what it had; what was removed is not brought back."""
+    async with journal(tmp_path) as log:
+        write(paths, "base.toml", record("persistent", colour="red"))
+        write(paths, "a.toml", 'inherits = "base"\nclass = "persistent"\n')
+        write(paths, "b.toml", record("persistent"))
+        first = Records(Options(paths), log)
+        await first.record()
+        kept = paths.state / "policy" / "records"
+        assert {path.name for path in kept.iterdir()} == {
+            "base.toml",
+            "a.toml",
+            "b.toml",
+        }
+        assert kept.stat().st_mode & 0o777 == 0o700
+        assert {p.stat().st_mode & 0o777 for p in kept.iterdir()} == {0o600}
+        write(paths, "base.toml", "nonsense")
+        (paths.config[0] / "sandboxes.d" / "b.toml").unlink()
+        again = Records(Options(paths), log)
+        await again.record()
+        assert set(again.now.records) == {"base", "a"}
+        assert again.now.records["a"].viewer.label.colour == "#d55e00"
+        assert set(again.now.broken) == {"base", "a"}, "to start by it is an error"
+        assert {path.name for path in kept.iterdir()} == {"base.toml", "a.toml"}
+        # Mended, it holds at once, and a later restart has the new one.
+        write(paths, "base.toml", record("persistent", colour="blue"))
+        await again.reload()
+        third = Records(Options(paths), log)
+        assert third.now.records["a"].viewer.label.colour == "#0072b2"
+        assert not third.now.broken
