@@ -8,6 +8,7 @@ each 256, 65,536, ... events, and outlives them.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -323,6 +324,32 @@ def _uri(path: Path) -> str:
     if not wal.exists() and not os.access(path.parent, os.W_OK):
         uri += "&immutable=1"
     return uri
+
+
+class Files:
+    """The log's files on disk, so that one that is gone is noticed.
+
+    SQLite goes on writing to files that were removed, and would tell us that
+    what it wrote is durable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._known: dict[Path, tuple[int, int]] = {}
+        self._paths = (path, path.with_name(f"{path.name}-wal"))
+        self.check()
+
+    def check(self) -> None:
+        """Raise OSError when a file is gone, or is another one."""
+        for path in self._paths:
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                if path in self._known:
+                    raise
+                continue  # the first commit makes it
+            identity = (found.st_dev, found.st_ino)
+            if self._known.setdefault(path, identity) != identity:
+                raise OSError(errno.ESTALE, f"{path} is not the file that was opened")
 
 
 def load_tree(db: sqlite3.Connection) -> Growing:

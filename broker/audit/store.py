@@ -28,6 +28,7 @@ import trio
 
 from broker.audit import schema
 from broker.audit.database import (
+    Files,
     check_version,
     load_tree,
     lock_log,
@@ -87,6 +88,7 @@ class Store:
         self._tree = opened.tree
         self._seal = opened.seal
         self.namer = opened.namer
+        self._files = Files(path)
         self._grown = trio.Event()
         self._path = path
         self._broker = broker
@@ -218,7 +220,11 @@ class Store:
             if subtrees:
                 db.executemany("INSERT INTO subtree VALUES (?, ?, ?)", subtrees)
             self._seal.sign_head(tree)
+            # Before the commit, so that what went into a file that is gone is
+            # not told of as durable; after it, that may have happened just now.
+            self._files.check()
             db.execute("COMMIT")
+            self._files.check()
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")

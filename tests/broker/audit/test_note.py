@@ -6,6 +6,8 @@ import base64
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.audit import note as n
 from broker.core import limits
@@ -105,3 +107,13 @@ def test_a_note_at_the_limit_is_read() -> None:
     blob = base64.b64encode(b"x" * (room // 4 * 3)).decode()
     text = NOTE + line.format(blob)
     assert n.parse_note(text).signed_by(PUBLIC)
+
+
+@given(st.text(max_size=300) | st.text("\n \u2014+=Aa0/", max_size=80))
+def test_any_text_is_a_checkpoint_or_a_refusal(text: str) -> None:
+    for untrusted in (text, NOTE + text, text + NOTE, NOTE[: len(text)] + text):
+        try:
+            read = n.parse_note(untrusted)
+        except RefusedError:
+            continue
+        assert read.whole == untrusted

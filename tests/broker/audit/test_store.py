@@ -294,3 +294,24 @@ async def test_an_event_too_large_hurts_nobody_else(path: Path) -> None:
 def test_every_migration_is_a_script_of_whole_statements() -> None:
     for script in MIGRATIONS:
         assert sqlite3.complete_statement(script)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+@pytest.mark.parametrize("how", ["removed", "another"])
+async def test_a_log_that_is_gone_takes_nothing(
+    path: Path, suffix: str, how: str
+) -> None:
+    """SQLite would go on, and call durable what is in no file any more."""
+    file = path.with_name(path.name + suffix)
+    async with open_store(path) as store:
+        assert await store.record(STOP) == 1
+        kept = path.with_name("kept")
+        file.rename(kept)
+        if how == "another":
+            file.write_bytes(kept.read_bytes())
+        for _ in range(2):
+            with pytest.raises(UpstreamError, match="cannot be written"):
+                await store.record(STOP)
+        kept.replace(file)
+        assert await store.record(STOP) == 2
+    assert rows(path) == [(1, "broker.stop"), (2, "broker.stop")]
