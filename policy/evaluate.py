@@ -145,8 +145,4 @@ def _audio(record: Record, trace: _Trace) -> Decision:
     where = record.where(AUDIO_KEY)
     trace.step(AUDIO_KEY, way, where)
     reason = f"the record '{record.name}' has audio = \"{way}\""
-    if way == "allow":
-        # The filter does not stand in the way of its streams yet, and without
-        # it this is not what the record says.
-        return trace.end("deny", f"{reason}, and there is no filter yet", where)
-    return trace.end("allow" if way == "raw" else "deny", reason, where)
+    return trace.end("deny" if way == "none" else "allow", reason, where)

@@ -23,6 +23,7 @@ from broker.core.escape import printable
 VERBS = MappingProxyType(
     {
         "answer": "answer",
+        "audio": "audio",
         "audit": "audit",
         "demo": "demo",
         "doctor": "doctor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import rich_click as click
@@ -123,11 +124,15 @@ class _Told:
     """Shows events; equal ones of a hostile client are counted, not repeated."""
 
     def __init__(self, *, json: bool) -> None:
+        self.also: Callable[[events.SoundEvent], None] | None = None
+        """Who else is told, everything."""
         self._json = json
         self._quiet: dict[object, tuple[float, int]] = {}
 
     def event(self, event: events.SoundEvent) -> None:
         """Show one event."""
+        if self.also is not None:
+            self.also(event)
         kind = type(event).__name__
         values = {
             field.name: getattr(event, field.name)
@@ -172,6 +177,7 @@ async def _run(
     from broker.link.endpoints import UnixEndpoint
     from broker.link.listeners import open_listener
     from broker.pulse.sandbox import SoundSandbox
+    from broker.session.indicator import Indicator
     from broker.session.pulse_shell import (
         Service,
         connect_server,
@@ -179,21 +185,26 @@ async def _run(
         serve,
         server_path,
     )
+    from broker.session.sound_alone import LoneDesk
+    from broker.session.sound_desk import desks_folder, serve_desk
+    from broker.session.sound_levels import levels_folder, load_level
 
     path = server_path(server)
     connect_server(path).close()  # a wrong server is said at once
-    service = Service(
-        SoundSandbox(rules, told.event),
-        lambda: connect_server(path),
-        read_cookie(),
-        told.failed,
-    )
+    level = load_level(levels_folder(), rules.name)
+    sandbox = SoundSandbox(rules, told.event, level)
+    service = Service(sandbox, lambda: connect_server(path), read_cookie(), told.failed)
+    indicator = Indicator()
+    desk = LoneDesk(service, levels_folder(), indicator)
+    told.also = desk.event
     listener = await open_listener(UnixEndpoint(listen.absolute()))
     try:
         # One line, whatever the terminal's width: scripts wait for it.
         render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener.sock, service)
+            nursery.start_soon(indicator.run)
+            nursery.start_soon(serve_desk, desks_folder(), rules.name, desk)
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
                     nursery.cancel_scope.cancel()

@@ -137,6 +137,57 @@ class Stop(_Message, frozen=True, tag="stop"):
     """Close everything and exit."""
 
 
+class Sound(_Message, frozen=True, tag="sound"):
+    """How the sandbox's sound is treated; sent before its first stream."""
+
+    name: _Text
+    microphone: _Text
+    revoked: _Text
+    streams: _Count
+    rate: _Count
+    channels: _Count
+    buffer_bytes: _Count
+    most_volume: _Count
+    idle_seconds: _Count
+    volume: _Count
+    muted: bool
+    cookie: Annotated[bytes, msgspec.Meta(min_length=256, max_length=256)]
+
+
+class SoundStream(_Message, frozen=True, tag="sound-stream"):
+    """A client of the guest's sound, and a connection to the sound server.
+
+    Two descriptors come with it, in that order.
+    """
+
+    stream: _Count
+
+
+class SoundLevel(_Message, frozen=True, tag="sound-level"):
+    """The person has moved the sandbox's slider."""
+
+    volume: Annotated[int, msgspec.Meta(ge=0, le=limits.PULSE_VOLUME)]
+    muted: bool
+
+
+class Hearing(enum.StrEnum):
+    """What recordings may hear."""
+
+    ALLOW = "allow"
+    """The real source."""
+    REST = "rest"
+    """Nothing: nobody records, and the next one asks again."""
+    DENY = "deny"
+    """Nothing, by a no: what records is silent or ended, as the rules say."""
+
+
+class Microphone(_Message, frozen=True, tag="microphone"):
+    """Answered with MicrophoneSet of the same number once it is so."""
+
+    number: _Count
+    hearing: Hearing
+
+
 ToWorker: TypeAlias = (
     Frames
     | AgentStream
@@ -147,6 +198,10 @@ ToWorker: TypeAlias = (
     | AskWindows
     | CloseWindow
     | Stop
+    | Sound
+    | SoundStream
+    | SoundLevel
+    | Microphone
 )
 
 
@@ -321,7 +376,48 @@ class Broken(_Message, frozen=True, tag="broken"):
     reason: _Text
 
 
-FromWorker: TypeAlias = (
+class SoundClosed(_Message, frozen=True, tag="sound-closed"):
+    """A connection to the sound server ended; bytes each way, and why."""
+
+    stream: _Count
+    from_guest: _Count
+    to_guest: _Count
+    reason: _Text
+    fault: Fault = Fault.NOBODY
+
+
+class SoundState(_Message, frozen=True, tag="sound-state"):
+    """Who records, and whether the real source is open: a worker's claim.
+
+    Sent when it has changed, a few times a second at most.  ``missing`` says
+    why there is nothing to hear with.
+    """
+
+    streams: _Count
+    wanted: bool
+    active: bool
+    application: _Text
+    source: _Text
+    missing: _Text
+
+
+class SoundRefused(_Message, frozen=True, tag="sound-refused"):
+    """Commands that were answered "access denied", equal ones counted."""
+
+    command: _Text
+    what: _Text
+    count: _Count
+
+
+class MicrophoneSet(_Message, frozen=True, tag="microphone-set"):
+    """That order is done: no byte of the source goes to the guest but by it."""
+
+    number: _Count
+
+
+FromSound: TypeAlias = SoundClosed | SoundState | SoundRefused | MicrophoneSet
+"""What a worker says about sound."""
+FromRest: TypeAlias = (
     Ready
     | FromAgent
     | AgentClosed
@@ -338,6 +434,8 @@ FromWorker: TypeAlias = (
     | Violation
     | Broken
 )
+"""All else."""
+FromWorker: TypeAlias = FromRest | FromSound
 
 
 # -- keeper to supervisor --------------------------------------------------------

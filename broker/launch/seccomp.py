@@ -36,6 +36,7 @@ _TCGETS = 0x5401
 _F_DUPFD_CLOEXEC = 1030
 _F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
+_SIOCOUTQ = 0x5411
 _MFD_CLOEXEC_ALLOW_SEALING = 3
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E020000
@@ -105,6 +106,8 @@ def worker_filter() -> bytes:
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
     rules.allow_if("ioctl", rules.equal(1, _FIONBIO))
     rules.allow_if("ioctl", rules.equal(1, _FIONREAD))
+    # How much of a recording the guest has not taken yet, after a revoke.
+    rules.allow_if("ioctl", rules.equal(1, _SIOCOUTQ))
     for command in (1, 2, 3, 4, _F_DUPFD_CLOEXEC):  # F_GETFD to F_SETFL: fcntl(2)
         rules.allow_if("fcntl", rules.equal(1, command))
     rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))

@@ -38,6 +38,7 @@ from broker.session.channel import Channel
 from broker.session.sandbox_windows import SandboxWindows
 from broker.session.wayland_shell import Connection
 from broker.session.waypipe_shell import StreamConnection
+from broker.session.worker_sound import WorkerSound
 
 
 def run_worker(
@@ -112,6 +113,7 @@ class _Worker:
         self._closed_bytes = (0, 0)
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
+        self._sound = WorkerSound(self._outbox.send)
 
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
@@ -145,10 +147,17 @@ class _Worker:
 
     async def _obey(self, nursery: trio.Nursery, windows: SandboxWindows) -> None:
         while True:
-            got = await self._supervisor.receive(fd_limit=1)
+            got = await self._supervisor.receive(fd_limit=2)
             if not got.data:
                 return
             match messages.decode_to_worker(got.data):
+                case (
+                    messages.Sound()
+                    | messages.SoundStream()
+                    | messages.SoundLevel()
+                    | messages.Microphone()
+                ) as order:
+                    self._sound.obey(order, got.fds, nursery)
                 case messages.AgentStream() | messages.DisplayStream() as order:
                     self._new_stream(nursery, order, got.fds)
                 case messages.WaylandStream(stream):

@@ -40,6 +40,11 @@ class MicrophoneWanted:
 
 
 @dataclass(frozen=True)
+class MicrophoneUnwanted:
+    """Nothing records any more."""
+
+
+@dataclass(frozen=True)
 class MicrophoneActive:
     """The real source is open for this sandbox, or not any more."""
 
@@ -66,6 +71,7 @@ SoundEvent: TypeAlias = (
     | StreamBegun
     | StreamEnded
     | MicrophoneWanted
+    | MicrophoneUnwanted
     | MicrophoneActive
     | MicrophoneMissing
     | Flooded

@@ -125,6 +125,7 @@ class Recording:
         self._due = None
         sandbox.announce(Facility.SOURCE_OUTPUT, Change.REMOVE, self.index)
         sandbox.tell(StreamEnded(self.index, self.written, recording=True))
+        sandbox.look_if_wanted()
 
     def kill(self) -> None:
         """End it and tell the client."""
@@ -139,6 +140,7 @@ class Recording:
         if corked:
             self._close_real()
             self._due = None
+            self.owner.sandbox.look_if_wanted()
         else:
             self._start(now)
 

@@ -15,6 +15,7 @@ from broker.core import limits
 from broker.pulse.commands import Change, Facility
 from broker.pulse.events import (
     MicrophoneActive,
+    MicrophoneUnwanted,
     MicrophoneWanted,
     SoundEvent,
 )
@@ -56,6 +57,7 @@ class SoundSandbox:
         self.hidden = rules.microphone is Microphone.DENY
         """Whether there is no source to be seen."""
         self._asked = False
+        self._wanted = False
         self._active = 0
         self._last_index = 0
 
@@ -111,9 +113,16 @@ class SoundSandbox:
 
     def microphone_wanted(self, application: str) -> None:
         """A recording begins: it may hear, or somebody has to be asked."""
+        self._wanted = True
         if not self.allowed and not self._asked:
             self._asked = True
             self.tell(MicrophoneWanted(application))
+
+    def look_if_wanted(self) -> None:
+        """A recording has paused or ended: perhaps it was the last one."""
+        if self._wanted and not self.wanted:
+            self._wanted = False
+            self.tell(MicrophoneUnwanted())
 
     def allow_microphone(self, now: float) -> None:
         """Let recordings hear the real source, those that run included."""
@@ -137,6 +146,18 @@ class SoundSandbox:
                 recording.kill()
             else:
                 recording.deafen(now)
+        for member in self.members.values():
+            member.down.silence()
+
+    def rest_microphone(self, now: float) -> None:
+        """Nothing records; what records next has to ask.
+
+        What has begun meanwhile goes on without a sound.
+        """
+        self.allowed = False
+        self._asked = self.wanted
+        for recording in list(self.recordings.values()):
+            recording.deafen(now)
         for member in self.members.values():
             member.down.silence()
 

@@ -41,11 +41,14 @@ from broker.relay.contract import StreamEnd
 from broker.session import journal
 from broker.session.frames import rules_from
 from broker.session.guest_screen import GuestScreen
+from broker.session.guest_sound import GuestSound
 from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
 from broker.session.programs import Program, Programs
 from broker.session.pumps import PumpKeeper
+from broker.session.sound_desk import desks_folder
+from broker.session.sound_levels import levels_folder
 from broker.session.workers import Worker, Workers
 from policy.model import Record
 
@@ -63,6 +66,10 @@ class GuestTools:
     """None: the one on PATH."""
     sound: Callable[[], Path] = find_sound
     """The sound server's socket now.  Raises SetupError when there is none."""
+    levels: Callable[[], Path] = levels_folder
+    """Where the mixer keeps what the person has set."""
+    desks: Callable[[], Path] = desks_folder
+    """Where the mixer finds what plays."""
 
 
 _StreamEnd = tuple[str, tuple[int, int] | None]
@@ -113,6 +120,16 @@ class Guest:
         """Told that the person has acted in its windows, so many seconds ago."""
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
+        )
+        self.sound = GuestSound(
+            lease,
+            record,
+            tools.log,
+            ensure_worker=self._ensure_worker,
+            start=self._start,
+            server=tools.sound,
+            levels=tools.levels,
+            desks=tools.desks,
         )
 
     async def run(
@@ -239,7 +256,10 @@ class Guest:
         try:
             async for message in mine.messages:
                 try:
-                    await self._take(message)
+                    if isinstance(message, worker.FromSound):
+                        await self.sound.take(message)
+                    else:
+                        await self._take(message)
                 except PeerError as error:
                     await self.screen.broke(str(error))
         except Exception as error:  # noqa: BLE001
@@ -249,6 +269,7 @@ class Guest:
         self.worker = None
         self._settle_streams("the worker died")
         self.screen.worker_died()
+        self.sound.worker_gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Hop.COMPOSITOR)
         await self._tools.log.note(
             schema.ProcessDied(
@@ -263,7 +284,7 @@ class Guest:
         if waypipe is not None:
             await waypipe.stop()
 
-    async def _take(self, message: worker.FromWorker) -> None:
+    async def _take(self, message: worker.FromRest) -> None:
         match message:
             case worker.FromAgent():
                 await self._take_agent(message)

@@ -51,6 +51,9 @@ class Connection:
         self._timer: float | None = None
         self._over = trio.Event()
         self.core = Filter(sandbox, cookie, trio.current_time(), self._wake)
+        self.from_client = 0
+        self.to_client = 0
+        """Bytes so far."""
 
     async def run(self) -> None:
         """Serve until either side ends; never raises for what they did.
@@ -137,7 +140,7 @@ class Connection:
     def _flush(self) -> None:
         core = self.core
         try:
-            idle = self._send(self._client, core.down.data, core.down.sent)
+            idle = self._send(self._client, core.down.data, self._sent_down)
             idle = self._send(self._server, core.up, self._sent_up) and idle
         except OSError as error:
             self._lost(error)
@@ -146,6 +149,10 @@ class Connection:
             self._work = trio.Event() if self._work.is_set() else self._work
         else:
             self._work.set()
+
+    def _sent_down(self, count: int) -> None:
+        self.to_client += count
+        self.core.down.sent(count)
 
     def _sent_up(self, count: int) -> None:
         del self.core.up[:count]
@@ -165,7 +172,7 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 if core.down.data:
                     nursery.start_soon(
-                        self._drain, self._client, core.down.data, core.down.sent
+                        self._drain, self._client, core.down.data, self._sent_down
                     )
                 if core.up:
                     nursery.start_soon(
@@ -218,6 +225,7 @@ class Connection:
             if not data:
                 self._end()
                 return
+            self.from_client += len(data)
             core.from_client(data, trio.current_time())
             self._fed()
 

@@ -30,6 +30,7 @@ from broker.session.desktop import Desktop
 from broker.session.guest import Guest, GuestTools
 from broker.session.hangup import given
 from broker.session.hops import Hop
+from broker.session.indicator import Indicator
 from broker.session.logs import KEPT, prune_logs
 from broker.session.raw_audio import is_raw, raw_stream
 from broker.session.rules import Rules, follow_files
@@ -100,6 +101,7 @@ class ViewerRole:
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
         self._reload_records = reload_records
+        self._indicator = Indicator()
         self.rules = rules
         self.decider = Decider(
             rules=rules,
@@ -137,6 +139,7 @@ class ViewerRole:
                 nursery.start_soon(self.questions.run)
             if self._desktop is not None:
                 nursery.start_soon(self._desktop.run)
+            nursery.start_soon(self._indicator.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -207,6 +210,7 @@ class ViewerRole:
             logs=logs,
         )
         guest.acted = partial(self.decider.acted, lease.id)
+        guest.sound.decider, guest.sound.indicator = self.decider, self._indicator
         await self._nursery.start(guest.run)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
@@ -288,17 +292,16 @@ class ViewerRole:
         elif opening.service == DISPLAY:
             await status.say()
             await guest.display_stream(opening, conn, task_status=status)
-        elif opening.service == AUDIO:
+        elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
             await self._carry_raw(opening, conn, status)
+        elif opening.service == AUDIO:
+            await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
 
     async def _carry_raw(
         self, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
-        if not is_raw(self.record(opening.lease.record)):
-            raise RefusedError("only raw sound is carried yet")
-
         async def answer(error: None) -> None:
             del error
             await status.say()

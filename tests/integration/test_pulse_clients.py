@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 
 import pytest
 import trio
@@ -237,8 +236,7 @@ async def test_the_end_of_the_server_ends_its_clients_and_not_the_filter():
 
 async def test_signals_end_it_and_its_socket_goes():
     async with sound_server("pulseaudio") as server:
-        async with proxy(server, ends=True) as filtered:
-            filtered.child.kill(signal.SIGTERM)
-            await filtered.child.wait()
+        async with proxy(server) as filtered:
+            await filtered.end()
         assert filtered.child.returncode == 0
         assert not filtered.path.exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import struct
 import sys
 import wave
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 import trio
 
-from broker.launch.spawn import DEVNULL, PIPE, spawn
+from broker.launch.spawn import DEVNULL, PIPE, Child, spawn
 from tests.kit.compositor import short_directory, until
 from tests.kit.tinyguest import ordinary_user
 
@@ -46,6 +47,12 @@ class Server:
     def socket(self) -> Path:
         """Its native socket."""
         return self.directory / "run/pulse/native"
+
+    @property
+    def brokerctl(self) -> dict[str, str]:
+        """What brokerctl needs besides, run from a checkout."""
+        path = os.pathsep.join(p for p in sys.path if p)
+        return {"PYTHONPATH": path, "PYTHONDEVMODE": "1", "COLUMNS": "200"}
 
     async def run(self, *argv: str, check: bool = True, deadline: float = 30, env=None):
         """Run a program beside it; its exit code and what it printed."""
@@ -309,14 +316,11 @@ BROKERCTL = (sys.executable, "-m", "broker.cli.app")
 
 
 @asynccontextmanager
-async def proxy(server: Server, *options: str, name: str = "work", ends=False):
+async def proxy(server: Server, *options: str, name: str = "work"):
     """``brokerctl proxy pulse`` in front of it: an environment for its clients."""
     path = server.directory / f"filtered-{os.urandom(4).hex()}"
     log = server.directory / f"{path.name}.log"
-    env = server.environment | {
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-        "PYTHONDEVMODE": "1",
-    }
+    env = server.environment | server.brokerctl
     argv = (
         *(*BROKERCTL, "proxy", "pulse", "--sandbox", name, "--listen", str(path)),
         *("--server", str(server.socket), *options),
@@ -333,11 +337,12 @@ async def proxy(server: Server, *options: str, name: str = "work", ends=False):
             await until(there)
             home = server.directory / f"guest-{path.name}"
             home.mkdir()
-            yield Filtered(server, path, log, child, {
+            made = Filtered(server, path, log, child, {
                 "PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8",
                 "XDG_RUNTIME_DIR": str(home), "PULSE_SERVER": f"unix:{path}",
             })  # fmt: skip
-            assert ends or child.returncode is None, log.read_text()
+            yield made
+            assert made.ended or child.returncode is None, log.read_text()
     text = log.read_text()
     assert "Traceback" not in text, text
 
@@ -349,14 +354,63 @@ class Filtered:
     server: Server
     path: Path
     log: Path
-    child: object
+    child: Child
     environment: dict[str, str]
+    ended: bool = False
+
+    async def end(self) -> None:
+        """End the filter as a person would."""
+        self.ended = True
+        self.child.kill(signal.SIGTERM)
+        await self.child.wait()
 
     async def run(self, *argv: str, check: bool = True, deadline: float = 30, env=None):
         """Run a client behind the filter."""
         return await run(
             *argv, env=self.environment | (env or {}), check=check, deadline=deadline
         )
+
+
+class Recorder:
+    """parec behind a filter, and what it has written so far."""
+
+    def __init__(self, child: Child, path: Path) -> None:
+        self.child = child
+        self._path = path
+
+    @classmethod
+    @asynccontextmanager
+    async def at(cls, filtered: Filtered):
+        """A recorder that runs while the block does."""
+        path = filtered.server.directory / f"recorded-{os.urandom(4).hex()}"
+        argv = ("parec", "--format=s16le", "--rate=48000", "--channels=2")
+        env = filtered.environment
+        with path.open("wb") as file:
+            small = "--latency-msec=20"
+            async with started(*argv, small, env=env, stdout=file.fileno()) as child:
+                yield cls(child, path)
+
+    @property
+    def data(self) -> bytes:
+        """All that was recorded."""
+        return self._path.read_bytes()
+
+    async def more(self, count: int) -> None:
+        """Wait until so many bytes more have come."""
+        size = self._path.stat().st_size + count
+
+        async def come() -> bool:
+            return self._path.stat().st_size >= size
+
+        await until(come)
+
+    async def until_sound(self) -> None:
+        """Wait until what comes is not silence."""
+
+        async def loud() -> bool:
+            return np.abs(Heard(self.data[-19200:]).samples).max(initial=0) > 0.1
+
+        await until(loud)
 
 
 def frame(channel: int, payload: bytes, flags: int = 0, offset: int = 0) -> bytes:

@@ -57,7 +57,7 @@ def _records(folder):
         ("", "", "", "deny", "no record is named ''", NO_RULE),
         ("open", "open", AUDIO, "deny", "the record 'open' has audio = \"none\"", "{}/open.toml: default of 'audio.playback'"),
         ("raw", "raw", AUDIO, "allow", "the record 'raw' has audio = \"raw\"", "{}/raw.toml:2:1"),
-        ("loud", "loud", AUDIO, "deny", "the record 'loud' has audio = \"allow\", and there is no filter yet", "{}/loud.toml:2:1"),
+        ("loud", "loud", AUDIO, "allow", "the record 'loud' has audio = \"allow\"", "{}/loud.toml:2:1"),
         ("open", "open", "vitrail.display", "deny", "no service is named 'vitrail.display'", NO_RULE),
         ("open", "open", "\x1b[2J", "deny", "no service is named '\\x1b[2J'", NO_RULE),
     ],

@@ -1,0 +1,228 @@
+"""``brokerctl audio``: a mixer for sandboxes, beside the desktop's own.
+
+State and orders go to whoever runs a sandbox's filter (``session.sound_desk``);
+what really plays is asked of the sound server itself, which also is told to
+mute: that works even where a filter no longer does what it is told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pulsectl
+import rich_click as click
+
+from broker.cli import render
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.core.names import take_sandbox_name
+from broker.pulse.properties import SANDBOX_KEY
+from broker.pulse.rules import Level
+from broker.session.pulse_shell import connect_server, server_path
+from broker.session.sound_desk import Ask, SoundStatus, ask_desk, desks_folder
+from broker.session.sound_levels import levels_folder, load_level, save_level
+
+_WATCH_SECONDS = 0.5
+
+
+@click.group("audio")
+def command() -> None:
+    """Show and change how loud sandboxes are, and who hears the microphone."""
+
+
+class _Stream(msgspec.Struct, frozen=True):
+    """A stream of a sandbox, as the sound server has it."""
+
+    sandbox: str
+    index: int
+    name: str
+    volume: int
+    muted: bool
+    corked: bool
+    recording: bool
+
+
+@contextmanager
+def _mixer() -> Iterator[pulsectl.Pulse]:
+    """The sound server.  Raises UpstreamError."""
+    path = server_path(None)
+    connect_server(path).close()  # libpulse would say no more than "failed"
+    try:
+        # Not its connect(timeout=): in 24.12 that may wait for ever.
+        with pulsectl.Pulse("brokerctl", server=f"unix:{path}") as pulse:
+            yield pulse
+    except pulsectl.PulseError as error:
+        raise UpstreamError(
+            f"the sound server at {path} does not answer: {error}",
+            hint="is pipewire-pulse or pulseaudio running?",
+        ) from error
+
+
+def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
+    found: list[_Stream] = []
+    for recording, items in (
+        (False, pulse.sink_input_list()),
+        (True, pulse.source_output_list()),
+    ):
+        for item in items:
+            sandbox = item.proplist.get(SANDBOX_KEY)
+            if sandbox is None:
+                continue
+            found.append(
+                _Stream(
+                    sandbox=printable(sandbox, 60),
+                    index=item.index,
+                    name=printable(item.proplist.get("application.name", ""), 60),
+                    volume=round(item.volume.value_flat * limits.PULSE_VOLUME),
+                    muted=bool(item.mute),
+                    corked=bool(item.corked),
+                    recording=recording,
+                )
+            )
+    return found
+
+
+def _desks() -> dict[str, SoundStatus]:
+    """All filters that run."""
+    found: dict[str, SoundStatus] = {}
+    folder = desks_folder()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            found[path.name] = ask_desk(path, Ask())
+        except (FileNotFoundError, UpstreamError, RefusedError):
+            continue  # it has ended, or it is no desk (the directory's lock)
+    return found
+
+
+def _percent(volume: int) -> str:
+    return f"{round(volume * 100 / limits.PULSE_VOLUME)} %"
+
+
+@command.command("list")
+@click.option("--json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Show each change until Ctrl-C.")
+def list_(*, json: bool, watch: bool) -> None:
+    """Show sandboxes with sound: volume, streams, microphone."""
+    said: object = None
+    while True:
+        with _mixer() as pulse:
+            streams = _streams(pulse)
+        desks = _desks()
+        now = (desks, streams)
+        if now != said:
+            said = now
+            _show(desks, streams, json=json)
+        if not watch:
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _show(desks: dict[str, SoundStatus], streams: list[_Stream], *, json: bool) -> None:
+    if json:
+        render.json_line(
+            {
+                "sandboxes": [msgspec.to_builtins(desk) for desk in desks.values()],
+                "streams": [msgspec.to_builtins(one) for one in streams],
+            }
+        )
+        return
+    rows = []
+    for name in sorted({*desks, *(one.sandbox for one in streams)}):
+        desk = desks.get(name)
+        own = [one for one in streams if one.sandbox == name]
+        volume = "?" if desk is None else _percent(desk.volume)
+        if desk is not None and desk.muted:
+            volume += ", muted"
+        rows.append((name, volume, _playing(own), _microphone(desk)))
+    render.table(("SANDBOX", "VOLUME", "STREAMS", "MICROPHONE"), rows)
+
+
+def _playing(own: list[_Stream]) -> str:
+    return ", ".join(
+        f"{one.name} {_percent(one.volume)}"
+        + (" muted" if one.muted else "")
+        + (" paused" if one.corked else "")
+        for one in own
+        if not one.recording
+    )
+
+
+def _microphone(desk: SoundStatus | None) -> str:
+    if desk is None:
+        return "?"
+    words = [desk.rule]
+    words += [f"wanted by {desk.application}"] if desk.wanted else []
+    words += ["allowed"] if desk.allowed and desk.rule != "allow" else []
+    words += [f"ACTIVE: {desk.source}"] if desk.active else []
+    words += [desk.missing] if desk.missing else []
+    return ", ".join(words)
+
+
+def _set(sandbox: str, ask: Ask) -> None:
+    """Tell its filter; where none runs, keep it for the next time."""
+    name = take_sandbox_name(sandbox)
+    try:
+        status = ask_desk(desks_folder() / name, ask)
+    except FileNotFoundError:
+        old = load_level(levels_folder(), name)
+        level = Level(
+            old.volume if ask.volume is None else ask.volume,
+            old.muted if ask.muted is None else ask.muted,
+        )
+        save_level(levels_folder(), name, level)
+        render.note(f"{name} has no sound now; kept for the next time")
+        return
+    words = _percent(status.volume) + (", muted" if status.muted else "")
+    render.note(f"{status.sandbox}: {words}")
+
+
+@command.command()
+@click.argument("sandbox")
+@click.argument("percent", type=click.IntRange(0, 100))
+def volume(*, sandbox: str, percent: int) -> None:
+    """Set how loud a sandbox is, 0 to 100; kept until it is changed."""
+    _set(sandbox, Ask(volume=percent * limits.PULSE_VOLUME // 100))
+
+
+@command.command()
+@click.argument("sandbox")
+def mute(*, sandbox: str) -> None:
+    """Silence a sandbox; its programs do not learn of it."""
+    _set(sandbox, Ask(muted=True))
+    # A filter that was taken over must not decide about this.
+    with _mixer() as pulse:
+        for item in pulse.sink_input_list():
+            if item.proplist.get(SANDBOX_KEY) == sandbox and not item.mute:
+                pulse.mute(item, mute=True)
+
+
+@command.command()
+@click.argument("sandbox")
+def unmute(*, sandbox: str) -> None:
+    """Let it be heard again."""
+    _set(sandbox, Ask(muted=False))
+
+
+@command.command()
+@click.argument("sandbox")
+@click.argument("answer", type=click.Choice(["allow", "deny"]))
+def microphone(*, sandbox: str, answer: str) -> None:
+    """Take the microphone away from a sandbox, or answer 'proxy pulse'.
+
+    Returns when it is so.  In a broker, rules for vitrail.AudioInput give it.
+    """
+    name = take_sandbox_name(sandbox)
+    path = Path(desks_folder() / name)
+    try:
+        status = ask_desk(path, Ask(microphone=answer == "allow"))
+    except FileNotFoundError:
+        raise RefusedError(
+            f"{name} has no sound now", hint="'brokerctl audio list' shows what has"
+        ) from None
+    words = "may hear" if status.allowed else "does not hear"
+    render.note(f"{status.sandbox} {words} the microphone")

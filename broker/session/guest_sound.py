@@ -1,0 +1,350 @@
+"""The sound of one sandbox as its viewer has it: streams, level, microphone.
+
+The worker parses; here it is decided, recorded and cut.  Two sockets of each
+stream stay open here as well: whatever the worker does, shutting them down
+ends the stream.
+
+Where the microphone is wanted, ``vitrail.AudioInput`` is asked.  The permission
+lasts while something records, and taking it away is awaited: a worker that does
+not obey in time is ended, and its sound with it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits, worker
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.link.endpoints import UnixEndpoint, connect
+from broker.pulse.rules import Level
+from broker.session import journal
+from broker.session.hangup import given
+from broker.session.pulse_shell import read_cookie
+from broker.session.sound_desk import SoundStatus, serve_desk
+from broker.session.sound_levels import load_level, save_level
+from policy.model import Record
+
+if TYPE_CHECKING:
+    from broker.session.deciding import Decider
+    from broker.session.indicator import Indicator
+    from broker.session.worker import Worker
+
+MICROPHONE = "vitrail.AudioInput"
+_OBEY_SECONDS = limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
+_PERCENT = 100
+
+Start = Callable[..., None]
+
+
+class GuestSound:
+    """See the head of this module.  ``decider`` is given by the viewer."""
+
+    decider: Decider | None = None
+    indicator: Indicator | None = None
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: Callable[[], Record | None],
+        log: journal.Journal,
+        *,
+        ensure_worker: Callable[[], Awaitable[Worker]],
+        start: Start,
+        server: Callable[[], Path],
+        levels: Callable[[], Path],
+        desks: Callable[[], Path],
+    ) -> None:
+        self._lease = lease
+        self._record = record
+        self._log = log
+        self._ensure_worker = ensure_worker
+        self._start = start
+        self._server = server
+        self._levels = levels
+        self._desks = desks
+        self._worker: Worker | None = None
+        self._level: Level | None = None
+        self._streams: dict[int, trio.Event] = {}
+        self._ends: dict[int, worker.SoundClosed] = {}
+        self._state = worker.SoundState(0, False, False, "", "", "")  # noqa: FBT003
+        self._changed = trio.Event()
+        self._asking: trio.CancelScope | None = None
+        self._allowed = False
+        self._orders: dict[int, trio.Event] = {}
+        self._order = 0
+        self._active_since = 0.0
+        self._serving = False
+
+    # -- streams -----------------------------------------------------------------
+
+    async def stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        say: Callable[[], Awaitable[None]],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Filter one connection to the sound server; returns at its end.
+
+        Raises RefusedError where the record has no sound, SetupError or
+        UpstreamError when no sound server is to be had.
+        """
+        began = trio.current_time()
+        record = self._record()
+        if record is None or record.viewer.audio.playback != "allow":
+            raise RefusedError("the record lets it play no sound")
+        with given(conn):
+            server = await connect(
+                UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
+            )
+            with server:
+                mine = await self._told(record)
+                await self._log.require(
+                    schema.StreamOpened(**journal.of_stream(opening), mode="worker")
+                )
+                await say()
+                task_status.started()
+                await self._carry(mine, opening, conn, server, began)
+
+    async def _carry(
+        self,
+        mine: Worker,
+        opening: Opening,
+        conn: socket.socket,
+        server: socket.socket,
+        began: float,
+    ) -> None:
+        ended = self._streams[opening.stream] = trio.Event()
+        cut = worker.SoundClosed(opening.stream, 0, 0, "cut")
+        try:
+            order = worker.SoundStream(opening.stream)
+            await mine.send(order, [conn.fileno(), server.fileno()])
+            await ended.wait()
+        finally:
+            self._streams.pop(opening.stream, None)
+            for sock in (conn, server):
+                with suppress(OSError):  # it has ended already
+                    sock.shutdown(socket.SHUT_RDWR)
+            end = self._ends.pop(opening.stream, cut)
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.StreamClosed(
+                        **journal.of_stream(opening),
+                        outcome="closed",
+                        reason=printable(end.reason, 2000),
+                        bytes_from_sandbox=end.from_guest,
+                        bytes_to_sandbox=end.to_guest,
+                        seconds=trio.current_time() - began,
+                    )
+                )
+
+    async def _told(self, record: Record) -> Worker:
+        """The worker, once it knows how sound is treated."""
+        mine = await self._ensure_worker()
+        if self._worker is not mine:
+            await mine.send(self._rules(record))
+            self._worker = mine
+        if not self._serving:
+            self._serving = True
+            self._start(serve_desk, self._desks(), self._lease.sandbox, self)
+        return mine
+
+    def _rules(self, record: Record) -> worker.Sound:
+        audio = record.viewer.audio
+        level = self.level
+        return worker.Sound(
+            name=self._lease.sandbox,
+            # Whether it is asked or allowed, the supervisor decides each time.
+            microphone="deny" if audio.microphone == "deny" else "ask",
+            revoked=audio.revoked,
+            streams=min(audio.streams, limits.PULSE_STREAMS_PER_SANDBOX),
+            rate=audio.rate,
+            channels=audio.channels,
+            buffer_bytes=audio.buffer,
+            most_volume=audio.volume * limits.PULSE_VOLUME // _PERCENT,
+            idle_seconds=audio.idle,
+            volume=level.volume,
+            muted=level.muted,
+            cookie=read_cookie(),
+        )
+
+    def worker_gone(self) -> None:
+        """Its streams have ended with it, and nothing is heard."""
+        self._worker = None
+        for ended in self._streams.values():
+            ended.set()
+        for done in self._orders.values():
+            done.set()
+        self._take_state(worker.SoundState(0, False, False, "", "", ""))  # noqa: FBT003
+
+    # -- what the worker says ----------------------------------------------------
+
+    async def take(self, message: worker.FromSound) -> None:
+        """Take a message of the worker: claims of a process that may be hostile."""
+        match message:
+            case worker.SoundClosed():
+                ended = self._streams.get(message.stream)
+                if ended is not None:  # else a worker that makes up numbers
+                    self._ends[message.stream] = message
+                    ended.set()
+                if message.fault is worker.Fault.CLIENT:
+                    await self._broke(f"sound: {printable(message.reason, 2000)}")
+            case worker.SoundState():
+                was = self._state
+                self._take_state(message)
+                await self._record_active(was.active)
+            case worker.SoundRefused():
+                await self._broke(
+                    f"sound: {printable(message.command, 60)} "
+                    f"({printable(message.what, 200)}), {message.count} times"
+                )
+            case worker.MicrophoneSet():
+                done = self._orders.pop(message.number, None)
+                if done is not None:
+                    done.set()
+
+    async def _broke(self, reason: str) -> None:
+        await self._log.refused(
+            schema.StreamRefused(
+                **journal.of(self._lease), outcome="refused", reason=reason
+            )
+        )
+
+    def _take_state(self, state: worker.SoundState) -> None:
+        was, self._state = self._state, state
+        self._changed.set()
+        self._changed = trio.Event()
+        if state.active != was.active and self.indicator is not None:
+            self.indicator.show(
+                self._lease.sandbox, active=state.active, source=state.source
+            )
+        if state.wanted and self._asking is None and not was.wanted:
+            self._asking = trio.CancelScope()
+            self._start(self._microphone, self._asking)
+
+    async def _record_active(self, was: bool) -> None:  # noqa: FBT001
+        if self._state.active == was:
+            return
+        now = trio.current_time()
+        whose = journal.of(self._lease)
+        if self._state.active:
+            self._active_since = now
+            await self._log.note(schema.MicrophoneOn(**whose))
+        else:
+            seconds = now - self._active_since
+            await self._log.note(schema.MicrophoneOff(**whose, seconds=seconds))
+
+    # -- the microphone ------------------------------------------------------------
+
+    async def _microphone(self, scope: trio.CancelScope) -> None:
+        """Ask whether it may hear, for as long as something records."""
+        try:
+            with scope:
+                await self._permitted()
+        finally:
+            self._asking = None
+        if scope.cancelled_caught:
+            await self._wait_unwanted()
+
+    async def _permitted(self) -> None:
+        # Late: deciding imports much, and tests of this module need none of it.
+        from broker.session.deciding import Request
+
+        if self.decider is None:
+            return  # nobody decides, so it stays silent
+        request = Request(lease=self._lease, service=MICROPHONE, counts_bytes=False)
+        try:
+            async with self.decider.permit(request):
+                await self._while_allowed()
+        except RefusedError:
+            await self._hear(worker.Hearing.DENY)
+            await self._wait_unwanted()
+
+    async def _while_allowed(self) -> None:
+        hearing = worker.Hearing.DENY
+        try:
+            self._allowed = True
+            await self._hear(worker.Hearing.ALLOW)
+            await self._wait_unwanted()
+            hearing = worker.Hearing.REST
+        finally:
+            self._allowed = False
+            with trio.CancelScope(shield=True):
+                await self._hear(hearing)
+
+    async def _wait_unwanted(self) -> None:
+        while self._state.wanted:
+            await self._changed.wait()
+
+    async def _hear(self, hearing: worker.Hearing) -> None:
+        """Tell the worker, and wait until it is so."""
+        mine = self._worker
+        if mine is None:
+            return
+        self._order += 1
+        done = self._orders[self._order] = trio.Event()
+        try:
+            await mine.send(worker.Microphone(self._order, hearing))
+            with trio.fail_after(_OBEY_SECONDS):
+                await done.wait()
+        except trio.TooSlowError:
+            await mine.close("it did not change what is heard")
+        except UpstreamError:
+            return  # it has ended, and nothing is heard
+
+    # -- the mixer (sound_desk.Desk) -------------------------------------------------
+
+    @property
+    def level(self) -> Level:
+        """What the person has set."""
+        if self._level is None:
+            self._level = load_level(self._levels(), self._lease.record)
+        return self._level
+
+    def status(self) -> SoundStatus:
+        """How it is now."""
+        record = self._record()
+        rule = "deny" if record is None else record.viewer.audio.microphone
+        return SoundStatus(
+            sandbox=self._lease.sandbox,
+            volume=self.level.volume,
+            muted=self.level.muted,
+            streams=self._state.streams,
+            rule=rule,
+            wanted=self._state.wanted,
+            allowed=self._allowed,
+            active=self._state.active,
+            application=printable(self._state.application, 120),
+            source=printable(self._state.source, 200),
+            missing=printable(self._state.missing, 200),
+        )
+
+    async def set_level(self, level: Level) -> None:
+        """Make it so loud, and keep that for the next time.  Raises OSError."""
+        save_level(self._levels(), self._lease.record, level)
+        self._level = level
+        if self._worker is not None:
+            with suppress(VitrailError):  # it has ended; the next one is told
+                await self._worker.send(worker.SoundLevel(level.volume, level.muted))
+
+    async def set_microphone(self, *, allow: bool) -> None:
+        """Take the microphone away; giving it is the rules' business."""
+        if allow:
+            raise RefusedError(
+                f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may hear",
+                hint="'brokerctl policy explain' says which one does",
+            )
+        if self._asking is not None:
+            self._asking.cancel()
+        while self._allowed or self._state.active:
+            await self._changed.wait()

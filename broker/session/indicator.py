@@ -1,0 +1,108 @@
+"""What the person sees while a microphone is open: a notification that stays.
+
+Over D-Bus to whatever shows notifications on this desktop
+(org.freedesktop.Notifications).  Where nothing does, nothing is shown, and
+standard error says so once: a filter that stopped for that would be worse.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+
+import trio
+from jeepney import DBusAddress, MessageType, new_method_call
+from jeepney.io.trio import DBusRouter, open_dbus_router
+
+from broker.core.escape import printable
+
+_SERVICE = DBusAddress(
+    "/org/freedesktop/Notifications",
+    bus_name="org.freedesktop.Notifications",
+    interface="org.freedesktop.Notifications",
+)
+_SECONDS = 5.0
+_STAYS = 0
+_CRITICAL = 2
+_ICON = "audio-input-microphone"
+
+
+class Indicator:
+    """Shows which sandboxes have the microphone open; ``show`` never waits."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, str] = {}
+        self._shown: dict[str, int] = {}
+        self._changed = trio.Event()
+        self._complained = False
+
+    def show(self, sandbox: str, *, active: bool, source: str = "") -> None:
+        """The real source is open for that sandbox, or no longer."""
+        if active:
+            self._wanted[sandbox] = source
+        else:
+            self._wanted.pop(sandbox, None)
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Keep the desktop as ``show`` has said, until cancelled."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed = trio.Event()
+                await self._bring()
+        finally:
+            self._wanted.clear()
+            with trio.CancelScope(shield=True):
+                await self._bring()
+
+    async def _bring(self) -> None:
+        if self._wanted.keys() == self._shown.keys():
+            return
+        try:
+            with trio.fail_after(_SECONDS):
+                async with open_dbus_router() as router:
+                    await self._change(router)
+        except Exception as error:  # noqa: BLE001 -- no bus, nobody there, one that dies: sound goes on
+            self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        sys.stderr.write(
+            "no notification can tell that a microphone is open: "
+            f"{printable(str(error) or type(error).__name__)}\n"
+        )
+
+    async def _change(self, router: DBusRouter) -> None:
+        for sandbox in self._shown.keys() - self._wanted.keys():
+            number = self._shown.pop(sandbox)
+            await router.send_and_get_reply(
+                new_method_call(_SERVICE, "CloseNotification", "u", (number,))
+            )
+        for sandbox in self._wanted.keys() - self._shown.keys():
+            # Servers read simple markup in the text.
+            heard = html.escape(printable(self._wanted[sandbox], 100), quote=False)
+            body = f"from {heard}"
+            call = new_method_call(
+                _SERVICE,
+                "Notify",
+                "susssasa{sv}i",
+                (
+                    "Vitrail",
+                    0,
+                    _ICON,
+                    f"{sandbox} hears your microphone",
+                    body,
+                    [],
+                    {"urgency": ("y", _CRITICAL), "resident": ("b", True)},
+                    _STAYS,
+                ),
+            )
+            reply = await router.send_and_get_reply(call)
+            if reply.header.message_type is not MessageType.method_return:
+                raise RuntimeError(str(reply.body))
+            self._shown[sandbox] = reply.body[0]

@@ -1,0 +1,172 @@
+"""The mixer's door of one sandbox: state, volume, mute, microphone.
+
+Whoever runs a sandbox's filter (the broker, ``brokerctl proxy pulse``) serves
+this on a socket of the person's own, ``sound/NAME`` in the runtime directory:
+one JSON object in a line asks, one answers.  A changed microphone is answered
+when it is so, not when it is on its way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.paths import find_paths
+from broker.link.endpoints import UnixEndpoint
+from broker.link.listeners import open_listener
+from broker.pulse.rules import Level
+
+FOLDER = "sound"
+
+
+def desks_folder() -> Path:
+    """Where the desks of this user's sandboxes are.  Raises SetupError."""
+    return find_paths().runtime / FOLDER
+
+
+_UCRED = struct.Struct("3i")
+_LINE_BYTES = 4096
+
+
+class SoundStatus(msgspec.Struct, frozen=True):
+    """What a mixer shows of a sandbox.  Texts are fit to be shown."""
+
+    sandbox: str
+    volume: int
+    muted: bool
+    streams: int
+    rule: str
+    """The microphone's: deny, ask or allow."""
+    wanted: bool = False
+    allowed: bool = False
+    active: bool = False
+    application: str = ""
+    source: str = ""
+    missing: str = ""
+
+
+class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question or an order; what is None stays as it is."""
+
+    volume: int | None = None
+    muted: bool | None = None
+    microphone: bool | None = None
+
+
+class Said(msgspec.Struct, frozen=True):
+    """The answer."""
+
+    status: SoundStatus | None = None
+    error: str = ""
+    hint: str = ""
+
+
+class Desk(Protocol):
+    """Who runs the filter."""
+
+    def status(self) -> SoundStatus:
+        """How it is now."""
+        ...
+
+    async def set_level(self, level: Level) -> None:
+        """Make it so loud, and keep that."""
+        ...
+
+    async def set_microphone(self, *, allow: bool) -> None:
+        """Let it hear, or no longer; returns when it is so.  Raises RefusedError."""
+        ...
+
+
+async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
+    """Serve until cancelled.  Raises SetupError where the name is served already."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listener = await open_listener(UnixEndpoint(directory / name))
+    try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    conn = await listener.accept()
+                except UpstreamError:
+                    await trio.sleep(0.1)  # out of descriptors: look again
+                    continue
+                nursery.start_soon(_serve_one, conn, desk)
+    finally:
+        listener.close()
+
+
+async def _serve_one(conn: socket.socket, desk: Desk) -> None:
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
+    packed = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(packed)
+    async with stream:
+        if uid not in {0, os.getuid()}:
+            return
+        buffer = b""
+        with suppress(trio.BrokenResourceError, trio.TooSlowError):
+            while True:
+                with trio.fail_after(limits.CONTROL_IDLE_SECONDS):
+                    data = await stream.receive_some(_LINE_BYTES)
+                buffer += data
+                if not data or len(buffer) > _LINE_BYTES:
+                    return
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    said = await _answer(bytes(line), desk)
+                    with trio.fail_after(limits.CONTROL_REPLY_SECONDS):
+                        await stream.send_all(msgspec.json.encode(said) + b"\n")
+
+
+async def _answer(line: bytes, desk: Desk) -> Said:
+    try:
+        ask = msgspec.json.decode(line, type=Ask)
+        now = desk.status()
+        if ask.volume is not None or ask.muted is not None:
+            volume = now.volume if ask.volume is None else ask.volume
+            if not 0 <= volume <= limits.PULSE_VOLUME:
+                return Said(error="a volume is from 0 to 65536")
+            muted = now.muted if ask.muted is None else ask.muted
+            await desk.set_level(Level(volume, muted))
+        if ask.microphone is not None:
+            await desk.set_microphone(allow=ask.microphone)
+        return Said(status=desk.status())
+    except msgspec.DecodeError as error:
+        return Said(error=f"not a question: {error}")
+    except VitrailError as error:
+        return Said(error=error.message, hint=error.hint)
+    except OSError as error:
+        return Said(error=f"it could not be kept: {error.strerror}")
+
+
+def ask_desk(path: Path, ask: Ask) -> SoundStatus:
+    """Ask a desk; for programs without an event loop.
+
+    Raises FileNotFoundError when nobody serves there, RefusedError for a no,
+    UpstreamError when it does not answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(limits.CONTROL_REPLY_SECONDS)
+        try:
+            sock.connect(os.fspath(path))
+            sock.sendall(msgspec.json.encode(ask) + b"\n")
+            answer = sock.makefile("rb").readline(_LINE_BYTES * 4)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
+                raise FileNotFoundError(error.errno, "nobody is there") from error
+            raise UpstreamError(f"the mixer of {path.name}: {error}") from error
+    try:
+        said = msgspec.json.decode(answer, type=Said)
+    except msgspec.DecodeError as error:
+        raise UpstreamError(f"the mixer of {path.name} hung up") from error
+    if said.status is None:
+        raise RefusedError(said.error, hint=said.hint)
+    return said.status

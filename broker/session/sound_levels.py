@@ -1,0 +1,59 @@
+"""What the person has set in the mixer for each sandbox, kept on disk.
+
+One small file for each record's name, so that disposables of one record are as
+loud as the last one was.  A file that cannot be read is as if it were not
+there, but for muting: in doubt a sandbox is quiet.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from broker.core import limits
+from broker.core.paths import find_paths
+from broker.pulse.rules import Level
+
+
+def levels_folder() -> Path:
+    """Where this user's levels are kept.  Raises SetupError."""
+    return find_paths().state / "audio"
+
+
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    volume: int = limits.PULSE_VOLUME
+    muted: bool = False
+
+
+def load_level(directory: Path, name: str) -> Level:
+    """Return what was set for that name; full volume where nothing was."""
+    try:
+        data = (directory / f"{name}.json").read_bytes()
+    except FileNotFoundError:
+        return Level()
+    except OSError:
+        return Level(muted=True)
+    try:
+        kept = msgspec.json.decode(data, type=_Kept)
+    except msgspec.DecodeError:
+        return Level(muted=True)
+    return Level(max(0, min(kept.volume, limits.PULSE_VOLUME)), kept.muted)
+
+
+def save_level(directory: Path, name: str, level: Level) -> None:
+    """Keep it; the file is whole or the old one.  Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data = msgspec.json.encode(_Kept(level.volume, level.muted))
+    number, made = tempfile.mkstemp(dir=directory, prefix=f".{name}-")
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+        Path(made).replace(directory / f"{name}.json")
+    except BaseException:
+        with suppress(OSError):
+            Path(made).unlink()
+        raise

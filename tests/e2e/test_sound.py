@@ -1,0 +1,118 @@
+"""Sound of a real machine, through the whole chain, at the viewer's sink."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.kit.sound import hearing, needs, sound_server
+from tests.kit.world import record, world
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pactl") is None, reason="not installed: pulseaudio-utils"
+)
+
+# A guest without libpulse: the protocol from nothing, and a tone.
+TONE = """
+import math, os, socket, struct, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(os.environ["XDG_RUNTIME_DIR"] + "/pulse/native")
+def L(n): return b"L" + struct.pack(">I", n)
+def prop(**p):
+    out = b"P"
+    for k, v in p.items():
+        k, v = k.replace("_", ".").encode(), v.encode() + b"\\0"
+        out += b"t" + k + b"\\0" + L(len(v)) + b"x" + struct.pack(">I", len(v)) + v
+    return out + b"N"
+def read(n):
+    data = b""
+    while len(data) < n:
+        more = sock.recv(n - len(data))
+        assert more
+        data += more
+    return data
+def frame():
+    size, channel = struct.unpack(">II", read(20)[:8])
+    return channel, read(size)
+def command(number, tag, fields):
+    body = L(number) + L(tag) + fields
+    sock.sendall(struct.pack(">IIIII", len(body), 0xffffffff, 0, 0, 0) + body)
+credit = 0
+def wait(tag):
+    global credit
+    while True:
+        _, body = frame()
+        number, got = struct.unpack(">xIxI", body[:10])
+        if number == 61:
+            credit += struct.unpack(">xIxI", body[10:20])[1]
+            if tag is None:
+                return
+        elif got == tag:
+            assert number == 2, ("refused", body[10:])
+            return body[10:]
+command(8, 1, L(13) + b"x" + struct.pack(">I", 256) + bytes(256)); wait(1)
+command(9, 2, prop(application_name="tone")); wait(2)
+fields = b"a\\3\\2" + struct.pack(">I", 48000) + b"m\\2\\1\\2" + L(0xffffffff) + b"N"
+fields += L(0xffffffff) + b"0" + L(0xffffffff) * 3 + L(0) + b"v\\2" + struct.pack(">II", 65536, 65536)
+fields += b"0" * 7 + b"00" + prop(media_name="a tone")
+command(3, 3, fields); reply = wait(3)
+credit += struct.unpack(">xI", reply[10:15])[0]
+rate, seconds, hertz = 48000, float(sys.argv[2]), float(sys.argv[1])
+pcm = b"".join(
+    struct.pack("<hh", *(2 * (int(16000 * math.sin(2 * math.pi * hertz * i / rate)),)))
+    for i in range(int(rate * seconds))
+)
+while pcm:
+    while credit <= 0:
+        wait(None)
+    piece = min(credit, 3600, len(pcm))
+    piece -= piece % 4
+    sock.sendall(struct.pack(">IIIII", piece, 0, 0, 0, 0) + pcm[:piece])
+    credit -= piece; pcm = pcm[piece:]
+command(12, 4, L(0)); wait(4)
+print("played")
+"""
+
+
+@asynccontextmanager
+async def desk(kind, *, records, image=True):
+    """A world whose broker plays on a real sound server of its own."""
+    needs(kind)
+    made = world(records, start=False, image=image)
+    async with sound_server(kind) as server, made as w:
+        w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
+        await w.start()
+        yield w, server
+
+
+def in_tune(heard, hertz, seconds):
+    assert abs(heard.hertz - hertz) < 2, heard.hertz
+    assert abs(heard.seconds - seconds) < 0.4, heard.seconds
+
+
+@pytest.mark.parametrize(
+    "kind", ["pipewire", pytest.param("pulseaudio", marks=pytest.mark.long)]
+)
+async def test_a_tone_of_a_machine_is_heard_and_carries_its_name(kind):
+    records = {"app": record("persistent", top='audio = "allow"\n')}
+    async with desk(kind, records=records) as (w, server):
+        async with hearing(server) as heard:
+            code, said = await w.output("app", "python3", "-c", TONE, "700", "2")
+            ends = [
+                e["reason"] for e in w.events(service="vitrail.Audio") if "reason" in e
+            ]
+            assert code == 0, (said.decode(), ends)
+        in_tune(heard, 700, 2)
+        assert heard.gaps() <= 8
+        closed = await w.wait_event("stream.closed", service="vitrail.Audio")
+        assert closed["bytes_from_sandbox"] > 2 * 192000
+
+
+async def test_without_audio_in_the_record_there_is_none():
+    async with desk("pulseaudio", records={"app": record("persistent")}) as (w, _):
+        code, said = await w.output("app", "python3", "-c", TONE, "700", "1")
+        assert code != 0, said
+        denied = w.events("decision", service="vitrail.Audio", verdict="deny")
+        assert 'audio = "none"' in denied[-1]["reason"]

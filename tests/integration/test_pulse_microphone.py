@@ -1,0 +1,191 @@
+"""A real source with a known signal, a real recorder, and the person between."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import trio
+
+from tests.kit.compositor import until
+from tests.kit.sound import (
+    BROKERCTL,
+    SERVERS,
+    Heard,
+    Recorder,
+    microphone,
+    proxy,
+    sound_server,
+    started,
+    tone,
+)
+
+both = pytest.mark.parametrize("kind", SERVERS)
+
+
+async def audio(server, *words: str, check=True):
+    """A brokerctl audio command in the person's session."""
+    env = server.environment | server.brokerctl
+    return await server.run(*BROKERCTL, "audio", *words, env=env, check=check)
+
+
+async def outputs(server) -> str:
+    return await server.pactl("list", "source-outputs")
+
+
+async def listed(server):
+    return json.loads((await audio(server, "list", "--json")).out)
+
+
+@both
+async def test_granted_heard_revoked_silent(kind):
+    ask = ("--microphone", "ask")
+    async with sound_server(kind) as server, proxy(server, *ask) as filtered:
+        await microphone(server)
+        voice = tone(server.directory / "voice.wav", 600, 60)
+        talks = started("paplay", "-d", "micfeed", str(voice), env=server.environment)
+        async with talks, Recorder.at(filtered) as recorder:
+            await recorder.more(96000)
+            assert set(recorder.data) == {0}
+            assert 'vitrail.sandbox = "work"' not in await outputs(server)
+            assert (await listed(server))["sandboxes"][0]["wanted"]
+
+            await audio(server, "microphone", "work", "allow")
+            await recorder.until_sound()
+            await recorder.more(96000)
+            assert 'vitrail.sandbox = "work"' in await outputs(server)
+            assert (await listed(server))["sandboxes"][0]["active"]
+            start = len(recorder.data)
+            await recorder.more(96000)
+            assert abs(Heard(recorder.data[start:]).hertz - 600) < 3
+
+            await audio(server, "microphone", "work", "deny")
+            # The answer has come, and what was sent before it was taken: parec
+            # writes what it has read to its file within the next pieces.
+            await recorder.more(2 * 3840)
+            start = len(recorder.data) // 4 * 4
+            await recorder.more(192000)
+            assert set(recorder.data[start:]) == {0}
+            assert 'vitrail.sandbox = "work"' not in await outputs(server)
+            assert not (await listed(server))["sandboxes"][0]["active"]
+
+
+@both
+async def test_revoked_with_an_end(kind):
+    options = ("--microphone", "allow", "--revoked", "end")
+    async with sound_server(kind) as server, proxy(server, *options) as filtered:
+        await microphone(server)
+        voice = tone(server.directory / "voice.wav", 600, 60)
+        talks = started("paplay", "-d", "micfeed", str(voice), env=server.environment)
+        async with talks, Recorder.at(filtered) as recorder:
+            await recorder.until_sound()
+            assert "vitrail.mic" in (await filtered.run("pactl", "list", "sources")).out
+            await audio(server, "microphone", "work", "deny")
+            with trio.fail_after(10):
+                assert await recorder.child.wait() != 0
+            assert (
+                "Source #" not in (await filtered.run("pactl", "list", "sources")).out
+            )
+            done = await filtered.run("parec", check=False)
+            assert "Access denied" in done.err
+
+
+@both
+async def test_denied_means_not_a_byte(kind):
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        await microphone(server)
+        voice = tone(server.directory / "voice.wav", 600, 60)
+        talks = started("paplay", "-d", "micfeed", str(voice), env=server.environment)
+        async with talks:
+            for words in (["parec"], ["parec", "-d", "mic"], ["parec", "-d", "0"]):
+                done = await filtered.run(*words, check=False)
+                assert (done.code, done.data) == (1, b"")
+            done = await audio(server, "microphone", "work", "allow", check=False)
+            assert done.code == 1
+            assert "without a microphone" in done.err
+
+
+async def test_a_desktop_without_a_microphone_gives_no_monitor():
+    async with sound_server("pulseaudio") as server:
+        allow = ("--microphone", "allow")
+        async with proxy(server, *allow) as filtered, Recorder.at(filtered) as recorder:
+            song = tone(server.directory / "song.wav", 600, 60)
+            async with started("paplay", str(song), env=server.environment):
+                await recorder.more(192000)
+                assert set(recorder.data) == {0}
+                assert "monitor" in (await listed(server))["sandboxes"][0]["missing"]
+
+
+# -- the mixer -------------------------------------------------------------------------
+
+
+@both
+async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        song = tone(server.directory / "song.wav", 1000, 60)
+
+        async def loudness():
+            found = [
+                s for s in (await listed(server))["streams"] if s["sandbox"] == "work"
+            ]
+            return [(round(s["volume"], -2), s["muted"]) for s in found]
+
+        async def sounds(*wanted):
+            async def look():
+                return await loudness() == list(wanted)
+
+            await until(look)
+
+        async with started("paplay", str(song), env=filtered.environment):
+            await sounds((65500, False))
+            await audio(server, "volume", "work", "50")
+            await sounds((32800, False))
+            await audio(server, "mute", "work")
+            await sounds((32800, True))
+            seen = (await filtered.run("pactl", "list", "sink-inputs")).out
+            assert "Mute: no" in seen
+            assert "100%" in seen
+            number = seen.partition("Sink Input #")[2].split()[0]
+            await filtered.run("pactl", "set-sink-input-mute", number, "0")
+            await sounds((32800, True))
+        async with started("paplay", str(song), env=filtered.environment):
+            await sounds((32800, True))
+            await audio(server, "unmute", "work")
+            await sounds((32800, False))
+            # The filter ends; what was set is kept for the next one.
+        await filtered.end()
+        async with proxy(server) as again:
+            player = started("paplay", str(song), env=again.environment)
+            async with player:
+                await sounds((32800, False))
+        assert (
+            "kept for the next time"
+            in (await audio(server, "volume", "other", "7")).err
+        )
+
+
+async def test_what_is_muted_is_not_heard():
+    from tests.kit.sound import hearing
+
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+        song = tone(server.directory / "song.wav", 1000, 1)
+        await audio(server, "mute", "work")
+        async with hearing(server) as heard:
+            await filtered.run("paplay", str(song))
+        assert np.abs(heard.samples).max() == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["volume", "work", "101"],
+        ["microphone", "work", "maybe"],
+        ["volume", "Wo!", "5"],
+    ],
+)
+async def test_what_is_typed_wrong_is_said(words):
+    async with sound_server("pulseaudio") as server:
+        done = await audio(server, *words, check=False)
+        assert done.code in {1, 2}
+        assert done.err
