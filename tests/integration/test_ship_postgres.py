@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from broker.audit.filters import Filters
+from broker.audit.query import open_log
 from broker.audit.ship.config import AnyTarget, PostgresTarget
 from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.fleet import open_fleet
@@ -216,6 +217,56 @@ async def test_many_machines_and_the_same_questions(
     )
     assert len(answer.lines) == 5
     assert any(name in answer.lines[0] for name in ("desk", "lap", "lab"))
+
+
+async def test_counting_and_reporting_a_fleet(tmp_path: Path, server: Postgres) -> None:
+    env = _environment(tmp_path)
+    for machine in ("desk", "lap"):
+        await filled(tmp_path / machine, 90)
+        await ship(tmp_path / machine, fleet(server), machine=machine)
+    store = ("--store", server.address)
+    (whole,) = called("audit", "stats", *store, "--json", env=env).objects
+    with open_log(tmp_path / "desk/audit.sqlite") as log:
+        alone = log.counts(Filters(), 10)
+    (desk,) = called(
+        "audit", "stats", *store, "--json", "--machine", "desk", env=env
+    ).objects
+    assert whole["events"] == 180
+    assert desk["events"] == alone.events == 90
+    assert desk["verdict"] == dict(alone.by["verdict"])
+    assert desk["rule"] == dict(alone.by["rule"])
+    assert desk["denied"] == dict(alone.denied)
+    assert [(t["sandbox"], t["bytes_to_sandbox"]) for t in desk["traffic"]] == [
+        (t.sandbox, t.got) for t in alone.traffic
+    ]
+    report = called("audit", "report", *store, "--to", "-", env=env)
+    assert report.code == 0
+    assert "desk · <b>web</b>" in report.out
+    export = called("audit", "export", "-", *store, "--machine", "lap", env=env)
+    assert sorted(export.lines) == sorted(bodies(tmp_path / "lap"))
+
+
+@pytest.mark.parametrize(
+    "option", ["--sandbox", "--rule", "--peer", "--machine", "--kind"]
+)
+async def test_a_question_is_never_taken_for_sql(
+    tmp_path: Path, server: Postgres, option: str
+) -> None:
+    env = _environment(tmp_path)
+    await filled(tmp_path / "desk", 9)
+    await ship(tmp_path / "desk", fleet(server))
+    for word in (
+        "' OR true --", "'; DROP TABLE vitrail.event; --", "%", "%s", "\\", "$1", "{}",
+        "*' OR true --", "a\x00b",
+    ):  # fmt: skip
+        for store in (server.address, str(tmp_path / "desk/audit.sqlite")):
+            if "sqlite" in store and option == "--machine":
+                continue
+            answer = called("audit", "--store", store, option, word, env=env)
+            assert answer.code in {1, 2}, (word, answer.out)
+            assert answer.out == ""
+            assert "Traceback" not in answer.err
+    assert server.rows("SELECT count(*) FROM vitrail.event") == [(9,)]
 
 
 def _environment(directory: Path) -> dict[str, str]:

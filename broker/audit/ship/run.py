@@ -104,7 +104,9 @@ class Shipper:
         Raises UpstreamError, SetupError or IntegrityError at the first failure.
         """
         try:
-            while step := await trio.to_thread.run_sync(self._step):
+            while step := await trio.to_thread.run_sync(
+                self._step, abandon_on_cancel=True
+            ):
                 await self._pace(step)
         except VitrailError as error:
             self._failed(error)
