@@ -42,7 +42,7 @@ from broker.audit.retention import plan, remove
 from broker.audit.seal import Seal, open_seal
 from broker.audit.settings import Settings
 from broker.audit.tree import Growing, consistency_proof, leaf_hash
-from broker.audit.witness import held_at, hold_note
+from broker.audit.witness import held_at, hold_note, newest_origin
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 
@@ -279,6 +279,13 @@ class Store:
         Raises as ``root_at``.
         """
         return await self._in_turn(lambda: consistency_proof(old, new, Nodes(self._db)))
+
+    async def newest_origin(self, peer: str) -> str:
+        """The log that another broker spoke of last, "" if of none.
+
+        Raises UpstreamError when the log cannot be read.
+        """
+        return await self._in_turn(lambda: newest_origin(self._db, peer))
 
     async def held(self, origin: str, size: int) -> Note | None:
         """The checkpoint that is kept of another log at a size, if one is.

@@ -58,6 +58,15 @@ def held_at(db: sqlite3.Connection, origin: str, size: int) -> Note | None:
     return None if row is None else parse_note(row[0])
 
 
+def newest_origin(db: sqlite3.Connection, peer: str) -> str:
+    """The log that the peer spoke of last, "" if of none.  Raises sqlite3.Error."""
+    row = db.execute(
+        "SELECT origin FROM witness WHERE peer = ? ORDER BY time_ns DESC LIMIT 1",
+        (peer,),
+    ).fetchone()
+    return "" if row is None else str(row[0])
+
+
 def held_notes(db: sqlite3.Connection, peer: str = "") -> list[tuple[str, int, str]]:
     """All that is held: whose, when it came (ns since 1970), and the note.
 

@@ -252,7 +252,12 @@ class Witness:
         note = parse_note("\n".join(request.note))
         if request.since:
             await self._follow(epoch.name, note, request)
+        known = await self._store.newest_origin(epoch.name)
         before = await self._store.hold(epoch.name, note)
+        if known and before is None:
+            await self._conflict(
+                epoch.name, note, f"of its log: it was {known}, and was begun anew"
+            )
         if before is not None:
             old, new = before.checkpoint, note.checkpoint
             if new.size < old.size:

@@ -147,3 +147,20 @@ async def test_the_same_conflict_is_told_once_and_few_are_kept(tmp_path: Path) -
             await far.witness.take(line, m.Witness(1, note))
         assert len(far.conflicts()) == 1, "each says that it had 12 before"
         assert len(far.witness.warnings()) == 1
+
+
+async def test_a_log_begun_anew_in_its_place(tmp_path: Path) -> None:
+    """Log and key removed together: at home nothing shows it."""
+    async with sides(tmp_path) as (near, far):
+        await near.store.record(event(1))
+        await talk(near, far, publish=1)
+        origin = near.store.origin
+    for file in (tmp_path / "near").iterdir():
+        file.unlink()
+    async with sides(tmp_path) as (near, far):
+        await near.store.record(event(1))
+        await talk(near, far)
+        await talk(near, far)
+        (told,) = far.conflicts()
+        assert f"it was {origin}, and was begun anew" in told
+        assert near.conflicts() == []
