@@ -577,7 +577,7 @@ async def test_the_database_is_a_witness_of_what_a_machine_signed(
         (("UPDATE vitrail.event SET body = body || ' ', "
          "leaf = sha256('\\x00'::bytea || convert_to(body || ' ', 'UTF8')) "
          "WHERE sequence = 700 AND log = 1"), "events 501 to 1000"),
-        ("DELETE FROM vitrail.event WHERE sequence > 2200 AND log = 1", "2201 to 2500"),
+        ("DELETE FROM vitrail.event WHERE sequence > 2200 AND log = 1", "events 2001 to 2500"),
         ("DELETE FROM vitrail.checkpoint WHERE kind LIKE 'key%' AND log = 1", "the log"),
     ):  # fmt: skip
         server.run("CREATE TABLE spare AS SELECT * FROM vitrail.event")

@@ -99,8 +99,11 @@ def _read(
                 break
     beyond = sum(len(roots) for size, roots in expected.items() if size > report.size)
     if beyond and whole:
+        largest = max(expected)
+        # Without a root in between, nobody can say which ones went.
         report.add(
-            report.size + 1,
-            max(expected),
-            "checkpoints speak of them; they are missing",
+            good + 1,
+            largest,
+            f"missing, all or some: the store has {report.size}, a checkpoint speaks "
+            f"of {largest}",
         )
