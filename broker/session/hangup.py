@@ -8,9 +8,13 @@ nothing, whose program then waits for ever; an end it passes on.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import trio
+
+_LOOK_SECONDS = 0.5
 _READ_BYTES = 65536
 # What the far end's send buffer holds (212,992 bytes by default), twice.
 _READS = 8
@@ -27,6 +31,25 @@ def hang_up(conn: socket.socket) -> None:
             if not conn.recv(_READ_BYTES, socket.MSG_DONTWAIT):
                 break
     conn.close()
+
+
+async def when_hung_up(
+    conn: socket.socket, over: trio.Event, tell: Callable[[], None]
+) -> None:
+    """Call ``tell`` when the far end has closed both ways; ends when ``over`` is set.
+
+    Reads nothing, so a look now and then: what waits to be read would make the
+    event loop's own wait return at once.  A far end that only ceased to send
+    is there still.  ``over`` must be set before the socket is closed here.
+    """
+    poll = select.poll()
+    poll.register(conn, select.POLLHUP | select.POLLERR)
+    while not over.is_set():
+        if poll.poll(0):
+            tell()
+            return
+        with trio.move_on_after(_LOOK_SECONDS):
+            await over.wait()
 
 
 @contextlib.contextmanager

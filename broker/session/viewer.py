@@ -28,7 +28,7 @@ from broker.session.asking import Questions
 from broker.session.deciding import Decider, Request
 from broker.session.desktop import Desktop
 from broker.session.guest import Guest, GuestTools
-from broker.session.hangup import given
+from broker.session.hangup import given, when_hung_up
 from broker.session.hops import Hop
 from broker.session.indicator import Indicator
 from broker.session.logs import KEPT, prune_logs
@@ -260,10 +260,14 @@ class ViewerRole:
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
         windows = opening.service == DISPLAY
-        with contextlib.ExitStack() as asking:
+        with contextlib.ExitStack() as asking, trio.CancelScope() as gone:
 
             async def on_ask() -> None:
                 await status.take()
+                if self._nursery is not None:
+                    over = trio.Event()
+                    asking.callback(over.set)
+                    self._nursery.start_soon(when_hung_up, conn, over, gone.cancel)
                 if windows:
                     asking.enter_context(guest.programs.person_asked())
 

@@ -278,6 +278,32 @@ async def test_a_no_hangs_up_on_what_was_taken():
         assert s.role.guest(LEASE.id)._places == 0
 
 
+async def test_who_has_hung_up_is_not_asked_about():
+    """The dialog goes, and no answer to it opens anything."""
+
+    async def think(question):
+        await trio.sleep_forever()
+
+    async with asked_about(think) as (s, person), trio.open_nursery() as streams:
+        conn = await s.offer(streams)
+        conn.sendall(b"it said something, which nobody reads")
+        conn.shutdown(socket.SHUT_WR)
+        await person.wait_asked(1)
+        with trio.move_on_after(0.7):
+            while person.open:
+                await trio.sleep(0.01)
+        assert person.open, "it waits for the answer"
+        conn.close()
+        with trio.fail_after(5):
+            while person.open:
+                await trio.sleep(0.01)
+            while not (events := s.events("question.answered")):
+                await trio.sleep(0.01)
+        assert events[0]["answered_by"] == "gone"
+        assert s.role.guest(LEASE.id)._places == 0
+        assert not s.workers.asked.is_set()
+
+
 async def test_a_rule_that_comes_cuts_a_stream():
     """The connection ends, the sandbox and its lease stay."""
     async with viewer() as s, trio.open_nursery() as streams:

@@ -1,0 +1,105 @@
+"""A person who is asked about a stream that comes over the link: nobody's deadline.
+
+A real viewer process; the test is its host.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.control.api import QuestionAnswerRequest
+from broker.core.services import AGENT
+from broker.link import messages as m
+from broker.link.preamble import Verdict
+from tests.kit.compositor import until
+from tests.kit.linkhost import announce, close_all, link_host, rest_of, say
+from tests.kit.two import two
+
+ASK = "vitrail.Agent * @anyvm @adminvm ask remember=session\n"
+
+
+async def verdict_of(sock, offer):
+    """The viewer's word about a stream."""
+    from broker.session.link_socket import receive
+
+    with trio.fail_after(5):
+        while offer.verdict is None:
+            offer.feed(await receive(sock, offer.needed))
+    return offer.verdict
+
+
+@asynccontextmanager
+async def asked(text=ASK):
+    """A viewer with that rule, and a stream of a leased sandbox that it has taken."""
+    async with two(start=False, image=False) as t:
+        folder = t.viewer.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text(text)
+        await t.viewer.start()
+        try:
+            async with link_host(t) as epoch:
+                lease = await announce(epoch)
+                offer = epoch.opener.open(AGENT, lease.id)
+                sock = await say(t.socket, offer.preamble)
+                assert await verdict_of(sock, offer) is Verdict.TAKEN
+                (question,) = await until(lambda: pending(t))
+                assert question.sandbox == lease.sandbox
+                yield t, epoch, lease, sock, question
+        finally:
+            close_all()
+
+
+async def pending(t):
+    async with t.viewer.client() as client:
+        return (await client.pending()).questions
+
+
+async def say_so(t, question, *, allow):
+    async with t.viewer.client() as client:
+        await client.answer(QuestionAnswerRequest(id=question.id, allow=allow))
+
+
+async def test_it_is_taken_at_once_and_hung_up_on_for_a_no():
+    async with asked() as (t, _, _lease, sock, question):
+        assert t.viewer.events("decision") == []
+        assert t.viewer.events("stream.opened") == []
+        await say_so(t, question, allow=False)
+        assert await rest_of(sock) == b""
+        (event,) = t.viewer.events("decision")
+        assert (event["verdict"], event["answered_by"]) == ("deny", "person")
+        assert t.viewer.events("stream.opened") == []
+
+
+async def test_it_goes_on_after_a_yes():
+    async with asked() as (t, _, _lease, sock, question):
+        await say_so(t, question, allow=True)
+        await t.viewer.wait_event("stream.opened")
+        assert await pending(t) == []
+        sock.close()
+
+
+async def test_a_lease_that_ends_takes_its_question_along():
+    """Nor does a host that has gone keep a dialog on the screen."""
+    async with asked() as (t, epoch, lease, sock, _question):
+        await epoch.ask(lambda n: m.LeaseEnded(n, lease.id, "the test says so"))
+
+        async def nothing():
+            return not await pending(t)
+
+        await until(nothing)
+        (event,) = t.viewer.events("question.answered")
+        assert (event["answer"], event["answered_by"]) == ("deny", "gone")
+        assert await rest_of(sock) == b""
+
+
+async def test_hanging_up_is_leaving():
+    async with asked() as (t, epoch, _lease, sock, _question):
+        epoch.end("the host goes")
+
+        async def nothing():
+            return not await pending(t)
+
+        await until(nothing)
+        sock.close()
