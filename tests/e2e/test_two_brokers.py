@@ -7,6 +7,8 @@ import trio
 
 from broker.core.errors import RefusedError
 from tests.kit.compositor import pixels, until, wait_frames, wait_window, windows
+from tests.kit.container import DIRECT, container
+from tests.kit.container import RECORD as CONTAINER
 from tests.kit.two import two
 from tests.kit.world import record
 
@@ -88,3 +90,15 @@ async def test_the_viewer_chooses_within_the_hosts_records():
         refused = await t.host.wait_event("lease.refused", sandbox="mine")
         assert refused["peer"] == "viewer screen"
         assert (await t.host.status()).sandboxes == []
+
+
+async def test_wayland_s_own_descriptors_do_not_cross():
+    """A container of the host that wants to speak Wayland itself is told why not."""
+    records = {"red": CONTAINER.format("/nowhere")}
+    async with (
+        two(records, image=False) as t,
+        container(t.host, "red", inside=DIRECT, wait=False),
+    ):
+        refused = await t.host.wait_event("stream.refused", sandbox="red")
+        assert "cannot cross to another machine" in refused["reason"]
+        assert not windows(await t.viewer.comp.tree())
