@@ -22,6 +22,7 @@ from broker.wayland.geometry import Rect, View, clamp
 from broker.wayland.model import (
     UNSET,
     Buffer,
+    Popup,
     RegionOps,
     Role,
     State,
@@ -102,6 +103,8 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
 
 def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
     """Map, update or unmap the window after its surface's own commit."""
+    if isinstance(xdg.role, Popup) and xdg.role.adrift:
+        return
     if surface.extent is not None:
         if not xdg.mapped:
             xdg.mapped = True
@@ -384,7 +387,10 @@ def layout(core: Filter, root: Surface) -> None:
     frame = xdg.frame
     frame.place(root.cx - rect.x, root.cy - rect.y)
     if xdg.mapped:
+        before = frame.outer
         frame.show(rect.w, rect.h, xdg.sid)
+        if frame.outer != before:
+            window_state.drop_adrift(core, xdg)
 
 
 def _frame_icon(root: Surface, side: int) -> None:
@@ -476,6 +482,8 @@ def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
         root.icon.commit()
     xdg = root.xdg
     if xdg is None or xdg.frame is None:
+        return
+    if isinstance(xdg.role, Popup) and xdg.role.adrift:
         return
     if xdg.mapped or (explicit and root is surface and xdg.committed):
         xdg.frame.commit()

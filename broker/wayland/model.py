@@ -324,9 +324,14 @@ class Toplevel(Obj):
 
 
 class Popup(Obj):
-    """An xdg_popup.  ``place``: where the compositor put it, frame to frame."""
+    """An xdg_popup.  ``place``: where the compositor put it, frame to frame.
 
-    __slots__ = ("children", "done", "grabbing", "parent", "place", "size", "xdg")
+    ``adrift``: its parent has shrunk away from it, so it is shown no more.
+    """
+
+    __slots__ = (
+        "adrift", "children", "done", "grabbing", "parent", "place", "size", "xdg",
+    )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -334,6 +339,7 @@ class Popup(Obj):
         self.parent: XdgSurface | None = None
         self.size = (1, 1)
         self.place = (0, 0)
+        self.adrift = False
         self.grabbing = False
         self.done = False
         self.children = 0

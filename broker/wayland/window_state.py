@@ -38,6 +38,37 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     )
 
 
+def touches(popup: Popup, parent: XdgSurface) -> bool:
+    """Whether a popup, where the compositor put it, still meets its parent."""
+    mine = popup.xdg.frame.outer if popup.xdg and popup.xdg.frame else None
+    its = parent.frame.outer if parent.frame is not None else None
+    if mine is None or its is None:
+        return True
+    x, y = popup.place
+    return -mine[0] <= x <= its[0] and -mine[1] <= y <= its[1]
+
+
+def drop_adrift(core: Filter, parent: XdgSurface) -> None:
+    """Hide popups that a parent has shrunk away from.
+
+    Placed beside a wide window, a menu would otherwise stay alone on the
+    screen when that window becomes one pixel: a lone rectangle anywhere.
+    """
+    gone = parent.role.adrift if isinstance(parent.role, Popup) else False
+    for xdg in core.windows:
+        role = xdg.role
+        if isinstance(role, Popup) and role.parent is parent and xdg.mapped:
+            if xdg.frame is None or (touches(role, parent) and not gone):
+                continue
+            role.adrift = True
+            xdg.mapped = False
+            drop_adrift(core, xdg)  # what stood on it first
+            xdg.frame.hide()
+            if not role.done:
+                role.done = True
+                core.down.data += emit.popup_done(role.cid)
+
+
 def popup_cap(core: Filter, xdg: XdgSurface) -> tuple[int, int]:
     """Largest content of a popup: with its frame, a share of an output."""
     edges = xdg.frame.edges if xdg.frame is not None else core.popup_edges

@@ -100,6 +100,7 @@ GUARDS = (
     _w("cursors with the latest enter", "cursor.py", "        and serial == pointer.entered", "", "test_cursor.py", "latest"),
     _w("hints stay inside", "constraints.py", "x = clamp(value[0] - surface.cx * 256, 0, crop.w * 256 - 1)", "x = value[0] - surface.cx * 256", "test_constraints.py", "hint"),
     _w("constraints bounded", "constraints.py", "    if len(held) >= limits.WAYLAND_SHELL_OPS:", "    if False:", "test_constraints.py", "bounded"),
+    _w("popups do not drift away", "window_state.py", "            if xdg.frame is None or (touches(role, parent) and not gone):\n                continue", "            continue", "test_frames.py", "shrinks_away"),
     _w("types bounded", "selection.py", "len(source.mimes) >= limits.WAYLAND_MIMES", "False", "test_selection.py", "bounded"),
     _w("descriptors bounded", "filter.py", "if len(self._client_fds) > limits.WAYLAND_FDS_IN_FLIGHT:", "if False:", "test_filter.py", "in_flight"),
     _w("objects bounded", "ids.py", "        if len(self.by_client) >= limits.WAYLAND_OBJECTS:\n            raise self.too_much(\"too many objects\")\n        self.usage.take(\"objects\", 1)\n        if cid", "        self.usage.take(\"objects\", 1)\n        if cid", "test_filter.py", "objects_are_bounded"),

@@ -827,3 +827,31 @@ def test_the_compositor_may_make_a_window_larger_than_a_screen(talk):
     talk.paint(surface, 3000, 2000, 0)
     talk.send(surface, "commit")
     assert talk.server_side(xdg).state["geometry"] == (0, 0, 2568, 800)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_popup_that_its_parent_shrinks_away_from_is_hidden(talk, far):
+    """Placed beside a wide window, it would stay alone on the screen."""
+    surface, xdg, _ = talk.show(900, 100, 0)
+    menu, made, role = popup(talk, xdg, (100, 60))
+    place = (850, 10) if far else (5, 10)
+    talk.model.tell(talk.server_side(role), "configure", *place, 108, 68)
+    serial = talk.model.serial = talk.model.serial + 1
+    talk.server_side(made).state["serials"].append(serial)
+    talk.model.tell(talk.server_side(made), "configure", serial)
+    talk.pump()
+    talk.send(made, "ack_configure", serial)
+    talk.paint(menu, 100, 60, 0)
+    talk.send(menu, "commit")
+    assert len(talk.model.roots()) == 2
+    talk.send(xdg, "set_window_geometry", 0, 0, 10, 10)
+    talk.send(surface, "commit")
+    assert len(talk.model.roots()) == (1 if far else 2)
+    assert len(talk.heard("popup_done", role)) == (1 if far else 0)
+    # What the client still says about it changes nothing, and is no error.
+    for _ in range(2):
+        talk.paint(menu, 300, 200, 0)
+        talk.send(menu, "commit")
+        assert len(talk.model.roots()) == (1 if far else 2)
+    for thing in (role, made, menu):
+        talk.send(thing, "destroy")
