@@ -74,6 +74,35 @@ async def test_batches_have_a_largest_size(
         (tmp_path / "ship/r.json").unlink()
 
 
+@pytest.mark.parametrize("extra", [0, 1])
+async def test_checkpoints_go_with_the_events_they_are_of(
+    tmp_path: Path, extra: int
+) -> None:
+    count = limits.SHIP_BATCH_NOTES + extra - 1  # and the first key's
+    async with open_store(tmp_path / "audit.sqlite") as store:
+        for number in range(count):
+            await record(store, number + 1, 1)
+            await store.checkpoint()
+    receiver = Receiver()
+    assert await shipper(tmp_path, receiver).once() == count
+    sent = [sealed for batch in receiver.batches for sealed in batch.notes]
+    assert [(s.size, s.kind) for s in sent] == [
+        (0, "key 0"),
+        *((n, "kept") for n in range(1, count + 1)),
+    ]
+    assert len(receiver.batches[0].notes) == limits.SHIP_BATCH_NOTES
+    assert len(receiver.batches) == 1 + extra
+    # A second one of the same size, when nothing else has happened.
+    async with open_store(tmp_path / "audit.sqlite") as store:
+        await store.evolve()
+    assert await shipper(tmp_path, receiver).once() == 0
+    assert receiver.batches[-1].items == []
+    assert {s.kind for s in receiver.batches[-1].notes} >= {"key 1"}
+    again = len(receiver.batches)
+    await shipper(tmp_path, receiver).once()
+    assert len(receiver.batches) == again
+
+
 async def test_a_failure_moves_nothing_and_is_remembered(tmp_path: Path) -> None:
     await filled(tmp_path, 5)
     receiver = Receiver()
