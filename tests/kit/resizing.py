@@ -34,7 +34,8 @@ async def while_resizing(
     async def whole() -> bool:
         await comp.command(begin)  # a window that has just come takes it or not
         found = frames(await pixels(comp), frame)
-        return any(f.w > 100 and f.border >= 4 for f in found)
+        # Small already: a large one would leave the screen where it is now.
+        return any(f.border >= 4 and 100 < f.w < 520 for f in found)
 
     await until(whole)
     pictures: list[Image.Image] = []
