@@ -29,11 +29,6 @@ def schema() -> Schema:
     }
 
 
-def schema_text() -> str:
-    """Return the schema as it is shipped."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
-
-
 def _table_schema(table: Table) -> Schema:
     required = [field.key for field in table.fields if field.required]
     made: Schema = {

@@ -34,7 +34,8 @@ from broker.core.escape import printable
 from policy.evaluate import AGENT, AUDIO, DISPLAY, Decision, Request, decide
 from policy.loader import RecordSet
 from policy.model import Record
-from policy.schema import reference, schema_text
+from policy.schema import reference
+from policy.schema_calls import SCHEMAS, text_of
 
 
 @click.group("policy")
@@ -83,10 +84,15 @@ def show(sandbox: str, *, as_json: bool) -> None:
 
 
 @command.command()
+@click.argument("of", type=click.Choice(list(SCHEMAS)), default="sandbox")
 @click.option("--markdown", is_flag=True, help="Print the reference of all keys.")
-def schema(*, markdown: bool) -> None:
-    """Print the JSON Schema of a record, for editors."""
-    sys.stdout.write(reference() if markdown else schema_text())
+def schema(of: str, *, markdown: bool) -> None:
+    """Print the JSON Schema of a record, for editors; or of another thing.
+
+    'world' is what --world reads, 'call' and 'answer' are the lines of
+    'eval --batch'.
+    """
+    sys.stdout.write(reference() if markdown else text_of(of))
 
 
 def _load() -> RecordSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from policy.cases import covered, parse_cases, run_cases
@@ -10,8 +11,10 @@ from policy.conditions import KEYS
 from policy.engine import Engine
 from policy.grammar import QUBES_KEYS
 from policy.lint import lint
+from policy.lint_records import lint_records
+from policy.loader import load_records
 from policy.rulefiles import load_rules
-from policy.world import world_from_json
+from policy.world import world_from_json, world_of
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "broker" / "data" / "policy.d"
@@ -36,3 +39,15 @@ def test_the_docs_show_it_and_every_key():
     assert (DATA / "90-household.policy").read_text() in DOCS
     for key in [*QUBES_KEYS, *KEYS]:
         assert f"| `{key}=` |" in DOCS, key
+
+
+def test_the_world_is_that_of_the_records():
+    """Names, classes, tags and disposables; and lint is content with both."""
+    records = load_records((), shipped=DATA.parent / "sandboxes.d")
+    assert records.problems == ()
+    made = world_of(records)
+    world = world_from_json(json.loads((DATA / "household.json").read_text()))
+    for name, domain in world.domains.items():
+        assert replace(made.domains[name], power_state="Halted") == domain
+    rules = load_rules([DATA], check_owner=False)
+    assert lint_records(records, rules, made) == []

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 import fastjsonschema
 import pytest
+from hypothesis import given
 
+from policy.engine import Engine
+from policy.explain import answer_json
 from policy.loader import load_files, parse_record
-from policy.schema import reference, schema, schema_text
+from policy.ruleset import rules_of_map
+from policy.schema import reference, schema
+from policy.schema_calls import SCHEMAS, text_of
+from policy.world import WorldError, world_from_json
+from tests.policy import strategies
 
 ROOT = Path(__file__).parent.parent.parent
 CORPUS = ROOT / "tests" / "corpus" / "policy"
@@ -29,14 +37,65 @@ _ONLY_THE_CHECK = {
 }
 
 
+_VALID = {
+    name: fastjsonschema.compile(make(), use_default=False)
+    for name, make in SCHEMAS.items()
+}
+
+
 @pytest.fixture(scope="module", name="validate")
 def _validate():
     return fastjsonschema.compile(schema(), use_default=False)
 
 
-def test_the_shipped_schema_is_current():
-    """Mend with: brokerctl policy schema > broker/data/schema/sandbox.json."""
-    assert (DATA / "schema" / "sandbox.json").read_text() == schema_text()
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_shipped_schemas_are_current(name):
+    """Mend with: brokerctl policy schema NAME > broker/data/schema/NAME.json."""
+    assert (DATA / "schema" / f"{name}.json").read_text() == text_of(name)
+
+
+@given(strategies.policies(6), strategies.worlds(), strategies.calls)
+def test_calls_and_answers_are_as_their_schemas_say(text, world, call):
+    """What goes in and what comes out."""
+    asked = {k: v for k, v in call._asdict().items() if v is not None}
+    domains = {name: asdict(d) | {"tags": sorted(d.tags)} for name, d in world.domains.items()}  # fmt: skip
+    for domain in domains.values():
+        del domain["name"]
+    asked |= {"policy": {"1.policy": text}, "world": {"domains": domains}}
+    _VALID["call"](asked)
+    _VALID["world"](asked["world"])
+    assert world_from_json(asked["world"]) == world
+    answer = Engine(rules_of_map(asked["policy"])).answer(call, world)
+    _VALID["answer"](json.loads(json.dumps(answer_json(answer))))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"domains": []},
+        {"domains": {"a": 1}},
+        {"domains": {"a": {"type": 1}}},
+        {"domains": {"a": {"tags": "x"}}},
+        {"domains": {"a": {"tags": [1]}}},
+        {"domains": {"a": {"internal": "no"}}},
+        {"domains": {"a": {"uuid": 1}}},
+    ],
+)
+def test_what_is_no_world_is_none_for_an_editor_either(data):
+    """The schema and the reader agree."""
+    with pytest.raises(fastjsonschema.JsonSchemaException):
+        _VALID["world"](data)
+    with pytest.raises(WorldError):
+        world_from_json(data)
+
+
+def test_the_household_is_a_world():
+    """And says where its schema is."""
+    file = DATA / "policy.d" / "household.json"
+    data = json.loads(file.read_text())
+    _VALID["world"](data)
+    assert (file.parent / data["$schema"]).resolve() == DATA / "schema" / "world.json"
 
 
 def test_the_reference_in_the_docs_is_current():
