@@ -13,14 +13,20 @@ from broker.control.api import GrantRevokeRequest, GrantStatus
 from broker.core.escape import printable
 
 
-@click.group("grants")
-def command() -> None:
-    """What a person has allowed for a time, or until a sandbox stops."""
+@click.group("grants", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """What a person has allowed for a time, or until a sandbox stops.
+
+    Without a verb: list.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(list_grants)
 
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def list_grants(*, as_json: bool) -> None:
+def list_grants(*, as_json: bool = False) -> None:
     """Show the grants that hold, oldest first."""
     found = ask(lambda client: client.grants())
     if as_json:

@@ -26,6 +26,7 @@ _ONLYDIR = 0x01000000
 _MASK = _ATTRIB | _CLOSE_WRITE | _MOVED | _CREATE | _DELETE | _SELF | _ONLYDIR
 _CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK
 _DEPTH = 8
+_PAUSE = 0.05
 _READ_BYTES = 65536
 
 Seen = frozenset[tuple[str, tuple[int, ...]]]
@@ -95,8 +96,13 @@ class Watch:
 
     async def wait_changed(self, since: Seen) -> Seen:
         """Wait until it is otherwise than ``since`` and rests; return how it is."""
+        hinted = False
         while (now := self.look()) == since:
+            if hinted:
+                # Others write beside our files; each of their words costs a look.
+                await trio.sleep(_PAUSE)
             await self._wait_hint()
+            hinted = True
         with trio.move_on_after(limits.RULES_SETTLE_MOST_SECONDS):
             while True:
                 await trio.sleep(limits.RULES_SETTLE_SECONDS)

@@ -18,6 +18,7 @@ from broker.control.api import (
     Emit,
     GrantRevokeRequest,
     GrantsAnswer,
+    GrantStatus,
     LeaseItem,
     LeaseListAnswer,
     LeaseReleaseRequest,
@@ -25,6 +26,7 @@ from broker.control.api import (
     LeaseStatus,
     NotFoundError,
     PendingAnswer,
+    PendingQuestion,
     PolicyStatus,
     QuestionAnswerRequest,
     RunItem,
@@ -73,6 +75,8 @@ class ScriptedBroker:
     on_run: Callable[[Caller, RunRequest, Emit[RunItem]], Awaitable[RunItem]] = _started
     on_stop: Callable[[StopRequest], Awaitable[None]] | None = None
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    questions: list[PendingQuestion] = field(default_factory=list)
+    held_grants: list[GrantStatus] = field(default_factory=list)
     shown: list[WindowStatus] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     held: int = 0
@@ -150,19 +154,22 @@ class ScriptedBroker:
         return AuditPruneAnswer(removed=7)
 
     async def pending(self) -> PendingAnswer:
-        return PendingAnswer(questions=[])
+        return PendingAnswer(questions=self.questions)
 
     async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:
         del caller
         self.asked.append(("answer", request))
 
     async def grants(self) -> GrantsAnswer:
-        return GrantsAnswer(grants=[])
+        return GrantsAnswer(grants=self.held_grants)
 
     async def revoke(self, caller: Caller, request: GrantRevokeRequest) -> GrantsAnswer:
         del caller
         self.asked.append(("revoke", request))
-        return GrantsAnswer(grants=[])
+        known = [one for one in self.held_grants if request.id in {None, one.id}]
+        if request.id is not None and not known:
+            raise NotFoundError("there is no such grant")
+        return GrantsAnswer(grants=known)
 
     async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
         del caller
