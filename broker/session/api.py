@@ -104,8 +104,7 @@ class RoleApi:
         self, caller: api.Caller, request: api.WindowCloseRequest
     ) -> None:
         """End a window, kindly or not."""
-        del caller
-        await self._windows().close(request)
+        await self._windows().close(caller, request)
 
     # -- ending ---------------------------------------------------------------
 

@@ -152,6 +152,16 @@ class GuestScreen:
             )
         )
 
+    async def killed(self, window: int, who: str) -> None:
+        """Record that a window is about to be ended.  Raises UpstreamError."""
+        await self._log.require(
+            schema.StreamRefused(
+                **journal.of(self._lease),
+                outcome="ended",
+                reason=f"Wayland: window {window} is ended on request {who}",
+            )
+        )
+
     async def close(self) -> None:
         """The guest ends."""
         if self._had_windows:

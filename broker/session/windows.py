@@ -48,11 +48,13 @@ class WindowsPart:
             silent=sorted(silent),
         )
 
-    async def close(self, request: api.WindowCloseRequest) -> None:
-        """Close one.  Raises NotFoundError, RefusedError, UpstreamError."""
+    async def close(self, caller: api.Caller, request: api.WindowCloseRequest) -> None:
+        """Close one, on record if by force.  Raises NotFoundError, UpstreamError."""
         guest = self._guest(request.sandbox)
         if guest.worker is None:
             raise api.NotFoundError(f"{guest.lease.sandbox} shows no windows")
+        if not request.ask:
+            await guest.screen.killed(request.window, f"by process {caller.pid}")
         try:
             await guest.worker.close_window(request.window, cut=not request.ask)
         except RefusedError as error:
