@@ -96,6 +96,8 @@ async def test_a_program_of_a_machine_lives_in_its_frame(kind):
             assert outside(spots, [(4, 4, 1272, 792)]) == 0
 
         content = CONTENT.get(kind)
-        shown = await while_resizing(w.comp, f"desktop-vm-{kind}", FRAME, content)
+        name = f"desktop-vm-{kind}"
+        # Toolkits draw slowly in an emulated machine.
+        shown = await while_resizing(w.comp, name, FRAME, content, pace=0.6)
         assert shown >= 6, "pictures that show the window"
         assert (await w.status()).sandboxes[0].name == sandbox

@@ -22,12 +22,18 @@ def kept(name: str, image: Image.Image) -> None:
 
 
 async def while_resizing(
-    comp: HeadlessCompositor, name: str, frame: int, content: int | None
+    comp: HeadlessCompositor,
+    name: str,
+    frame: int,
+    content: int | None,
+    *,
+    pace: float = 0.1,
 ) -> int:
     """Resize the only window; every picture taken meanwhile shows it whole.
 
     ``frame`` is the border's colour, ``content`` one that only the application
-    has.  Returns how many pictures there were.
+    has, ``pace`` the seconds between two sizes.  Returns how many pictures there
+    were.
     """
     begin = "border none, floating enable, resize set 500 400, move position 10 10"
 
@@ -51,7 +57,7 @@ async def while_resizing(
             width, height = 500 + step * 40, 400 + (step % 4) * 60
             # sway grows a window around its middle, which may leave the screen.
             await comp.command(f"resize set {width} {height}, move position 10 10")
-            await trio.sleep(0.1)  # a person's pace
+            await trio.sleep(pace)
         done.set()
     sizes = set()
     for number, image in enumerate(pictures):
