@@ -1,0 +1,120 @@
+"""GNOME's compositor, headless: what it accepts from the filter (it shows no pixels here)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from broker.launch.compositor import HeadlessCompositor
+from broker.launch.spawn import DEVNULL, spawn
+from broker.wayland.listing import windows_of
+from tests.attack.test_wayland_order import (
+    HARMLESS,
+    a_parent_gone_before_its_popup,
+    attempt,
+)
+from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
+from tests.kit.compositor import short_directory, until
+from tests.kit.tinyguest import ordinary_user
+from tests.kit.wayland_client import Window
+from tests.kit.wayland_stand import filtered
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not shutil.which("mutter") or not shutil.which("dbus-run-session"),
+        reason="mutter or dbus is missing",
+    ),
+]
+
+
+@asynccontextmanager
+async def mutter():
+    """A filtered socket before a headless mutter, with a session bus of its own."""
+    ordinary_user()
+    with short_directory() as directory:
+        runtime = directory / "run"
+        runtime.mkdir(mode=0o700)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(runtime),
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": str(runtime),
+            "LIBGL_ALWAYS_SOFTWARE": "1",
+        }
+        child = spawn(
+            [
+                "dbus-run-session", "--", "mutter", "--headless", "--wayland", "--no-x11",
+                "--virtual-monitor", "1280x800", "--wayland-display=gnome",
+            ],
+            env=environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )  # fmt: skip
+        display = runtime / "gnome"
+        try:
+            with trio.fail_after(30):
+                while not display.is_socket():
+                    assert child.popen.poll() is None, "mutter ended"
+                    await trio.sleep(0.05)
+            environment["WAYLAND_DISPLAY"] = str(display)
+            comp = HeadlessCompositor(child, display, environment)
+            async with filtered(comp) as it:
+                yield it
+        finally:
+            with trio.CancelScope(shield=True):
+                await child.stop()
+
+
+@pytest.mark.parametrize(
+    "program", ["foot", "gtk3-demo", "gtk4-demo", "weston-terminal", "weston-flower", "weston-subsurfaces", "featherpad"]
+)  # fmt: skip
+async def test_an_application_opens_its_window_there(program):
+    if not shutil.which(program):
+        pytest.skip(f"{program} is missing")
+    async with mutter() as it:
+        child = it.run(program, GTK_A11Y="none", QT_QPA_PLATFORM="wayland")
+
+        async def shown() -> bool:
+            assert child.popen.poll() is None
+            return any(w.width > 50 and w.height > 50 for w in windows_of(it.sandbox))
+
+        await until(shown)
+        # It is drawn again and again, or would be: nothing of it is refused.
+        await trio.sleep(1)
+        assert [str(e) for e in it.ends] == []
+        await child.stop()
+
+
+async def test_what_is_hostile_elsewhere_is_no_error_of_the_compositors_here():
+    async with mutter() as it:
+        for crime in WINDOWS:
+
+            def act(c: Window, crime=crime) -> None:
+                surface, xdg, _ = c.show(200, 200, PAINT)
+                crime(c, surface, xdg)
+                c.roundtrip()
+                c.shown(surface) if "null" not in crime.__name__ else c.roundtrip()
+
+            await it.client(act, compositor=4)
+        # mutter refuses what others take: a window destroyed under its menu.
+        for crime in set(HARMLESS) - {a_parent_gone_before_its_popup}:
+            assert await it.client(lambda c, crime=crime: attempt(c, crime)) is None
+        assert it.comp.child.popen.poll() is None
+        assert [str(e) for e in it.ends] == []
+
+
+async def test_a_popup_is_placed_and_configured_there():
+    async with mutter() as it:
+
+        def act(c: Window) -> None:
+            _, xdg, _ = c.show(300, 200, 0xFF0000FF)
+            popup(c, xdg, (100, 60), (0, 0, 10, 10), (20, 20))
+            popup(c, xdg, (5000, 5000), (-90, -90, 1, 1), (-9000, 9000))
+
+        await it.client(act)
+        assert [str(e) for e in it.ends] == []
