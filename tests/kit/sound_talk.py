@@ -13,7 +13,7 @@ from broker.pulse import frames
 from broker.pulse.commands import INVALID, REQUESTS, Command
 from broker.pulse.filter import Filter
 from broker.pulse.rules import Level, SoundRules
-from broker.pulse.samples import format_of
+from broker.pulse.samples import format_of, is_valid
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Reader, Spec, encode
 
@@ -171,6 +171,7 @@ class Server:
         version = self.agreed
         signature = REQUESTS[C.CREATE_PLAYBACK_STREAM].signature(version)
         spec = Reader(one.body).fields(signature[:2]).spec(0)
+        spec = spec if is_valid(spec) else STEREO  # a format says more
         channel, self.next_channel = self.next_channel, self.next_channel + 1
         index, self.next_index = self.next_index, self.next_index + 13
         self.real[channel] = index

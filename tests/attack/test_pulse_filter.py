@@ -1,0 +1,294 @@
+"""One sandbox cannot do more with the sound server than play its own streams.
+
+Real servers, the filter as its own process, and clients that say what they
+like in the protocol's own bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.pulse.commands import REFUSED as ALL_REFUSED
+from tests.kit.compositor import until
+from tests.kit.sound import SERVERS, hearing, proxy, sound_server, started, tone
+from tests.kit.sound_hostile import (
+    INVALID,
+    RECORD,
+    REFUSED,
+    Hostile,
+    properties,
+    text,
+    truth,
+    u32,
+    volume,
+)
+
+both = pytest.mark.parametrize("kind", SERVERS)
+
+
+def resident(pid: int) -> int:
+    """Memory of a process in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
+
+
+def filter_pid(child) -> int:
+    """The program behind setpriv, which replaced itself."""
+    return child.pid
+
+
+def test_the_list_of_refused_commands_is_whole():
+    assert set(REFUSED) == set(ALL_REFUSED)
+
+
+@both
+async def test_every_refused_command_is_refused_and_changes_nothing(kind):
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        before = [
+            await server.pactl("list", "short", what)
+            for what in ("modules", "sinks", "sources")
+        ]
+
+        def attack() -> None:
+            evil = Hostile(filtered.path)
+            evil.play()
+            for number, fields in REFUSED.items():
+                assert evil.error(number, fields) == 1, number
+            assert evil.ask(20)[0] == 2  # and it goes on
+            evil.close()
+
+        await trio.to_thread.run_sync(attack)
+        after = [
+            await server.pactl("list", "short", what)
+            for what in ("modules", "sinks", "sources")
+        ]
+        assert [line.count("\n") for line in before] == [
+            line.count("\n") for line in after
+        ]
+        assert "evil" not in after[1]
+        log = filtered.log.read_text()
+        assert log.count("Refused: ") >= len(REFUSED)
+
+
+@both
+async def test_another_programs_stream_cannot_be_touched_by_any_number(kind):
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        song = tone(server.directory / "song.wav", 1000, 30)
+        async with started("paplay", str(song), env=server.environment):
+
+            async def plays():
+                return "Sink Input #" in await server.pactl("list", "sink-inputs")
+
+            await until(plays)
+
+            def attack() -> None:
+                evil = Hostile(filtered.path)
+                for index in [*range(130), INVALID]:
+                    for number, fields in [
+                        (37, u32(index) + volume(0, 0)),
+                        (69, u32(index) + truth(True)),
+                        (29, u32(index)),
+                        (31, u32(index)),
+                    ]:
+                        assert evil.error(number, fields) == 1
+                    if index:
+                        error = evil.error(21, u32(index) + text("viewer"))
+                        assert error == (5 if index == INVALID else 1)
+                said, listed = evil.ask(30)
+                assert (said, listed) == (2, b"")
+                evil.close()
+
+            await trio.to_thread.run_sync(attack)
+            listed = await server.pactl("list", "sink-inputs")
+            assert "Mute: no" in listed
+            assert "100%" in listed
+
+
+@both
+async def test_recording_every_way_gives_no_byte(kind):
+    async with sound_server(kind) as server, proxy(server) as filtered:
+
+        def attack() -> None:
+            evil = Hostile(filtered.path)
+            assert evil.error(5, RECORD) == 1
+            monitor = RECORD.replace(b"N", text("viewer.monitor"), 1)
+            assert evil.error(5, monitor) == 1
+            for index in range(70):
+                assert evil.error(5, RECORD.replace(u32(INVALID), u32(index), 1)) == 1
+            evil.close()
+
+        await trio.to_thread.run_sync(attack)
+        assert "Source Output" not in await server.pactl("list", "source-outputs")
+
+
+BROKEN = {
+    "garbage": os.urandom(4096),
+    "shared memory": struct.pack(">IIqI", 16, INVALID, 0, 0x80000000) + bytes(16),
+    "memfd block": struct.pack(">IIqI", 16, 0, 0, 0xC0000000) + bytes(16),
+    "revoke": struct.pack(">IIqI", 0, 0, 0, 0x40000000),
+    "empty command": struct.pack(">IIqI", 0, INVALID, 0, 0),
+    "huge command": struct.pack(">IIqI", limits.PULSE_COMMAND_BYTES + 1, INVALID, 0, 0),
+    "huge samples": struct.pack(">IIqI", limits.PULSE_SAMPLES_BYTES + 1, 0, 0, 0),
+    "no tag": struct.pack(">IIqI", 5, INVALID, 0, 0) + u32(20),
+    "unknown": struct.pack(">IIqI", 10, INVALID, 0, 0) + u32(105) + u32(1),
+    "a server's": struct.pack(">IIqI", 20, INVALID, 0, 0) + u32(61) + u32(1) + u32(0) + u32(9),
+    "trailing": struct.pack(">IIqI", 15, INVALID, 0, 0) + u32(20) + u32(1) + u32(0),
+    "second hello": struct.pack(">IIqI", 12, INVALID, 0, 0) + u32(9) + u32(1) + b"PN",
+    "open text": struct.pack(">IIqI", 12, INVALID, 0, 0) + u32(10) + u32(1) + b"tx",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("handshake", [True, False], ids=["ready", "stranger"])
+async def test_what_is_no_protocol_ends_that_connection_only(handshake):
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+
+        def attack() -> None:
+            neighbour = Hostile(filtered.path)
+            neighbour.play()
+            for name, data in BROKEN.items():
+                evil = Hostile(filtered.path, handshake=handshake)
+                evil.sock.sendall(data)
+                if name == "garbage" and not handshake:
+                    evil.sock.shutdown(1)
+                assert evil.ended(), name
+                evil.close()
+                assert neighbour.ask(20)[0] == 2
+            neighbour.close()
+
+        await trio.to_thread.run_sync(attack)
+
+
+@both
+async def test_a_flood_reaches_nobody_and_a_neighbour_hears_no_gap(kind):
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        song = tone(server.directory / "song.wav", 1000, 2)
+        floods = 0
+
+        def attack() -> None:
+            nonlocal floods
+            for _ in range(4):
+                evil = Hostile(filtered.path)
+                channel = evil.play()
+                block = bytes(1 << 16)
+                try:
+                    for _ in range(1000):
+                        evil.frame(channel, block)
+                except (BrokenPipeError, ConnectionResetError):
+                    floods += 1
+                evil.close()
+
+        async with hearing(server) as heard, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, attack)
+            await server.run("paplay", str(song))
+        assert floods == 4  # each was ended long before its 64 MB
+        assert abs(heard.hertz - 1000) < 2
+        assert heard.gaps() <= 8
+        assert "Flooded" in filtered.log.read_text()
+
+
+@pytest.mark.long
+async def test_memory_stays_bounded_whatever_is_sent_and_not_read():
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+        pid = filter_pid(filtered.child)
+
+        def attack() -> None:
+            evil = [Hostile(filtered.path) for _ in range(8)]
+            for one in evil:
+                one.sock.settimeout(0.5)
+                try:
+                    for _ in range(3000):  # a big answer each, and none is read
+                        one.command(22)
+                        one.command(69, u32(0) + truth(True))
+                except TimeoutError:
+                    pass
+            for one in evil:
+                one.close()
+
+        await filtered.run("pactl", "info")
+        before = resident(pid)
+        await trio.to_thread.run_sync(attack)
+        assert resident(pid) - before < 24 << 20
+        await filtered.run("pactl", "info")
+
+
+async def test_connections_beyond_the_limit_wait_for_nobody():
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+
+        def attack() -> None:
+            evil = [Hostile(filtered.path) for _ in range(limits.PULSE_CONNECTIONS)]
+            late = Hostile(filtered.path, handshake=False)
+            assert late.ended()
+            late.close()
+            evil.pop().close()
+            for one in evil:
+                assert one.ask(20)[0] == 2
+                one.close()
+
+        await trio.to_thread.run_sync(attack)
+
+
+async def test_a_stranger_who_says_nothing_is_hung_up_on():
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+
+        def attack() -> None:
+            quiet = [Hostile(filtered.path, handshake=False) for _ in range(4)]
+            for one in quiet:
+                assert one.ended()
+                one.close()
+
+        with trio.fail_after(limits.PULSE_HANDSHAKE_SECONDS + 8):
+            await trio.to_thread.run_sync(attack)
+
+
+async def test_names_cannot_drive_a_terminal_or_pass_for_another_sandbox():
+    async with (
+        sound_server("pulseaudio") as server,
+        proxy(server, name="work") as filtered,
+    ):
+
+        def attack() -> Hostile:
+            evil = Hostile(filtered.path)
+            evil.play()
+            name = "[bank] \x1b[2J\u202egnp"
+            said, _ = evil.ask(
+                82, u32(0) + properties(application_name=name, target_object="x")
+            )
+            assert said == 2
+            return evil
+
+        evil = await trio.to_thread.run_sync(attack)
+        listed = await server.pactl("list", "clients")
+        assert '"[work] [bank] _[2J_gnp"' in listed
+        assert "target.object" not in listed
+        evil.close()
+
+
+async def test_random_frames_of_a_ready_client():
+    rng = random.Random(7)
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+
+        def attack() -> None:
+            for _ in range(150):
+                evil = Hostile(filtered.path)
+                try:
+                    for _ in range(20):
+                        body = (
+                            u32(rng.randrange(110))
+                            + u32(1)
+                            + rng.randbytes(rng.randrange(60))
+                        )
+                        evil.frame(rng.choice([INVALID, INVALID, 0, 3]), body)
+                except (BrokenPipeError, ConnectionResetError):
+                    pass
+                evil.close()
+
+        await trio.to_thread.run_sync(attack)
+        await filtered.run("pactl", "info")
