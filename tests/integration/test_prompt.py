@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from broker.prompt.dialog import FRAME, lay_out
 from broker.prompt.question import Answer, Keep
 from tests.kit.compositor import pixels, short_directory, until, windows
 from tests.kit.prompting import MANY, agent, hands, question
+from tests.kit.wayland_stand import nested
 
 ASKED = question()
 YES = Answer(allow=True, target="dom0", by="person")
@@ -189,37 +191,33 @@ async def test_another_question_must_be_waited_for_again():
 
 
 @pytest.mark.long
-async def test_on_a_compositor_without_layer_shell_it_is_a_window():
-    """weston in sway: an ordinary window, with the same guard."""
-    async with hands(config_extra="default_border none\n") as h:
-        child = spawn(
-            [
-                *("weston", "--backend=wayland-backend.so", "--shell=kiosk-shell.so"),
-                *("--width=1280", "--height=800", "--socket=nested", "--no-config"),
-            ],
-            env=h.comp.environment,
-            stdout=DEVNULL,
-            stderr=DEVNULL,
-        )
-        try:
-            nested = h.comp.display.parent / "nested"
-            await until(lambda: is_there(nested))
-            environment = {**h.comp.environment, "WAYLAND_DISPLAY": str(nested)}
-            async with agent(environment) as a:
-                assert await a.hear() == m.Hello(layer=False)
-                h.move(ASKED, lay_out(ASKED).allow)
-                await a.show(ASKED)
-                h.press("Return")
-                assert await a.hears_nothing(GUARD + 0.3)
-                await h.comp.screenshot(artefact("window.png"))
-                h.type("allow")
-                assert await a.hear() == m.Said(1, YES)
-        finally:
-            await child.stop()
-
-
-async def is_there(path):
-    return path.is_socket()
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [
+        ("weston", False),
+        pytest.param(
+            "kwin",
+            True,
+            marks=pytest.mark.skipif(
+                not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
+            ),
+        ),
+    ],
+)
+async def test_on_other_compositors(kind, layer):
+    """Without layer-shell it is an ordinary window, with the same guard."""
+    async with (
+        hands() as h,
+        nested(h.comp, kind) as other,
+        agent(other.environment) as a,
+    ):
+        assert await a.hear() == m.Hello(layer=layer)
+        await a.show(ASKED)
+        h.press("Return")
+        assert await a.hears_nothing(GUARD + 0.3)
+        await h.comp.screenshot(artefact(f"{kind}.png"))
+        h.type("allow")
+        assert await a.hear() == m.Said(1, YES)
 
 
 async def test_without_a_compositor_it_says_so_and_ends():
