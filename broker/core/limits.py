@@ -603,6 +603,11 @@ WAYLAND_LIMITED_SECONDS = 1.0
 """How often a worker tells which limits were hit, so that a flood of attempts
 is one event a second."""
 
+WAYLAND_MISTAKES_PER_SECOND = 4
+"""Different mistakes of one sandbox's applications that are events by their own
+words in one second; an application that makes ever new ones gets one count
+for the rest, and leaves the log to others."""
+
 WAYLAND_TRACE_LINES = 100
 """Lines of a trace in one message of a worker: 400 characters each would fit."""
 

@@ -35,6 +35,7 @@ Said: TypeAlias = (
 
 _REASON = 400
 """Characters of a guest's mistake in an event."""
+_FURTHER = "further mistakes of its applications"
 
 
 class StreamEnd:
@@ -75,6 +76,8 @@ class GuestScreen:
         self._streams: dict[int, StreamEnd] = {}
         self._compositor_lost = False
         self._had_windows = False
+        self._second = -1.0
+        self._reasons: set[str] = set()
 
     async def take(self, message: Said) -> None:
         """Act on what the worker says."""
@@ -145,7 +148,17 @@ class GuestScreen:
             sys.stderr.write(f"[{name}] {shown}\n")
 
     async def broke(self, reason: str) -> None:
-        """The guest broke a protocol; what did it has been ended already."""
+        """The guest broke a protocol; what did it has been ended already.
+
+        A reason repeats what an application sent, so it may be ever new.
+        """
+        now = trio.current_time()
+        if now - self._second >= 1:
+            self._second, self._reasons = now, set()
+        self._reasons.add(reason)
+        if len(self._reasons) > limits.WAYLAND_MISTAKES_PER_SECOND:
+            self._reasons.discard(reason)
+            reason = _FURTHER
         await self._log.refused(
             schema.StreamRefused(
                 **journal.of(self._lease), outcome="ended", reason=reason

@@ -6,6 +6,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
+import trio
 
 from broker.core import limits, worker
 from broker.core.errors import SetupError
@@ -136,3 +137,18 @@ async def test_clients_that_a_worker_makes_up_are_bounded(made):
     for number in range(limits.WAYLAND_CLIENTS_PER_SANDBOX + 10):
         await made.screen.take(worker.WaylandOpened(number))
     assert len(made.screen._clients) == limits.WAYLAND_CLIENTS_PER_SANDBOX
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+async def test_ever_new_mistakes_are_one_reason_in_the_end(made, extra, autojump_clock):
+    most = limits.WAYLAND_MISTAKES_PER_SECOND
+    for second in range(2):
+        for number in range(most + 10 * extra):
+            await made.screen.broke(f"mistake {number}")
+        await made.screen.broke("mistake 0")  # known: by its own words
+        reasons = [event.reason for event in made.log.refusals]
+        known = {f"mistake {n}" for n in range(most)}
+        further = {"further mistakes of its applications"} if extra else set()
+        assert set(reasons) == known | further
+        assert len(reasons) == (second + 1) * (most + 10 * extra + 1)
+        await trio.sleep(1)
