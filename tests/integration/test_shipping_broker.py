@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from broker.audit.query import Filters, open_log
@@ -118,6 +119,7 @@ async def test_a_broker_ships_its_log_and_outlives_the_shipper() -> None:
         ]
 
 
+@pytest.mark.long
 async def test_a_receiver_can_be_added_while_it_runs() -> None:
     with home() as env:
         paths = paths_of(env)

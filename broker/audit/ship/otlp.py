@@ -39,8 +39,7 @@ try:
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
         f"OTLP needs packages that are not installed ({_error.name})",
-        hint="pip install 'vitrail[fleet]', or Debian's python3-protobuf and "
-        "opentelemetry-proto from PyPI",
+        hint="pip install 'vitrail[fleet]'",
     ) from _error
 
 if TYPE_CHECKING:
