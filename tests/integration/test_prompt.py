@@ -134,6 +134,49 @@ async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
                 await child.stop()
 
 
+@pytest.mark.long
+async def test_a_window_that_opens_covers_nothing():
+    """Not even a fullscreen one: the dialog lies above, and gets the keyboard back.
+
+    sway gives the new window the focus for a moment; then what is typed counts
+    for nothing, and the second begins anew.
+    """
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        await trio.sleep(GUARD + 0.2)
+        child = spawn(
+            ["foot", "-F", "sleep", "1000"],
+            env=h.comp.environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        try:
+            empty = (await pixels(h.comp)).getpixel((5, 5))
+            await until(lambda: is_open(h.comp))
+            await until(lambda: has_changed(h.comp, (5, 5), empty))
+            picture = await pixels(h.comp)
+            await h.comp.screenshot(artefact("above.png"))
+            assert picture.getpixel((640 - 320 + 2, 400)) == (0, 0x9E, 0x73)
+            assert picture.getpixel((640 + 320 - 3, 400)) == (0, 0x9E, 0x73)
+            said = None
+            for _ in range(3):
+                h.type("allow")
+                with trio.move_on_after(GUARD + 0.5):
+                    said = await a.hear()
+                    break
+            assert said == m.Said(1, YES)
+        finally:
+            await child.stop()
+
+
+async def is_open(comp):
+    return windows(await comp.tree())
+
+
+async def has_changed(comp, place, before):
+    return (await pixels(comp)).getpixel(place) != before
+
+
 async def focused(comp):
     """Whether a window has the keyboard."""
     return any(window["focused"] for window in windows(await comp.tree()))
