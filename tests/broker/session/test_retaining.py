@@ -13,7 +13,7 @@ from tests.kit.auditlog import event, opened, report
 
 
 async def test_a_flood_of_allowed_streams_stays_within_its_size(tmp_path):
-    """40,000 events, as 200 streams a second make them in a minute."""
+    """20,000 events, as 200 streams a second make them in half a minute."""
     path = tmp_path / "state" / "audit.sqlite"
     settings = Settings(max_megabytes=8)
     largest = 0
@@ -21,7 +21,7 @@ async def test_a_flood_of_allowed_streams_stays_within_its_size(tmp_path):
         retention = Retention(store, settings)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(retention.run)
-            numbers = iter(range(40_000))
+            numbers = iter(range(20_000))
 
             async def caller():
                 for number in numbers:
@@ -34,13 +34,13 @@ async def test_a_flood_of_allowed_streams_stays_within_its_size(tmp_path):
         await retention.prune(None, None)
         largest = path.stat().st_size
         assert used_bytes(store._db) <= 8 << 20
-        assert store.size > 40_000
+        assert store.size > 20_000
     # One look in between may be late by what one second brings.
     assert largest < 40 << 20
     with opened(path) as db:
         found = report(db, path)
     assert found.good, found.problems
-    assert found.removed > 10_000
+    assert found.removed > 5_000
 
 
 async def test_a_disk_that_refuses_is_said_once(tmp_path, capsys, monkeypatch):
