@@ -6,16 +6,23 @@ import shutil
 from contextlib import asynccontextmanager
 
 import pytest
+import trio
 
-from tests.kit.sound import hearing, needs, sound_server
+from broker.core.paths import find_paths
+from broker.launch.image_build import build_image
+from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
+from tests.kit.compositor import until
+from tests.kit.sound import hearing, microphone, needs, sound_server, started, tone
 from tests.kit.world import record, world
+
+AUDIO_TABLE = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
 
 pytestmark = pytest.mark.skipif(
     shutil.which("pactl") is None, reason="not installed: pulseaudio-utils"
 )
 
-# A guest without libpulse: the protocol from nothing, and a tone.
-TONE = """
+# A guest without libpulse: the protocol from nothing.
+HEAD = """
 import math, os, socket, struct, sys
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(os.environ["XDG_RUNTIME_DIR"] + "/pulse/native")
@@ -54,6 +61,10 @@ def wait(tag):
             return body[10:]
 command(8, 1, L(13) + b"x" + struct.pack(">I", 256) + bytes(256)); wait(1)
 command(9, 2, prop(application_name="tone")); wait(2)
+"""
+TONE = (
+    HEAD
+    + """
 fields = b"a\\3\\2" + struct.pack(">I", 48000) + b"m\\2\\1\\2" + L(0xffffffff) + b"N"
 fields += L(0xffffffff) + b"0" + L(0xffffffff) * 3 + L(0) + b"v\\2" + struct.pack(">II", 65536, 65536)
 fields += b"0" * 7 + b"00" + prop(media_name="a tone")
@@ -74,6 +85,24 @@ while pcm:
 command(12, 4, L(0)); wait(4)
 print("played")
 """
+)
+# Records for some seconds; prints the loudest sample of each 100 ms.
+LISTEN = (
+    HEAD
+    + """
+fields = b"a\\3\\2" + struct.pack(">I", 48000) + b"m\\2\\1\\2" + L(0xffffffff) + b"N"
+fields += L(0xffffffff) + b"0" + L(19200) + b"0" * 7 + b"00" + prop(media_name="rec") + L(0xffffffff)
+command(5, 3, fields); wait(3)
+data, want = b"", int(float(sys.argv[1]) * 192000)
+while len(data) < want:
+    channel, body = frame()
+    if channel != 0xffffffff:
+        data += body
+for at in range(0, want - 19199, 19200):
+    piece = data[at:at + 19200]
+    print(max(abs(x) for x in struct.unpack("<%dh" % (len(piece) // 2), piece)))
+"""
+)
 
 
 @asynccontextmanager
@@ -116,3 +145,72 @@ async def test_without_audio_in_the_record_there_is_none():
         assert code != 0, said
         denied = w.events("decision", service="vitrail.Audio", verdict="deny")
         assert 'audio = "none"' in denied[-1]["reason"]
+
+
+RULE = "vitrail.AudioInput * app @adminvm {verdict}\n"
+
+
+@pytest.mark.long
+async def test_a_rule_gives_the_microphone_and_takes_it_from_a_live_recording():
+    records = {"app": record("persistent", top=AUDIO_TABLE)}
+    needs("pulseaudio")
+    made = world(records, start=False)
+    async with sound_server("pulseaudio") as server, made as w:
+        await microphone(server)
+        w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "30-mine.policy").write_text(RULE.format(verdict="allow"))
+        await w.start()
+        voice = tone(server.directory / "voice.wav", 600, 120)
+        said = []
+
+        async def listen():
+            said.append(await w.output("app", "python3", "-c", LISTEN, "12"))
+
+        talks = started("paplay", "-d", "micfeed", str(voice), env=server.environment)
+        async with talks, trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            await w.wait_event("microphone.on", deadline=90)
+            await trio.sleep(3)  # it is heard for a while
+            new = folder / ".new"
+            new.write_text(RULE.format(verdict="deny"))
+            new.rename(folder / "30-mine.policy")
+            await w.wait_event("microphone.off", deadline=10)
+
+            async def closed():
+                return "vitrail.sandbox" not in await server.pactl(
+                    "list", "source-outputs"
+                )
+
+            await until(closed)
+        code, out = said[0]
+        assert code == 0, out.decode()
+        loud = [int(word) > 3000 for word in out.decode().split()]
+        assert sum(loud) > 10
+        last = len(loud) - loud[::-1].index(True)
+        assert len(loud) - last > 20, "no silence after the revoke"
+        on = w.events("decision", service="vitrail.AudioInput")
+        assert on[0]["verdict"] == "allow"
+
+
+@pytest.mark.long
+async def test_libpulse_in_a_machine_finds_the_filter_by_itself():
+    needs("pipewire")
+    packages = (*DEFAULT_PACKAGES, "pulseaudio-utils")
+    await build_image(find_paths(), ImageSpec(name="sound", packages=packages), print)
+    text = record("persistent", top='audio = "allow"\n', launch='image = "sound"')
+    async with desk("pipewire", records={"app": text}) as (w, server):
+        make = (
+            "import math,struct,sys;sys.stdout.buffer.write(b''.join(struct.pack('<hh',*(2*("
+            "int(16000*math.sin(2*math.pi*700*i/48000)),))) for i in range(96000)))"
+        )
+        play = f'python3 -c "{make}" > /tmp/t; paplay --raw --rate=48000 --channels=2 /tmp/t; pactl info'
+        async with hearing(server) as heard:
+            code, said = await w.output("app", "sh", "-c", play)
+        assert code == 0, said.decode()
+        in_tune(heard, 700, 2)
+        assert b"Default Sink: vitrail" in said
+        code, said = await w.output("app", "pactl", "load-module", "module-null-sink")
+        assert code != 0
+        assert b"Access denied" in said

@@ -1,0 +1,394 @@
+"""``python -m tests.bench.pulse``: the sound filter, socat, and neither.
+
+Three measurements, each with all peers in turn within a repetition:
+
+* one-way time of a 4 KiB write, from the client's send to the server's read;
+* processor time of whoever stands between, with 1, 10 and 50 streams of
+  48 kHz stereo (pacat, 20 ms) on a real PulseAudio, and its underruns;
+* memory for each connection, and the time from a revoke's order to its answer.
+
+A table is printed only if every peer took part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.kit.sound_hostile import Hostile
+
+PEERS = ("direct", "socat", "filter")
+PACES = {"21.3 ms": 4096 / 192000, "back to back": 0.0}
+STREAMS = (1, 10, 50)
+PER_SANDBOX = 16
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def _environment(base: Path) -> dict[str, str]:
+    (base / "run").mkdir(mode=0o700, exist_ok=True)
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(base),
+        "XDG_RUNTIME_DIR": str(base / "run"),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "LANG": "C.UTF-8",
+    }
+
+
+@contextmanager
+def running(argv: list[str], base: Path, socket: Path | None = None, **options):
+    """A program, until the block ends; waits for its socket."""
+    child = subprocess.Popen(argv, env=_environment(base), **options)
+    try:
+        end = time.monotonic() + 30
+        while socket is not None and not socket.is_socket():
+            assert child.poll() is None, argv
+            assert time.monotonic() < end, argv
+            time.sleep(0.02)
+        yield child
+    finally:
+        child.terminate()
+        child.wait()
+
+
+@contextmanager
+def between(peer: str, base: Path, server: Path, number: int = 0):
+    """Who stands between: a path to connect to, and the pids to account."""
+    path = base / f"{peer}-{number}-{time.monotonic_ns()}"
+    if peer == "direct":
+        yield server, None
+        return
+    if peer == "socat":
+        argv = [
+            "socat",
+            f"UNIX-LISTEN:{path},fork,backlog=64",
+            f"UNIX-CONNECT:{server}",
+        ]
+    else:
+        argv = [sys.executable, "-m", "broker.cli.app", "proxy", "pulse", "--json"]
+        argv += [
+            "--sandbox",
+            f"bench{number}",
+            "--listen",
+            str(path),
+            "--server",
+            str(server),
+        ]
+    quiet = subprocess.DEVNULL
+    with running(argv, base, path, stdout=quiet, stderr=quiet) as child:
+        yield path, child.pid
+
+
+def _pids(root: int) -> list[int]:
+    found = [root]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int(
+                    (entry / "stat").read_text().rpartition(") ")[2].split()[1]
+                )
+            except OSError:
+                continue
+            if parent == root:
+                found.append(int(entry.name))
+    return found
+
+
+def processor_seconds(root: int) -> float:
+    """Of a process and its children, those that have ended included."""
+    total = 0.0
+    for pid in _pids(root):
+        try:
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:
+            continue
+        total += sum(int(word) for word in words[11:13]) / _TICK
+    words = Path(f"/proc/{root}/stat").read_text().rpartition(") ")[2].split()
+    return total + sum(int(word) for word in words[13:15]) / _TICK
+
+
+def resident(root: int) -> int:
+    """Memory in bytes of a process and its children."""
+    total = 0
+    for pid in _pids(root):
+        try:
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        except OSError:
+            continue
+    return total
+
+
+# -- latency -------------------------------------------------------------------------
+
+
+def one_way(peer: str, pace: float, count: int, base: Path) -> list[float]:
+    """Microseconds of each write, the first tenth left out."""
+    server = base / f"sink-{time.monotonic_ns()}"
+    argv = [sys.executable, "-m", "tests.bench.pulse.sink", str(server)]
+    with running(argv, base, server, stdout=subprocess.PIPE) as sink:  # noqa: SIM117
+        with between(peer, base, server) as (path, _):
+            client = Hostile(path)
+            channel = client.play()
+            rest, due = bytes(4096 - 8), time.monotonic()
+            for _ in range(count):
+                due += pace
+                if pace:
+                    time.sleep(max(0.0, due - time.monotonic()))
+                client.frame(channel, struct.pack("d", time.monotonic()) + rest)
+            client.ask(20) if peer != "direct" else None
+            client.close()
+            assert sink.stdout is not None
+            times: list[float] = json.loads(sink.stdout.readline())
+    return times[len(times) // 10 :]
+
+
+# -- processor -------------------------------------------------------------------------
+
+
+def streams(peer: str, number: int, seconds: float, base: Path) -> dict[str, float]:
+    """Percent of a core for whoever stands between, and the clients' underruns."""
+    place = base / f"server-{time.monotonic_ns()}"
+    (place / "run").mkdir(parents=True, mode=0o700)
+    server = place / "run/pulse/native"
+    argv = [
+        "pulseaudio",
+        "-n",
+        "--daemonize=no",
+        "--use-pid-file=no",
+        "--exit-idle-time=-1",
+    ]
+    argv += ["--disable-shm=yes", "-L", "module-native-protocol-unix"]
+    argv += ["-L", "module-null-sink sink_name=viewer rate=48000"]
+    quiet = subprocess.DEVNULL
+    with ExitStack() as stack:
+        stack.enter_context(running(argv, place, server, stdout=quiet, stderr=quiet))
+        paths, roots = [], []
+        for sandbox in range(-(-number // PER_SANDBOX)):
+            path, pid = stack.enter_context(between(peer, base, server, sandbox))
+            paths.append(path)
+            roots += [] if pid is None else [pid]
+        logs = []
+        for client in range(number):
+            log = base / f"pacat-{client}"
+            logs.append(log)
+            words = ["pacat", "-v", "--latency-msec=20", "--rate=48000", "--channels=2"]
+            words += ["-s", str(paths[client // PER_SANDBOX]), "/dev/zero"]
+            file = stack.enter_context(log.open("wb"))
+            stack.enter_context(running(words, base, stdout=quiet, stderr=file))
+        time.sleep(2)
+        before, began = sum(map(processor_seconds, roots)), time.monotonic()
+        time.sleep(seconds)
+        used = sum(map(processor_seconds, roots)) - before
+        percent = 100 * used / (time.monotonic() - began)
+        underruns = sum(
+            log.read_text(errors="replace").count("underrun") for log in logs
+        )
+    return {"percent": percent, "underruns": underruns}
+
+
+# -- memory and revoke --------------------------------------------------------------------
+
+
+def memory(peer: str, base: Path) -> float:
+    """KiB for each of 16 connections with a stream."""
+    server = base / f"sink-{time.monotonic_ns()}"
+    argv = [sys.executable, "-m", "tests.bench.pulse.sink", str(server)]
+    with running(argv, base, server, stdout=subprocess.DEVNULL):  # noqa: SIM117
+        with between(peer, base, server) as (path, pid):
+            warm = Hostile(path)
+            warm.play()
+            warm.close()
+            time.sleep(0.2)
+            assert pid is not None
+            before = resident(pid)
+            clients = [Hostile(path) for _ in range(15)]
+            for client in clients:
+                channel = client.play()
+                client.frame(channel, bytes(4096))
+                client.ask(20) if peer == "filter" else None
+            time.sleep(0.2)
+            grown = resident(pid) - before
+            for client in clients:
+                client.close()
+    return grown / 1024 / len(clients)
+
+
+def revoke(base: Path, count: int) -> list[float]:
+    """Milliseconds from the order to the answer, with a recording that runs."""
+    from broker.session.sound_desk import Ask, ask_desk
+    from tests.kit.sound_hostile import RECORD
+
+    place = base / f"mic-{time.monotonic_ns()}"
+    (place / "run").mkdir(parents=True, mode=0o700)
+    server, path = place / "run/pulse/native", place / "filtered"
+    argv = [
+        "pulseaudio",
+        "-n",
+        "--daemonize=no",
+        "--use-pid-file=no",
+        "--exit-idle-time=-1",
+    ]
+    argv += [
+        "-L",
+        "module-native-protocol-unix",
+        "-L",
+        "module-sine-source source_name=mic",
+    ]
+    argv += ["-L", "module-null-sink"]
+    quiet = subprocess.DEVNULL
+    words = [
+        sys.executable,
+        "-m",
+        "broker.cli.app",
+        "proxy",
+        "pulse",
+        "--json",
+        "--sandbox",
+        "mic",
+    ]
+    words += [
+        "--listen",
+        str(path),
+        "--server",
+        str(server),
+        "--microphone",
+        "ask",
+        "--source",
+        "mic",
+    ]
+    times = []
+    with running(argv, place, server, stdout=quiet, stderr=quiet):  # noqa: SIM117
+        with running(words, place, path, stdout=quiet, stderr=quiet):
+            client = Hostile(path)
+            assert client.ask(5, RECORD)[0] == 2
+            desk = place / "run/vitrail/sound/mic"
+            for _ in range(count):
+                ask_desk(desk, Ask(microphone=True))
+                while not any(client.read()[1]):
+                    pass  # until the source is heard
+                reader = _Reading(client)
+                began = time.monotonic()
+                ask_desk(desk, Ask(microphone=False))
+                times.append((time.monotonic() - began) * 1000)
+                reader.stop()
+            client.close()
+    return times
+
+
+class _Reading:
+    """Reads what comes, beside."""
+
+    def __init__(self, client: Hostile) -> None:
+        import threading
+
+        self._client, self._go = client, True
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while self._go:
+            self._client.read()
+
+    def stop(self) -> None:
+        self._go = False
+        self._thread.join()
+
+
+# -- report ------------------------------------------------------------------------------
+
+
+def _quantile(values: list[float], part: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+
+
+def show(raw: dict) -> None:
+    """The tables."""
+    print("\nOne-way time of a 4 KiB write, microseconds: median / p95 / p99\n")
+    print("| pace | " + " | ".join(PEERS) + " |")
+    for pace in PACES:
+        cells = []
+        for peer in PEERS:
+            values = [t for run in raw["latency"][pace][peer] for t in run]
+            cells.append(
+                " / ".join(f"{_quantile(values, q):.0f}" for q in (0.5, 0.95, 0.99))
+            )
+        print(f"| {pace} | " + " | ".join(cells) + " |")
+    print("\nPercent of a core between, for each stream; underruns\n")
+    print("| streams | " + " | ".join(PEERS) + " |")
+    for number, by_peer in raw["streams"].items():
+        cells = []
+        for peer in PEERS:
+            runs = by_peer[peer]
+            each = statistics.median(run["percent"] for run in runs) / int(number)
+            cells.append(f"{each:.2f} % ({sum(run['underruns'] for run in runs):.0f})")
+        print(f"| {number} | " + " | ".join(cells) + " |")
+    print("\nMemory for each connection, KiB: ", end="")
+    print(
+        ", ".join(f"{p} {statistics.median(v):.0f}" for p, v in raw["memory"].items())
+    )
+    times = raw["revoke"]
+    print(
+        f"Revoke, order to answer, ms: median {statistics.median(times):.1f}, worst {max(times):.1f}"
+    )
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.pulse")
+    parser.add_argument("--quick", action="store_true", help="shorter, once")
+    parser.add_argument("--repetitions", type=int)
+    out = Path(os.environ.get("VITRAIL_OUT", "out"))
+    parser.add_argument("--json", type=Path, default=out / "bench-pulse.json")
+    options = parser.parse_args()
+    absent = [p for p in ("socat", "pulseaudio", "pacat") if shutil.which(p) is None]
+    if absent:
+        print(f"missing: {', '.join(absent)}; no comparison without them")
+        return 1
+    repetitions = options.repetitions or (1 if options.quick else 5)
+    count, seconds = (150, 4.0) if options.quick else (400, 8.0)
+    raw: dict = {
+        "latency": {pace: {peer: [] for peer in PEERS} for pace in PACES},
+        "streams": {str(n): {peer: [] for peer in PEERS} for n in STREAMS},
+        "memory": {peer: [] for peer in PEERS if peer != "direct"},
+    }
+    with tempfile.TemporaryDirectory(prefix="vt-", dir="/tmp") as name:
+        base = Path(name)
+        for _ in range(repetitions):
+            for pace, gap in PACES.items():
+                for peer in PEERS:
+                    times = one_way(peer, gap, count if gap else count * 10, base)
+                    raw["latency"][pace][peer].append(times)
+            for number in STREAMS:
+                for peer in PEERS:
+                    result = streams(peer, number, seconds, base)
+                    raw["streams"][str(number)][peer].append(result)
+            for peer in raw["memory"]:
+                raw["memory"][peer].append(memory(peer, base))
+        raw["revoke"] = revoke(base, 10 if options.quick else 40)
+    raw["about"] = {
+        "when": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "machine": platform.platform(),
+        "processors": os.cpu_count(),
+        "load": os.getloadavg(),
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(raw))
+    show(raw)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

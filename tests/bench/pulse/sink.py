@@ -1,0 +1,64 @@
+"""A sound server for measuring: takes all it is sent and stamps each frame.
+
+    python -m tests.bench.pulse.sink SOCKET
+
+Speaks as much of the protocol as one stream needs, asks for as much as comes,
+and at a connection's end prints one line of JSON: the microseconds from the
+time in each frame's first eight bytes to its arrival.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import sys
+import threading
+import time
+
+from broker.pulse import frames
+from broker.pulse.commands import Command
+from broker.pulse.tagstruct import encode
+from tests.kit.sound_talk import Said, Server
+
+_STAMP = struct.Struct("d")
+
+
+def serve(conn: socket.socket) -> None:
+    """One connection."""
+    model, cutter = Server(), frames.Cutter(1 << 20)
+    model.first_request = 1 << 30
+    times: list[float] = []
+    with conn:
+        while data := conn.recv(1 << 17):
+            now = time.monotonic()
+            cutter.push(data)
+            while (frame := cutter.next()) is not None:
+                if isinstance(frame, frames.Samples):
+                    if frame.first and len(frame.data) >= _STAMP.size:
+                        (then,) = _STAMP.unpack_from(frame.data)
+                        times.append(now - then)
+                    continue
+                number, tag = frames.head(frame.body)
+                said = Said(Command(number), tag, frame.body[frames.HEAD_BYTES :])
+                conn.sendall(model.answer(said))
+                if said.command is Command.CREATE_PLAYBACK_STREAM:
+                    more = encode("LL", [0, 1 << 30])
+                    conn.sendall(frames.command(Command.REQUEST, 0xFFFFFFFF, more))
+    if times:
+        sys.stdout.write(json.dumps([round(t * 1e6, 1) for t in times]) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Entry point."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen(64)
+        while True:
+            conn, _ = listener.accept()
+            threading.Thread(target=serve, args=(conn,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
