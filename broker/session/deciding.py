@@ -114,6 +114,8 @@ class Decider:
             _, reason, where = self._now(permit)
             if reason:
                 raise await self._no(request, None, reason, where)
+            if permit.rule is not None and permit.rule.notify:
+                self._tell_yes(permit)
             with permit.scope:
                 yield permit
         finally:
@@ -123,6 +125,14 @@ class Decider:
             if not permit.over:
                 await self._log.note(cut(permit, reason, self._digests()))
             raise RefusedError(reason, where=permit.where)
+
+    def _tell_yes(self, permit: Permit) -> None:
+        """A rule with ``notify=yes`` has let something through."""
+        self.notify(
+            f"Vitrail: {permit.request.lease.sandbox} was allowed",
+            f"{untrusted_word(permit.request.service)} to {permit.target}, "
+            f"by {permit.where}",
+        )
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
         """The person has acted (key, button, touch) in a window of a sandbox.

@@ -233,6 +233,25 @@ async def test_another_question_must_be_waited_for_again():
         assert (said.id, said.answer.allow) == (2, False)
 
 
+async def test_on_a_screen_of_twice_the_pixels():
+    """As sharp as the screen, and pressed where it is drawn."""
+    screen = hands(size=(2560, 1600), config_extra="output * scale 2")
+    async with screen as h, agent(h.comp.environment) as a:
+        assert await a.hear() == m.Hello(layer=True)
+        h.move(ASKED, lay_out(ASKED).allow)
+        await a.show(ASKED)
+        assert await a.hears_nothing(GUARD + 0.2)
+        await h.comp.screenshot(artefact("scale2.png"))
+        picture = await pixels(h.comp)
+        layout = lay_out(ASKED)
+        left, top = 1280 - 640, 800 - layout.height
+        assert picture.getpixel((left, top)) == (0, 0x9E, 0x73)
+        assert picture.getpixel((left - 1, top)) != (0, 0x9E, 0x73)
+        assert picture.getpixel((left + 2 * FRAME, 800)) == (250, 250, 248)
+        h.click(ASKED, layout.allow)
+        assert await a.hear() == m.Said(1, YES)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "layer"),

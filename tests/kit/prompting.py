@@ -107,9 +107,9 @@ class Hands:
 
 
 @asynccontextmanager
-async def hands(**more):
-    """A desktop with hands at it."""
-    async with desktop(size=SIZE, **more) as comp:
+async def hands(size=SIZE, **more):
+    """A desktop with hands at it; ``SIZE`` is what they measure it with."""
+    async with desktop(size=size, **more) as comp:
         made = Hands(comp)
         try:
             yield made

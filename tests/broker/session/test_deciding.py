@@ -179,6 +179,24 @@ async def test_what_only_observes_is_told_and_decides_nothing():
         assert told.endswith("50-test.policy:1")
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("allow", []),
+        ("allow notify=yes", ["Vitrail: work was allowed"]),
+        ("deny", ["Vitrail: work was refused"]),
+        ("deny notify=no", []),
+    ],
+)
+async def test_who_is_told_on_the_desktop(rule, told):
+    async with rulebook(f"t.Ask * * @adminvm {rule}\n") as b:
+        try:
+            await b.once()
+        except RefusedError:
+            assert "deny" in rule
+        assert [title for title, _ in b.told] == told
+
+
 # -- asking ------------------------------------------------------------------------
 
 
