@@ -4,8 +4,8 @@
 
 Core: CPU time for each message of the recorded sessions, beside a dict look-up
 measured in the same run, because machines differ.  Live: the same clients
-directly on the compositor, behind the filter, behind waypipe, and behind
-waypipe and the filter, in turns within each repetition: round trips, an
+directly on the compositor, behind the filter, behind a jailed worker, behind
+waypipe, and behind waypipe and the filter, in turns within each repetition: round trips, an
 animation, video, a 2560x1440 scroll, an interactive resize, each with the CPU
 time of what stands between.  ``--firefox`` adds the dropped frames of a page
 that plays 720p30.
@@ -25,7 +25,7 @@ from typing import Any
 import trio
 
 from tests.bench.wayland import firefox, loads
-from tests.bench.wayland.peers import Peer, all_peers, memory_of
+from tests.bench.wayland.peers import Peer, all_peers, family, memory_of
 from tests.kit import wayland_sessions
 from tests.kit.compositor import desktop
 from tests.kit.wayland_client import HEADER
@@ -114,7 +114,10 @@ async def live(seconds: float, rounds: int, repeats: int) -> dict[str, Any]:
                 for peer in peers:
                     row = await _one(peer, load, seconds)
                     shown.setdefault(name, {}).setdefault(peer.name, []).append(row)
-        memory = memory_of(peers[1].children[0].pid)
+        memory = {
+            peer.name: sum(memory_of(pid) for pid in family(peer.children[0].pid))
+            for peer in peers[1:3]
+        }
     return {"sync": trips, "shown": shown, "private_kib": memory}
 
 
@@ -162,7 +165,8 @@ def print_live(result: dict[str, Any]) -> None:
             )
             cpu = 100 * statistics.median(r["cpu"] for r in rows)
             print(f"{peer:18}{fps:9.1f}{late:8.2f}{cpu:8.1f}")
-    print(f"\nthe filter's process has {result['private_kib']} KiB of its own")
+    own = ", ".join(f"{k} {v / 1024:.1f} MiB" for k, v in result["private_kib"].items())
+    print(f"\nmemory of its own: {own} (worker: both halves)")
 
 
 def main() -> None:

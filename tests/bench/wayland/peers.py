@@ -7,16 +7,33 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
+from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.session.workers import WAYLAND_SOCKET, Worker, open_workers
 from tests.kit.compositor import until
 
 ROOT = Path(__file__).resolve().parents[3]
 _START = "from broker.cli.proxy_wayland import command; command()"
 _WAYPIPE = ("waypipe", "--no-gpu", "--compress", "none", "--socket")
+
+
+class Process(Protocol):
+    """Something with a number; what it forked counts with it."""
+
+    @property
+    def pid(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """The parent of a jailed worker."""
+
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -25,7 +42,7 @@ class Peer:
 
     name: str
     path: Path
-    children: tuple[Child, ...]
+    children: tuple[Process, ...]
 
     def cpu(self) -> float:
         """CPU seconds so far of all that stands between, threads and forks too."""
@@ -43,6 +60,12 @@ def cpu_of(pid: int) -> float:
     # With the time of children that have ended.
     total += sum(int(fields[i]) for i in (11, 12, 13, 14)) / os.sysconf("SC_CLK_TCK")
     return total + sum(cpu_of(int(child)) for child in below)
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(p for child in below for p in family(int(child)))]
 
 
 def memory_of(pid: int) -> int:
@@ -102,8 +125,28 @@ async def _waypipe(
 
 @asynccontextmanager
 async def all_peers(comp: HeadlessCompositor):
-    """direct, filter, waypipe, and waypipe with the filter, all running."""
+    """direct, filter, jailed worker, waypipe, waypipe with filter, all running."""
     children: list[Child] = []
+    place = comp.display.with_name("b-worker")
+    place.mkdir(mode=0o700)
+    async with open_workers() as workers, trio.open_nursery() as nursery:
+        worker = await workers.open_worker(SandboxName("bench"), place, comp.display)
+        nursery.start_soon(_hear, worker)
+        jailed = place / WAYLAND_SOCKET
+        keeper = Keeper(worker.keeper_pid)
+        async with _others(comp, children) as peers:
+            direct, *rest = peers
+            yield [direct, rest[0], Peer("worker", jailed, (keeper,)), *rest[1:]]
+        nursery.cancel_scope.cancel()
+
+
+async def _hear(worker: Worker) -> None:
+    async for _ in worker.messages:
+        pass
+
+
+@asynccontextmanager
+async def _others(comp: HeadlessCompositor, children: list[Child]):
     try:
         front, core = await _filter(comp, "b-filter")
         children.append(core)
