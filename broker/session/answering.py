@@ -45,7 +45,7 @@ def _question(entry: Entry, shown: int) -> api.PendingQuestion:
     )
 
 
-def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest) -> None:
+def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest, who: str) -> None:
     """Answer a question.  Raises RefusedError for what was not offered."""
     if viewer.questions is None:
         raise RefusedError("this broker asks nobody anything")
@@ -59,6 +59,7 @@ def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest) -> None:
         allow=request.allow,
         target=request.target or "",
         keep=Keep(request.keep or Keep.ONCE),
+        who=who,
     )
 
 

@@ -212,8 +212,7 @@ class RoleApi:
         self, caller: api.Caller, request: api.QuestionAnswerRequest
     ) -> None:
         """Answer a question in the person's place."""
-        del caller
-        answering.answer(self._viewer(), request)
+        answering.answer(self._viewer(), request, f"process {caller.pid}")
 
     async def grants(self) -> api.GrantsAnswer:
         """Answers that are remembered."""

@@ -131,8 +131,13 @@ class Questions:
         """Of the prompt agent; 0: none runs."""
         return 0 if self._agent is None else self._agent.child.pid
 
-    def answer(self, number: int, *, allow: bool, target: str, keep: Keep) -> None:
-        """Answer a question.  Raises RefusedError that says what can be answered."""
+    def answer(
+        self, number: int, *, allow: bool, target: str, keep: Keep, who: str = ""
+    ) -> None:
+        """Answer a question, as ``who`` for the log.
+
+        Raises RefusedError that says what can be answered.
+        """
         entry = self._queue.get(number)
         if entry is None:
             raise RefusedError(
@@ -144,7 +149,7 @@ class Questions:
             target=target or entry.question.default_target,
             keep=keep,
             by="person",
-            reason="by brokerctl answer",
+            reason=f"answered over the control socket{who and ' by '}{who}",
         )
         wrong = unfit(entry.question, said)
         if wrong:

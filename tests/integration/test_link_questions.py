@@ -5,6 +5,7 @@ A real viewer process; the test is its host.
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 
 import trio
@@ -69,6 +70,8 @@ async def test_it_is_taken_at_once_and_hung_up_on_for_a_no():
         assert await rest_of(sock) == b""
         (event,) = t.viewer.events("decision")
         assert (event["verdict"], event["answered_by"]) == ("deny", "person")
+        (answered,) = t.viewer.events("question.answered")
+        assert answered["reason"].endswith(f"by process {os.getpid()}")
         assert t.viewer.events("stream.opened") == []
 
 
