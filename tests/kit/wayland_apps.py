@@ -1,8 +1,8 @@
-"""Real applications in bubblewrap, behind real waypipe and the filter.
+"""Real applications in bubblewrap, behind a real waypipe server and the filter.
 
 ``async with boxed(it, "gtk3-demo") as app`` is: the program in a sandbox that
-holds nothing of ours but waypipe's socket, waypipe server in there with it,
-waypipe client outside, on the filtered display of a stand.
+holds nothing of ours but a socket for streams, waypipe server in there with it,
+and our end of its wire outside, with the filter of a stand.
 """
 
 from __future__ import annotations
@@ -57,16 +57,13 @@ def box(wire: Path, shared: Path | None, *argv: str) -> list[str]:
 async def boxed(it: Stand, *argv: str, shared: Path | None = None, **env: str):
     """The program's bubblewrap process; all of it ends with the block."""
     directory = it.comp.display.parent
-    wire = directory / f"wire-{len(it.children)}"
-    said = (directory / f"{wire.name}.said").open("w+b")
-    viewer = it.run(*_WAYPIPE, str(wire), "client")
-    await until(lambda: trio.Path(wire).exists())
+    said = (directory / f"said-{len(it.children)}").open("w+b")
     inner = [*_WAYPIPE, "/run/u/wire", "server", "--", *argv]
     words: list[str] = []
     for name, value in {**_GUEST, **env}.items():
         words += ["--setenv", name, value]
     app = spawn(
-        [*box(wire, shared, *words), *inner],
+        [*box(it.wire, shared, *words), *inner],
         env={"PATH": os.environ["PATH"]},
         stdout=said.fileno(),
         stderr=said.fileno(),
@@ -77,9 +74,7 @@ async def boxed(it: Stand, *argv: str, shared: Path | None = None, **env: str):
     finally:
         with trio.CancelScope(shield=True):
             await app.stop()
-            await viewer.stop()
             said.close()
-            wire.unlink(missing_ok=True)
 
 
 class Boxed:

@@ -12,6 +12,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
 from broker.session.wayland_machine import RealMachine
 from broker.session.wayland_shell import Connection, Service, serve
+from broker.session.waypipe_memory import StreamMachine
+from broker.session.waypipe_shell import StreamConnection
 from broker.session.workers import WAYLAND_SOCKET, Worker, Workers
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
@@ -42,6 +45,8 @@ class Stand:
 
     def __init__(self, comp: HeadlessCompositor, path: Path, service: Service) -> None:
         self.comp, self.path, self.service = comp, path, service
+        self.wire = path
+        """Where waypipe servers connect to; for the same sandbox."""
         self.sandbox = service.sandbox
         self.ends: list[Exception] = []
         self.children: list[Child] = []
@@ -149,8 +154,15 @@ async def filtered(
     )
     it = Stand(comp, path, service)
     it.ends = ends
+    streams = StreamMachine()
+    it.wire = path.with_name(f"{path.name}.streams")
+    wire = socket.socket(socket.AF_UNIX)
+    wire.bind(str(it.wire))
+    wire.listen()
+    decoded = replace(service, machine=streams, make=StreamConnection)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, listener, service)
+        nursery.start_soon(serve, wire, decoded)
         try:
             yield it
         finally:
@@ -160,8 +172,10 @@ async def filtered(
                     child.kill_now()
             nursery.cancel_scope.cancel()
             listener.close()
+            wire.close()
     assert not any(sandbox.totals.values())
     assert machine.copied == 0
+    assert streams.touched == 0
 
 
 class JailedStand(Stand):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -36,6 +37,7 @@ LOADS = {
     "comb": "1280x800, one word in 32 changes",
     "smoke": "weston-smoke",
     "foot": "foot, idle",
+    "sync": "wl_display.sync, p50 and p99 us",
 }
 
 
@@ -77,6 +79,7 @@ class Row:
     frames: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    tail: list[float] = field(default_factory=list)
 
 
 def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
@@ -159,9 +162,11 @@ async def measure(
             memory = end.memory()
             await app.wait()
             spent = end.cpu() - before
-            count, lasted = (await trio.to_thread.run_sync(said.read)).split()
-            frames = int(count) / float(lasted)
-    return frames, spent / seconds, memory
+            one, other = (await trio.to_thread.run_sync(said.read)).split()
+            if load == "sync":
+                return float(one), spent / seconds, memory, float(other)
+            frames = int(one) / float(other)
+    return frames, spent / seconds, memory, float("nan")
 
 
 async def live(repeats: int, seconds: float) -> dict[str, dict[str, Row]]:
@@ -173,8 +178,9 @@ async def live(repeats: int, seconds: float) -> dict[str, dict[str, Row]]:
                 turn = number % len(made)
                 for end in made[turn:] + made[:turn]:
                     row = rows.setdefault(load, {}).setdefault(end.name, Row())
-                    frames, cpu, memory = await measure(comp, end, load, seconds)
+                    frames, cpu, memory, tail = await measure(comp, end, load, seconds)
                     row.frames.append(frames)
+                    row.tail.append(tail)
                     row.cpu.append(cpu)
                     row.memory.append(memory)
             print(f"repetition {number + 1}", file=sys.stderr, flush=True)
@@ -188,7 +194,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     rows = trio.run(live, 1 if options.quick else 3, 3.0 if options.quick else 8.0)
-    print("| load | end | frames/s | CPU, % of a core | private MiB |")
+    print("| load | end | frames/s, or us | CPU, % of a core | private MiB |")
     print("| --- | --- | ---: | ---: | ---: |")
     for load, ends_of in rows.items():
         for name, row in ends_of.items():

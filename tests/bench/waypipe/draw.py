@@ -3,16 +3,18 @@
     python -m tests.bench.waypipe.draw KIND SECONDS
 
 ``all``: every byte of 1280x800 changes; ``comb``: one word in 32, the worst
-case for spans.  Prints how many frames were shown.
+case for spans: prints how many frames were shown, and in how long.  ``sync``
+asks the compositor one thing after the other: prints p50 and p99, us.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import time
 
-from tests.kit.wayland_client import Window, memfd
+from tests.kit.wayland_client import Client, Window, memfd
 
 WIDTH, HEIGHT = 1280, 800
 SIZE = WIDTH * HEIGHT * 4
@@ -31,9 +33,26 @@ def pictures(kind: str) -> list[bytes]:
     return out
 
 
+def sync(display: str, seconds: float) -> None:
+    """Round trips of wl_display.sync."""
+    took = []
+    with Client(display).start() as client:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            start = time.perf_counter()
+            client.roundtrip()
+            took.append((time.perf_counter() - start) * 1e6)
+            client.events.clear()
+    cuts = statistics.quantiles(took, n=100)
+    print(cuts[49], cuts[98])
+
+
 def main() -> None:
     kind, seconds = sys.argv[1], float(sys.argv[2])
     display = os.path.join(os.environ["XDG_RUNTIME_DIR"], os.environ["WAYLAND_DISPLAY"])
+    if kind == "sync":
+        sync(display, seconds)
+        return
     shown_of = pictures(kind)
     with Window(display).start() as client:
         surface, _, _ = client.show(64, 64, 0xFF00FF00)
