@@ -199,7 +199,9 @@ def main() -> None:
     for load, ends_of in rows.items():
         for name, row in ends_of.items():
             frames = statistics.median(row.frames)
-            shown = f"{frames:.1f}" if frames == frames else "-"
+            shown = "-" if math.isnan(frames) else f"{frames:.1f}"
+            if not math.isnan(row.tail[0]):
+                shown = f"{frames:.0f} / {statistics.median(row.tail):.0f} us"
             cpu = 100 * statistics.median(row.cpu)
             memory = statistics.median(row.memory) / 1024
             print(f"| {LOADS[load]} | {name} | {shown} | {cpu:.1f} | {memory:.1f} |")
