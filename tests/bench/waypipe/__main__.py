@@ -26,7 +26,7 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.spawn import DEVNULL, Child, spawn
-from tests.bench.wayland.__main__ import cpu_of, memory_of
+from tests.bench.wayland.peers import cpu_of, memory_of
 from tests.kit.compositor import desktop, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,12 +60,7 @@ class End:
 
     def cpu(self) -> float:
         """CPU seconds so far, also of children that have ended."""
-        total = sum(cpu_of(pid) for pid in self.pids())
-        for child in self.children:
-            fields = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1]
-            words = fields.split()
-            total += (int(words[13]) + int(words[14])) / os.sysconf("SC_CLK_TCK")
-        return total
+        return sum(cpu_of(child.pid) for child in self.children)
 
     def memory(self) -> int:
         """Private memory, KiB."""
