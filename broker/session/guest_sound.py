@@ -228,9 +228,9 @@ class GuestSound:
             self.indicator.show(
                 self._lease.sandbox, active=state.active, source=state.source
             )
-        if state.wanted and self._asking is None and not was.wanted:
+        if state.wanted and self._asking is None:
             self._asking = trio.CancelScope()
-            self._start(self._microphone, self._asking)
+            self._start(self._microphone)
 
     async def _record_active(self, was: bool) -> None:  # noqa: FBT001
         if self._state.active == was:
@@ -246,15 +246,16 @@ class GuestSound:
 
     # -- the microphone ------------------------------------------------------------
 
-    async def _microphone(self, scope: trio.CancelScope) -> None:
-        """Ask whether it may hear, for as long as something records."""
+    async def _microphone(self) -> None:
+        """Ask whether it may hear, each time that something begins to record."""
         try:
-            with scope:
-                await self._permitted()
+            while self._state.wanted:
+                with trio.CancelScope() as self._asking:
+                    await self._permitted()
+                if self._asking.cancelled_caught:  # the person has taken it away
+                    await self._wait_unwanted()
         finally:
             self._asking = None
-        if scope.cancelled_caught:
-            await self._wait_unwanted()
 
     async def _permitted(self) -> None:
         # Late: deciding imports much, and tests of this module need none of it.

@@ -1,0 +1,88 @@
+"""The person sees who hears: a notification that stays as long as it is true."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import trio
+from jeepney import MessageType, new_method_return
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import open_dbus_connection
+
+from tests.integration.test_pulse_microphone import audio
+from tests.kit.compositor import until
+from tests.kit.sound import Recorder, microphone, proxy, sound_server, started
+
+NAME = "org.freedesktop.Notifications"
+
+
+@asynccontextmanager
+async def screen(bus: str):
+    """A real name on a real bus that shows nothing and remembers everything."""
+    shown: dict[int, tuple] = {}
+    ever: list[tuple] = []
+    async with await open_dbus_connection(bus) as connection:
+        async with connection.router() as router:
+            await router.send_and_get_reply(message_bus.RequestName(NAME))
+        async with trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                while True:
+                    message = await connection.receive()
+                    if message.header.message_type is not MessageType.method_call:
+                        continue
+                    member = message.header.fields[3]
+                    if member == "Notify":
+                        number = len(ever) + 1
+                        shown[number] = message.body
+                        ever.append(message.body)
+                        await connection.send(
+                            new_method_return(message, "u", (number,))
+                        )
+                    elif member == "CloseNotification":
+                        shown.pop(message.body[0], None)
+                        await connection.send(new_method_return(message))
+
+            nursery.start_soon(serve)
+            yield shown
+            nursery.cancel_scope.cancel()
+
+
+async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
+    async with sound_server("pulseaudio") as server:
+        bus = f"unix:path={server.directory}/bus"
+        argv = ("dbus-daemon", "--session", "--nofork", f"--address={bus}")
+        async with started(*argv, env=server.environment):
+
+            async def there() -> bool:
+                return (server.directory / "bus").exists()
+
+            await until(there)
+            server.environment["DBUS_SESSION_BUS_ADDRESS"] = bus
+            await microphone(server)
+            ask = ("--microphone", "ask")
+            async with (
+                screen(bus) as shown,
+                proxy(server, *ask, name="mail") as filtered,
+            ):
+                async with Recorder.at(filtered) as recorder:
+                    await recorder.more(19200)
+                    assert not shown
+                    await audio(server, "microphone", "mail", "allow")
+
+                    async def one():
+                        return len(shown) == 1
+
+                    await until(one)
+                    (body,) = shown.values()
+                    assert body[3] == "mail hears your microphone"
+                    assert body[7] == 0  # it stays
+                    await audio(server, "microphone", "mail", "deny")
+
+                    async def none():
+                        return not shown
+
+                    await until(none)
+                    await audio(server, "microphone", "mail", "allow")
+                    await until(one)
+                await until(none)  # the recorder has ended, and the source is closed

@@ -1,0 +1,71 @@
+"""The guards of the sound filter, as ``wayland_guards`` has the windows'.
+
+``python -m tests.kit.pulse_guards [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from tests.kit.wayland_guards import Guard, missed
+
+_U = "tests/broker/pulse/"
+
+
+def _g(
+    name: str, file: str, source: str, without: str, test: str, word: str = ""
+) -> Guard:
+    return Guard(name, f"broker/pulse/{file}", source, without, f"{_U}{test}", word)
+
+
+_F, _P, _R = "test_filter.py", "test_playback.py", "test_recording.py"
+GUARDS = (
+    _g("unknown is denied", "filter.py", '            raise SoundRefusedError(Error.ACCESS, "not allowed")\n', "            return self.relay(tag, number, reader.rest())\n", _F, "refused_commands"),
+    _g("servers' commands", "filter.py", "        if number in NOT_FROM_CLIENTS:\n", "        if False:\n", _F, "only_servers_say"),
+    _g("nothing behind the last field", "filter.py", "        fields = reader.fields(signature)\n        reader.end()\n        if request", "        fields = reader.fields(signature)\n        if request", _F, "right_fields or trailing or garbage or extra"),
+    _g("no shared memory for the client", "filter.py", "            theirs = reader.fields(\"L\").number(0) & _VERSION_BITS\n", "            theirs = reader.fields(\"L\").number(0)\n            self.down.add(frames.command(Command.REPLY, tag, encode(\"L\", [theirs])))\n", _F, "shares_no_memory"),
+    _g("no shared memory for the server", "filter.py", "version = min(fields.number(0) & _VERSION_BITS, VERSION)", "version = fields.number(0)", _F, "shares_no_memory"),
+    _g("our own cookie", "filter.py", "encode(\"Lx\", [version, self._cookie])", "encode(\"Lx\", [version, fields[1]])", _F, "shares_no_memory"),
+    _g("tags of our own", "filter.py", "        tag = self._next_tag\n", "        tag = 7\n", _F, "one_tag"),
+    _g("handshake deadline", "filter.py", "        if not self.ready and now >= self._give_up:\n", "        if False:\n", _F, "deadline"),
+    _g("outstanding commands", "filter.py", "            or len(self._pending) >= limits.PULSE_OUTSTANDING\n", "", _F, "outstanding"),
+    _g("who does not read", "filter.py", "            or len(self.down.data) > limits.PULSE_QUEUE_BYTES\n", "", _F, "does_not_read"),
+    _g("pace of commands", "filter.py", "            if early > 0:\n", "            if False:\n", _F, "no_faster"),
+    _g("connections", "filter.py", "        if sandbox.connections > limits.PULSE_CONNECTIONS:\n", "        if False:\n", _F, "connections_of_a_sandbox"),
+    _g("titles", "filter.py", "        if self.titles.take(self.now) > 0:\n", "        if False:\n", _F, "titles"),
+    _g("own streams by index", "filter.py", "        stream = self.sandbox.playbacks.get(index)\n        if stream is None:\n", "        stream = self.sandbox.playbacks.get(index) or next(iter(self.sandbox.playbacks.values()), None)\n        if stream is None:\n", _F, "foreign_indexes"),
+    _g("shared memory frames", "frames.py", "        elif flags > _SEEKS:\n", "        elif False:\n", "test_frames.py", "shared_memory"),
+    _g("own inputs only", "looking.py", "        if stream is not None:\n            found", "        stream = stream or next(iter(f.sandbox.playbacks.values()), None)\n        if stream is not None:\n            found", _F, "only_the_own_ones"),
+    _g("others' changes", "serverside.py", "        and stream is not None\n", "", _F, "others_not"),
+    _g("where it moved to", "serverside.py", "    fields[1], fields[2] = view.DEVICE, view.SINK_NAME\n", "    fields[2] = fields.text(2) or \"\"\n", _F, "rewritten"),
+    _g("property list", "properties.py", "key: clean_text(untrusted[key]) for key in sorted(ALLOWED) if key in untrusted", "key: clean_text(untrusted[key]) for key in sorted(untrusted)", _F, "nothing_else"),
+    _g("hidden characters", "properties.py", '"_" if unicodedata.category(c) in _HIDDEN else c', "c", _F, "nothing_else"),
+    _g("the label", "properties.py", 'f"{self._prefix} {text}".rstrip() if key in LABELLED else text', "text", _F, "label"),
+    _g("coded sound", "properties.py", "        if form.encoding in {_ENCODING_ANY, PCM}\n", "", _P, "coded"),
+    _g("our device", "playing.py", "    fields[_SINK], fields[_SINK_NAME] = INVALID, rules.sink\n", "", _P, "our_terms"),
+    _g("largest buffer", "playing.py", "    fields[_MAXLENGTH] = min(fields.number(_MAXLENGTH), rules.buffer_bytes)\n", "", _P, "our_terms or buffers"),
+    _g("what the server made of it", "playing.py", "    if not _within(f, spec):\n        f.ask", "    if False:\n        f.ask", _P, "taken_back"),
+    _g("streams", "filter.py", "        if own >= limits.PULSE_STREAMS_PER_CONNECTION or not self.sandbox.has_room():\n", "        if False:\n", _P, "at_the_limit"),
+    _g("streams on their way", "sandbox.py", "        return there + coming < self.rules.streams\n", "        return there < self.rules.streams\n", _P, "being_made"),
+    _g("at most 100 %", "sandbox.py", "min(one, most) * gain", "one * gain", _P, "louder"),
+    _g("the person's mute", "playback.py", "        return self.muted or self.owner.sandbox.level.muted\n", "        return self.muted\n", _P, "unmute"),
+    _g("credit", "playback.py", "        count = min(len(self._held), max(0, self.credit))\n", "        count = len(self._held)\n", _P, "asked_for"),
+    _g("what is held", "playback.py", "        kept = part.data[: max(0, room)]\n", "        kept = part.data\n", _P, "held_at_the_limit"),
+    _g("a flood ends", "playback.py", "        if self._excess > limits.PULSE_EXCESS_BYTES:\n", "        if False:\n", _P, "flood"),
+    _g("rewinding", "playback.py", "        if self._rewound > limits.PULSE_REWIND_BURST:\n", "        if False:\n", _P, "rewinding"),
+    _g("denied microphone", "recording.py", "    if rules.microphone is Microphone.DENY or f.sandbox.hidden:\n", "    if f.sandbox.hidden and rules.microphone is not Microphone.DENY:\n", _R, "denied"),
+    _g("not before it is allowed", "recording.py", "not self.owner.sandbox.allowed or self.corked", "self.corked", _R, "granted_and_revoked or right_pace"),
+    _g("no monitor", "recording.py", "            if fields.number(8) != INVALID:\n", "            if False:\n", _R, "monitor_is_never"),
+    _g("the source asked for", "recording.py", "fields.text(7) != name or fields.spec(4) != self.spec", "False", _R, "another_source"),
+    _g("moved to a monitor", "recording.py", "            if name is not None and not name.endswith(\".monitor\"):\n", "            if True:\n", _R, "moved_to"),
+    _g("a revoke on its way", "recording.py", "            if self._opening is not token:\n                f.ask", "            if False:\n                f.ask", _R, "being_opened"),
+    _g("a revoke closes", "sandbox.py", "                recording.deafen(now)\n        for member in self.members.values():\n            member.down.silence()\n\n    def rest", "                pass\n        for member in self.members.values():\n            member.down.silence()\n\n    def rest", _R, "granted_and_revoked"),
+    _g("what has not left", "outgoing.py", "            self.data[first:last] = bytes([fill]) * (last - first)\n", "", _R, "not_left"),
+    _g("recordings that nobody reads", "recording.py", "            if len(self.owner.down.data) <= limits.PULSE_QUEUE_BYTES:\n                self.owner.down.add(", "            if True:\n                self.owner.down.add(", _R, "does_not_read"),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(1 if trio.run(missed, sys.argv[1:], GUARDS) else 0)
