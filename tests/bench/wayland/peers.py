@@ -70,7 +70,10 @@ def family(pid: int) -> list[int]:
 
 def memory_of(pid: int) -> int:
     """Private memory of a process, KiB."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it has ended, and its parent has not looked yet
     lines = [line.split() for line in rollup.splitlines()]
     return sum(int(f[1]) for f in lines if f[0] in {"Private_Clean:", "Private_Dirty:"})
 
