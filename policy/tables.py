@@ -226,7 +226,7 @@ PEER = Table(
             SocketPath(limits.SOCKET_PATH_BYTES),
             "The directory of the container's sockets, which only it and its "
             "launcher can enter; the display service listens there at "
-            "`vitrail.Display`.",
+            "`vitrail.Display` for waypipe, and at `wayland-0` for Wayland itself.",
         ),
     ),
     only=_EXTERNAL,
