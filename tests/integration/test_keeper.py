@@ -117,6 +117,36 @@ def test_a_compositor_that_does_not_accept_is_given_up(monkeypatch):
             connect_compositor(path)
 
 
+def test_a_compositor_that_takes_connections_and_says_nothing_is_given_up(
+    monkeypatch, compositor
+):
+    monkeypatch.setattr(limits, "WAYLAND_CONNECT_SECONDS", 0.1)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(UpstreamError, match="no security context"):
+        keeper.Compositor(Path(compositor.getsockname()), "work").connect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_was_learned_of_a_compositor_goes_with_its_socket(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        keeper, "open_context", lambda path, name: asked.append((path, name))
+    )
+    with short_directory() as directory:
+        path = directory / "wayland-1"
+        one = keeper.Compositor(path, "work")
+        for count in (1, 2):
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+                listener.listen(4)
+                for _ in range(2):
+                    one.connect().close()
+                assert asked == [(path, "work")] * count
+            path.unlink()
+            with pytest.raises(UpstreamError, match="does not answer"):
+                one.connect()
+
+
 @pytest.mark.parametrize("data", [b"x", b"cc", b"", b"r", b"r12", b"c" * 17])
 def test_what_is_no_request_is_refused(ends, data):
     ours, theirs = ends
