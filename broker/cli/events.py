@@ -25,7 +25,7 @@ _STAMP = frozenset(
 # Said elsewhere in a line, or meant for programs only.
 _SHOWN = frozenset(
     {"sandbox", "lease", "generation", "service", "stream", "peer", "verdict"}
-    | {"rule", "policy", "reason", "outcome", "count", "detail"}
+    | {"rule", "policy", "reason", "outcome", "count", "detail", "note"}
 )
 _BAD = ("refused", "failed", "died")
 
