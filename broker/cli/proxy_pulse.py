@@ -7,16 +7,20 @@ import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 import trio
 
 from broker.cli import render
 from broker.core import limits
-from broker.core.errors import InternalError, VitrailError
+from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.names import take_sandbox_name
 from broker.pulse import events
 from broker.pulse.rules import Microphone, Revoked, SoundRules
+
+if TYPE_CHECKING:
+    from broker.session.sound_alone import LoneDesk
 
 _DEFAULT = SoundRules("x")
 
@@ -170,6 +174,37 @@ class _Told:
         return count
 
 
+@dataclasses.dataclass(frozen=True)
+class _Folders:
+    """Where the mixer and this filter find each other."""
+
+    desks: Path
+    levels: Path
+
+
+def _folders() -> _Folders | None:
+    """None, and a line that says why, where there is no place for a mixer."""
+    from broker.session.sound_desk import desks_folder
+    from broker.session.sound_levels import levels_folder
+
+    try:
+        return _Folders(desks_folder(), levels_folder())
+    except SetupError as error:
+        render.note(f"'brokerctl audio' will not see this filter: {error}")
+        return None
+
+
+async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
+    """The mixer's door; a filter without one is still a filter."""
+    from broker.session.sound_desk import serve_desk
+
+    name = desk.status().sandbox
+    try:
+        await serve_desk(folder, name, desk)
+    except (SetupError, OSError) as error:
+        render.note(f"'brokerctl audio' will not see this filter: {error}")
+
+
 async def _run(
     listen: Path, rules: SoundRules, server: str | None, told: _Told
 ) -> None:
@@ -186,28 +221,35 @@ async def _run(
         server_path,
     )
     from broker.session.sound_alone import LoneDesk
-    from broker.session.sound_desk import desks_folder, serve_desk
-    from broker.session.sound_levels import levels_folder, load_level
+    from broker.session.sound_levels import load_level
 
     path = server_path(server)
-    connect_server(path).close()  # a wrong server is said at once
-    level = load_level(levels_folder(), rules.name)
+    if not path.is_socket():  # a wrong server is said at once
+        raise SetupError(
+            f"there is no sound server at {path}",
+            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
+            "(or --server) its socket?",
+        )
+    folders = _folders()
+    level = None if folders is None else load_level(folders.levels, rules.name)
     sandbox = SoundSandbox(rules, told.event, level)
     service = Service(sandbox, lambda: connect_server(path), read_cookie(), told.failed)
     indicator = Indicator()
-    desk = LoneDesk(service, levels_folder(), indicator)
-    told.also = desk.event
-    listener = await open_listener(UnixEndpoint(listen.absolute()))
-    try:
-        # One line, whatever the terminal's width: scripts wait for it.
-        render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, listener.sock, service)
-            nursery.start_soon(indicator.run)
-            nursery.start_soon(serve_desk, desks_folder(), rules.name, desk)
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    # Signals first: whoever sees the socket may end us in order.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        listener = await open_listener(UnixEndpoint(listen.absolute()))
+        try:
+            # One line, whatever the terminal's width: scripts wait for it.
+            render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener.sock, service)
+                nursery.start_soon(indicator.run)
+                if folders is not None:
+                    desk = LoneDesk(service, folders.levels, indicator)
+                    told.also = desk.event
+                    nursery.start_soon(_serve_desk, folders.desks, desk)
                 async for _ in signals:
-                    nursery.cancel_scope.cancel()
                     break
-    finally:
-        listener.close()
+                nursery.cancel_scope.cancel()
+        finally:
+            listener.close()

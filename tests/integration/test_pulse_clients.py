@@ -8,7 +8,15 @@ import pytest
 import trio
 
 from tests.kit.compositor import until
-from tests.kit.sound import SERVERS, hearing, proxy, sound_server, started, tone
+from tests.kit.sound import (
+    BROKERCTL,
+    SERVERS,
+    hearing,
+    proxy,
+    sound_server,
+    started,
+    tone,
+)
 
 both = pytest.mark.parametrize("kind", SERVERS)
 
@@ -240,3 +248,28 @@ async def test_signals_end_it_and_its_socket_goes():
             await filtered.end()
         assert filtered.child.returncode == 0
         assert not filtered.path.exists()
+
+
+async def test_two_filters_of_one_name_and_no_place_for_a_mixer():
+    """A mixer is a convenience: without one the filter filters all the same."""
+    async with sound_server("pulseaudio") as server:
+        async with proxy(server) as one, proxy(server) as two:
+            for filtered in (one, two):
+                assert "vitrail" in (await filtered.run("pactl", "info")).out
+            assert "will not see this filter" in two.log.read_text()
+        real = server.environment
+        server.environment = {k: v for k, v in real.items() if k != "XDG_RUNTIME_DIR"}
+        async with proxy(server) as filtered:
+            assert "vitrail" in (await filtered.run("pactl", "info")).out
+            assert "XDG_RUNTIME_DIR is not set" in filtered.log.read_text()
+
+
+async def test_without_a_server_it_says_so(tmp_path):
+    async with sound_server("pulseaudio") as server:
+        env = server.environment | server.brokerctl
+        words = ("proxy", "pulse", "--sandbox", "a", "--listen", str(tmp_path / "s"))
+        done = await server.run(
+            *BROKERCTL, *words, "--server", "/nowhere", env=env, check=False
+        )
+        assert done.code == 1
+        assert "no sound server at /nowhere" in done.err
