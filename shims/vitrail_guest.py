@@ -347,6 +347,8 @@ class Agent:
         self._last_error = 0
         self._patience: Optional[Timer] = None
         self._serving = ""
+        self._heard = False  # a ping, on this connection
+        self._unheard = 0  # connections in a row that ended without one
         self.lost_at = time.monotonic()
 
     @property
@@ -378,16 +380,26 @@ class Agent:
             # drops those with bytes under way without a word to its guest.
             self._guest.cut_all()
         self._serving = serving
+        self._heard, self._unheard = True, 0
         self.expect()
 
     def expect(self) -> None:
         """Give the broker up when it says nothing for long from now on."""
         if self._patience is not None:
             self._patience.cancel()
-        seconds = SILENCE_SECONDS if self._serving else FIRST_SILENCE_SECONDS
-        self._patience = self._loop.later(
-            seconds, lambda: self._lost(f"it said nothing for {seconds:.0f} s")
-        )
+        seconds = SILENCE_SECONDS
+        if not self._serving:
+            seconds = FIRST_SILENCE_SECONDS
+        elif not self._heard:
+            # It may only be slow to begin; it must not have to begin anew for
+            # each of our attempts for ever.
+            seconds = min(seconds * 2**self._unheard, FIRST_SILENCE_SECONDS)
+        self._patience = self._loop.later(seconds, lambda: self._silent(seconds))
+
+    def _silent(self, seconds: float) -> None:
+        if not self._heard:
+            self._unheard = min(self._unheard + 1, 8)
+        self._lost(f"it said nothing for {seconds:.0f} s")
 
     def _opened(self, sock: Optional[socket.socket], code: int) -> None:
         if sock is None:
@@ -397,6 +409,7 @@ class Agent:
             self._again()
             return
         self._socket = sock
+        self._heard = False
         self._last_error = 0
         self._wait = FIRST_RECONNECT_SECONDS
         self._incoming.clear()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -475,6 +476,20 @@ async def test_a_broker_that_falls_silent_is_given_up(tmp_path):
         assert hello.programs == [3]
         waited = trio.current_time() - began
         assert waited > 2 * limits.AGENT_PING_SECONDS
+
+
+@pytest.mark.long
+async def test_a_broker_that_is_slow_to_begin_gets_twice_as_long(tmp_path):
+    """Or it would have to begin anew for each attempt, and never be done."""
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.send(agent.Ping("one", 0))
+        times = [trio.current_time()]
+        for _ in range(3):
+            await broker.accept()  # and no ping
+            times.append(trio.current_time())
+        waits = [late - early for early, late in pairwise(times)]
+        assert waits[2] > waits[1] + limits.AGENT_PING_SECONDS
 
 
 async def test_another_worker_means_that_all_display_streams_are_gone(tmp_path):
