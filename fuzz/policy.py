@@ -4,7 +4,9 @@ Invariant: any bytes give a policy or a list of problems, never an exception.
 A problem lies inside its file.  A set has a barrier where, and only where, it
 has a problem; every call has an answer, and with a barrier for everything in
 front that answer is deny.  What was aligned means the same.  Records either
-are one or have problems; worlds and expectations likewise.
+are one or have problems; worlds and expectations likewise.  Nothing comes out
+of a bundle but by its signature, and then only rules and records.  A recorded
+decision is asked again or counted, one or the other.
 
 The first byte of an input picks the door, the rest is what is read; in rule
 files a NUL byte alone on a line begins the next file of the set.
@@ -19,6 +21,7 @@ inputs got past the framing (*deep*), and branch coverage with 'coverage'.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import random
 import sys
@@ -51,16 +54,30 @@ _METER = _start_coverage() if _RUN and not _ATHERIS else None
 if _ATHERIS:
     import atheris
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
+    Ed25519PrivateKey,
+)
+
 from policy import compat, limits  # noqa: E402
+from policy.bundle import BundleError, belongs, verify, written_key  # noqa: E402
 from policy.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.differences import differences  # noqa: E402
 from policy.engine import Call, Engine  # noqa: E402
 from policy.explain import as_json, explain  # noqa: E402
 from policy.fmt import fmt  # noqa: E402
+from policy.globals import OPTIONS  # noqa: E402
 from policy.lint import lint  # noqa: E402
-from policy.loader import parse_record  # noqa: E402
+from policy.lint_records import lint_records  # noqa: E402
+from policy.loader import parse_record, parse_record_set  # noqa: E402
+from policy.replay import simulate  # noqa: E402
 from policy.ruleset import RuleSet, rules_of_map  # noqa: E402
-from policy.world import Domain, World, WorldError, world_from_json  # noqa: E402
+from policy.world import (  # noqa: E402
+    Domain,
+    World,
+    WorldError,
+    world_from_json,
+    world_of,
+)
 
 WORLD = World(
     {
@@ -76,6 +93,8 @@ CALLS = [
     Call("b", "+", "web", "@dispvm"),
     Call("a", "+", "vault", "dom0"),
 ]
+SIGNER = Ed25519PrivateKey.from_private_bytes(b"7" * 32)
+PUBLIC = written_key(SIGNER.public_key())
 ROOM = 20000
 """Bytes of one input: what a mutation changes should matter."""
 
@@ -169,6 +188,61 @@ def door_cases(data: bytes) -> str:
     return f"{'deep ' if cases else ''}{len(problems)}"
 
 
+def door_records(data: bytes) -> str:
+    """Records that inherit from each other, and what lint says of them."""
+    parts = data.decode("utf-8", "surrogateescape").split("\n\0\n")
+    files = dict(zip(("a.toml", "b.toml", "c.toml"), parts, strict=False))
+    found = parse_record_set(files)
+    assert not found.records.keys() & found.broken.keys()
+    assert {f"{name}.toml" for name in (*found.records, *found.broken)} == set(files)
+    assert bool(found.broken) == bool(found.problems)
+    for record in found.records.values():
+        view = record.viewer
+        assert view.audio.playback == "allow" or view.audio.microphone == "deny"
+        assert not view.window.allow - OPTIONS.keys()
+        assert len(record.inherits) <= limits.INHERITS
+        for place in record.places.values():
+            assert place.split(":")[0] in files
+    rules = rules_of_map({"1.policy": "vitrail.AudioInput * a @adminvm ask\n"})
+    for one in lint_records(found, rules, world_of(found)):
+        assert one.problem.render()
+    return f"{'deep ' if found.records else ''}{len(found.records)} {len(found.broken)}"
+
+
+def door_bundle(data: bytes) -> str:
+    """A bundle, as it comes; and its payload, rightly signed."""
+    signature = base64.b64encode(SIGNER.sign(b"vitrail bundle 1\0" + data)).decode()
+    head = f"vitrail-bundle 1\nkey {PUBLIC}\nsignature {signature}\n\n"
+    told = []
+    for content in (data, head.encode() + data):
+        try:
+            found = verify(content, [PUBLIC])
+        except BundleError as error:
+            told.append(str(error)[:12])
+        else:
+            assert all(belongs(path) for path in found.files)
+            assert 1 <= found.version <= limits.BUNDLE_VERSION
+            found.problems()
+            told.append(f"deep {len(found.files)}")
+    return " ".join(sorted(told))
+
+
+def door_event(data: bytes) -> str:
+    """A recorded decision, asked again."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return "no JSON"
+    if not isinstance(event, dict):
+        return "no object"
+    rules = rules_of_map(
+        {"1.policy": "a * work vault deny\n* * * @anyvm ask host=x.y\n"}
+    )
+    found = simulate([event], rules, WORLD)
+    assert found.same + found.changed + found.skipped.total() + found.others.total()
+    return f"{'deep ' if found.same + found.changed else ''}{[*found.skipped, *found.others]}"
+
+
 DOORS: list[Callable[[bytes], str]] = [
     door_rules,
     door_compat,
@@ -176,6 +250,9 @@ DOORS: list[Callable[[bytes], str]] = [
     door_record,
     door_world,
     door_cases,
+    door_records,
+    door_bundle,
+    door_event,
 ]
 
 
@@ -204,16 +281,56 @@ _RULES = [
 ]
 
 
+_RECORDS = b"""class = "template"
+display = "allow"
+audio = "allow"
+[label]
+colour = "red"
+[window]
+border = 3
+name_strip = true
+allow = ["zwp_idle_inhibit_manager_v1"]
+[launch]
+memory = "1G"
+
+\0
+class = "disposable"
+inherits = "a"
+default_disposable = "b"
+[audio]
+microphone = "ask"
+idle = "3s"
+[clipboard]
+types = ["text/*"]
+max_size = "1K"
+[transfer]
+keep_free = 0
+
+\0
+class = "persistent"
+inherits = "b"
+launch.kind = "external"
+peer.cid = 7
+"""
+
+
 def seeds() -> list[bytes]:
     """At least one input that goes all the way through each door."""
     world = {"domains": {"work": {"tags": ["x"], "uuid": "1", "default_dispvm": "work", "template_for_dispvms": True}, "uuid:1": {"name": "work"}}}  # fmt: skip
     record = b'class = "disposable"\ntags = ["a"]\n[label]\ncolour = "red"\n'
+    payload = (
+        b'{"name": "a", "version": 3, "files": {"policy.d/1.policy": "a * b c deny"}}'
+    )
+    event = {"kind": "decision", "sequence": 1, "sandbox": "work", "service": "a", "verdict": "deny", "reason": "denied by 1.policy:1", "detail": {"asked": "vault", "size": 3, "host-dropped": False}}  # fmt: skip
     cases = b"a+x work vault mime=a/b size=3 -> allow target=vault rule=1.policy:1\n"
     return [
         *(bytes([door]) + rules for door in range(3) for rules in _RULES),
         b"\x03" + record,
         b"\x04" + json.dumps(world).encode(),
         b"\x05" + cases,
+        b"\x06" + _RECORDS,
+        b"\x07" + payload,
+        b"\x08" + json.dumps(event).encode(),
     ]
 
 

@@ -1,1 +1,1 @@
-autocmd BufNewFile,BufRead */policy.d/*.policy,*/policy.d/*.policytest setfiletype vitrail-policy
+autocmd BufNewFile,BufRead */policy.d/*.policy,*/policy.d/*.policytest set filetype=vitrail-policy
