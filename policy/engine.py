@@ -346,21 +346,28 @@ class Engine:
     def _granted(self, call: Call, world: World) -> set[str]:
         """What rules for this service, argument and source grant to a person.
 
-        Backwards, so that a deny takes away what rules behind it grant.
+        Of the rules about a target the first one counts, as anywhere.
         """
         granted: set[str] = set()
+        denied: set[str] = set()
+        keys: list[str] = []
         known = world.matched("*")
-        for rule in reversed(self.matching(call, world)):
-            if rule.action != "deny":
-                granted.update(expand(rule.redirect or rule.target, world))
+        for rule in self.matching(call, world):
+            key = rule.target.key
+            if rule.action == "deny":
+                if key == "*":
+                    break
+                denied |= world.matched(key)
+                keys.append(key)
                 continue
-            # By meaning, not by name: a deny for @dispvm:x takes away a
-            # @dispvm that means the same.
-            key, source = rule.target.key, call.source
-            for target in granted - known:
-                if key in world.target_keys(target, source):
-                    granted.discard(target)
-            granted -= world.matched(key)
+            more = set(expand(rule.redirect or rule.target, world))
+            for target in more - known if keys else ():
+                # By meaning, not by name: a deny for @dispvm:x takes away a
+                # @dispvm that means the same.
+                meant = world.target_keys(target, call.source)
+                if any(one in meant for one in keys):
+                    more.discard(target)
+            granted |= more - denied
         return granted
 
 

@@ -68,6 +68,9 @@ class _Classes:
         self._engine = engine
         self._world = world
         self._offered: dict[Call, AbstractSet[str]] = {}
+        self._some: dict[tuple[str, str], list[str]] = {}
+        self.nothing: dict[object, bool] = {}
+        """Whether asks that are about the same offer nothing."""
         self._used: dict[str | None, set[str]] = {None: set()}
         self._rules: Counter[str | None] = Counter()
         for rule in engine.rules:
@@ -102,10 +105,18 @@ class _Classes:
         """A call costs with the rules about its service."""
         self.left -= 1 + self._about(call) // limits.LINT_SOURCES
 
-    def some(self, service: str, sources: list[str]) -> list[str]:
-        """Return one of each class among these sources."""
+    def some(self, service: str, key: str, sources: list[str]) -> list[str]:
+        """Return one of each class among the sources that a key matches."""
         if len(sources) <= limits.LINT_SOURCES:
             return sources
+        made = self._some.get((service, key))
+        if made is None:
+            made = self._firsts(service, sources)
+            if len(self._some) < limits.LINT_OFFERS:
+                self._some[service, key] = made
+        return made
+
+    def _firsts(self, service: str, sources: list[str]) -> list[str]:
         world = self._world
         used = self._used[None] | self._used.get(service, set())
         told: dict[str, list[str]] = {}
@@ -137,7 +148,9 @@ class _Calls:
     def of_each_class(self) -> Iterator[Call]:
         """One for each class; ends early when too many were looked at."""
         for service, argument in self._about():
-            for source in self._classes.some(service, self._sources):
+            for source in self._classes.some(
+                service, self._rule.source.key, self._sources
+            ):
                 if self._classes.left < 0:
                     return
                 yield _call(self._rule, service, argument, source)
@@ -200,10 +213,17 @@ def _redirect(
 def _asks(
     engine: Engine, rule: Rule, calls: _Calls, classes: _Classes, world: World
 ) -> Iterator[Finding]:
-    soon = itertools.islice(calls, limits.LINT_TRIES)
-    if not any(_offers_soon(engine, rule, call, world) for call in soon) and not any(
-        classes.offered(call, rule) for call in calls.of_each_class()
-    ):
+    same = (rule.service, rule.argument, rule.source.key, rule.match, rule.redirect)
+    nothing = classes.nothing.get(same)
+    if nothing is None:
+        soon = itertools.islice(calls, limits.LINT_TRIES)
+        nothing = not any(
+            _offers_soon(engine, rule, call, world) for call in soon
+        ) and not any(classes.offered(call, rule) for call in calls.of_each_class())
+        # With a redirect it depends on where the rule stands.
+        if calls.complete and rule.redirect is None:
+            classes.nothing[same] = nothing
+    if nothing:
         if calls.complete:
             text = "this 'ask' never has a target to offer, so it is a deny"
             yield found_in("ask-nothing", rule, 4, text)

@@ -41,13 +41,13 @@ def test_the_household():
     assert texts[0] == "Home"
     assert "work → you: ask AudioInput" not in texts
     assert "personal → you: ask AudioInput" in texts
-    assert "work → personal: ask FileCopy" in texts
+    assert "personal → work: allow ClipboardPaste, ask ClipboardPaste (mime=text/plain), ask FileCopy" in texts  # fmt: skip
     assert any(str(text).startswith("work → a new web: ask FileCopy, allow OpenURL") for text in texts)  # fmt: skip
     paths = list(ET.fromstring(picture).iter(f"{SVG}path"))
     arrows = [path for path in paths if path.get("marker-end")]
     assert len(arrows) == len({(flow.source, flow.target) for flow in found})
     solid = [path for path in arrows if not path.get("stroke-dasharray")]
-    assert len(solid) == 2, "addresses of work and personal"
+    assert len(solid) == 4, "addresses and the clipboard of work and personal"
     assert {path.get("stroke") for path in solid} == {"#0072b2", "#555555"}
 
 
@@ -55,7 +55,8 @@ def test_only_some():
     """By sandbox and by service."""
     rules, world = _household()
     some = flows(rules, world, sandboxes=["banking"])
-    assert {flow.source for flow in some} == {"banking"}
+    assert all("banking" in {flow.source, flow.target} for flow in some)
+    assert {flow.service for flow in some if flow.target == "banking"} == {"vitrail.ClipboardPaste"}  # fmt: skip
     some = flows(rules, world, services=["vitrail.AudioInput"])
     assert [(f.source, f.target, f.verdict) for f in some] == [("personal", "dom0", "ask")]  # fmt: skip
 
