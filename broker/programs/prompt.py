@@ -18,6 +18,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import VitrailError
+from broker.launch import jail
 from broker.prompt.messages import (
     FromAgent,
     Hello,
@@ -42,6 +43,10 @@ def main() -> None:
     broker.setblocking(False)  # noqa: FBT003
     failed = False
     try:
+        jail.set_name("vitrail-prompt")
+        # It stays in the session, as a keeper does; and like one it starts no
+        # program, looks into none, and speaks only UNIX sockets.
+        jail.harden_keeper()
         trio.run(_Agent(broker).run, strict_exception_groups=True)
     except* VitrailError as errors:
         failed = True

@@ -168,7 +168,7 @@ class Decider:
             raise await self._no(request, answer, answer.reason, answer.where)
         beyond = self._meters.beyond(request, answer, trio.current_time())
         if beyond:
-            raise await self._no(request, answer, beyond, answer.where)
+            raise await self._no(request, answer, beyond, answer.where, brief=True)
         return answer
 
     def _record_says(self, request: Request) -> evaluate.Decision:
@@ -199,7 +199,8 @@ class Decider:
         # Before anything is recorded one by one: this is where a flood ends.
         number = self.asker.admit(question)
         if isinstance(number, Answer):
-            raise await self._no(request, answer, number.reason, answer.where)
+            reason = number.reason
+            raise await self._no(request, answer, reason, answer.where, brief=True)
         asked = await self._put(request, question, number, on_ask)
         return await self._answered(request, question, asked)
 
@@ -506,10 +507,18 @@ class Decider:
         where: str,
         *,
         asked: Asked | None = None,
+        brief: bool = False,
     ) -> RefusedError:
         """Record a no and return what to raise."""
-        event = self._event(
-            request, answer, _DENY, where=where, reason=reason, asked=asked
+        event = decision(
+            request,
+            answer,
+            _DENY,
+            self._digests(),
+            where=where,
+            reason=reason,
+            asked=asked,
+            brief=brief,
         )
         await self._log.refused(event)
         if answer is None or answer.notify:

@@ -43,13 +43,22 @@ def decision(
     reason: str = "",
     asked: Asked | None = None,
     grant: str = "",
+    brief: bool = False,
 ) -> schema.Decision:
-    """Return the event of a decision; ``answer`` is None where a record said no."""
-    detail: dict[str, schema.Scalar] = {
-        "asked": untrusted_word(request.target),
-        "records": digests["records"],
-        **_attributes(request),
-    }
+    """Return the event of a decision; ``answer`` is None where a record said no.
+
+    ``brief`` leaves out what differs from call to call: a sandbox that asks a
+    thousand things a second is refused in events that are equal, and counted.
+    """
+    detail: dict[str, schema.Scalar] = {"records": digests["records"]}
+    argument = ""
+    if not brief:
+        detail["asked"] = untrusted_word(request.target)
+        detail.update(_attributes(request))
+        # Not among the details: the setting ``names`` hashes or drops it.  An
+        # empty one stays out, so that it is not hashed and can be asked again.
+        if request.argument != "+":
+            argument = untrusted_word(request.argument)
     if answer is not None:
         detail.update(shown(answer.limits))
         observed = [f"{rule.action} by {rule.where}" for rule in answer.observed]
@@ -61,9 +70,7 @@ def decision(
         detail["grant"] = grant
     return schema.Decision(
         **subject(request),
-        # Not among the details: the setting ``names`` hashes or drops it.  An
-        # empty one stays out, so that it is not hashed and can be asked again.
-        argument="" if request.argument == "+" else untrusted_word(request.argument),
+        argument=argument,
         verdict=verdict,
         rule=where,
         policy=digests["rules"],

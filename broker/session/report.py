@@ -201,7 +201,7 @@ class Reporter:
             out.append(_process("shipper", self.shipping.pid))
         questions = None if self.viewer is None else self.viewer.questions
         if questions is not None and questions.agent_pid:
-            out.append(_process("prompt", questions.agent_pid))
+            out.append(_process("prompt", questions.agent_pid, jail="seccomp"))
         for guest in [] if self.viewer is None else self.viewer.guests():
             out += _guest_processes(guest)
         for tenancy in [] if self.host is None else self.host.tenancies():

@@ -39,7 +39,7 @@ GUARDS = (
     _d("time to live", "scope=trio.CancelScope(deadline=until)", "scope=trio.CancelScope()", "ten_minutes"),
     _d("targets are no crowd", "        if len(question.targets) > limits.QUESTION_TARGETS:", "        if False:", "too_many_targets"),
     _d("live permits bounded", "        if len(self._live) >= limits.LIVE_PERMITS:", "        if False:", "as_many_permissions"),
-    _d("a flood is refused unrecorded", "            raise await self._no(request, answer, number.reason, answer.where)\n        asked =", "            await self._log.note(schema.QuestionAsked(**subject(request), question=0))\n            raise await self._no(request, answer, number.reason, answer.where)\n        asked =", "flood_of_questions", "tests/attack/test_questions.py"),
+    _d("a flood is refused unrecorded", "            reason = number.reason\n", "            await self._log.note(schema.QuestionAsked(**subject(request), question=0))\n            reason = number.reason\n", "flood_of_questions", "tests/attack/test_questions.py"),
     Guard("max-size needs somebody who counts", "broker/session/meters.py", "        if held.max_size is not None and not request.counts_bytes:", "        if False:", _D, "size"),
     Guard("a broken set is not taken", "broker/session/rules.py", "        if read.problems and good:\n            return self.now._replace(why=read.problems[0])\n        return choose(read, saved)", "        return InForce(read, None, kept=False)", _R),
     Guard("rules recorded before they hold", "broker/session/rules.py", "            await self._log.require(_loaded(chosen))\n", "            await self._log.note(_loaded(chosen))\n", _R, "cannot_be_recorded"),
