@@ -167,8 +167,13 @@ def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
         if size != want:
             raise bad_message(obj.cid, f"{message}: {size} bytes instead of {want}")
         args: list[Any] = list(unpack(data, pos + 8))
+        known = core.by_client
         for i, interface, nullable in objects:
-            args[i] = core.client_object(obj, args[i], interface, nullable=nullable)
+            named = known.get(args[i])
+            # The usual case without a call; whatever is unusual is judged there.
+            if named is None or named.dead or named.interface != interface:
+                named = core.client_object(obj, args[i], interface, nullable=nullable)
+            args[i] = named
         function(core, obj, *args)
 
     return with_objects
