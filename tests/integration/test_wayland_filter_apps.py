@@ -76,6 +76,9 @@ async def test_tiling_resizes_with_the_border_always_exact():
                 (window,) = await wait_window(it.comp)
                 # foot rounds to its cells, so the width is near what was asked.
                 near = abs(window["rect"]["width"] - width) < 40
+                if not near:
+                    # sway takes a late picture of the former size for the wish.
+                    await it.comp.command(f"resize set {width} 400")
                 return near and await framed(it)
 
             await until(fits)
