@@ -69,7 +69,7 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
                 await other.say.send(worker.AgentClosed(number + 7, "x" * 4000))
                 await other.say.send(worker.WaylandOpened(number))
                 await other.say.send(worker.Broken("x" * 4000))
-            assert mine._agent_ends == {}
+            assert mine._ends == {}
             assert len(mine.screen._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
             assert len(mine.warnings) <= 3
             await other.say.send(worker.AgentClosed(1, "it left"))
@@ -206,7 +206,7 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
                     )
                 assert theirs.fileno() == -1
                 assert isinstance(ours, socket.socket)
-            assert list(mine._agents) == [1]
+            assert list(mine._handed) == [1]
             await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
 
 
