@@ -1305,6 +1305,7 @@ class Guest:
         self._waypipe_known = False
         self._greeted = False
         self._sound_config = ""
+        self._sound_server = ""
         self.loop = Loop()
         self.account = Account()
         os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
@@ -1385,6 +1386,8 @@ class Guest:
             "LANG": "C.UTF-8",
             "XDG_RUNTIME_DIR": self.session_dir,
             "PULSE_CLIENTCONFIG": self._sound_config,
+            # For clients that are not libpulse and read no configuration.
+            "PULSE_SERVER": self._sound_server,
         }
         if self.machine is None:
             # A service or a container has an environment of its own.
@@ -1459,6 +1462,7 @@ class Guest:
         os.chown(path, self.account.uid, self.account.gid)
         socket_path = os.path.join(path, "native")
         self._sound_config = os.path.join(self.settings.runtime, "pulse.conf")
+        self._sound_server = f"unix:{socket_path}"
         with open(self._sound_config, "w", encoding="utf-8") as file:
             file.write(
                 f"default-server = unix:{socket_path}\n"

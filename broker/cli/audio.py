@@ -138,7 +138,10 @@ def _show(desks: dict[str, SoundStatus], streams: list[_Stream], *, json: bool) 
         volume = "?" if desk is None else _percent(desk.volume)
         if desk is not None and desk.muted:
             volume += ", muted"
-        rows.append((name, volume, _playing(own), _microphone(desk)))
+        playing = _playing(own)
+        if desk is not None and desk.idle:
+            playing += f" ({desk.idle} idle)"
+        rows.append((name, volume, playing, _microphone(desk)))
     render.table(("SANDBOX", "VOLUME", "STREAMS", "MICROPHONE"), rows)
 
 

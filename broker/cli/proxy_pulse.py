@@ -88,6 +88,14 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     metavar="BYTES",
     help="Largest buffer of a stream.",
 )
+@click.option(
+    "--idle",
+    type=_most(3600),
+    default=int(_DEFAULT.idle_seconds),
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a stream plays nothing before it counts as idle.",
+)
 @click.option("--json", is_flag=True, help="One line of JSON for each event.")
 def command(
     *,
@@ -102,6 +110,7 @@ def command(
     rate: int,
     channels: int,
     buffer_bytes: int,
+    idle: int,
     json: bool,
 ) -> None:
     """Filter the sound of whatever connects to a socket.
@@ -118,6 +127,7 @@ def command(
         rate=rate,
         channels=channels,
         buffer_bytes=buffer_bytes,
+        idle_seconds=idle,
         sink=sink,
         source=source,
     )

@@ -394,6 +394,7 @@ class SoundState(_Message, frozen=True, tag="sound-state"):
     """
 
     streams: _Count
+    idle: _Count
     wanted: bool
     active: bool
     application: _Text

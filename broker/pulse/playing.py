@@ -258,7 +258,7 @@ def set_volume(f: Filter, tag: int, fields: Fields) -> None:
     stream = f.own_playback(fields.number(0))
     if len(fields.numbers(1)) not in {1, stream.spec.channels}:
         raise SoundRefusedError(Error.INVALID, "volumes for other channels")
-    stream.volume = tuple(min(v, limits.PULSE_VOLUME) for v in fields.numbers(1))
+    stream.volume = fields.numbers(1)
     values: list[Value] = [stream.real_index, stream.real_volume()]
     f.relay(tag, _C.SET_SINK_INPUT_VOLUME, encode("Lv", values))
 

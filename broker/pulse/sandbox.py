@@ -74,6 +74,10 @@ class SoundSandbox:
         there = len(self.playbacks) + len(self.recordings)
         return there + coming < self.rules.streams
 
+    def idle(self, now: float) -> int:
+        """How many streams have played nothing for a while."""
+        return sum(stream.is_idle(now) for stream in self.playbacks.values())
+
     def announce(self, facility: Facility, change: Change, index: int) -> None:
         """Tell every connection that has subscribed to such changes."""
         for member in self.members.values():

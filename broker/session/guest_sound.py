@@ -75,7 +75,7 @@ class GuestSound:
         self._level: Level | None = None
         self._streams: dict[int, trio.Event] = {}
         self._ends: dict[int, worker.SoundClosed] = {}
-        self._state = worker.SoundState(0, False, False, "", "", "")  # noqa: FBT003
+        self._state = worker.SoundState(0, 0, False, False, "", "", "")  # noqa: FBT003
         self._changed = trio.Event()
         self._asking: trio.CancelScope | None = None
         self._allowed = False
@@ -185,7 +185,7 @@ class GuestSound:
             ended.set()
         for done in self._orders.values():
             done.set()
-        self._take_state(worker.SoundState(0, False, False, "", "", ""))  # noqa: FBT003
+        self._take_state(worker.SoundState(0, 0, False, False, "", "", ""))  # noqa: FBT003
 
     # -- what the worker says ----------------------------------------------------
 
@@ -321,6 +321,7 @@ class GuestSound:
             volume=self.level.volume,
             muted=self.level.muted,
             streams=self._state.streams,
+            idle=self._state.idle,
             rule=rule,
             wanted=self._state.wanted,
             allowed=self._allowed,

@@ -48,6 +48,7 @@ class LoneDesk:
             volume=sandbox.level.volume,
             muted=sandbox.level.muted,
             streams=len(sandbox.playbacks),
+            idle=sandbox.idle(trio.current_time()),
             rule=sandbox.rules.microphone.value,
             wanted=sandbox.wanted,
             allowed=sandbox.allowed,

@@ -45,6 +45,8 @@ class SoundStatus(msgspec.Struct, frozen=True):
     volume: int
     muted: bool
     streams: int
+    idle: int
+    """Those of them that have played nothing for a while."""
     rule: str
     """The microphone's: deny, ask or allow."""
     wanted: bool = False

@@ -28,6 +28,8 @@ Say = Callable[[messages.FromWorker], Awaitable[None]]
 
 _TELL_SECONDS = 0.2
 """Between two messages about states: faster than a person looks."""
+_IDLE_LOOK_SECONDS = 2.0
+"""Between two looks at what has become idle, which is no event."""
 _REFUSALS = 64
 """Kinds of refusals that are counted at one time; there are as many commands."""
 
@@ -139,7 +141,8 @@ class WorkerSound:
     async def _tell(self) -> None:
         said: messages.SoundState | None = None
         while True:
-            await self._changed.wait()
+            with trio.move_on_after(_IDLE_LOOK_SECONDS):
+                await self._changed.wait()
             self._changed = trio.Event()
             state = self._state()
             if state != said:
@@ -154,6 +157,7 @@ class WorkerSound:
         sandbox = self._running().sandbox
         return messages.SoundState(
             streams=len(sandbox.playbacks),
+            idle=sandbox.idle(trio.current_time()),
             wanted=sandbox.wanted,
             active=sandbox.active,
             application=self._application,

@@ -165,6 +165,23 @@ async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
         )
 
 
+async def test_a_stream_that_plays_nothing_counts_as_idle():
+    async with (
+        sound_server("pulseaudio") as server,
+        proxy(server, "--idle", "1") as filtered,
+    ):
+        # It opens a stream and waits for samples that never come.
+        argv = ("sh", "-c", "sleep 60 | pacat --rate=48000")
+        async with started(*argv, env=filtered.environment):
+
+            async def idle():
+                found = (await listed(server))["sandboxes"]
+                return found and (found[0]["streams"], found[0]["idle"]) == (1, 1)
+
+            await until(idle)
+            assert "(1 idle)" in (await audio(server, "list")).out
+
+
 async def test_what_is_muted_is_not_heard():
     from tests.kit.sound import hearing
 

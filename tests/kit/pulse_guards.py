@@ -51,7 +51,7 @@ GUARDS = (
     _g("streams on their way", "sandbox.py", "        return there + coming < self.rules.streams\n", "        return there < self.rules.streams\n", _P, "being_made"),
     _g("at most 100 %", "sandbox.py", "min(one, most) * gain", "one * gain", _P, "louder"),
     _g("the person's mute", "playback.py", "        return self.muted or self.owner.sandbox.level.muted\n", "        return self.muted\n", _P, "unmute"),
-    _g("credit", "playback.py", "        count = min(len(self._held), max(0, self.credit))\n", "        count = len(self._held)\n", _P, "asked_for"),
+    _g("credit", "playback.py", "        count = min(len(self._held), max(0, self.credit))\n", "        count = len(self._held)\n", _P, "held_at_the_limit or stops_in"),
     _g("what is held", "playback.py", "        kept = part.data[: max(0, room)]\n", "        kept = part.data\n", _P, "held_at_the_limit"),
     _g("a flood ends", "playback.py", "        if self._excess > limits.PULSE_EXCESS_BYTES:\n", "        if False:\n", _P, "flood"),
     _g("rewinding", "playback.py", "        if self._rewound > limits.PULSE_REWIND_BURST:\n", "        if False:\n", _P, "rewinding"),
