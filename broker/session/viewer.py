@@ -151,13 +151,21 @@ class ViewerRole:
         could not be recorded: then what was in force still is.
         """
         before = self._records()
-        await self._reload_records()
-        wrong = self._records().problems
-        if wrong and wrong != before.problems:
-            text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
-            self.rules.notify("Vitrail: a record has an error", text)
-        others = await self.rules.reload()
-        if self._nursery is not None and (others or self._records() is not before):
+        others = False
+        try:
+            await self._reload_records()
+            wrong = self._records().problems
+            if wrong and wrong != before.problems:
+                text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
+                self.rules.notify("Vitrail: a record has an error", text)
+            others = await self.rules.reload()
+        finally:
+            # Also where only one of the two could be recorded.
+            if others or self._records() is not before:
+                self._follow_change()
+
+    def _follow_change(self) -> None:
+        if self._nursery is not None:
             self._nursery.start_soon(self._decide_again)
             for guest in self.guests():
                 self._nursery.start_soon(self._alone, guest.follow_record)

@@ -304,6 +304,26 @@ async def test_who_has_hung_up_is_not_asked_about():
         assert not s.workers.asked.is_set()
 
 
+async def test_a_record_cuts_though_rules_could_not_be_recorded(monkeypatch):
+    """Nobody would look at it again: the next time it is what it was."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        s.write("a", 'class = "persistent"\n[launch]\nkind = "external"\n')
+
+        async def full():
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(s.role.rules, "reload", full)
+            with pytest.raises(UpstreamError):
+                await s.role.reload()
+        with trio.fail_after(5):
+            while s.role.decider.live():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        conn.close()
+
+
 async def test_a_rule_that_comes_cuts_a_stream():
     """The connection ends, the sandbox and its lease stay."""
     async with viewer() as s, trio.open_nursery() as streams:
