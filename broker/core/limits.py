@@ -898,3 +898,15 @@ PULSE_IDLE_SECONDS = 10.0
 PULSE_REVOKE_SECONDS = 1.0
 """What a client gets to take the samples that were sent before a revoke; the
 connection of one that does not is closed."""
+
+# -- clipboard ----------------------------------------------------------------
+
+CLIPBOARD_KEYMAP_BYTES = 1 << 20
+"""A compositor's keymap that chords are looked up in; four layouts are 80 kB."""
+
+CLIPBOARD_KEY_EVENTS = 64
+"""The last key events whose verdict is remembered, as each comes once for every
+wl_keyboard of a connection, at once."""
+
+CLIPBOARD_LAYOUTS = 4
+"""Layouts of one keymap whose chords are kept ready; XKB has no more."""

@@ -1,0 +1,5 @@
+"""Crossing from one sandbox to another by the person's hand: chords and transfers.
+
+Sans-IO: the compositor's keyboard events and the workers' answers go in,
+verdicts and actions come out.  Nothing here holds a descriptor or a clock.
+"""

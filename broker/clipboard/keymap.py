@@ -1,0 +1,107 @@
+"""What a keymap says about chords: which keys bear a symbol, which bits a modifier is.
+
+Symbols are compared by name, as libxkbcommon writes each by one name only.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+EVDEV_OFFSET = 8
+"""XKB's key codes are the kernel's, and Wayland's, plus eight."""
+
+SHIFT, LOCK, CONTROL = 1, 2, 4
+"""Bits of the three modifiers that are the same in every keymap."""
+
+_DRIVEN_BY = {
+    "Alt": ("Alt_L", "Alt_R"),
+    "Super": ("Super_L", "Super_R"),
+    "NumLock": ("Num_Lock",),
+    "ScrollLock": ("Scroll_Lock",),
+}
+_LETTERS = frozenset(string.ascii_letters)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The symbols of one key at level 1, for each layout that it has."""
+
+    layouts: tuple[tuple[str, ...], ...]
+    clamp: bool = False
+    redirect: int | None = None
+
+    def symbols(self, layout: int) -> tuple[str, ...]:
+        """What it bears in a layout, which it may not have itself.
+
+        Then XKB wraps, clamps or redirects (libxkbcommon's
+        XkbWrapGroupIntoRange).
+        """
+        count = len(self.layouts)
+        if count == 0:
+            return ()
+        if not 0 <= layout < count:
+            if self.redirect is not None:
+                layout = self.redirect if self.redirect < count else 0
+            elif self.clamp:
+                layout = 0 if layout < 0 else count - 1
+            else:
+                layout %= count
+        return self.layouts[layout]
+
+
+@dataclass(frozen=True)
+class Keymap:
+    """Keys by their code in Wayland's events, and what each does to modifiers."""
+
+    keys: Mapping[int, Key]
+    modifiers: Mapping[int, int]
+    """Real modifiers (bits as in wl_keyboard.modifiers) that a key drives."""
+
+    @property
+    def layouts(self) -> int:
+        """The largest number of layouts that a key has."""
+        return max((len(key.layouts) for key in self.keys.values()), default=0)
+
+    def mask(self, modifier: str) -> int:
+        """The bits of Shift, Control, Lock, Alt, Super, NumLock or ScrollLock.
+
+        0 where no key drives it.  Shift, Control and Lock are never part of
+        another modifier's bits.
+        """
+        fixed = {"Shift": SHIFT, "Lock": LOCK, "Control": CONTROL}
+        if modifier in fixed:
+            return fixed[modifier]
+        found = 0
+        for code, bits in self.modifiers.items():
+            key = self.keys.get(code)
+            if key and any(s in _DRIVEN_BY[modifier] for s in key.symbols(0)):
+                found |= bits
+        return found & ~(SHIFT | LOCK | CONTROL)
+
+    def codes(self, symbol: str, layout: int) -> frozenset[int]:
+        """The keys that mean ``symbol`` while ``layout`` is the active one.
+
+        If the active layout has the symbol, only its keys do.  Else the first
+        other layout that has it says which, as toolkits do for shortcuts under
+        a Cyrillic or Greek layout, except keys that bear a Latin letter in the
+        active one: what a person reads on the key is what they mean.
+        """
+        found = self._bearing(symbol, layout)
+        if found:
+            return found
+        for other in range(self.layouts):
+            found = frozenset(
+                code
+                for code in self._bearing(symbol, other)
+                if not _LETTERS.intersection(self.keys[code].symbols(layout))
+            )
+            if found:
+                return found
+        return frozenset()
+
+    def _bearing(self, symbol: str, layout: int) -> frozenset[int]:
+        return frozenset(
+            code for code, key in self.keys.items() if symbol in key.symbols(layout)
+        )
