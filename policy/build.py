@@ -87,6 +87,15 @@ class Draft:
         return Spot(str(self.source), span, line)
 
 
+_OTHERWISE = {
+    "opaque": "windows are opaque, unless translucent = true",
+    "mic": "did you mean 'microphone'?",
+    "border_width": "did you mean 'border'?",
+    "template": "did you mean 'inherits'?",
+}
+"""Words that others have for a key, or that say it the other way round."""
+
+
 class _Reader:
     """Takes one document apart; ``failed`` once something was wrong."""
 
@@ -149,7 +158,10 @@ class _Reader:
 
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
         key = str(path[-1])
-        hint = _home(key, table) or did_you_mean(key, known)
+        tables = [other.name for other in TABLES if other.name]
+        hint = _OTHERWISE.get(key, "") or _home(key, table) or did_you_mean(key, known)
+        if not table.name and isinstance(self._document.values.get(key), Mapping):
+            hint = did_you_mean(key, tables) or hint
         if not hint:
             others = [other for t in TABLES for other in t.by_key]
             hint = _home(nearest(key, others), table)

@@ -17,6 +17,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "unknown-sandbox": ("warning", "no sandbox has this name"),
         "unknown-tag": ("warning", "no sandbox has this tag"),
         "unknown-type": ("warning", "no sandbox is of this type"),
+        "unknown-service": ("warning", "no service of ours has this name"),
         "ask-nothing": ("warning", "it asks, but has no target to offer to anybody"),
         "default-not-offered": ("warning", "its default_target is offered to nobody"),
         "reaches-viewer": ("warning", "its target * includes the viewer"),
@@ -39,3 +40,18 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Every check of lint: its weight, and what it finds."""
+
+SERVICES = (
+    "vitrail.Agent",
+    "vitrail.Audio",
+    "vitrail.AudioInput",
+    "vitrail.AudioOutput",
+    "vitrail.ClipboardCopy",
+    "vitrail.ClipboardPaste",
+    "vitrail.Device",
+    "vitrail.Display",
+    "vitrail.FileCopy",
+    "vitrail.OpenFile",
+    "vitrail.OpenURL",
+)
+"""The services that Vitrail itself asks rules about."""

@@ -287,7 +287,9 @@ class Words:
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if not isinstance(value, list) or not self.low <= len(value) <= self.high:
-            return refuse(self, value, path, complain)
+            alone = isinstance(value, str) and self.high
+            hint = f"write [{show(value)}]" if alone else ""
+            return refuse(self, value, path, complain, hint)
         items = [
             self.item.take(item, (*path, index), complain)
             for index, item in enumerate(value)

@@ -259,6 +259,8 @@ def _service(
     before = len(line.problems)
     if service.text != "*" and (bad := _NOT_SERVICE.search(service.text)):
         hint = "the argument stands in the next column" if "+" in service.text else ""
+        if service.text.endswith(","):
+            hint = "blanks stand between the columns, and no commas"
         line.complain(
             Field(bad[0], service.column + bad.start()),
             f"'{bad[0]}' cannot be in a service's name",
@@ -355,9 +357,17 @@ def _qubes_key(line: _Line, key: str, at: Field, made: dict[str, Any]) -> None:
 def _our_key(line: _Line, key: str, at: Field, ours: dict[str, object]) -> None:
     value = KEYS[key].take(at.text)
     if value is None:
-        line.complain(at, f"not a value of '{key}'", KEYS[key].expected)
+        hint = _shorter(KEYS[key].take, at.text)
+        line.complain(at, f"not a value of '{key}'", KEYS[key].expected, hint)
     else:
         ours[key] = value
+
+
+def _shorter(take: Callable[[str], object], text: str) -> str:
+    """A hint for ``10MB``, ``3/minute`` or ``5 sec`` written out."""
+    short = re.sub(r"(?<=[0-9KMGT])i?B$", "", text, flags=re.IGNORECASE)
+    short = re.sub(r"(?<=[0-9/])(s|m|h|d)(ec|in|our|ay)[a-z]*$", r"\1", short)
+    return f"write {short}" if short != text and take(short) is not None else ""
 
 
 def _foreign_key(line: _Line, action: Action, key: Field) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from policy import limits
 from policy.algebra import Atoms, Reach, reach
-from policy.checks import CHECKS
+from policy.checks import CHECKS, SERVICES
 from policy.errors import nearest
 from policy.finding import found_in, parameter, tokens_of
 from policy.lint_asks import lint_asks
@@ -39,6 +39,7 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Findi
     found = [
         *_without_effect(rules.rules, world, instances=instances),
         *_names(rules.rules, world),
+        *_services(rules.rules),
         *_wide(rules.rules),
         *_claims(rules.rules),
         *lint_asks(rules, world),
@@ -134,6 +135,21 @@ def _names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
             hint = f"did you mean '{token.prefix}{near}'?" if near else ""
             text = f"'{token.text}': {CHECKS[check][1]}"
             yield found_in(check, rule, column, text, hint)
+
+
+def _services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    """A slip in a service's name: the rule is about nothing, and nobody says so."""
+    lower = {service.lower(): service for service in SERVICES}
+    for rule in rules:
+        name = rule.service
+        if name is None or name in SERVICES:
+            continue
+        if not name.lower().startswith("vitrail.") and name.lower() not in lower:
+            continue
+        near = lower.get(nearest(name, lower))
+        hint = f"did you mean '{near}'?" if near else ""
+        text = f"'{name}': {CHECKS['unknown-service'][1]}"
+        yield found_in("unknown-service", rule, 0, text, hint)
 
 
 def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:

@@ -63,7 +63,10 @@ class Bytes:
             amount = int(found[1]) << 10 * " KMGT".index(found[2] or " ")
         if is_whole(amount, self.low, self.high):
             return amount
-        return refuse(self, value, path, complain)
+        hint = ""
+        if isinstance(value, str) and (found := re.fullmatch(_BYTES + "i?B", value)):
+            hint = f'write "{found[1]}{found[2]}"'
+        return refuse(self, value, path, complain, hint)
 
     def schema(self) -> Schema:
         """See ``Kind``; the range of the text form is checked by us only."""
@@ -103,8 +106,9 @@ class Seconds:
         if is_whole(amount, self.low, self.high):
             return amount
         hint = ""
-        if is_whole(value, self.low, self.high):
-            hint = f'write "{value}s" for seconds'
+        plain = isinstance(value, str) and value.isascii() and value.isdigit()
+        if plain or is_whole(value, self.low, self.high):
+            hint = f'write "{str(value)[:12]}s" for seconds'
         return refuse(self, value, path, complain, hint)
 
     def schema(self) -> Schema:

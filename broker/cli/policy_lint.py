@@ -70,8 +70,7 @@ def lint(
     elif as_json:
         render.json_line({"findings": [_finding_json(one) for one in found]})
     else:
-        for one in found:
-            print_problems([_with_check(one)])
+        print_problems(map(_with_check, found))
         render.note(_summary(found))
     if broken:
         sys.exit(_BROKEN)

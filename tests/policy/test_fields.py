@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from policy import fields, limits
+from policy import fields, limits, quantities
 from policy.fields import REFUSED
 from policy.tables import NAME, PALETTE
 
@@ -102,7 +102,7 @@ def test_taken(kind, value, clean):
         pytest.param(_PATH, "/a\0b", "", id="NUL in a path"),
         pytest.param(_TAGS, ["a", "b", "c", "d"], "", id="too many tags"),
         pytest.param(_TAGS, ["a", "a"], "", id="a tag twice"),
-        pytest.param(_TAGS, "a", "", id="text for tags"),
+        pytest.param(_TAGS, "a", 'write ["a"]', id="text for tags"),
         pytest.param(_COMMAND, [], "", id="no command"),
         pytest.param(_COMMAND, ["abcde", "fghijk"], "", id="13 bytes"),
         pytest.param(_COMMAND, ["a\0"], "", id="NUL in an argument"),
@@ -140,3 +140,46 @@ def test_each_wrong_item_is_named():
 def test_values_are_shown_as_they_were_written(value, shown):
     """Long text is shortened, TOML's words are used."""
     assert fields.show(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "clean"),
+    [
+        (quantities.Bytes(10, 1 << 40), 10, 10),
+        (quantities.Bytes(10, 1 << 40), "10", 10),
+        (quantities.Bytes(10, 1 << 40), "64K", 65536),
+        (quantities.Bytes(10, 1 << 40), "1T", 1 << 40),
+        (quantities.Seconds(1, 3600), "1s", 1),
+        (quantities.Seconds(1, 3600), "1h", 3600),
+        (quantities.YesNo(), True, True),
+        (quantities.Global(), "zwp_idle_inhibit_manager_v1", "zwp_idle_inhibit_manager_v1"),
+    ],
+)  # fmt: skip
+def test_quantities_taken(kind, value, clean):
+    """At the ends of the range, in each way of writing."""
+    assert _take(kind, value) == (clean, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "hint"),
+    [
+        (quantities.Bytes(10, 1 << 40), 9, ""),
+        (quantities.Bytes(10, 1 << 40), (1 << 40) + 1, ""),
+        (quantities.Bytes(10, 1 << 40), "2T", ""),
+        (quantities.Bytes(10, 1 << 40), "64KiB", 'write "64K"'),
+        (quantities.Bytes(10, 1 << 40), True, ""),
+        (quantities.Bytes(10, 1 << 40), "01", ""),
+        (quantities.Seconds(1, 3600), "0s", ""),
+        (quantities.Seconds(1, 3600), "3601s", ""),
+        (quantities.Seconds(1, 3600), 60, 'write "60s" for seconds'),
+        (quantities.Seconds(1, 3600), "1 h", ""),
+        (quantities.YesNo(), 1, ""),
+        (quantities.YesNo(), "false", "write false, without quotation marks"),
+        (quantities.Global(deny=True), "wl_seat", 'for no windows at all: display = "none"'),
+    ],
+)  # fmt: skip
+def test_quantities_refused(kind, value, hint):
+    """One beyond the range, and what others would write."""
+    clean, found = _take(kind, value)
+    assert clean is REFUSED
+    assert [complaint[3] for complaint in found] == [hint]

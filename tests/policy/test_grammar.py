@@ -73,6 +73,30 @@ def test_a_line_is_refused(line, column, message, hint):
     assert problem.source_line == line
 
 
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        ("max-size=10MB", "write 10M"),
+        ("max-size=10MiB", "write 10M"),
+        ("rate=3/minute", "write 3/m"),
+        ("ttl=5min", "write 5m"),
+        ("gesture=5sec", "write 5s"),
+        ("max-size=lots", ""),
+        ("rate=3/fortnight", ""),
+    ],
+)
+def test_habits_of_writing(more, hint):
+    """What others would write, as it is written here."""
+    rules = rules_of_map({"1.policy": f"a * b c allow {more}\n"})
+    assert [problem.hint for problem in rules.problems] == [hint]
+
+
+def test_commas_between_columns():
+    """As Qubes had them long ago."""
+    (first, *_) = rules_of_map({"1.policy": "a, *, b, c, allow\n"}).problems
+    assert first.hint == "blanks stand between the columns, and no commas"
+
+
 def test_every_error_of_the_set_at_once():
     """Several on a line, in several files, also behind an error."""
     files = {

@@ -120,6 +120,9 @@ def test_asks_that_offer_nothing_offer_nothing(text, world):
         ("a * work vault deny\na * work @default allow target=vault\n", [("redirect-denied", 2, 25)]),
         ("a * W0rk vault allow\n", [("unknown-sandbox", 1, 5), ("look-alike", 1, 5)]),
         ("a * work vault alow\n", [("error", 1, 16)]),
+        ("vitrail.OpenUrl * work vault deny\n", [("unknown-service", 1, 1)]),
+        ("vitrail.FileCpy * work vault deny\n", [("unknown-service", 1, 1)]),
+        ("vitrail.OpenURL * work vault deny\nmy.Service * work vault deny\n", []),
     ],
 )  # fmt: skip
 def test_findings(text, found):

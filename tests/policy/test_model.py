@@ -11,9 +11,11 @@ from broker.core import services
 from broker.core.errors import RefusedError
 from broker.core.names import take_sandbox_name
 from broker.core.services import FIRST_CID, LAST_CID
+from broker.prompt import words
 from broker.wayland import label
 from broker.wayland.rules import MAX_BORDER, Fullscreen
 from policy import build, evaluate, limits
+from policy.checks import SERVICES
 from policy.fields import Choice
 from policy.tables import NAME, PEER, TABLES, WINDOW
 from tests.policy import record_globals
@@ -53,6 +55,12 @@ def test_fullscreen_is_as_the_filter_has_it():
 def test_services_are_those_of_the_broker():
     """A service that has a port has a line in the engine."""
     assert {evaluate.AGENT, evaluate.DISPLAY, evaluate.AUDIO} == set(services.PORTS)
+
+
+def test_lint_knows_every_service():
+    """Those that have a port, and those that the person is told about."""
+    assert set(services.PORTS) <= set(SERVICES)
+    assert set(words._WANTS) <= set(SERVICES)
 
 
 def test_cids_are_those_that_can_be_peers():
