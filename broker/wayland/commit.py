@@ -219,7 +219,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
     The sum of all offsets stays within the surface's cap, so no image walks
     away from the pointer in small steps.
     """
-    if surface.role not in {Role.CURSOR, Role.ICON}:
+    if surface.role not in {Role.CURSOR, Role.ICON} or not surface.announced:
         return 0, 0
     side = free_cap(surface.role)
     low = 0 if surface.role is Role.CURSOR else -side

@@ -184,6 +184,8 @@ def set_cursor(
         surface.hot = (x, y)
     if _its_own(pointer, serial):
         sid = surface.sid if surface is not None else 0
+        if surface is not None:
+            surface.announced = True
         core.up.data += _set_cursor(pointer.sid, serial, sid, x, y)
 
 

@@ -53,6 +53,7 @@ def start_drag(
         if icon.icon is None:
             icon.icon = Frame(core, icon, core.popup_edges)
         icon_sid = icon.icon.root.sid
+        icon.announced = True
     core.up.data += _start_drag(device.sid, sid, origin.sid, icon_sid, serial)
     if icon is not None:
         commit.relayout(core, icon)

@@ -145,10 +145,11 @@ class Surface(Obj):
 
     ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
     that part's origin counts as lying: events get it added, positions are
-    corrected by it.
+    corrected by it.  ``announced``: the compositor knows it as a cursor or icon.
     """
 
     __slots__ = (
+        "announced",
         "cached",
         "children",
         "constraint",
@@ -197,6 +198,7 @@ class Surface(Obj):
         self.dirty = False
         self.relayout = False
         self.outputs: dict[int, int] = {}
+        self.announced = False
         self.hot = (0, 0)
         self.icon: Frame | None = None
         self.constraint: Constraint | None = None

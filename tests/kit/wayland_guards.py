@@ -56,7 +56,7 @@ GUARDS = (
     _w("cursor cap", "commit.py", "return limits.WAYLAND_CURSOR_PIXELS", "return 4096", "test_frames.py", "cursor"),
     _w("drag icon cap", "commit.py", "return limits.WAYLAND_DRAG_ICON_PIXELS", "return 4096", "test_selection.py", "icon"),
     _w("offsets do not add up", "commit.py", "    surface.hot = now\n", "    surface.hot = (0, 0)\n", "test_frames.py", "add_up"),
-    _w("windows have no offset", "commit.py", "if surface.role not in {Role.CURSOR, Role.ICON}:\n        return 0, 0", "if False:\n        return 0, 0", "test_frames.py", "attach_offset"),
+    _w("windows have no offset", "commit.py", "if surface.role not in {Role.CURSOR, Role.ICON} or not surface.announced:\n        return 0, 0", "if False:\n        return 0, 0", "test_frames.py", "attach_offset"),
     _w("fullscreen is faked", "windows.py", "if core.rules.fullscreen is Fullscreen.FAKE:", "if False:", "test_frames.py", "fullscreen"),
     _w("title prefix", "identity.py", 'return f"[{sandbox}] {text}".strip().encode()', "return text.encode()", "test_identity.py"),
     _w("hidden characters", "identity.py", "        if category in _HIDDEN:", "        if False:", "test_identity.py"),

@@ -119,3 +119,15 @@ def test_only_the_serial_of_the_latest_enter_sets_a_picture():
             it.send(device, "set_shape", serial, 3)
         assert [a[0] for a in it.told("wl_pointer", "set_cursor")] == [10]
         assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[10, 3]]
+
+
+def test_an_image_that_the_compositor_was_not_told_of_has_no_offset():
+    """For it that surface is none of a pointer's; the fuzz target found it."""
+    with Talk(model=Model(GLOBALS)).start(compositor=4) as it:
+        pointer = it.make(it.bind("wl_seat"), "get_pointer", "wl_pointer")
+        it.show(200, 100, 0)
+        cursor = it.surface()
+        it.send(pointer, "set_cursor", 9, cursor, 0, 0)
+        it.send(cursor, "attach", it.buffer(8, 8), 5, 5)
+        it.send(cursor, "commit")
+        assert it.told("wl_surface", "attach")[-1][1:] == [0, 0]
