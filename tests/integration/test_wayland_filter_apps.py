@@ -70,7 +70,7 @@ async def test_tiling_resizes_with_the_border_always_exact():
         await wait_window(it.comp)
         for width in (300, 900, 500, 1100):
             await it.comp.command("floating enable")
-            await it.comp.command(f"resize set {width} 400")
+            await it.comp.command(f"resize set {width} 400, move position 20 20")
 
             async def fits(width=width) -> bool:
                 (window,) = await wait_window(it.comp)
@@ -78,7 +78,9 @@ async def test_tiling_resizes_with_the_border_always_exact():
                 near = abs(window["rect"]["width"] - width) < 40
                 if not near:
                     # sway takes a late picture of the former size for the wish.
-                    await it.comp.command(f"resize set {width} 400")
+                    await it.comp.command(
+                        f"resize set {width} 400, move position 20 20"
+                    )
                 return near and await framed(it)
 
             await until(fits)
