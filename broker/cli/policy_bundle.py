@@ -40,6 +40,7 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
 from policy.bundle import (
+    Bundle,
     BundleError,
     newer,
     sign,
@@ -183,6 +184,7 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
     "--replace", is_flag=True, help="Also files that were changed or made here."
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@JSON
 def apply_bundle(
     file: Path,
     *,
@@ -190,6 +192,7 @@ def apply_bundle(
     to: Path | None,
     replace: bool,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Put what is in FILE in place, and remove what its last version had more.
 
@@ -215,16 +218,33 @@ def apply_bundle(
         if not overlay:
             if fresh and not dry_run:
                 keep_applied(base, found)
-            render.note(f"version {found.version} of '{found.name}' is in place")
+            _say(found, base, [], as_json=as_json, what="is in place")
             return
         if not replace:
             refuse_changed(base, found, state, overlay)
         old, new = sets_with(base, {}), sets_with(base, overlay)
         refuse_problems(new_problems(old, new))
         show_changes(old, new)
+        files = sorted(overlay)
         if dry_run:
-            render.note("nothing was written")
+            _say(found, base, files, as_json=as_json, what="would be applied")
             return
         install(overlay)
         keep_applied(base, found)
-    render.note(f"version {found.version} of '{found.name}' applied in {base}")
+    _say(found, base, files, as_json=as_json, what=f"applied in {base}")
+
+
+def _say(
+    found: Bundle, base: Path, files: list[str], *, as_json: bool, what: str
+) -> None:
+    render.note(f"version {found.version} of '{found.name}' {what}")
+    if as_json:
+        render.json_line(
+            {
+                "name": found.name,
+                "version": found.version,
+                "digest": found.digest,
+                "to": str(base),
+                "files": files,
+            }
+        )

@@ -257,12 +257,18 @@ def _row(grant: Grant) -> tuple[str, ...]:
 @click.option(
     "--check", "only_check", is_flag=True, help="Only say which would change."
 )
-def fmt(files: tuple[Path, ...], *, write: bool, only_check: bool) -> None:
+@JSON
+def fmt(
+    files: tuple[Path, ...], *, write: bool, only_check: bool, as_json: bool
+) -> None:
     """Align the columns of rule FILES; what they mean does not change.
+
+    With --json nothing is printed but which files change (with --write: were
+    changed).
 
     Exit code: 0, or 1 when --check found a file to change.
     """
-    changed = False
+    changed: list[str] = []
     for file in files:
         try:
             text = _read(file).decode("utf-8")
@@ -271,12 +277,15 @@ def fmt(files: tuple[Path, ...], *, write: bool, only_check: bool) -> None:
                 f"{file} is not UTF-8", hint="save it as UTF-8"
             ) from error
         new = even(text)
-        if only_check:
-            if new != text:
-                changed = True
-                render.note(str(file))
-        elif not write:
-            sys.stdout.write(new)
-        elif new != text:
+        if new != text:
+            changed.append(str(file))
+        if write and not only_check and new != text:
             file.write_text(new, encoding="utf-8")
-    sys.exit(changed)
+        elif not (write or only_check or as_json):
+            sys.stdout.write(new)
+    if as_json:
+        render.json_line({"changed": changed})
+    elif only_check:
+        for name in changed:
+            render.note(name)
+    sys.exit(only_check and bool(changed))

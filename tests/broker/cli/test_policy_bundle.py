@@ -64,7 +64,9 @@ def test_the_whole_way(run):
     code, out = run("apply", file)
     assert code == 0, out
     assert (run.home / "policy.d/30-site.policy").read_text() == RULES
-    assert run("apply", file)[0] == 0
+    code, out = run("apply", file, "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[0])["files"] == []
 
 
 def test_a_later_version_replaces_and_removes(run):
