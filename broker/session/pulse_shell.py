@@ -48,6 +48,7 @@ class Connection:
         self._work = trio.Event()
         self._moved = trio.Event()
         self._kick = trio.Event()
+        self._feeding = False
         self._timer: float | None = None
         self._over = trio.Event()
         self.core = Filter(sandbox, cookie, trio.current_time(), self._wake)
@@ -106,8 +107,12 @@ class Connection:
     # -- events ----------------------------------------------------------------
 
     def _wake(self) -> None:
-        """The filter has something to send (also for another connection's sake)."""
-        self._work.set()
+        """The filter has something to send, for another connection's sake.
+
+        What it says while it is fed is sent right after that (``_fed``).
+        """
+        if not self._feeding:
+            self._work.set()
 
     def _end(self, error: PeerError | UpstreamError | None = None) -> None:
         if error is not None:
@@ -116,6 +121,7 @@ class Connection:
 
     def _fed(self) -> None:
         """After each step of the filter: send, end, set the timer."""
+        self._feeding = False
         self._flush()
         if self.core.fault is not None:
             self._over.set()
@@ -145,9 +151,7 @@ class Connection:
         except OSError as error:
             self._lost(error)
             return
-        if idle:
-            self._work = trio.Event() if self._work.is_set() else self._work
-        else:
+        if not idle:
             self._work.set()
 
     def _sent_down(self, count: int) -> None:
@@ -226,6 +230,7 @@ class Connection:
                 self._end()
                 return
             self.from_client += len(data)
+            self._feeding = True
             core.from_client(data, trio.current_time())
             self._fed()
 
@@ -242,6 +247,7 @@ class Connection:
                 self._end(UpstreamError("the sound server closed the connection"))
                 return
             stalled = core.stalled
+            self._feeding = True
             core.from_server(data, trio.current_time())
             self._fed()
             if stalled and not core.stalled:
@@ -269,6 +275,7 @@ class Connection:
                 await self._kick.wait()
             now = trio.current_time()
             if self._timer is not None and now >= self._timer:
+                self._feeding = True
                 self.core.tick(now)
                 self._fed()
                 if not self.core.stalled:

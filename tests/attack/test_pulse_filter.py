@@ -59,6 +59,7 @@ async def test_every_refused_command_is_refused_and_changes_nothing(kind):
 
         def attack() -> None:
             evil = Hostile(filtered.path)
+            assert evil.flags == 0  # it offered shared memory
             evil.play()
             for number, fields in REFUSED.items():
                 assert evil.error(number, fields) == 1, number

@@ -231,7 +231,7 @@ def revoke(base: Path, count: int) -> list[float]:
     from broker.session.sound_desk import Ask, ask_desk
     from tests.kit.sound_hostile import RECORD
 
-    place = base / f"mic-{time.monotonic_ns()}"
+    place = base / "m"  # short: a socket's path has 107 bytes
     (place / "run").mkdir(parents=True, mode=0o700)
     server, path = place / "run/pulse/native", place / "filtered"
     argv = [
