@@ -38,7 +38,9 @@ PACKAGES = (
     *("sway", "grim", "wtype", "bubblewrap", "libseccomp2", "iproute2", "procps"),
     *("libsqlite3-0", "socat", "systemd", "systemd-sysv", "dbus", "libpam-systemd"),
 )
-SPEC = ImageSpec(name="twovm", packages=PACKAGES)
+# Debian 12 in all of them: its Python is that of the packages in SITE, and its kernel
+# sends a write as one packet.
+SPEC = ImageSpec(name="twovm", suite="bookworm", packages=PACKAGES)
 # What the brokers import; the rest of the environment stays outside.
 SITE = (
     *("trio", "outcome", "attr", "attrs", "sniffio", "sortedcontainers", "idna"),
@@ -169,10 +171,10 @@ def shell_init(*, systemd: bool = False) -> bytes:
 class Lab:
     """Machines of a test, and what they share: tools, images, our own disk."""
 
-    def __init__(self, base: Path, tool: Path, big: Image, small: Image) -> None:
+    def __init__(self, base: Path, tool: Path, image: Image) -> None:
         self.base = base
         self._tool = tool
-        self._images = {True: big, False: small}
+        self._image = image
         self._qemu = Path(shutil.which("qemu-system-x86_64"))
         self._accel: Accel | None = None
         self._disk: Path | None = None
@@ -182,10 +184,9 @@ class Lab:
 
     async def prepare(self) -> None:
         """Make the disk and find out how machines run here."""
-        small = self._images[False]
         self._disk = await project_disk(self.base)
         choice = await choose_accel(
-            self._qemu, small.kernel, small.initrd, cache=find_paths().cache
+            self._qemu, self._image.kernel, self._image.initrd, cache=find_paths().cache
         )
         self._accel = choice.accel
 
@@ -215,7 +216,7 @@ class Lab:
 
     async def boot(self, guest: Guest) -> None:
         """Start it, or start it anew; returns when its shell is there."""
-        image = self._images[guest.shelled]
+        image = self._image
         initrd = self._at(guest, "initrd")
         data = image.write_initrd(self.base).read_bytes()
         if guest.shelled:
@@ -258,10 +259,9 @@ async def lab():
     """A lab without machines."""
     paths = find_paths()
     tool = await fetch_vhost_device_vsock(paths, print)
-    big = await build_image(paths, SPEC, print)
-    small = await build_image(paths, ImageSpec(), print)
+    image = await build_image(paths, SPEC, print)
     with short_directory() as base:
-        made = Lab(base, tool, big, small)
+        made = Lab(base, tool, image)
         try:
             await made.prepare()
             yield made
