@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import stat
 import sys
+import tomllib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 import trio
@@ -41,13 +43,6 @@ PACKAGES = (
 # Debian 12 in all of them: its Python is that of the packages in SITE, and its kernel
 # sends a write as one packet.
 SPEC = ImageSpec(name="twovm", suite="bookworm", packages=PACKAGES)
-# What the brokers import; the rest of the environment stays outside.
-SITE = (
-    *("trio", "outcome", "attr", "attrs", "sniffio", "sortedcontainers", "idna"),
-    *("msgspec", "cryptography", "cffi", "pycparser", "pywayland", "rich"),
-    *("rich_click", "click", "markdown_it", "mdurl", "pygments", "tree_sitter"),
-    *("tree_sitter_toml", "pyseccomp.py", "typing_extensions.py", "PIL"),
-)
 ROOT = Path(__file__).parents[2]
 
 
@@ -91,6 +86,25 @@ class Guest:
         )
 
 
+def dependencies() -> set[str]:
+    """What the brokers' dependencies have put into site-packages, theirs too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    todo, known, found = list(project["dependencies"]), set(), set()
+    while todo:
+        requirement = todo.pop()
+        name = re.match(r"[\w.-]+", requirement)[0]
+        if "extra ==" in requirement or name in known:
+            continue
+        known.add(name)
+        try:
+            dist = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # for another system or Python
+        todo += dist.requires or []
+        found |= {file.parts[0] for file in dist.files or []}
+    return {n for n in found if n not in {"..", "__pycache__"} and "-info" not in n}
+
+
 async def project_disk(folder: Path) -> Path:
     """A read-only disk with this checkout and what it imports."""
     tree = folder / "disk"
@@ -101,16 +115,12 @@ async def project_disk(folder: Path) -> Path:
             ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__")
         )
     packages = Path(trio.__file__).parents[1]
-    for name in SITE:
+    for name in dependencies():
         source = packages / name
         if source.is_dir():
             shutil.copytree(source, site / name)
         else:
             shutil.copy(source, site / name)
-    for extra in packages.glob("_cffi_backend*"):
-        shutil.copy(extra, site / extra.name)
-    for extra in packages.glob("*.libs"):
-        shutil.copytree(extra, site / extra.name)
     shutil.copy(Path(__file__).with_name("vmshell.py"), tree / "vmshell.py")
     # Compiled here: in there every start would compile all of it, emulated.
     await run_tool(
