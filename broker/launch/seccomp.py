@@ -34,7 +34,7 @@ _FIONBIO = 0x5421
 _FIONREAD = 0x541B
 _TCGETS = 0x5401
 _F_DUPFD_CLOEXEC = 1030
-_F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
+_F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS = 1032, 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
 _SIOCOUTQ = 0x5411
 _MFD_CLOEXEC_ALLOW_SEALING = 3
@@ -111,6 +111,8 @@ def worker_filter() -> bytes:
     for command in (1, 2, 3, 4, _F_DUPFD_CLOEXEC):  # F_GETFD to F_SETFL: fcntl(2)
         rules.allow_if("fcntl", rules.equal(1, command))
     rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))
+    # Whether a descriptor is a pipe, without asking the file system it is on.
+    rules.allow_if("fcntl", rules.equal(1, _F_GETPIPE_SZ))
     for seals in (_F_SEAL_SHRINK, _F_SEAL_SHRINK | _F_SEAL_SEAL):
         rules.allow_if("fcntl", rules.equal(1, _F_ADD_SEALS), rules.equal(2, seals))
     # A client's memory is looked at (fstatfs: is it tmpfs?) and read; ours is

@@ -15,6 +15,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import socket
 import stat
 from collections import OrderedDict
 
@@ -47,16 +48,30 @@ def filesystem_of(fd: int) -> int:
     )
 
 
+def _on_tmpfs(untrusted_fd: int) -> bool:
+    """Whether a file lies on tmpfs; asks nothing of any other file system.
+
+    On a FUSE file, fstat(2) and fstatfs(2) wait for whoever serves it, which
+    may be for ever.  F_GET_SEALS is answered by the kernel alone, and only
+    for tmpfs and hugetlbfs.
+    """
+    try:
+        fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return filesystem_of(untrusted_fd) == _TMPFS_MAGIC
+
+
 def _check(untrusted_fd: int, size: int) -> None:
     """Raise ValueError unless it is a large enough read-write file on tmpfs."""
-    status = os.fstat(untrusted_fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
     flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
     if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
         raise ValueError("not open for reading and writing")
-    if filesystem_of(untrusted_fd) != _TMPFS_MAGIC:
+    if not _on_tmpfs(untrusted_fd):
         raise ValueError("not on tmpfs")
+    status = os.fstat(untrusted_fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
     if status.st_size < size:
         raise ValueError(f"the file has {status.st_size} bytes, {size} were declared")
 
@@ -70,6 +85,19 @@ def _seal(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_socket(untrusted_fd: int) -> bool:
+    kind = ctypes.c_int()
+    size = ctypes.c_uint(ctypes.sizeof(kind))
+    answer = _libc.getsockopt(
+        untrusted_fd,
+        socket.SOL_SOCKET,
+        socket.SO_TYPE,
+        ctypes.byref(kind),
+        ctypes.byref(size),
+    )
+    return bool(answer == 0)
 
 
 class SealedFile(PoolFile):
@@ -243,11 +271,12 @@ class RealMachine(Machine):
 
     @override
     def admit_pipe(self, untrusted_fd: int) -> bool:
+        """Asks only what the kernel answers itself, as ``_on_tmpfs`` does."""
         try:
-            mode = os.fstat(untrusted_fd).st_mode
+            fcntl.fcntl(untrusted_fd, fcntl.F_GETPIPE_SZ)
         except OSError:
-            return False
-        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+            return _is_socket(untrusted_fd)
+        return True
 
     @override
     def paint(self) -> Paint:

@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import socket
+import threading
 
 import pytest
 
@@ -14,8 +15,10 @@ from broker.session.wayland_machine import (
     CopiedFile,
     RealMachine,
     SealedFile,
+    _check,
     filesystem_of,
 )
+from tests.kit.silent_fuse import silent_file
 from tests.kit.wayland_client import memfd
 
 
@@ -143,3 +146,22 @@ def test_paint_is_a_file_of_ours(machine):
     paint.close()
     paint.close()
     os.close(sent)
+
+
+@pytest.mark.machine
+def test_a_file_whose_server_is_silent_holds_nothing_up(tmp_path):
+    """FUSE: fstat or fstatfs on it would wait for ever."""
+    try:
+        with silent_file(tmp_path) as fd:
+            asked = threading.Thread(target=_ask, args=(fd,), daemon=True)
+            asked.start()
+            asked.join(5)
+            assert not asked.is_alive(), "it waits for a hostile file server"
+    except PermissionError as error:
+        pytest.skip(f"no FUSE mount here: {error}")
+
+
+def _ask(fd: int) -> None:
+    assert not RealMachine().admit_pipe(fd)
+    with pytest.raises(ValueError, match="not on tmpfs"):
+        _check(fd, 4096)
