@@ -115,8 +115,8 @@ async def _waypipe(
             str(path),
             "server",
             "--",
-            "sleep",
-            "100000",
+            # waypipe leaves its program when it is ended itself.
+            *("setpriv", "--pdeathsig", "KILL", "--", "sleep", "100000"),
         ],
         env={**comp.environment, "WAYLAND_DISPLAY": "none"},
         stdout=DEVNULL,
