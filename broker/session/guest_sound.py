@@ -222,8 +222,7 @@ class GuestSound:
 
     def _take_state(self, state: worker.SoundState) -> None:
         was, self._state = self._state, state
-        self._changed.set()
-        self._changed = trio.Event()
+        self._tell_changed()
         if state.active != was.active and self.indicator is not None:
             self.indicator.show(
                 self._lease.sandbox, active=state.active, source=state.source
@@ -231,6 +230,10 @@ class GuestSound:
         if state.wanted and self._asking is None:
             self._asking = trio.CancelScope()
             self._start(self._microphone)
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     async def _record_active(self, was: bool) -> None:  # noqa: FBT001
         if self._state.active == was:
@@ -279,9 +282,10 @@ class GuestSound:
             await self._wait_unwanted()
             hearing = worker.Hearing.REST
         finally:
-            self._allowed = False
             with trio.CancelScope(shield=True):
                 await self._hear(hearing)
+            self._allowed = False
+            self._tell_changed()
 
     async def _wait_unwanted(self) -> None:
         while self._state.wanted:

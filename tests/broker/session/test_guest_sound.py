@@ -1,0 +1,194 @@
+"""The supervisor's part of a sandbox's sound, with a worker made of paper."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.core import worker
+from broker.core.errors import RefusedError, UpstreamError
+from broker.pulse.rules import Level
+from broker.session.guest_sound import GuestSound
+from broker.session.sound_levels import load_level, save_level
+from policy.loader import parse_record
+from tests.kit.roles import LEASE, journal
+from tests.kit.world import record
+
+AUDIO = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
+State = partial(worker.SoundState, 1, 0, application="app", source="mic", missing="")
+
+
+class PaperWorker:
+    """Remembers its orders; obeys those about the microphone."""
+
+    def __init__(self, sound: list) -> None:
+        self.orders: list = []
+        self.obeys = True
+        self.closed = ""
+        self._sound = sound
+
+    async def send(self, order, fds=()):
+        if self.closed:
+            raise UpstreamError("it has ended")
+        self.orders.append(order)
+        if isinstance(order, worker.Microphone) and self.obeys:
+            await self._sound[0].take(worker.MicrophoneSet(order.number))
+
+    async def close(self, reason):
+        self.closed = reason
+        self._sound[0].worker_gone()
+
+    def heard(self):
+        return [
+            o.hearing.value for o in self.orders if isinstance(o, worker.Microphone)
+        ]
+
+
+class Decider:
+    """Says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.verdict = "allow"
+        self.asked = 0
+        self.scope: trio.CancelScope | None = None
+
+    @asynccontextmanager
+    async def permit(self, request):
+        assert request.service == "vitrail.AudioInput"
+        self.asked += 1
+        if self.verdict == "deny":
+            raise RefusedError("a rule says no")
+        with trio.CancelScope() as self.scope:
+            yield None
+        if self.scope.cancelled_caught:
+            raise RefusedError("cut")
+
+
+@asynccontextmanager
+async def sound(tmp_path):
+    """A sound with a worker that knows its rules, and a decider."""
+    mine, _ = parse_record(
+        "a", tmp_path / "a.toml", record("persistent", top=AUDIO).encode()
+    )
+    holder: list = []
+    paper = PaperWorker(holder)
+    async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+
+        async def ensure():
+            return paper
+
+        made = GuestSound(
+            LEASE,
+            lambda: mine,
+            log,
+            ensure_worker=ensure,
+            start=nursery.start_soon,
+            server=lambda: tmp_path / "none",
+            levels=lambda: tmp_path / "levels",
+            desks=lambda: tmp_path / "desks",
+        )
+        holder.append(made)
+        made.decider = decider = Decider()
+        await made._told(mine)
+        yield made, paper, decider
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_rules_come_from_the_record(tmp_path):
+    async with sound(tmp_path) as (_, paper, _):
+        (order,) = paper.orders
+        assert (order.name, order.microphone, order.revoked) == (
+            LEASE.sandbox,
+            "ask",
+            "silence",
+        )
+        assert (order.streams, order.most_volume, order.volume) == (16, 65536, 65536)
+
+
+async def test_a_wish_is_asked_about_and_the_permission_ends_with_it(tmp_path):
+    async with sound(tmp_path) as (made, paper, decider):
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert (decider.asked, paper.heard(), made.status().allowed) == (
+            1,
+            ["allow"],
+            True,
+        )
+        await made.take(State(wanted=False, active=False))
+        await wait_all_tasks_blocked()
+        assert (paper.heard(), made.status().allowed) == (["allow", "rest"], False)
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert decider.asked == 2
+
+
+async def test_a_cut_permission_is_told_at_once_and_not_asked_for_again(tmp_path):
+    async with sound(tmp_path) as (made, paper, decider):
+        await made.take(State(wanted=True, active=True))
+        await wait_all_tasks_blocked()
+        decider.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert paper.heard()[:2] == ["allow", "deny"]
+        assert decider.asked == 1
+        assert not made.status().allowed
+
+
+async def test_a_no_is_a_no(tmp_path):
+    async with sound(tmp_path) as (made, paper, decider):
+        decider.verdict = "deny"
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert paper.heard() == ["deny"]
+        assert decider.asked == 1
+
+
+async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            await made.set_microphone(allow=False)
+        assert paper.heard() == ["allow", "deny"]
+        with pytest.raises(RefusedError, match="rules"):
+            await made.set_microphone(allow=True)
+
+
+async def test_a_worker_that_does_not_obey_a_revoke_is_ended(tmp_path, autojump_clock):
+    async with sound(tmp_path) as (made, paper, decider):
+        await made.take(State(wanted=True, active=True))
+        await wait_all_tasks_blocked()
+        paper.obeys = False
+        decider.scope.cancel()
+        await trio.sleep(10)
+        assert paper.closed
+
+
+async def test_what_a_worker_makes_up_costs_nothing(tmp_path):
+    async with sound(tmp_path) as (made, _, _):
+        await made.take(worker.SoundClosed(99, 1, 1, "x"))
+        await made.take(worker.MicrophoneSet(99))
+        assert not made._ends
+        assert not made._orders
+        made.worker_gone()
+        assert made.status().streams == 0
+
+
+async def test_a_level_is_kept_and_told(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        await made.set_level(Level(1000, muted=True))
+        assert paper.orders[-1] == worker.SoundLevel(1000, muted=True)
+        assert load_level(tmp_path / "levels", LEASE.record) == Level(1000, muted=True)
+
+
+def test_levels_on_disk(tmp_path):
+    assert load_level(tmp_path, "a") == Level()
+    save_level(tmp_path, "a", Level(5))
+    assert load_level(tmp_path, "a") == Level(5)
+    (tmp_path / "a.json").write_text('{"volume": 99999999}')
+    assert load_level(tmp_path, "a") == Level(65536)
+    (tmp_path / "a.json").write_text("{")
+    assert load_level(tmp_path, "a").muted
