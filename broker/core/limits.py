@@ -910,3 +910,28 @@ wl_keyboard of a connection, at once."""
 
 CLIPBOARD_LAYOUTS = 4
 """Layouts of one keymap whose chords are kept ready; XKB has no more."""
+
+CLIPBOARD_BYTES = 64_000
+"""What crosses between two sandboxes at once where no rule says otherwise, as
+Qubes has it; more is refused whole."""
+
+CLIPBOARD_BYTES_MOST = 64 << 20
+"""The most that a rule can allow (``policy.limits.CLIPBOARD_BYTES``): a large
+picture.  It is held in memory, at most twice and once for each target."""
+
+CLIPBOARD_KINDS = 4
+"""Types read of one selection: text, a picture, and what a rule adds."""
+
+CLIPBOARD_SECONDS = 300.0
+"""How long what was copied may be pasted, and what was pasted may be taken."""
+
+CLIPBOARD_SECONDS_MOST = 86_400.0
+"""The longest that a rule can allow (``policy.limits.CLIPBOARD_SECONDS``)."""
+
+CLIPBOARD_COPY_SECONDS = 10.0
+"""From the copy chord to the last byte.  Toolkits need milliseconds; a source
+that stalls holds a pipe and memory of ours for no longer."""
+
+CLIPBOARD_DECIDE_SECONDS = 90.0
+"""From the paste chord to policy's answer; longer than a question to the person
+may wait (QUESTION_SECONDS), so that its answer still counts."""

@@ -1,0 +1,112 @@
+"""Which of a source's types cross, and under which names they are offered.
+
+A selection comes under many names: X11's atoms, spellings of one type, a
+browser's own.  Here each becomes a *kind*, one spelling for each type; what is
+no well-formed type has none and never crosses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.errors import PeerError
+
+TEXT = "text/plain"
+PNG = "image/png"
+DEFAULT_PATTERNS = (TEXT, PNG)
+
+TEXT_NAMES = (
+    "text/plain;charset=utf-8",
+    "UTF8_STRING",
+    "text/plain",
+    "TEXT",
+    "STRING",
+)
+"""What UTF-8 text is called, the surest first: what we ask a source for, and
+all that we offer, as applications look for different ones."""
+
+SECRET_HINT = "x-kde-passwordManagerHint"  # noqa: S105 -- a type's name
+"""A type by which password managers ask history managers to keep nothing."""
+
+NEVER = frozenset(
+    {
+        "text/uri-list",
+        "text/x-moz-url",
+        "x-special/gnome-copied-files",
+        "x-special/mate-copied-files",
+        "x-special/nautilus-clipboard",
+        "application/vnd.portal.filetransfer",
+        "application/vnd.portal.files",
+        "application/x-kde-cutselection",
+    }
+)
+"""Names of files.  A path means another file in another sandbox, or gives away
+one's names; files cross by the file transfer service, by their bytes."""
+
+_TYPE = re.compile(
+    r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII
+)
+"""RFC 6838 section 4.2, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A type to ask the source for, in its own spelling, and what it is to us."""
+
+    name: str
+    kind: str
+
+
+def kind_of(untrusted_type: str) -> str | None:
+    """The kind of one offered type; None for what never crosses.
+
+    Parameters (``;charset=``) are understood of UTF-8 text only.
+    """
+    spelling = untrusted_type.lower().replace(" ", "")
+    if untrusted_type in TEXT_NAMES or spelling in TEXT_NAMES:
+        return TEXT
+    if spelling in NEVER or _TYPE.fullmatch(spelling) is None:
+        return None
+    return spelling
+
+
+def fits(kind: str, patterns: Collection[str]) -> bool:
+    """Whether a kind is one of ``patterns``: a type, ``image/*`` or ``*/*``."""
+    return any(p in {kind, f"{kind.partition('/')[0]}/*", "*/*"} for p in patterns)
+
+
+def choose(
+    untrusted_types: Sequence[str], patterns: Collection[str]
+) -> tuple[Pick, ...]:
+    """What to read of a selection: one name for each kind that fits, text first.
+
+    At most CLIPBOARD_KINDS; the source's order decides which.  Raises PeerError
+    for more types, or longer ones, than a filter lets a client offer.
+    """
+    if len(untrusted_types) > limits.WAYLAND_MIMES:
+        raise PeerError("more types in one selection than a client may offer")
+    found: dict[str, str] = {}
+    for name in untrusted_types:
+        if len(name.encode("utf-8", "replace")) > limits.WAYLAND_MIME_BYTES:
+            raise PeerError("a type's name is longer than a client may offer")
+        kind = kind_of(name)
+        if kind is not None and fits(kind, patterns):
+            before = found.get(kind)
+            if before is None or _rank(name) < _rank(before):
+                found[kind] = name
+    picks = [Pick(name, kind) for kind, name in found.items()]
+    picks.sort(key=lambda pick: pick.kind != TEXT)
+    return tuple(picks[: limits.CLIPBOARD_KINDS])
+
+
+def _rank(name: str) -> int:
+    spelling = name if name in TEXT_NAMES else name.lower().replace(" ", "")
+    return TEXT_NAMES.index(spelling) if spelling in TEXT_NAMES else len(TEXT_NAMES)
+
+
+def names_of(kind: str) -> tuple[str, ...]:
+    """The types to offer a kind under."""
+    return TEXT_NAMES if kind == TEXT else (kind,)

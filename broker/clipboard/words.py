@@ -1,0 +1,269 @@
+"""What goes into ``crossing`` and what comes out of it.
+
+``sandbox`` in an event is whose worker said it: the session knows that by the
+connection, it is never taken from a message.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from broker.clipboard.types import DEFAULT_PATTERNS
+from broker.core import limits
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTerms:
+    """What may be copied out of a sandbox, before anybody knows where to."""
+
+    patterns: tuple[str, ...] = DEFAULT_PATTERNS
+    max_bytes: int = limits.CLIPBOARD_BYTES
+    """Of all types together; bytes."""
+    ttl: float = limits.CLIPBOARD_SECONDS
+    """How long it may be pasted; seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasteTerms:
+    """What rule and records say of one paste: the strictest of them all."""
+
+    patterns: tuple[str, ...] = DEFAULT_PATTERNS
+    max_bytes: int = limits.CLIPBOARD_BYTES
+    ttl: float = limits.CLIPBOARD_SECONDS
+    """How long the offer stands in the target; seconds."""
+    clean: frozenset[str] = frozenset()
+    """``plain``, ``controls``, ``images``, as in a record."""
+    rule: str = ""
+    """``file:line``, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Content of one kind.  It is not in ``repr``, so in no log by mistake."""
+
+    kind: str
+    data: bytes = field(repr=False)
+
+
+# -- in -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FocusTaken:
+    """A worker says that a window of its sandbox has the keyboard."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class FocusGone:
+    """It says that none has it any more."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPressed:
+    """A worker saw the copy chord."""
+
+    sandbox: str
+    terms: CopyTerms = CopyTerms()
+
+
+@dataclass(frozen=True, slots=True)
+class PastePressed:
+    """A worker saw the paste chord."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class TypesTold:
+    """The answer to AskTypes; none if the sandbox has no selection."""
+
+    sandbox: str
+    transfer: int
+    untrusted_types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DataCame:
+    """Some of what Read asked for."""
+
+    sandbox: str
+    transfer: int
+    untrusted_data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DataEnded:
+    """The source closed its end, and was still there when it did."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFailed:
+    """The source died, or its selection was replaced, before all was read."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Policy's answer to AskPolicy; no terms: denied."""
+
+    transfer: int
+    terms: PasteTerms | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferEnded:
+    """The target has another selection now."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxGone:
+    """Its lease or its worker ended."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochChanged:
+    """The link to the host is another one: who is who must be asked anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The person said ``brokerctl clipboard clear``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed (``Crossing.deadline``)."""
+
+
+Event = (
+    FocusTaken
+    | FocusGone
+    | CopyPressed
+    | PastePressed
+    | TypesTold
+    | DataCame
+    | DataEnded
+    | SourceFailed
+    | Decided
+    | OfferEnded
+    | SandboxGone
+    | EpochChanged
+    | Cleared
+    | Ticked
+)
+
+# -- out -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AskTypes:
+    """Ask the sandbox's worker which types its selection has."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read one type, through a pipe of ours; say when it is over ``max_bytes``.
+
+    The worker sends at most one byte more than that: then all is refused.
+    """
+
+    sandbox: str
+    transfer: int
+    name: str
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Close the pipe; nothing more is wanted of this transfer."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskPolicy:
+    """May this go from ``source`` to ``target``?  Answered by Decided."""
+
+    transfer: int
+    source: str
+    target: str
+    kinds: tuple[tuple[str, int], ...]
+    """Each kind and its size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Make it the target's selection, served by its filter; forget it after ``ttl``."""
+
+    target: str
+    transfer: int
+    source: str
+    items: tuple[Item, ...]
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """The target's filter forgets what it was offered."""
+
+    target: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """A worker said what it cannot have to say: its sandbox's streams end."""
+
+    sandbox: str
+    reason: str
+
+
+class Outcome(enum.Enum):
+    """What became of a chord."""
+
+    COPIED = "copied"
+    PASTED = "pasted"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+    """It had begun and was given up."""
+    EXPIRED = "expired"
+    CLEARED = "cleared"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """For the log and the person: never content."""
+
+    outcome: Outcome
+    source: str = ""
+    target: str = ""
+    kinds: tuple[str, ...] = ()
+    size: int = 0
+    """Bytes, of all kinds together."""
+    reason: str = ""
+    rule: str = ""
+    digest: str = ""
+    """Keyed hash; only where the setting asks for it."""
+
+
+Action = AskTypes | Read | Stop | AskPolicy | Offer | Withdraw | Blame | Record
