@@ -12,11 +12,13 @@ from typing import Literal
 from policy.errors import visible
 from policy.loader import RecordSet
 from policy.model import MicroVM, Record
-from policy.tables import AUDIO_KEY, DISPLAY_KEY, KIND_KEY
+from policy.tables import AUDIO_KEY, DISPLAY_KEY, KIND_KEY, MICROPHONE_KEY
 
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"
 AUDIO = "vitrail.Audio"
+MICROPHONE = "vitrail.AudioInput"
+_OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, MICROPHONE})
 NO_RULE = "default: deny"
 
 Verdict = Literal["allow", "deny"]
@@ -86,7 +88,7 @@ def stands(records: RecordSet, request: Request) -> Decision:
     What no record has a key for is decided by rules alone; but a sandbox
     without a valid record, or under a name that is not its own, has nothing.
     """
-    return _decide(records, request, own=request.service in {AGENT, DISPLAY, AUDIO})
+    return _decide(records, request, own=request.service in _OF_RECORDS)
 
 
 def _decide(records: RecordSet, request: Request, *, own: bool) -> Decision:
@@ -136,8 +138,19 @@ def _service(service: str, record: Record, trace: _Trace) -> Decision:
         return trace.end("deny" if way == "none" else "allow", reason, where)
     if service == AUDIO:
         return _audio(record, trace)
+    if service == MICROPHONE:
+        return _microphone(record, trace)
     trace.step("service", "unknown", NO_RULE)
     return trace.end("deny", f"no service is named '{visible(service)}'", NO_RULE)
+
+
+def _microphone(record: Record, trace: _Trace) -> Decision:
+    """The most that a rule may grant; the rule itself is asked besides."""
+    most = record.viewer.audio.microphone
+    where = record.where(MICROPHONE_KEY)
+    trace.step(MICROPHONE_KEY, most, where)
+    reason = f"the record '{record.name}' has microphone = \"{most}\""
+    return trace.end("deny" if most == "deny" else "allow", reason, where)
 
 
 def _audio(record: Record, trace: _Trace) -> Decision:

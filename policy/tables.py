@@ -570,5 +570,6 @@ TABLES = (
 )
 DISPLAY_KEY = "display"
 AUDIO_KEY = "audio.playback"
+MICROPHONE_KEY = "audio.microphone"
 KIND_KEY = "launch.kind"
 INHERITS_KEY = "inherits"

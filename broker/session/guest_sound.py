@@ -268,11 +268,22 @@ class GuestSound:
             return  # nobody decides, so it stays silent
         request = Request(lease=self._lease, service=MICROPHONE, counts_bytes=False)
         try:
-            async with self.decider.permit(request):
+            async with self.decider.permit(request) as permit:
+                self._asked_if_it_must_be(answered=permit.answered)
                 await self._while_allowed()
         except RefusedError:
             await self._hear(worker.Hearing.DENY)
             await self._wait_unwanted()
+
+    def _asked_if_it_must_be(self, *, answered: bool) -> None:
+        """A record that says "ask" is stricter than a rule that allows."""
+        record = self._record()
+        if answered or record is None or record.viewer.audio.microphone == "allow":
+            return
+        raise RefusedError(
+            'the record says microphone = "ask", and the rule asks nobody',
+            hint="write 'ask' in the rule, or 'allow' in the record",
+        )
 
     async def _while_allowed(self) -> None:
         hearing = worker.Hearing.DENY

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.evaluate import AGENT, AUDIO, DISPLAY, NO_RULE, Request, decide
+from policy.evaluate import AGENT, AUDIO, DISPLAY, MICROPHONE, NO_RULE, Request, decide
 from policy.loader import load_records
 
 _RECORDS = {
@@ -58,6 +58,7 @@ def _records(folder):
         ("open", "open", AUDIO, "deny", "the record 'open' has audio = \"none\"", "{}/open.toml: default of 'audio.playback'"),
         ("raw", "raw", AUDIO, "allow", "the record 'raw' has audio = \"raw\"", "{}/raw.toml:2:1"),
         ("loud", "loud", AUDIO, "allow", "the record 'loud' has audio = \"allow\"", "{}/loud.toml:2:1"),
+        ("loud", "loud", MICROPHONE, "deny", "the record 'loud' has microphone = \"deny\"", "{}/loud.toml: default of 'audio.microphone'"),
         ("open", "open", "vitrail.display", "deny", "no service is named 'vitrail.display'", NO_RULE),
         ("open", "open", "\x1b[2J", "deny", "no service is named '\\x1b[2J'", NO_RULE),
     ],

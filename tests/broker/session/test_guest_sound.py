@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -54,6 +55,7 @@ class Decider:
     def __init__(self) -> None:
         self.verdict = "allow"
         self.asked = 0
+        self.answered = False
         self.scope: trio.CancelScope | None = None
 
     @asynccontextmanager
@@ -63,17 +65,17 @@ class Decider:
         if self.verdict == "deny":
             raise RefusedError("a rule says no")
         with trio.CancelScope() as self.scope:
-            yield None
+            yield SimpleNamespace(answered=self.answered)
         if self.scope.cancelled_caught:
             raise RefusedError("cut")
 
 
 @asynccontextmanager
-async def sound(tmp_path):
+async def sound(tmp_path, microphone="allow"):
     """A sound with a worker that knows its rules, and a decider."""
-    mine, _ = parse_record(
-        "a", tmp_path / "a.toml", record("persistent", top=AUDIO).encode()
-    )
+    top = AUDIO.replace('microphone = "allow"', f'microphone = "{microphone}"')
+    text = record("persistent", top=top).encode()
+    mine, _ = parse_record("a", tmp_path / "a.toml", text)
     holder: list = []
     paper = PaperWorker(holder)
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
@@ -144,6 +146,17 @@ async def test_a_no_is_a_no(tmp_path):
         await wait_all_tasks_blocked()
         assert paper.heard() == ["deny"]
         assert decider.asked == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_record_that_asks_is_stricter_than_a_rule_that_allows(
+    tmp_path, answered
+):
+    async with sound(tmp_path, "ask") as (made, paper, decider):
+        decider.answered = answered
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert paper.heard() == (["allow"] if answered else ["deny"])
 
 
 async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):
