@@ -150,14 +150,18 @@ APPS = [
     app("weston-presentation-shm", resizes=False, kinds=("sway", "weston")),
     # toolkits
     app("gtk3-demo"),
-    app("gtk3-widget-factory", menus=((430, 270), (50, 312)), resizes=False),
-    app("gtk3-demo", "--run=dialog"),
+    # As large as the screen, they hang below weston's panel.
+    app("gtk3-widget-factory", menus=((430, 270), (50, 312)), resizes=False, kinds=("sway", "kwin")),
+    # weston puts the second window over the first one's edge.
+    app("gtk3-demo", "--run=dialog", kinds=("sway", "kwin")),
     app("gtk3-demo", "--run=menus"),
     app("gtk3-demo", "--run=dnd", strokes=((60, 70, 160, 90),)),
     app("gtk4-demo", menus=((-76, 28),)),
-    app("gtk4-widget-factory", menus=((500, 262), (50, 340)), resizes=False),
+    app("gtk4-widget-factory", menus=((500, 262), (50, 340)), resizes=False, kinds=("sway", "kwin")),
     app("gtk4-demo", "--run=dialog"),
-    app("featherpad", menus=((30, 16), (70, 16))),
+    app("featherpad", menus=((30, 16), (70, 16)), kinds=("sway", "kwin")),
+    # weston has no decorations of its own, so Qt draws a title bar.
+    app("featherpad", menus=((28, 43), (65, 43)), kinds=("weston",)),
 ]  # fmt: skip
 
 
