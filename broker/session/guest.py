@@ -15,13 +15,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from broker.audit import schema
-from broker.core import agent, limits, worker
+from broker.core import agent, worker
 from broker.core.complain import complain_of
 from broker.core.errors import (
     PeerError,
@@ -34,14 +34,12 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
 from broker.launch.sound import find_sound
-from broker.launch.waypipe_client import WaypipeClient, require_rust
-from broker.launch.waypipe_podman import Podman, start_waypipe
-from broker.link.endpoints import UnixEndpoint, connect
-from broker.relay.contract import StreamEnd
+from broker.launch.waypipe_podman import Podman
 from broker.session import journal
 from broker.session.frames import rules_from
 from broker.session.guest_screen import GuestScreen
 from broker.session.guest_sound import GuestSound
+from broker.session.guest_waypipe import GuestWaypipe
 from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
@@ -49,6 +47,7 @@ from broker.session.programs import Program, Programs
 from broker.session.pumps import PumpKeeper
 from broker.session.sound_desk import desks_folder
 from broker.session.sound_levels import levels_folder
+from broker.session.stream_events import StreamEvents
 from broker.session.workers import Worker, Workers
 from policy.model import Record
 
@@ -103,7 +102,7 @@ class Guest:
         self._display = directory / "display"
         self.programs = Programs(logs)
         self.worker: Worker | None = None
-        self.waypipe: WaypipeClient | None = None
+        self._events = StreamEvents(tools.log)
         self.agent: agent.Hello | None = None
         self._agent_stream = 0
         self._handed: dict[int, trio.Event] = {}
@@ -120,6 +119,16 @@ class Guest:
         """Told that the person has acted in its windows, so many seconds ago."""
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
+        )
+        self.waypipe = GuestWaypipe(
+            lease,
+            self.programs,
+            tools.log,
+            tools.pump,
+            display=self._display,
+            program=tools.waypipe,
+            ensure_worker=self._ensure_worker,
+            start=self._start,
         )
         self.sound = GuestSound(
             lease,
@@ -167,9 +176,7 @@ class Guest:
             await self.screen.close()
             self.programs.end_all(f"the sandbox ended: {reason}")
             self._scope.cancel()
-            waypipe, self.waypipe = self.waypipe, None
-            if waypipe is not None:
-                await waypipe.stop()
+            await self.waypipe.stop()
             gone, self.worker = self.worker, None
             if gone is not None:
                 await gone.close()
@@ -280,9 +287,7 @@ class Guest:
             )
         )
         # Its display socket went with the worker; a new pair is made on demand.
-        waypipe, self.waypipe = self.waypipe, None
-        if waypipe is not None:
-            await waypipe.stop()
+        await self.waypipe.stop()
 
     async def _take(self, message: worker.FromRest) -> None:
         match message:
@@ -337,7 +342,7 @@ class Guest:
             mine = await self._ensure_worker()
             self._handed[opening.stream] = ended
             try:
-                await self._opened(opening, "worker")
+                await self._events.opened(opening, "worker")
                 await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
             except BaseException:
                 self._forget_stream(opening.stream)
@@ -350,7 +355,7 @@ class Guest:
         finally:
             self._handed.pop(opening.stream, None)
             with trio.CancelScope(shield=True):
-                await self._closed(opening, end[1], end[0], began)
+                await self._events.closed(opening, end[1], end[0], began)
 
     def _settle_streams(self, reason: str) -> None:
         self._set_agent(None)
@@ -494,7 +499,7 @@ class Guest:
         with given(conn):
             mine = await self._ensure_worker()
             with self.screen.stream(opening.stream) as ended:
-                await self._opened(opening, "worker")
+                await self._events.opened(opening, "worker")
                 await mine.send(worker.WaylandStream(opening.stream), [conn.fileno()])
                 task_status.started()
                 try:
@@ -503,7 +508,7 @@ class Guest:
                     hang_up(conn)
                     counts = end.to_compositor, end.to_client
                     with trio.CancelScope(shield=True):
-                        await self._closed(
+                        await self._events.closed(
                             opening, counts, printable(end.reason), began
                         )
 
@@ -519,7 +524,7 @@ class Guest:
         Where the record says so it is spliced to a waypipe client instead.
         """
         if self._valid_record().viewer.display == "waypipe-client":
-            await self._relay_display(opening, conn, task_status=task_status)
+            await self.waypipe.relay(opening, conn, task_status=task_status)
             return
         began = trio.current_time()
         ended = trio.Event()
@@ -534,7 +539,7 @@ class Guest:
             except VitrailError as error:
                 self._forget_stream(opening.stream)
                 hang_up(conn)
-                await self._refused(opening, str(error))
+                await self._events.refused(opening, str(error))
                 return
             end: _StreamEnd = ("cut", None)
             try:
@@ -545,7 +550,7 @@ class Guest:
                 with contextlib.suppress(OSError):  # the guest has closed it
                     conn.shutdown(socket.SHUT_RDWR)
                 with trio.CancelScope(shield=True):
-                    await self._closed(opening, end[1], end[0], began)
+                    await self._events.closed(opening, end[1], end[0], began)
 
     async def _to_worker(
         self,
@@ -561,7 +566,7 @@ class Guest:
             self.programs.fail(str(error), Hop.WAYPIPE)
             raise
         self._handed[opening.stream] = ended
-        await self._opened(opening, "worker")
+        await self._events.opened(opening, "worker")
         order = worker.DisplayStream(opening.stream, untrusted_head)
         await mine.send(order, [conn.fileno()])
         self.programs.display(Hop.WAYPIPE)
@@ -569,127 +574,3 @@ class Guest:
     def _forget_stream(self, stream: int) -> None:
         self._handed.pop(stream, None)
         self._ends.pop(stream, None)
-
-    async def _relay_display(
-        self,
-        opening: Opening,
-        conn: socket.socket,
-        *,
-        task_status: trio.TaskStatus[None],
-    ) -> None:
-        """Splice a display stream to the waypipe client; returns at its end."""
-        began = trio.current_time()
-        with given(conn):
-            # From here on it is the peer's time that passes, so it holds one of
-            # its streams and none of the places of the undecided: a vsock
-            # backend that waits for its turn serves its guest nothing else.
-            task_status.started()
-            try:
-                untrusted_head = await take_head(conn)
-                client = await self._waypipe_for(opening)
-            except VitrailError as error:
-                hang_up(conn)
-                await self._refused(opening, str(error))
-                return
-            with client:
-                # A new socket's buffer is empty, so this takes all of it.  A
-                # client that died just now is found dead by the pump.
-                with contextlib.suppress(OSError):
-                    client.sendall(untrusted_head)
-                guest_fd, client_fd = conn.detach(), client.detach()
-        self.programs.display(Hop.WAYPIPE)
-        end: StreamEnd | None = None
-        reason = "cut"
-        try:
-            end = await self._tools.pump.relay(
-                guest_fd, client_fd, name=str(opening.stream)
-            )
-            end = replace(end, bytes_ab=end.bytes_ab + len(untrusted_head))
-            reason = end.describe()
-        except UpstreamError as error:
-            reason = str(error)
-        finally:
-            counts = None if end is None else (end.bytes_ab, end.bytes_ba)
-            with trio.CancelScope(shield=True):
-                await self._closed(opening, counts, reason, began)
-
-    async def _waypipe_for(self, opening: Opening) -> socket.socket:
-        self.programs.display(Hop.STREAM)
-        try:
-            client = await self._connect_waypipe()
-        except VitrailError as error:
-            self.programs.fail(str(error), Hop.WAYPIPE)
-            raise
-        try:
-            await self._opened(opening, "auto")
-        except BaseException:
-            client.close()
-            raise
-        return client
-
-    async def _connect_waypipe(self) -> socket.socket:
-        await self._ensure_worker()
-        async with self._making:
-            if self.waypipe is None:
-                if not isinstance(self._tools.waypipe, Podman):
-                    await require_rust(self._tools.waypipe)
-                made = await start_waypipe(self._display, self._tools.waypipe)
-                try:
-                    self._start(self._watch_waypipe, made)
-                except RefusedError:
-                    await made.stop()
-                    raise
-                self.waypipe = made
-            path = self.waypipe.socket_path
-        # Not trio's own connect: it takes a full backlog (EAGAIN) for a
-        # connection that is on its way, and a client makes room for three.
-        return await connect(UnixEndpoint(path), deadline=limits.ADMIT_SECONDS)
-
-    async def _watch_waypipe(self, mine: WaypipeClient) -> None:
-        code = await mine.child.wait()
-        if self.waypipe is not mine:
-            return  # it was asked to end
-        self.waypipe = None
-        await mine.stop()
-        await self._tools.log.note(
-            schema.ProcessDied(
-                **journal.of(self.lease),
-                process=schema.Process.WAYPIPE_CLIENT,
-                pid=mine.child.pid,
-                code=code,
-                reason="the sandbox's windows ended with it",
-            )
-        )
-
-    # -- events ------------------------------------------------------------------
-
-    async def _opened(self, opening: Opening, mode: str) -> None:
-        await self._tools.log.require(
-            schema.StreamOpened(**journal.of_stream(opening), mode=mode)
-        )
-
-    async def _refused(self, opening: Opening, reason: str) -> None:
-        await self._tools.log.refused(
-            schema.StreamRefused(
-                **journal.of_stream(opening), outcome="refused", reason=reason
-            )
-        )
-
-    async def _closed(
-        self,
-        opening: Opening,
-        counts: tuple[int, int] | None,
-        reason: str,
-        began: float,
-    ) -> None:
-        from_sandbox, to_sandbox = counts or (None, None)
-        await self._tools.log.note(
-            schema.StreamClosed(
-                **journal.of_stream(opening),
-                outcome="closed",
-                reason=reason,
-                bytes_from_sandbox=from_sandbox,
-                bytes_to_sandbox=to_sandbox,
-                seconds=trio.current_time() - began,
-            )
-        )

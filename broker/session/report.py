@@ -292,13 +292,13 @@ def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:
         out.append(
             _process("worker", guest.worker.inner_pid, name, jail=" ".join(walls))
         )
-    if guest.waypipe is not None:
+    if guest.waypipe.client is not None:
         out.append(
             _process(
                 "waypipe-client",
-                guest.waypipe.child.pid,
+                guest.waypipe.client.child.pid,
                 name,
-                jail=guest.waypipe.jail,
+                jail=guest.waypipe.client.jail,
             )
         )
     return out

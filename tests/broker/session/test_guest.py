@@ -218,12 +218,12 @@ async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(tmp_
         connected = []
 
         async def open_window():
-            connected.append(await mine._connect_waypipe())
+            connected.append(await mine.waypipe._connect_waypipe())
 
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen(1)
-            mine.waypipe = SimpleNamespace(
+            mine.waypipe.client = SimpleNamespace(
                 socket_path=path, stop=trio.lowlevel.checkpoint
             )
             async with trio.open_nursery() as nursery:
