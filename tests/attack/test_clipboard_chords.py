@@ -1,0 +1,92 @@
+"""A sandbox's program wants to press the person's chord, and cannot."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.clipboard.chords import PRESSED, RELEASED, Recogniser, Verdict
+from broker.wayland.verdicts import GLOBALS
+from broker.wayland.verdicts import Verdict as Shown
+from tests.kit.keymaps import compiled
+
+C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125
+BITS = {SHIFT: 1, SUPER: 64}
+
+
+@pytest.mark.parametrize(
+    "word", ["virtual_keyboard", "virtual_pointer", "input_method", "data_control"]
+)
+def test_nothing_that_presses_keys_or_reads_clipboards_is_on_offer(word):
+    """What is in no table is never advertised."""
+    on_offer = {name for name, row in GLOBALS.items() if row.verdict is not Shown.NO}
+    assert "wl_seat" in on_offer
+    assert not {name for name in on_offer if word in name}
+
+
+class Person:
+    """Presses keys; the client makes keyboards whenever it wants to."""
+
+    def __init__(self) -> None:
+        self.core = Recogniser()
+        self.keyboards = 0
+        self.held: list[int] = []
+        self.chords: list[tuple[int, Verdict]] = []
+        self.shown: set[int] = set()
+        self.serial = 0
+        self.more_keyboards(1)
+
+    def more_keyboards(self, count: int) -> None:
+        """Each brings the keymap, the keys held and the modifiers once more."""
+        for _ in range(count):
+            self.keyboards += 1
+            self.core.keymap(compiled("us"))
+            self.shown.update(self.core.enter(self.held))
+            self.modifiers()
+
+    def modifiers(self) -> None:
+        mask = sum(BITS.get(key, 0) for key in self.held)
+        self.core.modifiers(mask, 0, 0, 0)
+
+    def toggle(self, key: int) -> None:
+        state = RELEASED if key in self.held else PRESSED
+        (self.held.remove if state == RELEASED else self.held.append)(key)
+        self.serial += 1
+        for _ in range(self.keyboards):
+            verdict = self.core.key(self.serial, key, state)
+            if verdict in {Verdict.COPY, Verdict.PASTE}:
+                self.chords.append((self.serial, verdict))
+            elif verdict is Verdict.FORWARD and state == PRESSED:
+                self.shown.add(key)
+        self.modifiers()
+
+
+KEYS = st.sampled_from([C, V, A, SHIFT, SUPER])
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(0, 3)), max_size=40))
+def test_keyboards_that_a_client_makes_change_no_chord(steps):
+    """However many and whenever: the chords are those of the person's presses."""
+    alone, beset = Person(), Person()
+    wanted = []
+    for key, keyboards in steps:
+        if key in {C, V} and key not in alone.held and {SHIFT, SUPER} <= {*alone.held}:
+            wanted.append(key)
+        alone.toggle(key)
+        beset.more_keyboards(keyboards)
+        beset.toggle(key)
+    assert beset.chords == alone.chords
+    assert [v for _, v in beset.chords] == [
+        Verdict.COPY if key == C else Verdict.PASTE for key in wanted
+    ]
+    assert beset.shown == alone.shown
+
+
+def test_a_chord_held_is_not_seen_by_a_keyboard_made_meanwhile():
+    person = Person()
+    for key in (SUPER, SHIFT, C):
+        person.toggle(key)
+    person.more_keyboards(5)
+    assert person.shown == {SUPER, SHIFT}
+    assert len(person.chords) == 1
