@@ -34,6 +34,8 @@ def short_answer(answer: Answer) -> str:
     words: list[str] = [answer.verdict]
     if answer.target:
         words.append(f"to {answer.target}")
+    if answer.verdict == "deny" and not answer.notify:
+        words.append("without telling you")
     if answer.verdict == "ask":
         words.append("offering " + ", ".join(answer.targets[:12]))
     words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]
