@@ -14,6 +14,7 @@ GPU buffers, video and compression are off: less of it runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -265,8 +266,9 @@ async def start_jailed(
             async with trio.lowlevel.FdStream(info_in) as stream:
                 said = b"".join([chunk async for chunk in stream])
         pid = msgspec.json.decode(said, type=_Info).pid
-        _limit(pid)
-    except (msgspec.DecodeError, ProcessLookupError, trio.TooSlowError) as error:
+        with contextlib.suppress(ProcessLookupError):
+            _limit(pid)  # unless it has ended already: whoever waits hears of that
+    except (msgspec.DecodeError, trio.TooSlowError) as error:
         await _end(child)
         raise UpstreamError("bubblewrap did not start the waypipe client") from error
     except BaseException:
