@@ -17,7 +17,7 @@ import trio
 from broker.core import limits
 from broker.pulse.commands import REFUSED as ALL_REFUSED
 from tests.kit.compositor import until
-from tests.kit.sound import SERVERS, hearing, proxy, sound_server, started, tone
+from tests.kit.sound import hearing, proxy, sound_server, started, tone
 from tests.kit.sound_hostile import (
     INVALID,
     RECORD,
@@ -30,7 +30,9 @@ from tests.kit.sound_hostile import (
     volume,
 )
 
-both = pytest.mark.parametrize("kind", SERVERS)
+both = pytest.mark.parametrize(
+    "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
+)
 
 
 def resident(pid: int) -> int:
@@ -167,6 +169,7 @@ async def test_what_is_no_protocol_ends_that_connection_only(handshake):
         await trio.to_thread.run_sync(attack)
 
 
+@pytest.mark.long
 @both
 async def test_a_flood_reaches_nobody_and_a_neighbour_hears_no_gap(kind):
     async with sound_server(kind) as server, proxy(server) as filtered:
@@ -220,6 +223,7 @@ async def test_memory_stays_bounded_whatever_is_sent_and_not_read():
         await filtered.run("pactl", "info")
 
 
+@pytest.mark.long
 async def test_connections_beyond_the_limit_wait_for_nobody():
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
 
@@ -236,6 +240,7 @@ async def test_connections_beyond_the_limit_wait_for_nobody():
         await trio.to_thread.run_sync(attack)
 
 
+@pytest.mark.long
 async def test_a_stranger_who_says_nothing_is_hung_up_on():
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
 
@@ -272,6 +277,7 @@ async def test_names_cannot_drive_a_terminal_or_pass_for_another_sandbox():
         evil.close()
 
 
+@pytest.mark.long
 async def test_random_frames_of_a_ready_client():
     rng = random.Random(7)
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:

@@ -139,6 +139,7 @@ async def test_a_tone_of_a_machine_is_heard_and_carries_its_name(kind):
         assert closed["bytes_from_sandbox"] > 2 * 192000
 
 
+@pytest.mark.long
 async def test_without_audio_in_the_record_there_is_none():
     async with desk("pulseaudio", records={"app": record("persistent")}) as (w, _):
         code, said = await w.output("app", "python3", "-c", TONE, "700", "1")

@@ -18,7 +18,9 @@ from tests.kit.sound import (
     tone,
 )
 
-both = pytest.mark.parametrize("kind", SERVERS)
+both = pytest.mark.parametrize(
+    "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
+)
 
 
 def in_tune(heard, hertz=1000.0, seconds=2.0, level=0.5):
@@ -27,7 +29,7 @@ def in_tune(heard, hertz=1000.0, seconds=2.0, level=0.5):
     assert abs(heard.level - level) < 0.02, heard.level
 
 
-RARE = {"pacat", "sox", "aplay", "ffmpeg"}
+RARE = {"mpv", "pacat", "sox", "aplay", "ffmpeg"}
 PLAYERS = [
     ["paplay", "{wav}"],
     ["pacat", "--format=s16le", "--rate=48000", "--channels=2", "--latency-msec=20", "{raw}"],
@@ -38,7 +40,7 @@ PLAYERS = [
 ]  # fmt: skip
 
 
-@both
+@pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.parametrize(
     "player",
     [
@@ -140,6 +142,7 @@ async def test_a_stream_carries_its_label_and_others_are_not_seen(kind):
             assert "Mute: yes" in await server.pactl("list", "sink-inputs")
 
 
+@pytest.mark.long
 @both
 async def test_subscribe_tells_of_own_streams_only(kind):
     async with sound_server(kind) as server, proxy(server) as filtered:
@@ -225,6 +228,7 @@ async def test_silence_instead_of_a_microphone_comes_at_the_right_pace(kind):
         assert 0.8 < seconds < 1.6, seconds
 
 
+@pytest.mark.long
 async def test_the_end_of_the_server_ends_its_clients_and_not_the_filter():
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
         wav = tone(server.directory / "tone.wav", seconds=20)
@@ -250,6 +254,7 @@ async def test_signals_end_it_and_its_socket_goes():
         assert not filtered.path.exists()
 
 
+@pytest.mark.long
 async def test_two_filters_of_one_name_and_no_place_for_a_mixer():
     """A mixer is a convenience: without one the filter filters all the same."""
     async with sound_server("pulseaudio") as server:
@@ -264,6 +269,7 @@ async def test_two_filters_of_one_name_and_no_place_for_a_mixer():
             assert "XDG_RUNTIME_DIR is not set" in filtered.log.read_text()
 
 
+@pytest.mark.long
 async def test_without_a_server_it_says_so(tmp_path):
     async with sound_server("pulseaudio") as server:
         env = server.environment | server.brokerctl

@@ -11,7 +11,6 @@ import trio
 from tests.kit.compositor import until
 from tests.kit.sound import (
     BROKERCTL,
-    SERVERS,
     Heard,
     Recorder,
     microphone,
@@ -21,7 +20,9 @@ from tests.kit.sound import (
     tone,
 )
 
-both = pytest.mark.parametrize("kind", SERVERS)
+both = pytest.mark.parametrize(
+    "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
+)
 
 
 async def audio(server, *words: str, check=True):
@@ -71,6 +72,7 @@ async def test_granted_heard_revoked_silent(kind):
             assert not (await listed(server))["sandboxes"][0]["active"]
 
 
+@pytest.mark.long
 @both
 async def test_revoked_with_an_end(kind):
     options = ("--microphone", "allow", "--revoked", "end")
@@ -106,6 +108,7 @@ async def test_denied_means_not_a_byte(kind):
             assert "without a microphone" in done.err
 
 
+@pytest.mark.long
 async def test_a_desktop_without_a_microphone_gives_no_monitor():
     async with sound_server("pulseaudio") as server:
         allow = ("--microphone", "allow")
@@ -120,6 +123,7 @@ async def test_a_desktop_without_a_microphone_gives_no_monitor():
 # -- the mixer -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @both
 async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
     async with sound_server(kind) as server, proxy(server) as filtered:
@@ -165,6 +169,7 @@ async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
         )
 
 
+@pytest.mark.long
 async def test_a_stream_that_plays_nothing_counts_as_idle():
     async with (
         sound_server("pulseaudio") as server,
@@ -182,6 +187,7 @@ async def test_a_stream_that_plays_nothing_counts_as_idle():
             assert "(1 idle)" in (await audio(server, "list")).out
 
 
+@pytest.mark.long
 async def test_what_is_muted_is_not_heard():
     from tests.kit.sound import hearing
 
@@ -193,6 +199,7 @@ async def test_what_is_muted_is_not_heard():
         assert np.abs(heard.samples).max() == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [
