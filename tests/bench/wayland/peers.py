@@ -19,6 +19,10 @@ from tests.kit.compositor import until
 
 ROOT = Path(__file__).resolve().parents[3]
 _START = "from broker.cli.proxy_wayland import command; command()"
+# waypipe's server leaves its command behind when it is ended.
+_ALL_ENDS = (
+    "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
+)  # fmt: skip
 _WAYPIPE = ("waypipe", "--no-gpu", "--compress", "none", "--socket")
 
 
@@ -109,6 +113,7 @@ async def _waypipe(
     await _there(wire)
     server = spawn(
         [
+            *_ALL_ENDS,
             *_WAYPIPE,
             str(wire),
             "--display",
