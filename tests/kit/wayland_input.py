@@ -81,7 +81,7 @@ _KEYMAP = (
 class Keyboard:
     """A keyboard that stays: wtype's own goes after each word."""
 
-    def __init__(self, display: Path | str) -> None:
+    def __init__(self, display: Path | str, keymap: bytes = _KEYMAP) -> None:
         self.client = Client(display).start()
         seat = self.client.bind("wl_seat", 1)
         name, version = self.client.globals[_KEYBOARDS]
@@ -91,9 +91,9 @@ class Keyboard:
             self.client.registry, "bind", name, _KEYBOARDS.encode(), version, manager
         )
         self._say(manager, 0, struct.pack("=II", seat, self.keyboard))
-        fd = memfd(len(_KEYMAP))
-        os.pwrite(fd, _KEYMAP, 0)
-        head = HEADER.pack(self.keyboard, 0, 16) + struct.pack("=II", 1, len(_KEYMAP))
+        fd = memfd(len(keymap))
+        os.pwrite(fd, keymap, 0)
+        head = HEADER.pack(self.keyboard, 0, 16) + struct.pack("=II", 1, len(keymap))
         self.client.raw(head, [fd])
         os.close(fd)
         self.client.roundtrip()
@@ -110,6 +110,15 @@ class Keyboard:
     def press(self, code: int) -> None:
         """Press and release a key by its evdev code."""
         for state in (1, 0):
-            now = int(time.monotonic() * 1000) & 0xFFFFFFFF
-            self._say(self.keyboard, 1, struct.pack("=III", now, code, state))
+            self.change(code, state)
+        self.client.roundtrip()
+
+    def change(self, code: int, state: int) -> None:
+        """Press (1) or release (0) a key."""
+        now = int(time.monotonic() * 1000) & 0xFFFFFFFF
+        self._say(self.keyboard, 1, struct.pack("=III", now, code, state))
+
+    def modifiers(self, held: int, layout: int = 0) -> None:
+        """The state of modifiers, which a virtual keyboard tells itself."""
+        self._say(self.keyboard, 2, struct.pack("=IIII", held, 0, 0, layout))
         self.client.roundtrip()

@@ -184,6 +184,16 @@ def test_one_at_a_time():
     assert desk.reason(desk.say(w.CopyPressed("personal"))) == c.BUSY
 
 
+def test_a_late_answer_of_policy_is_for_no_other_paste():
+    desk = Desk()
+    desk.copy()
+    first = desk.ask_paste("personal")
+    second = desk.ask_paste("evil")
+    assert desk.say(w.Decided(first.transfer, w.PasteTerms())) == []
+    said = desk.say(w.Decided(second.transfer, None, "no"))
+    assert desk.reason(said) == "no"
+
+
 def test_ones_own_is_pasted_as_usual():
     desk = Desk()
     desk.copy()
