@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import pulsectl
 import rich_click as click
 
 from broker.cli import render
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from broker.pulse.properties import SANDBOX_KEY
@@ -26,6 +26,9 @@ from broker.pulse.rules import Level
 from broker.session.pulse_shell import connect_server, server_path
 from broker.session.sound_desk import Ask, SoundStatus, ask_desk, desks_folder
 from broker.session.sound_levels import levels_folder, load_level, save_level
+
+if TYPE_CHECKING:
+    import pulsectl
 
 _WATCH_SECONDS = 0.5
 
@@ -50,6 +53,14 @@ class _Stream(msgspec.Struct, frozen=True):
 @contextmanager
 def _mixer() -> Iterator[pulsectl.Pulse]:
     """The sound server.  Raises UpstreamError."""
+    try:
+        # Late: it loads libpulse, which the other commands do without.
+        import pulsectl
+    except OSError as error:
+        raise SetupError(
+            f"libpulse cannot be loaded: {error}",
+            hint="install it (Debian: apt-get install libpulse0)",
+        ) from error
     path = server_path(None)
     connect_server(path).close()  # libpulse would say no more than "failed"
     try:
