@@ -45,6 +45,7 @@ MEASURES = {
 }
 PEERS = ("vitrail", "socat", "no relay")
 RAW = record("persistent", display="none", top='audio = "raw"\n')
+FOREIGN = 'class = "persistent"\naudio = "raw"\n[label]\ncolour = "green"\n'
 PIECES = 3584
 SOCAT_PORT, DIRECT_PORT, AUDIO_PORT = 7100, 7102, 6502
 APP = 20
@@ -182,10 +183,10 @@ async def _brokers(host: Guest, viewer: Guest) -> None:
     peer = f'[launch]\nkind = "external"\n[peer]\ncid = {APP}\n'
     pieces = f"pieces = {PIECES}\n"
     at_host = await set_up(
-        host, f'connect = "vsock:{VIEWER}:6499"\n{pieces}', RAW + peer
+        host, f'connect = "vsock:{VIEWER}:6499"\n{pieces}', FOREIGN + peer
     )
     at_viewer = await set_up(
-        viewer, f'listen = "vsock:any:6499"\npeer_cid = {HOST}\n{pieces}', RAW
+        viewer, f'listen = "vsock:any:6499"\npeer_cid = {HOST}\n{pieces}', FOREIGN
     )
     await pin(host, Peer("screen", Role.VIEWER, at_viewer))
     await pin(viewer, Peer("desk", Role.HOST, at_host))
