@@ -13,6 +13,7 @@ in time linear in its length.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -40,10 +41,13 @@ class KeymapError(UpstreamError):
     """The compositor's keymap cannot be read, so there are no chords with it."""
 
 
+@functools.lru_cache(maxsize=limits.CLIPBOARD_KEYMAPS)
 def read_keymap(text: bytes) -> Keymap:
     """The keymap in ``text``, which may end in the NUL that Wayland's does.
 
-    Raises KeymapError.
+    Raises KeymapError.  Reading takes some 20 ms, and compositors send the same
+    few keymaps to each connection and at each change of keyboard: the last
+    ones are kept, for all connections of the process.
     """
     if len(text) > limits.CLIPBOARD_KEYMAP_BYTES:
         raise KeymapError("the keymap is larger than any that is in use")
@@ -61,13 +65,14 @@ def read_keymap(text: bytes) -> Keymap:
 def _words(text: str) -> list[str]:
     words: list[str] = []
     at = 0
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise KeymapError(f"the keymap has no word at character {at}")
+    for found in _TOKEN.finditer(text):
+        if found.start() != at:
+            break
         at = found.end()
         if word := found["word"]:
             words.append(word)
+    if at != len(text):
+        raise KeymapError(f"the keymap has no word at character {at}")
     return words
 
 

@@ -904,6 +904,10 @@ connection of one that does not is closed."""
 CLIPBOARD_KEYMAP_BYTES = 1 << 20
 """A compositor's keymap that chords are looked up in; four layouts are 80 kB."""
 
+CLIPBOARD_KEYMAPS = 8
+"""Keymaps kept as read, in one process: those of some keyboards and of an input
+method.  One is some 100 kB."""
+
 CLIPBOARD_KEY_EVENTS = 64
 """The last key events whose verdict is remembered, as each comes once for every
 wl_keyboard of a connection, at once."""

@@ -120,6 +120,18 @@ def test_the_largest_keymap_is_read_and_a_byte_more_is_not():
         read_keymap(SMALL + b"\n" * (room + 1))
 
 
+def test_as_many_keymaps_are_kept_as_read_and_not_one_more():
+    read_keymap.cache_clear()
+    first = read_keymap(SMALL)
+    for n in range(limits.CLIPBOARD_KEYMAPS - 1):
+        read_keymap(SMALL + b"\n" * (n + 1))
+    assert read_keymap(SMALL) is first
+    for n in range(limits.CLIPBOARD_KEYMAPS):
+        read_keymap(SMALL + b" " * (n + 1))
+    assert read_keymap.cache_info().currsize == limits.CLIPBOARD_KEYMAPS
+    assert read_keymap(SMALL) is not first
+
+
 @functools.cache
 def words() -> list[bytes]:
     return SMALL.replace(b";", b" ; ").split()
