@@ -71,7 +71,8 @@ def bundle() -> None:
 
 @bundle.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def key(file: Path) -> None:
+@JSON
+def key(file: Path, *, as_json: bool) -> None:
     """Make a key to sign with in FILE (0600), and print its public half.
 
     Exit code: 0, 1 the file is there already or cannot be written.
@@ -90,7 +91,11 @@ def key(file: Path) -> None:
         raise RefusedError(
             f"{file} cannot be made: {error.strerror}", hint="name another file"
         ) from error
-    sys.stdout.write(written_key(private.public_key()) + "\n")
+    public = written_key(private.public_key())
+    if as_json:
+        render.json_line({"file": str(file), "public": public})
+    else:
+        sys.stdout.write(f"{public}\n")
     render.note(f"machines trust it by a line 'NAME KEY' in /etc/vitrail/{KEYS}")
 
 
@@ -119,8 +124,15 @@ def key(file: Path) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write the bundle.",
 )
+@JSON
 def sign_bundle(
-    directory: Path, *, key_file: Path, name: str, version: int, output: Path
+    directory: Path,
+    *,
+    key_file: Path,
+    name: str,
+    version: int,
+    output: Path,
+    as_json: bool,
 ) -> None:
     """Sign the policy.d and sandboxes.d in DIRECTORY.
 
@@ -140,6 +152,17 @@ def sign_bundle(
     refuse_problems(taken.problems())
     put(output, made)
     render.note(f"{len(files)} files, version {version} of '{name}', in {output}")
+    if as_json:
+        render.json_line(
+            {
+                "name": taken.name,
+                "version": taken.version,
+                "digest": taken.digest,
+                "key": taken.key,
+                "to": str(output),
+                "files": sorted(files),
+            }
+        )
 
 
 @bundle.command("verify")

@@ -26,6 +26,7 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.policy_install import Sets, new_problems, put, sets_with, show_changes
+from broker.cli.policy_load import JSON
 from broker.cli.policy_trial import LINES, on_trial, refuse_trial
 from broker.cli.records import print_problems
 from broker.core.errors import RefusedError
@@ -93,7 +94,10 @@ class _Edit:
     help="Take it back by itself after this time, as 60s, unless it is confirmed.",
 )
 @click.option("--yes", is_flag=True, help="Install without asking.")
-def edit(name: str, *, to: Path | None, confirm: int | None, yes: bool) -> None:
+@JSON
+def edit(
+    name: str, *, to: Path | None, confirm: int | None, yes: bool, as_json: bool
+) -> None:
     """Edit the rules (NAME.policy) or the record (NAME.toml) NAME.
 
     A copy is edited with VISUAL or EDITOR and checked together with all other
@@ -114,6 +118,7 @@ def edit(name: str, *, to: Path | None, confirm: int | None, yes: bool) -> None:
         new = _edited(job, folder, yes=yes)
         if new is None:
             render.note("nothing was changed")
+            _say(job, installed=False, as_json=as_json)
             return
         if job.before != job.old:
             raise RefusedError(
@@ -124,6 +129,12 @@ def edit(name: str, *, to: Path | None, confirm: int | None, yes: bool) -> None:
             render.note(f"installed {job.file}; a broker that runs takes it up itself")
         else:
             on_trial(job.file, new, confirm)
+        _say(job, installed=True, as_json=as_json)
+
+
+def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:
+    if as_json:
+        render.json_line({"file": str(job.file), "installed": installed})
 
 
 def _folder(name: str) -> str:

@@ -50,6 +50,25 @@ def _run(tmp_path, monkeypatch):
     return run
 
 
+def test_each_step_has_json(run):
+    code, out = run("key", run.base / "second.pem", "--json")
+    assert code == 0
+    told = json.loads(out.splitlines()[0])
+    assert told["file"] == str(run.base / "second.pem")
+    assert told["public"].startswith("ed25519:")
+    words = ["--key", run.base / "second.pem", "--name", "acme", "--version", "7"]
+    code, out = run("sign", run.source, *words, "-o", run.base / "b", "--json")
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("{")]
+    told = json.loads(line)
+    assert (told["name"], told["version"], told["to"]) == (
+        "acme",
+        7,
+        str(run.base / "b"),
+    )
+    assert told["files"]
+
+
 def test_the_whole_way(run):
     """Signed, verified, applied; a second time changes nothing."""
     file = run.signed(1)

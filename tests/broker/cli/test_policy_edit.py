@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -86,7 +87,12 @@ def test_installed(home):
     assert "+a * work vault deny" in out
     assert "classes of calls are decided otherwise" in out
     assert not one.trial.exists()
-    assert Editing(home, GOOD).say()[0] == 0, "unchanged"
+    code, out = Editing(home, GOOD, "--json").say()
+    assert code == 0, "unchanged"
+    assert json.loads(out.splitlines()[-1]) == {
+        "file": str(one.file),
+        "installed": False,
+    }
 
 
 def test_an_error_is_never_installed(home):
