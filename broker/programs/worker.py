@@ -267,12 +267,11 @@ class _Worker:
             self._counts[order.stream] = partial(_count_of, order.stream, made[0])
             return made[0]
 
-        reason = "the compositor could not be reached"
         try:
-            await self._serve_client(number, sock, connection)
+            refused = await self._serve_client(number, sock, connection)
         finally:
             self._counts.pop(order.stream, None)
-        counts = (0, 0)
+        reason, counts = refused, (0, 0)
         if made:
             reason = _end_of(made[0])
             counts = made[0].channel.bytes, made[0].to_client
@@ -317,21 +316,20 @@ class _Worker:
         number: int,
         client: socket.socket,
         made: Callable[[socket.socket], Connection],
-    ) -> None:
+    ) -> str:
+        """Serve it to its end; returns why it was not served, or nothing."""
         with client:
             if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
                 limit = limits.WAYLAND_CLIENTS_PER_SANDBOX
                 reason = f"more than {limit} Wayland clients at one time"
-                await self._refuse(number, reason, messages.Fault.CLIENT)
-                return
+                return await self._refuse(number, reason, messages.Fault.CLIENT)
             try:
                 place, compositor = await self._compositor.connect()
             except (UpstreamError, PeerError) as error:
-                await self._refuse(number, str(error), messages.Fault.COMPOSITOR)
-                return
+                return await self._refuse(number, str(error), messages.Fault.COMPOSITOR)
             try:
                 with compositor:
-                    await self._filter(number, compositor, made)
+                    return await self._filter(number, compositor, made)
             finally:
                 await self._compositor.release(place)
 
@@ -340,12 +338,11 @@ class _Worker:
         number: int,
         compositor: socket.socket,
         made: Callable[[socket.socket], Connection],
-    ) -> None:
+    ) -> str:
         try:
             connection = made(compositor)
         except PeerError as error:
-            await self._refuse(number, str(error), messages.Fault.CLIENT)
-            return
+            return await self._refuse(number, str(error), messages.Fault.CLIENT)
         self._clients[number] = connection
         await self._outbox.send(messages.WaylandOpened(number))
         try:
@@ -373,6 +370,7 @@ class _Worker:
                 _fault_of(connection.core.fault),
             )
         )
+        return ""
 
     async def _tell_answered(self, number: int, connection: Connection) -> None:
         await connection.answered.wait()
@@ -385,8 +383,9 @@ class _Worker:
             msgspec.structs.replace(closed, reason=clipped, stream=stream)
         )
 
-    async def _refuse(self, number: int, reason: str, fault: messages.Fault) -> None:
+    async def _refuse(self, number: int, reason: str, fault: messages.Fault) -> str:
         await self._say_closed(messages.WaylandClosed(number, 0, 0, reason, fault))
+        return reason
 
 
 def _count_of(stream: int, connection: StreamConnection) -> messages.StreamCount:

@@ -65,7 +65,7 @@ try:
 except OSError:
     pass
 print(end_of(sock))
-for port in (6502, 6499, 1, 0xFFFFFFFE):
+for port in (6503, 6499, 1, 0xFFFFFFFE):
     try:
         connected((2, port), 10)
         print("connected", port)
@@ -230,8 +230,15 @@ print(len(socks), late)
 time.sleep(3)
 """
             )
-        refused = s.refusals(f"{most} streams open")
-        assert sum(e.get("count", 1) for e in refused) >= 30, said
+
+        async def over():
+            """Those that were one too many, for the worker or for the record."""
+            refused = s.refusals(f"{most} streams open")
+            closed = s.world.events("stream.closed", sandbox=s.hostile)
+            too_many = [e for e in closed if "Wayland clients" in e["reason"]]
+            return sum(e.get("count", 1) for e in refused) + len(too_many) >= 30
+
+        assert await until(over), said
 
 
 async def test_it_resets():
@@ -278,7 +285,12 @@ os.kill(os.getpid(), signal.SIGKILL)
             async def closed(number=killed + 1):
                 found = s.world.events("stream.closed", sandbox=s.hostile)
                 inside = [e for e in found if "inside a mess" in e["reason"]]
-                partly = [e for e in found if e["bytes_from_sandbox"] > 10000]
+                partly = [
+                    e
+                    for e in found
+                    if e["service"] == "vitrail.Display"
+                    and e["bytes_from_sandbox"] > 10000
+                ]
                 return len(inside) == number == len(partly)
 
             assert await until(closed)
@@ -310,7 +322,7 @@ async def test_its_machine_dies_in_mid_stream():
         assert all(e["sequence"] < ended["sequence"] for e in closed)
         await settled(w, before)
         (left,) = await wait_window(w.comp, title="victim")
-        assert left["name"] == "victim"
+        assert left["name"].endswith("] victim")
         assert not [x for x in (await w.status()).sandboxes if x.name == hostile]
 
 
