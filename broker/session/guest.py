@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -74,6 +75,10 @@ class GuestTools:
 _StreamEnd = tuple[str, tuple[int, int] | None]
 """Why, and the bytes from and to the guest, if its worker could say."""
 
+_LAST_WORDS_SECONDS = 1.0
+"""The stream is shut by then; only its counts are still to come."""
+
+_Told = TypeVar("_Told")
 _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
@@ -495,21 +500,24 @@ class Guest:
         while the worker lives on.
         """
         began = trio.current_time()
-        end = worker.WaylandClosed(0, 0, 0, "cut")
+        end = worker.WaylandClosed(0, 0, 0, "the worker died")
         with given(conn):
             mine = await self._ensure_worker()
             with self.screen.stream(opening.stream) as ended:
                 await self._events.opened(opening, "worker")
                 await mine.send(worker.WaylandStream(opening.stream), [conn.fileno()])
                 task_status.started()
+                cut = "cut"
                 try:
-                    end = await ended.wait()
+                    await ended.wait()
+                    cut = ""
                 finally:
                     hang_up(conn)
-                    counts = end.to_compositor, end.to_client
                     with trio.CancelScope(shield=True):
+                        end = await _last_words(ended.wait) or end
+                        counts = end.to_compositor, end.to_client
                         await self._events.closed(
-                            opening, counts, printable(end.reason), began
+                            opening, counts, cut or printable(end.reason), began
                         )
 
     async def display_stream(
@@ -541,16 +549,20 @@ class Guest:
                 hang_up(conn)
                 await self._events.refused(opening, str(error))
                 return
-            end: _StreamEnd = ("cut", None)
+            cut = "cut"
             try:
                 await ended.wait()
-                end = self._ends.pop(opening.stream, ("the worker died", None))
+                cut = ""
             finally:
-                self._forget_stream(opening.stream)
                 with contextlib.suppress(OSError):  # the guest has closed it
                     conn.shutdown(socket.SHUT_RDWR)
                 with trio.CancelScope(shield=True):
-                    await self._events.closed(opening, end[1], end[0], began)
+                    await _last_words(ended.wait)
+                    reason, counts = self._ends.pop(
+                        opening.stream, ("the worker died", None)
+                    )
+                    self._forget_stream(opening.stream)
+                    await self._events.closed(opening, counts, cut or reason, began)
 
     async def _to_worker(
         self,
@@ -574,3 +586,10 @@ class Guest:
     def _forget_stream(self, stream: int) -> None:
         self._handed.pop(stream, None)
         self._ends.pop(stream, None)
+
+
+async def _last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
+    """What the worker still says of a stream that was cut: its counts."""
+    with trio.move_on_after(_LAST_WORDS_SECONDS):
+        return await told()
+    return None
