@@ -15,6 +15,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.session.waypipe_shell import StreamConnection
 from broker.waypipe.blocks import Kind
 from tests.kit import waypipe_bytes as w
 from tests.kit.compositor import until
@@ -77,6 +78,14 @@ async def _answered(other: Stream, number: int) -> None:
     other.data = b""
     await other.say(w.protocol(_sync(number)))
     await other.until(_deleted(number))
+
+
+async def _taken(it: Wire, number: int) -> StreamConnection:
+    """The newest connection, once there are ``number``: connect ends before accept."""
+    with trio.fail_after(10):
+        while len(it.connections) < number:
+            await trio.sleep(0.01)
+    return it.connections[-1]
 
 
 def _deleted(number: int) -> bytes:
@@ -171,7 +180,7 @@ async def test_a_busy_stream_lets_others_of_its_sandbox_have_their_turn():
         other = await _well(it)
         busy = Stream(it)
         await busy.say(w.header(), w.open_file(1, 8 * words))
-        hostile = it.connections[-1]
+        hostile = await _taken(it, 2)
         async with trio.open_nursery() as nursery:
 
             async def flood() -> None:
@@ -179,8 +188,9 @@ async def test_a_busy_stream_lets_others_of_its_sandbox_have_their_turn():
                     await busy.say(block)
 
             nursery.start_soon(flood)
-            while hostile.channel.blocks < 5:
-                await trio.sleep(0.01)
+            with trio.fail_after(60):
+                while hostile.channel.blocks < 5:
+                    await trio.sleep(0.01)
             most = 0
             for _ in range(40):
                 before = hostile.channel.blocks
@@ -200,7 +210,7 @@ async def test_who_never_reads_is_not_buffered_for_ever():
     async with wire() as it:
         deaf = Stream(it)
         await deaf.say(w.header(), w.protocol(_GET_REGISTRY))
-        connection = None
+        connection = await _taken(it, 1)
         number, stuck = 3, False
         while not stuck:
             with trio.move_on_after(1) as patience:
@@ -209,10 +219,8 @@ async def test_who_never_reads_is_not_buffered_for_ever():
                     number += 50
                     await deaf.say(w.protocol(*(_sync(one) for one in ids)))
             stuck = patience.cancelled_caught
-            connection = it.connections[-1]
             if connection.core.fault is not None:
                 break
-        assert connection is not None
         waiting = len(connection.channel.out) + len(connection.core.down.data)
         assert waiting < 4 * limits.WAYPIPE_OUT_BYTES
         deaf.sock.close()
