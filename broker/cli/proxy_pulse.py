@@ -6,6 +6,7 @@ import dataclasses
 import signal
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -222,12 +223,13 @@ async def _run(
     from broker.link.endpoints import UnixEndpoint
     from broker.link.listeners import open_listener
     from broker.pulse.sandbox import SoundSandbox
+    from broker.session.accepting import serve
     from broker.session.indicator import Indicator
     from broker.session.pulse_shell import (
         Service,
         connect_server,
         read_cookie,
-        serve,
+        serve_client,
         server_path,
     )
     from broker.session.sound_alone import LoneDesk
@@ -252,7 +254,8 @@ async def _run(
             # One line, whatever the terminal's width: scripts wait for it.
             render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve, listener.sock, service)
+                one = partial(serve_client, service=service)
+                nursery.start_soon(serve, listener.sock, one)
                 nursery.start_soon(indicator.run)
                 if folders is not None:
                     desk = LoneDesk(service, folders.levels, indicator)

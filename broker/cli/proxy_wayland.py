@@ -99,10 +99,11 @@ async def _run(
     from broker.launch.compositor import connect_compositor, display_path
     from broker.link.addresses import UnixEndpoint
     from broker.link.listeners import open_listener
+    from broker.session.accepting import serve
     from broker.session.frames import traced
     from broker.session.security_context import open_context
     from broker.session.wayland_machine import RealMachine
-    from broker.session.wayland_shell import Connection, Service, serve
+    from broker.session.wayland_shell import Connection, Service, serve_client
     from broker.session.waypipe_memory import StreamMachine
     from broker.session.waypipe_shell import StreamConnection
     from broker.wayland.sandbox import Sandbox
@@ -134,7 +135,8 @@ async def _run(
         )
         render.note(f"framing {rules.name}{mark}: {how}")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve, listener.sock, service)
+            one = partial(serve_client, service=service)
+            nursery.start_soon(serve, listener.sock, one)
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 async for _ in signals:
                     nursery.cancel_scope.cancel()

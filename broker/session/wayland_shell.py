@@ -341,26 +341,6 @@ class Service:
     make: Callable[..., Connection] = Connection
 
 
-async def serve(listener: socket.socket, service: Service) -> None:
-    """Accept clients of one sandbox until cancelled; each has its own fate."""
-    listener.settimeout(0)
-
-    async with trio.open_nursery() as nursery:
-        while True:
-            await trio.lowlevel.wait_readable(listener)
-            try:
-                client, _ = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE, errno.ECONNABORTED}:
-                    raise
-                # Out of descriptors: leave it in the backlog and look again.
-                await trio.sleep(0.1)
-                continue
-            nursery.start_soon(serve_client, client, service)
-
-
 async def serve_client(client: socket.socket, service: Service) -> None:
     """Serve one accepted connection to its end; closes the socket."""
     with client:

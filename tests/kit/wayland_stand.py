@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from broker.core import worker as messages
 from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.session.accepting import serve
 from broker.session.wayland_machine import RealMachine
-from broker.session.wayland_shell import Connection, Service, serve
+from broker.session.wayland_shell import Connection, Service, serve_client
 from broker.session.waypipe_memory import StreamMachine
 from broker.session.waypipe_shell import StreamConnection
 from broker.session.workers import WAYLAND_SOCKET, Worker, Workers
@@ -161,8 +163,8 @@ async def filtered(
     wire.listen()
     decoded = replace(service, machine=streams, make=StreamConnection)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, listener, service)
-        nursery.start_soon(serve, wire, decoded)
+        nursery.start_soon(serve, listener, partial(serve_client, service=service))
+        nursery.start_soon(serve, wire, partial(serve_client, service=decoded))
         try:
             yield it
         finally:

@@ -15,7 +15,8 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
-from broker.session.wayland_shell import Service, serve
+from broker.session.accepting import serve
+from broker.session.wayland_shell import Service, serve_client
 from broker.session.waypipe_memory import StreamMachine
 from broker.session.waypipe_shell import StreamConnection
 from broker.wayland.rules import WindowRules
@@ -88,7 +89,9 @@ async def wire(
             listener.bind(path)
             listener.listen()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(serve, listener, service)
+                nursery.start_soon(
+                    serve, listener, partial(serve_client, service=service)
+                )
                 try:
                     yield it
                 finally:
