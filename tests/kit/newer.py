@@ -53,6 +53,7 @@ async def newer(kind: str, config: str = "", size: tuple[int, int] = (1280, 800)
             "PATH": os.environ["PATH"],
             "HOME": str(runtime),
             "LANG": "C.UTF-8",
+            "SHELL": "/bin/sh",
             "XDG_RUNTIME_DIR": str(runtime),
             "SWAYSOCK": str(runtime / "sway.sock"),
         }
