@@ -101,7 +101,7 @@ def take_key(text: str) -> Ed25519PublicKey:
                 base64.b64decode(found[1], validate=True)
             )
     except (ValueError, binascii.Error):
-        pass
+        pass  # said below, as of what does not even look like a key
     raise BundleError("not a public key, which is ed25519: and 44 characters")
 
 

@@ -459,8 +459,8 @@ def _decode(body: bytes) -> tuple[object, ...] | None:
     try:
         return row_of(schema.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:  # of a later version, perhaps
+        pass  # not of our version: read as a later one's below
+    try:
         fields = msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
