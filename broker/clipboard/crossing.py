@@ -168,7 +168,13 @@ class Crossing:
                 out += self._copy_pressed(event, now)
             case w.PastePressed():
                 out += self._paste_pressed(event.sandbox, now)
-            case w.TypesTold() | w.DataCame() | w.DataEnded() | w.SourceFailed():
+            case (
+                w.TypesTold()
+                | w.DataCame()
+                | w.DataEnded()
+                | w.DataTooLarge()
+                | w.SourceFailed()
+            ):
                 out += self._source_said(event, now)
             case w.Decided():
                 out += self._decided(event, now)
@@ -221,7 +227,7 @@ class Crossing:
 
     def _source_said(
         self,
-        event: w.TypesTold | w.DataCame | w.DataEnded | w.SourceFailed,
+        event: w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed,
         now: float,
     ) -> Iterator[w.Action]:
         copy = self._copy
@@ -245,6 +251,9 @@ class Crossing:
                 yield from self._data_came(copy, event.untrusted_data, now)
             case w.DataEnded():
                 yield from self._data_ended(copy, now)
+            case w.DataTooLarge():
+                copy.too_large = True
+                yield from self._read_next(copy, now)
             case w.SourceFailed():
                 yield from self._drop_copy(FAILED)
 

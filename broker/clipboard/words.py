@@ -105,6 +105,14 @@ class DataEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class DataTooLarge:
+    """The type has more than was asked for; its worker stopped reading."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFailed:
     """The source died, or its selection was replaced, before all was read."""
 
@@ -159,6 +167,7 @@ Event = (
     | TypesTold
     | DataCame
     | DataEnded
+    | DataTooLarge
     | SourceFailed
     | Decided
     | OfferEnded

@@ -923,6 +923,26 @@ CLIPBOARD_BYTES_MOST = 64 << 20
 """The most that a rule can allow (``policy.limits.CLIPBOARD_BYTES``): a large
 picture.  It is held in memory, at most twice and once for each target."""
 
+CLIPBOARD_READ_BYTES = 1 << 20
+"""Content is read and written so much at a time, and others get their turn."""
+
+CLIPBOARD_SERVES = 16
+"""Reads of one sandbox's pasted content at one time; toolkits ask for each type
+once, some for all at once."""
+
+CLIPBOARD_SERVE_SECONDS = 30.0
+"""Without a byte taken by whoever asked for pasted content; then it is closed."""
+
+CLIPBOARD_EXPORT_SECONDS = 5.0
+"""From setting the person's selection to the compositor's echo of it."""
+
+CLIPBOARD_DEATH_SECONDS = 0.025
+"""After the end of a source's data: so long its death may come late.  A source
+that died in the middle looks complete, as the kernel closes all it had."""
+
+CLIPBOARD_EVENTS = 64
+"""Focus, chords and ends that wait to be told to the broker."""
+
 CLIPBOARD_KINDS = 4
 """Types read of one selection: text, a picture, and what a rule adds."""
 

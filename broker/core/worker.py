@@ -20,6 +20,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from broker.core import limits
+from broker.core import worker_clipboard as clipboard
 from broker.core.agent import FromGuest, ToGuest
 from broker.core.errors import InternalError, PeerError
 
@@ -188,7 +189,7 @@ class Microphone(_Message, frozen=True, tag="microphone"):
     hearing: Hearing
 
 
-ToWorker: TypeAlias = (
+ToRest: TypeAlias = (
     Frames
     | AgentStream
     | WaylandStream
@@ -197,12 +198,13 @@ ToWorker: TypeAlias = (
     | AskStatistics
     | AskWindows
     | CloseWindow
-    | Stop
     | Sound
     | SoundStream
     | SoundLevel
     | Microphone
 )
+"""All but Stop and the clipboard's."""
+ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -436,7 +438,7 @@ FromRest: TypeAlias = (
     | Broken
 )
 """All else."""
-FromWorker: TypeAlias = FromRest | FromSound
+FromWorker: TypeAlias = FromRest | FromSound | clipboard.FromWorker
 
 
 # -- keeper to supervisor --------------------------------------------------------

@@ -36,6 +36,8 @@ _TCGETS = 0x5401
 _F_DUPFD_CLOEXEC = 1030
 _F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS = 1032, 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
+_F_SEAL_ALL = 15
+"""Those two, against growing and against writing."""
 _SIOCOUTQ = 0x5411
 _MFD_CLOEXEC_ALLOW_SEALING = 3
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -113,7 +115,7 @@ def worker_filter() -> bytes:
     rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))
     # Whether a descriptor is a pipe, without asking the file system it is on.
     rules.allow_if("fcntl", rules.equal(1, _F_GETPIPE_SZ))
-    for seals in (_F_SEAL_SHRINK, _F_SEAL_SHRINK | _F_SEAL_SEAL):
+    for seals in (_F_SEAL_SHRINK, _F_SEAL_SHRINK | _F_SEAL_SEAL, _F_SEAL_ALL):
         rules.allow_if("fcntl", rules.equal(1, _F_ADD_SEALS), rules.equal(2, seals))
     # A client's memory is looked at (fstatfs: is it tmpfs?) and read; ours is
     # made and written.  All of these take a descriptor, never a path.

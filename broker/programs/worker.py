@@ -25,6 +25,7 @@ import trio
 
 from broker.core import agent, fdpass, limits
 from broker.core import worker as messages
+from broker.core import worker_clipboard as clipboard
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -38,6 +39,7 @@ from broker.session.channel import Channel
 from broker.session.sandbox_windows import SandboxWindows
 from broker.session.wayland_shell import Connection
 from broker.session.waypipe_shell import StreamConnection
+from broker.session.worker_clipboard import WorkerClipboard
 from broker.session.worker_sound import WorkerSound
 
 
@@ -114,6 +116,7 @@ class _Worker:
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
+        self._clipboard = WorkerClipboard(self._outbox.send)
 
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
@@ -148,31 +151,42 @@ class _Worker:
     async def _obey(self, nursery: trio.Nursery, windows: SandboxWindows) -> None:
         while True:
             got = await self._supervisor.receive(fd_limit=2)
-            if not got.data:
+            order = messages.decode_to_worker(got.data) if got.data else None
+            if order is None or isinstance(order, messages.Stop):
                 return
-            match messages.decode_to_worker(got.data):
-                case (
-                    messages.Sound()
-                    | messages.SoundStream()
-                    | messages.SoundLevel()
-                    | messages.Microphone()
-                ) as order:
-                    self._sound.obey(order, got.fds, nursery)
-                case messages.AgentStream() | messages.DisplayStream() as order:
-                    self._new_stream(nursery, order, got.fds)
-                case messages.WaylandStream(stream):
-                    (fd,) = got.fds
-                    client = socket.socket(fileno=fd)
-                    self._new_client(nursery, client, windows, stream)
-                case messages.ToAgent(message):
-                    self._tell_agent(message)
-                case messages.AskStatistics():
-                    await self._outbox.send(self._statistics(windows))
-                case messages.Stop():
-                    return
-                case order:
-                    for answer in windows.obey(order):
-                        await self._outbox.send(answer)
+            if isinstance(order, clipboard.ToWorker):
+                await self._clipboard.obey(order, got.fds)
+            else:
+                await self._do(order, got.fds, nursery, windows)
+
+    async def _do(
+        self,
+        order: messages.ToRest,
+        fds: tuple[int, ...],
+        nursery: trio.Nursery,
+        windows: SandboxWindows,
+    ) -> None:
+        match order:
+            case (
+                messages.Sound()
+                | messages.SoundStream()
+                | messages.SoundLevel()
+                | messages.Microphone()
+            ):
+                self._sound.obey(order, fds, nursery)
+            case messages.AgentStream() | messages.DisplayStream():
+                self._new_stream(nursery, order, fds)
+            case messages.WaylandStream(stream):
+                (fd,) = fds
+                client = socket.socket(fileno=fd)
+                self._new_client(nursery, client, windows, stream)
+            case messages.ToAgent(message):
+                self._tell_agent(message)
+            case messages.AskStatistics():
+                await self._outbox.send(self._statistics(windows))
+            case _:
+                for answer in windows.obey(order):
+                    await self._outbox.send(answer)
 
     def _statistics(self, windows: SandboxWindows) -> messages.Statistics:
         up, down = self._closed_bytes

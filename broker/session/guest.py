@@ -36,7 +36,7 @@ from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
 from broker.launch.sound import find_sound
 from broker.launch.waypipe_podman import Podman
-from broker.session import journal
+from broker.session import clip_link, journal
 from broker.session.frames import rules_from
 from broker.session.guest_screen import GuestScreen
 from broker.session.guest_sound import GuestSound
@@ -122,6 +122,8 @@ class Guest:
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.acted: Callable[[float], None] = _unheard
         """Told that the person has acted in its windows, so many seconds ago."""
+        self.crossing: Callable[[clip_link.Said], Awaitable[None]] | None = None
+        """Told what its worker says of the clipboard."""
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
         )
@@ -270,6 +272,9 @@ class Guest:
                 try:
                     if isinstance(message, worker.FromSound):
                         await self.sound.take(message)
+                    elif isinstance(message, clip_link.Said):
+                        if self.crossing is not None:
+                            await self.crossing(message)
                     else:
                         await self._take(message)
                 except PeerError as error:

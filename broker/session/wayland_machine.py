@@ -48,7 +48,7 @@ def filesystem_of(fd: int) -> int:
     )
 
 
-def _on_tmpfs(untrusted_fd: int) -> bool:
+def on_tmpfs(untrusted_fd: int) -> bool:
     """Whether a file lies on tmpfs; asks nothing of any other file system.
 
     On a FUSE file, fstat(2) and fstatfs(2) wait for whoever serves it, which
@@ -67,7 +67,7 @@ def _check(untrusted_fd: int, size: int) -> None:
     flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
     if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
         raise ValueError("not open for reading and writing")
-    if not _on_tmpfs(untrusted_fd):
+    if not on_tmpfs(untrusted_fd):
         raise ValueError("not on tmpfs")
     status = os.fstat(untrusted_fd)
     if not stat.S_ISREG(status.st_mode):
@@ -271,7 +271,7 @@ class RealMachine(Machine):
 
     @override
     def admit_pipe(self, untrusted_fd: int) -> bool:
-        """Asks only what the kernel answers itself, as ``_on_tmpfs`` does."""
+        """Asks only what the kernel answers itself, as ``on_tmpfs`` does."""
         try:
             fcntl.fcntl(untrusted_fd, fcntl.F_GETPIPE_SZ)
         except OSError:

@@ -12,16 +12,21 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.core import agent, limits
+from broker.core import agent, fdpass, limits
 from broker.core import worker as messages
+from broker.core import worker_clipboard as clipboard
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.pace import Pace
+from broker.session.clip_link import Content, Said
 from broker.session.frames import order_of
 from broker.session.processes import Memory, Process, describe_end
+from broker.session.sealed import take as take_content
 from broker.session.template import Forked
 from broker.wayland.rules import WindowRules
+
+DEFAULT_CHORDS = clipboard.Chords("Super+Shift+C", "Super+Shift+V")
 
 
 @dataclass
@@ -43,10 +48,15 @@ class Worker:
     """
 
     def __init__(
-        self, sandbox: SandboxName, forked: Forked, rules: WindowRules
+        self,
+        sandbox: SandboxName,
+        forked: Forked,
+        rules: WindowRules,
+        chords: clipboard.Chords | None = None,
     ) -> None:
         self.sandbox = sandbox
         self._rules = rules
+        self._chords = chords or DEFAULT_CHORDS
         self.jail = messages.Jail(namespaces=False, seccomp=False)
         self.ready = False
         """Whether it has said so; what fails later is not its start."""
@@ -55,9 +65,10 @@ class Worker:
         self._fate = forked.fate
         self._channel = forked.worker_channel
         self._keeper_channel = forked.keeper_channel
-        self._deliver, self.messages = trio.open_memory_channel[messages.FromWorker](
-            limits.WORKER_QUEUE
-        )
+        self._deliver, self.messages = trio.open_memory_channel[
+            messages.FromRest | messages.FromSound | Said
+        ](limits.WORKER_QUEUE)
+        self._reads: dict[int, int] = {}
         self._pace = Pace(
             limits.WORKER_MESSAGES_PER_SECOND, limits.WORKER_MESSAGES_BURST
         )
@@ -165,6 +176,10 @@ class Worker:
                     hint=f"arguments and environment have {limits.AGENT_FRAME_BYTES} "
                     "bytes together",
                 )
+        if isinstance(message, clipboard.ReadType):
+            self._reads = {message.transfer: message.max_bytes}  # one at a time
+        elif isinstance(message, clipboard.StopRead):
+            self._reads.pop(message.transfer, None)
         gone = f"the worker of {self.sandbox} has ended"
         try:
             async with self._sending:
@@ -232,6 +247,7 @@ class Worker:
                 raise UpstreamError(f"the worker {describe_end(code)}")
         # Before it has this it serves nobody, and does not say that it is ready.
         await self.send(order_of(self._rules))
+        await self.send(self._chords)
         got = await self._channel.receive()
         first = messages.decode_from_worker(got.data) if got.data else None
         if isinstance(first, messages.Ready):
@@ -244,11 +260,20 @@ class Worker:
         """Decode, count and deliver what the jailed half says."""
         try:
             while True:
-                got = await self._channel.receive()
-                if not got.data:
-                    break
-                self._count_message()
-                await self._take(messages.decode_from_worker(got.data))
+                got = await self._channel.receive(fd_limit=1)
+                try:
+                    if not got.data:
+                        break
+                    self._count_message()
+                    message = messages.decode_from_worker(got.data)
+                    if isinstance(message, clipboard.ClipboardData):
+                        await self._take_content(message, got.fds)
+                    elif got.fds:
+                        raise PeerError("it sends a descriptor that nobody asked for")
+                    else:
+                        await self._take(message)
+                finally:
+                    fdpass.close_all(got.fds)
         except PeerError as error:
             self._end(str(error))
         except trio.BrokenResourceError:
@@ -263,7 +288,9 @@ class Worker:
         if self._pace.take(trio.current_time()) > 0:
             raise PeerError("it floods the broker with messages")
 
-    async def _take(self, message: messages.FromWorker) -> None:
+    async def _take(
+        self, message: messages.FromRest | messages.FromSound | Said
+    ) -> None:
         match message:
             case messages.Statistics():
                 self._statistics = message
@@ -275,6 +302,18 @@ class Worker:
                 raise PeerError("it says that it is ready twice")
             case _:
                 await self._deliver.send(message)
+
+    async def _take_content(
+        self, message: clipboard.ClipboardData, untrusted_fds: Sequence[int]
+    ) -> None:
+        """Read what was asked for; what is no longer wanted is not looked at."""
+        most = self._reads.pop(message.transfer, None)
+        if most is None:
+            return
+        if len(untrusted_fds) != 1 or message.size > most:
+            raise PeerError("it sends more content than was asked for, or none")
+        data = await take_content(untrusted_fds[0], message.size)
+        await self._deliver.send(Content(message.transfer, data))
 
     def _answer(self, message: messages.Windows | messages.WindowClosed) -> None:
         ask = self._asks.get(message.ask)

@@ -20,6 +20,7 @@ from broker.core import limits
 from broker.core.complain import complain_of
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.names import SandboxName
+from broker.core.worker_clipboard import Chords
 from broker.session.template import Forked, Template, TemplateError
 from broker.session.worker import Worker
 from broker.wayland.rules import WindowRules
@@ -83,6 +84,7 @@ class Workers:
         *,
         rules: WindowRules | None = None,
         clients: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
+        chords: Chords | None = None,
     ) -> Worker:
         """Start a worker and return it when its jail is shut.
 
@@ -91,7 +93,7 @@ class Workers:
         first connected to when the first client comes; ``clients`` is the most
         connections to it at one time.  ``rules`` say how windows are treated;
         without them it is the default frame, with nothing allowed beyond the
-        default list.
+        default list.  ``chords`` are the person's choice of them.
 
         Raises SetupError when the jail cannot be built on this machine,
         UpstreamError when the worker does not come up.
@@ -103,7 +105,7 @@ class Workers:
                 forked = await self._fork(
                     display, os.fspath(compositor), sandbox, clients
                 )
-                worker = Worker(sandbox, forked, rules or WindowRules(sandbox))
+                worker = Worker(sandbox, forked, rules or WindowRules(sandbox), chords)
                 await self._nursery.start(self._live, worker, path)
                 started = True
         except trio.TooSlowError as error:

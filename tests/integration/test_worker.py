@@ -14,11 +14,14 @@ import trio
 
 from broker.core import agent, limits
 from broker.core import worker as messages
+from broker.core import worker_clipboard as clipboard
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.frames import HEADER, encode_frame
 from broker.core.names import SandboxName
 from broker.launch.spawn import DEVNULL, PIPE, spawn
+from broker.session import sealed
 from broker.session.channel import pair
+from broker.session.clip_link import Content
 from broker.session.processes import Process
 from broker.session.template import Fate, Forked
 from broker.session.worker import Worker
@@ -381,7 +384,52 @@ async def test_descriptors_from_a_worker_are_refused():
         made = messages.encode(messages.WaylandOpened(1))
         with open("/dev/null") as null:
             socket.send_fds(liar.inner, [made], [null.fileno()])
-        assert "file descriptors" in await liar.worker.wait_closed()
+        assert "descriptor that nobody asked for" in await liar.worker.wait_closed()
+
+
+def _content(liar, size, parts, transfer=7):
+    """Have it answer with content."""
+    fd = sealed.sealed(parts)
+    made = messages.encode(clipboard.ClipboardData(transfer, size))
+    socket.send_fds(liar.inner, [made], [fd])
+    os.close(fd)
+
+
+async def test_content_that_was_asked_for_is_read():
+    async with an_impostor() as liar:
+        await liar.worker.send(clipboard.ReadType(7, "text/plain", 5))
+        _content(liar, 5, [b"hello"])
+        with trio.fail_after(30):
+            got = await liar.worker.messages.receive()
+        assert got == Content(7, b"hello")
+
+
+@pytest.mark.parametrize(
+    ("size", "content", "reason"),
+    [
+        (6, b"hello!", "more content than was asked for"),
+        (5, b"hello!", "not as large as was said"),
+        (5, b"hell", "not as large as was said"),
+    ],
+)
+async def test_content_that_is_not_what_was_asked_for_ends_the_worker(
+    size, content, reason
+):
+    async with an_impostor() as liar:
+        await liar.worker.send(clipboard.ReadType(7, "text/plain", 5))
+        _content(liar, size, [content])
+        assert reason in await liar.worker.wait_closed()
+
+
+async def test_content_that_nobody_wants_is_not_looked_at():
+    async with an_impostor() as liar:
+        await liar.worker.send(clipboard.ReadType(7, "text/plain", 5))
+        await liar.worker.send(clipboard.StopRead(7))
+        _content(liar, 5, [b"hello"])
+        _content(liar, 5, [b"hello"], transfer=99)
+        liar.say(messages.WaylandOpened(1))
+        with trio.fail_after(30):
+            assert await liar.worker.messages.receive() == messages.WaylandOpened(1)
 
 
 async def test_one_that_takes_no_orders_is_ended():

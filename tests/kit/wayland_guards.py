@@ -109,7 +109,7 @@ GUARDS = (
     _w("others do not fill a queue", "selection.py", "        if self.core.crowded:\n            return False\n", "", "test_selection.py", "filled_up"),
     _w("outputs blurred", "outputs.py", 'b"Vitrail", b"screen", turn', "_make, _model, turn", "test_filter.py", "outputs"),
     _w("mistakes end one connection", "filter.py", "        except Exception as error:  # noqa: BLE001 - one door: see _internal\n            self.fail(_internal(error))\n\n    def _may_read", "        except ZeroDivisionError as error:\n            self.fail(_internal(error))\n\n    def _may_read", "test_filter.py", "mistake_of_ours"),
-    Guard("shared memory on tmpfs", "broker/session/wayland_machine.py", "    if not _on_tmpfs(untrusted_fd):", "    if False:", "tests/attack/test_wayland_limits.py", "tmpfs"),
+    Guard("shared memory on tmpfs", "broker/session/wayland_machine.py", "    if not on_tmpfs(untrusted_fd):", "    if False:", "tests/attack/test_wayland_limits.py", "tmpfs"),
     Guard("shared memory sealed", "broker/session/wayland_machine.py", "        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)\n    except", "        pass\n    except", "tests/integration/test_wayland_machine.py", "sealed"),
     Guard("shrunk files noticed", "broker/session/wayland_machine.py", "                    raise ValueError(\"the file has shrunk\")", "                    return", "tests/integration/test_wayland_machine.py", "cannot_be_sealed"),
     Guard("lost descriptors noticed", "broker/session/wayland_shell.py", "                self._end(bad_message(1, str(error)))\n                return", "                continue", "tests/attack/test_wayland_limits.py", "descriptors_lost"),

@@ -20,7 +20,7 @@ A = SandboxName("a")
 class PaperWorker:
     """Ready at once; lives until it is cancelled."""
 
-    def __init__(self, sandbox, forked, rules):
+    def __init__(self, sandbox, forked, rules, chords):
         self.ready = True
 
     async def run(self, task_status):

@@ -1,0 +1,208 @@
+"""What the supervisor and a worker say to each other about the clipboard.
+
+As ``core.worker``, of whose unions these are part.  ``transfer`` is the
+supervisor's number of one step of a copy or a paste; which sandbox a worker
+speaks of is never in a message, it is whose channel it came by.
+
+Content is in no message: it comes beside one as a file in memory that is
+sealed against every change, so whoever takes it reads what was checked.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from broker.core import limits
+
+_Text = Annotated[str, msgspec.Meta(max_length=4000)]
+_Type = Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_MIME_BYTES)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Size = Annotated[int, msgspec.Meta(ge=0, le=limits.CLIPBOARD_BYTES_MOST)]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Content of one kind: its place is after the pieces before it.
+
+    ``names`` are the types that it is offered under.
+    """
+
+    names: Annotated[list[_Type], msgspec.Meta(min_length=1, max_length=8)]
+    size: _Size
+
+
+_Pieces = Annotated[
+    list[Piece], msgspec.Meta(min_length=1, max_length=limits.CLIPBOARD_KINDS)
+]
+
+# -- supervisor to worker ------------------------------------------------------
+
+
+class Chords(_Message, frozen=True, tag="chords"):
+    """The chords of the person's choice, as ``clipboard.chords.Chord.parse`` reads them.
+
+    Before the worker has these there are none.
+    """
+
+    copy: _Text
+    paste: _Text
+
+
+class AskTypes(_Message, frozen=True, tag="ask-types"):
+    """Which types has the sandbox's selection?  Answered by ClipboardTypes.
+
+    ``host``: the person's own one, as the compositor tells it to the
+    connection that saw the last paste chord.
+    """
+
+    transfer: _Count
+    host: bool = False
+
+
+class ReadType(_Message, frozen=True, tag="read-type"):
+    """Read one type of what was asked about last, ``max_bytes`` at most.
+
+    Answered by ClipboardData, ClipboardLarge or ClipboardFailed.
+    """
+
+    transfer: _Count
+    name: _Type
+    max_bytes: _Size
+    host: bool = False
+
+
+class StopRead(_Message, frozen=True, tag="stop-read"):
+    """Nothing more is wanted of this."""
+
+    transfer: _Count
+
+
+class Offer(_Message, frozen=True, tag="offer"):
+    """Make this the sandbox's selection; a sealed file comes with it.
+
+    ``images``: write pictures anew before, or answer OfferRefused.
+    """
+
+    transfer: _Count
+    pieces: _Pieces
+    images: bool = False
+
+
+class Withdraw(_Message, frozen=True, tag="withdraw"):
+    """Forget what was offered, or exported, under this number."""
+
+    transfer: _Count
+
+
+class Export(_Message, frozen=True, tag="export"):
+    """Make this the person's own selection, by the right of that press.
+
+    A sealed file comes with it.  ``mark`` is one type more, of a random name,
+    by which the compositor's echo is known.  Answered by Exported.
+    """
+
+    transfer: _Count
+    press: _Count
+    pieces: _Pieces
+    mark: _Type
+
+
+ToWorker: TypeAlias = (
+    Chords | AskTypes | ReadType | StopRead | Offer | Withdraw | Export
+)
+
+# -- worker to supervisor ------------------------------------------------------
+
+
+class ClipboardFocus(_Message, frozen=True, tag="clipboard-focus"):
+    """One of the sandbox's windows has the keyboard, or none has it any more."""
+
+    taken: bool
+
+
+class ChordPressed(_Message, frozen=True, tag="chord-pressed"):
+    """The compositor sent a chord to one of its windows; ``press`` counts them."""
+
+    press: _Count
+    paste: bool
+
+
+class ChordTrouble(_Message, frozen=True, tag="chord-trouble"):
+    """Why there are no chords, or less than two; empty when all is well again."""
+
+    reason: _Text
+
+
+class ClipboardTypes(_Message, frozen=True, tag="clipboard-types"):
+    """The answer to AskTypes; none if there is no selection."""
+
+    transfer: _Count
+    types: Annotated[list[_Type], msgspec.Meta(max_length=limits.WAYLAND_MIMES)]
+
+
+class ClipboardData(_Message, frozen=True, tag="clipboard-data"):
+    """All of one type; the sealed file that comes with it has ``size`` bytes."""
+
+    transfer: _Count
+    size: _Size
+
+
+class ClipboardLarge(_Message, frozen=True, tag="clipboard-large"):
+    """It has more than ``max_bytes``; nothing of it is kept."""
+
+    transfer: _Count
+
+
+class ClipboardFailed(_Message, frozen=True, tag="clipboard-failed"):
+    """The source died, stalled, or its selection was replaced."""
+
+    transfer: _Count
+    reason: _Text
+
+
+class OfferEnded(_Message, frozen=True, tag="offer-ended"):
+    """The sandbox has another selection than what was offered."""
+
+    transfer: _Count
+
+
+class OfferRefused(_Message, frozen=True, tag="offer-refused"):
+    """It was not offered."""
+
+    transfer: _Count
+    reason: _Text
+
+
+class Exported(_Message, frozen=True, tag="exported"):
+    """The compositor has taken the export; or there is a ``problem``."""
+
+    transfer: _Count
+    problem: _Text = ""
+
+
+class ExportEnded(_Message, frozen=True, tag="export-ended"):
+    """Another selection took its place, or its connection ended."""
+
+    transfer: _Count
+
+
+FromWorker: TypeAlias = (
+    ClipboardFocus
+    | ChordPressed
+    | ChordTrouble
+    | ClipboardTypes
+    | ClipboardData
+    | ClipboardLarge
+    | ClipboardFailed
+    | OfferEnded
+    | OfferRefused
+    | Exported
+    | ExportEnded
+)

@@ -1,0 +1,122 @@
+"""Between ``clipboard.words`` and the messages to and from a worker.
+
+What a worker says becomes an event of its own sandbox, by whose channel it
+came; an action becomes an order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from broker.clipboard import words
+from broker.clipboard.types import names_of
+from broker.core import worker_clipboard as messages
+from broker.core.worker import ToWorker
+from broker.session.sealed import sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """ClipboardData whose file was checked and read.  Not in ``repr``."""
+
+    transfer: int
+    untrusted_data: bytes = field(repr=False)
+
+
+Said: TypeAlias = (
+    messages.ClipboardFocus
+    | messages.ChordPressed
+    | messages.ChordTrouble
+    | messages.ClipboardTypes
+    | messages.ClipboardLarge
+    | messages.ClipboardFailed
+    | messages.OfferEnded
+    | messages.OfferRefused
+    | messages.Exported
+    | messages.ExportEnded
+    | Content
+)
+"""What a worker says about the clipboard, as the session gets it."""
+
+
+class Orders(Protocol):
+    """A worker, as far as this needs it."""
+
+    async def send(self, message: ToWorker, fds: Sequence[int] = ()) -> None:
+        """Give an order."""
+
+
+def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
+    """What it means to the crossing, in this order.
+
+    Nothing for a chord, which carries the session's terms (``words.CopyTerms``),
+    and for what the crossing has no word for.
+    """
+    match said:
+        case messages.ClipboardFocus(taken):
+            return (words.FocusTaken(sandbox) if taken else words.FocusGone(sandbox),)
+        case messages.ClipboardTypes(transfer, types):
+            return (words.TypesTold(sandbox, transfer, tuple(types)),)
+        case Content(transfer, data):
+            came = words.DataCame(sandbox, transfer, data)
+            return (came, words.DataEnded(sandbox, transfer))
+        case messages.ClipboardLarge(transfer):
+            return (words.DataTooLarge(sandbox, transfer),)
+        case messages.ClipboardFailed(transfer):
+            return (words.SourceFailed(sandbox, transfer),)
+        case messages.OfferEnded(transfer) | messages.OfferRefused(transfer):
+            return (words.OfferEnded(sandbox, transfer),)
+        case _:
+            return ()
+
+
+async def order(
+    worker: Orders,
+    action: words.AskTypes | words.Read | words.Stop | words.Offer | words.Withdraw,
+    *,
+    host: bool = False,
+    images: bool = False,
+) -> None:
+    """Have a worker do it.  Raises UpstreamError when it has ended.
+
+    ``host``: of the person's own selection; ``images``: pictures are written
+    anew before they are offered.
+    """
+    match action:
+        case words.AskTypes(_, transfer):
+            await worker.send(messages.AskTypes(transfer, host))
+        case words.Read(_, transfer, name, most):
+            await worker.send(messages.ReadType(transfer, name, most, host))
+        case words.Stop(_, transfer):
+            await worker.send(messages.StopRead(transfer))
+        case words.Withdraw(_, transfer):
+            await worker.send(messages.Withdraw(transfer))
+        case words.Offer():
+            offer = messages.Offer(action.transfer, pieces_of(action.items), images)
+            await _with_content(worker, offer, action.items)
+
+
+async def export(
+    worker: Orders, transfer: int, press: int, items: Sequence[words.Item], mark: str
+) -> None:
+    """Have the person's own selection set, by the right of a chord's press."""
+    message = messages.Export(transfer, press, pieces_of(items), mark)
+    await _with_content(worker, message, items)
+
+
+def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:
+    """Where each item lies, and what it is offered as."""
+    return [messages.Piece(list(names_of(i.kind)), len(i.data)) for i in items]
+
+
+async def _with_content(
+    worker: Orders, message: ToWorker, items: Sequence[words.Item]
+) -> None:
+    fd = sealed(item.data for item in items)
+    try:
+        await worker.send(message, [fd])
+    finally:
+        os.close(fd)
