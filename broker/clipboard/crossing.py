@@ -9,128 +9,80 @@ The contract:
   the next copy (also one that fails: or a paste would give an older secret
   than the person believes), when its sandbox or the link's epoch ends.
 * Content of each type is whole or not at all.
+* The person's own programs are a party like any other (``words.VIEWER``), but
+  hold their selection themselves: a copy chord may set it as well, where a rule
+  says so, and a paste chord reads it when nothing was copied by chord.
 * A worker is believed only about its own sandbox, and only about what it was
   asked.  A worker that was taken over can claim the focus: while two claim
   it, nobody has it.  It can therefore hinder chords, and be seen to.
 
-Memory: one content held, one being read, one offer for each target that has
-not expired.  Python cannot overwrite ``bytes``; wiped means not reachable.
+Memory: one content held, one being read or cleaned, one offer for each target
+that has not expired.  Python cannot overwrite ``bytes``; wiped means not reachable.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from broker.clipboard import words as w
-from broker.clipboard.cleaning import clean_text
-from broker.clipboard.types import TEXT, Pick, choose, fits
+from broker.clipboard.content import Held, crossing, in_bytes, may_cross, ticking
+from broker.clipboard.giving import Answer, Giving
+from broker.clipboard.outward import MARK, Exports
+from broker.clipboard.reasons import (
+    BUSY,
+    CLEARED,
+    EMPTY,
+    EPOCH,
+    FAILED,
+    FILES,
+    GONE,
+    HOST_EMPTY,
+    LARGE,
+    MOVED,
+    NO_FOCUS,
+    NO_TYPE,
+    NOTHING,
+    OLD,
+    ORIGIN_GONE,
+    REPLACED,
+    SAME,
+    SLOW,
+    UNDECIDED,
+)
+from broker.clipboard.state import Copy, Paste, Status
+from broker.clipboard.types import NEVER, Pick, choose
 from broker.core import limits
 from broker.core.errors import PeerError
 
-NO_FOCUS = "the sandbox has not got the keyboard focus"
-BUSY = "one is under way already"
-MOVED = "the focus went to another sandbox meanwhile"
-NOTHING = "nothing was copied, or its time is over"
-EMPTY = "the sandbox has nothing copied, or no type that may cross"
-LARGE = "it is larger than may cross"
-SLOW = "the sandbox did not give it in time"
-FAILED = "the sandbox took it back while it was read"
-SAME = "it is the sandbox's own: paste it as usual"
-UNDECIDED = "nobody decided in time"
-REPLACED = "it was wiped meanwhile"
-GONE = "the sandbox ended"
-EPOCH = "the link to the host is a new one"
-CLEARED = "the person cleared the clipboard"
-NO_TYPE = "no type of it may cross"
-CLEANED = "nothing is left of it after cleaning"
-IMAGES = "images cannot be written anew yet, and the record wants that"
+__all__ = ["Crossing", "Status"]
 
 
-@dataclass
-class _Copy:
-    """A copy under way."""
-
-    transfer: int
-    source: str
-    terms: w.CopyTerms
-    until: float
-    reading: Pick | None = None
-    left: list[Pick] = field(default_factory=list)
-    data: bytearray = field(default_factory=bytearray)
-    items: list[w.Item] = field(default_factory=list)
-    size: int = 0
-    """Bytes of ``items``."""
-    too_large: bool = False
-    """A kind was left out for its size."""
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What was copied, until it is pasted."""
-
-    source: str
-    items: tuple[w.Item, ...]
-    until: float
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(item.kind for item in self.items)
-
-    @property
-    def size(self) -> int:
-        return sum(len(item.data) for item in self.items)
-
-
-@dataclass(frozen=True)
-class _Paste:
-    """A paste that waits for policy's answer."""
-
-    transfer: int
-    source: str
-    target: str
-    until: float
-
-
-@dataclass(frozen=True)
-class _Offered:
-    """What a target's filter serves."""
-
-    transfer: int
-    source: str
-    until: float
-
-
-@dataclass(frozen=True)
-class Status:
-    """For ``brokerctl clipboard status``: no content."""
-
-    source: str = ""
-    kinds: tuple[str, ...] = ()
-    size: int = 0
-    seconds: float = 0.0
-    """Until it is wiped."""
-    offered: tuple[tuple[str, str, float], ...] = ()
-    """Source, target and seconds left of each paste that may still be taken."""
+def _no_mark() -> str:
+    """A mark for cores that export nothing."""
+    return MARK
 
 
 class Crossing:
     """The one clipboard between the sandboxes of a viewer.
 
     Time is any clock that does not go back, in seconds.  Feed ``Ticked`` when
-    ``deadline`` has come.
+    ``deadline`` has come.  ``digest`` makes the keyed hash of content for the
+    log; ``new_mark`` a random type, see ``outward``.
     """
 
-    def __init__(self, digest_key: bytes | None = None) -> None:
-        self._key = digest_key
+    def __init__(
+        self,
+        digest: Callable[[bytes], str] | None = None,
+        new_mark: Callable[[], str] = _no_mark,
+    ) -> None:
+        self._hash = digest
         self._claims: set[str] = set()
-        self._copy: _Copy | None = None
-        self._held: _Held | None = None
-        self._paste: _Paste | None = None
-        self._offers: dict[str, _Offered] = {}
+        self._copy: Copy | None = None
+        self._held: Held | None = None
+        self._paste: Paste | None = None
         self._last = 0
+        self._giving = Giving(self._number, self._digest)
+        self._exports = Exports(new_mark, self._digest)
 
     # -- the face -----------------------------------------------------------------------
 
@@ -142,64 +94,81 @@ class Crossing:
     @property
     def deadline(self) -> float | None:
         """When ``Ticked`` is due."""
-        times = [offer.until for offer in self._offers.values()]
+        times = self._giving.times
         times += [x.until for x in (self._copy, self._held, self._paste) if x]
+        if self._exports.deadline is not None:
+            times.append(self._exports.deadline)
         return min(times, default=None)
 
     def status(self, now: float) -> Status:
         """What is held and what is on offer."""
-        offered = tuple(
-            (offer.source, target, offer.until - now)
-            for target, offer in sorted(self._offers.items())
-        )
+        offered = self._giving.offered(now)
+        exported = self._exports.source
         if self._held is None:
-            return Status(offered=offered)
+            return Status(offered=offered, exported=exported)
         held = self._held
         left = held.until - now
-        return Status(held.source, held.kinds, held.size, left, offered)
+        return Status(held.source, held.kinds, held.size, left, offered, exported)
 
     def feed(self, event: w.Event, now: float) -> list[w.Action]:
         """Take one event; the actions are to be done in this order."""
         out = list(self._expire(now))
         match event:
             case w.FocusTaken() | w.FocusGone():
-                out += self._focus(event)
+                out += self._focus(event, now)
             case w.CopyPressed():
                 out += self._copy_pressed(event, now)
             case w.PastePressed():
-                out += self._paste_pressed(event.sandbox, now)
-            case (
-                w.TypesTold()
-                | w.DataCame()
-                | w.DataEnded()
-                | w.DataTooLarge()
-                | w.SourceFailed()
-            ):
-                out += self._source_said(event, now)
+                out += self._paste_pressed(event, now)
             case w.Decided():
                 out += self._decided(event, now)
-            case w.OfferEnded():
-                out += self._offer_ended(event)
+            case w.OfferEnded() | w.Exported() | w.ExportEnded():
+                out += self._over(event)
             case w.SandboxGone():
                 out += self._sandbox_gone(event.sandbox)
             case w.EpochChanged() | w.Cleared():
                 out += self._wipe_all(event)
             case w.Ticked():  # what is due was done above
                 pass
+            case _:
+                out += self._worker_said(event, now)
         return out
+
+    def _over(
+        self, event: w.OfferEnded | w.Exported | w.ExportEnded
+    ) -> Iterator[w.Action]:
+        match event:
+            case w.OfferEnded():
+                yield from self._giving.ended(event, self._last)
+            case w.Exported():
+                yield from self._exports.exported(event)
+            case w.ExportEnded():
+                self._exports.ended(event)
 
     # -- focus ----------------------------------------------------------------------------
 
-    def _focus(self, event: w.FocusTaken | w.FocusGone) -> Iterator[w.Action]:
+    def _focus(
+        self, event: w.FocusTaken | w.FocusGone, now: float
+    ) -> Iterator[w.Action]:
         if isinstance(event, w.FocusGone):
             # To no sandbox: to a dialog of ours, or to the person's own programs.
             self._claims.discard(event.sandbox)
-            return
-        self._claims.add(event.sandbox)
-        if self._copy is not None and self._copy.source != event.sandbox:
+        else:
+            self._claims.add(event.sandbox)
+            yield from self._moved(event.sandbox)
+        copy = self._copy
+        if copy is not None and copy.waiting and self.focused == copy.reader:
+            copy.waiting = False
+            yield from self._read_next(copy, now)
+        yield from self._exports.go_on(self.focused, now)
+
+    def _moved(self, sandbox: str) -> Iterator[w.Action]:
+        if self._copy is not None and self._copy.reader != sandbox:
             yield from self._drop_copy(MOVED)
-        if self._paste is not None and self._paste.target != event.sandbox:
+        if self._paste is not None and self._paste.target != sandbox:
             yield from self._drop_paste(MOVED)
+        yield from self._giving.moved(sandbox, MOVED)
+        yield from self._exports.taken(sandbox)
 
     def _why_not(self, sandbox: str) -> str:
         """Why a chord of this sandbox's does not count; empty if it does."""
@@ -221,29 +190,41 @@ class Crossing:
         self._held = None
         if self._paste is not None:
             yield from self._drop_paste(REPLACED)
-        until = now + limits.CLIPBOARD_COPY_SECONDS
-        self._copy = _Copy(self._number(), source, event.terms, until)
+        yield from self._giving.drop(REPLACED)
+        yield from self._exports.drop(REPLACED)
+        self._copy = Copy(
+            self._number(),
+            source,
+            source,
+            event.terms,
+            now + limits.CLIPBOARD_COPY_SECONDS,
+            event.press,
+            event.outward,
+        )
         yield w.AskTypes(source, self._copy.transfer)
 
-    def _source_said(
+    def _worker_said(
         self,
-        event: w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed,
+        event: Answer,
         now: float,
     ) -> Iterator[w.Action]:
+        if self._giving.asked(event.transfer):
+            yield from self._giving.said(event, now)
+            return
         copy = self._copy
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
                 yield w.Blame(event.sandbox, "it answers what nobody asked")
             return  # else late: it was given up, or is over
-        if event.sandbox != copy.source:
+        if event.sandbox != copy.reader:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
-            return
-        if isinstance(event, w.TypesTold) != (copy.reading is None) and not isinstance(
-            event, w.SourceFailed
-        ):
+        elif not copy.expects(event):
             yield from self._drop_copy(FAILED)
             yield w.Blame(event.sandbox, "its answers come in no order")
-            return
+        else:
+            yield from self._read_said(copy, event, now)
+
+    def _read_said(self, copy: Copy, event: Answer, now: float) -> Iterator[w.Action]:
         match event:
             case w.TypesTold():
                 yield from self._types_told(copy, event, now)
@@ -255,34 +236,61 @@ class Crossing:
                 copy.too_large = True
                 yield from self._read_next(copy, now)
             case w.SourceFailed():
-                yield from self._drop_copy(FAILED)
+                yield from self._drop_copy(event.reason or FAILED)
 
     def _types_told(
-        self, copy: _Copy, event: w.TypesTold, now: float
+        self, copy: Copy, event: w.TypesTold, now: float
     ) -> Iterator[w.Action]:
+        untrusted_types = event.untrusted_types
         try:
-            copy.left = list(choose(event.untrusted_types, copy.terms.patterns))
+            copy.left = list(choose(untrusted_types, copy.terms.patterns))
         except PeerError as error:
             yield from self._drop_copy(error.message)
-            yield w.Blame(copy.source, error.message)
+            yield w.Blame(copy.reader, error.message)
             return
-        yield from self._read_next(copy, now)
+        if not copy.left and NEVER.intersection(map(str.lower, untrusted_types)):
+            yield from self._drop_copy(FILES)
+        elif copy.host:
+            yield from self._host_types_told(copy, untrusted_types, now)
+        else:
+            yield from self._read_next(copy, now)
 
-    def _read_next(self, copy: _Copy, now: float) -> Iterator[w.Action]:
-        room = _most(copy.terms.max_bytes) - copy.size
+    def _host_types_told(
+        self, copy: Copy, untrusted_types: tuple[str, ...], now: float
+    ) -> Iterator[w.Action]:
+        """Ask policy before any of the person's own selection is read."""
+        origin = self._exports.origin(untrusted_types)
+        reason = HOST_EMPTY if not copy.left else ""
+        if origin is not None and not reason:
+            reason = {"": ORIGIN_GONE, copy.reader: SAME}.get(origin, "")
+        if reason:
+            self._copy = None
+            yield w.Record(w.Outcome.REFUSED, w.VIEWER, copy.reader, reason=reason)
+            return
+        copy.until = now + limits.CLIPBOARD_DECIDE_SECONDS
+        copy.transfer = self._number()
+        self._paste = Paste(copy.transfer, w.VIEWER, copy.reader, copy.until)
+        kinds = tuple((pick.kind, None) for pick in copy.left)
+        yield w.AskPolicy(copy.transfer, w.VIEWER, copy.reader, kinds, origin or "")
+
+    def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
         if copy.left:
+            room = copy.room
             copy.reading = copy.left.pop(0)
-            copy.data = bytearray()
+            copy.parts = []
             # A number for each type: what comes late of one is not another's.
             copy.transfer = self._number()
-            yield w.Read(copy.source, copy.transfer, copy.reading.name, room)
+            yield w.Read(copy.reader, copy.transfer, copy.reading.name, room, copy.host)
             return
         if not copy.items:
             yield from self._drop_copy(LARGE if copy.too_large else EMPTY)
             return
-        ttl = min(copy.terms.ttl, limits.CLIPBOARD_SECONDS_MOST)
-        held = _Held(copy.source, tuple(copy.items), now + ttl)
-        self._held, self._copy = held, None
+        self._copy = None
+        if copy.into is not None:
+            yield from self._giving.give(*copy.into, tuple(copy.items), now)
+            return
+        until = now + ticking(copy.terms.ttl)
+        held = self._held = Held(copy.source, tuple(copy.items), now, until)
         yield w.Record(
             w.Outcome.COPIED,
             held.source,
@@ -290,61 +298,79 @@ class Crossing:
             size=held.size,
             digest=self._digest(held.items),
         )
+        if copy.outward:
+            yield from self._exports.begin(self._number(), copy.press, held, now)
 
     def _data_came(
-        self, copy: _Copy, untrusted_data: bytes, now: float
+        self, copy: Copy, untrusted_data: bytes, now: float
     ) -> Iterator[w.Action]:
-        room = _most(copy.terms.max_bytes) - copy.size
-        if len(copy.data) + len(untrusted_data) <= room:
-            copy.data += untrusted_data
+        if sum(map(len, copy.parts)) + len(untrusted_data) <= copy.room:
+            copy.parts.append(untrusted_data)
             return
         # This type is left out whole: half a command is another command.
         copy.too_large = True
-        yield w.Stop(copy.source, copy.transfer)
+        yield w.Stop(copy.reader, copy.transfer)
         yield from self._read_next(copy, now)
 
-    def _data_ended(self, copy: _Copy, now: float) -> Iterator[w.Action]:
-        if copy.reading is not None and copy.data:
-            copy.items.append(w.Item(copy.reading.kind, bytes(copy.data)))
-            copy.size += len(copy.data)
+    def _data_ended(self, copy: Copy, now: float) -> Iterator[w.Action]:
+        data = b"".join(copy.parts)
+        if copy.reading is not None and data:
+            copy.items.append(w.Item(copy.reading.kind, data))
         yield from self._read_next(copy, now)
 
     def _drop_copy(self, reason: str) -> Iterator[w.Action]:
         copy, self._copy = self._copy, None
-        if copy is not None:
-            yield w.Stop(copy.source, copy.transfer)
-            yield w.Record(w.Outcome.DROPPED, copy.source, reason=reason)
+        if copy is None:
+            return
+        if copy.host and copy.into is None:
+            self._paste = None
+        yield w.Stop(copy.reader, copy.transfer)
+        yield w.Record(w.Outcome.DROPPED, copy.source, copy.target, reason=reason)
 
     # -- paste --------------------------------------------------------------------------------
 
-    def _paste_pressed(self, target: str, now: float) -> Iterator[w.Action]:
-        held = self._held
+    def _paste_pressed(self, event: w.PastePressed, now: float) -> Iterator[w.Action]:
+        held, target = self._held, event.sandbox
         reason = self._why_not(target)
-        if not reason and self._paste is not None:
+        if not reason and (self._paste is not None or self._giving.busy):
             reason = BUSY
         elif not reason and held is None:
-            reason = NOTHING
+            reason = NOTHING if event.host is None else BUSY if self._copy else ""
         elif not reason and held is not None and held.source == target:
             reason = SAME
-        if reason or held is None:
+        if reason:
             source = held.source if held else ""
             yield w.Record(w.Outcome.REFUSED, source, target, reason=reason)
-            return
-        until = min(held.until, now + limits.CLIPBOARD_DECIDE_SECONDS)
-        self._paste = _Paste(self._number(), held.source, target, until)
-        kinds = tuple((item.kind, len(item.data)) for item in held.items)
-        yield w.AskPolicy(self._paste.transfer, held.source, target, kinds)
+        elif held is not None:
+            until = min(held.until, now + limits.CLIPBOARD_DECIDE_SECONDS)
+            self._paste = Paste(self._number(), held.source, target, until)
+            kinds = tuple((item.kind, len(item.data)) for item in held.items)
+            yield w.AskPolicy(self._paste.transfer, held.source, target, kinds)
+        elif event.host is not None:
+            until = now + limits.CLIPBOARD_COPY_SECONDS
+            number = self._number()
+            self._copy = Copy(number, w.VIEWER, target, event.host, until)
+            yield w.AskTypes(target, number, host=True)
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
-        paste, held = self._paste, self._held
-        if paste is None or held is None or event.transfer != paste.transfer:
-            return  # given up meanwhile, and recorded then
+        paste = self._paste
+        if paste is None or event.transfer != paste.transfer:
+            # Given up meanwhile, and recorded then; or it is about an export.
+            yield from self._exports.decided(event, self.focused, now)
+            return
         self._paste = None
-        terms = event.terms
-        reason = event.reason or "no rule allows it"
+        if paste.source == w.VIEWER:
+            yield from self._host_decided(paste, event, now)
+            return
+        held, terms = self._held, event.terms
+        if held is None:
+            return
         items: tuple[w.Item, ...] = ()
+        reason = event.reason or "no rule allows it"
         if terms is not None:
-            items, reason = _crossing(held.items, terms)
+            items, reason = crossing(held.items, terms)
+            if now - held.since > ticking(terms.ttl):
+                items, reason = (), OLD
         if terms is None or not items:
             # It stays: another window may have been meant.
             yield w.Record(
@@ -355,79 +381,77 @@ class Crossing:
                 held.size,
                 reason,
                 terms.rule if terms else "",
+                by_policy=terms is None,
             )
             return
         self._held = None
-        yield from self._offer(paste, items, terms, now)
+        yield from self._giving.give(paste, terms, items, now)
 
-    def _offer(
-        self,
-        paste: _Paste,
-        items: tuple[w.Item, ...],
-        terms: w.PasteTerms,
-        now: float,
+    def _host_decided(
+        self, paste: Paste, event: w.Decided, now: float
     ) -> Iterator[w.Action]:
-        before = self._offers.pop(paste.target, None)
-        if before is not None:
-            yield w.Withdraw(paste.target, before.transfer)
-        ttl = min(terms.ttl, limits.CLIPBOARD_SECONDS_MOST)
-        self._offers[paste.target] = _Offered(paste.transfer, paste.source, now + ttl)
-        # Recorded before the effect.
-        yield w.Record(
-            w.Outcome.PASTED,
-            paste.source,
-            paste.target,
-            tuple(item.kind for item in items),
-            sum(len(item.data) for item in items),
-            rule=terms.rule,
-            digest=self._digest(items),
-        )
-        yield w.Offer(paste.target, paste.transfer, paste.source, items, ttl)
-
-    def _offer_ended(self, event: w.OfferEnded) -> Iterator[w.Action]:
-        offer = self._offers.get(event.sandbox)
-        if offer is not None and offer.transfer == event.transfer:
-            del self._offers[event.sandbox]
-        elif event.transfer > self._last or event.transfer < 1:
-            yield w.Blame(event.sandbox, "it ends an offer that nobody made")
+        copy, terms = self._copy, event.terms
+        if copy is None:
+            return
+        picks: list[Pick] = []
+        if terms is not None:
+            picks = [pick for pick in copy.left if may_cross(pick.kind, terms)]
+        if terms is None or not picks:
+            self._copy = None
+            yield w.Record(
+                w.Outcome.REFUSED,
+                w.VIEWER,
+                paste.target,
+                tuple(pick.kind for pick in copy.left),
+                reason=event.reason or NO_TYPE,
+                rule=terms.rule if terms else "",
+                by_policy=terms is None,
+            )
+            return
+        copy.left, copy.into = picks, (paste, terms)
+        copy.until = now + limits.CLIPBOARD_COPY_SECONDS
+        if self.focused == copy.reader:
+            yield from self._read_next(copy, now)
+        else:
+            copy.waiting = True
 
     def _drop_paste(self, reason: str) -> Iterator[w.Action]:
         paste, self._paste = self._paste, None
-        if paste is not None:
-            yield w.Record(w.Outcome.DROPPED, paste.source, paste.target, reason=reason)
+        if paste is None:
+            return
+        if paste.source == w.VIEWER:
+            yield from self._drop_copy(reason)
+            return
+        yield w.Record(w.Outcome.DROPPED, paste.source, paste.target, reason=reason)
 
     # -- ends -----------------------------------------------------------------------------------
 
     def _expire(self, now: float) -> Iterator[w.Action]:
-        if self._copy is not None and now >= self._copy.until:
-            yield from self._drop_copy(SLOW)
         if self._paste is not None and now >= self._paste.until:
             yield from self._drop_paste(UNDECIDED)
+        if self._copy is not None and now >= self._copy.until:
+            yield from self._drop_copy(SLOW)
         if self._held is not None and now >= self._held.until:
             held, self._held = self._held, None
             yield w.Record(
                 w.Outcome.EXPIRED, held.source, kinds=held.kinds, size=held.size
             )
-        late = [target for target, o in self._offers.items() if now >= o.until]
-        for target in late:
-            offer = self._offers.pop(target)
-            yield w.Withdraw(target, offer.transfer)
-            yield w.Record(w.Outcome.EXPIRED, offer.source, target)
+        yield from self._giving.expire(now)
+        yield from self._exports.expire(now)
 
     def _sandbox_gone(self, sandbox: str) -> Iterator[w.Action]:
         self._claims.discard(sandbox)
-        if self._copy is not None and self._copy.source == sandbox:
+        if self._copy is not None and self._copy.reader == sandbox:
             yield from self._drop_copy(GONE)
-        if self._paste is not None and sandbox in {
-            self._paste.source,
-            self._paste.target,
-        }:
+        paste = self._paste
+        if paste is not None and sandbox in {paste.source, paste.target}:
             yield from self._drop_paste(GONE)
         if self._held is not None and self._held.source == sandbox:
             # Its name may be another's before this is pasted.
             self._held = None
             yield w.Record(w.Outcome.DROPPED, sandbox, reason=GONE)
-        self._offers.pop(sandbox, None)
+        yield from self._giving.gone(sandbox)
+        yield from self._exports.gone(sandbox)
 
     def _wipe_all(self, event: w.EpochChanged | w.Cleared) -> Iterator[w.Action]:
         outcome, reason = w.Outcome.DROPPED, EPOCH
@@ -435,62 +459,19 @@ class Crossing:
             outcome, reason = w.Outcome.CLEARED, CLEARED
         yield from self._drop_copy(reason)
         yield from self._drop_paste(reason)
+        yield from self._giving.drop(reason)
+        yield from self._exports.drop(reason)
+        yield from self._exports.withdraw(outcome, reason)
         if self._held is not None:
             held, self._held = self._held, None
             yield w.Record(
                 outcome, held.source, "", held.kinds, held.size, reason=reason
             )
-        for target in sorted(self._offers):
-            offer = self._offers.pop(target)
-            yield w.Withdraw(target, offer.transfer)
-            yield w.Record(outcome, offer.source, target, reason=reason)
+        yield from self._giving.wipe(outcome, reason)
 
     def _number(self) -> int:
         self._last += 1
         return self._last
 
     def _digest(self, items: tuple[w.Item, ...]) -> str:
-        if self._key is None:
-            return ""
-        mac = hmac.new(self._key, digestmod=hashlib.sha256)
-        for item in items:
-            # Lengths first, so that no two contents are one text to the hash.
-            mac.update(f"{item.kind} {len(item.data)} ".encode() + item.data)
-        return mac.hexdigest()
-
-
-def _most(max_bytes: int) -> int:
-    return min(max_bytes, limits.CLIPBOARD_BYTES_MOST)
-
-
-def _crossing(
-    items: tuple[w.Item, ...], terms: w.PasteTerms
-) -> tuple[tuple[w.Item, ...], str]:
-    """What of the content crosses under these terms; or nothing, and why."""
-    allowed = [item for item in items if fits(item.kind, terms.patterns)]
-    reason = NO_TYPE
-    if "plain" in terms.clean:
-        allowed = [item for item in allowed if item.kind == TEXT]
-    if "images" in terms.clean and any(_is_image(item) for item in allowed):
-        reason = IMAGES
-        allowed = [item for item in allowed if not _is_image(item)]
-    if sum(len(item.data) for item in allowed) > _most(terms.max_bytes):
-        return (), LARGE
-    if "controls" in terms.clean:
-        try:
-            allowed = [_cleaned(item) for item in allowed]
-        except PeerError as error:
-            return (), error.message
-        if allowed and not any(item.data for item in allowed):
-            return (), CLEANED
-    return tuple(item for item in allowed if item.data), reason
-
-
-def _is_image(item: w.Item) -> bool:
-    return item.kind.startswith("image/")
-
-
-def _cleaned(item: w.Item) -> w.Item:
-    if not item.kind.startswith("text/"):
-        return item
-    return w.Item(item.kind, clean_text(item.data))
+        return "" if self._hash is None else self._hash(in_bytes(items))

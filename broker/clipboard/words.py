@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from broker.clipboard.types import DEFAULT_PATTERNS
 from broker.core import limits
 
+VIEWER = "@adminvm"
+"""The person's own programs, as rules name them."""
+
 
 @dataclass(frozen=True, slots=True)
 class CopyTerms:
-    """What may be copied out of a sandbox, before anybody knows where to."""
+    """What may be copied out of a sandbox, before anybody knows where to.
+
+    Also what may be read of the person's own selection, for a paste.
+    """
 
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
     max_bytes: int = limits.CLIPBOARD_BYTES
@@ -31,7 +37,7 @@ class PasteTerms:
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
     max_bytes: int = limits.CLIPBOARD_BYTES
     ttl: float = limits.CLIPBOARD_SECONDS
-    """How long the offer stands in the target; seconds."""
+    """How old it may be, and how long the offer stands in the target; seconds."""
     clean: frozenset[str] = frozenset()
     """``plain``, ``controls``, ``images``, as in a record."""
     rule: str = ""
@@ -65,17 +71,27 @@ class FocusGone:
 
 @dataclass(frozen=True, slots=True)
 class CopyPressed:
-    """A worker saw the copy chord."""
+    """A worker saw the copy chord; ``press`` is its number for it.
+
+    ``outward``: a rule may let it into the person's own selection as well.
+    """
 
     sandbox: str
     terms: CopyTerms = CopyTerms()
+    press: int = 0
+    outward: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PastePressed:
-    """A worker saw the paste chord."""
+    """A worker saw the paste chord.
+
+    ``host``: what may be read of the person's own selection when nothing was
+    copied by chord; None: no rule lets any of it in.
+    """
 
     sandbox: str
+    host: CopyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +130,14 @@ class DataTooLarge:
 
 @dataclass(frozen=True, slots=True)
 class SourceFailed:
-    """The source died, or its selection was replaced, before all was read."""
+    """The source died, or its selection was replaced, before all was read.
+
+    ``reason``: of a worker that could not write something anew.
+    """
 
     sandbox: str
     transfer: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +152,23 @@ class Decided:
 @dataclass(frozen=True, slots=True)
 class OfferEnded:
     """The target has another selection now."""
+
+    sandbox: str
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The answer to Export: the compositor has it; or a ``problem``."""
+
+    sandbox: str
+    transfer: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportEnded:
+    """The person's selection is another one now."""
 
     sandbox: str
     transfer: int
@@ -171,6 +208,8 @@ Event = (
     | SourceFailed
     | Decided
     | OfferEnded
+    | Exported
+    | ExportEnded
     | SandboxGone
     | EpochChanged
     | Cleared
@@ -182,10 +221,15 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class AskTypes:
-    """Ask the sandbox's worker which types its selection has."""
+    """Ask the sandbox's worker which types its selection has.
+
+    ``host``: not its own one, but the person's, which the compositor shows to
+    the client that has the keyboard.
+    """
 
     sandbox: str
     transfer: int
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +243,17 @@ class Read:
     transfer: int
     name: str
     max_bytes: int
+    host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """Have the target's worker clean it in its jail; answered as Read is."""
+
+    sandbox: str
+    transfer: int
+    item: Item
+    clean: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +266,18 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class AskPolicy:
-    """May this go from ``source`` to ``target``?  Answered by Decided."""
+    """May this go from ``source`` to ``target``?  Answered by Decided.
+
+    ``origin``: the person's selection was itself copied out of that sandbox,
+    so what holds from there holds as well.
+    """
 
     transfer: int
     source: str
     target: str
-    kinds: tuple[tuple[str, int], ...]
-    """Each kind and its size in bytes."""
+    kinds: tuple[tuple[str, int | None], ...]
+    """Each kind and its size in bytes; None: not known before it is read."""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +289,17 @@ class Offer:
     source: str
     items: tuple[Item, ...]
     ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Make it the person's own selection, by the chord's press and under ``mark``."""
+
+    sandbox: str
+    transfer: int
+    press: int
+    items: tuple[Item, ...]
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +323,8 @@ class Outcome(enum.Enum):
 
     COPIED = "copied"
     PASTED = "pasted"
+    EXPORTED = "exported"
+    """It is to become the person's own selection."""
     REFUSED = "refused"
     DROPPED = "dropped"
     """It had begun and was given up."""
@@ -273,6 +346,19 @@ class Record:
     rule: str = ""
     digest: str = ""
     """Keyed hash; only where the setting asks for it."""
+    by_policy: bool = False
+    """Refused by whoever decides, who has recorded that already."""
 
 
-Action = AskTypes | Read | Stop | AskPolicy | Offer | Withdraw | Blame | Record
+Action = (
+    AskTypes
+    | Read
+    | Rewrite
+    | Stop
+    | AskPolicy
+    | Offer
+    | Export
+    | Withdraw
+    | Blame
+    | Record
+)

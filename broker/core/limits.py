@@ -959,3 +959,12 @@ that stalls holds a pipe and memory of ours for no longer."""
 CLIPBOARD_DECIDE_SECONDS = 90.0
 """From the paste chord to policy's answer; longer than a question to the person
 may wait (QUESTION_SECONDS), so that its answer still counts."""
+
+CLIPBOARD_MARKS = 64
+"""Exports to the person's own selection whose origin is remembered: those that
+a history of it may still hold.  One is a hundred bytes."""
+
+CLIPBOARD_CHORDS = 20
+CLIPBOARD_CHORDS_SECONDS = 10.0
+"""Chords of one sandbox that are followed within that time.  A person presses
+two in a second at most; a worker that was taken over would fill log and screen."""

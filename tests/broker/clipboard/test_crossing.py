@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 import policy.limits
-from broker.clipboard import crossing as c
+from broker.clipboard import reasons as c
 from broker.clipboard import words as w
-from broker.clipboard.crossing import Crossing
+from broker.clipboard.crossing import Crossing, Status
 from broker.core import limits
 
 TEXT = b"the password is hunter2"
@@ -346,7 +346,7 @@ def test_a_new_epoch_or_the_persons_word_wipes_all(event):
     desk.copy()
     said = desk.say(event)
     assert w.Withdraw("personal", offer.transfer) in said
-    assert desk.core.status(desk.now) == c.Status()
+    assert desk.core.status(desk.now) == Status()
     desk.copy()
     ask = desk.ask_paste()
     assert desk.say(event)
@@ -418,26 +418,101 @@ def test_plain_text_only():
     assert [item.kind for item in offer.items] == ["text/plain"]
 
 
-def test_controls_are_removed():
-    desk = Desk()
-    clean = w.PasteTerms(clean=frozenset({"controls"}))
-    desk.copy(b"ls\x1b[201~\r\n")
-    record, offer = desk.paste(terms=clean)
-    assert offer.items[0].data == b"ls[201~\n"
-    assert record.size == len(b"ls[201~\n")
-    desk.copy(b"\xff\xfe")
-    assert "UTF-8" in desk.reason(desk.paste(terms=clean))
-    desk.copy(b"\x1b")
-    assert desk.reason(desk.paste(terms=clean)) == c.CLEANED
+def rewriting(desk: Desk, *items, clean="controls") -> w.Rewrite:
+    """A paste up to what the target's worker is asked to write anew."""
+    held(desk, *items)
+    terms = w.PasteTerms(clean=frozenset({clean}), max_bytes=1000, rule="r:2")
+    (rewrite,) = desk.paste(terms=terms)
+    assert isinstance(rewrite, w.Rewrite)
+    assert (rewrite.sandbox, rewrite.clean) == ("personal", {clean})
+    return rewrite
 
 
-def test_images_that_should_be_written_anew_do_not_cross_as_they_are():
+def test_what_the_target_wants_clean_is_cleaned_in_its_worker():
     desk = Desk()
-    terms = w.PasteTerms(clean=frozenset({"images"}))
-    held(desk, ("text/plain", TEXT), ("image/png", b"png"))
-    assert [item.kind for item in desk.paste(terms=terms)[1].items] == ["text/plain"]
-    held(desk, ("image/png", b"png"))
+    rewrite = rewriting(desk, ("text/plain", TEXT), ("image/png", b"png"))
+    assert rewrite.item == w.Item("text/plain", TEXT)
+    assert desk.core.status(desk.now).source == ""
+    assert desk.say(w.DataCame("personal", rewrite.transfer, b"clean")) == []
+    record, offer = desk.say(w.DataEnded("personal", rewrite.transfer))
+    assert [item.data for item in offer.items] == [b"clean", b"png"]
+    assert record.size == len(b"cleanpng")
+    assert record.outcome is w.Outcome.PASTED
+
+
+def test_of_images_only_png_is_written_anew_and_no_other_crosses():
+    desk = Desk()
+    rewrite = rewriting(
+        desk, ("image/png", b"png"), ("image/webp", b"webp"), clean="images"
+    )
+    assert rewrite.item.kind == "image/png"
+    desk.say(w.DataCame("personal", rewrite.transfer, b"anew"))
+    _, offer = desk.say(w.DataEnded("personal", rewrite.transfer))
+    assert offer.items == (w.Item("image/png", b"anew"),)
+    held(desk, ("image/webp", b"webp"))
+    terms = w.PasteTerms(("image/*",), clean=frozenset({"images"}))
     assert desk.reason(desk.paste(terms=terms)) == c.IMAGES
+
+
+def test_what_cannot_be_cleaned_does_not_cross():
+    desk = Desk()
+    rewrite = rewriting(desk, ("text/plain", b"\xff"))
+    failed = w.SourceFailed("personal", rewrite.transfer, "the text is not UTF-8")
+    said = desk.say(failed)
+    assert desk.reason(said) == "the text is not UTF-8"
+    assert said[-1].rule == "r:2"
+    rewrite = rewriting(desk, ("text/plain", b"\x1b"))
+    desk.say(w.DataCame("personal", rewrite.transfer, b""))
+    said = desk.say(w.DataEnded("personal", rewrite.transfer))
+    assert desk.reason(said) == c.CLEANED
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1000, True), (1001, False)])
+def test_what_was_cleaned_has_the_size_of_the_rule(size, kept):
+    desk = Desk()
+    rewrite = rewriting(desk, ("text/plain", TEXT))
+    said = desk.say(w.DataCame("personal", rewrite.transfer, b"x" * size))
+    if kept:
+        assert said == []
+    else:
+        assert said[0] == w.Stop("personal", rewrite.transfer)
+        assert desk.reason(said) == c.LARGE
+
+
+def test_a_worker_that_cleans_has_its_time_its_turn_and_its_number():
+    desk = Desk()
+    rewrite = rewriting(desk, ("text/plain", TEXT))
+    (blame,) = desk.say(w.DataCame("evil", rewrite.transfer, b"rm"))
+    assert blame.sandbox == "evil"
+    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.BUSY
+    assert desk.core.deadline == desk.now + limits.CLIPBOARD_COPY_SECONDS
+    desk.now = desk.core.deadline
+    assert desk.reason(desk.say(w.Ticked())) == c.SLOW
+    rewrite = rewriting(desk, ("text/plain", TEXT))
+    assert desk.reason(desk.say(w.FocusTaken("evil"))) == c.MOVED
+    assert desk.say(w.DataEnded("personal", rewrite.transfer)) == []
+    desk.say(w.FocusGone("evil"))
+    rewriting(desk, ("text/plain", TEXT))
+    assert desk.reason(desk.say(w.SandboxGone("personal"))) == c.GONE
+
+
+def test_names_of_files_have_a_reason_of_their_own():
+    desk = Desk()
+    asked = desk.ask_copy()
+    said = desk.say(w.TypesTold("work", asked, ("text/uri-list", "TEXT/URI-LIST")))
+    assert desk.reason(said) == c.FILES
+
+
+@pytest.mark.parametrize(("late", "crosses"), [(0, True), (0.001, False)])
+def test_what_is_older_than_the_rule_says_is_not_pasted(late, crosses):
+    desk = Desk()
+    desk.copy()
+    desk.now += 60 + late
+    said = desk.paste(terms=w.PasteTerms(ttl=60))
+    if crosses:
+        assert isinstance(said[-1], w.Offer)
+    else:
+        assert desk.reason(said) == c.OLD
 
 
 # -- workers that lie -------------------------------------------------------------------
@@ -504,13 +579,12 @@ def test_a_source_that_fails_gives_nothing():
 def test_a_keyed_hash_where_the_setting_asks_for_it():
     plain, one, same, other = (
         Desk(),
-        Desk(digest_key=b"a"),
-        Desk(digest_key=b"a"),
-        Desk(digest_key=b"b"),
+        Desk(digest=lambda data: f"a{hash(data)}"),
+        Desk(digest=lambda data: f"a{hash(data)}"),
+        Desk(digest=lambda data: f"b{hash(data)}"),
     )
     said = [desk.copy().digest for desk in (plain, one, same, other)]
     assert said[0] == ""
-    assert len(said[1]) == 64
     assert said[1] == said[2] != said[3]
     assert one.paste()[0].digest == said[1]
 
@@ -521,4 +595,5 @@ def test_records_have_no_room_for_content():
         "str",
         "tuple[str, ...]",
         "int",
+        "bool",
     }

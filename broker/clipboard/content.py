@@ -1,0 +1,83 @@
+"""What was copied, and what of it may cross under which terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.clipboard import reasons
+from broker.clipboard import words as w
+from broker.clipboard.types import PNG, TEXT, fits
+from broker.core import limits
+
+CONTROLS, IMAGES, PLAIN = "controls", "images", "plain"
+"""How a record wants content cleaned."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What was copied, until it is pasted.  Times as ``Crossing`` is told them."""
+
+    source: str
+    items: tuple[w.Item, ...]
+    since: float
+    until: float
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Each type of it."""
+        return tuple(item.kind for item in self.items)
+
+    @property
+    def size(self) -> int:
+        """Bytes, of all types together."""
+        return size_of(self.items)
+
+
+def size_of(items: tuple[w.Item, ...] | list[w.Item]) -> int:
+    """Bytes, of all items together."""
+    return sum(len(item.data) for item in items)
+
+
+def most(max_bytes: int) -> int:
+    """What may cross at once, whoever wants more."""
+    return min(max_bytes, limits.CLIPBOARD_BYTES_MOST)
+
+
+def ticking(ttl: float) -> float:
+    """A time to live, in seconds, whoever wants a longer one."""
+    return min(ttl, limits.CLIPBOARD_SECONDS_MOST)
+
+
+def may_cross(kind: str, terms: w.PasteTerms) -> bool:
+    """Whether a type may, by its name alone."""
+    if PLAIN in terms.clean and kind != TEXT:
+        return False
+    unclean = IMAGES in terms.clean and kind.startswith("image/") and kind != PNG
+    return fits(kind, terms.patterns) and not unclean
+
+
+def crossing(
+    items: tuple[w.Item, ...], terms: w.PasteTerms
+) -> tuple[tuple[w.Item, ...], str]:
+    """What of the content crosses under these terms; or nothing, and why."""
+    allowed = tuple(item for item in items if may_cross(item.kind, terms))
+    if size_of(allowed) > most(terms.max_bytes):
+        return (), reasons.LARGE
+    images = IMAGES in terms.clean and any(
+        item.kind.startswith("image/") and fits(item.kind, terms.patterns)
+        for item in items
+    )
+    return allowed, reasons.IMAGES if images else reasons.NO_TYPE
+
+
+def to_clean(item: w.Item, clean: frozenset[str]) -> bool:
+    """Whether an item has to be written anew before it may be offered."""
+    if item.kind == PNG:
+        return IMAGES in clean
+    return CONTROLS in clean and item.kind.startswith("text/")
+
+
+def in_bytes(items: tuple[w.Item, ...]) -> bytes:
+    """All of it, for a hash: lengths first, so that no two contents are one text."""
+    parts = (f"{item.kind} {len(item.data)} ".encode() + item.data for item in items)
+    return b"".join(parts)

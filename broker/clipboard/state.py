@@ -1,0 +1,105 @@
+"""What is under way between sandboxes, as ``crossing`` keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from broker.clipboard import words as w
+from broker.clipboard.content import most, size_of
+from broker.clipboard.types import Pick
+
+
+@dataclass(frozen=True)
+class Paste:
+    """A paste that waits for policy's answer."""
+
+    transfer: int
+    source: str
+    target: str
+    until: float
+
+
+@dataclass
+class Copy:
+    """A selection that is being read: by ``reader``, whose own it usually is."""
+
+    transfer: int
+    source: str
+    reader: str
+    terms: w.CopyTerms
+    until: float
+    press: int = 0
+    outward: bool = False
+    reading: Pick | None = None
+    left: list[Pick] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list, repr=False)
+    items: list[w.Item] = field(default_factory=list)
+    too_large: bool = False
+    """A kind was left out for its size."""
+    into: tuple[Paste, w.PasteTerms] | None = None
+    """Of the person's own selection: the paste that it is read for, allowed."""
+    waiting: bool = False
+    """Allowed, but the dialog that was answered still has the focus."""
+
+    @property
+    def host(self) -> bool:
+        """Whether it is the person's own selection."""
+        return self.source == w.VIEWER
+
+    @property
+    def target(self) -> str:
+        """Whom it is read for, where that is known already."""
+        return self.reader if self.host else ""
+
+    def expects(self, event: object) -> bool:
+        """Whether it is the turn of such an answer: types first, and once."""
+        if isinstance(event, w.SourceFailed):
+            return True
+        if isinstance(event, w.TypesTold):
+            return self.reading is None and not self.left
+        return self.reading is not None
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still come."""
+        limit = self.terms.max_bytes
+        if self.into is not None:
+            limit = min(limit, self.into[1].max_bytes)
+        return most(limit) - size_of(self.items)
+
+
+@dataclass
+class Cleaning:
+    """What is being written anew, in the target's worker."""
+
+    paste: Paste
+    terms: w.PasteTerms
+    left: list[w.Item]
+    until: float
+    transfer: int = 0
+    data: bytes = field(default=b"", repr=False)
+    done: list[w.Item] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What a target's filter serves."""
+
+    transfer: int
+    source: str
+    until: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """For ``brokerctl clipboard status``: no content."""
+
+    source: str = ""
+    kinds: tuple[str, ...] = ()
+    size: int = 0
+    seconds: float = 0.0
+    """Until it is wiped."""
+    offered: tuple[tuple[str, str, float], ...] = ()
+    """Source, target and seconds left of each paste that may still be taken."""
+    exported: str = ""
+    """Whose content the person's own selection is, as far as we know."""
