@@ -100,6 +100,17 @@ class Crossing:
             times.append(self._exports.deadline)
         return min(times, default=None)
 
+    @property
+    def undecided(self) -> set[int]:
+        """The transfers about which policy was asked, and may still answer."""
+        asked = self._exports.undecided
+        return asked if self._paste is None else {self._paste.transfer, *asked}
+
+    @property
+    def standing(self) -> tuple[tuple[str, int, str, tuple[str, ...]], ...]:
+        """Target, transfer, source and types of each offer that stands."""
+        return self._giving.standing
+
     def status(self, now: float) -> Status:
         """What is held and what is on offer."""
         offered = self._giving.offered(now)
@@ -122,7 +133,13 @@ class Crossing:
                 out += self._paste_pressed(event, now)
             case w.Decided():
                 out += self._decided(event, now)
-            case w.OfferEnded() | w.Exported() | w.ExportEnded():
+            case (
+                w.OfferEnded()
+                | w.OfferRefused()
+                | w.Revoked()
+                | w.Exported()
+                | w.ExportEnded()
+            ):
                 out += self._over(event)
             case w.SandboxGone():
                 out += self._sandbox_gone(event.sandbox)
@@ -135,11 +152,14 @@ class Crossing:
         return out
 
     def _over(
-        self, event: w.OfferEnded | w.Exported | w.ExportEnded
+        self,
+        event: w.OfferEnded | w.OfferRefused | w.Revoked | w.Exported | w.ExportEnded,
     ) -> Iterator[w.Action]:
         match event:
-            case w.OfferEnded():
+            case w.OfferEnded() | w.OfferRefused():
                 yield from self._giving.ended(event, self._last)
+            case w.Revoked():
+                yield from self._giving.revoked(event)
             case w.Exported():
                 yield from self._exports.exported(event)
             case w.ExportEnded():

@@ -48,6 +48,14 @@ class Giving:
             for target, offer in sorted(self._offers.items())
         )
 
+    @property
+    def standing(self) -> tuple[tuple[str, int, str, tuple[str, ...]], ...]:
+        """Target, transfer, source and types of each offer."""
+        return tuple(
+            (target, offer.transfer, offer.source, offer.kinds)
+            for target, offer in sorted(self._offers.items())
+        )
+
     def asked(self, transfer: int) -> bool:
         """Whether this is the number of what is being written anew."""
         return self._cleaning is not None and self._cleaning.transfer == transfer
@@ -140,26 +148,45 @@ class Giving:
         if before is not None:
             yield w.Withdraw(paste.target, before.transfer)
         ttl = ticking(terms.ttl)
-        self._offers[paste.target] = Offered(paste.transfer, paste.source, now + ttl)
+        kinds = tuple(item.kind for item in items)
+        self._offers[paste.target] = Offered(
+            paste.transfer, paste.source, now + ttl, kinds
+        )
         # Recorded before the effect.
         yield w.Record(
             w.Outcome.PASTED,
             paste.source,
             paste.target,
-            tuple(item.kind for item in items),
+            kinds,
             size_of(items),
             rule=terms.rule,
             digest=self._digest(items),
         )
         yield w.Offer(paste.target, paste.transfer, paste.source, items, ttl)
 
-    def ended(self, event: w.OfferEnded, last: int) -> Iterator[w.Action]:
+    def ended(
+        self, event: w.OfferEnded | w.OfferRefused, last: int
+    ) -> Iterator[w.Action]:
         """The target has another selection; ``last`` is the last number made."""
         offer = self._offers.get(event.sandbox)
         if offer is not None and offer.transfer == event.transfer:
             del self._offers[event.sandbox]
+            if isinstance(event, w.OfferRefused):
+                yield w.Record(
+                    w.Outcome.DROPPED, offer.source, event.sandbox, reason=event.reason
+                )
         elif event.transfer > last or event.transfer < 1:
             yield w.Blame(event.sandbox, "it ends an offer that nobody made")
+
+    def revoked(self, event: w.Revoked) -> Iterator[w.Action]:
+        """Policy takes an offer back."""
+        offer = self._offers.get(event.target)
+        if offer is not None and offer.transfer == event.transfer:
+            del self._offers[event.target]
+            yield w.Withdraw(event.target, offer.transfer)
+            yield w.Record(
+                w.Outcome.DROPPED, offer.source, event.target, reason=event.reason
+            )
 
     def moved(self, sandbox: str, reason: str) -> Iterator[w.Action]:
         """A sandbox says that it has the keyboard."""

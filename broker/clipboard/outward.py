@@ -66,6 +66,12 @@ class Exports:
         return min(times, default=None)
 
     @property
+    def undecided(self) -> set[int]:
+        """The transfer about which policy was asked."""
+        asked = self._asked
+        return {asked.transfer} if asked is not None and not asked.terms else set()
+
+    @property
     def source(self) -> str:
         """Whose content the person's selection is, as far as we know."""
         return self._standing.source if self._standing else ""

@@ -88,6 +88,7 @@ class Offered:
     transfer: int
     source: str
     until: float
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

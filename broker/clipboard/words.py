@@ -158,6 +158,24 @@ class OfferEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferRefused:
+    """The target's worker could not offer it."""
+
+    sandbox: str
+    transfer: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Policy does not let what is on offer there stand any more."""
+
+    target: str
+    transfer: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """The answer to Export: the compositor has it; or a ``problem``."""
 
@@ -208,6 +226,8 @@ Event = (
     | SourceFailed
     | Decided
     | OfferEnded
+    | OfferRefused
+    | Revoked
     | Exported
     | ExportEnded
     | SandboxGone

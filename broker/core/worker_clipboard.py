@@ -18,6 +18,7 @@ from broker.core import limits
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Type = Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_MIME_BYTES)]
+_Word = Annotated[str, msgspec.Meta(max_length=40)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Size = Annotated[int, msgspec.Meta(ge=0, le=limits.CLIPBOARD_BYTES_MOST)]
 
@@ -84,15 +85,23 @@ class StopRead(_Message, frozen=True, tag="stop-read"):
     transfer: _Count
 
 
-class Offer(_Message, frozen=True, tag="offer"):
-    """Make this the sandbox's selection; a sealed file comes with it.
+class Rewrite(_Message, frozen=True, tag="rewrite"):
+    """Write content anew, clean in the ways of ``clean``; a sealed file comes with it.
 
-    ``images``: write pictures anew before, or answer OfferRefused.
+    Answered as ReadType is, with as much as went in or, of a picture, some more.
     """
 
     transfer: _Count
+    kind: _Type
+    size: _Size
+    clean: Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=4)]
+
+
+class Offer(_Message, frozen=True, tag="offer"):
+    """Make this the sandbox's selection; a sealed file comes with it."""
+
+    transfer: _Count
     pieces: _Pieces
-    images: bool = False
 
 
 class Withdraw(_Message, frozen=True, tag="withdraw"):
@@ -115,7 +124,7 @@ class Export(_Message, frozen=True, tag="export"):
 
 
 ToWorker: TypeAlias = (
-    Chords | AskTypes | ReadType | StopRead | Offer | Withdraw | Export
+    Chords | AskTypes | ReadType | StopRead | Rewrite | Offer | Withdraw | Export
 )
 
 # -- worker to supervisor ------------------------------------------------------

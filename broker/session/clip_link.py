@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from broker.clipboard import words
 from broker.clipboard.types import names_of
 from broker.core import worker_clipboard as messages
+from broker.core.escape import printable
 from broker.core.worker import ToWorker
 from broker.session.sealed import sealed
 
@@ -65,46 +66,54 @@ def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
             return (came, words.DataEnded(sandbox, transfer))
         case messages.ClipboardLarge(transfer):
             return (words.DataTooLarge(sandbox, transfer),)
-        case messages.ClipboardFailed(transfer):
-            return (words.SourceFailed(sandbox, transfer),)
-        case messages.OfferEnded(transfer) | messages.OfferRefused(transfer):
+        case messages.ClipboardFailed(transfer, reason):
+            return (words.SourceFailed(sandbox, transfer, printable(reason, 200)),)
+        case messages.OfferEnded(transfer):
             return (words.OfferEnded(sandbox, transfer),)
+        case messages.OfferRefused(transfer, reason):
+            return (words.OfferRefused(sandbox, transfer, printable(reason, 200)),)
+        case messages.Exported(transfer, problem):
+            return (words.Exported(sandbox, transfer, printable(problem, 200)),)
+        case messages.ExportEnded(transfer):
+            return (words.ExportEnded(sandbox, transfer),)
         case _:
             return ()
 
 
-async def order(
-    worker: Orders,
-    action: words.AskTypes | words.Read | words.Stop | words.Offer | words.Withdraw,
-    *,
-    host: bool = False,
-    images: bool = False,
-) -> None:
-    """Have a worker do it.  Raises UpstreamError when it has ended.
+Order: TypeAlias = (
+    words.AskTypes
+    | words.Read
+    | words.Rewrite
+    | words.Stop
+    | words.Offer
+    | words.Export
+    | words.Withdraw
+)
+"""What of the crossing's actions a worker does."""
 
-    ``host``: of the person's own selection; ``images``: pictures are written
-    anew before they are offered.
-    """
+
+async def order(worker: Orders, action: Order) -> None:
+    """Have a worker do it.  Raises UpstreamError when it has ended."""
     match action:
-        case words.AskTypes(_, transfer):
+        case words.AskTypes(_, transfer, host):
             await worker.send(messages.AskTypes(transfer, host))
-        case words.Read(_, transfer, name, most):
+        case words.Read(_, transfer, name, most, host):
             await worker.send(messages.ReadType(transfer, name, most, host))
+        case words.Rewrite(_, transfer, item, clean):
+            rewrite = messages.Rewrite(
+                transfer, item.kind, len(item.data), sorted(clean)
+            )
+            await _with_content(worker, rewrite, [item])
         case words.Stop(_, transfer):
             await worker.send(messages.StopRead(transfer))
         case words.Withdraw(_, transfer):
             await worker.send(messages.Withdraw(transfer))
         case words.Offer():
-            offer = messages.Offer(action.transfer, pieces_of(action.items), images)
+            offer = messages.Offer(action.transfer, pieces_of(action.items))
             await _with_content(worker, offer, action.items)
-
-
-async def export(
-    worker: Orders, transfer: int, press: int, items: Sequence[words.Item], mark: str
-) -> None:
-    """Have the person's own selection set, by the right of a chord's press."""
-    message = messages.Export(transfer, press, pieces_of(items), mark)
-    await _with_content(worker, message, items)
+        case words.Export(_, transfer, press, items, mark):
+            export = messages.Export(transfer, press, pieces_of(items), mark)
+            await _with_content(worker, export, items)
 
 
 def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:

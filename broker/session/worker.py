@@ -178,6 +178,8 @@ class Worker:
                 )
         if isinstance(message, clipboard.ReadType):
             self._reads = {message.transfer: message.max_bytes}  # one at a time
+        elif isinstance(message, clipboard.Rewrite):
+            self._reads = {message.transfer: limits.CLIPBOARD_BYTES_MOST}
         elif isinstance(message, clipboard.StopRead):
             self._reads.pop(message.transfer, None)
         gone = f"the worker of {self.sandbox} has ended"

@@ -19,7 +19,9 @@ class WorkerClipboard:
 
     async def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
         """Do it, and answer; the descriptors are ours to close."""
-        if len(fds) != isinstance(order, messages.Offer | messages.Export):
+        if len(fds) != isinstance(
+            order, messages.Rewrite | messages.Offer | messages.Export
+        ):
             raise InternalError("a clipboard order without its descriptor")
         fdpass.close_all(fds)
         match order:
@@ -27,6 +29,8 @@ class WorkerClipboard:
                 await self._tell(messages.ClipboardTypes(transfer, []))
             case messages.ReadType(transfer):
                 await self._tell(messages.ClipboardFailed(transfer, "no selection"))
+            case messages.Rewrite(transfer):
+                await self._tell(messages.ClipboardFailed(transfer, "not possible"))
             case messages.Offer(transfer):
                 await self._tell(messages.OfferRefused(transfer, "not possible here"))
             case messages.Export(transfer):

@@ -388,6 +388,40 @@ def test_the_next_paste_replaces_and_the_target_may_end_an_offer():
     assert desk.core.status(desk.now).offered == ()
 
 
+def test_what_the_targets_worker_cannot_offer_is_told():
+    desk = Desk()
+    desk.copy()
+    offer = desk.paste()[1]
+    said = desk.say(w.OfferRefused("personal", offer.transfer, "no device"))
+    assert desk.reason(said) == "no device"
+    assert desk.core.status(desk.now).offered == ()
+    assert desk.say(w.OfferRefused("personal", offer.transfer, "again")) == []
+    (blame,) = desk.say(w.OfferRefused("personal", 99, "again"))
+    assert isinstance(blame, w.Blame)
+
+
+def test_an_offer_that_policy_revokes_is_withdrawn():
+    desk = Desk()
+    desk.copy()
+    offer = desk.paste()[1]
+    standing = ("personal", offer.transfer, "work", ("text/plain",))
+    assert desk.core.standing == (standing,)
+    assert desk.say(w.Revoked("personal", 99, "no")) == []
+    withdraw, record = desk.say(w.Revoked("personal", offer.transfer, "no"))
+    assert withdraw == w.Withdraw("personal", offer.transfer)
+    assert (record.outcome, record.reason) == (w.Outcome.DROPPED, "no")
+    assert desk.core.standing == ()
+
+
+def test_it_says_what_policy_was_asked():
+    desk = Desk()
+    desk.copy()
+    ask = desk.ask_paste()
+    assert desk.core.undecided == {ask.transfer}
+    desk.say(w.FocusTaken("evil"))
+    assert desk.core.undecided == set()
+
+
 # -- types and cleaning ---------------------------------------------------------------
 
 

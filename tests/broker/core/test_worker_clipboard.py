@@ -28,7 +28,8 @@ TO_WORKER = [
     c.AskTypes(1, host=True),
     c.ReadType(1, "text/plain", 64_000),
     c.StopRead(1),
-    c.Offer(2, [PIECE], images=True),
+    c.Rewrite(2, "image/png", 9, ["images"]),
+    c.Offer(2, [PIECE]),
     c.Withdraw(2),
     c.Export(3, 9, [PIECE], "application/x-mark"),
 ]

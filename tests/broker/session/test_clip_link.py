@@ -35,9 +35,14 @@ class Told:
             [words.DataCame("work", 2, b"hello"), words.DataEnded("work", 2)],
         ),
         (c.ClipboardLarge(2), [words.DataTooLarge("work", 2)]),
-        (c.ClipboardFailed(2, "it died"), [words.SourceFailed("work", 2)]),
+        (c.ClipboardFailed(2, "it died"), [words.SourceFailed("work", 2, "it died")]),
         (c.OfferEnded(3), [words.OfferEnded("work", 3)]),
-        (c.OfferRefused(3, "no picture"), [words.OfferEnded("work", 3)]),
+        (
+            c.OfferRefused(3, "no\x1bpicture"),
+            [words.OfferRefused("work", 3, "no\\x1bpicture")],
+        ),
+        (c.Exported(4, "no echo"), [words.Exported("work", 4, "no echo")]),
+        (c.ExportEnded(4), [words.ExportEnded("work", 4)]),
         (c.ChordPressed(1, paste=True), []),
     ],
     ids=lambda x: type(x).__name__,
@@ -49,22 +54,26 @@ def test_what_a_worker_says_is_about_its_own_sandbox(said, meant):
 async def test_orders_and_what_comes_with_them():
     told = Told()
     items = (words.Item("text/plain", b"hello"), words.Item("image/png", b"png"))
-    await clip_link.order(told, words.AskTypes("work", 1), host=True)
+    await clip_link.order(told, words.AskTypes("work", 1, host=True))
     await clip_link.order(told, words.Read("work", 2, "TEXT", 9))
     await clip_link.order(told, words.Stop("work", 2))
-    await clip_link.order(told, words.Offer("work", 3, "red", items, 9.0), images=True)
+    await clip_link.order(told, words.Offer("work", 3, "red", items, 9.0))
     await clip_link.order(told, words.Withdraw("work", 3))
-    await clip_link.export(told, 4, 7, items, "application/x-mark")
+    mark = "application/x-mark"
+    await clip_link.order(told, words.Export("work", 4, 7, items, mark))
+    clean = frozenset({"images", "controls"})
+    await clip_link.order(told, words.Rewrite("work", 5, items[1], clean))
     pieces = [c.Piece(list(TEXT_NAMES), 5), c.Piece(["image/png"], 3)]
     assert told.orders == [
         c.AskTypes(1, host=True),
         c.ReadType(2, "TEXT", 9),
         c.StopRead(2),
-        c.Offer(3, pieces, images=True),
+        c.Offer(3, pieces),
         c.Withdraw(3),
-        c.Export(4, 7, pieces, "application/x-mark"),
+        c.Export(4, 7, pieces, mark),
+        c.Rewrite(5, "image/png", 3, ["controls", "images"]),
     ]
-    assert told.contents == [b"hellopng"] * 2
+    assert told.contents == [b"hellopng", b"hellopng", b"png"]
 
 
 def test_content_is_in_no_text():
