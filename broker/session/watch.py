@@ -73,10 +73,17 @@ def _walk(roots: Iterable[Path]) -> Iterator[tuple[str, bool]]:
             continue
         yield path, True
         for entry in entries:
-            if depth < _DEPTH and entry.is_dir(follow_symlinks=depth == 0):
+            if depth < _DEPTH and _is_directory(entry, follow=depth == 0):
                 waiting.append((entry.path, depth + 1))
             else:
                 yield entry.path, False
+
+
+def _is_directory(entry: os.DirEntry[str], *, follow: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:
+        return False  # a link to itself, or to where we may not look
 
 
 class Watch:
