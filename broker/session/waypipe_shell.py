@@ -95,6 +95,7 @@ class StreamConnection(Connection):
         self.work = 0.0
         self._sinks: dict[int, _Sink] = {}
         self._sources: dict[int, trio.CancelScope] = {}
+        self._for_room = trio.lowlevel.ParkingLot()
         self._pipes: trio.Nursery
 
     def begin_with(self, untrusted_head: bytes) -> None:
@@ -177,9 +178,12 @@ class StreamConnection(Connection):
                 return False
             except (BrokenPipeError, ConnectionResetError) as error:
                 out.clear()
+                self._for_room.unpark_all()
                 self._reset(error)
                 return True
             del out[:count]
+            if len(out) <= limits.WAYPIPE_OUT_BYTES:
+                self._for_room.unpark_all()
             self.to_client += count
             if self.core.ready:
                 self.answered.set()
@@ -318,8 +322,9 @@ class StreamConnection(Connection):
             self._flush()
             await self._wait_for_room()
             while len(self.channel.out) > limits.WAYPIPE_OUT_BYTES:
-                await trio.lowlevel.wait_writable(self._stream)
-                self._flush()
+                # For the writer task, not for the socket: that has one waiter.
+                self._work.set()
+                await self._for_room.park()
 
     async def _pour(self, rid: int, data: bytes) -> None:
         """Queue bytes for a pipe; its reader may hold the stream up a little."""

@@ -265,8 +265,11 @@ class Channel:
 
     @property
     def pipes(self) -> int:
-        """Pipes that are open now, in either direction."""
-        return len(self._sources) + len(self._sinks)
+        """Pipes that are open now, in either direction.
+
+        One whose source has been shut counts until a message has got its end.
+        """
+        return len(self._sources | self._pipes.keys()) + len(self._sinks)
 
     def send_messages(
         self, data: bytes | memoryview, fds: Sequence[SentFile | int]

@@ -12,6 +12,7 @@ import struct
 
 import pytest
 import trio
+import trio.testing
 
 from broker.core import limits
 from broker.core.errors import PeerError
@@ -53,12 +54,12 @@ class Stream:
         return more
 
     async def until(self, part: bytes) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while part not in self.data:
                 assert await self.hear(), "it ended"
 
     async def ended(self) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while await self.hear():
                 pass
         self.sock.close()
@@ -82,7 +83,7 @@ async def _answered(other: Stream, number: int) -> None:
 
 async def _taken(it: Wire, number: int) -> StreamConnection:
     """The newest connection, once there are ``number``: connect ends before accept."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while len(it.connections) < number:
             await trio.sleep(0.01)
     return it.connections[-1]
@@ -244,6 +245,42 @@ async def test_a_pipe_nobody_reads_does_not_stop_the_stream(monkeypatch):
         assert connection.core.sandbox.refused["slow pipes"] == 1
         assert struct.pack("<iI", -1, 0)[:4] in stream.data
         os.close(reading)
+        stream.sock.close()
+
+
+async def test_pastes_into_an_application_that_does_not_read_wait():
+    """They end nothing, and all of their bytes come once it reads again."""
+    size = 4 * limits.WAYPIPE_OUT_BYTES
+    async with wire() as it:
+        stream = await _well(it)
+        connection = it.connections[-1]
+        opened = [w.pipe(Kind.OPEN_IR_PIPE, rid) for rid in (1, 2)]
+        await stream.say(*opened)
+        owners = connection.channel._pipes
+        with trio.fail_after(30):
+            while len(owners) < 2:
+                await trio.sleep(0.01)
+        fds = [os.dup(fd) for fd in owners.values()]
+
+        async def pour(fd: int) -> None:
+            async with trio.lowlevel.FdStream(fd) as owner:
+                await owner.send_all(bytes(size))
+
+        stream.data = b""
+        async with trio.open_nursery() as nursery:
+            for fd in fds:
+                nursery.start_soon(pour, fd)
+            with trio.fail_after(30):
+                while len(connection.channel.out) < limits.WAYPIPE_OUT_BYTES:
+                    await trio.sleep(0.01)
+            # Whatever waits for room does so by now, and more would be too much.
+            await trio.testing.wait_all_tasks_blocked(0.2)
+            assert len(connection.channel.out) < 2 * limits.WAYPIPE_OUT_BYTES
+            with trio.fail_after(60):
+                while len(stream.data) < 2 * size:
+                    assert await stream.hear(), "it ended"
+        assert not it.ends
+        await _answered(stream, 3)
         stream.sock.close()
 
 

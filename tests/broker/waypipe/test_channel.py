@@ -130,7 +130,7 @@ def test_a_selection_goes_out_to_a_reader_in_the_sandbox(world):
 
 
 def test_a_reader_in_the_sandbox_may_leave(world):
-    world.feed(w.pipe(Kind.OPEN_IR_PIPE, 1))
+    world.feed(w.pipe(Kind.OPEN_IR_PIPE, 1) + w.inject(1))
     assert world.feed(w.pipe(Kind.PIPE_SHUTDOWN_R, 1)) == [Ended(1)]
     assert world.channel.pipes == 0
     world.channel.pipe_bytes(1, b"too late")
@@ -396,6 +396,14 @@ def test_pipes_are_counted(world):
     most = limits.WAYPIPE_PIPES
     world.feed(b"".join(w.pipe(Kind.OPEN_IR_PIPE, n) for n in range(1, most + 1)))
     assert world.channel.pipes == most
+    refused(world, w.pipe(Kind.OPEN_IR_PIPE, most + 1), "pipes are open")
+
+
+def test_pipes_that_are_opened_and_shut_again_are_counted_too(world):
+    """Each leaves a descriptor that no message has got."""
+    most = limits.WAYPIPE_PIPES
+    for rid in range(1, most + 1):
+        world.feed(w.pipe(Kind.OPEN_IR_PIPE, rid) + w.pipe(Kind.PIPE_SHUTDOWN_R, rid))
     refused(world, w.pipe(Kind.OPEN_IR_PIPE, most + 1), "pipes are open")
 
 
