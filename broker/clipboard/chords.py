@@ -18,7 +18,6 @@ is an input method.  For sandboxes those protocols are not on offer.
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -28,6 +27,7 @@ from broker.clipboard.keymap import SHIFT, Keymap
 from broker.clipboard.keymap_text import KeymapError, read_keymap
 from broker.core import limits
 from broker.core.errors import SetupError
+from broker.core.keys import Verdict
 
 RELEASED, PRESSED, REPEATED = 0, 1, 2
 """States in wl_keyboard.key; the last since version 10."""
@@ -41,17 +41,6 @@ _WORDS = {
     "super": "Super",
     "win": "Super",
 }
-
-
-class Verdict(enum.Enum):
-    """What becomes of one key event."""
-
-    FORWARD = "forward"
-    SWALLOW = "swallow"
-    COPY = "copy"
-    """Swallowed, and the person asks to copy out of this sandbox."""
-    PASTE = "paste"
-    """Swallowed, and the person asks to paste into this sandbox."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +105,8 @@ class Recogniser:
     Feed it every event of every wl_keyboard of the connection, in order.
     """
 
-    def __init__(self, chords: Chords = DEFAULT) -> None:
-        self._wanted = (
-            (chords.copy, Verdict.COPY),
-            (chords.paste, Verdict.PASTE),
-        )
+    def __init__(self, chords: Chords | None = DEFAULT) -> None:
+        self._wanted = _wanted(chords)
         self._keymap: Keymap | None = None
         self._digest = b""
         self._ready: dict[int, tuple[_Ready, ...]] = {}
@@ -131,6 +117,14 @@ class Recogniser:
         self._verdicts: OrderedDict[tuple[int, int, int], Verdict] = OrderedDict()
         self.trouble = "the compositor has sent no keymap yet"
         """Why there are no chords, or less than two; empty when all is well."""
+
+    def change(self, chords: Chords) -> str:
+        """The person chose other chords; answers with ``trouble``."""
+        self._wanted = _wanted(chords)
+        self._ready.clear()
+        if self._keymap is not None:
+            self.trouble = self._missing(self._keymap)
+        return self.trouble
 
     # -- what the compositor says ---------------------------------------------------
 
@@ -232,6 +226,8 @@ class Recogniser:
         return Verdict.FORWARD
 
     def _prepare(self, keymap: Keymap, layout: int) -> tuple[_Ready, ...]:
+        if not self._wanted:
+            return ()
         found = [
             _Ready(_mask(keymap, chord), keymap.codes(chord.symbol, layout), verdict)
             for chord, verdict in self._wanted
@@ -243,6 +239,8 @@ class Recogniser:
         return tuple(one for one in found if one.mask and one.codes)
 
     def _missing(self, keymap: Keymap) -> str:
+        if not self._wanted:
+            return "no chords are chosen yet"
         for chord, verdict in self._wanted:
             if not _mask(keymap, chord):
                 needed = " and ".join(sorted(chord.modifiers))
@@ -257,6 +255,12 @@ class Recogniser:
                         f" means {chord.symbol} alone"
                     )
         return ""
+
+
+def _wanted(chords: Chords | None) -> tuple[tuple[Chord, Verdict], ...]:
+    if chords is None:
+        return ()
+    return (chords.copy, Verdict.COPY), (chords.paste, Verdict.PASTE)
 
 
 def _mask(keymap: Keymap, chord: Chord) -> int:

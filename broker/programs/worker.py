@@ -39,7 +39,7 @@ from broker.session.channel import Channel
 from broker.session.sandbox_windows import SandboxWindows
 from broker.session.wayland_shell import Connection
 from broker.session.waypipe_shell import StreamConnection
-from broker.session.worker_clipboard import WorkerClipboard
+from broker.session.worker_clipboard import WithFile, WorkerClipboard
 from broker.session.worker_sound import WorkerSound
 
 
@@ -102,9 +102,9 @@ class _Worker:
         self._display = display
         self._compositor = _Compositor(keeper)
         self._achieved = achieved
-        self._outbox, self._out = trio.open_memory_channel[messages.FromWorker](
-            limits.WORKER_QUEUE
-        )
+        self._outbox, self._out = trio.open_memory_channel[
+            messages.FromWorker | WithFile
+        ](limits.WORKER_QUEUE)
         self._serving = secrets.token_hex(8)
         self._agent: AgentShell | None = None
         self._agent_scope = trio.CancelScope()
@@ -116,13 +116,14 @@ class _Worker:
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
-        self._clipboard = WorkerClipboard(self._outbox.send)
+        self._clipboard: WorkerClipboard
 
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
         jail.lock()
         order = await self._first_order()
         windows = self._windows = SandboxWindows(order)
+        self._clipboard = WorkerClipboard(windows.sandbox, self._outbox)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_out)
             await self._outbox.send(messages.Ready(self._achieved))
@@ -131,6 +132,7 @@ class _Worker:
             nursery.start_soon(self._serve_display, nursery, windows)
             nursery.start_soon(windows.tell_limits, self._outbox)
             nursery.start_soon(windows.tell_acts, self._outbox)
+            await nursery.start(self._clipboard.run)
             await self._obey(nursery, windows)
             nursery.cancel_scope.cancel()
 
@@ -143,8 +145,17 @@ class _Worker:
         return order
 
     async def _send_out(self) -> None:
-        async for message in self._out:
-            await self._supervisor.send(messages.encode(message))
+        async for told in self._out:
+            fds: tuple[int, ...] = ()
+            if isinstance(told, WithFile):
+                message: messages.FromWorker = told.message
+                fds = (told.fd,)
+            else:
+                message = told
+            try:
+                await self._supervisor.send(messages.encode(message), fds)
+            finally:
+                fdpass.close_all(fds)
 
     # -- orders --------------------------------------------------------------
 
@@ -155,7 +166,7 @@ class _Worker:
             if order is None or isinstance(order, messages.Stop):
                 return
             if isinstance(order, clipboard.ToWorker):
-                await self._clipboard.obey(order, got.fds)
+                self._clipboard.obey(order, got.fds)
             else:
                 await self._do(order, got.fds, nursery, windows)
 

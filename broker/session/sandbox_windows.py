@@ -6,6 +6,7 @@ the broker: limits that were hit once a second, a trace where one is wanted.
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -38,12 +39,19 @@ class SandboxWindows:
         """Raises RefusedError or ValueError for what no rules can be."""
         self._rules = rules_of(order)
         self.trace = Trace() if order.trace else None
-        self._sandbox = Sandbox(self._rules.name, self._rules.ceilings)
+        self._sandbox = Sandbox(
+            self._rules.name, self._rules.ceilings, secrets.token_hex(8)
+        )
         self._machine = RealMachine()
         self._memory = StreamMachine()
         self._told: Counter[str] = Counter()
         self._acted = trio.Event()
         self._sandbox.on_act = self._note_act
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """What its connections share."""
+        return self._sandbox
 
     def _note_act(self) -> None:
         self._acted.set()  # the event of now; each telling makes a new one

@@ -283,5 +283,15 @@ class RealMachine(Machine):
         return PaintFile()
 
     @override
+    def read_keymap(self, fd: int, size: int) -> bytes | None:
+        """Read, not mapped: the compositor's file may be of any kind."""
+        try:
+            return os.pread(fd, min(size, limits.CLIPBOARD_KEYMAP_BYTES + 1), 0)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    @override
     def close(self, fd: int) -> None:
         os.close(fd)

@@ -1,39 +1,454 @@
-"""In the worker: the sandbox's clipboard as the supervisor orders it."""
+"""In the worker: what crosses to and from its sandbox, as the supervisor orders.
+
+What the filters see of the person's hand (focus, chords) is told; a selection
+is read through a pipe of ours into a file in memory, whole or not at all; what
+is pasted is served from such a file, to as many applications as ask.  Nothing
+is kept: with the next selection, or withdrawn, its file is closed.
+
+A client's descriptor that content is written to stays the client's: it could
+make our writing wait.  That would stop this worker, whose only sandbox is the
+client's own.
+"""
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-from broker.core import fdpass
+import trio
+from typing_extensions import override
+
+from broker.clipboard.chords import Chord, Chords, Recogniser
+from broker.clipboard.types import SECRET_HINT
+from broker.core import fdpass, limits
+from broker.core import worker as all_messages
 from broker.core import worker_clipboard as messages
 from broker.core.errors import InternalError
+from broker.session import sealed
+from broker.wayland.ports import Exported, Hand, Judge, Selection
 
-Tell = Callable[[messages.FromWorker], Awaitable[None]]
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+    from broker.wayland.hands import OwnSeat
+    from broker.wayland.sandbox import Sandbox
+
+CLIPBOARD = "clipboard"
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds: pipe(7)."""
+_SECRET = b"secret"
+"""What SECRET_HINT holds where history managers are to keep nothing."""
 
 
-class WorkerClipboard:
-    """All selections of the worker's sandbox."""
+@dataclass(frozen=True)
+class WithFile:
+    """A message and the descriptor that goes with it; whoever sends it closes it."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    message: messages.ClipboardData
+    fd: int
 
-    async def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
-        """Do it, and answer; the descriptors are ours to close."""
+
+Outbox: TypeAlias = "trio.MemorySendChannel[all_messages.FromWorker | WithFile]"
+
+
+@dataclass(frozen=True)
+class _Press:
+    """A chord, and where it was pressed."""
+
+    number: int
+    core: Filter
+    seat: OwnSeat
+    serial: int
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Whose types were told: what may be read, and whether it is still that."""
+
+    mimes: Sequence[bytes]
+    send: Callable[[bytes, int], bool]
+    valid: Callable[[], bool]
+
+
+class Held(Selection):
+    """Content that we serve, under the types that its pieces have."""
+
+    def __init__(
+        self,
+        owner: WorkerClipboard,
+        transfer: int,
+        pieces: list[messages.Piece],
+        fd: int,
+    ) -> None:
+        self._owner = owner
+        self.transfer = transfer
+        self.withdrawn = False
+        """Whether the supervisor itself has ended it."""
+        self._fd = fd
+        self._places: dict[bytes, tuple[int, int]] = {}
+        at = 0
+        for piece in pieces:
+            for name in piece.names:
+                self._places.setdefault(name.encode(), (at, piece.size))
+            at += piece.size
+
+    @property
+    @override
+    def mimes(self) -> Sequence[bytes]:
+        return tuple(self._places)
+
+    @override
+    def send(self, mime: bytes, fd: int) -> bool:
+        place = self._places.get(mime)
+        if place is None or self._fd < 0:
+            return False
+        return self._owner.serve(fd, self._fd, *place)
+
+    @override
+    def cancel(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._owner.held_ended(self)
+
+
+class ToHost(Held, Exported):
+    """The same as the person's own selection, marked."""
+
+    def __init__(
+        self,
+        owner: WorkerClipboard,
+        order: messages.Export,
+        fd: int,
+        core: Filter,
+    ) -> None:
+        super().__init__(owner, order.transfer, order.pieces, fd)
+        self.core = core
+        self.mark = order.mark.encode()
+        self.echoed = trio.Event()
+
+    @property
+    @override
+    def mimes(self) -> Sequence[bytes]:
+        # The mark last: some keep only the first type of a selection.
+        return (*super().mimes, SECRET_HINT.encode(), self.mark)
+
+    @override
+    def send(self, mime: bytes, fd: int) -> bool:
+        if mime == SECRET_HINT.encode():
+            return self._owner.serve_secret(fd)
+        return super().send(mime, fd)
+
+    @override
+    def taken(self) -> None:
+        self.echoed.set()
+
+
+class WorkerClipboard(Hand):
+    """All that crosses to and from the worker's sandbox."""
+
+    def __init__(self, sandbox: Sandbox, outbox: Outbox) -> None:
+        self._sandbox = sandbox
+        self._outbox = outbox
+        self._nursery: trio.Nursery | None = None
+        self._chords: Chords | None = None
+        self._judges: weakref.WeakSet[Recogniser] = weakref.WeakSet()
+        self._waiting: deque[messages.FromWorker] = deque()
+        self._more = trio.Event()
+        self._trouble = ""
+        self._presses = 0
+        self._copy: _Press | None = None
+        self._paste: _Press | None = None
+        self._asked: _Origin | None = None
+        self._reading = trio.CancelScope()
+        self._serving = 0
+        self._exports: dict[int, ToHost] = {}
+        sandbox.hand = self
+
+    async def run(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Tell what was seen, and serve, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                await self._more.wait()
+                self._more = trio.Event()
+                while self._waiting:
+                    await self._outbox.send(self._waiting.popleft())
+                    # An application that makes the focus jump must not make
+                    # its worker exceed what a worker may say.
+                    await trio.sleep(2 / limits.WORKER_MESSAGES_PER_SECOND)
+
+    # -- what the filters see --------------------------------------------------------
+
+    def _say(self, message: messages.FromWorker) -> None:
+        """Tell it soon, in this order."""
+        if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
+            # Only a client that makes the focus jump comes so far, and then
+            # where it is at the end is what counts.
+            self._waiting.popleft()
+        self._waiting.append(message)
+        self._more.set()
+
+    @override
+    def judge(self) -> Judge:
+        made = Recogniser(self._chords)
+        self._judges.add(made)
+        return made
+
+    @override
+    def focus(self, *, taken: bool) -> None:
+        told = self._waiting[-1] if self._waiting else None
+        if isinstance(told, messages.ClipboardFocus) and told.taken != taken:
+            self._waiting.pop()  # back where it was
+            return
+        self._say(messages.ClipboardFocus(taken))
+
+    @override
+    def trouble(self, reason: str) -> None:
+        if reason != self._trouble:
+            self._trouble = reason
+            self._say(messages.ChordTrouble(all_messages.clip(reason)))
+
+    @override
+    def pressed(self, core: Filter, seat: OwnSeat, serial: int, *, paste: bool) -> None:
+        self._presses += 1
+        press = _Press(self._presses, core, seat, serial)
+        if paste:
+            self._paste = press
+        else:
+            self._copy = press
+        self._say(messages.ChordPressed(press.number, paste))
+
+    # -- orders ------------------------------------------------------------------------
+
+    def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
+        """Do it, and answer; the descriptors are ours."""
         if len(fds) != isinstance(
             order, messages.Rewrite | messages.Offer | messages.Export
         ):
-            raise InternalError("a clipboard order without its descriptor")
-        fdpass.close_all(fds)
+            fdpass.close_all(fds)
+            raise InternalError("a clipboard order without its descriptor, or with one")
         match order:
-            case messages.AskTypes(transfer):
-                await self._tell(messages.ClipboardTypes(transfer, []))
-            case messages.ReadType(transfer):
-                await self._tell(messages.ClipboardFailed(transfer, "no selection"))
+            case messages.Chords():
+                self._choose(order)
+            case messages.AskTypes(transfer, host):
+                self._say(messages.ClipboardTypes(transfer, self._types(host=host)))
+            case messages.ReadType():
+                self._start_reading(order)
+            case messages.StopRead():
+                self._reading.cancel()
             case messages.Rewrite(transfer):
-                await self._tell(messages.ClipboardFailed(transfer, "not possible"))
-            case messages.Offer(transfer):
-                await self._tell(messages.OfferRefused(transfer, "not possible here"))
-            case messages.Export(transfer):
-                await self._tell(messages.Exported(transfer, "not possible here"))
-            case messages.Chords() | messages.StopRead() | messages.Withdraw():
-                pass
+                fdpass.close_all(fds)
+                self._say(messages.ClipboardFailed(transfer, "not possible"))
+            case messages.Offer():
+                self._offer(order, fds[0])
+            case messages.Export():
+                self._start_export(order, fds[0])
+            case messages.Withdraw(transfer):
+                self._withdraw(transfer)
+
+    def _choose(self, order: messages.Chords) -> None:
+        self._chords = Chords(Chord.parse(order.copy), Chord.parse(order.paste))
+        for judge in list(self._judges):
+            self.trouble(judge.change(self._chords))
+
+    # -- reading -----------------------------------------------------------------------
+
+    def _types(self, *, host: bool) -> list[str]:
+        """What may be read now; whose it is, is kept for that."""
+        self._reading.cancel()
+        origin = self._asked = self._host() if host else self._own()
+        return [] if origin is None else [mime.decode() for mime in origin.mimes]
+
+    def _own(self) -> _Origin | None:
+        selection = self._sandbox.selections[CLIPBOARD]
+        if selection is None:
+            return None
+        return _Origin(
+            selection.mimes,
+            selection.send,
+            lambda: self._sandbox.selections[CLIPBOARD] is selection,
+        )
+
+    def _host(self) -> _Origin | None:
+        """The person's own selection, as the window of the last paste chord has it."""
+        if self._paste is None or not self._paste.core.focused:
+            return None
+        hands = self._paste.core.hands
+        offer = hands.offer
+        if offer is None:
+            return None
+        return _Origin(offer.mimes, hands.read, lambda: hands.offer is offer)
+
+    def _start_reading(self, order: messages.ReadType) -> None:
+        self._reading.cancel()  # one at a time
+        self._reading = trio.CancelScope()
+        self._task(self._read, order, self._asked, self._reading)
+
+    async def _read(
+        self,
+        order: messages.ReadType,
+        origin: _Origin | None,
+        scope: trio.CancelScope,
+    ) -> None:
+        fd = sealed.new_file()
+        problem = "the sandbox did not give it in time"
+        size = 0
+        try:
+            with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):
+                size, problem = await self._fill(order, origin, fd)
+            if scope.cancelled_caught:
+                return  # nobody wants it any more
+            if problem:
+                await self._outbox.send(
+                    messages.ClipboardFailed(order.transfer, problem)
+                )
+            elif size > order.max_bytes:
+                await self._outbox.send(messages.ClipboardLarge(order.transfer))
+            else:
+                sealed.seal(fd)
+                data = messages.ClipboardData(order.transfer, size)
+                await self._outbox.send(WithFile(data, fd))
+                fd = -1
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    async def _fill(
+        self, order: messages.ReadType, origin: _Origin | None, into: int
+    ) -> tuple[int, str]:
+        """Read until the source is done or it is too much; its size, or a problem."""
+        if origin is None or not origin.valid():
+            return 0, "another selection took its place"
+        ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            os.set_blocking(theirs, True)
+            if not origin.send(order.name.encode(), theirs):
+                os.close(theirs)
+                return 0, "it has no such type, or does not read"
+            size = 0
+            while size <= order.max_bytes:
+                await trio.lowlevel.wait_readable(ours)
+                try:
+                    data = os.read(ours, _PIPE_BYTES)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    break
+                if size + len(data) <= order.max_bytes:
+                    sealed.append(into, data, size)
+                size += len(data)
+        finally:
+            os.close(ours)
+        if size <= order.max_bytes:
+            # A source that dies closes its pipe first: then this was not all.
+            await trio.sleep(limits.CLIPBOARD_DEATH_SECONDS)
+        if not origin.valid():
+            return 0, "it ended, or another selection took its place"
+        return size, ""
+
+    # -- serving --------------------------------------------------------------------------
+
+    def serve(self, fd: int, content: int, start: int, size: int) -> bool:
+        """Write a part of a file into a descriptor, which is ours if it answers true."""
+        if self._nursery is None or self._serving >= limits.CLIPBOARD_SERVES:
+            return False
+        self._serving += 1
+        self._task(self._serve, fd, os.dup(content), start, size)
+        return True
+
+    def serve_secret(self, fd: int) -> bool:
+        """The same with what SECRET_HINT holds."""
+        content = sealed.sealed([_SECRET])
+        try:
+            return self.serve(fd, content, 0, len(_SECRET))
+        finally:
+            os.close(content)
+
+    async def _serve(self, fd: int, content: int, start: int, size: int) -> None:
+        try:
+            os.set_blocking(fd, False)
+            for data in sealed.pieces(content, start, size):
+                await _write(fd, data)
+        except (OSError, trio.TooSlowError):
+            return  # whoever asked has gone, or takes nothing
+        finally:
+            os.close(fd)
+            os.close(content)
+            self._serving -= 1
+
+    def _offer(self, order: messages.Offer, fd: int) -> None:
+        """Make it the sandbox's selection; what was before is over."""
+        held = Held(self, order.transfer, order.pieces, fd)
+        self._sandbox.select(CLIPBOARD, held)
+
+    def held_ended(self, held: Held) -> None:
+        """Its file is closed."""
+        if isinstance(held, ToHost):
+            if self._exports.pop(held.transfer, None) is not None:
+                self._say(messages.ExportEnded(held.transfer))
+        elif not held.withdrawn:
+            self._say(messages.OfferEnded(held.transfer))
+
+    def _withdraw(self, transfer: int) -> None:
+        held = self._sandbox.selections[CLIPBOARD]
+        if isinstance(held, Held) and held.transfer == transfer:
+            held.withdrawn = True
+            self._sandbox.select(CLIPBOARD, None)
+        export = self._exports.pop(transfer, None)
+        if export is not None:
+            export.core.hands.take_back(export)
+
+    # -- to the person's own programs -------------------------------------------------------
+
+    def _start_export(self, order: messages.Export, fd: int) -> None:
+        problem = self._export(order, fd)
+        if problem:
+            self._say(messages.Exported(order.transfer, problem))
+
+    def _export(self, order: messages.Export, fd: int) -> str:
+        """Set the person's selection; answers what hinders that."""
+        press = self._copy
+        if press is None or press.number != order.press or not press.core.focused:
+            os.close(fd)
+            return "the window of that copy has not got the keyboard any more"
+        self._copy = None  # one export for each press: the second would be refused
+        content = ToHost(self, order, fd, press.core)
+        self._exports[order.transfer] = content
+        if not press.core.hands.export(press.seat, press.serial, content, content.mark):
+            del self._exports[order.transfer]
+            content.cancel()
+            return "the compositor has no clipboard"
+        self._task(self._await_echo, content)
+        return ""
+
+    async def _await_echo(self, content: ToHost) -> None:
+        with trio.move_on_after(limits.CLIPBOARD_EXPORT_SECONDS):
+            await content.echoed.wait()
+        problem = ""
+        if not content.echoed.is_set():
+            problem = "the compositor did not take it"
+            self._withdraw(content.transfer)
+        self._say(messages.Exported(content.transfer, problem))
+
+    def _task(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self._nursery is not None, "run() comes first"
+        self._nursery.start_soon(step, *args)
+
+
+async def _write(fd: int, data: bytes) -> None:
+    """All of it.  Raises OSError, or TooSlowError when nobody takes it."""
+    with memoryview(data) as rest:
+        done = 0
+        while done < len(rest):
+            with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):
+                await trio.lowlevel.wait_writable(fd)
+            try:
+                done += os.write(fd, rest[done:])
+            except BlockingIOError:
+                continue

@@ -180,7 +180,7 @@ _drag_drop = emit.event("wl_data_device", "drop")
 @request("wl_data_offer", "accept")
 def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
     source, host = offer.source, offer.upstream
-    if source is None or host is None or source.drag is None:
+    if not isinstance(source, Source) or host is None or source.drag is None:
         return
     if not core.serials.knows(serial):
         return

@@ -41,6 +41,7 @@ from broker.wayland import (  # noqa: F401 - rooms register their handlers
     dispatch,
     drag,
     emit,
+    hands,
     label,
     outputs,
     popups,
@@ -122,6 +123,7 @@ class Filter(ObjectTable):
         self.pointers: list[Pointer] = []
         self.devices: list[selection.Device] = []
         self.screens: dict[int, outputs.Screen] = {}
+        self.hands = hands.Hands(self)
         self.local_drag = False
         self.focused: set[Surface] = set()
         self.window_changes = 0
@@ -190,6 +192,8 @@ class Filter(ObjectTable):
         for name, (interface, version) in list(self.globals.host.items()):
             if interface == "wl_output":
                 self._watch_output(name, version)
+            elif interface == "wl_seat":
+                self.hands.add_seat(name, version)
         self.ready = True
 
     def _bind_own(self, interface: str, version: int) -> int:
@@ -231,7 +235,10 @@ class Filter(ObjectTable):
         self.pools.clear()
         self.palette.close()
         self.usage.give_all()
+        self.hands.close()
+        self.focused.clear()
         self.sandbox.filters.discard(self)
+        self.sandbox.note_focus()
         for obj in list(self.by_client.values()):
             if isinstance(obj, selection.Source):
                 obj.dead = True
@@ -462,6 +469,8 @@ class Filter(ObjectTable):
         entry = self.globals.add(name, interface, version)
         if interface == "wl_output" and self.ready:
             self._watch_output(name, version)
+        elif interface == "wl_seat" and self.ready:
+            self.hands.add_seat(name, version)
         if entry is not None:
             self._tell_global(entry)
 
@@ -476,6 +485,7 @@ class Filter(ObjectTable):
         screen = self.screens.pop(name, None)
         if screen is not None:
             screen.width, screen.logical = 0, None
+        self.hands.remove_seat(name)
         entry = self.globals.remove(name)
         if entry is not None:
             for registry in self.registries:
@@ -500,6 +510,7 @@ class Filter(ObjectTable):
         """A window of this client has the keyboard: it may see the selections."""
         first = not self.focused
         self.focused.add(surface)
+        self.sandbox.note_focus()
         if first:
             for kind in self.sandbox.selections:
                 self.selection_changed(kind)
@@ -507,10 +518,11 @@ class Filter(ObjectTable):
     def blur_keyboard(self, surface: Surface) -> None:
         """The keyboard has left one of its windows."""
         self.focused.discard(surface)
+        self.sandbox.note_focus()
 
     def lose_focus(self, surface: Surface) -> None:
         """A surface is destroyed: nobody points at it any more."""
-        self.focused.discard(surface)
+        self.blur_keyboard(surface)
         for pointer in self.pointers:
             if pointer.focus is surface:
                 pointer.focus = None

@@ -19,7 +19,8 @@ from broker.wayland.objects import Obj
 if TYPE_CHECKING:
     from broker.wayland.constraints import Constraint
     from broker.wayland.frame import Edges, Frame
-    from broker.wayland.ports import PoolFile
+    from broker.wayland.hands import OwnSeat
+    from broker.wayland.ports import Judge, PoolFile
 
 
 class Unset(enum.Enum):
@@ -385,14 +386,29 @@ class Pointer(Obj):
         self.y = 0
 
 
-class Keyboard(Obj):
-    """A wl_keyboard.  Without a focus that the client knows, nothing is told."""
+class Seat(Obj):
+    """A wl_seat of the client's; ``host_name`` is the compositor's name of it."""
 
-    __slots__ = ("focus",)
+    __slots__ = ("host_name",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.host_name = 0
+
+
+class Keyboard(Obj):
+    """A wl_keyboard.  Without a focus that the client knows, nothing is told.
+
+    ``judge`` finds the chords in what it hears; shared by all of a seat's.
+    """
+
+    __slots__ = ("focus", "judge", "seat")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.focus: Surface | None = None
+        self.judge: Judge | None = None
+        self.seat: OwnSeat | None = None
 
 
 class Touch(Obj):

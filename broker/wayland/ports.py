@@ -6,9 +6,15 @@ closes nothing.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
+from broker.core.keys import Verdict
 from broker.wayland.wire import Fd
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+    from broker.wayland.hands import OwnSeat
 
 
 class PoolFile(Protocol):
@@ -63,5 +69,64 @@ class Machine(Protocol):
     def paint(self) -> Paint:
         """A new empty file of ours."""
 
+    def read_keymap(self, fd: Fd, size: int) -> bytes | None:
+        """The compositor's keymap; None when it cannot be read.  Closes ``fd``."""
+
     def close(self, fd: Fd) -> None:
         """Close a descriptor that goes nowhere."""
+
+
+class Judge(Protocol):
+    """Chords in the keyboard events of one seat (``clipboard.chords.Recogniser``)."""
+
+    def keymap(self, text: bytes | None) -> str:
+        """A keymap, or none; answers why there are no chords, empty if there are."""
+
+    def enter(self, keys: Iterable[int]) -> tuple[int, ...]:
+        """The focus comes; which of the keys held the client may see."""
+
+    def leave(self) -> None:
+        """The focus goes."""
+
+    def modifiers(self, depressed: int, latched: int, locked: int, group: int) -> None:
+        """The state of modifiers, and the active layout."""
+
+    def key(self, serial: int, key: int, state: int) -> Verdict:
+        """What becomes of a key event; the same one comes for each keyboard."""
+
+
+class Hand(Protocol):
+    """Who is told what the person does, for what crosses sandboxes."""
+
+    def judge(self) -> Judge:
+        """One for a seat of a new connection."""
+
+    def focus(self, *, taken: bool) -> None:
+        """One of the sandbox's windows has the keyboard, or none has it any more."""
+
+    def pressed(self, core: Filter, seat: OwnSeat, serial: int, *, paste: bool) -> None:
+        """A chord was pressed in a window of that connection."""
+
+    def trouble(self, reason: str) -> None:
+        """Why there are no chords; empty when there are."""
+
+
+class Selection(Protocol):
+    """A selection of the sandbox: an application's, or one that we hold."""
+
+    @property
+    def mimes(self) -> Sequence[bytes]:
+        """The types that it has."""
+
+    def cancel(self) -> None:
+        """It is no longer the selection."""
+
+    def send(self, mime: bytes, fd: Fd) -> bool:
+        """Have data written; takes ``fd`` if it answers true."""
+
+
+class Exported(Selection, Protocol):
+    """What we gave the compositor as the person's own selection."""
+
+    def taken(self) -> None:
+        """The compositor has told it back."""

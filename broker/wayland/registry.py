@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from broker.wayland import emit
 from broker.wayland.dispatch import event, request
+from broker.wayland.model import Seat
 from broker.wayland.objects import Obj
 from broker.wayland.verdicts import GLOBALS, advertised_version
 from broker.wayland.wire import INVALID_OBJECT, ProtocolFault
@@ -139,6 +140,8 @@ def bind(
             f"{entry.interface} has version {entry.version}, not {version}",
         )
     obj = core.make(new_id, entry.interface, version, server=bool(entry.host_name))
+    if isinstance(obj, Seat):
+        obj.host_name = entry.host_name
     if entry.host_name:
         # A global just removed may still be bound (wl_registry.global_remove);
         # the compositor knows how to answer that.

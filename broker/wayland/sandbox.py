@@ -16,6 +16,7 @@ from broker.wayland.wire import NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.ports import Hand, Selection
     from broker.wayland.selection import Source
 
 CEILINGS = MappingProxyType(
@@ -76,17 +77,30 @@ class Usage:
 class Sandbox:
     """``totals`` are present numbers, ``refused`` counts what hit a ceiling.
 
-    ``ceilings`` are those of all sandboxes, or lower ones of its own.
+    ``ceilings`` are those of all sandboxes, or lower ones of its own;
+    ``secret`` is a word that others cannot guess.
     """
 
-    def __init__(self, name: str, ceilings: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        ceilings: Mapping[str, int] | None = None,
+        secret: str = "",
+    ) -> None:
         self.name = name
+        self._secret = secret or name
         self.ceilings: dict[str, int] = {}
         self.bound_by(ceilings or {})
         self.totals = dict.fromkeys(CEILINGS, 0)
         self.refused: Counter[str] = Counter()
         self.filters: set[Filter] = set()
-        self.selections: dict[str, Source | None] = {"clipboard": None, "primary": None}
+        self.selections: dict[str, Selection | None] = {
+            "clipboard": None,
+            "primary": None,
+        }
+        self.hand: Hand | None = None
+        """Told of focus and chords; None where nothing ever crosses."""
+        self._focused = False
         self.drags: dict[bytes, Source] = {}
         self.tokens: OrderedDict[bytes, None] = OrderedDict()
         self._drag_number = 0
@@ -102,12 +116,20 @@ class Sandbox:
         if self.on_act is not None:
             self.on_act()
 
+    def note_focus(self) -> None:
+        """A window of it may have got the keyboard, or lost it."""
+        focused = any(core.focused for core in self.filters)
+        if focused != self._focused:
+            self._focused = focused
+            if self.hand is not None:
+                self.hand.focus(taken=focused)
+
     def bound_by(self, own: Mapping[str, int]) -> None:
         """Take these ceilings from now on, where they are lower than everybody's."""
         for kind, most in CEILINGS.items():
             self.ceilings[kind] = min(most, own.get(kind, most))
 
-    def select(self, kind: str, source: Source | None) -> None:
+    def select(self, kind: str, source: Selection | None) -> None:
         """Make a source the selection and tell whoever has the keyboard."""
         before = self.selections[kind]
         if before is source:
@@ -135,7 +157,7 @@ class Sandbox:
     def new_drag(self, source: Source) -> bytes:
         """A type that only this sandbox's filters recognise as this drag."""
         self._drag_number += 1
-        mime = f"application/x-vitrail-drag-{self.name}-{self._drag_number}".encode()
+        mime = f"application/x-vitrail-drag-{self._secret}-{self._drag_number}".encode()
         self.drags[mime] = source
         return mime
 

@@ -21,6 +21,7 @@ from broker.wayland.model import (
     Keyboard,
     OwnSurface,
     Pointer,
+    Seat,
     Surface,
     TextInput,
     Touch,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 CLASSES["wl_pointer"] = Pointer
 CLASSES["wl_keyboard"] = Keyboard
+CLASSES["wl_seat"] = Seat
 CLASSES["wl_touch"] = Touch
 CLASSES["zwp_text_input_v3"] = TextInput
 for _name in ("swipe", "pinch", "hold"):
@@ -42,6 +44,7 @@ _PRESSED = 1
 _ID = struct.Struct("=I")
 _FIXED = struct.Struct("=ii")
 _SERIAL = struct.Struct("=I")
+_FOUR = struct.Struct("=IIII")
 
 
 def told(surface: Obj | None) -> Surface | None:
@@ -72,6 +75,19 @@ def get_pointer(core: Filter, seat: Obj, new_id: int) -> None:
 
 
 _get_pointer = emit.request("wl_seat", "get_pointer")
+
+
+@request("wl_seat", "get_keyboard")
+def get_keyboard(core: Filter, seat: Seat, new_id: int) -> None:
+    keyboard = core.make(new_id, "wl_keyboard", seat.version)
+    assert isinstance(keyboard, Keyboard)
+    keyboard.seat = core.hands.of(seat)
+    if keyboard.seat is not None:
+        keyboard.judge = keyboard.seat.judge
+    core.up.data += _get_keyboard(seat.sid, keyboard.sid)
+
+
+_get_keyboard = emit.request("wl_seat", "get_keyboard")
 
 
 @event("wl_seat", "name")
@@ -214,10 +230,20 @@ def keyboard_enter(
         return
     core.serials.note(serial)
     core.focus_keyboard(known)
-    core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, keys)
+    shown = shown_keys(keyboard, keys)
+    core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, shown)
 
 
 _keyboard_enter = emit.event("wl_keyboard", "enter")
+
+
+def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
+    """Which of the keys that were held at an enter the client may see."""
+    if keyboard.judge is None:
+        return keys
+    held = struct.unpack(f"={len(keys) // 4}I", keys[: len(keys) & ~3])
+    shown = keyboard.judge.enter(held)
+    return struct.pack(f"={len(shown)}I", *shown)
 
 
 @event("wl_keyboard", "leave")
@@ -225,6 +251,8 @@ def keyboard_leave(
     core: Filter, keyboard: Keyboard, serial: int, surface: Obj | None
 ) -> None:
     before, keyboard.focus = keyboard.focus, None
+    if before is not None and keyboard.judge is not None:
+        keyboard.judge.leave()
     if before is None or told(surface) is not before:
         return
     core.serials.note(serial)
@@ -237,8 +265,11 @@ _keyboard_leave = emit.event("wl_keyboard", "leave")
 
 @raw_event("wl_keyboard", "key")
 def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
-    if keyboard.focus is not None:
-        core.serials.note_input(_SERIAL.unpack_from(data, pos + 8)[0], core.now)
+    if keyboard.focus is None:
+        return
+    serial, _, which, state = _FOUR.unpack_from(data, pos + 8)
+    if keyboard.judge is None or core.hands.passes(keyboard, serial, which, state):
+        core.serials.note_input(serial, core.now)
         _pass(core, keyboard, data, pos, size)
 
 
@@ -247,6 +278,8 @@ def modifiers(
     core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
     # Passed without a focus too: some compositors send it just before enter.
+    if keyboard.judge is not None:
+        keyboard.judge.modifiers(*_FOUR.unpack_from(data, pos + 12))
     core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
     _pass(core, keyboard, data, pos, size)
 

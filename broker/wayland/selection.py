@@ -21,6 +21,7 @@ from broker.wayland.wire import Fd, ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.ports import Selection
 
 DEVICE_ROLE = 0
 DEVICE_USED_SOURCE = 1
@@ -72,7 +73,7 @@ class Offer(Obj):
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
-        self.source: Source | None = None
+        self.source: Selection | None = None
         self.upstream: HostOffer | None = None
 
 
@@ -142,6 +143,7 @@ def get_data_device(core: Filter, manager: Obj, new_id: int, seat: Obj) -> None:
     core.devices.append(device)
     if host:
         core.up.data += _get_data_device(host, device.sid, seat.sid)
+    core.hands.balance()
     if core.focused:
         tell(core, device)
 
@@ -239,11 +241,19 @@ def _select(core: Filter, device: Device, source: Source | None, serial: int) ->
                 device.cid, DEVICE_USED_SOURCE, "the source was used before"
             )
         source.used = True
-    if not core.serials.knows(serial):
+    if not core.serials.knows(serial) or not _may_select(core):
         if source is not None:
             source.cancel()
         return
     core.sandbox.select(device.kind, source)
+
+
+def _may_select(core: Filter) -> bool:
+    """Whether its client has the keyboard, where a keyboard tells that.
+
+    Else a window in the background could change what the person just copied.
+    """
+    return bool(core.focused) or not core.hands.watching
 
 
 def tell(core: Filter, device: Device) -> None:
@@ -299,6 +309,7 @@ def _release_device(core: Filter, device: Device) -> None:
         core.destroy(device)
     else:
         core.drop_local(device)
+    core.hands.balance()
 
 
 @request("wl_data_device", "release")
@@ -346,5 +357,4 @@ HOST_OFFER_EVENTS: Handlers = {
 @event("wl_data_device", "selection")
 def host_selection(core: Filter, _device: Device, offer: Obj | None) -> None:
     """The host's clipboard: not for the sandbox."""
-    if isinstance(offer, HostOffer):
-        core.end_own(offer)
+    core.hands.selected(offer)

@@ -75,6 +75,7 @@ class FakeMachine:
         self.fds: list[Token] = []
         self.pools: list[FakePool] = []
         self.paints: list[FakePaint] = []
+        self.keymap: bytes | None = None
 
     def fd(self, what: str = "fd") -> Token:
         token = Token(what)
@@ -96,6 +97,10 @@ class FakeMachine:
         paint = FakePaint(self)
         self.paints.append(paint)
         return paint
+
+    def read_keymap(self, fd: Token, size: int) -> bytes | None:
+        self.close(fd)
+        return self.keymap
 
     def close(self, fd: Token) -> None:
         assert not fd.closed, f"{fd} closed twice"

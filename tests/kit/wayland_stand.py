@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -187,10 +187,13 @@ class JailedStand(Stand):
         self.comp, self.path, self.worker = comp, path, worker
         self.children = []
         self.said: list[messages.FromWorker] = []
+        self.listener: Callable[[Any], Awaitable[None]] | None = None
 
     async def hear(self) -> None:
         async for message in self.worker.messages:
             self.said.append(message)
+            if self.listener is not None:
+                await self.listener(message)
 
     def closed(self) -> list[messages.WaylandClosed]:
         """The ends that it has told."""

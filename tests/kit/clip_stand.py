@@ -1,0 +1,184 @@
+"""A desktop with sandboxes between which the person copies and pastes.
+
+Real: compositor, keyboard events, workers in their jails, the crossing.  The
+policy is a function of the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import trio
+
+from broker.clipboard import words as w
+from broker.clipboard.crossing import Crossing
+from broker.core import worker_clipboard as messages
+from broker.launch.compositor import HeadlessCompositor
+from broker.session import clip_link
+from broker.session.workers import open_workers
+from broker.wayland.rules import WindowRules
+from tests.kit.compositor import desktop
+from tests.kit.wayland_input import Keyboard
+from tests.kit.wayland_stand import CONFIG, JailedStand, jailed
+
+C, V, X, A = 46, 47, 45, 30
+_CONTROL, _SHIFT, _SUPER = 29, 42, 125
+_BITS = {_SHIFT: 1, _CONTROL: 4, _SUPER: 64}
+DEADLINE = 60.0
+COLOURS = (0xC01010, 0x1010C0, 0x10A010)
+
+
+def allow(_source: str, _target: str, _kinds: Any) -> w.PasteTerms | None:
+    """A policy that lets all pass."""
+    return w.PasteTerms()
+
+
+class Desk:
+    """``records`` is what the crossing says; ``said`` what every worker did."""
+
+    def __init__(
+        self,
+        comp: HeadlessCompositor,
+        keyboard: Keyboard,
+        policy: Callable[..., w.PasteTerms | None] = allow,
+        terms: w.CopyTerms | None = None,
+    ) -> None:
+        self.comp, self.keyboard, self.policy = comp, keyboard, policy
+        self.terms = terms or w.CopyTerms()
+        self.crossing = Crossing()
+        self.rooms: dict[str, JailedStand] = {}
+        self.records: list[w.Record] = []
+        self.said: list[tuple[str, Any]] = []
+        self.offers: list[tuple[str, int]] = []
+        self.host: str = ""
+        """Whose next read is of the person's own selection."""
+        self._news = trio.Event()
+
+    # -- the viewer's part ---------------------------------------------------------
+
+    def listen(self, room: JailedStand, name: str) -> None:
+        """Take what a worker says as its sandbox's."""
+        self.rooms[name] = room
+
+        async def hear(message: Any) -> None:
+            if isinstance(message, clip_link.Said):
+                await self._take(name, message)
+
+        room.listener = hear
+
+    async def _take(self, name: str, said: clip_link.Said) -> None:
+        self.said.append((name, said))
+        events: list[w.Event] = list(clip_link.events_of(name, said))
+        if isinstance(said, messages.ChordPressed):
+            events = [
+                w.PastePressed(name) if said.paste else w.CopyPressed(name, self.terms)
+            ]
+        for event in events:
+            await self.feed(event)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def feed(self, event: w.Event) -> None:
+        """Let the crossing decide, and do what it says."""
+        for action in self.crossing.feed(event, trio.current_time()):
+            match action:
+                case w.Record():
+                    self.records.append(action)
+                case w.AskPolicy(transfer, source, target, kinds):
+                    terms = self.policy(source, target, kinds)
+                    await self.feed(w.Decided(transfer, terms))
+                case w.Blame():
+                    raise AssertionError(action)
+                case w.Offer() | w.Withdraw():
+                    self.offers.append((action.target, action.transfer))
+                    await clip_link.order(self.rooms[action.target].worker, action)
+                case _:
+                    await clip_link.order(self.rooms[action.sandbox].worker, action)
+        self._tell()
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait until something was said or recorded that makes it true."""
+        with trio.fail_after(DEADLINE):
+            while not (found := condition()):
+                await self._news.wait()
+        return found
+
+    # -- the person's part -----------------------------------------------------------
+
+    @contextmanager
+    def _held(self, *keys: int) -> Iterator[None]:
+        bits = 0
+        for key in keys:
+            bits |= _BITS[key]
+            self.keyboard.change(key, 1)
+            self.keyboard.modifiers(bits)
+        try:
+            yield
+        finally:
+            for key in keys:
+                bits &= ~_BITS[key]
+                self.keyboard.change(key, 0)
+                self.keyboard.modifiers(bits)
+
+    def _press(self, code: int, *held: int) -> None:
+        with self._held(*held):
+            self.keyboard.press(code)
+
+    async def press(self, code: int, *held: int) -> None:
+        """Press a key with modifiers held."""
+        await trio.to_thread.run_sync(self._press, code, *held)
+
+    async def focus(self, name: str, title: str) -> None:
+        """Give a window the keyboard; returns when its worker has said so."""
+        await self.comp.command(f'[title="{title}"] focus')
+        await self.until(lambda: self.crossing.focused == name)
+
+    async def _chord(self, code: int) -> w.Record:
+        before = len(self.records)
+        await self.press(code, _SUPER, _SHIFT)
+        await self.until(lambda: len(self.records) > before)
+        return self.records[-1]
+
+    async def copy(self) -> w.Record:
+        """Press the copy chord; what came of it."""
+        return await self._chord(C)
+
+    async def paste(self) -> w.Record:
+        """Press the paste chord; what came of it."""
+        return await self._chord(V)
+
+    async def control(self, code: int, *, shift: bool = False) -> None:
+        """Press Ctrl and a key, as for an application's own copy and paste."""
+        await self.press(code, _CONTROL, *([_SHIFT] if shift else []))
+
+
+@asynccontextmanager
+async def desk(*names: str, **settings: Any):
+    """A desktop with a jailed sandbox of each name."""
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        open_workers() as workers,
+    ):
+        with Keyboard(comp.display) as keyboard:
+            async with rooms(Desk(comp, keyboard, **settings), workers, names) as made:
+                yield made
+
+
+@asynccontextmanager
+async def rooms(made: Desk, workers: Any, names: tuple[str, ...]):
+    """The sandboxes of a desk."""
+    if not names:
+        keyboard = made.keyboard
+        keyboard.press(A)
+        yield made
+        return
+    colour = COLOURS[len(made.rooms) % len(COLOURS)]
+    async with jailed(made.comp, workers, WindowRules(names[0], color=colour)) as room:
+        made.listen(room, names[0])
+        async with rooms(made, workers, names[1:]):
+            yield made
