@@ -85,6 +85,10 @@ class Grants:
         self._grants[made.id] = made
         return made
 
+    def __contains__(self, number: str) -> bool:
+        """Whether the grant of that id has not ended."""
+        return number in self._grants
+
     def end(self, grant: Grant) -> bool:
         """Forget one; whether it was there."""
         return self._grants.pop(grant.id, None) is not None

@@ -111,9 +111,15 @@ class Decider:
         self._live.add(permit)
         try:
             # While the decision was written other rules may have come.
-            _, reason, where = self._now(permit)
+            answer, reason, where = self._now(permit)
+            if permit.grant and permit.grant not in self.grants:
+                reason, where = "the grant has ended meanwhile", permit.where
             if reason:
                 raise await self._no(request, None, reason, where)
+            if answer is not None and not self._holds_still(permit, answer):
+                await self._ask_again(permit, answer, on_ask)
+            if permit.over:
+                raise RefusedError(permit.over, where=permit.where)
             if permit.rule is not None and permit.rule.notify:
                 self._tell_yes(permit)
             with permit.scope:
@@ -292,18 +298,22 @@ class Decider:
             now=trio.current_time(),
             seconds=seconds,
         )
-        if grant is not None:
-            await self._log.require(
-                schema.GrantMade(
-                    **subject(request),
-                    grant=grant.id,
-                    verdict=_ALLOW,
-                    target=grant.target,
-                    rule=grant.rule,
-                    granted_by=said.by,
-                    seconds=float(seconds),
-                )
-            )
+        if grant is None:
+            return None
+        made = schema.GrantMade(
+            **subject(request),
+            grant=grant.id,
+            verdict=_ALLOW,
+            target=grant.target,
+            rule=grant.rule,
+            granted_by=said.by,
+            seconds=float(seconds),
+        )
+        try:
+            await self._log.require(made)
+        except BaseException:
+            self.grants.end(grant)  # what is not on record holds for nobody
+            raise
         return grant
 
     def _serves(self, grant: Grant, answer: Verdict) -> bool:
@@ -430,7 +440,9 @@ class Decider:
             return True  # looked at already, and it serves
         return answer.limits.remember in {"stream", "session"}
 
-    async def _ask_again(self, permit: Permit, answer: Verdict) -> None:
+    async def _ask_again(
+        self, permit: Permit, answer: Verdict, on_ask: OnAsk = _nothing
+    ) -> None:
         # It goes on as it is or not at all.
         question = msgspec.structs.replace(
             self._question(permit.request, answer),
@@ -443,7 +455,7 @@ class Decider:
             if isinstance(number, Answer):
                 asked = Asked(0, number, 0.0)
             else:
-                asked = await self._put(permit.request, question, number)
+                asked = await self._put(permit.request, question, number, on_ask)
         except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
             complain_of(error)
             asked = Asked(0, Answer(allow=False, reason="it could not be asked"), 0.0)

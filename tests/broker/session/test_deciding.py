@@ -272,6 +272,71 @@ async def test_rules_that_change_while_the_person_thinks():
                 await b.once(target=target)
 
 
+@pytest.mark.parametrize(("says", "goes"), [(no, False), (yes(), True)])
+async def test_rules_that_ask_come_while_a_yes_is_written(monkeypatch, says, goes):
+    """It was not live yet when they came; it must not go on unasked for that."""
+    async with rulebook("t.Ask * * @adminvm allow\n") as b:
+        b.person.says = says
+        require = b.log.require
+
+        async def slow_disk(event):
+            await require(event)
+            if event.kind == "decision" and not b.person.asked:
+                await b.change("50-test.policy", ASKS)
+
+        monkeypatch.setattr(b.log, "require", slow_disk)
+        on_ask = []
+
+        async def told():
+            on_ask.append(True)
+
+        async def use():
+            async with b.decider.permit(b.request(), on_ask=told) as permit:
+                assert permit.answered
+                assert goes, "the person has said no"
+
+        if goes:
+            await use()
+        else:
+            with refused("asked about again: the person said no"):
+                await use()
+        assert len(b.person.asked) == len(on_ask) == 1
+        assert b.decider.live() == []
+
+
+async def test_a_grant_is_taken_back_while_a_use_of_it_is_written(monkeypatch):
+    async with rulebook(f"{ASKS} remember=session\n") as b:
+        b.person.says = yes(keep=Keep.SESSION)
+        await b.once()
+        (grant,) = b.decider.grants.all(trio.current_time())
+        require = b.log.require
+
+        async def slow_disk(event):
+            await require(event)
+            await b.decider.revoke([grant], "revoked")
+
+        monkeypatch.setattr(b.log, "require", slow_disk)
+        with refused("the grant has ended meanwhile"):
+            await b.once()
+        assert b.decisions()[-1][0] == "deny"
+
+
+async def test_a_grant_that_is_not_on_record_holds_for_nobody(monkeypatch):
+    async with rulebook(f"{ASKS} remember=session\n") as b:
+        b.person.says = yes(keep=Keep.SESSION)
+        require = b.log.require
+
+        async def full_disk(event):
+            if event.kind == "grant.made":
+                raise UpstreamError("no room")
+            await require(event)
+
+        monkeypatch.setattr(b.log, "require", full_disk)
+        with pytest.raises(UpstreamError, match="no room"):
+            await b.once()
+        assert b.decider.grants.all(trio.current_time()) == []
+
+
 async def test_less_is_offered_when_the_answer_comes():
     """The question stands, but not what was chosen; nor for how long."""
     async with rulebook("t.Ask * work @anyvm ask remember=session\n") as b:
