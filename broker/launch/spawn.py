@@ -234,10 +234,16 @@ async def run_tool(
 
     Raises UpstreamError when it fails, takes longer than ``deadline`` seconds
     or prints more than ``output_limit`` bytes, with the end of what it said
-    on standard error; SetupError when it is not installed.
+    on standard error; SetupError when it is not installed, OSError when this
+    machine has no room for a process.
     """
     read_out, write_out = os.pipe2(os.O_CLOEXEC)
-    read_err, write_err = os.pipe2(os.O_CLOEXEC)
+    try:
+        read_err, write_err = os.pipe2(os.O_CLOEXEC)
+    except BaseException:
+        os.close(read_out)
+        os.close(write_out)
+        raise
     try:
         child = spawn(argv, env=env, cwd=cwd, stdout=write_out, stderr=write_err)
     except BaseException:

@@ -242,6 +242,8 @@ class Questions:
             with trio.CancelScope(shield=True):
                 if agent is not None:
                     await self._end(agent, asked=asked)
+                else:  # one that cannot be started is not tried again at once
+                    self._deaths.append(trio.current_time())
             self._wake.set()
 
     def _start(self) -> _Agent:

@@ -67,7 +67,8 @@ class Desktop:
                     env=self._environ,
                     deadline=_SECONDS,
                 )
-            except (SetupError, UpstreamError) as error:
+            except (OSError, SetupError, UpstreamError) as error:
+                # OSError: no process or descriptor is left for it just now.
                 if not self._complained:
                     self._complained = True
                     complain(f"vitrail: nothing can be told on the desktop: {error}")

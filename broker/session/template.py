@@ -62,7 +62,11 @@ class Template:
     """One run of the template process; ``dead`` when it has to be replaced."""
 
     def __init__(self) -> None:
-        """Start the process.  Raises SetupError when it cannot be executed."""
+        """Start the process.
+
+        Raises SetupError when it cannot be executed, OSError when this machine
+        has no room for it.
+        """
         self._channel, theirs = pair()
         self.dead = False
         self._numbers = 0
@@ -70,8 +74,12 @@ class Template:
         self._fates: dict[int, Fate] = {}
         self._sending = trio.Lock()
         self._gone = trio.Event()
-        with theirs:
-            self.child = _spawn(theirs.fileno())
+        try:
+            with theirs:
+                self.child = _spawn(theirs.fileno())
+        except BaseException:
+            self._channel.close()
+            raise
 
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -187,6 +187,11 @@ class Workers:
                 await self._nursery.start(template.run)
         except VitrailError as error:
             mine.error = error
+        except OSError as error:  # no room for it; the next worker asks again
+            mine.error = UpstreamError(
+                f"no template of the workers: {error.strerror}",
+                hint="the machine may be out of memory, processes or descriptors",
+            )
         except trio.TooSlowError:
             mine.error = UpstreamError(
                 "the template of the workers was not warm after "

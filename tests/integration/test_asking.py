@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from broker.audit.query import Filters, open_log
 from broker.core import limits
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
 from broker.launch.spawn import our_program
 from broker.prompt.dialog import lay_out
@@ -62,7 +64,7 @@ class Desk:
 
         self.nursery.start_soon(wait)
 
-    async def heard(self, *names, deadline=15):
+    async def heard(self, *names, deadline=30):
         async def look():
             return set(names) <= set(self.answers)
 
@@ -89,7 +91,7 @@ class Desk:
 
     async def say(self, name, act):
         """Rest for the guard's second, then act; again if it came too early."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while name not in self.answers:
                 await trio.sleep(GUARD + 0.4)
                 if name not in self.answers:
@@ -186,6 +188,33 @@ async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
         (entry,) = d.questions.pending()
         d.questions.answer(entry.id, allow=True, target="", keep=Keep.ONCE)
         (answer,) = await d.heard("last")
+        assert answer.allow
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "full"), SetupError("no python")]
+)
+async def test_one_that_cannot_be_started_is_tried_a_few_times(monkeypatch, error):
+    """Not again and again for as long as somebody waits for an answer."""
+    attempts = []
+
+    def no_room(*_words, **_how):
+        attempts.append(trio.current_time())
+        raise error
+
+    monkeypatch.setattr(asking, "spawn", no_room)
+    async with desk(screen=False) as d:
+        d.questions._compositor = lambda: Path("wayland-0")
+        d.ask("a", of("a"))
+        await until(lambda: waits(d))
+        with trio.fail_after(30):
+            while len(attempts) < limits.PROMPT_DEATHS:
+                await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+        assert len(attempts) == limits.PROMPT_DEATHS
+        (entry,) = d.questions.pending()
+        d.questions.answer(entry.id, allow=True, target="", keep=Keep.ONCE)
+        (answer,) = await d.heard("a")
         assert answer.allow
 
 

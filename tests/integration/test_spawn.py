@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -72,6 +73,22 @@ async def test_a_tool_that_fails_says_what_it_said():
 async def test_a_tool_that_takes_too_long_is_killed():
     with pytest.raises(UpstreamError, match="longer than"):
         await run_tool(["sleep", "60"], deadline=0.1)
+
+
+async def test_a_tool_for_which_there_are_no_pipes_leaves_none_open(monkeypatch):
+    pipe2, made = os.pipe2, []
+
+    def few(flags):
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(pipe2(flags))
+        return made[-1]
+
+    before = _fds()
+    monkeypatch.setattr(os, "pipe2", few)
+    with pytest.raises(OSError, match="Too many"):
+        await run_tool(["true"])
+    assert _fds() == before
 
 
 async def test_output_is_bounded():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
+from broker.session import template
 from broker.session import workers as module
 from broker.session.workers import WAYLAND_SOCKET, open_workers
 
@@ -73,6 +75,35 @@ async def test_what_a_killed_broker_left_is_replaced(tmp_path, monkeypatch):
         assert (tmp_path / WAYLAND_SOCKET).is_socket()
 
 
+async def test_without_room_for_a_template_only_this_worker_does_not_come(
+    tmp_path, monkeypatch
+):
+    """And the next one asks for a template again."""
+
+    def full():
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(module, "Worker", PaperWorker)
+    monkeypatch.setattr(module, "Template", full)
+    async with open_workers() as workers:
+        with pytest.raises(UpstreamError, match="no template of the workers: Res"):
+            await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+        monkeypatch.setattr(module, "Template", QuickTemplate)
+        await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
+
+
+async def test_a_template_that_cannot_be_started_leaves_nothing_open(monkeypatch):
+    def full(*_words, **_how):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(template, "spawn", full)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Resource") as caught:
+        template.Template()
+    assert caught.value.__traceback__ is not None, "which holds on to what it had"
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 class SlowTemplate:
     """Warm after longer than a worker may take; counts its instances."""
 
@@ -98,6 +129,14 @@ class SlowTemplate:
 
     async def fork(self, display, compositor, **_how):
         await trio.lowlevel.checkpoint()
+
+
+class QuickTemplate(SlowTemplate):
+    """Warm at once."""
+
+    async def run(self, task_status):
+        task_status.started()
+        await self.gone.wait()
 
 
 async def test_a_template_that_is_slow_is_not_begun_anew_for_each_worker(
