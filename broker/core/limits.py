@@ -895,6 +895,11 @@ instead of sending all that was missed at once."""
 PULSE_IDLE_SECONDS = 10.0
 """A stream without samples for so long counts as idle in lists and events."""
 
+PULSE_STATES_PER_SECOND = 10.0
+PULSE_STATES_BURST = 20
+"""What the supervisor takes of one worker's words about its recordings; an honest
+one says five a second.  Each change of the microphone is an event on disk."""
+
 PULSE_REVOKE_SECONDS = 1.0
 """What a client gets to take the samples that were sent before a revoke; the
 connection of one that does not is closed."""

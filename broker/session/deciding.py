@@ -118,8 +118,7 @@ class Decider:
                 raise await self._no(request, None, reason, where)
             if answer is not None and not self._holds_still(permit, answer):
                 await self._ask_again(permit, answer, on_ask)
-            if permit.over:
-                raise RefusedError(permit.over, where=permit.where)
+            permit.still_holds()
             if permit.rule is not None and permit.rule.notify:
                 self._tell_yes(permit)
             with permit.scope:

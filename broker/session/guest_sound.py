@@ -24,6 +24,7 @@ from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
+from broker.core.pace import Pace
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
 from broker.session import journal
@@ -83,6 +84,7 @@ class GuestSound:
         self._order = 0
         self._active_since = 0.0
         self._serving = False
+        self._pace = Pace(limits.PULSE_STATES_PER_SECOND, limits.PULSE_STATES_BURST)
 
     # -- streams -----------------------------------------------------------------
 
@@ -200,6 +202,9 @@ class GuestSound:
                 if message.fault is worker.Fault.CLIENT:
                     await self._broke(f"sound: {printable(message.reason, 2000)}")
             case worker.SoundState():
+                early = self._pace.take(trio.current_time())
+                if early > 0:  # each may be an event on disk
+                    await trio.sleep(early)
                 was = self._state
                 self._take_state(message)
                 await self._record_active(was.active)
@@ -308,15 +313,18 @@ class GuestSound:
         if mine is None:
             return
         self._order += 1
-        done = self._orders[self._order] = trio.Event()
+        number = self._order
+        done = self._orders[number] = trio.Event()
         try:
-            await mine.send(worker.Microphone(self._order, hearing))
+            await mine.send(worker.Microphone(number, hearing))
             with trio.fail_after(_OBEY_SECONDS):
                 await done.wait()
         except trio.TooSlowError:
             await mine.close("it did not change what is heard")
         except UpstreamError:
             return  # it has ended, and nothing is heard
+        finally:
+            self._orders.pop(number, None)
 
     # -- the mixer (sound_desk.Desk) -------------------------------------------------
 
@@ -363,5 +371,8 @@ class GuestSound:
             )
         if self._asking is not None:
             self._asking.cancel()
-        while self._allowed or self._state.active:
-            await self._changed.wait()
+        with trio.move_on_after(_OBEY_SECONDS + limits.WORKER_STOP_SECONDS) as patience:
+            while self._allowed or self._state.active:
+                await self._changed.wait()
+        if patience.cancelled_caught and self._worker is not None:
+            await self._worker.close("it says that it hears what it may not")

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import trio
 
-from broker.core.errors import InternalError
+from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
 from broker.prompt.grants import Subject
 from broker.prompt.question import Answer, Keep, Question, untrusted_word
@@ -99,6 +99,11 @@ class Permit:
             self.over = reason
             self.where = where or self.where
             self.scope.cancel()
+
+    def still_holds(self) -> None:
+        """Raise RefusedError when it was ended already."""
+        if self.over:
+            raise RefusedError(self.over, where=self.where)
 
 
 class Asker(Protocol):

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core import worker
+from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.pulse.rules import Level
 from broker.session.guest_sound import GuestSound
@@ -163,7 +163,7 @@ async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):
     async with sound(tmp_path) as (made, paper, _):
         await made.take(State(wanted=True, active=False))
         await wait_all_tasks_blocked()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await made.set_microphone(allow=False)
         assert paper.heard() == ["allow", "deny"]
         with pytest.raises(RefusedError, match="rules"):
@@ -178,6 +178,32 @@ async def test_a_worker_that_does_not_obey_a_revoke_is_ended(tmp_path, autojump_
         decider.scope.cancel()
         await trio.sleep(10)
         assert paper.closed
+
+
+async def test_a_worker_that_says_it_hears_on_after_a_revoke_is_ended(
+    tmp_path, autojump_clock
+):
+    """Whoever pressed the button gets an answer."""
+    async with sound(tmp_path) as (made, paper, _):
+        await made.take(State(wanted=False, active=True))
+        await made.set_microphone(allow=False)
+        assert paper.closed == "it says that it hears what it may not"
+        assert not made.status().active
+
+
+async def test_a_worker_that_takes_its_words_back_all_the_time_is_heard_slowly(
+    tmp_path, autojump_clock
+):
+    """Each of them is an event: they must not push others out of the log."""
+    async with sound(tmp_path) as (made, _, _):
+        began = trio.current_time()
+        for turn in range(limits.PULSE_STATES_BURST):
+            await made.take(State(wanted=False, active=turn % 2 == 0))
+        assert trio.current_time() == began
+        for turn in range(100):
+            await made.take(State(wanted=False, active=turn % 2 == 0))
+        took = trio.current_time() - began
+        assert took == pytest.approx(100 / limits.PULSE_STATES_PER_SECOND)
 
 
 async def test_what_a_worker_makes_up_costs_nothing(tmp_path):
