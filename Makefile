@@ -8,6 +8,7 @@ help:
 	@echo "                another one: make demo DEMO='-- weston-terminal'"
 	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x'"
 	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
+	@echo "make fuzz       the fuzz targets; one of them: make fuzz FUZZ=waypipe SECONDS=600"
 	@echo "make check      lint, types, import direction"
 	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
@@ -48,6 +49,11 @@ imports:
 bench: setup-tests
 	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse); do \
 		.ci/as-user tests.bench.$$one; done
+
+# Half a minute of each target; a single one for longer: make fuzz FUZZ=waypipe SECONDS=600
+fuzz: setup-tests
+	@set -e; for one in $(or $(FUZZ),link policy wayland waypipe pulse); do \
+		.ci/as-user fuzz.$$one --seconds $(or $(SECONDS),30); done
 
 clean:
 	rm -rf .venv build *.egg-info broker/relay/_turns*.so

@@ -20,15 +20,15 @@ so that a fuzz run cannot look good on bad magic alone.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fuzz.runner import Doors, Meter
 
 _COVERED = [
     f"broker/link/{name}.py"
@@ -37,31 +37,9 @@ _COVERED = [
         "messages", "control", "pairing",
     )
 ]  # fmt: skip
+_METER = Meter(__name__, *_COVERED)
 
-
-def _start_coverage():
-    """Measure from before the modules are imported."""
-    try:
-        import coverage
-    except ImportError:
-        return None
-    root = Path(__file__).resolve().parent.parent
-    include = [str(root / path) for path in _COVERED]
-    meter = coverage.Coverage(branch=True, data_file=None, include=include)
-    meter.start()
-    return meter
-
-
-_RUN = __name__ == "__main__"
-_ATHERIS = _RUN and "--atheris" in sys.argv
-_METER = _start_coverage() if _RUN and not _ATHERIS else None
-
-if _ATHERIS:
-    import atheris
-
-    with atheris.instrument_imports(include=["broker.link", "broker.core"]):
-        from broker.link import control, keys, messages, pairing, preamble
-else:
+with _METER.imports("broker.link", "broker.core"):
     from broker.link import control, keys, messages, pairing, preamble
 
 from broker.core.errors import SetupError  # noqa: E402
@@ -399,14 +377,6 @@ DOORS: list[Callable[[bytes], str]] = [
 ]
 
 
-def run_one(data: bytes) -> str:
-    """Run one input; return its outcome.  Anything raised is a finding."""
-    if not data:
-        return "empty"
-    door = DOORS[data[0] % len(DOORS)]
-    return f"{door.__name__}: {door(data[1:])}"
-
-
 def seeds() -> list[bytes]:
     """At least one input that goes all the way through each door."""
     alive = b"\x01\xff\x00\xff" * 8
@@ -480,69 +450,8 @@ def mutate(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
     return bytes(out[:4096]) or b"\0"
 
 
-def fuzz(seconds: float, seed: int, corpus_dir: Path | None) -> Counter[str]:
-    """Mutate for so long; return how often each outcome came."""
-    rng = random.Random(seed)
-    corpus = seeds()
-    if corpus_dir is not None:
-        corpus += [p.read_bytes() for p in sorted(corpus_dir.iterdir()) if p.is_file()]
-    outcomes: Counter[str] = Counter(run_one(data) for data in corpus)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        # A door first: the one with the most outcomes must not get all the time.
-        number = rng.randrange(len(DOORS))
-        mine = [data for data in corpus if data[0] % len(DOORS) == number]
-        data = mutate(rng, rng.choice(mine), corpus)
-        try:
-            outcome = run_one(data)
-        except BaseException:
-            print(f"FOUND by seed {seed}: {data!r}", file=sys.stderr)
-            raise
-        outcomes[outcome] += 1
-        if outcomes[outcome] == 1:
-            corpus.append(data)
-    return outcomes
-
-
-def report(outcomes: Counter[str], seconds: float) -> None:
-    """Executions, deep ones, outcomes by door, branch coverage."""
-    total = sum(outcomes.values())
-    deep = sum(n for outcome, n in outcomes.items() if ": deep" in outcome)
-    print(f"link: {total} executions in {seconds:.0f} s, {deep} passed the framing")
-    for door in DOORS:
-        mine = [o for o in outcomes if o.startswith(door.__name__)]
-        runs = sum(outcomes[o] for o in mine)
-        good = sum(outcomes[o] for o in mine if ": deep" in o)
-        print(
-            f"  {door.__name__:16} {runs:8} runs {good:8} deep {len(mine):6} outcomes"
-        )
-    if _METER is None:
-        print("branch coverage: not measured ('coverage' is not installed)")
-        return
-    _METER.stop()
-    _METER.report(file=sys.stdout, show_missing=True)
-
-
-def main() -> None:
-    """The plain mutator, or atheris when asked for."""
-    if _ATHERIS:
-        sys.argv.remove("--atheris")
-        atheris.Setup(sys.argv, lambda data: run_one(data) and None)
-        atheris.Fuzz()
-        return
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write-seeds", type=Path, help="write the seeds and end")
-    parser.add_argument("corpus", nargs="?", type=Path)
-    args = parser.parse_args()
-    if args.write_seeds:
-        args.write_seeds.mkdir(parents=True, exist_ok=True)
-        for n, data in enumerate(seeds()):
-            (args.write_seeds / f"{n:02}").write_bytes(data)
-        return
-    report(fuzz(args.seconds, args.seed, args.corpus), args.seconds)
-
+TARGET = Doors("link", DOORS, seeds, mutate)
+run_one, fuzz = TARGET.run_one, TARGET.fuzz
 
 if __name__ == "__main__":
-    main()
+    TARGET.main(__doc__, _METER)

@@ -20,39 +20,18 @@ inputs got past the framing (*deep*), and branch coverage with 'coverage'.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import random
 import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fuzz.runner import Doors, Meter
 
-def _start_coverage():
-    """Measure from before the modules are imported."""
-    try:
-        import coverage
-    except ImportError:
-        return None
-    root = Path(__file__).resolve().parent.parent
-    meter = coverage.Coverage(
-        branch=True, data_file=None, include=[str(root / "policy" / "*.py")]
-    )
-    meter.start()
-    return meter
-
-
-_RUN = __name__ == "__main__"
-_ATHERIS = _RUN and "--atheris" in sys.argv
-_METER = _start_coverage() if _RUN and not _ATHERIS else None
-
-if _ATHERIS:
-    import atheris
+_METER = Meter(__name__, "policy/*.py")
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
     Ed25519PrivateKey,
@@ -256,14 +235,6 @@ DOORS: list[Callable[[bytes], str]] = [
 ]
 
 
-def run_one(data: bytes) -> str:
-    """Run one input; return its outcome.  Anything raised is a finding."""
-    if not data:
-        return "empty"
-    door = DOORS[data[0] % len(DOORS)]
-    return f"{door.__name__}: {door(data[1:ROOM])}"
-
-
 _RULES = [
     (
         b"a * work vault allow scheme=https,http host=*.example.org rate=3/min ttl=10m\n"
@@ -363,63 +334,8 @@ def mutate(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
     return bytes(out[:ROOM]) or b"\0"
 
 
-def fuzz(seconds: float, seed: int, corpus_dir: Path | None) -> Counter[str]:
-    """Mutate for so long; return how often each outcome came."""
-    rng = random.Random(seed)
-    corpus = seeds()
-    if corpus_dir is not None:
-        corpus += [p.read_bytes() for p in sorted(corpus_dir.iterdir()) if p.is_file()]
-    outcomes: Counter[str] = Counter(run_one(data) for data in corpus)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        number = rng.randrange(len(DOORS))
-        mine = [data for data in corpus if data and data[0] % len(DOORS) == number]
-        data = mutate(rng, rng.choice(mine), corpus)
-        try:
-            outcome = run_one(data)
-        except BaseException:
-            print(f"FOUND by seed {seed}: {data!r}", file=sys.stderr)
-            raise
-        outcomes[outcome] += 1
-        if outcomes[outcome] == 1:
-            corpus.append(data)
-    return outcomes
-
-
-def report(outcomes: Counter[str], seconds: float) -> None:
-    """Executions, deep ones, outcomes by door, branch coverage."""
-    total = sum(outcomes.values())
-    deep = sum(n for outcome, n in outcomes.items() if ": deep" in outcome)
-    print(f"policy: {total} executions in {seconds:.0f} s, {deep} passed the framing")
-    for door in DOORS:
-        mine = [o for o in outcomes if o.startswith(door.__name__)]
-        runs, good = (
-            sum(outcomes[o] for o in mine if word in o) for word in (":", ": deep")
-        )
-        print(
-            f"  {door.__name__:12} {runs:8} runs {good:8} deep {len(mine):6} outcomes"
-        )
-    if _METER is None:
-        print("branch coverage: not measured ('coverage' is not installed)")
-        return
-    _METER.stop()
-    _METER.report(file=sys.stdout, show_missing=True)
-
-
-def main() -> None:
-    """The plain mutator, or atheris when asked for."""
-    if _ATHERIS:
-        sys.argv.remove("--atheris")
-        atheris.Setup(sys.argv, lambda data: run_one(data) and None)
-        atheris.Fuzz()
-        return
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("corpus", nargs="?", type=Path)
-    args = parser.parse_args()
-    report(fuzz(args.seconds, args.seed, args.corpus), args.seconds)
-
+TARGET = Doors("policy", DOORS, seeds, mutate, ROOM)
+run_one, fuzz = TARGET.run_one, TARGET.fuzz
 
 if __name__ == "__main__":
-    main()
+    TARGET.main(__doc__, _METER)

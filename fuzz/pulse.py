@@ -18,8 +18,6 @@ the branch coverage of the core where 'coverage' is installed.
 
 from __future__ import annotations
 
-import argparse
-import io
 import random
 import resource
 import struct
@@ -28,23 +26,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fuzz.runner import Meter, arguments, play, show
 
-def _start_coverage():
-    try:
-        import coverage
-    except ImportError:
-        return None
-    meter = coverage.Coverage(
-        branch=True, data_file=None, include=[str(ROOT / "broker/pulse/*.py")]
-    )
-    meter.start()
-    return meter
-
-
-_METER = _start_coverage() if __name__ == "__main__" and "--cover" in sys.argv else None
+_METER = Meter(__name__, "broker/pulse/*.py")
 
 from broker.core.errors import PeerError  # noqa: E402
 from broker.pulse import frames  # noqa: E402
@@ -260,42 +246,29 @@ def one(
 
 def fuzz(*, seconds: float, limit: int, seed: int) -> Counter[str]:
     """Fuzz until either is reached; returns how connections ended."""
-    rng = random.Random(seed)
     sessions = [*sound_sessions.all_sessions().values(), spoken()]
     everything = [frame for session in sessions for frame in session]
-    ends: Counter[str] = Counter()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and ends["frames"] < limit:
+
+    def drawn(rng: random.Random) -> tuple[int, str]:
         session = spoken() if rng.random() < 0.3 else rng.choice(sessions)
         # Rare mutations reach deep; frequent ones try beginnings.
-        count, ended = one(session, rng, everything, rng.choice((0.003, 0.02, 0.2)))
-        ends["frames"] += count
-        ends["connections"] += 1
-        ends[f"end: {ended}"] += 1
-    return ends
+        return one(session, rng, everything, rng.choice((0.003, 0.02, 0.2)))
+
+    return play(drawn, "frames", seconds=seconds, seed=seed, limit=limit)
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--frames", type=int, default=1 << 60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cover", action="store_true", help="measure branch coverage")
-    options = parser.parse_args()
+    options = arguments(__doc__, "frames", seconds=30)
     fuzz(seconds=2, limit=5000, seed=1)  # so that growth is growth
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     ends = fuzz(seconds=options.seconds, limit=options.frames, seed=options.seed)
     seconds = time.monotonic() - began
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    for name, count in sorted(ends.items()):
-        print(f"{count:9d}  {name}")
+    show(ends, _METER, seed=options.seed)
     print(f"{ends['frames'] / seconds:.0f} frames a second, {grown} KiB more memory")
     assert grown < 64 << 10, "memory grows"
-    if _METER is not None:
-        _METER.stop()
-        print(f"branch coverage {_METER.report(file=io.StringIO()):.1f} %")
 
 
 if __name__ == "__main__":

@@ -17,31 +17,17 @@ the core where 'coverage' is installed.
 
 from __future__ import annotations
 
-import argparse
 import random
 import struct
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fuzz.runner import ROOT, Meter, arguments, play, show
 
-def _start_coverage():
-    try:
-        import coverage
-    except ImportError:
-        return None
-    meter = coverage.Coverage(
-        branch=True, data_file=None, include=[str(ROOT / "broker/wayland/*.py")]
-    )
-    meter.start()
-    return meter
-
-
-_METER = _start_coverage() if __name__ == "__main__" else None
+_METER = Meter(__name__, "broker/wayland/*.py")
 
 from broker.wayland import signatures, wire  # noqa: E402
 from broker.wayland.filter import Filter  # noqa: E402
@@ -422,37 +408,22 @@ def one(
 
 def fuzz(*, seconds: float, messages: int, seed: int) -> Counter[str]:
     """Fuzz until either is reached; returns how connections ended."""
-    rng = random.Random(seed)
     sessions = seeds()
     everything = [m for s in sessions for m in s.messages]
-    ends: Counter[str] = Counter()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and ends["messages"] < messages:
-        session = rng.choice(sessions)
+
+    def drawn(rng: random.Random) -> tuple[int, str]:
         # Rare mutations reach deep; frequent ones try beginnings.
-        count, ended = one(
-            session, rng, everything, rng.choice((0.0005, 0.003, 0.02, 0.2))
-        )
-        ends["messages"] += count
-        ends["connections"] += 1
-        ends[f"end: {ended}"] += 1
-    return ends
+        rate = rng.choice((0.0005, 0.003, 0.02, 0.2))
+        return one(rng.choice(sessions), rng, everything, rate)
+
+    return play(drawn, "messages", seconds=seconds, seed=seed, limit=messages)
 
 
 def main() -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--messages", type=int, default=1 << 60)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    print(f"seed {options.seed}")
+    options = arguments(__doc__, "messages")
     ends = fuzz(seconds=options.seconds, messages=options.messages, seed=options.seed)
-    for name, count in ends.most_common(25):
-        print(f"{count:10} {name}")
-    if _METER is not None:
-        _METER.stop()
-        _METER.report(show_missing=False)
+    show(ends, _METER, seed=options.seed)
 
 
 if __name__ == "__main__":

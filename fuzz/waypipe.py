@@ -16,31 +16,17 @@ where 'coverage' is installed.
 
 from __future__ import annotations
 
-import argparse
 import random
 import struct
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from fuzz.runner import ROOT, Meter, arguments, play, show
 
-def _start_coverage():
-    try:
-        import coverage
-    except ImportError:
-        return None
-    meter = coverage.Coverage(
-        branch=True, data_file=None, include=[str(ROOT / "broker/waypipe/*.py")]
-    )
-    meter.start()
-    return meter
-
-
-_METER = _start_coverage() if __name__ == "__main__" else None
+_METER = Meter(__name__, "broker/waypipe/*.py")
 
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402
@@ -225,39 +211,25 @@ class Played:
         self.channel.out.clear()
 
 
-def run(seed: int, seconds: float, inputs: int) -> tuple[int, int, Counter[str]]:
-    """Play mutated streams; returns how many, their blocks, and their ends."""
-    rng = random.Random(seed)
+def fuzz(*, seconds: float, inputs: int, seed: int) -> Counter[str]:
+    """Play mutated streams until either is reached; counts blocks and ends."""
     corpus = seeds()
-    until = time.monotonic() + seconds
-    ends: Counter[str] = Counter()
-    count = blocks = 0
-    while count < inputs and time.monotonic() < until:
+
+    def drawn(rng: random.Random) -> tuple[int, str]:
         stream = b"".join(mutate(rng.choice(corpus), rng))
-        try:
-            played = Played(stream, rng)
-        except BaseException:
-            print(f"seed {seed}, input {count}: {stream.hex()}", file=sys.stderr)
-            raise
-        ends[played.end] += 1
-        blocks += played.channel.blocks
-        count += 1
-    return count, blocks, ends
+        played = Played(stream, rng)
+        return played.channel.blocks, played.end
+
+    return play(
+        drawn, "blocks", seconds=seconds, seed=seed, limit=inputs, of="connections"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--inputs", type=int, default=1 << 40)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    count, blocks, ends = run(options.seed, options.seconds, options.inputs)
-    print(f"{count} inputs, {blocks} blocks")
-    for end, number in ends.most_common(40):
-        print(f"{number:8} {end}")
-    if _METER is not None:
-        _METER.stop()
-        _METER.report(show_missing=True)
+    """Entry point."""
+    options = arguments(__doc__, "inputs")
+    ends = fuzz(seconds=options.seconds, inputs=options.inputs, seed=options.seed)
+    show(ends, _METER, seed=options.seed)
 
 
 if __name__ == "__main__":

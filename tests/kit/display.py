@@ -32,9 +32,12 @@ class Display:
     ended: trio.Event
 
     def run(self, *argv: str) -> Child:
-        """Start an application as the guest would."""
+        """Start an application as the guest would; all of it ends with its child."""
         return spawn(
             [
+                # waypipe's server leaves its command behind when it is ended.
+                *("bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc"),
+                *("--die-with-parent", "--"),
                 *("waypipe", "--compress", "none", "--no-gpu"),
                 *("-s", self.streams, "server", "--", *argv),
             ],
