@@ -223,7 +223,7 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
         yield _table("LEASE SANDBOX LAUNCH PEER PID SINCE", rows)
     if status.streams:
         rows = [_stream(s, rates, now) for s in status.streams]
-        yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE MODE", rows)
+        yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE WORK MODE", rows)
     if status.streams_omitted:
         yield Text(f"and {status.streams_omitted} streams that moved less")
     if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
@@ -302,6 +302,7 @@ def _stream(s: StreamStatus, rates: Rates, now: float) -> Sequence[str]:
         render.size(s.bytes_to_sandbox),
         f"{render.size(int(back))}/s",
         _age(now - s.since),
+        f"{s.work:.1f} s" if s.mode == "worker" else "-",
         s.mode or "-",
     )
 

@@ -12,15 +12,15 @@ class Pace:
         self._left = float(burst)
         self._then: float | None = None
 
-    def take(self, now: float) -> float:
-        """Count one event at ``now`` (seconds, any clock that only grows).
+    def take(self, now: float, amount: int = 1) -> float:
+        """Count events at ``now`` (seconds, any clock that only grows).
 
-        Returns how many seconds too early it came: 0 when it may happen at
+        Returns how many seconds too early the last one came: 0 when it may happen at
         once.  Whoever paces itself sleeps that long; whoever supervises
         another treats anything above 0 as a breach.
         """
         if self._then is not None:
             self._left = min(self._burst, self._left + (now - self._then) * self._rate)
         self._then = now
-        self._left -= 1
+        self._left -= amount
         return max(0.0, -self._left / self._rate)

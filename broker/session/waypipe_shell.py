@@ -13,8 +13,9 @@ import socket
 import stat
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from typing_extensions import override
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from broker.wayland.sandbox import Sandbox
 
 _EPROTO = 71
+_T = TypeVar("_T")
 
 
 def _to_realtime(clock: int) -> int:
@@ -76,7 +78,7 @@ class _Sink:
 
 
 class StreamConnection(Connection):
-    """``work`` is the time, in seconds, that decoding has taken."""
+    """``work`` is the time, in seconds, that decoding and filtering have taken."""
 
     def __init__(
         self,
@@ -93,6 +95,8 @@ class StreamConnection(Connection):
         self._stream = client
         self.channel = Channel(machine)
         self.work = 0.0
+        self._began = 0.0
+        """Since when this stream is worked on, while it is."""
         self._sinks: dict[int, _Sink] = {}
         self._sources: dict[int, trio.CancelScope] = {}
         self._for_room = trio.lowlevel.ParkingLot()
@@ -219,26 +223,40 @@ class StreamConnection(Connection):
         raise PeerError(f"no waypipe header in {limits.WAYPIPE_HEADER_SECONDS:.0f} s")
 
     async def _decode(self) -> None:
-        began = trio.current_time()
+        self._began = trio.current_time()
         while not self._over.is_set():
             worked, event = self.channel.next()
             if worked:
                 if event is not None:
                     await self._act(event)
-                spent = trio.current_time() - began
-                if spent > limits.WAYPIPE_TURN_SECONDS:
-                    self.work += spent
-                    await trio.lowlevel.checkpoint()
-                    began = trio.current_time()
+                if trio.current_time() - self._began > limits.WAYPIPE_TURN_SECONDS:
+                    await self._away(self._slow_down)
                 continue
-            self.work += trio.current_time() - began
             self.channel.acknowledge()
             self._flush()
-            await self._wait_for_room()
-            if not await self._fill():
+            if not await self._away(self._more):
                 self._end(reason="end")
-                return
-            began = trio.current_time()
+
+    async def _away(self, wait: Callable[[], Awaitable[_T]]) -> _T:
+        """Wait for something, which lets others have their turn and is no work."""
+        self.work += trio.current_time() - self._began
+        try:
+            return await wait()
+        finally:
+            self._began = trio.current_time()
+
+    async def _slow_down(self) -> None:
+        """Let others have their turn; who sends too many spans waits longer."""
+        await trio.lowlevel.checkpoint()
+        pause = self.channel.pause(trio.current_time())
+        if pause > 0:
+            self.core.sandbox.refused["spans"] += 1
+            await trio.sleep(pause)
+
+    async def _more(self) -> int:
+        await self._slow_down()
+        await self._wait_for_room()
+        return await self._fill()
 
     async def _fill(self) -> int:
         """Read once; 0 at the end of the stream."""
@@ -266,10 +284,10 @@ class StreamConnection(Connection):
                     self._sinks.pop(rid).end()
                 elif rid in self._sources:
                     self._sources.pop(rid).cancel()
-            case Closed():
-                # Its code is no news: an application that just exits leaves
-                # waypipe an error of its own.
-                self._end(reason="end")
+            case Closed(code):
+                # No fault: an application that just exits leaves waypipe an
+                # error of its own.  But who looks for one will want to see it.
+                self._end(reason=f"end, its waypipe said {code}" if code else "end")
 
     async def _feed(self, data: bytes, fds: list[object]) -> None:
         core = self.core
@@ -277,8 +295,7 @@ class StreamConnection(Connection):
         core.from_client(data, fds, now)
         self._flush()
         while core.paused and not self._over.is_set():
-            await self._wait_for_room()
-            await trio.lowlevel.checkpoint()
+            await self._away(self._breathe)
             core.from_client(b"", [], now)
             self._flush()
         if core.fault is None and core.unclaimed:
@@ -291,7 +308,11 @@ class StreamConnection(Connection):
         pause = self._budget.pause(core.messages, core.pixels, now)
         if pause > 0:
             core.sandbox.refused["rate"] += 1
-            await trio.sleep(pause)
+            await self._away(partial(trio.sleep, pause))
+
+    async def _breathe(self) -> None:
+        await self._wait_for_room()
+        await trio.lowlevel.checkpoint()
 
     # -- pipes -----------------------------------------------------------------------------
 
@@ -332,7 +353,7 @@ class StreamConnection(Connection):
         while sink is not None and not sink.over and not sink.put(data):
             sink.room = trio.Event()
             with trio.move_on_after(limits.WAYPIPE_PIPE_STALL_SECONDS) as patience:
-                await sink.room.wait()
+                await self._away(sink.room.wait)
             if patience.cancelled_caught:
                 self.core.sandbox.refused["slow pipes"] += 1
                 self._drop_sink(rid)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import PeerError
+from broker.core.pace import Pace
 from broker.waypipe import blocks
 from broker.waypipe.blocks import Kind
 from broker.waypipe.files import Files
@@ -71,7 +72,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Closed:
-    """The other end said goodbye; ``code`` is 0 or a negative errno."""
+    """The other end said goodbye; ``code`` is 0 or a negative errno, its claim."""
 
     code: int
 
@@ -98,7 +99,8 @@ class Channel:
     """The stream of one application.
 
     ``header`` is None until the stream's beginning has come; ``blocks`` and
-    ``bytes`` count what was received.
+    ``bytes`` count what was received, ``unacknowledged`` those bytes of which
+    the sender has not been told.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -115,6 +117,11 @@ class Channel:
         self._sinks: set[int] = set()
         self._injected: list[object] = []
         self._counted = self._acknowledged = 0
+        self._sent = self._heard = 0
+        """Counted blocks of ours, and how many of them were acknowledged."""
+        self._pace = Pace(limits.WAYPIPE_SPANS_PER_SECOND, limits.WAYPIPE_SPANS_BURST)
+        self._paid = 0
+        self.unacknowledged = 0
         self.header: Header | None = None
         self.out = bytearray()
         self.blocks = 0
@@ -171,6 +178,9 @@ class Channel:
         self.blocks += 1
         if blocks.is_counted(kind):
             self._counted += 1
+            self.unacknowledged += size
+            if self.unacknowledged > limits.WAYPIPE_UNACKNOWLEDGED_BYTES:
+                self.acknowledge()
         with body:
             return True, _HANDLERS[kind](self, body)
 
@@ -181,7 +191,14 @@ class Channel:
         """
         if self._acknowledged != self._counted:
             self._acknowledged = self._counted
+            self.unacknowledged = 0
             self.out += blocks.acknowledge(self._counted)
+
+    def pause(self, now: float) -> float:
+        """Seconds not to go on reading, for the spans since this was asked last."""
+        spans = self.files.spans - self._paid
+        self._paid += spans
+        return self._pace.take(now, spans)
 
     def _protocol(self, body: memoryview) -> Messages:
         data = bytearray(body)
@@ -258,10 +275,23 @@ class Channel:
     def _bye(self, body: memoryview) -> Closed:
         return Closed(_ID.unpack(body)[0])
 
-    def _nothing(self, body: memoryview) -> None:
-        """An acknowledgement: we keep nothing that could be sent again."""
+    def _acknowledged_by_it(self, body: memoryview) -> None:
+        """We keep nothing that could be sent again, but a lie is one."""
+        (count,) = _WORD.unpack(body)
+        more = count - self._heard & 0xFFFFFFFF
+        if not 0 < more <= self._sent - self._heard:
+            raise PeerError(
+                f"an acknowledgement of {count} blocks after one of "
+                f"{self._heard & 0xFFFFFFFF}, where {self._sent} were sent"
+            )
+        self._heard += more
 
     # -- out ---------------------------------------------------------------------
+
+    def _say(self, block: bytes) -> None:
+        """Queue a block that counts for the other side's acknowledgements."""
+        self._sent += 1
+        self.out += block
 
     @property
     def pipes(self) -> int:
@@ -290,10 +320,10 @@ class Channel:
                 if isinstance(fd, SentFile):
                     self._send_file(rid, fd.data)
                 else:
-                    self.out += blocks.of_pipe(Kind.OPEN_IR_PIPE, rid)
+                    self._say(blocks.of_pipe(Kind.OPEN_IR_PIPE, rid))
                     self._sinks.add(rid)
                     sinks.append(Sink(rid, fd))
-            self.out += blocks.inject(rids)
+            self._say(blocks.inject(rids))
             tagged = bytearray(data)
             (word,) = _TAG.unpack_from(tagged, 4)
             _TAG.pack_into(tagged, 4, word & 0x07FF | len(fds) << 11)
@@ -301,31 +331,31 @@ class Channel:
         most = limits.WAYPIPE_MESSAGES_BYTES
         while len(data) > most:
             cut = _whole(data, most)
-            self.out += blocks.block(Kind.PROTOCOL, data[:cut])
+            self._say(blocks.block(Kind.PROTOCOL, data[:cut]))
             data = data[cut:]
         if data:
-            self.out += blocks.block(Kind.PROTOCOL, data)
+            self._say(blocks.block(Kind.PROTOCOL, data))
         return sinks
 
     def _send_file(self, rid: int, data: bytes) -> None:
-        self.out += blocks.open_file(rid, len(data))
+        self._say(blocks.open_file(rid, len(data)))
         piece = limits.WAYPIPE_BLOCK_BYTES // 2
         for start in range(0, len(data), piece):
-            self.out += blocks.fill(rid, start, data[start : start + piece])
+            self._say(blocks.fill(rid, start, data[start : start + piece]))
 
     def pipe_bytes(self, rid: int, data: bytes) -> None:
         """What came out of a source."""
         if rid in self._sources:
-            self.out += blocks.of_pipe(Kind.PIPE_TRANSFER, rid, data)
+            self._say(blocks.of_pipe(Kind.PIPE_TRANSFER, rid, data))
 
     def pipe_ended(self, rid: int) -> None:
         """A source has ended, or the reader of a sink is gone."""
         if rid in self._sources:
             self._sources.discard(rid)
-            self.out += blocks.of_pipe(Kind.PIPE_SHUTDOWN_W, rid)
+            self._say(blocks.of_pipe(Kind.PIPE_SHUTDOWN_W, rid))
         elif rid in self._sinks:
             self._sinks.discard(rid)
-            self.out += blocks.of_pipe(Kind.PIPE_SHUTDOWN_R, rid)
+            self._say(blocks.of_pipe(Kind.PIPE_SHUTDOWN_R, rid))
 
     def say_goodbye(self, code: int) -> None:
         """The last block: 0, or a negative errno."""
@@ -354,6 +384,6 @@ _HANDLERS: dict[Kind, Callable[[Channel, memoryview], Event | None]] = {
     Kind.PIPE_TRANSFER: Channel._transfer,  # noqa: SLF001
     Kind.PIPE_SHUTDOWN_R: Channel._shut,  # noqa: SLF001
     Kind.PIPE_SHUTDOWN_W: Channel._shut,  # noqa: SLF001
-    Kind.ACK_NBLOCKS: Channel._nothing,  # noqa: SLF001
+    Kind.ACK_NBLOCKS: Channel._acknowledged_by_it,  # noqa: SLF001
     Kind.CLOSE: Channel._bye,  # noqa: SLF001
 }

@@ -9,7 +9,6 @@ buffer into the mapping.
 from __future__ import annotations
 
 import struct
-from itertools import repeat
 
 from broker.core import limits
 from broker.core.errors import PeerError
@@ -18,8 +17,9 @@ from broker.waypipe.ports import File, Memory
 
 _TWO = struct.Struct("<iI")
 _THREE = struct.Struct("<iII")
-_SPAN = struct.Struct("<II")
 _CHECK = limits.WAYPIPE_SPANS_PER_CHECK
+_RUN = 16
+"""Spans of one word in a row, after which more of them are expected."""
 
 
 class Files:
@@ -27,11 +27,13 @@ class Files:
 
     There is no block that closes a file: it is over when the filter needs it
     no more (``File.closed``).  What still comes for it then is late, not wrong.
+    ``spans`` counts those of all diffs so far.
     """
 
     def __init__(self, memory: Memory, ids: RemoteIds) -> None:
         self._memory = memory
         self._ids = ids
+        self.spans = 0
         self._open: dict[int, File] = {}
         self._waiting: set[int] = set()
         """Opened, not yet given to a message."""
@@ -111,7 +113,7 @@ class Files:
                 f"a diff of {size} and {trailing} bytes in a block of {len(body) - 12} "
                 f"for a file of {len(view)}"
             )
-        _spans(file, body[12 : 12 + size])
+        self.spans += _spans(file, body[12 : 12 + size])
         if trailing:
             view[len(view) - trailing :] = body[12 + size :]
         _account(file)
@@ -154,27 +156,87 @@ def _account(file: File) -> None:
         raise PeerError(f"a file takes too much memory: {error}") from error
 
 
-def _spans(file: File, diff: memoryview) -> None:
-    """Copy every span.  Hot: about 0.2 us a span and a memcpy."""
-    view = file.view
-    words = len(view) >> 2
-    size = len(diff)
-    unpack = _SPAN.unpack_from
-    position = 0
-    while position < size:
-        for _ in repeat(None, _CHECK):
-            if position + 8 > size:
-                raise PeerError("a diff ends inside a span")
-            start, end = unpack(diff, position)
-            position += 8
-            stop = position + (end - start << 2)
-            if not start < end <= words or stop > size:
-                raise PeerError(
-                    f"a span of the words {start} to {end} with {size - position} bytes "
-                    f"left, in a file of {words} words"
-                )
-            view[start << 2 : end << 2] = diff[position:stop]
+def _spans(file: File, diff: memoryview) -> int:
+    """Copy every span; returns how many.
+
+    Hot: 0.2 us a span and a memcpy, 0.07 us in runs of single words.  Both
+    sides are seen as words, so that an index beyond the file is an IndexError
+    of Python's and never a place in memory.
+    """
+    words = len(file.view) >> 2
+    with file.view[: words << 2].cast("I") as into, diff.cast("I") as data:
+        size = len(data)
+        position = spans = 0
+        while position < size:
+            position, more = _some_spans(into, data, position)
+            spans += more
+            if position < size:
+                _account(file)
+    return spans
+
+
+def _some_spans(into: memoryview, data: memoryview, position: int) -> tuple[int, int]:
+    """Copy the next spans, at most ``_CHECK``; where the others begin, and how many."""
+    words, size = len(into), len(data)
+    single = 0
+    for done in range(_CHECK):
+        if position == size:
+            return position, done
+        if position + 2 > size:
+            raise PeerError("a diff ends inside a span")
+        start, end = data[position], data[position + 1]
+        position += 2
+        stop = position + end - start
+        if not start < end <= words or stop > size:
+            raise PeerError(
+                f"a span of the words {start} to {end} with {size - position} words "
+                f"left, in a file of {words} words"
+            )
+        if stop == position + 1:
+            into[start] = data[position]
             position = stop
-            if position == size:
-                return
-        _account(file)
+            single += 1
+            if single == _RUN:
+                after = _single_words(into, data, position)
+                return after, done + 1 + (after - position) // 3
+        else:
+            single = 0
+            into[start:end] = data[position:stop]
+            position = stop
+    return position, _CHECK
+
+
+def _single_words(into: memoryview, data: memoryview, position: int) -> int:
+    """Copy spans of one word as long as no other comes; returns where they end.
+
+    A comb of such is the worst that a picture can do: three words, looked at
+    together, for each that changes.  What is looked at doubles as long as it
+    goes well, so that no mixture makes us look at much in vain.
+    """
+    count = _RUN
+    while count < _CHECK:
+        spans = data[position : position + 3 * count].tolist()
+        copied = _copy_words(into, spans)
+        position += 3 * copied
+        if copied < count:
+            break
+        count *= 2
+    return position
+
+
+def _copy_words(into: memoryview, spans: list[int]) -> int:
+    copied = start = 0
+    try:
+        # Unequal when the diff ends: what is left is for the other loop.
+        for start, end, word in zip(
+            spans[0::3], spans[1::3], spans[2::3], strict=False
+        ):
+            if end != start + 1:
+                break
+            into[start] = word
+            copied += 1
+    except IndexError:
+        raise PeerError(
+            f"a span of one word at {start}, in a file of {len(into)} words"
+        ) from None
+    return copied

@@ -70,6 +70,10 @@ def refused(world: World, data: bytes, match: str) -> None:
     world.channel.close()
 
 
+def ack(count: int) -> bytes:
+    return w.block(Kind.ACK_NBLOCKS, struct.pack("<I", count))
+
+
 # -- what is understood -------------------------------------------------------------
 
 
@@ -181,7 +185,9 @@ def test_many_messages_are_cut_between_two(world):
 
 def test_blocks_are_acknowledged_together(world):
     world.feed(w.open_file(1, 4) + w.inject(1) + w.protocol(w.message(1, 0, fds=1)))
-    world.feed(w.block(Kind.ACK_NBLOCKS, bytes(4)))  # not counted itself
+    world.channel.send_messages(w.message(1, 0), [])
+    world.out()
+    world.feed(ack(1))  # not counted itself
     world.channel.acknowledge()
     world.channel.acknowledge()
     assert world.out() == [(Kind.ACK_NBLOCKS, struct.pack("<I", 3))]
@@ -370,6 +376,29 @@ def test_a_block_too_short_for_its_head_is_refused(world, kind):
     refused(world, w.block(kind, size=4 + least - 1), "where")
 
 
+def test_what_was_sent_may_be_acknowledged_once_and_in_order(world):
+    for number in range(5):
+        world.channel.send_messages(w.message(number + 1, 0), [])
+    assert world.feed(ack(2) + ack(3) + ack(5)) == []
+    world.channel.send_messages(w.message(9, 1), [77])  # a pipe, its id, the message
+    assert world.feed(ack(8)) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 6, 0xFFFFFFFF])
+def test_an_acknowledgement_of_nothing_new_or_of_too_much_is_a_lie(world, count):
+    for number in range(5):
+        world.channel.send_messages(w.message(number + 1, 0), [])
+    world.feed(ack(2))
+    refused(world, ack(count), f"acknowledgement of {count} blocks")
+
+
+def test_acknowledgements_go_on_beyond_32_bits(world):
+    world.channel._sent = world.channel._heard = (1 << 32) - 1
+    world.channel.send_messages(w.message(1, 0), [])
+    world.feed(ack(0))
+    refused(world, ack(1), "where 4294967296 were sent")
+
+
 # -- limits, at N and N + 1 --------------------------------------------------------------
 
 
@@ -433,6 +462,51 @@ def test_memory_is_looked_at_inside_a_long_diff(world):
     )
     assert file.cost == 3
     assert bytes(file.data) == b"abcd\0\0\0\0" * count
+
+
+def _comb(count: int) -> bytes:
+    return b"".join(w.span(2 * n, 2 * n + 1, b"abcd") for n in range(count))
+
+
+@pytest.mark.parametrize(("more", "pause"), [(0, 0.0), (1, 0.1)])
+def test_spans_of_a_second_are_counted(monkeypatch, more, pause):
+    monkeypatch.setattr(limits, "WAYPIPE_SPANS_PER_SECOND", 10)
+    monkeypatch.setattr(limits, "WAYPIPE_SPANS_BURST", 50)
+    world = World()
+    world.feed(w.header() + w.open_file(1, 4096))
+    world.feed(w.diff(1, _comb(30)) + w.diff(1, _comb(20 + more)))
+    assert world.channel.pause(100.0) == pytest.approx(pause)
+    world.feed(w.diff(1, w.span(0, 7, bytes(28)) * 10))
+    assert world.channel.pause(101.0 + pause) == pytest.approx(0.0)
+    assert world.channel.pause(101.0 + pause) == pytest.approx(0.0)
+
+
+def test_every_span_counts_once_however_it_is_copied(world):
+    """Runs of single words, other ones, and both in a mixture."""
+    world.feed(w.open_file(1, 1 << 20))
+    sizes = [1] * 100 + [2] * 7 + [1] * 15 + [3] + [1] * 5000 + [9] * 5000
+    at, spans = 0, b""
+    for size in sizes:
+        spans += w.span(at, at + size, bytes(4 * size))
+        at += size + 1
+    pieces = len(spans)
+    assert pieces < limits.WAYPIPE_BLOCK_BYTES
+    world.feed(w.diff(1, spans))
+    assert world.channel.files.spans == len(sizes)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_bytes_that_are_not_acknowledged_are_counted(world, more):
+    """The sender keeps them until then."""
+    body = limits.WAYPIPE_UNACKNOWLEDGED_BYTES // 4 - 16
+    world.feed(w.open_file(1, body))
+    rest = limits.WAYPIPE_UNACKNOWLEDGED_BYTES - 3 * (16 + body) - 12
+    blocks = [w.fill(1, 0, body, bytes(body))] * 3
+    blocks.append(w.fill(1, 0, rest - 16 + more, bytes(rest - 16 + more)))
+    world.feed(b"".join(blocks))
+    told = [(Kind.ACK_NBLOCKS, struct.pack("<I", 5))] if more else []
+    assert world.out() == told
+    assert world.channel.unacknowledged == (0 if more else rest + 3 * (16 + body) + 12)
 
 
 def test_too_many_descriptors_in_a_message_of_ours(world):
