@@ -284,6 +284,43 @@ async def test_pastes_into_an_application_that_does_not_read_wait():
         stream.sock.close()
 
 
+async def test_a_flood_of_acknowledgements_is_a_lie():
+    """Each tells of blocks, and nobody can have got more than were sent."""
+    async with wire() as it:
+        other = await _well(it)
+        flood = await _well(it)
+        ack = [w.block(Kind.ACK_NBLOCKS, struct.pack("<I", n)) for n in range(1, 5000)]
+        await flood.say(*ack)
+        await flood.ended()
+        assert "acknowledgement" in str(it.ends[0])
+        await _answered(other, 3)
+        other.sock.close()
+
+
+async def test_too_many_spans_wait_and_other_applications_do_not(monkeypatch):
+    monkeypatch.setattr(limits, "WAYPIPE_SPANS_PER_SECOND", 200_000)
+    monkeypatch.setattr(limits, "WAYPIPE_SPANS_BURST", 10_000)
+    count = 10_000
+    comb = b"".join(w.span(2 * n, 2 * n + 1, b"abcd") for n in range(count))
+    async with wire() as it:
+        other = await _well(it)
+        busy = Stream(it)
+        await busy.say(w.header(), w.open_file(1, 8 * count))
+        hostile = await _taken(it, 2)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(busy.say, *[w.diff(1, comb)] * 30)
+            with trio.fail_after(60):
+                while hostile.channel.files.spans < 30 * count:
+                    await _answered(other, 3)
+        # One comb is saved up, and what is read at once is paid for afterwards.
+        assert trio.current_time() - began > (30 - 1 - 7) * count / 200_000
+        assert hostile.core.sandbox.refused["spans"] >= 1
+        assert hostile.work < 0.5
+        busy.sock.close()
+        other.sock.close()
+
+
 async def test_pools_are_ours_and_cannot_shrink():
     """What the compositor maps is a sealed memfd that no sandbox holds."""
     async with wire() as it:

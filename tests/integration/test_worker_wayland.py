@@ -198,9 +198,10 @@ async def test_a_key_is_told_by_the_sandbox_whose_window_had_it():
                     focused, other = red, blue
                 assert acts(red) == acts(blue) == []
                 keyboard = Keyboard(comp.display)
-                keyboard.press(45)
 
                 async def told():
+                    # Applications hear of the keyboard first, and then ask for it.
+                    keyboard.press(45)
                     return acts(focused)
 
                 await until(told)

@@ -19,6 +19,7 @@ from broker.core import worker as messages
 from broker.core.names import SandboxName
 from broker.launch.spawn import Child, spawn
 from broker.session.workers import Worker, Workers
+from tests.kit.waypipe_stand import ALONE, SERVER
 
 
 @dataclass
@@ -35,10 +36,7 @@ class Display:
         """Start an application as the guest would; all of it ends with its child."""
         return spawn(
             [
-                # waypipe's server leaves its command behind when it is ended.
-                *("bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc"),
-                *("--die-with-parent", "--"),
-                *("waypipe", "--compress", "none", "--no-gpu"),
+                *(*ALONE, *SERVER),
                 *("-s", self.streams, "server", "--", *argv),
             ],
             env={

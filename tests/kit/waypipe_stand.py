@@ -10,6 +10,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -21,10 +22,17 @@ from broker.session.waypipe_memory import StreamMachine
 from broker.session.waypipe_shell import StreamConnection
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from tests.kit.compositor import desktop
+from tests.kit.compositor import desktop, until
+from tests.kit.suite_root import inside, suite_root
 from tests.kit.wayland_stand import CONFIG, FRAME, SIZE
 
 SERVER = ("waypipe", "--no-gpu", "--compress", "none")
+# waypipe's server leaves its command behind when it is ended.
+ALONE = (
+    "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
+)  # fmt: skip
+SUITES = ("", "trixie", "sid")
+"""waypipe 0.8.4, 0.9.2 and the one in Rust; "" is this machine's."""
 
 
 class Wire:
@@ -56,6 +64,40 @@ class Wire:
         sock.connect(self.path)
         sock.settimeout(10)
         return sock
+
+
+@asynccontextmanager
+async def server_of(suite: str, streams: Path):
+    """The waypipe server of a suite ("" is this machine's), for programs of here.
+
+    Gives the display that they connect to; each connection is a stream to
+    ``streams``.
+    """
+    display = streams.with_name(f"served-{suite or 'own'}")
+    beginning = inside(suite_root(suite), str(streams.parent)) if suite else ALONE
+    child = spawn(
+        [*beginning, *SERVER, "--socket", streams, "--display", display,
+         "server", "--", "sleep", "100000"],
+        env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(streams.parent)},
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+    )  # fmt: skip
+
+    async def there() -> bool:
+        # A socket's name is there before anybody listens.
+        with socket.socket(socket.AF_UNIX) as trial:
+            try:
+                trial.connect(str(display))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
+
+    try:
+        await until(there)
+        yield display
+    finally:
+        with trio.CancelScope(shield=True):
+            await child.stop()
 
 
 @asynccontextmanager
