@@ -15,7 +15,8 @@ import trio
 from broker.audit import schema
 from broker.audit.store import Store
 from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.core.complain import complain_of
+from broker.core.errors import InternalError, UpstreamError
 
 _WINDOW = 1.0
 _LONGEST = 60.0
@@ -53,13 +54,15 @@ class Counter:
     def take(self, event: schema.Event, now: float) -> list[schema.Event]:
         """Return what is to be recorded now, oldest first.
 
-        ``now`` in seconds, of a clock that does not go back.
+        ``now`` in seconds, of a clock that does not go back.  Raises
+        InternalError for an event that cannot be written.
         """
+        words = _words(event)
         out = self.due(now)
         gained = (now - self._filled) * limits.AUDIT_REFUSAL_KINDS_PER_SECOND
         self._fresh = min(limits.AUDIT_REFUSAL_KEYS, self._fresh + gained)
         self._filled = now
-        key, event = self._key(event)
+        key, event = self._key(event, words)
         window = self._windows.get(key)
         if window is None:
             self._windows[key] = _Window(event, now + _WINDOW)
@@ -68,8 +71,7 @@ class Counter:
             window.written += 1
             out.append(event)
         else:
-            window.held += event.count
-            window.event = event
+            self._hold(window, event)
         return out
 
     def due(self, now: float) -> list[schema.Event]:
@@ -92,12 +94,17 @@ class Counter:
 
     def hold(self, event: schema.Event, now: float) -> None:
         """Take back what could not be recorded; it comes out a second later."""
-        key, event = self._key(event)
+        key, event = self._key(event, _words(event))
         window = self._windows.setdefault(
             key,
             _Window(event, now + _WINDOW, written=limits.REFUSALS_LOGGED_PER_SECOND),
         )
-        window.held += event.count
+        self._hold(window, event)
+
+    @staticmethod
+    def _hold(window: _Window, event: schema.Event) -> None:
+        # Some counts are a worker's claim, and whoever reads the log adds them.
+        window.held = min(limits.AUDIT_COUNT, window.held + event.count)
         window.event = event
 
     def flush(self) -> list[schema.Event]:
@@ -108,8 +115,7 @@ class Counter:
         """When ``due`` will next have something to say, or infinity."""
         return min((w.ends for w in self._windows.values()), default=math.inf)
 
-    def _key(self, event: schema.Event) -> tuple[bytes, schema.Event]:
-        key = schema.encode(msgspec.structs.replace(event, stream=0, count=1))
+    def _key(self, event: schema.Event, key: bytes) -> tuple[bytes, schema.Event]:
         if key in self._windows:
             return key, event
         if len(self._windows) < limits.AUDIT_REFUSAL_KEYS and self._fresh >= 1:
@@ -124,11 +130,17 @@ class Counter:
         return event.kind.encode(), shared
 
 
+def _words(event: schema.Event) -> bytes:
+    """What is equal in equal refusals.  Raises InternalError for a large one."""
+    return schema.encode(msgspec.structs.replace(event, stream=0, count=1))
+
+
 class Refusals:
     """Records refusals in a store, equal ones counted.
 
     A store that fails does not make a refusal an error: nothing takes effect
     that would have to be on record first.  The event is kept and tried again.
+    Nor does one that cannot be written (a mistake of ours): it is said, and lost.
     """
 
     def __init__(self, store: Store) -> None:
@@ -144,7 +156,12 @@ class Refusals:
         | schema.Decision,
     ) -> None:
         """Record or count a refusal."""
-        await self._record(self._counter.take(event, trio.current_time()))
+        try:
+            now = self._counter.take(event, trio.current_time())
+        except InternalError as error:
+            complain_of(error)
+            return
+        await self._record(now)
         self._more.set()
 
     async def run(self) -> None:
@@ -169,3 +186,6 @@ class Refusals:
             except UpstreamError:
                 # The store counts its failures; 'brokerctl status' shows them.
                 self._counter.hold(event, trio.current_time())
+            except InternalError as error:
+                # A task of the broker's own writes the counts: its end is everybody's.
+                complain_of(error)

@@ -131,6 +131,10 @@ AUDIT_REFUSAL_KINDS_PER_SECOND = 4
 """New kinds that get an event of their own, once AUDIT_REFUSAL_KEYS came in a
 burst: a day of ever new refusals is at most 350,000 events, some 300 MB."""
 
+AUDIT_COUNT = (1 << 53) - 1
+"""Refusals counted into one event; more are not told.  Every reader of JSON and
+every database holds so large a number, and a thousand of them added."""
+
 AUDIT_WAL_BYTES = 16 << 20
 """What the write-ahead log is cut back to after a checkpoint."""
 

@@ -352,7 +352,7 @@ class Limited(_Message, frozen=True, tag="limited"):
     """The sandbox wanted more than it may have, ``times`` since this was told."""
 
     what: _Word
-    times: _Count
+    times: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 
 
 class Traced(_Message, frozen=True, tag="traced"):

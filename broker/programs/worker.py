@@ -34,6 +34,7 @@ from broker.core.errors import (
 )
 from broker.core.pace import Pace
 from broker.launch import jail
+from broker.session.accepting import SHORT
 from broker.session.agent_shell import AgentShell
 from broker.session.channel import Channel
 from broker.session.sandbox_windows import SandboxWindows
@@ -315,7 +316,7 @@ class _Worker:
             try:
                 client, _ = self._display.accept()
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EMFILE, errno.ECONNABORTED):
+                if error.errno not in {*SHORT, errno.EAGAIN, errno.ECONNABORTED}:
                     raise
             else:
                 self._new_client(nursery, client, windows)

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-_SHORT = frozenset({errno.EMFILE, errno.ENFILE})
+SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Of accept(2), when there is no room for one more; the listener is all right."""
 _AGAIN_SECONDS = 0.1
 """Until descriptors are looked for again; no event says that there are some."""
 
@@ -32,7 +33,7 @@ async def serve(
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:
-                if error.errno not in _SHORT:
+                if error.errno not in SHORT:
                     raise
                 await trio.sleep(_AGAIN_SECONDS)
                 continue

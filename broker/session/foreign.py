@@ -8,7 +8,6 @@ than our own launcher's.
 from __future__ import annotations
 
 import os
-import select
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import trio
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import ServiceName
 from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
+from broker.launch.spawn import has_ended, wait_ended
 from broker.link.addresses import Endpoint, HybridEndpoint, UnixEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
@@ -55,7 +55,7 @@ class Held:
 
     def alive(self) -> frozenset[int]:
         """Pids of those that have not ended."""
-        return frozenset(p for p, fd in self._fds.items() if not _ended(fd))
+        return frozenset(p for p, fd in self._fds.items() if not has_ended(fd))
 
     def close(self) -> None:
         """Let go of them."""
@@ -75,13 +75,6 @@ def _open_pidfd(pid: int) -> int:
             f"no process {pid} to hold the lease by: {reason}",
             hint="give the pid of the VMM or of the container's first process",
         ) from error
-
-
-def _ended(pidfd: int) -> bool:
-    """Whether a pidfd's process has ended, without waiting (pidfd_open(2))."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class ForeignMachine:
@@ -127,14 +120,10 @@ class ForeignMachine:
         if self._leader is None:
             await self._left.wait()
             return "its launcher let go of the lease"
-        mine = os.dup(self._held.pidfd(self._leader))
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wait_left, nursery.cancel_scope)
-                await trio.lowlevel.wait_readable(mine)
-                nursery.cancel_scope.cancel()
-        finally:
-            os.close(mine)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_left, nursery.cancel_scope)
+            await wait_ended(self._held.pidfd(self._leader))
+            nursery.cancel_scope.cancel()
         return "its launcher let go of it" if self._left.is_set() else "it has ended"
 
     async def _wait_left(self, scope: trio.CancelScope) -> None:

@@ -64,6 +64,7 @@ class Records:
     def __init__(self, options: Options, log: Journal) -> None:
         self._options = options
         self._log = log
+        self._changing = trio.Lock()
         self.now = mended(self._read(), options.paths)
 
     def _read(self) -> RecordSet:
@@ -77,11 +78,13 @@ class Records:
 
         A record with a mistake stays what it was before that.
         """
-        fresh = with_last_good(self._read(), self.now)
-        if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
-            await self._say(fresh)
-            self.now = fresh
-            self._keep()
+        # Read inside: what was read earlier must never come into force later.
+        async with self._changing:
+            fresh = with_last_good(self._read(), self.now)
+            if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
+                await self._say(fresh)
+                self.now = fresh
+                self._keep()
 
     async def record(self) -> None:
         """Say in the log what is in force.  Raises UpstreamError."""

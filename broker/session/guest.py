@@ -334,7 +334,9 @@ class Guest:
         """What its worker says of the streams that it carries, by their numbers."""
         if self.worker is None:
             return {}
-        return {one.stream: one for one in (await self.worker.statistics()).streams}
+        said = (await self.worker.statistics()).streams
+        # Of those that it was given: others are other sandboxes'.
+        return {one.stream: one for one in said if one.stream in self._handed}
 
     # -- the guest's agent ------------------------------------------------------
 
@@ -363,7 +365,7 @@ class Guest:
             await ended.wait()
             end = self._ends.pop(opening.stream, ("the worker died", None))
         finally:
-            self._handed.pop(opening.stream, None)
+            self._forget_stream(opening.stream)
             with trio.CancelScope(shield=True):
                 await self._events.closed(opening, end[1], end[0], began)
 
@@ -554,6 +556,9 @@ class Guest:
                 hang_up(conn)
                 await self._events.refused(opening, str(error))
                 return
+            except BaseException:
+                self._forget_stream(opening.stream)
+                raise
             cut = "cut"
             try:
                 await ended.wait()

@@ -334,10 +334,10 @@ class RemoteHost:
             self.state.up(epoch)
         began = trio.current_time()
         reason = "this broker ends"
-        await self._log.note(
-            schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
-        )
         try:
+            await self._log.note(
+                schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
+            )
             reason = await epoch.run()
         finally:
             with trio.CancelScope(shield=True):

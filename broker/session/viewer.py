@@ -224,11 +224,12 @@ class ViewerRole:
         self._nursery.start_soon(self._end_when_idle, guest)
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
-        """End all that the viewer had of a sandbox."""
+        """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
-        if guest is not None:
-            await guest.close(reason)
-        await self.decider.lease_ended(lease)
+        with trio.CancelScope(shield=True):  # nobody would do the rest
+            if guest is not None:
+                await guest.close(reason)
+            await self.decider.lease_ended(lease)
 
     async def stream_opened(
         self,

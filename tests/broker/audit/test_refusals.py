@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import msgspec
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,31 @@ def test_one_kind_more_than_the_limit_shares_a_count() -> None:
     assert len(counter._windows) == limits.AUDIT_REFUSAL_KEYS + 1
     (lease,) = counter.take(LeaseRefused(peer="other"), 1.0)
     assert lease.kind == "lease.refused"
+
+
+@pytest.mark.parametrize("more", [0, 1, 1 << 62])
+def test_a_count_that_somebody_claims_stays_a_number(more: int) -> None:
+    """A taken-over worker may say that it was refused any number of times."""
+    counter = Counter()
+    counter.take(COLD, 1.0)
+    claimed = msgspec.structs.replace(COLD, count=limits.AUDIT_COUNT + more)
+    for _ in range(3):
+        counter.take(claimed, 1.0)
+    (told,) = counter.due(2.0)
+    assert told.count == limits.AUDIT_COUNT
+
+
+async def test_a_refusal_that_cannot_be_written_ends_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake of ours, where a broker's own task would die of it."""
+    async with open_store(tmp_path / "audit.sqlite") as store:
+        refusals = Refusals(store)
+        large = StreamRefused(reason="x" * limits.AUDIT_EVENT_BYTES)
+        await refusals.refused(large)
+        await refusals.refused(COLD)
+        assert store.statistics().events == 1
+    assert "an event stream.refused of" in capsys.readouterr().err
 
 
 def test_what_the_store_did_not_take_comes_out_later() -> None:

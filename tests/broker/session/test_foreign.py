@@ -234,6 +234,30 @@ async def test_two_may_wait_for_it(sleeper):
     await mine.close()
 
 
+async def test_its_end_is_noticed_without_a_free_descriptor(sleeper, monkeypatch):
+    """A lease does not end because others' connections have used them up."""
+    mine = take(cid=42, leader=sleeper.pid)
+
+    def full(_fd):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", full)
+    ended = []
+
+    async def wait():
+        ended.append(await mine.wait())
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not ended
+            sleeper.kill()
+    assert ended == ["it has ended"]
+    monkeypatch.undo()
+    await mine.close()
+
+
 def test_held_processes_are_let_go_of():
     before = open_files()
     held = Held([os.getpid()])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
+import trio
+import trio.testing
 
 from broker.audit import schema
 from broker.core.errors import UpstreamError
@@ -49,6 +51,34 @@ async def test_records_hold_once_they_are_on_record(tmp_path, paths, monkeypatch
         assert records.now is before
         await records.reload()
         assert set(records.now.records) == {"a"}
+
+
+async def test_what_was_read_earlier_does_not_come_into_force_later(
+    tmp_path, paths, monkeypatch
+):
+    """The disk is slow for the first of two; a record changes between them."""
+    async with journal(tmp_path) as log:
+        records = Records(Options(paths), log)
+        await records.record()
+        require, held, go_on = log.require, [], trio.Event()
+
+        async def slow(event):
+            held.append(event)
+            if len(held) == 1:
+                await go_on.wait()
+            await require(event)
+
+        monkeypatch.setattr(log, "require", slow)
+        write(paths, "a.toml", record("persistent"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(records.reload)
+            while not held:
+                await trio.testing.wait_all_tasks_blocked()
+            write(paths, "a.toml", record("persistent", display="none"))
+            nursery.start_soon(records.reload)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            go_on.set()
+        assert records.now.records["a"].viewer.display == "none"
 
 
 async def test_names_that_are_no_text_and_very_many_problems(tmp_path, paths):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from broker.audit.query import Filters, open_log
 from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
-from broker.core.services import AGENT
+from broker.core.services import AGENT, DISPLAY
 from broker.session.guest import Guest, GuestTools
 from policy.loader import parse_record
 from tests.kit.paper import PaperWorker, PaperWorkers, hello
@@ -75,6 +76,50 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
             await other.say.send(worker.AgentClosed(1, "it left"))
 
 
+async def test_a_worker_counts_its_own_streams_only(tmp_path):
+    """A status shows what it says beside the streams of all sandboxes."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams, 7):
+            (other,) = workers.opened
+
+            async def statistics():
+                counts = [worker.StreamCount(n, 1, 1) for n in range(20)]
+                return worker.Statistics(0, 0, 0, 0, 0, streams=counts)
+
+            other.statistics = statistics
+            assert set(await mine.stream_counts()) == {7}
+            await other.say.send(worker.AgentClosed(7, "it left"))
+
+
+async def test_a_stream_that_is_cut_while_it_is_recorded_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    ours, theirs = pair()
+    async with guest(tmp_path) as (mine, _, log):
+        recording = trio.Event()
+
+        async def slow_disk(event):
+            recording.set()
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(log, "require", slow_disk)
+        ours.sendall(bytes(limits.DISPLAY_HEADER_BYTES))
+        with ours, trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(
+                    partial(
+                        mine.display_stream,
+                        Opening(LEASE, DISPLAY, 1, "a test"),
+                        theirs,
+                    )
+                )
+                await recording.wait()
+                assert mine._handed
+                nursery.cancel_scope.cancel()
+            assert not mine._handed
+            assert ours.recv(1) == b"", "it was hung up on"
+
+
 @pytest.mark.parametrize("how", ["counted", "its worker died"])
 async def test_the_agents_stream_has_its_bytes_or_says_that_nobody_knows(tmp_path, how):
     async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
@@ -115,7 +160,7 @@ async def test_a_mistake_about_what_a_worker_says_is_its_sandbox_s(
 
             monkeypatch.setattr(mine.programs, "agent_up", mistake)
             await other.say.send(hello())
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await other.closed.wait()
             await wait_all_tasks_blocked()
             assert mine.worker is None
