@@ -22,6 +22,7 @@ SO_PEERPIDFD = 77  # Linux 6.5, not yet in Python's socket module
 _PIDFD_GET_PID_NAMESPACE = 0xFF05  # ioctl on a pidfd, Linux 6.11
 _NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 _UCRED = struct.Struct("3i")
+_PF_EXITING = 0x4  # include/linux/sched.h; field 9 of /proc/PID/stat
 # A namespace is at most 32 levels deep (pid_namespaces(7)).
 _DEEPEST = 32
 
@@ -66,6 +67,22 @@ def process_facts(conn: socket.socket) -> ProcessFacts:
         return ProcessFacts(pid, uid, gid, inode, pid_namespaces(pidfd))
     finally:
         os.close(pidfd)
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has begun to end, or is not to be seen, proc(5).
+
+    Its descriptors are closed after this flag is set and before its pidfd says
+    anything: between the two another machine may take a dead one's CID.  The
+    caller holds a pidfd, and looks at that afterwards.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return True
+    # The name, in brackets, may have spaces and brackets in it.
+    flags = stat.rpartition(b")")[2].split()[6]
+    return bool(int(flags) & _PF_EXITING)
 
 
 def pid_namespaces(pidfd: int) -> tuple[int, ...]:

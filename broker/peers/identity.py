@@ -7,7 +7,7 @@ from ``credentials`` and are compared here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from broker.core.errors import RefusedError
@@ -41,10 +41,15 @@ class HybridClaim:
 
 @dataclass(frozen=True)
 class VsockClaim:
-    """A VM behind AF_VSOCK: (network namespace, CID) of the peer, vsock(7)."""
+    """A VM behind AF_VSOCK: (network namespace, CID) of the peer, vsock(7).
+
+    ``holder`` is the process that holds the CID, where its pid is known: when
+    it has begun to end, another machine may have the CID.
+    """
 
     netns: int
     cid: int
+    holder: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -131,8 +136,8 @@ def check(
 ) -> None:
     """Compare what a lease claims with what the kernel says of a connection.
 
-    ``alive`` are pids that the caller holds pidfds of and that had not ended
-    *after* the connection was accepted; see ``_is_connector``.
+    ``alive`` are pids that the caller holds pidfds of and that had not begun
+    to end *after* the connection was accepted; see ``_is_connector``.
 
     Raises RefusedError that names the difference.
     """
@@ -145,6 +150,10 @@ def check(
         case VsockClaim(), VsockFacts():
             if (facts.netns, facts.cid) != (claim.netns, claim.cid):
                 raise RefusedError(f"CID {facts.cid} is not this lease's peer")
+            if claim.holder is not None and claim.holder not in alive:
+                raise RefusedError(
+                    f"the machine that had CID {facts.cid} ends or has ended"
+                )
         case ContainerClaim(), ProcessFacts():
             if claim.pid_namespace not in facts.pid_namespaces:
                 raise RefusedError(

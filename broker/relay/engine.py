@@ -350,7 +350,7 @@ class Engine:
         return Direction(
             source,
             destination,
-            choose(mode, source.family, destination.family, self._kernel),
+            choose(mode, source.family, destination.family, self._kernel, largest),
             pipes=self._pipes,
             buffers=self._buffers,
             may_fall_back=mode is not Mode.SPLICE,

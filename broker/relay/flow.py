@@ -59,17 +59,26 @@ READ_FAILED = State.READ_FAILED
 WRITE_FAILED = State.WRITE_FAILED
 
 
-def choose(mode: Mode, source: int, destination: int, kernel: tuple[int, int]) -> Mode:
+def choose(
+    mode: Mode,
+    source: int,
+    destination: int,
+    kernel: tuple[int, int],
+    max_write: int = 0,
+) -> Mode:
     """Return splice or copy for a direction between two socket families.
 
     Between UNIX sockets splice moves pages and copies nothing.  vsock copies
     at each end whatever we do: its splice_read is a copy into a pipe since
     6.5, which saves the trip through our memory, and one packet for every
     4 KiB page before, which costs more than it saves; vsock to vsock it gains
-    nothing anywhere (measured, docs/relay.md).
+    nothing anywhere (measured, docs/relay.md).  Where single writes are
+    bounded, a pipe would have to be drained in as many calls as a buffer.
     """
     if mode is not Mode.AUTO:
         return mode
+    if max_write:
+        return Mode.COPY
     ends = (source, destination)
     if ends.count(socket.AF_VSOCK) == 2:
         return Mode.COPY
@@ -119,7 +128,7 @@ class Direction:
         self.destination = destination
         self._from = source.fileno()
         self._to = destination.fileno()
-        self.mode = Mode.COPY if max_write else mode
+        self.mode = mode
         self.may_fall_back = may_fall_back
         self.max_write = max_write
         self.state = FLOWING
@@ -165,7 +174,7 @@ class Direction:
     @property
     def splices(self) -> bool:
         """Whether it moves by splice, in whole pipes."""
-        return self.mode is Mode.SPLICE
+        return self.mode is Mode.SPLICE and not self.max_write
 
     def resume(self, way: Way) -> None:
         """Go on where the C part stopped, which stops at each end and error."""
@@ -200,6 +209,7 @@ class Direction:
         """Fill and drain in turn; leaves ``pipe`` empty unless ``held``."""
         splice = os.splice
         held = self.held
+        most = self.max_write or _PIPE
         for _ in rounds:
             if not held:
                 try:
@@ -214,7 +224,8 @@ class Direction:
             filled = held
             try:
                 while held:
-                    moved = splice(pipe.read, self._to, held, None, None, _FLAGS)
+                    size = min(held, most)
+                    moved = splice(pipe.read, self._to, size, None, None, _FLAGS)
                     held -= moved
                     self.count += moved
             except BlockingIOError:

@@ -50,7 +50,7 @@ class Doors:
     lease: Lease
     claim: identity.Claim
     alive: Callable[[], frozenset[int]]
-    """Pids of the claim's processes that have not ended (held by pidfd)."""
+    """Pids of the claim's processes that have not begun to end (held by pidfd)."""
     viewer: Viewer
     log: journal.Journal
     next_stream: Callable[[], int]

@@ -54,8 +54,12 @@ class Held:
         return self._fds[pid]
 
     def alive(self) -> frozenset[int]:
-        """Pids of those that have not ended."""
-        return frozenset(p for p, fd in self._fds.items() if not has_ended(fd))
+        """Pids of those that have not begun to end."""
+        return frozenset(
+            pid
+            for pid, fd in self._fds.items()
+            if not credentials.is_ending(pid) and not has_ended(fd)
+        )
 
     def close(self) -> None:
         """Let go of them."""
@@ -98,7 +102,7 @@ class ForeignMachine:
         return MachineFacts(pid=self._leader, cid=cid)
 
     def alive(self) -> frozenset[int]:
-        """Pids of its processes that have not ended."""
+        """Pids of its processes that have not begun to end."""
         return self._held.alive()
 
     async def open_doors(self) -> Mapping[ServiceName, Listener]:
@@ -206,7 +210,7 @@ def _claim(
     held: Held,
 ) -> Claim:
     if cid is not None:
-        return VsockClaim(credentials.network_namespace(), take_cid(cid))
+        return VsockClaim(credentials.network_namespace(), take_cid(cid), leader)
     if hybrid is not None:
         _private(Path(hybrid).parent)
         if not held.connectors():

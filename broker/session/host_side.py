@@ -40,7 +40,7 @@ async def run_host(
 class _Host:
     def __init__(self, ground: Ground, link: LinkConfig) -> None:
         self._ground = ground
-        ground.pump.max_write = link.pieces
+        ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
         store = LinkStore(ground.paths)
         store.identity()  # a key that cannot be read is said now, not later
         self._viewer = RemoteViewer(

@@ -5,6 +5,8 @@
     peer_uid = 1000              # the same for UNIX sockets; default: our own uid
     pieces = 3732                # no larger single write; for a transport that
                                  # loses larger ones (default 0: any size)
+    relay = "copy"               # how the pump moves streams: "splice", "copy",
+                                 # or "auto", the default, which knows better
 
 The first ``link.toml`` of the configuration directories holds; without one
 the viewer listens as above, and the host must be told where its viewer is.
@@ -24,6 +26,7 @@ from broker.core.paths import Paths
 from broker.core.services import CID_ANY, LINK_PORT
 from broker.link.addresses import Endpoint, VsockEndpoint, parse_connect, parse_listen
 from broker.link.terms import Role
+from broker.relay.contract import Mode
 
 HOST_CID = 2
 
@@ -34,6 +37,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     peer_cid: int = HOST_CID
     peer_uid: int | None = None
     pieces: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
+    relay: Mode = Mode.AUTO
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class LinkConfig:
     peer_uid: int = -1
     pieces: int = 0
     """No single write of a stream is larger, in bytes; 0: any."""
+    relay: Mode = Mode.AUTO
+    """How the pump moves streams, both directions alike."""
 
     @property
     def uid(self) -> int:
@@ -76,7 +82,7 @@ def load_link_config(
         found = parse_connect(text)
     uid = -1 if file.peer_uid is None else file.peer_uid
     cid = file.peer_cid if peer_cid is None else peer_cid
-    return LinkConfig(found, cid, uid, file.pieces)
+    return LinkConfig(found, cid, uid, file.pieces, file.relay)
 
 
 def declared_role(paths: Paths) -> Role | None:
@@ -112,6 +118,6 @@ def _read(paths: Paths) -> tuple[_File, str]:
             raise SetupError(
                 str(error),
                 where=str(path),
-                hint="it may have listen, connect, peer_cid, peer_uid and pieces",
+                hint="it may have listen, connect, peer_cid, peer_uid, pieces and relay",
             ) from error
     return _File(), str(paths.config[0] / "link.toml")

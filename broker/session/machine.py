@@ -44,7 +44,7 @@ class Machine(Protocol):
         ...
 
     def alive(self) -> frozenset[int]:
-        """Pids of the claim's processes that have not ended."""
+        """Pids of the claim's processes that have not begun to end."""
         ...
 
     async def open_doors(self) -> Mapping[ServiceName, Listener]:

@@ -76,8 +76,12 @@ class MicroVmMachine:
         )
 
     def alive(self) -> frozenset[int]:
-        """Pids of those of its processes that may connect and have not ended."""
-        return frozenset(p.pid for p in _connectors(self._vm) if not p.ended)
+        """Pids of those of its processes that may connect and do not end."""
+        return frozenset(
+            p.pid
+            for p in _connectors(self._vm)
+            if not credentials.is_ending(p.pid) and not p.ended
+        )
 
     async def open_doors(self) -> Mapping[ServiceName, Listener]:
         """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
@@ -123,12 +127,14 @@ class MicroVmMachine:
 
 
 def _connectors(vm: Vm) -> tuple[Tracked, ...]:
+    if vm.uds is None:  # the kernel connects, for the CID that QEMU holds
+        return (vm.vmm,)
     return tuple(p for p in vm.processes if p.role == _BACKEND)
 
 
 def _claim(vm: Vm) -> Claim:
     if vm.uds is None:
-        return VsockClaim(credentials.network_namespace(), vm.cid)
+        return VsockClaim(credentials.network_namespace(), vm.cid, vm.vmm.pid)
     pids = frozenset(
         Connector(p.pid, credentials.pidfd_inode(p.pidfd)) for p in _connectors(vm)
     )

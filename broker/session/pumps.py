@@ -33,6 +33,8 @@ class PumpKeeper:
         self._up = trio.Event()
         self.max_write = 0
         """No single write is larger, in bytes; 0: any."""
+        self.mode = Mode.AUTO
+        """How new streams are moved, in both directions."""
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -102,8 +104,8 @@ class PumpKeeper:
         return await self._pump.relay(
             a_fd,
             b_fd,
-            mode_ab=Mode.AUTO,
-            mode_ba=Mode.AUTO,
+            mode_ab=self.mode,
+            mode_ba=self.mode,
             max_write=self.max_write,
             name=name,
         )

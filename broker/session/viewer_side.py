@@ -36,7 +36,7 @@ async def run_viewer(
 class _Viewer:
     def __init__(self, ground: Ground, link: LinkConfig) -> None:
         self._ground = ground
-        ground.pump.max_write = link.pieces
+        ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
         self._viewer = make_viewer(ground)
         self._host = RemoteHost(
             link,

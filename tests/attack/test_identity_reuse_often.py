@@ -13,26 +13,20 @@ import random
 import secrets
 import select
 import signal
-import socket
 import sys
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
-from broker.core.errors import RefusedError
-from broker.core.names import SandboxName
 from broker.launch.spawn import PIPE, spawn
-from broker.session import pumps
 from broker.session.foreign import take_foreign
-from broker.session.hangup import given
 from broker.session.pumps import PumpKeeper
 from tests.kit.compositor import short_directory
+from tests.kit.reuse import WORD, Words, a_pump, admitted
 from tests.kit.roles import host_role, journal
 
-WORD = 16
 STREAMS = 4
-WORK = SandboxName("work")
 # Forks a machine for each word it reads and says its pid; the machine knocks at
 # the display's door as often as it can, on several connections.
 MACHINES = f"""
@@ -133,80 +127,6 @@ async def factory(path):
             pipe.close()
 
 
-class Words:
-    """The viewer's place: behind the real pump each lease has a word of its own."""
-
-    def __init__(self, pump):
-        self._pump = pump
-        self.next = b""
-        self.of = {}
-        self.heard = {}
-        self.crossed = []
-
-    async def lease_begun(self, lease):
-        self.of[lease.id] = self.next
-        await trio.lowlevel.checkpoint()
-
-    async def lease_ended(self, lease, reason):
-        await trio.lowlevel.checkpoint()
-
-    async def stream_opened(self, opening, conn, *, task_status):
-        word = self.of[opening.lease.id]
-        with given(conn):
-            ours, theirs = socket.socketpair()
-            task_status.started()
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._speak, ours, word, opening.lease.id)
-                    try:
-                        await self._pump.relay(
-                            conn.detach(), theirs.detach(), name=str(opening.stream)
-                        )
-                    finally:
-                        scope.cancel()
-                        ours.close()
-
-    async def _speak(self, sock, word, lease):
-        sock.setblocking(False)
-        held = b""
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(sock)
-                data = sock.recv(4096)
-                if not data:
-                    return
-                held += data
-                for start in range(0, len(held) - WORD + 1, WORD):
-                    if held[start : start + WORD] != word:
-                        self.crossed.append((lease, held[start : start + WORD]))
-                held = held[len(held) // WORD * WORD :]
-                self.heard[lease] = self.heard.get(lease, 0) + len(data)
-                try:
-                    sock.send(word * 16)
-                except BlockingIOError:
-                    continue  # it hears enough
-        except OSError:
-            return
-
-    async def wait_heard(self, lease, more):
-        """Until that lease's machine has been heard, for so many bytes."""
-        with trio.fail_after(30):
-            while self.heard.get(lease, 0) < more:
-                await trio.sleep(0.001)
-
-
-async def admitted(role, base, pid):
-    """The new machine's lease, as soon as the old one's is over."""
-    while True:
-        machine = take_foreign(
-            hybrid=str(base), cid=None, unix=None, leader=pid, connectors=[pid]
-        )
-        try:
-            return await role.admit(WORK, WORK, machine)
-        except RefusedError:
-            await trio.sleep(0)  # the old lease holds: it is being cut
-
-
 async def take_over(role, words, made, base, old, rng):
     """One round: kill the old machine with the new one at its door."""
     words.next = secrets.token_bytes(WORD)
@@ -214,20 +134,15 @@ async def take_over(role, words, made, base, old, rng):
     if old is not None:
         await trio.sleep(rng.uniform(0, 0.004))
         os.kill(old, signal.SIGKILL)
-    tenancy = await admitted(role, base, pid)
+
+    def machine():
+        return take_foreign(
+            hybrid=str(base), cid=None, unix=None, leader=pid, connectors=[pid]
+        )
+
+    tenancy = await admitted(role, machine)
     await words.wait_heard(tenancy.lease.id, rng.choice((1, 4096)))
     return pid, tenancy
-
-
-@asynccontextmanager
-async def a_pump():
-    """A pump's process; it ends when the keeper lets go of it."""
-    pump, handle = pumps._respawn()
-    try:
-        yield handle
-    finally:
-        with trio.CancelScope(shield=True):
-            await pump.wait()
 
 
 async def rounds(tmp_path, count, seed):

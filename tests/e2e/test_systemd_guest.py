@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.kit.threevm import Guest, lab
-from tests.kit.vmbrokers import CTL, until_there
+from tests.kit.vmbrokers import CTL, PATIENCE, until_there
 
 UNITS = "/srv/broker/data/systemd"
 PROGRAMS = ("host", "viewer", "local")
@@ -127,7 +127,7 @@ async def knock(made, guest):
     stream = await trio.open_unix_socket(f"{made.base}/{guest.name}.vsock")
     async with stream:
         await stream.send_all(b"CONNECT 6499\n")
-        with trio.fail_after(90):
+        with trio.fail_after(PATIENCE):
             said = await stream.receive_some(100)
             assert said.startswith(b"OK "), said
             await stream.send_all(b"no magic")
@@ -135,7 +135,7 @@ async def knock(made, guest):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_units_in_a_machine_that_systemd_runs():
     async with lab() as made:
         guest = Guest("systemd", 30, systemd=True)

@@ -17,6 +17,7 @@ from broker.link.terms import HEADER, VERSION, Role
 from tests.kit.threevm import APP, HOST, PIECES, VIEWER, siblings
 from tests.kit.vmbrokers import (
     CTL,
+    PATIENCE,
     SCREEN,
     explained,
     pin,
@@ -61,7 +62,7 @@ except ConnectionError:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_an_applications_window_on_the_viewer_machines_screen():
     async with siblings() as (host, viewer, _app), explained(host, viewer):
         at_host = await set_up(
@@ -82,12 +83,12 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
         await host.run(
             f"setsid {CTL} lease acquire app --cid {APP} >/tmp/lease.log 2>&1 &"
         )
-        await until_there(host, f"{CTL} status --json | grep vitrail.Agent", 180)
+        await until_there(viewer, f"{CTL} audit --json | grep stream.opened")
 
         words = "foot -T far-away -o colors.background=cc0000 sh"
-        await viewer.run(f"timeout 60 {CTL} run -d app -- {words}", env=SCREEN)
+        await viewer.run(f"timeout 240 {CTL} run -d app -- {words}", env=SCREEN)
         await until_there(viewer, "swaymsg -t get_tree | grep far-away", env=SCREEN)
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while (await screenshot(viewer)).getpixel((320, 300)) != RED:
                 await trio.sleep(0.5)
 

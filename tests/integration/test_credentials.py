@@ -7,6 +7,7 @@ import os
 import socket
 
 import pytest
+import trio
 
 from broker.core.errors import RefusedError
 from broker.launch.spawn import PIPE, spawn
@@ -102,3 +103,27 @@ async def test_a_process_in_a_pid_namespace_of_its_own_has_both_in_its_chain(lis
     assert len(facts.pid_namespaces) == 2
     _end(child)
     await child.wait()
+
+
+async def test_a_process_that_ends_is_seen_to_before_it_has_ended(tmp_path):
+    """Its descriptors are gone by then: a CID that it held may be another's."""
+    child = await _with_a_bad_name()
+    assert not credentials.is_ending(child.pid)
+    child.kill()
+    with trio.fail_after(30):
+        await trio.lowlevel.wait_readable(child.pidfd)
+    assert credentials.is_ending(child.pid), "not reaped yet"
+    await child.wait()
+    _end(child)
+    assert credentials.is_ending(child.pid), "nor to be seen"
+
+
+async def _with_a_bad_name():
+    """A process whose name would mislead a careless reader of proc(5)."""
+    name = "import ctypes; ctypes.CDLL(None).prctl(15, b') R 1 (', 0, 0, 0)"
+    wait = "import sys; sys.stdout.write('up'); sys.stdout.flush(); sys.stdin.read()"
+    child = spawn(
+        ["/usr/bin/python3", "-c", f"{name}; {wait}"], stdin=PIPE, stdout=PIPE
+    )
+    assert child.popen.stdout.read(2) == b"up"
+    return child

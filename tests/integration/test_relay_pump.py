@@ -57,10 +57,10 @@ async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
         await line.client.send_all(b"x")
         assert await line.server.receive_some(1) == b"x"
     os.kill(handle.pid, signal.SIGKILL)
-    with trio.fail_after(2):
+    with trio.fail_after(30):
         await pump.wait_died()
     for line in lines:
-        end = await line.end(2)
+        end = await line.end(30)
         assert end.reason is Reason.PUMP_DIED
         assert await read_all(line.client) == b""
         assert await read_all(line.server) == b""
@@ -74,10 +74,10 @@ async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
     for line in lines:
         await line.client.aclose()
         await line.server.aclose()
-    # the control socket is gone too, and the pump has been reaped
-    while any("pidfd" in name for name in set(fds()) - set(before)):
-        await trio.sleep(0.01)
-    assert len(fds()) < len(before)
+    # The pump has been reaped, and the control socket is gone too.
+    with trio.fail_after(30):
+        while os.path.exists(f"/proc/{handle.pid}") or len(fds()) >= len(before):
+            await trio.sleep(0.01)
     with pytest.raises(ChildProcessError):
         os.waitpid(handle.pid, os.WNOHANG)
 
@@ -98,14 +98,14 @@ async def test_a_pump_can_be_started_anew_while_trio_runs(nursery):
     theirs.close()
     pump = Pump(PumpHandle(broker, child.pid))
     async with trio.open_nursery() as run:
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             await run.start(pump.run)
         line = lay(nursery, pump.relay)
         await line.client.send_all(b"x")
         assert await line.server.receive_some(1) == b"x"
         assert pump.statistics().confined
         run.cancel_scope.cancel()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         assert await child.wait() == 0
     assert (await line.end()).reason is Reason.PUMP_DIED
 
@@ -119,7 +119,7 @@ async def test_a_pump_that_does_not_obey_is_killed(handle, pump, nursery, monkey
     os.kill(handle.pid, signal.SIGSTOP)
     line.scope.cancel()
     assert await read_all(line.client) == b""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await line.ended.wait()
     assert pump.statistics().alive is False
 
@@ -484,13 +484,18 @@ async def test_statistics_show_what_moved_and_what_is_stuck(pump, nursery):
 
 
 @pytest.mark.parametrize("max_write", [1, 3732])
-async def test_single_writes_are_bounded_on_request(handle, pump, nursery, max_write):
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_single_writes_are_bounded_on_request(
+    handle, pump, nursery, max_write, mode
+):
     """Seen with packets, whose boundaries are the writes'."""
     client, a = socket.socketpair()
     b, server = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with client, server:
         nursery.start_soon(
-            lambda: pump.relay(a.detach(), b.detach(), max_write=max_write)
+            lambda: pump.relay(
+                a.detach(), b.detach(), max_write=max_write, mode_ab=mode, mode_ba=mode
+            )
         )
         server.settimeout(0)
         client.sendall(b"q" * 10_000 if max_write > 1 else b"abc")

@@ -37,7 +37,7 @@ class Line:
     result: StreamEnd | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
-    async def end(self, seconds: float = 10) -> StreamEnd:
+    async def end(self, seconds: float = 60) -> StreamEnd:
         with trio.fail_after(seconds):
             await self.ended.wait()
         assert self.result is not None
@@ -104,7 +104,7 @@ async def running(handle: PumpHandle) -> AsyncIterator[Pump]:
         nursery.cancel_scope.cancel()
 
 
-async def read_all(source: trio.SocketStream, seconds: float = 20) -> bytes:
+async def read_all(source: trio.SocketStream, seconds: float = 60) -> bytes:
     received = bytearray()
     with trio.fail_after(seconds):
         async for chunk in source:

@@ -16,6 +16,7 @@ import shutil
 import stat
 import sys
 import tomllib
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -59,13 +60,13 @@ class Guest:
     child: Child | None = None
     _rest: bytes = b""
 
-    async def run(self, command, *, user="vit", env=None, deadline=120):
+    async def run(self, command, *, user="vit", env=None, deadline=300):
         """Run a shell command; returns its output, fails with it on a bad exit."""
         code, output = await self.try_run(command, user, env, deadline)
         assert code == 0, f"{self.name}: {command!r} ended with {code}: {output}"
         return output
 
-    async def try_run(self, command, user="vit", env=None, deadline=120):
+    async def try_run(self, command, user="vit", env=None, deadline=300):
         order = {"command": command, "user": user, "env": env or {}}
         await self.shell.send_all(json.dumps(order).encode() + b"\n")
         with trio.fail_after(deadline):
@@ -105,8 +106,11 @@ def dependencies() -> set[str]:
     return {n for n in found if n not in {"..", "__pycache__"} and "-info" not in n}
 
 
-async def project_disk(folder: Path) -> Path:
-    """A read-only disk with this checkout and what it imports."""
+async def project_disk(folder: Path, extra: Mapping[str, Path]) -> Path:
+    """A read-only disk with this checkout and what it imports.
+
+    ``extra``: further files, by their names below ``/srv/extra``.
+    """
     tree = folder / "disk"
     site = tree / "site"
     site.mkdir(parents=True)
@@ -122,6 +126,9 @@ async def project_disk(folder: Path) -> Path:
         else:
             shutil.copy(source, site / name)
     shutil.copy(Path(__file__).with_name("vmshell.py"), tree / "vmshell.py")
+    for name, source in extra.items():
+        (tree / "extra" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tree / "extra" / name)
     # Compiled here: in there every start would compile all of it, emulated.
     await run_tool(
         [
@@ -133,7 +140,7 @@ async def project_disk(folder: Path) -> Path:
     )
     disk = folder / "project.ext4"
     words = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(tree)]
-    await run_tool([*words, str(disk), "400M"], deadline=120)
+    await run_tool([*words, str(disk), "400M"], deadline=240)
     shutil.rmtree(tree)
     return disk
 
@@ -181,10 +188,19 @@ def shell_init(*, systemd: bool = False) -> bytes:
 class Lab:
     """Machines of a test, and what they share: tools, images, our own disk."""
 
-    def __init__(self, base: Path, tool: Path, image: Image) -> None:
+    def __init__(
+        self,
+        base: Path,
+        tool: Path,
+        image: Image,
+        kernel: Image,
+        extra: Mapping[str, Path],
+    ) -> None:
         self.base = base
+        self._extra = extra
         self._tool = tool
         self._image = image
+        self._kernel = kernel
         self._qemu = Path(shutil.which("qemu-system-x86_64"))
         self._accel: Accel | None = None
         self._disk: Path | None = None
@@ -194,9 +210,12 @@ class Lab:
 
     async def prepare(self) -> None:
         """Make the disk and find out how machines run here."""
-        self._disk = await project_disk(self.base)
+        self._disk = await project_disk(self.base, self._extra)
         choice = await choose_accel(
-            self._qemu, self._image.kernel, self._image.initrd, cache=find_paths().cache
+            self._qemu,
+            self._kernel.kernel,
+            self._kernel.initrd,
+            cache=find_paths().cache,
         )
         self._accel = choice.accel
 
@@ -217,7 +236,7 @@ class Lab:
                 sock.listen(2)
                 self._listeners[guest.name] = trio.SocketListener(sock)
             path = trio.Path(self._at(guest, "sock"))
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while not await path.exists():
                     await trio.sleep(0.02)
 
@@ -226,19 +245,25 @@ class Lab:
 
     async def boot(self, guest: Guest) -> None:
         """Start it, or start it anew; returns when its shell is there."""
-        image = self._image
         initrd = self._at(guest, "initrd")
-        data = image.write_initrd(self.base).read_bytes()
+        data = self._kernel.write_initrd(self.base).read_bytes()
         if guest.shelled:
             data += shell_init(systemd=guest.systemd)
         initrd.write_bytes(data)
         guest.console = self._at(guest, "log")
         assert self._accel is not None
+        disks = (("root", self._image.root), ("disk", self._disk))
         guest.child = _start(
-            self._qemu, self._accel, guest, image, initrd, self._disk, self.base
+            self._qemu,
+            self._accel,
+            guest,
+            self._kernel.kernel,
+            initrd,
+            disks,
+            self.base,
         )
         if guest.shelled:
-            with trio.fail_after(90):
+            with trio.fail_after(300):
                 guest.shell = await self._listeners[guest.name].accept()
 
     async def kill(self, guest: Guest) -> None:
@@ -265,13 +290,17 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab():
-    """A lab without machines."""
+async def lab(kernel: ImageSpec | None = None, extra: Mapping[str, Path] | None = None):
+    """A lab without machines; ``kernel``: the image whose kernel they run.
+
+    ``extra``: see ``project_disk``.
+    """
     paths = find_paths()
     tool = await fetch_vhost_device_vsock(paths, print)
     image = await build_image(paths, SPEC, print)
+    other = image if kernel is None else await build_image(paths, kernel, print)
     with short_directory() as base:
-        made = Lab(base, tool, image)
+        made = Lab(base, tool, image, other, extra or {})
         try:
             await made.prepare()
             yield made
@@ -293,7 +322,7 @@ async def siblings():
         yield host, viewer, app
 
 
-def _start(qemu, accel, guest, image, initrd, disk, base):
+def _start(qemu, accel, guest, kernel, initrd, disks, base):
     bus = MACHINES[accel].bus
     args = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     args += MACHINES[accel].kernel_args
@@ -310,13 +339,13 @@ def _start(qemu, accel, guest, image, initrd, disk, base):
         *("-m", memory),
         *("-object", f"memory-backend-memfd,id=mem,size={memory},share=on"),
         *("-machine", "memory-backend=mem"),
-        *("-kernel", str(image.kernel), "-initrd", str(initrd)),
+        *("-kernel", str(kernel), "-initrd", str(initrd)),
         *("-append", " ".join(args)),
         *("-serial", f"file:{guest.console}"),
         *("-chardev", f"socket,id=vs,path={base}/{guest.name}.sock"),
         *("-device", f"vhost-user-vsock-{bus},chardev=vs"),
     ]
-    for name, path in (("root", image.root), ("disk", disk)):
+    for name, path in disks:
         node = {
             "driver": "raw",
             "node-name": name,

@@ -25,7 +25,12 @@ SWAY_CONFIG = "default_border none\noutput * mode --custom 640x480@10Hz\n"
 PEERS = "/run/vit/.local/state/vitrail/link/peers"
 
 
-async def until_there(guest, command, deadline=90, env=None):
+# An emulated machine beside others on a busy one is a hundred times slower than
+# a machine: deadlines are for what never comes.
+PATIENCE = 300
+
+
+async def until_there(guest, command, deadline=PATIENCE, env=None):
     """Ask again until the command succeeds; returns what it printed."""
     with trio.fail_after(deadline):
         while True:

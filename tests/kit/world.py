@@ -43,7 +43,13 @@ command = ["foot"]
 """
 WORDS = (
     *("qemu-system", "vhost-device-vsock", "waypipe", "bwrap", "passt"),
-    *("broker.programs", "broker.relay", "broker.launch", "tests.kit.fixed"),
+    *(
+        "broker.programs",
+        "broker.relay",
+        "broker.launch",
+        "tests.kit.fixed",
+        "tests.kit.relay_mode",
+    ),
 )
 
 

@@ -1,9 +1,10 @@
 """In the application's machine: the load.  Standard library only.
 
-    python3 way_client.py CID PORT MEASURE AMOUNT PIECE
+    python3 way_client.py CID PORT PIECE MEASURE AMOUNT [MEASURE AMOUNT]…
 
-prints numbers: ``up`` and ``down`` MB/s, ``ping`` the median and the 99th of a
-hundred in microseconds, ``setup`` connections a second, each with one answer.
+prints numbers for each in turn: ``up`` and ``down`` MB/s, ``ping`` the median
+and the 99th of a hundred in microseconds, ``setup`` connections a second, each
+with one answer.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def setup(cid, port, amount, _piece):
 
 
 if __name__ == "__main__":
-    words = sys.argv[1:]
-    measure = {"up": up, "down": down, "ping": ping, "setup": setup}[words[2]]
-    print(*measure(int(words[0]), int(words[1]), int(words[3]), int(words[4])))
+    cid, port, piece = (int(word) for word in sys.argv[1:4])
+    measures = {"up": up, "down": down, "ping": ping, "setup": setup}
+    words = sys.argv[4:]
+    for name, much in zip(words[::2], words[1::2], strict=False):
+        print(*measures[name](cid, port, int(much), piece))

@@ -244,10 +244,22 @@ def test_without_a_pipe(monkeypatch, number, falls):
     world.close()
 
 
-def test_a_bound_on_writes_means_copying():
-    world = World(Mode.SPLICE, max_write=2)
-    world.left.send(b"hello")
-    assert world.direction.move() is State.FLOWING
-    assert world.direction.mode is Mode.COPY
-    assert world.right.recv(10) == b"hello"
-    world.close()
+@pytest.mark.parametrize("mode", [Mode.SPLICE, Mode.COPY])
+def test_no_write_is_larger_than_its_bound(mode):
+    source, left = socket.socketpair()
+    destination, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with source, left, destination, right:
+        source.setblocking(False)
+        destination.setblocking(False)
+        world = World(mode, max_write=2, source=source, destination=destination)
+        left.send(b"hello")
+        assert world.direction.move() is State.FLOWING
+        assert world.direction.mode is mode
+        assert [right.recv(10) for _ in range(3)] == [b"he", b"ll", b"o"]
+        assert not world.direction.splices, "not for the part in C"
+        world.close()
+
+
+def test_a_bound_on_writes_means_copying_unless_ordered():
+    assert choose(Mode.AUTO, UNIX, UNIX, (6, 12), 2) is Mode.COPY
+    assert choose(Mode.SPLICE, UNIX, UNIX, (6, 12), 2) is Mode.SPLICE

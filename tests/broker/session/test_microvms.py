@@ -41,7 +41,7 @@ class PaperVm:
     done: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        self.vmm = SimpleNamespace(pid=os.getpid())
+        self.vmm = SimpleNamespace(pid=os.getpid(), ended=False)
         self.state = SimpleNamespace(accel=SimpleNamespace(value="tcg"))
 
     async def cont(self):
@@ -221,7 +221,8 @@ async def test_a_start_that_is_cancelled_leaves_nothing(stand):
 def test_a_machine_is_its_cid_or_its_backend(tmp_path):
     kernel = MicroVmMachine(WORK, PaperVm(tmp_path), None, None)
     assert kernel.claim == VsockClaim(credentials.network_namespace(), 42)
-    assert kernel.alive() == frozenset()
+    assert kernel.claim.holder == os.getpid()
+    assert kernel.alive() == {os.getpid()}, "QEMU holds the CID"
     pidfd = os.pidfd_open(os.getpid())
     try:
         backend = SimpleNamespace(

@@ -1,0 +1,239 @@
+"""Where the whole way is measured: hybrid vsock, and AF_VSOCK by two kernels."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from broker.launch.images import ImageSpec
+from broker.launch.spawn import PIPE, spawn
+from broker.link.keys import Peer
+from broker.link.terms import Role
+from tests.bench.relay.way_report import (
+    DIRECT,
+    MEASURES,
+    ORDERED,
+    PEERS,
+    SIDES,
+    SOCAT,
+)
+from tests.kit import relay_mode
+from tests.kit.threevm import HOST, VIEWER, Guest, lab
+from tests.kit.two import two
+from tests.kit.vmbrokers import CTL, SCREEN, pin, set_up, until_there
+from tests.kit.world import record
+
+HERE = Path(__file__).parent
+CLIENT = (HERE / "way_client.py").read_text()
+SINK = (HERE / "way_sink.py").read_text()
+RAW = record("persistent", display="none", top='audio = "raw"\n')
+FOREIGN = 'class = "persistent"\naudio = "raw"\n[label]\ncolour = "green"\n'
+PIECES = 3584
+LARGEST = 16384
+"""A write in the application's machine: vhost-device-vsock 0.3 loses what a kernel 6.12
+sends above 32 KiB (docs/images.md)."""
+SOCAT_PORT, DIRECT_PORT, AUDIO_PORT = 7100, 7102, 6502
+APP = 20
+KINDS = ("up", "down", "ping", "setup")
+BROKER = "/tmp/relay_mode.py"
+ORDER = "/tmp/mode"
+
+Raw = dict[str, dict[str, Any]]
+Client = Callable[[int, int, tuple[str, ...]], Awaitable[bytes]]
+"""(peer's CID, its port, measures and amounts) -> what the load printed."""
+Order = Callable[[str, str], Awaitable[None]]
+"""(side, mode): new streams of that broker are moved so."""
+
+
+def amounts(*, quick: bool, hybrid: bool) -> tuple[str, ...]:
+    """How much of each in a repetition: measure, amount, measure, …"""
+    bulk = (4 if quick else 16) << (20 if hybrid else 18)
+    pings, setups = (60, 10) if quick else (300, 40)
+    of = {"up": bulk, "down": bulk, "ping": pings, "setup": setups}
+    return tuple(word for kind in KINDS for word in (kind, str(of[kind])))
+
+
+async def measure(
+    client: Client, order: Order, cid: int, words: tuple[str, ...], repetitions: int
+) -> dict[str, dict[str, list[float]]]:
+    """All peers in turn, within each repetition."""
+    raw: dict[str, dict[str, list[float]]] = {
+        peer: {name: [] for name in MEASURES} for peer in PEERS
+    }
+    for number in range(repetitions):
+        turn = number % len(PEERS)
+        for peer in PEERS[turn:] + PEERS[:turn]:
+            for side in SIDES:
+                where, mode = ORDERED.get(peer, ("", "auto"))
+                await order(side, mode if side == where else "auto")
+            port = {SOCAT: SOCAT_PORT, DIRECT: DIRECT_PORT}.get(peer, AUDIO_PORT)
+            at = VIEWER if (peer, cid) == (DIRECT, HOST) else cid
+            said = (await client(at, port, words)).decode().splitlines()
+            for kind, line in zip(KINDS, said, strict=True):
+                found = [float(word) for word in line.split()]
+                for name, (of, place) in MEASURES.items():
+                    if of == kind:
+                        raw[peer][name].append(found[place])
+        print(f"repetition {number + 1}", file=sys.stderr, flush=True)
+    return raw
+
+
+def taken(lines: str) -> str:
+    """What a broker's streams were moved by when it had its own choice."""
+    rows = [line.split() for line in lines.splitlines()]
+    # Pairs, because the directions may differ.
+    found = {" / ".join(row[1:]) for row in rows if row[0] == "auto"}
+    for mode in ("splice", "copy"):  # and an order is an order
+        assert {tuple(row[1:]) for row in rows if row[0] == mode} == {(mode, mode)}
+    return ", ".join(sorted(found))
+
+
+# -- hybrid vsock: host and viewer on this machine ---------------------------------
+
+
+@asynccontextmanager
+async def running(*words: str) -> AsyncIterator[None]:
+    child = spawn(list(words), stdout=PIPE)
+    try:
+        yield
+    finally:
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+        assert child.popen.stdout is not None
+        child.popen.stdout.close()
+
+
+async def there(path: Path) -> None:
+    with trio.fail_after(20):
+        while not path.exists():
+            await trio.sleep(0.02)
+
+
+async def hybrid(*, quick: bool, repetitions: int) -> dict[str, Any]:
+    async with two({"app": RAW}, start=False) as t:
+        sides = {"host": t.host, "viewer": t.viewer}
+        for name, side in sides.items():
+            side.module = "tests.kit.relay_mode"
+            side.words = [name, str(side.base / "mode"), *side.words]
+        await t.viewer.start()
+        await t.host.start()
+        await t.up()
+        code, _ = await t.viewer.output("app", "true")
+        assert code == 0
+        sound = t.viewer.paths.runtime.parent / "pulse/native"
+        vsock = t.host.paths.sandbox("app") / "vsock/vm.vsock"
+        second = t.host.base / "hop"
+        fork = "mode=600,fork"
+        socat = ("socat", f"UNIX-LISTEN:{vsock}_{SOCAT_PORT},{fork}")
+        places = (f"unix:{sound}", f"unix:{vsock}_{DIRECT_PORT}")
+        async with (
+            running(sys.executable, "-c", SINK, str(1 << 16), *places),
+            running(*socat, f"UNIX-CONNECT:{second}"),
+            running("socat", f"UNIX-LISTEN:{second},{fork}", f"UNIX-CONNECT:{sound}"),
+        ):
+            for path in (sound, second, Path(f"{vsock}_{SOCAT_PORT}")):
+                await there(path)
+
+            async def client(cid: int, port: int, words: tuple[str, ...]) -> bytes:
+                python = ("python3", "-c", CLIENT)
+                argv = (*python, str(cid), str(port), str(LARGEST), *words)
+                code, said = await t.viewer.output("app", *argv)
+                assert code == 0, said.decode()
+                return said
+
+            async def order(side: str, mode: str) -> None:
+                await trio.Path(sides[side].base / "mode").write_text(mode)
+
+            words = amounts(quick=quick, hybrid=True)
+            values = await measure(client, order, 2, words, repetitions)
+            auto = {
+                name: taken((side.base / "mode.took").read_text())
+                for name, side in sides.items()
+            }
+            return {"values": values, "auto": auto}
+
+
+# -- AF_VSOCK: three machines ---------------------------------------------------------
+
+
+async def vsock(
+    *, quick: bool, repetitions: int, kernel: ImageSpec | None = None
+) -> dict[str, Any]:
+    async with lab(kernel) as made:
+        host, viewer, app = (
+            Guest("host", HOST),
+            Guest("viewer", VIEWER),
+            Guest("app", APP),
+        )
+        await made.connect(host, viewer, app, group="g1")
+        async with trio.open_nursery() as nursery:
+            for guest in made.guests:
+                nursery.start_soon(made.boot, guest)
+        await _brokers(host, viewer)
+        sound = "/run/user/vit/pulse/native"
+        sink = f"{PIECES} unix:{sound} vsock:{DIRECT_PORT}"
+        await _background(viewer, f"python3 -c {shlex.quote(SINK)} {sink}")
+        await until_there(viewer, f"test -S {sound}")
+        few = f"socat -b {PIECES}"
+        listen = f"VSOCK-LISTEN:{SOCAT_PORT},fork"
+        await _background(viewer, f"{few} {listen} UNIX-CONNECT:{sound}")
+        there = f"VSOCK-CONNECT:{VIEWER}:{SOCAT_PORT}"
+        await _background(host, f"{few} {listen} {there}")
+        await app.write("/tmp/client.py", CLIENT)
+
+        async def client(cid: int, port: int, words: tuple[str, ...]) -> bytes:
+            line = f"{cid} {port} {PIECES} {' '.join(words)}"
+            said = await app.run(f"python3 /tmp/client.py {line}", deadline=300)
+            return said.encode()
+
+        async def order(side: str, mode: str) -> None:
+            guest = host if side == "host" else viewer
+            await guest.run(f"echo {mode} > {ORDER}")
+
+        words = amounts(quick=quick, hybrid=False)
+        values = await measure(client, order, HOST, words, repetitions)
+        auto = {g.name: taken(await g.run(f"cat {ORDER}.took")) for g in (host, viewer)}
+        release = (await host.run("uname -r")).strip()
+        return {"values": values, "auto": auto, "kernel": release}
+
+
+async def _background(guest: Guest, command: str) -> None:
+    await guest.run(f"setsid {command} >/tmp/out 2>&1 &")
+
+
+async def _brokers(host: Guest, viewer: Guest) -> None:
+    peer = f'[launch]\nkind = "external"\n[peer]\ncid = {APP}\n'
+    pieces = f"pieces = {PIECES}\n"
+    at_host = await set_up(
+        host, f'connect = "vsock:{VIEWER}:6499"\n{pieces}', FOREIGN + peer
+    )
+    at_viewer = await set_up(
+        viewer, f'listen = "vsock:any:6499"\npeer_cid = {HOST}\n{pieces}', FOREIGN
+    )
+    await pin(host, Peer("screen", Role.VIEWER, at_viewer))
+    await pin(viewer, Peer("desk", Role.HOST, at_host))
+    for guest in (viewer, host):
+        await guest.write(BROKER, Path(relay_mode.__file__).read_text())
+        words = f"PYTHONPATH=/srv setsid python3 {BROKER} {guest.name} {ORDER}"
+        await guest.run(
+            f"{words} >/tmp/broker.log 2>&1 &",
+            env=SCREEN if guest is viewer else {},
+        )
+        await until_there(guest, "grep ready /tmp/broker.log")
+    await _background(host, f"{CTL} lease acquire app --cid {APP}")
+    await until_there(host, f"{CTL} status --json | grep -q '\"leases\": *1'")
+
+
+WAYS: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+    "hybrid vsock": hybrid,
+    "AF_VSOCK, Debian 12": vsock,
+    "AF_VSOCK, Debian 13": partial(vsock, kernel=ImageSpec()),
+}
