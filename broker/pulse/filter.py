@@ -30,7 +30,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.pace import Pace
 from broker.pulse import frames, looking, playing, recording, serverside
 from broker.pulse.commands import (
@@ -176,8 +182,11 @@ class Filter:
             )
         if self._resume is not None and now >= self._resume:
             self._resume = None
-        self.recordings.tick(now)
-        self._run(self._read_client)
+        self._run(self._tick)
+
+    def _tick(self) -> None:
+        self.recordings.tick(self.now)
+        self._read_client()
 
     def fail(self, error: VitrailError) -> None:
         """End the connection for that reason; the first one counts."""
@@ -200,6 +209,14 @@ class Filter:
             step()
         except VitrailError as error:
             self.fail(error)
+        except Exception as error:  # noqa: BLE001 -- see below
+            # A mistake of ours that some input found ends this connection;
+            # the sandbox's others, and its windows, live in the same process.
+            internal = InternalError(
+                f"the sound filter failed: {type(error).__name__}: {error}"
+            )
+            internal.__cause__ = error
+            self.fail(internal)
 
     # -- from the client -----------------------------------------------------
 

@@ -59,7 +59,7 @@ class _Agent:
         with trio.move_on_after(_TELL_SECONDS) as patience:
             try:
                 await self.sock.send(m.encode(message))
-            except OSError:
+            except (OSError, trio.ClosedResourceError):
                 return  # it has gone; whoever reads from it finds out
         if patience.cancelled_caught:
             self.child.kill()

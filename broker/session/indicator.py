@@ -8,6 +8,7 @@ standard error says so once: a filter that stopped for that would be worse.
 from __future__ import annotations
 
 import html
+import math
 import sys
 
 import trio
@@ -22,6 +23,8 @@ _SERVICE = DBusAddress(
     interface="org.freedesktop.Notifications",
 )
 _SECONDS = 5.0
+_AGAIN_SECONDS = 10.0
+"""Until what could not be told is tried again."""
 _STAYS = 0
 _CRITICAL = 2
 _ICON = "audio-input-microphone"
@@ -48,7 +51,9 @@ class Indicator:
         """Keep the desktop as ``show`` has said, until cancelled."""
         try:
             while True:
-                await self._changed.wait()
+                until = math.inf if self._told else _AGAIN_SECONDS
+                with trio.move_on_after(until):
+                    await self._changed.wait()
                 self._changed = trio.Event()
                 await self._bring()
         finally:
@@ -56,8 +61,12 @@ class Indicator:
             with trio.CancelScope(shield=True):
                 await self._bring()
 
+    @property
+    def _told(self) -> bool:
+        return self._wanted.keys() == self._shown.keys()
+
     async def _bring(self) -> None:
-        if self._wanted.keys() == self._shown.keys():
+        if self._told:
             return
         try:
             with trio.fail_after(_SECONDS):
@@ -79,10 +88,11 @@ class Indicator:
 
     async def _change(self, router: DBusRouter) -> None:
         for sandbox in self._shown.keys() - self._wanted.keys():
-            number = self._shown.pop(sandbox)
+            number = self._shown[sandbox]
             await router.send_and_get_reply(
                 new_method_call(_SERVICE, "CloseNotification", "u", (number,))
             )
+            del self._shown[sandbox]
         for sandbox in self._wanted.keys() - self._shown.keys():
             # Servers read simple markup in the text.
             heard = html.escape(printable(self._wanted[sandbox], 100), quote=False)

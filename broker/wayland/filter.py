@@ -309,6 +309,7 @@ class Filter(ObjectTable):
         """Take what the compositor sent.
 
         A fault is set, not raised: UpstreamError for what is not Wayland.
+        What the client has done before may find a mistake of ours here, too.
         """
         self._server_fds.extend(fds)
         if self.fault is not None:
@@ -323,6 +324,8 @@ class Filter(ObjectTable):
             self.fail(
                 UpstreamError(f"the compositor sent a message too short: {error}")
             )
+        except Exception as error:  # noqa: BLE001 - one door: see _internal
+            self.fail(_internal(error))
 
     def _read_server(self, data: bytes) -> bytes:
         objects = self.by_server

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import limits
-from broker.core.errors import PeerError, UpstreamError
+from broker.core.errors import InternalError, PeerError, UpstreamError
 from broker.pulse import frames
 from broker.pulse.commands import (
     INVALID,
@@ -56,6 +56,27 @@ def test_every_version_can_look_around_and_play(theirs, servers):
     source.fields(letters if talk.version != 21 else letters[:-1])
     assert source.left == 0
     talk.play()
+
+
+@pytest.mark.parametrize("where", ["from the client", "from the server", "in time"])
+def test_a_mistake_of_ours_ends_one_connection(where, monkeypatch):
+    """The sandbox's windows live in the same process."""
+    talk = Talk(MIC)
+
+    def mistake(*_words):
+        raise KeyError("ours")
+
+    if where == "from the client":
+        monkeypatch.setattr(talk.core, "_allowed", mistake)
+        talk.say(C.GET_SERVER_INFO)
+    elif where == "from the server":
+        monkeypatch.setattr(talk.core, "_answer", mistake)
+        talk.server_says(C.REQUEST, b"")
+    else:
+        monkeypatch.setattr(talk.core.recordings, "tick", mistake)
+        talk.core.tick(talk.now)
+    assert isinstance(talk.core.fault, InternalError)
+    assert "KeyError: 'ours'" in str(talk.core.fault)
 
 
 @pytest.mark.parametrize("version", [0, 8, 12])

@@ -270,6 +270,14 @@ def test_a_mistake_of_ours_ends_one_connection(talk, monkeypatch):
     assert isinstance(talk.core.fault, InternalError)
 
 
+def test_a_mistake_of_ours_in_what_the_compositor_says_ends_one_connection(
+    talk, monkeypatch
+):
+    monkeypatch.setattr(talk.core, "_read_server", None)
+    talk.core.from_server(b"\0" * 8, [], 0.0)
+    assert isinstance(talk.core.fault, InternalError)
+
+
 def test_outputs_tell_size_but_not_whose_they_are(talk):
     talk.bind("wl_output")
     told = [e for e in talk.events if e[1] == "wl_output"]
