@@ -6,6 +6,7 @@ policy is a function of the test.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -15,7 +16,9 @@ import trio
 from broker.clipboard import words as w
 from broker.clipboard.crossing import Crossing
 from broker.core import worker_clipboard as messages
+from broker.core.worker import DisplayStream
 from broker.launch.compositor import HeadlessCompositor
+from broker.launch.spawn import Child
 from broker.session import clip_link
 from broker.session.workers import open_workers
 from broker.wayland.rules import WindowRules
@@ -44,16 +47,17 @@ class Desk:
         keyboard: Keyboard,
         policy: Callable[..., w.PasteTerms | None] = allow,
         terms: w.CopyTerms | None = None,
+        host: w.CopyTerms | None = None,
+        outward: bool = False,
     ) -> None:
         self.comp, self.keyboard, self.policy = comp, keyboard, policy
         self.terms = terms or w.CopyTerms()
+        self.host, self.outward = host, outward
         self.crossing = Crossing()
         self.rooms: dict[str, JailedStand] = {}
         self.records: list[w.Record] = []
         self.said: list[tuple[str, Any]] = []
         self.offers: list[tuple[str, int]] = []
-        self.host: str = ""
-        """Whose next read is of the person's own selection."""
         self._news = trio.Event()
 
     # -- the viewer's part ---------------------------------------------------------
@@ -73,7 +77,9 @@ class Desk:
         events: list[w.Event] = list(clip_link.events_of(name, said))
         if isinstance(said, messages.ChordPressed):
             events = [
-                w.PastePressed(name) if said.paste else w.CopyPressed(name, self.terms)
+                w.PastePressed(name, self.host)
+                if said.paste
+                else w.CopyPressed(name, self.terms, said.press, self.outward)
             ]
         for event in events:
             await self.feed(event)
@@ -144,6 +150,10 @@ class Desk:
         await self.until(lambda: len(self.records) > before)
         return self.records[-1]
 
+    def run(self, name: str, *argv: str, **env: str) -> Child:
+        """Start an application in a sandbox; it ends with the desk."""
+        return self.rooms[name].run(*argv, **env)
+
     async def copy(self) -> w.Record:
         """Press the copy chord; what came of it."""
         return await self._chord(C)
@@ -178,7 +188,33 @@ async def rooms(made: Desk, workers: Any, names: tuple[str, ...]):
         yield made
         return
     colour = COLOURS[len(made.rooms) % len(COLOURS)]
-    async with jailed(made.comp, workers, WindowRules(names[0], color=colour)) as room:
+    rules = WindowRules(names[0], color=colour)
+    async with jailed(made.comp, workers, rules) as room, _streams(room):
         made.listen(room, names[0])
         async with rooms(made, workers, names[1:]):
             yield made
+
+
+@asynccontextmanager
+async def _streams(room: JailedStand):
+    """A socket for waypipe servers, whose streams go to the room's worker."""
+    room.wire = room.path.with_name("streams")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(room.wire))
+        listener.listen()
+        listener.settimeout(0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hand_over, listener, room)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+async def _hand_over(listener: socket.socket, room: JailedStand) -> None:
+    number = 0
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        stream, _ = listener.accept()
+        number += 1
+        with stream:
+            order = DisplayStream(number, b"")
+            await room.worker.send(order, [stream.fileno()])

@@ -1,0 +1,439 @@
+"""Hostile clients against what crosses: real compositor, jailed workers, real chords.
+
+The person's own keyboard presses chords; a client says what it likes.  Which
+guard stops what stands in ``tests/kit/clipboard_guards.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import pytest
+import trio
+
+from broker.clipboard import crossing
+from broker.clipboard import words as w
+from broker.clipboard.words import Outcome
+from broker.core import limits
+from broker.core import worker_clipboard as messages
+from tests.kit.clip_stand import DEADLINE, SHIFT_HELD, SUPER, A, Desk, V, desk
+from tests.kit.compositor import wait_window
+from tests.kit.wayland_client import GoneError, ServerError, Window, memfd
+
+TEXT = b"text/plain;charset=utf-8"
+SECRET = b"nobody's business"
+DEVICES = ("wl_data_device_manager", "get_data_device", "wl_data_device")
+PRIMARY = (
+    "zwp_primary_selection_device_manager_v1",
+    "get_device",
+    "zwp_primary_selection_device_v1",
+)
+
+
+class Guest(Window):
+    """A client with a focused window and all that copies and pastes."""
+
+    def begin(self, it: Desk, name: str, *, title: bytes = b"") -> Guest:
+        self.it, self.name = it, name
+        self.deadline = DEADLINE
+        self.seat = self.bind("wl_seat", 5)
+        self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
+        self.manager = self.bind("wl_data_device_manager")
+        self.device = self.make(
+            self.manager, "get_data_device", "wl_data_device", None, self.seat
+        )
+        _, _, top = self.show(200, 150, 0xFF336699)
+        self.send(top, "set_title", title or name.encode())
+        self.entered()
+        return self
+
+    def entered(self) -> int:
+        """Wait for the keyboard; the serial that came with it."""
+        return self.wait(lambda e: e[1:3] == ("wl_keyboard", "enter"))[3][0]
+
+    def select(self, *mimes: bytes, serial: int | None = None) -> int:
+        source = self.make(self.manager, "create_data_source", "wl_data_source")
+        for mime in mimes:
+            self.send(source, "offer", mime)
+        used = self.entered() if serial is None else serial
+        self.send(self.device, "set_selection", source, used)
+        self.roundtrip()
+        return source
+
+    def asked(self, source: int) -> int:
+        """Wait until its data is wanted; where to write it."""
+        self.wait(lambda e: e[0] == source and e[2] == "send")
+        return self.fds.pop()
+
+    def cancelled(self, source: int) -> bool:
+        self.roundtrip()
+        return any(e[0] == source and e[2] == "cancelled" for e in self.events)
+
+    # -- the person, from the client's thread -----------------------------------------
+
+    def copy(self) -> w.Record:
+        return trio.from_thread.run(self.it.copy)
+
+    def press_copy(self) -> None:
+        trio.from_thread.run(self.it.press_copy)
+
+    def outcome(self, before: int) -> w.Record:
+        """The first record after so many."""
+        return trio.from_thread.run(self.it.record_after, before)
+
+
+async def guest(it: Desk, name: str, function, **begin):
+    """Run a client of a sandbox in a thread; its window has the focus."""
+
+    def inside(client):
+        guest = Guest.__new__(Guest)
+        guest.__dict__.update(client.__dict__)
+        client.__dict__["fds"] = guest.fds
+        return function(guest.begin(it, name, **begin))
+
+    return await it.rooms[name].client(inside)
+
+
+@pytest.mark.parametrize("made_up", [0, 1, 100_000, 0xFFFFFFFF])
+async def test_a_selection_without_a_delivered_serial_is_none(made_up):
+    async with desk("red") as it:
+
+        def act(c: Guest) -> w.Record:
+            source = c.select(TEXT, serial=made_up)
+            assert c.cancelled(source)
+            return c.copy()
+
+        record = await guest(it, "red", act)
+        assert (record.outcome, record.reason) == (Outcome.DROPPED, crossing.EMPTY)
+
+
+async def test_a_window_in_the_background_changes_no_selection():
+    """Or it could put its own in the place of what the person just copied."""
+    async with desk("red", "blue") as it:
+
+        def act(c: Guest) -> bool:
+            serial = c.entered()
+            trio.from_thread.run(other, "red")
+            return c.cancelled(c.select(TEXT, serial=serial))
+
+        async def other(_name: str) -> None:
+            it.run("blue", "foot", "-T", "front", "sleep", "1000")
+            await wait_window(it.comp, title="front", deadline=DEADLINE)
+            await it.focus("blue", "front")
+
+        assert await guest(it, "red", act)
+
+
+async def person_copies(it: Desk, text: bytes) -> None:
+    with trio.fail_after(DEADLINE):
+        await trio.run_process(["wl-copy"], stdin=text, env=it.comp.environment)
+
+
+def looks_for_selections(c: Window, seat: int) -> list[bytes]:
+    """Make every device there is, and list the types that any of them tells."""
+    for manager, get, kind in (DEVICES, DEVICES, PRIMARY):
+        if manager in c.globals:
+            c.make(c.bind(manager), get, kind, None, seat)
+    c.roundtrip()
+    c.roundtrip()
+    return [e[3][0] for e in c.events if e[2] == "offer"]
+
+
+async def test_the_persons_own_selection_is_neither_told_nor_read():
+    async with desk("red") as it:
+        await person_copies(it, SECRET)
+
+        def act(c: Guest) -> list[bytes]:
+            found = looks_for_selections(c, c.seat)
+            # An offer that it was never given, by the number it would have.
+            c.kinds[0xFF000000] = "wl_data_offer"
+            theirs, ours = os.pipe()
+            try:
+                c.send(0xFF000000, "receive", TEXT, fds=[ours])
+                with pytest.raises(ServerError, match="invalid object"):
+                    c.roundtrip()
+            finally:
+                os.close(ours)
+            assert os.read(theirs, 100) == b""
+            os.close(theirs)
+            return found
+
+        assert await guest(it, "red", act) == []
+
+
+async def test_another_sandboxes_selection_is_neither_told_nor_read():
+    async with desk("red", "blue") as it:
+        assert await copied_and_looked(it, "red", "blue") == []
+
+
+async def test_without_the_filter_it_is_read():
+    """So the test above is known to bite."""
+    async with desk() as it:
+        assert TEXT in await copied_and_looked(it, "", "")
+
+
+async def copied_and_looked(it: Desk, source: str, target: str) -> list[bytes]:
+    """One client copies, another one looks: types that it sees."""
+
+    def looks() -> list[bytes]:
+        with Window(path(target)).start() as c:
+            seat = c.bind("wl_seat", 5)
+            c.make(seat, "get_keyboard", "wl_keyboard")
+            c.show(100, 100, 0xFF00FF00)
+            c.wait(lambda e: e[1:3] == ("wl_keyboard", "enter"), DEADLINE)
+            return looks_for_selections(c, seat)
+
+    def path(name: str):
+        return it.rooms[name].path if name else it.comp.display
+
+    def copies() -> list[bytes]:
+        with Window(path(source)).start() as c:
+            g = Guest.__new__(Guest)
+            g.__dict__.update(c.__dict__)
+            g.begin(it, source or "direct").select(TEXT)
+            return trio.from_thread.run(trio.to_thread.run_sync, looks)
+
+    return await trio.to_thread.run_sync(copies)
+
+
+async def test_ten_thousand_types_end_the_client_alone():
+    async with desk("red") as it:
+
+        def act(c: Guest) -> str:
+            source = c.make(c.manager, "create_data_source", "wl_data_source")
+            with pytest.raises((ServerError, GoneError, BrokenPipeError, OSError)):
+                for number in range(10_000):
+                    c.send(source, "offer", b"text/x-%d" % number)
+                c.roundtrip()
+            with suppress(GoneError, TimeoutError, OSError):
+                c.until_error()
+            return c.error.text if c.error else ""
+
+        assert "types" in await guest(it, "red", act)
+        # The worker goes on, for the sandbox's other applications.
+        record = await guest(it, "red", lambda c: (c.select(TEXT), c.copy())[1])
+        assert record.outcome is Outcome.DROPPED
+
+
+def test_what_the_worker_may_tell_of_types_is_what_a_client_may_offer():
+    assert limits.WAYLAND_MIMES == 128
+
+
+async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
+    async with desk("red") as it:
+
+        def act(c: Guest) -> w.Record:
+            source = c.select(TEXT)
+            before = len(it.records)
+            c.press_copy()
+            fd = c.asked(source)
+            written = 0
+            try:
+                with pytest.raises(BrokenPipeError):
+                    while written < 2 << 30:
+                        written += os.write(fd, b"x" * 65536)
+            finally:
+                os.close(fd)
+            assert written < limits.CLIPBOARD_BYTES + (1 << 20)
+            return c.outcome(before)
+
+        memory = it.rooms["red"].worker.memory().private
+        record = await guest(it, "red", act)
+        assert (record.outcome, record.reason) == (Outcome.DROPPED, crossing.LARGE)
+        assert it.rooms["red"].worker.memory().private < memory + (8 << 20)
+
+
+@pytest.mark.long
+async def test_a_source_that_never_writes_is_given_up_and_holds_up_nothing():
+    async with desk("red") as it:
+
+        def act(c: Guest) -> w.Record:
+            source = c.select(TEXT)
+            before = len(it.records)
+            c.press_copy()
+            fd = c.asked(source)
+            try:
+                trio.from_thread.run(it.press, A)
+                c.wait(lambda e: e[2] == "key" and e[3][2:] == [A, 0])
+                return c.outcome(before)
+            finally:
+                os.close(fd)
+
+        record = await guest(it, "red", act)
+        assert record.outcome is Outcome.DROPPED
+
+
+async def test_a_source_that_changes_while_it_is_read_gives_nothing():
+    async with desk("red") as it:
+
+        def act(c: Guest) -> w.Record:
+            source = c.select(TEXT)
+            before = len(it.records)
+            c.press_copy()
+            fd = c.asked(source)
+            os.write(fd, b"half of")
+            c.select(TEXT)
+            os.close(fd)
+            return c.outcome(before)
+
+        record = await guest(it, "red", act)
+        assert (record.outcome, record.reason[:20]) == (
+            Outcome.DROPPED,
+            crossing.FAILED[:20],
+        )
+
+
+async def test_a_source_that_dies_while_it_is_read_gives_nothing():
+    """The kernel closes its pipe, so half of it looks like all."""
+    async with desk("red") as it:
+        before = []
+
+        def act(c: Guest) -> None:
+            source = c.select(TEXT)
+            before.append(len(it.records))
+            c.press_copy()
+            fd = c.asked(source)
+            os.write(fd, b"half of")
+            os.close(fd)
+            c.sock.close()
+
+        await guest(it, "red", act)
+        record = await it.record_after(before[0])
+        assert record.outcome is Outcome.DROPPED, record
+
+
+async def test_one_that_never_reads_what_it_pastes_has_so_many_pipes_and_no_more():
+    async with desk("red", "blue") as it:
+        await hold(it, b"x" * 60_000 * 2, limit=1 << 20)
+
+        def act(c: Guest) -> tuple[list[int], w.Record]:
+            record = trio.from_thread.run(it.paste)
+            c.wait(lambda e: e[2] == "offer" and e[3][0] == TEXT)
+            offer = [e[3][0] for e in c.events if e[2] == "data_offer"][-1]
+            pipes = [os.pipe() for _ in range(limits.CLIPBOARD_SERVES + 1)]
+            for _, ours in pipes:
+                c.send(offer, "receive", TEXT, fds=[ours])
+                os.close(ours)
+            c.roundtrip()
+            got = []
+            for theirs, _ in pipes[:1] + pipes[-1:]:
+                got.append(len(os.read(theirs, 1 << 20)))
+            for theirs, _ in pipes:
+                os.close(theirs)
+            return got, record
+
+        got, record = await guest(it, "blue", act)
+        assert record.outcome is Outcome.PASTED
+        assert got[0] > 0, "the first is served"
+        assert got[1] == 0, "one too many is closed"
+        # Its worker still listens to the person.
+        assert (await guest(it, "blue", lambda c: c.copy())).sandbox_spoke
+
+
+async def hold(it: Desk, content: bytes, *, limit: int = 64_000) -> None:
+    """Have the person copy something out of red."""
+    it.terms = w.CopyTerms(max_bytes=limit)
+    it.policy = lambda *_: w.PasteTerms(max_bytes=limit)
+
+    def act(c: Guest) -> w.Record:
+        source = c.select(TEXT)
+        before = len(it.records)
+        c.press_copy()
+        fd = c.asked(source)
+        with os.fdopen(fd, "wb") as out:
+            out.write(content)
+        return c.outcome(before)
+
+    record = await guest(it, "red", act)
+    assert record.outcome is Outcome.COPIED, record
+
+
+async def test_nobody_but_the_person_presses_a_chord():
+    """Keyboards made while the modifiers are held are told of them, no key more."""
+    async with desk("red") as it:
+
+        def act(c: Guest) -> None:
+            with pytest.raises(KeyError):
+                c.bind("zwp_virtual_keyboard_manager_v1")
+            for _ in range(30):
+                made = c.make(c.seat, "get_keyboard", "wl_keyboard")
+                c.send(made, "release")
+                c.make(c.seat, "get_keyboard", "wl_keyboard")
+            c.roundtrip()
+
+        def crime(c: Guest) -> int:
+            trio.from_thread.run(it.hold_modifiers, act, c)
+            trio.from_thread.run(it.press, A)
+            c.wait(lambda e: e[2] == "key" and e[3][2:] == [A, 0])
+            return sum(isinstance(m, messages.ChordPressed) for _, m in it.said)
+
+        assert await guest(it, "red", crime) == 0
+        # And of the person's own press, with thirty keyboards, one is told.
+        def honest(c: Guest) -> int:
+            act(c)
+            c.copy()
+            return sum(isinstance(m, messages.ChordPressed) for _, m in it.said)
+
+        assert await guest(it, "red", honest) == 1
+
+
+async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
+    """Between the person's press and the answer another window comes to the front."""
+    async with desk("red", "blue", "green") as it:
+        await hold(it, SECRET)
+        it.policy = None  # the question stays open
+
+        def victim(c: Guest) -> None:
+            trio.from_thread.run(it.press_paste)
+            trio.from_thread.run(it.until, lambda: it.questions)
+            trio.from_thread.run(guest, it, "green", lambda g: g.roundtrip())
+
+        before = len(it.records)
+        await guest(it, "blue", victim)
+        record = await it.record_after(before)
+        assert (record.outcome, record.reason) == (Outcome.DROPPED, crossing.MOVED)
+        await it.feed(w.Decided(it.questions[0], w.PasteTerms()))
+        assert it.offers == []
+
+
+async def test_while_two_workers_claim_the_focus_nobody_has_it():
+    async with desk("red", "blue") as it:
+
+        def act(c: Guest) -> w.Record:
+            c.select(TEXT)
+            # What a taken-over worker would say.
+            trio.from_thread.run(it.hears, "blue", messages.ClipboardFocus(taken=True))
+            return c.copy()
+
+        record = await guest(it, "red", act)
+        assert record.outcome is Outcome.REFUSED
+        assert "blue" in record.reason
+
+
+async def test_what_is_held_leaves_a_paste_into_its_own_sandbox_alone():
+    async with desk("red") as it:
+        await hold(it, SECRET)
+        record = await guest(it, "red", lambda c: trio.from_thread.run(c.it.paste))
+        assert (record.outcome, record.reason) == (Outcome.REFUSED, crossing.SAME)
+
+
+async def test_a_file_in_the_place_of_a_pipe_is_not_written():
+    async with desk("red", "blue") as it:
+        await hold(it, SECRET)
+
+        def act(c: Guest) -> int:
+            trio.from_thread.run(it.paste)
+            c.wait(lambda e: e[2] == "offer" and e[3][0] == TEXT)
+            offer = [e[3][0] for e in c.events if e[2] == "data_offer"][-1]
+            file = memfd(0)
+            c.send(offer, "receive", TEXT, fds=[file])
+            c.roundtrip()
+            size = os.fstat(file).st_size
+            os.close(file)
+            return size
+
+        assert await guest(it, "blue", act) == 0
+
+
+_ = (SHIFT_HELD, SUPER, V)
