@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
@@ -17,9 +18,9 @@ from broker.clipboard import words as w
 from broker.clipboard.words import Outcome
 from broker.core import limits
 from broker.core import worker_clipboard as messages
-from tests.kit.clip_stand import DEADLINE, SHIFT_HELD, SUPER, A, Desk, V, desk
+from tests.kit.clip_stand import DEADLINE, A, Desk, desk
 from tests.kit.compositor import wait_window
-from tests.kit.wayland_client import GoneError, ServerError, Window, memfd
+from tests.kit.wayland_client import ServerError, Window, memfd
 
 TEXT = b"text/plain;charset=utf-8"
 SECRET = b"nobody's business"
@@ -34,7 +35,7 @@ PRIMARY = (
 class Guest(Window):
     """A client with a focused window and all that copies and pastes."""
 
-    def begin(self, it: Desk, name: str, *, title: bytes = b"") -> Guest:
+    def begin(self, it: Desk, name: str) -> Guest:
         self.it, self.name = it, name
         self.deadline = DEADLINE
         self.seat = self.bind("wl_seat", 5)
@@ -44,7 +45,7 @@ class Guest(Window):
             self.manager, "get_data_device", "wl_data_device", None, self.seat
         )
         _, _, top = self.show(200, 150, 0xFF336699)
-        self.send(top, "set_title", title or name.encode())
+        self.send(top, "set_title", name.encode())
         self.entered()
         return self
 
@@ -83,16 +84,15 @@ class Guest(Window):
         return trio.from_thread.run(self.it.record_after, before)
 
 
-async def guest(it: Desk, name: str, function, **begin):
-    """Run a client of a sandbox in a thread; its window has the focus."""
+async def guest(it: Desk, name: str, function, *, direct: bool = False):
+    """Run a client of a sandbox in a thread, with the keyboard's focus."""
+    path = it.comp.display if direct else it.rooms[name].path
 
-    def inside(client):
-        guest = Guest.__new__(Guest)
-        guest.__dict__.update(client.__dict__)
-        client.__dict__["fds"] = guest.fds
-        return function(guest.begin(it, name, **begin))
+    def inside():
+        with Guest(path).start() as client:
+            return function(client.begin(it, name))
 
-    return await it.rooms[name].client(inside)
+    return await trio.to_thread.run_sync(inside)
 
 
 @pytest.mark.parametrize("made_up", [0, 1, 100_000, 0xFFFFFFFF])
@@ -151,8 +151,7 @@ async def test_the_persons_own_selection_is_neither_told_nor_read():
             theirs, ours = os.pipe()
             try:
                 c.send(0xFF000000, "receive", TEXT, fds=[ours])
-                with pytest.raises(ServerError, match="invalid object"):
-                    c.roundtrip()
+                assert isinstance(c.until_error(), ServerError)
             finally:
                 os.close(ours)
             assert os.read(theirs, 100) == b""
@@ -176,25 +175,12 @@ async def test_without_the_filter_it_is_read():
 async def copied_and_looked(it: Desk, source: str, target: str) -> list[bytes]:
     """One client copies, another one looks: types that it sees."""
 
-    def looks() -> list[bytes]:
-        with Window(path(target)).start() as c:
-            seat = c.bind("wl_seat", 5)
-            c.make(seat, "get_keyboard", "wl_keyboard")
-            c.show(100, 100, 0xFF00FF00)
-            c.wait(lambda e: e[1:3] == ("wl_keyboard", "enter"), DEADLINE)
-            return looks_for_selections(c, seat)
+    def copies(c: Guest) -> list[bytes]:
+        c.select(TEXT)
+        looks = partial(guest, it, target, lambda g: looks_for_selections(g, g.seat))
+        return trio.from_thread.run(partial(looks, direct=not target))
 
-    def path(name: str):
-        return it.rooms[name].path if name else it.comp.display
-
-    def copies() -> list[bytes]:
-        with Window(path(source)).start() as c:
-            g = Guest.__new__(Guest)
-            g.__dict__.update(c.__dict__)
-            g.begin(it, source or "direct").select(TEXT)
-            return trio.from_thread.run(trio.to_thread.run_sync, looks)
-
-    return await trio.to_thread.run_sync(copies)
+    return await guest(it, source, copies, direct=not source)
 
 
 async def test_ten_thousand_types_end_the_client_alone():
@@ -202,18 +188,15 @@ async def test_ten_thousand_types_end_the_client_alone():
 
         def act(c: Guest) -> str:
             source = c.make(c.manager, "create_data_source", "wl_data_source")
-            with pytest.raises((ServerError, GoneError, BrokenPipeError, OSError)):
+            with suppress(OSError):
                 for number in range(10_000):
                     c.send(source, "offer", b"text/x-%d" % number)
-                c.roundtrip()
-            with suppress(GoneError, TimeoutError, OSError):
-                c.until_error()
-            return c.error.text if c.error else ""
+            error = c.until_error()
+            return error.text if error else ""
 
         assert "types" in await guest(it, "red", act)
         # The worker goes on, for the sandbox's other applications.
-        record = await guest(it, "red", lambda c: (c.select(TEXT), c.copy())[1])
-        assert record.outcome is Outcome.DROPPED
+        await hold(it, SECRET)
 
 
 def test_what_the_worker_may_tell_of_types_is_what_a_client_may_offer():
@@ -230,9 +213,10 @@ async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
             fd = c.asked(source)
             written = 0
             try:
-                with pytest.raises(BrokenPipeError):
-                    while written < 2 << 30:
-                        written += os.write(fd, b"x" * 65536)
+                while written < 2 << 30:
+                    written += os.write(fd, b"x" * 65536)
+            except BrokenPipeError:
+                pass
             finally:
                 os.close(fd)
             assert written < limits.CLIPBOARD_BYTES + (1 << 20)
@@ -278,10 +262,8 @@ async def test_a_source_that_changes_while_it_is_read_gives_nothing():
             return c.outcome(before)
 
         record = await guest(it, "red", act)
-        assert (record.outcome, record.reason[:20]) == (
-            Outcome.DROPPED,
-            crossing.FAILED[:20],
-        )
+        assert record.outcome is Outcome.DROPPED
+        assert "another selection took its place" in record.reason
 
 
 async def test_a_source_that_dies_while_it_is_read_gives_nothing():
@@ -328,7 +310,8 @@ async def test_one_that_never_reads_what_it_pastes_has_so_many_pipes_and_no_more
         assert got[0] > 0, "the first is served"
         assert got[1] == 0, "one too many is closed"
         # Its worker still listens to the person.
-        assert (await guest(it, "blue", lambda c: c.copy())).sandbox_spoke
+        record = await guest(it, "blue", lambda c: c.copy())
+        assert record.reason == crossing.EMPTY or record.outcome is Outcome.COPIED
 
 
 async def hold(it: Desk, content: bytes, *, limit: int = 64_000) -> None:
@@ -353,29 +336,37 @@ async def test_nobody_but_the_person_presses_a_chord():
     """Keyboards made while the modifiers are held are told of them, no key more."""
     async with desk("red") as it:
 
-        def act(c: Guest) -> None:
+        def crime(c: Guest) -> tuple[int, int]:
             with pytest.raises(KeyError):
                 c.bind("zwp_virtual_keyboard_manager_v1")
-            for _ in range(30):
-                made = c.make(c.seat, "get_keyboard", "wl_keyboard")
-                c.send(made, "release")
-                c.make(c.seat, "get_keyboard", "wl_keyboard")
-            c.roundtrip()
 
-        def crime(c: Guest) -> int:
-            trio.from_thread.run(it.hold_modifiers, act, c)
+            def keyboards() -> None:
+                for _ in range(30):
+                    made = c.make(c.seat, "get_keyboard", "wl_keyboard")
+                    c.send(made, "release")
+                    c.make(c.seat, "get_keyboard", "wl_keyboard")
+                c.roundtrip()
+
+            it.while_held(keyboards)
             trio.from_thread.run(it.press, A)
             c.wait(lambda e: e[2] == "key" and e[3][2:] == [A, 0])
-            return sum(isinstance(m, messages.ChordPressed) for _, m in it.said)
+            c.select(TEXT)
+            by_itself = presses(it)
+            # And of the person's own press, with thirty keyboards, one is told.
+            trio.from_thread.run(it.press_copy)
+            trio.from_thread.run(it.press, A)
+            c.wait(lambda e: e[2] == "key" and e[3][2:] == [A, 0])
+            trio.from_thread.run(it.until, lambda: presses(it))
+            c.roundtrip()
+            typed = {e[3][2] for e in c.events if e[2] == "key"}
+            assert 46 not in typed, "the chord's letter"
+            return by_itself, presses(it)
 
-        assert await guest(it, "red", crime) == 0
-        # And of the person's own press, with thirty keyboards, one is told.
-        def honest(c: Guest) -> int:
-            act(c)
-            c.copy()
-            return sum(isinstance(m, messages.ChordPressed) for _, m in it.said)
+        assert await guest(it, "red", crime) == (0, 1)
 
-        assert await guest(it, "red", honest) == 1
+
+def presses(it: Desk) -> int:
+    return sum(isinstance(said, messages.ChordPressed) for _, said in it.said)
 
 
 async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
@@ -434,6 +425,3 @@ async def test_a_file_in_the_place_of_a_pipe_is_not_written():
             return size
 
         assert await guest(it, "blue", act) == 0
-
-
-_ = (SHIFT_HELD, SUPER, V)

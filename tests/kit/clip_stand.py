@@ -45,7 +45,7 @@ class Desk:
         self,
         comp: HeadlessCompositor,
         keyboard: Keyboard,
-        policy: Callable[..., w.PasteTerms | None] = allow,
+        policy: Callable[..., w.PasteTerms | None] | None = allow,
         terms: w.CopyTerms | None = None,
         host: w.CopyTerms | None = None,
         outward: bool = False,
@@ -58,6 +58,8 @@ class Desk:
         self.records: list[w.Record] = []
         self.said: list[tuple[str, Any]] = []
         self.offers: list[tuple[str, int]] = []
+        self.questions: list[int] = []
+        """Those of policy, which stay open where there is none."""
         self._news = trio.Event()
 
     # -- the viewer's part ---------------------------------------------------------
@@ -68,11 +70,11 @@ class Desk:
 
         async def hear(message: Any) -> None:
             if isinstance(message, clip_link.Said):
-                await self._take(name, message)
+                await self.hears(name, message)
 
         room.listener = hear
 
-    async def _take(self, name: str, said: clip_link.Said) -> None:
+    async def hears(self, name: str, said: clip_link.Said) -> None:
         self.said.append((name, said))
         events: list[w.Event] = list(clip_link.events_of(name, said))
         if isinstance(said, messages.ChordPressed):
@@ -96,8 +98,10 @@ class Desk:
                 case w.Record():
                     self.records.append(action)
                 case w.AskPolicy(transfer, source, target, kinds):
-                    terms = self.policy(source, target, kinds)
-                    await self.feed(w.Decided(transfer, terms))
+                    self.questions.append(transfer)
+                    if self.policy is not None:
+                        terms = self.policy(source, target, kinds)
+                        await self.feed(w.Decided(transfer, terms))
                 case w.Blame():
                     raise AssertionError(action)
                 case w.Offer() | w.Withdraw():
@@ -144,11 +148,28 @@ class Desk:
         await self.comp.command(f'[title="{title}"] focus')
         await self.until(lambda: self.crossing.focused == name)
 
+    async def record_after(self, before: int) -> w.Record:
+        """The first one after so many."""
+        await self.until(lambda: len(self.records) > before)
+        return self.records[before]
+
     async def _chord(self, code: int) -> w.Record:
         before = len(self.records)
         await self.press(code, _SUPER, _SHIFT)
-        await self.until(lambda: len(self.records) > before)
-        return self.records[-1]
+        return await self.record_after(before)
+
+    async def press_copy(self) -> None:
+        """Press the copy chord, and wait for nothing."""
+        await self.press(C, _SUPER, _SHIFT)
+
+    async def press_paste(self) -> None:
+        """Press the paste chord, and wait for nothing."""
+        await self.press(V, _SUPER, _SHIFT)
+
+    def while_held(self, act: Callable[[], Any]) -> Any:
+        """From a client's thread: do this while the chords' modifiers are held."""
+        with self._held(_SUPER, _SHIFT):
+            return act()
 
     def run(self, name: str, *argv: str, **env: str) -> Child:
         """Start an application in a sandbox; it ends with the desk."""

@@ -19,6 +19,20 @@ def _g(name: str, file: str, source: str, without: str, test: str = "") -> Guard
     return Guard(name, f"broker/clipboard/{file}", source, without, f"{_T}{test}")
 
 
+def _a(name: str, file: str, source: str, without: str, word: str) -> Guard:
+    """One whose attack is run against the real thing."""
+    test = "tests/attack/test_clipboard_crossing.py"
+    return Guard(name, f"broker/{file}", source, without, test, word)
+
+
+_TOLD = """    core.hands.selected(offer)
+    if isinstance(offer, HostOffer):
+        shown = core.make_server_side("wl_data_offer", 3)
+        core.down.data += data_offer(_device.cid, shown.cid)
+        for mime in offer.mimes:
+            core.down.data += offer_mime(shown.cid, mime)
+"""
+
 GUARDS = (
     _g("exact modifiers", "chords.py", "exact = held & ~(self._ignored & ~chord.mask) == chord.mask", "exact = held & chord.mask == chord.mask"),
     _g("one verdict for each event", "chords.py", "        if known is not None:\n            return known\n", ""),
@@ -75,6 +89,19 @@ GUARDS = (
     _g("number of types", "types.py", "    if len(untrusted_types) > limits.WAYLAND_MIMES:", "    if False:"),
     _g("length of types", "types.py", "        if len(name.encode(\"utf-8\", \"replace\")) > limits.WAYLAND_MIME_BYTES:", "        if False:"),
     _g("hidden characters", "cleaning.py", "    return unicodedata.category(char) not in _REMOVED", "    return True"),
+    _a("serials of a selection", "wayland/selection.py", "not core.serials.knows(serial) or not _may_select(core)", "not _may_select(core)", "delivered_serial"),
+    _a("selections need the focus", "wayland/selection.py", "not core.serials.knows(serial) or not _may_select(core)", "not core.serials.knows(serial)", "background"),
+    _a("the person's selection is not told", "wayland/selection.py", "    core.hands.selected(offer)\n", _TOLD, "persons_own"),
+    _a("number of a client's types", "wayland/selection.py", "len(source.mimes) >= limits.WAYLAND_MIMES", "False", "ten_thousand"),
+    _a("only pipes are written into", "wayland/selection.py", "source is None or not core.machine.admit_pipe(fd) or", "source is None or", "file_in_the_place"),
+    _a("size of a read", "session/worker_clipboard.py", "            while size <= order.max_bytes:", "            while True:", "endless"),
+    _a("deadline of a read", "session/worker_clipboard.py", "with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):", "with scope:", "never_writes"),
+    _a("the same selection to the end", "session/worker_clipboard.py", "        if not origin.valid():\n            return 0, \"it ended", "        if False:\n            return 0, \"it ended", "changes_while"),
+    _a("alive at the end", "session/worker_clipboard.py", "        if not origin.valid():\n            return 0, \"it ended", "        if False:\n            return 0, \"it ended", "dies_while"),
+    _a("number of serves", "session/worker_clipboard.py", "self._serving >= limits.CLIPBOARD_SERVES", "False", "never_reads"),
+    _a("one press of thirty keyboards", "clipboard/chords.py", "Verdict.SWALLOW if acting else verdict", "verdict", "nobody_but"),
+    _a("focus taken while policy thinks", "clipboard/crossing.py", "if self._paste is not None and self._paste.target != sandbox:", "if False:", "takes_the_focus"),
+    _a("two workers and one focus", "clipboard/crossing.py", "        if others:\n", "        if False:\n", "two_workers"),
 )  # fmt: skip
 
 

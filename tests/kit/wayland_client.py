@@ -163,15 +163,20 @@ class Client:
 
     def roundtrip(self) -> None:
         """Wait until the other side has seen everything sent so far."""
+        # Its number may be that of an earlier one, which was answered then.
+        before = len(self.events)
         callback = self.make(1, "sync", "wl_callback")
-        self.wait(lambda e: e[0] == callback and e[2] == "done")
+        self.wait(lambda e: e[0] == callback and e[2] == "done", since=before)
 
     def wait(
-        self, match: Any, deadline: float | None = None
+        self, match: Any, deadline: float | None = None, *, since: int = 0
     ) -> tuple[int, str, str, list[Any]]:
-        """Read until an event matches; return it.  Earlier ones count too."""
+        """Read until an event matches; return it.
+
+        Earlier ones count too, from the one of number ``since`` on.
+        """
         end = time.monotonic() + (deadline or self.deadline)
-        seen = 0
+        seen = since
         while True:
             for event in self.events[seen:]:
                 if match(event):
