@@ -288,7 +288,14 @@ class WorkerClipboard(Hand):
     def _start_reading(self, order: messages.ReadType) -> None:
         self._reading.cancel()  # one at a time
         self._reading = trio.CancelScope()
-        self._task(self._read, order, self._asked, self._reading)
+        origin = self._asked
+        if order.host:
+            # Told anew when the focus was away for a question meanwhile.
+            now = self._host()
+            if now is None or origin is None or set(now.mimes) != set(origin.mimes):
+                now = None
+            origin = now
+        self._task(self._read, order, origin, self._reading)
 
     async def _read(
         self,

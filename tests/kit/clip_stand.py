@@ -60,6 +60,7 @@ class Desk:
         self.offers: list[tuple[str, int]] = []
         self.questions: list[int] = []
         """Those of policy, which stay open where there is none."""
+        self.origins: list[str] = []
         self._news = trio.Event()
 
     # -- the viewer's part ---------------------------------------------------------
@@ -97,8 +98,9 @@ class Desk:
             match action:
                 case w.Record():
                     self.records.append(action)
-                case w.AskPolicy(transfer, source, target, kinds):
+                case w.AskPolicy(transfer, source, target, kinds, origin):
                     self.questions.append(transfer)
+                    self.origins.append(origin)
                     if self.policy is not None:
                         terms = self.policy(source, target, kinds)
                         await self.feed(w.Decided(transfer, terms))
