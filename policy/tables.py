@@ -314,7 +314,7 @@ WINDOW = Table(
                 {
                     "crop": "what reaches outside its window is cut off",
                     "promote": "what reaches outside its window becomes a framed "
-                    "popup, where the installed version can do that; else it is cut off",
+                    "popup, at most nine tenths of the screen and touching its window",
                 }
             ),
             "What becomes of parts of a window that reach outside it.",

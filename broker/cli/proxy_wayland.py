@@ -54,6 +54,14 @@ _LABEL_TOP = 18
     help="What connects speaks waypipe's wire ('waypipe server'), not Wayland.",
 )
 @click.option(
+    "--subsurfaces",
+    type=click.Choice(["crop", "promote"]),
+    default="crop",
+    show_default=True,
+    help="What becomes of parts of a window that reach outside it: cut off, or "
+    "shown in framed popups.",
+)
+@click.option(
     "--translucent", is_flag=True, help="Let what lies behind a window shine through."
 )
 def command(
@@ -67,6 +75,7 @@ def command(
     label: bool,
     fullscreen: str,
     allow: tuple[str, ...],
+    subsurfaces: str,
     translucent: bool,
     waypipe: bool,
 ) -> None:
@@ -85,6 +94,7 @@ def command(
         fullscreen=Fullscreen(fullscreen),
         allow=frozenset(allow),
         translucent=translucent,
+        promote=subsurfaces == "promote",
     )
     # Each client has two sockets and some files of shared memory.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

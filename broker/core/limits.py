@@ -493,6 +493,10 @@ WAYLAND_SUBSURFACE_DEPTH = 8
 WAYLAND_SUBSURFACES = 256
 """Subsurfaces in one window: layout walks all of them at a resize."""
 
+WAYLAND_OVERHANG = 16
+"""How far, in pixels, a subsurface may reach outside its window and be cropped
+also where such ones become popups: the edges and shadows of decorations."""
+
 WAYLAND_BUFFERS = 2048
 """Live wl_buffers of one sandbox; a window uses two to four."""
 

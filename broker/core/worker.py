@@ -71,6 +71,7 @@ class Frames(_Message, frozen=True, tag="frames"):
     allow: Annotated[list[_Text], msgspec.Meta(max_length=256)]
     deny: Annotated[list[_Text], msgspec.Meta(max_length=256)]
     ceilings: dict[_Text, _Count]
+    promote: bool = False
     trace: bool = False
 
 

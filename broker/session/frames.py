@@ -33,6 +33,7 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
         fullscreen=Fullscreen(window.fullscreen),
         allow=window.allow & OPTIONS,
         deny=window.deny,
+        promote=window.subsurfaces == "promote",
         ceilings={
             "clients": record.viewer.limits.wayland_clients,
             "windows": window.windows,
@@ -57,6 +58,7 @@ def order_of(rules: WindowRules) -> worker.Frames:
         allow=sorted(rules.allow),
         deny=sorted(rules.deny),
         ceilings=dict(rules.ceilings),
+        promote=rules.promote,
         trace=traced(),
     )
 
@@ -78,6 +80,7 @@ def rules_of(order: worker.Frames) -> WindowRules:
         allow=frozenset(order.allow),
         deny=frozenset(order.deny),
         ceilings=order.ceilings,
+        promote=order.promote,
     )
 
 

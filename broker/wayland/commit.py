@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import buffers, constraints, emit, window_state
+from broker.wayland import buffers, constraints, emit, promote, window_state
 from broker.wayland.geometry import Rect, View, clamp
 from broker.wayland.model import (
     UNSET,
@@ -113,6 +113,7 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
         # Without its own commit the root still shows all: content and window
         # go together, in the commit of 'hide'.
         xdg.mapped = False
+        promote.end_window(core, xdg)
         _send_tree(core, surface, explicit=False)
         window_state.unmap(core, xdg)
     elif not xdg.committed:
@@ -318,12 +319,26 @@ def _child(
     if sub.dead or sub.parent is not parent:
         return
     if isinstance(argument, Surface):
-        if not argument.dead:
-            write = emit.place_above if kind == "above" else emit.place_below
-            core.up.data += write(sub.sid, argument.sid)
+        if not argument.dead and _reorder(parent, sub, argument, kind):
+            promote.restack(core, sub)
     elif isinstance(argument, tuple):
         sub.x, sub.y = argument
         parent.root().relayout = True
+
+
+def _reorder(parent: Surface, sub: Subsurface, other: Surface, kind: str) -> bool:
+    """Move a subsurface in its parent's order; False if the other has left it."""
+    order = parent.children
+    if other is not parent and (other.sub is None or other.sub.parent is not parent):
+        return False
+    order.remove(sub)
+    if other.sub is not None and other is not parent:
+        sub.below = other.sub.below
+        order.insert(order.index(other.sub) + (kind == "above"), sub)
+    else:
+        sub.below = kind == "below"
+        order.insert(sum(s.below for s in order), sub)
+    return True
 
 
 def _resize(surface: Surface) -> None:
@@ -383,7 +398,7 @@ def layout(core: Filter, root: Surface) -> None:
         _frame_icon(root, side)
         return
     rect = window_state.content_rect(core, xdg)
-    _place(core, root, rect)
+    _place(core, root, rect, xdg if core.rules.promote and xdg.mapped else None)
     frame = xdg.frame
     frame.place(root.cx - rect.x, root.cy - rect.y)
     if xdg.mapped:
@@ -405,8 +420,13 @@ def _frame_icon(root: Surface, side: int) -> None:
         frame.hide()
 
 
-def _place(core: Filter, surface: Surface, rect: Rect) -> None:
-    """Crop ``surface`` to ``rect`` (in its coordinates) and place its children."""
+def _place(
+    core: Filter, surface: Surface, rect: Rect, window: XdgSurface | None = None
+) -> None:
+    """Crop ``surface`` to ``rect`` (in its coordinates) and place its children.
+
+    ``window`` is that of whose children some may become popups, if any may.
+    """
     cx = cy = 0
     view: View | None = None
     if surface.extent is not None:
@@ -425,7 +445,14 @@ def _place(core: Filter, surface: Surface, rect: Rect) -> None:
         child = sub.surface
         if child is None:
             continue
-        _place(core, child, rect.moved(-sub.x, -sub.y))
+        inner = rect.moved(-sub.x, -sub.y)
+        if window is not None:
+            popup = promote.held(core, window, sub, inner)
+            if popup is not None:
+                _place(core, child, popup.room())
+                popup.fit(child)
+                continue
+        _place(core, child, inner, window)
         place = (sub.x + child.cx - cx, sub.y + child.cy - cy)
         if place != sub.placed:
             sub.placed = place
@@ -487,11 +514,18 @@ def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
         return
     if xdg.mapped or (explicit and root is surface and xdg.committed):
         xdg.frame.commit()
+    if core.promotions:
+        promote.begin_waiting(core)
 
 
 def _commit_dirty(core: Filter, surface: Surface) -> bool:
     for sub in surface.children:
-        if sub.surface is not None and _commit_dirty(core, sub.surface):
+        if sub.surface is None:
+            continue
+        done = _commit_dirty(core, sub.surface)
+        if sub.promoted is not None:
+            sub.promoted.commit(content=done)
+        elif done:
             surface.dirty = True
     if not surface.dirty:
         return False

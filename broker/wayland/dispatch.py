@@ -138,20 +138,43 @@ def raw_event(interface: str, name: str) -> Callable[[Handler], Handler]:
 # -- arguments -------------------------------------------------------------------
 
 
-def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
-    objects = [
+def _named_in(message: Message) -> list[tuple[int, str, bool]]:
+    """Which arguments are objects: place, interface, whether null may be."""
+    return [
         (i, a.interface, a.nullable)
         for i, a in enumerate(message.args)
         if a.kind == "o"
     ]
+
+
+def _fds_in(message: Message) -> list[int]:
+    return [i for i, a in enumerate(message.args) if a.kind == "h"]
+
+
+def _taking_any_request(message: Message, function: Callable[..., None]) -> Handler:
+    """For requests with strings, arrays or descriptors."""
+    objects, fds = _named_in(message), _fds_in(message)
+    read = wire.reader(message)
+
+    def general(core: Filter, obj: Obj, data: bytes, pos: int, size: int) -> None:
+        try:
+            args = read(data, pos + 8, pos + size)
+        except ValueError as error:
+            raise bad_message(obj.cid, f"{message}: {error}") from error
+        for i, interface, nullable in objects:
+            args[i] = core.client_object(obj, args[i], interface, nullable=nullable)
+        for i in fds:
+            args[i] = core.take_client_fd(obj)
+        function(core, obj, *args)
+
+    return general
+
+
+def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
+    objects = _named_in(message)
     words = message.words
     if words is None or message.fds:
-
-        def general(core: Filter, obj: Obj, data: bytes, pos: int, size: int) -> None:
-            args = decode_request(core, obj, message, data, slice(pos + 8, pos + size))
-            function(core, obj, *args)
-
-        return general
+        return _taking_any_request(message, function)
     want = 8 + words.size
     unpack = words.unpack_from
 
@@ -179,24 +202,6 @@ def _taking_request(message: Message, function: Callable[..., None]) -> Handler:
     return with_objects
 
 
-def decode_request(
-    core: Filter, obj: Obj, message: Message, data: bytes, where: slice
-) -> list[Any]:
-    """Return all arguments of a request, checked; raises ProtocolFault."""
-    try:
-        args = wire.decode(message, data, where.start, where.stop)
-    except ValueError as error:
-        raise bad_message(obj.cid, f"{message}: {error}") from error
-    for i, argument in enumerate(message.args):
-        if argument.kind == "o":
-            args[i] = core.client_object(
-                obj, args[i], argument.interface, nullable=argument.nullable
-            )
-        elif argument.kind == "h":
-            args[i] = core.take_client_fd(obj)
-    return args
-
-
 def _taking_event(message: Message, function: Callable[..., None]) -> Handler:
     if message.words is not None and message.plain:
         unpack = message.words.unpack_from
@@ -209,26 +214,24 @@ def _taking_event(message: Message, function: Callable[..., None]) -> Handler:
 
         return numbers
 
+    read = wire.reader(message)
+    objects = [i for i, _, _ in _named_in(message)]
+    fds = _fds_in(message)
+
     def general(core: Filter, obj: Obj, data: bytes, pos: int, size: int) -> None:
-        function(core, obj, *decode_event(core, message, data, pos, size))
+        try:
+            args = read(data, pos + 8, pos + size)
+        except ValueError as error:
+            raise UpstreamError(
+                f"the compositor sent a bad {message}: {error}"
+            ) from error
+        for i in objects:
+            args[i] = core.by_server.get(args[i])
+        for i in fds:
+            args[i] = core.take_server_fd()
+        function(core, obj, *args)
 
     return general
-
-
-def decode_event(
-    core: Filter, message: Message, data: bytes, pos: int, size: int
-) -> list[Any]:
-    """Return all arguments of an event; objects as ``Obj`` or None."""
-    try:
-        args = wire.decode(message, data, pos + 8, pos + size)
-    except ValueError as error:
-        raise UpstreamError(f"the compositor sent a bad {message}: {error}") from error
-    for i, argument in enumerate(message.args):
-        if argument.kind == "o":
-            args[i] = core.by_server.get(args[i])
-        elif argument.kind == "h":
-            args[i] = core.take_server_fd()
-    return args
 
 
 # -- forwarding --------------------------------------------------------------------

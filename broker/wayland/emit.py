@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from broker.wayland import signatures, wire
 from broker.wayland.signatures import Message
@@ -19,12 +18,7 @@ def packer(message: Message) -> Packer:
     """Return the function that writes this message (without descriptors)."""
     opcode = message.opcode
     if message.words is None:
-        kinds = message.kinds
-
-        def general(object_id: int, *args: Any) -> bytes:  # noqa: ANN401
-            return wire.encode(object_id, opcode, kinds, args)
-
-        return general
+        return wire.writer(message)
     whole = struct.Struct("=IHH" + message.words.format.lstrip("="))
     size = whole.size
     pack = whole.pack

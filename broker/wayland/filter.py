@@ -36,6 +36,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.wayland import (  # noqa: F401 - rooms register their handlers
     attention,
+    commit,
     constraints,
     cursor,
     dispatch,
@@ -52,8 +53,17 @@ from broker.wayland import (  # noqa: F401 - rooms register their handlers
     wire,
 )
 from broker.wayland.frame import Edges, LabelPicture, Palette
+from broker.wayland.geometry import Rect
 from broker.wayland.ids import ObjectTable
-from broker.wayland.model import Buffer, OwnSurface, Pointer, Pool, Surface, XdgSurface
+from broker.wayland.model import (
+    Buffer,
+    OwnSurface,
+    Pointer,
+    Pool,
+    Subsurface,
+    Surface,
+    XdgSurface,
+)
 from broker.wayland.objects import Obj
 from broker.wayland.ports import Machine
 from broker.wayland.registry import Advertised, Globals
@@ -120,6 +130,8 @@ class Filter(ObjectTable):
         self.doomed: list[Buffer] = []
         self.pools: set[Pool] = set()
         self.windows: set[XdgSurface] = set()
+        self.promoted: set[Subsurface] = set()
+        self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
         self.pointers: list[Pointer] = []
         self.devices: list[selection.Device] = []
         self.screens: dict[int, outputs.Screen] = {}
@@ -547,6 +559,10 @@ class Filter(ObjectTable):
             if device.kind == kind:
                 selection.tell(self, device)
         self.wake()
+
+    def show_again(self, surface: Surface) -> None:
+        """Lay out and show a tree without a commit of the client's."""
+        commit.relayout(self, surface)
 
     def windows_changed(self) -> None:
         """For whoever lists windows."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from broker.wayland.frame import Edges, Frame
     from broker.wayland.hands import OwnSeat
     from broker.wayland.ports import Judge, PoolFile
+    from broker.wayland.promote import Promoted
 
 
 class Unset(enum.Enum):
@@ -233,9 +234,18 @@ class Surface(Obj):
 
 
 class Subsurface(Obj):
-    """A wl_subsurface.  For the compositor it is always synchronised."""
+    """A wl_subsurface.  For the compositor it is always synchronised.
 
-    __slots__ = ("parent", "placed", "surface", "sync", "x", "y")
+    ``below`` its parent, or above it; the parent's list of children goes from
+    the lowest to the highest.  ``promoted`` while it is shown in a popup of
+    its own (``promote.py``), and is then no subsurface at the compositor;
+    ``cropped`` says that it may not be, as long as it stays on the screen.
+    """
+
+    __slots__ = (
+        "below", "cropped", "parent", "placed", "promoted", "surface", "sync",
+        "x", "y",
+    )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -245,6 +255,9 @@ class Subsurface(Obj):
         self.x = 0
         self.y = 0
         self.placed = (0, 0)
+        self.below = False
+        self.promoted: Promoted | None = None
+        self.cropped = False
 
 
 class Positioner(Obj):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import emit, window_state
+from broker.wayland import emit, placement, promote, window_state
 from broker.wayland.dispatch import CLASSES, event, request
 from broker.wayland.geometry import Rect, clamp
 from broker.wayland.model import Popup, Positioner, WmBase, XdgSurface
@@ -33,64 +33,7 @@ CLASSES["xdg_popup"] = Popup
 
 BASE_INVALID_POSITIONER = 5
 POSITIONER_INVALID_INPUT = 0
-_ANY_ADJUSTMENT = 1 | 2 | 4 | 8 | 16 | 32
 _FAR = limits.WAYLAND_COORDINATE
-
-# anchor and gravity: which side of a rectangle a number means, by axis.
-_LOW_X, _HIGH_X = frozenset({3, 5, 6}), frozenset({4, 7, 8})
-_LOW_Y, _HIGH_Y = frozenset({1, 5, 7}), frozenset({2, 6, 8})
-
-
-# -- placement, pure -----------------------------------------------------------------
-
-
-def _anchor_at(
-    side: int, low: frozenset[int], high: frozenset[int], start: int, size: int
-) -> int:
-    if side in low:
-        return start
-    return start + size if side in high else start + size // 2
-
-
-def _grow_from(
-    point: int, side: int, low: frozenset[int], high: frozenset[int], size: int
-) -> int:
-    if side in low:
-        return point - size
-    return point if side in high else point - size // 2
-
-
-def touching_offset(
-    parent: tuple[int, int],
-    rect: Rect,
-    anchor: int,
-    gravity: int,
-    size: tuple[int, int],
-    offset: tuple[int, int],
-) -> tuple[int, int]:
-    """The offset nearest to ``offset`` with which a popup touches its parent.
-
-    ``parent`` and ``size`` are outer sizes, ``rect`` the anchor in the
-    parent's frame; the unconstrained position is as xdg_positioner defines it.
-    """
-    x = _grow_from(
-        _anchor_at(anchor, _LOW_X, _HIGH_X, rect.x, rect.w),
-        gravity,
-        _LOW_X,
-        _HIGH_X,
-        size[0],
-    )
-    y = _grow_from(
-        _anchor_at(anchor, _LOW_Y, _HIGH_Y, rect.y, rect.h),
-        gravity,
-        _LOW_Y,
-        _HIGH_Y,
-        size[1],
-    )
-    return (
-        clamp(x + offset[0], -size[0], parent[0]) - x,
-        clamp(y + offset[1], -size[1], parent[1]) - y,
-    )
 
 
 # -- xdg_positioner -------------------------------------------------------------------
@@ -150,7 +93,7 @@ def set_gravity(_core: Filter, positioner: Positioner, gravity: int) -> None:
 def set_constraint_adjustment(
     _core: Filter, positioner: Positioner, adjustment: int
 ) -> None:
-    positioner.adjustment = adjustment & _ANY_ADJUSTMENT
+    positioner.adjustment = adjustment & placement.ANY_ADJUSTMENT
 
 
 @request("xdg_positioner", "set_offset")
@@ -173,18 +116,6 @@ def set_parent_configure(_core: Filter, positioner: Positioner, serial: int) -> 
     positioner.parent_configure = serial
 
 
-_set_size = emit.request("xdg_positioner", "set_size")
-_set_anchor_rect = emit.request("xdg_positioner", "set_anchor_rect")
-_set_anchor = emit.request("xdg_positioner", "set_anchor")
-_set_gravity = emit.request("xdg_positioner", "set_gravity")
-_set_adjustment = emit.request("xdg_positioner", "set_constraint_adjustment")
-_set_offset = emit.request("xdg_positioner", "set_offset")
-_set_reactive = emit.request("xdg_positioner", "set_reactive")
-_set_parent_size = emit.request("xdg_positioner", "set_parent_size")
-_set_parent_configure = emit.request("xdg_positioner", "set_parent_configure")
-_destroy_positioner = emit.request("xdg_positioner", "destroy")
-
-
 def _materialise(
     core: Filter, popup: Popup, parent: XdgSurface, positioner: Positioner
 ) -> int:
@@ -201,7 +132,7 @@ def _materialise(
         )
     edges = xdg.frame.edges if xdg.frame is not None else core.edges
     around = parent.frame.edges if parent.frame is not None else core.edges
-    cap = window_state.popup_cap(core, xdg)
+    cap = placement.popup_cap(core, edges)
     width, height = min(positioner.size[0], cap[0]), min(positioner.size[1], cap[1])
     popup.size = (width, height)
     outer = (width + edges.wide, height + edges.high)
@@ -215,33 +146,21 @@ def _materialise(
         max(1, clamp(given.y + given.h, y, inside.h) - y),
     )
     whole = (inside.w + around.wide, inside.h + around.high)
-    anchor, gravity = positioner.anchor, positioner.gravity
-    offset = touching_offset(whole, rect, anchor, gravity, outer, positioner.offset)
-    made = core.own("xdg_positioner").sid
-    out = core.up.data
-    out += emit.create_positioner(base.sid, made)
-    out += _set_size(made, *outer)
-    out += _set_anchor_rect(made, *rect)
-    out += _set_anchor(made, anchor)
-    out += _set_gravity(made, gravity)
-    out += _set_adjustment(made, _ANY_ADJUSTMENT)
-    out += _set_offset(made, *offset)
+    wish = placement.Wish(
+        outer, rect, positioner.anchor, positioner.gravity, positioner.offset
+    )
+    made = placement.positioner(core, base.sid, placement.touching(whole, wish))
     if base.version >= 3:
-        _reactive(core, made, positioner, around.wide, around.high)
+        wide, high = around.wide, around.high
+        size = positioner.parent_size
+        placement.follow_parent(
+            core,
+            made,
+            reactive=positioner.reactive,
+            size=(size[0] + wide, size[1] + high) if size is not None else None,
+            serial=positioner.parent_configure,
+        )
     return made
-
-
-def _reactive(
-    core: Filter, made: int, positioner: Positioner, wide: int, high: int
-) -> None:
-    out = core.up.data
-    if positioner.reactive:
-        out += _set_reactive(made)
-    if positioner.parent_size is not None:
-        w, h = positioner.parent_size
-        out += _set_parent_size(made, w + wide, h + high)
-    if positioner.parent_configure is not None:
-        out += _set_parent_configure(made, positioner.parent_configure)
 
 
 # -- xdg_popup -----------------------------------------------------------------------
@@ -273,7 +192,7 @@ def get_popup(
     if isinstance(parent.role, Popup):
         parent.role.children += 1
     core.up.data += emit.get_popup(xdg.sid, core.give_sid(popup), parent.sid, made)
-    core.up.data += _destroy_positioner(made)
+    core.up.data += placement.destroy_positioner(made)
 
 
 def _depth(parent: XdgSurface) -> int:
@@ -292,6 +211,8 @@ def destroy_popup(core: Filter, popup: Popup) -> None:
         raise ProtocolFault(base, BASE_NOT_TOPMOST, "a popup with another one on it")
     if popup.parent is not None and isinstance(popup.parent.role, Popup):
         popup.parent.role.children -= 1
+    if xdg is not None:
+        promote.end_window(core, xdg)
     core.destroy(popup)
     core.usage.give("popups", 1)
     end_role(core, xdg)
@@ -330,7 +251,7 @@ def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -
         return
     made = _materialise(core, popup, popup.parent, positioner)
     core.up.data += _reposition(popup.sid, made, token)
-    core.up.data += _destroy_positioner(made)
+    core.up.data += placement.destroy_positioner(made)
 
 
 _reposition = emit.request("xdg_popup", "reposition")

@@ -34,6 +34,8 @@ class WindowRules:
     ``name`` is in every application id and in the upper strip; ``prefix`` is
     shown before every title, the name where it is empty.  ``deny`` names
     globals that this sandbox does not get although others do; deny wins.
+    ``promote``: subsurfaces that reach outside their window become framed
+    popups; otherwise they are cropped.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
     """
 
@@ -48,6 +50,7 @@ class WindowRules:
     prefix: str = ""
     deny: frozenset[str] = field(default_factory=frozenset)
     ceilings: Mapping[str, int] = field(default_factory=dict)
+    promote: bool = False
 
     @property
     def shown(self) -> str:

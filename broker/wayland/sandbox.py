@@ -58,6 +58,10 @@ class Usage:
         totals[kind] = total
         self._mine[kind] += number
 
+    def room(self, kind: str) -> bool:
+        """Whether one more is to be had."""
+        return self._sandbox.totals[kind] < self._sandbox.ceilings[kind]
+
     def give(self, kind: str, number: int) -> None:
         """Count something out."""
         self._sandbox.totals[kind] -= number

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import buffers, commit, emit, windows
+from broker.wayland import buffers, commit, emit, promote, windows
 from broker.wayland.dispatch import CLASSES, event, raw_request, request
 from broker.wayland.geometry import Source, clamp
 from broker.wayland.model import (
@@ -204,6 +204,7 @@ def commit_surface(
 
 @request("wl_surface", "destroy")
 def destroy_surface(core: Filter, surface: Surface) -> None:
+    promote.end_tree(core, surface)
     xdg = surface.xdg
     if xdg is not None and surface.version >= 6:
         raise ProtocolFault(
@@ -372,6 +373,8 @@ def _count(surface: Surface) -> int:
 @request("wl_subsurface", "destroy")
 def subsurface_destroy(core: Filter, sub: Subsurface) -> None:
     surface, parent = sub.surface, sub.parent
+    if surface is not None:
+        promote.end_tree(core, surface)
     if parent is not None and sub in parent.children:
         parent.children.remove(sub)
     if surface is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import emit, identity
+from broker.wayland import emit, identity, promote
 from broker.wayland.geometry import Rect
 from broker.wayland.model import Popup, Toplevel, XdgSurface
 
@@ -63,21 +63,11 @@ def drop_adrift(core: Filter, parent: XdgSurface) -> None:
             role.adrift = True
             xdg.mapped = False
             drop_adrift(core, xdg)  # what stood on it first
+            promote.end_window(core, xdg)
             xdg.frame.hide()
             if not role.done:
                 role.done = True
                 core.down.data += emit.popup_done(role.cid)
-
-
-def popup_cap(core: Filter, xdg: XdgSurface) -> tuple[int, int]:
-    """Largest content of a popup: with its frame, a share of an output."""
-    edges = xdg.frame.edges if xdg.frame is not None else core.popup_edges
-    width, height = core.screen()
-    share = limits.WAYLAND_POPUP_SHARE
-    return (
-        max(1, int(width * share) - edges.wide),
-        max(1, int(height * share) - edges.high),
-    )
 
 
 def introduce(core: Filter, xdg: XdgSurface) -> None:
@@ -97,6 +87,7 @@ def introduce(core: Filter, xdg: XdgSurface) -> None:
 
 def unmap(core: Filter, xdg: XdgSurface) -> None:
     """Hide a window whose surface lost its buffer; it starts from the beginning."""
+    promote.end_window(core, xdg)
     xdg.mapped = False
     xdg.acked = False
     xdg.committed = False

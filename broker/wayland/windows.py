@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import emit, identity, window_state
+from broker.wayland import emit, identity, promote, window_state
 from broker.wayland.dispatch import CLASSES, event, request
 from broker.wayland.frame import Edges, Frame
 from broker.wayland.geometry import Rect, clamp
@@ -206,6 +206,7 @@ def destroy_xdg_surface(core: Filter, xdg: XdgSurface) -> None:
 
 def lose_surface(core: Filter, xdg: XdgSurface) -> None:
     """The client destroys the surface before its window: the frame goes dark."""
+    promote.end_window(core, xdg)
     if xdg.frame is not None:
         xdg.frame.release_surface()
         xdg.frame.root.alias = None
@@ -232,6 +233,8 @@ def end_role(core: Filter, xdg: XdgSurface | None) -> None:
 
 @request("xdg_toplevel", "destroy")
 def destroy_toplevel(core: Filter, toplevel: Toplevel) -> None:
+    if toplevel.xdg is not None:
+        promote.end_window(core, toplevel.xdg)
     core.destroy(toplevel)
     core.usage.give("windows", 1)
     end_role(core, toplevel.xdg)

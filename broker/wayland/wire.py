@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from broker.core.errors import PeerError
@@ -123,6 +124,39 @@ def pack_array(data: bytes) -> bytes:
     return _WORD.pack(len(data)) + data + b"\0" * (-len(data) % 4)
 
 
+def writer(message: Message) -> Callable[..., bytes]:
+    """A function that does for one message what ``encode`` does for all."""
+    opcode = message.opcode
+    plan: list[tuple[Callable[..., bytes], int, bool | None]] = []
+    letters, count = "=", 0
+    for kind in message.kinds:
+        if kind in "sa":
+            if count:
+                plan.append((struct.Struct(letters).pack, count, None))
+            plan.append((_WORD.pack, 1, kind == "s"))
+            letters, count = "=", 0
+        else:
+            letters, count = letters + ("i" if kind in "if" else "I"), count + 1
+    if count:
+        plan.append((struct.Struct(letters).pack, count, None))
+    wanted = len(message.kinds)
+    head = HEADER.pack
+
+    def write(object_id: int, *args: Any) -> bytes:  # noqa: ANN401
+        if len(args) != wanted:
+            raise TypeError(f"{message} has {wanted} arguments, not {len(args)}")
+        body, at = b"", 0
+        for pack, count, text in plan:
+            if text is None:
+                body += pack(*args[at : at + count])
+            else:
+                body += pack_string(args[at]) if text else pack_array(args[at])
+            at += count
+        return head(object_id, opcode, len(body) + 8) + body
+
+    return write
+
+
 def encode(object_id: int, opcode: int, kinds: str, args: Sequence[Any]) -> bytes:
     """Return a message.  ``kinds`` has a letter for each argument that is bytes.
 
@@ -178,6 +212,64 @@ def decode(
             f"{end - start} bytes too long" if start < end else "too short"
         )
     return args
+
+
+Reader = Callable[[bytes, int, int], list[Any]]
+"""``read(untrusted_data, start, end)``: as ``decode`` of one message."""
+
+
+def _runs(message: Message) -> tuple[list[tuple[struct.Struct, Any]], list[int]]:
+    """A message's arguments in runs of words, each but the last up to a length.
+
+    With each run the string or array that it ends in (None: the last run),
+    and where descriptors stand, which take no bytes.
+    """
+    runs: list[tuple[struct.Struct, Any]] = []
+    letters = "="
+    for argument in message.args:
+        if argument.kind != "h":
+            letters += "i" if argument.kind in "if" else "I"
+        if argument.kind in "sa":
+            runs.append((struct.Struct(letters), argument))
+            letters = "="
+    if letters != "=":
+        runs.append((struct.Struct(letters), None))
+    return runs, [i for i, a in enumerate(message.args) if a.kind == "h"]
+
+
+@cache
+def reader(message: Message) -> Reader:
+    """A function that does for one message what ``decode`` does for all."""
+    runs, holes = _runs(message)
+    plan = [
+        (run.unpack_from, run.size, a is not None, a is not None and a.kind == "s", a is not None and a.nullable)
+        for run, a in runs
+    ]  # fmt: skip
+
+    def read(untrusted_data: bytes, start: int, end: int) -> list[Any]:
+        args: list[Any] = []
+        for unpack, size, more, text, nullable in plan:
+            if start + size > end:
+                raise ValueError("too short")
+            args += unpack(untrusted_data, start)
+            start += size
+            if more:
+                length = args[-1]
+                stop = start + length
+                if stop > end:
+                    raise ValueError("a string or array reaches beyond its message")
+                raw = untrusted_data[start:stop]
+                args[-1] = _string(raw, nullable=nullable) if text else raw
+                start = stop + (-length % 4)
+        if start != end:
+            raise ValueError(
+                f"{end - start} bytes too long" if start < end else "too short"
+            )
+        for i in holes:
+            args.insert(i, None)
+        return args
+
+    return read
 
 
 def _string(raw: bytes, *, nullable: bool) -> bytes | None:

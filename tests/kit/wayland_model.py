@@ -429,6 +429,11 @@ class Model:
         xdg.state["role"] = popup
         popup.state.update(xdg=xdg, positioner=dict(positioner.state), parent=parent)
 
+    def xdg_popup_reposition(self, popup: Thing, positioner: Thing, token: int) -> None:
+        popup.state["positioner"] = dict(positioner.state)
+        self.tell(popup, "repositioned", token)
+        self.configure(popup.state["xdg"])
+
     def xdg_positioner_set_size(self, positioner: Thing, w: int, h: int) -> None:
         assert w > 0
         assert h > 0

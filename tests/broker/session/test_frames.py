@@ -27,6 +27,7 @@ name_strip = true
 top = 20
 fullscreen = "framed"
 translucent = true
+subsurfaces = "promote"
 allow = ["zwp_idle_inhibit_manager_v1"]
 deny = ["xdg_activation_v1"]
 windows = 3
@@ -48,7 +49,7 @@ def test_everything_that_a_record_says_of_windows_is_in_the_rules():
     rules = rules_from(record(FULL), SandboxName("bank-0001"))
     assert (rules.name, rules.prefix, rules.shown) == ("bank-0001", "Bank", "Bank")
     assert (rules.color, rules.border, rules.top) == (0xD55E00, 6, 20)
-    assert (rules.label, rules.translucent) == (True, True)
+    assert (rules.label, rules.translucent, rules.promote) == (True, True, True)
     assert rules.fullscreen is Fullscreen.FRAMED
     assert rules.allow == {"zwp_idle_inhibit_manager_v1"}
     assert rules.deny == {"xdg_activation_v1"}
@@ -69,6 +70,7 @@ def test_a_record_that_says_nothing_gets_the_default_frame_and_its_own_name():
     assert (rules.border, rules.top, rules.fullscreen) == (4, 4, plain.fullscreen)
     assert not rules.allow
     assert not rules.translucent
+    assert not rules.promote
     assert {k: CEILINGS[k] for k in rules.ceilings} == dict(rules.ceilings)
 
 

@@ -31,10 +31,11 @@ def guest_rects(
     found = []
     for root in talk.model.roots():
         own = talk.core.by_server[root.oid]
-        xdg = own.alias.xdg
-        edges = xdg.frame.edges
+        promoted = own.alias.sub.promoted if own.alias.sub is not None else None
+        frame = promoted.frame if promoted is not None else own.alias.xdg.frame
+        edges = frame.edges
         x, y, w, h = 0, 0, *root.size()
-        assert xdg.frame.outer == (w, h)
+        assert frame.outer == (w, h)
         content = (x + edges.left, y + edges.top, w - edges.wide, h - edges.high)
         for oid, *rect in talk.model.rects(root):
             if isinstance(talk.core.by_server.get(oid), Surface):

@@ -6,10 +6,11 @@ compositor judges many more trees, and after every single commit.
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.wayland.model import Surface
+from broker.wayland.rules import WindowRules
 from tests.broker.wayland.test_frames import contained, guest_rects
 from tests.kit.wayland_client import ServerError
 from tests.kit.wayland_talk import Talk
@@ -147,11 +148,9 @@ class Tree:
         self.nodes[n] = self.talk.surface()
 
 
-@settings(max_examples=300)
-@given(st.lists(OPS, max_size=40))
-def test_no_tree_shows_anything_outside_its_content(ops):
-    with Talk() as talk:
-        tree = Tree(talk.start())
+def _judged(ops, rules: WindowRules, base: int) -> None:
+    with Talk(rules) as talk:
+        tree = Tree(talk.start(shell=base))
         bad = []
 
         def judge(_surface) -> None:
@@ -165,3 +164,34 @@ def test_no_tree_shows_anything_outside_its_content(ops):
         except ServerError:
             pass  # a protocol error is a fair answer; the model saw nothing wrong
     assert talk.machine.leaked() == []
+
+
+# What the guard table asks of it must not hang on what is drawn.
+SMALL = [("geometry", 0, 0, 1, 1), ("commit", 0)]
+FAR = [("paint", 1, 120, 120), ("move", 1, 180, 60), ("commit", 1), ("commit", 0)]
+DEEP = [*FAR, ("paint", 3, 333, 40), ("move", 3, -90, 7), ("commit", 3), *FAR]
+
+
+@settings(max_examples=300)
+@example(SMALL)
+@example(DEEP)
+@given(st.lists(OPS, max_size=40))
+def test_no_tree_shows_anything_outside_its_content(ops):
+    _judged(ops, WindowRules("work"), 5)
+
+
+@settings(max_examples=300)
+@example(SMALL)
+@example(DEEP)
+@given(st.lists(OPS, max_size=40))
+def test_nor_does_one_whose_parts_become_popups(ops):
+    _judged(ops, WindowRules("work", promote=True), 5)
+
+
+@settings(max_examples=150)
+@example(SMALL)
+@example(DEEP)
+@given(st.lists(OPS, max_size=40))
+def test_nor_one_whose_popups_cannot_be_moved(ops):
+    """xdg_wm_base 1, as GTK 3 binds it: each move is a new popup."""
+    _judged(ops, WindowRules("work", promote=True), 1)
