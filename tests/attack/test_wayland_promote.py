@@ -55,6 +55,7 @@ async def shown_on(kind: str):
 
 
 EVERYWHERE = ["sway", *KINDS]
+KWIN = KINDS[1].marks
 
 
 def unframed(image, kind: str = "") -> int:
@@ -183,7 +184,14 @@ async def test_it_comes_moves_and_goes_with_its_window(kind):
         ]
 
 
-@pytest.mark.parametrize("kind", EVERYWHERE)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sway",
+        pytest.param("weston", marks=pytest.mark.long),
+        pytest.param("kwin", marks=[pytest.mark.long, *KWIN]),
+    ],
+)
 async def test_no_hostile_window_shows_anything_without_a_frame(kind):
     async with shown_on(kind) as it:
         seen = {}
@@ -266,7 +274,7 @@ async def _trees(count: int) -> None:
 
 
 async def test_random_trees_show_nothing_without_a_frame():
-    await _trees(20)
+    await _trees(10)
 
 
 @pytest.mark.long
