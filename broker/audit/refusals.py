@@ -153,6 +153,7 @@ class Refusals:
         event: schema.StreamRefused
         | schema.LeaseRefused
         | schema.LinkRefused
+        | schema.ClipboardEnded
         | schema.Decision,
     ) -> None:
         """Record or count a refusal."""

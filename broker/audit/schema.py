@@ -292,23 +292,39 @@ class DeviceDetached(Event, frozen=True, kw_only=True, tag="device.detached"):
 
 
 class ClipboardOffered(Event, frozen=True, kw_only=True, tag="clipboard.offered"):
-    """A sandbox says that it has something to paste."""
+    """The copy chord took a sandbox's selection; it may be pasted elsewhere."""
 
     mimes: list[str] = msgspec.field(default_factory=list)
     selection: str = ""
     """``clipboard``, ``primary`` or ``drag``."""
+    bytes: int = 0
+    """Of all types together."""
+    digest: str = ""
+    """As in ``clipboard.pasted``."""
 
 
 class ClipboardPasted(Event, frozen=True, kw_only=True, tag="clipboard.pasted"):
-    """Content went from ``sandbox`` to ``target``."""
+    """Content goes from ``sandbox`` to ``target``; ``@adminvm`` is the person's own."""
 
     target: str
     mime: str = ""
+    """The first type; ``mimes`` among the details are all, where there are more."""
     selection: str = ""
     bytes: int = 0
     digest: str = ""
     """Keyed hash of the content; only where the setting asks for it, since short
     secrets can be guessed by whoever has the key."""
+    rule: str = ""
+    """``file:line`` of the rule that let it."""
+
+
+class ClipboardEnded(Event, frozen=True, kw_only=True, tag="clipboard.ended"):
+    """A copy or paste came to nothing, or what was copied or pasted is wiped."""
+
+    target: str = ""
+    mimes: list[str] = msgspec.field(default_factory=list)
+    bytes: int = 0
+    rule: str = ""
 
 
 class MicrophoneOn(Event, frozen=True, kw_only=True, tag="microphone.on"):
@@ -399,6 +415,7 @@ AnyEvent = (
     | DeviceDetached
     | ClipboardOffered
     | ClipboardPasted
+    | ClipboardEnded
     | MicrophoneOn
     | MicrophoneOff
     | LogMigrated

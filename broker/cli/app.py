@@ -25,6 +25,7 @@ VERBS = MappingProxyType(
         "answer": "answer",
         "audio": "audio",
         "audit": "audit",
+        "clipboard": "clipboard",
         "demo": "demo",
         "doctor": "doctor",
         "grants": "grants",

@@ -134,6 +134,18 @@ def _problems(fields: Fields) -> str:
     return f"{printable(str(problems[0]))}{more}"
 
 
+def _clipboard(fields: Fields) -> str:
+    mimes = fields.get("mimes")
+    types = mimes if isinstance(mimes, list) else [fields.get("mime") or ""]
+    size = render.size(int(_number(fields, "bytes"))) if fields.get("bytes") else ""
+    words = [size, ", ".join(printable(str(one)) for one in types if one)]
+    if fields.get("target"):
+        words.append(f"to {_text(fields, 'target')}")
+    if fields.get("digest"):
+        words.append(_text(fields, "digest"))
+    return " ".join(word for word in words if word)
+
+
 def _code(fields: Fields) -> str:
     code = int(_number(fields, "code"))
     return f"by signal {-code}" if code < 0 else f"with code {code}"
@@ -167,6 +179,9 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
         "program.exited": lambda f: f"#{_text(f, 'program')} ended {_code(f)}",
         "process.died": _died,
         "window.hop-failed": lambda f: f"at {_text(f, 'hop')}",
+        "clipboard.offered": _clipboard,
+        "clipboard.pasted": _clipboard,
+        "clipboard.ended": _clipboard,
         "link.up": lambda f: f"{_text(f, 'name')}, epoch {_text(f, 'epoch')}",
         "link.down": lambda f: (
             f"{_text(f, 'name')}, after {render.seconds(_number(f, 'seconds'))}"

@@ -433,6 +433,49 @@ class WindowCloseRequest(_Request, frozen=True, kw_only=True):
     ask: bool | None = None
 
 
+# -- clipboard -----------------------------------------------------------------------
+
+
+class ClipboardOffer(_Answer, frozen=True, kw_only=True):
+    """What was pasted and may still be taken."""
+
+    source: str
+    target: str
+    seconds: float
+    """Until it is taken back."""
+
+
+class ChordTrouble(_Answer, frozen=True, kw_only=True):
+    """A sandbox whose windows know no chords, or not both."""
+
+    sandbox: str
+    reason: str
+
+
+class ClipboardStatus(_Answer, frozen=True, kw_only=True):
+    """The clipboard between sandboxes; never content."""
+
+    source: str
+    """Whose content is held for a paste; empty: nobody's."""
+    types: list[str]
+    size: int
+    """Bytes, of all types together."""
+    seconds: float
+    """Until it is wiped."""
+    offered: list[ClipboardOffer]
+    exported: str
+    """Whose content the person's own selection is, as far as we know."""
+    focused: str
+    """The sandbox that has the keyboard; empty: none, or two say so."""
+    copy_chord: str
+    paste_chord: str
+    preset: str
+    """What the two chords are called; empty: the person's own."""
+    problem: str = ""
+    """Why the file that chooses chords does not hold."""
+    troubles: list[ChordTrouble] = []
+
+
 class LinkOther(_Answer, frozen=True, kw_only=True):
     """What the broker at the link's other end says of itself; a claim."""
 
@@ -587,4 +630,16 @@ class BrokerApi(Protocol):
 
     async def revoke(self, caller: Caller, request: GrantRevokeRequest) -> GrantsAnswer:
         """Take grants back; returns those that ended."""
+        ...
+
+    async def clipboard(self) -> ClipboardStatus:
+        """What is held, on offer, and the chords."""
+        ...
+
+    async def clear_clipboard(self, caller: Caller) -> None:
+        """Wipe it, and take back what was pasted; returns when that is so."""
+        ...
+
+    async def choose_chords(self, caller: Caller) -> ClipboardStatus:
+        """Read again which chords the person wants."""
         ...

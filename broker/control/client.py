@@ -20,6 +20,7 @@ from broker.control.api import (
     INTERFACE,
     AuditPruneAnswer,
     AuditPruneRequest,
+    ClipboardStatus,
     GrantRevokeRequest,
     GrantsAnswer,
     LeaseItem,
@@ -128,6 +129,18 @@ class Client:
     async def revoke(self, request: GrantRevokeRequest) -> GrantsAnswer:
         """Take grants back; returns those that ended."""
         return await self._call("GrantRevoke", request, GrantsAnswer)
+
+    async def clipboard(self) -> ClipboardStatus:
+        """The clipboard between sandboxes, and its chords."""
+        return await self._call("Clipboard", Nothing(), ClipboardStatus)
+
+    async def clear_clipboard(self) -> None:
+        """Wipe it; returns when it is wiped."""
+        await self._call("ClipboardClear", Nothing(), Nothing)
+
+    async def choose_chords(self) -> ClipboardStatus:
+        """Have the broker read which chords the person wants."""
+        return await self._call("ClipboardChords", Nothing(), ClipboardStatus)
 
     async def wait_closed(self) -> None:
         """Return when the broker has closed the connection."""

@@ -21,6 +21,7 @@ from broker.control.api import (
     AuditPruneRequest,
     BrokerApi,
     Caller,
+    ClipboardStatus,
     GrantRevokeRequest,
     GrantsAnswer,
     LeaseItem,
@@ -193,6 +194,21 @@ async def _revoke(exchange: Exchange, request: GrantRevokeRequest) -> GrantsAnsw
     return await exchange.api.revoke(exchange.caller, request)
 
 
+async def _clipboard(exchange: Exchange, request: Nothing) -> ClipboardStatus:
+    del request
+    return await exchange.api.clipboard()
+
+
+async def _clear_clipboard(exchange: Exchange, request: Nothing) -> Nothing:
+    await exchange.api.clear_clipboard(exchange.caller)
+    return request
+
+
+async def _choose_chords(exchange: Exchange, request: Nothing) -> ClipboardStatus:
+    del request
+    return await exchange.api.choose_chords(exchange.caller)
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
@@ -214,6 +230,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.Answer": _taking(QuestionAnswerRequest, _answer),
         f"{INTERFACE}.GrantList": _taking(Nothing, _grants),
         f"{INTERFACE}.GrantRevoke": _taking(GrantRevokeRequest, _revoke),
+        f"{INTERFACE}.Clipboard": _taking(Nothing, _clipboard),
+        f"{INTERFACE}.ClipboardClear": _taking(Nothing, _clear_clipboard),
+        f"{INTERFACE}.ClipboardChords": _taking(Nothing, _choose_chords),
     }
 )
 

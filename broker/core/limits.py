@@ -994,3 +994,7 @@ CLIPBOARD_CHORDS = 20
 CLIPBOARD_CHORDS_SECONDS = 10.0
 """Chords of one sandbox that are followed within that time.  A person presses
 two in a second at most; a worker that was taken over would fill log and screen."""
+
+CLIPBOARD_ORDERS = 64
+"""Orders that wait for one worker, and events that wait for the clipboard.  A
+copy and a paste of all types are ten each."""

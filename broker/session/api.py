@@ -20,6 +20,8 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, take_sandbox_name
 from broker.session import answering
+from broker.session.clipboard import Clipboard
+from broker.session.clipboard_report import clipboard_status
 from broker.session.leasing import Leasing
 from broker.session.running import Runner
 from broker.session.viewer import ViewerRole
@@ -225,3 +227,28 @@ class RoleApi:
         return await answering.revoke(
             self._viewer(), request, f"taken back by process {caller.pid}"
         )
+
+    # -- the clipboard --------------------------------------------------------------
+
+    def _clipboard(self) -> Clipboard:
+        if self._parts.viewer is None:
+            raise RefusedError(
+                "this broker is a host: nothing crosses here",
+                hint="type it on its viewer, where the person is",
+            )
+        return self._parts.viewer.clipboard
+
+    async def clipboard(self) -> api.ClipboardStatus:
+        """What is held, on offer, and the chords."""
+        return clipboard_status(self._clipboard())
+
+    async def clear_clipboard(self, caller: api.Caller) -> None:
+        """Wipe it, and take back what was pasted."""
+        del caller
+        await self._clipboard().clear()
+
+    async def choose_chords(self, caller: api.Caller) -> api.ClipboardStatus:
+        """Read again which chords the person wants."""
+        del caller
+        await self._clipboard().choose_again()
+        return clipboard_status(self._clipboard())

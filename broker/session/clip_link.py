@@ -16,6 +16,7 @@ from broker.clipboard.types import names_of
 from broker.core import worker_clipboard as messages
 from broker.core.escape import printable
 from broker.core.worker import ToWorker
+from broker.session.clipboard_settings import DEFAULT
 from broker.session.sealed import sealed
 
 
@@ -48,6 +49,36 @@ class Orders(Protocol):
 
     async def send(self, message: ToWorker, fds: Sequence[int] = ()) -> None:
         """Give an order."""
+
+
+class Crosses(Protocol):
+    """A sandbox's place on the viewer's clipboard (``session.clipboard``)."""
+
+    def chords(self) -> messages.Chords:
+        """What its windows are to know as chords."""
+        ...
+
+    async def take(self, said: Said) -> None:
+        """Its worker says something."""
+        ...
+
+    async def gone(self) -> None:
+        """Its worker has ended."""
+        ...
+
+
+class Nowhere:
+    """The place of a sandbox that is on no clipboard."""
+
+    def chords(self) -> messages.Chords:
+        """The default ones, by which nothing happens."""
+        return messages.Chords(DEFAULT.copy, DEFAULT.paste)
+
+    async def take(self, said: Said) -> None:
+        """Nobody listens."""
+
+    async def gone(self) -> None:
+        """Nobody listens."""
 
 
 def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:

@@ -53,6 +53,7 @@ from broker.session.permits import (
 from broker.session.rules import Notify, Rules
 from policy import evaluate
 from policy.engine import Answer as Verdict
+from policy.engine import Engine
 from policy.loader import RecordSet
 from policy.world import World, world_of
 
@@ -60,6 +61,7 @@ __all__ = ["Decider", "Permit", "Request"]
 
 _ALLOW, _DENY = schema.Verdict.ALLOW, schema.Verdict.DENY
 _TARGETS_RECORDED = 64
+_ELSEWHERE = "the rule leads elsewhere, and this has one target only"
 
 OnAsk = Callable[[], Awaitable[None]]
 
@@ -119,7 +121,7 @@ class Decider:
             if answer is not None and not self._holds_still(permit, answer):
                 await self._ask_again(permit, answer, on_ask)
             permit.still_holds()
-            if permit.rule is not None and permit.rule.notify:
+            if permit.rule is not None and permit.rule.notify and not request.tells:
                 self._tell_yes(permit)
             with permit.scope:
                 yield permit
@@ -138,6 +140,22 @@ class Decider:
             f"{untrusted_word(permit.request.service)} to {permit.target}, "
             f"by {permit.where}",
         )
+
+    def would(self, request: Request) -> Verdict | None:
+        """What records and rules say now, without recording or asking anybody.
+
+        None for a no of the record's.  Limits that have a memory are not asked.
+        """
+        if not self._record_says(request).allowed:
+            return None
+        answer = self._verdict(request)
+        if answer.verdict in {"allow", "ask"} and request.elsewhere(answer):
+            return None
+        return answer
+
+    def world(self) -> tuple[Engine, World]:
+        """The rules in force and the sandboxes that they speak about."""
+        return self._rules.engine, self._now_world()
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
         """The person has acted (key, button, touch) in a window of a sandbox.
@@ -171,6 +189,8 @@ class Decider:
         answer = self._verdict(request)
         if answer.verdict not in {"allow", "ask"}:
             raise await self._no(request, answer, answer.reason, answer.where)
+        if request.elsewhere(answer):
+            raise await self._no(request, answer, _ELSEWHERE, answer.where)
         beyond = self._meters.beyond(request, answer, trio.current_time())
         if beyond:
             raise await self._no(request, answer, beyond, answer.where, brief=True)
@@ -263,6 +283,7 @@ class Decider:
             raise await self._no(request, answer, answer.reason, answer.where)
         reason = _refusal(question, said)
         chosen = said.target in answer.targets or answer.verdict == "allow"
+        chosen = chosen and not request.elsewhere(answer)
         if not reason and not chosen:
             reason = "what was chosen is not offered any more"
         if reason:
@@ -532,7 +553,7 @@ class Decider:
             brief=brief,
         )
         await self._log.refused(event)
-        if answer is None or answer.notify:
+        if (answer is None or answer.notify) and not request.tells:
             self.notify(
                 f"Vitrail: {request.lease.sandbox} was refused",
                 f"{untrusted_word(request.service)}: {reason}",

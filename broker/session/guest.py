@@ -83,9 +83,8 @@ _WARNINGS = 3
 """Last words of workers that are shown in a status."""
 
 
-def _unheard(ago: float) -> None:
+def _unheard(_ago: float) -> None:
     """Nobody wants to know."""
-    del ago
 
 
 class Guest:
@@ -122,7 +121,7 @@ class Guest:
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.acted: Callable[[float], None] = _unheard
         """Told that the person has acted in its windows, so many seconds ago."""
-        self.crossing: Callable[[clip_link.Said], Awaitable[None]] | None = None
+        self.crossing: clip_link.Crosses = clip_link.Nowhere()
         """Told what its worker says of the clipboard."""
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
@@ -255,6 +254,7 @@ class Guest:
                 compositor,
                 rules=rules_from(record, self.lease.sandbox),
                 clients=record.viewer.limits.wayland_clients,
+                chords=self.crossing.chords(),
             )
             try:
                 self._start(self._listen, made)
@@ -273,8 +273,7 @@ class Guest:
                     if isinstance(message, worker.FromSound):
                         await self.sound.take(message)
                     elif isinstance(message, clip_link.Said):
-                        if self.crossing is not None:
-                            await self.crossing(message)
+                        await self.crossing.take(message)
                     else:
                         await self._take(message)
                 except PeerError as error:
@@ -287,6 +286,7 @@ class Guest:
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.sound.worker_gone()
+        await self.crossing.gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Hop.COMPOSITOR)
         await self._tools.log.note(
             schema.ProcessDied(

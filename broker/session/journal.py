@@ -139,6 +139,7 @@ class Journal:
         event: schema.StreamRefused
         | schema.LeaseRefused
         | schema.LinkRefused
+        | schema.ClipboardEnded
         | schema.Decision,
     ) -> None:
         """Record a refusal; equal ones of one second are counted into one."""

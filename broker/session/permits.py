@@ -17,6 +17,7 @@ from policy.engine import Answer as Verdict
 from policy.engine import Call
 from policy.model import Record
 from policy.rule import Rule
+from policy.world import ADMIN_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,15 @@ class Request:
     gesture: float | None = None
     stream: int = 0
     peer: str = ""
+    source: str = ""
+    """Who gives, where that is not the lease's sandbox: ``@adminvm`` for what
+    the person's own programs give to it."""
+    words: str = ""
+    """What is wanted, in plain words; empty: as of every request of the service."""
+    settled: bool = False
+    """Where it goes is settled: no rule leads elsewhere, and nobody chooses."""
+    tells: bool = False
+    """The caller tells the person what came of it."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""
@@ -50,13 +60,19 @@ class Request:
         return Call(
             self.service,
             self.argument,
-            self.lease.sandbox,
+            self.source or self.lease.sandbox,
             self.target,
             self.mime,
             self.scheme,
             self.host,
             self.size,
         )
+
+    def elsewhere(self, answer: Verdict) -> bool:
+        """Whether an answer leads to another target than the settled one."""
+        offered = answer.targets if answer.verdict == "ask" else (answer.target,)
+        wanted = "dom0" if self.target in ADMIN_NAMES else self.target
+        return self.settled and wanted not in offered
 
     @property
     def subject(self) -> Subject:
@@ -174,11 +190,14 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         "host": request.host,
         "size": None if request.size is None else f"{request.size} bytes",
     }
+    targets = answer.targets
+    if request.settled:
+        targets = ("dom0",) if request.target in ADMIN_NAMES else (request.target,)
     default = answer.default_target or ""
-    if not default and request.target in answer.targets:
+    if not default and request.target in targets:
         default = request.target
-    if not default and len(answer.targets) == 1:
-        default = answer.targets[0]
+    if (not default or request.settled) and len(targets) == 1:
+        default = targets[0]
     return Question(
         sandbox=lease.sandbox,
         lease=lease.id,
@@ -187,11 +206,11 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         colour="#555555" if label is None else label.colour,
         service=untrusted_word(request.service),
         argument=untrusted_word(request.argument.removeprefix("+")),
-        words=wants(request.service),
+        words=request.words or wants(request.service),
         details=tuple(
             (n, untrusted_word(value)) for n, value in claims.items() if value
         ),
-        targets=answer.targets,
+        targets=targets,
         default_target=default,
         keeps=keeps(answer.limits),
         seconds=answer.limits.ttl or 0,

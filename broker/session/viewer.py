@@ -25,6 +25,8 @@ from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
 from broker.session.asking import Questions
+from broker.session.clipboard import Clipboard
+from broker.session.clipboard_settings import load_choice
 from broker.session.deciding import Decider, Request
 from broker.session.desktop import Desktop
 from broker.session.guest import Guest, GuestTools
@@ -110,6 +112,13 @@ class ViewerRole:
             log=log,
         )
         """Who asks whether a sandbox may; every service of the viewer does."""
+        self.clipboard = Clipboard(
+            decider=self.decider,
+            log=log,
+            record=lambda lease: self.record(lease.record),
+            choose=partial(load_choice, paths),
+        )
+        """What crosses between sandboxes by the person's hand."""
         self.questions = questions
         """The person; None: nobody is asked, and that is a no."""
         self._desktop = desktop
@@ -117,6 +126,7 @@ class ViewerRole:
             self.decider.asker = questions
         if desktop is not None:
             rules.notify = self.decider.notify = desktop.notify
+            self.clipboard.notify = desktop.notify
 
     async def run(
         self,
@@ -140,6 +150,7 @@ class ViewerRole:
             if self._desktop is not None:
                 nursery.start_soon(self._desktop.run)
             nursery.start_soon(self._indicator.run)
+            await nursery.start(self.clipboard.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -171,6 +182,7 @@ class ViewerRole:
                 self._nursery.start_soon(self._alone, guest.follow_record)
 
     async def _decide_again(self) -> None:
+        await self._alone(self.clipboard.decide_again)
         await self._alone(self.decider.decide_again)
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -220,6 +232,7 @@ class ViewerRole:
         guest.acted = partial(self.decider.acted, lease.id)
         guest.sound.decider, guest.sound.indicator = self.decider, self._indicator
         await self._nursery.start(guest.run)
+        self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
 
@@ -229,6 +242,7 @@ class ViewerRole:
         with trio.CancelScope(shield=True):  # nobody would do the rest
             if guest is not None:
                 await guest.close(reason)
+                await self.clipboard.lease_ended(guest.lease)
             await self.decider.lease_ended(lease)
 
     async def stream_opened(

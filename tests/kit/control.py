@@ -15,6 +15,7 @@ from broker.control.api import (
     AuditPruneAnswer,
     AuditPruneRequest,
     Caller,
+    ClipboardStatus,
     Emit,
     GrantRevokeRequest,
     GrantsAnswer,
@@ -58,6 +59,20 @@ async def _started(caller: Caller, request: RunRequest, emit: Emit[RunItem]) -> 
     return RunItem(started=Started(sandbox=request.record, program=1))
 
 
+EMPTY_BOARD = ClipboardStatus(
+    source="",
+    types=[],
+    size=0,
+    seconds=0.0,
+    offered=[],
+    exported="",
+    focused="",
+    copy_chord="Super+Shift+C",
+    paste_chord="Super+Shift+V",
+    preset="vitrail",
+)
+
+
 @dataclass
 class ScriptedBroker:
     """Implements ``BrokerApi``; what it was asked is in ``asked``."""
@@ -76,6 +91,7 @@ class ScriptedBroker:
     on_stop: Callable[[StopRequest], Awaitable[None]] | None = None
     asked: list[tuple[str, Any]] = field(default_factory=list)
     questions: list[PendingQuestion] = field(default_factory=list)
+    board: ClipboardStatus = EMPTY_BOARD
     held_grants: list[GrantStatus] = field(default_factory=list)
     shown: list[WindowStatus] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
@@ -159,6 +175,17 @@ class ScriptedBroker:
     async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:
         del caller
         self.asked.append(("answer", request))
+
+    async def clipboard(self) -> ClipboardStatus:
+        return self.board
+
+    async def clear_clipboard(self, caller: Caller) -> None:
+        del caller
+        self.board = EMPTY_BOARD
+
+    async def choose_chords(self, caller: Caller) -> ClipboardStatus:
+        del caller
+        return self.board
 
     async def grants(self) -> GrantsAnswer:
         return GrantsAnswer(grants=self.held_grants)

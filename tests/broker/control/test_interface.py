@@ -32,6 +32,9 @@ METHODS = {
     "Answer": (api.QuestionAnswerRequest, api.Nothing),
     "GrantList": (api.Nothing, api.GrantsAnswer),
     "GrantRevoke": (api.GrantRevokeRequest, api.GrantsAnswer),
+    "Clipboard": (api.Nothing, api.ClipboardStatus),
+    "ClipboardClear": (api.Nothing, api.Nothing),
+    "ClipboardChords": (api.Nothing, api.ClipboardStatus),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 

@@ -1,0 +1,145 @@
+"""``brokerctl clipboard``: what is held between sandboxes, and the chords."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.connect import ask, offline_paths
+from broker.control.api import ClipboardStatus
+from broker.core.errors import SetupError
+from broker.core.escape import printable
+from broker.session.clipboard_settings import TEXTS, Choice, chosen, load_choice
+from broker.session.clipboard_settings import save_choice as save
+
+
+@click.group("clipboard")
+def command() -> None:
+    """The clipboard between sandboxes, by secure chords."""
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(*, as_json: bool) -> None:
+    """Show what is held for a paste, what may still be taken, and the chords.
+
+    Never the content.
+
+    Exit code: 0, or 1 when no broker runs or chords do not work somewhere.
+    """
+    found = ask(lambda client: client.clipboard())
+    if as_json:
+        render.json_line(msgspec.to_builtins(found))
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in lines(found)))
+    if found.troubles or found.problem:
+        sys.exit(1)
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def clear(*, as_json: bool) -> None:
+    """Wipe what was copied, and take back what was pasted and not yet replaced.
+
+    What an application has taken already is its own, and so is what a history
+    of your desktop's clipboard has kept.
+
+    Exit code: 0, or 1 when no broker runs.
+    """
+    ask(lambda client: client.clear_clipboard())
+    if as_json:
+        render.json_line({"cleared": True})
+    else:
+        render.note("the clipboard between sandboxes is empty")
+
+
+@command.command()
+@click.argument("preset", required=False, type=click.Choice(sorted(TEXTS)))
+@click.option(
+    "--copy",
+    "copy_chord",
+    default="",
+    metavar="CHORD",
+    help="A chord of your own, as 'Super+Alt+C'; with --paste.",
+)
+@click.option(
+    "--paste",
+    "paste_chord",
+    default="",
+    metavar="CHORD",
+    help="A chord of your own, as 'Super+Alt+V'; with --copy.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def chords(
+    preset: str | None, copy_chord: str, paste_chord: str, *, as_json: bool
+) -> None:
+    """Show the chords, or choose them: PRESET, or two of your own.
+
+    'vitrail' is Super+Shift+C and Super+Shift+V.  'qubes' is Ctrl+Shift+C and
+    Ctrl+Shift+V, which terminals inside of sandboxes then cannot have.  A
+    running broker takes them over at once.
+
+    Exit code: 0, 1 they could not be kept or are no chords, 2 wrong call.
+    """  # fmt: skip
+    paths = offline_paths()
+    if preset or copy_chord or paste_chord:
+        try:
+            wanted = chosen(preset or "", copy_chord, paste_chord)
+            path = save(paths, wanted)
+        except OSError as error:
+            raise SetupError(f"the chords cannot be kept: {error}") from error
+        _tell_broker()
+        if not as_json:
+            render.note(f"kept in {path}")
+    _show(load_choice(paths), as_json=as_json)
+
+
+def _tell_broker() -> None:
+    try:
+        ask(lambda client: client.choose_chords())
+    except SetupError:
+        render.note("no broker runs; the next one takes them")
+
+
+def _show(choice: Choice, *, as_json: bool) -> None:
+    found = {
+        "copy": choice.copy,
+        "paste": choice.paste,
+        "preset": choice.preset,
+        "file": choice.file,
+        "problem": choice.problem,
+    }
+    if as_json:
+        render.json_line(found)
+    else:
+        which = f"  ({choice.preset})" if choice.preset else ""
+        sys.stdout.write(f"copy   {choice.copy}{which}\npaste  {choice.paste}\n")
+    if choice.problem:
+        render.note(printable(choice.problem))
+        sys.exit(1)
+
+
+def lines(found: ClipboardStatus) -> list[str]:
+    """The status as text."""
+    out = ["nothing is held for a paste"]
+    if found.source:
+        held = f"{render.size(found.size)} from {found.source}"
+        types = ", ".join(found.types)
+        out = [f"{held}: {types} (wiped in {found.seconds:.0f} s)"]
+    out += [
+        f"{offer.source} -> {offer.target}: may be pasted "
+        f"(taken back in {offer.seconds:.0f} s)"
+        for offer in found.offered
+    ]
+    if found.exported:
+        out.append(f"your own clipboard is a copy out of {found.exported}")
+    if found.focused:
+        out.append(f"the keyboard is with {found.focused}")
+    out.append(f"copy {found.copy_chord}, paste {found.paste_chord}")
+    out += [f"no chords in {t.sandbox}: {t.reason}" for t in found.troubles]
+    if found.problem:
+        out.append(found.problem)
+    return [printable(line, 1000) for line in out]

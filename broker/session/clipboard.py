@@ -1,0 +1,365 @@
+"""The clipboard between a viewer's sandboxes: the shell around ``crossing``.
+
+One for each viewer.  Workers say which of them has the keyboard and which chord
+was pressed; the crossing says what is to be done; here it is done, one thing
+after the other: policy asked, record written, order given.
+
+Nothing here waits for a sandbox.  What a worker is told goes through a queue of
+its own, and one that takes no orders is ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+import trio
+
+from broker.clipboard import reasons
+from broker.clipboard import words as w
+from broker.clipboard.crossing import Crossing
+from broker.clipboard.outward import MARK
+from broker.clipboard.state import Status
+from broker.core import limits
+from broker.core import worker_clipboard as messages
+from broker.core.complain import complain_of
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.core.rate import Rate
+from broker.session import clip_link, journal
+from broker.session.clipboard_settings import DEFAULT, Choice
+from broker.session.clipboard_telling import Telling
+from broker.session.clipboard_terms import Terms
+from broker.session.deciding import Decider
+from broker.session.guest import Guest
+from policy.model import Record
+
+_MARK_BYTES = 12
+_TROUBLES = 8
+"""Different reasons that are told; each worker says its own."""
+
+
+def _silent(title: str, text: str) -> None:
+    """Nobody is there to be told."""
+    del title, text
+
+
+_Posted = tuple[w.Event, trio.Event | None]
+"""What happened, and what to set once all that follows from it is done."""
+
+
+class Party:
+    """One sandbox on this clipboard (``Guest.crossing``)."""
+
+    def __init__(self, clipboard: Clipboard, guest: Guest) -> None:
+        self.lease: Lease = guest.lease
+        self.trouble = ""
+        """Why its windows know no chords, or not both."""
+        self._clipboard = clipboard
+        self._guest = guest
+        self._orders, self._pending = trio.open_memory_channel[clip_link.Order](
+            limits.CLIPBOARD_ORDERS
+        )
+        self._pace = Rate(limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS)
+
+    def chords(self) -> messages.Chords:
+        """What its windows are to know as chords."""
+        choice = self._clipboard.choice
+        return messages.Chords(choice.copy, choice.paste)
+
+    async def take(self, said: clip_link.Said) -> None:
+        """Its worker says something; claims of a process that may be hostile."""
+        match said:
+            case messages.ChordTrouble(reason):
+                self.trouble = printable(reason, 300)
+                self._clipboard.troubled(self)
+            case messages.ChordPressed(press, paste):
+                if self._pace.take(trio.current_time()):
+                    event = self._clipboard.pressed(self.lease, press, paste=paste)
+                    await self._clipboard.put(self, event)
+            case _:
+                for meant in clip_link.events_of(self.lease.sandbox, said):
+                    await self._clipboard.put(self, meant)
+
+    async def gone(self) -> None:
+        """Its worker has ended, with its windows and all that they offered."""
+        self.trouble = ""
+        await self._clipboard.put(self, w.SandboxGone(self.lease.sandbox))
+
+    def give(self, order: clip_link.Order) -> None:
+        """Have its worker do something, soon."""
+        try:
+            self._orders.send_nowait(order)
+        except trio.ClosedResourceError:
+            return
+        except trio.WouldBlock:
+            self._clipboard.start(self.blame, "it takes no orders for the clipboard")
+
+    async def run(self) -> None:
+        """Give orders to whatever worker there is; until cancelled."""
+        async for order in self._pending:
+            mine = self._guest.worker
+            if mine is None:
+                continue  # it has ended, and the crossing hears of that
+            try:
+                await clip_link.order(mine, order)
+            except UpstreamError:
+                continue  # the same
+
+    def close(self) -> None:
+        """Its lease has ended; nothing more is to be ordered."""
+        self._orders.close()
+
+    async def follow(self) -> None:
+        """Know other chords from now on."""
+        mine = self._guest.worker
+        if mine is None:
+            return
+        try:
+            await mine.send(self.chords())
+        except UpstreamError:
+            return  # it has ended; the next one is told at its start
+
+    async def blame(self, reason: str) -> None:
+        """Its worker said what no worker of ours says: it was taken over."""
+        text = f"clipboard: {reason}"
+        await self._guest.screen.broke(text)
+        if self._guest.worker is not None:
+            await self._guest.worker.close(text)
+
+
+class Clipboard:
+    """See the head of this module."""
+
+    notify: Callable[[str, str], None] = staticmethod(_silent)
+
+    def __init__(
+        self,
+        *,
+        decider: Decider,
+        log: journal.Journal,
+        record: Callable[[Lease], Record | None],
+        choose: Callable[[], Choice] = lambda: DEFAULT,
+    ) -> None:
+        self._terms = Terms(decider, record)
+        self._log = log
+        self._choose = choose
+        self.choice = choose()
+        """The chords in force."""
+        self._telling = Telling(
+            log, self._lease, self._tell_person, lambda: self.choice.paste
+        )
+        hashes = bool(log.content_digest(b""))
+        self._core = Crossing(log.content_digest if hashes else None, _new_mark)
+        self._parties: dict[str, Party] = {}
+        self._asking: dict[int, trio.CancelScope] = {}
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._told: set[str] = set()
+        self._put, self._events = trio.open_memory_channel[_Posted](
+            limits.CLIPBOARD_ORDERS
+        )
+
+    def _tell_person(self, title: str, text: str) -> None:
+        self.notify(title, text)
+
+    def _lease(self, name: str) -> Lease | None:
+        party = self._parties.get(name)
+        return party.lease if party else None
+
+    # -- its life ----------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Do what is to be done, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._tick)
+            task_status.started()
+            async for event, done in self._events:
+                await self._feed(event)
+                if done is not None:
+                    done.set()
+
+    def start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Do something beside, whose failure ends nothing else."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._alone, step, *args)
+
+    async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        try:
+            await step(*args)
+        except Exception as error:  # noqa: BLE001 -- a mistake about one paste must not end the clipboard
+            complain_of(error)
+
+    async def _tick(self) -> None:
+        while True:
+            self._changed = trio.Event()
+            deadline = self._core.deadline
+            due = True
+            with trio.move_on_at(float("inf") if deadline is None else deadline):
+                await self._changed.wait()
+                due = False
+            if due:
+                await self._put.send((w.Ticked(), None))
+                await self._changed.wait()
+
+    # -- who takes part -----------------------------------------------------------------
+
+    def begin(self, guest: Guest) -> None:
+        """A sandbox was leased."""
+        party = self._parties[guest.lease.sandbox] = Party(self, guest)
+        guest.crossing = party
+        self.start(party.run)
+
+    async def lease_ended(self, lease: Lease) -> None:
+        """It is over; its name may be another's from now on."""
+        party = self._parties.get(lease.sandbox)
+        if party is not None and party.lease == lease:
+            party.close()
+            del self._parties[lease.sandbox]
+            await self._put.send((w.SandboxGone(lease.sandbox), None))
+
+    async def put(self, party: Party, event: w.Event) -> None:
+        """Something happened; waits while much is to be done."""
+        if self._parties.get(party.lease.sandbox) is party:
+            await self._put.send((event, None))
+
+    def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
+        """What a chord means, with the terms of now."""
+        if paste:
+            return w.PastePressed(lease.sandbox, self._terms.inward(lease))
+        terms, outward = self._terms.copy(lease), self._terms.outward(lease)
+        return w.CopyPressed(lease.sandbox, terms, press, outward)
+
+    def troubled(self, party: Party) -> None:
+        """Tell the person, once, that there are no chords, and why."""
+        reason = party.trouble
+        if reason and reason not in self._told and len(self._told) < _TROUBLES:
+            self._told.add(reason)
+            self.notify("Vitrail: no chords for the clipboard", reason)
+
+    # -- the person and the files -------------------------------------------------------------
+
+    async def clear(self) -> None:
+        """Wipe all, as the person says; returns when it is wiped."""
+        done = trio.Event()
+        await self._put.send((w.Cleared(), done))
+        await done.wait()
+
+    def status(self) -> Status:
+        """What is held and on offer; no content."""
+        return self._core.status(trio.current_time())
+
+    @property
+    def focused(self) -> str:
+        """Which sandbox has the keyboard; empty: none, or more than one says so."""
+        return self._core.focused or ""
+
+    def troubles(self) -> Iterator[tuple[str, str]]:
+        """Sandbox and reason, where chords do not work."""
+        for name, party in sorted(self._parties.items()):
+            if party.trouble:
+                yield name, party.trouble
+
+    async def choose_again(self) -> Choice:
+        """Read which chords the person wants, and tell every worker."""
+        self.choice = self._choose()
+        async with trio.open_nursery() as nursery:
+            for party in self._parties.values():
+                nursery.start_soon(party.follow)
+        return self.choice
+
+    async def decide_again(self) -> None:
+        """Rules or records are others: take back what may not stand any more."""
+        for target, transfer, source, kinds in self._core.standing:
+            there, here = self._lease(target), self._lease(source)
+            if there is None or (here is None and source != w.VIEWER):
+                continue
+            why = self._terms.stands(here, there, kinds)
+            if why:
+                await self._put.send((w.Revoked(target, transfer, why), None))
+
+    # -- doing ---------------------------------------------------------------------------
+
+    async def _feed(self, event: w.Event) -> None:
+        actions = self._core.feed(event, trio.current_time())
+        try:
+            for action in actions:
+                await self._do(action)
+        except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
+            complain_of(error)
+            await self._wipe()
+        self._forget_undecided()
+        self._changed.set()
+
+    async def _wipe(self) -> None:
+        """Something could not be recorded, or is our mistake: nothing stays.
+
+        Nothing may be on offer of which the log knows nothing.
+        """
+        self.notify("Clipboard wiped", "the log could not be written, or worse")
+        for action in self._core.feed(w.EpochChanged(), trio.current_time()):
+            if isinstance(action, w.Withdraw | w.Stop):
+                await self._do(action)
+
+    async def _do(self, action: w.Action) -> None:
+        match action:
+            case w.Record():
+                # Each copy asks whether it may become the person's own too; where
+                # the rules say no to that, it is no news.
+                if not (action.by_policy and action.target == w.VIEWER):
+                    await self._telling.tell(action)
+            case w.AskPolicy():
+                scope = self._asking[action.transfer] = trio.CancelScope()
+                self.start(self._decide, action, scope)
+            case w.Blame(sandbox, reason):
+                party = self._parties.get(sandbox)
+                if party is not None:
+                    self.start(party.blame, reason)
+            case w.Offer() | w.Withdraw():
+                self._give(action.target, action)
+            case _:
+                self._give(action.sandbox, action)
+
+    def _give(self, sandbox: str, order: clip_link.Order) -> None:
+        party = self._parties.get(sandbox)
+        if party is not None:
+            party.give(order)
+
+    def _forget_undecided(self) -> None:
+        """Nobody waits for an answer about what was given up."""
+        for transfer in self._asking.keys() - self._core.undecided:
+            self._asking.pop(transfer).cancel()
+
+    async def _decide(self, action: w.AskPolicy, scope: trio.CancelScope) -> None:
+        with scope:
+            decided = await self._answer(action)
+            self._asking.pop(action.transfer, None)
+            await self._put.send((decided, None))
+
+    async def _answer(self, action: w.AskPolicy) -> w.Decided:
+        no = partial(w.Decided, action.transfer, None)
+        parties = (action.source, action.target, action.origin)
+        leases = [self._lease(name) for name in parties]
+        for name, lease in zip(parties, leases, strict=True):
+            if name not in {"", w.VIEWER} and lease is None:
+                return no(reasons.GONE)
+        try:
+            terms = await self._terms.decide(action, *leases)
+        except RefusedError as error:
+            where = f" ({error.where})" if error.where else ""
+            return no(f"{error.message.removeprefix('denied: ')}{where}")
+        except VitrailError as error:
+            return no(str(error))
+        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
+            complain_of(error)
+            return no("it could not be decided")
+        return w.Decided(action.transfer, terms)
+
+
+def _new_mark() -> str:
+    return MARK + secrets.token_hex(_MARK_BYTES)

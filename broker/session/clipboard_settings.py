@@ -1,0 +1,102 @@
+"""``clipboard.toml``: the chords of the person's choice.
+
+    preset = "vitrail"            # or "qubes": Ctrl+Shift+C and Ctrl+Shift+V
+    copy = "Super+Shift+C"        # both of these instead of a preset
+    paste = "Super+Shift+V"
+
+The first ``clipboard.toml`` of the configuration directories holds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from broker.clipboard.chords import PRESETS, Chord, Chords
+from broker.core.errors import SetupError
+from broker.core.paths import Paths
+
+FILE = "clipboard.toml"
+TEXTS = {
+    "vitrail": ("Super+Shift+C", "Super+Shift+V"),
+    "qubes": ("Ctrl+Shift+C", "Ctrl+Shift+V"),
+}
+"""The presets, as a person writes them."""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    preset: str = ""
+    copy: str = ""
+    paste: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Two chords, as ``Chord.parse`` reads them, and where they come from."""
+
+    copy: str
+    paste: str
+    preset: str = ""
+    """Empty: the person's own."""
+    file: str = ""
+    """Empty: nobody has chosen."""
+    problem: str = ""
+    """Why the file does not hold."""
+
+
+def chosen(preset: str = "", copy: str = "", paste: str = "") -> Choice:
+    """Return a choice.  Raises SetupError for what is none."""
+    if preset and (copy or paste):
+        raise SetupError("either a preset or chords of your own", hint="not both")
+    if not preset and not (copy and paste):
+        raise SetupError("a chord is missing", hint="give both: copy and paste")
+    if preset and preset not in PRESETS:
+        raise SetupError(
+            f"no preset is named '{preset}'", hint=f"there are: {', '.join(PRESETS)}"
+        )
+    if preset:
+        copy, paste = TEXTS[preset]
+    Chords(Chord.parse(copy), Chord.parse(paste))
+    return Choice(copy, paste, preset)
+
+
+DEFAULT = chosen("vitrail")
+
+
+def load_choice(paths: Paths) -> Choice:
+    """Return what holds; a file with a mistake leaves the default, and says so."""
+    for directory in paths.config:
+        path = directory / FILE
+        try:
+            file = msgspec.toml.decode(path.read_bytes(), type=_File)
+            found = chosen(file.preset, file.copy, file.paste)
+        except FileNotFoundError:
+            continue
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _default(path, str(error))
+        except SetupError as error:
+            return _default(path, error.message)
+        return Choice(found.copy, found.paste, found.preset, str(path))
+    return DEFAULT
+
+
+def _default(path: Path, problem: str) -> Choice:
+    text = f"{path}: {problem}; the default chords hold"
+    return Choice(DEFAULT.copy, DEFAULT.paste, DEFAULT.preset, str(path), text)
+
+
+def save_choice(paths: Paths, choice: Choice) -> Path:
+    """Write it where this user's settings are.  Raises OSError."""
+    if choice.preset:
+        text = f'preset = "{choice.preset}"\n'
+    else:
+        text = f'copy = "{choice.copy}"\npaste = "{choice.paste}"\n'
+    path = paths.config[0] / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{FILE}.{os.getpid()}")
+    new.write_text(f"# The chords of copy and paste between sandboxes.\n{text}")
+    new.replace(path)
+    return path
