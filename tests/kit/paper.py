@@ -41,7 +41,9 @@ class PaperWorkers:
         self.may_open = trio.Event()
         self.may_open.set()
 
-    async def open_worker(self, sandbox, display, compositor, *, rules, clients):
+    async def open_worker(
+        self, sandbox, display, compositor, *, rules, clients, chords=None
+    ):
         self.asked.set()
         with trio.CancelScope(shield=True):  # as one that was just about to be there
             await self.may_open.wait()

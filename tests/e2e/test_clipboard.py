@@ -1,0 +1,217 @@
+"""Two sandboxes with labels of their own, a real broker, a real compositor, a person.
+
+The sandboxes are containers, leased by a foreign launcher, whose applications
+speak Wayland to the worker's filter; the person is a keyboard.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from broker.control.api import QuestionAnswerRequest
+from broker.core import limits
+from tests.kit.brokerctl import brokerctl
+from tests.kit.clipboard_person import Person
+from tests.kit.compositor import until, wait_window
+from tests.kit.container import DIRECT, container
+from tests.kit.prompting import Hands
+from tests.kit.world import world
+
+SECRET = "the password is hunter2"
+LABELS = {"work": "blue", "personal": "green", "evil": "red"}
+SCRIPT = """\
+export XDG_RUNTIME_DIR=/tmp
+foot -o tweak.max-shm-pool-size-mb=0 -T {0} sleep 1000 &
+cd /tmp/broker
+while :; do
+  if [ -e copy ]; then wl-copy < copy; rm copy; touch copied; fi
+  if [ -e paste ]; then
+    rm paste; timeout 20 wl-paste --no-newline > out.new 2> problem; mv out.new out
+  fi
+  sleep 0.1
+done
+"""
+
+
+class Box:
+    """A sandbox in which somebody copies and pastes with wl-clipboard."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    async def copied(self, text):
+        """Its own clipboard has this."""
+        (self.directory / "copied").unlink(missing_ok=True)
+        new = self.directory / "copy.new"
+        new.write_text(text)
+        new.rename(self.directory / "copy")
+        await until(lambda: self._there("copied"), deadline=60)
+
+    async def pasted(self):
+        """What its own clipboard has; nothing is the empty text."""
+        (self.directory / "out").unlink(missing_ok=True)
+        (self.directory / "paste").touch()
+        await until(lambda: self._there("out"), deadline=60)
+        return (self.directory / "out").read_text()
+
+    async def _there(self, name):
+        return (self.directory / name).exists()
+
+
+@asynccontextmanager
+async def boxes(rules, *names, records=None):
+    """A broker with these rules for the paste, a sandbox of each name, a person."""
+    async with world(start=False, image=False) as w:
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        lines = "".join(f"vitrail.ClipboardPaste * {one}\n" for one in rules)
+        (folder / "30-mine.policy").write_text(lines)
+        await w.start()
+        with Person(w) as person:
+            async with _open(w, names or ("work", "personal"), records or {}) as made:
+                await person.awake()
+                yield w, person, made
+
+
+@asynccontextmanager
+async def _open(w, names, records):
+    if not names:
+        yield {}
+        return
+    name = names[0]
+    directory = w.base / f"sockets-{name}"
+    directory.mkdir(mode=0o700)
+    (directory / "script").write_text(SCRIPT.format(name))
+    async with (
+        container(
+            w,
+            name,
+            title=f"[{name}] {name}",
+            inside=DIRECT,
+            program="sh /tmp/broker/script",
+            record=f'{records.get(name, "")}\n[label]\ncolour = "{LABELS[name]}"\n',
+        ),
+        _open(w, names[1:], records) as rest,
+    ):
+        yield {name: Box(directory), **rest}
+
+
+async def status(w):
+    async with w.client() as client:
+        return await client.clipboard()
+
+
+async def held_from(w, name):
+    async def look():
+        found = await status(w)
+        return found if found.source == name else None
+
+    return await until(look, deadline=60)
+
+
+async def test_two_chords_carry_it_over_once_and_it_is_wiped():
+    async with boxes(["work personal allow max-size=1M"]) as (w, person, box):
+        await box["work"].copied(SECRET)
+        assert await box["personal"].pasted() == ""
+        await person.copy("work")
+        held = await held_from(w, "work")
+        assert (held.types, held.size) == (["text/plain"], len(SECRET))
+        await person.paste("personal")
+        pasted = await w.wait_event("clipboard.pasted", deadline=60)
+        assert (pasted["sandbox"], pasted["target"]) == ("work", "personal")
+        assert pasted["rule"].endswith("30-mine.policy:1")
+        assert await box["personal"].pasted() == SECRET
+        now = await status(w)
+        assert (now.source, now.size) == ("", 0)
+        assert [o.target for o in now.offered] == ["personal"]
+        # A second paste has nothing.
+        await person.paste("personal")
+        ended = await w.wait_event("clipboard.ended", deadline=60)
+        assert (ended["outcome"], ended["target"]) == ("refused", "personal")
+        await the_terminal_says_so(w, box)
+        everything = str(w.events())
+        assert SECRET not in everything
+        assert "hunter2" not in everything
+
+
+async def the_terminal_says_so(w, box):
+    """``brokerctl clipboard`` and ``audit``; then it is cleared."""
+    env = w.environ
+    told = await brokerctl("clipboard", "status", "--json", env=env)
+    (shown,) = told.objects
+    assert (told.code, shown["paste_chord"]) == (0, "Super+Shift+V")
+    told = await brokerctl("audit", "--kind", "clipboard", env=env)
+    assert "23 B text/plain to personal" in told.out, told
+    told = await brokerctl("clipboard", "clear", env=env)
+    assert told.code == 0, told
+    assert (await status(w)).offered == []
+    assert await box["personal"].pasted() == ""
+
+
+async def test_denied_by_a_rule_nothing_arrives():
+    rules = ["work evil deny", "@anyvm @anyvm allow"]
+    async with boxes(rules, "work", "evil") as (w, person, box):
+        await box["work"].copied(SECRET)
+        await person.copy("work")
+        await held_from(w, "work")
+        await person.paste("evil")
+        ended = await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
+        assert ended["target"] == "evil"
+        assert "30-mine.policy:1" in ended["reason"]
+        assert await box["evil"].pasted() == ""
+        assert w.events("clipboard.pasted") == []
+
+
+async def test_asked_by_the_prompt_the_person_says_yes():
+    async with boxes(["work personal ask"]) as (w, person, box):
+        await box["work"].copied(SECRET)
+        await person.copy("work")
+        await held_from(w, "work")
+        await person.paste("personal")
+        hands = Hands(w.comp)
+
+        async def pending():
+            async with w.client() as client:
+                return (await client.pending()).questions
+
+        (question,) = await until(pending, deadline=60)
+        assert question.sandbox == "work"
+        assert question.targets == ["personal"]
+        assert question.words == "to give what you copied in it"
+
+        with trio.fail_after(90):
+            while await pending():
+                # Typed sooner it would count for nothing.
+                await trio.sleep(limits.PROMPT_GUARD_SECONDS + 0.4)
+                if await pending():
+                    hands.type("allow")
+        asked = await w.wait_event("question.answered", deadline=60)
+        assert (asked["answer"], asked["answered_by"]) == ("allow", "person")
+        await w.wait_event("clipboard.pasted", deadline=60)
+        # Their keyboard goes, and sway is without one until another types.
+        hands.close()
+        await person.awake()
+        assert await box["personal"].pasted() == SECRET
+
+
+@pytest.mark.long
+async def test_asked_by_the_prompt_the_person_says_no():
+    async with boxes(["work personal ask"]) as (w, person, box):
+        await box["work"].copied(SECRET)
+        await person.copy("work")
+        await held_from(w, "work")
+        await person.paste("personal")
+
+        async def pending():
+            async with w.client() as client:
+                return (await client.pending()).questions
+
+        (question,) = await until(pending, deadline=60)
+        async with w.client() as client:
+            await client.answer(QuestionAnswerRequest(id=question.id, allow=False))
+        await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
+        await wait_window(w.comp, title="personal")
+        assert await box["personal"].pasted() == ""
