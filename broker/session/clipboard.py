@@ -179,10 +179,19 @@ class Clipboard:
             self._nursery = nursery
             nursery.start_soon(self._tick)
             task_status.started()
-            async for event, done in self._events:
-                await self._feed(event)
-                if done is not None:
-                    done.set()
+            async with self._events:  # who still has something to say need not wait
+                async for event, done in self._events:
+                    await self._feed(event)
+                    if done is not None:
+                        done.set()
+
+    async def _post(self, event: w.Event, done: trio.Event | None = None) -> bool:
+        """Have it dealt with; false when this clipboard is over."""
+        try:
+            await self._put.send((event, done))
+        except trio.BrokenResourceError:
+            return False
+        return True
 
     def start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         """Do something beside, whose failure ends nothing else."""
@@ -204,7 +213,7 @@ class Clipboard:
                 await self._changed.wait()
                 due = False
             if due:
-                await self._put.send((w.Ticked(), None))
+                await self._post(w.Ticked())
                 await self._changed.wait()
 
     # -- who takes part -----------------------------------------------------------------
@@ -221,12 +230,12 @@ class Clipboard:
         if party is not None and party.lease == lease:
             party.close()
             del self._parties[lease.sandbox]
-            await self._put.send((w.SandboxGone(lease.sandbox), None))
+            await self._post(w.SandboxGone(lease.sandbox))
 
     async def put(self, party: Party, event: w.Event) -> None:
         """Something happened; waits while much is to be done."""
         if self._parties.get(party.lease.sandbox) is party:
-            await self._put.send((event, None))
+            await self._post(event)
 
     def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
         """What a chord means, with the terms of now."""
@@ -247,8 +256,8 @@ class Clipboard:
     async def clear(self) -> None:
         """Wipe all, as the person says; returns when it is wiped."""
         done = trio.Event()
-        await self._put.send((w.Cleared(), done))
-        await done.wait()
+        if await self._post(w.Cleared(), done):
+            await done.wait()
 
     def status(self) -> Status:
         """What is held and on offer; no content."""
@@ -281,7 +290,7 @@ class Clipboard:
                 continue
             why = self._terms.stands(here, there, kinds)
             if why:
-                await self._put.send((w.Revoked(target, transfer, why), None))
+                await self._post(w.Revoked(target, transfer, why))
 
     # -- doing ---------------------------------------------------------------------------
 
@@ -339,7 +348,7 @@ class Clipboard:
         with scope:
             decided = await self._answer(action)
             self._asking.pop(action.transfer, None)
-            await self._put.send((decided, None))
+            await self._post(decided)
 
     async def _answer(self, action: w.AskPolicy) -> w.Decided:
         no = partial(w.Decided, action.transfer, None)
