@@ -78,12 +78,12 @@ async def _connect_unix(endpoint: Endpoint, path: Path) -> socket.socket:
                 await trio.sleep(_CONNECT_RETRY_SECONDS)
                 continue
             break
+        await trio.lowlevel.checkpoint_if_cancelled()
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
             raise _explain_connect(endpoint, error) from error
         raise
-    await trio.lowlevel.checkpoint_if_cancelled()
     return sock
 
 
