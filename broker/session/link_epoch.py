@@ -114,9 +114,10 @@ class Epoch:
         # A place is free again when its reply is here, not when the asker has
         # lost interest: the channel counts in the same way.
         await self._places.acquire()
+        if not self.live:
+            self._places.release()
+            raise self._lost()
         try:
-            if not self.live:
-                raise self._lost()
             request, record = self.channel.ask(make)
         except BaseException:
             self._places.release()  # nothing was asked

@@ -552,12 +552,17 @@ class Filter(ObjectTable):
         """Offer the sandbox's selection anew on this client's devices.
 
         One that does not read is not told; it is when it gets the focus next.
+        Never raises: it is for another application's sake, whose fault nothing
+        here is.
         """
-        if self.crowded:
+        if self.crowded or self.fault is not None:
             return
-        for device in self.devices:
-            if device.kind == kind:
-                selection.tell(self, device)
+        try:
+            for device in self.devices:
+                if device.kind == kind:
+                    selection.tell(self, device)
+        except ProtocolFault as fault:
+            self.fail(fault)
         self.wake()
 
     def show_again(self, surface: Surface) -> None:

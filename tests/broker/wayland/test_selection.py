@@ -92,6 +92,22 @@ def test_what_one_application_copies_another_of_the_sandbox_pastes(pair, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_who_has_no_room_for_an_offer_ends_alone(pair, kind, monkeypatch):
+    """Not who copied something, nor the worker that serves what was pasted."""
+    one, two = pair
+    one.focus()
+    two.focus()
+    compositor = two.bind("wl_compositor")
+    for _ in range(8):
+        two.make(compositor, "create_region", "wl_region")
+    monkeypatch.setattr(limits, "WAYLAND_OBJECTS", len(two.core.by_client))
+    one.copy(kind, b"text/plain")
+    assert one.offered(kind)[1] == [b"text/plain"]
+    assert one.core.fault is None
+    assert "too many objects" in str(two.core.fault)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_it_reaches_the_compositor_or_another_sandbox(pair, kind):
     one, _ = pair
     one.focus()
