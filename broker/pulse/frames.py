@@ -18,6 +18,7 @@ from broker.core.errors import PeerError
 from broker.pulse.commands import INVALID, Command
 
 HEADER = struct.Struct(">IIIII")
+_HEADER_BYTES = HEADER.size
 _HEAD = struct.Struct(">BIBI")
 _LETTER_U32 = ord("L")
 _SEEKS = 3
@@ -67,6 +68,11 @@ class Cutter:
     def waiting(self) -> int:
         """Bytes that no frame was made of yet."""
         return len(self._buffer)
+
+    @property
+    def between(self) -> bool:
+        """Whether what comes next begins a frame, and nothing waits before it."""
+        return not self._buffer and not self._left
 
     def next(self) -> Control | Samples | None:
         """The next frame or part of one, None until there is more.
@@ -118,6 +124,31 @@ class Cutter:
             raise PeerError(f"a frame of {length} bytes of samples")
 
 
+def plain_samples(untrusted_data: bytes) -> int | None:
+    """The channel, if some bytes are one whole frame of samples that follow on.
+
+    So no seek, no offset, no flag, and nothing before or behind it.
+    """
+    if len(untrusted_data) <= _HEADER_BYTES:
+        return None
+    length, channel, high, low, flags = HEADER.unpack_from(untrusted_data)
+    if length != len(untrusted_data) - _HEADER_BYTES or high or low or flags:
+        return None
+    if channel == INVALID or length > limits.PULSE_SAMPLES_BYTES:
+        return None
+    return int(channel)
+
+
+def plain_request(data: bytes) -> tuple[int, int] | None:
+    """Channel and count, if some bytes are one whole REQUEST and nothing else."""
+    if len(data) != _REQUEST_BYTES or not data.startswith(_REQUEST_HEAD):
+        return None
+    one, channel, two, count = _TWO_U32.unpack_from(data, len(_REQUEST_HEAD))
+    if one != _LETTER_U32 or two != _LETTER_U32:
+        return None
+    return channel, count
+
+
 def command(number: Command, tag: int, fields: bytes = b"") -> bytes:
     """Return the frame of a command; ``fields`` are encoded already."""
     return (
@@ -145,3 +176,10 @@ def samples(channel: int, data: bytes, seek: int = 0, offset: int = 0) -> bytes:
     """Return a frame of samples."""
     wide = offset & 0xFFFFFFFFFFFFFFFF
     return HEADER.pack(len(data), channel, wide >> 32, wide & 0xFFFFFFFF, seek) + data
+
+
+_TWO_U32 = _HEAD
+_REQUEST_HEAD = command(Command.REQUEST, INVALID, bytes(_TWO_U32.size))[
+    : -_TWO_U32.size
+]
+_REQUEST_BYTES = len(_REQUEST_HEAD) + _TWO_U32.size

@@ -110,6 +110,28 @@ class Playback:
         if len(kept) < len(part.data):
             self._drop(len(part.data) - len(kept))
 
+    def passes(self, untrusted_frame: bytes, now: float) -> bool:
+        """Pass on a whole frame that follows on, as it is, if that is all there is.
+
+        False, and nothing is done, where ``write`` has more to think of:
+        something waits, or it is more than the server asked for.
+        """
+        count = len(untrusted_frame) - frames.HEADER.size
+        if (
+            count > self.credit
+            or count % self._frame_bytes
+            or self._held
+            or self._held_frames
+            or self._excess
+            or self._seek != (0, 0)
+        ):
+            return False
+        self.last_samples = now
+        self.credit -= count
+        self._bytes += count
+        self.owner.send_up(untrusted_frame)
+        return True
+
     def _may_seek(self, part: frames.Samples, now: float) -> bool:
         """Whether samples may go to where the client says."""
         if not part.seek and part.offset >= 0:

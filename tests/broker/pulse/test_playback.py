@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.core import limits
@@ -11,6 +11,7 @@ from broker.core.errors import PeerError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, REQUESTS, Command, Error
 from broker.pulse.events import Flooded, StreamBegun, StreamEnded
+from broker.pulse.filter import Filter
 from broker.pulse.rules import Level, SoundRules
 from broker.pulse.samples import format_of
 from broker.pulse.tagstruct import Format, Spec, encode
@@ -328,3 +329,113 @@ def test_idle_is_told_by_the_clock():
     talk.now += 5
     talk.raw(frames.samples(channel, bytes(4)))
     assert not stream.is_idle(talk.now + 5)
+
+
+# -- what most bytes are ---------------------------------------------------------
+
+
+class Slow(Filter):
+    """A filter without the short way for plain samples and requests."""
+
+    def _passes_samples(self, untrusted_data: bytes) -> bool:
+        return False
+
+    def _passes_request(self, data: bytes) -> bool:
+        return False
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("samples"), st.integers(1, 60), st.integers(0, 1)),
+        st.tuples(st.just("asked"), st.integers(0, 90), st.integers(0, 1)),
+        st.tuples(st.just("seek"), st.integers(-40, 40), st.integers(0, 4)),
+        st.tuples(st.just("bytes"), st.integers(1, 200), st.just(0)),
+        st.tuples(st.just("flush"), st.just(0), st.just(0)),
+        st.tuples(st.just("cork"), st.just(0), st.just(0)),
+        st.tuples(st.just("drain"), st.just(0), st.just(0)),
+        st.tuples(st.just("delete"), st.just(0), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+def played(steps, monkeypatch, kind, cuts):
+    """All that both sides were sent, and what is left of the credit."""
+    monkeypatch.setattr("tests.kit.sound_talk.Filter", kind)
+    talk = Talk()
+    talk.server.first_request = 100
+    channel, _ = talk.play()
+    seen = bytearray()
+    feed = talk.core.from_client
+
+    def watched(data, now):
+        feed(data, now)
+        seen.extend(b"up:" + bytes(talk.core.up) + b"down:" + talk.core.down.data)
+
+    talk.core.from_client = watched
+    left = b""
+    for number, (what, count, more) in enumerate(steps):
+        match what:
+            case "samples":
+                left += frames.samples(channel + more * 7, bytes([number]) * count)
+            case "seek":
+                left += frames.samples(channel, bytes([number]) * 8, more, count)
+            case "bytes":
+                left += bytes([number]) * count if number > 30 else b""
+            case "asked":
+                talk.server_says(C.REQUEST, encode("LL", [channel + more * 7, count]))
+            case _:
+                command = C[f"{what.upper()}_PLAYBACK_STREAM"]
+                fields = encode(
+                    "Lb" if what == "cork" else "L",
+                    [channel, True][: 1 + (what == "cork")],
+                )
+                left += frames.command(command, 500 + number, fields)
+        if cuts[number % len(cuts)]:
+            talk.raw(left)
+            left = b""
+    talk.raw(left)
+    unread = [(one.command, one.tag, one.body) for one in talk.unread]
+    streams = [
+        (s.credit, s._bytes, s._excess, bytes(s._held), s.last_samples)
+        for s in talk.core.playbacks.values()
+    ]
+    fault = str(talk.core.fault)
+    return bytes(seen), sent(talk), talk.server.parts, unread, streams, fault
+
+
+@given(STEPS, st.lists(st.booleans(), min_size=1, max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_short_way_does_what_the_long_one_does(monkeypatch, steps, cuts):
+    short = played(steps, monkeypatch, Filter, cuts)
+    assert short == played(steps, monkeypatch, Slow, cuts)
+
+
+@pytest.mark.parametrize(
+    ("change", "plain"),
+    [
+        (lambda data: data, True),
+        (lambda data: data + b"x", False),
+        (lambda data: data[:-1], False),
+        (lambda data: frames.samples(INVALID, data[20:]), False),
+        (lambda data: frames.samples(0, data[20:], 1), False),
+        (lambda data: frames.samples(0, data[20:], 0, 4), False),
+        (lambda data: frames.samples(0, data[20:], 0, -4), False),
+        (lambda data: data[:16] + b"\x80\0\0\0" + data[20:], False),
+        (lambda data: data[:20], False),
+        (lambda data: b"", False),
+    ],
+)
+def test_only_one_whole_plain_frame_goes_the_short_way(change, plain):
+    data = change(frames.samples(0, b"abcd"))
+    assert frames.plain_samples(data) == (0 if plain else None)
+
+
+def test_only_one_whole_request_goes_the_short_way():
+    good = frames.command(C.REQUEST, INVALID, encode("LL", [3, 960]))
+    assert frames.plain_request(good) == (3, 960)
+    tagged = frames.command(C.REQUEST, 1, encode("LL", [3, 960]))
+    other = frames.command(C.OVERFLOW, INVALID, encode("LL", [3, 960]))
+    volume = frames.command(C.REQUEST, INVALID, encode("LV", [3, 960]))
+    for bad in (good + b"x", good[:-1], tagged, other, volume, b""):
+        assert frames.plain_request(bad) is None
