@@ -439,3 +439,24 @@ def test_only_one_whole_request_goes_the_short_way():
     volume = frames.command(C.REQUEST, INVALID, encode("LV", [3, 960]))
     for bad in (good + b"x", good[:-1], tagged, other, volume, b""):
         assert frames.plain_request(bad) is None
+
+
+@pytest.mark.parametrize(
+    ("pieces", "goes"),
+    [
+        ([frames.samples(0, bytes(104))], 100),
+        ([frames.samples(0, b"abcdef"), frames.samples(0, b"ghij")], b"abcdefgh"),
+        (
+            [frames.samples(0, bytes(24))[:20], frames.samples(0, b"abcd")],
+            frames.samples(0, b"abcd"),
+        ),
+    ],
+    ids=["more than was asked for", "behind half a sample", "inside a frame"],
+)
+def test_what_looks_plain_and_is_not_goes_no_short_way(pieces, goes):
+    talk = Talk()
+    talk.server.first_request = 100
+    talk.play()
+    for piece in pieces:
+        talk.raw(piece)
+    assert sent(talk) == (bytes(goes) if isinstance(goes, int) else goes)
