@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from policy.engine import Answer
+from policy.engine import Step as RuleStep
 from policy.errors import visible
 from policy.loader import RecordSet
 from policy.model import MicroVM, Record
@@ -89,6 +91,30 @@ def stands(records: RecordSet, request: Request) -> Decision:
     without a valid record, or under a name that is not its own, has nothing.
     """
     return _decide(records, request, own=request.service in _OF_RECORDS)
+
+
+def stricter(records: RecordSet, request: Request, answer: Answer) -> Answer:
+    """The answer of the rules, as strict as the record is.
+
+    To be asked behind ``stands``.  A record with ``microphone = "ask"`` makes
+    an ask of an allow: where it may go is what the rule says, and the rule's
+    limits hold.
+    """
+    record = records.records.get(request.record)
+    if request.service != MICROPHONE or answer.verdict != "allow" or record is None:
+        return answer
+    if record.viewer.audio.microphone == "allow":
+        return answer
+    where = record.where(MICROPHONE_KEY)
+    targets = () if answer.target is None else (answer.target,)
+    return answer._replace(
+        verdict="ask",
+        reason=f"{answer.reason}, and the record asks: {where}",
+        target=None,
+        targets=targets,
+        default_target=answer.target,
+        trace=(*answer.trace, RuleStep(MICROPHONE_KEY, "ask", where)),
+    )
 
 
 def _decide(records: RecordSet, request: Request, *, own: bool) -> Decision:

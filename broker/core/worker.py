@@ -140,7 +140,10 @@ class Stop(_Message, frozen=True, tag="stop"):
 
 
 class Sound(_Message, frozen=True, tag="sound"):
-    """How the sandbox's sound is treated; sent before its first stream."""
+    """How the sandbox's sound is treated; sent before its first stream.
+
+    And again when that changes: what runs goes by it, or is ended.
+    """
 
     name: _Text
     microphone: _Text

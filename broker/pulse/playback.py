@@ -19,6 +19,7 @@ from broker.core.errors import PeerError
 from broker.pulse import frames
 from broker.pulse.commands import Change, Command, Facility
 from broker.pulse.events import Flooded, StreamBegun, StreamEnded
+from broker.pulse.rules import SoundRules
 from broker.pulse.samples import frame_bytes
 from broker.pulse.tagstruct import Properties, Spec, encode
 
@@ -39,6 +40,7 @@ class Playback:
         real_index: int,
         spec: Spec,
         credit: int,
+        maxlength: int,
         volume: tuple[int, ...] | None,
         muted: bool,
         properties: Properties,
@@ -50,6 +52,8 @@ class Playback:
         self.index = owner.sandbox.new_index()
         self.spec = spec
         self.credit = credit
+        self.maxlength = maxlength
+        """The server's buffer for it, in bytes."""
         self.volume = volume
         """What the client has asked for; None: nothing, so 100 %."""
         self.muted = muted
@@ -85,8 +89,24 @@ class Playback:
             del sandbox.by_real[self.real_index]
         self.owner.playbacks.pop(self.channel, None)
         self._held.clear()
+        self._held_frames.clear()
         sandbox.announce(Facility.SINK_INPUT, Change.REMOVE, self.index)
         sandbox.tell(StreamEnded(self.index, self._bytes))
+
+    def fits(self, rules: SoundRules) -> bool:
+        """Whether it could begin under these rules."""
+        return (
+            self.spec.rate <= rules.rate
+            and self.spec.channels <= rules.channels
+            and self.maxlength <= rules.buffer_bytes
+        )
+
+    def kill(self) -> None:
+        """End it, here and at the server, and tell the client."""
+        channel = encode("L", [self.channel])
+        self.end()
+        self.owner.ask(Command.DELETE_PLAYBACK_STREAM, channel)
+        self.owner.event(Command.PLAYBACK_STREAM_KILLED, channel)
 
     # -- samples -------------------------------------------------------------
 

@@ -149,6 +149,7 @@ def _created(
         real_index=head.number(1),
         spec=spec,
         credit=head.number(2),
+        maxlength=min(head.number(3), f.sandbox.rules.buffer_bytes),
         volume=volume,
         muted=muted,
         properties=properties,
@@ -188,10 +189,16 @@ def flush(f: Filter, tag: int, fields: Fields) -> None:
 
 def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
     """SET_PLAYBACK_STREAM_BUFFER_ATTR, within the largest buffer allowed."""
-    f.playback(fields)
+    stream = f.playback(fields)
     fields[1] = min(fields.number(1), f.sandbox.rules.buffer_bytes)
     letters = "LLLLLb" + "b" * (len(fields) - 6)
-    f.relay(tag, _C.SET_PLAYBACK_STREAM_BUFFER_ATTR, encode(letters, fields))
+
+    def answered(reader: Reader) -> bytes:
+        said = reader.fields("L")
+        stream.maxlength = min(said.number(0), fields.number(1))
+        return encode("L", said) + reader.rest()
+
+    f.relay(tag, _C.SET_PLAYBACK_STREAM_BUFFER_ATTR, encode(letters, fields), answered)
 
 
 def set_rate(f: Filter, tag: int, fields: Fields) -> None:

@@ -27,7 +27,7 @@ from broker.pulse.commands import (
 )
 from broker.pulse.events import MicrophoneMissing, StreamBegun, StreamEnded
 from broker.pulse.refusal import SoundRefusedError
-from broker.pulse.rules import Microphone
+from broker.pulse.rules import Microphone, SoundRules
 from broker.pulse.samples import (
     channel_map,
     fill_byte,
@@ -126,6 +126,10 @@ class Recording:
         sandbox.announce(Facility.SOURCE_OUTPUT, Change.REMOVE, self.index)
         sandbox.tell(StreamEnded(self.index, self.written, recording=True))
         sandbox.look_if_wanted()
+
+    def fits(self, rules: SoundRules) -> bool:
+        """Whether it could begin under these rules."""
+        return self.spec.rate <= rules.rate and self.spec.channels <= rules.channels
 
     def kill(self) -> None:
         """End it and tell the client."""

@@ -83,6 +83,30 @@ class SoundSandbox:
         for member in self.members.values():
             member.notify(facility, change, index)
 
+    # -- rules that change ---------------------------------------------------
+
+    def set_rules(self, rules: SoundRules, now: float) -> None:
+        """Go by other rules of the same sandbox from here on, also what runs.
+
+        What the rules would not let begin now is ended; its client is told.
+        """
+        old, self.rules = self.rules, rules
+        denied = rules.microphone is Microphone.DENY
+        if denied != (old.microphone is Microphone.DENY):
+            if denied:
+                self.deny_microphone(now)
+            self._show(hidden=denied)
+        for stream in [s for s in self.playbacks.values() if not s.fits(rules)]:
+            stream.kill()
+        for recording in [r for r in self.recordings.values() if not r.fits(rules)]:
+            recording.kill()
+        # Indexes are counted: the newest are ended first.
+        for index in sorted({**self.playbacks, **self.recordings})[rules.streams :]:
+            (self.playbacks.get(index) or self.recordings[index]).kill()
+        if rules.volume != old.volume:
+            for stream in list(self.playbacks.values()):
+                stream.apply_level()
+
     # -- the person's mixer --------------------------------------------------
 
     def loudness(self, asked: tuple[int, ...]) -> tuple[int, ...]:

@@ -197,14 +197,11 @@ class Decider:
         return answer
 
     def _record_says(self, request: Request) -> evaluate.Decision:
-        lease = request.lease
-        return evaluate.stands(
-            self._records(),
-            evaluate.Request(lease.sandbox, lease.record, request.service),
-        )
+        return evaluate.stands(self._records(), _of_record(request))
 
     def _verdict(self, request: Request) -> Verdict:
-        return self._rules.engine.answer(request.call, self._now_world())
+        answer = self._rules.engine.answer(request.call, self._now_world())
+        return evaluate.stricter(self._records(), _of_record(request), answer)
 
     def _now_world(self) -> World:
         records = self._records()
@@ -586,6 +583,11 @@ class Decider:
             asked=asked,
             grant="" if grant is None else grant.id,
         )
+
+
+def _of_record(request: Request) -> evaluate.Request:
+    lease = request.lease
+    return evaluate.Request(lease.sandbox, lease.record, request.service)
 
 
 def _refusal(question: Question, said: Answer) -> str:

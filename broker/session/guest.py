@@ -219,7 +219,7 @@ class Guest:
         return record
 
     async def follow_record(self) -> None:
-        """The records were read again: windows go by what this one says now.
+        """The records were read again: windows and sound go by what this one says now.
 
         One that has gone or has an error says nothing; what is denied by that
         is cut by whoever decides about streams.
@@ -228,6 +228,7 @@ class Guest:
         if self.worker is not None and record is not None:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self.worker.follow(rules_from(record, self.lease.sandbox))
+            await self.sound.follow_record(record)
 
     # -- the worker ----------------------------------------------------------
 

@@ -73,6 +73,7 @@ class GuestSound:
         self._levels = levels
         self._desks = desks
         self._worker: Worker | None = None
+        self._told_rules: worker.Sound | None = None
         self._level: Level | None = None
         self._streams: dict[int, trio.Event] = {}
         self._ends: dict[int, worker.SoundClosed] = {}
@@ -154,12 +155,28 @@ class GuestSound:
         """The worker, once it knows how sound is treated."""
         mine = await self._ensure_worker()
         if self._worker is not mine:
-            await mine.send(self._rules(record))
+            self._told_rules = rules = self._rules(record)
+            await mine.send(rules)
             self._worker = mine
+            # The record may have become another one while that was sent.
+            await self.follow_record(self._record() or record)
         if not self._serving:
             self._serving = True
             self._start(serve_desk, self._desks(), self._lease.sandbox, self)
         return mine
+
+    async def follow_record(self, record: Record) -> None:
+        """The record is another one: what plays and records goes by it now.
+
+        Whether there is sound at all, and whether it may hear, is decided again
+        by whoever decides about streams; here is told within which bounds.
+        """
+        rules = self._rules(record)
+        if self._worker is None or rules == self._told_rules:
+            return
+        self._told_rules = rules
+        with suppress(UpstreamError):  # it has ended; the next one is told
+            await self._worker.send(rules)
 
     def _rules(self, record: Record) -> worker.Sound:
         audio = record.viewer.audio
@@ -273,22 +290,11 @@ class GuestSound:
             return  # nobody decides, so it stays silent
         request = Request(lease=self._lease, service=MICROPHONE, counts_bytes=False)
         try:
-            async with self.decider.permit(request) as permit:
-                self._asked_if_it_must_be(answered=permit.answered)
+            async with self.decider.permit(request):
                 await self._while_allowed()
         except RefusedError:
             await self._hear(worker.Hearing.DENY)
             await self._wait_unwanted()
-
-    def _asked_if_it_must_be(self, *, answered: bool) -> None:
-        """A record that says "ask" is stricter than a rule that allows."""
-        record = self._record()
-        if answered or record is None or record.viewer.audio.microphone == "allow":
-            return
-        raise RefusedError(
-            'the record says microphone = "ask", and the rule asks nobody',
-            hint="write 'ask' in the rule, or 'allow' in the record",
-        )
 
     async def _while_allowed(self) -> None:
         hearing = worker.Hearing.DENY

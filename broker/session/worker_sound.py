@@ -51,6 +51,10 @@ class WorkerSound:
                 if self._service is None:
                     self._begin(order)
                     nursery.start_soon(self._tell)
+                else:
+                    now = trio.current_time()
+                    self._service.sandbox.set_rules(_rules_of(order), now)
+                    self._changed.set()
             case messages.SoundStream(stream):
                 if len(fds) != 2:
                     fdpass.close_all(fds)
@@ -68,18 +72,8 @@ class WorkerSound:
         return self._service
 
     def _begin(self, order: messages.Sound) -> None:
-        rules = SoundRules(
-            order.name,
-            microphone=Microphone(order.microphone),
-            revoked=Revoked(order.revoked),
-            streams=order.streams,
-            rate=order.rate,
-            channels=order.channels,
-            buffer_bytes=order.buffer_bytes,
-            volume=order.most_volume,
-            idle_seconds=order.idle_seconds,
-        )
-        sandbox = SoundSandbox(rules, self._event, Level(order.volume, order.muted))
+        level = Level(order.volume, order.muted)
+        sandbox = SoundSandbox(_rules_of(order), self._event, level)
         self._service = Service(sandbox, _no_server, order.cookie, _nobody_listens)
 
     async def _serve(
@@ -164,6 +158,20 @@ class WorkerSound:
             source=self._source,
             missing=self._missing,
         )
+
+
+def _rules_of(order: messages.Sound) -> SoundRules:
+    return SoundRules(
+        order.name,
+        microphone=Microphone(order.microphone),
+        revoked=Revoked(order.revoked),
+        streams=order.streams,
+        rate=order.rate,
+        channels=order.channels,
+        buffer_bytes=order.buffer_bytes,
+        volume=order.most_volume,
+        idle_seconds=order.idle_seconds,
+    )
 
 
 def _fault_of(fault: VitrailError | None) -> messages.Fault:

@@ -215,3 +215,65 @@ async def test_libpulse_in_a_machine_finds_the_filter_by_itself():
         code, said = await w.output("app", "pactl", "load-module", "module-null-sink")
         assert code != 0
         assert b"Access denied" in said
+
+
+MICROPHONE = '[audio]\nplayback = "allow"\nmicrophone = "{}"\n'
+
+
+@pytest.mark.long
+async def test_a_record_opens_and_closes_the_microphone_of_a_running_worker():
+    def text(word):
+        return record("persistent", top=MICROPHONE.format(word))
+
+    needs("pulseaudio")
+    made = world({"app": text("deny")}, start=False)
+    async with sound_server("pulseaudio") as server, made as w:
+        await microphone(server)
+        w.environ["PULSE_SERVER"] = f"unix:{server.socket}"
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "30-mine.policy").write_text(RULE.format(verdict="allow"))
+        await w.start()
+        code, said = await w.output("app", "python3", "-c", LISTEN, "1")
+        assert code != 0, said
+        assert b"refused" in said
+        worker = await w.pid_of("worker", "app")
+        said = []
+
+        async def listen():
+            said.append(await w.output("app", "python3", "-c", LISTEN, "12"))
+
+        async def opened():
+            # The worker is told beside us: a recording may be the faster one.
+            code, out = await w.output("app", "python3", "-c", LISTEN, "0.1")
+            return code == 0 or not out
+
+        voice = tone(server.directory / "voice.wav", 600, 240)
+        talks = started("paplay", "-d", "micfeed", str(voice), env=server.environment)
+        async with talks:
+            w.write_record("app", text("allow"))
+            await until(opened, deadline=60)
+            heard = len(w.events("microphone.on"))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen)
+
+                async def on():
+                    return len(w.events("microphone.on")) > heard
+
+                await until(on, deadline=60)
+                await trio.sleep(3)  # it is heard for a while
+                w.write_record("app", text("deny"))
+
+                async def off():
+                    return len(w.events("microphone.off")) == len(
+                        w.events("microphone.on")
+                    )
+
+                await until(off, deadline=30)
+        code, out = said[0]
+        assert code == 0, out.decode()
+        loud = [int(word) > 3000 for word in out.decode().split()]
+        assert sum(loud) > 10
+        last = len(loud) - loud[::-1].index(True)
+        assert len(loud) - last > 20, "no silence after the record has changed"
+        assert await w.pid_of("worker", "app") == worker

@@ -206,6 +206,10 @@ class Server:
         values = [3, "mic", "Webcam", STEREO, (1, 2), 5, (65536,) * 2, False, monitor]
         return encode("LttamLvbL", values) + b"N" + encode("UtL", [0, "alsa", 0])
 
+    def set_playback_stream_buffer_attr(self, one: Said) -> bytes:
+        most = Reader(one.body).fields("LL").number(1)
+        return encode("LLLLU", [min(most, 4 << 20), 65536, 0, 1024, 1000])
+
     def get_playback_latency(self, _one: Said) -> bytes:
         return encode("UUbTTrrUU", [1, 2, True, (1, 1), (1, 2), 3, 4, 0, 0])
 

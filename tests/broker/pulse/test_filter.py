@@ -20,6 +20,7 @@ from broker.pulse.commands import (
 from broker.pulse.events import Refused
 from broker.pulse.rules import Microphone, SoundRules
 from broker.pulse.tagstruct import Reader, encode
+from tests.broker.pulse.test_tagstruct import VALUES
 from tests.kit.sound_talk import Said, Server, Talk, create_playback
 
 C = Command
@@ -498,8 +499,6 @@ def test_hostile_commands_end_the_connection_or_are_answered(bodies):
 
 @given(st.data())
 def test_right_fields_with_any_values_never_crash(data):
-    from tests.broker.pulse.test_tagstruct import VALUES
-
     talk = Talk(MIC)
     talk.play()
     talk.record()

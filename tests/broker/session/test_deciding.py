@@ -47,6 +47,65 @@ async def test_the_stricter_of_record_and_rule_wins():
         assert caught.value.where.endswith("vault.toml:2:1")
 
 
+MICROPHONE = '[audio]\nplayback = "allow"\nmicrophone = "{}"\n'
+HEARS = "vitrail.AudioInput * work @adminvm"
+
+
+def with_microphone(b, word):
+    b.write_record("work", record("persistent", top=MICROPHONE.format(word)))
+
+
+@pytest.mark.parametrize(
+    ("word", "rule", "asked"),
+    [
+        ("allow", "allow", 0),
+        ("allow", "ask", 1),
+        ("ask", "allow", 1),
+        ("ask", "ask", 1),
+    ],
+)
+async def test_a_record_that_asks_makes_an_ask_of_an_allow(word, rule, asked):
+    async with rulebook(f"{HEARS} {rule}\n") as b:
+        with_microphone(b, word)
+        await b.reload()
+        b.person.says = yes()
+        assert await b.once("vitrail.AudioInput") == "dom0"
+        assert len(b.person.asked) == asked
+        b.person.says = no
+        if asked:
+            assert b.person.asked[0].targets == ("dom0",)
+            with refused("no"):
+                await b.once("vitrail.AudioInput")
+            reason = b.events("decision")[0]["reason"]
+            assert ("the record asks: " in reason) is ((word, rule) == ("ask", "allow"))
+
+
+@pytest.mark.parametrize("rule", ["allow", "ask"])
+async def test_a_record_that_denies_asks_nobody(rule):
+    async with rulebook(f"{HEARS} {rule}\n") as b:
+        with_microphone(b, "deny")
+        await b.reload()
+        with refused('microphone = "deny"'):
+            await b.once("vitrail.AudioInput")
+        assert not b.person.asked
+
+
+@pytest.mark.parametrize("says", [yes(), no])
+async def test_a_record_that_asks_from_now_on_asks_about_what_is_live(says):
+    async with rulebook(f"{HEARS} allow\n") as b, trio.open_nursery() as nursery:
+        with_microphone(b, "allow")
+        await b.reload()
+        mine = await live(b, nursery, service="vitrail.AudioInput")
+        assert not b.person.asked
+        b.person.says = says
+        with_microphone(b, "ask")
+        await b.reload()
+        await settled()
+        assert len(b.person.asked) == 1
+        assert mine.ended.is_set() is (says is no)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("text", ["class = 7\n", ""])
 async def test_a_sandbox_without_a_valid_record_asks_nothing(text):
     async with rulebook("* * * * allow\n") as b:

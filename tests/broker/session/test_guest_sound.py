@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import trio
@@ -55,7 +54,6 @@ class Decider:
     def __init__(self) -> None:
         self.verdict = "allow"
         self.asked = 0
-        self.answered = False
         self.scope: trio.CancelScope | None = None
 
     @asynccontextmanager
@@ -65,7 +63,7 @@ class Decider:
         if self.verdict == "deny":
             raise RefusedError("a rule says no")
         with trio.CancelScope() as self.scope:
-            yield SimpleNamespace(answered=self.answered)
+            yield None
         if self.scope.cancelled_caught:
             raise RefusedError("cut")
 
@@ -148,15 +146,36 @@ async def test_a_no_is_a_no(tmp_path):
         assert decider.asked == 1
 
 
-@pytest.mark.parametrize("answered", [True, False])
-async def test_a_record_that_asks_is_stricter_than_a_rule_that_allows(
-    tmp_path, answered
-):
-    async with sound(tmp_path, "ask") as (made, paper, decider):
-        decider.answered = answered
-        await made.take(State(wanted=True, active=False))
-        await wait_all_tasks_blocked()
-        assert paper.heard() == (["allow"] if answered else ["deny"])
+async def test_another_record_is_told_to_the_worker_that_runs(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        before = made._record()
+        await made.follow_record(before)
+        assert len(paper.orders) == 1  # nothing is new
+        top = '[audio]\nplayback = "allow"\nmicrophone = "deny"\nrate = 44100\n'
+        text = record("persistent", top=top).encode()
+        after, _ = parse_record("a", tmp_path / "a.toml", text)
+        await made.follow_record(after)
+        order = paper.orders[-1]
+        assert (order.microphone, order.rate) == ("deny", 44100)
+        await made.follow_record(after)
+        assert len(paper.orders) == 2
+        paper.closed = "gone"
+        await made.follow_record(before)  # it has ended: the next one is told
+        made.worker_gone()
+        await made.follow_record(after)
+        assert len(paper.orders) == 2
+
+
+async def test_a_record_that_changes_while_the_worker_is_told(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        made.worker_gone()
+        old = made._record()
+        top = '[audio]\nplayback = "allow"\nmicrophone = "deny"\n'
+        text = record("persistent", top=top).encode()
+        new, _ = parse_record("a", tmp_path / "a.toml", text)
+        made._record = lambda: new
+        await made._told(old)
+        assert [order.microphone for order in paper.orders[-2:]] == ["ask", "deny"]
 
 
 async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):
