@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 
 import trio
@@ -10,7 +11,7 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from tests.integration.test_pulse_microphone import audio
-from tests.kit.compositor import until
+from tests.kit.compositor import desktop, pixels, until
 from tests.kit.sound import Recorder, microphone, proxy, sound_server, started
 
 NAME = "org.freedesktop.Notifications"
@@ -86,3 +87,61 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
                     await audio(server, "microphone", "mail", "allow")
                     await until(one)
                 await until(none)  # the recorder has ended, and the source is closed
+
+
+async def test_the_person_sees_it_as_long_as_the_source_is_open():
+    """A real notification daemon on a real screen; the pixels say so."""
+    async with desktop() as comp, sound_server("pulseaudio") as server:
+        bus = server.directory / "bus"
+        server.environment |= {
+            "WAYLAND_DISPLAY": str(comp.display),
+            "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
+        }
+        address = f"--address=unix:path={bus}"
+        argv = ("dbus-daemon", "--session", "--nofork", "--nopidfile", address)
+        async with started(*argv, env=server.environment):
+
+            async def there() -> bool:
+                return bus.exists()
+
+            await until(there)
+            await microphone(server)
+            async with (
+                started("mako", env=server.environment),
+                proxy(server, "--microphone", "ask", name="mail") as filtered,
+            ):
+
+                async def listed() -> list[str] | None:
+                    done = await server.run("makoctl", "list", check=False)
+                    if done.code:
+                        return None
+                    return [
+                        n["summary"]["data"] for n in json.loads(done.out)["data"][0]
+                    ]
+
+                async def empty() -> bool:
+                    return await listed() == []
+
+                await until(empty, deadline=60)
+                before = await pixels(comp)
+                async with Recorder.at(filtered) as recorder:
+                    await recorder.more(19200)  # wanted, and silent
+                    assert await listed() == []
+                    assert (await pixels(comp)).tobytes() == before.tobytes()
+                    await audio(server, "microphone", "mail", "allow")
+
+                    async def told() -> bool:
+                        return await listed() == ["mail hears your microphone"]
+
+                    async def seen() -> bool:
+                        return (await pixels(comp)).tobytes() != before.tobytes()
+
+                    await until(told, deadline=60)
+                    await until(seen, deadline=60)
+                    await audio(server, "microphone", "mail", "deny")
+
+                    async def gone() -> bool:
+                        return (await pixels(comp)).tobytes() == before.tobytes()
+
+                    await until(gone, deadline=60)
+                    assert await listed() == []
