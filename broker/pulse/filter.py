@@ -91,6 +91,8 @@ class Filter:
         self.fault: VitrailError | None = None
         self.version = 0
         """In force between client and server; 0 until both have said theirs."""
+        self.ready = False
+        """Whether both sides have said who they are."""
         self.index = sandbox.new_index()
         self.properties: Properties = {}
         self.playbacks: dict[int, Playback] = {}
@@ -121,11 +123,6 @@ class Filter:
     # -- facts ---------------------------------------------------------------
 
     @property
-    def ready(self) -> bool:
-        """Whether both sides have said who they are."""
-        return self.index in self.sandbox.members
-
-    @property
     def application(self) -> str:
         """What the client calls itself, fit to be shown."""
         name = self.properties.get("application.name", b"").rstrip(b"\0").decode()
@@ -137,19 +134,23 @@ class Filter:
         return (
             self.fault is not None
             or self._resume is not None
-            or (self._asked_version != 0 and self.version == 0)
-            or (self._named and not self.ready)
+            or (not self.ready and self._waits_for_the_server)
             or len(self._pending) >= limits.PULSE_OUTSTANDING
             or len(self.up) > limits.PULSE_QUEUE_BYTES
             or len(self.down.data) > limits.PULSE_QUEUE_BYTES
         )
 
     @property
+    def _waits_for_the_server(self) -> bool:
+        """Whether the handshake's next word is the server's."""
+        return (self._asked_version != 0 and self.version == 0) or self._named
+
+    @property
     def deadline(self) -> float | None:
         """When ``tick`` must be called next; None: no need."""
         if self.fault is not None:
             return None
-        due = self.recordings.deadline
+        due = self.recordings.deadline if self.recordings.by_channel else None
         if self._resume is not None and (due is None or self._resume < due):
             due = self._resume
         if not self.ready and (due is None or self._give_up < due):
@@ -359,6 +360,7 @@ class Filter:
         def answered(reader: Reader) -> bytes:
             reader.fields("L")
             reader.end()
+            self.ready = True
             self.sandbox.members[self.index] = self
             self.sandbox.announce(Facility.CLIENT, Change.NEW, self.index)
             return encode("L", [self.index])

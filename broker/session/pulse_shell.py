@@ -222,11 +222,9 @@ class Connection:
     async def _from_client(self) -> None:
         core = self.core
         while not self._over.is_set():
+            await trio.lowlevel.wait_readable(self._client)
             while core.stalled and not self._over.is_set():
                 await self._moved.wait()
-            await trio.lowlevel.wait_readable(self._client)
-            if core.stalled:
-                continue  # since then
             data = self._receive(self._client)
             if data is None:
                 continue

@@ -28,6 +28,7 @@ from tests.kit.tinyguest import ordinary_user
 
 SERVERS = ("pipewire", "pulseaudio")
 RATE = 48000
+_START_SECONDS = 60  # four daemons that wait for each other, on a busy machine
 _NEEDED = {
     "pipewire": ("pipewire", "wireplumber", "pipewire-pulse", "dbus-daemon"),
     "pulseaudio": ("pulseaudio",),
@@ -156,8 +157,8 @@ async def _answers(server: Server) -> None:
     async def socket() -> bool:
         return server.socket.exists()
 
-    await until(socket)
-    await until(asked)
+    await until(socket, deadline=_START_SECONDS)
+    await until(asked, deadline=_START_SECONDS)
 
 
 async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
@@ -185,7 +186,7 @@ async def _default(server: Server, kind: str, name: str) -> None:
         words = ("pactl", f"set-default-{kind}", name)
         return (await server.run(*words, check=False)).code == 0
 
-    await until(done)
+    await until(done, deadline=_START_SECONDS)
 
 
 async def _pulseaudio(stack: AsyncExitStack, server: Server) -> None:
