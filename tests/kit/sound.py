@@ -171,8 +171,15 @@ async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
     async def there() -> bool:
         return bus.exists()
 
-    await until(there)
-    for program in ("pipewire", "wireplumber", "pipewire-pulse"):
+    await until(there, deadline=_START_SECONDS)
+    await stack.enter_async_context(started("pipewire", env=env))
+
+    async def connectable() -> bool:
+        return (await server.run("pw-cli", "info", "0", check=False)).code == 0
+
+    # Who finds nobody at the socket does not wait but ends.
+    await until(connectable, deadline=_START_SECONDS)
+    for program in ("wireplumber", "pipewire-pulse"):
         await stack.enter_async_context(started(program, env=env))
     await _answers(server)
     await server.pactl("load-module", "module-null-sink", "sink_name=viewer")
