@@ -18,11 +18,11 @@ from broker.clipboard import words as w
 from broker.clipboard.words import Outcome
 from broker.core import limits
 from broker.core import worker_clipboard as messages
+from tests.kit.clip_client import TEXT, Guest, guest
 from tests.kit.clip_stand import DEADLINE, A, Desk, desk
 from tests.kit.compositor import wait_window
 from tests.kit.wayland_client import ServerError, Window, memfd
 
-TEXT = b"text/plain;charset=utf-8"
 SECRET = b"nobody's business"
 DEVICES = ("wl_data_device_manager", "get_data_device", "wl_data_device")
 PRIMARY = (
@@ -30,69 +30,6 @@ PRIMARY = (
     "get_device",
     "zwp_primary_selection_device_v1",
 )
-
-
-class Guest(Window):
-    """A client with a focused window and all that copies and pastes."""
-
-    def begin(self, it: Desk, name: str) -> Guest:
-        self.it, self.name = it, name
-        self.deadline = DEADLINE
-        self.seat = self.bind("wl_seat", 5)
-        self.keyboard = self.make(self.seat, "get_keyboard", "wl_keyboard")
-        self.manager = self.bind("wl_data_device_manager")
-        self.device = self.make(
-            self.manager, "get_data_device", "wl_data_device", None, self.seat
-        )
-        _, _, top = self.show(200, 150, 0xFF336699)
-        self.send(top, "set_title", name.encode())
-        self.entered()
-        return self
-
-    def entered(self) -> int:
-        """Wait for the keyboard; the serial that came with it."""
-        return self.wait(lambda e: e[1:3] == ("wl_keyboard", "enter"))[3][0]
-
-    def select(self, *mimes: bytes, serial: int | None = None) -> int:
-        source = self.make(self.manager, "create_data_source", "wl_data_source")
-        for mime in mimes:
-            self.send(source, "offer", mime)
-        used = self.entered() if serial is None else serial
-        self.send(self.device, "set_selection", source, used)
-        self.roundtrip()
-        return source
-
-    def asked(self, source: int) -> int:
-        """Wait until its data is wanted; where to write it."""
-        self.wait(lambda e: e[0] == source and e[2] == "send")
-        return self.fds.pop()
-
-    def cancelled(self, source: int) -> bool:
-        self.roundtrip()
-        return any(e[0] == source and e[2] == "cancelled" for e in self.events)
-
-    # -- the person, from the client's thread -----------------------------------------
-
-    def copy(self) -> w.Record:
-        return trio.from_thread.run(self.it.copy)
-
-    def press_copy(self) -> None:
-        trio.from_thread.run(self.it.press_copy)
-
-    def outcome(self, before: int) -> w.Record:
-        """The first record after so many."""
-        return trio.from_thread.run(self.it.record_after, before)
-
-
-async def guest(it: Desk, name: str, function, *, direct: bool = False):
-    """Run a client of a sandbox in a thread, with the keyboard's focus."""
-    path = it.comp.display if direct else it.rooms[name].path
-
-    def inside():
-        with Guest(path).start() as client:
-            return function(client.begin(it, name))
-
-    return await trio.to_thread.run_sync(inside)
 
 
 @pytest.mark.parametrize("made_up", [0, 1, 100_000, 0xFFFFFFFF])

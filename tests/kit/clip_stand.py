@@ -24,7 +24,7 @@ from broker.session.workers import open_workers
 from broker.wayland.rules import WindowRules
 from tests.kit.compositor import desktop
 from tests.kit.wayland_input import Keyboard
-from tests.kit.wayland_stand import CONFIG, JailedStand, jailed
+from tests.kit.wayland_stand import CONFIG, JailedStand, Nested, jailed, nested
 
 C, V, X, A = 46, 47, 45, 30
 _CONTROL, _SHIFT, _SUPER = 29, 42, 125
@@ -43,7 +43,7 @@ class Desk:
 
     def __init__(
         self,
-        comp: HeadlessCompositor,
+        comp: HeadlessCompositor | Nested,
         keyboard: Keyboard,
         policy: Callable[..., w.PasteTerms | None] | None = allow,
         terms: w.CopyTerms | None = None,
@@ -147,6 +147,7 @@ class Desk:
 
     async def focus(self, name: str, title: str) -> None:
         """Give a window the keyboard; returns when its worker has said so."""
+        assert isinstance(self.comp, HeadlessCompositor), "no other has such an order"
         await self.comp.command(f'[title="{title}"] focus')
         await self.until(lambda: self.crossing.focused == name)
 
@@ -191,15 +192,30 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(*names: str, **settings: Any):
-    """A desktop with a jailed sandbox of each name."""
+async def desk(*names: str, kind: str = "sway", **settings: Any):
+    """A desktop with a jailed sandbox of each name.
+
+    ``kind``: weston or KWin, shown on the sway that has the keyboard; those
+    have no orders that give a window the focus, a new window takes it.
+    """
     async with (
-        desktop(config_extra=CONFIG) as comp,
+        desktop(config_extra=CONFIG) as outer,
         open_workers() as workers,
     ):
-        with Keyboard(comp.display) as keyboard:
-            async with rooms(Desk(comp, keyboard, **settings), workers, names) as made:
-                yield made
+        with Keyboard(outer.display) as keyboard:
+            async with _inside(outer, kind) as comp:
+                made = Desk(comp, keyboard, **settings)
+                async with rooms(made, workers, names):
+                    yield made
+
+
+@asynccontextmanager
+async def _inside(outer: HeadlessCompositor, kind: str):
+    if kind == "sway":
+        yield outer
+        return
+    async with nested(outer, kind) as comp:
+        yield comp
 
 
 @asynccontextmanager

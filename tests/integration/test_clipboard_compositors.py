@@ -1,0 +1,91 @@
+"""Chords and crossing on other compositors than sway, each shown on one."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import pytest
+import trio
+
+from broker.clipboard import words as w
+from broker.clipboard.words import Outcome
+from broker.core import worker_clipboard as messages
+from tests.kit.clip_client import TEXT, Guest, gives, guest, serves, takes
+from tests.kit.clip_stand import Desk, desk
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
+SECRET = b"over the wall"
+KINDS = [
+    "sway",
+    "weston",
+    pytest.param(
+        "kwin",
+        marks=pytest.mark.skipif(
+            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
+        ),
+    ),
+]
+
+
+def said(it: Desk, kind: type) -> list:
+    return [message for _, message in it.said if isinstance(message, kind)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_text_crosses_by_two_chords(kind):
+    async with desk("red", "blue", kind=kind) as it:
+
+        def pastes(c: Guest) -> bytes:
+            record = trio.from_thread.run(it.paste)
+            assert record.outcome is Outcome.PASTED, record
+            return takes(c)
+
+        def copies(c: Guest) -> bytes:
+            record = gives(c, SECRET)
+            assert record.outcome is Outcome.COPIED, record
+            return trio.from_thread.run(guest, it, "blue", pastes)
+
+        assert await guest(it, "red", copies) == SECRET
+        (trouble, *_) = [*said(it, messages.ChordTrouble), None]
+        assert trouble is None or not trouble.reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_persons_own_selection_comes_in_by_chord(kind):
+    async with desk("red", kind=kind, host=w.CopyTerms()) as it:
+
+        def pastes(c: Guest) -> w.Record:
+            return trio.from_thread.run(it.paste)
+
+        def copies(c: Guest) -> w.Record:
+            source = c.select(TEXT)
+            over = threading.Event()
+
+            async def both() -> w.Record:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(
+                        trio.to_thread.run_sync, serves, c, source, SECRET, over
+                    )
+                    try:
+                        return await guest(it, "red", pastes)
+                    finally:
+                        over.set()
+
+            return trio.from_thread.run(both)
+
+        record = await guest(it, "", copies, direct=True)
+        assert record.outcome is Outcome.PASTED, record
+        assert (record.source, record.size) == (w.VIEWER, len(SECRET))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_compositor_takes_an_export(kind):
+    async with desk("red", kind=kind, outward=True) as it:
+
+        def copies(c: Guest) -> None:
+            assert gives(c, SECRET).outcome is Outcome.COPIED
+            trio.from_thread.run(it.until, lambda: said(it, messages.Exported))
+
+        await guest(it, "red", copies)
+        assert [m.problem for m in said(it, messages.Exported)] == [""]
