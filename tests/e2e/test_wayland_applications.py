@@ -8,100 +8,33 @@ tooltips and popovers have frames of their own.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import trio
 
 from broker.wayland.listing import windows_of
 from tests.kit.compositor import desktop, pixels, until
-from tests.kit.wayland_apps import boxed, strangers
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_pixels import Found, mask, outside
-from tests.kit.wayland_stand import CONFIG, FRAME, SIZE, Stand, filtered, nested
+from tests.kit.wayland_apps import boxed
+from tests.kit.wayland_pixels import mask, outside
+from tests.kit.wayland_stand import CONFIG, FRAME, Stand
+from tests.kit.wayland_world import (
+    KINDS,
+    World,
+    closed,
+    opened,
+    resized,
+    started,
+    world,
+)
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
 ]
-_PROGRAM = {"kwin": "kwin_wayland"}
-
-
-_REST = (644, 404)
-"""Where a nested weston leaves its pointer's image until the next one comes."""
-
-
-class World:
-    """A stand, its pointer, and what the screen showed before any window."""
-
-    def __init__(self, it: Stand, mouse: Pointer, empty) -> None:
-        self.it, self.mouse, self.empty = it, mouse, empty
-        self.spots = [_REST, (5, 5)]
-
-    async def move(self, x: int, y: int) -> None:
-        # A nested compositor draws the pointer some frames late.
-        self.spots = [_REST, *self.spots[1:][-2:], (x, y)]
-        await trio.to_thread.run_sync(self.mouse.move, x, y)
-
-    async def press(self, down: bool) -> None:
-        await trio.to_thread.run_sync(self.mouse.button, down)
-
-    async def click(self, x: int, y: int) -> None:
-        await self.move(x, y)
-        await self.press(True)
-        await self.press(False)
-
-    async def look(self, *, slack: int = 0) -> list[Found]:
-        """One picture now: the frames; fails if anything lies outside of them."""
-        image = await pixels(self.it.comp)
-        found, strange = strangers(image, self.empty, self.spots, slack=slack)
-        if strange and (out := os.environ.get("VITRAIL_PICTURES")):
-            image.save(Path(out) / f"strange-{len(os.listdir(out))}.png")
-        assert not strange, f"{strange} pixels outside of {found}"
-        return found
-
-
-@asynccontextmanager
-async def world(kind: str):
-    if not shutil.which(_PROGRAM.get(kind, kind)):
-        pytest.skip(f"{kind} is missing")
-    async with desktop(config_extra=CONFIG) as comp:
-        if kind == "sway":
-            async with _started(comp, None) as made:
-                yield made
-        else:
-            async with nested(comp, kind) as inner, _started(comp, inner) as made:
-                yield made
-
-
-@asynccontextmanager
-async def _started(comp, inner):
-    behind = inner.display if inner is not None else None
-    async with filtered(comp, behind=behind) as it:
-        with await trio.to_thread.run_sync(Pointer, comp.display, SIZE) as mouse:
-            # A nested compositor draws a pointer of its own until one comes by.
-            for at in ((640, 400), _REST, (5, 5)):
-                await trio.to_thread.run_sync(mouse.move, *at)
-                await _steady(comp)
-            yield World(it, mouse, await _steady(comp))
-
-
-async def _steady(comp):
-    """The screen once it has been the same for half a second."""
-    same, last = 0, await pixels(comp)
-    with trio.fail_after(20):
-        while same < 5:
-            await trio.sleep(0.1)
-            image = await pixels(comp)
-            same = same + 1 if image.tobytes() == last.tobytes() else 0
-            last = image
-    return last
 
 
 @dataclass(frozen=True)
@@ -165,64 +98,6 @@ APPS = [
 ]  # fmt: skip
 
 
-def spot(frame: Found, at: tuple[int, int]) -> tuple[int, int]:
-    x, y = at
-    return (
-        frame.x + (x if x >= 0 else frame.w + x),
-        frame.y + (y if y >= 0 else frame.h + y),
-    )
-
-
-async def opened(
-    there: World, running, frame: Found, at: tuple[int, int], *, press: bool
-):
-    """Make a popup by a click or by resting; its frame must be whole."""
-    sandbox = there.it.sandbox
-    tries = 0
-    with trio.fail_after(20):
-        while not running.shown_popups():
-            x, y = spot(frame, at)
-            await there.move(x + tries % 2, y)
-            if press:
-                await there.press(True)
-                await there.press(False)
-            tries += 1
-            with trio.move_on_after(2):
-                while not running.shown_popups():
-                    await trio.sleep(0.05)
-    assert await running.popups(frame) >= 1
-    assert sandbox.totals["popups"] >= 1
-
-
-async def closed(there: World, running, frame: Found) -> None:
-    """Click where nothing is until no popup is shown."""
-
-    async def gone() -> bool:
-        if running.shown_popups():
-            await there.click(frame.x + frame.w // 2, frame.y + frame.h - 60)
-            await trio.sleep(0.5)
-        return not running.shown_popups()
-
-    await until(gone)
-
-
-async def resized(there: World, frame: Found) -> int:
-    """Drag the lower right corner; every picture meanwhile is looked at."""
-    x, y = frame.x + frame.w - 2, frame.y + frame.h - 2
-    await there.move(x, y)
-    await there.press(True)
-    pictures = 0
-    try:
-        for step in range(1, 13):
-            await there.move(x - 14 * step, y - 10 * step)
-            found = await there.look()
-            assert any(f.border >= 4 for f in found), found
-            pictures += 1
-    finally:
-        await there.press(False)
-    return pictures
-
-
 @pytest.mark.parametrize(
     ("program", "kind"),
     [pytest.param(a, k, id=f"{a.name}-{k}") for a in APPS for k in a.kinds],
@@ -231,8 +106,10 @@ async def test_an_application_stays_in_its_frame(program, kind):
     async with world(kind) as there, boxed(there.it, *program.argv) as running:
         frame = await running.framed()
         await there.look()
-        for at in program.menus:
+        await there.keep("rest")
+        for n, at in enumerate(program.menus):
             await opened(there, running, frame, at, press=True)
+            await there.keep(f"menu-{n}")
             await closed(there, running, frame)
         for at in program.hovers:
             await opened(there, running, frame, at, press=False)
@@ -249,6 +126,7 @@ async def test_an_application_stays_in_its_frame(program, kind):
         if program.resizes:
             assert await resized(there, await running.framed()) == 12
         await there.look()
+        await there.keep("end")
         assert running.child.popen.poll() is None, running.said()
         assert [str(e) for e in there.it.ends] == []
 
@@ -259,7 +137,6 @@ _PAGE = """<html><title>0</title><body style="margin:0;background:#000">
 <video id=v src="clip.webm" width=1280 height=720 autoplay loop muted></video>
 <script>setInterval(()=>{let q=v.getVideoPlaybackQuality();
 document.title='frames '+q.totalVideoFrames+' dropped '+q.droppedVideoFrames+' end'},500)</script>"""
-KINDS = ["sway", "weston", "kwin"]
 
 
 @pytest.fixture(scope="module")
@@ -416,7 +293,7 @@ async def test_x11_programs_in_a_rootful_xwayland(kind):
 async def test_a_terminal_at_other_scales_and_turns(scale, turn):
     """Every pixel inside the frame's outline is frame or content, nothing outside."""
     config = CONFIG + f"output HEADLESS-1 scale {scale} transform {turn}\n"
-    async with desktop(config_extra=config) as comp, _started(comp, None) as there:
+    async with desktop(config_extra=config) as comp, started(comp, None) as there:
         words = (
             "foot",
             "-o",
@@ -450,7 +327,7 @@ async def test_a_window_over_two_outputs_of_different_scales():
     async with desktop(config_extra=config) as comp:
         await comp.command("create_output")
         await comp.command("output HEADLESS-2 position 1280 0 scale 2")
-        async with _started(comp, None) as there:
+        async with started(comp, None) as there:
             words = (
                 "foot",
                 "-o",

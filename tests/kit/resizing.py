@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import trio
@@ -17,8 +18,16 @@ def kept(name: str, image: Image.Image) -> None:
     """Keep a picture for people, where the run keeps its results."""
     out = os.environ.get("VITRAIL_OUT")
     if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        image.save(Path(out) / f"{name}.png")
+        place = Path(out) / f"{name}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        image.save(place)
+
+
+def picture_name(what: str) -> str:
+    """The name of a picture of the test that runs."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1]
+    plain = re.sub(r"[^A-Za-z0-9.=-]+", "-", test.removesuffix(" (call)"))
+    return f"applications/{plain.strip('-')}-{what}"
 
 
 async def while_resizing(

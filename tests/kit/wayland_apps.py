@@ -19,6 +19,7 @@ from PIL import Image
 from broker.launch.spawn import Child, spawn
 from broker.wayland.model import Popup
 from tests.kit.compositor import pixels, until
+from tests.kit.resizing import kept, picture_name
 from tests.kit.wayland_pixels import Found, frames, mask, outside
 from tests.kit.wayland_stand import FRAME, Stand
 
@@ -71,6 +72,10 @@ async def boxed(it: Stand, *argv: str, shared: Path | None = None, **env: str):
     it.children.append(app)
     try:
         yield Boxed(it, app, said)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            kept(picture_name("failed"), await pixels(it.comp))
+        raise
     finally:
         with trio.CancelScope(shield=True):
             await app.stop()
@@ -93,20 +98,27 @@ class Boxed:
 
         async def look() -> list[Found]:
             assert self.child.popen.poll() is None, f"it ended: {self.said()}"
-            found = frames(await pixels(self.it.comp), FRAME)
+            image = await pixels(self.it.comp)
+            found = frames(image, FRAME)
+            for at in self.it.spots:
+                found += frames(image, FRAME, pointer=at)
             return [f for f in found if f.w > least and f.h > least]
 
         found = await until(look, deadline=deadline)
         return max(found, key=lambda f: f.w * f.h)
 
     def shown_popups(self) -> list[tuple[int, int, int, int]]:
-        """Outer rectangles of all popups that are shown, relative to their window."""
+        """Outer rectangles of all popups that are shown, relative to their window.
+
+        A popup comes after the one that it belongs to.
+        """
         places = []
         for core in self.it.sandbox.filters:
             for xdg in core.windows:
                 if xdg.mapped and isinstance(xdg.role, Popup) and xdg.frame.outer:
-                    places.append((*_place_of(xdg.role), *xdg.frame.outer))
-        return places
+                    box = (*_place_of(xdg.role), *xdg.frame.outer)
+                    places.append((_depth(xdg.role), box))
+        return [box for _, box in sorted(places)]
 
     async def popups(self, window: Found, *, deadline: float = 10) -> int:
         """Wait until every popup that is shown has its whole frame on the screen.
@@ -118,10 +130,25 @@ class Boxed:
         async def whole() -> int:
             places = self.shown_popups()
             here = mask(await pixels(self.it.comp), FRAME)
-            good = [_edged(here, window, place) for place in places]
+            good = []
+            for n, place in enumerate(places):
+                # What a menu of this menu covers is as it should be.
+                seen = here.copy()
+                for x, y, w, h in places[n + 1 :]:
+                    _fill(seen, window.x + x, window.y + y, w, h)
+                good.append(_edged(seen, window, place))
             return len(good) if good and all(good) else 0
 
         return int(await until(whole, deadline=deadline))
+
+
+def _depth(popup: Popup) -> int:
+    parent = popup.parent.role if popup.parent is not None else None
+    return 1 + _depth(parent) if isinstance(parent, Popup) else 0
+
+
+def _fill(here: np.ndarray, x: int, y: int, w: int, h: int) -> None:
+    here[max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)] = True
 
 
 def _place_of(popup: Popup) -> tuple[int, int]:
@@ -155,12 +182,15 @@ def strangers(
     spots: Sequence[tuple[int, int]],
     *,
     slack: int = 0,
+    panel: int = 0,
+    known: Sequence[tuple[int, int, int, int]] = (),
 ) -> tuple[list[Found], int]:
     """Frames, and pixels outside of them that are not the empty desktop's.
 
     Where the pointer is or has just been (``spots``), its image may lie: that
     much is not looked at.  ``slack`` pixels around a frame may be blended with
-    it (fractional scales).
+    it (fractional scales), and ``panel`` rows at the top change by themselves.
+    ``known`` boxes are looked for in vain where others cover their frames.
     """
     found = frames(image, FRAME, least=9)
     for spot in spots:
@@ -169,14 +199,10 @@ def strangers(
     was = np.asarray(empty.convert("RGB"))
     now = np.asarray(image.convert("RGB"))
     changed = (was != now).any(axis=2)
-    changed[:_PANEL, :] = False
+    changed[:panel, :] = False
     for x, y in spots:
         changed[max(0, y - 64) : y + 64, max(0, x - 64) : x + 64] = False
     grown = [
         (f.x - slack, f.y - slack, f.w + 2 * slack, f.h + 2 * slack) for f in found
     ]
-    return found, outside(changed, grown)
-
-
-_PANEL = 64
-"""Rows at the top that weston's clock changes."""
+    return found, outside(changed, [*grown, *known])

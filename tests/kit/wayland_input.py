@@ -78,6 +78,19 @@ _KEYMAP = (
 )
 
 
+_ROWS = ((2, "1234567890"), (16, "qwertyuiop"), (30, "asdfghjkl"), (44, "zxcvbnm"))
+CODES = {
+    **{char: first + n for first, row in _ROWS for n, char in enumerate(row)},
+    "\n": 28,
+    " ": 57,
+}
+"""evdev's code of each key that ``Keyboard.type`` knows."""
+
+
+CONTROL = 1 << 2
+"""The bit of a modifier in xkb's own order: Shift, Lock, Control."""
+
+
 class Keyboard:
     """A keyboard that stays: wtype's own goes after each word."""
 
@@ -112,6 +125,17 @@ class Keyboard:
         for state in (1, 0):
             self.change(code, state)
         self.client.roundtrip()
+
+    def type(self, text: str) -> None:
+        """Press the keys of small letters, digits, spaces and newlines in turn."""
+        for char in text:
+            self.press(CODES[char])
+
+    def chord(self, held: int, char: str) -> None:
+        """Press a key while a modifier's bit is set."""
+        self.modifiers(held)
+        self.press(CODES[char])
+        self.modifiers(0)
 
     def change(self, code: int, state: int) -> None:
         """Press (1) or release (0) a key."""

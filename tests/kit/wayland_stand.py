@@ -52,6 +52,8 @@ class Stand:
         self.sandbox = service.sandbox
         self.ends: list[Exception] = []
         self.children: list[Child] = []
+        self.spots: list[tuple[int, int]] = []
+        """Where a pointer's image may cover part of a frame."""
 
     async def client(self, function: Callable[[Window], Any], **start: Any) -> Any:
         """Run a hostile or honest client in a thread; it ends with the call."""

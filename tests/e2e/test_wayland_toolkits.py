@@ -1,0 +1,233 @@
+"""Typing, tooltips, menus in menus and combo boxes of GTK 3, GTK 4 and Qt.
+
+Each program is in bubblewrap, behind a real waypipe server and the filter, on
+each compositor that a person may have.  What was done to it is told by the
+program itself, so a key or a click that went elsewhere is seen.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.kit import gtk_window
+from tests.kit.compositor import until
+from tests.kit.wayland_apps import boxed
+from tests.kit.wayland_input import CONTROL
+from tests.kit.wayland_pixels import Found
+from tests.kit.wayland_world import KINDS, NEWER, World, world
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is missing"),
+]
+BORDER = 4
+
+
+class Told:
+    """The window of ``gtk_window`` and what it has told."""
+
+    def __init__(self, there: World, running, lines: Path) -> None:
+        self.there, self.running, self._lines = there, running, lines
+        self.frame = Found(0, 0, 0, 0, 0)
+
+    def lines(self) -> list[str]:
+        return self._lines.read_text().splitlines() if self._lines.exists() else []
+
+    async def wait(self, line: str) -> None:
+        """Wait until it has told that; says what it told instead."""
+        with trio.move_on_after(30):
+            while line not in self.lines():
+                await trio.sleep(0.05)
+            return
+        await self.there.keep("missing")
+        raise AssertionError(f"no {line!r} in {self.lines()}: {self.running.said()}")
+
+    def at(self, place: tuple[int, int]) -> tuple[int, int]:
+        """The middle of the widget at a place of the area, on the screen.
+
+        The area is what the window ends with at its lower right, whatever is
+        above it.
+        """
+        x, y = place
+        wide, high = gtk_window.AREA
+        left = self.frame.x + self.frame.w - BORDER - wide
+        top = self.frame.y + self.frame.h - BORDER - high
+        return left + x + gtk_window.WIDE // 2, top + y + gtk_window.HIGH // 2
+
+    async def popup(self, at: tuple[int, int], count: int) -> list[Box]:
+        """Click there until ``count`` popups are shown, each in its whole frame."""
+        await self.there.click(*at)
+        return await self.shown(count)
+
+    async def shown(self, count: int) -> list[Box]:
+        """Where ``count`` popups are, once that many stand in whole frames."""
+
+        async def enough() -> bool:
+            return len(self.running.shown_popups()) == count
+
+        with trio.move_on_after(20):
+            await until(enough)
+        assert len(self.running.shown_popups()) == count, self.running.shown_popups()
+        assert await self.running.popups(self.frame) == count
+        boxes = self.boxes()
+        await self.there.look(known=[self.frame[:4], *boxes])
+        return boxes
+
+    def boxes(self) -> list[Box]:
+        """Where popups are on the screen, with their frames."""
+        return [
+            (self.frame.x + x, self.frame.y + y, w, h)
+            for x, y, w, h in self.running.shown_popups()
+        ]
+
+    async def gone(self) -> None:
+        async def none() -> bool:
+            return not self.running.shown_popups()
+
+        await until(none)
+
+
+Box = tuple[int, int, int, int]
+
+
+@asynccontextmanager
+async def gtk(kind: str, version: str, tmp_path: Path):
+    """The window, mapped, framed and with the keyboard."""
+    shutil.copy(gtk_window.__file__, tmp_path / "gtk_window.py")
+    words = ["python3", "/shared/gtk_window.py", version, "/shared/told"]
+    async with (
+        world(kind) as there,
+        boxed(there.it, *words, shared=tmp_path) as running,
+    ):
+        told = Told(there, running, tmp_path / "told")
+        await told.wait(f"ready {version}")
+
+        async def settled() -> bool:
+            was = told.frame
+            told.frame = await running.framed(least=300)
+            return was == told.frame
+
+        await until(settled)
+        yield told
+        assert [str(e) for e in there.it.ends] == []
+
+
+VERSIONS = ["3", "4"]
+ALL = pytest.mark.parametrize("kind", [*KINDS, *NEWER])
+
+
+@ALL
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_is_typed_arrives_as_text(kind, version, tmp_path):
+    async with gtk(kind, version, tmp_path) as told:
+        await told.there.click(*told.at(gtk_window.ENTRY))
+        await told.there.type("vitrail types")
+        await told.wait("typed vitrail types")
+        await told.there.type(" 42\n")
+        await told.wait("activated vitrail types 42")
+        await told.there.keep("typed")
+        await told.there.look()
+
+
+def item(box: Box, number: int, of: int = 3) -> tuple[int, int]:
+    """The middle of a menu's item on the screen; its items are equally high."""
+    x, y, w, h = box
+    inner = h - 2 * BORDER
+    return x + w // 2, y + BORDER + inner * (2 * number + 1) // (2 * of)
+
+
+def beside(box: Box, spot: tuple[int, int]) -> int:
+    """How far a point is from a box, 0 when it is inside."""
+    x, y, w, h = box
+    away = (
+        max(x - spot[0], 0, spot[0] - (x + w)),
+        max(y - spot[1], 0, spot[1] - (y + h)),
+    )
+    return max(away)
+
+
+@ALL
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_menu_in_a_menu_is_framed_and_hit_where_it_is_seen(
+    kind, version, tmp_path
+):
+    async with gtk(kind, version, tmp_path) as told:
+        button = told.at(gtk_window.MENU)
+        (menu,) = await told.popup(button, 1)
+        await told.there.keep("menu")
+        # It hangs at its button, as far as half the button and two frames are.
+        assert beside(menu, button) <= gtk_window.HIGH // 2 + 3 * BORDER, menu
+        first, second = await told.popup(item(menu, 1), 2)
+        await told.there.keep("submenu")
+        inner = first if first != menu else second
+        assert inner != menu
+        assert beside(inner, item(menu, 1)) <= menu[2] // 2 + 3 * BORDER, inner
+        await told.there.click(*item(inner, 1))
+        await told.wait("chosen inner")
+        await told.gone()
+        (menu,) = await told.popup(button, 1)
+        await told.there.click(*item(menu, 2))
+        await told.wait("chosen lower")
+        await told.gone()
+        await told.there.look()
+
+
+@ALL
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_combo_box_gives_what_was_picked(kind, version, tmp_path):
+    async with gtk(kind, version, tmp_path) as told:
+        combo = told.at(gtk_window.COMBO)
+        (menu,) = await told.popup(combo, 1)
+        await told.there.keep("combo")
+        assert beside(menu, combo) <= gtk_window.HIGH // 2 + 3 * BORDER, menu
+        await told.there.click(*item(menu, 2))
+        await told.wait("picked blue")
+        await told.gone()
+        await told.there.look()
+
+
+@ALL
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_tooltip_is_seen_at_the_pointer(kind, version, tmp_path):
+    async with gtk(kind, version, tmp_path) as told:
+        x, y = told.at(gtk_window.TIP)
+        for step in range(8):  # a person's hand comes slowly to rest
+            await told.there.move(x - 8 + step, y)
+            await trio.sleep(0.05)
+        (box,) = await told.shown(1)
+        await told.there.keep("tooltip")
+        assert beside(box, (x, y)) <= 60, box
+
+
+# -- Qt ------------------------------------------------------------------------------------
+
+
+@ALL
+async def test_qt_takes_what_is_typed_and_saves_it(kind, tmp_path):
+    if not shutil.which("featherpad"):
+        pytest.skip("featherpad is missing")
+    text = tmp_path / "text.txt"
+    text.write_text("")
+    async with (
+        world(kind) as there,
+        boxed(there.it, "featherpad", "/shared/text.txt", shared=tmp_path) as running,
+    ):
+        frame = await running.framed(least=300)
+        await there.click(frame.x + frame.w // 2, frame.y + frame.h // 2)
+        await there.type("seen in qt\n")
+        await there.keep("typed")
+
+        async def saved() -> bool:
+            await there.chord(CONTROL, "s")
+            await trio.sleep(0.5)
+            return text.read_text() == "seen in qt\n"
+
+        await until(saved, deadline=30)
+        await there.look()
+        assert [str(e) for e in there.it.ends] == []
