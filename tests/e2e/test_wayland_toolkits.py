@@ -62,7 +62,13 @@ class Told:
 
     async def popup(self, at: tuple[int, int], count: int) -> list[Box]:
         """Click there until ``count`` popups are shown, each in its whole frame."""
-        await self.there.click(*at)
+        with trio.move_on_after(30):
+            while len(self.boxes()) != count:
+                await self.there.click(*at)
+                # A first click may only give the window the focus.
+                with trio.move_on_after(3):
+                    while len(self.boxes()) != count:
+                        await trio.sleep(0.05)
         return await self.shown(count)
 
     async def shown(self, count: int) -> list[Box]:

@@ -70,11 +70,13 @@ async def boxed(it: Stand, *argv: str, shared: Path | None = None, **env: str):
         stderr=said.fileno(),
     )
     it.children.append(app)
+    made = Boxed(it, app, said)
     try:
-        yield Boxed(it, app, said)
+        yield made
     except BaseException:
         with trio.CancelScope(shield=True):
             kept(picture_name("failed"), await pixels(it.comp))
+        print(f"{argv[0]} ended with {app.popen.poll()} and said: {made.said()}")
         raise
     finally:
         with trio.CancelScope(shield=True):
@@ -101,7 +103,9 @@ class Boxed:
             image = await pixels(self.it.comp)
             found = frames(image, FRAME)
             for at in self.it.spots:
-                found += frames(image, FRAME, pointer=at)
+                seen = frames(image, FRAME, pointer=at)
+                # What is left to the pointer's image is a square itself.
+                found += [f for f in seen if min(f.w, f.h) > 64]
             return [f for f in found if f.w > least and f.h > least]
 
         found = await until(look, deadline=deadline)

@@ -89,6 +89,7 @@ CODES = {
 
 CONTROL = 1 << 2
 """The bit of a modifier in xkb's own order: Shift, Lock, Control."""
+_KEY_OF = {CONTROL: 29}
 
 
 class Keyboard:
@@ -132,9 +133,14 @@ class Keyboard:
             self.press(CODES[char])
 
     def chord(self, held: int, char: str) -> None:
-        """Press a key while a modifier's bit is set."""
+        """Press a key while a modifier is held: by its key and by its bit.
+
+        A nested compositor looks at the key, others at the bit.
+        """
+        self.change(_KEY_OF[held], 1)
         self.modifiers(held)
         self.press(CODES[char])
+        self.change(_KEY_OF[held], 0)
         self.modifiers(0)
 
     def change(self, code: int, state: int) -> None:

@@ -1,6 +1,6 @@
 """What the filter costs: its core on recorded sessions, and in front of sway.
 
-    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--firefox]
+    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--firefox] [--firefox-alone]
 
 Core: CPU time for each message of the recorded sessions, beside a dict look-up
 measured in the same run, because machines differ.  Live: the same clients
@@ -8,7 +8,7 @@ directly on the compositor, behind the filter, behind a jailed worker, behind
 waypipe, and behind waypipe and the filter, in turns within each repetition: round trips, an
 animation, video, a 2560x1440 scroll, an interactive resize, each with the CPU
 time of what stands between.  ``--firefox`` adds the dropped frames of a page
-that plays 720p30.
+that plays 720p30, also behind our own end of waypipe's wire.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -178,19 +179,23 @@ def main() -> None:
     parser.add_argument(
         "--firefox", action="store_true", help="Firefox's dropped frames, too"
     )
+    parser.add_argument(
+        "--firefox-alone", action="store_true", help="nothing but those"
+    )
     options = parser.parse_args()
-    found: dict[str, Any] = {"core": core()}
-    print_core(found["core"])
-    if not options.core:
+    found: dict[str, Any] = {}
+    if not options.firefox_alone:
+        found["core"] = core()
+        print_core(found["core"])
+    if not options.core and not options.firefox_alone:
         words = (1.0, 300, 1) if options.quick else (4.0, 1000, 3)
         found["live"] = trio.run(live, *words)
         print_live(found["live"])
-    if options.firefox:
-        found["firefox"] = trio.run(firefox.dropped, 8.0 if options.quick else 20.0)
-        print(
-            "\nFirefox, 720p30: "
-            + ", ".join(f"{k} {v}" for k, v in found["firefox"].items())
-        )
+    if options.firefox or options.firefox_alone:
+        words = (8.0, 1) if options.quick else (20.0, 3)
+        played = trio.run(firefox.measure, *words)
+        firefox.print_table(played)
+        found["firefox"] = {k: [asdict(r) for r in v] for k, v in played.items()}
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

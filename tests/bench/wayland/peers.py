@@ -89,10 +89,21 @@ async def _there(path: Path) -> None:
     await until(look)
 
 
-async def _filter(comp: HeadlessCompositor, name: str) -> tuple[Path, Child]:
+async def _filter(
+    comp: HeadlessCompositor, name: str, *more: str
+) -> tuple[Path, Child]:
     path = comp.display.with_name(name)
     child = spawn(
-        [sys.executable, "-c", _START, "--sandbox", "bench", "--listen", str(path)],
+        [
+            sys.executable,
+            "-c",
+            _START,
+            "--sandbox",
+            "bench",
+            "--listen",
+            str(path),
+            *more,
+        ],
         env={**comp.environment, "PYTHONPATH": str(ROOT)},
         stderr=DEVNULL,
     )
@@ -103,7 +114,7 @@ async def _filter(comp: HeadlessCompositor, name: str) -> tuple[Path, Child]:
 async def _waypipe(
     comp: HeadlessCompositor, name: str, behind: Path
 ) -> tuple[Path, list[Child]]:
-    wire, path = comp.display.with_name(f"{name}.wire"), comp.display.with_name(name)
+    wire = comp.display.with_name(f"{name}.wire")
     viewer = spawn(
         [*_WAYPIPE, str(wire), "client"],
         env={**comp.environment, "WAYLAND_DISPLAY": str(behind)},
@@ -111,6 +122,14 @@ async def _waypipe(
         stderr=DEVNULL,
     )
     await _there(wire)
+    path, server = await _waypipe_server(comp, name, wire)
+    return path, [viewer, server]
+
+
+async def _waypipe_server(
+    comp: HeadlessCompositor, name: str, wire: Path
+) -> tuple[Path, Child]:
+    path = comp.display.with_name(name)
     server = spawn(
         [
             *_ALL_ENDS,
@@ -128,7 +147,23 @@ async def _waypipe(
         stderr=DEVNULL,
     )
     await _there(path)
-    return path, [viewer, server]
+    return path, server
+
+
+@asynccontextmanager
+async def own_end(comp: HeadlessCompositor):
+    """What a sandbox has by default: waypipe's server, our end of its wire, the filter."""
+    children: list[Child] = []
+    try:
+        wire, decoding = await _filter(comp, "b-own.wire", "--waypipe")
+        children.append(decoding)
+        path, server = await _waypipe_server(comp, "b-own", wire)
+        children.append(server)
+        yield Peer("waypipe, our end", path, (decoding, server))
+    finally:
+        with trio.CancelScope(shield=True):
+            for child in reversed(children):
+                await child.stop()
 
 
 @asynccontextmanager
