@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit, placement, promote, window_state
+from broker.wayland.anchoring import around_content
 from broker.wayland.dispatch import CLASSES, event, request
 from broker.wayland.geometry import Rect, clamp
 from broker.wayland.model import Popup, Positioner, WmBase, XdgSurface
@@ -146,9 +147,9 @@ def _materialise(
         max(1, clamp(given.y + given.h, y, inside.h) - y),
     )
     whole = (inside.w + around.wide, inside.h + around.high)
-    wish = placement.Wish(
-        outer, rect, positioner.anchor, positioner.gravity, positioner.offset
-    )
+    sides = positioner.anchor, positioner.gravity
+    rect, offset = around_content(rect, whole, sides, edges, positioner.offset)
+    wish = placement.Wish(outer, rect, *sides, offset)
     made = placement.positioner(core, base.sid, placement.touching(whole, wish))
     if base.version >= 3:
         wide, high = around.wide, around.high

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.wayland.listing import windows_of
 from tests.kit import gtk_window
 from tests.kit.compositor import until
 from tests.kit.wayland_apps import boxed
@@ -35,6 +36,8 @@ class Told:
     def __init__(self, there: World, running, lines: Path) -> None:
         self.there, self.running, self._lines = there, running, lines
         self.frame = Found(0, 0, 0, 0, 0)
+        self.head = 0
+        """How far below the frame's top the area begins."""
 
     def lines(self) -> list[str]:
         return self._lines.read_text().splitlines() if self._lines.exists() else []
@@ -48,17 +51,26 @@ class Told:
         await self.there.keep("missing")
         raise AssertionError(f"no {line!r} in {self.lines()}: {self.running.said()}")
 
-    def at(self, place: tuple[int, int]) -> tuple[int, int]:
-        """The middle of the widget at a place of the area, on the screen.
+    async def settle(self) -> None:
+        """Learn where its frame is, once that is as the filter has it."""
 
-        The area is what the window ends with at its lower right, whatever is
-        above it.
-        """
+        async def same() -> bool:
+            self.frame = await self.running.framed(least=300)
+            (info,) = windows_of(self.there.it.sandbox)
+            size = (info.width + 2 * BORDER, info.height + 2 * BORDER)
+            return self.frame[2:4] == size and self.frame.border == BORDER
+
+        await until(same, deadline=40)
+        if not self.head:
+            self.head = self.frame.h - BORDER - gtk_window.AREA[1]
+
+    def at(self, place: tuple[int, int]) -> tuple[int, int]:
+        """The middle of the widget at a place of the area, on the screen."""
         x, y = place
-        wide, high = gtk_window.AREA
-        left = self.frame.x + self.frame.w - BORDER - wide
-        top = self.frame.y + self.frame.h - BORDER - high
-        return left + x + gtk_window.WIDE // 2, top + y + gtk_window.HIGH // 2
+        return (
+            self.frame.x + BORDER + x + gtk_window.WIDE // 2,
+            self.frame.y + self.head + y + gtk_window.HIGH // 2,
+        )
 
     async def popup(self, at: tuple[int, int], count: int) -> list[Box]:
         """Click there until ``count`` popups are shown, each in its whole frame."""
@@ -114,12 +126,7 @@ async def gtk(kind: str, version: str, tmp_path: Path):
         told = Told(there, running, tmp_path / "told")
         await told.wait(f"ready {version}")
 
-        async def settled() -> bool:
-            was = told.frame
-            told.frame = await running.framed(least=300)
-            return was == told.frame
-
-        await until(settled)
+        await told.settle()
         yield told
         assert [str(e) for e in there.it.ends] == []
 
@@ -192,6 +199,8 @@ async def test_a_combo_box_gives_what_was_picked(kind, version, tmp_path):
         (menu,) = await told.popup(combo, 1)
         await told.there.keep("combo")
         assert beside(menu, combo) <= gtk_window.HIGH // 2 + 3 * BORDER, menu
+        # All of it is seen: three items, with the frame around them.
+        assert menu[3] > 3 * 20, menu
         await told.there.click(*item(menu, 2))
         await told.wait("picked blue")
         await told.gone()
@@ -209,6 +218,60 @@ async def test_a_tooltip_is_seen_at_the_pointer(kind, version, tmp_path):
         (box,) = await told.shown(1)
         await told.there.keep("tooltip")
         assert beside(box, (x, y)) <= 60, box
+
+
+@ALL
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_after_a_resize_frame_content_and_input_agree(kind, version, tmp_path):
+    async with gtk(kind, version, tmp_path) as told:
+        there, first = told.there, told.frame
+        # By hand: its corner is dragged outwards and half the way back.
+        x, y = first.x + first.w - 2, first.y + first.h - 2
+        await there.move(x - 2, y)
+        await there.move(x, y)
+        await there.press(True)
+        for step in (1, 2, 3, 4, 5, 6, 5, 4, 3):
+            await there.move(x + 20 * step, y + 12 * step)
+            await there.look()
+        await there.press(False)
+
+        async def grown() -> bool:
+            await there.look()
+            await told.settle()
+            return told.frame.w > first.w + 30 and told.frame.h > first.h + 15
+
+        await until(grown, deadline=40)
+        await there.keep("resized")
+        await picks(told, "blue", 2)
+        if kind.endswith("sway"):  # which takes orders
+            for wide, high in ((700, 520), (560, 440), (640, 600)):
+                await ordered(told, wide, high)
+            await there.keep("ordered")
+            await picks(told, "green", 1)
+
+
+async def picks(told: Told, word: str, number: int) -> None:
+    """What is picked in the combo box is what was clicked."""
+    (menu,) = await told.popup(told.at(gtk_window.COMBO), 1)
+    await told.there.keep(f"picks-{word}")
+    await told.there.click(*item(menu, number))
+    await told.wait(f"picked {word}")
+    await told.gone()
+
+
+async def ordered(told: Told, wide: int, high: int) -> None:
+    """The compositor's own wish for a size, with pictures until it is met."""
+
+    async def fits() -> bool:
+        # sway takes a late picture of the former size for a wish.
+        await told.there.it.comp.command(
+            f"resize set {wide} {high}, move position 40 40"
+        )
+        await told.there.look()
+        await told.settle()
+        return told.frame[2:4] == (wide, high)
+
+    await until(fits, deadline=40)
 
 
 # -- Qt ------------------------------------------------------------------------------------
