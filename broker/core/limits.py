@@ -998,3 +998,10 @@ two in a second at most; a worker that was taken over would fill log and screen.
 CLIPBOARD_ORDERS = 64
 """Orders that wait for one worker, and events that wait for the clipboard.  A
 copy and a paste of all types are ten each."""
+
+CLIPBOARD_PIXEL_BYTES = 34_000_000
+"""Of a picture that is written anew, unpacked: a 4K screen with transparency.
+The slowest filter takes ten seconds for it, as long as there is."""
+
+CLIPBOARD_PICTURE_SIDE = 32_768
+"""Pixels of a picture's width and of its height; toolkits have the same bounds."""

@@ -23,11 +23,12 @@ import trio
 from typing_extensions import override
 
 from broker.clipboard.chords import Chord, Chords, Recogniser
+from broker.clipboard.cleaning import clean
 from broker.clipboard.types import SECRET_HINT
 from broker.core import fdpass, limits
 from broker.core import worker as all_messages
 from broker.core import worker_clipboard as messages
-from broker.core.errors import InternalError
+from broker.core.errors import InternalError, PeerError
 from broker.session import sealed
 from broker.wayland.ports import Exported, Hand, Judge, Selection
 
@@ -242,9 +243,10 @@ class WorkerClipboard(Hand):
                 self._start_reading(order)
             case messages.StopRead():
                 self._reading.cancel()
-            case messages.Rewrite(transfer):
-                fdpass.close_all(fds)
-                self._say(messages.ClipboardFailed(transfer, "not possible"))
+            case messages.Rewrite():
+                self._reading.cancel()  # one at a time
+                self._reading = trio.CancelScope()
+                self._task(self._rewrite, order, fds[0], self._reading)
             case messages.Offer():
                 self._offer(order, fds[0])
             case messages.Export():
@@ -359,6 +361,29 @@ class WorkerClipboard(Hand):
             return 0, "it ended, or another selection took its place"
         return size, ""
 
+    async def _rewrite(
+        self, order: messages.Rewrite, fd: int, scope: trio.CancelScope
+    ) -> None:
+        """Clean what is to be pasted here; only this sandbox waits for it."""
+        try:
+            with scope:
+                await self._answer_rewritten(order, fd)
+        finally:
+            os.close(fd)
+
+    async def _answer_rewritten(self, order: messages.Rewrite, fd: int) -> None:
+        try:
+            data = await _cleaned(order.kind, await sealed.take(fd, order.size))
+        except PeerError as error:
+            reason = all_messages.clip(error.message)
+            await self._outbox.send(messages.ClipboardFailed(order.transfer, reason))
+            return
+        if len(data) > limits.CLIPBOARD_BYTES_MOST:
+            await self._outbox.send(messages.ClipboardLarge(order.transfer))
+            return
+        answer = messages.ClipboardData(order.transfer, len(data))
+        await self._outbox.send(WithFile(answer, sealed.sealed([data])))
+
     # -- serving --------------------------------------------------------------------------
 
     def serve(self, fd: int, content: int, start: int, size: int) -> bool:
@@ -446,6 +471,17 @@ class WorkerClipboard(Hand):
     def _task(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None, "run() comes first"
         self._nursery.start_soon(step, *args)
+
+
+async def _cleaned(kind: str, untrusted_data: bytes) -> bytes:
+    """Raises PeerError for what cannot be cleaned."""
+    steps = clean(kind, untrusted_data)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bytes(end.value)
+        await trio.lowlevel.checkpoint()
 
 
 async def _write(fd: int, data: bytes) -> None:

@@ -1,0 +1,58 @@
+"""What comes into a sandbox is cleaned in its worker's jail."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import trio
+from PIL import Image
+
+from broker.clipboard import words as w
+from broker.core import worker_clipboard as m
+from broker.core.names import SandboxName
+from broker.session import clip_link
+from broker.session.workers import open_workers
+from tests.kit.compositor import short_directory
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 40).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "clean"),
+    [
+        ("text/plain", b"ls\x1b[201~ -l\r\n", b"ls[201~ -l\n"),
+        ("text/plain", b"\xff", None),
+        ("image/png", picture(), ...),
+        ("image/png", picture()[:-20], None),
+        ("image/webp", b"RIFF", None),
+    ],
+    ids=["text", "no text", "picture", "half a picture", "unknown"],
+)
+async def test_a_jailed_worker_writes_it_anew_or_says_why_not(kind, data, clean):
+    with short_directory() as base:
+        async with open_workers() as workers:
+            mine = await workers.open_worker(
+                SandboxName("work"), base, base / "wayland-0"
+            )
+            assert mine.jail.seccomp
+            order = w.Rewrite("work", 7, w.Item(kind, data), frozenset({"controls"}))
+            await clip_link.order(mine, order)
+            with trio.fail_after(60):
+                while True:
+                    said = await mine.messages.receive()
+                    if isinstance(said, m.ClipboardFailed | clip_link.Content):
+                        break
+            assert said.transfer == 7
+            if clean is None:
+                assert isinstance(said, m.ClipboardFailed), said
+                assert said.reason
+            elif clean is ...:
+                fresh = Image.open(io.BytesIO(said.untrusted_data))
+                assert fresh.tobytes() == Image.open(io.BytesIO(data)).tobytes()
+            else:
+                assert said.untrusted_data == clean
