@@ -215,3 +215,65 @@ async def test_asked_by_the_prompt_the_person_says_no():
         await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
         await wait_window(w.comp, title="personal")
         assert await box["personal"].pasted() == ""
+
+
+# -- the person's own programs --------------------------------------------------------
+
+
+async def outside(w, *words, text=""):
+    """wl-clipboard on the desktop itself; sway lets it without the focus."""
+    environ = {**w.comp.environment, "WAYLAND_DISPLAY": str(w.comp.display)}
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            words, stdin=text.encode(), env=environ, capture_stdout=True, check=False
+        )
+    return done.stdout.decode()
+
+
+async def test_the_persons_own_clipboard_comes_in_by_the_paste_chord_and_a_rule():
+    async with boxes(["@adminvm personal allow"]) as (w, person, box):
+        await trio.run_process(
+            ["wl-copy", "from my desktop"],
+            env={**w.comp.environment, "WAYLAND_DISPLAY": str(w.comp.display)},
+        )
+        # Not without the chord, and not where no rule says so.
+        assert await box["personal"].pasted() == ""
+        await person.paste("work")
+        await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
+        assert await box["work"].pasted() == ""
+        await person.paste("personal")
+        pasted = await w.wait_event("clipboard.pasted", deadline=60)
+        assert (pasted["sandbox"], pasted["target"]) == ("@adminvm", "personal")
+        assert await box["personal"].pasted() == "from my desktop"
+
+
+async def test_out_by_the_copy_chord_and_a_rule_and_not_in_again_elsewhere():
+    rules = ["work @adminvm allow", "@adminvm @anyvm allow", "@anyvm @anyvm deny"]
+    async with boxes(rules, "work", "evil") as (w, person, box):
+        await box["work"].copied(SECRET)
+        assert await outside(w, "wl-paste", "--no-newline") == ""
+        await person.copy("work")
+        pasted = await w.wait_event("clipboard.pasted", deadline=60)
+        assert (pasted["sandbox"], pasted["target"]) == ("work", "@adminvm")
+
+        async def there():
+            return await outside(w, "wl-paste", "--no-newline") == SECRET
+
+        await until(there, deadline=60)
+        assert "x-kde-passwordManagerHint" in await outside(w, "wl-paste", "-l")
+        async with w.client() as client:
+            assert (await client.clipboard()).exported == "work"
+        # A copy that fails wipes what is held by chord; what is exported stays.
+        await person.copy("evil")
+        await w.wait_event(
+            "clipboard.ended", deadline=60, sandbox="evil", outcome="dropped"
+        )
+        assert (await status(w)).source == ""
+        # The way over the person's clipboard is no way around work's rules.
+        await person.paste("evil")
+        ended = await w.wait_event(
+            "clipboard.ended", deadline=60, sandbox="@adminvm", target="evil"
+        )
+        assert ended["outcome"] == "refused"
+        assert "30-mine.policy:3" in ended["reason"]
+        assert await box["evil"].pasted() == ""
