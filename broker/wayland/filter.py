@@ -29,7 +29,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
@@ -66,11 +65,10 @@ from broker.wayland.model import (
 )
 from broker.wayland.objects import Obj
 from broker.wayland.ports import Machine
-from broker.wayland.registry import Advertised, Globals
+from broker.wayland.registry import Advertised, Globals, told
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.wayland.serials import Serials
-from broker.wayland.signatures import Message
 from broker.wayland.wire import Fd, ProtocolFault
 
 _ENOUGH = limits.WAYLAND_QUEUE_BYTES
@@ -441,40 +439,6 @@ class Filter(ObjectTable):
             self.up.data += emit.create_region(self.compositor, self._empty_region)
         return self._empty_region
 
-    # -- forwarding -------------------------------------------------------------------------
-
-    def forward_request(self, obj: Obj, message: Message, args: Sequence[Any]) -> None:
-        """Send a request on with its objects and new ids in the compositor's space."""
-        values: list[Any] = []
-        fds: list[Fd] = []
-        for argument, value in zip(message.args, args, strict=True):
-            if argument.kind == "o":
-                values.append(value.sid if value is not None else 0)
-            elif argument.kind == "n":
-                values.append(self.make(value, argument.interface, obj.version).sid)
-            elif argument.kind == "h":
-                fds.append(value)
-            else:
-                values.append(value)
-        self.up.add(emit.packer(message)(obj.sid, *values), fds)
-
-    def forward_event(self, obj: Obj, message: Message, args: Sequence[Any]) -> None:
-        """Send an event on; one that names an object of ours is not the client's."""
-        values: list[Any] = []
-        fds: list[Fd] = []
-        for argument, value in zip(message.args, args, strict=True):
-            if argument.kind == "o":
-                if value is not None and not value.cid:
-                    return
-                values.append(value.cid if value is not None else 0)
-            elif argument.kind == "n":
-                raise InternalError(f"{message} makes objects and must be handled")
-            elif argument.kind == "h":
-                fds.append(value)
-            else:
-                values.append(value)
-        self.down.add(emit.packer(message)(obj.cid, *values), fds)
-
     # -- globals ------------------------------------------------------------------------------
 
     def host_global(self, name: int, interface: str, version: int) -> None:
@@ -491,9 +455,7 @@ class Filter(ObjectTable):
 
     def _tell_global(self, entry: Advertised) -> None:
         for registry in self.registries:
-            self.down.data += emit.registry_global(
-                registry.cid, entry.name, entry.interface.encode(), entry.version
-            )
+            self.down.data += told(registry, entry)
 
     def host_global_remove(self, name: int) -> None:
         """The compositor takes a global away."""

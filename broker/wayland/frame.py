@@ -14,9 +14,10 @@ renderers with 16.16 arithmetic (border.md 5.10).
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from broker.wayland import emit, label
+from broker.wayland import emit, label, signatures
 from broker.wayland.model import OwnSurface, Surface
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ _TILE = 64
 misses by half a pixel, which the strips cover."""
 _XRGB, _ARGB = 1, 0
 _NO_REGION = 0
+
+
+_PLACE, _ATTACH, _DAMAGE, _COMMIT = _PARTS = (
+    signatures.request("wl_subsurface", "set_position"),
+    signatures.request("wl_surface", "attach"),
+    signatures.request("wl_surface", "damage_buffer"),
+    signatures.request("wl_surface", "commit"),
+)
+_STRIP = struct.Struct("=" + "".join(m.layout for m in _PARTS))
+_PLACE_HEAD, _ATTACH_HEAD = _PLACE.head, _ATTACH.head
+_DAMAGE_HEAD, _COMMIT_HEAD = _DAMAGE.head, _COMMIT.head
+
+
+def _strip(sub: int, sid: int, buffer: int, at: tuple[int, int, int, int]) -> bytes:
+    """A strip's place, picture and commit, written in one go."""
+    x, y, w, h = at
+    return _STRIP.pack(
+        *(sub, *_PLACE_HEAD, x, y),
+        *(sid, *_ATTACH_HEAD, buffer, 0, 0),
+        *(sid, *_DAMAGE_HEAD, 0, 0, w, h),
+        *(sid, *_COMMIT_HEAD),
+    )
 
 
 class Edges(NamedTuple):
@@ -240,12 +263,10 @@ class Frame:
             if w > 0 and h > 0:
                 buffer = palette.take(w, h)
                 self._used.append(buffer)
-                out += emit.set_position(sub, x, y)
-                out += emit.attach(strip.sid, buffer, 0, 0)
-                out += emit.damage_buffer(strip.sid, 0, 0, w, h)
+                out += _strip(sub, strip.sid, buffer, (x, y, w, h))
             else:
                 out += emit.attach(strip.sid, 0, 0, 0)
-            out += emit.commit(strip.sid)
+                out += emit.commit(strip.sid)
 
     def _draw_label(self, width: int) -> None:
         """The name at the left of the upper strip, where there is room for it."""

@@ -7,14 +7,16 @@ rule.  A destroyed object stays as dead until the compositor confirms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.core.errors import InternalError, UpstreamError
 from broker.wayland import dispatch, emit, wire
 from broker.wayland.objects import Obj
 from broker.wayland.sandbox import Sandbox, Usage
-from broker.wayland.wire import SERVER_IDS, Outgoing, ProtocolFault
+from broker.wayland.signatures import Message
+from broker.wayland.wire import SERVER_IDS, Fd, Outgoing, ProtocolFault
 
 
 class ObjectTable:
@@ -193,6 +195,40 @@ class ObjectTable:
                 f"object {untrusted_cid} is no {interface or 'object'}",
             )
         return obj
+
+    # -- forwarding -------------------------------------------------------------------------
+
+    def forward_request(self, obj: Obj, message: Message, args: Sequence[Any]) -> None:
+        """Send a request on with its objects and new ids in the compositor's space."""
+        values: list[Any] = []
+        fds: list[Fd] = []
+        for argument, value in zip(message.args, args, strict=True):
+            if argument.kind == "o":
+                values.append(value.sid if value is not None else 0)
+            elif argument.kind == "n":
+                values.append(self.make(value, argument.interface, obj.version).sid)
+            elif argument.kind == "h":
+                fds.append(value)
+            else:
+                values.append(value)
+        self.up.add(emit.packer(message)(obj.sid, *values), fds)
+
+    def forward_event(self, obj: Obj, message: Message, args: Sequence[Any]) -> None:
+        """Send an event on; one that names an object of ours is not the client's."""
+        values: list[Any] = []
+        fds: list[Fd] = []
+        for argument, value in zip(message.args, args, strict=True):
+            if argument.kind == "o":
+                if value is not None and not value.cid:
+                    return
+                values.append(value.cid if value is not None else 0)
+            elif argument.kind == "n":
+                raise InternalError(f"{message} makes objects and must be handled")
+            elif argument.kind == "h":
+                fds.append(value)
+            else:
+                values.append(value)
+        self.down.add(emit.packer(message)(obj.cid, *values), fds)
 
 
 _DEAD = Obj("", 0)

@@ -6,7 +6,9 @@ the baseline allows, and nothing that it could not bind.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.wayland import emit
@@ -92,15 +94,28 @@ def sync(core: Filter, _display: Obj, new_id: int) -> None:
     core.up.data += emit.sync(1, callback.sid)
 
 
+_ID = struct.Struct("=I")
+
+
+@lru_cache(1024)
+def _global_body(name: int, interface: str, version: int) -> bytes:
+    """A wl_registry.global without its object: the same for every registry."""
+    return emit.registry_global(0, name, interface.encode(), version)[4:]
+
+
+def told(registry: Obj, entry: Advertised) -> bytes:
+    """The event that a registry tells a global with."""
+    body = _global_body(entry.name, entry.interface, entry.version)
+    return _ID.pack(registry.cid) + body
+
+
 @request("wl_display", "get_registry")
 def get_registry(core: Filter, _display: Obj, new_id: int) -> None:
     registry = core.make(new_id, "wl_registry", 1, server=False)
     core.registries.append(registry)
     for entry in core.globals.by_name.values():
         if not entry.removed:
-            core.down.data += emit.registry_global(
-                registry.cid, entry.name, entry.interface.encode(), entry.version
-            )
+            core.down.data += told(registry, entry)
 
 
 @event("wl_display", "error")

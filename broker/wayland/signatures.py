@@ -42,6 +42,18 @@ class Message:
         return "".join(a.kind for a in self.args if a.kind != "h")
 
     @property
+    def layout(self) -> str:
+        """Of the whole message, for ``struct``: object, opcode, size, words."""
+        assert self.words is not None, "a message of unknown size"
+        return "IHH" + self.words.format.lstrip("=")
+
+    @property
+    def head(self) -> tuple[int, int]:
+        """Opcode and size, where the size never changes."""
+        assert self.words is not None, "a message of unknown size"
+        return self.opcode, self.words.size + 8
+
+    @property
     def plain(self) -> bool:
         """Whether nothing but numbers is in it, so it needs no translation."""
         return all(a.kind in "iuf" for a in self.args)

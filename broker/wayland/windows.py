@@ -9,6 +9,7 @@ commit of the client's surface (``commit.py``).
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.core import limits
@@ -384,21 +385,42 @@ def unset_fullscreen(core: Filter, toplevel: Toplevel) -> None:
 _unset_fullscreen = emit.request("xdg_toplevel", "unset_fullscreen")
 
 
+@lru_cache(256)
+def _states(array: bytes) -> frozenset[int]:
+    """An array of xdg_toplevel.state."""
+    count = len(array) // 4
+    return frozenset(struct.unpack(f"={count}I", array[: count * 4]))
+
+
+@lru_cache(256)
+def _told_states(
+    known: frozenset[int], *, faked: bool, maximized: bool, tiled: bool
+) -> bytes:
+    """The array of states that the client is told."""
+    told = set(known)
+    if faked:
+        told.add(FULLSCREEN)
+        if not maximized:
+            told.discard(MAXIMIZED)
+    if tiled:
+        told.update(TILED)
+    return struct.pack(f"={len(told)}I", *sorted(told))
+
+
 @event("xdg_toplevel", "configure")
 def configure_toplevel(
     core: Filter, toplevel: Toplevel, w: int, h: int, states: bytes
 ) -> None:
-    told = set(struct.unpack(f"={len(states) // 4}I", states[: len(states) // 4 * 4]))
-    toplevel.states = frozenset(told)
-    real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in told
+    toplevel.states = known = _states(states)
+    real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in known
     edges = _NO_EDGES if real else core.edges
-    if toplevel.fake_fullscreen:
-        told.add(FULLSCREEN)
-        if not toplevel.maximized:
-            told.discard(MAXIMIZED)
-    if toplevel.version >= 2 and not real:
-        told.update(TILED)  # toolkits drop shadows, which would be cropped anyway
-    body = struct.pack(f"={len(told)}I", *sorted(told))
+    body = _told_states(
+        known,
+        faked=toplevel.fake_fullscreen,
+        maximized=toplevel.maximized,
+        # Toolkits drop shadows, which would be cropped anyway.
+        tiled=toplevel.version >= 2 and not real,
+    )
     size = shrink(w, edges.wide), shrink(h, edges.high)
     toplevel.configured = size
     core.down.data += emit.toplevel_configure(toplevel.cid, *size, body)
