@@ -11,15 +11,23 @@ import array
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from broker.core.errors import PeerError
 
 _INT = array.array("i").itemsize
+# As plain numbers: an enumeration's own "&" costs as much as a system call.
+_FDS_LOST, _CUT = int(socket.MSG_CTRUNC), int(socket.MSG_TRUNC)
+_CLOSE_ON_EXEC, _NO_SIGNAL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
 
 
-@dataclass(frozen=True)
-class Received:
+@cache
+def _room(fd_limit: int) -> int:
+    return socket.CMSG_SPACE(fd_limit * _INT) if fd_limit else 0
+
+
+class Received(NamedTuple):
     """What one recvmsg(2) gave.  Empty ``data`` is the peer's end of stream."""
 
     data: bytes
@@ -36,8 +44,9 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     than this process may hold (MSG_CTRUNC), when a packet was longer than
     ``size`` (MSG_TRUNC), or for any other kind of ancillary data.
     """
-    room = socket.CMSG_SPACE(fd_limit * _INT) if fd_limit else 0
-    data, ancillary, flags, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size, _room(fd_limit), _CLOSE_ON_EXEC)
+    if not ancillary and not flags & (_FDS_LOST | _CUT):
+        return Received(data, ())
     fds = array.array("i")
     strange = False
     for level, kind, payload in ancillary:
@@ -46,10 +55,10 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
         else:
             strange = True
     problem = ""
-    if flags & socket.MSG_CTRUNC or len(fds) > fd_limit:
+    if flags & _FDS_LOST or len(fds) > fd_limit:
         # CMSG_SPACE rounds up, so one descriptor more than asked for may fit.
         problem = f"more than {fd_limit} file descriptors at once, or too many open"
-    elif flags & socket.MSG_TRUNC:
+    elif flags & _CUT:
         problem = f"a message longer than {size} bytes"
     elif strange:
         problem = "ancillary data that is no file descriptor"
@@ -61,7 +70,7 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
 
 def send(
     sock: socket.socket,
-    data: bytes | memoryview,
+    data: bytes | bytearray | memoryview,
     fds: Sequence[int] = (),
 ) -> int:
     """Send bytes, the descriptors attached to the first; return bytes sent.
@@ -70,11 +79,11 @@ def send(
     socket fewer bytes than given may be sent; the descriptors are gone with
     the first one, so what remains is sent without them.
     """
-    ancillary = []
-    if fds:
-        rights = array.array("i", fds)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-    return sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+    if not fds:
+        return sock.send(data, _NO_SIGNAL)
+    rights = array.array("i", fds)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+    return sock.sendmsg([data], ancillary, _NO_SIGNAL)
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -53,7 +53,14 @@ def send_some(sock: socket.socket, queue: Outgoing) -> bool:
 
     Raises OSError when the other side is gone.
     """
-    while queue.data:
+    while data := queue.data:
+        if not queue.fd_count:
+            try:
+                count = fdpass.send(sock, data)
+            except BlockingIOError:
+                return False
+            del data[:count]
+            continue
         view, fds = queue.front()
         with view:
             # More than libwayland's limit would be lost at the receiver.
@@ -217,7 +224,8 @@ class Connection:
         core = self.core
         while not self._over.is_set():
             await trio.lowlevel.wait_readable(self._client)
-            await self._wait_for_room()
+            if _full(core.up) or _full(core.down):
+                await self._wait_for_room()
             try:
                 got = receive(self._client)
             except BlockingIOError:
@@ -252,7 +260,8 @@ class Connection:
         core = self.core
         while not self._over.is_set():
             await trio.lowlevel.wait_readable(self._server)
-            await self._wait_for_room()
+            if _full(core.up) or _full(core.down):
+                await self._wait_for_room()
             try:
                 got = receive(self._server)
             except BlockingIOError:

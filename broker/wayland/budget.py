@@ -21,11 +21,13 @@ class Bucket:
 
     def spend(self, amount: int, now: float) -> float:
         """Take ``amount``; return the seconds until the bucket is not in debt."""
+        left = self._left
         if self._when is not None:
-            self._left = min(self._burst, self._left + (now - self._when) * self._rate)
+            left += (now - self._when) * self._rate
+            left = min(left, self._burst)
         self._when = now
-        self._left -= amount
-        return max(0.0, -self._left / self._rate)
+        self._left = left = left - amount
+        return 0.0 if left >= 0 else -left / self._rate
 
 
 class Budget:
