@@ -238,10 +238,33 @@ def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
 
 def _damage(core: Filter, surface: Surface, state: State) -> None:
     out = core.up.data
-    for x, y, w, h in state.damage or ():
-        out += emit.damage(surface.sid, x - surface.cx, y - surface.cy, w, h)
+    if surface.cx or surface.cy:
+        _damage_cropped(core, surface, state)
+    else:
+        for rect in state.damage or ():
+            out += emit.damage(surface.sid, *rect)
     for rect in state.buffer_damage or ():
         out += emit.damage_buffer(surface.sid, *rect)
+
+
+def _damage_cropped(core: Filter, surface: Surface, state: State) -> None:
+    """Damage of a surface whose crop does not begin at its corner.
+
+    Said in the buffer's own pixels, where the crop does not matter: wlroots
+    0.18 takes the crop's origin off a surface's damage twice, and what was
+    drawn was not shown.
+    """
+    content, out = surface.content, core.up.data
+    scaled = not (content.source is None and content.size is None)
+    if scaled or content.transform or {"source", "size"} & vars(state).keys():
+        if state.damage:
+            out += emit.damage_buffer(surface.sid, 0, 0, _FAR, _FAR)
+        return
+    scale = content.scale
+    for x, y, w, h in state.damage or ():
+        out += emit.damage_buffer(
+            surface.sid, x * scale, y * scale, w * scale, h * scale
+        )
 
 
 def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:

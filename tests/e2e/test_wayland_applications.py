@@ -23,6 +23,7 @@ from tests.kit.wayland_pixels import mask, outside
 from tests.kit.wayland_stand import CONFIG, FRAME, Stand
 from tests.kit.wayland_world import (
     KINDS,
+    NEWER,
     World,
     closed,
     opened,
@@ -49,7 +50,7 @@ class App:
     hovers: tuple[tuple[int, int], ...] = ()
     strokes: tuple[tuple[int, int, int, int], ...] = ()
     resizes: bool = True
-    kinds: tuple[str, ...] = ("sway", "weston", "kwin")
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     @property
     def name(self) -> str:
@@ -60,21 +61,23 @@ def app(*argv: str, **more) -> App:
     return App(argv, **more)
 
 
+EVERYWHERE = (*KINDS, *NEWER)
+
 APPS = [
     # weston's clients: shapes, subsurfaces, viewports, input
-    app("weston-terminal"),
+    app("weston-terminal", kinds=EVERYWHERE),
     app("weston-flower", resizes=False),
     app("weston-smoke", strokes=((40, 40, 120, 120),)),
     app("weston-clickdot", strokes=((100, 100, 200, 150),)),
     app("weston-eventdemo"),
-    app("weston-dnd", strokes=((60, 70, 180, 160),)),
+    app("weston-dnd", strokes=((60, 70, 180, 160),), kinds=EVERYWHERE),
     app("weston-image", "/usr/share/weston/terminal.png"),
     app("weston-resizor", resizes=False),
     app("weston-scaler", resizes=False),
     app("weston-cliptest", resizes=False),
     app("weston-stacking"),
     app("weston-transformed", resizes=False),  # crashes when the pointer leaves
-    app("weston-subsurfaces"),
+    app("weston-subsurfaces", kinds=EVERYWHERE),
     app("weston-simple-egl", resizes=False),
     # They give up when a buffer comes back late, as it does behind waypipe on sway.
     app("weston-simple-shm", resizes=False, kinds=("weston", "kwin")),
@@ -82,17 +85,17 @@ APPS = [
     # It binds a version whose events it has no handlers for.
     app("weston-presentation-shm", resizes=False, kinds=("sway", "weston")),
     # toolkits
-    app("gtk3-demo"),
+    app("gtk3-demo", kinds=EVERYWHERE),
     # As large as the screen, they hang below weston's panel.
     app("gtk3-widget-factory", menus=((430, 270), (50, 312)), resizes=False, kinds=("sway", "kwin")),
     # weston puts the second window over the first one's edge.
-    app("gtk3-demo", "--run=dialog", kinds=("sway", "kwin")),
+    app("gtk3-demo", "--run=dialog", kinds=("sway", "kwin", *NEWER)),
     app("gtk3-demo", "--run=menus"),
     app("gtk3-demo", "--run=dnd", strokes=((60, 70, 160, 90),)),
-    app("gtk4-demo", menus=((-76, 28),)),
+    app("gtk4-demo", menus=((-76, 28),), kinds=EVERYWHERE),
     app("gtk4-widget-factory", menus=((500, 262), (50, 340)), resizes=False, kinds=("sway", "kwin")),
     app("gtk4-demo", "--run=dialog"),
-    app("featherpad", menus=((30, 16), (70, 16)), kinds=("sway", "kwin")),
+    app("featherpad", menus=((30, 16), (70, 16)), kinds=("sway", "kwin", *NEWER)),
     # weston has no decorations of its own, so Qt draws a title bar.
     app("featherpad", menus=((28, 43), (65, 43)), kinds=("weston",)),
 ]  # fmt: skip
@@ -188,9 +191,10 @@ async def playing(there: World, running) -> None:
     await until(moved)
     for _ in range(5):
         await there.look()
+    await there.keep("plays")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERYWHERE)
 async def test_mpv_plays_in_its_frame(kind, shared):
     words = [
         "mpv",
@@ -204,7 +208,7 @@ async def test_mpv_plays_in_its_frame(kind, shared):
         pytest.skip("mpv is missing")
     async with world(kind) as there, boxed(there.it, *words, shared=shared) as running:
         await playing(there, running)
-        if kind != "sway":  # sway's floating windows are never maximised
+        if not kind.endswith("sway"):  # sway's floating windows are never maximised
             before = await running.framed()
             await there.click(640, 400)
             await there.press(True)
@@ -231,7 +235,7 @@ def browser(name: str) -> list[str]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EVERYWHERE)
 @pytest.mark.parametrize("name", ["firefox-esr", "chromium"])
 async def test_a_browser_plays_video_and_opens_its_menu(name, kind, shared):
     async with (
@@ -246,7 +250,9 @@ async def test_a_browser_plays_video_and_opens_its_menu(name, kind, shared):
         await until(plays, deadline=60)
         frame = await running.framed(least=300)
         await there.look()
+        await there.keep("plays")
         await opened(there, running, frame, (-30, 62), press=True)
+        await there.keep("menu")
         await closed(there, running, frame)
         if kind != "sway":  # where the crop of sway 1.7 shows another part
             assert await resized(there, await running.framed(least=300)) == 12
@@ -254,7 +260,7 @@ async def test_a_browser_plays_video_and_opens_its_menu(name, kind, shared):
 
 
 # As large as the screen, it hangs below weston's panel.
-@pytest.mark.parametrize("kind", ["sway", "kwin"])
+@pytest.mark.parametrize("kind", ["sway", "kwin", *NEWER])
 async def test_x11_programs_in_a_rootful_xwayland(kind):
     if not shutil.which("Xwayland") or not shutil.which("xeyes"):
         pytest.skip("Xwayland or x11-apps is missing")
@@ -285,6 +291,7 @@ async def test_x11_programs_in_a_rootful_xwayland(kind):
 
         await until(follow)
         await there.look()
+        await there.keep("follows")
         assert [str(e) for e in there.it.ends] == []
 
 

@@ -176,6 +176,29 @@ async def test_the_crop_shows_the_right_part_there(kind):
 
 
 @long
+@pytest.mark.parametrize("kind", ["sway", "labwc"])
+async def test_what_is_drawn_anew_in_cropped_content_is_shown(kind):
+    """By its surface's damage, which these compositors take for elsewhere."""
+    async with newer(kind, CONFIG) as comp, filtered(comp) as it:
+
+        def act(c: Window) -> tuple[int, int]:
+            surface, xdg, _ = c.show(400, 300, 0xFFFFFFFF)
+            c.send(xdg, "set_window_geometry", 200, 150, 100, 100)
+            c.send(surface, "commit")
+            c.roundtrip()
+            before = int(mask(it.settled(), GUEST).sum())
+            c.send(surface, "attach", c.buffer(400, 300, PAINT), 0, 0)
+            c.send(surface, "damage", 210, 160, 20, 20)
+            c.send(surface, "commit")
+            c.roundtrip()
+            return before, int(mask(it.settled(), GUEST).sum())
+
+        before, after = await it.client(act)
+        assert before == 0
+        assert after >= 20 * 20
+
+
+@long
 @pytest.mark.parametrize("program", ["foot", "gtk3-demo", "gtk4-demo", "weston-flower"])
 @pytest.mark.parametrize("kind", ["sway", "labwc"])
 async def test_applications_live_in_their_frames_there(kind, program):

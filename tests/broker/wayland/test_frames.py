@@ -740,6 +740,34 @@ def test_an_attach_offset_of_a_window_goes_nowhere():
         assert all(args[1:] == [0, 0] for args in it.told("wl_surface", "attach"))
 
 
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [
+        ((), [50, 60, 10, 10]),
+        (("set_buffer_scale", 2), [100, 120, 20, 20]),
+        (("set_buffer_transform", 1), [0, 0, 32000, 32000]),
+    ],
+)
+def test_damage_of_cropped_content_is_told_in_its_buffer_s_pixels(
+    talk, prepare, expected
+):
+    """wlroots 0.18 takes the crop's origin off a surface's damage twice."""
+    surface, xdg, _ = talk.show(400, 400, 0)
+    talk.send(xdg, "set_window_geometry", 20, 30, 100, 100)
+    if prepare:
+        talk.send(surface, *prepare)
+    talk.paint(surface, 400, 400, 0)
+    talk.send(surface, "commit")
+    before = len(talk.told("wl_surface", "damage"))
+    talk.send(surface, "damage", 50, 60, 10, 10)
+    talk.send(surface, "commit")
+    assert talk.told("wl_surface", "damage_buffer")[-1] == expected
+    assert len(talk.told("wl_surface", "damage")) == before
+    talk.send(surface, "damage_buffer", 1, 2, 3, 4)
+    talk.send(surface, "commit")
+    assert talk.told("wl_surface", "damage_buffer")[-1] == [1, 2, 3, 4]
+
+
 # -- what adds up, and what nobody can check --------------------------------------------
 
 
