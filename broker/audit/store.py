@@ -347,7 +347,8 @@ class Store:
         try:
             # A cancellation waits for the thread; what it did is done.
             return await trio.to_thread.run_sync(step, limiter=self._thread)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, RuntimeError) as error:
+            # RuntimeError: no room for a thread, see _commit.
             self._failures += 1
             raise UpstreamError(
                 f"the audit log cannot be written: {error}",

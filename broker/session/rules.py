@@ -17,7 +17,7 @@ import trio
 
 from broker.audit import schema
 from broker.core import limits
-from broker.core.complain import complain
+from broker.core.complain import complain, complain_of
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -153,7 +153,7 @@ class Rules:
         try:
             self._kept_at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             await trio.to_thread.run_sync(keep, rules, self._kept_at)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # no disk, no thread
             self.unkept = f"the rules in force could not be kept for a restart: {error}"
             complain(f"vitrail: {self.unkept}")
 
@@ -190,8 +190,8 @@ async def follow_files(
 ) -> None:
     """Call ``changed`` whenever a file of rules or of records is another one.
 
-    Until cancelled.  ``changed`` reads them; when it raises UpstreamError it is
-    called again later.
+    Until cancelled.  ``changed`` reads them; when it raises an error it is called
+    again later.
     """
     bases = (paths.runtime, *paths.config)
     roots = [base / folder for base in bases for folder in (RULES, RECORDS)]
@@ -199,13 +199,20 @@ async def follow_files(
         # Not what a look says now: between the first reading and this moment
         # a file may have changed, so the first thing is to read once more.
         seen: Seen = frozenset()
+        told = ""
         task_status.started()
         while True:
             seen = await watch.wait_changed(seen)
             try:
                 await changed()
-            except UpstreamError as error:
-                # The log is full, say: the old rules stand, and 'status' says so.
-                complain(f"vitrail: changed rules are not in force yet: {error}")
-                seen = frozenset()
+                told = ""
+            except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
+                # The log is full, say, or there is no room for a thread: the old
+                # rules stand, and that is said once.
+                why = str(error) or repr(error)
+                if why != told and not isinstance(error, UpstreamError):
+                    complain_of(error)
+                if why != told:
+                    complain(f"vitrail: changed rules are not in force yet: {why}")
+                told, seen = why, frozenset()
                 await trio.sleep(limits.RULES_LOOK_SECONDS)

@@ -161,18 +161,17 @@ class ViewerRole:
         goes on when this has returned.  Raises UpstreamError when a change
         could not be recorded: then what was in force still is.
         """
-        before = self._records()
-        others = False
+        before, digest = self._records(), self.rules.digest
         try:
             await self._reload_records()
             wrong = self._records().problems
             if wrong and wrong != before.problems:
                 text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
                 self.rules.notify("Vitrail: a record has an error", text)
-            others = await self.rules.reload()
+            await self.rules.reload()
         finally:
             # Also where only one of the two could be recorded.
-            if others or self._records() is not before:
+            if self.rules.digest != digest or self._records() is not before:
                 self._follow_change()
 
     def _follow_change(self) -> None:

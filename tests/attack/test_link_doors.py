@@ -52,7 +52,7 @@ async def linked():
 
 async def take_answer(sock, offer):
     """The receiver's verdict, as the host's own code reads it."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while offer.verdict is None:
             data = await receive(sock, offer.needed)
             if not data:
@@ -129,7 +129,7 @@ async def test_an_old_epoch_after_a_reconnect():
             async with link_host(t) as new:
                 assert new.session.epoch != old.session.epoch
                 await new.ask(m.Ping)
-                with trio.fail_after(5):
+                with trio.fail_after(30):
                     await old.over.wait()
                 assert await rest_of(stream) == b"", "its streams are cut"
                 for preamble in (unused, used.preamble):
@@ -186,7 +186,7 @@ async def test_a_second_host_does_not_push_the_first_one_out():
         other = Identity.from_seed(b"o" * 32)
         LinkStore(t.viewer.paths).pin(Peer("other", Role.HOST, other.public))
         async with link_host(t, identity=other) as second:
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await second.over.wait()
         event = await t.viewer.wait_event("link.refused")
         assert "other wants to be the host, and desk is" in event["reason"]
@@ -213,7 +213,7 @@ async def test_a_message_of_the_wrong_role_ends_the_link():
                 b'{"type":"start","request":1,"record":"a"}'
             )
             epoch._put(len(record).to_bytes(4, "little") + record)
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await epoch.over.wait()
         down = await t.viewer.wait_event("link.down")
         assert "no valid control message" in down["reason"]

@@ -87,7 +87,7 @@ async def test_the_end_of_either_side_is_its_end(guard, side):
     await guard.qemu.send_all(frame("198.51.100.1"))
     await guard.receive(guard.passt, 64)
     await trio.aclose_forcefully(getattr(guard, side))
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         assert await guard.process.wait() == 0
 
 
@@ -152,7 +152,7 @@ async def _addresses_come_and_go() -> None:
         return "open" if got.startswith(wanted) else "closed"
 
     async def becomes(expected: str) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while await state() != expected:
                 await trio.sleep(0.01)
         print(expected)

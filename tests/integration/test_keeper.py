@@ -35,7 +35,7 @@ NOBODY = keeper.Compositor(Path("/no"), "work")
 def ends():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(0)
-    theirs.settimeout(5)
+    theirs.settimeout(30)
     with ours, theirs:
         yield ours, theirs
 
@@ -84,7 +84,7 @@ def test_a_half_that_gives_back_what_it_keeps_has_nothing_of_it(ends, compositor
         theirs.send(worker.RELEASE + got.data[1:])
         keeper._answer(Plain(path), ours, held)
         assert held == {}
-        far.settimeout(5)
+        far.settimeout(30)
         assert far.recv(1) == b"", "the compositor hears an end"
         with pytest.raises(BrokenPipeError):
             kept.send(b"x")

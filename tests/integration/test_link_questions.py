@@ -25,7 +25,7 @@ async def verdict_of(sock, offer):
     """The viewer's word about a stream."""
     from broker.session.link_socket import receive
 
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while offer.verdict is None:
             offer.feed(await receive(sock, offer.needed))
     return offer.verdict

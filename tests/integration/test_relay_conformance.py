@@ -209,16 +209,16 @@ async def test_64_streams_keep_their_bytes_apart(relay: Relay, nursery):
 
 
 async def test_idle_ends_a_silent_stream_only(relay: Relay, nursery):
-    line = lay(nursery, relay, idle_seconds=0.4)
+    line = lay(nursery, relay, idle_seconds=1.2)
     began = trio.current_time()
     for _ in range(4):
-        await trio.sleep(0.2)
+        await trio.sleep(0.3)
         await line.client.send_all(b"x")
         assert await line.server.receive_some(1) == b"x"
     end = await line.end()
     assert end.reason is Reason.IDLE
     assert end.bytes_ab == 4
-    assert trio.current_time() - began >= 1.19
+    assert trio.current_time() - began >= 2.39
     assert await read_all(line.client) == b""
     assert await read_all(line.server) == b""
 
@@ -228,7 +228,7 @@ async def test_cancellation_closes_both_sides(relay: Relay, nursery):
     await line.client.send_all(b"x")
     assert await line.server.receive_some(1) == b"x"
     line.scope.cancel()
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await line.ended.wait()
     assert line.result is None
     assert await read_all(line.client) == b""

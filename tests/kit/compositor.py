@@ -50,7 +50,7 @@ def windows(tree: dict) -> list[dict]:
 
 
 async def until(
-    condition: Callable[[], Awaitable[object]], *, deadline: float = 20
+    condition: Callable[[], Awaitable[object]], *, deadline: float = 60
 ) -> object:
     """Ask again every 50 ms until the answer is true; for what sends no event."""
     with trio.fail_after(deadline):
@@ -60,7 +60,7 @@ async def until(
 
 
 async def wait_window(
-    comp: HeadlessCompositor, *, title: str = "", count: int = 1, deadline: float = 20
+    comp: HeadlessCompositor, *, title: str = "", count: int = 1, deadline: float = 60
 ) -> list[dict]:
     """Wait for ``count`` windows whose title has ``title`` in it."""
 

@@ -134,7 +134,7 @@ def test_lock_of_a_dead_process_is_free(paths):
     os.waitpid(child, 0)
 
     async def take() -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             async with image_room.only_build(lock, lambda _text: None):
                 pass
 

@@ -156,16 +156,16 @@ def _cpu(pid: int) -> float:
 
 
 def test_idle_is_counted_from_the_last_byte(broker):
-    client, server = broker.line(1, idle_ms=300)
+    client, server = broker.line(1, idle_ms=1000)
     began = time.monotonic()
     for _ in range(3):
-        time.sleep(0.15)
+        time.sleep(0.3)
         server.sendall(b"x")
         assert client.recv(1) == b"x"
     done = broker.hear()
     assert done.end.reason is Reason.IDLE
     assert done.end.bytes_ba == 3
-    assert 0.74 <= time.monotonic() - began < 3
+    assert 1.89 <= time.monotonic() - began < 30
 
 
 def test_streams_without_a_deadline_stay(broker):

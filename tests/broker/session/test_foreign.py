@@ -183,7 +183,7 @@ async def test_a_leader_that_is_dead_already():
     try:
         mine = take(cid=42, leader=child.pid)
         assert mine.alive() == frozenset()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await mine.wait() == "it has ended"
         await mine.close()
     finally:

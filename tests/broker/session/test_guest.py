@@ -192,7 +192,7 @@ async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):
             assert refused == ["this sandbox is about to end"]
             assert workers.opened[0].closed.is_set()
             assert mine.worker is None
-            ours.settimeout(5)
+            ours.settimeout(30)
             assert ours.recv(1) == b""
 
 

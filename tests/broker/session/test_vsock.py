@@ -75,7 +75,7 @@ class Stand:
 
     async def connect(self, cid, service=DISPLAY):
         ours, theirs = pair()
-        ours.settimeout(5)
+        ours.settimeout(30)
         self.ours.append(ours)
         self.cids[theirs] = cid
         await self.listeners[service].give.send(theirs)
