@@ -99,7 +99,6 @@ GUARDS = (
     _a("selections need the focus", "wayland/selection.py", "not core.serials.knows(serial) or not _may_select(core)", "not core.serials.knows(serial)", "background"),
     _a("the person's selection is not told", "wayland/selection.py", "    core.hands.selected(offer)\n", _TOLD, "persons_own"),
     _a("number of a client's types", "wayland/selection.py", "len(source.mimes) >= limits.WAYLAND_MIMES", "False", "ten_thousand"),
-    _a("only pipes are written into", "wayland/selection.py", "source is None or not core.machine.admit_pipe(fd) or", "source is None or", "file_in_the_place"),
     _a("size of a read", "session/worker_clipboard.py", "            while size <= order.max_bytes:", "            while True:", "endless"),
     _a("deadline of a read", "session/worker_clipboard.py", "with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):", "with scope:", "never_writes"),
     _a("the same selection to the end", "session/worker_clipboard.py", "        if not origin.valid():\n            return 0, \"it ended", "        if False:\n            return 0, \"it ended", "changes_while"),
