@@ -161,17 +161,20 @@ class Filter:
 
     def from_client(self, untrusted_data: bytes, now: float) -> None:
         """Take bytes of the client; never raises for what they are."""
-        self.now = now
-        if self._passes_samples(untrusted_data):
+        if self.passes_samples(untrusted_data, now):
+            self.send_up(untrusted_data)
             return
+        self.now = now
         self._client.push(untrusted_data)
         self._run(self._read_client)
 
     def from_server(self, data: bytes, now: float) -> None:
         """Take bytes of the server; never raises for what they are."""
-        self.now = now
-        if self._passes_request(data):
+        if self.passes_request(data, now):
+            self.down.add(data)
+            self._wake()
             return
+        self.now = now
         self._server.push(data)
         self._run(self._read_server)
 
@@ -228,26 +231,35 @@ class Filter:
     # -- what most bytes are -------------------------------------------------
 
     # A stream that plays is one REQUEST and one frame of samples, again and
-    # again, each read by itself.  These two do with them what the rest would
-    # do, to the byte, without taking them apart; False means that it does.
+    # again, each read by itself.  These two do with them what ``from_client``
+    # and ``from_server`` would do, to the byte, without taking them apart.
 
-    def _passes_samples(self, untrusted_data: bytes) -> bool:
+    def passes_samples(self, untrusted_data: bytes, now: float) -> bool:
+        """Take bytes of the client, if they go on to the server as they are.
+
+        True: whoever calls sends them, behind what stands in ``up``.  False:
+        nothing has happened, they are for ``from_client``.
+        """
         channel = frames.plain_samples(untrusted_data)
         if channel is None or not self._client.between or self.stalled:
             return False
         stream = self.playbacks.get(channel)
-        return stream is not None and stream.passes(untrusted_data, self.now)
+        return stream is not None and stream.passes(untrusted_data, now)
 
-    def _passes_request(self, data: bytes) -> bool:
+    def passes_request(self, data: bytes, now: float) -> bool:
+        """Take bytes of the server, if they go on to the client as they are.
+
+        As ``passes_samples``, behind what stands in ``down``; it may have put
+        something into ``up``, too.
+        """
         request = frames.plain_request(data)
         if request is None or not self._server.between or self.fault is not None:
             return False
         stream = self.playbacks.get(request[0])
         if stream is None:
             return False
+        self.now = now
         stream.requested(request[1])
-        self.down.add(data)
-        self._wake()
         return True
 
     # -- from the client -----------------------------------------------------

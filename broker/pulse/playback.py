@@ -131,7 +131,7 @@ class Playback:
             self._drop(len(part.data) - len(kept))
 
     def passes(self, untrusted_frame: bytes, now: float) -> bool:
-        """Pass on a whole frame that follows on, as it is, if that is all there is.
+        """Count a whole frame that follows on, if it can go on as it is.
 
         False, and nothing is done, where ``write`` has more to think of:
         something waits, or it is more than the server asked for.
@@ -149,7 +149,6 @@ class Playback:
         self.last_samples = now
         self.credit -= count
         self._bytes += count
-        self.owner.send_up(untrusted_frame)
         return True
 
     def _may_seek(self, part: frames.Samples, now: float) -> bool:

@@ -145,6 +145,21 @@ class Connection:
             sent(count)
         return True
 
+    def _pass_on(
+        self, sock: socket.socket, data: bytes, waiting: bytearray
+    ) -> bytes | None:
+        """Send bytes behind those that wait; returns what has to wait, too."""
+        if waiting:
+            return data
+        try:
+            count = sock.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return data
+        except OSError as error:
+            self._lost(error)
+            return None
+        return data[count:] if count < len(data) else None
+
     def _flush(self) -> None:
         down, up, idle = self.core.down.data, self.core.up, True
         try:
@@ -232,8 +247,14 @@ class Connection:
                 self._end()
                 return
             self.from_client += len(data)
+            now = trio.current_time()
+            if core.passes_samples(data, now):
+                rest = self._pass_on(self._server, data, core.up)
+                if rest is not None:
+                    core.send_up(rest)
+                continue
             self._feeding = True
-            core.from_client(data, trio.current_time())
+            core.from_client(data, now)
             self._fed()
 
     async def _from_server(self) -> None:
@@ -248,9 +269,17 @@ class Connection:
             if not data:
                 self._end(UpstreamError("the sound server closed the connection"))
                 return
+            now = trio.current_time()
+            if core.passes_request(data, now):
+                rest = self._pass_on(self._client, data, core.down.data)
+                self.to_client += len(data) - len(rest or b"")
+                if rest is not None:
+                    core.down.add(rest)
+                    self._work.set()
+                continue
             stalled = core.stalled
             self._feeding = True
-            core.from_server(data, trio.current_time())
+            core.from_server(data, now)
             self._fed()
             if stalled and not core.stalled:
                 self._moved.set()

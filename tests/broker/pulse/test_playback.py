@@ -337,10 +337,10 @@ def test_idle_is_told_by_the_clock():
 class Slow(Filter):
     """A filter without the short way for plain samples and requests."""
 
-    def _passes_samples(self, untrusted_data: bytes) -> bool:
+    def passes_samples(self, untrusted_data: bytes, now: float) -> bool:
         return False
 
-    def _passes_request(self, data: bytes) -> bool:
+    def passes_request(self, data: bytes, now: float) -> bool:
         return False
 
 
