@@ -11,8 +11,10 @@ import trio
 
 from broker.control import client
 from broker.control.client import Client
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
+from broker.link.terms import Role
+from broker.session.link_role import role_here
 
 _Result = TypeVar("_Result")
 
@@ -37,8 +39,20 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
     Raises SetupError that says how to start one when none runs.
     """
     where = find_paths() if paths is None else paths
-    async with client.open_client(where.control) as connection:
+    async with client.open_client(where.control, start=_how(where)) as connection:
         yield connection
+
+
+def _how(paths: Paths) -> str:
+    """How the broker of this machine is started."""
+    try:
+        role = role_here(paths)
+    except VitrailError:
+        role = None  # whoever starts it hears what is wrong
+    if role is Role.HOST:
+        return "start it: vitrail-host, or 'systemctl --user start vitrail-host'"
+    program = "vitrail-local" if role is None else "vitrail-viewer"
+    return f"'brokerctl run SANDBOX' starts one, or start it by hand: {program}"
 
 
 def ask(question: Callable[[Client], Awaitable[_Result]]) -> _Result:

@@ -225,18 +225,20 @@ def _decode(reply: Reply, into: type[_Answer]) -> _Answer:
 
 
 @asynccontextmanager
-async def open_client(path: Path) -> AsyncIterator[Client]:
+async def open_client(
+    path: Path, *, start: str = "'brokerctl run SANDBOX' starts one"
+) -> AsyncIterator[Client]:
     """Connect to the broker that serves at ``path``.
 
-    Raises SetupError when none does, or when it may not be reached.
+    Raises SetupError when none does, which says ``start``, or when it may not
+    be reached.
     """
     try:
         stream = await trio.open_unix_socket(os.fspath(path))
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise SetupError(
             f"no broker runs (nothing answers at {path})",
-            hint="'brokerctl run SANDBOX' starts one, or start it by hand: "
-            "vitrail-local",
+            hint=start,
         ) from error
     except OSError as error:
         raise SetupError(

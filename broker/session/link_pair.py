@@ -48,7 +48,14 @@ async def meet(config: LinkConfig, role: Role) -> socket.socket:
     the next one waited for.  Raises UpstreamError or SetupError.
     """
     if role is Role.HOST:
-        return await dial(config)
+        try:
+            return await dial(config)
+        except UpstreamError as error:
+            raise UpstreamError(
+                f"no viewer waits to be paired: {error}",
+                hint="begin there: 'brokerctl pair NAME --as viewer' on the viewer's "
+                "machine waits for this one",
+            ) from error
     listener = await open_listener(config.endpoint)
     try:
         while True:

@@ -60,13 +60,13 @@ async def vhost_machine(tmp_path):
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_thousand_times_another_machine_takes_the_cid(tmp_path, seed):
-    """200 of the thousand rounds, with three machines in each."""
+    """A hundred rounds; in each the CID goes to another machine twice."""
     async with vhost_machine(tmp_path) as rounds:
         few = await rounds(3, seed)
-        done = await rounds(200, 100 + seed)
-    assert done["machines"] == 600
-    assert done["bytes"] >= 600 * 1024
-    assert done["fds"] == few["fds"], "two hundred rounds leave what three leave"
+        done = await rounds(100, 100 + seed)
+    assert done["machines"] == 300
+    assert done["bytes"] >= 300 * 16
+    assert done["fds"] == few["fds"], "a hundred rounds leave what three leave"
 
 
 @pytest.mark.long

@@ -72,6 +72,22 @@ async def test_without_a_broker_a_sentence_says_how_to_start_one(
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [('connect = "vsock:42:6499"', "vitrail-host"), ("", "vitrail-viewer")],
+)
+async def test_a_machine_that_is_one_of_two_is_told_its_own_broker(
+    env: dict[str, str], line: str, program: str
+) -> None:
+    link = paths_of(env).config[0] / "link.toml"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.write_text(f"{line}\n")
+    answer = await brokerctl("status", env=env)
+    assert answer.code == 1
+    assert program in answer.err
+    assert "vitrail-local" not in answer.err
+
+
 async def test_status(env: dict[str, str], api: ScriptedBroker) -> None:
     async with serving(paths_of(env).control, api):
         page = await brokerctl("status", env=env)

@@ -64,6 +64,17 @@ async def test_two_brokers_that_were_paired_accept_each_other(homes):
     assert "no broker is pinned as 'screen'" in again.err
 
 
+async def test_a_host_that_is_first_is_told_where_to_begin(homes):
+    host, viewer = homes
+    where = f"unix:{viewer['HOME']}/meet"
+    said = await brokerctl(
+        "pair", "screen", "--as", "host", "--endpoint", where, env=host
+    )
+    assert said.code == 1
+    assert "no viewer waits to be paired" in said.err
+    assert "brokerctl pair NAME --as viewer" in said.err
+
+
 async def test_a_wrong_code_pairs_neither(homes):
     async def type_wrong(here, there, here_code, there_code):
         wrong = "000000" if there_code != "000 000" else "111111"
