@@ -9,6 +9,7 @@ import socket
 
 import trio
 
+from broker.link.terms import HEADER, VERSION, Role
 from broker.session.link_store import LinkStore
 from tests.kit.compositor import until, windows
 from tests.kit.linkhost import link_host
@@ -125,6 +126,36 @@ async def test_a_squatter_on_the_viewers_port_learns_no_payload():
             assert all(len(hello) == 84 for hello in said), "a HELLO, no more"
             assert said[0][44:] != said[1][44:], "never the same fresh key"
         assert (await t.host.link()).state != "up"
+        os.unlink(t.socket)
+        await t.viewer.start()
+        await t.up()
+
+
+async def test_a_viewer_of_another_version_is_said_plainly_by_the_host():
+    """Its status names both versions, and the cure; the viewer's, test_link_doors."""
+    async with two(image=False, start=False) as t:
+        with socket.socket(socket.AF_UNIX) as newer:
+            newer.bind(str(t.socket))
+            newer.listen(8)
+            newer.settimeout(0)
+            await t.host.start()
+            with trio.fail_after(60):
+                await trio.lowlevel.wait_readable(newer)
+            conn, _ = newer.accept()
+            with conn:
+                await trio.lowlevel.wait_readable(conn)
+                assert HEADER.unpack_from(conn.recv(4096))[1] == VERSION
+                refusal = HEADER.pack(b"VTRL-CTL", VERSION + 1, 5, Role.VIEWER)
+                conn.sendall(refusal + bytes(1))
+
+                async def said():
+                    return "version" in ((await t.host.link()).problem or "")
+
+                await until(said, deadline=60)
+        problem = (await t.host.link()).problem
+        versions = f"version {VERSION + 1} of the link, this one version {VERSION}"
+        assert versions in problem
+        assert "same release" in problem
         os.unlink(t.socket)
         await t.viewer.start()
         await t.up()
