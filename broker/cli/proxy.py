@@ -84,7 +84,7 @@ class Order:
     type=click.IntRange(min=0),
     default=0,
     metavar="BYTES",
-    help="Largest single write, for transports that lose larger ones; implies copy.",
+    help="Largest single write, for transports that lose larger ones; copied then unless told otherwise.",
 )
 @click.option("--json", is_flag=True, help="One line of JSON for each connection.")
 @click.option("-q", "--quiet", is_flag=True, help="Report only what went wrong.")

@@ -112,7 +112,7 @@ class Submit:
     """Relay between the two descriptors of this packet; the pump owns them.
 
     ``idle_ms`` 0 means for ever; ``max_write`` (bytes, 0 for any) bounds a
-    single write and implies copy mode, for transports that lose larger ones.
+    single write, for transports that lose larger ones (``auto`` copies then).
     """
 
     token: int

@@ -62,6 +62,11 @@ class Leg:
     met: bool
 
 
+def _auto(values: Values, side: str) -> str:
+    """Under which name that hop is with its own choice."""
+    return f"{side} auto" if f"{side} auto" in values else OURS
+
+
 def legs(raw: dict[str, Any]) -> list[Leg]:
     """Judge each hop by the medians of both modes, then within repetitions."""
     values, found = raw["values"], []
@@ -73,7 +78,7 @@ def legs(raw: dict[str, Any]) -> list[Leg]:
                 for mode in ("splice", "copy")
             }
             better = (max if rate else min)(of, key=lambda mode: of[mode])
-            share = within(values, OURS, f"{side} {better}", name)
+            share = within(values, _auto(values, side), f"{side} {better}", name)
             share = share if rate else 1 / share
             took = raw["auto"][side]
             found.append(Leg(side, name, took, better, share, share >= GOAL))
@@ -89,7 +94,8 @@ def leg_table(way: str, raw: dict[str, Any]) -> str:
     ]
     found = legs(raw)
     for leg in found:
-        names = (OURS, f"{leg.side} splice", f"{leg.side} copy")
+        auto = _auto(values, leg.side)
+        names = (auto, f"{leg.side} splice", f"{leg.side} copy")
         cells = [f"{median(values[peer][leg.measure]):.4g}" for peer in names]
         cells.append(f"{leg.share:.2f}" + ("" if leg.met else " **missed**"))
         what = f"| {leg.side} | {leg.measure} | {leg.took} | "
