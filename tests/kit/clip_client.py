@@ -18,7 +18,7 @@ TEXT = b"text/plain;charset=utf-8"
 class Guest(Window):
     """A client with a focused window and all that copies and pastes."""
 
-    def begin(self, it: Desk, name: str) -> Guest:
+    def begin(self, it: Desk, name: str, title: str = "") -> Guest:
         self.it, self.name = it, name
         self.deadline = DEADLINE
         self.seat = self.bind("wl_seat", 5)
@@ -27,8 +27,8 @@ class Guest(Window):
         self.device = self.make(
             self.manager, "get_data_device", "wl_data_device", None, self.seat
         )
-        _, _, top = self.show(200, 150, 0xFF336699)
-        self.send(top, "set_title", name.encode())
+        self.window, _, top = self.show(200, 150, 0xFF336699)
+        self.send(top, "set_title", title.encode() or name.encode())
         self.entered()
         return self
 
@@ -67,13 +67,15 @@ class Guest(Window):
         return trio.from_thread.run(self.it.record_after, before)
 
 
-async def guest(it: Desk, name: str, function, *, direct: bool = False):
+async def guest(
+    it: Desk, name: str, function, *, direct: bool = False, title: str = ""
+):
     """Run a client of a sandbox in a thread, with the keyboard's focus."""
     path = it.comp.display if direct else it.rooms[name].path
 
     def inside():
         with Guest(path).start() as client:
-            return function(client.begin(it, name))
+            return function(client.begin(it, name, title))
 
     return await trio.to_thread.run_sync(inside)
 

@@ -19,9 +19,11 @@ def _g(name: str, file: str, source: str, without: str, test: str = "") -> Guard
     return Guard(name, f"broker/clipboard/{file}", source, without, f"{_T}{test}")
 
 
-def _a(name: str, file: str, source: str, without: str, word: str) -> Guard:
+def _a(
+    name: str, file: str, source: str, without: str, word: str, test: str = "crossing"
+) -> Guard:
     """One whose attack is run against the real thing."""
-    test = "tests/attack/test_clipboard_crossing.py"
+    test = f"tests/attack/test_clipboard_{test}.py"
     return Guard(name, f"broker/{file}", source, without, test, word)
 
 
@@ -107,6 +109,10 @@ GUARDS = (
     _a("one press of thirty keyboards", "clipboard/chords.py", "Verdict.SWALLOW if acting else verdict", "verdict", "nobody_but"),
     _a("focus taken while policy thinks", "clipboard/crossing.py", "if self._paste is not None and self._paste.target != sandbox:", "if False:", "takes_the_focus"),
     _a("two workers and one focus", "clipboard/crossing.py", "        if others:\n", "        if False:\n", "two_workers"),
+    _a("drags of others are not told", "wayland/drag.py", "        if source is None:\n            return  # from", "        if source is None:\n            source = Source(\"wl_data_source\", 3)  # from", "another_sandbox", "drag"),
+    _a("a drag has a type of ours", "wayland/drag.py", "    core.up.data += _source_offer(sid, source.drag)\n", "    core.up.data += _source_offer(sid, source.mimes[0])\n", "own_program", "drag"),
+    _a("a drag's type names nobody", "wayland/sandbox.py", "self._secret = secret or name", "self._secret = name", "own_program", "drag"),
+    _a("a dragged picture has a frame", "wayland/drag.py", "        icon_sid = icon.icon.root.sid\n", "        icon_sid = icon.sid\n", "dragged_has", "drag"),
 )  # fmt: skip
 
 
