@@ -286,5 +286,5 @@ def test_handshake_as_a_state_machine():
 @pytest.mark.long
 def test_handshake_as_a_state_machine_long():
     run_state_machine_as_test(
-        HandshakeMachine, settings=settings(max_examples=3000, stateful_step_count=40)
+        HandshakeMachine, settings=settings(max_examples=1500, stateful_step_count=40)
     )
