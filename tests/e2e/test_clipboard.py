@@ -6,6 +6,7 @@ speak Wayland to the worker's filter; the person is a keyboard.
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,11 +14,13 @@ import trio
 
 from broker.control.api import QuestionAnswerRequest
 from broker.core import limits
+from tests.integration.test_pulse_indicator import screen
 from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard_person import Person
-from tests.kit.compositor import until, wait_window
+from tests.kit.compositor import short_directory, until, wait_window
 from tests.kit.container import DIRECT, container
 from tests.kit.prompting import Hands
+from tests.kit.sound import started
 from tests.kit.world import world
 
 SECRET = "the password is hunter2"
@@ -62,9 +65,26 @@ class Box:
 
 
 @asynccontextmanager
-async def boxes(rules, *names, records=None):
+async def told():
+    """A bus on which notifications are kept instead of shown; its address."""
+    with short_directory() as place:
+        bus = f"unix:path={place}/bus"
+        argv = ("dbus-daemon", "--session", "--nofork", f"--address={bus}")
+        async with started(*argv, env=dict(os.environ)):
+
+            async def there():
+                return (place / "bus").exists()
+
+            await until(there)
+            async with screen(bus) as shown:
+                yield bus, shown
+
+
+@asynccontextmanager
+async def boxes(rules, *names, records=None, bus=""):
     """A broker with these rules for the paste, a sandbox of each name, a person."""
-    async with world(start=False, image=False) as w:
+    extra = {"DBUS_SESSION_BUS_ADDRESS": bus} if bus else None
+    async with world(start=False, image=False, extra=extra) as w:
         folder = w.paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         lines = "".join(f"vitrail.ClipboardPaste * {one}\n" for one in rules)
@@ -113,7 +133,8 @@ async def held_from(w, name):
 
 
 async def test_two_chords_carry_it_over_once_and_it_is_wiped():
-    async with boxes(["work personal allow max-size=1M"]) as (w, person, box):
+    allow = ["work personal allow max-size=1M"]
+    async with told() as (bus, shown), boxes(allow, bus=bus) as (w, person, box):
         await box["work"].copied(SECRET)
         assert await box["personal"].pasted() == ""
         await person.copy("work")
@@ -131,10 +152,32 @@ async def test_two_chords_carry_it_over_once_and_it_is_wiped():
         await person.paste("personal")
         ended = await w.wait_event("clipboard.ended", deadline=60)
         assert (ended["outcome"], ended["target"]) == ("refused", "personal")
+        await the_person_is_told(shown)
         await the_terminal_says_so(w, box)
         everything = str(w.events())
         assert SECRET not in everything
         assert "hunter2" not in everything
+
+
+async def the_person_is_told(shown):
+    """By whatever shows notifications on this desktop."""
+
+    async def three():
+        return len(shown) >= 3
+
+    await until(three, deadline=60)
+    words = [(note[3], note[4]) for note in shown.values()]
+    assert words[0] == (
+        "Copied 23 bytes of text from work",
+        "Super+Shift+V in another sandbox pastes it, once",
+    )
+    assert words[1][0] == "23 bytes of text: work → personal"
+    assert "30-mine.policy:1" in words[1][1]
+    assert words[2] == (
+        "Not pasted: personal",
+        "nothing was copied, or its time is over",
+    )
+    assert "hunter2" not in str(shown)
 
 
 async def the_terminal_says_so(w, box):

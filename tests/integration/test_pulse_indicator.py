@@ -40,6 +40,13 @@ async def screen(bus: str):
                         await connection.send(
                             new_method_return(message, "u", (number,))
                         )
+                    elif member == "GetServerInformation":
+                        facts = ("memory", "test", "1", "1.2")
+                        await connection.send(new_method_return(message, "ssss", facts))
+                    elif member == "GetCapabilities":
+                        await connection.send(
+                            new_method_return(message, "as", (["body"],))
+                        )
                     elif member == "CloseNotification":
                         shown.pop(message.body[0], None)
                         await connection.send(new_method_return(message))

@@ -192,7 +192,7 @@ def test_others_get_their_turn():
     assert sum(1 for _ in rewrite_png(data)) >= 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_comes_it_is_rewritten_or_refused(data):
     base = bytearray(encoded(picture("P", (8, 8))))
