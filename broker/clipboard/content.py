@@ -21,6 +21,8 @@ class Held:
     items: tuple[w.Item, ...]
     since: float
     until: float
+    primary: bool = False
+    """It was only selected, not copied."""
 
     @property
     def kinds(self) -> tuple[str, ...]:

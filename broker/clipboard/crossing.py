@@ -31,6 +31,7 @@ from broker.clipboard.outward import MARK, Exports
 from broker.clipboard.reasons import (
     BUSY,
     CLEARED,
+    DRAG,
     EMPTY,
     EPOCH,
     FAILED,
@@ -133,6 +134,15 @@ class Crossing:
                 out += self._paste_pressed(event, now)
             case w.Decided():
                 out += self._decided(event, now)
+            case w.ForeignDrag(sandbox):
+                out.append(
+                    w.Record(
+                        w.Outcome.REFUSED,
+                        target=sandbox,
+                        reason=DRAG,
+                        selection="drag",
+                    )
+                )
             case (
                 w.OfferEnded()
                 | w.OfferRefused()
@@ -268,7 +278,10 @@ class Crossing:
             yield from self._drop_copy(error.message)
             yield w.Blame(copy.reader, error.message)
             return
-        if not copy.left and NEVER.intersection(map(str.lower, untrusted_types)):
+        if not copy.left and copy.terms.primary and not (copy.host or copy.primary):
+            copy.primary, copy.transfer = True, self._number()
+            yield w.AskTypes(copy.source, copy.transfer, primary=True)
+        elif not copy.left and NEVER.intersection(map(str.lower, untrusted_types)):
             yield from self._drop_copy(FILES)
         elif copy.host:
             yield from self._host_types_told(copy, untrusted_types, now)
@@ -310,13 +323,16 @@ class Crossing:
             yield from self._giving.give(*copy.into, tuple(copy.items), now)
             return
         until = now + ticking(copy.terms.ttl)
-        held = self._held = Held(copy.source, tuple(copy.items), now, until)
+        held = self._held = Held(
+            copy.source, tuple(copy.items), now, until, copy.primary
+        )
         yield w.Record(
             w.Outcome.COPIED,
             held.source,
             kinds=held.kinds,
             size=held.size,
             digest=self._digest(held.items),
+            selection="primary" if held.primary else "clipboard",
         )
         if copy.outward:
             yield from self._exports.begin(self._number(), copy.press, held, now)

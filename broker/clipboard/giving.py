@@ -162,7 +162,9 @@ class Giving:
             rule=terms.rule,
             digest=self._digest(items),
         )
-        yield w.Offer(paste.target, paste.transfer, paste.source, items, ttl)
+        yield w.Offer(
+            paste.target, paste.transfer, paste.source, items, ttl, terms.primary
+        )
 
     def ended(
         self, event: w.OfferEnded | w.OfferRefused, last: int

@@ -34,6 +34,8 @@ class Copy:
     left: list[Pick] = field(default_factory=list)
     parts: list[bytes] = field(default_factory=list, repr=False)
     items: list[w.Item] = field(default_factory=list)
+    primary: bool = False
+    """Nothing was copied, so what is only selected is read."""
     too_large: bool = False
     """A kind was left out for its size."""
     into: tuple[Paste, w.PasteTerms] | None = None

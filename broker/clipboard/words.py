@@ -28,6 +28,8 @@ class CopyTerms:
     """Of all types together; bytes."""
     ttl: float = limits.CLIPBOARD_SECONDS
     """How long it may be pasted; seconds."""
+    primary: bool = False
+    """Where nothing is copied, what is only selected counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class PasteTerms:
     max_bytes: int = limits.CLIPBOARD_BYTES
     ttl: float = limits.CLIPBOARD_SECONDS
     """How old it may be, and how long the offer stands in the target; seconds."""
+    primary: bool = False
+    """It becomes the target's primary selection as well."""
     clean: frozenset[str] = frozenset()
     """``plain``, ``controls``, ``images``, as in a record."""
     rule: str = ""
@@ -193,6 +197,13 @@ class ExportEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignDrag:
+    """A drag of somebody else's came over one of its windows."""
+
+    sandbox: str
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxGone:
     """Its lease or its worker ended."""
 
@@ -230,6 +241,7 @@ Event = (
     | Revoked
     | Exported
     | ExportEnded
+    | ForeignDrag
     | SandboxGone
     | EpochChanged
     | Cleared
@@ -250,6 +262,8 @@ class AskTypes:
     sandbox: str
     transfer: int
     host: bool = False
+    primary: bool = False
+    """What is only selected, not what was copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +323,8 @@ class Offer:
     source: str
     items: tuple[Item, ...]
     ttl: float
+    primary: bool = False
+    """As the primary selection, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +382,8 @@ class Record:
     rule: str = ""
     digest: str = ""
     """Keyed hash; only where the setting asks for it."""
+    selection: str = "clipboard"
+    """Or ``primary``, ``drag``."""
     by_policy: bool = False
     """Refused by whoever decides, who has recorded that already."""
 

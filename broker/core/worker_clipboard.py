@@ -65,6 +65,8 @@ class AskTypes(_Message, frozen=True, tag="ask-types"):
 
     transfer: _Count
     host: bool = False
+    primary: bool = False
+    """What is only selected, not what was copied."""
 
 
 class ReadType(_Message, frozen=True, tag="read-type"):
@@ -102,6 +104,8 @@ class Offer(_Message, frozen=True, tag="offer"):
 
     transfer: _Count
     pieces: _Pieces
+    primary: bool = False
+    """As the primary selection, too."""
 
 
 class Withdraw(_Message, frozen=True, tag="withdraw"):
@@ -202,6 +206,10 @@ class ExportEnded(_Message, frozen=True, tag="export-ended"):
     transfer: _Count
 
 
+class ForeignDrag(_Message, frozen=True, tag="foreign-drag"):
+    """A drag of somebody else's came over a window; it was shown nothing of it."""
+
+
 FromWorker: TypeAlias = (
     ClipboardFocus
     | ChordPressed
@@ -214,4 +222,5 @@ FromWorker: TypeAlias = (
     | OfferRefused
     | Exported
     | ExportEnded
+    | ForeignDrag
 )

@@ -39,6 +39,7 @@ Said: TypeAlias = (
     | messages.OfferRefused
     | messages.Exported
     | messages.ExportEnded
+    | messages.ForeignDrag
     | Content
 )
 """What a worker says about the clipboard, as the session gets it."""
@@ -99,6 +100,13 @@ def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
             return (words.DataTooLarge(sandbox, transfer),)
         case messages.ClipboardFailed(transfer, reason):
             return (words.SourceFailed(sandbox, transfer, printable(reason, 200)),)
+        case _:
+            return _later(sandbox, said)
+
+
+def _later(sandbox: str, said: Said) -> tuple[words.Event, ...]:
+    """What it says of content that was given, and of drags."""
+    match said:
         case messages.OfferEnded(transfer):
             return (words.OfferEnded(sandbox, transfer),)
         case messages.OfferRefused(transfer, reason):
@@ -107,6 +115,8 @@ def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
             return (words.Exported(sandbox, transfer, printable(problem, 200)),)
         case messages.ExportEnded(transfer):
             return (words.ExportEnded(sandbox, transfer),)
+        case messages.ForeignDrag():
+            return (words.ForeignDrag(sandbox),)
         case _:
             return ()
 
@@ -126,8 +136,8 @@ Order: TypeAlias = (
 async def order(worker: Orders, action: Order) -> None:
     """Have a worker do it.  Raises UpstreamError when it has ended."""
     match action:
-        case words.AskTypes(_, transfer, host):
-            await worker.send(messages.AskTypes(transfer, host))
+        case words.AskTypes(_, transfer, host, primary):
+            await worker.send(messages.AskTypes(transfer, host, primary))
         case words.Read(_, transfer, name, most, host):
             await worker.send(messages.ReadType(transfer, name, most, host))
         case words.Rewrite(_, transfer, item, clean):
@@ -140,7 +150,8 @@ async def order(worker: Orders, action: Order) -> None:
         case words.Withdraw(_, transfer):
             await worker.send(messages.Withdraw(transfer))
         case words.Offer():
-            offer = messages.Offer(action.transfer, pieces_of(action.items))
+            pieces = pieces_of(action.items)
+            offer = messages.Offer(action.transfer, pieces, action.primary)
             await _with_content(worker, offer, action.items)
         case words.Export(_, transfer, press, items, mark):
             export = messages.Export(transfer, press, pieces_of(items), mark)

@@ -63,6 +63,7 @@ class Party:
             limits.CLIPBOARD_ORDERS
         )
         self._pace = Rate(limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS)
+        self._drags = Rate(1, limits.CLIPBOARD_CHORDS_SECONDS)
 
     def chords(self) -> messages.Chords:
         """What its windows are to know as chords."""
@@ -79,6 +80,8 @@ class Party:
                 if self._pace.take(trio.current_time()):
                     event = self._clipboard.pressed(self.lease, press, paste=paste)
                     await self._clipboard.put(self, event)
+            case messages.ForeignDrag() if not self._drags.take(trio.current_time()):
+                pass  # the same drag, over the next window
             case _:
                 for meant in clip_link.events_of(self.lease.sandbox, said):
                     await self._clipboard.put(self, meant)

@@ -18,7 +18,6 @@ from broker.session import journal
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
 _UNITS = ((1_000_000, "MB"), (1000, "kB"))
-_SELECTION = "clipboard"
 _YOURS = "your own programs"
 
 
@@ -84,7 +83,7 @@ class Telling:
                     schema.ClipboardOffered(
                         **self._whose(record),
                         mimes=list(record.kinds),
-                        selection=_SELECTION,
+                        selection=record.selection,
                         bytes=record.size,
                         digest=record.digest,
                     )
@@ -102,7 +101,7 @@ class Telling:
             **self._whose(record),
             target=record.target,
             mime=record.kinds[0] if record.kinds else "",
-            selection=_SELECTION,
+            selection=record.selection,
             bytes=record.size,
             digest=record.digest,
             rule=record.rule,
@@ -154,6 +153,8 @@ class Telling:
 
 
 def _verb(record: w.Record) -> str:
+    if record.selection == "drag":
+        return "dropped"
     if record.target == w.VIEWER:
         return "copied to your own programs"
     return "pasted" if record.target else "copied"

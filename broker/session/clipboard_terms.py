@@ -139,6 +139,7 @@ class Terms:
                 (record.ttl for record in speaking),
                 limits.CLIPBOARD_SECONDS,
             ),
+            primary=bool(clean) and clean[0].primary == "rules",
             clean=clean[0].clean if clean else frozenset(),
             rule=where,
         )
@@ -220,7 +221,8 @@ def _widest(rules: list[Rule], speaking: list[Clipboard]) -> w.CopyTerms:
         types = set(record.types) if record.types else types
         size = size if record.max_size is None else record.max_size
         ttl = ttl if record.ttl is None else record.ttl
-    return w.CopyTerms(tuple(sorted(types)), int(size), ttl)
+    primary = bool(speaking) and speaking[0].primary == "rules"
+    return w.CopyTerms(tuple(sorted(types)), int(size), ttl, primary)
 
 
 def _both(one: w.PasteTerms, other: w.PasteTerms) -> w.PasteTerms:
@@ -228,6 +230,7 @@ def _both(one: w.PasteTerms, other: w.PasteTerms) -> w.PasteTerms:
         patterns=tuple(kind for kind in one.patterns if kind in other.patterns),
         max_bytes=min(one.max_bytes, other.max_bytes),
         ttl=min(one.ttl, other.ttl),
+        primary=one.primary and other.primary,
         clean=one.clean | other.clean,
         rule=other.rule,
     )

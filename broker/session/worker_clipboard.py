@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from broker.wayland.hands import OwnSeat
     from broker.wayland.sandbox import Sandbox
 
-CLIPBOARD = "clipboard"
+CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
 _SECRET = b"secret"
@@ -225,6 +225,10 @@ class WorkerClipboard(Hand):
             self._copy = press
         self._say(messages.ChordPressed(press.number, paste))
 
+    @override
+    def foreign_drag(self) -> None:
+        self._say(messages.ForeignDrag())
+
     # -- orders ------------------------------------------------------------------------
 
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
@@ -237,8 +241,9 @@ class WorkerClipboard(Hand):
         match order:
             case messages.Chords():
                 self._choose(order)
-            case messages.AskTypes(transfer, host):
-                self._say(messages.ClipboardTypes(transfer, self._types(host=host)))
+            case messages.AskTypes(transfer, host, primary):
+                types = self._types(host=host, primary=primary)
+                self._say(messages.ClipboardTypes(transfer, types))
             case messages.ReadType():
                 self._start_reading(order)
             case messages.StopRead():
@@ -261,20 +266,22 @@ class WorkerClipboard(Hand):
 
     # -- reading -----------------------------------------------------------------------
 
-    def _types(self, *, host: bool) -> list[str]:
+    def _types(self, *, host: bool, primary: bool) -> list[str]:
         """What may be read now; whose it is, is kept for that."""
         self._reading.cancel()
-        origin = self._asked = self._host() if host else self._own()
+        origin = self._asked = (
+            self._host() if host else self._own(PRIMARY if primary else CLIPBOARD)
+        )
         return [] if origin is None else [mime.decode() for mime in origin.mimes]
 
-    def _own(self) -> _Origin | None:
-        selection = self._sandbox.selections[CLIPBOARD]
+    def _own(self, kind: str) -> _Origin | None:
+        selection = self._sandbox.selections[kind]
         if selection is None:
             return None
         return _Origin(
             selection.mimes,
             selection.send,
-            lambda: self._sandbox.selections[CLIPBOARD] is selection,
+            lambda: self._sandbox.selections[kind] is selection,
         )
 
     def _host(self) -> _Origin | None:
@@ -416,6 +423,10 @@ class WorkerClipboard(Hand):
 
     def _offer(self, order: messages.Offer, fd: int) -> None:
         """Make it the sandbox's selection; what was before is over."""
+        if order.primary:
+            also = Held(self, order.transfer, order.pieces, os.dup(fd))
+            also.withdrawn = True  # the other one is what is told about
+            self._sandbox.select(PRIMARY, also)
         held = Held(self, order.transfer, order.pieces, fd)
         self._sandbox.select(CLIPBOARD, held)
 
@@ -425,13 +436,18 @@ class WorkerClipboard(Hand):
             if self._exports.pop(held.transfer, None) is not None:
                 self._say(messages.ExportEnded(held.transfer))
         elif not held.withdrawn:
+            self._forget(PRIMARY, held.transfer)
             self._say(messages.OfferEnded(held.transfer))
 
-    def _withdraw(self, transfer: int) -> None:
-        held = self._sandbox.selections[CLIPBOARD]
+    def _forget(self, kind: str, transfer: int) -> None:
+        held = self._sandbox.selections[kind]
         if isinstance(held, Held) and held.transfer == transfer:
             held.withdrawn = True
-            self._sandbox.select(CLIPBOARD, None)
+            self._sandbox.select(kind, None)
+
+    def _withdraw(self, transfer: int) -> None:
+        for kind in (CLIPBOARD, PRIMARY):
+            self._forget(kind, transfer)
         export = self._exports.pop(transfer, None)
         if export is not None:
             export.core.hands.take_back(export)

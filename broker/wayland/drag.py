@@ -114,7 +114,10 @@ def drag_enter(
             (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
         )
         if source is None:
-            return  # from the host or another sandbox: not told at all
+            # From the host or another sandbox: not told at all, but to the person.
+            if core.sandbox.hand is not None:
+                core.sandbox.hand.foreign_drag()
+            return
         offer = core.make_server_side("wl_data_offer", device.version)
         assert isinstance(offer, Offer)
         offer.source, offer.upstream, host.offer = source, host, offer

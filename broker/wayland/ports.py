@@ -110,6 +110,9 @@ class Hand(Protocol):
     def trouble(self, reason: str) -> None:
         """Why there are no chords; empty when there are."""
 
+    def foreign_drag(self) -> None:
+        """A drag that is not this sandbox's came over one of its windows."""
+
 
 class Selection(Protocol):
     """A selection of the sandbox: an application's, or one that we hold."""

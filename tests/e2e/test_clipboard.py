@@ -31,6 +31,10 @@ foot -o tweak.max-shm-pool-size-mb=0 -T {0} sleep 1000 &
 cd /tmp/broker
 while :; do
   if [ -e copy ]; then wl-copy < copy; rm copy; touch copied; fi
+  if [ -e select ]; then wl-copy --primary < select; rm select; touch copied; fi
+  if [ -e middle ]; then
+    rm middle; timeout 20 wl-paste -p --no-newline > out.new; mv out.new out
+  fi
   if [ -e paste ]; then
     rm paste; timeout 20 wl-paste --no-newline > out.new 2> problem; mv out.new out
   fi
@@ -45,18 +49,18 @@ class Box:
     def __init__(self, directory):
         self.directory = directory
 
-    async def copied(self, text):
-        """Its own clipboard has this."""
+    async def copied(self, text, how="copy"):
+        """Its own clipboard has this; ``select``: its primary selection."""
         (self.directory / "copied").unlink(missing_ok=True)
         new = self.directory / "copy.new"
         new.write_text(text)
-        new.rename(self.directory / "copy")
+        new.rename(self.directory / how)
         await until(lambda: self._there("copied"), deadline=60)
 
-    async def pasted(self):
-        """What its own clipboard has; nothing is the empty text."""
+    async def pasted(self, how="paste"):
+        """What its own clipboard (``middle``: primary selection) has; or nothing."""
         (self.directory / "out").unlink(missing_ok=True)
-        (self.directory / "paste").touch()
+        (self.directory / how).touch()
         await until(lambda: self._there("out"), deadline=60)
         return (self.directory / "out").read_text()
 
@@ -258,6 +262,30 @@ async def test_asked_by_the_prompt_the_person_says_no():
         await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
         await wait_window(w.comp, title="personal")
         assert await box["personal"].pasted() == ""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("primary", ["rules", "none"])
+async def test_what_is_only_selected_crosses_where_both_records_say_so(primary):
+    record = f'[clipboard]\nprimary = "{primary}"\n'
+    records = {"work": record, "personal": record}
+    allow = ["work personal allow"]
+    async with boxes(allow, records=records) as (w, person, box):
+        await box["work"].copied(SECRET, "select")
+        assert await box["personal"].pasted("middle") == ""
+        await person.copy("work")
+        if primary == "none":
+            ended = await w.wait_event("clipboard.ended", deadline=60)
+            assert "nothing copied" in ended["reason"]
+            return
+        await held_from(w, "work")
+        await person.paste("personal")
+        await w.wait_event("clipboard.pasted", deadline=60)
+        assert await box["personal"].pasted("middle") == SECRET
+        assert await box["personal"].pasted() == SECRET
+        async with w.client() as client:
+            await client.clear_clipboard()
+        assert await box["personal"].pasted("middle") == ""
 
 
 # -- the person's own programs --------------------------------------------------------

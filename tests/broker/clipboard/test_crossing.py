@@ -413,6 +413,40 @@ def test_an_offer_that_policy_revokes_is_withdrawn():
     assert desk.core.standing == ()
 
 
+PRIMARY = w.CopyTerms(primary=True)
+
+
+def test_what_is_only_selected_counts_where_nothing_was_copied():
+    desk = Desk()
+    asked = desk.ask_copy(terms=PRIMARY)
+    (ask,) = desk.say(w.TypesTold("work", asked, ()))
+    assert ask == w.AskTypes("work", asked + 1, primary=True)
+    (read,) = desk.say(w.TypesTold("work", ask.transfer, ("text/plain",)))
+    desk.say(w.DataCame("work", read.transfer, TEXT))
+    (record,) = desk.say(w.DataEnded("work", read.transfer))
+    assert record.selection == "primary"
+    _, offer = desk.paste(terms=w.PasteTerms(primary=True))
+    assert offer.primary
+
+
+def test_what_is_only_selected_is_not_asked_for_twice_nor_without_a_record():
+    desk = Desk()
+    asked = desk.ask_copy(terms=PRIMARY)
+    (ask,) = desk.say(w.TypesTold("work", asked, ()))
+    assert desk.reason(desk.say(w.TypesTold("work", ask.transfer, ()))) == c.EMPTY
+    asked = desk.ask_copy()
+    assert desk.reason(desk.say(w.TypesTold("work", asked, ()))) == c.EMPTY
+    desk.copy()
+    assert not desk.paste()[1].primary
+
+
+def test_a_drag_of_another_is_refused_with_a_reason():
+    desk = Desk()
+    (record,) = desk.say(w.ForeignDrag("work"))
+    assert (record.outcome, record.target) == (w.Outcome.REFUSED, "work")
+    assert (record.reason, record.selection) == (c.DRAG, "drag")
+
+
 def test_it_says_what_policy_was_asked():
     desk = Desk()
     desk.copy()

@@ -22,6 +22,7 @@ FROM_WORKER = [
     c.OfferRefused(2, "no picture"),
     c.Exported(3, "not taken"),
     c.ExportEnded(3),
+    c.ForeignDrag(),
 ]
 TO_WORKER = [
     c.Chords("Super+Shift+C", "Super+Shift+V"),
@@ -29,7 +30,7 @@ TO_WORKER = [
     c.ReadType(1, "text/plain", 64_000),
     c.StopRead(1),
     c.Rewrite(2, "image/png", 9, ["images"]),
-    c.Offer(2, [PIECE]),
+    c.Offer(2, [PIECE], primary=True),
     c.Withdraw(2),
     c.Export(3, 9, [PIECE], "application/x-mark"),
 ]

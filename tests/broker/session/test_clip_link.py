@@ -43,6 +43,7 @@ class Told:
         ),
         (c.Exported(4, "no echo"), [words.Exported("work", 4, "no echo")]),
         (c.ExportEnded(4), [words.ExportEnded("work", 4)]),
+        (c.ForeignDrag(), [words.ForeignDrag("work")]),
         (c.ChordPressed(1, paste=True), []),
     ],
     ids=lambda x: type(x).__name__,

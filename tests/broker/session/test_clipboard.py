@@ -310,6 +310,30 @@ async def test_a_copy_that_may_not_go_out_is_no_news():
         assert [e["target"] for e in b.events("decision")] == ["vault"]
 
 
+async def test_primary_selections_where_both_records_say_so():
+    rules = '[clipboard]\nprimary = "rules"\n'
+    async with board(ALLOW, records=[("work", rules), ("vault", rules)]) as b:
+        await b.chord("work", paste=False)
+        await b.answer("work", {})
+        ask = await b.answer("work", {"text/plain": TEXT})
+        assert ask.primary
+        await b.give("work", {"text/plain": TEXT})
+        await b.wait_told("from work")
+        assert (await b.paste()).primary
+        (offered,) = b.events("clipboard.offered")
+        assert offered["selection"] == "primary"
+
+
+async def test_a_drag_of_another_sandboxes_is_told_once():
+    async with board(ALLOW) as b:
+        for _ in range(3):
+            await b.guests["vault"].say(m.ForeignDrag())
+        await b.clipboard.clear()
+        assert [t for t, _ in b.told] == ["Not dropped: vault"]
+        (ended,) = b.events("clipboard.ended")
+        assert "stays inside" in ended["reason"]
+
+
 # -- workers and their ends ---------------------------------------------------------------
 
 

@@ -33,6 +33,9 @@ class Heard:
         self.said.append("paste" if paste else "copy")
         self.presses.append((core, seat, serial))
 
+    def foreign_drag(self):
+        self.said.append("foreign drag")
+
     def trouble(self, reason):
         self.said.append(reason)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from broker.core import limits
@@ -260,7 +262,10 @@ def test_a_drag_within_the_sandbox_has_its_real_types(pair):
 
 def test_a_drag_from_elsewhere_is_not_told_at_all(pair):
     one, _ = pair
+    told = []
+    one.core.sandbox.hand = SimpleNamespace(foreign_drag=lambda: told.append("drag"))
     over(one, [b"text/uri-list", b"application/x-vitrail-drag-other-1"])
+    assert told == ["drag"], "the person is told, and nobody else"
     device = one.devices["clipboard"]
     assert [
         e for e in one.events if e[0] == device and e[2] in {"enter", "data_offer"}
