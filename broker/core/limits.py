@@ -215,6 +215,10 @@ RELAY_ABORT_SECONDS = 5.0
 """From the order to cut a stream to its end, which takes microseconds.  A pump
 that does not obey is killed: a revoked stream must not live on."""
 
+RELAY_ANSWER_SECONDS = 2.0
+"""For a pump to say what it carries; a status must not wait for one that hangs,
+because it is how a person finds out."""
+
 RELAY_PUMP_END_SECONDS = 2.0
 """A pump whose control socket is closed ends at once; later it is killed."""
 

@@ -289,13 +289,22 @@ class Pump:
         )
 
     async def streams(self) -> list[StreamStatistics]:
-        """Ask the pump for every live stream.  Raises UpstreamError when it is dead."""
+        """Ask the pump for every live stream.
+
+        Raises UpstreamError when it is dead, or does not answer.
+        """
         async with self._asking:
             self._request += 1
             self._answer = []
             self._answered = trio.Event()
-            await self._send(Ask(self._request))
-            await self._answered.wait()
+            with trio.move_on_after(limits.RELAY_ANSWER_SECONDS) as patience:
+                await self._send(Ask(self._request))
+                await self._answered.wait()
+            if patience.cancelled_caught:
+                raise UpstreamError(
+                    f"the relay's process {self._handle.pid} does not answer",
+                    hint="to end it ends its streams; the broker starts a new one",
+                )
             if self._died.is_set():
                 raise self._dead()
             answer, self._answer = self._answer, []

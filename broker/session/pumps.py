@@ -65,14 +65,19 @@ class PumpKeeper:
                 )
             )
             await trio.sleep(_PAUSE if trio.current_time() - began < _PAUSE else 0)
-            child, handle = await self._replace()
-            self._pump = Pump(handle)
+            child, self._pump = await self._replace()
 
-    async def _replace(self) -> tuple[Child, PumpHandle]:
+    async def _replace(self) -> tuple[Child, Pump]:
         """Start another one, as soon as this machine has room for a process."""
         while True:
             try:
-                return _respawn()
+                child, handle = _respawn()
+                try:
+                    return child, Pump(handle)
+                except BaseException:  # no descriptor to hold it by
+                    handle.control.close()
+                    child.kill_now()
+                    raise
             except (OSError, VitrailError) as error:
                 complain(f"vitrail: no new pump, so no streams: {error}")
                 await trio.sleep(_PAUSE)

@@ -7,6 +7,7 @@ import signal
 
 import trio
 
+from broker.core import limits
 from broker.session import pumps
 from broker.session.pumps import PumpKeeper
 from tests.kit.roles import journal, pair
@@ -42,3 +43,54 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
                 assert theirs.recv(5) == b"hello"
                 nursery.cancel_scope.cancel()
     assert "no new pump" in capfd.readouterr().err
+
+
+async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
+    tmp_path, monkeypatch, capfd
+):
+    """No descriptor for its pidfd: it is ended, and another one started."""
+    child, handle = pumps._respawn()
+    real, made = pumps.Pump, []
+
+    def full(fresh):
+        made.append(fresh.pid)
+        if len(made) == 1:
+            raise OSError(24, "Too many open files")
+        return real(fresh)
+
+    async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+        keeper = PumpKeeper(handle, log)
+        await nursery.start(keeper.run)
+        monkeypatch.setattr(pumps, "Pump", full)
+        os.kill(child.pid, signal.SIGKILL)
+        await child.wait()
+        with trio.fail_after(60):
+            while keeper.statistics().pid == handle.pid:
+                await trio.sleep(0.01)
+        assert not os.path.exists(f"/proc/{made[0]}")
+        assert keeper.statistics().pid == made[1]
+        nursery.cancel_scope.cancel()
+    assert "no new pump" in capfd.readouterr().err
+
+
+async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
+    """Neither one that is asked for, nor those after it."""
+    monkeypatch.setattr(limits, "RELAY_ANSWER_SECONDS", 0.2)
+    child, handle = pumps._respawn()
+    async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+        keeper = PumpKeeper(handle, log)
+        await nursery.start(keeper.run)
+        os.kill(child.pid, signal.SIGSTOP)
+        with trio.fail_after(30):
+            assert await keeper.streams() == []
+            assert await keeper.streams() == []
+        os.kill(child.pid, signal.SIGCONT)
+        (guest, ours), (client, theirs) = pair(), pair()
+        with ours, theirs, trio.fail_after(60):
+            nursery.start_soon(
+                lambda: keeper.relay(guest.detach(), client.detach(), name="1")
+            )
+            while not await keeper.streams():
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    await child.wait()
