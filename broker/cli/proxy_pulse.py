@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import traceback
 from collections.abc import Callable
@@ -261,6 +262,8 @@ async def _run(
                     desk = LoneDesk(service, folders.levels, indicator)
                     told.also = desk.event
                     nursery.start_soon(_serve_desk, folders.desks, desk)
+                gc.collect()
+                gc.freeze()  # collecting what stays would be heard as a gap
                 async for _ in signals:
                     break
                 nursery.cancel_scope.cancel()

@@ -161,7 +161,7 @@ class Filter:
 
     def from_client(self, untrusted_data: bytes, now: float) -> None:
         """Take bytes of the client; never raises for what they are."""
-        if self.passes_samples(untrusted_data, now):
+        if not self.stalled and self.passes_samples(untrusted_data, now):
             self.send_up(untrusted_data)
             return
         self.now = now
@@ -237,14 +237,15 @@ class Filter:
     def passes_samples(self, untrusted_data: bytes, now: float) -> bool:
         """Take bytes of the client, if they go on to the server as they are.
 
-        True: whoever calls sends them, behind what stands in ``up``.  False:
-        nothing has happened, they are for ``from_client``.
+        Not to be asked while ``stalled``.  True: whoever calls sends them,
+        behind what stands in ``up``.  False: nothing has happened, they are for
+        ``from_client``.
         """
         channel = frames.plain_samples(untrusted_data)
-        if channel is None or not self._client.between or self.stalled:
+        if channel is None or not self._client.between:
             return False
         stream = self.playbacks.get(channel)
-        return stream is not None and stream.passes(untrusted_data, now)
+        return stream is not None and stream.passes(len(untrusted_data), now)
 
     def passes_request(self, data: bytes, now: float) -> bool:
         """Take bytes of the server, if they go on to the client as they are.

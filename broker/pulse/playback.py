@@ -130,13 +130,13 @@ class Playback:
         if len(kept) < len(part.data):
             self._drop(len(part.data) - len(kept))
 
-    def passes(self, untrusted_frame: bytes, now: float) -> bool:
-        """Count a whole frame that follows on, if it can go on as it is.
+    def passes(self, size: int, now: float) -> bool:
+        """Count a whole frame of ``size`` bytes, if it can go on as it is.
 
         False, and nothing is done, where ``write`` has more to think of:
         something waits, or it is more than the server asked for.
         """
-        count = len(untrusted_frame) - frames.HEADER.size
+        count = size - frames.HEADER.size
         if (
             count > self.credit
             or count % self._frame_bytes

@@ -238,7 +238,9 @@ class Connection:
         core = self.core
         while not self._over.is_set():
             await trio.lowlevel.wait_readable(self._client)
-            while core.stalled and not self._over.is_set():
+            while core.stalled:  # as it is after the end, too
+                if self._over.is_set():
+                    return
                 await self._moved.wait()
             data = self._receive(self._client)
             if data is None:
@@ -248,7 +250,7 @@ class Connection:
                 return
             self.from_client += len(data)
             now = trio.current_time()
-            if core.passes_samples(data, now):
+            if core.passes_samples(data, now):  # not stalled: see above
                 rest = self._pass_on(self._server, data, core.up)
                 if rest is not None:
                     core.send_up(rest)

@@ -55,7 +55,7 @@ GUARDS = (
     _g("credit of whole frames", "playback.py", "            count > self.credit\n            or count", "            count", _P, "short_way"),
     _g("nothing overtakes", "playback.py", "            or self._held\n", "", _P, "short_way"),
     _g("whole sample frames", "playback.py", "            or count % self._frame_bytes\n", "", _P, "short_way"),
-    _g("a frame inside a frame", "filter.py", "if channel is None or not self._client.between or self.stalled:", "if channel is None or self.stalled:", _P, "short_way"),
+    _g("a frame inside a frame", "filter.py", "if channel is None or not self._client.between:", "if channel is None:", _P, "short_way"),
     _g("no command as samples", "frames.py", "    if channel == INVALID or length > limits.PULSE_SAMPLES_BYTES:\n        return None\n    return int", "    return int", _P, "short_way"),
     _g("plain samples only", "frames.py", " or high or low or flags:", ":", _P, "short_way"),
     _g("what is held", "playback.py", "        kept = part.data[: max(0, room)]\n", "        kept = part.data\n", _P, "held_at_the_limit"),

@@ -1,5 +1,8 @@
 """``python -m tests.bench.pulse``: the sound filter, socat, and neither.
 
+Beside them ``copy``, a loop in Python that looks at nothing: what of the
+filter's figures is the interpreter's and the event loop's.
+
 Three measurements, each with all peers in turn within a repetition:
 
 * one-way time of a 4 KiB write, from the client's send to the server's read;
@@ -29,7 +32,7 @@ from pathlib import Path
 
 from tests.kit.sound_hostile import Hostile
 
-PEERS = ("direct", "socat", "filter")
+PEERS = ("direct", "socat", "copy", "filter")
 PACES = {"21.3 ms": 4096 / 192000, "back to back": 0.0}
 STREAMS = (1, 10, 50)
 PER_SANDBOX = 16
@@ -77,6 +80,8 @@ def between(peer: str, base: Path, server: Path, number: int = 0):
             f"UNIX-LISTEN:{path},fork,backlog=64",
             f"UNIX-CONNECT:{server}",
         ]
+    elif peer == "copy":
+        argv = [sys.executable, "-m", "tests.bench.pulse.copy", str(path), str(server)]
     else:
         argv = [sys.executable, "-m", "broker.cli.app", "proxy", "pulse", "--json"]
         argv += [
