@@ -331,7 +331,9 @@ def host_offer(core: Filter, _device: Device, new_id: int) -> None:
 
 
 def _host_mime(_core: Filter, offer: HostOffer, mime: bytes) -> None:
-    if len(offer.mimes) < limits.WAYLAND_MIMES:
+    # What is longer would be no type to us either (``clipboard.types``).
+    short = len(mime) <= limits.WAYLAND_MIME_BYTES
+    if short and len(offer.mimes) < limits.WAYLAND_MIMES:
         offer.mimes.append(mime)
 
 
