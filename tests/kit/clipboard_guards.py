@@ -27,6 +27,14 @@ def _a(
     return Guard(name, f"broker/{file}", source, without, test, word)
 
 
+def _s(name: str, file: str, source: str, without: str, test: str, word: str) -> Guard:
+    return Guard(name, f"broker/{file}", source, without, f"tests/{test}", word)
+
+
+_WORKER, _UNIT = (
+    "session/worker_clipboard.py",
+    "broker/session/test_worker_clipboard.py",
+)
 _TOLD = """    core.hands.selected(offer)
     if isinstance(offer, HostOffer):
         shown = core.make_server_side("wl_data_offer", 3)
@@ -109,10 +117,21 @@ GUARDS = (
     _a("one press of thirty keyboards", "clipboard/chords.py", "Verdict.SWALLOW if acting else verdict", "verdict", "nobody_but"),
     _a("focus taken while policy thinks", "clipboard/crossing.py", "if self._paste is not None and self._paste.target != sandbox:", "if False:", "takes_the_focus"),
     _a("two workers and one focus", "clipboard/crossing.py", "        if others:\n", "        if False:\n", "two_workers"),
-    _a("drags of others are not told", "wayland/drag.py", "        if source is None:\n            return  # from", "        if source is None:\n            source = Source(\"wl_data_source\", 3)  # from", "another_sandbox", "drag"),
+    _a("drags of others are not told", "wayland/drag.py", "        if source is None:\n            # From", "        if source is None:\n            source = Source(\"wl_data_source\", 3)\n        if False:\n            # From", "another_sandbox", "drag"),
     _a("a drag has a type of ours", "wayland/drag.py", "    core.up.data += _source_offer(sid, source.drag)\n", "    core.up.data += _source_offer(sid, source.mimes[0])\n", "own_program", "drag"),
     _a("a drag's type names nobody", "wayland/sandbox.py", "self._secret = secret or name", "self._secret = name", "own_program", "drag"),
     _a("a dragged picture has a frame", "wayland/drag.py", "        icon_sid = icon.icon.root.sid\n", "        icon_sid = icon.sid\n", "dragged_has", "drag"),
+    _s("an export needs its press", _WORKER, "press.number != order.press or", "", _UNIT, "right_of_a_press"),
+    _s("one export for each press", _WORKER, "        self._copy = None  # one", "        # one", _UNIT, "right_of_a_press"),
+    _s("the person's own needs the focus", _WORKER, "if self._paste is None or not self._paste.core.focused:", "if self._paste is None:", _UNIT, "without_the_focus"),
+    _s("the person's own told anew", _WORKER, "set(now.mimes) != set(origin.mimes):", "False:", _UNIT, "told_anew"),
+    _s("one that takes nothing", _WORKER, "            with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):", "            with trio.CancelScope():", _UNIT, "takes_nothing"),
+    _s("what waits to be told", _WORKER, "        if len(self._waiting) >= limits.CLIPBOARD_EVENTS:", "        if False:", _UNIT, "waits_to_be_told"),
+    _s("a focus that jumps", _WORKER, "            self._waiting.pop()  # back where it was\n            return\n", "            pass\n", _UNIT, "jumps"),
+    _s("content is sealed", "session/sealed.py", "    if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:", "    if False:", "broker/session/test_sealed.py", ""),
+    _s("content is as large as said", "session/sealed.py", "    if os.fstat(untrusted_fd).st_size != size:", "    if False:", "broker/session/test_sealed.py", ""),
+    _s("content is in memory", "session/sealed.py", "    if not on_tmpfs(untrusted_fd):", "    if False:", "broker/session/test_sealed.py", ""),
+    _s("content that was asked for", "session/worker.py", "len(untrusted_fds) != 1 or message.size > most", "len(untrusted_fds) != 1", "integration/test_worker.py", "content_that_is_not"),
 )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ class Told:
 
     async def silent(self):
         await trio.testing.wait_all_tasks_blocked()
+        assert not self.mine._waiting
         with pytest.raises(trio.WouldBlock):
             self.out.receive_nowait()
 
@@ -389,6 +390,7 @@ async def test_an_export_without_the_right_of_a_press_is_none(wrong):
         it.export(press=8 if wrong == "press" else 1)
         said = await it.said()
         assert (said.transfer, bool(said.problem)) == (6, True)
+        assert len(it.core.hands.exported) == (wrong in {"twice", "device"})
         for _, content, _ in it.core.hands.exported:
             content.cancel()
 
