@@ -23,6 +23,7 @@ from broker.session.waypipe_shell import StreamConnection
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.compositor import desktop, until
+from tests.kit.newer import newer
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.wayland_stand import CONFIG, FRAME, SIZE
 
@@ -73,8 +74,11 @@ async def server_of(suite: str, streams: Path):
     Gives the display that they connect to; each connection is a stream to
     ``streams``.
     """
-    display = streams.with_name(f"served-{suite or 'own'}")
-    beginning = inside(suite_root(suite), str(streams.parent)) if suite else ALONE
+    display = streams.with_name(f"{streams.name}.{suite or 'own'}")
+    beginning: Sequence[str] = ALONE
+    if suite:
+        root = await trio.to_thread.run_sync(suite_root, suite)
+        beginning = inside(root, str(streams.parent))
     child = spawn(
         [*beginning, *SERVER, "--socket", streams, "--display", display,
          "server", "--", "sleep", "100000"],
@@ -98,6 +102,7 @@ async def server_of(suite: str, streams: Path):
     finally:
         with trio.CancelScope(shield=True):
             await child.stop()
+        display.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -106,10 +111,15 @@ async def wire(
     *,
     size: tuple[int, int] = SIZE,
     config: str = CONFIG,
+    kind: str = "",
 ):
-    """Start everything; afterwards nothing is left open or counted."""
+    """Start everything; afterwards nothing is left open or counted.
+
+    ``kind`` is a compositor of a newer Debian, in the place of this one's sway.
+    """
     rules = rules or WindowRules("work", color=FRAME)
-    async with desktop(size=size, config_extra=config) as comp:
+    screen = newer(kind, config) if kind else desktop(size=size, config_extra=config)
+    async with screen as comp:
         before = set(os.listdir("/proc/self/fd"))
         path = str(comp.display.with_name("waypipe"))
         it = Wire(comp, path)

@@ -61,6 +61,18 @@ async def _count(comp: HeadlessCompositor) -> tuple[int, int] | None:
     return None
 
 
+async def played(
+    comp: HeadlessCompositor, least: int, deadline: float
+) -> tuple[int, int]:
+    """Frames so far, at least so many, and how many of them were dropped."""
+
+    async def enough() -> tuple[int, int] | None:
+        count = await _count(comp)
+        return count if count is not None and count[0] >= least else None
+
+    return await until(enough, deadline=deadline)
+
+
 @dataclass(frozen=True)
 class Played:
     """``due`` frames in ``seconds``, of which ``dropped`` were not shown.

@@ -1,12 +1,15 @@
 """What our end of waypipe's wire costs, beside the real client.
 
-    python -m tests.bench.waypipe [--json FILE] [--quick]
+    python -m tests.bench.waypipe [--json FILE] [--quick] [--suite SUITE]
 
 The same application behind the same ``waypipe server``, its stream decoded by
 our end with the filter, by the real client alone, and by the real client with
 the filter behind it, in turns: frames, CPU time of everything on the viewer's
-side but the compositor, private memory.  The figures of the real client alone
-have no frame and no filter in them.
+side but the compositor, latency, private memory.  The figures of the real
+client alone have no frame and no filter in them.  ``--suite`` takes server and
+client of another Debian (``sid``: the ones in Rust), in a root of its own.
+
+Before that, diffs alone: our loop over their spans beside a compiled one.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,19 +30,25 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.spawn import DEVNULL, Child, spawn
-from tests.bench.wayland.peers import cpu_of, memory_of
+from tests.bench.wayland.firefox import clip, played
+from tests.bench.wayland.peers import cpu_of, family, memory_of
+from tests.bench.waypipe import spans
 from tests.kit.compositor import desktop, until
+from tests.kit.suite_root import inside, suite_root
+from tests.kit.waypipe_stand import SERVER, server_of
 
 ROOT = Path(__file__).resolve().parents[3]
 FILTER = "from broker.cli.proxy_wayland import command; command()"
-PLAIN = ("waypipe", "--compress", "none", "--no-gpu")
 LOADS = {
     "all": "1280x800, every byte changes",
     "comb": "1280x800, one word in 32 changes",
     "smoke": "weston-smoke",
+    "page": "Firefox, 720p30 page",
+    "mpv": "mpv, 720p30",
     "foot": "foot, idle",
-    "sync": "wl_display.sync, p50 and p99 us",
+    "sync": "wl_display.sync",
 }
+_NAN = float("nan")
 
 
 @dataclass
@@ -49,32 +59,35 @@ class End:
     path: Path
     children: list[Child]
 
-    def pids(self) -> set[int]:
-        """All of its processes now, with those that serve one connection."""
-        found = {child.pid for child in self.children}
-        for pid in list(found):
-            tasks = Path(f"/proc/{pid}/task/{pid}/children")
-            if tasks.exists():
-                found |= {int(one) for one in tasks.read_text().split()}
-        return found
-
     def cpu(self) -> float:
         """CPU seconds so far, also of children that have ended."""
         return sum(cpu_of(child.pid) for child in self.children)
 
     def memory(self) -> int:
         """Private memory, KiB."""
-        return sum(memory_of(pid) for pid in self.pids())
+        pids = {pid for child in self.children for pid in family(child.pid)}
+        return sum(memory_of(pid) for pid in pids)
 
 
 @dataclass
 class Row:
-    """What was measured of one end under one load, a value for each repetition."""
+    """What was measured of one end under one load, a value for each repetition.
+
+    ``frames`` a second; ``dropped`` of a video's; ``cpu`` as a share of a
+    core; ``p50`` and ``p99`` of the latency, us; private ``memory``, KiB.
+    """
 
     frames: list[float] = field(default_factory=list)
+    dropped: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
-    tail: list[float] = field(default_factory=list)
+
+    def add(self, **values: float) -> None:
+        """One repetition; what is not given was not measured."""
+        for name, kept in vars(self).items():
+            kept.append(values.get(name, _NAN))
 
 
 def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
@@ -92,94 +105,178 @@ def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
     return spawn([*words, *options], env=env, stderr=DEVNULL)
 
 
-def client(comp: HeadlessCompositor, path: Path, display: Path) -> Child:
-    """The real client before some display."""
-    env = {**comp.environment, "WAYLAND_DISPLAY": str(display)}
-    return spawn([*PLAIN, "-s", path, "client"], env=env, stderr=DEVNULL)
-
-
 @asynccontextmanager
-async def ends(comp: HeadlessCompositor):
+async def ends(comp: HeadlessCompositor, root: Path | None):
     """All three, running."""
     base = comp.display.parent
+    beginning: Sequence[str] = () if root is None else inside(root, str(base))
+
+    def client(path: Path, display: Path) -> Child:
+        env = {**comp.environment, "WAYLAND_DISPLAY": str(display)}
+        return spawn(
+            [*beginning, *SERVER, "-s", path, "client"], env=env, stderr=DEVNULL
+        )
+
     async with AsyncExitStack() as stack:
         made: list[End] = []
 
-        async def add(name: str, start: Callable[[Path], list[Child]]) -> None:
-            path = base / name.replace(" ", "-")
-            end = End(name, path, start(path))
-            for child in end.children:
-                stack.push_async_callback(child.stop)
+        async def started(path: Path, child: Child) -> Child:
+            stack.push_async_callback(child.stop)
 
             async def there() -> bool:
                 return path.is_socket()
 
             await until(there)
-            made.append(end)
+            return child
 
-        await add("vitrail", lambda path: [filtered(comp, path, "--waypipe")])
-        await add("client", lambda path: [client(comp, path, comp.display)])
+        async def add(name: str, start: Callable[[Path], Child], *more: Child) -> None:
+            path = base / name.replace(" ", "-")
+            made.append(End(name, path, [await started(path, start(path)), *more]))
+
+        await add("vitrail", lambda path: filtered(comp, path, "--waypipe"))
+        await add("client", lambda path: client(path, comp.display))
         inner = base / "inner"
-        first = filtered(comp, inner)
-        stack.push_async_callback(first.stop)
-
-        async def inside() -> bool:
-            return inner.is_socket()
-
-        await until(inside)
-        await add("client and filter", lambda path: [client(comp, path, inner), first])
+        first = await started(inner, filtered(comp, inner))
+        await add("client and filter", lambda path: client(path, inner), first)
         yield made
 
 
-async def measure(
-    comp: HeadlessCompositor, end: End, load: str, seconds: float
-) -> tuple:
-    """Run a load behind an end; frames a second, share of a core, KiB."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    draw = [sys.executable, "-m", "tests.bench.waypipe.draw", load, str(seconds)]
-    programs = {"smoke": ["weston-smoke"], "foot": ["foot", "sleep", "1000"]}
-    env = {**comp.environment, "PYTHONPATH": str(ROOT)}
-    before = end.cpu()
-    app = spawn(
-        [*PLAIN, "-s", end.path, "server", "--", *programs.get(load, draw)],
-        env=env, stdout=write, stderr=DEVNULL,
-    )  # fmt: skip
-    os.close(write)
-    with os.fdopen(read) as said:
-        frames = float("nan")
-        if load in programs:
-            await trio.sleep(seconds)
-            memory = end.memory()
-            spent = end.cpu() - before
+class Bench:
+    """What all measurements have in common."""
+
+    def __init__(
+        self, comp: HeadlessCompositor, suite: str, seconds: float, place: Path
+    ) -> None:
+        self.comp, self.suite, self.seconds, self.place = comp, suite, seconds, place
+        self._profiles = 0
+
+    def _spawn(self, display: Path, *argv: str, output: int = DEVNULL) -> Child:
+        env = {
+            **self.comp.environment,
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(self.place),
+            "GDK_BACKEND": "wayland",
+            "MOZ_ENABLE_WAYLAND": "1",
+            "WAYLAND_DISPLAY": str(display),
+        }
+        return spawn(argv, env=env, stdout=output, stderr=DEVNULL)
+
+    async def _drawn(self, display: Path, kind: str) -> list[float]:
+        """Run a client that draws; what it prints."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        words = (
+            sys.executable,
+            "-m",
+            "tests.bench.waypipe.draw",
+            kind,
+            str(self.seconds),
+        )
+        app = self._spawn(display, *words, output=write)
+        os.close(write)
+        with os.fdopen(read) as said:
+            text = await trio.to_thread.run_sync(said.read)
+        await app.wait()
+        return [float(word) for word in text.split()]
+
+    async def measure(self, end: End, load: str, row: Row) -> None:
+        """Run a load behind an end, with a waypipe server of its own."""
+        async with server_of(self.suite, end.path) as display:
+            match load:
+                case "all" | "comb" | "sync":
+                    await self._client(end, display, load, row)
+                case "page":
+                    await self._page(end, display, row)
+                case _:
+                    await self._program(end, display, load, row)
+
+    async def _client(self, end: End, display: Path, load: str, row: Row) -> None:
+        memory: list[int] = []
+
+        async def look() -> None:
+            await trio.sleep(self.seconds * 0.8)
+            memory.append(end.memory())
+
+        before = end.cpu()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            *drawn, p50, p99 = await self._drawn(display, load)
+        took = drawn[1] if drawn else self.seconds
+        row.add(
+            frames=drawn[0] / took if drawn else _NAN,
+            cpu=(end.cpu() - before) / took,
+            p50=p50, p99=p99, memory=memory[0],
+        )  # fmt: skip
+
+    async def _program(self, end: End, display: Path, load: str, row: Row) -> None:
+        argv = {
+            "smoke": ("weston-smoke",),
+            "foot": ("foot", "sleep", "1000"),
+            "mpv": ("mpv", "--no-config", "--vo=wlshm", "--ao=null", "--loop", str(self.place / "clip.webm")),
+        }[load]  # fmt: skip
+        app = self._spawn(display, *argv)
+        try:
+            before = end.cpu()
+            await trio.sleep(self.seconds)
+            row.add(cpu=(end.cpu() - before) / self.seconds, memory=end.memory())
+        finally:
             await app.stop()
-        else:
-            await trio.sleep(seconds * 0.8)
-            memory = end.memory()
-            await app.wait()
-            spent = end.cpu() - before
-            one, other = (await trio.to_thread.run_sync(said.read)).split()
-            if load == "sync":
-                return float(one), spent / seconds, memory, float(other)
-            frames = int(one) / float(other)
-    return frames, spent / seconds, memory, float("nan")
+
+    async def _page(self, end: End, display: Path, row: Row) -> None:
+        """Frames as Firefox counts them; latency of another application meanwhile."""
+        self._profiles += 1
+        profile = self.place / f"profile-{self._profiles}"
+        profile.mkdir()
+        app = self._spawn(
+            display, "firefox-esr", "--no-remote", "--new-instance",
+            "--profile", str(profile), str(self.place / "page.html"),
+        )  # fmt: skip
+        try:
+            first = await played(self.comp, 60, 60)
+            before, began = end.cpu(), trio.current_time()
+            p50, p99 = await self._drawn(display, "ping")
+            took = trio.current_time() - began
+            spent, memory = end.cpu() - before, end.memory()
+            last = await played(self.comp, 0, 60)
+        finally:
+            await app.stop()
+        shown, dropped = last[0] - first[0], last[1] - first[1]
+        row.add(
+            frames=(shown - dropped) / took, dropped=100 * dropped / max(1, shown),
+            cpu=spent / took, p50=p50, p99=p99, memory=memory,
+        )  # fmt: skip
 
 
-async def live(repeats: int, seconds: float) -> dict[str, dict[str, Row]]:
+async def live(
+    repeats: int, seconds: float, suite: str, loads: Sequence[str]
+) -> dict[str, dict[str, Row]]:
     """Everything, in turns."""
     rows: dict[str, dict[str, Row]] = {}
-    async with desktop(size=(1600, 1000)) as comp, ends(comp) as made:
-        for number in range(repeats):
-            for load in LOADS:
-                turn = number % len(made)
-                for end in made[turn:] + made[:turn]:
-                    row = rows.setdefault(load, {}).setdefault(end.name, Row())
-                    frames, cpu, memory, tail = await measure(comp, end, load, seconds)
-                    row.frames.append(frames)
-                    row.tail.append(tail)
-                    row.cpu.append(cpu)
-                    row.memory.append(memory)
-            print(f"repetition {number + 1}", file=sys.stderr, flush=True)
+    root = await trio.to_thread.run_sync(suite_root, suite) if suite else None
+    with tempfile.TemporaryDirectory(prefix="vt-") as name:
+        clip(Path(name))
+        async with desktop(size=(1600, 1000)) as comp, ends(comp, root) as made:
+            bench = Bench(comp, suite, seconds, Path(name))
+            for number in range(repeats):
+                for load in loads:
+                    turn = number % len(made)
+                    for end in made[turn:] + made[:turn]:
+                        row = rows.setdefault(load, {}).setdefault(end.name, Row())
+                        await bench.measure(end, load, row)
+                print(f"repetition {number + 1}", file=sys.stderr, flush=True)
     return rows
+
+
+def _cells(row: Row) -> Iterator[str]:
+    def median(values: list[float], words: str) -> str:
+        value = statistics.median(values)
+        return "-" if math.isnan(value) else words.format(value)
+
+    yield median(row.frames, "{:.1f}") + median(
+        row.dropped, ", {:.1f} % dropped"
+    ).replace("-", "")
+    yield median([100 * value for value in row.cpu], "{:.1f}")
+    yield median(row.p50, "{:.0f}") + " / " + median(row.p99, "{:.0f}")
+    yield median([value / 1024 for value in row.memory], "{:.1f}")
 
 
 def main() -> None:
@@ -187,25 +284,31 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--suite", default="", help="trixie or sid; this machine's else"
+    )
+    parser.add_argument("--loads", default=",".join(LOADS), help="some of the loads")
     options = parser.parse_args()
-    rows = trio.run(live, 1 if options.quick else 3, 3.0 if options.quick else 8.0)
-    print("| load | end | frames/s, or us | CPU, % of a core | private MiB |")
-    print("| --- | --- | ---: | ---: | ---: |")
+    cores = spans.table(5 if options.quick else 15)
+    print("| spans of a diff | ours, ns | compiled, ns |\n| --- | ---: | ---: |")
+    for kind, of in cores.items():
+        print(f"| {kind} | {of['ours']:.0f} | {of['compiled']:.0f} |")
+    repeats, seconds = (1, 4.0) if options.quick else (3, 8.0)
+    rows = trio.run(live, repeats, seconds, options.suite, options.loads.split(","))
+    print(
+        "\n| load | end | frames/s | CPU, % of a core | latency p50 / p99, us | private MiB |"
+    )
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
     for load, ends_of in rows.items():
         for name, row in ends_of.items():
-            frames = statistics.median(row.frames)
-            shown = "-" if math.isnan(frames) else f"{frames:.1f}"
-            if not math.isnan(row.tail[0]):
-                shown = f"{frames:.0f} / {statistics.median(row.tail):.0f} us"
-            cpu = 100 * statistics.median(row.cpu)
-            memory = statistics.median(row.memory) / 1024
-            print(f"| {LOADS[load]} | {name} | {shown} | {cpu:.1f} | {memory:.1f} |")
+            print(f"| {LOADS[load]} | {name} | {' | '.join(_cells(row))} |")
     if options.json:
         plain = {
             load: {name: vars(row) for name, row in ends_of.items()}
             for load, ends_of in rows.items()
         }
-        options.json.write_text(json.dumps(plain, indent=1))
+        found = {"suite": options.suite, "spans": cores, "loads": plain}
+        options.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

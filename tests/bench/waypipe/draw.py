@@ -3,8 +3,10 @@
     python -m tests.bench.waypipe.draw KIND SECONDS
 
 ``all``: every byte of 1280x800 changes; ``comb``: one word in 32, the worst
-case for spans: prints how many frames were shown, and in how long.  ``sync``
-asks the compositor one thing after the other: prints p50 and p99, us.
+case for spans: prints how many frames were shown, in how long, and p50 and p99
+of the time from a frame's commit to the compositor's next answer, us.
+``sync`` asks the compositor one thing after the other: prints p50 and p99, us;
+``ping`` the same, a hundred times a second.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ def pictures(kind: str) -> list[bytes]:
     return out
 
 
-def sync(display: str, seconds: float) -> None:
-    """Round trips of wl_display.sync."""
+def sync(display: str, seconds: float, rest: float) -> None:
+    """Round trips of wl_display.sync, with a rest between them."""
     took = []
     with Client(display).start() as client:
         end = time.monotonic() + seconds
@@ -43,15 +45,21 @@ def sync(display: str, seconds: float) -> None:
             client.roundtrip()
             took.append((time.perf_counter() - start) * 1e6)
             client.events.clear()
-    cuts = statistics.quantiles(took, n=100)
-    print(cuts[49], cuts[98])
+            time.sleep(rest)
+    print(*cuts(took))
+
+
+def cuts(took: list[float]) -> tuple[float, float]:
+    """p50 and p99."""
+    found = statistics.quantiles(took, n=100)
+    return found[49], found[98]
 
 
 def main() -> None:
     kind, seconds = sys.argv[1], float(sys.argv[2])
     display = os.path.join(os.environ["XDG_RUNTIME_DIR"], os.environ["WAYLAND_DISPLAY"])
-    if kind == "sync":
-        sync(display, seconds)
+    if kind in {"sync", "ping"}:
+        sync(display, seconds, 0.01 if kind == "ping" else 0)
         return
     shown_of = pictures(kind)
     with Window(display).start() as client:
@@ -69,15 +77,21 @@ def main() -> None:
                 )
             )  # fmt: skip
             fds.append(fd)
+        took = []
         frames, start = 0, time.monotonic()
         while time.monotonic() - start < seconds:
             os.pwrite(fds[frames % 2], shown_of[frames % 4], 0)
             client.send(surface, "attach", buffers[frames % 2], 0, 0)
             client.send(surface, "damage", 0, 0, WIDTH, HEIGHT)
-            client.shown(surface)
+            callback = client.make(surface, "frame", "wl_callback")
+            began = time.perf_counter()
+            client.send(surface, "commit")
+            client.roundtrip()
+            took.append((time.perf_counter() - began) * 1e6)
+            client.wait(lambda e, mine=callback: e[0] == mine and e[2] == "done")
             client.events.clear()
             frames += 1
-        print(frames, time.monotonic() - start)
+        print(frames, time.monotonic() - start, *cuts(took))
 
 
 if __name__ == "__main__":
