@@ -99,7 +99,12 @@ async def waypipe_version(waypipe_path: Path | None = None) -> str:
     Raises SetupError when it is not installed, UpstreamError when it does
     not say one.
     """
-    said = await run_tool([_find("waypipe", waypipe_path), "--version"], deadline=10)
+    program = _find("waypipe", waypipe_path)
+    return version_in(await run_tool([program, "--version"], deadline=10))
+
+
+def version_in(said: bytes) -> str:
+    """Return the version in what ``waypipe --version`` says.  Raises UpstreamError."""
     found = re.match(rb"waypipe v?(\d+(?:\.\d+)*)", said)
     if not found:
         raise UpstreamError(f"waypipe says no version: {printable(said, 80)}")
@@ -107,12 +112,16 @@ async def waypipe_version(waypipe_path: Path | None = None) -> str:
 
 
 async def require_rust(waypipe_path: Path | None = None) -> None:
+    """Refuse this machine's client where it is of version 0.8 or 0.9."""
+    refuse_c(await waypipe_version(waypipe_path))
+
+
+def refuse_c(version: str) -> None:
     """Refuse a client of version 0.8 or 0.9.
 
     Those are written in C and were not made for a hostile peer; 0.10 is a new
     program in Rust.  Raises SetupError.
     """
-    version = await waypipe_version(waypipe_path)
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < _RUST:
         raise SetupError(

@@ -24,11 +24,14 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
+from broker.launch import waypipe_client
 from broker.launch.spawn import STDOUT, run_tool, spawn
 from broker.launch.waypipe_client import (
     WAYPIPE_SOCKET,
     WaypipeClient,
+    refuse_c,
     start_waypipe_client,
+    version_in,
     wait_accepting,
 )
 
@@ -36,6 +39,12 @@ _INSIDE = "/s"
 _LABEL = "io.vitrail.runtime"
 _SECONDS = 30.0
 _FILE = "waypipe.toml"
+_CONFINED = (
+    *("--pull=never", "--network=none", "--read-only", "--read-only-tmpfs=false"),
+    *("--cap-drop=all", "--security-opt=no-new-privileges"),
+    # The directory is ours and private; relabelling it is not ours to do.
+    *("--security-opt=label=disable", "--log-driver=none"),
+)
 _KEPT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 
 
@@ -47,12 +56,25 @@ class Podman:
     runtime: Path
     """The broker's runtime directory: whose containers they are."""
     _swept: bool = False
+    _rust: bool = False
     _lock: trio.Lock = field(default_factory=trio.Lock)
 
     @property
     def label(self) -> str:
         """What marks a container as this broker's, or its predecessor's."""
         return f"{_LABEL}={self.runtime}"
+
+    async def require_rust(self) -> None:
+        """Refuse an image whose waypipe is of version 0.8 or 0.9.
+
+        Raises SetupError, also when there is no such image, and UpstreamError.
+        """
+        async with self._lock:
+            if not self._rust:
+                await _present(self.image)
+                words = ["run", "--rm", *_CONFINED, *_entry(self.image), "--version"]
+                refuse_c(version_in(await podman(*words)))
+                self._rust = True
 
     async def sweep(self) -> None:
         """Remove, once, what an earlier broker left.  Raises UpstreamError."""
@@ -114,6 +136,14 @@ async def start_waypipe(display_dir: Path, how: Path | Podman | None) -> Waypipe
     return await start_waypipe_client(display_dir, how)
 
 
+async def require_rust(how: Path | Podman | None) -> None:
+    """Refuse a client that is written in C, wherever it would run."""
+    if isinstance(how, Podman):
+        await how.require_rust()
+    else:
+        await waypipe_client.require_rust(how)
+
+
 async def start_in_podman(display_dir: Path, how: Podman) -> WaypipeClient:
     """Start a client in a container; return it when its socket accepts.
 
@@ -156,18 +186,18 @@ async def start_in_podman(display_dir: Path, how: Podman) -> WaypipeClient:
 
 def _arguments(name: str, display_dir: Path, how: Podman) -> list[str]:
     return [
-        *("run", "--rm", "--name", name, "--label", how.label, "--pull=never"),
-        *("--network=none", "--read-only", "--read-only-tmpfs=false"),
-        *("--cap-drop=all", "--security-opt=no-new-privileges"),
-        # The directory is ours and private; relabelling it is not ours to do.
-        *("--security-opt=label=disable", "--log-driver=none"),
+        *("run", "--rm", "--name", name, "--label", how.label, *_CONFINED),
         *("--volume", f"{display_dir}:{_INSIDE}", "--workdir", _INSIDE),
         *("--env", f"XDG_RUNTIME_DIR={_INSIDE}"),
         *("--env", f"WAYLAND_DISPLAY={_INSIDE}/wayland.sock"),
-        *("--entrypoint", '["waypipe"]', how.image),
+        *_entry(how.image),
         *("--compress", "none", "--no-gpu", "-s", f"{_INSIDE}/{WAYPIPE_SOCKET}"),
         "client",
     ]
+
+
+def _entry(image: str) -> tuple[str, ...]:
+    return ("--entrypoint", '["waypipe"]', image)
 
 
 async def _present(image: str) -> None:

@@ -17,8 +17,8 @@ from broker.audit import schema
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
-from broker.launch.waypipe_client import WaypipeClient, require_rust
-from broker.launch.waypipe_podman import Podman, start_waypipe
+from broker.launch.waypipe_client import WaypipeClient
+from broker.launch.waypipe_podman import Podman, require_rust, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
@@ -123,8 +123,7 @@ class GuestWaypipe:
         await self._ensure_worker()
         async with self._making:
             if self.client is None:
-                if not isinstance(self._program, Podman):
-                    await require_rust(self._program)
+                await require_rust(self._program)
                 made = await start_waypipe(self._display, self._program)
                 try:
                     self._start(self._watch_waypipe, made)

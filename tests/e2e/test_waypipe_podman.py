@@ -1,22 +1,25 @@
-"""A viewer whose waypipe clients run in rootless Podman, as in the seed's set-up."""
+"""A viewer whose waypipe clients run in rootless Podman, as in the seed's set-up.
+
+The client is the one in Rust, and only one of two machines uses it: the other
+one's stream is decoded by us, and both have their windows on one screen.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.kit.compositor import wait_window
+from tests.kit.compositor import wait_window, windows
 from tests.kit.podman import IMAGE, rootless, run, stop_waiting
 from tests.kit.two import two
 from tests.kit.world import record
 
-pytestmark = pytest.mark.machine
+pytestmark = [pytest.mark.machine, pytest.mark.long]
+_RECORDS = {"app": record(display="waypipe-client"), "own": record()}
 
 
-async def test_a_window_through_a_container_and_nothing_left():
-    async with (
-        rootless() as settings,
-        two({"app": record(display="waypipe-client")}, start=False) as t,
-    ):
+@pytest.mark.timeout(280)
+async def test_windows_by_a_container_and_by_us_and_nothing_left():
+    async with rootless(rust=True) as settings, two(_RECORDS, start=False) as t:
         del settings["XDG_RUNTIME_DIR"]  # the viewer has one
         t.viewer.environ.update(settings)
         config = t.viewer.paths.config[0] / "waypipe.toml"
@@ -25,13 +28,18 @@ async def test_a_window_through_a_container_and_nothing_left():
         await t.host.start()
         await t.up()
         await t.viewer.run("app", "foot", "-T", "contained", "sleep", "1000")
-        await wait_window(t.viewer.comp, title="contained")
+        await wait_window(t.viewer.comp, title="contained", deadline=60)
+        await t.viewer.run("own", "foot", "-T", "decoded", "sleep", "1000")
+        await wait_window(t.viewer.comp, title="decoded", deadline=60)
+        names = {window["name"] for window in windows(await t.viewer.comp.tree())}
+        assert names == {"[app] contained", "[own] decoded"}
+        status = await t.viewer.status()
         jails = {
-            p.role: p.jail
-            for p in (await t.viewer.status()).processes
-            if p.role == "waypipe-client"
+            (p.sandbox, p.jail) for p in status.processes if p.role == "waypipe-client"
         }
-        assert jails == {"waypipe-client": "podman"}
+        assert jails == {("app", "podman")}
+        worked = {s.sandbox for s in status.streams if s.work}
+        assert worked == {"own"}
         await t.viewer.shutdown()
         assert run(t.viewer.environ, "ps", "-aq") == ""
         stop_waiting(t.viewer.environ)

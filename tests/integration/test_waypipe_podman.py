@@ -13,7 +13,13 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from broker.launch.waypipe_podman import Podman, load_podman, start_in_podman
+from broker.launch.waypipe_client import waypipe_version
+from broker.launch.waypipe_podman import (
+    Podman,
+    load_podman,
+    require_rust,
+    start_in_podman,
+)
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.compositor import short_directory, until
 from tests.kit.podman import IMAGE, rootless, run
@@ -112,6 +118,22 @@ async def test_an_image_that_is_not_there_is_not_pulled(monkeypatch):
             with pytest.raises(SetupError, match="no image 'localhost/none'") as caught:
                 await start_in_podman(path, how)
             assert "none is pulled" in caught.value.hint
+
+
+async def test_an_image_with_the_client_in_c_is_refused(monkeypatch):
+    """As this machine's own would be, whose image it is here."""
+    if not (await waypipe_version()).startswith(("0.8", "0.9")):
+        pytest.skip("this machine's waypipe is the one in Rust")
+    async with rootless() as settings:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        how = Podman(IMAGE, Path("/run/test-f"))
+        with pytest.raises(SetupError, match="written in C") as caught:
+            await require_rust(how)
+        assert "0.10 or later" in caught.value.hint
+        assert run(dict(os.environ), "ps", "-aq") == ""
+        with pytest.raises(SetupError, match="no image"):
+            await require_rust(Podman("localhost/none", Path("/run/test-f")))
 
 
 @pytest.mark.parametrize(

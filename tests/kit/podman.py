@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from broker.launch.waypipe_client import find_program
+from tests.kit import rust_waypipe
 from tests.kit.compositor import short_directory
 
 IMAGE = "localhost/waypipe:test"
@@ -33,8 +35,11 @@ runroot = "{base}/run"
 
 
 @asynccontextmanager
-async def rootless():
-    """The environment in which podman finds the image; skips where it cannot be."""
+async def rootless(*, rust: bool = False):
+    """The environment in which podman finds the image; skips where it cannot be.
+
+    Its waypipe is this machine's, or a newer suite's, which is in Rust.
+    """
     runtime = shutil.which("runc") or shutil.which("crun")
     if None in (shutil.which("podman"), shutil.which("newuidmap"), runtime):
         pytest.skip("podman, runc or uidmap is not installed")
@@ -48,7 +53,8 @@ async def rootless():
         }
         (base / "x").mkdir(mode=0o700)
         try:
-            await _import(base / "image.tar", {**os.environ, **env})
+            files = await (_in_rust() if rust else _of_this_machine())
+            _import(base / "image.tar", {**os.environ, **env}, files)
             yield env
         finally:
             everything = {**os.environ, **env}
@@ -77,12 +83,22 @@ def stop_waiting(env):
     run(env, "system", "migrate", check=False)
 
 
-async def _import(path, env):
-    """An image of this machine's waypipe and its libraries, and nothing else."""
+async def _of_this_machine() -> dict[str, Path]:
     program = await find_program(Path(shutil.which("waypipe")).resolve())
     files = {"bin/waypipe": program.path}
     for library in (program.interpreter, *program.libraries):
         files[str(library).lstrip("/")] = library.resolve()
+    return files
+
+
+async def _in_rust() -> dict[str, Path]:
+    waypipe, needed = await trio.to_thread.run_sync(rust_waypipe.files)
+    found = {path.lstrip("/"): source for path, source in needed.items()}
+    return {"bin/waypipe": waypipe, **found}
+
+
+def _import(path: Path, env: dict[str, str], files: dict[str, Path]) -> None:
+    """An image of a waypipe and its libraries, and nothing else."""
     with tarfile.open(path, "w") as tar:
         for name, source in files.items():
             tar.add(source, name)

@@ -55,16 +55,28 @@ def box(wire: Path, shared: Path | None, *argv: str) -> list[str]:
 
 
 @asynccontextmanager
-async def boxed(it: Stand, *argv: str, shared: Path | None = None, **env: str):
-    """The program's bubblewrap process; all of it ends with the block."""
+async def boxed(
+    it: Stand,
+    *argv: str,
+    shared: Path | None = None,
+    display: Path | None = None,
+    **env: str,
+):
+    """The program's bubblewrap process; all of it ends with the block.
+
+    With a ``display`` it has that one, of a waypipe server elsewhere, and
+    none of its own.
+    """
     directory = it.comp.display.parent
     said = (directory / f"said-{len(it.children)}").open("w+b")
     inner = [*_WAYPIPE, "/run/u/wire", "server", "--", *argv]
+    if display is not None:
+        inner, env["WAYLAND_DISPLAY"] = list(argv), "/run/u/wire"
     words: list[str] = []
     for name, value in {**_GUEST, **env}.items():
         words += ["--setenv", name, value]
     app = spawn(
-        [*box(it.wire, shared, *words), *inner],
+        [*box(display or it.wire, shared, *words), *inner],
         env={"PATH": os.environ["PATH"]},
         stdout=said.fileno(),
         stderr=said.fileno(),
