@@ -33,6 +33,7 @@ _AT_EMPTY_PATH = 0x1000
 _FIONBIO = 0x5421
 _FIONREAD = 0x541B
 _TCGETS = 0x5401
+_TCGETS2 = 0x802C542A
 _F_DUPFD_CLOEXEC = 1030
 _F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS = 1032, 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
@@ -160,7 +161,7 @@ def waypipe_filter() -> bytes:
     rules.deny("clone3", errno.ENOSYS)
     rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
     rules.allow_if("socketpair", rules.equal(0, socket.AF_UNIX))
-    for request in (_FIONBIO, _FIONREAD, _TCGETS):
+    for request in (_FIONBIO, _FIONREAD, _TCGETS, _TCGETS2):
         rules.allow_if("ioctl", rules.equal(1, request))
     # The loader maps code; nobody makes written memory executable.
     rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))

@@ -175,6 +175,9 @@ def jail_arguments(
         *("--setenv", "WAYLAND_DISPLAY", str(_INSIDE / "wayland.sock")),
         *("--setenv", "LD_LIBRARY_PATH", str(_LIBRARIES)),
         *("--ro-bind", str(program.path), str(_PROGRAM)),
+        # It starts itself again for each connection, and asks this name who it
+        # is.  There is no /proc.
+        *("--symlink", str(_PROGRAM), "/proc/self/exe"),
     ]
     if program.interpreter:
         at = str(program.interpreter)

@@ -27,7 +27,7 @@ from tests.kit.waypipe_stand import ALONE, SERVER
 
 pytestmark = pytest.mark.long
 
-GREY = (0x55, 0x55, 0x55)
+RED = (0xD0, 0x10, 0x10)
 
 
 @asynccontextmanager
@@ -79,7 +79,7 @@ async def test_both_kinds_of_ends_share_a_screen(monkeypatch, suite):
                     # Each in a frame, drawn by its own worker.
                     assert node["pid"] == theirs.worker.keeper_pid
                     await wait_frames(
-                        comp, {"[ours] one": {GREY}, "[theirs] two": {GREY}}
+                        comp, {"[ours] one": {RED}, "[theirs] two": {RED}}
                     )
                     await comp.command(f"[con_id={node['id']}] focus")
 
