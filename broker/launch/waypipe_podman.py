@@ -72,8 +72,9 @@ class Podman:
         async with self._lock:
             if not self._rust:
                 await _present(self.image)
-                words = ["run", "--rm", *_CONFINED, *_entry(self.image), "--version"]
-                refuse_c(version_in(await podman(*words)))
+                words = ["run", "--rm", "--label", self.label, *_CONFINED]
+                said = await podman(*words, *_entry(self.image), "--version")
+                refuse_c(version_in(said))
                 self._rust = True
 
     async def sweep(self) -> None:

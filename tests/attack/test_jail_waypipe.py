@@ -104,7 +104,12 @@ async def test_a_real_client_stands_behind_these_walls(display_dir):
         try:
             check_walls(client.pid)
             root = f"/proc/{client.pid}/root"
-            assert set(os.listdir(root)) <= {"s", "l", "waypipe", "lib64", "lib"}
+            own = {"s", "l", "waypipe", "proc"}
+            assert set(os.listdir(root)) <= own | {"lib64", "lib"}
+            # No file system of processes: one name, for the program itself.
+            assert os.listdir(f"{root}/proc") == ["self"]
+            assert os.listdir(f"{root}/proc/self") == ["exe"]
+            assert os.readlink(f"{root}/proc/self/exe") == "/waypipe"
             assert set(os.listdir(f"{root}/s")) == {"wayland.sock", "waypipe.sock"}
             for name in os.listdir(f"{root}/l"):
                 assert ".so" in name
