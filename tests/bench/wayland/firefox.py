@@ -121,19 +121,12 @@ async def _played(
         stdout=DEVNULL,
         stderr=DEVNULL,
     )  # fmt: skip
-
-    async def at_least(frames: int) -> tuple[int, int] | None:
-        count = await _count(comp)
-        return count if count is not None and count[0] >= frames else None
-
     try:
         # The first seconds are Firefox's own start.
-        first = await until(lambda: at_least(3 * FRAMES_A_SECOND), deadline=60)
+        first = await played(comp, 3 * FRAMES_A_SECOND, 60)
         began, cpu = trio.current_time(), peer.cpu()
-        last = await until(
-            lambda: at_least(first[0] + int(seconds * FRAMES_A_SECOND)),
-            deadline=seconds * 3 + 30,
-        )
+        due = int(seconds * FRAMES_A_SECOND)
+        last = await played(comp, first[0] + due, seconds * 3 + 30)
         took = trio.current_time() - began
         return Played(
             last[0] - first[0], last[1] - first[1], took, (peer.cpu() - cpu) / took
