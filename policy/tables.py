@@ -480,7 +480,7 @@ CLIPBOARD = Table(
             Choice(
                 {
                     "none": "never leaves or enters it",
-                    "rules": "as the clipboard, by the same gesture and rules",
+                    "rules": "by the chords and rules of the clipboard, where that is empty",
                 }
             ),
             "What was only selected (pasted with the middle button).",
@@ -491,7 +491,7 @@ CLIPBOARD = Table(
             Choice(
                 {
                     "none": "never leaves or enters it",
-                    "rules": "as the clipboard, by the same rules",
+                    "rules": "nothing in this version: a drag stays inside",
                 }
             ),
             "What is dragged from or to another sandbox's window.",

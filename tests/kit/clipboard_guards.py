@@ -35,6 +35,14 @@ _WORKER, _UNIT = (
     "session/worker_clipboard.py",
     "broker/session/test_worker_clipboard.py",
 )
+
+
+def _b(name: str, file: str, source: str, without: str, word: str) -> Guard:
+    """One of the broker's side: rules, log, workers."""
+    test = "tests/broker/session/test_clipboard.py"
+    return Guard(name, f"broker/session/{file}", source, without, test, word)
+
+
 _TOLD = """    core.hands.selected(offer)
     if isinstance(offer, HostOffer):
         shown = core.make_server_side("wl_data_offer", 3)
@@ -132,6 +140,20 @@ GUARDS = (
     _s("content is as large as said", "session/sealed.py", "    if os.fstat(untrusted_fd).st_size != size:", "    if False:", "broker/session/test_sealed.py", ""),
     _s("content is in memory", "session/sealed.py", "    if not on_tmpfs(untrusted_fd):", "    if False:", "broker/session/test_sealed.py", ""),
     _s("content that was asked for", "session/worker.py", "len(untrusted_fds) != 1 or message.size > most", "len(untrusted_fds) != 1", "integration/test_worker.py", "content_that_is_not"),
+    _b("a paste goes where the keyboard is", "clipboard_terms.py", "        settled=True,\n", "", "target_only or conditions"),
+    _b("records are stricter than rules", "clipboard_terms.py", "        if not all(fits(kind, types) for types in said or [DEFAULT_PATTERNS]):\n            return None\n", "", "either_side or conditions"),
+    _b("sizes of records", "clipboard_terms.py", "return min([min(said) if unknown else max(said), *of_records])", "return min(said) if unknown else max(said)", "either_side"),
+    _b("one question", "clipboard_terms.py", "[one for one in may if one not in asking[1:]]", "may", "about_the_first"),
+    _b("rules for the person's own", "clipboard_terms.py", "return _widest(rules, self._speaking(lease)) if rules else None", "return _widest(rules, self._speaking(lease))", "nobody_looks"),
+    _b("origin of what comes in", "clipboard_terms.py", "        if origin is None:\n            return terms\n", "        return terms\n", "in_again"),
+    _b("recorded before it is offered", "clipboard_telling.py", "await self._log.require(self._pasted(record))", "await self._log.note(self._pasted(record))", "cannot_be_recorded"),
+    _b("whose worker may end a lease", "clipboard.py", "if party is not None and party.lease == lease:", "if party is not None:", "old_ones_end"),
+    _b("words after the end", "clipboard.py", "        if self._parties.get(party.lease.sandbox) is party:\n", "        if True:\n", "source_ends"),
+    _b("chords in a row", "clipboard.py", "                if self._pace.take(trio.current_time()):\n", "                if True:\n", "so_many_chords"),
+    _b("a worker that lies is ended", "clipboard.py", "                    self.start(party.blame, reason)\n", "                    pass\n", "nobody_asked"),
+    _b("a worker that takes no orders", "clipboard.py", "            self._clipboard.start(self.blame, \"it takes no orders for the clipboard\")", "            pass", "takes_no_orders"),
+    _b("rules that change", "clipboard.py", "                await self._post(w.Revoked(target, transfer, why))", "                pass", "taken_away"),
+    _b("questions nobody waits for", "clipboard.py", "            self._asking.pop(transfer).cancel()", "            self._asking.pop(transfer)", "question_ends"),
 )  # fmt: skip
 
 

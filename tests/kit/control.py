@@ -92,6 +92,7 @@ class ScriptedBroker:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     questions: list[PendingQuestion] = field(default_factory=list)
     board: ClipboardStatus = EMPTY_BOARD
+    chosen: int = 0
     held_grants: list[GrantStatus] = field(default_factory=list)
     shown: list[WindowStatus] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
@@ -185,6 +186,7 @@ class ScriptedBroker:
 
     async def choose_chords(self, caller: Caller) -> ClipboardStatus:
         del caller
+        self.chosen += 1
         return self.board
 
     async def grants(self) -> GrantsAnswer:

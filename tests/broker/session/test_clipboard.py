@@ -147,7 +147,9 @@ async def test_conditions_and_limits_of_a_rule(rule, kinds, crosses, read):
 @pytest.mark.parametrize("whose", ["work", "vault"])
 @pytest.mark.parametrize("key", ['types = ["image/png"]', "max_size = 5"])
 async def test_the_record_of_either_side_is_stricter_than_the_rule(whose, key):
-    async with board(ALLOW, records=[(whose, f"[clipboard]\n{key}\n")]) as b:
+    async with board(
+        "work vault allow max-size=1M\n", records=[(whose, f"[clipboard]\n{key}\n")]
+    ) as b:
         await b.chord("work", paste=False)
         await b.answer("work", {"text/plain": TEXT})
         if whose == "vault" or "types" not in key:
