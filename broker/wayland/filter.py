@@ -55,6 +55,7 @@ from broker.wayland.frame import Edges, LabelPicture, Palette
 from broker.wayland.geometry import Rect
 from broker.wayland.ids import ObjectTable
 from broker.wayland.model import (
+    COMPOSITOR_VERSION,
     Buffer,
     OwnSurface,
     Pointer,
@@ -75,7 +76,7 @@ _ENOUGH = limits.WAYLAND_QUEUE_BYTES
 
 # What frames are made of; without one of these no window may be shown.
 NEEDED = {
-    "wl_compositor": 4,
+    "wl_compositor": COMPOSITOR_VERSION,
     "wl_subcompositor": 1,
     "wl_shm": 1,
     "wp_viewporter": 1,
@@ -186,7 +187,7 @@ class Filter(ObjectTable):
                 hint="windows are only shown in frames; use a compositor that has them "
                 "(sway, labwc, niri, KWin, GNOME and weston do)",
             )
-        self.compositor = self._bind_own("wl_compositor", 4)
+        self.compositor = self._bind_own("wl_compositor", COMPOSITOR_VERSION)
         self.subcompositor = self._bind_own("wl_subcompositor", 1)
         self.shm = self._bind_own("wl_shm", 1)
         self.viewporter = self._bind_own("wp_viewporter", 1)

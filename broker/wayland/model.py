@@ -45,6 +45,8 @@ class Role(enum.Enum):
     ICON = "drag icon"
 
 
+COMPOSITOR_VERSION = 4
+"""Of wl_compositor at least, on the compositor's side: for damage_buffer."""
 _FAR = limits.WAYLAND_COORDINATE
 _DAMAGES = frozenset({"damage", "buffer_damage"})
 EVERYWHERE: Final = (-_FAR, -_FAR, 2 * _FAR, 2 * _FAR)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.wayland import emit
 from broker.wayland.dispatch import event, request
-from broker.wayland.model import Seat
+from broker.wayland.model import COMPOSITOR_VERSION, Seat
 from broker.wayland.objects import Obj
 from broker.wayland.verdicts import GLOBALS, advertised_version
 from broker.wayland.wire import INVALID_OBJECT, ProtocolFault
@@ -160,6 +160,10 @@ def bind(
     if entry.host_name:
         # A global just removed may still be bound (wl_registry.global_remove);
         # the compositor knows how to answer that.
+        # GTK 3 binds version 3; our own requests for its surfaces need 4
+        # (damage_buffer), which has no event more.
+        if entry.interface == "wl_compositor":
+            version = max(version, COMPOSITOR_VERSION)
         core.up.data += emit.bind(
             core.registry, entry.host_name, untrusted_interface, version, obj.sid
         )

@@ -56,7 +56,10 @@ class Told:
 
         async def same() -> bool:
             self.frame = await self.running.framed(least=300)
-            (info,) = windows_of(self.there.it.sandbox)
+            infos = windows_of(self.there.it.sandbox)
+            if not infos:  # it has just ended; 'framed' says so the next time
+                return False
+            (info,) = infos
             size = (info.width + 2 * BORDER, info.height + 2 * BORDER)
             return self.frame[2:4] == size and self.frame.border == BORDER
 

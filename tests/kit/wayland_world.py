@@ -61,8 +61,8 @@ class World:
         kept(picture_name(what), await pixels(self.it.comp))
 
     async def move(self, x: int, y: int) -> None:
-        # A nested compositor draws the pointer some frames late.
-        self.it.spots = [_REST, _CORNER, *self.it.spots[2:][-2:], (x, y)]
+        # A nested compositor, or one on a busy machine, draws it frames late.
+        self.it.spots = [_REST, _CORNER, *self.it.spots[2:][-5:], (x, y)]
         await trio.to_thread.run_sync(self.mouse.move, x, y)
 
     async def press(self, down: bool) -> None:

@@ -748,24 +748,27 @@ def test_an_attach_offset_of_a_window_goes_nowhere():
         (("set_buffer_transform", 1), [0, 0, 32000, 32000]),
     ],
 )
+@pytest.mark.parametrize("version", [3, 4])
 def test_damage_of_cropped_content_is_told_in_its_buffer_s_pixels(
-    talk, prepare, expected
+    prepare, expected, version
 ):
     """wlroots 0.18 takes the crop's origin off a surface's damage twice."""
-    surface, xdg, _ = talk.show(400, 400, 0)
-    talk.send(xdg, "set_window_geometry", 20, 30, 100, 100)
-    if prepare:
-        talk.send(surface, *prepare)
-    talk.paint(surface, 400, 400, 0)
-    talk.send(surface, "commit")
-    before = len(talk.told("wl_surface", "damage"))
-    talk.send(surface, "damage", 50, 60, 10, 10)
-    talk.send(surface, "commit")
-    assert talk.told("wl_surface", "damage_buffer")[-1] == expected
-    assert len(talk.told("wl_surface", "damage")) == before
-    talk.send(surface, "damage_buffer", 1, 2, 3, 4)
-    talk.send(surface, "commit")
-    assert talk.told("wl_surface", "damage_buffer")[-1] == [1, 2, 3, 4]
+    with Talk() as it:
+        surface, xdg, _ = it.start(compositor=version).show(400, 400, 0)
+        it.send(xdg, "set_window_geometry", 20, 30, 100, 100)
+        if prepare:
+            it.send(surface, *prepare)
+        it.paint(surface, 400, 400, 0)
+        it.send(surface, "commit")
+        before = len(it.told("wl_surface", "damage"))
+        it.send(surface, "damage", 50, 60, 10, 10)
+        it.send(surface, "commit")
+        assert it.told("wl_surface", "damage_buffer")[-1] == expected
+        assert len(it.told("wl_surface", "damage")) == before
+        # The request is one of version 4, whatever the client has bound.
+        bound = it.told("wl_registry", "bind")
+        versions = [args[2] for args in bound if args[1] == b"wl_compositor"]
+        assert versions == [4, 4]
 
 
 # -- what adds up, and what nobody can check --------------------------------------------
