@@ -29,8 +29,10 @@ from fuzz.runner import ROOT, Meter, arguments, play, show
 
 _METER = Meter(__name__, "broker/wayland/*.py")
 
+from broker.clipboard.chords import Recogniser  # noqa: E402
 from broker.wayland import signatures, wire  # noqa: E402
 from broker.wayland.filter import Filter  # noqa: E402
+from broker.wayland.hands import OwnSeat  # noqa: E402
 from broker.wayland.model import Surface, XdgSurface  # noqa: E402
 from broker.wayland.rules import Fullscreen, WindowRules  # noqa: E402
 from broker.wayland.sandbox import Sandbox  # noqa: E402
@@ -275,6 +277,47 @@ def mutate(
     return [message[:at] + _WORD.pack(new) + message[at + 4 :]]
 
 
+_OURS = b"text/of-the-person"
+
+
+class Content:
+    """What crosses: held for the sandbox, or given to the person."""
+
+    mimes = (b"text/plain", b"x-mark")
+
+    def send(self, _mime: bytes, _fd: object) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        """No matter."""
+
+    def taken(self) -> None:
+        """No matter."""
+
+
+class Hand:
+    """The person's; what it is told of the focus must be true."""
+
+    def __init__(self) -> None:
+        self.focused = False
+
+    def judge(self) -> Recogniser:
+        return Recogniser()
+
+    def focus(self, *, taken: bool) -> None:
+        assert taken is not self.focused, "the same focus told twice"
+        self.focused = taken
+
+    def pressed(self, core: Filter, seat: OwnSeat, serial: int, *, paste: bool) -> None:
+        raise AssertionError(f"a chord of no keymap: {core} {seat} {serial} {paste}")
+
+    def trouble(self, reason: str) -> None:
+        """No matter."""
+
+    def foreign_drag(self) -> None:
+        """No matter."""
+
+
 class Run:
     """One connection: feeds, judges, and counts how it ended."""
 
@@ -282,6 +325,9 @@ class Run:
         self.machine = FakeMachine()
         self.rng = rng
         self.sandbox = Sandbox("work")
+        self.hand = Hand()
+        if rng.random() < 0.5:
+            self.sandbox.hand = self.hand
         rules = WindowRules(
             "work",
             fullscreen=rng.choice(list(Fullscreen)),
@@ -306,6 +352,9 @@ class Run:
             connect(self.core, self.model)
         if self.rng.random() < 0.1:
             self._input()
+        if self.rng.random() < 0.02:
+            self._selections()
+        assert _OURS not in self.core.down.data, "the person's selection is told"
         for fd in self.core.down.drain_fds():
             self.machine.close(fd)
         fault = self.core.fault
@@ -349,6 +398,24 @@ class Run:
             tell(device, "leave", 5, surface)
         connect(self.core, self.model)
 
+    def _selections(self) -> None:
+        """The person copies something, pastes something, or gives something out."""
+        devices = [t for t in self.model.things.values() if t.kind == "wl_data_device"]
+        if devices:
+            device = self.rng.choice(devices)
+            offer = self.model.server_offer(device)
+            self.model.tell(offer, "offer", _OURS)
+            self.model.tell(device, "selection", offer)
+            connect(self.core, self.model)
+        content = Content()
+        self.sandbox.select("clipboard", self.rng.choice([None, content]))
+        hands = self.core.hands
+        for seat in list(hands.seats):
+            hands.export(seat, 5, content, b"x-mark")
+            if self.rng.random() < 0.5:
+                hands.take_back(content)
+        connect(self.core, self.model)
+
     def _judge(self, _surface: object) -> None:
         for root in self.model.roots():
             own = self.core.by_server.get(root.oid)
@@ -378,6 +445,7 @@ class Run:
         assert not self.machine.paints
         assert not any(self.sandbox.totals.values())
         assert not self.sandbox.filters
+        assert not self.hand.focused, "a focus of nobody's"
 
 
 def one(

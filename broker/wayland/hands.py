@@ -92,6 +92,11 @@ class Hands:
         """Whether a keyboard of ours tells who has the focus."""
         return any(seat.keyboard is not None for seat in self._seats.values())
 
+    @property
+    def seats(self) -> tuple[OwnSeat, ...]:
+        """Ours, one for each of the compositor's."""
+        return tuple(self._seats.values())
+
     # -- seats ---------------------------------------------------------------------
 
     def add_seat(self, name: int, version: int) -> None:
