@@ -298,7 +298,9 @@ async def test_out_and_in_again_is_from_sandbox_to_sandbox():
         export = await b.guests["work"].worker.next(m.Export)
         await b.clipboard.clear()
         await inward(b, "vault", ("text/plain", export.mark))
-        await b.wait_told("Not pasted: your own programs → vault")
+        _, text = await b.wait_told("Not pasted: your own programs → vault")
+        assert text.startswith("no rule matches")
+        assert len(b.guests["vault"].worker.orders) == 1, "only its types were asked"
         await inward(b, "web", ("text/plain", export.mark))
         await b.give("web", {"text/plain": TEXT})
         await b.guests["web"].worker.next(m.Offer)
