@@ -16,7 +16,7 @@ from broker.control.client import Client, open_client
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from broker.launch.spawn import STDOUT, Child, our_program, spawn
+from broker.launch.spawn import STDOUT, Child, our_program, spawn, wait_ended
 
 _READY_SECONDS = 30.0
 _DYING_SECONDS = 4.0
@@ -166,7 +166,7 @@ async def end_broker(client: Client) -> None:
     try:
         await client.shutdown()
         await client.wait_closed()
-        await trio.lowlevel.wait_readable(pidfd)
+        await wait_ended(pidfd)
     finally:
         os.close(pidfd)
 

@@ -46,7 +46,11 @@ async def wait_ended(pidfd: int) -> None:
             await trio.sleep(_LOOK_SECONDS)
         return
     try:
-        await trio.lowlevel.wait_readable(mine)
+        # Woken is not ended: epoll(7) remembers a number that was closed while
+        # a duplicate of it lives on, and wakes whoever waits for that number
+        # now.  Callers reap next, which would stop every task until the end.
+        while not has_ended(mine):
+            await trio.lowlevel.wait_readable(mine)
     finally:
         os.close(mine)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 from collections import Counter
@@ -156,10 +157,10 @@ class Pump:
         pidfd, self._pidfd = self._pidfd, -1
         try:
             with trio.move_on_after(limits.RELAY_PUMP_END_SECONDS) as patience:
-                await trio.lowlevel.wait_readable(pidfd)
+                await _wait_ended(pidfd)
             if patience.cancelled_caught:
                 _kill(pidfd)
-                await trio.lowlevel.wait_readable(pidfd)
+                await _wait_ended(pidfd)
             if self._reaps:
                 # It has ended, so this does not block.
                 os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
@@ -313,6 +314,17 @@ class Pump:
             for stream in answer
             if stream.token in self._pending
         ]
+
+
+async def _wait_ended(pidfd: int) -> None:
+    """Wait until the process has ended; a wake-up alone does not say so.
+
+    epoll(7) may wake for what another duplicate of the number was once.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    while not poll.poll(0):
+        await trio.lowlevel.wait_readable(pidfd)
 
 
 def _kill(pidfd: int) -> None:

@@ -35,6 +35,34 @@ async def test_any_number_of_tasks_may_wait_and_nothing_stays_open():
     assert _fds() == before
 
 
+async def test_a_wait_that_is_woken_for_something_else_goes_on():
+    """epoll(7) remembers a closed number as long as a duplicate of it lives.
+
+    What it remembers wakes whoever waits for that number now; reaping then
+    would stop every task of this process until the child ends.
+    """
+    child = spawn(["sleep", "3"])
+    ours, theirs = os.pipe()
+    number = os.dup(ours)
+    with trio.move_on_after(0.01):
+        await trio.lowlevel.wait_readable(number)
+    os.close(number)
+    codes = []
+
+    async def waiter():
+        codes.append(await child.wait())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waiter)
+        await trio.testing.wait_all_tasks_blocked()
+        os.close(theirs)  # the pipe's end is told for the remembered number
+        await trio.testing.wait_all_tasks_blocked()
+        assert child.returncode is None
+        child.kill()
+    assert codes == [-signal.SIGKILL]
+    os.close(ours)
+
+
 async def test_a_cancelled_wait_leaves_the_child_to_others():
     child = spawn(["sleep", "60"])
     with trio.move_on_after(0.01) as scope:

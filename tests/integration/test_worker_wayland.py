@@ -52,7 +52,11 @@ async def test_foot_is_on_the_screen_and_its_peer_is_the_keeper():
                 assert counts.clients == 1
                 assert counts.to_compositor > 1000
                 assert counts.to_clients > 1000
-                assert messages.WaylandOpened(1) in display.said
+                await until(lambda: _said(display, messages.WaylandOpened(1)))
+
+
+async def _said(display, message):
+    return message in display.said
 
 
 async def _reddish(comp):
@@ -173,12 +177,16 @@ async def test_a_record_s_limit_of_clients_holds_at_n_and_n_plus_one():
                 await wait_window(comp, title="first")
                 second = display.run("foot", "-T", "second", "sleep", "1000")
                 assert await second.wait() != 0
-                refused = [
-                    m
-                    for m in display.said
-                    if isinstance(m, messages.WaylandClosed) and "more than" in m.reason
-                ]
-                assert refused, "the worker says why"
+
+                # The worker says why, which may come later than the end itself.
+                async def refused():
+                    return any(
+                        isinstance(m, messages.WaylandClosed)
+                        and "more than" in m.reason
+                        for m in display.said
+                    )
+
+                await until(refused)
                 await wait_window(comp, title="first")
                 await first.stop()
 

@@ -125,11 +125,8 @@ GUARDS = (
 )  # fmt: skip
 
 
-async def survives(guard: Guard, directory: Path) -> bool:
-    """Whether the named test passes without the guard (it must not)."""
-    path = directory / guard.file
-    whole = path.read_text()
-    path.write_text(whole.replace(guard.source, guard.without))
+async def passes(guard: Guard, directory: Path) -> bool:
+    """Whether the guard's test passes, as things are in the copy."""
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", guard.test]
     if guard.word:
         argv += ["-k", guard.word]
@@ -146,14 +143,28 @@ async def survives(guard: Guard, directory: Path) -> bool:
         )
     except UpstreamError:
         return False
-    finally:
-        path.write_text(whole)
     return True
 
 
+async def survives(guard: Guard, directory: Path) -> bool:
+    """Whether the named test passes without the guard (it must not)."""
+    path = directory / guard.file
+    whole = path.read_text()
+    path.write_text(whole.replace(guard.source, guard.without))
+    try:
+        return await passes(guard, directory)
+    finally:
+        path.write_text(whole)
+
+
 async def missed(names: list[str], guards: tuple[Guard, ...] = GUARDS) -> list[str]:
-    """Guards that can go without a test noticing."""
+    """Guards that can go without a test noticing.
+
+    A test that fails, or is not found, with everything in place notices
+    nothing: such a guard is missed by nobody either.
+    """
     found = []
+    sound: dict[tuple[str, str], bool] = {}
     with tempfile.TemporaryDirectory(prefix="vt-guards-", dir="/tmp") as name:
         directory = Path(name)
         for part in ("broker", "policy", "tests", "fuzz", "docs", "pyproject.toml"):
@@ -166,7 +177,10 @@ async def missed(names: list[str], guards: tuple[Guard, ...] = GUARDS) -> list[s
         for guard in guards:
             if names and guard.name not in names:
                 continue
-            alive = await survives(guard, directory)
+            which = guard.test, guard.word
+            if which not in sound:
+                sound[which] = await passes(guard, directory)
+            alive = not sound[which] or await survives(guard, directory)
             print(
                 f"{'MISSED BY NOBODY' if alive else 'noticed':17} {guard.name}",
                 flush=True,
