@@ -333,6 +333,7 @@ class Run:
             fullscreen=rng.choice(list(Fullscreen)),
             allow=session.allow,
             translucent=rng.random() < 0.3,
+            promote=rng.random() < 0.4,
         )
         self.core = Filter(rules, self.sandbox, self.machine)
         self.model = Model(session.globals)
@@ -374,6 +375,9 @@ class Run:
     def _input(self) -> None:
         """The person does something: an event on some surface of the model's."""
         things = list(self.model.things.values())
+        shown = [t for t in things if t.kind == "xdg_popup" and "xdg" in t.state]
+        if shown and self.rng.random() < 0.2:
+            self.model.tell(self.rng.choice(shown), "popup_done")
         surfaces = [t for t in things if t.kind == "wl_surface"]
         devices = [
             t for t in things if t.kind in {"wl_pointer", "wl_keyboard", "wl_touch"}
@@ -420,9 +424,12 @@ class Run:
         for root in self.model.roots():
             own = self.core.by_server.get(root.oid)
             surface = getattr(own, "alias", None)
-            if surface is None or surface.xdg is None or surface.xdg.frame is None:
+            if surface is None:
                 continue
-            edges, size = surface.xdg.frame.edges, root.size()
+            held = surface.sub.promoted if surface.sub is not None else surface.xdg
+            if held is None or held.frame is None:
+                continue
+            edges, size = held.frame.edges, root.size()
             assert size is not None
             left, top = edges.left, edges.top
             right, bottom = size[0] - edges.right, size[1] - edges.bottom
