@@ -51,7 +51,7 @@ def clip(place: Path) -> None:
         "-b:v",
         "3M",
     ]
-    subprocess.run([*words, str(place / "clip.webm")], check=True, timeout=120)
+    subprocess.run([*words, str(place / "clip.webm")], check=True, timeout=240)
 
 
 async def _count(comp: HeadlessCompositor) -> tuple[int, int] | None:
