@@ -236,10 +236,6 @@ def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
     return dx, dy
 
 
-_DAMAGE_BUFFER = 4
-"""Version of wl_surface that has wl_surface.damage_buffer; older ones are rare."""
-
-
 def _damage(core: Filter, surface: Surface, state: State) -> None:
     out = core.up.data
     if surface.cx or surface.cy:
@@ -259,10 +255,6 @@ def _damage_cropped(core: Filter, surface: Surface, state: State) -> None:
     drawn was not shown.
     """
     content, out = surface.content, core.up.data
-    if surface.version < _DAMAGE_BUFFER:
-        if state.damage:
-            out += emit.damage(surface.sid, 0, 0, _FAR, _FAR)
-        return
     scaled = not (content.source is None and content.size is None)
     if scaled or content.transform or {"source", "size"} & vars(state).keys():
         if state.damage:

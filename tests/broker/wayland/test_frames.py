@@ -771,18 +771,6 @@ def test_damage_of_cropped_content_is_told_in_its_buffer_s_pixels(
         assert versions == [4, 4]
 
 
-def test_a_surface_that_has_no_damage_in_a_buffer_s_pixels_is_damaged_whole():
-    with Talk() as it:
-        it.start(compositor=3)
-        surface, xdg, _ = it.show(400, 400, 0)
-        it.send(xdg, "set_window_geometry", 20, 30, 100, 100)
-        it.paint(surface, 400, 400, 0)
-        it.send(surface, "commit")
-        it.send(surface, "damage", 50, 60, 10, 10)
-        it.send(surface, "commit")
-        assert it.told("wl_surface", "damage")[-1] == [0, 0, 32000, 32000]
-
-
 # -- what adds up, and what nobody can check --------------------------------------------
 
 
