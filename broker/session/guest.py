@@ -15,7 +15,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,43 +33,19 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.launch.compositor import display_path
-from broker.launch.sound import find_sound
-from broker.launch.waypipe_podman import Podman
 from broker.session import clip_link, journal
 from broker.session.frames import rules_from
 from broker.session.guest_screen import GuestScreen
 from broker.session.guest_sound import GuestSound
+from broker.session.guest_tools import GuestTools
 from broker.session.guest_waypipe import GuestWaypipe
 from broker.session.hangup import given, hang_up
 from broker.session.head import take_head
 from broker.session.hops import Hop
 from broker.session.programs import Program, Programs
-from broker.session.pumps import PumpKeeper
-from broker.session.sound_desk import desks_folder
-from broker.session.sound_levels import levels_folder
 from broker.session.stream_events import StreamEvents
-from broker.session.workers import Worker, Workers
+from broker.session.workers import Worker
 from policy.model import Record
-
-
-@dataclass(frozen=True)
-class GuestTools:
-    """What all guests of a viewer share."""
-
-    workers: Workers
-    pump: PumpKeeper
-    log: journal.Journal
-    compositor: Callable[[], Path]
-    """The compositor's socket now.  Raises SetupError when there is none."""
-    waypipe: Path | Podman | None
-    """None: the one on PATH."""
-    sound: Callable[[], Path] = find_sound
-    """The sound server's socket now.  Raises SetupError when there is none."""
-    levels: Callable[[], Path] = levels_folder
-    """Where the mixer keeps what the person has set."""
-    desks: Callable[[], Path] = desks_folder
-    """Where the mixer finds what plays."""
-
 
 _StreamEnd = tuple[str, tuple[int, int] | None]
 """Why, and the bytes from and to the guest, if its worker could say."""

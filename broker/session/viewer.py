@@ -29,7 +29,8 @@ from broker.session.clipboard import Clipboard
 from broker.session.clipboard_settings import load_choice
 from broker.session.deciding import Decider, Request
 from broker.session.desktop import Desktop
-from broker.session.guest import Guest, GuestTools
+from broker.session.guest import Guest
+from broker.session.guest_tools import GuestTools
 from broker.session.hangup import given, when_hung_up
 from broker.session.hops import Hop
 from broker.session.indicator import Indicator

@@ -11,7 +11,7 @@ from broker.launch.waypipe_podman import load_podman
 from broker.session.asking import Questions
 from broker.session.desktop import Desktop
 from broker.session.ground import Ground
-from broker.session.guest import GuestTools
+from broker.session.guest_tools import GuestTools
 from broker.session.raw_audio import WARNING, is_raw
 from broker.session.rules import Rules
 from broker.session.viewer import ViewerRole
@@ -58,6 +58,12 @@ def viewer_warnings(viewer: ViewerRole) -> list[str]:
         found.append(
             f"{len(waiting)} of your answers waited for: 'brokerctl pending' shows what"
         )
+    found += [
+        f"{sandbox}: no chords for the clipboard: {reason}"
+        for sandbox, reason in viewer.clipboard.troubles()
+    ]
+    if viewer.clipboard.choice.problem:
+        found.append(viewer.clipboard.choice.problem)
     if find_compositor() is None:
         found.append("no compositor answers; no window can be shown")
     return found

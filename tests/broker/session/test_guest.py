@@ -16,7 +16,8 @@ from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import AGENT, DISPLAY
-from broker.session.guest import Guest, GuestTools
+from broker.session.guest import Guest
+from broker.session.guest_tools import GuestTools
 from policy.loader import parse_record
 from tests.kit.paper import PaperWorker, PaperWorkers, hello
 from tests.kit.roles import LEASE, journal, pair

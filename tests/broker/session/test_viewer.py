@@ -15,7 +15,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY
-from broker.session.guest import GuestTools
+from broker.session.guest_tools import GuestTools
 from broker.session.logs import KEPT
 from broker.session.rules import Rules
 from broker.session.viewer import ViewerRole
