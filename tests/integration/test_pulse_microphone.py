@@ -213,3 +213,42 @@ async def test_what_is_typed_wrong_is_said(words):
         done = await audio(server, *words, check=False)
         assert done.code in {1, 2}
         assert done.err
+
+
+async def test_the_three_states_are_seen_while_they_change():
+    """'audio list --watch' shows wanted, allowed and active, as they come and go."""
+    async with sound_server("pulseaudio") as server:
+        await microphone(server)
+        log = server.directory / "watched"
+
+        def states() -> list[tuple[bool, bool, bool]]:
+            found: list[tuple[bool, bool, bool]] = []
+            whole = log.read_text().rpartition("\n")[0]
+            for line in whole.splitlines():
+                for one in json.loads(line)["sandboxes"]:
+                    state = (one["wanted"], one["allowed"], one["active"])
+                    if not found or found[-1] != state:
+                        found.append(state)
+            return found
+
+        async def seen(*state: bool) -> None:
+            async def look() -> bool:
+                return states()[-1:] == [state]
+
+            await until(look, deadline=60)
+
+        env = server.environment | server.brokerctl
+        argv = (*BROKERCTL, "audio", "list", "--json", "--watch")
+        async with proxy(server, "--microphone", "ask") as filtered:
+            with log.open("wb") as file:
+                watch = started(*argv, env=env, stdout=file.fileno())
+                async with watch:
+                    await seen(False, False, False)
+                    async with Recorder.at(filtered) as recorder:
+                        await recorder.more(3840)
+                        await seen(True, False, False)
+                        await audio(server, "microphone", "work", "allow")
+                        await seen(True, True, True)
+                        await audio(server, "microphone", "work", "deny")
+                        await seen(True, False, False)
+                    await seen(False, False, False)

@@ -24,7 +24,7 @@ _F, _P, _R = "test_filter.py", "test_playback.py", "test_recording.py"
 GUARDS = (
     _g("unknown is denied", "filter.py", '            raise SoundRefusedError(Error.ACCESS, "not allowed")\n', "            return self.relay(tag, number, reader.rest())\n", _F, "refused_commands"),
     _g("servers' commands", "filter.py", "        if number in NOT_FROM_CLIENTS:\n", "        if False:\n", _F, "only_servers_say"),
-    _g("nothing behind the last field", "filter.py", "        fields = reader.fields(signature)\n        reader.end()\n        if request", "        fields = reader.fields(signature)\n        if request", _F, "right_fields or trailing or garbage or extra"),
+    _g("nothing behind the last field", "filter.py", "        fields = reader.fields(signature)\n        reader.end()\n        if request", "        fields = reader.fields(signature)\n        if request", _F, "behind_the_last"),
     _g("no shared memory for the client", "filter.py", "            theirs = reader.fields(\"L\").number(0) & _VERSION_BITS\n", "            theirs = reader.fields(\"L\").number(0)\n            self.down.add(frames.command(Command.REPLY, tag, encode(\"L\", [theirs])))\n", _F, "shares_no_memory"),
     _g("no shared memory for the server", "filter.py", "version = min(fields.number(0) & _VERSION_BITS, VERSION)", "version = fields.number(0)", _F, "shares_no_memory"),
     _g("our own cookie", "filter.py", "encode(\"Lx\", [version, self._cookie])", "encode(\"Lx\", [version, fields[1]])", _F, "shares_no_memory"),

@@ -258,6 +258,29 @@ def test_fields_that_are_none_end_the_connection(command):
     assert isinstance(talk.core.fault, PeerError)
 
 
+@pytest.mark.parametrize(
+    ("command", "fields"),
+    [
+        (C.GET_SERVER_INFO, b""),
+        (C.GET_MODULE_INFO_LIST, b""),
+        (C.SUBSCRIBE, encode("L", [0x2FF])),
+        (C.GET_SINK_INFO, encode("Ls", [INVALID, None])),
+        (C.CORK_PLAYBACK_STREAM, encode("Lb", [0, True])),
+        (C.SET_SINK_INPUT_MUTE, encode("Lb", [2, True])),
+    ],
+)
+@pytest.mark.parametrize("more", [b"N", encode("L", [1]), b"x"])
+def test_nothing_stands_behind_the_last_field(command, fields, more):
+    talk = Talk()
+    talk.play()
+    assert talk.ask(command, fields).command is C.REPLY
+    before = len(talk.server.said)
+    talk.say(command, fields + more)
+    assert isinstance(talk.core.fault, PeerError)
+    assert "behind a command's last field" in str(talk.core.fault)
+    assert len(talk.server.said) == before
+
+
 def test_every_command_has_one_fate():
     fates = [set(REQUESTS), set(REFUSED), set(NOT_FROM_CLIENTS)]
     assert set.union(*fates) == set(Command)
