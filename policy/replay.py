@@ -59,7 +59,8 @@ def recorded(event: Mapping[str, object]) -> Recorded:
     if event.get("outcome") == "cut":
         raise NoRuleError("the end of something that was permitted")
     if event.get("answered_by") or event.get("question"):
-        verdict = "ask"
+        # Where the record made an ask of it, the rules had allowed.
+        verdict = "allow" if detail.get("record-asks") else "ask"
     elif verdict == "deny" and not of_rules(reason):
         raise NoRuleError("a record or a limit said no")
     if "asked" not in detail:

@@ -64,6 +64,8 @@ def decision(
         observed = [f"{rule.action} by {rule.where}" for rule in answer.observed]
         if observed:
             detail["observed"] = observed[:_OBSERVED]
+        if answer.verdict == "ask" and answer.rule and answer.rule.action == "allow":
+            detail["record-asks"] = True  # the record made an ask of it
         where, target = where or answer.where, target or answer.target or ""
         reason = reason or answer.reason
     if grant:

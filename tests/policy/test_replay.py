@@ -162,6 +162,13 @@ def test_what_was_asked_about_counts_as_ask(by):
     assert _simulate("a * work vault allow\n", event).changed == 1
 
 
+@pytest.mark.parametrize("by", ["person", "timeout", "grant"])
+def test_what_a_record_made_an_ask_of_counts_as_allow(by):
+    event = _event({"record-asks": True}, answered_by=by, reason="the person said no")
+    assert _simulate("a * work vault allow\n", event).same == 1
+    assert _simulate("a * work vault ask\n", event).changed == 1
+
+
 def test_counts_are_of_decisions():
     """An event may stand for many; equal changes are one group."""
     found = _simulate("a * * * allow\n", _event(count=5), _event(sequence=9))

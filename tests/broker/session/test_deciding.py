@@ -8,6 +8,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.prompt.question import Answer, Keep
+from policy.replay import recorded
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, rulebook, yes
 from tests.kit.world import record
 
@@ -77,7 +78,11 @@ async def test_a_record_that_asks_makes_an_ask_of_an_allow(word, rule, asked):
             with refused("no"):
                 await b.once("vitrail.AudioInput")
             reason = b.events("decision")[0]["reason"]
-            assert ("the record asks: " in reason) is ((word, rule) == ("ask", "allow"))
+            by_record = (word, rule) == ("ask", "allow")
+            assert ("the record asks: " in reason) is by_record
+            for event in b.events("decision"):
+                assert event["detail"].get("record-asks", False) is by_record
+                assert recorded(event).verdict == ("allow" if by_record else "ask")
 
 
 @pytest.mark.parametrize("rule", ["allow", "ask"])
