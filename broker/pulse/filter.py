@@ -230,8 +230,8 @@ class Filter:
 
     # -- what most bytes are -------------------------------------------------
 
-    # A stream that plays is one REQUEST and one frame of samples, again and
-    # again, each read by itself.  These two do with them what ``from_client``
+    # A stream that plays is a REQUEST and a frame of samples, again and again,
+    # mostly each read by itself.  These two do with them what ``from_client``
     # and ``from_server`` would do, to the byte, without taking them apart.
 
     def passes_samples(self, untrusted_data: bytes, now: float) -> bool:
@@ -241,11 +241,12 @@ class Filter:
         behind what stands in ``up``.  False: nothing has happened, they are for
         ``from_client``.
         """
-        channel = frames.plain_samples(untrusted_data)
-        if channel is None or not self._client.between:
+        plain = frames.plain_samples(untrusted_data)
+        if plain is None or not self._client.between:
             return False
+        channel, sizes = plain
         stream = self.playbacks.get(channel)
-        return stream is not None and stream.passes(len(untrusted_data), now)
+        return stream is not None and stream.passes(sizes, now)
 
     def passes_request(self, data: bytes, now: float) -> bool:
         """Take bytes of the server, if they go on to the client as they are.
@@ -253,14 +254,14 @@ class Filter:
         As ``passes_samples``, behind what stands in ``down``; it may have put
         something into ``up``, too.
         """
-        request = frames.plain_request(data)
-        if request is None or not self._server.between or self.fault is not None:
+        requests = frames.plain_requests(data)
+        if requests is None or not self._server.between or self.fault is not None:
             return False
-        stream = self.playbacks.get(request[0])
-        if stream is None:
+        if not all(channel in self.playbacks for channel, _ in requests):
             return False
         self.now = now
-        stream.requested(request[1])
+        for channel, count in requests:
+            self.playbacks[channel].requested(count)
         return True
 
     # -- from the client -----------------------------------------------------

@@ -124,29 +124,39 @@ class Cutter:
             raise PeerError(f"a frame of {length} bytes of samples")
 
 
-def plain_samples(untrusted_data: bytes) -> int | None:
-    """The channel, if some bytes are one whole frame of samples that follow on.
+def plain_samples(untrusted_data: bytes) -> tuple[int, list[int]] | None:
+    """Channel and sizes, if some bytes are whole frames of samples that follow on.
 
-    So no seek, no offset, no flag, and nothing before or behind it.
+    So all of one stream, no seek, no offset, no flag, and nothing before or
+    behind them.
     """
-    if len(untrusted_data) <= _HEADER_BYTES:
-        return None
-    length, channel, high, low, flags = HEADER.unpack_from(untrusted_data)
-    if length != len(untrusted_data) - _HEADER_BYTES or high or low or flags:
-        return None
-    if channel == INVALID or length > limits.PULSE_SAMPLES_BYTES:
-        return None
-    return int(channel)
+    at, end, stream = 0, len(untrusted_data), INVALID
+    sizes: list[int] = []
+    while end - at > _HEADER_BYTES:
+        length, channel, high, low, flags = HEADER.unpack_from(untrusted_data, at)
+        if not 0 < length <= limits.PULSE_SAMPLES_BYTES or high or low or flags:
+            return None
+        if channel == INVALID or (sizes and channel != stream):
+            return None
+        stream = channel
+        sizes.append(length)
+        at += _HEADER_BYTES + length
+    return (stream, sizes) if sizes and at == end else None
 
 
-def plain_request(data: bytes) -> tuple[int, int] | None:
-    """Channel and count, if some bytes are one whole REQUEST and nothing else."""
-    if len(data) != _REQUEST_BYTES or not data.startswith(_REQUEST_HEAD):
+def plain_requests(data: bytes) -> list[tuple[int, int]] | None:
+    """Channels and counts, if some bytes are whole REQUESTs and nothing else."""
+    if not data or len(data) % _REQUEST_BYTES:
         return None
-    one, channel, two, count = _TWO_U32.unpack_from(data, len(_REQUEST_HEAD))
-    if one != _LETTER_U32 or two != _LETTER_U32:
-        return None
-    return channel, count
+    found: list[tuple[int, int]] = []
+    for at in range(0, len(data), _REQUEST_BYTES):
+        if not data.startswith(_REQUEST_HEAD, at):
+            return None
+        one, channel, two, count = _TWO_U32.unpack_from(data, at + len(_REQUEST_HEAD))
+        if one != _LETTER_U32 or two != _LETTER_U32:
+            return None
+        found.append((channel, count))
+    return found
 
 
 def command(number: Command, tag: int, fields: bytes = b"") -> bytes:

@@ -130,16 +130,16 @@ class Playback:
         if len(kept) < len(part.data):
             self._drop(len(part.data) - len(kept))
 
-    def passes(self, size: int, now: float) -> bool:
-        """Count a whole frame of ``size`` bytes, if it can go on as it is.
+    def passes(self, sizes: list[int], now: float) -> bool:
+        """Count whole frames of so many bytes, if they can go on as they are.
 
         False, and nothing is done, where ``write`` has more to think of:
         something waits, or it is more than the server asked for.
         """
-        count = size - frames.HEADER.size
+        count = sum(sizes)
         if (
             count > self.credit
-            or count % self._frame_bytes
+            or any(size % self._frame_bytes for size in sizes)
             or self._held
             or self._held_frames
             or self._excess

@@ -411,47 +411,64 @@ def test_the_short_way_does_what_the_long_one_does(monkeypatch, steps, cuts):
     assert short == played(steps, monkeypatch, Slow, cuts)
 
 
+WHOLE = frames.samples(3, b"abcd")
+
+
 @pytest.mark.parametrize(
-    ("change", "plain"),
+    ("data", "plain"),
     [
-        (lambda data: data, True),
-        (lambda data: data + b"x", False),
-        (lambda data: data[:-1], False),
-        (lambda data: frames.samples(INVALID, data[20:]), False),
-        (lambda data: frames.samples(0, data[20:], 1), False),
-        (lambda data: frames.samples(0, data[20:], 0, 4), False),
-        (lambda data: frames.samples(0, data[20:], 0, -4), False),
-        (lambda data: data[:16] + b"\x80\0\0\0" + data[20:], False),
-        (lambda data: data[:20], False),
-        (lambda data: b"", False),
+        (WHOLE, (3, [4])),
+        (WHOLE + frames.samples(3, b"ab"), (3, [4, 2])),
+        (WHOLE + frames.samples(4, b"ab"), None),
+        (WHOLE + b"x", None),
+        (WHOLE[:-1], None),
+        (WHOLE + WHOLE[:-1], None),
+        (WHOLE + WHOLE[:20], None),
+        (WHOLE[:20], None),
+        (b"", None),
+        (frames.samples(INVALID, b"abcd"), None),
+        (WHOLE + frames.samples(INVALID, b"abcd"), None),
+        (frames.samples(3, b"abcd", 1), None),
+        (frames.samples(3, b"abcd", 0, 4), None),
+        (frames.samples(3, b"abcd", 0, -4), None),
+        (frames.HEADER.pack(4, 3, 0, 0, 0x80000000) + b"abcd", None),
+        (frames.HEADER.pack(0, 3, 0, 0, 0) + b"abcd", None),
     ],
 )
-def test_only_one_whole_plain_frame_goes_the_short_way(change, plain):
-    data = change(frames.samples(0, b"abcd"))
-    assert frames.plain_samples(data) == (0 if plain else None)
+def test_only_whole_plain_frames_of_one_stream_go_the_short_way(data, plain):
+    assert frames.plain_samples(data) == plain
 
 
-def test_only_one_whole_request_goes_the_short_way():
+def test_only_whole_requests_go_the_short_way():
     good = frames.command(C.REQUEST, INVALID, encode("LL", [3, 960]))
-    assert frames.plain_request(good) == (3, 960)
+    two = frames.command(C.REQUEST, INVALID, encode("LL", [4, 4]))
+    assert frames.plain_requests(good) == [(3, 960)]
+    assert frames.plain_requests(good + two) == [(3, 960), (4, 4)]
     tagged = frames.command(C.REQUEST, 1, encode("LL", [3, 960]))
     other = frames.command(C.OVERFLOW, INVALID, encode("LL", [3, 960]))
     volume = frames.command(C.REQUEST, INVALID, encode("LV", [3, 960]))
-    for bad in (good + b"x", good[:-1], tagged, other, volume, b""):
-        assert frames.plain_request(bad) is None
+    for bad in (good + b"x", good[:-1], tagged, other, volume):
+        assert frames.plain_requests(bad) is None
+        assert frames.plain_requests(good + bad) is None
+    assert frames.plain_requests(b"") is None
 
 
 @pytest.mark.parametrize(
     ("pieces", "goes"),
     [
         ([frames.samples(0, bytes(104))], 100),
+        ([frames.samples(0, bytes(60)) * 2], 100),
         ([frames.samples(0, b"abcdef"), frames.samples(0, b"ghij")], b"abcdefgh"),
+        ([frames.samples(0, b"abcdef") + frames.samples(0, b"gh")], b"abcdefgh"),
         (
             [frames.samples(0, bytes(24))[:20], frames.samples(0, b"abcd")],
             frames.samples(0, b"abcd"),
         ),
     ],
-    ids=["more than was asked for", "behind half a sample", "inside a frame"],
+    ids=[
+        *("more than was asked for", "two that are more", "behind half a sample"),
+        *("half samples in one read", "inside a frame"),
+    ],
 )
 def test_what_looks_plain_and_is_not_goes_no_short_way(pieces, goes):
     talk = Talk()
