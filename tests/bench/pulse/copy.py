@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
+from pathlib import Path
 
 import trio
 
@@ -47,8 +48,9 @@ async def relay(client: socket.socket, path: str) -> None:
 async def main() -> None:
     """Entry point."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(sys.argv[1])
+        listener.bind(f"{sys.argv[1]}.new")
         listener.listen(64)
+        Path(f"{sys.argv[1]}.new").rename(sys.argv[1])  # who sees it can connect
         listener.setblocking(False)
         async with trio.open_nursery() as nursery:
             while True:

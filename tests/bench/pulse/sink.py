@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+from pathlib import Path
 
 from broker.pulse import frames
 from broker.pulse.commands import Command
@@ -56,8 +57,9 @@ def serve(conn: socket.socket) -> None:
 def main() -> None:
     """Entry point."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(sys.argv[1])
+        listener.bind(f"{sys.argv[1]}.new")
         listener.listen(64)
+        Path(f"{sys.argv[1]}.new").rename(sys.argv[1])  # who sees it can connect
         while True:
             conn, _ = listener.accept()
             threading.Thread(target=serve, args=(conn,), daemon=True).start()

@@ -407,6 +407,7 @@ def test_events_of_own_streams_are_passed_on_others_not():
         (0x14, 3),
     ]:
         talk.server_says(C.SUBSCRIBE_EVENT, encode("LL", [kind, number]))
+    assert talk.core.fault is None
     assert [s.fields("LL") for s in talk.take(C.SUBSCRIBE_EVENT)] == [[0x12, index]]
     other.ask(C.DELETE_PLAYBACK_STREAM, encode("L", [0]))
     talk.pump()
