@@ -219,14 +219,17 @@ class Filter:
             step()
         except VitrailError as error:
             self.fail(error)
-        except Exception as error:  # noqa: BLE001 -- see below
-            # A mistake of ours that some input found ends this connection;
-            # the sandbox's others, and its windows, live in the same process.
-            internal = InternalError(
-                f"the sound filter failed: {type(error).__name__}: {error}"
-            )
-            internal.__cause__ = error
-            self.fail(internal)
+        except Exception as error:  # noqa: BLE001 -- see there
+            self._mistake(error)
+
+    def _mistake(self, error: Exception) -> None:
+        # A mistake of ours that some input found ends this connection; the
+        # sandbox's others, and its windows, live in the same process.
+        internal = InternalError(
+            f"the sound filter failed: {type(error).__name__}: {error}"
+        )
+        internal.__cause__ = error
+        self.fail(internal)
 
     # -- what most bytes are -------------------------------------------------
 
@@ -241,12 +244,16 @@ class Filter:
         behind what stands in ``up``.  False: nothing has happened, they are for
         ``from_client``.
         """
-        plain = frames.plain_samples(untrusted_data)
-        if plain is None or not self._client.between:
+        try:
+            plain = frames.plain_samples(untrusted_data)
+            if plain is None or not self._client.between:
+                return False
+            channel, sizes = plain
+            stream = self.playbacks.get(channel)
+            return stream is not None and stream.passes(sizes, now)
+        except Exception as error:  # noqa: BLE001 -- see there
+            self._mistake(error)
             return False
-        channel, sizes = plain
-        stream = self.playbacks.get(channel)
-        return stream is not None and stream.passes(sizes, now)
 
     def passes_request(self, data: bytes, now: float) -> bool:
         """Take bytes of the server, if they go on to the client as they are.
@@ -254,14 +261,18 @@ class Filter:
         As ``passes_samples``, behind what stands in ``down``; it may have put
         something into ``up``, too.
         """
-        requests = frames.plain_requests(data)
-        if requests is None or not self._server.between or self.fault is not None:
+        try:
+            requests = frames.plain_requests(data)
+            if requests is None or not self._server.between or self.fault is not None:
+                return False
+            if not all(channel in self.playbacks for channel, _ in requests):
+                return False
+            self.now = now
+            for channel, count in requests:
+                self.playbacks[channel].requested(count)
+        except Exception as error:  # noqa: BLE001 -- see there
+            self._mistake(error)
             return False
-        if not all(channel in self.playbacks for channel, _ in requests):
-            return False
-        self.now = now
-        for channel, count in requests:
-            self.playbacks[channel].requested(count)
         return True
 
     # -- from the client -----------------------------------------------------

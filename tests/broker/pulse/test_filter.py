@@ -59,7 +59,16 @@ def test_every_version_can_look_around_and_play(theirs, servers):
     talk.play()
 
 
-@pytest.mark.parametrize("where", ["from the client", "from the server", "in time"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "from the client",
+        "from the server",
+        "in time",
+        "plain samples",
+        "plain requests",
+    ],
+)
 def test_a_mistake_of_ours_ends_one_connection(where, monkeypatch):
     """The sandbox's windows live in the same process."""
     talk = Talk(MIC)
@@ -73,6 +82,14 @@ def test_a_mistake_of_ours_ends_one_connection(where, monkeypatch):
     elif where == "from the server":
         monkeypatch.setattr(talk.core, "_answer", mistake)
         talk.server_says(C.REQUEST, b"")
+    elif where == "plain samples":
+        channel, _ = talk.play()
+        monkeypatch.setattr(talk.core.playbacks[channel], "passes", mistake)
+        talk.raw(frames.samples(channel, bytes(4)))
+    elif where == "plain requests":
+        channel, _ = talk.play()
+        monkeypatch.setattr(talk.core.playbacks[channel], "requested", mistake)
+        talk.server_says(C.REQUEST, encode("LL", [channel, 4]))
     else:
         monkeypatch.setattr(talk.core.recordings, "tick", mistake)
         talk.core.tick(talk.now)
