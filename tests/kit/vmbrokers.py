@@ -32,12 +32,14 @@ PATIENCE = 300
 
 async def until_there(guest, command, deadline=PATIENCE, env=None):
     """Ask again until the command succeeds; returns what it printed."""
-    with trio.fail_after(deadline):
+    output = ""
+    with trio.move_on_after(deadline):
         while True:
             code, output = await guest.try_run(command, env=env)
             if code == 0:
                 return output
             await trio.sleep(0.3)
+    raise AssertionError(f"{guest.name}: never so: {command!r}; it said {output!r}")
 
 
 async def set_up(guest, link, record, record_name="app"):

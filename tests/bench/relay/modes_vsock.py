@@ -56,11 +56,16 @@ async def measured(
             order += f" --mode-in {mode} --mode-out {mode}"
             log = f"/tmp/{side}-{mode}"
             await guest.run(f"setsid {CTL} proxy relay {order} >{log} 2>{log}.err &")
+        for port in PORTS.values():  # until all of them are there
+            await until_there(
+                guest, f"python3 /tmp/client.py 1 {port} {WRITES} setup 1"
+            )
+        print("relays are up", file=sys.stderr, flush=True)
         values: dict[str, dict[str, list[float]]] = {}
         for number in range(repetitions):
             for (side, mode), port in PORTS.items():
-                said = await until_there(
-                    guest, f"python3 /tmp/client.py 1 {port} {WRITES} {words}"
+                said = await guest.run(
+                    f"python3 /tmp/client.py 1 {port} {WRITES} {words}"
                 )
                 kept = values.setdefault(f"{side} {mode}", {})
                 for name, (of, place) in MEASURES.items():
@@ -88,7 +93,7 @@ def main() -> int:
     out = Path(os.environ.get("VITRAIL_OUT", "out"))
     parser.add_argument("--out", type=Path, default=out / "bench")
     options = parser.parse_args()
-    bulk, pings, setups = (4 << 20, 200, 20) if options.quick else (16 << 20, 1000, 60)
+    bulk, pings, setups = (2 << 20, 100, 10) if options.quick else (16 << 20, 1000, 60)
     words = f"up {bulk} down {bulk} ping {pings} setup {setups}"
     found = json.loads(options.read.read_text())["raw"] if options.read else {}
     for name, kernel in KERNELS.items():
