@@ -1,7 +1,6 @@
 """``python -m tests.bench.relay.modes_vsock``: ``auto`` on AF_VSOCK, by kernel.
 
-One machine for each kernel, the relay alone inside it (``brokerctl proxy relay``)
-and the kernel's loopback as the vsock: single writes of any size, which the lab's
+One machine for each kernel, the relay alone inside it (``way_relay.py``) and the kernel's loopback as the vsock: single writes of any size, which the lab's
 way between machines does not carry (``way``).  The two relays of the way: the
 host's has a vsock at both ends, the viewer's a vsock and a UNIX socket.  There is
 no cache and no second processor in an emulated machine: look at the ratios.
@@ -24,7 +23,7 @@ from broker.launch.images import ImageSpec
 from tests.bench.relay.way_places import CLIENT, KINDS, SINK
 from tests.bench.relay.way_report import MEASURES, SIDES, leg_table, legs
 from tests.kit.threevm import Guest, lab
-from tests.kit.vmbrokers import CTL, until_there
+from tests.kit.vmbrokers import until_there
 
 KERNELS = {"Debian 12": None, "Debian 13": ImageSpec()}
 MODES = ("auto", "splice", "copy")
@@ -35,7 +34,7 @@ PORTS = {
     (side, mode): FIRST_PORT + number
     for number, (side, mode) in enumerate((s, m) for s in SIDES for m in MODES)
 }
-ENDS = {"host": f"vsock:1:{SINK_PORT}", "viewer": f"unix:{SOUND}"}
+ENDS = {"host": f"vsock:{SINK_PORT}", "viewer": f"unix:{SOUND}"}
 
 
 async def measured(
@@ -51,11 +50,12 @@ async def measured(
         await guest.run(
             f"setsid python3 -c {shlex.quote(SINK)} {sink} >/tmp/sink 2>&1 &"
         )
-        for (side, mode), port in PORTS.items():
-            order = f"--listen vsock:{port} --connect {ENDS[side]} --json"
-            order += f" --mode-in {mode} --mode-out {mode}"
-            log = f"/tmp/{side}-{mode}"
-            await guest.run(f"setsid {CTL} proxy relay {order} >{log} 2>{log}.err &")
+        relay = (Path(__file__).parent / "way_relay.py").read_text()
+        await guest.write("/tmp/relay.py", relay)
+        specs = [f"{port}:{mode}:{ENDS[side]}" for (side, mode), port in PORTS.items()]
+        await guest.run(
+            f"setsid python3 /tmp/relay.py {' '.join(specs)} >/tmp/took 2>/tmp/err &"
+        )
         for port in PORTS.values():  # until all of them are there
             await until_there(
                 guest, f"python3 /tmp/client.py 1 {port} {WRITES} setup 1"
@@ -78,10 +78,10 @@ async def measured(
 
 
 async def _took(guest: Guest, side: str) -> str:
-    said = await guest.run(f"cat /tmp/{side}-auto")
-    closed = [json.loads(line) for line in said.splitlines()]
-    rows = {(x["mode_in"], x["mode_out"]) for x in closed if x["event"] == "closed"}
-    return ", ".join(" / ".join(row) for row in sorted(rows))
+    """What the relay was there that had its own choice."""
+    rows = [line.split() for line in (await guest.run("cat /tmp/took")).splitlines()]
+    auto = str(PORTS[side, "auto"])
+    return ", ".join(sorted({" / ".join(row[1:]) for row in rows if row[0] == auto}))
 
 
 def main() -> int:
