@@ -94,7 +94,7 @@ GUARDS = (
     _w("frame clicks are ours", "seat.py", "        pointer.focus = None\n        pointer.own = surface if", "        pointer.focus = told(surface)\n        pointer.own = surface if", "test_seat.py", "never_told"),
     _w("host clipboard swallowed", "hands.py", "        if mine is not None and not self.active:\n            core.end_own(mine)\n            return", "        pass", "test_selection.py", "hosts_clipboard"),
     _w("drag types are private", "drag.py", "core.up.data += _source_offer(sid, source.drag)", "core.up.data += b''.join(_source_offer(sid, m) for m in source.mimes)", "test_selection.py", "private"),
-    _w("foreign drags untold", "drag.py", "            return  # from the host or another sandbox: not told at all", "            pass", "test_selection.py", "elsewhere"),
+    _w("foreign drags untold", "drag.py", "                core.sandbox.hand.foreign_drag()\n            return", "                core.sandbox.hand.foreign_drag()\n            source = Source('wl_data_source', 3)", "test_selection.py", "elsewhere"),
     _w("only pipes are written into", "selection.py", "or not core.machine.admit_pipe(fd)", "", "test_selection.py", "only_a_pipe"),
     _w("accepted with a serial it got", "drag.py", "    if not core.serials.knows(serial):\n        return\n    good", "    good", "test_selection.py", "drag"),
     _w("waiting damage bounded", "model.py", "if name in _DAMAGES and len(mine) > limits.WAYLAND_DAMAGE:", "if False:", "test_frames.py", "for_ever"),
