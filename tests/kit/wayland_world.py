@@ -22,7 +22,7 @@ from tests.kit.resizing import kept, picture_name
 from tests.kit.wayland_apps import strangers
 from tests.kit.wayland_input import Keyboard, Pointer
 from tests.kit.wayland_pixels import Found
-from tests.kit.wayland_stand import CONFIG, SIZE, Stand, filtered, nested
+from tests.kit.wayland_stand import CONFIG, Stand, filtered, nested
 
 _PROGRAM = {"kwin": "kwin_wayland"}
 
@@ -132,9 +132,11 @@ async def world(kind: str):
 async def started(comp, inner, *, panel: int = 0):
     """A pointer and the filter on a compositor that runs; ``inner`` is shown on it."""
     behind = inner.display if inner is not None else None
+    # A pointer's place is told as a part of the screen; labwc's has its own size.
+    screen = (await pixels(comp)).size
     async with filtered(comp, behind=behind) as it:
         with (
-            await trio.to_thread.run_sync(Pointer, comp.display, SIZE) as mouse,
+            await trio.to_thread.run_sync(Pointer, comp.display, screen) as mouse,
             await trio.to_thread.run_sync(Keyboard, comp.display) as keys,
         ):
             # A nested compositor draws a pointer of its own until one comes by.
