@@ -144,7 +144,7 @@ document.title='frames '+q.totalVideoFrames+' dropped '+q.droppedVideoFrames+' e
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> Path:
-    """A directory for the sandbox: four seconds of 720p30, and a page that plays them."""
+    """A directory for the sandbox: four seconds of 360p30, and a page that plays them."""
     if not shutil.which("ffmpeg"):
         pytest.skip("ffmpeg is missing")
     place = tmp_path_factory.mktemp("shared")
@@ -156,7 +156,7 @@ def shared(tmp_path_factory) -> Path:
         "-f",
         "lavfi",
         "-i",
-        "testsrc2=size=1280x720:rate=30",
+        "testsrc2=size=640x360:rate=30",
         "-t",
         "4",
         "-c:v",
