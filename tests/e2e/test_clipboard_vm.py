@@ -7,7 +7,7 @@ import base64
 import pytest
 import trio
 
-from tests.e2e.test_clipboard import held_from
+from tests.e2e.test_clipboard import held_from, status
 from tests.kit.clipboard_person import Person, V
 from tests.kit.compositor import until, wait_window
 from tests.kit.world import record, world
@@ -57,13 +57,8 @@ async def test_text_crosses_from_machine_to_machine():
                 await person.press(V, _CONTROL, _SHIFT)
                 await person.press(_ENTER)
                 code, out = await w.output("personal", "cat", "/tmp/typed")
-                assert code == 0
-                return SECRET in out.decode()
+                # Its shell may still be on its way to make the file.
+                return code == 0 and SECRET in out.decode()
 
             await until(arrived, deadline=180)
-        assert (await held_none(w)).source == ""
-
-
-async def held_none(w):
-    async with w.client() as client:
-        return await client.clipboard()
+        assert (await status(w)).source == ""
