@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from broker.clipboard.keymap import SHIFT, Keymap
+from broker.clipboard.keymap import REAL, SHIFT, Keymap
 from broker.clipboard.keymap_text import KeymapError, read_keymap
 from broker.core import limits
 from broker.core.errors import SetupError
@@ -175,8 +175,10 @@ class Recogniser:
         """The state of modifiers, as bits, and the active layout, from 0.
 
         Latched and locked ones count as held: so sticky keys can press a chord.
+        Bits of virtual modifiers, which mutter tells beside the real ones that
+        they stand for, say nothing new.
         """
-        self._state = (depressed | latched | locked, group)
+        self._state = ((depressed | latched | locked) & REAL, group)
 
     def key(self, serial: int, key: int, state: int) -> Verdict:
         """What becomes of a key event.

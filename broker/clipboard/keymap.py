@@ -12,6 +12,9 @@ from dataclasses import dataclass
 EVDEV_OFFSET = 8
 """XKB's key codes are the kernel's, and Wayland's, plus eight."""
 
+REAL = 0xFF
+"""Bits of the eight real modifiers; those above are virtual ones."""
+
 SHIFT, LOCK, CONTROL = 1, 2, 4
 """Bits of the three modifiers that are the same in every keymap."""
 

@@ -25,6 +25,13 @@ KINDS = [
             not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
         ),
     ),
+    pytest.param(
+        "mutter",
+        marks=pytest.mark.skipif(
+            not all(map(shutil.which, ("mutter", "dbus-run-session", "bwrap"))),
+            reason="mutter, dbus or bubblewrap is missing",
+        ),
+    ),
 ]
 
 

@@ -23,6 +23,7 @@ from broker.session import clip_link
 from broker.session.workers import open_workers
 from broker.wayland.rules import WindowRules
 from tests.kit.compositor import desktop
+from tests.kit.mutter_person import Gnome, GnomeKeyboard, gnome
 from tests.kit.wayland_input import Keyboard
 from tests.kit.wayland_stand import CONFIG, JailedStand, Nested, jailed, nested
 
@@ -43,8 +44,8 @@ class Desk:
 
     def __init__(
         self,
-        comp: HeadlessCompositor | Nested,
-        keyboard: Keyboard,
+        comp: HeadlessCompositor | Nested | Gnome,
+        keyboard: Keyboard | GnomeKeyboard,
         policy: Callable[..., w.PasteTerms | None] | None = allow,
         terms: w.CopyTerms | None = None,
         host: w.CopyTerms | None = None,
@@ -195,18 +196,28 @@ class Desk:
 async def desk(*names: str, kind: str = "sway", **settings: Any):
     """A desktop with a jailed sandbox of each name.
 
-    ``kind``: weston or KWin, shown on the sway that has the keyboard; those
-    have no orders that give a window the focus, a new window takes it.
+    ``kind``: weston or KWin, shown on the sway that has the keyboard, or a
+    headless mutter; those have no orders that give a window the focus, a new
+    window takes it.
     """
-    async with (
-        desktop(config_extra=CONFIG) as outer,
-        open_workers() as workers,
-    ):
+    async with open_workers() as workers, _person(kind) as (comp, keyboard):
+        made = Desk(comp, keyboard, **settings)
+        async with rooms(made, workers, names):
+            yield made
+
+
+@asynccontextmanager
+async def _person(kind: str):
+    """A compositor, and the person's keyboard at it."""
+    if kind == "mutter":
+        async with gnome() as comp:
+            with GnomeKeyboard(comp.bus) as keyboard:
+                yield comp, keyboard
+        return
+    async with desktop(config_extra=CONFIG) as outer:
         with Keyboard(outer.display) as keyboard:
             async with _inside(outer, kind) as comp:
-                made = Desk(comp, keyboard, **settings)
-                async with rooms(made, workers, names):
-                    yield made
+                yield comp, keyboard
 
 
 @asynccontextmanager

@@ -53,6 +53,7 @@ _TOLD = """    core.hands.selected(offer)
 
 GUARDS = (
     _g("exact modifiers", "chords.py", "exact = held & ~(self._ignored & ~chord.mask) == chord.mask", "exact = held & chord.mask == chord.mask"),
+    _g("real modifiers only", "chords.py", "((depressed | latched | locked) & REAL, group)", "(depressed | latched | locked, group)"),
     _g("one verdict for each event", "chords.py", "        if known is not None:\n            return known\n", ""),
     _g("a chord once", "chords.py", "Verdict.SWALLOW if acting else verdict", "verdict"),
     _g("releases of what was seen", "chords.py", "        return Verdict.FORWARD if seen else Verdict.SWALLOW", "        return Verdict.FORWARD"),

@@ -1,0 +1,99 @@
+"""A headless mutter whose keyboard is the test's (org.gnome.Mutter.RemoteDesktop)."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import trio
+from jeepney import DBusAddress, new_method_call
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
+
+from broker.launch.spawn import DEVNULL, spawn
+from tests.kit.compositor import short_directory
+from tests.kit.tinyguest import ordinary_user
+
+_NAME = "org.gnome.Mutter.RemoteDesktop"
+
+
+class Gnome:
+    """``display`` is mutter's socket, ``bus`` the address of its session bus."""
+
+    def __init__(self, display: Path, environment: dict[str, str], bus: str) -> None:
+        self.display, self.environment, self.bus = display, environment, bus
+
+
+class GnomeKeyboard:
+    """As ``wayland_input.Keyboard``; mutter reckons the modifiers itself."""
+
+    def __init__(self, bus: str) -> None:
+        self._bus: DBusConnection = open_dbus_connection(bus)
+        root = DBusAddress("/org/gnome/Mutter/RemoteDesktop", _NAME, _NAME)
+        (path,) = self._call(root, "CreateSession")
+        self._session = DBusAddress(path, _NAME, f"{_NAME}.Session")
+        self._call(self._session, "Start")
+
+    def _call(self, where: DBusAddress, name: str, types: str = "", *args: Any) -> Any:
+        message = new_method_call(where, name, types or None, args)
+        return self._bus.send_and_get_reply(message, timeout=30).body
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.close()
+
+    def change(self, code: int, state: int) -> None:
+        """Press (1) or release (0) a key by its evdev code."""
+        self._call(self._session, "NotifyKeyboardKeycode", "ub", code, bool(state))
+
+    def modifiers(self, held: int, layout: int = 0) -> None:
+        """Nothing: the keys say it."""
+
+    def press(self, code: int) -> None:
+        """Press and release a key."""
+        self.change(code, 1)
+        self.change(code, 0)
+
+
+@asynccontextmanager
+async def gnome():
+    """A mutter with a session bus of its own."""
+    ordinary_user()
+    with short_directory() as directory:
+        runtime = directory / "run"
+        runtime.mkdir(mode=0o700)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(runtime),
+            "LANG": "C.UTF-8",
+            "XDG_RUNTIME_DIR": str(runtime),
+            "LIBGL_ALWAYS_SOFTWARE": "1",
+        }
+        address = runtime / "address"
+        run = f'echo "$DBUS_SESSION_BUS_ADDRESS" > {address}; exec "$@"'
+        child = spawn(
+            [
+                # dbus-run-session leaves what it started behind when it is ended.
+                "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
+                "dbus-run-session", "--", "sh", "-c", run, "sh",
+                "mutter", "--headless", "--wayland", "--no-x11",
+                "--virtual-monitor", "1280x800", "--wayland-display=gnome",
+            ],
+            env=environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )  # fmt: skip
+        display = runtime / "gnome"
+        try:
+            with trio.fail_after(60):
+                while not display.is_socket():
+                    assert child.popen.poll() is None, "mutter ended"
+                    await trio.sleep(0.05)
+            environment["WAYLAND_DISPLAY"] = str(display)
+            yield Gnome(display, environment, address.read_text().strip())
+        finally:
+            with trio.CancelScope(shield=True):
+                await child.stop()
