@@ -21,7 +21,7 @@ import trio
 from typing_extensions import override
 
 from broker.core import limits
-from broker.core.errors import PeerError, UpstreamError
+from broker.core.errors import InternalError, PeerError, UpstreamError
 from broker.session.wayland_shell import Connection
 from broker.wayland.wire import bad_message
 from broker.waypipe.channel import (
@@ -209,6 +209,13 @@ class StreamConnection(Connection):
             self._reset(error)
         except OSError as error:
             self._lost(error)
+        except Exception as error:  # noqa: BLE001 - as the filter's one door
+            # A mistake of ours that some input found ends this stream only.
+            internal = InternalError(
+                f"a stream's decoder failed: {type(error).__name__}: {error}"
+            )
+            internal.__cause__ = error
+            self._end(internal)
 
     def _reset(self, error: OSError) -> None:
         self._end(reason=f"reset by the sandbox ({error.strerror})")

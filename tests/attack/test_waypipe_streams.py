@@ -135,6 +135,24 @@ async def test_a_bad_stream_ends_alone(case):
         other.sock.close()
 
 
+async def test_a_mistake_of_ours_in_decoding_ends_one_stream(monkeypatch):
+    """The sandbox's other windows live in the same process."""
+    async with wire() as it:
+        other = await _well(it)
+        bad = await _well(it)
+        connection = it.connections[-1]
+
+        def mistake():
+            raise KeyError("ours")
+
+        monkeypatch.setattr(connection.channel, "next", mistake)
+        await bad.say(w.protocol(_sync(4)))
+        await bad.ended()
+        assert "KeyError: 'ours'" in str(connection.core.fault)
+        await _answered(other, 3)
+        other.sock.close()
+
+
 @pytest.mark.parametrize("start", [b"", w.header()[:7]])
 async def test_who_does_not_say_what_it_is_has_a_deadline(monkeypatch, start):
     monkeypatch.setattr(limits, "WAYPIPE_HEADER_SECONDS", 0.3)
