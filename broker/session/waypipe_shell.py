@@ -368,7 +368,7 @@ class StreamConnection(Connection):
     async def _fill_sink(self, rid: int, sink: _Sink) -> None:
         """Carry a selection from the application to whoever asked for it."""
         try:
-            with contextlib.suppress(BrokenPipeError):  # the sandbox is told below
+            with contextlib.suppress(OSError):  # gone; the sandbox is told below
                 await self._write_sink(sink)
         finally:
             os.close(sink.fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import struct
 
 import pytest
@@ -337,6 +338,25 @@ async def test_too_many_spans_wait_and_other_applications_do_not(monkeypatch):
         assert hostile.work < 0.5
         busy.sock.close()
         other.sock.close()
+
+
+async def test_a_reader_that_resets_ends_its_paste_only():
+    """A descriptor that content is written to may be a socket, too."""
+    async with wire() as it:
+        stream = await _well(it)
+        connection = it.connections[-1]
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            writing = socket.create_connection(server.getsockname())
+            reader, _ = server.accept()
+        writing.send(b"not read, so that its close is a reset")
+        connection.core.down.add(w.message(2, 9, b""), [writing.detach()])
+        connection._flush()
+        await stream.until(struct.pack("<i", -1))
+        reader.close()
+        await stream.say(w.pipe(Kind.PIPE_TRANSFER, -1, bytes(1000)))
+        await stream.until(w.pipe(Kind.PIPE_SHUTDOWN_R, -1))
+        await _answered(stream, 3)
+        stream.sock.close()
 
 
 async def test_pools_are_ours_and_cannot_shrink():
