@@ -102,9 +102,9 @@ def split(data: bytes):
 
 
 def seeds() -> list[Session]:
-    """All recorded sessions, and one that is spoken here."""
+    """All recorded sessions, and two that are spoken here."""
     recorded = sorted((ROOT / "tests/corpus/wayland").glob("*.session"))
-    return [*(Session(path) for path in recorded), spoken()]
+    return [*(Session(path) for path in recorded), spoken(), bubbles()]
 
 
 class _Spoken(Talk):
@@ -119,10 +119,7 @@ class _Spoken(Talk):
 
 def spoken() -> Session:
     """Popups, selections, cursors, text input, activation: all at once."""
-    talk = _Spoken.__new__(_Spoken)
-    talk.said = []
-    talk.__init__(WindowRules("work", allow=OPTIONS))
-    talk.start()
+    talk = _listened(WindowRules("work", allow=OPTIONS))
     seat = talk.bind("wl_seat")
     pointer = talk.make(seat, "get_pointer", "wl_pointer")
     talk.make(seat, "get_keyboard", "wl_keyboard")
@@ -143,8 +140,52 @@ def spoken() -> Session:
     talk.send(surface, "commit")
     talk.send(surface, "attach", 0, 0, 0)
     talk.send(surface, "commit")
+    return _heard(talk, "spoken")
+
+
+def bubbles() -> Session:
+    """Parts of windows that reach outside them, come, move, nest and go."""
+    talk = _listened(WindowRules("work", allow=OPTIONS, promote=True))
+    for _ in range(3):
+        talk.events.clear()  # ids come again, and what was said to them
+        surface, xdg, top = talk.show(200, 100, 0)
+        first, second = talk.surface(), talk.surface()
+        sub = talk.child(first, surface, 150, 60)
+        upper = talk.child(second, first, 90, 40)
+        for child, (w, h) in ((second, (70, 70)), (first, (120, 80))):
+            talk.paint(child, w, h, 0)
+            talk.send(child, "commit")
+        talk.send(surface, "commit")
+        for x, y in ((160, 70), (10, 10), (-60, 20)):
+            talk.send(sub, "set_position", x, y)
+            talk.send(surface, "commit")
+        talk.send(upper, "place_below", first)
+        talk.send(sub, "set_desync")
+        talk.paint(first, 300, 200, 0)
+        talk.send(first, "commit")
+        talk.send(xdg, "set_window_geometry", 0, 0, 40, 40)
+        talk.send(surface, "commit")
+        talk.send(first, "attach", 0, 0, 0)
+        talk.send(first, "commit")
+        talk.paint(first, 90, 90, 0)
+        talk.send(first, "commit")
+        talk.send(upper, "destroy")
+        talk.send(top, "destroy")
+        talk.send(xdg, "destroy")
+    return _heard(talk, "bubbles")
+
+
+def _listened(rules: WindowRules) -> _Spoken:
+    talk = _Spoken.__new__(_Spoken)
+    talk.said = []
+    talk.__init__(rules)
+    talk.start()
+    return talk
+
+
+def _heard(talk: _Spoken, name: str) -> Session:
     seed = Session.__new__(Session)
-    seed.name, seed.globals, seed.allow = "spoken", list(GLOBALS), OPTIONS
+    seed.name, seed.globals, seed.allow = name, list(GLOBALS), OPTIONS
     seed.messages = list(split(b"".join(talk.said)))
     talk.close()
     return seed
@@ -333,7 +374,7 @@ class Run:
             fullscreen=rng.choice(list(Fullscreen)),
             allow=session.allow,
             translucent=rng.random() < 0.3,
-            promote=rng.random() < 0.4,
+            promote=session.name == "bubbles" or rng.random() < 0.4,
         )
         self.core = Filter(rules, self.sandbox, self.machine)
         self.model = Model(session.globals)
