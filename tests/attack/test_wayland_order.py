@@ -109,6 +109,10 @@ def a_version_too_high(c: Window) -> None:
     c.bind_raw(name, "xdg_wm_base", version + 1)
 
 
+def a_pool_without_its_descriptor(c: Window) -> None:
+    c.make(c.shm, "create_pool", "wl_shm_pool", None, 4096)
+
+
 def the_shell_gone_before_its_windows(c: Window) -> None:
     c.show(200, 200, PAINT)
     c.send(c.shell, "destroy")
@@ -174,7 +178,8 @@ HARMLESS = [
 ERRORS = [
     ends_of_wlroots, a_second_role, a_subsurface_that_is_a_window, a_window_that_is_a_cursor,
     a_child_of_itself, its_own_window_parent, an_id_in_use, an_id_out_of_turn, an_id_of_the_servers,
-    a_destroyed_object, a_hidden_global, a_version_too_high, the_shell_gone_before_its_windows,
+    a_destroyed_object, a_hidden_global, a_version_too_high, a_pool_without_its_descriptor,
+    the_shell_gone_before_its_windows,
     a_popup_without_a_positioners_size, a_buffer_before_configure, acknowledged_out_of_nowhere,
 ]  # fmt: skip
 

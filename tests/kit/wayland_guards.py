@@ -109,6 +109,7 @@ GUARDS = (
     _w("constraints bounded", "constraints.py", "    if len(held) >= limits.WAYLAND_SHELL_OPS:", "    if False:", "test_constraints.py", "bounded"),
     _w("popups do not drift away", "window_state.py", "            if xdg.frame is None or (touches(role, parent) and not gone):\n                continue", "            continue", "test_frames.py", "shrinks_away"),
     _w("types bounded", "selection.py", "len(source.mimes) >= limits.WAYLAND_MIMES", "False", "test_selection.py", "bounded"),
+    _w("no message without its descriptor", "filter.py", '            raise wire.bad_message(obj.cid, "a message without its descriptor")', "            return self.machine.fd()", "test_filter.py", "without_its_descriptor"),
     _w("descriptors bounded", "filter.py", "if len(self._client_fds) > limits.WAYLAND_FDS_IN_FLIGHT:", "if False:", "test_filter.py", "in_flight"),
     _w("objects bounded", "ids.py", "        if len(self.by_client) >= limits.WAYLAND_OBJECTS:\n            raise self.too_much(\"too many objects\")\n        self.usage.take(\"objects\", 1)\n        if cid", "        self.usage.take(\"objects\", 1)\n        if cid", "test_filter.py", "objects_are_bounded"),
     _w("long answers pause reading", "filter.py", "            if len(up) > _ENOUGH or len(down) > _ENOUGH:", "            if False:", "test_filter.py", "long_answers or paused"),

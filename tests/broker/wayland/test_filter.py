@@ -353,3 +353,10 @@ def test_what_regions_make_us_remember_is_bounded(talk):
         talk.raw(emit.region_add(region, 0, 0, 5, 5))
     with pytest.raises(ServerError):
         talk.raw(emit.region_add(region, 0, 0, 5, 5))
+
+
+def test_a_message_without_its_descriptor_is_the_clients_mistake(talk):
+    """Its own descriptor, not the next one that comes."""
+    with pytest.raises(ServerError, match="without its descriptor"):
+        talk.make(talk.shm, "create_pool", "wl_shm_pool", None, 4096)
+    assert talk.told("wl_shm", "create_pool") == []
