@@ -30,6 +30,9 @@ class Guest(Window):
         self.window, _, top = self.show(200, 150, 0xFF336699)
         self.send(top, "set_title", title.encode() or name.encode())
         self.entered()
+        if name:
+            # The window that had the keyboard before is another worker's to tell.
+            trio.from_thread.run(it.until, lambda: it.crossing.focused == name)
         return self
 
     def entered(self) -> int:

@@ -211,7 +211,7 @@ async def _person(kind: str):
     """A compositor, and the person's keyboard at it."""
     if kind == "mutter":
         async with gnome() as comp:
-            with GnomeKeyboard(comp.bus) as keyboard:
+            with await GnomeKeyboard.of(comp.bus) as keyboard:
                 yield comp, keyboard
         return
     async with desktop(config_extra=CONFIG) as outer:

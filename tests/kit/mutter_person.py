@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import trio
-from jeepney import DBusAddress, new_method_call
+from jeepney import DBusAddress, MessageType, new_method_call
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from broker.launch.spawn import DEVNULL, spawn
@@ -16,6 +16,10 @@ from tests.kit.compositor import short_directory
 from tests.kit.tinyguest import ordinary_user
 
 _NAME = "org.gnome.Mutter.RemoteDesktop"
+
+
+class UnansweredError(Exception):
+    """mutter does not serve that, or not yet."""
 
 
 class Gnome:
@@ -31,13 +35,30 @@ class GnomeKeyboard:
     def __init__(self, bus: str) -> None:
         self._bus: DBusConnection = open_dbus_connection(bus)
         root = DBusAddress("/org/gnome/Mutter/RemoteDesktop", _NAME, _NAME)
-        (path,) = self._call(root, "CreateSession")
+        try:
+            (path,) = self._call(root, "CreateSession")
+        except UnansweredError:
+            self._bus.close()
+            raise
         self._session = DBusAddress(path, _NAME, f"{_NAME}.Session")
         self._call(self._session, "Start")
 
+    @classmethod
+    async def of(cls, bus: str) -> GnomeKeyboard:
+        """The keyboard, once mutter has its name on the bus: after its socket."""
+        with trio.fail_after(60):
+            while True:
+                try:
+                    return await trio.to_thread.run_sync(cls, bus)
+                except UnansweredError:
+                    await trio.sleep(0.05)
+
     def _call(self, where: DBusAddress, name: str, types: str = "", *args: Any) -> Any:
         message = new_method_call(where, name, types or None, args)
-        return self._bus.send_and_get_reply(message, timeout=30).body
+        reply = self._bus.send_and_get_reply(message, timeout=30)
+        if reply.header.message_type is not MessageType.method_return:
+            raise UnansweredError(str(reply.body))
+        return reply.body
 
     def __enter__(self) -> Self:
         return self
