@@ -34,6 +34,7 @@ def clip(place: Path) -> None:
     (place / "page.html").write_text(_PAGE)
     words = [
         "ffmpeg",
+        "-nostdin",
         "-loglevel",
         "error",
         "-f",
