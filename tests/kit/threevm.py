@@ -310,18 +310,14 @@ async def lab(kernel: ImageSpec | None = None, extra: Mapping[str, Path] | None 
 
 
 @asynccontextmanager
-async def siblings(*, application=True):
-    """The three machines, running; yields host, viewer and application.
-
-    Without ``application`` there is none, and what is yielded for it is not run.
-    """
+async def siblings():
+    """The three machines, running; yields host, viewer and application."""
     async with lab() as made:
         host, viewer = Guest("host", HOST), Guest("viewer", VIEWER)
         app = Guest("app", APP, shelled=False)
-        used = (host, viewer, app) if application else (host, viewer)
-        await made.connect(*used, group="g1")
+        await made.connect(host, viewer, app, group="g1")
         async with trio.open_nursery() as nursery:
-            for guest in used:
+            for guest in made.guests:
                 nursery.start_soon(made.boot, guest)
         yield host, viewer, app
 
