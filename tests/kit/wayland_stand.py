@@ -77,7 +77,7 @@ class Stand:
 
         async def wait() -> Image.Image:
             same, last = 0, await pixels(self.comp)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while same < 3:
                     await trio.sleep(0.03)
                     image = await pixels(self.comp)
@@ -267,7 +267,7 @@ async def nested(comp: HeadlessCompositor, kind: str):
     )
     display = directory / "nested"
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not (display.is_socket() and windows(await comp.tree())):
                 await trio.sleep(0.05)
         yield Nested(comp, display, child)
