@@ -17,6 +17,8 @@ from tests.kit.compositor import wait_window
 
 TEXT = "over the wall"
 END = 107
+READ = 'until [ -n "$x" ]; do IFS= read -r x || exit; done'
+"""For a shell: a line that is not empty, as Enter may come before the paste."""
 PAGE = (
     "<title>paper</title><textarea autofocus style='width:90%;height:80%'></textarea>"
 )
@@ -125,7 +127,7 @@ async def test_a_terminal_pastes_what_another_sandbox_copied(tmp_path):
         await copied(it.rooms["red"], TEXT)
         await it.focus("red", "source")
         assert (await it.copy()).outcome is Outcome.COPIED
-        shell = ("foot", "-T", "shell", "sh", "-c", f"IFS= read -r x; echo $x > {mark}")
+        shell = ("foot", "-T", "shell", "sh", "-c", f"{READ}; echo $x > {mark}")
         await window(it, "blue", "shell", *shell)
         assert (await it.paste()).outcome is Outcome.PASTED
         await it.control(V, shift=True)

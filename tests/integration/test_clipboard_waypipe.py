@@ -13,6 +13,8 @@ from tests.kit.compositor import until, wait_window
 from tests.kit.wayland_apps import boxed
 
 TEXT = "over the wall, by wire"
+READ = 'until [ -n "$x" ]; do IFS= read -r x || exit; done'
+"""For a shell: a line that is not empty, as Enter may come before the paste."""
 
 
 async def front(it: Desk, name: str, title: str) -> None:
@@ -41,7 +43,7 @@ async def copied(it: Desk, name: str, title: str) -> w.Record:
 
 async def test_text_crosses_between_two_boxes(tmp_path):
     tmp_path.chmod(0o777)
-    shell = "IFS= read -r x; echo $x > /shared/typed; sleep 1000"
+    shell = f"{READ}; echo $x > /shared/typed; sleep 1000"
     async with desk("red", "blue") as it:
         red, blue = it.rooms["red"], it.rooms["blue"]
         async with (
