@@ -44,7 +44,8 @@ def serve(conn: socket.socket) -> None:
                 if isinstance(frame, frames.Samples):
                     if frame.first and len(frame.data) >= _STAMP.size:
                         (then,) = _STAMP.unpack_from(frame.data)
-                        times.append(now - then)
+                        if then:  # else the rest of a frame that came in two
+                            times.append(now - then)
                     continue
                 number, tag = frames.head(frame.body)
                 said = Said(Command(number), tag, frame.body[frames.HEAD_BYTES :])
