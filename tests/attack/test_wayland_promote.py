@@ -54,8 +54,11 @@ async def shown_on(kind: str):
         yield it
 
 
-EVERYWHERE = ["sway", *KINDS]
-KWIN = KINDS[1].marks
+EVERYWHERE = [
+    "sway",
+    pytest.param("weston", marks=pytest.mark.long),
+    pytest.param("kwin", marks=[pytest.mark.long, *KINDS[1].marks]),
+]
 
 
 def unframed(image, kind: str = "") -> int:
@@ -184,14 +187,7 @@ async def test_it_comes_moves_and_goes_with_its_window(kind):
         ]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "sway",
-        pytest.param("weston", marks=pytest.mark.long),
-        pytest.param("kwin", marks=[pytest.mark.long, *KWIN]),
-    ],
-)
+@pytest.mark.parametrize("kind", EVERYWHERE)
 async def test_no_hostile_window_shows_anything_without_a_frame(kind):
     async with shown_on(kind) as it:
         seen = {}
@@ -279,4 +275,4 @@ async def test_random_trees_show_nothing_without_a_frame():
 
 @pytest.mark.long
 async def test_many_random_trees_show_nothing_without_a_frame():
-    await _trees(100)
+    await _trees(40)
