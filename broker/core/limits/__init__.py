@@ -1,0 +1,20 @@
+"""Every limit of the brokers: name, unit, reason.  Tested at N and N + 1.
+
+A limit that only one protocol knows stands here too, so that one folder tells
+what a hostile sandbox can make us hold.
+
+Callers write ``limits.NAME``, whatever room of the folder it is in.
+"""
+
+from __future__ import annotations
+
+from broker.core.limits.audit import *  # noqa: F403
+from broker.core.limits.clipboard import *  # noqa: F403
+from broker.core.limits.control import *  # noqa: F403
+from broker.core.limits.link import *  # noqa: F403
+from broker.core.limits.machines import *  # noqa: F403
+from broker.core.limits.peers import *  # noqa: F403
+from broker.core.limits.pulse import *  # noqa: F403
+from broker.core.limits.relay import *  # noqa: F403
+from broker.core.limits.wayland import *  # noqa: F403
+from broker.core.limits.waypipe import *  # noqa: F403

@@ -1,0 +1,75 @@
+"""Limits of the audit log, of who receives it and of who witnesses it."""
+
+from __future__ import annotations
+
+AUDIT_EVENT_BYTES = 65536
+"""One event as JSON.  The longest real ones (a refused policy with its problems)
+have a few KiB."""
+
+AUDIT_WAITING = 1024
+"""Events that wait for the disk at one time; more callers wait before they
+queue, so a stuck disk costs at most 64 MiB."""
+
+AUDIT_BATCH = 512
+"""Events in one transaction: more would make the first wait for the last."""
+
+AUDIT_REFUSAL_KEYS = 1024
+"""Different refusals counted at one time; beyond, all others of a kind share
+one count, so that a peer that varies its requests fills no memory."""
+
+AUDIT_REFUSAL_KINDS_PER_SECOND = 4
+"""New kinds that get an event of their own, once AUDIT_REFUSAL_KEYS came in a
+burst: a day of ever new refusals is at most 350,000 events, some 300 MB."""
+
+AUDIT_COUNT = (1 << 53) - 1
+"""Refusals counted into one event; more are not told.  Every reader of JSON and
+every database holds so large a number, and a thousand of them added."""
+
+AUDIT_WAL_BYTES = 16 << 20
+"""What the write-ahead log is cut back to after a checkpoint."""
+
+AUDIT_NOTE_BYTES = 4096
+"""A signed checkpoint; ours have about 300, witnesses may add their lines."""
+
+AUDIT_WITNESSED = 1000
+"""Checkpoints kept of another broker's log, the newest and the first; 300 KiB."""
+
+AUDIT_WITNESS_LOGS = 64
+"""Logs of which checkpoints are kept: a taken-over peer could invent new ones."""
+
+LINK_NOTE_CHARACTERS = 200
+"""One line of a checkpoint: a name of 54 characters and 92 of base64, and room."""
+
+LINK_PROOF_HASHES = 128
+"""Of a consistency proof: twice the height of a tree of 2**64 events."""
+
+LINK_NOTE_LINES = 12
+"""Of a checkpoint on the link: ours have six, witnesses may add some."""
+
+SHIP_BATCH_EVENTS = 1000
+SHIP_BATCH_BYTES = 1 << 20
+"""What goes to a receiver in one piece, at least one event: a round trip and a
+flush for each, and what is sent again when its answer is lost."""
+
+SHIP_BATCH_NOTES = 50
+"""Checkpoints that go with a batch: there is one for each thousand events."""
+
+SHIP_TARGETS = 16
+"""Receivers of one log; each costs a task and a connection."""
+
+SHIP_REPLY_BYTES = 65536
+"""Of a receiver's answer that is read: the rest of it is not for us."""
+
+SHIP_SECONDS = 30.0
+"""For a receiver to take one batch; then it counts as dead and is asked again."""
+
+SHIP_RETRY_SECONDS = 60.0
+"""Between two attempts at a dead receiver, at most; the first comes after a
+second, and each further one after twice the pause before it."""
+
+SHIP_LOOK_SECONDS = 0.5
+"""Between two looks for new events."""
+
+SHIP_JOURNALD_PER_SECOND = 250.0
+"""journald drops what one service sends beyond 10,000 messages in 30 s
+(journald.conf(5), RateLimitBurst=), and tells nobody which."""

@@ -1,0 +1,82 @@
+"""Limits of what crosses by the person's chords."""
+
+from __future__ import annotations
+
+CLIPBOARD_KEYMAP_BYTES = 1 << 20
+"""A compositor's keymap that chords are looked up in; four layouts are 80 kB."""
+
+CLIPBOARD_KEYMAPS = 8
+"""Keymaps kept as read, in one process: those of some keyboards and of an input
+method.  One is some 100 kB."""
+
+CLIPBOARD_KEY_EVENTS = 64
+"""The last key events whose verdict is remembered, as each comes once for every
+wl_keyboard of a connection, at once."""
+
+CLIPBOARD_LAYOUTS = 4
+"""Layouts of one keymap whose chords are kept ready; XKB has no more."""
+
+CLIPBOARD_BYTES = 64_000
+"""What crosses between two sandboxes at once where no rule says otherwise, as
+Qubes has it; more is refused whole."""
+
+CLIPBOARD_BYTES_MOST = 64 << 20
+"""The most that a rule can allow (``policy.limits.CLIPBOARD_BYTES``): a large
+picture.  It is held in memory, at most twice and once for each target."""
+
+CLIPBOARD_READ_BYTES = 1 << 20
+"""Content is read and written so much at a time, and others get their turn."""
+
+CLIPBOARD_SERVES = 16
+"""Reads of one sandbox's pasted content at one time; toolkits ask for each type
+once, some for all at once."""
+
+CLIPBOARD_SERVE_SECONDS = 30.0
+"""Without a byte taken by whoever asked for pasted content; then it is closed."""
+
+CLIPBOARD_EXPORT_SECONDS = 5.0
+"""From setting the person's selection to the compositor's echo of it."""
+
+CLIPBOARD_DEATH_SECONDS = 0.025
+"""After the end of a source's data: so long its death may come late.  A source
+that died in the middle looks complete, as the kernel closes all it had."""
+
+CLIPBOARD_EVENTS = 64
+"""Focus, chords and ends that wait to be told to the broker."""
+
+CLIPBOARD_KINDS = 4
+"""Types read of one selection: text, a picture, and what a rule adds."""
+
+CLIPBOARD_SECONDS = 300.0
+"""How long what was copied may be pasted, and what was pasted may be taken."""
+
+CLIPBOARD_SECONDS_MOST = 86_400.0
+"""The longest that a rule can allow (``policy.limits.CLIPBOARD_SECONDS``)."""
+
+CLIPBOARD_COPY_SECONDS = 10.0
+"""From the copy chord to the last byte.  Toolkits need milliseconds; a source
+that stalls holds a pipe and memory of ours for no longer."""
+
+CLIPBOARD_DECIDE_SECONDS = 90.0
+"""From the paste chord to policy's answer; longer than a question to the person
+may wait (QUESTION_SECONDS), so that its answer still counts."""
+
+CLIPBOARD_MARKS = 64
+"""Exports to the person's own selection whose origin is remembered: those that
+a history of it may still hold.  One is a hundred bytes."""
+
+CLIPBOARD_CHORDS = 20
+CLIPBOARD_CHORDS_SECONDS = 10.0
+"""Chords of one sandbox that are followed within that time.  A person presses
+two in a second at most; a worker that was taken over would fill log and screen."""
+
+CLIPBOARD_ORDERS = 64
+"""Orders that wait for one worker, and events that wait for the clipboard.  A
+copy and a paste of all types are ten each."""
+
+CLIPBOARD_PIXEL_BYTES = 34_000_000
+"""Of a picture that is written anew, unpacked: a 4K screen with transparency.
+The slowest filter takes ten seconds for it, as long as there is."""
+
+CLIPBOARD_PICTURE_SIDE = 32_768
+"""Pixels of a picture's width and of its height; toolkits have the same bounds."""

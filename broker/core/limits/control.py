@@ -1,0 +1,106 @@
+"""Limits of brokerctl's socket, of rules in force and of questions."""
+
+from __future__ import annotations
+
+# -- control -----------------------------------------------------------------------
+
+CONTROL_MESSAGE_BYTES = 1 << 20
+"""A varlink message to or from brokerctl."""
+
+CONTROL_CLIENTS = 64
+"""Open control connections; each is a person's command."""
+
+CONTROL_REPLY_SECONDS = 10.0
+"""For a control client to take one reply: one that does not read ends, and
+holds up nobody but itself."""
+
+CONTROL_IDLE_SECONDS = 300.0
+"""From one complete call to the next on a connection with none running.  Idle
+and half-sent connections must not use up CONTROL_CLIENTS."""
+
+CONTROL_PIPELINED = 8
+"""Calls that a control client may have sent before the first is answered."""
+
+# -- rules in force and questions --------------------------------------------------
+
+RULES_SETTLE_SECONDS = 0.1
+"""How long files of rules must have been left alone before they are read: an
+editor that writes in place is done by then, and half a file is no policy."""
+
+RULES_SETTLE_MOST_SECONDS = 2.0
+"""Files that never come to rest are read after this all the same: a sandbox's
+denial must not wait behind somebody who touches a file ten times a second."""
+
+RULES_LOOK_SECONDS = 2.0
+"""Between two looks at the files where the kernel tells nothing: symbolic
+links into other directories, network file systems, directories that come."""
+
+RULES_LOOKED_AT = 8192
+"""Files and directories that one look covers; more than rules and records may be."""
+
+RATE_SLOTS = 64
+"""Into how many parts the time of a ``rate=`` is divided for counting.  Calls
+are forgotten a part at a time, so at most a 64th later than they could be."""
+
+RATE_COUNTERS = 4096
+"""Counters of ``rate=``, one for each rule and sandbox: 512 leases, some
+services each.  Beyond, the answer is deny until an older one has run out."""
+
+LIVE_PERMITS = 8192
+"""Permissions in use at one time, streams and everything else."""
+
+QUESTION_SECONDS = 60.0
+"""From a question to the answer, the time in the queue counted.  Nobody who
+sits there needs longer, and nobody who does not should find it hours later."""
+
+QUESTIONS_WAITING = 32
+"""Questions of all sandboxes that wait at one time.  A person answers one in
+five seconds, so more would be over before they are shown."""
+
+QUESTIONS_PER_SANDBOX = 4
+"""Different questions of one sandbox that wait at one time."""
+
+QUESTION_ASKERS = 64
+"""Equal requests that wait for one answer."""
+
+QUESTIONS_PER_MINUTE = 6
+QUESTIONS_BURST = 4
+"""How often one sandbox may make a dialog appear; beyond it the answer is no
+without one.  A person who works with it asks for less, and nagging until
+somebody gives in is an attack."""
+
+QUESTION_AGAIN_SECONDS = 10.0
+"""For so long after a no by the person the same question is answered no."""
+
+QUESTION_TARGETS = 256
+"""Targets offered in one dialog: more is no choice.  Beyond it the answer is
+deny, because what is not shown cannot be chosen, and leaving some out would be
+a choice of ours."""
+
+GRANTS = 1024
+"""Answers that are remembered at one time."""
+
+PROMPT_MESSAGE_BYTES = 65536
+"""A message between broker and prompt agent; a question with all its targets."""
+
+PROMPT_GUARD_SECONDS = 1.0
+"""How long a dialog must have held the focus, without a break and without any
+key or click, before it takes an answer."""
+
+PROMPT_WORD_SECONDS = 0.4
+"""How long the typed word must stand alone: 'allowance' is not 'allow'."""
+
+PROMPT_START_SECONDS = 10.0
+"""For a prompt agent to say that it is there."""
+
+PROMPT_DEATHS = 3
+PROMPT_DEATHS_SECONDS = 60.0
+"""An agent that has died so often in so long is not started again before that
+time is over; questions are then answered by 'brokerctl answer'."""
+
+PHRASE_CHARS = (4, 80)
+"""The person's secret phrase: long enough not to be guessed at first sight,
+short enough for one line of the dialog."""
+
+NOTIFICATIONS_PER_MINUTE = 12
+"""Notifications on the desktop; beyond it they are counted into the next."""

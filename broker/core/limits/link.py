@@ -1,0 +1,86 @@
+"""Limits of the link between host and viewer."""
+
+from __future__ import annotations
+
+LINK_HANDSHAKE_SECONDS = 10.0
+"""From accept to a session, and from a stream's accept to its whole preamble.
+Four small messages between two machines take milliseconds; only a stall is
+this slow.  Also how long an opener waits for the answer."""
+
+LINK_UNAUTHENTICATED_PER_PEER = 16
+"""Connections of one peer (a CID, a socket path) that have proved nothing yet.
+Reconnecting needs one, a burst of opened streams a few; ten thousand
+half-open ones cost us these descriptors and 16 buffers of 180 bytes."""
+
+LINK_UNAUTHENTICATED = 64
+"""The same over all peers together."""
+
+LINK_PIECE_BYTES = 3584
+"""Single writes of control records and agent messages, so that neither needs
+``pieces`` in link.toml: vhost-device-vsock (0.3) loses packets above 3,732
+bytes between sibling machines.  Both are small and few."""
+
+LINK_RECORD_BYTES = 65536
+"""Plaintext of one control record: the longest request is a few kilobytes."""
+
+LINK_RECORD_SECONDS = 10.0
+"""From a control record's first byte to its last."""
+
+LINK_SILENCE_SECONDS = 30.0
+"""Without a record for so long, an end sends a ping; without one for twice as
+long it takes the other end for dead."""
+
+LINK_REQUESTS = 64
+"""Requests on control that one end has sent and has no reply to.  After a
+reconnect 512 leases are announced in eight rounds of these."""
+
+LINK_GRACE_SECONDS = 60.0
+"""The longest grace that a viewer may ask for when it stops a sandbox."""
+
+LINK_TEXT_CHARACTERS = 400
+"""A reason or a hint inside a control message: what one line shows."""
+
+LINK_PROGRESS_LINES = 64
+"""Lines of progress of one start that are shown: a host that floods fills no
+memory of whoever waits."""
+
+LINK_WARNINGS = 16
+"""Warnings in a status reply."""
+
+LINK_COUNTER = (1 << 48) - 1
+"""The last number of a record or a stream in one epoch: at a million a second
+nine years.  No nonce ever repeats; beyond it the link must be made anew."""
+
+LINK_WINDOW = 1024
+"""How many stream numbers below the highest one are still accepted once.
+Streams are opened side by side and overtake each other by at most the number
+that wait for admission (LINK_UNAUTHENTICATED)."""
+
+LINK_PEERS = 64
+"""Pinned peers in one file: one is usual."""
+
+LINK_PEERS_BYTES = 32768
+"""The file of pinned peers: LINK_PEERS lines and many comments."""
+
+LINK_RETRY_FIRST_SECONDS = 0.1
+LINK_RETRY_SECONDS = 5.0
+"""The pause before a lost link is dialled again, and what doubling it stops at:
+a restarted broker is back at once, a missing one costs nothing."""
+
+LINK_PINNED_SECONDS = 2.0
+"""How often a live link looks whether the other broker is still accepted."""
+
+LINK_OPENING = 12
+"""Streams that one host dials side by side, until each has sent its preamble:
+below what the viewer lets wait (LINK_UNAUTHENTICATED_PER_PEER)."""
+
+ACTIVATED = 8
+"""Sockets that a service manager may hand over; two have a meaning."""
+
+LINK_PAIRING_SECONDS = 300.0
+"""From the first message to the last confirmation: two people, two screens."""
+
+PAIRING_DIGITS = 6
+"""Digits of the code that one broker shows and the other one is told.  A man
+in the middle has one chance in a million for each run that two people start
+by hand, and a wrong code ends the run (docs/link.md has the arithmetic)."""

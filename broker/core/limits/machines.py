@@ -1,0 +1,181 @@
+"""Limits of micro VMs, of workers and their jails, of guest images."""
+
+from __future__ import annotations
+
+from broker.core.limits.peers import AGENT_FRAME_BYTES, WAYLAND_CLIENTS_PER_SANDBOX
+
+# -- micro VMs ---------------------------------------------------------------------
+
+QMP_LINE_BYTES = 1 << 18
+"""One line from QEMU.  What we ask for is answered in a few KiB; the whole
+QMP schema, which nobody asks for, is 200 KiB."""
+
+QMP_EVENTS = 64
+"""Events that wait for their reader; a guest causes events, so more are dropped."""
+
+QMP_GREETING_SECONDS = 10.0
+"""From connecting to QEMU's greeting; it takes 0.6 s on a loaded machine."""
+
+QMP_ANSWER_SECONDS = 10.0
+"""An answer to a command; they take milliseconds, 60 ms beside a busy vCPU."""
+
+VM_READY_SECONDS = 10.0
+"""From starting a helper (vhost-device-vsock) to its socket; milliseconds."""
+
+VM_QUIT_SECONDS = 2.0
+"""What QEMU gets to end after 'quit' or SIGTERM, before SIGKILL."""
+
+VM_DRAIN_SECONDS = 0.5
+"""What a machine's monitor and console may still say after QEMU has ended."""
+
+CONSOLE_BYTES_PER_SECOND = 1 << 18
+"""A guest's console is read no faster; QEMU holds the guest back beyond it.
+Booting writes 30 KiB, so only a guest that floods notices."""
+
+FIRST_WORDS_BYTES = 1 << 16
+"""What we keep of a helper's standard error: its first words say why it did
+not start, and a guest may cause any number of later ones."""
+
+VM_MEMORY_MIB = range(128, 65537)
+"""A guest's memory: Debian's kernel and initramfs do not unpack in less; more
+than 64 GiB on a desktop is a slip of the finger."""
+
+VM_CPUS = range(1, 65)
+"""A guest's processors."""
+
+FRAME_BYTES = 65536 + 14
+"""An Ethernet frame of a guest.  passt announces an MTU of at most 65520, and
+no IPv4 packet is longer than 65535."""
+
+FRAMES_READ_BYTES = 1 << 18
+"""One read of the frame filter, and what it holds in each direction: four of
+the largest frames, so that a small read never waits on a large frame twice."""
+
+RANDOM_CID_FIRST = 1 << 16
+RANDOM_CID_LAST = (1 << 31) - 1
+"""CIDs we draw from: above the small numbers that other launchers count from,
+below what a signed 32-bit integer holds."""
+
+CID_DRAWS = 64
+"""Draws before we say that no CID is free; the range has two thousand million."""
+
+KVM_PROBE_SECONDS = 10.0
+"""A kernel under a KVM that works prints within a second (design 7)."""
+
+KVM_PROBE_BYTES = 1 << 16
+"""Console bytes of the probe that are searched for its marker."""
+
+COMPOSITOR_READY_SECONDS = 20.0
+"""From starting an embedded compositor to its sockets; under a second, but a
+loaded machine starts fonts and seats slowly."""
+
+COMPOSITOR_TOOL_SECONDS = 20.0
+"""A screenshot or a line of typing; a screenshot takes 0.1 s."""
+
+COMPOSITOR_TREE_BYTES = 1 << 22
+"""sway's tree of windows; 1 KiB for each window."""
+
+VM_STATE_BYTES = 1 << 16
+"""A machine's state file; ours are 2 KiB."""
+
+# -- workers and their jails -------------------------------------------------------
+
+WORKER_START_SECONDS = 10.0
+"""From the order to fork until the worker says it is jailed and ready.  It
+takes milliseconds; a machine under load gets a thousand times that."""
+
+TEMPLATE_START_SECONDS = 60.0
+"""From starting the template of the workers until all is imported: a second, or
+twenty on a loaded machine that is emulated itself.  Longer than
+WORKER_START_SECONDS, so that a worker that comes too late finds it warm at the
+next attempt."""
+
+WORKER_STOP_SECONDS = 3.0
+"""From Stop, or from the death of one half, until the kernel is asked to end it."""
+
+WORKER_MESSAGE_BYTES = 2 * AGENT_FRAME_BYTES
+"""One message between supervisor and worker.  The largest holds one agent
+frame; it must also fit into a SEQPACKET socket's buffer (212992 by default)."""
+
+WORKER_QUEUE = 64
+"""Decoded messages of one worker that wait for the broker; then its socket
+fills, then the worker stops reading its guest."""
+
+AGENT_MESSAGES_PER_SECOND = 200.0
+AGENT_MESSAGES_BURST = 400
+"""How fast a worker passes on its guest's messages; beyond it the guest waits.
+200 output chunks of 16 KiB are 3 MB/s of log, more than anybody reads."""
+
+WAYLAND_CONNECTS_PER_SECOND = 50.0
+WAYLAND_CONNECTS_BURST = 64
+"""How fast a worker takes new Wayland clients; beyond it they wait in the
+backlog.  A desktop session that starts is a burst of some tens."""
+
+WORKER_MESSAGES_PER_SECOND = 1000.0
+WORKER_MESSAGES_BURST = 4000
+"""What the supervisor accepts from one worker.  An honest one keeps the two
+paces above (300 a second together), so one that exceeds this was taken over,
+and is ended: its messages cost time that other sandboxes need."""
+
+WAYLAND_LINGER_SECONDS = 5.0
+"""After one end of a Wayland connection has closed, the other has so long."""
+
+KEEPER_CONNECT_SECONDS = 5.0
+"""For connect(2) to the compositor, which blocks while its backlog is full."""
+
+WORKER_FDS = 2048
+"""RLIMIT_NOFILE of a worker: two sockets for each client, and 28 descriptors
+in flight for some tens of them at one time.  Who exceeds it loses the
+connection that did (MSG_CTRUNC)."""
+
+WORKER_ADDRESS_BYTES = 8 << 30
+"""RLIMIT_AS of a worker: pools are mapped sparse, 1 GiB at most each."""
+
+WORKER_DATA_BYTES = 512 << 20
+"""RLIMIT_DATA of a worker: private memory; it holds about 20 MiB."""
+
+WAYPIPE_START_SECONDS = 10.0
+"""Until a waypipe client's socket accepts."""
+
+WAYPIPE_PROCESSES = 2 * WAYLAND_CLIENTS_PER_SANDBOX
+"""RLIMIT_NPROC of a waypipe client: one process and some threads for each
+Wayland connection of the sandbox."""
+
+WAYPIPE_FDS = 512
+"""RLIMIT_NOFILE of each process of a waypipe client (one Wayland client's
+pools, pipes and two sockets).  It also bounds the descriptors in flight, which
+the kernel counts for the whole person: below the usual 1024, so that a hostile
+client cannot keep others from passing any (unix(7), ETOOMANYREFS)."""
+
+WAYPIPE_FILE_BYTES = 1 << 30
+"""RLIMIT_FSIZE of a waypipe client: its largest memfd.  foot makes 512 MiB."""
+
+WAYPIPE_ADDRESS_BYTES = 16 << 30
+"""RLIMIT_AS of each process of a waypipe client: it maps its pools."""
+
+WAYPIPE_DATA_BYTES = 2 << 30
+"""RLIMIT_DATA of each process of a waypipe client: mirrors of its pools."""
+
+# -- guest images ------------------------------------------------------------------
+
+IMAGE_PACKAGES = 500
+"""Packages named for one image: mmdebstrap takes them in one argument."""
+
+IMAGE_BUILD_SECONDS = 1800.0
+"""One step of a build: half a minute is usual, a slow mirror takes longer."""
+
+IMAGE_FREE_BYTES = 1 << 30
+"""Room that a build asks for before it begins, where the image goes and where
+it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""
+
+WAYLAND_UNKNOWN_SCREEN = (1920, 1080)
+"""Width and height that bound popups while the compositor has told no
+screen's size."""
+
+WAYLAND_COPIED_BYTES_PER_POOL = 128 << 20
+"""The same for one pool; what is older is given back.  Four 4K buffers."""
+
+WAYLAND_COPIED_BYTES = 512 << 20
+"""Memory of ours, for one sandbox, that stands in for shared memory which
+cannot be sealed against shrinking.  Two 4K windows with three buffers each
+are 200 MB."""

@@ -1,0 +1,99 @@
+"""Limits of streams, agents, logs, leases and endpoints: what any peer can ask for."""
+
+from __future__ import annotations
+
+# -- streams -----------------------------------------------------------------------
+
+STREAMS_PER_SANDBOX = 256
+"""Open streams of one sandbox.  A desktop session has tens of Wayland
+clients; each costs two descriptors here and one process in the waypipe client."""
+
+UNDECIDED_PER_SANDBOX = 16
+"""Accepted connections of one sandbox that no decision has been made for.
+More wait in the kernel's backlog, which slows only that sandbox."""
+
+BACKLOG = 64
+"""listen(2) backlog of a service socket: what waits beyond the above."""
+
+ADMIT_SECONDS = 10.0
+"""From accept to decision.  Nothing of ours takes longer than milliseconds;
+a slower answer means a stuck viewer, and the stream is refused."""
+
+STREAMS_PER_SECOND = 200.0
+STREAMS_BURST = 256
+"""How fast one sandbox's connections are looked at; beyond it they wait in the
+backlog.  Each costs a decision on disk, so 10,000 at once would be work for
+half a minute that others' streams had to wait behind.  A desktop session that
+starts makes some tens."""
+
+DISPLAY_HEADER_BYTES = 16
+DISPLAY_HEADER_SECONDS = 5.0
+"""What a waypipe server says first on each connection, and from accept until
+it is there.  It is sent with connecting, so it takes milliseconds; before it no
+process is started for the connection and nothing of it goes to the pump."""
+
+REFUSALS_LOGGED_PER_SECOND = 1
+"""Equal refusals of one peer beyond this are counted into one event."""
+
+# -- the agent's protocol ----------------------------------------------------------
+
+AGENT_FRAME_BYTES = 65536
+"""One message.  argv and environment of a program fit; a log chunk is 16 KiB."""
+
+AGENT_FIRST_FRAME_SECONDS = 10.0
+"""A guest that connects says hello at once; silence ends the connection."""
+
+AGENT_FRAME_SECONDS = 10.0
+"""From a frame's first byte to its last: a peer that sends one byte a minute
+holds a buffer for no longer than this."""
+
+AGENT_OUTPUT_BYTES = 16384
+"""Application output in one message."""
+
+AGENT_PING_SECONDS = 2.0
+"""Between two pings to an agent, which looks for a new broker after three
+times as long without one.  Not every transport tells a guest of a killed
+broker: vhost-device-vsock (0.3) drops a connection with bytes under way and
+says nothing (see ``session.hangup``)."""
+
+PROGRAMS_PER_SANDBOX = 64
+"""Programs that one sandbox runs for us at one time."""
+
+ARGV_BYTES = 32768
+"""All arguments of a program together, half a frame."""
+
+# -- logs --------------------------------------------------------------------------
+
+LOG_BYTES = 1 << 20
+"""A sandbox's console or application log before it is rotated once; so a
+sandbox can fill two of these and no disk."""
+
+# -- leases ------------------------------------------------------------------------
+
+CID_QUARANTINE_SECONDS = 60.0
+"""A CID whose lease ended is not accepted again for so long (design 1)."""
+
+LEASES = 512
+"""Live leases of a broker: far above what a desktop runs."""
+
+# -- Wayland pass-through ----------------------------------------------------------
+
+WAYLAND_FDS_PER_READ = 28
+"""libwayland sends at most 28 descriptors in one sendmsg (MAX_FDS_OUT)."""
+
+WAYLAND_READ_BYTES = 65536
+"""One read; also the most that waits in one direction of one connection."""
+
+WAYLAND_CLIENTS_PER_SANDBOX = 128
+"""Connections to the compositor held by one sandbox."""
+
+# -- endpoints ---------------------------------------------------------------------
+
+SOCKET_PATH_BYTES = 107
+"""Longest path of a UNIX socket: sun_path has 108 bytes, one is the final 0."""
+
+CONNECT_SECONDS = 10.0
+"""From connect to connected, the hybrid hand-shake included."""
+
+HYBRID_ANSWER_BYTES = 32
+"""The line 'OK <number>' of a hybrid vsock; the number has at most 10 digits."""

@@ -1,0 +1,164 @@
+"""Limits of the Wayland filter."""
+
+from __future__ import annotations
+
+WAYLAND_OBJECTS = 16384
+"""Live objects of one connection; Firefox has some 2,000.  About 400 bytes
+each here and as much in the compositor."""
+
+WAYLAND_OBJECTS_PER_SANDBOX = 65536
+"""The same for all connections of a sandbox: some 30 MB at worst."""
+
+WAYLAND_SURFACES = 1024
+"""Surfaces of one sandbox; each costs the compositor a node in its scene."""
+
+WAYLAND_WINDOWS = 128
+"""Toplevels of one sandbox that exist at one time."""
+
+WAYLAND_POPUPS = 64
+"""Popups of one sandbox at one time: ten menus, deeply nested."""
+
+WAYLAND_POPUP_DEPTH = 10
+"""Popups on popups.  Menus nest five deep at most."""
+
+WAYLAND_SUBSURFACE_DEPTH = 8
+"""Subsurfaces in subsurfaces.  Toolkits use two; layout recurses this far."""
+
+WAYLAND_SUBSURFACES = 256
+"""Subsurfaces in one window: layout walks all of them at a resize."""
+
+WAYLAND_OVERHANG = 16
+"""How far, in pixels, a subsurface may reach outside its window and be cropped
+also where such ones become popups: the edges and shadows of decorations."""
+
+WAYLAND_BUFFERS = 2048
+"""Live wl_buffers of one sandbox; a window uses two to four."""
+
+WAYLAND_POOLS = 512
+"""Live shared-memory pools of one sandbox: a descriptor each, here and in
+the compositor."""
+
+WAYLAND_POOL_BYTES = 1 << 30
+"""One pool.  foot opens 512 MiB (sparse); wl_shm's own type ends at 2 GiB."""
+
+WAYLAND_SHM_BYTES = 4 << 30
+"""All pools of a sandbox, as declared.  Sparse files make this address space,
+not memory; the memory is the sandbox's own."""
+
+WAYLAND_BUFFER_SIDE = 16384
+"""Width and height of a buffer in pixels: what pixman and GPUs can draw."""
+
+WAYLAND_COORDINATE = 32000
+"""Geometry, positions and sizes: far beyond any screen, and sums of eight of
+them fit into 32 bits and into pixman's 16.16 coordinates."""
+
+WAYLAND_SCALE = 16
+"""wl_surface.set_buffer_scale."""
+
+WAYLAND_REGION_OPS = 4096
+"""add and subtract on one wl_region: pixman's cost grows with their number."""
+
+WAYLAND_SURFACE_RECTS = 64
+"""Rectangles in a surface's own region: it is kept three times and sent anew
+when the crop moves.  Shaped windows have some tens."""
+
+WAYLAND_DAMAGE = 128
+"""Damage rectangles held for one commit; more become the whole surface."""
+
+WAYLAND_CALLBACKS = 256
+"""Frame callbacks and feedbacks held for one commit of a surface."""
+
+WAYLAND_KEPT_BYTES = 32 << 20
+"""What a sandbox makes us remember in regions and offered types, about 100
+bytes each; thousands of menus' worth."""
+
+WAYLAND_CHILD_OPS = 512
+"""Positions and stacking orders of subsurfaces held for one commit."""
+
+WAYLAND_SHELL_OPS = 64
+"""Window-state requests (acknowledgements, size hints) held for one commit."""
+
+WAYLAND_CURSOR_PIXELS = 64
+"""Side of a cursor image in logical pixels: more would be a picture that
+covers windows and borders near the pointer (border.md R6)."""
+
+WAYLAND_DRAG_ICON_PIXELS = 128
+"""Side of a drag icon, without its frame."""
+
+WAYLAND_POPUP_SHARE = 0.9
+"""Largest part of an output's width and height that a popup covers."""
+
+WAYLAND_TITLE_CHARS = 160
+"""A title, without its prefix."""
+
+WAYLAND_APP_ID_CHARS = 100
+"""An application id, without its prefix."""
+
+WAYLAND_FDS_IN_FLIGHT = 256
+"""Descriptors received from a client before their message.  libwayland's
+output buffer (4096 bytes) holds fewer messages than that with one each."""
+
+WAYLAND_MIMES = 128
+"""Types offered by one selection or drag; browsers offer some twenty."""
+
+WAYLAND_MIME_BYTES = 256
+"""One of them."""
+
+WAYLAND_SERIALS = 512
+"""The last serials delivered to a connection that it may present again.
+A pointer click and its menu are tens of serials apart."""
+
+WAYLAND_QUEUE_BYTES = 1 << 18
+"""Bytes waiting for one side before the other side is read no more."""
+
+WAYLAND_STUCK_SECONDS = 30.0
+"""A client that takes nothing for so long while more waits is cut off; the
+compositor would otherwise cut us off, and say so in its log."""
+
+WAYLAND_MESSAGES_PER_SECOND = 60_000
+"""Requests of one connection, sustained.  Video with many damage rectangles
+is 3,000; the core does some 500,000 a second in all."""
+
+WAYLAND_MESSAGES_BURST = 120_000
+"""Requests at once: start-up of a large application is some 20,000."""
+
+WAYLAND_COMMIT_PIXELS_PER_SECOND = 4_000_000_000
+"""Pixels of committed buffers, sustained: four 4K windows at 120 Hz."""
+
+WAYLAND_COMMIT_PIXELS_BURST = 8_000_000_000
+"""The same, at once."""
+
+WAYLAND_ACTIVATIONS_PER_MINUTE = 20
+"""Requests for attention of one sandbox that reach the compositor."""
+
+WAYLAND_BELLS_PER_MINUTE = 60
+"""Rings of the system bell."""
+
+WAYLAND_ACTIVATION_SECONDS = 20.0
+"""How long ago the input may lie that a request for attention presents."""
+
+WAYLAND_WINDOWS_PER_MESSAGE = 32
+"""Windows of a list in one message of a worker, each with up to a kilobyte of
+title and application id."""
+
+WAYLAND_LIMITED_SECONDS = 1.0
+"""How often a worker tells which limits were hit, so that a flood of attempts
+is one event a second."""
+
+WAYLAND_MISTAKES_PER_SECOND = 4
+"""Different mistakes of one sandbox's applications that are events by their own
+words in one second; an application that makes ever new ones gets one count
+for the rest, and leaves the log to others."""
+
+WAYLAND_TRACE_LINES = 100
+"""Lines of a trace in one message of a worker: 400 characters each would fit."""
+
+WAYLAND_TRACE_WAITING = 20_000
+"""Lines of a trace that wait to be told; an application's start has some
+thousands.  What is more is lost, and counted."""
+
+WAYLAND_TRACE_CHARS = 400
+"""Of one line."""
+
+WAYLAND_CONNECT_SECONDS = 10.0
+"""From connecting to the compositor to knowing its globals; a millisecond."""
