@@ -10,12 +10,17 @@ import pytest
 import policy.limits
 from broker.core import limits
 
+ROOMS = sorted(Path(limits.__file__).parent.glob("[a-z]*.py"))
+assert len(ROOMS) >= 10
 
-@pytest.mark.parametrize("module", [limits, policy.limits], ids=lambda m: m.__name__)
-def test_every_limit_has_a_reason(module):
+
+@pytest.mark.parametrize(
+    "source", [*ROOMS, Path(policy.limits.__file__)], ids=lambda path: path.stem
+)
+def test_every_limit_has_a_reason(source):
     """Below it, or below the last of a group that belongs together."""
     names, unexplained = [], []
-    for node in ast.parse(Path(module.__file__).read_text()).body:
+    for node in ast.parse(source.read_text()).body:
         if isinstance(node, ast.Assign):
             assert isinstance(node.targets[0], ast.Name)
             names.append(node.targets[0].id)
@@ -24,6 +29,17 @@ def test_every_limit_has_a_reason(module):
             unexplained.clear()
     assert unexplained == []
     assert len(names) == len(set(names)) > 5
+
+
+def test_a_limit_stands_in_one_room():
+    """Two of one name: ``limits.NAME`` would be whichever is imported last."""
+    found: dict[str, str] = {}
+    for room in ROOMS:
+        for node in ast.parse(room.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                assert found.setdefault(name, room.stem) == room.stem
+                assert getattr(limits, name) is not None
 
 
 @pytest.mark.parametrize("module", [limits, policy.limits], ids=lambda m: m.__name__)
