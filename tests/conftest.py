@@ -30,6 +30,8 @@ _MAY_SKIP = (_NO_TIME, "make mutate")
 _STRIDE = 17
 _SHORT_SECONDS = 150
 """The slowest short test takes 25 s in CI: this is a hang."""
+_LONG_SECONDS = 420
+"""Where a run must end; on a quiet machine no long test takes half of it."""
 _HERE = Path(__file__).parent
 _REAL_MACHINES = frozenset({"attack", "e2e", "integration"})
 MUST_RUN = Path(__file__).with_name("must_run.txt")
@@ -52,7 +54,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     _allow_second_attempt(items)
-    _bound_short_tests(items)
+    _bound_tests(items)
     third = config.getoption("--long-third")
     if third is None:
         return
@@ -64,13 +66,25 @@ def pytest_collection_modifyitems(config, items):
     items[:] = left[start:] + left[:start]
 
 
-def _bound_short_tests(items):
+def _ends():
+    """When the last long test of a run that must end may begin; s since 1970."""
+    until = os.environ.get("VITRAIL_LONG_UNTIL")
+    return float(until) if until else None
+
+
+def _time_is_left():
+    return time.time() < _ends()
+
+
+def _bound_tests(items):
     """What hangs costs minutes of a run that must end in time: few of them."""
     for item in items:
-        if not item.get_closest_marker("long") and not item.get_closest_marker(
-            "timeout"
-        ):
-            item.add_marker(pytest.mark.timeout(_SHORT_SECONDS))
+        own = item.get_closest_marker("timeout")
+        if not item.get_closest_marker("long"):
+            if own is None:
+                item.add_marker(pytest.mark.timeout(_SHORT_SECONDS))
+        elif _ends() is not None and own is not None and own.args[0] > _LONG_SECONDS:
+            item.add_marker(pytest.mark.timeout(_LONG_SECONDS), append=False)
 
 
 def _allow_second_attempt(items):
@@ -83,7 +97,8 @@ def _allow_second_attempt(items):
         if item.path.is_relative_to(_HERE) and (
             item.path.relative_to(_HERE).parts[0] in _REAL_MACHINES
         ):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            again = {} if _ends() is None else {"condition": _time_is_left}
+            item.add_marker(pytest.mark.flaky(reruns=1, **again))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -111,8 +126,12 @@ def pytest_runtest_setup(item):
     """A run that must end in time begins no long test too late; it says which."""
     if getattr(item, "execution_count", 1) > 1:
         _forget_the_first_attempt()
-    until = os.environ.get("VITRAIL_LONG_UNTIL")
-    if until and item.get_closest_marker("long") and time.time() > float(until):
+    if (
+        item.get_closest_marker("long")
+        and _ends() is not None
+        and not _time_is_left()
+        and getattr(item, "execution_count", 1) == 1
+    ):
         pytest.skip(f"{_NO_TIME} (VITRAIL_LONG_UNTIL); its turn comes again")
 
 
