@@ -17,6 +17,7 @@ import random
 import re
 import shutil
 import sys
+import sysconfig
 from contextlib import aclosing
 from pathlib import Path
 
@@ -40,7 +41,7 @@ PACKAGES = (
 
 # Stands in for the guest agent: the machine's first program.
 _GUEST = """
-import os, subprocess, sys
+import os, subprocess
 
 def mount(device, where, *words):
     os.makedirs(where)
@@ -50,14 +51,10 @@ def mount(device, where, *words):
 def run():
     mount("/dev/vdb", "/run/log")
     mount("/dev/vdc", "/run/lib", "-o", "ro")
-    sys.path.insert(0, "/run/lib")
-    try:
-        from power_cut import main
-        main("flush=no" not in open("/proc/cmdline").read())
-    except BaseException as error:
-        import traceback
-        traceback.print_exc()
-        print("FAILED", error, flush=True)
+    # The guest's Python may be another one than those packages were built for.
+    ended = subprocess.run(["/run/lib/python/bin/python", "/run/lib/power_cut.py"],
+                           env={"PYTHONHOME": "/run/lib/python"})
+    print("FAILED", ended.returncode, flush=True)
     subprocess.run(["/usr/lib/vitrail/busybox", "poweroff", "-f"])
 """
 
@@ -98,8 +95,7 @@ async def work(flush):
             for _ in range(4):
                 nursery.start_soon(caller, store)
 
-def main(flush):
-    trio.run(work, flush)
+trio.run(work, "flush=no" not in open("/proc/cmdline").read())
 """
 
 
@@ -116,8 +112,16 @@ async def build(directory: Path) -> None:
             shutil.copytree(found.parent, tree / name)
         else:
             shutil.copy(found, tree)
+    (tree / "python/bin").mkdir(parents=True)
+    shutil.copy(Path(sys.executable).resolve(), tree / "python/bin/python")
+    library = Path(sysconfig.get_path("stdlib"))
+    shutil.copytree(
+        library,
+        tree / "python/lib" / library.name,
+        ignore=shutil.ignore_patterns("__pycache__", "test", "config-*", "*-packages"),
+    )
     await run_tool([MKE2FS, "-q", "-t", "ext4", "-d", str(tree),
-                    str(directory / "lib.img"), "96M"])  # fmt: skip
+                    str(directory / "lib.img"), "256M"])  # fmt: skip
     await run_tool([MKE2FS, "-q", "-t", "ext4", str(directory / "log.img"), "128M"])
 
 
