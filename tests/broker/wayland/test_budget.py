@@ -5,19 +5,20 @@ from __future__ import annotations
 import pytest
 
 from broker.core import limits
-from broker.wayland.budget import Bucket, Budget
+from broker.core.pace import Pace
+from broker.wayland.budget import Budget
 
 
 @pytest.mark.parametrize(("spent", "pause"), [(100, 0.0), (101, 0.1), (110, 1.0)])
 def test_a_bucket_pauses_for_its_debt(spent, pause):
-    assert Bucket(10, 100).spend(spent, 0.0) == pytest.approx(pause)
+    assert Pace(10, 100).take(0.0, spent) == pytest.approx(pause)
 
 
 def test_a_bucket_fills_with_time_and_never_above_its_burst():
-    bucket = Bucket(10, 100)
-    bucket.spend(100, 0.0)
-    assert bucket.spend(10, 1.0) == 0.0
-    assert bucket.spend(101, 1000.0) == pytest.approx(0.1)
+    bucket = Pace(10, 100)
+    bucket.take(0.0, 100)
+    assert bucket.take(1.0, 10) == 0.0
+    assert bucket.take(1000.0, 101) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("extra", [0, 60_000])
