@@ -12,12 +12,11 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
 
 from broker.wayland.rules import WindowRules
 from tests.attack.test_wayland_crop import KINDS, OTHER
-from tests.attack.test_wayland_pixels import OPS_LIST, PAINT, WINDOWS, _RealTree
-from tests.kit.wayland_client import GoneError, ServerError, Window
+from tests.attack.test_wayland_pixels import PAINT, WINDOWS, random_trees
+from tests.kit.wayland_client import Window
 from tests.kit.wayland_input import Pointer
 from tests.kit.wayland_pixels import frames, mask
 from tests.kit.wayland_stand import (
@@ -240,39 +239,10 @@ async def test_a_click_on_it_is_told_where_it_was():
         assert place == (404 + 260 - 4, 204 + 150 - 4), "where the client put it"
 
 
-async def _trees(count: int) -> None:
-    async with stand(RULES) as it:
-        leaks = []
-
-        @settings(
-            max_examples=count,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(OPS_LIST)
-        def one(ops) -> None:
-            with Window(it.path).start(compositor=4) as client:
-                tree = _RealTree(client)
-                try:
-                    for op in ops:
-                        tree.do(*op)
-                    client.roundtrip()
-                except (ServerError, GoneError, BrokenPipeError, ConnectionResetError):
-                    return
-                leak = unframed(it.settled())
-                if leak:
-                    leaks.append((ops, leak))
-                assert not leak
-
-        await trio.to_thread.run_sync(one)
-        assert not leaks
-
-
 async def test_random_trees_show_nothing_without_a_frame():
-    await _trees(10)
+    await random_trees(10, lambda it: unframed(it.settled()), RULES)
 
 
 @pytest.mark.long
 async def test_many_random_trees_show_nothing_without_a_frame():
-    await _trees(40)
+    await random_trees(40, lambda it: unframed(it.settled()), RULES)
