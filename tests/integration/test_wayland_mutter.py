@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import asynccontextmanager
 
@@ -19,6 +18,7 @@ from tests.attack.test_wayland_order import (
 )
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
 from tests.kit.compositor import short_directory, until
+from tests.kit.mutter_person import mutter_environment
 from tests.kit.tinyguest import ordinary_user
 from tests.kit.wayland_client import Window
 from tests.kit.wayland_stand import filtered
@@ -39,13 +39,7 @@ async def mutter():
     with short_directory() as directory:
         runtime = directory / "run"
         runtime.mkdir(mode=0o700)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(runtime),
-            "LANG": "C.UTF-8",
-            "XDG_RUNTIME_DIR": str(runtime),
-            "LIBGL_ALWAYS_SOFTWARE": "1",
-        }
+        environment = mutter_environment(runtime)
         child = spawn(
             [
                 # dbus-run-session leaves what it started behind when it is ended.

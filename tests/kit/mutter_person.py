@@ -79,6 +79,18 @@ class GnomeKeyboard:
         self.change(code, 0)
 
 
+def mutter_environment(runtime: Path) -> dict[str, str]:
+    """What a headless mutter and its session bus are started with."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(runtime),
+        "LANG": "C.UTF-8",
+        "SHELL": "/bin/sh",
+        "XDG_RUNTIME_DIR": str(runtime),
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+    }
+
+
 @asynccontextmanager
 async def gnome():
     """A mutter with a session bus of its own."""
@@ -86,13 +98,7 @@ async def gnome():
     with short_directory() as directory:
         runtime = directory / "run"
         runtime.mkdir(mode=0o700)
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(runtime),
-            "LANG": "C.UTF-8",
-            "XDG_RUNTIME_DIR": str(runtime),
-            "LIBGL_ALWAYS_SOFTWARE": "1",
-        }
+        environment = mutter_environment(runtime)
         address = runtime / "address"
         run = f'echo "$DBUS_SESSION_BUS_ADDRESS" > {address}; exec "$@"'
         child = spawn(
