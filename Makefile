@@ -56,4 +56,4 @@ fuzz: setup-tests
 		.ci/as-user fuzz.$$one --seconds $(or $(SECONDS),30); done
 
 clean:
-	rm -rf .venv build *.egg-info broker/relay/_turns*.so
+	rm -rf .venv build *.egg-info broker/*/_*.so
