@@ -92,11 +92,17 @@ class KeyFile:
         Raises IntegrityError when the file is not one of ours, SetupError when
         it cannot be read.
         """
-        return _load(self.path)
+        text = _read(self.path)
+        return None if text is None else _parse(text, str(self.path))
 
     def staged(self) -> SigningKey | None:
-        """A next key that was prepared and not adopted: a crash in between."""
-        return _load(self._next)
+        """A next key that was prepared and not adopted: a crash in between.
+
+        None as well when it came to nothing: whoever died between making the
+        file and writing it, or between erasing and removing it, leaves it empty.
+        """
+        text = (_read(self._next) or "").strip("\0")
+        return _parse(text, str(self._next)) if text else None
 
     def stage(self, key: SigningKey) -> None:
         """Put a next key on the disk, not yet in force.  Raises UpstreamError."""
@@ -161,7 +167,7 @@ def _erase(path: Path) -> None:
         os.close(old)
 
 
-def _load(path: Path) -> SigningKey | None:
+def _read(path: Path) -> str | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -171,8 +177,7 @@ def _load(path: Path) -> SigningKey | None:
             f"the audit log's key cannot be read: {error.strerror}", where=str(path)
         ) from error
     with os.fdopen(fd, "rb") as file:
-        text = file.read(_MOST_BYTES).decode("ascii", "replace")
-    return _parse(text, str(path))
+        return file.read(_MOST_BYTES).decode("ascii", "replace")
 
 
 def _write(path: Path, text: str) -> None:

@@ -125,6 +125,8 @@ class Counter:
         shared: schema.Event
         if isinstance(event, schema.LeaseRefused):
             shared = schema.LeaseRefused(reason=_OTHERS, count=event.count)
+        elif isinstance(event, schema.LogConflict):
+            shared = schema.LogConflict(size=0, reason=_OTHERS, count=event.count)
         else:
             shared = schema.StreamRefused(reason=_OTHERS, count=event.count)
         return event.kind.encode(), shared
@@ -154,7 +156,8 @@ class Refusals:
         | schema.LeaseRefused
         | schema.LinkRefused
         | schema.ClipboardEnded
-        | schema.Decision,
+        | schema.Decision
+        | schema.LogConflict,
     ) -> None:
         """Record or count a refusal."""
         try:

@@ -31,6 +31,8 @@ MOST_PROBLEMS = 100
 """That are told; all are counted."""
 
 _CHUNK = 4096
+_HIGHEST = 63
+"""No tree of events with 64-bit numbers is higher; a changed log may say so."""
 _SELECT = (
     f"SELECT {', '.join(COLUMNS)}, CAST(body AS BLOB), leaf "  # noqa: S608
     "FROM event ORDER BY sequence"
@@ -132,6 +134,9 @@ class _Reader:
                 )
                 break
         for height, number in self._subtrees:
+            if not 0 <= height <= _HIGHEST:
+                self._report.add(0, 0, f"a part of the tree has the height {height}")
+                continue
             first, last = (number << height) + 1, (number + 1) << height
             if self._whole or last > self._tree.size:
                 self._report.add(first, last, "their part of the tree is not theirs")

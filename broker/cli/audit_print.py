@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, tzinfo
 
@@ -19,6 +18,7 @@ from rich.text import Text
 from broker.audit.filters import Found
 from broker.audit.times import rfc3339
 from broker.cli.events import as_line, as_message, as_object
+from broker.cli.render import json_text
 from broker.core.escape import printable
 
 OUTPUTS = ("short", "json", "jsonl", "csv", "cat")
@@ -48,14 +48,6 @@ def texts(
     else:
         show = _people(output, colour=colour, zone=zone)
         yield from (show(found) for found in events)
-
-
-def json_text(value: object) -> str:
-    """A JSON value in one line of printable ASCII."""
-    # DEL is the one control character that JSON leaves as it is.
-    return json.dumps(value, ensure_ascii=True, sort_keys=True).replace(
-        "\x7f", "\\u007f"
-    )
 
 
 def _array(events: Iterable[Found]) -> Iterator[str]:

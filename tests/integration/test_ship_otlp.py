@@ -182,6 +182,63 @@ async def test_a_large_answer_is_not_read(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("closes", ["", "Connection: close\r\n"])
+async def test_one_that_answers_a_byte_at_a_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closes: str
+) -> None:
+    """Each byte comes in time; the whole never would, and nobody would hear of it."""
+    monkeypatch.setattr(limits, "SHIP_STEP_SECONDS", 1.0)
+
+    async def drip(stream: trio.SocketStream) -> None:
+        head = f"HTTP/1.1 200 OK\r\n{closes}Content-Length: 60000\r\n\r\n"
+        try:
+            await stream.send_all(head.encode())
+            while True:
+                await stream.send_all(b"x")
+                await trio.sleep(0.1)
+        except trio.BrokenResourceError:
+            return
+
+    await filled(tmp_path, 3)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            lambda task_status: trio.serve_tcp(
+                drip, 0, host="127.0.0.1", task_status=task_status
+            )
+        )
+        port = listeners[0].socket.getsockname()[1]
+        config = OtlpTarget("collector", f"http://127.0.0.1:{port}/v1/logs")
+        with trio.fail_after(30):
+            told = (await ship(tmp_path, config))["collector"]
+        assert isinstance(told, UpstreamError)
+        assert "did not take a batch within 1 s" in str(told)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_that_is_cut_off_is_none(tmp_path: Path) -> None:
+    """An empty message means that all was taken, and every message begins so."""
+
+    async def cut(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")
+        await stream.aclose()
+
+    await filled(tmp_path, 3)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            lambda task_status: trio.serve_tcp(
+                cut, 0, host="127.0.0.1", task_status=task_status
+            )
+        )
+        port = listeners[0].socket.getsockname()[1]
+        config = OtlpTarget("collector", f"http://127.0.0.1:{port}/v1/logs")
+        with trio.fail_after(30):
+            told = (await ship(tmp_path, config))["collector"]
+        assert isinstance(told, UpstreamError), told
+        nursery.cancel_scope.cancel()
+    assert load_cursor(tmp_path / "ship", "collector").sequence == 0
+
+
 async def test_plain_http_stays_on_this_machine() -> None:
     for endpoint in ("http://collector.example:4318/v1/logs", "ftp://x/", "collector"):
         with pytest.raises(SetupError):

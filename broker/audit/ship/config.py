@@ -53,7 +53,7 @@ class PostgresTarget(
         """For people, without secrets."""
         # Words of libpq's other form may hold a password: only its host is shown.
         found = re.search(r"\bhost=(\S+)", self.address)
-        if "://" not in self.address:
+        if not self.address.startswith(("postgresql://", "postgres://")):
             return f"postgresql {found[1] if found else 'here'}"
         parts = urlsplit(self.address)
         return f"postgresql {parts.hostname or 'here'}{parts.path}"
@@ -61,7 +61,8 @@ class PostgresTarget(
     def secret(self) -> bool:
         """Whether the file has a secret in it."""
         return bool(
-            re.search(r"\bpassword=", self.address) or urlsplit(self.address).password
+            re.search(r"\bpassword\s*=", self.address)
+            or urlsplit(self.address).password
         )
 
 
@@ -173,6 +174,12 @@ def load_config(path: Path) -> ShipConfig:
 
 
 def _problem(config: ShipConfig) -> str:
+    for target in config.target:
+        try:
+            target.where()
+            target.secret()
+        except ValueError:
+            return f"target {target.name!r}: its address is none"
     names = [target.name for target in config.target]
     for name in names:
         if _NAME.fullmatch(name) is None:

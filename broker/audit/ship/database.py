@@ -151,7 +151,11 @@ def problem(error: psycopg.Error) -> VitrailError:
             hint="docs/audit.md, 'A fleet's database', has the roles and grants",
         )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        return SetupError(f"no address of a database: {said}")
+        # libpq repeats what it could not read, and a password may be in it.
+        return SetupError(
+            "the address is not one of a database",
+            hint="postgresql://USER@HOST/DATABASE?sslmode=verify-full, for example",
+        )
     return UpstreamError(
         f"the database fails: {said or type(error).__name__}",
         hint="is it running, and may this machine connect to it?",

@@ -126,3 +126,7 @@ class Journald(Target):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    @override
+    def interrupt(self) -> None:
+        """Its socket has a timeout."""

@@ -14,7 +14,10 @@ from typing_extensions import override
 
 from broker.audit.ship.terms import Batch, Item, Sealed, Target
 from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.core.errors import SetupError, UpstreamError
+
+_FRONT = b'{"log":"'
+"""How every line begins."""
 
 
 class _Line(msgspec.Struct):
@@ -61,6 +64,13 @@ class Jsonl(Target):
             data = file.read()
             whole = data.rfind(b"\n") + 1
             if whole < len(data):
+                part = data[whole : whole + len(_FRONT)]
+                if (begin and not whole) or not _FRONT.startswith(part):
+                    # Only what we began is ours to take back.
+                    raise SetupError(
+                        f"{self._path} ends with half a line that is not of an event",
+                        hint="is that the right path? give it a file of its own",
+                    )
                 file.truncate(begin + whole)
                 os.fsync(file.fileno())
             lines = data[:whole].splitlines()
@@ -102,3 +112,7 @@ class Jsonl(Target):
     @override
     def close(self) -> None:
         """Nothing stays open."""
+
+    @override
+    def interrupt(self) -> None:
+        """A disk answers or fails."""

@@ -7,8 +7,10 @@ that is the same if it has to be sent again (``log.record.uid``).
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
+import socket
 import ssl
 import time
 from typing import TYPE_CHECKING
@@ -136,9 +138,11 @@ class Otlp(Target):
         self._config = config
         self._parts = urlsplit(config.endpoint)
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
+        self._cut = False
         if self._parts.scheme not in {"http", "https"} or not self._parts.hostname:
             raise SetupError(
-                f"target {config.name}: no http(s) address: {config.endpoint!r}",
+                f"target {config.name}: no http(s) address: {config.where()}",
                 hint="for example https://collector.example:4318/v1/logs",
             )
         near = self._parts.hostname in _LOOPBACK
@@ -174,7 +178,7 @@ class Otlp(Target):
             self.close()
             raise UpstreamError(
                 f"the collector cannot be reached: {printable(str(error)) or type(error).__name__}",
-                hint=f"is something there at {self._config.endpoint}?",
+                hint=f"is something there at {self._config.where()}?",
             ) from error
         if status != http.client.OK:
             self.close()
@@ -190,6 +194,10 @@ class Otlp(Target):
         connection = self._connection or self._connect()
         self._connection = connection
         try:
+            if fresh:
+                connection.connect()
+                # An answer may live longer than its connection.
+                self._socket, self._cut = connection.sock, False
             connection.request("POST", path, body, headers)
             response = connection.getresponse()
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
@@ -198,11 +206,15 @@ class Otlp(Target):
                 raise
             # It had grown tired of an idle connection: that is not an error.
             return self._post(body, headers)
-        answer = response.read(limits.SHIP_REPLY_BYTES + 1)
+        with response:  # one that ends with its connection is not the connection's
+            answer = response.read(limits.SHIP_REPLY_BYTES + 1)
         if len(answer) > limits.SHIP_REPLY_BYTES:
             raise UpstreamError(
                 f"the collector's answer is longer than {limits.SHIP_REPLY_BYTES} bytes"
             )
+        # Its beginning could be an answer too, one that says that all is well.
+        if response.length or self._cut:
+            raise UpstreamError("the collector's answer was cut off")
         return response.status, answer
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -226,9 +238,19 @@ class Otlp(Target):
 
     @override
     def close(self) -> None:
+        self._socket = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @override
+    def interrupt(self) -> None:
+        sock = self._socket
+        if sock is not None:
+            self._cut = True
+            # Not the TLS socket's own way, which would read on without TLS.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _check_whole(answer: bytes) -> None:

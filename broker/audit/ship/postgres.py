@@ -8,6 +8,10 @@ got, the database itself says.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+
 from typing_extensions import override
 
 from broker.audit.ship.database import (
@@ -164,6 +168,15 @@ class Postgres(Target):
         if self._open is not None:
             self._open.close()
             self._open = None
+
+    @override
+    def interrupt(self) -> None:
+        connection = self._open
+        if connection is not None:
+            with contextlib.suppress(Error, OSError):
+                shut = socket.socket(fileno=os.dup(connection.fileno()))
+                with shut:
+                    shut.shutdown(socket.SHUT_RDWR)
 
 
 def _broker(batch: Batch) -> str:

@@ -30,8 +30,10 @@ from broker.audit.ship.cursor import load_cursor, locked, save_cursor
 from broker.audit.ship.terms import Batch, Item, Sealed, Target
 from broker.audit.tree import leaf_hash
 from broker.core import limits
-from broker.core.complain import complain
+from broker.core.complain import complain, complain_of
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+
+_AGAIN_SECONDS = 1.0
 
 
 def make_target(config: AnyTarget) -> Target:
@@ -104,9 +106,7 @@ class Shipper:
         Raises UpstreamError, SetupError or IntegrityError at the first failure.
         """
         try:
-            while step := await trio.to_thread.run_sync(
-                self._step, abandon_on_cancel=True
-            ):
+            while step := await self._in_time():
                 await self._pace(step)
         except VitrailError as error:
             self._failed(error)
@@ -121,9 +121,7 @@ class Shipper:
         try:
             while True:
                 try:
-                    sent = await trio.to_thread.run_sync(
-                        self._step, abandon_on_cancel=True
-                    )
+                    sent = await self._in_time()
                 except VitrailError as error:
                     self._failed(error)
                     with trio.move_on_after(pause):
@@ -137,6 +135,43 @@ class Shipper:
                     return
         finally:
             self._close()
+
+    async def _in_time(self) -> int:
+        """A step, in a thread, for as long as a receiver may take for it.
+
+        Raises VitrailError.
+        """
+        done: int | VitrailError = 0
+        hurried = False
+
+        async def hurry() -> None:
+            nonlocal hurried
+            await trio.sleep(limits.SHIP_STEP_SECONDS)
+            hurried = True
+            while True:
+                if self._target is not None:
+                    self._target.interrupt()
+                await trio.sleep(_AGAIN_SECONDS)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry)
+            try:
+                done = await trio.to_thread.run_sync(self._step, abandon_on_cancel=True)
+            except VitrailError as error:
+                done = error
+            except Exception as error:  # noqa: BLE001
+                # An answer that we did not think of is this receiver's affair alone.
+                complain_of(error)
+                what = type(error).__name__
+                done = UpstreamError(f"its answer is not understood ({what})")
+            nursery.cancel_scope.cancel()
+        if not isinstance(done, VitrailError):
+            return done
+        if hurried:
+            raise UpstreamError(
+                f"it did not take a batch within {limits.SHIP_STEP_SECONDS:g} s"
+            ) from done
+        raise done
 
     async def _pace(self, sent: int) -> None:
         if self._per_second:

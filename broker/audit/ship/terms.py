@@ -96,6 +96,10 @@ class Target(Protocol):
         """Let go of connections; it may be used again."""
         ...
 
+    def interrupt(self) -> None:
+        """Make what blocks in the other thread fail soon; from any thread."""
+        ...
+
 
 def record_id(log: bytes, sequence: int) -> str:
     """A UUID that is the same whenever this event is sent."""

@@ -63,6 +63,10 @@ SHIP_REPLY_BYTES = 65536
 SHIP_SECONDS = 30.0
 """For a receiver to take one batch; then it counts as dead and is asked again."""
 
+SHIP_STEP_SECONDS = 120.0
+"""For the same from first to last, whatever it says meanwhile: SHIP_SECONDS is for
+one word of it, and a receiver that says one each time would never be missed."""
+
 SHIP_RETRY_SECONDS = 60.0
 """Between two attempts at a dead receiver, at most; the first comes after a
 second, and each further one after twice the pause before it."""

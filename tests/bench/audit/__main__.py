@@ -35,6 +35,7 @@ from broker.audit.keys import KeyFile
 from broker.audit.query import Filters, open_log
 from broker.audit.store import open_store
 from tests.kit.journald import journald
+from tests.kit.result_file import result_file
 
 CONCURRENT = (1, 16, 64)
 REPETITIONS = 5
@@ -246,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-large", action="store_true")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=result_file)
     words = parser.parse_args()
     large = 100_000 if words.quick else 1_000_000
     result: dict[str, object] = {"cpus": os.cpu_count()}

@@ -128,6 +128,30 @@ async def test_a_crash_while_the_key_changes(
         await store.evolve()
 
 
+@pytest.mark.parametrize("left", ["", "\0" * 150])
+async def test_a_crash_before_the_next_key_is_written_or_after_it_is_erased(
+    path: Path, left: str
+) -> None:
+    await _filled(path)
+    path.with_suffix(".key.next").write_text(left)
+    assert len(KeyFile(path).any()) == 1
+    with opened(path) as db:
+        assert report(db, path).good
+    async with open_store(path) as store:
+        assert store._seal.key.index == 1
+        await store.record(STOP)
+        await store.evolve()
+    assert not path.with_suffix(".key.next").exists()
+
+
+async def test_a_next_key_that_no_broker_wrote(path: Path) -> None:
+    await _filled(path)
+    path.with_suffix(".key.next").write_text("vitrail audit key 1\n")
+    with pytest.raises(IntegrityError, match="not one that a broker wrote"):
+        async with open_store(path):
+            pass
+
+
 async def test_a_key_that_could_not_be_adopted_is_not_lost(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from broker.audit.keys import KeyFile
 from broker.audit.note import Checkpoint
 from broker.audit.store import open_store
 from broker.audit.tree import Growing, leaf_hash, node_hash
+from broker.audit.verify import verify_end
 from broker.core.errors import IntegrityError
 from tests.kit.auditlog import Attacker, edited, event, fill, opened, report
 
@@ -231,6 +232,38 @@ def test_checkpoints_that_are_none(log) -> None:
             found = report(db, log.path)
             db.execute("ROLLBACK")
             assert what in says(found), (statement, says(found))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO subtree VALUES (-1, 5, x'00')",
+        "INSERT INTO subtree VALUES (65, 5, x'00')",
+        "INSERT INTO subtree VALUES (100000, 5, x'00')",
+        "INSERT INTO subtree VALUES (9223372036854775807, 1, x'00')",
+        "INSERT INTO subtree VALUES (8, -7, x'00')",
+        "INSERT INTO pruned VALUES (-5, x'00')",
+        "INSERT INTO pruned VALUES (9223372036854775807, NULL)",
+        "UPDATE event SET sequence = 9223372036854775807 WHERE sequence = 50",
+        "UPDATE event SET sequence = -1 WHERE sequence = 50",
+        "UPDATE event SET leaf = x'' WHERE sequence = 50",
+        "UPDATE event SET body = '[[[' WHERE sequence = 50",
+        "UPDATE checkpoint SET size = -size WHERE kind = 'head'",
+        "UPDATE checkpoint SET size = 9223372036854775807 WHERE kind = 'head'",
+        "UPDATE subtree SET hash = x'00'",
+    ],
+)
+def test_numbers_that_cannot_be_are_told_and_end_nothing(log, statement: str) -> None:
+    """Both looks at it: that of 'audit verify' and that of a broker that starts."""
+    with opened(log.path) as db:
+        db.execute("BEGIN")
+        if not db.execute(statement).rowcount:
+            pytest.skip("nothing of that is in so short a log")
+        found = report(db, log.path)
+        assert not found.good
+        assert len(says(found)) < 20_000
+        verify_end(db, KeyFile(log.path).any())
+        db.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(

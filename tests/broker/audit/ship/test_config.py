@@ -72,6 +72,11 @@ def test_all_kinds(tmp_path: Path) -> None:
         ("targets = []", "targets"),
         ('machine = "a\\nb"', "machine"),
         ("machine = 1", "machine"),
+        ("[[target]]\nname = 'a'\nto = 'otlp'\nendpoint = 'https://[x/'", "address"),
+        (
+            "[[target]]\nname = 'a'\nto = 'postgresql'\naddress = 'postgresql://[x/d'",
+            "address",
+        ),
         ("= 1", "ship.toml"),
     ],
 )
@@ -95,6 +100,7 @@ def test_as_many_targets_as_there_may_be(tmp_path: Path) -> None:
     [
         "to = 'postgresql'\naddress = 'postgresql://u:secret@h/d'",
         "to = 'postgresql'\naddress = 'host=h password=secret'",
+        "to = 'postgresql'\naddress = 'host=h password = a://secret'",
         "to = 'postgresql'\naddress = 'postgresql://h/d?password=secret'",
         "to = 'otlp'\nendpoint = 'https://u:secret@h/'",
         "to = 'otlp'\nendpoint = 'https://h/'\nheaders = { A = 'secret' }",

@@ -13,7 +13,7 @@ from broker.audit.ship.config import JsonlTarget
 from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.run import ship_once
 from broker.audit.store import open_store
-from broker.core.errors import UpstreamError, VitrailError
+from broker.core.errors import SetupError, UpstreamError, VitrailError
 from tests.kit.shipping import bodies, filled, place, record
 
 
@@ -56,6 +56,28 @@ async def test_half_a_line_of_a_crash_is_written_anew(tmp_path: Path, cut: int) 
     assert isinstance(again, int)
     assert again >= 1
     assert lines(tmp_path) == whole
+
+
+@pytest.mark.parametrize(
+    "there",
+    [b"my notes\nand no end of line", b"{", b'{"log', b'{"lot":', b"x" * 300_000],
+    ids=["a line", "begun", "longer", "another", "no line at all"],
+)
+async def test_a_file_of_somebody_elses_is_not_cut(
+    tmp_path: Path, there: bytes
+) -> None:
+    """Only what is the beginning of a line of ours is taken back."""
+    await filled(tmp_path, 3)
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(there)
+    answer = await ship(tmp_path)
+    if there in {b"{", b'{"log'}:
+        assert answer == 3
+        assert path.read_bytes().startswith(b'{"log":"')
+    else:
+        assert isinstance(answer, SetupError), answer
+        assert "not of an event" in str(answer)
+        assert path.read_bytes() == there
 
 
 async def test_a_crash_before_the_cursor_doubles_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,9 @@ class Receiver:
         self.batches.append(batch)
 
     def close(self) -> None:
+        pass
+
+    def interrupt(self) -> None:
         pass
 
     @property
@@ -135,6 +139,57 @@ async def test_following_tries_again_and_ends_with_everything(
         await record(store, 11, 10)
         stop.set()
     assert receiver.sequences == [*range(1, 21)]
+
+
+class Hostile(Receiver):
+    """Answers what no receiver of ours would."""
+
+    def position(self, log: bytes) -> tuple[int, str] | None:
+        return int("\x1b[2Jno number"), ""
+
+
+async def test_an_answer_nobody_thought_of_is_that_receivers_problem_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await filled(tmp_path, 20)
+    hostile, good = shipper(tmp_path, Hostile()), Receiver()
+    with pytest.raises(UpstreamError, match=r"not understood \(ValueError\)"):
+        await hostile.once()
+    assert "not understood" in load_cursor(tmp_path / "ship", "r").problem
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hostile.follow, stop)
+        await Shipper(place(tmp_path), "good", "a list", lambda: good).once()
+        stop.set()
+    assert good.sequences == [*range(1, 21)]
+
+
+class Slow(Receiver):
+    """Takes nothing until it is interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = threading.Event()
+
+    def send(self, batch: Batch) -> None:
+        del batch
+        assert self.interrupted.wait(60)
+        raise UpstreamError("the connection broke")
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+
+async def test_a_step_has_a_deadline_whatever_the_receiver_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SHIP_STEP_SECONDS", 0.2)
+    await filled(tmp_path, 20)
+    with pytest.raises(UpstreamError, match="did not take a batch within"):
+        await shipper(tmp_path, Slow()).once()
+    cursor = load_cursor(tmp_path / "ship", "r")
+    assert cursor.sequence == 0
+    assert "within" in cursor.problem
 
 
 async def test_a_receiver_that_lost_some_gets_them_again(tmp_path: Path) -> None:
