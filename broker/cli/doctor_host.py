@@ -24,6 +24,7 @@ from broker.launch import accel, hosttools, image_room
 from broker.launch.guestargs import Accel
 from broker.launch.images import DEFAULT_NAME, list_images
 from broker.launch.spawn import run_tool
+from broker.launch.vsock_backend import hybrid_environment
 from broker.peers import credentials
 
 _OLD_IMAGE_SECONDS = 30 * 86400.0
@@ -188,7 +189,11 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
         return [warn("vsock", text, mend)]
     said = await run_tool([tool, "--version"])
     version = said.decode(errors="replace").strip()
-    return [ok("vsock", f"{device} {why}; {version} ({tool}) is used in its place")]
+    text = f"{device} {why}; {version} ({tool}) is used in its place"
+    if not hybrid_environment():
+        text += ", and stands still where a stream is full both ways: what mends that was not built"
+        return [warn("vsock", text, "install gcc and python3-dev, then Vitrail again")]
+    return [ok("vsock", text)]
 
 
 async def check_ports(context: Context) -> Sequence[Finding]:

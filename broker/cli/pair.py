@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import rich_click as click
@@ -9,11 +10,18 @@ import trio
 
 from broker.cli import render
 from broker.cli.connect import offline_paths
-from broker.link.addresses import parse_connect, parse_listen
+from broker.core.errors import RefusedError
+from broker.link.endpoints import open_listener, parse_connect, parse_listen
 from broker.link.keys import Peer, PublicKey
 from broker.link.terms import Role
 from broker.session.link_config import LinkConfig, load_link_config
-from broker.session.link_pair import meet, pair, pairing_endpoint
+from broker.session.link_pair import (
+    NoCodeError,
+    knock,
+    let_in,
+    pair,
+    pairing_endpoint,
+)
 from broker.session.link_store import LinkStore
 
 _ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
@@ -60,9 +68,32 @@ def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig
 
 
 async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
-    if role is Role.VIEWER:
+    if role is Role.HOST:
+        return await _compare(await knock(config), role, store)
+    listener = await open_listener(config.endpoint)
+    told: set[str] = set()
+
+    def turned_away(error: RefusedError) -> None:
+        # Each reason once: a stranger could come without end.
+        if error.message not in told:
+            told.add(error.message)
+            render.note(f"somebody was turned away: {error.message}")
+            render.note(f"  if that was your host: {error.hint}")
+
+    try:
         render.note(f"waiting at {config.endpoint}; now 'brokerctl pair' on the host")
-    sock = await meet(config, role)
+        while True:
+            sock = await let_in(listener, config, turned_away)
+            try:
+                return await _compare(sock, role, store)
+            except NoCodeError as error:
+                # Any program of the host's machine can come to this door first.
+                render.note(f"somebody came, and {error.message}; still waiting")
+    finally:
+        listener.close()
+
+
+async def _compare(sock: socket.socket, role: Role, store: LinkStore) -> PublicKey:
     return await pair(sock, role=role, identity=store.identity(), show=_show, ask=_ask)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -133,11 +133,15 @@ class Tracked:
 
 
 def spawn_helper(
-    role: str, argv: Sequence[str], *, pass_fds: Sequence[int] = ()
+    role: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Tracked:
     """Start a program of a machine: it outlives us.
 
-    Its environment is a PATH and nothing else; what it says is bounded.
+    Its environment is a PATH and ``env``, nothing else; what it says is bounded.
     Raises SetupError when it is not installed.
     """
     words = FirstWords()
@@ -145,7 +149,7 @@ def spawn_helper(
         child = spawn(
             argv,
             name=role,
-            env={"PATH": os.defpath},
+            env={"PATH": os.defpath, **(env or {})},
             pass_fds=pass_fds,
             stdout=words.fd,
             stderr=words.fd,

@@ -202,6 +202,12 @@ class Qmp:
             self._waiting.clear()
             await trio.aclose_forcefully(self._stream)
 
+    async def close(self) -> None:
+        """Let go of a connection whose ``run`` was never begun."""
+        self._closed = True
+        self._put.close()
+        await trio.aclose_forcefully(self._stream)
+
     def _take(self, message: Message) -> None:
         match message:
             case Event():

@@ -164,13 +164,15 @@ class Vm:
         Called once, by ``start_vm`` and ``adopt_vm``.  Raises UpstreamError.
         """
         path = self.directory / CONSOLE_SOCKET
-        self._qmp = await open_qmp(
-            self.directory / QMP_SOCKET, on_event=self._take_event
-        )
+        qmp = await open_qmp(self.directory / QMP_SOCKET, on_event=self._take_event)
         try:
             stream = await trio.open_unix_socket(path)
-        except OSError as error:
-            raise UpstreamError(f"{path} is not reachable: {error}") from error
+        except BaseException as error:
+            await qmp.close()  # QEMU takes one such connection at a time
+            if isinstance(error, OSError):
+                raise UpstreamError(f"{path} is not reachable: {error}") from error
+            raise
+        self._qmp = qmp
         nursery.start_soon(self._watch, stream)
 
     async def _watch(self, console: trio.SocketStream) -> None:

@@ -20,6 +20,7 @@ import socket
 import struct
 from collections.abc import Container
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from broker.core import limits
@@ -186,6 +187,18 @@ def hybrid_args(tool: Path, cid: int, backend: Path, uds: Path) -> list[str]:
     ]
 
 
+def hybrid_environment() -> dict[str, str]:
+    """What vhost-device-vsock's environment needs beside a PATH.
+
+    Version 0.3 stands still for ever when a stream is full both ways; what
+    mends that is loaded into it (``_fairpoll.c``), where it was built.
+    """
+    built = find_spec("broker.launch._fairpoll")
+    if built is None or built.origin is None or set(" :") & set(built.origin):
+        return {}  # ld.so(8) splits at these, and knows no other way to write them
+    return {"LD_PRELOAD": built.origin}
+
+
 async def start_hybrid_vsock(tool: Path, directory: Path, cid: int) -> HybridVsock:
     """Start vhost-device-vsock for the machine in ``directory``.
 
@@ -201,7 +214,8 @@ async def start_hybrid_vsock(tool: Path, directory: Path, cid: int) -> HybridVso
     uds = sockets / UDS_NAME
     for stale in (backend, uds):
         stale.unlink(missing_ok=True)
-    process = spawn_helper(HELPER, hybrid_args(tool, cid, backend, uds))
+    words = hybrid_args(tool, cid, backend, uds)
+    process = spawn_helper(HELPER, words, env=hybrid_environment())
     try:
         conn = await connect_when_ready(backend, process)
     except BaseException:

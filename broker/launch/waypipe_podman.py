@@ -173,7 +173,7 @@ async def start_in_podman(display_dir: Path, how: Podman) -> WaypipeClient:
     client = _InContainer(child, socket_path, child.pid, output, "podman", name)
     ready = False
     try:
-        with trio.fail_after(limits.WAYPIPE_START_SECONDS):
+        with trio.fail_after(limits.WAYPIPE_CONTAINER_SECONDS):
             await wait_accepting(client)
         ready = True
     except (trio.TooSlowError, UpstreamError) as error:

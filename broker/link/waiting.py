@@ -3,6 +3,12 @@
 Each connection of the link waits here from accept until its handshake, its
 preamble or its pairing's first messages are done.  Pure: time is passed in
 (seconds of a monotonic clock), the caller owns the connections.
+
+Any process of the other broker's machine may connect, because CID, uid or
+path are the machine's and not the broker's.  So when the places are taken, it is not
+the newcomer that is turned away, but who came first of those that have said
+least: half-open connections, however many, keep an honest broker out for no
+longer than it takes to say which key it has.
 """
 
 from __future__ import annotations
@@ -11,10 +17,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from broker.core import limits
-from broker.core.errors import RefusedError
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Ticket:
     """One waiting connection."""
 
@@ -22,6 +27,8 @@ class Ticket:
     peer: str
     deadline: float
     """Still unproved at this time, it is closed."""
+    known: bool = False
+    """It has named a pinned key; whether it holds that, it has yet to prove."""
 
 
 class WaitingRoom:
@@ -32,26 +39,32 @@ class WaitingRoom:
         self._of_peer: Counter[str] = Counter()
         self._last = 0
 
-    def enter(self, peer: str, now: float) -> Ticket:
+    def enter(self, peer: str, now: float) -> tuple[Ticket, Ticket | None]:
         """Let a connection wait; ``peer`` is what the kernel says it is.
 
-        Raises RefusedError when the peer or all together have too many; the
-        connection is closed without a word then.
+        Returns its ticket, and that of the connection which loses its place to
+        it, if one does: the caller closes it without a word.
         """
-        if self._of_peer[peer] >= limits.LINK_UNAUTHENTICATED_PER_PEER:
-            raise RefusedError(
-                f"{limits.LINK_UNAUTHENTICATED_PER_PEER} connections of {peer} "
-                "have not proved themselves"
-            )
-        if len(self._tickets) >= limits.LINK_UNAUTHENTICATED:
-            raise RefusedError(
-                f"{limits.LINK_UNAUTHENTICATED} connections have not proved themselves"
-            )
+        pushed = self._surplus(peer)
+        if pushed is not None:
+            self.leave(pushed)
         self._last += 1
         ticket = Ticket(self._last, peer, now + limits.LINK_HANDSHAKE_SECONDS)
         self._tickets[ticket.number] = ticket
         self._of_peer[peer] += 1
-        return ticket
+        return ticket, pushed
+
+    def _surplus(self, peer: str) -> Ticket | None:
+        """Who must go before one more of ``peer`` may come."""
+        if self._of_peer[peer] >= limits.LINK_UNAUTHENTICATED_PER_PEER:
+            crowd = peer
+        elif len(self._tickets) >= limits.LINK_UNAUTHENTICATED:
+            # Of those who have most: a peer with few is not pushed out by many.
+            ((crowd, _),) = self._of_peer.most_common(1)
+        else:
+            return None
+        found = (t for t in self._tickets.values() if t.peer == crowd)
+        return min(found, key=lambda ticket: (ticket.known, ticket.number))
 
     def leave(self, ticket: Ticket) -> None:
         """The connection is authenticated, refused or closed; once or again."""

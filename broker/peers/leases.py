@@ -7,6 +7,7 @@ closed here.  The invariants, each with a test that tries to break it:
 * a sandbox has at most one live lease;
 * a CID whose lease ended is refused for CID_QUARANTINE_SECONDS, because the
   kernel resets a dead VM's sockets only while its CID is not taken again;
+  a lease that no viewer has taken never had a stream, and closes nothing;
 * a lease id is never used twice.
 """
 
@@ -76,15 +77,18 @@ class LeaseTable:
         self._by_sandbox[sandbox] = lease.id
         return lease
 
-    def end(self, lease: LeaseId, now: float) -> Held | None:
-        """Remove a lease and return it; None if it has ended before."""
+    def end(self, lease: LeaseId, now: float, *, taken: bool = True) -> Held | None:
+        """Remove a lease and return it; None if it has ended before.
+
+        ``taken``: whether it can have had a stream.
+        """
         held = self._by_id.pop(lease, None)
         if held is None:
             return None
         key = claim_key(held.claim)
         del self._by_key[key]
         del self._by_sandbox[held.lease.sandbox]
-        if isinstance(held.claim, VsockClaim):
+        if taken and isinstance(held.claim, VsockClaim):
             self._quarantine = {k: t for k, t in self._quarantine.items() if t > now}
             self._quarantine[key] = now + limits.CID_QUARANTINE_SECONDS
         return held

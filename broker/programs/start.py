@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from broker.core.activation import VARIABLES, take_activated
-from broker.core.errors import SetupError, VitrailError
+from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.paths import find_paths
 from broker.relay.process import PumpHandle, start_pump
 from broker.session.ground import Options
@@ -54,7 +54,11 @@ def run_broker(
     """
     try:
         _run(program, words, prepare)
-    except VitrailError as error:
+    except (VitrailError, ExceptionGroup) as group:
+        # What a task could not do comes in the groups of the nurseries around it.
+        error = sole(group)
+        if not isinstance(error, VitrailError):
+            raise
         sys.stderr.write(f"{program}: {error.diagnostics()}\n")
         sys.exit(1)
 

@@ -34,6 +34,7 @@ from broker.core.errors import (
 )
 from broker.core.pace import Pace
 from broker.launch import jail
+from broker.session import readiness
 from broker.session.accepting import SHORT
 from broker.session.agent_shell import AgentShell
 from broker.session.channel import Channel
@@ -121,6 +122,7 @@ class _Worker:
 
     async def run(self) -> None:
         """Shut the last door, learn how windows are treated, then serve."""
+        readiness.prepare()  # behind that door no epoll can be made
         jail.lock()
         order = await self._first_order()
         windows = self._windows = SandboxWindows(order)

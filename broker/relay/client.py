@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import trio
 
 from broker.core import limits
+from broker.core.complain import complain
 from broker.core.errors import InternalError, UpstreamError
 from broker.relay.contract import (
     MESSAGE_BYTES,
@@ -121,7 +122,12 @@ class Pump:
                     return
                 if not packet:
                     return
-                self._take(packet)
+                try:
+                    self._take(packet)
+                except InternalError as error:
+                    # Its streams end with it; the broker, and all else, does not.
+                    complain(f"vitrail: the pump {self._handle.pid} is ended: {error}")
+                    return
 
     def _take(self, packet: bytes) -> None:
         match decode_from_pump(packet):

@@ -17,7 +17,7 @@ import trio
 
 from broker.audit import schema
 from broker.core.complain import complain_of
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.link.contract import Viewer
@@ -55,6 +55,8 @@ class Tenancy:
     reason: str = ""
     running: bool = False
     stopping: bool = False
+    unwanted: bool = False
+    """The viewer has refused it, so it never had a stream."""
     keep_machine: bool = False
     """The lease ends and the machine lives on (a released foreign lease)."""
 
@@ -212,7 +214,7 @@ class HostRole:
         try:
             await self._log.require(begin)
         except BaseException:
-            self._forget(tenancy)
+            self._forget(tenancy, taken=False)
             tenancy.ended.set()  # somebody may have asked for its end meanwhile
             raise
         return tenancy
@@ -229,7 +231,7 @@ class HostRole:
             await self._live(tenancy, began, task_status)
         except Exception as error:  # noqa: BLE001 -- a mistake of ours: see below
             if not tenancy.running:
-                first = _innermost(error)
+                first = sole(error)
                 tenancy.reason = tenancy.reason or str(first)
                 raise first from first.__cause__  # to whoever asked for the start
             # A mistake of ours in one lease must not end the others.
@@ -248,7 +250,11 @@ class HostRole:
         machine = tenancy.machine
         listeners = await machine.open_doors()
         try:
-            await self._viewer.lease_begun(tenancy.lease)
+            try:
+                await self._viewer.lease_begun(tenancy.lease)
+            except RefusedError:
+                tenancy.unwanted = True
+                raise
             began.append(tenancy.lease.id)
             with tenancy.scope:
                 async with trio.open_nursery() as nursery:
@@ -278,7 +284,7 @@ class HostRole:
                 await tenancy.machine.power_down(0)
         with _mistakes_stay_here():
             await tenancy.machine.close()
-        self._forget(tenancy)
+        self._forget(tenancy, taken=not tenancy.unwanted)
         with _mistakes_stay_here():
             await self._log.note(
                 schema.LeaseEnd(
@@ -290,8 +296,8 @@ class HostRole:
             )
         tenancy.ended.set()
 
-    def _forget(self, tenancy: Tenancy) -> None:
-        self._table.end(tenancy.lease.id, trio.current_time())
+    def _forget(self, tenancy: Tenancy, *, taken: bool) -> None:
+        self._table.end(tenancy.lease.id, trio.current_time(), taken=taken)
         self._tenancies.pop(tenancy.lease.id, None)
 
     async def release(self, lease: LeaseId, reason: str) -> None:
@@ -305,13 +311,6 @@ class HostRole:
         tenancy.reason = tenancy.reason or reason
         tenancy.scope.cancel()
         await tenancy.ended.wait()
-
-
-def _innermost(error: Exception) -> Exception:
-    """Without the groups in which nurseries pass on a single error."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 @contextmanager

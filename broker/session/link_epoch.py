@@ -22,6 +22,7 @@ from broker.core import limits
 from broker.core.complain import complain_of
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 from broker.core.lease import Opening
+from broker.core.pace import Pace
 from broker.link import messages as m
 from broker.link.control import ControlChannel
 from broker.link.epoch import Session
@@ -92,6 +93,7 @@ class Epoch:
         # One place of the channel's is the ping's.
         self._places = trio.Semaphore(limits.LINK_REQUESTS - 1)
         self._heard = 0.0
+        self._pace = Pace(limits.LINK_REQUESTS_PER_SECOND, limits.LINK_REQUESTS_AT_ONCE)
 
     @property
     def name(self) -> str:
@@ -219,10 +221,13 @@ class Epoch:
         while True:
             if untrusted:
                 self._heard = trio.current_time()
-                for message, request in self.channel.feed(untrusted):
+                taken = self.channel.feed(untrusted)
+                for message, request in taken:
                     self._take(nursery, message, request)
                 if not self.channel.open:
                     return
+                asked = sum(isinstance(message, m.Request) for message, _ in taken)
+                await trio.sleep(self._pace.take(trio.current_time(), asked))
             limit = limits.LINK_RECORD_SECONDS if self.channel.in_record else 1e9
             with trio.move_on_after(limit) as patience:
                 untrusted = await receive(self._sock)

@@ -14,9 +14,9 @@ from broker.core.services import PAIRING_PORT
 from broker.link.endpoints import (
     Endpoint,
     HybridEndpoint,
+    Listener,
     UnixEndpoint,
     VsockEndpoint,
-    open_listener,
 )
 from broker.link.keys import Identity, PublicKey
 from broker.link.pairing import Pairing
@@ -30,6 +30,10 @@ Ask = Callable[[], Awaitable[str]]
 """Returns what the person typed: the code on the other screen."""
 
 
+class NoCodeError(UpstreamError):
+    """It ended before there was a code: no person has seen anything of it."""
+
+
 def pairing_endpoint(link: Endpoint) -> Endpoint:
     """Where pairing happens, so that it need not share the link's own door."""
     match link:
@@ -41,35 +45,40 @@ def pairing_endpoint(link: Endpoint) -> Endpoint:
             return UnixEndpoint(link.path.with_name(f"{link.path.name}.pair"))
 
 
-async def meet(config: LinkConfig, role: Role) -> socket.socket:
-    """Return a connection to the other machine; the viewer waits for one.
+async def knock(config: LinkConfig) -> socket.socket:
+    """The host's part: return a connection to the viewer's machine.
+
+    Raises UpstreamError or SetupError.
+    """
+    try:
+        return await dial(config)
+    except UpstreamError as error:
+        raise UpstreamError(
+            f"no viewer waits to be paired: {error}",
+            hint="begin there: 'brokerctl pair NAME --as viewer' on the viewer's "
+            "machine waits for this one",
+        ) from error
+
+
+async def let_in(
+    listener: Listener, config: LinkConfig, turned_away: Callable[[RefusedError], None]
+) -> socket.socket:
+    """The viewer's part: return the next connection of the host's machine.
 
     Whom the kernel does not name as the configured peer is turned away, and
-    the next one waited for.  Raises UpstreamError or SetupError.
+    the next one waited for; ``turned_away`` hears why.  Raises UpstreamError.
     """
-    if role is Role.HOST:
+    while True:
+        conn = await listener.accept()
         try:
-            return await dial(config)
-        except UpstreamError as error:
-            raise UpstreamError(
-                f"no viewer waits to be paired: {error}",
-                hint="begin there: 'brokerctl pair NAME --as viewer' on the viewer's "
-                "machine waits for this one",
-            ) from error
-    listener = await open_listener(config.endpoint)
-    try:
-        while True:
-            conn = await listener.accept()
-            try:
-                describe_far_end(conn, config)
-            except (RefusedError, OSError):
-                # Not the machine that this viewer was told of; its person will
-                # be told so there.
-                conn.close()
-                continue
+            describe_far_end(conn, config)
+        except OSError:
+            conn.close()  # it has gone already
+        except RefusedError as error:
+            conn.close()
+            turned_away(error)
+        else:
             return conn
-    finally:
-        listener.close()
 
 
 async def pair(
@@ -78,7 +87,7 @@ async def pair(
     """Run a pairing; returns the key to pin.  Owns the socket.
 
     Raises LinkRefusedError (a wrong code, a broken protocol; nothing is
-    paired then) or UpstreamError.
+    paired then), NoCodeError or UpstreamError.
     """
     machine = Pairing(
         role=role,
@@ -89,7 +98,7 @@ async def pair(
     with sock:
         try:
             with trio.fail_after(limits.LINK_PAIRING_SECONDS):
-                await _codes(sock, machine)
+                await _codes_soon(sock, machine)
                 code, fingerprint = machine.code, machine.peer_fingerprint
                 if code is None or fingerprint is None:
                     raise InternalError("a pairing without codes")
@@ -103,6 +112,21 @@ async def pair(
     if machine.peer_key is None:
         raise InternalError("a pairing that is done has a key")
     return machine.peer_key
+
+
+async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
+    """Until both codes are known, no person is waited for."""
+    try:
+        with trio.fail_after(limits.LINK_HANDSHAKE_SECONDS):
+            await _codes(sock, machine)
+    except trio.TooSlowError as error:
+        seconds = limits.LINK_HANDSHAKE_SECONDS
+        raise NoCodeError(
+            f"the other end said nothing of use within {seconds:g} s"
+        ) from error
+    except (LinkRefusedError, UpstreamError) as error:
+        hint = error.hint or "'brokerctl pair' on the other machine may say why"
+        raise NoCodeError(error.message, hint=hint) from error
 
 
 async def _codes(sock: socket.socket, machine: Pairing) -> None:

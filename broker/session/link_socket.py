@@ -10,13 +10,14 @@ from __future__ import annotations
 import secrets
 import socket
 import struct
+from collections.abc import Callable
 
 import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.link.endpoints import HybridEndpoint, connect
 from broker.link.epoch import Session
-from broker.link.handshake import Fresh, Handshake
+from broker.link.handshake import Fresh, Handshake, State
 from broker.link.keys import Identity, Peers
 from broker.link.terms import LinkRefusedError, Role
 from broker.session.link_config import LinkConfig
@@ -102,10 +103,12 @@ async def shake_hands(
     identity: Identity,
     peers: Peers,
     first: bytes = b"",
+    known: Callable[[], None] | None = None,
 ) -> tuple[Session, bytes]:
     """Run a handshake; returns the session and the bytes that came behind it.
 
-    The caller keeps the deadline and the socket.  ``first`` was read already.
+    The caller keeps the deadline and the socket.  ``first`` was read already;
+    ``known`` is called once the other end has named a pinned key.
     Raises LinkRefusedError (the other end has been told) or UpstreamError.
     """
     machine = Handshake(
@@ -123,7 +126,10 @@ async def shake_hands(
             first = b""
             if not untrusted:
                 machine.eof()
-            await send_all(sock, machine.feed(untrusted))
+            answer = machine.feed(untrusted)
+            if known is not None and machine.state is State.WAIT_PROOF:
+                known()
+            await send_all(sock, answer)
     except LinkRefusedError as error:
         if error.answer:
             await _tell(sock, error.answer)

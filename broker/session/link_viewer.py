@@ -83,6 +83,8 @@ class RemoteHost:
         self._warnings = warnings
         self._witness = witness
         self._waiting = WaitingRoom()
+        self._knocking: dict[int, trio.CancelScope] = {}
+        """Of those who wait, by their tickets' numbers."""
         self._streams = itertools.count(1)
         self._starts: set[_Started] = set()
         self._changing = trio.Lock()
@@ -213,40 +215,49 @@ class RemoteHost:
         peer = ""
         try:
             peer = describe_far_end(conn, self._config)
-            ticket = self._waiting.enter(peer, trio.current_time())
         except (RefusedError, OSError) as error:
             conn.close()
             await self._refused(peer, str(error))
         else:
-            nursery.start_soon(self._meet, conn, ticket)
+            ticket, pushed = self._waiting.enter(peer, trio.current_time())
+            if pushed is not None:
+                self._knocking[pushed.number].cancel()
+            scope = trio.CancelScope(deadline=ticket.deadline)
+            self._knocking[ticket.number] = scope
+            nursery.start_soon(self._meet, conn, ticket, scope)
         # So that those who have said all they must are let in before the next
-        # one is counted: the few places are for those that say nothing.
+        # one comes and pushes somebody out.
         await trio.lowlevel.checkpoint()
 
-    async def _meet(self, conn: socket.socket, ticket: Ticket) -> None:
+    async def _meet(
+        self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
+    ) -> None:
         """One connection, from accept to its end."""
         try:
             with conn:
-                await self._greet(conn, ticket)
+                await self._greet(conn, ticket, scope)
         except LinkRefusedError as error:
             if error.reason is Reason.VERSION:
                 self.state.problem = error.diagnostics().replace("\n  hint: ", "; ")
             await self._refused(ticket.peer, str(error))
         except (VitrailError, OSError) as error:
             await self._refused(ticket.peer, str(error))
-        except trio.TooSlowError:
-            limit = limits.LINK_HANDSHAKE_SECONDS
-            await self._refused(ticket.peer, f"nothing proved within {limit:g} s")
         except Exception as error:  # noqa: BLE001
             # A mistake of ours with one connection must not end the others.
             complain_of(error)
         finally:
-            self._waiting.leave(ticket)
+            self._leave(ticket)
 
-    async def _greet(self, conn: socket.socket, ticket: Ticket) -> None:
+    def _leave(self, ticket: Ticket) -> None:
+        self._waiting.leave(ticket)
+        self._knocking.pop(ticket.number, None)
+
+    async def _greet(
+        self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
+    ) -> None:
         epoch: Epoch | None = None
         stream: tuple[Epoch, Preamble, bytes] | None = None
-        with trio.fail_at(ticket.deadline):
+        with scope:
             untrusted_first = b""
             while len(untrusted_first) < MAGIC_BYTES:
                 more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
@@ -257,7 +268,7 @@ class RemoteHost:
                 untrusted_first += more
             match take_door(untrusted_first):
                 case Door.CONTROL:
-                    epoch = await self._handshake(conn, untrusted_first)
+                    epoch = await self._handshake(conn, untrusted_first, ticket)
                 case Door.STREAM:
                     stream = await self._preamble(conn, untrusted_first)
                 case Door.PAIRING:
@@ -266,13 +277,25 @@ class RemoteHost:
                         reason=Reason.PERSON,
                         hint="'brokerctl pair' listens on a port of its own",
                     )
-        self._waiting.leave(ticket)
+        if scope.cancelled_caught:
+            raise RefusedError(
+                f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"
+                if trio.current_time() >= ticket.deadline
+                else "nothing proved before its place was another's: "
+                "too many unfinished connections"
+            )
+        self._leave(ticket)
         if epoch is not None:
             await self._live(epoch, ticket.peer)
         elif stream is not None:
             await self._stream(conn, *stream)
 
-    async def _handshake(self, conn: socket.socket, first: bytes) -> Epoch:
+    async def _handshake(
+        self, conn: socket.socket, first: bytes, ticket: Ticket
+    ) -> Epoch:
+        def known() -> None:
+            ticket.known = True
+
         session, rest = await shake_hands(
             conn,
             role=Role.VIEWER,
@@ -280,6 +303,7 @@ class RemoteHost:
             identity=self._store.identity(),
             peers=self._store.peers(),
             first=first,
+            known=known,
         )
         return Epoch(
             session,

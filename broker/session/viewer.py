@@ -217,7 +217,8 @@ class ViewerRole:
         if self.record(lease.record) is None:
             raise RefusedError(
                 f"the viewer has no valid record '{lease.record}'",
-                hint="'brokerctl policy check' says what is wrong with it",
+                hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
+                "has a mistake: 'brokerctl policy check' there says which",
             )
         logs = self._paths.logs(lease.sandbox)
         others = frozenset(guest.lease.sandbox for guest in self.guests())

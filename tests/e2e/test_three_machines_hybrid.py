@@ -9,6 +9,7 @@ that VM.  Sibling mode (``test_three_machines``) notices no death; this does.
 from __future__ import annotations
 
 import shlex
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -99,7 +100,9 @@ class Three:
         )
 
 
-async def test_bulk_and_deaths():
+@asynccontextmanager
+async def three_machines():
+    """All of them, with the application's first window on the viewer's screen."""
     await the_image()
     async with lab() as made:
         host = make_side(
@@ -119,18 +122,33 @@ async def test_bulk_and_deaths():
                 await host.start()
                 await host.wait_link(deadline=PATIENCE)
                 await three.shows("first")  # which starts the machine
-                machine = await host.pid_of("QEMU")
-                await much_data(three)
-                for death in (the_viewers_broker, the_hosts_broker, the_viewer):
-                    await death(three)
-                    await three.agent_is_up()
-                    assert await host.pid_of("QEMU") == machine, "it lives on"
-                    await three.shows(death.__name__)
+                yield three
         finally:
             log = host.paths.state / "broker.log"
             print(log.read_text() if log.exists() else "no host's broker yet")
             if log.exists():
                 await host.shutdown()
+
+
+async def test_much_data_and_killed_brokers():
+    async with three_machines() as three:
+        await much_data(three)
+        await survives(three, the_viewers_broker)
+        await survives(three, the_hosts_broker)
+
+
+async def test_the_viewers_machine_is_killed():
+    async with three_machines() as three:
+        await survives(three, the_viewer)
+
+
+async def survives(three, death):
+    """The application's machine does, and shows a window afterwards."""
+    machine = await three.host.pid_of("QEMU")
+    await death(three)
+    await three.agent_is_up()
+    assert await three.host.pid_of("QEMU") == machine, "it lives on"
+    await three.shows(death.__name__)
 
 
 async def much_data(three):
@@ -187,4 +205,4 @@ async def more_link_downs(three, before):
     assert await until(down, deadline=PATIENCE)
 
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]

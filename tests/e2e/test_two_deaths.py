@@ -116,7 +116,7 @@ async def test_a_squatter_on_the_viewers_port_learns_no_payload():
             await t.host.start()
             said = []
             for answer in (b"", b"VTRL-CTL" + secrets.token_bytes(400)):
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     await trio.lowlevel.wait_readable(squatter)
                 conn, _ = squatter.accept()
                 with conn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 from tests.kit.brokerctl import brokerctl
 from tests.kit.compositor import until, wait_window, windows
@@ -16,7 +17,8 @@ from tests.kit.typing import typing
 
 GUIDE = (Path(__file__).parents[2] / "docs/two-machines.md").read_text()
 
-RECORD = 'class = "disposable"\ndisplay = "allow"\nlabel.colour = "green"\n'
+# Step 3's, as it stands there.
+RECORD = dedent(re.search(r'(?m)^ +class = "disposable"\n(?: +\S.*\n)+', GUIDE)[0])
 
 
 def typed_in_the_guide(prompt):

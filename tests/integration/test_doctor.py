@@ -48,6 +48,29 @@ async def test_every_check_says_something_and_every_trouble_what_mends_it(
     assert " warnings, " in page.lines[-1]
 
 
+async def test_a_vsock_that_was_not_mended_is_a_warning(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "vhost-device-vsock"
+    tool.write_text("#!/bin/sh\necho vhost-device-vsock 0.3.0\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(doctor_host.hosttools, "KERNEL_DEVICE", tmp_path / "none")
+    monkeypatch.setattr(doctor_host.hosttools, "kernel_vsock_usable", lambda: False)
+    monkeypatch.setattr(
+        doctor_host.hosttools, "find_vhost_device_vsock", lambda _: tool
+    )
+    seen: dict[bool, list[Finding]] = {}
+    for built in (True, False):
+        answer = {"LD_PRELOAD": "/x.so"} if built else {}
+        monkeypatch.setattr(doctor_host, "hybrid_environment", lambda a=answer: a)
+        seen[built] = list(await doctor_host.check_vsock(context))
+    assert [found.state for found in seen[True]] == [State.OK]
+    assert [found.state for found in seen[False]] == [State.WARN]
+    assert "vhost-device-vsock 0.3.0" in seen[True][0].text
+    assert "stands still" in seen[False][0].text
+    assert seen[False][0].mend
+
+
 async def test_without_a_runtime_directory_it_says_so_and_goes_on(
     env: dict[str, str],
 ) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from contextlib import ExitStack
 
 import pytest
 import trio
 
+from broker.core import limits
+from broker.link.keys import Identity
+from broker.link.terms import Role
+from broker.session.link_pair import NoCodeError, pair
 from tests.kit.brokerctl import brokerctl, home
 from tests.kit.typing import Typist, typing
 
@@ -113,3 +119,59 @@ async def test_a_host_without_an_endpoint_is_told_where_it_stands(homes):
     answer = await brokerctl("pair", "screen", "--as", "host", env=host)
     assert answer.code == 1
     assert "link.toml" in answer.err
+
+
+async def test_somebody_else_at_the_door_does_not_end_the_waiting(homes):
+    """One that leaves, one that speaks nonsense: the host comes after them."""
+    host, viewer = homes
+    where = f"{viewer['HOME']}/meet"
+    words = ("--endpoint", f"unix:{where}")
+    async with typing("pair", "desk", "--as", "viewer", *words, env=viewer) as there:
+        await there.wait("waiting at")
+        for said, told in ((b"", "closed the connection"), (b"x" * 100, "not speak")):
+            stream = await trio.open_unix_socket(where)
+            await stream.send_all(said)
+            await stream.aclose()
+            await there.wait(told)
+        async with typing("pair", "screen", "--as", "host", *words, env=host) as here:
+            codes = [await _code(t) for t in (here, there)]
+            here.type(codes[1])
+            there.type(codes[0])
+            assert (await here.code(), await there.code()) == (0, 0)
+
+
+async def test_one_that_says_nothing_is_left(monkeypatch):
+    monkeypatch.setattr(limits, "LINK_HANDSHAKE_SECONDS", 0.2)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+
+    async def ask():
+        raise AssertionError("nobody is asked without a code")
+
+    with theirs, pytest.raises(NoCodeError, match="nothing of use within"):
+        await pair(
+            ours,
+            role=Role.VIEWER,
+            identity=Identity.from_seed(b"v" * 32),
+            show=lambda _code, _key: pytest.fail("no code is shown"),
+            ask=ask,
+        )
+    assert ours.fileno() == -1
+
+
+async def test_the_wrong_machine_is_turned_away_and_both_hear_of_it(homes):
+    """A mistaken peer_cid or peer_uid: each screen says where to look."""
+    host, viewer = homes
+    folder = trio.Path(viewer["HOME"]) / ".config/vitrail"
+    await folder.mkdir(parents=True, exist_ok=True)
+    await (folder / "link.toml").write_text(f"peer_uid = {os.getuid() + 1}\n")
+    words = ("--endpoint", f"unix:{viewer['HOME']}/meet")
+    async with typing("pair", "desk", "--as", "viewer", *words, env=viewer) as there:
+        await there.wait("waiting at")
+        for _ in range(2):
+            answer = await brokerctl("pair", "screen", "--as", "host", *words, env=host)
+            assert answer.code == 1
+            assert "'brokerctl pair' on the other machine may say why" in answer.err
+        await there.wait("turned away: the link takes connections of uid")
+        await there.wait("peer_uid in link.toml names the other broker's user")
+        assert there.said.count("turned away") == 1, "once"

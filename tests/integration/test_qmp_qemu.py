@@ -12,9 +12,13 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
+from broker.launch.console import ConsoleLog
+from broker.launch.guestargs import Accel, Network
 from broker.launch.process import spawn_helper
 from broker.launch.qmp import QmpError, open_qmp
 from broker.launch.ready import listen_unix
+from broker.launch.vm import Vm
+from broker.launch.vmstate import VmState
 from tests.kit.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -143,3 +147,31 @@ def test_a_stale_socket_is_replaced():
         with listen_unix(path), socket.socket(socket.AF_UNIX) as conn:
             assert path.stat().st_mode & 0o777 == 0o600
             conn.connect(str(path))
+
+
+async def test_a_machine_without_a_console_does_not_keep_its_monitor(qemu, tmp_path):
+    """QEMU speaks to one at a time: the next attempt must be heard."""
+    process, path = qemu
+    state = VmState(
+        boot="",
+        name="work",
+        cid=3,
+        vsock="hybrid",
+        accel=Accel.TCG,
+        network=Network.NONE,
+        disposable=True,
+        logs=str(tmp_path),
+        helpers={},
+    )
+    console = ConsoleLog(tmp_path)
+    vm = Vm(path.parent, state, vmm=process, helpers=(), console=console)
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(UpstreamError, match="console is not reachable"):
+            await vm.connect(nursery)
+    with pytest.raises(UpstreamError, match="not connected"):
+        await vm.cont()
+    console.close()
+    qmp = await open_qmp(path)
+    await qmp.close()
+    with pytest.raises(UpstreamError, match="has gone"):
+        await qmp.execute("query-status")

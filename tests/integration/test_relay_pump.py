@@ -21,7 +21,7 @@ from broker.launch.spawn import spawn
 from broker.relay import process
 from broker.relay.client import Pump
 from broker.relay.confine import confine
-from broker.relay.contract import Mode, Reason
+from broker.relay.contract import Done, Mode, Reason, StreamEnd, encode_from_pump
 from broker.relay.process import PumpHandle, control_pair, start_pump
 from tests.kit.relays import cpu_seconds, fds, fill, lay, read_all, rss_kib, running
 
@@ -108,6 +108,42 @@ async def test_a_pump_can_be_started_anew_while_trio_runs(nursery):
     with trio.fail_after(30):
         assert await child.wait() == 0
     assert (await line.end()).reason is Reason.PUMP_DIED
+
+
+_NONSENSE = """
+import socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+control.recv(1000)
+control.send(bytes.fromhex(sys.argv[2]))
+control.recv(1000)
+control.recv(1000)
+"""
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"\xff" * 20,
+        encode_from_pump(Done(77, StreamEnd(0, 0, Reason.END))),
+    ],
+    ids=["no message", "a stream that is none"],
+)
+async def test_a_pump_that_speaks_nonsense_ends_with_its_streams_alone(
+    nursery, packet, capfd
+):
+    broker, theirs = control_pair()
+    argv = [sys.executable, "-c", _NONSENSE, str(theirs.fileno()), packet.hex()]
+    child = spawn(argv, cwd=os.getcwd(), pass_fds=[theirs.fileno()])
+    theirs.close()
+    pump = Pump(PumpHandle(broker, child.pid))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as run:
+            run.start_soon(pump.run)
+            line = lay(nursery, pump.relay)
+            assert (await line.end(30)).reason is Reason.PUMP_DIED
+        await pump.wait_died()
+        await child.wait()
+    assert "is ended" in capfd.readouterr().err
 
 
 async def test_a_pump_that_does_not_obey_is_killed(handle, pump, nursery, monkeypatch):

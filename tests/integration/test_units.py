@@ -153,6 +153,25 @@ async def test_a_socket_without_a_meaning_is_refused_at_the_start():
                 assert await child.wait() == 1
 
 
+async def test_a_link_door_that_another_program_holds_is_said_in_a_sentence():
+    """What a task of the start cannot do is no traceback for a person."""
+    ordinary_user()
+    with home() as env, socket.socket(socket.AF_UNIX) as squatter:
+        place = paths_of(env).runtime.parent / "door"
+        squatter.bind(str(place))
+        squatter.listen(1)
+        words = ["-m", "broker.programs.viewer", "--listen", f"unix:{place}"]
+        child = spawn([sys.executable, *words], env=env, stdout=PIPE, stderr=STDOUT)
+        with child.popen.stdout as said:
+            with trio.fail_after(60):
+                code = await child.wait()
+            told = said.read().decode()
+    assert code == 1
+    assert f"vitrail-viewer: unix:{place} is in use" in told
+    assert "hint: " in told
+    assert "Traceback" not in told
+
+
 async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():
     """READY=1 once both listeners are up, STOPPING=1 on SIGTERM, exit code 0."""
     ordinary_user()

@@ -42,7 +42,7 @@ def close_all():
         _OPEN.pop().close()
 
 
-async def rest_of(sock, patience=5):
+async def rest_of(sock, patience=60):
     """Everything that still comes, until the end; fails when none comes."""
     got = b""
     with trio.fail_after(patience):

@@ -32,6 +32,7 @@ from broker.launch.image_build import build_image
 from broker.launch.images import DEFAULT_PACKAGES, Image, ImageSpec
 from broker.launch.initramfs import Entry, write_cpio
 from broker.launch.spawn import STDOUT, Child, run_tool, spawn
+from broker.launch.vsock_backend import hybrid_environment
 from tests.kit.compositor import short_directory
 
 HOST, VIEWER, APP = 10, 11, 20
@@ -227,7 +228,9 @@ class Lab:
             way += f",uds-path={self._at(guest, 'vsock')}"
             words += ["--vm", way + (f",groups={group}" if group else "")]
         with (self.base / "vhost.log").open("ab") as log:
-            self._others.append(spawn(words, stdout=log.fileno(), stderr=STDOUT))
+            env = {**os.environ, **hybrid_environment()}
+            child = spawn(words, env=env, stdout=log.fileno(), stderr=STDOUT)
+            self._others.append(child)
         for guest in guests:
             self.guests.append(guest)
             if guest.shelled:
@@ -310,14 +313,18 @@ async def lab(kernel: ImageSpec | None = None, extra: Mapping[str, Path] | None 
 
 
 @asynccontextmanager
-async def siblings():
-    """The three machines, running; yields host, viewer and application."""
+async def siblings(*, application=True):
+    """The three machines, running; yields host, viewer and application.
+
+    Without ``application`` there is none, and what is yielded for it is not run.
+    """
     async with lab() as made:
         host, viewer = Guest("host", HOST), Guest("viewer", VIEWER)
         app = Guest("app", APP, shelled=False)
-        await made.connect(host, viewer, app, group="g1")
+        used = (host, viewer, app) if application else (host, viewer)
+        await made.connect(*used, group="g1")
         async with trio.open_nursery() as nursery:
-            for guest in made.guests:
+            for guest in used:
                 nursery.start_soon(made.boot, guest)
         yield host, viewer, app
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -16,6 +16,7 @@ import trio
 from broker.cli.start import ensure_broker
 from broker.core.errors import VitrailError
 from broker.core.paths import find_paths
+from broker.launch.spawn import spawn
 from broker.link.keys import Peer
 from broker.link.terms import Role
 from broker.session.link_store import LinkStore
@@ -38,7 +39,7 @@ class Side(World):
     async def link(self):
         return (await self.status()).link
 
-    async def wait_link(self, state="up", deadline=20):
+    async def wait_link(self, state="up", deadline=60):
         async def look():
             link = await self.link()
             return link if link.state == state else None
@@ -59,6 +60,7 @@ class Two:
     host: Side
     viewer: Side
     socket: object
+    transport: Transport | None = None
 
     async def up(self):
         """Wait until both ends say that the link is up."""
@@ -92,15 +94,60 @@ def pair(host, viewer):
     at_viewer.pin(Peer("desk", Role.HOST, at_host.identity().public))
 
 
+class Transport:
+    """What carries the link, as a VMM's process does: socat between two sockets."""
+
+    def __init__(self, near, far):
+        self._words = [
+            "socat",
+            "-t60",
+            f"UNIX-LISTEN:{near},fork",
+            f"UNIX-CONNECT:{far}",
+        ]
+        self._near = near
+        self._child = None
+
+    async def start(self):
+        self._child = spawn(self._words)
+
+        async def listens():
+            return self._near.is_socket()
+
+        await until(listens)
+
+    async def kill(self):
+        """All of it at once, with every stream of the link."""
+        # One process for each connection, in a process group of its own.
+        os.killpg(self._child.pid, signal.SIGKILL)
+        await self._child.wait()
+        self._near.unlink(missing_ok=True)
+
+
 @asynccontextmanager
-async def two(records=None, *, start=True, image=True, paired=True):
-    """Host and viewer; ``records`` maps names to texts, for both."""
+async def transport(near, far):
+    """The link goes through a process of its own, which can be killed."""
+    made = Transport(near, far)
+    await made.start()
+    try:
+        yield made
+    finally:
+        with trio.CancelScope(shield=True):
+            await made.kill()
+
+
+@asynccontextmanager
+async def two(records=None, *, start=True, image=True, paired=True, carried=False):
+    """Host and viewer; ``records`` maps names to texts, for both.
+
+    ``carried``: the link goes through a process (``Transport``).
+    """
     if image:
         await the_image()
-    async with desktop() as comp:
+    async with desktop() as comp, AsyncExitStack() as stack:
         with short_directory() as base:
-            path = base / "link"
-            host = make_side(base / "h", comp, "host", ["--connect", f"unix:{path}"])
+            path, near = base / "link", base / "near"
+            dialled = near if carried else path
+            host = make_side(base / "h", comp, "host", ["--connect", f"unix:{dialled}"])
             viewer = make_side(base / "v", comp, "viewer", ["--listen", f"unix:{path}"])
             for name, text in (records or {"app": record()}).items():
                 host.write_record(name, text)
@@ -108,6 +155,8 @@ async def two(records=None, *, start=True, image=True, paired=True):
             if paired:
                 pair(host, viewer)
             made = Two(host, viewer, path)
+            if carried:
+                made.transport = await stack.enter_async_context(transport(near, path))
             try:
                 if start:
                     await viewer.start()

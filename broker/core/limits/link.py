@@ -7,12 +7,14 @@ LINK_HANDSHAKE_SECONDS = 10.0
 Four small messages between two machines take milliseconds; only a stall is
 this slow.  Also how long an opener waits for the answer."""
 
-LINK_UNAUTHENTICATED_PER_PEER = 16
+LINK_UNAUTHENTICATED_PER_PEER = 64
 """Connections of one peer (a CID, a socket path) that have proved nothing yet.
-Reconnecting needs one, a burst of opened streams a few; ten thousand
-half-open ones cost us these descriptors and 16 buffers of 180 bytes."""
+Reconnecting needs one, a burst of opened streams a few; the rest is for those
+who stand beside an honest one and say nothing: one more pushes the oldest of
+them out.  Ten thousand half-open ones cost us these descriptors and 64 buffers
+of 180 bytes."""
 
-LINK_UNAUTHENTICATED = 64
+LINK_UNAUTHENTICATED = 128
 """The same over all peers together."""
 
 LINK_PIECE_BYTES = 3584
@@ -33,6 +35,13 @@ long it takes the other end for dead."""
 LINK_REQUESTS = 64
 """Requests on control that one end has sent and has no reply to.  After a
 reconnect 512 leases are announced in eight rounds of these."""
+
+LINK_REQUESTS_AT_ONCE = 2048
+LINK_REQUESTS_PER_SECOND = 50
+"""Requests that one end takes from the other: at once after a reconnect (512
+leases, twice, and what is asked about them), and in the long run.  A broker that
+was taken over and asks faster is read as slowly as that; so what its requests
+leave in the log stays in proportion."""
 
 LINK_GRACE_SECONDS = 60.0
 """The longest grace that a viewer may ask for when it stops a sandbox."""

@@ -117,9 +117,6 @@ WORKER_MESSAGES_BURST = 4000
 paces above (300 a second together), so one that exceeds this was taken over,
 and is ended: its messages cost time that other sandboxes need."""
 
-WAYLAND_LINGER_SECONDS = 5.0
-"""After one end of a Wayland connection has closed, the other has so long."""
-
 KEEPER_CONNECT_SECONDS = 5.0
 """For connect(2) to the compositor, which blocks while its backlog is full."""
 
@@ -136,6 +133,10 @@ WORKER_DATA_BYTES = 512 << 20
 
 WAYPIPE_START_SECONDS = 10.0
 """Until a waypipe client's socket accepts."""
+
+WAYPIPE_CONTAINER_SECONDS = 45.0
+"""The same in a container: before ours begins Podman mounts its storage and starts
+processes of its own, each of which a loaded machine may keep waiting."""
 
 WAYPIPE_PROCESSES = 2 * WAYLAND_CLIENTS_PER_SANDBOX
 """RLIMIT_NPROC of a waypipe client: one process and some threads for each

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import math
 import os
 import platform
 import shutil
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import trio
 
-from tests.bench.relay.way_places import WAYS, Raw
+from tests.bench.relay.way_places import WAYS, Length, Raw
 from tests.bench.relay.way_report import GOAL, leg_table, legs, table
 
 
@@ -33,9 +34,24 @@ async def _all(options: argparse.Namespace) -> Raw:
     for name, way in WAYS.items():
         if not options.only or name in options.only:
             print(f"{name}:", file=sys.stderr, flush=True)
-            found[name] = await way(
-                quick=options.quick, repetitions=options.repetitions
-            )
+            length = Length(options.repetitions, options.quick, options.seconds)
+            found[name] = await way(length)
+    return found
+
+
+def together(runs: list[Raw]) -> Raw:
+    """Several runs as one: the repetitions of each, where all took the same way."""
+    found: Raw = {}
+    for run in runs:
+        for way, raw in run.items():
+            before = found.setdefault(way, raw)
+            if before is raw:
+                continue
+            if before["auto"] != raw["auto"]:
+                raise SystemExit(f"{way}: auto was another mode in one of the runs")
+            for peer, measures in raw["values"].items():
+                for name, values in measures.items():
+                    before["values"][peer][name] += values
     return found
 
 
@@ -43,13 +59,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.relay.way")
     parser.add_argument("--quick", action="store_true", help="less in a repetition")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="of measuring one way, after which no further repetition begins",
+    )
     parser.add_argument("--only", choices=WAYS, action="append")
-    parser.add_argument("--read", type=Path, help="show an earlier run's JSON")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", help="show earlier runs' JSON, together"
+    )
     out = Path(os.environ.get("VITRAIL_OUT", "out"))
     parser.add_argument("--out", type=Path, default=out / "bench")
     options = parser.parse_args()
     if options.read:
-        _show(json.loads(options.read.read_text())["raw"])
+        _show(together([json.loads(p.read_text())["raw"] for p in options.read]))
         return 0
     if shutil.which("socat") is None:
         print("missing: socat; no comparison without it")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import random
 import shlex
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,20 @@ Order = Callable[[str, str], Awaitable[None]]
 """(side, mode): new streams of that broker are moved so."""
 
 
+WARM = ("up", "131072", "down", "131072", "ping", "10", "setup", "2")
+
+
+@dataclass(frozen=True)
+class Length:
+    """How much is measured."""
+
+    repetitions: int
+    quick: bool = False
+    """Less in a repetition."""
+    seconds: float = math.inf
+    """After which no further repetition begins."""
+
+
 def amounts(*, quick: bool, hybrid: bool) -> tuple[str, ...]:
     """How much of each in a repetition: measure, amount, measure, …"""
     bulk = (4 if quick else 16) << (20 if hybrid else 18)
@@ -61,20 +78,27 @@ def amounts(*, quick: bool, hybrid: bool) -> tuple[str, ...]:
 
 
 async def measure(
-    client: Client, order: Order, cid: int, words: tuple[str, ...], repetitions: int
+    client: Client, order: Order, cid: int, words: tuple[str, ...], length: Length
 ) -> dict[str, dict[str, list[float]]]:
-    """All peers in turn, within each repetition."""
+    """All peers within each repetition, in an order of its own.
+
+    Each is warmed up first: an emulator translates anew what it has not run for a
+    while, and the first measure of whoever came after "no relay" paid for it.
+    """
     raw: dict[str, dict[str, list[float]]] = {
         peer: {name: [] for name in MEASURES} for peer in PEERS
     }
-    for number in range(repetitions):
-        turn = number % len(PEERS)
-        for peer in PEERS[turn:] + PEERS[:turn]:
+    began = trio.current_time()
+    for number in range(length.repetitions):
+        if trio.current_time() - began > length.seconds and number:
+            break
+        for peer in random.Random(number).sample(PEERS, len(PEERS)):
             for side in SIDES:
                 where, mode = ORDERED.get(peer, ("", "auto"))
                 await order(side, mode if side == where else "auto")
             port = {SOCAT: SOCAT_PORT, DIRECT: DIRECT_PORT}.get(peer, AUDIO_PORT)
             at = VIEWER if (peer, cid) == (DIRECT, HOST) else cid
+            await client(at, port, WARM)
             said = (await client(at, port, words)).decode().splitlines()
             for kind, line in zip(KINDS, said, strict=True):
                 found = [float(word) for word in line.split()]
@@ -117,7 +141,7 @@ async def there(path: Path) -> None:
             await trio.sleep(0.02)
 
 
-async def hybrid(*, quick: bool, repetitions: int) -> dict[str, Any]:
+async def hybrid(length: Length) -> dict[str, Any]:
     async with two({"app": RAW}, start=False) as t:
         sides = {"host": t.host, "viewer": t.viewer}
         for name, side in sides.items():
@@ -152,8 +176,8 @@ async def hybrid(*, quick: bool, repetitions: int) -> dict[str, Any]:
             async def order(side: str, mode: str) -> None:
                 await trio.Path(sides[side].base / "mode").write_text(mode)
 
-            words = amounts(quick=quick, hybrid=True)
-            values = await measure(client, order, 2, words, repetitions)
+            words = amounts(quick=length.quick, hybrid=True)
+            values = await measure(client, order, 2, words, length)
             auto = {
                 name: taken((side.base / "mode.took").read_text())
                 for name, side in sides.items()
@@ -164,9 +188,7 @@ async def hybrid(*, quick: bool, repetitions: int) -> dict[str, Any]:
 # -- AF_VSOCK: three machines ---------------------------------------------------------
 
 
-async def vsock(
-    *, quick: bool, repetitions: int, kernel: ImageSpec | None = None
-) -> dict[str, Any]:
+async def vsock(length: Length, *, kernel: ImageSpec | None = None) -> dict[str, Any]:
     async with lab(kernel) as made:
         host, viewer, app = (
             Guest("host", HOST),
@@ -198,8 +220,8 @@ async def vsock(
             guest = host if side == "host" else viewer
             await guest.run(f"echo {mode} > {ORDER}")
 
-        words = amounts(quick=quick, hybrid=False)
-        values = await measure(client, order, HOST, words, repetitions)
+        words = amounts(quick=length.quick, hybrid=False)
+        values = await measure(client, order, HOST, words, length)
         auto = {g.name: taken(await g.run(f"cat {ORDER}.took")) for g in (host, viewer)}
         release = (await host.run("uname -r")).strip()
         return {"values": values, "auto": auto, "kernel": release}

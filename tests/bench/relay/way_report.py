@@ -63,6 +63,8 @@ class Leg:
     control: tuple[float, float]
     """The same against the mode that auto *was*, ordered, so one thing against
     itself: the quartiles of its repetitions."""
+    same: bool
+    """Whether auto is the better mode itself."""
     verdict: str
     """met, missed, or unsettled: one thing twice differs by more than is asked."""
 
@@ -73,7 +75,7 @@ def _auto(values: Values, side: str) -> str:
 
 
 def legs(raw: dict[str, Any]) -> list[Leg]:
-    """Judge each hop by the medians of both modes, then within repetitions."""
+    """Judge each hop by the medians of both modes."""
     values, found = raw["values"], []
     for side in SIDES:
         for name in JUDGED:
@@ -83,12 +85,38 @@ def legs(raw: dict[str, Any]) -> list[Leg]:
                 for mode in ("splice", "copy")
             }
             better = (max if rate else min)(of, key=lambda mode: of[mode])
-            share = within(values, _auto(values, side), f"{side} {better}", name)
-            share = share if rate else 1 / share
             took = raw["auto"][side]
+            share = _share(values, side, took, better, name)
+            share = share if rate else 1 / share
             control = _control(values, side, took, name)
-            found.append(Leg(side, name, took, better, share, control, ""))
+            found.append(
+                Leg(
+                    side,
+                    name,
+                    took,
+                    better,
+                    share,
+                    control,
+                    took == f"{better} / {better}",
+                    "",
+                )
+            )
     return [replace(leg, verdict=_verdict(leg)) for leg in found]
+
+
+def _share(values: Values, side: str, took: str, better: str, name: str) -> float:
+    """Of what the better mode does; by medians, as all are in each repetition.
+
+    Where ``auto`` was one mode both ways, as the brokers told of each stream, that
+    mode ordered was the same code at another moment: both count, together.  Where
+    that is the better mode, nothing is left to be compared but those two moments.
+    """
+    same = next((m for m in ("splice", "copy") if took == f"{m} / {m}"), "")
+    if same == better:
+        return 1.0
+    mine = list(values[_auto(values, side)][name])
+    mine += values[f"{side} {same}"][name] if same else []
+    return median(mine) / median(values[f"{side} {better}"][name])
 
 
 def _control(values: Values, side: str, took: str, name: str) -> tuple[float, float]:
@@ -126,7 +154,8 @@ def leg_table(way: str, raw: dict[str, Any]) -> str:
         cells = [f"{median(values[peer][leg.measure]):.4g}" for peer in names]
         mark = {"met": "", "missed": " **missed**"}.get(leg.verdict, " unsettled")
         low, high = leg.control
-        cells += [f"{leg.share:.2f}{mark}", f"{low:.2f} to {high:.2f}"]
+        share = "is it" if leg.same else f"{leg.share:.2f}{mark}"
+        cells += [share, f"{low:.2f} to {high:.2f}"]
         what = f"| {leg.side} | {leg.measure} | {leg.took} | "
         lines.append(what + " | ".join(cells) + " |")
     count = Counter(leg.verdict for leg in found)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import select
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,7 @@ from broker.launch import vsock_backend
 from broker.launch.vsock_backend import (
     draw_cid,
     hybrid_args,
+    hybrid_environment,
     open_kernel_vsock,
     start_hybrid_vsock,
 )
@@ -55,6 +61,51 @@ def test_the_tool_gets_a_socket_for_qemu_and_a_base_for_the_guest():
         *("/t", "--guest-cid", "70000"),
         *("--socket", "/r/vhost", "--uds-path", "/r/vm.vsock"),
     ]
+
+
+READY = """
+import os, select, socket
+one, other = socket.socketpair()
+other.send(b"x")
+poll = select.epoll()
+poll.register(one, select.EPOLLIN | select.EPOLLOUT)
+print(*(poll.poll()[0][1] for _ in range(4)))
+print(poll.fileno() in [fd for fd, _ in poll.poll()])
+poll.modify(one, select.EPOLLIN)
+print(*(poll.poll()[0][1] for _ in range(3)))
+other.close()
+poll.modify(one, select.EPOLLIN | select.EPOLLOUT)
+print({event & select.EPOLLIN for _ in range(4) for _, event in poll.poll()})
+"""
+
+
+def test_who_may_write_hears_of_it_though_there_is_something_to_read():
+    environment = hybrid_environment()
+    if not environment:
+        pytest.skip("needs a compiler: 'make setup'")
+    done = subprocess.run(
+        [sys.executable, "-c", READY],
+        env={"PATH": os.defpath, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    both = select.EPOLLIN | select.EPOLLOUT
+    assert done.stdout.splitlines() == [
+        f"{select.EPOLLOUT} {both} {select.EPOLLOUT} {both}",
+        "False",
+        f"{select.EPOLLIN} {select.EPOLLIN} {select.EPOLLIN}",
+        "{1}",  # an end is never kept back
+    ]
+
+
+def test_a_path_that_the_loader_cannot_be_told_is_not_told(monkeypatch):
+    for origin in ("/a b/x.so", "/a:b/x.so", None):
+        spec = ModuleSpec("x", None, origin=origin)
+        monkeypatch.setattr(vsock_backend, "find_spec", lambda _, spec=spec: spec)
+        assert hybrid_environment() == {}
+    monkeypatch.setattr(vsock_backend, "find_spec", lambda _: None)
+    assert hybrid_environment() == {}
 
 
 async def test_a_tool_that_fails_is_quoted(tmp_path):

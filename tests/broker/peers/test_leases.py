@@ -73,6 +73,16 @@ def test_a_cid_is_not_accepted_again_while_in_quarantine(wait, accepted):
             begin(table, "b", claim, now=200.0 + wait)
 
 
+def test_a_lease_that_was_never_taken_closes_no_cid():
+    """No viewer knew it, so nothing of it can be inherited."""
+    table = LeaseTable()
+    claim = VsockClaim(netns=1, cid=42)
+    table.end(begin(table, "a", claim, now=100.0).id, now=200.0, taken=False)
+    assert not table.closed_cids(200.0)
+    table.end(begin(table, "a", claim, now=200.0).id, now=201.0)
+    assert 42 in table.closed_cids(201.0)
+
+
 def test_the_same_cid_in_another_network_namespace_is_another_peer():
     table = LeaseTable()
     table.end(begin(table, "a", VsockClaim(1, 42)).id, now=0.0)

@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from broker.audit.query import Filters, open_log
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
+from broker.peers.identity import VsockClaim
 from broker.session.host import HostRole
 from tests.kit.roles import PaperMachine, SilentViewer, host_role, journal, own_claim
 
@@ -258,6 +259,19 @@ async def test_a_viewer_that_refuses_costs_nothing_but_its_words(tmp_path):
     ends = events(tmp_path, "lease.end")
     assert [e["generation"] for e in ends] == [1, 2, 3]
     assert {e["reason"] for e in ends} == {"the viewer has no valid record 'a'"}
+
+
+async def test_a_viewer_that_refuses_closes_no_cid(tmp_path):
+    """Who has mended the record need not wait for a minute."""
+
+    class No(SilentViewer):
+        async def lease_begun(self, lease):
+            raise RefusedError("no record")
+
+    async with host_role(tmp_path, None, viewer=No()) as host:
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="no record"):
+                await host.admit(A, A, PaperMachine(VsockClaim(1, 42)))
 
 
 async def test_a_lease_that_cannot_be_recorded_is_none(tmp_path, monkeypatch):

@@ -47,3 +47,16 @@ async def test_what_cannot_be_asked_uses_up_no_place():
                 await host.ask(lambda n: m.LeaseEnded(n, "0" * 16, "a test"))
         assert isinstance(await host.ask(m.Ping), m.Done)
         assert isinstance(await viewer.ask(m.Ping), m.Done)
+
+
+async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch):
+    """A broker that was taken over leaves no more in our log than that."""
+    monkeypatch.setattr(limits, "LINK_REQUESTS_AT_ONCE", 10)
+    monkeypatch.setattr(limits, "LINK_REQUESTS_PER_SECOND", 20)
+    async with epochs() as (host, viewer):
+        began = trio.current_time()
+        for _ in range(21):
+            await host.ask(m.Ping)
+        # Ten at once; what follows the eleventh waits for its twentieth of a second.
+        assert trio.current_time() - began >= 10 / 20 - 0.01
+        assert isinstance(await viewer.ask(m.Ping), m.Done)

@@ -1,0 +1,240 @@
+"""Sockets that are read often: without a task's turn for each time.
+
+A stream of sound at 20 ms wakes its filter four hundred times a second, mostly
+for some bytes that go on as they are.  Under trio each of them costs a turn of
+its loop: a task that is made runnable, the arming of the descriptor, deadlines
+looked at.  Here a socket has a plain function instead, a *step*, that is called
+each time there is something to read, and the task that waits has its turn only
+when the step says that there is something for it.
+
+The steps are called where trio would sleep (``Instrument.before_io_wait``):
+instead of it, we wait for our sockets and for trio's own epoll descriptor at
+once, no longer than trio would, and go back to it as soon as it has anything to
+do.  So tasks, deadlines, signals and cancellation are served as ever, and a
+sandbox that sends without end gets one step for each turn of everybody else.
+
+Where trio does not show its descriptor (``_descriptor_of_trio``), a task of
+ours waits for all sockets at once and calls the same steps.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from enum import Enum
+from types import TracebackType
+from typing import Self
+
+import trio
+from typing_extensions import override
+
+
+class Turn(Enum):
+    """Who has something to do after a step."""
+
+    NOBODY = 0
+    PERHAPS = 1
+    """Perhaps some task: the step may have set events."""
+    MINE = 2
+    """The task that waits for this socket; the step is not called again before."""
+
+
+Step = Callable[[], Turn]
+"""Reads once.  It is called outside of any task, so it may set events, start tasks
+in a nursery that is open and ask for the time, and cannot wait."""
+
+_NEAR_SECONDS = 0.002
+"""A deadline is due when it is no farther away: epoll counts milliseconds."""
+
+
+class Watch:
+    """One socket and its step; ``close`` comes before the socket is closed.
+
+    The kernel would go on telling of a description that another process holds
+    open, too, and nobody could make it stop.
+    """
+
+    def __init__(self, sock: socket.socket, step: Step) -> None:
+        self.fd = sock.fileno()
+        self.step = step
+        self.registered = False
+        self._task = trio.lowlevel.current_task()
+        self._error: BaseException | None = None
+        self._steps = _steps_of_this_run()
+        self._steps.add(self)
+
+    async def left(self) -> None:
+        """Wait until a step has left something to this task."""
+        self._task = trio.lowlevel.current_task()
+        self._steps.arm(self)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._steps.rest(self)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self._error is not None:
+            raise self._error
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Give the task its turn."""
+        self._error = error
+        self._steps.rest(self)
+        trio.lowlevel.reschedule(self._task)
+
+    def close(self) -> None:
+        """Watch it no longer."""
+        self._steps.remove(self)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Watch it no longer."""
+        self.close()
+
+
+class _Steps(trio.abc.Instrument):
+    """All watches of one run of trio."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._watches: dict[int, Watch] = {}
+        self._live: dict[int, Step] = {}
+        """Of those whose task waits."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._trio = _descriptor_of_trio()
+        if self._trio is None:
+            trio.lowlevel.spawn_system_task(self._serve)
+        else:
+            self._epoll.register(self._trio, select.EPOLLIN)
+
+    def add(self, watch: Watch) -> None:
+        assert watch.fd not in self._watches
+        if not self._watches and self._trio is not None:
+            trio.lowlevel.add_instrument(self)
+        self._watches[watch.fd] = watch
+
+    def remove(self, watch: Watch) -> None:
+        if self._watches.get(watch.fd) is not watch:
+            return
+        self.rest(watch)
+        self._unregister(watch)
+        del self._watches[watch.fd]
+        if not self._watches and self._trio is not None:
+            trio.lowlevel.remove_instrument(self)
+
+    def arm(self, watch: Watch) -> None:
+        assert self._watches.get(watch.fd) is watch, "it has been closed"
+        assert watch.fd not in self._live, "another task waits for it"
+        self._live[watch.fd] = watch.step
+        if not watch.registered:
+            self._epoll.register(watch.fd, select.EPOLLIN)
+            watch.registered = True
+
+    def rest(self, watch: Watch) -> None:
+        # It stays registered: mostly its task waits again before more comes.
+        self._live.pop(watch.fd, None)
+
+    def _unregister(self, watch: Watch) -> None:
+        if watch.registered:
+            self._epoll.unregister(watch.fd)
+            watch.registered = False
+
+    def _take(self, fd: int) -> bool:
+        """Call a socket's step; whether some task may have become runnable."""
+        step = self._live.get(fd)
+        if step is None:  # its task is busy: tell no more until it waits again
+            self._unregister(self._watches[fd])
+            return False
+        try:
+            turn = step()
+        except BaseException as error:  # noqa: BLE001 -- it is the task's, not trio's
+            self._watches[fd].leave(error)
+            return True
+        if turn is Turn.NOBODY:
+            return False
+        if turn is Turn.MINE:
+            self._watches[fd].leave()
+        return True
+
+    # -- inside trio's loop ------------------------------------------------------
+
+    @override
+    def before_io_wait(self, timeout: float) -> None:
+        """Wait in trio's place; what comes for trio is left to it."""
+        end = time.monotonic() + timeout
+        most = len(self._watches) + 1
+        while True:
+            events = self._epoll.poll(timeout, most)
+            ready = woken = False
+            for fd, _ in events:
+                if fd == self._trio:
+                    ready = True
+                elif self._take(fd):
+                    woken = True
+            if ready or timeout <= 0:
+                return
+            if woken and trio.lowlevel.current_statistics().tasks_runnable:
+                self._wake_trio()
+                return
+            timeout = end - time.monotonic()
+            if timeout <= 0:
+                # It would sleep all the time again, unless it waits for nothing
+                # to happen (``wait_all_tasks_blocked``): that we may not break.
+                due = trio.lowlevel.current_statistics().seconds_to_next_deadline
+                if due < _NEAR_SECONDS:
+                    self._wake_trio()
+                return
+
+    def _wake_trio(self) -> None:
+        """Its sleep was planned before tasks became runnable."""
+        self._token.run_sync_soon(_nothing, idempotent=True)
+
+    # -- without trio's descriptor -------------------------------------------------
+
+    async def _serve(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for fd, _ in self._epoll.poll(0, len(self._watches) + 1):
+                self._take(fd)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _descriptor_of_trio() -> int | None:
+    """What trio waits on, or None where this trio keeps it elsewhere."""
+    try:
+        from trio._core._run import GLOBAL_RUN_CONTEXT
+
+        epoll = GLOBAL_RUN_CONTEXT.runner.io_manager._epoll  # noqa: SLF001 -- it has no name for it
+    except (ImportError, AttributeError):
+        return None
+    return epoll.fileno()
+
+
+_this_run: trio.lowlevel.RunVar[_Steps] = trio.lowlevel.RunVar("_this_run")
+
+
+def prepare() -> None:
+    """Make what watches need, for whoever may make no descriptors later."""
+    _steps_of_this_run()
+
+
+def _steps_of_this_run() -> _Steps:
+    try:
+        return _this_run.get()
+    except LookupError:
+        steps = _Steps()
+        _this_run.set(steps)
+        return steps
