@@ -21,6 +21,7 @@ import random
 import struct
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,14 +31,15 @@ from fuzz.runner import ROOT, Meter, arguments, play, show
 _METER = Meter(__name__, "broker/wayland/*.py")
 
 from broker.clipboard.chords import Recogniser  # noqa: E402
-from broker.wayland import signatures, wire  # noqa: E402
+from broker.wayland import foreign, late, signatures, wire  # noqa: E402
 from broker.wayland.filter import Filter  # noqa: E402
 from broker.wayland.hands import OwnSeat  # noqa: E402
 from broker.wayland.model import Surface, XdgSurface  # noqa: E402
 from broker.wayland.rules import Fullscreen, WindowRules  # noqa: E402
 from broker.wayland.sandbox import Sandbox  # noqa: E402
+from broker.wayland.selection import Source  # noqa: E402
 from broker.wayland.verdicts import OPTIONS  # noqa: E402
-from broker.wayland.wire import ProtocolFault  # noqa: E402
+from broker.wayland.wire import Fd, ProtocolFault  # noqa: E402
 from tests.kit import wayland_sessions  # noqa: E402
 from tests.kit.wayland_machine import FakeMachine  # noqa: E402
 from tests.kit.wayland_model import GLOBALS, Model, connect  # noqa: E402
@@ -355,8 +357,34 @@ class Hand:
     def trouble(self, reason: str) -> None:
         """No matter."""
 
-    def foreign_drag(self) -> None:
+    @property
+    def drags(self) -> Drags:
+        return Drags()
+
+
+class Drags:
+    """Takes every drag from elsewhere that it may, and lets nothing out."""
+
+    def started(self, source: Source) -> None:
+        assert source.drag is not None
+
+    def performed(self, source: Source) -> None:
         """No matter."""
+
+    def ended(self, source: Source) -> None:
+        """No matter."""
+
+    def outward(self, source: Source) -> Sequence[bytes]:
+        return () if source.dead else source.mimes[:1]
+
+    def wanted(self, source: Source, mime: bytes, fd: Fd) -> bool:
+        return source.send(mime, fd)
+
+    def over(self, over: foreign.Over) -> None:
+        foreign.accept(over)
+
+    def dropped(self, over: foreign.Over) -> None:
+        foreign.end(over, finished=False)
 
 
 class Run:
@@ -396,6 +424,8 @@ class Run:
             self._input()
         if self.rng.random() < 0.02:
             self._selections()
+        if self.rng.random() < 0.02:
+            self._sizes()
         assert _OURS not in self.core.down.data, "the person's selection is told"
         for fd in self.core.down.drain_fds():
             self.machine.close(fd)
@@ -461,8 +491,29 @@ class Run:
                 hands.take_back(content)
         connect(self.core, self.model)
 
-    def _judge(self, _surface: object) -> None:
+    def _sizes(self) -> None:
+        """The compositor asks for other sizes, and nobody may be late."""
         for root in self.model.roots():
+            if self.rng.random() < 0.5:
+                states = self.rng.choice([(), (4,), (1, 4), (2,), (5, 6, 7, 8)])
+                size = self.rng.randrange(600), self.rng.randrange(400)
+                self.model.configure(root.xdg, *size, states)
+        connect(self.core, self.model)
+        if self.core.due is not None and self.rng.random() < 0.5:
+            late.hurry(self.core, self.core.due)
+            connect(self.core, self.model)
+
+    def _judge(self, committed: object) -> None:
+        """Nothing of the client's reaches out of a window's frame, of none of them.
+
+        A window's edges are those of its last commit: the next ones may be
+        known already, and its commit be one of the next messages.  A commit
+        without a picture draws nothing.
+        """
+        roots = self.model.roots()
+        if committed not in roots:
+            return
+        for root in roots:
             own = self.core.by_server.get(root.oid)
             surface = getattr(own, "alias", None)
             if surface is None:
@@ -470,7 +521,9 @@ class Run:
             held = surface.sub.promoted if surface.sub is not None else surface.xdg
             if held is None or held.frame is None:
                 continue
-            edges, size = held.frame.edges, root.size()
+            if root is committed:
+                root.state["edges"] = held.frame.edges
+            edges, size = root.state.get("edges", held.frame.edges), root.size()
             assert size is not None
             left, top = edges.left, edges.top
             right, bottom = size[0] - edges.right, size[1] - edges.bottom

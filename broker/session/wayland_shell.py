@@ -2,9 +2,10 @@
 
 Each accepted client gets a connection of its own to the compositor and a
 ``Filter`` between the two.  What is read is fed and what comes out is sent at
-once, in the same task step, so an ordinary message costs one wake-up; only
-what a full socket refuses waits for a writer task.  Reading stops while too
-much waits to be written: memory stays bounded, the slow side waits.
+once, in the same step (``readiness``), so an ordinary message costs one wake-up
+and no task's turn; only what a full socket refuses waits for a writer task.
+Reading stops while too much waits to be written: memory stays bounded, the slow
+side waits.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import trio
 
 from broker.core import fdpass, limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
+from broker.session.readiness import Turn, Watch
+from broker.wayland import late
 from broker.wayland.budget import Budget
 from broker.wayland.filter import Filter
 from broker.wayland.ports import Machine
@@ -29,38 +32,46 @@ from broker.wayland.trace import TracedFilter, Tracer
 from broker.wayland.wire import Outgoing, bad_message
 
 _LAST_WORDS_SECONDS = 1.0
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
 
 
-def receive(sock: socket.socket) -> fdpass.Received:
-    """Read once; a reset counts as the end.
+def receive(
+    sock: socket.socket, most: int = limits.WAYLAND_READ_BYTES
+) -> fdpass.Received:
+    """Read once, at most so many bytes; a reset counts as the end.
 
     Raises BlockingIOError when nothing is there, PeerError when descriptors
     were lost on the way.
     """
     try:
-        return fdpass.receive(
-            sock, limits.WAYLAND_READ_BYTES, limits.WAYLAND_FDS_PER_READ
-        )
+        return fdpass.receive(sock, most, limits.WAYLAND_FDS_PER_READ)
     except OSError as error:
         if error.errno in _GONE:
             return fdpass.Received(b"", ())
         raise
 
 
-def send_some(sock: socket.socket, queue: Outgoing) -> bool:
-    """Send what the socket takes now; True when nothing is left.
+def send_some(sock: socket.socket, queue: Outgoing) -> int:
+    """Send what the socket takes now; returns how many bytes it took.
 
     Raises OSError when the other side is gone.
     """
-    while data := queue.data:
-        if not queue.fd_count:
-            try:
-                count = fdpass.send(sock, data)
-            except BlockingIOError:
-                return False
-            del data[:count]
-            continue
+    if queue.fd_count:
+        return _send_with_fds(sock, queue)
+    data = queue.data
+    try:
+        count = sock.send(data, _NO_SIGNAL)
+    except BlockingIOError:
+        return 0
+    del data[:count]
+    return count
+
+
+def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
+    """As ``send_some``: each descriptor goes with its own message, never earlier."""
+    total = 0
+    while queue.data:
         view, fds = queue.front()
         with view:
             # More than libwayland's limit would be lost at the receiver.
@@ -68,10 +79,11 @@ def send_some(sock: socket.socket, queue: Outgoing) -> bool:
             try:
                 count = fdpass.send(sock, view, fds)
             except BlockingIOError:
-                return False
+                break
         for fd in queue.sent(count):
             os.close(fd)
-    return True
+        total += count
+    return total
 
 
 def _full(queue: Outgoing) -> bool:
@@ -124,11 +136,13 @@ class Connection:
         self.to_client = self.to_compositor = 0
         self.answered = trio.Event()
         self.reason = ""
-        self._budget = Budget()
+        self._budget = Budget(sandbox)
+        self._pause = 0.0
         self._work = trio.Event()
         self._room = trio.Event()
         self._ready = trio.Event()
         self._over = trio.Event()
+        self._late = trio.Event()
 
     async def run(self) -> None:
         """Serve until either side ends; never raises for what they did.
@@ -140,6 +154,7 @@ class Connection:
                 nursery.start_soon(self._from_server)
                 nursery.start_soon(self._from_client)
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._hurry)
                 self._wake()
                 with trio.move_on_after(limits.WAYLAND_CONNECT_SECONDS) as patience:
                     await self._first()
@@ -170,22 +185,17 @@ class Connection:
             return  # it has gone without listening
 
     def _send(self, *, to_client: bool) -> bool:
-        """As ``send_some``, counted."""
-        if to_client:
-            queue, sock = self.core.down, self._client
-        else:
-            queue, sock = self.core.up, self._server
-        waiting = len(queue.data)
-        try:
-            return send_some(sock, queue)
-        finally:
-            sent = waiting - len(queue.data)
-            if to_client:
-                self.to_client += sent
-                if sent and self.core.ready and self.core.fault is None:
-                    self.answered.set()
-            else:
-                self.to_compositor += sent
+        """Send what can be sent at once, and count it; True when nothing is left."""
+        if not to_client:
+            queue = self.core.up
+            self.to_compositor += send_some(self._server, queue)
+            return not queue.data
+        queue = self.core.down
+        sent = send_some(self._client, queue)
+        if sent and not self.to_client and self.core.fault is None:
+            self.answered.set()
+        self.to_client += sent
+        return not queue.data
 
     def _wake(self) -> None:
         self._work.set()
@@ -204,14 +214,12 @@ class Connection:
         """Send what can be sent at once; the writer task does the rest."""
         core = self.core
         try:
-            idle = self._send(to_client=True) if core.down.data else True
-            if core.up.data:
-                idle = self._send(to_client=False) and idle
+            if core.down.data and not self._send(to_client=True):
+                self._work.set()
+            if core.up.data and not self._send(to_client=False):
+                self._work.set()
         except OSError as error:
             self._lost(error)
-            return
-        if not idle:
-            self._work.set()
 
     def _lost(self, error: OSError) -> None:
         if error.errno not in _GONE:
@@ -221,73 +229,124 @@ class Connection:
 
     async def _from_client(self) -> None:
         await self._ready.wait()
+        await trio.sleep(self._budget.first(trio.current_time()))
         core = self.core
-        while not self._over.is_set():
-            await trio.lowlevel.wait_readable(self._client)
-            if _full(core.up) or _full(core.down):
+        with Watch(self._client, self._listen) as watch:
+            while not self._over.is_set():
+                await watch.left()
                 await self._wait_for_room()
-            try:
-                got = receive(self._client)
-            except BlockingIOError:
-                continue
-            except PeerError as error:
-                self._end(bad_message(1, str(error)))
-                return
-            except OSError as error:
-                self._lost(error)
-                return
-            if not got.data:
-                fdpass.close_all(got.fds)
-                self._end(reason="client closed")
-                return
-            now = trio.current_time()
-            core.from_client(got.data, got.fds, now)
-            self._flush()
-            while core.paused and not self._over.is_set():
-                await self._wait_for_room()
-                await trio.lowlevel.checkpoint()
-                core.from_client(b"", [], now)
-                self._flush()
-            if core.fault is not None:
-                self._end()
-                return
-            pause = self._budget.pause(core.messages, core.pixels, now)
-            if pause > 0:
-                core.sandbox.refused["rate"] += 1
-                await trio.sleep(pause)
+                while core.paused and not self._over.is_set():
+                    await self._breathe()
+                    core.from_client(b"", [], trio.current_time())
+                    self._flush()
+                if core.fault is not None:
+                    self._end()
+                    return
+                await self._rest()
+
+    def _listen(self) -> Turn:
+        """Read the client once: a step, its task waits where that may not go on."""
+        core = self.core
+        if self._waits():
+            return Turn.MINE
+        try:
+            data, fds = receive(self._client, limits.WAYLAND_CLIENT_READ_BYTES)
+        except BlockingIOError:
+            return Turn.NOBODY
+        except PeerError as error:
+            self._end(bad_message(1, str(error)))
+            return Turn.MINE
+        except OSError as error:
+            self._lost(error)
+            return Turn.MINE
+        if not data:
+            fdpass.close_all(fds)
+            self._end(reason="client closed")
+            return Turn.MINE
+        now = trio.current_time()
+        core.from_client(data, fds, now)
+        self._flush()
+        if core.paused or core.fault is not None:
+            return Turn.MINE
+        self._pause = self._budget.pause(core.messages, core.pixels, now)
+        return Turn.MINE if self._pause > 0 else Turn.PERHAPS
+
+    async def _breathe(self) -> None:
+        """Between two parts of what was read at once: room, and the pace."""
+        await self._wait_for_room()
+        await trio.lowlevel.checkpoint()
+        await self._rest()
+
+    async def _rest(self) -> None:
+        """Wait as long as it was too fast."""
+        core = self.core
+        pause = self._pause or self._budget.pause(
+            core.messages, core.pixels, trio.current_time()
+        )
+        self._pause = 0.0
+        if pause > 0:
+            await trio.sleep(pause)
 
     async def _from_server(self) -> None:
-        core = self.core
-        while not self._over.is_set():
-            await trio.lowlevel.wait_readable(self._server)
-            if _full(core.up) or _full(core.down):
+        with Watch(self._server, self._hear) as watch:
+            while not self._over.is_set():
                 await self._wait_for_room()
-            try:
-                got = receive(self._server)
-            except BlockingIOError:
-                continue
-            except PeerError as error:
-                self._end(UpstreamError(f"the compositor: {error}"))
-                return
-            except OSError as error:
-                self._lost(error)
-                return
-            if not got.data:
-                fdpass.close_all(got.fds)
-                self._end(UpstreamError("the compositor closed the connection"))
-                return
-            core.from_server(got.data, got.fds, trio.current_time())
-            self._flush()
-            if core.fault is not None:
-                self._end()
-                return
-            if core.ready:
-                self._ready.set()
+                await watch.left()
+
+    def _hear(self) -> Turn:
+        """Read the compositor once: a step, its task only waits for room."""
+        core = self.core
+        if self._waits():
+            return Turn.MINE
+        try:
+            data, fds = receive(self._server)
+        except BlockingIOError:
+            return Turn.NOBODY
+        except PeerError as error:
+            self._end(UpstreamError(f"the compositor: {error}"))
+            return Turn.MINE
+        except OSError as error:
+            self._lost(error)
+            return Turn.MINE
+        if not data:
+            fdpass.close_all(fds)
+            self._end(UpstreamError("the compositor closed the connection"))
+            return Turn.MINE
+        core.from_server(data, fds, trio.current_time())
+        self._flush()
+        if core.fault is not None:
+            self._end()
+            return Turn.MINE
+        if core.ready:
+            self._ready.set()
+        if core.due is not None:
+            self._late.set()
+        return Turn.PERHAPS
+
+    def _waits(self) -> bool:
+        """Whether so much waits to be written that nothing more may be read."""
+        up, down = self.core.up, self.core.down
+        if not up.data and not down.data:
+            return False
+        return _full(up) or _full(down)
+
+    async def _hurry(self) -> None:
+        """Crop windows whose application is late to become smaller."""
+        while True:
+            await self._late.wait()
+            self._late = trio.Event()
+            while (due := self.core.due) is not None:
+                await trio.sleep_until(due)
+                late.hurry(self.core, trio.current_time())
+                self._flush()
+                if self.core.fault is not None:
+                    self._end()
+                    return
 
     async def _wait_for_room(self) -> None:
         """Stop reading while too much waits to be written."""
         core = self.core
-        while _full(core.up) or _full(core.down):
+        while self._waits():
             if self._room.is_set():
                 self._room = trio.Event()  # shared: both directions may wait
             self._work.set()

@@ -1,4 +1,12 @@
-"""wl_shm, pools and buffers: memory of a sandbox that the compositor reads."""
+"""wl_shm, pools and buffers: memory of a sandbox that the compositor reads.
+
+Why no resize reaches the compositor
+    It may move where the pool is mapped, and weston 10's pixman renderer goes
+    on reading where a picture was when it was attached: it dies of the next
+    one.  So a pool that grew is mapped anew, by a pool beside the former one,
+    as soon as a buffer reaches beyond what is mapped.  Earlier buffers keep
+    their mapping, which is counted as a pool of its own while they live.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +14,34 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit
-from broker.wayland.dispatch import CLASSES, raw_event, request
-from broker.wayland.model import UNSET, Buffer, Pool, Unset
+from broker.wayland.dispatch import CLASSES, event, raw_event, request
+from broker.wayland.formats import PIXEL_BYTES
+from broker.wayland.model import UNSET, Buffer, Mapping, Pool, Unset
 from broker.wayland.objects import Obj
 from broker.wayland.wire import Fd, ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.ports import PoolFile
 
 CLASSES["wl_buffer"] = Buffer
 CLASSES["wl_shm_pool"] = Pool
 
+INVALID_FORMAT = 0
 INVALID_STRIDE = 1
 INVALID_FD = 2
 _DEEPEST_PIXEL = 8
 """Bytes: 16 bits in each of four channels."""
-_FOUR_BYTES = frozenset({0, 1})
-"""ARGB8888 and XRGB8888, the formats that everyone uses."""
+
+
+@event("wl_shm", "format")
+def shm_format(core: Filter, shm: Obj, form: int) -> None:
+    """What the client may use of what the compositor draws."""
+    if form in PIXEL_BYTES:
+        core.down.data += _format(shm.cid, form)
+
+
+_format = emit.event("wl_shm", "format")
 
 
 @request("wl_shm", "create_pool")
@@ -41,7 +60,7 @@ def create_pool(core: Filter, shm: Obj, new_id: int, fd: Fd, size: int) -> None:
         raise ProtocolFault(
             shm.cid, INVALID_FD, f"shared memory refused: {error}"
         ) from error
-    pool.file, pool.size = file, size
+    pool.file, pool.size, pool.mapping = file, size, Mapping(size)
     core.pools.add(pool)
     core.up.add(emit.create_pool(shm.sid, pool.sid, size), [file.export()])
 
@@ -55,7 +74,7 @@ def _account(core: Filter, shm: Obj, size: int) -> None:
 
 @request("wl_shm_pool", "resize")
 def resize(core: Filter, pool: Pool, size: int) -> None:
-    """A pool only grows (wl_shm_pool.resize)."""
+    """A pool only grows (wl_shm_pool.resize); see ``_map_anew``."""
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
         raise ProtocolFault(
             pool.cid, INVALID_FD, f"a pool of {pool.size} bytes resized to {size}"
@@ -68,7 +87,23 @@ def resize(core: Filter, pool: Pool, size: int) -> None:
             pool.cid, INVALID_FD, f"shared memory refused: {error}"
         ) from error
     pool.size = size
-    core.up.data += emit.pool_resize(pool.sid, size)
+
+
+def _map_anew(core: Filter, pool: Pool, file: PoolFile) -> None:
+    """Have the compositor map the whole of a pool that grew.
+
+    A descriptor and a mapping each time, so it has the pace of large pictures.
+    """
+    former = pool.mapping
+    if former.buffers:
+        core.usage.take("pools", 1)
+        core.usage.take("shm_bytes", former.size)
+    core.spend_pixels(limits.WAYLAND_MAPPING_PIXELS)
+    pool.mapping = Mapping(pool.size)
+    core.up.data += emit.pool_destroy(pool.sid)
+    core.replace_sid(pool)
+    message = emit.create_pool(core.shm, pool.sid, pool.size)
+    core.up.add(message, [file.export()])
 
 
 @request("wl_shm_pool", "destroy")
@@ -91,7 +126,9 @@ def create_buffer(
 ) -> None:
     """A picture inside the pool; the bounds are checked here, not trusted."""
     side = limits.WAYLAND_BUFFER_SIDE
-    deep = 4 if form in _FOUR_BYTES else 1
+    deep = PIXEL_BYTES.get(form)
+    if deep is None:
+        raise ProtocolFault(pool.cid, INVALID_FORMAT, f"no pixel format {form:#x}")
     if not (0 < width <= side and 0 < height <= side and offset >= 0):
         raise ProtocolFault(
             pool.cid, INVALID_STRIDE, f"a buffer of {width}x{height} at {offset}"
@@ -105,12 +142,15 @@ def create_buffer(
             pool.cid, INVALID_STRIDE, "a buffer reaches beyond its pool"
         )
     core.usage.take("buffers", 1)
+    if offset + stride * height > pool.mapping.size and pool.file is not None:
+        _map_anew(core, pool, pool.file)
     buffer = core.make(new_id, "wl_buffer", 1)
     assert isinstance(buffer, Buffer)
     buffer.width, buffer.height = width, height
     buffer.offset, buffer.stride = offset, stride
-    buffer.pool = pool
+    buffer.pool, buffer.mapping = pool, pool.mapping
     pool.buffers += 1
+    pool.mapping.buffers += 1
     core.up.data += emit.create_buffer(
         pool.sid, buffer.sid, offset, width, height, stride, form
     )
@@ -146,9 +186,15 @@ def destroy_buffer(core: Filter, buffer: Buffer) -> None:
 def _end(core: Filter, buffer: Buffer) -> None:
     core.destroy(buffer)
     core.usage.give("buffers", 1)
-    if buffer.pool is not None:
-        buffer.pool.buffers -= 1
-        _release(core, buffer.pool)
+    pool, mapping = buffer.pool, buffer.mapping
+    if pool is None or mapping is None:
+        return
+    pool.buffers -= 1
+    mapping.buffers -= 1
+    if mapping is not pool.mapping and not mapping.buffers:
+        core.usage.give("pools", 1)
+        core.usage.give("shm_bytes", mapping.size)
+    _release(core, pool)
 
 
 def _release(core: Filter, pool: Pool) -> None:

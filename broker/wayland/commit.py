@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import buffers, constraints, emit, promote, window_state
-from broker.wayland.geometry import Rect, View, clamp
+from broker.wayland.geometry import Rect, SmallBufferError, View, clamp
 from broker.wayland.model import (
     UNSET,
     Buffer,
@@ -30,18 +30,22 @@ from broker.wayland.model import (
     Surface,
     Toplevel,
     XdgSurface,
+    free_cap,
 )
 from broker.wayland.wire import ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.promote import Promoted
+
+    _Popups = list[tuple[Promoted, bool]]
 
 # Error codes, as the protocols number them.
 XDG_NOT_CONSTRUCTED = 1
 XDG_UNCONFIGURED_BUFFER = 3
+SURFACE_INVALID_SIZE = 2
 VIEWPORT_BAD_SIZE = 1
 VIEWPORT_OUT_OF_BUFFER = 2
-TOPLEVEL_INVALID_SIZE = 2
 
 _UNSET_SOURCE = (-256, -256, -256, -256)
 _FAR = limits.WAYLAND_COORDINATE
@@ -103,8 +107,11 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
 
 def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
     """Map, update or unmap the window after its surface's own commit."""
-    if isinstance(xdg.role, Popup) and xdg.role.adrift:
-        return
+    if isinstance(xdg.role, Popup):
+        if _stands_alone(core, surface, xdg, xdg.role):
+            return
+    elif xdg.role is not None and xdg.role.untold and xdg.committed:
+        window_state.retitle(core, xdg.role)
     if surface.extent is not None:
         if not xdg.mapped:
             xdg.mapped = True
@@ -119,6 +126,17 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
     elif not xdg.committed:
         xdg.committed = True
         window_state.introduce(core, xdg)
+
+
+def _stands_alone(
+    core: Filter, surface: Surface, xdg: XdgSurface, popup: Popup
+) -> bool:
+    """Whether a popup has no parent that is shown, and so is not shown either."""
+    parent = popup.parent
+    coming = surface.extent is not None and not xdg.mapped and not popup.adrift
+    if coming and (parent is None or not parent.mapped):
+        window_state.cut_loose(core, xdg, popup)
+    return popup.adrift
 
 
 def apply(core: Filter, surface: Surface, state: State) -> None:
@@ -164,10 +182,13 @@ def _attach(
 ) -> bool:
     """Send the attach; return whether the surface's size may have changed."""
     content = surface.content
+    size = (buffer.width, buffer.height) if buffer is not None else None
+    changed = size != content.buffer
+    if changed:
+        count_pixels(core, content.buffer, size)
+        content.buffer = size
     if buffer is None:
         core.up.data += emit.attach(surface.sid, 0, 0, 0)
-        changed = content.buffer is not None
-        content.buffer = None
         return changed
     dx, dy = (state.dx, state.dy) if state.dx or state.dy else (0, 0)
     if dx or dy:
@@ -179,13 +200,23 @@ def _attach(
     else:
         core.up.data += emit.attach(surface.sid, buffer.sid, dx, dy)
     buffers.show(core, buffer)
-    size = (buffer.width, buffer.height)
-    changed = content.buffer != size
-    content.buffer = size
     if surface.shape != (content.scale, content.transform):
         _reshape(core, surface)
         return True
     return changed
+
+
+def count_pixels(
+    core: Filter, before: tuple[int, int] | None, after: tuple[int, int] | None
+) -> None:
+    """What the compositor may keep a copy of, at the present and from now on."""
+    more = after[0] * after[1] if after is not None else 0
+    if before is not None:
+        more -= before[0] * before[1]
+    if more > 0:
+        core.usage.take("shown_pixels", more)
+    elif more:
+        core.usage.give("shown_pixels", -more)
 
 
 def _want_shape(surface: Surface, state: State) -> None:
@@ -277,7 +308,13 @@ def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
         surface.opaque = state.opaque
         _send_region(core, surface, emit.set_opaque_region, state.opaque)
     for base, callback in state.feedbacks or ():
-        if not callback.dead:
+        if callback.dead:
+            continue
+        if base.dead:
+            # Its id may be another object's by now: of a frame's, for one.
+            core.down.data += emit.feedback_discarded(callback.cid)
+            core.drop_local(callback)
+        else:
             core.up.data += emit.feedback(
                 base.sid, surface.sid, core.give_sid(callback)
             )
@@ -307,33 +344,21 @@ def _apply_shell(core: Filter, surface: Surface, xdg: XdgSurface, state: State) 
     for message in state.shell or ():
         core.up.data += message
     frame = xdg.frame
-    if frame is not None and state.edges not in {None, frame.edges}:
-        assert state.edges is not None
-        frame.change_edges(state.edges)
+    if frame is not None and state.edges is not None:
+        frame.answer(state.maximized)
+        if isinstance(xdg.role, Toplevel):
+            window_state.answered(xdg, xdg.role)
         surface.relayout = True
-        state.hints = True
+        if state.edges != frame.edges:
+            frame.change_edges(state.edges)
+            state.hints = True
+    if state.granted is not None and isinstance(xdg.role, Popup):
+        xdg.role.size, surface.relayout = state.granted, True
     if state.hints and isinstance(xdg.role, Toplevel):
-        _size_hints(core, xdg.role)
+        window_state.size_hints(core, xdg.role)
     if state.geometry is not UNSET and state.geometry != xdg.geometry:
         xdg.geometry = state.geometry
         surface.relayout = True
-
-
-def _size_hints(core: Filter, toplevel: Toplevel) -> None:
-    """Send both limits with the frame added; 0 means none and stays."""
-    frame = toplevel.xdg.frame if toplevel.xdg is not None else None
-    edges = frame.edges if frame is not None else core.edges
-    (low_w, low_h), (high_w, high_h) = toplevel.min_size, toplevel.max_size
-    if (high_w and low_w > high_w) or (high_h and low_h > high_h):
-        raise ProtocolFault(
-            toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
-        )
-    for write, (w, h) in (
-        (emit.set_min_size, toplevel.min_size),
-        (emit.set_max_size, toplevel.max_size),
-    ):
-        wide, high = w + edges.wide if w else 0, h + edges.high if h else 0
-        core.up.data += write(toplevel.sid, wide, high)
 
 
 def _child(
@@ -367,6 +392,8 @@ def _reorder(parent: Surface, sub: Subsurface, other: Surface, kind: str) -> boo
 def _resize(surface: Surface) -> None:
     try:
         extent = surface.content.extent()
+    except SmallBufferError as error:
+        raise ProtocolFault(surface.cid, SURFACE_INVALID_SIZE, str(error)) from error
     except ValueError as error:
         viewport = surface.viewport
         code = (
@@ -523,31 +550,40 @@ def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
     if root.relayout:
         root.relayout = False
         layout(core, root)
+    popups: _Popups = []
     if root.children:
-        _commit_dirty(core, root)
+        _commit_dirty(core, root, popups)
     elif root.dirty:
         root.dirty = False
         core.up.data += emit.commit(root.sid)
     if root.icon is not None:
         root.icon.commit()
-    xdg = root.xdg
-    if xdg is None or xdg.frame is None:
-        return
-    if isinstance(xdg.role, Popup) and xdg.role.adrift:
-        return
-    if xdg.mapped or (explicit and root is surface and xdg.committed):
-        xdg.frame.commit()
+    _send_frame(root, explicit=explicit and root is surface)
+    # Last: what has just gone back into the window is cropped with the window.
+    for popup, content in popups:
+        popup.commit(content=content)
     if core.promotions:
         promote.begin_waiting(core)
 
 
-def _commit_dirty(core: Filter, surface: Surface) -> bool:
+def _send_frame(root: Surface, *, explicit: bool) -> None:
+    xdg = root.xdg
+    if xdg is None or xdg.frame is None:
+        return
+    adrift = isinstance(xdg.role, Popup) and xdg.role.adrift
+    if not adrift and (xdg.mapped or (explicit and xdg.committed)):
+        xdg.frame.commit()
+
+
+def _commit_dirty(core: Filter, surface: Surface, popups: _Popups) -> bool:
+    # A window's commit makes the compositor look at each of its surfaces.
+    core.pixels += limits.WAYLAND_SURFACE_PIXELS
     for sub in surface.children:
         if sub.surface is None:
             continue
-        done = _commit_dirty(core, sub.surface)
+        done = _commit_dirty(core, sub.surface, popups)
         if sub.promoted is not None:
-            sub.promoted.commit(content=done)
+            popups.append((sub.promoted, done))
         elif done:
             surface.dirty = True
     if not surface.dirty:
@@ -562,10 +598,3 @@ def relayout(core: Filter, surface: Surface) -> None:
     root = surface.root()
     root.relayout = True
     _send_tree(core, root, explicit=False)
-
-
-def free_cap(role: Role | None) -> int:
-    """Largest side of a surface that has no frame, logical pixels."""
-    if role is Role.ICON:
-        return limits.WAYLAND_DRAG_ICON_PIXELS
-    return limits.WAYLAND_CURSOR_PIXELS

@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.wayland import emit
-from broker.wayland.commit import free_cap
 from broker.wayland.dispatch import CLASSES, request
 from broker.wayland.geometry import clamp
-from broker.wayland.model import Pointer, Role, Surface, Toplevel
+from broker.wayland.model import Pointer, Role, Surface, Toplevel, free_cap
 from broker.wayland.objects import Obj
 from broker.wayland.wire import ProtocolFault
 
@@ -38,6 +37,7 @@ _ARROW = (
     "##    #..#  ", "#     #..#  ", "       ##   ",
 )  # fmt: skip
 _PIXELS = {"#": b"\0\0\0\xff", ".": b"\xff\xff\xff\xff", " ": b"\0\0\0\0"}
+_PICTURE = b"".join(_PIXELS[c] for row in _ARROW for c in row)
 _ARGB = 0
 
 _get_pointer = emit.request(MANAGER, "get_pointer")
@@ -84,12 +84,12 @@ class Arrow:
 
     def __init__(self, core: Filter) -> None:
         width, height = len(_ARROW[0]), len(_ARROW)
-        pixels = b"".join(_PIXELS[c] for row in _ARROW for c in row)
+        size = len(_PICTURE)
         paint = core.machine.paint()
-        paint.grow(len(pixels))
-        paint.write(0, pixels)
+        paint.grow(size)
+        paint.write(0, _PICTURE)
         pool = core.own("wl_shm_pool").sid
-        core.up.add(emit.create_pool(core.shm, pool, len(pixels)), [paint.export()])
+        core.up.add(emit.create_pool(core.shm, pool, size), [paint.export()])
         paint.close()
         buffer = core.own("wl_buffer").sid
         out = core.up.data

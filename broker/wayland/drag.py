@@ -2,17 +2,20 @@
 
 A drag's source offers the compositor one private type, so other applications
 can take nothing; filters of the same sandbox recognise it and put the real
-types back.  The icon sits in a frame, like everything that floats.
+types back.  Beside it stand those real types that a rule lets the person's own
+programs know of, and whoever asks for one asks the broker.  The icon sits in a
+frame, like everything that floats.  Drags from elsewhere: ``foreign``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.wayland import commit, emit
+from broker.wayland import commit, drag_start, emit, foreign
 from broker.wayland.dispatch import event, request
+from broker.wayland.drag_start import Asked
 from broker.wayland.frame import Frame
-from broker.wayland.model import Role, Surface
+from broker.wayland.model import OwnSurface, Role, Surface
 from broker.wayland.objects import Obj
 from broker.wayland.selection import (
     DEVICE_ROLE,
@@ -46,15 +49,14 @@ def start_drag(
         if source is not None:
             source.cancel()
         return
-    sid = _materialise(core, source) if source is not None else 0
-    core.local_drag = source is None
-    icon_sid = 0
+    if source is not None:
+        _materialise(core, source)
+    core.drag.local = source is None
     if icon is not None:
         if icon.icon is None:
             icon.icon = Frame(core, icon, core.popup_edges)
-        icon_sid = icon.icon.root.sid
         icon.announced = True
-    core.up.data += _start_drag(device.sid, sid, origin.sid, icon_sid, serial)
+    drag_start.send(core, Asked(device, source, origin, icon, serial))
     if icon is not None:
         commit.relayout(core, icon)
 
@@ -75,21 +77,24 @@ def _claim(device: Device, source: Source | None, icon: Surface | None) -> None:
         source.used = True
 
 
-def _materialise(core: Filter, source: Source) -> int:
+def _materialise(core: Filter, source: Source) -> None:
     """Make the source at the compositor, with one private type."""
     sid = core.give_sid(source)
     source.drag = core.sandbox.new_drag(source)
     core.up.data += _create_data_source(core.data_manager, sid)
     core.up.data += _source_offer(sid, source.drag)
+    hand = core.sandbox.hand
+    if hand is not None:
+        hand.drags.started(source)
+        for mime in hand.drags.outward(source):
+            core.up.data += _source_offer(sid, mime)
     if core.data_version >= 3 and source.actions is not None:
         core.up.data += _set_actions(sid, source.actions)
-    return sid
 
 
 _create_data_source = emit.request(MANAGER, "create_data_source")
 _source_offer = emit.request("wl_data_source", "offer")
 _set_actions = emit.request("wl_data_source", "set_actions")
-_start_drag = emit.request("wl_data_device", "start_drag")
 
 
 @event("wl_data_device", "enter")
@@ -102,25 +107,42 @@ def drag_enter(
     y: int,
     host: Obj | None,
 ) -> None:
-    device.told = False
-    device.over = surface if isinstance(surface, Surface) and not surface.dead else None
+    drag_start.heard(core)
+    device.told, device.offer = False, None
+    foreign.forget(device)
+    device.over, device.frame = _under(surface)
+    device.waits = None
     _drop_untold(core, device)
     device.untold = host if isinstance(host, HostOffer) else None
     if device.over is None:
         return
+    if device.frame is not None and not device.frame.holds(x, y):
+        # On a strip, from which KWin says no more than a motion into the window.
+        device.waits = (serial, host)
+        return
+    _arrive(core, device, serial, x, y, host)
+
+
+def _arrive(
+    core: Filter, device: Device, serial: int, x: int, y: int, host: Obj | None
+) -> None:
+    """It is over what the client shows."""
+    top = device.over
+    assert top is not None
+    x, y = _in_content(device, x, y)
     cid = 0
     if isinstance(host, HostOffer):
         source = next(
             (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
         )
         if source is None:
-            # From the host or another sandbox: not told at all, but to the person.
-            if core.sandbox.hand is not None:
-                core.sandbox.hand.foreign_drag()
+            # From the host or another sandbox: not told at all.
+            foreign.enter(core, device, host, serial, (x, y))
             return
         offer = core.make_server_side("wl_data_offer", device.version)
         assert isinstance(offer, Offer)
         offer.source, offer.upstream, host.offer = source, host, offer
+        device.offer = offer
         cid = offer.cid
         device.untold = None
         core.down.data += data_offer(device.cid, cid)
@@ -128,11 +150,10 @@ def drag_enter(
             core.down.data += offer_mime(cid, mime)
         if device.version >= 3 and source.actions is not None:
             core.down.data += source_actions(cid, source.actions)
-    elif not core.local_drag:
+    elif not core.drag.local:
         return
-    device.told = True
+    device.told, device.dropped = True, False
     core.serials.note(serial)
-    top = device.over
     core.down.data += _drag_enter(
         device.cid, serial, top.cid, x + top.cx * 256, y + top.cy * 256, cid
     )
@@ -141,11 +162,40 @@ def drag_enter(
 _drag_enter = emit.event("wl_data_device", "enter")
 
 
+def _under(surface: Obj | None) -> tuple[Surface | None, Frame | None]:
+    """The client's surface that a drag is over, and the frame that stands for it.
+
+    KWin drags over windows, whose surface is our frame's; others over what is
+    under the pointer.
+    """
+    if isinstance(surface, OwnSurface):
+        top = surface.alias
+        if top is not None and top.xdg is not None and not top.dead:
+            return top, top.xdg.frame
+        return None, None
+    if isinstance(surface, Surface) and not surface.dead:
+        return surface, None
+    return None, None
+
+
+def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
+    """A place that the compositor told, on the client's surface as it knows it."""
+    return device.frame.inside(x, y) if device.frame is not None else (x, y)
+
+
 @event("wl_data_device", "leave")
 def drag_leave(core: Filter, device: Device) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
-    device.told, device.over = False, None
+        offer = device.offer
+        if offer is not None and not device.dropped:
+            # What it still says of it counts for nothing.
+            offer.left = True
+            if isinstance(offer.source, Source):
+                offer.source.accepted = None
+    device.told, device.over, device.frame = False, None, None
+    device.waits = None
+    foreign.leave(device)
     _drop_untold(core, device)
 
 
@@ -161,7 +211,15 @@ _drag_leave = emit.event("wl_data_device", "leave")
 
 @event("wl_data_device", "motion")
 def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None:
-    top = device.over
+    top, waits = device.over, device.waits
+    if waits is not None:
+        if device.frame is not None and device.frame.holds(x, y):
+            device.waits = None
+            _arrive(core, device, waits[0], x, y, waits[1])
+        return
+    x, y = _in_content(device, x, y)
+    if device.foreign is not None:
+        device.foreign.x, device.foreign.y = x, y
     if device.told and top is not None:
         core.down.data += _drag_motion(
             device.cid, time, x + top.cx * 256, y + top.cy * 256
@@ -174,7 +232,10 @@ _drag_motion = emit.event("wl_data_device", "motion")
 @event("wl_data_device", "drop")
 def drag_drop(core: Filter, device: Device) -> None:
     if device.told:
+        device.dropped = True
         core.down.data += _drag_drop(device.cid)
+    else:
+        foreign.drop(core, device)
 
 
 _drag_drop = emit.event("wl_data_device", "drop")
@@ -183,11 +244,13 @@ _drag_drop = emit.event("wl_data_device", "drop")
 @request("wl_data_offer", "accept")
 def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
     source, host = offer.source, offer.upstream
+    if offer.over is not None:
+        foreign.accepted(offer.over, mime)
     if not isinstance(source, Source) or host is None or source.drag is None:
         return
     if not core.serials.knows(serial):
         return
-    good = mime is not None and mime in source.mimes
+    good = mime is not None and mime in source.mimes and not offer.left
     source.accepted = mime if good else None
     core.up.data += _accept(host.sid, serial, source.drag if good else None)
 
@@ -199,6 +262,8 @@ _accept = emit.request("wl_data_offer", "accept")
 def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) -> None:
     if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
         raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
+    if offer.over is not None:
+        foreign.chosen(offer.over, actions)
     if offer.upstream is not None and core.data_version >= 3:
         core.up.data += _offer_set_actions(offer.upstream.sid, actions, preferred)
 
@@ -208,6 +273,8 @@ _offer_set_actions = emit.request("wl_data_offer", "set_actions")
 
 @request("wl_data_offer", "finish")
 def offer_finish(core: Filter, offer: Offer) -> None:
+    if offer.over is not None:
+        foreign.taken(offer)
     if offer.upstream is not None and core.data_version >= 3:
         core.up.data += _finish(offer.upstream.sid)
 
@@ -217,6 +284,8 @@ _finish = emit.request("wl_data_offer", "finish")
 
 @request("wl_data_offer", "destroy")
 def destroy_offer(core: Filter, offer: Offer) -> None:
+    if offer.over is not None:
+        foreign.taken(offer)
     if offer.upstream is not None:
         core.end_own(offer.upstream)
         offer.upstream = None
@@ -225,6 +294,7 @@ def destroy_offer(core: Filter, offer: Offer) -> None:
 
 @event("wl_data_source", "target")
 def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
+    drag_start.heard(core)
     accepted = source.accepted if mime is not None else None
     core.down.data += _target(source.cid, accepted)
 
@@ -233,9 +303,12 @@ _target = emit.event("wl_data_source", "target")
 
 
 @event("wl_data_source", "send")
-def source_send(core: Filter, _source: Source, _mime: bytes, fd: Fd) -> None:
-    """Somebody outside asks for the private type: there is nothing in it."""
-    core.machine.close(fd)
+def source_send(core: Filter, source: Source, mime: bytes, fd: Fd) -> None:
+    """Somebody outside asks: in the private type is nothing, of others by rule."""
+    hand = core.sandbox.hand
+    known = hand is not None and mime in hand.drags.outward(source)
+    if hand is None or not known or not hand.drags.wanted(source, mime, fd):
+        core.machine.close(fd)
 
 
 def _plain(name: str) -> None:
@@ -243,7 +316,16 @@ def _plain(name: str) -> None:
 
     @event("wl_data_source", name)
     def forward(core: Filter, source: Source, *args: int) -> None:
+        drag_start.heard(core)
         core.down.data += write(source.cid, *args)
+        hand = core.sandbox.hand
+        if hand is None:
+            return
+        if name == "dnd_drop_performed":
+            if source.accepted is None:  # not by a window of its own sandbox
+                hand.drags.performed(source)
+        elif name != "action":
+            hand.drags.ended(source)
 
 
 for _name in ("cancelled", "dnd_drop_performed", "dnd_finished", "action"):

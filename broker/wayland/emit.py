@@ -21,12 +21,27 @@ def packer(message: Message) -> Packer:
         return wire.writer(message)
     whole = struct.Struct("=IHH" + message.words.format.lstrip("="))
     size = whole.size
-    pack = whole.pack
+    return _NUMBERS.get(len(message.kinds), _any)(whole.pack, opcode, size)
 
-    def numbers(object_id: int, *args: int) -> bytes:
-        return pack(object_id, opcode, size, *args)
 
-    return numbers
+def _none(pack: Packer, opcode: int, size: int) -> Packer:
+    return lambda object_id: pack(object_id, opcode, size)
+
+
+def _one(pack: Packer, opcode: int, size: int) -> Packer:
+    return lambda object_id, a: pack(object_id, opcode, size, a)
+
+
+def _two(pack: Packer, opcode: int, size: int) -> Packer:
+    return lambda object_id, a, b: pack(object_id, opcode, size, a, b)
+
+
+def _any(pack: Packer, opcode: int, size: int) -> Packer:
+    return lambda object_id, *args: pack(object_id, opcode, size, *args)
+
+
+_NUMBERS = {0: _none, 1: _one, 2: _two}
+"""By how many numbers there are: most messages have few, and are written often."""
 
 
 def request(interface: str, name: str) -> Packer:
@@ -69,7 +84,6 @@ viewport_destroy = request("wp_viewport", "destroy")
 set_source = request("wp_viewport", "set_source")
 set_destination = request("wp_viewport", "set_destination")
 create_pool = request("wl_shm", "create_pool")
-pool_resize = request("wl_shm_pool", "resize")
 create_buffer = request("wl_shm_pool", "create_buffer")
 pool_destroy = request("wl_shm_pool", "destroy")
 buffer_destroy = request("wl_buffer", "destroy")
@@ -99,3 +113,4 @@ surface_leave = event("wl_surface", "leave")
 toplevel_configure = event("xdg_toplevel", "configure")
 popup_done = event("xdg_popup", "popup_done")
 popup_configure = event("xdg_popup", "configure")
+feedback_discarded = event("wp_presentation_feedback", "discarded")

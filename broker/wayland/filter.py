@@ -40,6 +40,7 @@ from broker.wayland import (  # noqa: F401 - rooms register their handlers
     cursor,
     dispatch,
     drag,
+    drag_start,
     emit,
     hands,
     label,
@@ -57,6 +58,7 @@ from broker.wayland.ids import ObjectTable
 from broker.wayland.model import (
     COMPOSITOR_VERSION,
     Buffer,
+    Keyboard,
     OwnSurface,
     Pointer,
     Pool,
@@ -73,6 +75,8 @@ from broker.wayland.serials import Serials
 from broker.wayland.wire import Fd, ProtocolFault
 
 _ENOUGH = limits.WAYLAND_QUEUE_BYTES
+_SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
+"""What a message may have, in bytes."""
 
 # What frames are made of; without one of these no window may be shown.
 NEEDED = {
@@ -120,6 +124,7 @@ class Filter(ObjectTable):
         self.fault: Exception | None = None
         self.paused = False
         self.now = 0.0
+        self.due: float | None = None
         self.messages = 0
         self.pixels = 0
         # What the rooms keep.
@@ -135,8 +140,8 @@ class Filter(ObjectTable):
         self.devices: list[selection.Device] = []
         self.screens: dict[int, outputs.Screen] = {}
         self.hands = hands.Hands(self)
-        self.local_drag = False
-        self.focused: set[Surface] = set()
+        self.drag = drag_start.Start()
+        self.focused: dict[Keyboard, Surface] = {}
         self.window_changes = 0
         self.serials = Serials(sandbox.act)
         self.clock = 0
@@ -176,10 +181,11 @@ class Filter(ObjectTable):
 
     def begin(self) -> None:
         """All globals are known: bind what frames need, or fail closed."""
+        first = self.globals.first()
         missing = [
             name if found is None else f"{name} version {least} (it has {found[1]})"
             for name, least in NEEDED.items()
-            if (found := self.globals.find(name)) is None or found[1] < least
+            if (found := first.get(name)) is None or found[1] < least
         ]
         if missing:
             raise UpstreamError(
@@ -187,34 +193,32 @@ class Filter(ObjectTable):
                 hint="windows are only shown in frames; use a compositor that has them "
                 "(sway, labwc, niri, KWin, GNOME and weston do)",
             )
-        self.compositor = self._bind_own("wl_compositor", COMPOSITOR_VERSION)
-        self.subcompositor = self._bind_own("wl_subcompositor", 1)
-        self.shm = self._bind_own("wl_shm", 1)
-        self.viewporter = self._bind_own("wp_viewporter", 1)
-        if (found := self.globals.find("wl_data_device_manager")) is not None:
-            self.data_version = min(3, found[1])
-            self.data_manager = self._bind_own(
-                "wl_data_device_manager", self.data_version
+
+        def bind(interface: str, version: int) -> int:
+            """The id of ours; 0 for what the compositor has not."""
+            if interface not in first:
+                return 0
+            name, _ = first[interface]
+            obj = self.own(interface)
+            self.up.data += emit.bind(
+                self.registry, name, interface.encode(), version, obj.sid
             )
-        if self.globals.find("zxdg_output_manager_v1") is not None:
-            self._xdg_outputs = self._bind_own("zxdg_output_manager_v1", 1)
-        if self.globals.find(cursor.MANAGER) is not None:
-            self.cursor_shapes = self._bind_own(cursor.MANAGER, 1)
+            return obj.sid
+
+        self.compositor = bind("wl_compositor", COMPOSITOR_VERSION)
+        self.subcompositor = bind("wl_subcompositor", 1)
+        self.shm = bind("wl_shm", 1)
+        self.viewporter = bind("wp_viewporter", 1)
+        self.data_version = min(3, first.get("wl_data_device_manager", (0, 0))[1])
+        self.data_manager = bind("wl_data_device_manager", self.data_version)
+        self._xdg_outputs = bind("zxdg_output_manager_v1", 1)
+        self.cursor_shapes = bind(cursor.MANAGER, 1)
         for name, (interface, version) in list(self.globals.host.items()):
             if interface == "wl_output":
                 self._watch_output(name, version)
             elif interface == "wl_seat":
                 self.hands.add_seat(name, version)
         self.ready = True
-
-    def _bind_own(self, interface: str, version: int) -> int:
-        found = self.globals.find(interface)
-        assert found is not None
-        obj = self.own(interface)
-        self.up.data += emit.bind(
-            self.registry, found[0], interface.encode(), version, obj.sid
-        )
-        return obj.sid
 
     def _watch_output(self, name: int, version: int) -> None:
         version = min(2, version)
@@ -254,17 +258,19 @@ class Filter(ObjectTable):
             if isinstance(obj, selection.Source):
                 obj.dead = True
                 self.sandbox.forget(obj)
+                obj.forget()
 
     # -- bytes in ---------------------------------------------------------------------
 
     def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
         """Take what the client sent.  After a fault it does nothing.
 
-        A short request may make a long answer.  When enough waits in a queue
-        the rest is kept and ``paused`` set: call again, with nothing new,
-        when there is room.
+        A short request may make a long answer, or show many pixels.  When
+        enough waits in a queue, or was shown, the rest is kept and ``paused``
+        set: call again, with nothing new, when there is room and time.
         """
-        self._client_fds.extend(fds)
+        if fds:
+            self._client_fds.extend(fds)
         if self.fault is not None:
             return
         self.now = now
@@ -276,8 +282,8 @@ class Filter(ObjectTable):
             self._client_rest = self._read_client(data)
         except ProtocolFault as fault:
             self.fail(fault)
-        except Exception as error:  # noqa: BLE001 - one door: see _internal
-            self.fail(_internal(error))
+        except Exception as error:  # noqa: BLE001 - one door: see internal
+            self.fail(internal(error))
 
     def _may_read(self) -> None:
         if not self.ready:
@@ -289,32 +295,37 @@ class Filter(ObjectTable):
         objects = self.by_client
         unpack = wire.HEADER.unpack_from
         pos, end = 0, len(data)
+        last = end - wire.HEADER.size
         count = 0
         up, down = self.up.data, self.down.data
+        most = self.pixels + limits.WAYLAND_COMMIT_PIXELS_AT_ONCE
         self.paused = False
-        while end - pos >= 8:
-            if len(up) > _ENOUGH or len(down) > _ENOUGH:
+        while pos <= last:
+            if len(up) > _ENOUGH or len(down) > _ENOUGH or self.pixels >= most:
                 self.paused = True
                 break
             oid, opcode, size = unpack(data, pos)
-            if size < 8 or size & 3 or size > wire.MAX_MESSAGE:
+            if size not in _SIZES:
                 raise wire.bad_message(1, f"a message of {size} bytes")
             if pos + size > end:
                 break
-            obj = objects.get(oid)
-            if obj is None:
-                raise ProtocolFault(1, wire.INVALID_OBJECT, f"invalid object {oid}")
             try:
+                obj = objects[oid]
                 handler = obj.requests[opcode]
-            except IndexError:
-                raise wire.bad_message(
-                    obj.cid, f"{obj.interface} has no request {opcode}"
-                ) from None
+            except LookupError:
+                raise self._nobodys(oid, opcode) from None
             handler(self, obj, data, pos, size)
             pos += size
             count += 1
         self.messages += count
         return data[pos:]
+
+    def _nobodys(self, oid: int, opcode: int) -> ProtocolFault:
+        """A request of an object that is not there, or that it does not have."""
+        obj = self.by_client.get(oid)
+        if obj is None:
+            return ProtocolFault(1, wire.INVALID_OBJECT, f"invalid object {oid}")
+        return wire.bad_message(oid, f"{obj.interface} has no request {opcode}")
 
     def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
         """Take what the compositor sent.
@@ -322,7 +333,8 @@ class Filter(ObjectTable):
         A fault is set, not raised: UpstreamError for what is not Wayland.
         What the client has done before may find a mistake of ours here, too.
         """
-        self._server_fds.extend(fds)
+        if fds:
+            self._server_fds.extend(fds)
         if self.fault is not None:
             return
         self.now = now
@@ -335,25 +347,28 @@ class Filter(ObjectTable):
             self.fail(
                 UpstreamError(f"the compositor sent a message too short: {error}")
             )
-        except Exception as error:  # noqa: BLE001 - one door: see _internal
-            self.fail(_internal(error))
+        except Exception as error:  # noqa: BLE001 - one door: see internal
+            self.fail(internal(error))
 
     def _read_server(self, data: bytes) -> bytes:
         objects = self.by_server
         unpack = wire.HEADER.unpack_from
         pos, end = 0, len(data)
-        while end - pos >= 8:
+        last = end - wire.HEADER.size
+        while pos <= last:
             sid, opcode, size = unpack(data, pos)
             if size < 8:
                 raise UpstreamError(f"the compositor sent a message of {size} bytes")
             if pos + size > end:
                 break
-            obj = objects.get(sid)
-            if obj is None or opcode >= len(obj.events):
+            try:
+                obj = objects[sid]
+                handler = obj.events[opcode]
+            except LookupError:
                 raise UpstreamError(
                     f"the compositor sent event {opcode} of unknown object {sid}"
-                )
-            obj.events[opcode](self, obj, data, pos, size)
+                ) from None
+            handler(self, obj, data, pos, size)
             pos += size
         return data[pos:]
 
@@ -484,23 +499,24 @@ class Filter(ObjectTable):
 
     # -- focus, serials, counters -----------------------------------------------------------------
 
-    def focus_keyboard(self, surface: Surface) -> None:
+    def focus_keyboard(self, keyboard: Keyboard, surface: Surface) -> None:
         """A window of this client has the keyboard: it may see the selections."""
         first = not self.focused
-        self.focused.add(surface)
+        self.focused[keyboard] = surface
         self.sandbox.note_focus()
         if first:
             for kind in self.sandbox.selections:
                 self.selection_changed(kind)
 
-    def blur_keyboard(self, surface: Surface) -> None:
-        """The keyboard has left one of its windows."""
-        self.focused.discard(surface)
+    def blur_keyboard(self, keyboard: Keyboard) -> None:
+        """The keyboard has left one of its windows, or is gone itself."""
+        self.focused.pop(keyboard, None)
         self.sandbox.note_focus()
 
     def lose_focus(self, surface: Surface) -> None:
         """A surface is destroyed: nobody points at it any more."""
-        self.blur_keyboard(surface)
+        for keyboard in [k for k, on in self.focused.items() if on is surface]:
+            self.blur_keyboard(keyboard)
         for pointer in self.pointers:
             if pointer.focus is surface:
                 pointer.focus = None
@@ -518,10 +534,12 @@ class Filter(ObjectTable):
         Never raises: it is for another application's sake, whose fault nothing
         here is.
         """
-        if self.crowded or self.fault is not None:
+        if self.fault is not None:
             return
         try:
             for device in self.devices:
+                if self.crowded:
+                    break
                 if device.kind == kind:
                     selection.tell(self, device)
         except ProtocolFault as fault:
@@ -541,7 +559,7 @@ class Filter(ObjectTable):
         self.pixels += count
 
 
-def _internal(error: Exception) -> InternalError:
+def internal(error: Exception) -> InternalError:
     """A mistake of ours that some input found: it ends this connection only.
 
     Other connections of the sandbox live in the same process, and an

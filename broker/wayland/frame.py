@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _TILE = 64
 """Side of the picture behind a window.  Scaled to 4096 px, 16.16 arithmetic
 misses by half a pixel, which the strips cover."""
+_POOL = 1 << 17
+"""Bytes of the first pool: strips of 4 px fit, up to 7,000 px long."""
 _XRGB, _ARGB = 1, 0
 _NO_REGION = 0
 
@@ -137,18 +139,20 @@ class Palette:
         if size <= self._size:
             return
         # Grown in powers of two: a window being resized asks at each step.
-        new = max(1 << 16, 1 << (size - 1).bit_length())
+        new = max(_POOL, 1 << (size - 1).bit_length())
         if self._paint is None:
             self._paint = self._core.machine.paint()
         self._paint.grow(new)
         first = max(self._size, _TILE * _TILE * 4)
         self._paint.write(first, self._color * ((new - first) // 4))
-        if not self._pool:
-            self._pool = self._core.own("wl_shm_pool").sid
-            message = emit.create_pool(self._core.shm, self._pool, new)
-            self._core.up.add(message, [self._paint.export()])
-        else:
-            self._core.up.data += emit.pool_resize(self._pool, new)
+        # A larger pool beside the former one, never wl_shm_pool.resize: that may move
+        # the mapping, and weston 10's pixman renderer goes on reading where a picture
+        # was when it was attached.  Buffers keep their own pool's mapping alive.
+        former, self._pool = self._pool, self._core.own("wl_shm_pool").sid
+        message = emit.create_pool(self._core.shm, self._pool, new)
+        self._core.up.add(message, [self._paint.export()])
+        if former:
+            self._core.up.data += emit.pool_destroy(former)
         self._size = new
 
     def close(self) -> None:
@@ -195,6 +199,9 @@ class Frame:
         self._used: list[int] = []
         self._former: list[int] = []
         self._backing = 0
+        self.maximized: tuple[int, int] | None = None
+        """What it was maximised or tiled to, by the last configure acknowledged."""
+        self._answers = False
         out = core.up.data
         out += emit.get_viewport(core.viewporter, self._viewport, self.root.sid)
         out += emit.get_subsurface(
@@ -218,19 +225,31 @@ class Frame:
         outer = (width + self.edges.wide, height + self.edges.high)
         out = self._core.up.data
         palette = self._core.palette
+        changed = outer != self.outer
         if not self._backing:
             clear = self._core.rules.translucent
             self._backing = palette.take_clear() if clear else palette.take_tile()
             self._attach_backing()
         elif self._shift != (0, 0):
             self._attach_backing()
-        if outer == self.outer:
+        elif (changed or self._answers) and self.maximized in {None, outer}:
+            # weston 10 looks at size and state only with a picture, and then ends
+            # who is not as large as it was maximised to; a window that is faked
+            # to be fullscreen may well be smaller.
+            self._answers = False
+            out += emit.attach(self.root.sid, self._backing, 0, 0)
+        if not changed:
             return
         self.outer = outer
         out += emit.set_destination(self._viewport, *outer)
         if xdg_sid:
             out += emit.set_window_geometry(xdg_sid, 0, 0, *outer)
         self._draw_strips(*outer)
+
+    def answer(self, maximized: tuple[int, int] | None) -> None:
+        """The next commit acknowledges a configure; ``maximized``: to this size."""
+        self.maximized = maximized
+        self._answers = True
 
     def _attach_backing(self) -> None:
         out = self._core.up.data
@@ -284,9 +303,32 @@ class Frame:
     def place(self, x: int, y: int) -> None:
         """Put the client's surface there, in content coordinates."""
         origin = (self.edges.left + x, self.edges.top + y)
-        if origin != self._origin:
+        if self._sub and origin != self._origin:
             self._origin = origin
             self._core.up.data += emit.set_position(self._sub, *origin)
+
+    def _content(self) -> tuple[int, int, int, int]:
+        """Where the content's rectangle lies on the root, in 24.8."""
+        wide, high = self.outer or (self.edges.wide + 1, self.edges.high + 1)
+        return (
+            self.edges.left << 8,
+            self.edges.top << 8,
+            (wide - self.edges.right) << 8,
+            (high - self.edges.bottom) << 8,
+        )
+
+    def holds(self, x: int, y: int) -> bool:
+        """Whether a point of the root is in the content, not on a strip."""
+        left, top, right, bottom = self._content()
+        return left <= x < right and top <= y < bottom
+
+    def inside(self, x: int, y: int) -> tuple[int, int]:
+        """A point of the root on the client's surface, in 24.8; strips are its edge."""
+        left, top, right, bottom = self._content()
+        x = max(left, min(x, right - 1))
+        y = max(top, min(y, bottom - 1))
+        from_x, from_y = self._origin or (self.edges.left, self.edges.top)
+        return x - (from_x << 8), y - (from_y << 8)
 
     def change_edges(self, edges: Edges) -> None:
         """Other strip widths from the next ``show`` on."""
@@ -302,7 +344,8 @@ class Frame:
         """Take the root's picture away, which unmaps the window; commits."""
         self._core.up.data += emit.attach(self.root.sid, 0, 0, 0)
         self.commit()
-        self.outer = None  # unmapping made the compositor forget the geometry
+        # Unmapping made the compositor forget the geometry and the state.
+        self.outer = self.maximized = None
         if self._backing:
             self._core.palette.drop(self._backing)
             self._backing = 0

@@ -39,6 +39,10 @@ class Source(NamedTuple):
     h: int
 
 
+class SmallBufferError(ValueError):
+    """A buffer that is less than a pixel wide or high at its scale."""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What our viewport of a surface must say: source and destination."""
@@ -77,11 +81,16 @@ class Content:
 
         Raises ValueError when the client's viewport does not fit the buffer,
         or has a fractional source and no size (wp_viewport: bad_size,
-        out_of_buffer).
+        out_of_buffer), SmallBufferError when there is no part of the buffer that
+        a viewport could show (wl_surface: invalid_size).  The one picture of
+        less than a pixel that toolkits do show, alone, is let through.
         """
         if self.buffer is None:
             return None
         whole = self.whole()
+        one_pixel = max(whole.w, whole.h) <= 256 and not (self.size or self.source)
+        if not ((whole.w and whole.h) or one_pixel):
+            raise SmallBufferError("the buffer is smaller than its scale")
         if self.source is not None:
             if (
                 self.source.x + self.source.w > whole.w

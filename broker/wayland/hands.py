@@ -303,7 +303,7 @@ def _enter(
 ) -> None:
     keyboard.focus = told(surface)
     if keyboard.focus is not None:
-        core.focus_keyboard(keyboard.focus)
+        core.focus_keyboard(keyboard, keyboard.focus)
         shown_keys(keyboard, keys)
 
 
@@ -317,7 +317,9 @@ def blur(core: Filter, keyboard: Keyboard) -> None:
     """The focus has left what one of our keyboards had it on."""
     before, keyboard.focus = keyboard.focus, None
     if before is not None:
-        core.blur_keyboard(before)
+        # The client's keyboards of a seat that has gone are told nothing more.
+        for other in [k for k in core.focused if k.seat is keyboard.seat]:
+            core.blur_keyboard(other)
         if keyboard.judge is not None:
             keyboard.judge.leave()
 

@@ -29,9 +29,19 @@ def clean_text(untrusted_text: str, limit: int) -> str:
 
     ``limit`` is in characters; what is cut off is replaced by ``…``.
     """
+    if untrusted_text.isascii() and untrusted_text.isprintable():
+        text = untrusted_text[: 4 * limit]
+    else:
+        text = _shown(untrusted_text[: 4 * limit])
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _shown(untrusted_text: str) -> str:
+    """The characters that a reader sees, and white space."""
     out: list[str] = []
     marks = 0
-    for char in _BLANK.sub("", untrusted_text[: 4 * limit]):
+    for char in _BLANK.sub("", untrusted_text):
         category = unicodedata.category(char)
         if category in _HIDDEN:
             if category == "Cc" and char.isspace():
@@ -40,8 +50,7 @@ def clean_text(untrusted_text: str, limit: int) -> str:
         marks = marks + 1 if category in {"Mn", "Me"} else 0
         if marks <= _MARKS:
             out.append(char)
-    text = " ".join("".join(out).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(out)
 
 
 def title(sandbox: str, untrusted_title: bytes) -> bytes:

@@ -102,6 +102,18 @@ class ObjectTable:
         self.by_server[sid] = obj
         return sid
 
+    def replace_sid(self, obj: Obj) -> None:
+        """Give an object another id at the compositor, which was told its end.
+
+        The former one stays in use until the compositor confirms, and the
+        client hears nothing of it.
+        """
+        former = Obj(obj.interface, obj.version)
+        former.sid, former.dead = obj.sid, True
+        former.events = dispatch.dead_events(obj.interface)
+        self.by_server[obj.sid] = former
+        self.give_sid(obj)
+
     def own(self, interface: str, obj: Obj | None = None) -> Obj:
         """A new object of ours; its events go nowhere unless told otherwise."""
         made = obj if obj is not None else Obj(interface, 1)

@@ -52,7 +52,7 @@ def _info(core: Filter, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
         clean_text(top.app_id.decode("utf-8", "replace"), limits.WAYLAND_APP_ID_CHARS),
         max(0, outer[0] - edges.wide),
         max(0, outer[1] - edges.high),
-        xdg.surface in core.focused,
+        xdg.surface in core.focused.values(),
     )
 
 

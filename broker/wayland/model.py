@@ -10,6 +10,7 @@ its content, can never flush half of a client's.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.core import limits
@@ -45,6 +46,18 @@ class Role(enum.Enum):
     ICON = "drag icon"
 
 
+# xdg_toplevel.state
+MAXIMIZED, FULLSCREEN = 1, 2
+TILED = (5, 6, 7, 8)
+
+
+def free_cap(role: Role | None) -> int:
+    """Largest side of a surface that has no frame, logical pixels."""
+    if role is Role.ICON:
+        return limits.WAYLAND_DRAG_ICON_PIXELS
+    return limits.WAYLAND_CURSOR_PIXELS
+
+
 COMPOSITOR_VERSION = 4
 """Of wl_compositor at least, on the compositor's side: for damage_buffer."""
 _FAR = limits.WAYLAND_COORDINATE
@@ -75,6 +88,8 @@ class State:
     hints: bool = False
     constraints: list[tuple[Obj, str, Any]] | None = None
     edges: Edges | None = None
+    maximized: tuple[int, int] | None = None
+    granted: tuple[int, int] | None = None
 
     def absorb(self, later: State) -> Buffer | None:
         """Put a later state over this one; return a buffer that it replaced."""
@@ -92,16 +107,34 @@ class State:
         return replaced if isinstance(replaced, Buffer) else None
 
 
-class Pool(Obj):
-    """A wl_shm_pool.  Its file lives while it or a buffer of it lives."""
+class Mapping:
+    """One place where the compositor has mapped a pool's file, of ``size`` bytes.
 
-    __slots__ = ("buffers", "file", "size")
+    It lives while the pool is there and shows this one, or a buffer of it lives.
+    """
+
+    __slots__ = ("buffers", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.buffers = 0
+
+
+class Pool(Obj):
+    """A wl_shm_pool.  Its file lives while it or a buffer of it lives.
+
+    ``mapping`` is where the compositor has it; it may be shorter than the pool
+    that was resized, until a buffer reaches further.
+    """
+
+    __slots__ = ("buffers", "file", "mapping", "size")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.file: PoolFile | None = None
         self.size = 0
         self.buffers = 0
+        self.mapping = Mapping(0)
 
 
 class Buffer(Obj):
@@ -111,7 +144,9 @@ class Buffer(Obj):
     the compositor hears of that only when nothing holds it any more.
     """
 
-    __slots__ = ("doomed", "height", "holds", "offset", "pool", "stride", "width")
+    __slots__ = (
+        *("doomed", "height", "holds", "mapping", "offset", "pool", "stride", "width"),
+    )
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -120,6 +155,7 @@ class Buffer(Obj):
         self.offset = 0
         self.stride = 0
         self.pool: Pool | None = None
+        self.mapping: Mapping | None = None
         self.holds = 0
         self.doomed = False
 
@@ -319,11 +355,18 @@ class XdgSurface(Obj):
 
 
 class Toplevel(Obj):
-    """An xdg_toplevel.  ``configured``: the content size last told, 0 for none."""
+    """An xdg_toplevel.  ``configured``: the content size last told, 0 for none.
+
+    ``told_maximized``: by serial of a configure that maximises or tiles, the size
+    of the whole window.  ``untold``: the compositor shows an earlier title, which
+    changed too often.  ``due``: when it is late to become smaller, ``cap``: the
+    content size that it was cropped to then (``late.py``).
+    """
 
     __slots__ = (
-        "app_id", "configured", "fake_fullscreen", "max_size", "maximized",
-        "min_size", "parent", "real_fullscreen", "states", "title", "xdg",
+        "app_id", "cap", "configured", "due", "fake_fullscreen", "max_size",
+        "maximized", "min_size", "parent", "real_fullscreen", "states", "title",
+        "told_maximized", "untold", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -331,36 +374,62 @@ class Toplevel(Obj):
         self.xdg: XdgSurface | None = None
         self.parent: Toplevel | None = None
         self.title = b""
+        self.untold = False
         self.app_id = b""
         self.maximized = False
         self.fake_fullscreen = False
         self.real_fullscreen: set[int] = set()
+        self.told_maximized: dict[int, tuple[int, int]] = {}
+        self.due: float | None = None
+        self.cap = (0, 0)
         self.states: frozenset[int] = frozenset()
         self.configured = (0, 0)
         self.min_size = (0, 0)
         self.max_size = (0, 0)
 
+    @property
+    def bound(self) -> bool:
+        """Whether the compositor means the size that it tells, not at most it."""
+        known, sized = self.states, all(self.configured)
+        return sized and (MAXIMIZED in known or known.issuperset(TILED))
+
+    def forget(self, serials: Sequence[int]) -> None:
+        """These configures are acknowledged, or too old to be."""
+        self.real_fullscreen.difference_update(serials)
+        for serial in serials:
+            self.told_maximized.pop(serial, None)
+
 
 class Popup(Obj):
     """An xdg_popup.  ``place``: where the compositor put it, frame to frame.
 
-    ``adrift``: its parent has shrunk away from it, so it is shown no more.
+    ``size``: its content's, by the configure that it acknowledged last; where the
+    compositor puts a larger one it has not said.  ``next``: as told last, and
+    ``told`` by serial.  ``adrift``: its parent has shrunk away from it, so it is
+    shown no more.
     """
 
     __slots__ = (
-        "adrift", "children", "done", "grabbing", "parent", "place", "size", "xdg",
+        "adrift", "children", "done", "grabbing", "next", "parent", "place", "size",
+        "told", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.xdg: XdgSurface | None = None
         self.parent: XdgSurface | None = None
-        self.size = (1, 1)
+        self.size = self.next = (1, 1)
+        self.told: dict[int, tuple[int, int]] = {}
         self.place = (0, 0)
         self.adrift = False
         self.grabbing = False
         self.done = False
         self.children = 0
+
+    def forget(self, serials: Sequence[int]) -> None:
+        """As ``Toplevel.forget``."""
+        for serial in serials:
+            self.told.pop(serial, None)
 
 
 class OwnSurface(Obj):

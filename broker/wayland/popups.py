@@ -119,8 +119,8 @@ def set_parent_configure(_core: Filter, positioner: Positioner, serial: int) -> 
 
 def _materialise(
     core: Filter, popup: Popup, parent: XdgSurface, positioner: Positioner
-) -> int:
-    """Make a positioner of ours from the client's; return its id."""
+) -> tuple[int, tuple[int, int]]:
+    """Make a positioner of ours from the client's; return its id and content size."""
     xdg, base = popup.xdg, parent.base
     if (
         positioner.size is None
@@ -135,7 +135,6 @@ def _materialise(
     around = parent.frame.edges if parent.frame is not None else core.edges
     cap = placement.popup_cap(core, edges)
     width, height = min(positioner.size[0], cap[0]), min(positioner.size[1], cap[1])
-    popup.size = (width, height)
     outer = (width + edges.wide, height + edges.high)
     inside = window_state.content_rect(core, parent)
     given = positioner.rect
@@ -161,7 +160,7 @@ def _materialise(
             size=(size[0] + wide, size[1] + high) if size is not None else None,
             serial=positioner.parent_configure,
         )
-    return made
+    return made, (width, height)
 
 
 # -- xdg_popup -----------------------------------------------------------------------
@@ -189,7 +188,7 @@ def get_popup(
     popup.xdg, popup.parent, xdg.role = xdg, parent, popup
     if xdg.frame is not None:
         xdg.frame.change_edges(core.popup_edges)
-    made = _materialise(core, popup, parent, positioner)
+    made, popup.size = _materialise(core, popup, parent, positioner)
     if isinstance(parent.role, Popup):
         parent.role.children += 1
     core.up.data += emit.get_popup(xdg.sid, core.give_sid(popup), parent.sid, made)
@@ -250,7 +249,7 @@ def dismiss_grabs(core: Filter) -> None:
 def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
-    made = _materialise(core, popup, popup.parent, positioner)
+    made, _ = _materialise(core, popup, popup.parent, positioner)
     core.up.data += _reposition(popup.sid, made, token)
     core.up.data += placement.destroy_positioner(made)
 
@@ -267,10 +266,10 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         if parent is not None and parent.frame is not None
         else core.edges
     )
-    popup.size = (max(1, w - mine.wide), max(1, h - mine.high))
+    popup.next = (max(1, w - mine.wide), max(1, h - mine.high))
     popup.place = (x, y)
     core.down.data += emit.popup_configure(
-        popup.cid, x + mine.left - its.left, y + mine.top - its.top, *popup.size
+        popup.cid, x + mine.left - its.left, y + mine.top - its.top, *popup.next
     )
 
 

@@ -14,7 +14,9 @@ from broker.wayland.wire import Fd
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.foreign import Over
     from broker.wayland.hands import OwnSeat
+    from broker.wayland.selection import Source
 
 
 class PoolFile(Protocol):
@@ -110,8 +112,37 @@ class Hand(Protocol):
     def trouble(self, reason: str) -> None:
         """Why there are no chords; empty when there are."""
 
-    def foreign_drag(self) -> None:
+    @property
+    def drags(self) -> Drags:
+        """Who is told of drags that may cross."""
+
+
+class Drags(Protocol):
+    """Who is told of drags, for what crosses sandboxes.
+
+    Of one that came from elsewhere the client knows nothing, whatever is told.
+    """
+
+    def started(self, source: Source) -> None:
+        """One of the sandbox's applications drags; its mark is ``source.drag``."""
+
+    def performed(self, source: Source) -> None:
+        """The compositor says: it was dropped where somebody takes it."""
+
+    def ended(self, source: Source) -> None:
+        """It is over, or its source is gone."""
+
+    def outward(self, source: Source) -> Sequence[bytes]:
+        """Which of its types the person's own programs may know of."""
+
+    def wanted(self, source: Source, mime: bytes, fd: Fd) -> bool:
+        """One of them asks for such a type; takes ``fd`` if it answers true."""
+
+    def over(self, over: Over) -> None:
         """A drag that is not this sandbox's came over one of its windows."""
+
+    def dropped(self, over: Over) -> None:
+        """It was dropped there, after ``foreign.accept``."""
 
 
 class Selection(Protocol):

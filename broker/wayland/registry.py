@@ -77,12 +77,12 @@ class Globals:
                 return entry
         return None
 
-    def find(self, interface: str) -> tuple[int, int] | None:
-        """The compositor's name and version of a global, the first one."""
-        for name, (offered, version) in self.host.items():
-            if offered == interface:
-                return name, version
-        return None
+    def first(self) -> dict[str, tuple[int, int]]:
+        """The compositor's name and version of each global, the first of its kind."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, (interface, version) in self.host.items():
+            found.setdefault(interface, (name, version))
+        return found
 
 
 # -- wl_display ----------------------------------------------------------------------

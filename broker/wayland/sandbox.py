@@ -6,13 +6,15 @@ applications and seen by the others, and nothing else ever comes in or out.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland.wire import NO_MEMORY, ProtocolFault
+from broker.wayland.budget import Shared
+from broker.wayland.wire import HEADER, NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
@@ -30,9 +32,14 @@ CEILINGS = MappingProxyType(
         "pools": limits.WAYLAND_POOLS,
         "shm_bytes": limits.WAYLAND_SHM_BYTES,
         "kept_bytes": limits.WAYLAND_KEPT_BYTES,
+        "shown_pixels": limits.WAYLAND_SHOWN_PIXELS,
     }
 )
 """What is counted for a sandbox, and where it ends."""
+
+
+DRAG_MARK = b"application/x-vitrail-drag-"
+"""What the private type of a drag begins with; the rest is random."""
 
 
 class Usage:
@@ -102,6 +109,20 @@ class Sandbox:
             "clipboard": None,
             "primary": None,
         }
+        self.messages = Shared(
+            limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL,
+            limits.WAYLAND_MESSAGES_BURST_OF_ALL,
+            limits.WAYLAND_CLIENT_READ_BYTES // HEADER.size,
+            self._members,
+        )
+        """What its connections ask for."""
+        self.pixels = Shared(
+            limits.WAYLAND_COMMIT_PIXELS_PER_SECOND,
+            limits.WAYLAND_COMMIT_PIXELS_BURST,
+            limits.WAYLAND_COMMIT_PIXELS_AT_ONCE,
+            self._members,
+        )
+        """Of what they commit."""
         self.hand: Hand | None = None
         """Told of focus and chords; None where nothing ever crosses."""
         self._focused = False
@@ -113,6 +134,9 @@ class Sandbox:
         self.acted: float | None = None
         """When the person last acted in a window of it (key, button, touch)."""
         self.on_act: Callable[[], None] | None = None
+
+    def _members(self) -> int:
+        return self.totals["clients"]
 
     def act(self, now: float) -> None:
         """The person has acted in a window of it."""
@@ -152,6 +176,8 @@ class Sandbox:
                 self.select(kind, None)
         for mime in [m for m, s in self.drags.items() if s is source]:
             del self.drags[mime]
+            if self.hand is not None:
+                self.hand.drags.ended(source)
 
     def next_number(self) -> int:
         """A number for a window, never used twice in this sandbox."""
@@ -159,9 +185,13 @@ class Sandbox:
         return self._window_number
 
     def new_drag(self, source: Source) -> bytes:
-        """A type that only this sandbox's filters recognise as this drag."""
+        """A type that only this sandbox's filters recognise as this drag.
+
+        Whoever has seen some of them cannot guess the next.
+        """
         self._drag_number += 1
-        mime = f"application/x-vitrail-drag-{self._secret}-{self._drag_number}".encode()
+        word = f"{self._secret}-{self._drag_number}".encode()
+        mime = DRAG_MARK + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
         self.drags[mime] = source
         return mime
 

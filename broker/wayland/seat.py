@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import cursor, emit, popups, windows
+from broker.wayland import cursor, drag_start, emit, popups, windows
 from broker.wayland.dispatch import CLASSES, event, raw_event, request
 from broker.wayland.geometry import clamp
 from broker.wayland.model import (
@@ -133,6 +133,7 @@ _enter = emit.event("wl_pointer", "enter")
 
 @event("wl_pointer", "leave")
 def leave(core: Filter, pointer: Pointer, serial: int, surface: Obj | None) -> None:
+    drag_start.heard(core)
     if pointer.focus is not None and surface is pointer.focus:
         core.serials.note(serial)
         core.down.data += _leave(pointer.cid, serial, surface.cid)
@@ -180,8 +181,8 @@ def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
 def _drag_frame(core: Filter, pointer: Pointer, serial: int) -> None:
     """A press on the frame itself: move by the top strip, resize by the rest."""
     grips = cursor.gripped(pointer)
-    if grips is None or pointer.seat is None:
-        return
+    if grips is None or pointer.seat is None or pointer.seat.dead:
+        return  # a seat that was given back has no id any more
     toplevel, edge = grips
     if edge:
         core.up.data += windows.resize_message(
@@ -220,6 +221,12 @@ def pointer_frame(
 # -- wl_keyboard -----------------------------------------------------------------------------
 
 
+@request("wl_keyboard", "release")
+def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+    core.blur_keyboard(keyboard)
+    core.destroy(keyboard)
+
+
 @event("wl_keyboard", "enter")
 def keyboard_enter(
     core: Filter, keyboard: Keyboard, serial: int, surface: Obj | None, keys: bytes
@@ -229,7 +236,7 @@ def keyboard_enter(
     if known is None:
         return
     core.serials.note(serial)
-    core.focus_keyboard(known)
+    core.focus_keyboard(keyboard, known)
     shown = shown_keys(keyboard, keys)
     core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, shown)
 
@@ -253,10 +260,10 @@ def keyboard_leave(
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
+    core.blur_keyboard(keyboard)
     if before is None or told(surface) is not before:
-        return
+        return  # of a window that its client has ended meanwhile, perhaps
     core.serials.note(serial)
-    core.blur_keyboard(before)
     core.down.data += _keyboard_leave(keyboard.cid, serial, before.cid)
 
 

@@ -21,6 +21,8 @@ from broker.wayland.wire import Fd, ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.foreign import Over
+    from broker.wayland.frame import Frame
     from broker.wayland.ports import Selection
 
 DEVICE_ROLE = 0
@@ -45,6 +47,12 @@ class Source(Obj):
         self.drag: bytes | None = None
         self.accepted: bytes | None = None
 
+    def forget(self) -> None:
+        """It is over: what offers still hold of it is next to nothing."""
+        self.dead = True
+        self.mimes = []
+        self.core = None
+
     def cancel(self) -> None:
         """Tell its client that it is no longer the selection."""
         if not self.dead and self.core is not None:
@@ -67,14 +75,20 @@ class Source(Obj):
 
 
 class Offer(Obj):
-    """An offer that we made.  ``sid`` is the compositor's during a drag."""
+    """An offer that we made.  ``sid`` is the compositor's during a drag.
 
-    __slots__ = ("source", "upstream")
+    ``over``: it is of a drag from elsewhere, which was let in after the drop.
+    """
+
+    __slots__ = ("left", "over", "source", "upstream")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.source: Selection | None = None
         self.upstream: HostOffer | None = None
+        self.over: Over | None = None
+        self.left = False
+        """The drag is not above its client any more."""
 
 
 class HostOffer(Obj):
@@ -91,15 +105,34 @@ class HostOffer(Obj):
 class Device(Obj):
     """A data device or primary device; ``told`` while a drag is over the client."""
 
-    __slots__ = ("kind", "over", "seat", "told", "untold")
+    __slots__ = (
+        "dropped",
+        "foreign",
+        "frame",
+        "kind",
+        "offer",
+        "over",
+        "seat",
+        "told",
+        "untold",
+        "waits",
+    )
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.kind = "clipboard"
         self.seat: Obj | None = None
         self.over: Surface | None = None
+        self.frame: Frame | None = None
+        """That the drag is over, where the compositor means the whole window."""
+        self.waits: tuple[int, Obj | None] | None = None
+        """Serial and offer of a drag over the frame's strips, not the content."""
         self.told = False
         self.untold: HostOffer | None = None
+        self.foreign: Over | None = None
+        self.offer: Offer | None = None
+        """Of the sandbox's own drag that is over the client."""
+        self.dropped = False
 
 
 CLASSES["wl_data_source"] = Source
@@ -214,6 +247,7 @@ def end_source(core: Filter, source: Source) -> None:
     else:
         core.drop_local(source)
     core.sandbox.forget(source)
+    source.forget()
 
 
 # -- selections ------------------------------------------------------------------------------

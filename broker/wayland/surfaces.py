@@ -231,6 +231,7 @@ def destroy_surface(core: Filter, surface: Surface) -> None:
         core.up.data += emit.viewport_destroy(surface.viewport_sid)
     if surface.viewport is not None:
         surface.viewport.surface = None
+    commit.count_pixels(core, surface.content.buffer, None)
     core.lose_focus(surface)
     core.usage.give("surfaces", 1)
     core.destroy(surface)

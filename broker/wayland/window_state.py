@@ -1,4 +1,4 @@
-"""Windows between commits: content rectangle, first and last appearance."""
+"""Windows between commits: content rectangle, size limits, first and last appearance."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from broker.core import limits
 from broker.wayland import emit, identity, promote
 from broker.wayland.geometry import Rect
 from broker.wayland.model import Popup, Toplevel, XdgSurface
+from broker.wayland.wire import ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+
+TOPLEVEL_INVALID_SIZE = 2
+"""Error code, as xdg_toplevel numbers it."""
 
 
 def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
@@ -20,7 +24,8 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     popup gets the size that it was placed with and no more: the compositor
     keeps that much on the screen, so its frame cannot hang over the edge.  A
     window is, with its frame, no larger than the largest screen, unless the
-    compositor itself made it so: a frame beyond all edges is none.
+    compositor itself made it so: a frame beyond all edges is none.  Maximised or
+    tiled it is no larger than it was told: newer versions of sway cut that off.
     """
     surface = xdg.surface
     extent = (surface.extent if surface is not None else None) or (1, 1)
@@ -33,9 +38,42 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
         wide, high = core.screen()
         most_w = max(wide - edges.wide, xdg.role.configured[0])
         most_h = max(high - edges.high, xdg.role.configured[1])
+        cap_w, cap_h = xdg.role.cap
+        if xdg.frame is not None and xdg.frame.maximized is not None:
+            w, h = xdg.frame.maximized
+            cap_w = min(cap_w or w, w - edges.wide)
+            cap_h = min(cap_h or h, h - edges.high)
+        most_w, most_h = min(most_w, cap_w or most_w), min(most_h, cap_h or most_h)
     return Rect(
         rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
     )
+
+
+def asked(core: Filter, xdg: XdgSurface, role: Toplevel) -> None:
+    """The compositor told a size: time begins to run, if it must not be exceeded.
+
+    What then comes of it is in ``late.py``.
+    """
+    if role.due is None and (role.bound or too_large(core, xdg, role)):
+        role.due = core.now + limits.WAYLAND_LATE_SECONDS
+        core.due = min(role.due, core.due or role.due)
+
+
+def answered(xdg: XdgSurface, role: Toplevel) -> None:
+    """A commit of the application's acknowledges a configure, maybe not the last."""
+    if not xdg.serials:
+        role.due, role.cap = None, (0, 0)
+    elif role.cap != (0, 0):
+        role.cap = role.configured
+
+
+def too_large(core: Filter, xdg: XdgSurface, role: Toplevel) -> bool:
+    """Whether the frame reaches beyond what the compositor asked for last."""
+    frame, (w, h) = xdg.frame, role.configured
+    if frame is None or frame.outer is None or not xdg.mapped:
+        return False
+    wide, high = w + core.edges.wide, h + core.edges.high
+    return (w > 0 and frame.outer[0] > wide) or (h > 0 and frame.outer[1] > high)
 
 
 def touches(popup: Popup, parent: XdgSurface) -> bool:
@@ -49,25 +87,35 @@ def touches(popup: Popup, parent: XdgSurface) -> bool:
 
 
 def drop_adrift(core: Filter, parent: XdgSurface) -> None:
-    """Hide popups that a parent has shrunk away from.
+    """Hide popups that a parent has shrunk away from, or that is not shown itself.
 
     Placed beside a wide window, a menu would otherwise stay alone on the
     screen when that window becomes one pixel: a lone rectangle anywhere.
+    Where the parent goes, weston and KWin leave its popups.
     """
-    gone = parent.role.adrift if isinstance(parent.role, Popup) else False
     for xdg in core.windows:
         role = xdg.role
-        if isinstance(role, Popup) and role.parent is parent and xdg.mapped:
-            if xdg.frame is None or (touches(role, parent) and not gone):
-                continue
-            role.adrift = True
-            xdg.mapped = False
-            drop_adrift(core, xdg)  # what stood on it first
-            promote.end_window(core, xdg)
+        if not isinstance(role, Popup) or role.parent is not parent:
+            continue
+        if xdg.mapped and not (parent.mapped and touches(role, parent)):
+            cut_loose(core, xdg, role)
+
+
+def cut_loose(core: Filter, xdg: XdgSurface, popup: Popup) -> None:
+    """Show a popup no more, nor what stands on it."""
+    shown = xdg.mapped
+    popup.adrift = True
+    xdg.mapped = False
+    drop_adrift(core, xdg)  # what stood on it first
+    promote.end_window(core, xdg)
+    if xdg.frame is not None:
+        # weston goes on showing what is in a popup without a picture.
+        xdg.frame.release_surface()
+        if shown:
             xdg.frame.hide()
-            if not role.done:
-                role.done = True
-                core.down.data += emit.popup_done(role.cid)
+    if not popup.done:
+        popup.done = True
+        core.down.data += emit.popup_done(popup.cid)
 
 
 def introduce(core: Filter, xdg: XdgSurface) -> None:
@@ -78,17 +126,30 @@ def introduce(core: Filter, xdg: XdgSurface) -> None:
     """
     role = xdg.role
     if isinstance(role, Toplevel):
-        rules = core.rules
-        title = identity.title(rules.shown, role.title)
-        core.up.data += emit.set_title(role.sid, title)
-        app_id = identity.app_id(rules.name, role.app_id)
+        _tell_title(core, role)
+        app_id = identity.app_id(core.rules.name, role.app_id)
         core.up.data += emit.set_app_id(role.sid, app_id)
+
+
+def _tell_title(core: Filter, toplevel: Toplevel) -> None:
+    title = identity.title(core.rules.shown, toplevel.title)
+    core.up.data += emit.set_title(toplevel.sid, title)
+    toplevel.untold = False
+
+
+def retitle(core: Filter, toplevel: Toplevel) -> None:
+    """Tell a title that has changed, or, if that is too often, a later commit does."""
+    toplevel.untold = True
+    most = limits.WAYLAND_TITLES_PER_MINUTE
+    if core.sandbox.may("titles", most, core.now):
+        _tell_title(core, toplevel)
 
 
 def unmap(core: Filter, xdg: XdgSurface) -> None:
     """Hide a window whose surface lost its buffer; it starts from the beginning."""
     promote.end_window(core, xdg)
     xdg.mapped = False
+    drop_adrift(core, xdg)
     xdg.acked = False
     xdg.committed = False
     # A client may acknowledge what was on its way while it unmapped.
@@ -98,8 +159,36 @@ def unmap(core: Filter, xdg: XdgSurface) -> None:
         xdg.role.fake_fullscreen = False
         xdg.role.maximized = False
         xdg.role.real_fullscreen.clear()
+        xdg.role.told_maximized.clear()
+        xdg.role.due, xdg.role.cap = None, (0, 0)
+    if isinstance(xdg.role, Popup):
+        xdg.role.told.clear()
     if xdg.frame is not None:
         popup = isinstance(xdg.role, Popup)
         xdg.frame.change_edges(core.popup_edges if popup else core.edges)
         xdg.frame.hide()
     core.windows_changed()
+
+
+def size_hints(core: Filter, toplevel: Toplevel) -> None:
+    """Send both limits with the frame added; 0 means none and stays.
+
+    A least size above the screen's would have some compositors (GNOME's) make
+    the window that large, with its frame beyond all edges.
+    """
+    frame = toplevel.xdg.frame if toplevel.xdg is not None else None
+    edges = frame.edges if frame is not None else core.edges
+    (low_w, low_h), (high_w, high_h) = toplevel.min_size, toplevel.max_size
+    if (high_w and low_w > high_w) or (high_h and low_h > high_h):
+        raise ProtocolFault(
+            toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
+        )
+    most_w, most_h = core.screen()
+    low_w = min(low_w, max(1, most_w - edges.wide))
+    low_h = min(low_h, max(1, most_h - edges.high))
+    for write, (w, h) in (
+        (emit.set_min_size, (low_w, low_h)),
+        (emit.set_max_size, toplevel.max_size),
+    ):
+        wide, high = w + edges.wide if w else 0, h + edges.high if h else 0
+        core.up.data += write(toplevel.sid, wide, high)

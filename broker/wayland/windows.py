@@ -17,7 +17,18 @@ from broker.wayland import emit, identity, promote, window_state
 from broker.wayland.dispatch import CLASSES, event, request
 from broker.wayland.frame import Edges, Frame
 from broker.wayland.geometry import Rect, clamp
-from broker.wayland.model import Buffer, Role, Surface, Toplevel, WmBase, XdgSurface
+from broker.wayland.model import (
+    FULLSCREEN,
+    MAXIMIZED,
+    TILED,
+    Buffer,
+    Popup,
+    Role,
+    Surface,
+    Toplevel,
+    WmBase,
+    XdgSurface,
+)
 from broker.wayland.objects import Obj
 from broker.wayland.rules import Fullscreen
 from broker.wayland.wire import ProtocolFault
@@ -40,11 +51,7 @@ SURFACE_INVALID_SERIAL = 4
 SURFACE_INVALID_SIZE = 5
 SURFACE_DEFUNCT_ROLE = 6
 TOPLEVEL_INVALID_PARENT = 1
-TOPLEVEL_INVALID_SIZE = 2
 
-# xdg_toplevel.state
-MAXIMIZED, FULLSCREEN = 1, 2
-TILED = (5, 6, 7, 8)
 _NO_EDGES = Edges(0, 0, 0, 0)
 _FAR = limits.WAYLAND_COORDINATE
 
@@ -123,13 +130,26 @@ def get_toplevel(core: Filter, xdg: XdgSurface, new_id: int) -> None:
 
 @event("xdg_surface", "configure")
 def configure_surface(core: Filter, xdg: XdgSurface, serial: int) -> None:
-    del xdg.serials[: -limits.WAYLAND_SERIALS]
+    gone = xdg.serials[: -limits.WAYLAND_SERIALS]
+    del xdg.serials[: len(gone)]
     xdg.serials.append(serial)
-    role = xdg.role
-    real = core.rules.fullscreen is Fullscreen.REAL
-    if real and isinstance(role, Toplevel) and FULLSCREEN in role.states:
-        role.real_fullscreen.add(serial)
+    if isinstance(xdg.role, Toplevel):
+        xdg.role.forget(gone)
+        _remember(core, xdg.role, serial)
+        window_state.asked(core, xdg, xdg.role)
+    elif isinstance(xdg.role, Popup):
+        xdg.role.forget(gone)
+        xdg.role.told[serial] = xdg.role.next
     core.down.data += _configure(xdg.cid, serial)
+
+
+def _remember(core: Filter, role: Toplevel, serial: int) -> None:
+    """What its acknowledgement will mean."""
+    (w, h), edges = role.configured, core.edges
+    if core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in role.states:
+        role.real_fullscreen.add(serial)
+    elif role.bound:
+        role.told_maximized[serial] = (w + edges.wide, h + edges.high)
 
 
 _configure = emit.event("xdg_surface", "configure")
@@ -155,8 +175,13 @@ def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
     role = xdg.role
     if isinstance(role, Toplevel) and xdg.surface is not None:
         real = serial in role.real_fullscreen
-        role.real_fullscreen.difference_update(gone)
-        xdg.surface.pending.edges = _NO_EDGES if real else core.edges
+        pending = xdg.surface.pending
+        pending.edges = _NO_EDGES if real else core.edges
+        pending.maximized = role.told_maximized.get(serial)
+        role.forget(gone)
+    elif isinstance(role, Popup) and xdg.surface is not None:
+        xdg.surface.pending.granted = role.told.get(serial)
+        role.forget(gone)
 
 
 def hold(core: Filter, xdg: XdgSurface, message: bytes) -> None:
@@ -236,9 +261,24 @@ def end_role(core: Filter, xdg: XdgSurface | None) -> None:
 def destroy_toplevel(core: Filter, toplevel: Toplevel) -> None:
     if toplevel.xdg is not None:
         promote.end_window(core, toplevel.xdg)
+        toplevel.xdg.mapped = False
+        window_state.drop_adrift(core, toplevel.xdg)
     core.destroy(toplevel)
     core.usage.give("windows", 1)
     end_role(core, toplevel.xdg)
+    _leave_family(core, toplevel)
+
+
+def _leave_family(core: Filter, toplevel: Toplevel) -> None:
+    """Its children become its parent's (xdg_toplevel.set_parent).
+
+    Else each window would keep the one before it, for ever.
+    """
+    for xdg in core.windows:
+        child = xdg.role
+        if isinstance(child, Toplevel) and child.parent is toplevel:
+            child.parent = toplevel.parent
+    toplevel.parent = None
 
 
 @request("xdg_toplevel", "set_parent")
@@ -262,9 +302,7 @@ def set_title(core: Filter, toplevel: Toplevel, untrusted_title: bytes) -> None:
     # Kept whole: a remapped window is introduced anew.
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
-        core.up.data += emit.set_title(
-            toplevel.sid, identity.title(core.rules.shown, untrusted_title)
-        )
+        window_state.retitle(core, toplevel)
     core.windows_changed()
 
 
@@ -332,7 +370,7 @@ def set_min_size(_core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
 def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
     if w < 0 or h < 0:
         raise ProtocolFault(
-            toplevel.cid, TOPLEVEL_INVALID_SIZE, f"a size limit of {w}x{h}"
+            toplevel.cid, window_state.TOPLEVEL_INVALID_SIZE, f"a size limit of {w}x{h}"
         )
     if toplevel.xdg is not None and toplevel.xdg.surface is not None:
         toplevel.xdg.surface.pending.hints = True

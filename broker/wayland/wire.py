@@ -277,7 +277,8 @@ def _string(raw: bytes, *, nullable: bool) -> bytes | None:
         if nullable:
             return None
         raise ValueError("a null string where none may be")
-    if raw[-1] or 0 in raw[:-1]:
+    text = raw[:-1]
+    if raw[-1] or 0 in text:
         raise ValueError("a string without its NUL, or with another in it")
-    raw[:-1].decode("utf-8")  # UnicodeDecodeError is a ValueError
-    return raw[:-1]
+    text.decode("utf-8")  # UnicodeDecodeError is a ValueError
+    return text

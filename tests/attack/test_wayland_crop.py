@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
+from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup, random_trees
 from tests.kit.wayland_client import Window, memfd
 from tests.kit.wayland_pixels import frames, mask, outside
 from tests.kit.wayland_stand import (
@@ -121,3 +121,54 @@ async def test_popups_are_framed_there_too(kind):
         outside_, shown = await it.client(act)
         assert shown > 0
         assert outside_ == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_random_trees_show_nothing_outside_there(kind):
+    await random_trees(60, lambda it: leak(it)[0], shown_on(kind))
+
+
+def hide(c: Window, surface: int, _top: int) -> None:
+    c.send(surface, "attach", 0, 0, 0)
+    c.send(surface, "commit")
+
+
+def end(c: Window, _surface: int, top: int) -> None:
+    c.send(top, "destroy")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("leave", [hide, end])
+async def test_no_menu_stays_alone_where_its_window_was(kind, leave):
+    """weston and KWin leave it, for a click that takes it for another's."""
+    async with shown_on(kind) as it:
+
+        def act(c: Window) -> tuple[int, int]:
+            surface, xdg, top = c.show(300, 200, 0xFF0000FF)
+            popup(c, xdg, (80, 60), (280, 10, 10, 10))
+            before = int(mask(it.settled(), GUEST).sum())
+            leave(c, surface, top)
+            c.roundtrip()
+            return before, int(mask(it.settled(), GUEST).sum())
+
+        assert await it.client(act) == (80 * 60, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_menu_of_a_window_that_is_not_shown_is_not_shown(kind):
+    async with shown_on(kind) as it:
+
+        def act(c: Window) -> tuple[int, list[str]]:
+            surface = c.surface()
+            xdg, _ = c.toplevel(surface)
+            c.send(surface, "commit")
+            c.configured(xdg)
+            popup(c, xdg, (80, 60), (280, 10, 10, 10))
+            told = [e[2] for e in c.events if e[1] == "xdg_popup"]
+            return int(mask(it.settled(), GUEST).sum()), told
+
+        shown, told = await it.client(act)
+        assert shown == 0
+        assert "popup_done" in told

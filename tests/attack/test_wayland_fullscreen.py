@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import time
 
 import pytest
 
+from broker.wayland.listing import windows_of
 from broker.wayland.rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_pixels import PAINT, judge
+from tests.kit.compositor import desktop
+from tests.kit.mutter_person import gnome
 from tests.kit.wayland_client import Window
-from tests.kit.wayland_pixels import frames
-from tests.kit.wayland_stand import FRAME, SIZE, stand
+from tests.kit.wayland_pixels import Found, frames
+from tests.kit.wayland_stand import CONFIG, FRAME, SIZE, filtered, nested, stand
 
 FULLSCREEN = 2
 
@@ -33,6 +38,33 @@ def follow(c: Window, surface: int, xdg: int, top: int) -> tuple[int, int, bool]
 def states(body: bytes) -> tuple[int, ...]:
     """The states of a toplevel's configure."""
     return struct.unpack(f"={len(body) // 4}I", body)
+
+
+async def test_a_least_size_does_not_push_the_frame_off_the_screen():
+    """GNOME's compositor makes a window as large as the least size it names."""
+    if not shutil.which("mutter"):
+        pytest.skip("mutter is missing")
+
+    def act(c: Window) -> tuple[int, int]:
+        surface = c.surface()
+        xdg, top = c.toplevel(surface)
+        c.send(top, "set_min_size", 5000, 4000)
+        c.send(surface, "commit")
+        c.configured(xdg)
+        c.paint(surface, 600, 400, PAINT)
+        c.send(surface, "commit")
+        c.configured(xdg)  # mutter's answer to the size that it has got
+        c.paint(surface, 5000, 4000, PAINT)
+        c.send(surface, "commit")
+        c.roundtrip()
+        (info,) = windows_of(it.sandbox)
+        return info.width, info.height
+
+    async with gnome() as there, filtered(there, behind=there.display) as it:
+        width, height = await it.client(act)
+        edges = WindowRules("work").border * 2
+        assert 0 < width <= SIZE[0] - edges
+        assert 0 < height <= SIZE[1] - edges
 
 
 def told(
@@ -111,6 +143,71 @@ async def test_no_path_to_fullscreen_loses_the_frame(mode):
                     assert found[:4] == (0, 0, *SIZE)
 
             await it.client(act)
+        assert it.ends == []
+
+
+def settled_at(it, size: tuple[int, int]) -> Found:
+    """The frame, once it has this size."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = frames(it.settled(), FRAME)
+        if [(f.w, f.h) for f in found] == [size]:
+            return found[0]
+    raise AssertionError(f"no frame of {size}: {found}")
+
+
+def below_the_panel(c: Window) -> None:
+    """Wait until weston's panel is there, which takes its rows off the rest."""
+    surface, xdg, top = c.show(300, 200, PAINT)
+    high, deadline = SIZE[1], time.monotonic() + 60
+    while high > 760 - 32 - 8:
+        assert time.monotonic() < deadline, "weston has no panel"
+        c.send(top, "set_fullscreen", 0)
+        told(c, top, fullscreen=True)
+        _, high, _ = follow(c, surface, xdg, top)
+        c.send(top, "unset_fullscreen")
+        told(c, top, fullscreen=False)
+        follow(c, surface, xdg, top)
+    leave(c, surface, xdg, top)
+
+
+def leave(c: Window, surface: int, xdg: int, top: int) -> None:
+    for each in (top, xdg, surface):
+        c.send(each, "destroy")
+    c.roundtrip()
+
+
+async def test_fullscreen_that_is_faked_lies_whole_on_westons_screen():
+    """weston 10 places a window when it gets a picture, no other commit counts.
+
+    It also ends who is smaller than it was maximised to, as a window that
+    believes to be fullscreen may be.
+    """
+    if not shutil.which("weston"):
+        pytest.skip("weston is missing")
+
+    def act(c: Window) -> None:
+        for kept in (False, True):
+            surface, xdg, top = after_mapping(c)
+            told(c, top, fullscreen=True)
+            if kept:
+                c.configured(xdg)
+                c.paint(surface, 320, 200, PAINT)
+                c.send(surface, "commit")
+                settled_at(it, (328, 208))
+            else:
+                w, h, _ = follow(c, surface, xdg, top)
+                found = settled_at(it, (w + 8, h + 8))
+                assert found.border == 4
+            leave(c, surface, xdg, top)
+
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, "weston") as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
+        await it.client(below_the_panel)
+        await it.client(act)
         assert it.ends == []
 
 

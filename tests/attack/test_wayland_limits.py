@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import shutil
 import socket
 import tempfile
 import time
@@ -19,10 +20,11 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError
 from broker.wayland import emit, wire
+from tests.kit.compositor import desktop
 from tests.kit.wayland_client import Client, GoneError, ServerError, Window, memfd
 from tests.kit.wayland_input import Pointer
 from tests.kit.wayland_pixels import mask
-from tests.kit.wayland_stand import GUEST, SIZE, stand
+from tests.kit.wayland_stand import CONFIG, GUEST, SIZE, filtered, nested, stand
 
 PAINT = 0xFF000000 | GUEST
 _MFD_HUGETLB = 4
@@ -113,6 +115,149 @@ async def test_a_pool_has_a_largest_size(size):
             is not None
         )
         await honest(it)
+
+
+def large_picture(c: Window) -> int:
+    """A buffer of the largest size, in a file without a page."""
+    side = limits.WAYLAND_BUFFER_SIDE
+    fd = memfd(side * side * 4)
+    made = c.make(c.shm, "create_pool", "wl_shm_pool", None, side * side * 4, fds=[fd])
+    os.close(fd)
+    return c.make(made, "create_buffer", "wl_buffer", None, 0, side, side, side * 4, 0)
+
+
+async def test_one_sparse_file_does_not_fill_the_compositors_memory():
+    """A compositor that draws with OpenGL copies it, once for each surface."""
+    async with stand() as it:
+
+        def act(c: Window) -> ServerError | None:
+            buffer = large_picture(c)
+            for _ in range(3):
+                surface = c.surface()
+                c.send(surface, "attach", buffer, 0, 0)
+                c.send(surface, "commit")
+                c.send(surface, "destroy")
+            for _ in range(2):
+                surface = c.surface()
+                c.send(surface, "attach", buffer, 0, 0)
+                c.send(surface, "commit")
+            return c.until_error()
+
+        error = await it.client(act)
+        assert error is not None
+        assert "shown_pixels" in error.text
+        await honest(it)
+
+
+async def test_many_large_pictures_in_one_read_keep_the_pace():
+    """The compositor would copy a gigabyte for each of two thousand commits."""
+    async with stand() as it:
+
+        def act(c: Window) -> int:
+            buffer, surface = large_picture(c), c.surface()
+            c.roundtrip()
+            core = next(iter(it.sandbox.filters))
+            one = emit.attach(surface, buffer, 0, 0) + emit.commit(surface)
+            began = time.monotonic()
+            c.raw(one * (limits.WAYLAND_READ_BYTES // len(one)))
+            while not it.sandbox.refused["pixel rate"]:
+                time.sleep(0.01)
+            seconds, shown = time.monotonic() - began, core.pixels
+            return shown - int(seconds * limits.WAYLAND_COMMIT_PIXELS_PER_SECOND)
+
+        with trio.fail_after(60):
+            at_once = await it.client(act)
+        most = limits.WAYLAND_COMMIT_PIXELS_BURST + limits.WAYLAND_BUFFER_SIDE**2
+        assert at_once <= most
+
+
+_RGB565 = int.from_bytes(b"RG16", "little")
+_ABGR2101010 = int.from_bytes(b"AB30", "little")
+
+
+@pytest.mark.parametrize("form", [_RGB565, _ABGR2101010])
+async def test_no_row_ends_behind_its_pool(form):
+    """weston 10 reads it all the same, and dies if nothing lies there."""
+    if not shutil.which("weston"):
+        pytest.skip("weston is missing")
+    width, height = limits.WAYLAND_BUFFER_SIDE, 8
+    size = width * height
+
+    def act(c: Window) -> ServerError | None:
+        surface = c.surface()
+        xdg, _ = c.toplevel(surface)
+        c.send(surface, "commit")
+        c.configured(xdg)
+        # Large and small ones in turn: ending the large ones leaves holes
+        # in the compositor's memory behind the small ones.
+        pools = []
+        for length in (1 << 22, size) * 8:
+            fd = memfd(length)
+            pools.append(
+                c.make(c.shm, "create_pool", "wl_shm_pool", None, length, fds=[fd])
+            )
+            os.close(fd)
+        buffer = c.make(
+            pools[3], "create_buffer", "wl_buffer", None, 0, width, height, width, form
+        )
+        for made in pools:
+            c.send(made, "destroy")
+        c.send(xdg, "set_window_geometry", width - 1300, 0, 1200, height)
+        c.send(surface, "attach", buffer, 0, 0)
+        c.send(surface, "damage", 0, 0, width, height)
+        c.send(surface, "commit")
+        return c.until_error()
+
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, "weston") as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
+        error = await it.client(act)
+        assert error is not None
+        assert "in a stride of" in error.text
+        with trio.fail_after(30):
+            await it.client(lambda c: c.show(120, 80, PAINT))
+
+
+async def test_a_pool_that_grows_does_not_move_under_a_shown_picture():
+    """weston 10's renderer goes on reading where it was, and dies."""
+    if not shutil.which("weston"):
+        pytest.skip("weston is missing")
+    side, large = 400, 512 << 20
+    size = side * side * 4
+
+    def act(c: Window) -> None:
+        surface, _, _ = c.show(side, side, PAINT)
+        fd = memfd(large)
+        os.pwrite(fd, PAINT.to_bytes(4, "little") * side * side, 0)
+        made = c.make(c.shm, "create_pool", "wl_shm_pool", None, size, fds=[fd])
+        os.close(fd)
+
+        def picture(offset: int) -> int:
+            place = offset, side, side, side * 4, 0
+            return c.make(made, "create_buffer", "wl_buffer", None, *place)
+
+        first = picture(0)
+        c.send(surface, "attach", first, 0, 0)
+        c.send(surface, "damage", 0, 0, side, side)
+        c.shown(surface)
+        c.send(made, "resize", large)
+        picture(large - size)
+        # Drawn once more, without another attach.
+        for _ in range(3):
+            c.send(surface, "damage", 0, 0, side, side)
+            c.shown(surface)
+
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, "weston") as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
+        with trio.fail_after(60):
+            await it.client(act)
+            await it.client(lambda c: c.show(120, 80, PAINT))
+        assert inner.child.popen.poll() is None
 
 
 async def test_a_file_cannot_shrink_under_the_compositor():

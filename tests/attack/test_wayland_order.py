@@ -386,7 +386,7 @@ async def test_mutated_sessions_of_real_applications_never_end_the_compositor():
 
         with await trio.to_thread.run_sync(Pointer, it.comp.display, SIZE) as mouse:
             await trio.to_thread.run_sync(mouse.move, 5, 5)
-            for _ in range(250):
+            for _ in range(150):
                 await trio.to_thread.run_sync(one)
                 assert it.comp.child.popen.poll() is None
         assert shown > 20, "windows that were really there"

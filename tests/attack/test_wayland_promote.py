@@ -240,9 +240,9 @@ async def test_a_click_on_it_is_told_where_it_was():
 
 
 async def test_random_trees_show_nothing_without_a_frame():
-    await random_trees(10, lambda it: unframed(it.settled()), RULES)
+    await random_trees(10, lambda it: unframed(it.settled()), stand(RULES))
 
 
 @pytest.mark.long
 async def test_many_random_trees_show_nothing_without_a_frame():
-    await random_trees(40, lambda it: unframed(it.settled()), RULES)
+    await random_trees(40, lambda it: unframed(it.settled()), stand(RULES))

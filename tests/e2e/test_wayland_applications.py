@@ -208,7 +208,8 @@ async def test_mpv_plays_in_its_frame(kind, shared):
         pytest.skip("mpv is missing")
     async with world(kind) as there, boxed(there.it, *words, shared=shared) as running:
         await playing(there, running)
-        if not kind.endswith("sway"):  # sway's floating windows are never maximised
+        # sway's floating windows are never maximised.
+        if not kind.endswith("sway"):
             before = await running.framed()
             await there.click(640, 400)
             await there.press(True)
@@ -259,40 +260,47 @@ async def test_a_browser_plays_video_and_opens_its_menu(name, kind, shared):
         assert [str(e) for e in there.it.ends] == []
 
 
+X11 = (
+    "Xwayland :7 -ac & i=0; until DISPLAY=:7 xlogo -geometry 300x200+100+300 & "
+    "sleep 1; kill -0 $! 2>/dev/null || [ $i = 20 ]; do i=$((i+1)); done; "
+    "DISPLAY=:7 xeyes -geometry 200x200+400+100 & wait"
+)
+
+
+async def eyes_follow(there, running) -> None:
+    """What runs ``X11`` is framed, and looks at the pointer."""
+    frame = await running.framed()
+    white = (255, 255, 255)
+
+    async def eyes() -> bool:
+        image = await pixels(there.it.comp)
+        box = (frame.x + 404, frame.y + 104, frame.x + 604, frame.y + 304)
+        found = {c: n for n, c in image.crop(box).getcolors(1 << 20)}
+        return found.get(white, 0) > 2000
+
+    await until(eyes)
+    await there.look()
+    # Input goes in with the right coordinates.
+    before = (await pixels(there.it.comp)).tobytes()
+    await there.move(frame.x + 300, frame.y + 600)
+    await there.move(frame.x + 310, frame.y + 610)
+
+    async def follow() -> bool:
+        return (await pixels(there.it.comp)).tobytes() != before
+
+    await until(follow)
+    await there.look()
+    await there.keep("follows")
+    assert [str(e) for e in there.it.ends] == []
+
+
 # As large as the screen, it hangs below weston's panel.
 @pytest.mark.parametrize("kind", ["sway", "kwin", *NEWER])
 async def test_x11_programs_in_a_rootful_xwayland(kind):
     if not shutil.which("Xwayland") or not shutil.which("xeyes"):
         pytest.skip("Xwayland or x11-apps is missing")
-    start = (
-        "Xwayland :7 -ac & i=0; until DISPLAY=:7 xlogo -geometry 300x200+100+300 & "
-        "sleep 1; kill -0 $! 2>/dev/null || [ $i = 20 ]; do i=$((i+1)); done; "
-        "DISPLAY=:7 xeyes -geometry 200x200+400+100 & wait"
-    )
-    async with world(kind) as there, boxed(there.it, "sh", "-c", start) as running:
-        frame = await running.framed()
-        white = (255, 255, 255)
-
-        async def eyes() -> bool:
-            image = await pixels(there.it.comp)
-            box = (frame.x + 404, frame.y + 104, frame.x + 604, frame.y + 304)
-            found = {c: n for n, c in image.crop(box).getcolors(1 << 20)}
-            return found.get(white, 0) > 2000
-
-        await until(eyes)
-        await there.look()
-        # They look at the pointer: input goes in with the right coordinates.
-        before = (await pixels(there.it.comp)).tobytes()
-        await there.move(frame.x + 300, frame.y + 600)
-        await there.move(frame.x + 310, frame.y + 610)
-
-        async def follow() -> bool:
-            return (await pixels(there.it.comp)).tobytes() != before
-
-        await until(follow)
-        await there.look()
-        await there.keep("follows")
-        assert [str(e) for e in there.it.ends] == []
+    async with world(kind) as there, boxed(there.it, "sh", "-c", X11) as running:
+        await eyes_follow(there, running)
 
 
 @pytest.mark.parametrize("scale", ["1.25", "1.5", "2"])

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
+from pathlib import Path
 
 import pytest
 import trio
 
 from broker.launch.spawn import DEVNULL, spawn
 from broker.session.security_context import open_context
+from broker.wayland.rules import WindowRules
 from tests.attack.test_wayland_crop import halves, leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
 from tests.integration.test_wayland_proxy import said, start
@@ -22,7 +25,7 @@ from tests.kit.compositor import desktop, pixels, until, wait_window
 from tests.kit.newer import newer
 from tests.kit.wayland_client import Client, Window
 from tests.kit.wayland_pixels import frames, mask
-from tests.kit.wayland_stand import CONFIG, FRAME, GUEST, filtered
+from tests.kit.wayland_stand import CONFIG, FRAME, GUEST, SIZE, filtered
 
 BLUE = 0x1010D0
 long = pytest.mark.long
@@ -69,6 +72,31 @@ async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door():
             await said(child)
         assert widths["mail"] > 1000
         assert widths["other"] < 500
+
+
+SWAY_RULE = 'for_window [app_id="^vitrail\\.mail"] border pixel 6\n'
+
+
+@pytest.mark.parametrize("kind", ["here", pytest.param("newer", marks=long)])
+async def test_a_rule_of_sway_finds_the_sandbox_by_its_name(kind):
+    """The recipe of the documentation, as it stands there but for the name."""
+    config = f"default_border none\n{SWAY_RULE}"
+    sway = newer("sway", config) if kind == "newer" else desktop(config_extra=config)
+    page = (Path(__file__).parents[2] / "docs/wayland.md").read_text()
+    assert f"`{SWAY_RULE.strip()}`".replace("mail", "untrusted") in page
+    async with sway as comp:
+        for name, border in (("mail", ("pixel", 6)), ("other", ("none", None))):
+            async with filtered(comp, WindowRules(name, color=FRAME)) as it:
+                foot = it.run("foot", "sleep", "60")
+
+                # sway lists a window before it looks for rules about it.
+                async def bordered(name=name, border=border) -> bool:
+                    (node,) = await wait_window(comp, title=f"[{name}]", deadline=40)
+                    width = node["current_border_width"] if border[1] else None
+                    return (node["border"], width) == border
+
+                await until(bordered, deadline=40)
+                await foot.stop()
 
 
 def globals_by(door) -> set[str]:
@@ -154,6 +182,76 @@ async def test_nothing_shows_outside_of_frames_there(kind):
             seen[crime.__name__] = await it.client(act, compositor=4)
         assert {name: n for name, (n, _) in seen.items() if n} == {}
         assert sum(shown > 0 for _, shown in seen.values()) >= len(seen) - 3, seen
+        assert it.ends == []
+
+
+def decorated(c: Window, w: int, h: int) -> tuple[int, int]:
+    """A window that leaves its title bar to the compositor, as Qt's do."""
+    surface = c.surface()
+    xdg, top = c.toplevel(surface)
+    maker = c.bind("zxdg_decoration_manager_v1")
+    kind = "zxdg_toplevel_decoration_v1"
+    mode = c.make(maker, "get_toplevel_decoration", kind, None, top)
+    c.send(mode, "set_mode", 2)
+    c.send(surface, "commit")
+    c.configured(xdg)
+    c.paint(surface, w, h, PAINT)
+    c.send(surface, "commit")
+    c.roundtrip()
+    return surface, xdg
+
+
+def whole(it, size: tuple[int, int]) -> None:
+    """Wait until one whole frame of that size is shown, with content alone in it."""
+    w, h = size
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        image = it.settled()
+        found = [(f.w, f.h, f.border) for f in frames(image, FRAME)]
+        shown = int(mask(image, GUEST).sum())
+        if found == [(w, h, 4)] and shown == (w - 8) * (h - 8):
+            return
+    raise AssertionError(f"no frame of {size}: {found}, {shown} pixels of content")
+
+
+@pytest.mark.parametrize("kind", ["here", pytest.param("newer", marks=long)])
+async def test_who_is_late_to_become_smaller_keeps_a_whole_frame(kind):
+    """sway 1.10 shows it 200 ms later, without what is too large."""
+    sway = newer("sway", CONFIG) if kind == "newer" else desktop(config_extra=CONFIG)
+    async with sway as comp, filtered(comp) as it:
+
+        def act(c: Window) -> None:
+            surface, xdg = decorated(c, 640, 360)
+            whole(it, (648, 368))
+            it.order("resize set 400 300")
+            whole(it, (400, 300))
+            c.configured(xdg)
+            c.paint(surface, 392, 292, PAINT)
+            c.send(surface, "commit")
+            c.roundtrip()
+            whole(it, (400, 300))
+
+        await it.client(act)
+        assert it.ends == []
+
+
+@pytest.mark.parametrize("kind", ["here", pytest.param("newer", marks=long)])
+@pytest.mark.parametrize("answers", [True, False])
+async def test_who_is_larger_than_its_tile_keeps_a_whole_frame(kind, answers):
+    tiling = "default_border none\ndefault_floating_border none\n"
+    sway = newer("sway", tiling) if kind == "newer" else desktop(config_extra=tiling)
+    async with sway as comp, filtered(comp) as it:
+
+        def act(c: Window) -> None:
+            surface, xdg = decorated(c, 1600, 1200)
+            if answers:
+                c.configured(xdg)
+            c.paint(surface, 1500, 1100, PAINT)
+            c.send(surface, "commit")
+            c.roundtrip()
+            whole(it, SIZE)
+
+        await it.client(act)
         assert it.ends == []
 
 

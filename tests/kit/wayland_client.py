@@ -29,6 +29,10 @@ class ServerError(Exception):
         self.object_id, self.code, self.text = object_id, code, text
 
 
+_UNHEARD = 1000
+"""Messages that a client may send after its end without hearing of it."""
+
+
 class GoneError(Exception):
     """The connection was closed without an error message."""
 
@@ -56,6 +60,7 @@ class Client:
         self.fds: list[int] = []
         self.registry = 0
         self.error: ServerError | None = None
+        self._unheard = 0
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +86,23 @@ class Client:
         return oid
 
     def raw(self, data: bytes, fds: list[int] | None = None) -> None:
-        """Any bytes at all."""
+        """Any bytes at all.
+
+        Why a connection has ended is heard by reading: what is sent after its end
+        is lost, as it would be a moment earlier.  Who never reads hears of it
+        after a while, by BrokenPipeError.
+        """
         control = []
         if fds:
             control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
         while data:
-            sent = self.sock.sendmsg([data], control)
+            try:
+                sent = self.sock.sendmsg([data], control)
+            except BrokenPipeError:
+                self._unheard += 1
+                if self._unheard > _UNHEARD:
+                    raise
+                return
             data, control = data[sent:], []
 
     def send(

@@ -37,6 +37,11 @@ def _run(line: np.ndarray) -> int:
     return int(gaps[0]) if len(gaps) else len(line)
 
 
+def _side(perhaps: np.ndarray, seen: np.ndarray) -> int:
+    """How long a side is that begins here: it ends where it is seen to."""
+    return int(np.flatnonzero(seen[: _run(perhaps)])[-1]) + 1
+
+
 def frames(
     image: Image.Image,
     color: int,
@@ -47,20 +52,21 @@ def frames(
     """All rectangles that have this colour on all four sides, uncovered.
 
     Where the pointer is, its image may cover a side: 32 pixels around it count
-    as whatever is needed.
+    as whatever is needed, but no side ends there.
     """
-    here = mask(image, color)
+    seen = mask(image, color)
+    here = seen.copy()
     if pointer is not None:
         x, y = pointer
         here[max(0, y - 32) : y + 32, max(0, x - 32) : x + 32] = True
-    height, width = here.shape
-    left = np.zeros_like(here)
-    left[:, 1:] = here[:, :-1]
-    above = np.zeros_like(here)
-    above[1:, :] = here[:-1, :]
+    left = np.zeros_like(seen)
+    left[:, 1:] = seen[:, :-1]
+    above = np.zeros_like(seen)
+    above[1:, :] = seen[:-1, :]
     found = []
-    for y, x in zip(*np.nonzero(here & ~left & ~above), strict=True):
-        w, h = _run(here[y, x:]), _run(here[y:, x])
+    for y, x in zip(*np.nonzero(seen & ~left & ~above), strict=True):
+        w = _side(here[y, x:], seen[y, x:])
+        h = _side(here[y:, x], seen[y:, x])
         if w < least or h < least:
             continue
         if here[y + h - 1, x : x + w].all() and here[y : y + h, x + w - 1].all():
@@ -72,7 +78,6 @@ def frames(
                 _run(here[y : y + h, middle_x][::-1]),
             )
             found.append(Found(int(x), int(y), w, h, min(sides)))
-    del height, width
     return found
 
 

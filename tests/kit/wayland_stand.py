@@ -24,6 +24,7 @@ from broker.core import worker as messages
 from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.session import readiness
 from broker.session.accepting import serve
 from broker.session.wayland_machine import RealMachine
 from broker.session.wayland_shell import Connection, Service, serve_client
@@ -34,12 +35,30 @@ from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.compositor import desktop, pixels, windows
 from tests.kit.wayland_client import Window
+from tests.kit.wayland_input import Pointer
 
 FRAME = 0xD01010
 GUEST = 0x00FF00
 SIZE = (1280, 800)
 BORDER = 4
+TRANSACTION = 0.2
+"""Seconds that sway waits for a client's acknowledgement before it shows a change."""
 CONFIG = "default_border none\ndefault_floating_border none\nfor_window [title=.*] floating enable\n"
+
+
+async def unchanged(
+    comp: HeadlessCompositor, seconds: float = 1.5 * TRANSACTION
+) -> Image.Image:
+    """The screen once it has been the same for so long, and at least thrice."""
+    same, last, since = 0, await pixels(comp), trio.current_time()
+    with trio.fail_after(60):
+        while same < 3 or trio.current_time() < since + seconds:
+            await trio.sleep(0.03)
+            image = await pixels(comp)
+            same += 1
+            if image.tobytes() != last.tobytes():
+                same, last, since = 0, image, trio.current_time()
+    return last
 
 
 class Stand:
@@ -69,23 +88,13 @@ class Stand:
         return trio.from_thread.run(pixels, self.comp)
 
     def settled(self) -> Image.Image:
-        """A screenshot that has not changed for three in a row.
+        """A screenshot that has not changed for a while, and at least thrice.
 
-        sway shows a window's first picture and each move some frames late,
-        and no event says when.
+        sway shows a window's first picture and each move when the client has
+        acknowledged what it was told, or 200 ms later when it has not, as a
+        client that waits here cannot; no event says when.
         """
-
-        async def wait() -> Image.Image:
-            same, last = 0, await pixels(self.comp)
-            with trio.fail_after(60):
-                while same < 3:
-                    await trio.sleep(0.03)
-                    image = await pixels(self.comp)
-                    same = same + 1 if image.tobytes() == last.tobytes() else 0
-                    last = image
-            return last
-
-        return trio.from_thread.run(wait)
+        return trio.from_thread.run(unchanged, self.comp)
 
     def tree(self) -> list[dict[str, Any]]:
         """sway's windows, from a client's thread."""
@@ -120,6 +129,7 @@ async def stand(
     config: str = CONFIG,
 ):
     """Start both; afterwards nothing of the filter's is left open."""
+    readiness.prepare()  # lives as long as this run of trio
     async with desktop(size=size, config_extra=config) as comp:
         before = set(os.listdir("/proc/self/fd"))
         async with filtered(comp, rules) as it:
@@ -231,6 +241,8 @@ class Nested:
 
     def __init__(self, outer: HeadlessCompositor, display: Path, child: Child) -> None:
         self.outer, self.display, self.child = outer, display, child
+        self.mouse: Pointer | None = None
+        """The person's, where a test has one."""
         self.environment = {**outer.environment, "WAYLAND_DISPLAY": str(display)}
 
 

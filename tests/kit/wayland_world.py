@@ -22,7 +22,7 @@ from tests.kit.resizing import kept, picture_name
 from tests.kit.wayland_apps import strangers
 from tests.kit.wayland_input import Keyboard, Pointer
 from tests.kit.wayland_pixels import Found
-from tests.kit.wayland_stand import CONFIG, Stand, filtered, nested
+from tests.kit.wayland_stand import CONFIG, Stand, filtered, nested, unchanged
 
 _PROGRAM = {"kwin": "kwin_wayland"}
 
@@ -148,14 +148,7 @@ async def started(comp, inner, *, panel: int = 0):
 
 async def steady(comp):
     """The screen once it has been the same for half a second."""
-    same, last = 0, await pixels(comp)
-    with trio.fail_after(20):
-        while same < 5:
-            await trio.sleep(0.1)
-            image = await pixels(comp)
-            same = same + 1 if image.tobytes() == last.tobytes() else 0
-            last = image
-    return last
+    return await unchanged(comp, 0.5)
 
 
 def spot(frame: Found, at: tuple[int, int]) -> tuple[int, int]:

@@ -226,7 +226,7 @@ class World:
             found = [row.fields() for row in log.find(filters)]
         return [e for e in found if all(e.get(k) == v for k, v in wanted.items())]
 
-    async def wait_event(self, kind, deadline=20, **wanted):
+    async def wait_event(self, kind, deadline=60, **wanted):
         """Wait for an event of this kind with these fields; returns the newest."""
 
         async def look():
@@ -298,6 +298,6 @@ async def _all_gone(base):
         return not processes(base)
 
     try:
-        await until(gone, deadline=10)
+        await until(gone, deadline=60)
     except trio.TooSlowError:
         raise AssertionError(f"left behind: {processes(base)}") from None

@@ -45,6 +45,11 @@ WAYLAND_SHM_BYTES = 4 << 30
 """All pools of a sandbox, as declared.  Sparse files make this address space,
 not memory; the memory is the sandbox's own."""
 
+WAYLAND_SHOWN_PIXELS = 1 << 28
+"""Pixels of all buffers that a sandbox's surfaces have at one time: thirty-two
+windows in 4K.  Compositors that draw with OpenGL keep a copy of each, four
+bytes a pixel, of a sparse file too: a gigabyte in all."""
+
 WAYLAND_BUFFER_SIDE = 16384
 """Width and height of a buffer in pixels: what pixman and GPUs can draw."""
 
@@ -122,14 +127,48 @@ is 3,000; the core does some 500,000 a second in all."""
 WAYLAND_MESSAGES_BURST = 120_000
 """Requests at once: start-up of a large application is some 20,000."""
 
+WAYLAND_MESSAGES_PER_SECOND_OF_ALL = 90_000
+"""Requests of all connections of one sandbox together, sustained.  As empty
+commits of framed windows, at some 1.1 us each, they are a tenth of sway's core."""
+
+WAYLAND_MESSAGES_BURST_OF_ALL = 180_000
+"""The same, at once: nine large applications that start together."""
+
+WAYLAND_SHARE_SECONDS = 0.25
+"""What a connection saves up of its part of what all of its sandbox share, while
+others have spent that: an even part of so many seconds' worth."""
+
+WAYLAND_CLIENT_READ_BYTES = 1 << 14
+"""One read of a client's requests: at most two thousand, after which others of
+its sandbox have their turn.  libwayland sends 4096 bytes at a time."""
+
 WAYLAND_COMMIT_PIXELS_PER_SECOND = 4_000_000_000
-"""Pixels of committed buffers, sustained: four 4K windows at 120 Hz."""
+"""Pixels of committed buffers of one sandbox, sustained: four 4K windows at
+120 Hz."""
 
 WAYLAND_COMMIT_PIXELS_BURST = 8_000_000_000
 """The same, at once."""
 
+WAYLAND_COMMIT_PIXELS_AT_ONCE = 1 << 28
+"""After so many of one read its connection waits if it must: the largest
+buffer.  A read may hold two thousand commits of it."""
+
+WAYLAND_MAPPING_PIXELS = 1 << 20
+"""What mapping a pool anew that grew counts as: 256 descriptors are under way
+before a connection waits, and a sandbox maps some 4,000 times a second.
+Toolkits double a pool, some ten times in their life."""
+
+WAYLAND_SURFACE_PIXELS = 1 << 15
+"""Pixels that each surface of a window with subsurfaces counts for at each commit.
+sway looks at all of them again, 0.7 us each: so at most 120,000 a second, 8,000
+at once.  Twenty that are committed one by one at 144 Hz are half of that."""
+
 WAYLAND_ACTIVATIONS_PER_MINUTE = 20
 """Requests for attention of one sandbox that reach the compositor."""
+
+WAYLAND_TITLES_PER_MINUTE = 600
+"""Changes of titles of one sandbox that the compositor is told at once.  sway
+draws each anew, some 0.2 ms: a flood of them stopped the whole desktop."""
 
 WAYLAND_BELLS_PER_MINUTE = 60
 """Rings of the system bell."""
@@ -159,6 +198,10 @@ thousands.  What is more is lost, and counted."""
 
 WAYLAND_TRACE_CHARS = 400
 """Of one line."""
+
+WAYLAND_LATE_SECONDS = 0.1
+"""After which a window that has not answered a smaller size is cropped to it:
+sway waits 200 ms for it, and then cuts off what is too large."""
 
 WAYLAND_CONNECT_SECONDS = 10.0
 """From connecting to the compositor to knowing its globals; a millisecond."""

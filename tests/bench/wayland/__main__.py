@@ -1,6 +1,6 @@
 """What the filter costs: its core on recorded sessions, and in front of sway.
 
-    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--firefox] [--firefox-alone]
+    python -m tests.bench.wayland [--json FILE] [--quick] [--core] [--flood] [--firefox] [--firefox-alone]
 
 Core: CPU time for each message of the recorded sessions, beside a dict look-up
 measured in the same run, because machines differ.  Live: the same clients
@@ -8,7 +8,8 @@ directly on the compositor, behind the filter, behind a jailed worker, behind
 waypipe, and behind waypipe and the filter, in turns within each repetition: round trips, an
 animation, video, a 2560x1440 scroll, an interactive resize, each with the CPU
 time of what stands between.  ``--firefox`` adds the dropped frames of a page
-that plays 720p30, also behind our own end of waypipe's wire.
+that plays 720p30, also behind our own end of waypipe's wire.  ``--flood`` measures
+a window beside another sandbox's clients that send as fast as they can.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from typing import Any
 
 import trio
 
-from tests.bench.wayland import firefox, loads
+from tests.bench.wayland import firefox, flood, loads
 from tests.bench.wayland.peers import Peer, all_peers, family, memory_of
 from tests.kit import wayland_sessions
 from tests.kit.compositor import desktop
+from tests.kit.result_file import result_file
 from tests.kit.wayland_client import HEADER
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -156,10 +158,11 @@ def print_core(rows: list[dict[str, Any]]) -> None:
 
 def print_live(result: dict[str, Any]) -> None:
     """Medians of all repetitions."""
-    print(f"\n{'':18}{'sync p50':>9}{'p99 us':>8}")
+    print(f"\n{'':18}{'sync p50':>9}{'p99 us':>8}{'added p50':>11}")
+    plain = statistics.median(result["sync"]["direct"])
     for name, values in result["sync"].items():
         cuts = statistics.quantiles(values, n=100)
-        print(f"{name:18}{cuts[49]:9.0f}{cuts[98]:8.0f}")
+        print(f"{name:18}{cuts[49]:9.0f}{cuts[98]:8.0f}{cuts[49] - plain:11.0f}")
     for name, peers in result["shown"].items():
         print(
             f"\n{name:18}{'frames/s':>9}{'late %':>8}{'CPU %':>8}   (CPU of what stands between)"
@@ -180,7 +183,7 @@ def print_live(result: dict[str, Any]) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=result_file)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--core", action="store_true", help="the core alone")
     parser.add_argument(
@@ -189,18 +192,34 @@ def main() -> None:
     parser.add_argument(
         "--firefox-alone", action="store_true", help="nothing but those"
     )
+    parser.add_argument(
+        "--flood", action="store_true", help="nothing but a window beside a flood"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        help="Firefox behind this one alone, and others so named",
+    )
+    parser.add_argument("--repeats", type=int, help="repetitions of Firefox")
     options = parser.parse_args()
     found: dict[str, Any] = {}
-    if not options.firefox_alone:
+    if options.flood:
+        beside = trio.run(flood.measure, *((2.0, 1) if options.quick else (5.0, 3)))
+        flood.print_table(beside)
+        found["flood"] = {k: [asdict(r) for r in v] for k, v in beside.items()}
+    alone = options.firefox_alone or options.flood
+    if not alone:
         found["core"] = core()
         print_core(found["core"])
-    if not options.core and not options.firefox_alone:
+    if not options.core and not alone:
         words = (1.0, 300, 1) if options.quick else (4.0, 1000, 3)
         found["live"] = trio.run(live, *words)
         print_live(found["live"])
     if options.firefox or options.firefox_alone:
         words = (8.0, 1) if options.quick else (20.0, 3)
-        played = trio.run(firefox.measure, *words)
+        seconds, repeats = words[0], options.repeats or words[1]
+        played = trio.run(firefox.measure, seconds, repeats, options.peer)
         firefox.print_table(played)
         found["firefox"] = {k: [asdict(r) for r in v] for k, v in played.items()}
     if options.json:

@@ -2,7 +2,8 @@
 
 Firefox counts itself (getVideoPlaybackQuality): frames that were due, and those
 of them that it dropped because the last one was not yet shown.  Each peer has a
-Firefox of its own with a fresh profile, in turns, as often as is asked.
+Firefox of its own with a fresh profile, in turns, as often as is asked; the
+next one starts when nothing of the last one is left on the screen.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import statistics
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,33 +64,77 @@ async def _count(comp: HeadlessCompositor) -> tuple[int, int] | None:
     return None
 
 
-async def played(
-    comp: HeadlessCompositor, least: int, deadline: float
-) -> tuple[int, int]:
-    """Frames so far, at least so many, and how many of them were dropped."""
+async def gone(comp: HeadlessCompositor) -> None:
+    """Wait until no window of a player is left.
 
-    async def enough() -> tuple[int, int] | None:
-        count = await _count(comp)
-        return count if count is not None and count[0] >= least else None
+    One that was just ended is shown until its stream's end has come through
+    all that stands between; its numbers would be taken for the next one's.
+    """
 
-    return await until(enough, deadline=deadline)
+    async def none() -> bool:
+        return await _count(comp) is None
+
+    await until(none)
+
+
+@dataclass
+class Watch:
+    """One player's count, looked at until it is high enough.
+
+    ``still`` is the longest time, in seconds, for which it did not grow; the
+    page tells it every quarter of a second.
+    """
+
+    comp: HeadlessCompositor
+    still: float = 0.0
+    _shown: int = 0
+    _since: float = -1.0
+
+    async def played(self, least: int, deadline: float) -> tuple[int, int]:
+        """Frames so far, at least so many, and how many of them were dropped."""
+
+        async def enough() -> tuple[int, int] | None:
+            count = await _count(self.comp)
+            if count is None:
+                return None
+            self._look(count[0])
+            return count if count[0] >= least else None
+
+        return await until(enough, deadline=deadline)
+
+    def _look(self, shown: int) -> None:
+        now = trio.current_time()
+        if shown < self._shown:
+            raise RuntimeError(f"{shown} frames after {self._shown}: another player's")
+        if self._since >= 0:
+            self.still = max(self.still, now - self._since)
+        if shown > self._shown or self._since < 0:
+            self._shown, self._since = shown, now
 
 
 @dataclass(frozen=True)
 class Played:
     """``due`` frames in ``seconds``, of which ``dropped`` were not shown.
 
-    ``cpu`` is the CPU time of what stands between, as a share of a core.
+    ``cpu`` is the CPU time of what stands between, as a share of a core;
+    ``still`` the longest time, in seconds, in which no frame was counted.
     """
 
     due: int
     dropped: int
     seconds: float
     cpu: float
+    still: float
 
 
-async def measure(seconds: float, repeats: int) -> dict[str, list[Played]]:
-    """Every peer in turns; a peer that does not play has an empty list."""
+async def measure(
+    seconds: float, repeats: int, only: Sequence[str] = ()
+) -> dict[str, list[Played]]:
+    """Every peer in turns, or ``only`` those of these names.
+
+    A peer that does not play has an empty list.  Raises ValueError for a name
+    that no peer has.
+    """
     found: dict[str, list[Played]] = {}
     with tempfile.TemporaryDirectory(prefix="vt-") as name:
         place = Path(name)
@@ -98,8 +144,13 @@ async def measure(seconds: float, repeats: int) -> dict[str, list[Played]]:
             all_peers(comp) as peers,
             own_end(comp) as own,
         ):
+            names = [peer.name for peer in (*peers, own)]
+            if unknown := set(only) - set(names):
+                raise ValueError(f"no peer {sorted(unknown)}, there are {names}")
             for turn in range(repeats):
                 for peer in (*peers, own):
+                    if only and peer.name not in only:
+                        continue
                     profile = place / f"{peer.name}-{turn}"
                     profile.mkdir()
                     row = await _played(comp, peer, place, profile, seconds)
@@ -110,6 +161,7 @@ async def measure(seconds: float, repeats: int) -> dict[str, list[Played]]:
 async def _played(
     comp: HeadlessCompositor, peer: Peer, place: Path, profile: Path, seconds: float
 ) -> Played | None:
+    await gone(comp)
     child = spawn(
         ["firefox-esr", "--no-remote", "--new-instance", "--profile", str(profile), str(place / "page.html")],
         env={
@@ -124,14 +176,14 @@ async def _played(
     )  # fmt: skip
     try:
         # The first seconds are Firefox's own start.
-        first = await played(comp, 3 * FRAMES_A_SECOND, 60)
+        first = await Watch(comp).played(3 * FRAMES_A_SECOND, 60)
         began, cpu = trio.current_time(), peer.cpu()
         due = int(seconds * FRAMES_A_SECOND)
-        last = await played(comp, first[0] + due, seconds * 3 + 30)
+        watch = Watch(comp)
+        last = await watch.played(first[0] + due, seconds * 3 + 30)
         took = trio.current_time() - began
-        return Played(
-            last[0] - first[0], last[1] - first[1], took, (peer.cpu() - cpu) / took
-        )
+        spent = (peer.cpu() - cpu) / took
+        return Played(last[0] - first[0], last[1] - first[1], took, spent, watch.still)
     except trio.TooSlowError:
         return None
     finally:
@@ -142,7 +194,7 @@ def print_table(found: dict[str, list[Played]]) -> None:
     """All repetitions of a peer together."""
     print(
         f"\n{'Firefox, 720p30':18}{'due':>6}{'dropped':>9}{'%':>7}{'shown/s':>9}"
-        f"{'CPU %':>8}   (each repetition's %)"
+        f"{'CPU %':>8}{'still s':>9}   (each repetition's % dropped)"
     )
     for peer, rows in found.items():
         if not rows:
@@ -153,5 +205,6 @@ def print_table(found: dict[str, list[Played]]) -> None:
         cpu = 100 * statistics.median(r.cpu for r in rows)
         each = ", ".join(f"{100 * r.dropped / r.due:.1f}" for r in rows)
         print(
-            f"{peer:18}{due:6}{lost:9}{100 * lost / due:7.1f}{shown:9.1f}{cpu:8.1f}   {each}"
+            f"{peer:18}{due:6}{lost:9}{100 * lost / due:7.1f}{shown:9.1f}{cpu:8.1f}"
+            f"{max(r.still for r in rows):9.2f}   {each}"
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
 from broker.wayland import emit, wire
 from broker.wayland.filter import Filter
+from broker.wayland.formats import PIXEL_BYTES
+from broker.wayland.model import Toplevel
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.wayland_client import ServerError
@@ -360,3 +364,91 @@ def test_a_message_without_its_descriptor_is_the_clients_mistake(talk):
     with pytest.raises(ServerError, match="without its descriptor"):
         talk.make(talk.shm, "create_pool", "wl_shm_pool", None, 4096)
     assert talk.told("wl_shm", "create_pool") == []
+
+
+def test_a_feedback_is_not_asked_of_a_presentation_that_is_gone(talk):
+    presentation = talk.bind("wp_presentation")
+    surface = talk.surface()
+    asked = talk.make(
+        presentation, "feedback", "wp_presentation_feedback", surface, None
+    )
+    talk.send(presentation, "destroy")
+    talk.send(surface, "commit")
+    assert talk.told("wp_presentation", "feedback") == []
+    assert talk.heard("discarded", asked) == [[]]
+    assert asked in [a[0] for a in talk.heard("delete_id")]
+
+
+@pytest.mark.parametrize(("form", "size"), sorted(PIXEL_BYTES.items()))
+def test_a_row_is_as_long_as_its_format_says(talk, form, size):
+    def buffer(stride: int) -> None:
+        talk.make(pool, "create_buffer", "wl_buffer", None, 0, 10, 2, stride, form)
+
+    pool = talk.make(
+        talk.shm, "create_pool", "wl_shm_pool", None, 400, fds=[talk.machine.fd("p")]
+    )
+    buffer(10 * size)
+    with pytest.raises(ServerError, match="in a stride of"):
+        buffer(10 * size - 1)
+
+
+def test_a_format_of_unknown_size_is_neither_told_nor_taken(talk):
+    unknown = int.from_bytes(b"NV12", "little")
+    talk.model.tell(talk.server_side(talk.shm), "format", unknown)
+    talk.model.tell(talk.server_side(talk.shm), "format", 1)
+    talk.pump()
+    assert [1] in talk.heard("format", talk.shm)
+    assert [unknown] not in talk.heard("format", talk.shm)
+    pool = talk.make(
+        talk.shm, "create_pool", "wl_shm_pool", None, 400, fds=[talk.machine.fd("p")]
+    )
+    with pytest.raises(ServerError, match="no pixel format"):
+        talk.make(pool, "create_buffer", "wl_buffer", None, 0, 10, 2, 40, unknown)
+
+
+def live(*kinds: type) -> int:
+    """How many objects of these classes exist in this process."""
+    gc.collect()
+    return sum(type(o) in kinds for o in gc.get_objects())
+
+
+def test_a_row_of_parents_that_are_gone_is_not_kept(talk):
+    """Each window's parent is the one before, which goes when it has come."""
+    before = live(Toplevel)
+    parents = None
+    for _ in range(20):
+        surface, xdg, top = talk.show(10, 10, 0)
+        if parents is not None:
+            talk.send(top, "set_parent", parents[2])
+            for oid in reversed(parents):
+                talk.send(oid, "destroy")
+        parents = (surface, xdg, top)
+    assert live(Toplevel) - before == 1
+
+
+def test_a_window_whose_parent_goes_has_the_parents_parent(talk):
+    tops = [talk.show(10, 10, 0)[2] for _ in range(3)]
+    for child, parent in zip(tops[1:], tops, strict=False):
+        talk.send(child, "set_parent", parent)
+    talk.send(tops[1], "destroy")
+    with pytest.raises(ServerError, match="its own parent"):
+        talk.send(tops[0], "set_parent", tops[2])
+
+
+def test_a_flood_of_titles_does_not_reach_the_compositor(talk):
+    """For sway each is a picture to draw; 64 applications stopped it for all."""
+    surface, _, top = talk.show(10, 10, 0)
+    before = len(talk.told("xdg_toplevel", "set_title"))
+    for number in range(limits.WAYLAND_TITLES_PER_MINUTE + 50):
+        talk.send(top, "set_title", b"title %d" % number)
+    told = talk.told("xdg_toplevel", "set_title")[before:]
+    assert len(told) == limits.WAYLAND_TITLES_PER_MINUTE
+    assert talk.sandbox.refused["titles"] == 50
+    talk.now = 59.0
+    talk.send(surface, "commit")
+    assert len(talk.told("xdg_toplevel", "set_title")) - before == len(told)
+    talk.now = 61.0
+    talk.send(surface, "commit")
+    talk.send(surface, "commit")
+    (last,) = talk.told("xdg_toplevel", "set_title")[before + len(told) :]
+    assert last == [b"[work] title 649"]

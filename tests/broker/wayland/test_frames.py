@@ -113,6 +113,19 @@ def test_content_is_cropped_to_its_window_geometry(talk):
     assert talk.core.by_client[surface].cx == 10
 
 
+def test_a_picture_of_less_than_a_pixel_is_let_through_alone(talk):
+    """GTK's and Qt's placeholder, at scale 2."""
+    surface = talk.surface()
+    xdg, _ = talk.toplevel(surface)
+    talk.send(surface, "commit")
+    talk.configured(xdg)
+    talk.send(surface, "set_buffer_scale", 2)
+    talk.paint(surface, 1, 1, 0)
+    talk.send(surface, "commit")
+    ((place, _shown),) = guest_rects(talk)
+    assert place == (4, 4, 1, 1)
+
+
 def test_a_crop_composes_with_scale_transform_and_viewport(talk):
     surface = talk.surface()
     xdg, _ = talk.toplevel(surface)
@@ -163,6 +176,57 @@ def test_a_resize_is_one_commit_of_the_root(talk):
     talk.send(surface, "commit")
     assert talk.model.commits == 1
     assert guest_rects(talk) == [((4, 4, 300, 150), (4, 4, 300, 150))]
+
+
+def test_a_larger_frame_leaves_the_memory_of_shown_pictures_where_it_is(talk):
+    """wl_shm_pool.resize may move it, under a renderer that remembers where it was."""
+    surface, _, _ = talk.show(200, 100, 0)
+    pools = len(talk.told("wl_shm", "create_pool"))
+    talk.core.palette.take(9000, 4)
+    talk.paint(surface, 300, 100, 0)
+    talk.send(surface, "commit")
+    assert talk.told("wl_shm_pool", "resize") == []
+    # The frame's larger one, and that of the client's own picture.
+    assert len(talk.told("wl_shm", "create_pool")) == pools + 2
+
+
+def test_a_state_is_answered_with_a_picture(talk):
+    """weston 10 looks at state and size only when a picture comes with them."""
+
+    def answer(w: int, h: int) -> int:
+        serial = talk.model.configure(talk.server_side(xdg), w, h, (MAXIMIZED,))
+        talk.pump()
+        before = len(talk.told("wl_surface", "attach"))
+        talk.send(xdg, "ack_configure", serial)
+        talk.send(surface, "commit")
+        talk.send(surface, "commit")
+        return len(talk.told("wl_surface", "attach")) - before
+
+    surface, xdg, _ = talk.show(200, 100, 0)
+    assert answer(208, 108) == 1, "the frame's own"
+    # Smaller than it was maximised to: weston would end its client.
+    assert answer(800, 600) == 0
+    before = len(talk.told("wl_surface", "attach"))
+    talk.paint(surface, 300, 200, 0)
+    talk.send(surface, "commit")
+    assert len(talk.told("wl_surface", "attach")) == before + 5, "content and strips"
+    talk.paint(surface, 792, 592, 0)
+    talk.send(surface, "commit")
+    assert len(talk.told("wl_surface", "attach")) == before + 11, "and the frame's own"
+
+
+@pytest.mark.parametrize("mode", list(Fullscreen))
+def test_configures_that_nobody_acknowledges_are_forgotten(mode):
+    with Talk(WindowRules("work", fullscreen=mode)) as it:
+        _, xdg, top = it.start().show(200, 100, 0)
+        for _ in range(2 * limits.WAYLAND_SERIALS):
+            for state in (MAXIMIZED, FULLSCREEN):
+                it.model.configure(it.server_side(xdg), 800, 600, (state,))
+        it.pump()
+        role = it.core.by_client[top]
+        most = limits.WAYLAND_SERIALS + 1
+        assert len(role.told_maximized) <= most
+        assert len(role.real_fullscreen) <= most
 
 
 def test_the_acknowledgement_waits_for_the_commit_that_answers_it(talk):
@@ -404,6 +468,22 @@ def _bad_scale(t: Talk) -> None:
     t.send(t.surface(), "set_buffer_scale", limits.WAYLAND_SCALE + 1)
 
 
+def _smaller_than_its_scale(t: Talk) -> None:
+    surface, _, _ = t.show(10, 10, 0)
+    t.send(surface, "set_buffer_scale", 2)
+    t.paint(surface, 1, 900, 0)
+    t.send(surface, "commit")
+
+
+def _part_of_a_pixel_stretched(t: Talk) -> None:
+    surface, _, _ = t.show(10, 10, 0)
+    view = t.make(t.viewporter, "get_viewport", "wp_viewport", None, surface)
+    t.send(view, "set_destination", 100, 100)
+    t.send(surface, "set_buffer_scale", 2)
+    t.paint(surface, 1, 1, 0)
+    t.send(surface, "commit")
+
+
 def _bad_transform(t: Talk) -> None:
     t.send(t.surface(), "set_buffer_transform", 8)
 
@@ -493,6 +573,7 @@ def _buffer_overflow(t: Talk) -> None:
         _second_role, _xdg_first, _base_first, _unconfigured, _no_role, _buffer_before_window, _two_roles,
         _loop, _self_child, _stranger_sibling, _window_sibling, _foreign_serial, _own_parent, _negative_size,
         _crossed_limits, _attach_offset, _bad_scale, _bad_transform, _viewport_outside, _viewport_twice,
+        _smaller_than_its_scale, _part_of_a_pixel_stretched,
         _viewport_orphan, _fractional_without_size, _popup_without_parent, _incomplete_positioner,
         _pool_shrinks, _huge_pool, _short_file, _buffer_beyond_pool, _buffer_overflow, _wide_buffer,
     ],
@@ -599,6 +680,34 @@ def test_a_popup_larger_than_it_said_is_cropped(talk):
     talk.paint(surface, 5000, 5000, 0)
     talk.send(surface, "commit")
     assert talk.server_side(surface).parent.size() == (108, 68)
+
+
+def test_a_popup_grows_by_what_it_acknowledges_not_by_what_it_wishes(talk):
+    """Until then the compositor has it where the smaller one stays on the screen."""
+
+    def grow() -> tuple[int, int]:
+        talk.paint(surface, 300 + len(talk.model.requests), 200, 0)
+        talk.send(surface, "commit")
+        return talk.server_side(surface).parent.size()
+
+    _, parent, _ = talk.show(200, 100, 0)
+    surface, xdg, made = popup(talk, parent)
+    talk.configured(xdg)
+    assert grow() == (108, 68)
+    positioner = talk.make(talk.shell, "create_positioner", "xdg_positioner")
+    talk.send(positioner, "set_size", 180, 90)
+    talk.send(positioner, "set_anchor_rect", 0, 0, 10, 10)
+    talk.send(made, "reposition", positioner, 7)
+    assert grow() == (108, 68), "nobody has agreed"
+    serial = talk.model.configure(talk.server_side(xdg))
+    talk.pump()
+    assert grow() == (108, 68), "it has not acknowledged"
+    talk.send(xdg, "ack_configure", serial)
+    assert grow() == (188, 98)
+    for _ in range(2 * limits.WAYLAND_SERIALS):
+        talk.model.configure(talk.server_side(xdg))
+    talk.pump()
+    assert len(talk.core.by_client[made].told) <= limits.WAYLAND_SERIALS + 1
 
 
 def test_a_grab_needs_a_serial_that_was_delivered(talk):
@@ -887,3 +996,57 @@ def test_a_popup_that_its_parent_shrinks_away_from_is_hidden(talk, far):
         assert len(talk.model.roots()) == (1 if far else 2)
     for thing in (role, made, menu):
         talk.send(thing, "destroy")
+
+
+@pytest.mark.parametrize(("asked", "told"), [(1271, 1279), (1272, 1280), (1273, 1280)])
+def test_a_least_size_is_at_most_the_screens(asked, told):
+    """So that no compositor makes a window whose frame lies beyond all edges."""
+    with Talk() as talk:
+        talk.start()
+        surface, _, top = talk.show(100, 80, 0)
+        talk.send(top, "set_min_size", asked, 0)
+        talk.send(surface, "commit")
+        assert talk.told("xdg_toplevel", "set_min_size")[-1] == [told, 0]
+
+
+@pytest.mark.parametrize("way", ["unmapped", "destroyed", "never shown"])
+def test_a_popup_without_a_shown_parent_is_not_shown(talk, way):
+    """Nor one on it; the client may destroy them in order, and begin anew."""
+    if way == "never shown":
+        surface = talk.surface()
+        xdg, top = talk.toplevel(surface)
+        talk.send(surface, "commit")
+        talk.configured(xdg)
+    else:
+        surface, xdg, top = talk.show(300, 200, 0)
+
+    def popup(parent: int) -> tuple[int, int, int]:
+        positioner = talk.make(talk.shell, "create_positioner", "xdg_positioner")
+        talk.send(positioner, "set_size", 80, 60)
+        talk.send(positioner, "set_anchor_rect", 0, 0, 10, 10)
+        made = talk.surface()
+        mine = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, made)
+        role = talk.make(mine, "get_popup", "xdg_popup", None, parent, positioner)
+        talk.send(made, "commit")
+        talk.configured(mine)
+        talk.paint(made, 80, 60, 0)
+        talk.send(made, "commit")
+        return made, mine, role
+
+    menus = [popup(xdg)]
+    menus.append(popup(menus[0][1]))
+    if way == "unmapped":
+        talk.send(surface, "attach", 0, 0, 0)
+        talk.send(surface, "commit")
+    elif way == "destroyed":
+        talk.send(top, "destroy")
+    for made, mine, role in reversed(menus):
+        assert talk.heard("popup_done", role) == [[]]
+        frame = talk.core.by_client[mine].frame
+        assert frame is not None
+        assert not talk.core.by_client[mine].mapped
+        talk.paint(made, 70, 50, 0)
+        talk.send(made, "commit")
+        for oid in (role, mine, made):
+            talk.send(oid, "destroy")
+    assert talk.core.fault is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fuzz import wayland
+from fuzz.runner import GROWN
 from tests.kit import wayland_sessions
 
 
@@ -26,6 +27,7 @@ def test_some_mutated_messages():
 def test_a_million_mutated_messages():
     ends = wayland.fuzz(seconds=900, messages=1_000_000, seed=5)
     assert ends["messages"] >= 1_000_000
+    assert ends[GROWN] < 32 * 1024
 
 
 def test_the_benchmarks_sessions_are_of_the_present_filter():

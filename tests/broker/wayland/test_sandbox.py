@@ -8,6 +8,7 @@ from broker.core import limits
 from broker.wayland import sandbox as sandbox_module
 from broker.wayland.sandbox import CEILINGS, Sandbox, Usage
 from broker.wayland.wire import NO_MEMORY, ProtocolFault
+from tests.kit.wayland_client import ServerError
 from tests.kit.wayland_talk import Talk
 
 
@@ -74,3 +75,28 @@ def test_connections_of_a_sandbox_are_bounded(extra, monkeypatch):
     assert not any(sandbox.totals.values())
     with Talk(sandbox=sandbox) as again:
         again.start()
+
+
+def test_shown_pixels_are_counted_as_long_as_a_surface_has_them():
+    with Talk() as talk:
+        talk.start()
+        talk.sandbox.ceilings["shown_pixels"] = 300
+        first, second = talk.surface(), talk.surface()
+
+        def show(surface: int, w: int, h: int) -> None:
+            talk.paint(surface, w, h, 0)
+            talk.send(surface, "commit")
+
+        show(first, 10, 10)
+        show(first, 10, 20)
+        assert talk.sandbox.totals["shown_pixels"] == 200
+        show(second, 10, 10)
+        talk.send(first, "attach", 0, 0, 0)
+        talk.send(first, "commit")
+        assert talk.sandbox.totals["shown_pixels"] == 100
+        talk.send(second, "destroy")
+        assert talk.sandbox.totals["shown_pixels"] == 0
+        show(first, 10, 30)
+        with pytest.raises(ServerError, match="shown_pixels"):
+            show(talk.surface(), 1, 1)
+    assert talk.sandbox.totals["shown_pixels"] == 0

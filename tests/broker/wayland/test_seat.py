@@ -113,6 +113,24 @@ def test_keyboard_focus_of_the_frame_is_focus_of_the_surface(talk):
     ]
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_window_that_is_gone_has_the_keyboard_no_more(talk, named):
+    """Else its client could go on changing the sandbox's selection unseen."""
+    frame = root(talk)
+    says(talk, talk.keyboard, "enter", 7, frame, b"")
+    assert talk.core.focused
+    talk.send(talk.top, "destroy")
+    talk.send(talk.xdg, "destroy")
+    says(talk, talk.keyboard, "leave", 9, frame if named else 0)
+    assert not talk.core.focused
+
+
+def test_a_keyboard_that_was_given_back_has_the_focus_no_more(talk):
+    says(talk, talk.keyboard, "enter", 7, root(talk), b"")
+    talk.send(talk.keyboard, "release")
+    assert not talk.core.focused
+
+
 def test_a_finger_on_the_frame_is_never_told(talk):
     says(talk, talk.touch, "down", 7, 1, root(talk), 3, 0, 0)
     says(talk, talk.touch, "motion", 1, 3, 0, 0)
@@ -211,3 +229,12 @@ def test_input_that_is_long_past_does_not_activate(talk):
     talk.core.serials.note_input(8, 0.0)
     assert talk.core.serials.fresh(8, limits.WAYLAND_ACTIVATION_SECONDS)
     assert not talk.core.serials.fresh(8, limits.WAYLAND_ACTIVATION_SECONDS + 0.1)
+
+
+def test_a_press_on_the_frame_names_no_seat_that_was_given_back(talk):
+    """A client may keep its pointer and let go of its seat."""
+    says(talk, talk.pointer, "enter", 7, root(talk), 100 * 256, 256)
+    talk.send(talk.seat, "release")
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    assert talk.told("xdg_toplevel", "move") == []
+    assert talk.core.fault is None

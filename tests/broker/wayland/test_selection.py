@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
 
 from broker.core import limits
+from broker.wayland import emit, foreign
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
+from broker.wayland.selection import Source
 from tests.kit.wayland_client import ServerError
 from tests.kit.wayland_talk import Talk
 
@@ -208,16 +212,33 @@ def test_a_source_is_used_once(pair):
         one.send(one.devices["clipboard"], "set_selection", source, 50)
 
 
+class Hand(SimpleNamespace):
+    """A hand that keeps what it is told of drags."""
+
+    def __init__(self):
+        self.said = []
+        super().__init__(drags=SimpleNamespace())
+        for name in ("started", "performed", "ended", "over", "dropped"):
+            setattr(
+                self.drags, name, lambda it, name=name: self.said.append((name, it))
+            )
+        self.drags.outward = lambda source: ()
+        self.drags.wanted = lambda source, mime, fd: False
+        self.judge = lambda: None
+        self.focus = lambda *, taken: None
+        self.trouble = lambda reason: None
+
+
 # -- drags ---------------------------------------------------------------------------
 
 
-def drag(one: Person, icon: int = 0) -> int:
+def drag(one: Person, icon: int = 0, serial: int = 61) -> int:
     one.says(one.pointer, "enter", 60, one.server_side(one.win), 0, 0)
     one.says(one.pointer, "button", 61, 1, LEFT, 1)
     source = one.make(one.managers["clipboard"], "create_data_source", "wl_data_source")
     one.send(source, "offer", b"text/uri-list")
     one.send(source, "set_actions", 3)
-    one.send(one.devices["clipboard"], "start_drag", source, one.win, icon, 61)
+    one.send(one.devices["clipboard"], "start_drag", source, one.win, icon, serial)
     return source
 
 
@@ -235,7 +256,15 @@ def test_a_drag_offers_the_compositor_one_private_type(pair):
     one, _ = pair
     drag(one)
     (mimes,) = one.told("wl_data_source", "offer")
-    assert mimes[0].startswith(b"application/x-vitrail-drag-work-")
+    assert mimes[0].startswith(b"application/x-vitrail-drag-")
+    assert b"work" not in mimes[0]
+
+
+def test_a_drag_needs_a_serial_that_was_delivered(pair):
+    one, _ = pair
+    source = drag(one, serial=4711)
+    assert one.told("wl_data_device", "start_drag") == []
+    assert one.heard("cancelled", source)
 
 
 def test_a_drag_within_the_sandbox_has_its_real_types(pair):
@@ -260,10 +289,96 @@ def test_a_drag_within_the_sandbox_has_its_real_types(pair):
     assert one.received_fds[-1] is pipe
 
 
+def hold_answers(one: Person) -> list:
+    """Have the compositor answer ``sync`` later; what is to be answered."""
+    held: list = []
+    one.model.wl_display_sync = lambda _display, callback: held.append(callback)
+    return held
+
+
+def answer(one: Person, held: list) -> None:
+    for callback in held:
+        one.model.tell(callback, "done", 0)
+        one.model._gone(callback)
+    held.clear()
+    one.pump()
+
+
+def test_a_start_that_is_passed_over_is_asked_for_from_the_frame_once(pair):
+    """As KWin does, which means the window's own surface by its origin."""
+    one, _ = pair
+    held = hold_answers(one)
+    drag(one)
+    (first,) = one.told("wl_data_device", "start_drag")
+    assert first[1] is one.server_side(one.win)
+    for _ in range(2):
+        answer(one, held)
+        first, second = one.told("wl_data_device", "start_drag")
+        assert second[1] is one.model.roots()[0]
+        assert (second[0], *second[2:]) == (first[0], *first[2:])
+    # As many as a client likes are one question at a time.
+    for _ in range(5):
+        drag(one)
+    assert len(held) == 1
+    answer(one, held)
+    assert len(one.told("wl_data_device", "start_drag")) == 2 + 5 + 1
+
+
+@pytest.mark.parametrize("sign", ["leave", "target", "cancelled", "enter", "gone"])
+def test_a_start_that_the_compositor_has_heard_is_not_asked_for_again(pair, sign):
+    one, _ = pair
+    held = hold_answers(one)
+    source = drag(one)
+    match sign:
+        case "leave":
+            one.says(one.pointer, "leave", 62, one.server_side(one.win))
+        case "target":
+            one.says(source, "target", None)
+        case "cancelled":
+            one.says(source, "cancelled")
+        case "enter":
+            over(one, one.told("wl_data_source", "offer")[0])
+        case "gone":
+            one.send(source, "destroy")
+    answer(one, held)
+    assert len(one.told("wl_data_device", "start_drag")) == 1
+
+
+def test_a_drag_over_the_frame_is_one_over_its_window(pair):
+    """KWin drags over windows; a place on a strip is the nearest of the content."""
+    one, _ = pair
+    drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    device = one.server_side(one.devices["clipboard"])
+    offer = one.model.server_offer(device)
+    one.model.tell(offer, "offer", private)
+    root = one.model.roots()[0]
+    one.model.tell(device, "enter", 70, root, 0, 0, offer)
+    one.pump()
+    assert one.heard("enter", one.devices["clipboard"]) == [], "on a strip"
+    one.says(one.devices["clipboard"], "motion", 4, 1, 1)
+    assert one.heard("motion", one.devices["clipboard"]) == []
+    one.says(one.devices["clipboard"], "motion", 4, 14 * 256, 24 * 256)
+    edges = one.core.edges
+    (entered,) = one.heard("enter", one.devices["clipboard"])
+    assert entered[1:4] == [
+        one.win,
+        (14 - edges.left) * 256,
+        (24 - edges.top) * 256,
+    ]
+    wide, high = root.size()
+    for place, wanted in (((0, 0), (0, 0)), ((wide, high), (100, 100))):
+        one.events.clear()
+        one.says(one.devices["clipboard"], "motion", 5, *(v * 256 for v in place))
+        ((_, *found),) = one.heard("motion", one.devices["clipboard"])
+        assert found == [max(0, v * 256 - bool(v)) for v in wanted]
+
+
 def test_a_drag_from_elsewhere_is_not_told_at_all(pair):
     one, _ = pair
     told = []
-    one.core.sandbox.hand = SimpleNamespace(foreign_drag=lambda: told.append("drag"))
+    one.core.sandbox.hand = Hand()
+    one.core.sandbox.hand.drags.over = lambda over: told.append("drag")
     over(one, [b"text/uri-list", b"application/x-vitrail-drag-other-1"])
     assert told == ["drag"], "the person is told, and nobody else"
     device = one.devices["clipboard"]
@@ -335,3 +450,87 @@ def test_one_that_does_not_read_is_not_filled_up_by_others(pair):
     for _ in range(limits.WAYLAND_FDS_IN_FLIGHT + 50):
         two.send(offer, "receive", b"a/a", fds=[two.machine.fd("pipe")])
     assert one.core.down.fd_count <= limits.WAYLAND_FDS_IN_FLIGHT + 1
+
+
+def test_a_source_that_is_gone_is_not_kept_by_its_offers(pair):
+    """Nor the types in it: their memory was given back to the sandbox."""
+    one, _ = pair
+    one.focus()
+    for _ in range(20):
+        source = one.copy("clipboard", b"text/" + b"x" * 200)
+        one.send(source, "destroy")
+    sources = [o for o in gc.get_objects() if type(o) is Source]
+    assert len(sources) >= 20, "the offers are there, and hold them"
+    assert not any(source.mimes for source in sources if source.dead)
+
+
+def test_a_connection_that_is_gone_is_not_kept_by_an_offer(pair):
+    one, two = pair
+    with Person(sandbox=one.sandbox) as third:
+        third.start()
+        third.focus()
+        third.copy("clipboard", b"text/plain")
+        two.focus()
+        offer, _ = two.offered("clipboard")
+        assert offer
+        gone = weakref.ref(third.core)
+    del third
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_new_selection_does_not_flood_one_with_many_devices(pair):
+    """Each device costs an offer and all of its types."""
+    one, _ = pair
+    one.focus()
+    manager = one.managers["clipboard"]
+    for _ in range(500):
+        one.make(manager, "get_data_device", "wl_data_device", None, one.seat)
+    source = one.make(manager, "create_data_source", "wl_data_source")
+    for number in range(limits.WAYLAND_MIMES):
+        one.send(source, "offer", b"%0256d" % number)
+    data = emit.request("wl_data_device", "set_selection")(
+        one.devices["clipboard"], source, 50
+    )
+    one.core.from_client(data, [], one.now)
+    most = limits.WAYLAND_QUEUE_BYTES
+    one_offer = limits.WAYLAND_MIMES * (limits.WAYLAND_MIME_BYTES + 16) + 100
+    assert most < len(one.core.down.data) <= most + one_offer
+
+
+def test_a_drop_on_a_client_without_room_ends_that_client_alone(pair):
+    """What is given comes by an order of the broker's, not by its own words."""
+    one, _ = pair
+    hand = one.core.sandbox.hand = Hand()
+    hand.drags.over = foreign.accept
+    over(one, [b"text/plain"])
+    hand.drags.dropped = hand.said.append
+    one.says(one.devices["clipboard"], "drop")
+    (dropped,) = hand.said
+    content = SimpleNamespace(mimes=[b"text/plain"], cancel=lambda: None)
+    totals = one.sandbox.totals["objects"]
+    one.sandbox.ceilings["objects"] = totals
+    assert not foreign.give(dropped, content)
+    assert one.core.fault is not None
+    with pytest.raises(ServerError, match="objects"):
+        one.pump()
+
+
+def test_what_was_taken_back_is_not_dropped_by_a_late_word_of_its_client(pair):
+    one, _ = pair
+    hand = one.core.sandbox.hand = Hand()
+    hand.drags.over = foreign.accept
+    over(one, [b"text/plain"])
+    hand.drags.dropped = hand.said.append
+    device = one.devices["clipboard"]
+    one.says(device, "drop")
+    (dropped,) = hand.said
+    content = SimpleNamespace(mimes=[b"text/plain"], cancel=lambda: None)
+    assert foreign.give(dropped, content)
+    one.pump()
+    ((*_, offer),) = one.heard("enter", device)
+    one.send(offer, "accept", 70, b"text/plain")
+    foreign.withdraw(dropped)
+    one.send(offer, "set_actions", 1, 1)
+    assert one.heard("leave", device) == [[]]
+    assert one.heard("drop", device) == []

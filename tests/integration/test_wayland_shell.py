@@ -1,0 +1,89 @@
+"""The sockets around a filter, read where trio sleeps and where it does not tell."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.session import readiness
+from broker.wayland import emit
+from tests.kit.compositor import desktop
+from tests.kit.wayland_client import Window
+from tests.kit.wayland_stand import CONFIG, filtered, stand
+
+_PAINT = 0xFF00FF00
+
+
+@pytest.fixture(params=["in trio's place", "in a task"], autouse=True)
+def _way(request, monkeypatch):
+    """Both ways of waiting (``readiness``)."""
+    if request.param == "in a task":
+        monkeypatch.setattr(readiness, "_descriptor_of_trio", lambda: None)
+
+
+def animate(c: Window) -> int:
+    """Draw thirty pictures, each when the last one is on the screen."""
+    surface, _, _ = c.show(120, 80, _PAINT)
+    for number in range(30):
+        c.paint(surface, 120, 80, _PAINT | number)
+        c.shown(surface)
+    return 30
+
+
+def flood(c: Window, stop: threading.Event) -> None:
+    """Requests without end, whose answers are not read."""
+    data = emit.damage(c.surface(), 0, 0, 1, 1) * 1000
+    c.sock.settimeout(0.5)
+    while not stop.is_set():
+        try:
+            c.sock.send(data)
+        except TimeoutError:
+            continue
+        except OSError:
+            return
+
+
+async def test_several_clients_are_served_at_once():
+    done = []
+    async with stand() as it, trio.open_nursery() as nursery:
+        for _ in range(4):
+
+            async def one() -> None:
+                done.append(await it.client(animate))
+
+            nursery.start_soon(one)
+    assert done == [30] * 4
+    assert not it.ends
+
+
+async def test_one_that_floods_does_not_keep_another_from_its_turn(monkeypatch):
+    monkeypatch.setattr(limits, "WAYLAND_MESSAGES_PER_SECOND", 10_000_000)
+    monkeypatch.setattr(limits, "WAYLAND_MESSAGES_PER_SECOND_OF_ALL", 10_000_000)
+    stop = threading.Event()
+    async with stand() as it, trio.open_nursery() as nursery:
+        nursery.start_soon(it.client, lambda c: flood(c, stop))
+        try:
+            with trio.fail_after(60):
+                while not any(core.messages > 10_000 for core in it.sandbox.filters):
+                    await trio.sleep(0.01)
+                assert await it.client(animate) == 30
+        finally:
+            stop.set()
+
+
+async def test_the_end_of_all_does_not_wait_for_one_that_floods():
+    stop = threading.Event()
+    async with desktop(config_extra=CONFIG) as comp, trio.open_nursery() as nursery:
+        try:
+            async with filtered(comp) as it:
+                nursery.start_soon(it.client, lambda c: flood(c, stop))
+                with trio.fail_after(60):
+                    # More than its start takes: it floods by then.
+                    while not any(c.messages > 2000 for c in it.sandbox.filters):
+                        await trio.sleep(0.01)
+            assert not it.sandbox.filters
+        finally:
+            stop.set()
