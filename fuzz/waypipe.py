@@ -31,7 +31,7 @@ _METER = Meter(__name__, "broker/waypipe/*.py")
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402
 from broker.waypipe.blocks import Kind  # noqa: E402
-from broker.waypipe.channel import Channel, Messages, Source  # noqa: E402
+from broker.waypipe.channel import Channel, Messages, SentFile, Source  # noqa: E402
 from tests.kit import waypipe_bytes as w  # noqa: E402
 from tests.kit.waypipe_record import load  # noqa: E402
 
@@ -65,6 +65,8 @@ class Memory(w.Memory):
         return file
 
     def pipe(self) -> tuple[int, int]:
+        if len(self.out) % 17 == 16:
+            raise ValueError("no descriptors")
         reading, writing = super().pipe()
         self.out.add(writing)
         return reading, writing
@@ -108,6 +110,10 @@ def spoken() -> list[bytes]:
         w.inject(1, 2),
         w.protocol(w.message(3, 0, bytes(8), fds=2)),
         w.extend(2, 512),
+        w.open_file(5, 4096),
+        w.diff(5, comb(40) + w.span(500, 504, bytes(16)), b"last"),
+        w.inject(5),
+        w.protocol(w.message(3, 0, bytes(8), fds=1)),
         w.pipe(Kind.OPEN_IR_PIPE, 3),
         w.inject(3),
         w.protocol(w.message(4, 1, bytes(8), fds=1), w.message(5, 0)),
@@ -118,6 +124,26 @@ def spoken() -> list[bytes]:
         w.block(Kind.ACK_NBLOCKS, struct.pack("<I", 7)),
         w.block(Kind.CLOSE, struct.pack("<i", 0)),
     ]
+
+
+def comb(count: int) -> bytes:
+    """Spans of single words, a few words apart."""
+    return b"".join(w.span(at, at + 1, b"word") for at in range(0, 8 * count, 8))
+
+
+def large() -> list[bytes]:
+    """More than the receive buffer holds, so that its end is met inside a block."""
+    size = _LARGEST // 2
+    fills = [w.fill(1, 0, size, bytes(size)), w.diff(1, comb(5000))]
+    return [w.open_file(1, size), *fills, *fills, w.inject(1)]
+
+
+def many() -> list[bytes]:
+    """More files and pipes than may be."""
+    files = [w.open_file(rid, 4) for rid in range(1, limits.WAYPIPE_FILES + 2)]
+    first = limits.WAYPIPE_FILES + 2
+    pipes = range(first, first + limits.WAYPIPE_PIPES + 1)
+    return [*files[:-1], *(w.pipe(Kind.OPEN_IR_PIPE, rid) for rid in pipes), files[-1]]
 
 
 def mutate(blocks: list[bytes], rng: random.Random) -> list[bytes]:
@@ -166,11 +192,15 @@ class Played:
         self.channel = Channel(self.memory)
         self.reading: set[int] = set()
         self.end = "still open"
+        self._now = 0.0
         self.channel.send_messages(w.message(9, 1, bytes(8)), [77])
         # What a recording acknowledges was said to another.
         self.channel._sent += rng.choice((0, 1 << 20))
         try:
-            self._feed(w.header() + stream, rng)
+            word = (
+                w.HEADER if rng.random() < 0.98 else w.HEADER ^ 1 << rng.randrange(32)
+            )
+            self._feed(w.header(word) + stream, rng)
         except PeerError as error:
             self.end = str(error).split(" of ")[0][:40]
         assert len(self.channel.files) <= limits.WAYPIPE_FILES
@@ -209,17 +239,39 @@ class Played:
                     self.reading.discard(rid)
         assert self.channel.unacknowledged <= limits.WAYPIPE_UNACKNOWLEDGED_BYTES
         self.channel.acknowledge()
+        assert self.channel.pause(self._now) >= 0
+        self._now += rng.random()
+        if rng.random() < 0.02:
+            self._say(rng)
         for kind, _ in w.blocks(bytes(self.channel.out)):
             assert kind in Kind
         self.channel.out.clear()
 
+    def _say(self, rng: random.Random) -> None:
+        """What a compositor sends: much, a keymap, descriptors without end."""
+        messages = w.message(9, 1, bytes(992)) * rng.randrange(1, 140)
+        fds: list[SentFile | int] = [SentFile(bytes(rng.randrange(1 << 18)))]
+        fds += [77] * rng.choice((0, 1, 40))
+        try:
+            sinks = self.channel.send_messages(messages, fds)
+        except ValueError:
+            assert len(fds) > 31
+            return
+        assert len(sinks) == len(fds) - 1
+        for sink in sinks:
+            self.channel.pipe_ended(sink.rid)
+        if rng.random() < 0.1:
+            self.channel.say_goodbye(-71)
+
 
 def fuzz(*, seconds: float, inputs: int, seed: int) -> Counter[str]:
     """Play mutated streams until either is reached; counts blocks and ends."""
-    corpus = seeds()
+    corpus, seldom = seeds(), [large(), many()]
 
     def drawn(rng: random.Random) -> tuple[int, str]:
-        stream = b"".join(mutate(rng.choice(corpus), rng))
+        rare = rng.random() < 0.005
+        blocks = rng.choice(seldom if rare else corpus)
+        stream = b"".join(mutate(blocks, rng))
         played = Played(stream, rng)
         return played.channel.blocks, played.end
 

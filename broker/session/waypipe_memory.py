@@ -142,6 +142,8 @@ class StreamFile(File):
 
     @override
     def account(self) -> None:
+        if self._charged >= len(self._view):
+            return  # all of it is there: a window's buffer, after its first frame
         behind = os.fstat(self._fd).st_blocks * _BLOCK
         if behind != self._charged:
             self._machine.charge_touched(behind - self._charged)

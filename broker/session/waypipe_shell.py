@@ -14,7 +14,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, UpstreamError
+from broker.session.readiness import Turn, Watch
 from broker.session.wayland_shell import Connection
 from broker.wayland.wire import bad_message
 from broker.waypipe.channel import (
@@ -96,7 +97,15 @@ class StreamConnection(Connection):
         self.channel = Channel(machine)
         self.work = 0.0
         self._began = 0.0
-        """Since when this stream is worked on, while it is."""
+        """Since when this stream is worked on by its task, while it is."""
+        self._left: Event | None = None
+        """What a step has come upon and could not do."""
+        self._fed = False
+        """Whether it has fed messages that are not settled."""
+        self._later = b""
+        """Messages that came at once with those, and were too many."""
+        self._owed = 0.0
+        """Seconds to wait for spans that came too fast."""
         self._sinks: dict[int, _Sink] = {}
         self._sources: dict[int, trio.CancelScope] = {}
         self._for_room = trio.lowlevel.ParkingLot()
@@ -200,6 +209,7 @@ class StreamConnection(Connection):
         try:
             if await self._begins():
                 await self._ready.wait()
+                await trio.sleep(self._budget.first(trio.current_time()))
                 await self._decode()
             else:
                 self._end(reason="the client closed before it said anything")
@@ -230,57 +240,120 @@ class StreamConnection(Connection):
         raise PeerError(f"no waypipe header in {limits.WAYPIPE_HEADER_SECONDS:.0f} s")
 
     async def _decode(self) -> None:
-        self._began = trio.current_time()
-        while not self._over.is_set():
-            worked, event = self.channel.next()
-            if worked:
-                if event is not None:
-                    await self._act(event)
-                if trio.current_time() - self._began > limits.WAYPIPE_TURN_SECONDS:
-                    await self._away(self._slow_down)
-                continue
-            self.channel.acknowledge()
+        """Work through what comes: in steps, and here what a step has left.
+
+        A frame of a video comes in ten pieces, because the sender's socket
+        holds no more, and a task's turn for each would cost as much as what
+        is to be done with it.
+        """
+        self._began = perf_counter()
+        with Watch(self._stream, self._step) as watch:
+            await self._catch_up()  # what came with the header
+            while not self._over.is_set():
+                await self._away(watch.left)
+                await self._catch_up()
+
+    def _step(self) -> Turn:
+        """Read once, and work through it as long as nobody is to be waited for."""
+        if self._over.is_set() or self._waits():
+            return Turn.MINE
+        began = perf_counter()
+        count = self._read()
+        if count is None:
+            return Turn.NOBODY
+        if not count:
+            self._end(reason="end")
+            return Turn.MINE
+        turn = self._work_until(began + limits.WAYPIPE_TURN_SECONDS)
+        self.work += perf_counter() - began
+        return turn
+
+    def _work_until(self, end: float) -> Turn:
+        """Work through blocks.  MINE when something of them is left."""
+        channel, turn = self.channel, Turn.NOBODY
+        while True:
+            worked, event = channel.next()
+            if isinstance(event, Messages):
+                turn = Turn.PERHAPS
+                if not self._feed(event):
+                    self._fed = True
+                    return Turn.MINE
+            elif event is not None:
+                self._left = event
+                return Turn.MINE
+            if not worked or self._over.is_set():
+                break
+            if perf_counter() > end:
+                return Turn.MINE
+        if channel.out:
             self._flush()
-            if not await self._away(self._more):
-                self._end(reason="end")
+            turn = Turn.PERHAPS
+        self._owed = channel.pause(trio.current_time())
+        return Turn.MINE if self._owed else turn
+
+    async def _catch_up(self) -> None:
+        """Do what could not be done in a step, and all that has come by now."""
+        if self._fed:
+            self._fed = False
+            await self._settle()
+        event, self._left = self._left, None
+        if event is not None:
+            await self._act(event)
+        worked = True
+        while worked and not self._over.is_set():
+            worked, event = self.channel.next()
+            if event is not None:
+                await self._act(event)
+            if perf_counter() - self._began > limits.WAYPIPE_TURN_SECONDS:
+                await self._away(self._slow_down)
+        self._flush()
+        await self._away(self._pay)
+        await self._away(self._wait_for_room)
 
     async def _away(self, wait: Callable[[], Awaitable[_T]]) -> _T:
         """Wait for something, which lets others have their turn and is no work."""
-        self.work += trio.current_time() - self._began
+        self.work += perf_counter() - self._began
         try:
             return await wait()
         finally:
-            self._began = trio.current_time()
+            self._began = perf_counter()
 
     async def _slow_down(self) -> None:
         """Let others have their turn; who sends too many spans waits longer."""
         await trio.lowlevel.checkpoint()
-        pause = self.channel.pause(trio.current_time())
+        await self._pay()
+        await self._wait_for_room()
+
+    async def _pay(self) -> None:
+        pause = self._owed or self.channel.pause(trio.current_time())
+        self._owed = 0.0
         if pause > 0:
             self.core.sandbox.refused["spans"] += 1
             await trio.sleep(pause)
 
-    async def _more(self) -> int:
-        await self._slow_down()
-        await self._wait_for_room()
-        return await self._fill()
+    def _read(self) -> int | None:
+        """What is there now: how much, 0 at the end of the stream, or None."""
+        with self.channel.room() as room:
+            try:
+                count = self._stream.recv_into(room)
+            except BlockingIOError:
+                return None
+        self.channel.filled(count)
+        return count
 
     async def _fill(self) -> int:
         """Read once; 0 at the end of the stream."""
-        with self.channel.room() as room:
-            while True:
-                await trio.lowlevel.wait_readable(self._stream)
-                try:
-                    count = self._stream.recv_into(room)
-                except BlockingIOError:
-                    continue
-                self.channel.filled(count)
+        while True:
+            await trio.lowlevel.wait_readable(self._stream)
+            count = self._read()
+            if count is not None:
                 return count
 
     async def _act(self, event: Event) -> None:
         match event:
-            case Messages(data, fds):
-                await self._feed(data, fds)
+            case Messages():
+                if not self._feed(event):
+                    await self._settle()
             case Source(rid, fd):
                 self._sources[rid] = trio.CancelScope()
                 self._pipes.start_soon(self._empty_source, rid, fd, self._sources[rid])
@@ -296,14 +369,27 @@ class StreamConnection(Connection):
                 # error of its own.  But who looks for one will want to see it.
                 self._end(reason=f"end, its waypipe said {code}" if code else "end")
 
-    async def _feed(self, data: bytes, fds: list[object]) -> None:
-        core = self.core
+    def _feed(self, messages: Messages) -> bool:
+        """Give messages to the filter; false when that is not all (``_settle``)."""
+        core, most = self.core, limits.WAYLAND_CLIENT_READ_BYTES
         now = trio.current_time()
-        core.from_client(data, fds, now)
+        core.from_client(messages.data[:most], messages.fds, now)
+        self._later = messages.data[most:]
         self._flush()
-        while core.paused and not self._over.is_set():
+        if core.paused or core.fault is not None or core.unclaimed or self._later:
+            return False
+        self._pause = self._budget.pause(core.messages, core.pixels, now)
+        return not self._pause
+
+    async def _settle(self) -> None:
+        """What is to be waited for after messages, or to be said against them."""
+        core, most = self.core, limits.WAYLAND_CLIENT_READ_BYTES
+        while (core.paused or self._later) and not self._over.is_set():
             await self._away(self._breathe)
-            core.from_client(b"", [], now)
+            more = b""
+            if not core.paused:
+                more, self._later = self._later[:most], self._later[most:]
+            core.from_client(more, [], trio.current_time())
             self._flush()
         if core.fault is None and core.unclaimed:
             core.fail(
@@ -312,14 +398,7 @@ class StreamConnection(Connection):
         if core.fault is not None:
             self._end()
             return
-        pause = self._budget.pause(core.messages, core.pixels, now)
-        if pause > 0:
-            core.sandbox.refused["rate"] += 1
-            await self._away(partial(trio.sleep, pause))
-
-    async def _breathe(self) -> None:
-        await self._wait_for_room()
-        await trio.lowlevel.checkpoint()
+        await self._away(self._rest)
 
     # -- pipes -----------------------------------------------------------------------------
 

@@ -75,6 +75,10 @@ _WHY_NOT = {
 _NAMES = {
     kind: "".join(part.capitalize() for part in kind.name.split("_")) for kind in Kind
 }
+# By its number on the wire: the kind, the shortest and the longest block of it.
+_KNOWN = {
+    int(kind): (kind, least + 4, most + 4) for kind, (least, most) in _BODIES.items()
+}
 _COUNTED = frozenset(Kind) - {Kind.ACK_NBLOCKS, Kind.RESTART, Kind.CLOSE}
 
 _WORD = struct.Struct("<I")
@@ -89,21 +93,26 @@ def padded(size: int) -> int:
 def read_head(untrusted_word: int) -> tuple[Kind, int]:
     """Return kind and size of a block.  Raises PeerError for one that may not be."""
     number, size = untrusted_word & 31, untrusted_word >> 5
+    known = _KNOWN.get(number)
+    if known is None:
+        raise _refusal(number)
+    kind, least, most = known
+    if not least <= size <= most:
+        raise PeerError(
+            f"a block {_NAMES[kind]} of {size} bytes, where {least} to {most} may be"
+        )
+    return kind, size
+
+
+def _refusal(number: int) -> PeerError:
     try:
         kind = Kind(number)
     except ValueError:
-        raise PeerError(f"a block of the unknown kind {number}") from None
-    if kind in _WHY_NOT:
-        raise PeerError(
-            f"a block that announces {_WHY_NOT[kind]} ({_NAMES[kind]})",
-            hint="this end of the wire takes shared memory and pipes",
-        )
-    least, most = _BODIES[kind]
-    if not least <= size - 4 <= most:
-        raise PeerError(
-            f"a block {_NAMES[kind]} of {size} bytes, where {least + 4} to {most + 4} may be"
-        )
-    return kind, size
+        return PeerError(f"a block of the unknown kind {number}")
+    return PeerError(
+        f"a block that announces {_WHY_NOT[kind]} ({_NAMES[kind]})",
+        hint="this end of the wire takes shared memory and pipes",
+    )
 
 
 def is_counted(kind: Kind) -> bool:

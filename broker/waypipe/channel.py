@@ -12,6 +12,7 @@ taken off here and set again on the way back.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,10 @@ class Channel:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._buffer = bytearray(limits.WAYPIPE_BUFFER_BYTES)
+        # Pages of an application that says little are never touched.
+        self._buffer = mmap.mmap(
+            -1, limits.WAYPIPE_BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._ids = RemoteIds()
@@ -143,10 +147,12 @@ class Channel:
         """Where the next bytes are to be read; never empty once ``next`` gave None."""
         if self._start == self._end:
             self._start = self._end = 0
-        elif len(self._buffer) - self._end < limits.WAYPIPE_BLOCK_BYTES:
-            rest = bytes(self._view[self._start : self._end])
-            self._view[: len(rest)] = rest
-            self._start, self._end = 0, len(rest)
+        elif len(self._buffer) - self._start < limits.WAYPIPE_BLOCK_BYTES:
+            # The block that has begun may not fit; what is moved has not come
+            # whole, and memoryview allows that the places overlap.
+            rest = self._end - self._start
+            self._view[:rest] = self._view[self._start : self._end]
+            self._start, self._end = 0, rest
         return self._view[self._end :]
 
     def filled(self, count: int) -> None:

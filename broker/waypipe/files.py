@@ -178,31 +178,33 @@ def _spans(file: File, diff: memoryview) -> int:
 def _some_spans(into: memoryview, data: memoryview, position: int) -> tuple[int, int]:
     """Copy the next spans, at most ``_CHECK``; where the others begin, and how many."""
     words, size = len(into), len(data)
-    single = 0
-    for done in range(_CHECK):
-        if position == size:
-            return position, done
-        if position + 2 > size:
-            raise PeerError("a diff ends inside a span")
-        start, end = data[position], data[position + 1]
-        position += 2
-        stop = position + end - start
-        if not start < end <= words or stop > size:
-            raise PeerError(
-                f"a span of the words {start} to {end} with {size - position} words "
-                f"left, in a file of {words} words"
-            )
-        if stop == position + 1:
-            into[start] = data[position]
-            position = stop
-            single += 1
-            if single == _RUN:
-                after = _single_words(into, data, position)
-                return after, done + 1 + (after - position) // 3
-        else:
-            single = 0
-            into[start:end] = data[position:stop]
-            position = stop
+    single = done = 0
+    try:
+        for done in range(_CHECK):
+            start, end = data[position], data[position + 1]
+            position += 2
+            stop = position + end - start
+            if not start < end <= words or stop > size:
+                raise PeerError(
+                    f"a span of the words {start} to {end} with {size - position} "
+                    f"words left, in a file of {words} words"
+                )
+            if stop == position + 1:
+                into[start] = data[position]
+                position = stop
+                single += 1
+                if single == _RUN:
+                    after = _single_words(into, data, position)
+                    return after, done + 1 + (after - position) // 3
+            else:
+                single = 0
+                into[start:end] = data[position:stop]
+                position = stop
+    except IndexError:
+        # Asked for where a diff has its end, once, and not before each span.
+        if position != size:
+            raise PeerError("a diff ends inside a span") from None
+        return position, done
     return position, _CHECK
 
 

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.bench.wayland.firefox import clip
-from tests.e2e.test_wayland_applications import browser, playing, titles, world
+from tests.e2e.test_wayland_applications import (
+    X11,
+    browser,
+    eyes_follow,
+    playing,
+    titles,
+    world,
+)
 from tests.kit.compositor import until
 from tests.kit.wayland_apps import boxed
 from tests.kit.waypipe_stand import server_of
@@ -120,3 +127,14 @@ async def test_video_plays(suite, name, shared):
             await until(plays, deadline=90)
             await there.look()
         assert [str(e) for e in there.it.ends] == []
+
+
+@pytest.mark.timeout(280)
+async def test_x11_programs_in_a_rootful_xwayland(suite):
+    if not shutil.which("Xwayland") or not shutil.which("xeyes"):
+        pytest.skip("Xwayland or x11-apps is missing")
+    async with (
+        served(suite) as (there, display),
+        boxed(there.it, "sh", "-c", X11, display=display) as running,
+    ):
+        await eyes_follow(there, running)

@@ -14,7 +14,7 @@ from tests.kit.compositor import pixels, until, windows
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.wayland_client import Window
 from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_stand import SIZE
+from tests.kit.wayland_stand import SIZE, unchanged
 from tests.kit.waypipe_stand import SERVER, Wire, server_of, wire
 
 _AWAY = (1270, 790)
@@ -42,14 +42,8 @@ async def _placed(it: Wire) -> tuple[int, int, int, int]:
 
 
 async def _settled(it: Wire):
-    """The screen once it has been the same three times."""
-    same, last = 0, await pixels(it.comp)
-    with trio.fail_after(60):
-        while same < 3:
-            await trio.sleep(0.05)
-            image = await pixels(it.comp)
-            same = same + 1 if image.tobytes() == last.tobytes() else 0
-            last = image
+    """The screen once it has not changed for a while."""
+    last = await unchanged(it.comp)
     return np.asarray(last.convert("RGB")).astype(int)
 
 

@@ -138,6 +138,7 @@ class Dragging:
 
     data: bytes
     got: bytes = b""
+    entered: threading.Event = field(default_factory=threading.Event)
     pressed: threading.Event = field(default_factory=threading.Event)
     accepted: threading.Event = field(default_factory=threading.Event)
     finished: threading.Event = field(default_factory=threading.Event)
@@ -159,6 +160,9 @@ def _window(display: Path, title: bytes, color: int) -> tuple[Window, int, int, 
 def _source(display: Path, it: Dragging) -> None:
     client, surface, device, manager = _window(display, b"1", 0xFF204060)
     with client:
+        # A surface enters an output, too; that event has one argument.
+        client.wait(lambda e: e[2] == "enter" and len(e[3]) == 4)
+        it.entered.set()
         press = client.wait(lambda e: e[2] == "button" and e[3][2:] == [LEFT, 1])
         source = client.make(manager, "create_data_source", "wl_data_source")
         client.send(source, "offer", _TYPE)
@@ -192,7 +196,8 @@ def _target(display: Path, it: Dragging) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC)
         client.send(offer, "receive", _TYPE, fds=[writing])
         os.close(writing)
-        client.roundtrip()
+        # No question to the compositor before all is read: its answer would
+        # come behind the bytes, which waypipe's server holds until they are.
         with os.fdopen(reading, "rb") as pipe:
             it.got = pipe.read()
         client.send(offer, "finish")
@@ -220,7 +225,7 @@ async def test_what_is_dropped_is_what_was_dragged(suite, size):
                 nursery.start_soon(trio.to_thread.run_sync, _target, display, drag)
                 await until(lambda: _titled(it))
                 await _side_by_side(it)
-                await mouse.move(250, 200)
+                await _enter(mouse, drag)
                 await mouse.press(True)
                 await _happens(drag.pressed)
                 for x in range(260, 860, 40):
@@ -234,6 +239,17 @@ async def test_what_is_dropped_is_what_was_dragged(suite, size):
 async def _titled(it: Wire) -> bool:
     names = {node["name"] for node in windows(await it.comp.tree())}
     return names == {"[work] 1", "[work] 2"}
+
+
+async def _enter(mouse: Mouse, drag: Dragging) -> None:
+    """Move about on the first window until it knows, which may just be moving itself."""
+
+    async def moved() -> bool:
+        await mouse.move(251, 200)
+        await mouse.move(250, 200)
+        return drag.entered.is_set()
+
+    await until(moved)
 
 
 async def _happens(event: threading.Event) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor, connect_compositor
 from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.session import readiness
 from broker.session.accepting import serve
 from broker.session.wayland_shell import Service, serve_client
 from broker.session.waypipe_memory import StreamMachine
@@ -119,7 +120,9 @@ async def wire(
     """
     rules = rules or WindowRules("work", color=FRAME)
     screen = newer(kind, config) if kind else desktop(size=size, config_extra=config)
+    readiness.prepare()  # lives as long as this run of trio
     async with screen as comp:
+        readiness.prepare()  # it keeps a descriptor of its own
         before = set(os.listdir("/proc/self/fd"))
         path = str(comp.display.with_name("waypipe"))
         it = Wire(comp, path)

@@ -52,9 +52,11 @@ the very most."""
 WAYPIPE_SPANS_BURST = 1_000_000
 """Spans saved up: the same comb over a 3840x2160 window has 260,000 a frame."""
 
-WAYPIPE_UNACKNOWLEDGED_BYTES = WAYPIPE_BLOCK_BYTES
+WAYPIPE_UNACKNOWLEDGED_BYTES = 1 << 20
 """Bytes of counted blocks that we take before we say so; waypipe 0.8 and 0.9
-keep them until then.  We ourselves keep nothing of what we sent."""
+keep them until then, in the sandbox.  A video sends 50 times as much in a
+second, and each acknowledgement wakes both sides.  We ourselves keep nothing
+of what we sent."""
 
 WAYPIPE_PIPES = 64
 """Pipes of one application at once: pastes and drops in progress."""

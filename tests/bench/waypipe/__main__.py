@@ -3,11 +3,11 @@
     python -m tests.bench.waypipe [--json FILE] [--quick] [--suite SUITE]
 
 The same application behind the same ``waypipe server``, its stream decoded by
-our end with the filter, by the real client alone, and by the real client with
-the filter behind it, in turns: frames, CPU time of everything on the viewer's
-side but the compositor, latency, private memory.  The figures of the real
-client alone have no frame and no filter in them.  ``--suite`` takes server and
-client of another Debian (``sid``: the ones in Rust), in a root of its own.
+our end with the filter and alone, by the real client alone, and by the real
+client with the filter behind it, in turns: frames, CPU time of everything on
+the viewer's side but the compositor, latency, private memory.  What is alone
+has no frame and no filter in its figures.  ``--suite`` takes server and client
+of another Debian (``sid``: the ones in Rust), in a root of its own.
 
 Before that, diffs alone: our loop over their spans beside a compiled one.
 """
@@ -15,6 +15,7 @@ Before that, diffs alone: our loop over their spans beside a compiled one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -30,10 +31,11 @@ import trio
 
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.spawn import DEVNULL, Child, spawn
-from tests.bench.wayland.firefox import clip, played
+from tests.bench.wayland.firefox import Watch, clip, gone
 from tests.bench.wayland.peers import cpu_of, family, memory_of
 from tests.bench.waypipe import spans
 from tests.kit.compositor import desktop, until
+from tests.kit.result_file import result_file
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.waypipe_stand import SERVER, server_of
 
@@ -47,6 +49,7 @@ LOADS = {
     "mpv": "mpv, 720p30",
     "foot": "foot, idle",
     "sync": "wl_display.sync",
+    "many": "a connection more",
 }
 _NAN = float("nan")
 
@@ -65,8 +68,19 @@ class End:
 
     def memory(self) -> int:
         """Private memory, KiB."""
-        pids = {pid for child in self.children for pid in family(child.pid)}
-        return sum(memory_of(pid) for pid in pids)
+        return sum(memory_of(pid) for pid in self._pids())
+
+    def share(self) -> int:
+        """Memory, KiB, where pages that several processes have are parted among them."""
+        found = 0
+        for pid in self._pids():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                found += int(rollup.partition("\nPss:")[2].split()[0])
+        return found
+
+    def _pids(self) -> set[int]:
+        return {pid for child in self.children for pid in family(child.pid)}
 
 
 @dataclass
@@ -105,9 +119,16 @@ def filtered(comp: HeadlessCompositor, listen: Path, *options: str) -> Child:
     return spawn([*words, *options], env=env, stderr=DEVNULL)
 
 
+def plain(comp: HeadlessCompositor, listen: Path) -> Child:
+    """Our end of the wire with no filter behind it."""
+    words = [sys.executable, "-m", "tests.bench.waypipe.plain", str(listen)]
+    env = {**comp.environment, "PYTHONPATH": str(ROOT)}
+    return spawn(words, env=env, stderr=DEVNULL)
+
+
 @asynccontextmanager
 async def ends(comp: HeadlessCompositor, root: Path | None):
-    """All three, running."""
+    """All four, running."""
     base = comp.display.parent
     beginning: Sequence[str] = () if root is None else inside(root, str(base))
 
@@ -133,8 +154,9 @@ async def ends(comp: HeadlessCompositor, root: Path | None):
             path = base / name.replace(" ", "-")
             made.append(End(name, path, [await started(path, start(path)), *more]))
 
-        await add("vitrail", lambda path: filtered(comp, path, "--waypipe"))
-        await add("client", lambda path: client(path, comp.display))
+        await add("our end and filter", lambda path: filtered(comp, path, "--waypipe"))
+        await add("our end alone", lambda path: plain(comp, path))
+        await add("client alone", lambda path: client(path, comp.display))
         inner = base / "inner"
         first = await started(inner, filtered(comp, inner))
         await add("client and filter", lambda path: client(path, inner), first)
@@ -186,6 +208,8 @@ class Bench:
                     await self._client(end, display, load, row)
                 case "page":
                     await self._page(end, display, row)
+                case "many":
+                    await self._many(end, display, row)
                 case _:
                     await self._program(end, display, load, row)
 
@@ -207,6 +231,24 @@ class Bench:
             p50=p50, p99=p99, memory=memory[0],
         )  # fmt: skip
 
+    async def _many(self, end: End, display: Path, row: Row) -> None:
+        """Memory of each of several connections that do nothing.
+
+        The real client forks for each, and what its processes share is parted.
+        """
+        before = end.share()
+        read, write = os.pipe2(os.O_CLOEXEC)
+        words = (sys.executable, "-m", "tests.bench.waypipe.draw", "many", "1000")
+        app = self._spawn(display, *words, output=write)
+        os.close(write)
+        try:
+            async with trio.lowlevel.FdStream(read) as said:
+                with trio.fail_after(60):
+                    count = int(await said.receive_some())
+            row.add(memory=(end.share() - before) / count)
+        finally:
+            await app.stop()
+
     async def _program(self, end: End, display: Path, load: str, row: Row) -> None:
         argv = {
             "smoke": ("weston-smoke",),
@@ -226,17 +268,19 @@ class Bench:
         self._profiles += 1
         profile = self.place / f"profile-{self._profiles}"
         profile.mkdir()
+        await gone(self.comp)
         app = self._spawn(
             display, "firefox-esr", "--no-remote", "--new-instance",
             "--profile", str(profile), str(self.place / "page.html"),
         )  # fmt: skip
         try:
-            first = await played(self.comp, 60, 60)
+            watch = Watch(self.comp)
+            first = await watch.played(60, 60)
             before, began = end.cpu(), trio.current_time()
             p50, p99 = await self._drawn(display, "ping")
             took = trio.current_time() - began
             spent, memory = end.cpu() - before, end.memory()
-            last = await played(self.comp, 0, 60)
+            last = await watch.played(first[0] + 1, 60)
         finally:
             await app.stop()
         shown, dropped = last[0] - first[0], last[1] - first[1]
@@ -278,13 +322,13 @@ def _cells(row: Row) -> Iterator[str]:
     each = zip(row.cpu, row.frames, strict=True)
     yield median([1000 * cpu / frames for cpu, frames in each], "{:.2f}")
     yield median(row.p50, "{:.0f}") + median(row.p99, " / {:.0f}")
-    yield median([value / 1024 for value in row.memory], "{:.1f}")
+    yield median([value / 1024 for value in row.memory], "{:.2f}")
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=result_file)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
         "--suite", default="", help="trixie or sid; this machine's else"

@@ -6,7 +6,8 @@
 case for spans: prints how many frames were shown, in how long, and p50 and p99
 of the time from a frame's commit to the compositor's next answer, us.
 ``sync`` asks the compositor one thing after the other: prints p50 and p99, us;
-``ping`` the same, a hundred times a second.
+``ping`` the same, a hundred times a second.  ``many`` opens ``CONNECTIONS``
+that do nothing, and says so.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import os
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 
 from tests.kit.wayland_client import Client, Window, memfd
 
 WIDTH, HEIGHT = 1280, 800
 SIZE = WIDTH * HEIGHT * 4
+CONNECTIONS = 16
 
 
 def pictures(kind: str) -> list[bytes]:
@@ -49,6 +52,15 @@ def sync(display: str, seconds: float, rest: float) -> None:
     print(*cuts(took))
 
 
+def many(display: str, seconds: float) -> None:
+    """Connections of applications that have begun, and nothing more."""
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(Client(display).start()).roundtrip()
+        print(CONNECTIONS, flush=True)
+        time.sleep(seconds)
+
+
 def cuts(took: list[float]) -> tuple[float, float]:
     """p50 and p99."""
     found = statistics.quantiles(took, n=100)
@@ -58,6 +70,9 @@ def cuts(took: list[float]) -> tuple[float, float]:
 def main() -> None:
     kind, seconds = sys.argv[1], float(sys.argv[2])
     display = os.path.join(os.environ["XDG_RUNTIME_DIR"], os.environ["WAYLAND_DISPLAY"])
+    if kind == "many":
+        many(display, seconds)
+        return
     if kind in {"sync", "ping"}:
         sync(display, seconds, 0.01 if kind == "ping" else 0)
         return
