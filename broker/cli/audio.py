@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
+import trio
 
 from broker.cli import render
 from broker.core import limits
@@ -50,6 +51,10 @@ class _Stream(msgspec.Struct, frozen=True):
     recording: bool
 
 
+async def _reach(path: Path) -> None:
+    (await connect_server(path)).close()
+
+
 @contextmanager
 def _mixer() -> Iterator[pulsectl.Pulse]:
     """The sound server.  Raises UpstreamError."""
@@ -62,7 +67,7 @@ def _mixer() -> Iterator[pulsectl.Pulse]:
             hint="install it (Debian: apt-get install libpulse0)",
         ) from error
     path = server_path(None)
-    connect_server(path).close()  # libpulse would say no more than "failed"
+    trio.run(_reach, path)  # libpulse would say no more than "failed"
     try:
         # Not its connect(timeout=): in 24.12 that may wait for ever.
         with pulsectl.Pulse("brokerctl", server=f"unix:{path}") as pulse:

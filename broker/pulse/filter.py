@@ -99,9 +99,6 @@ class Filter:
         self.creating = 0
         """Streams that the server has been asked for and has not made yet."""
         self.recordings = recording.Recordings(self)
-        self.titles = Pace(
-            limits.PULSE_TITLES_PER_MINUTE / 60, limits.PULSE_TITLES_PER_MINUTE
-        )
         self._cookie = cookie
         self._wake = wake
         self._client = frames.Cutter(limits.PULSE_COMMAND_BYTES)
@@ -110,6 +107,7 @@ class Filter:
         self._named = False
         self._pending: dict[int, Pending] = {}
         self._next_tag = 0
+        self._syncs = 0
         self._subscribed = 0
         self._pace = Pace(limits.PULSE_COMMANDS_PER_SECOND, limits.PULSE_COMMANDS_BURST)
         self._resume: float | None = None
@@ -161,9 +159,13 @@ class Filter:
 
     def from_client(self, untrusted_data: bytes, now: float) -> None:
         """Take bytes of the client; never raises for what they are."""
-        if not self.stalled and self.passes_samples(untrusted_data, now):
+        if self.passes_samples(untrusted_data, now):
             self.send_up(untrusted_data)
             return
+        self.feed_client(untrusted_data, now)
+
+    def feed_client(self, untrusted_data: bytes, now: float) -> None:
+        """The same for what ``passes_samples`` has refused."""
         self.now = now
         self._client.push(untrusted_data)
         self._run(self._read_client)
@@ -174,6 +176,10 @@ class Filter:
             self.down.add(data)
             self._wake()
             return
+        self.feed_server(data, now)
+
+    def feed_server(self, data: bytes, now: float) -> None:
+        """The same for what ``passes_request`` has refused."""
         self.now = now
         self._server.push(data)
         self._run(self._read_server)
@@ -237,16 +243,17 @@ class Filter:
     # mostly each read by itself.  These two do with them what ``from_client``
     # and ``from_server`` would do, to the byte, without taking them apart.
 
-    def passes_samples(self, untrusted_data: bytes, now: float) -> bool:
+    def passes_samples(self, untrusted_data: frames.Bytes, now: float) -> bool:
         """Take bytes of the client, if they go on to the server as they are.
 
-        Not to be asked while ``stalled``.  True: whoever calls sends them,
-        behind what stands in ``up``.  False: nothing has happened, they are for
-        ``from_client``.
+        True: whoever calls sends them, behind what stands in ``up``.  False:
+        nothing has happened, they are for ``feed_client``.  While ``stalled``,
+        too: what is stalled is commands, and they wait where ``between`` sees
+        them.
         """
         try:
             plain = frames.plain_samples(untrusted_data)
-            if plain is None or not self._client.between:
+            if plain is None or not self._client.between or self.fault is not None:
                 return False
             channel, sizes = plain
             stream = self.playbacks.get(channel)
@@ -285,10 +292,14 @@ class Filter:
             if isinstance(frame, frames.Samples):
                 self._samples(frame)
                 continue
-            early = self._pace.take(self.now)
-            if early > 0:
-                self._resume = self.now + early
+            self.slow_down(self._pace.take(self.now))
+            self.slow_down(self.sandbox.pace.take(self.now))
             self._command(frame.body)
+
+    def slow_down(self, seconds: float) -> None:
+        """Look at nothing more of the client before that."""
+        if seconds > 0:
+            self._resume = max(self._resume or 0.0, self.now + seconds)
 
     def _samples(self, part: frames.Samples) -> None:
         if not self.ready:
@@ -484,7 +495,11 @@ class Filter:
 
     def notify(self, facility: Facility, change: Change, index: int) -> None:
         """Tell of a change, if the client wants to hear of it."""
-        if self._subscribed & (1 << facility):
+        if self._subscribed & (1 << facility) and self.fault is None:
+            if len(self.down.data) > 2 * limits.PULSE_QUEUE_BYTES:
+                self.fail(PeerError("it does not read the news that it asked for"))
+                self._wake()
+                return
             self.event(
                 Command.SUBSCRIBE_EVENT, encode("LL", [facility | change, index])
             )
@@ -513,9 +528,14 @@ class Filter:
         if own >= limits.PULSE_STREAMS_PER_CONNECTION or not self.sandbox.has_room():
             raise SoundRefusedError(Error.TOOLARGE, "too many streams")
 
+    def new_sync(self) -> int:
+        """A number of streams that belong together; each belongs to itself."""
+        self._syncs += 1
+        return self._syncs
+
     def may_retitle(self) -> None:
         """Count a change of names."""
-        if self.titles.take(self.now) > 0:
+        if self.sandbox.titles.take(self.now) > 0:
             raise SoundRefusedError(Error.ACCESS, "names change too often")
 
     # -- from the server -----------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from broker.core import limits
 from broker.core.errors import PeerError
@@ -21,6 +22,7 @@ HEADER = struct.Struct(">IIIII")
 _HEADER_BYTES = HEADER.size
 _HEAD = struct.Struct(">BIBI")
 _LETTER_U32 = ord("L")
+Bytes: TypeAlias = bytes | memoryview
 _SEEKS = 3
 
 
@@ -124,7 +126,7 @@ class Cutter:
             raise PeerError(f"a frame of {length} bytes of samples")
 
 
-def plain_samples(untrusted_data: bytes) -> tuple[int, list[int]] | None:
+def plain_samples(untrusted_data: Bytes) -> tuple[int, tuple[int, ...]] | None:
     """Channel and sizes, if some bytes are whole frames of samples that follow on.
 
     So all of one stream, no seek, no offset, no flag, and nothing before or
@@ -138,10 +140,12 @@ def plain_samples(untrusted_data: bytes) -> tuple[int, list[int]] | None:
             return None
         if channel == INVALID or (sizes and channel != stream):
             return None
+        if length == end - _HEADER_BYTES:
+            return channel, (length,)  # as it mostly is
         stream = channel
         sizes.append(length)
         at += _HEADER_BYTES + length
-    return (stream, sizes) if sizes and at == end else None
+    return (stream, tuple(sizes)) if sizes and at == end else None
 
 
 def plain_requests(data: bytes) -> list[tuple[int, int]] | None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from broker.pulse.filter import Filter
 
 _FULL = limits.PULSE_VOLUME
+_ABSOLUTE = 1
+"""PA_SEEK_ABSOLUTE: from the stream's beginning; others are from where it is."""
 
 
 class Playback:
@@ -43,6 +45,7 @@ class Playback:
         maxlength: int,
         volume: tuple[int, ...] | None,
         muted: bool,
+        variable: bool,
         properties: Properties,
         now: float,
     ) -> None:
@@ -57,6 +60,8 @@ class Playback:
         self.volume = volume
         """What the client has asked for; None: nothing, so 100 %."""
         self.muted = muted
+        self.variable = variable
+        """Whether it was asked for as one whose rate may change."""
         self.properties = properties
         self.last_samples = now
         self._frame_bytes = frame_bytes(spec)
@@ -68,6 +73,8 @@ class Playback:
         self._rewound = 0.0
         self._rewound_at = now
         self._dropping = False
+        self._small = limits.PULSE_SMALL_FRAMES
+        """Small frames that may go on before the server asks for more."""
 
     # -- life ----------------------------------------------------------------
 
@@ -114,6 +121,8 @@ class Playback:
         """Take samples of the client.  Raises PeerError for a flood."""
         self.last_samples = now
         if part.first:
+            if part.seek or part.offset:
+                self._check_seek(part)
             self._dropping = not self._may_seek(part, now)
             if not self._dropping and (part.seek or part.offset):
                 self._held.clear()  # it cannot be sent where it belongs any more
@@ -130,16 +139,23 @@ class Playback:
         if len(kept) < len(part.data):
             self._drop(len(part.data) - len(kept))
 
-    def passes(self, sizes: list[int], now: float) -> bool:
+    def passes(self, sizes: tuple[int, ...], now: float) -> bool:
         """Count whole frames of so many bytes, if they can go on as they are.
 
         False, and nothing is done, where ``write`` has more to think of:
         something waits, or it is more than the server asked for.
         """
-        count = sum(sizes)
+        count, small = 0, self._small
+        for size in sizes:
+            if size % self._frame_bytes:
+                return False
+            if size < limits.PULSE_SMALL_BYTES:
+                if not small:
+                    return False
+                small -= 1
+            count += size
         if (
             count > self.credit
-            or any(size % self._frame_bytes for size in sizes)
             or self._held
             or self._held_frames
             or self._excess
@@ -147,9 +163,22 @@ class Playback:
         ):
             return False
         self.last_samples = now
+        self._small = small
         self.credit -= count
         self._bytes += count
         return True
+
+    def _check_seek(self, part: frames.Samples) -> None:
+        """Only to where a sample begins, and no farther than buffers reach.
+
+        PulseAudio fails an assertion over half a sample, and with it ends the
+        sound of everybody.  libpulse lets no program ask for that.
+        """
+        least, most = -limits.PULSE_SEEK_BYTES, limits.PULSE_SEEK_BYTES
+        if part.seek == _ABSOLUTE:
+            least, most = 0, limits.PULSE_PLACE_BYTES
+        if part.offset % self._frame_bytes or not least <= part.offset <= most:
+            raise PeerError(f"samples for a place that is none: {part.offset}")
 
     def _may_seek(self, part: frames.Samples, now: float) -> bool:
         """Whether samples may go to where the client says."""
@@ -161,8 +190,7 @@ class Playback:
         self._rewound = max(0.0, self._rewound - allowance)
         if self._rewound > limits.PULSE_REWIND_BURST:
             return False
-        # One more byte than nothing, so that even empty jumps are counted.
-        self._rewound += part.size + 1
+        self._rewound += max(part.size, limits.PULSE_REWIND_LEAST_BYTES)
         if not part.seek:
             # The server wants less for what is written a second time, and
             # libpulse counts the same way.
@@ -172,12 +200,15 @@ class Playback:
     def requested(self, count: int) -> None:
         """The server wants so many bytes more."""
         self.credit += count
+        if self._small < limits.PULSE_SMALL_FRAMES:
+            more = 1 + count // limits.PULSE_SMALL_REFILL_BYTES
+            self._small = min(self._small + more, limits.PULSE_SMALL_FRAMES)
         self._send()
 
     def _send(self) -> None:
         count = min(len(self._held), max(0, self.credit))
         count -= count % self._frame_bytes
-        if count:
+        if count and self._may_send(count):
             seek, offset = self._seek
             self._seek = (0, 0)
             data = bytes(self._held[:count])
@@ -190,6 +221,14 @@ class Playback:
             for frame in self._held_frames:
                 self.owner.send_up(frame)
             self._held_frames.clear()
+
+    def _may_send(self, count: int) -> bool:
+        """Whether a frame of so many bytes may go; small ones are counted."""
+        if count < limits.PULSE_SMALL_BYTES and not self._held_frames:
+            if not self._small:
+                return False
+            self._small -= 1
+        return True
 
     def _drop(self, count: int) -> None:
         if not self._excess:
@@ -209,6 +248,7 @@ class Playback:
         """Send a command once the samples before it have gone."""
         if len(self._held) >= self._frame_bytes:
             self._held_frames.append(frame)
+            self._send()
         else:
             self.owner.send_up(frame)
 

@@ -11,8 +11,16 @@ from broker.pulse.commands import INVALID, REQUESTS, Command, Error
 from broker.pulse.playback import Playback
 from broker.pulse.properties import pcm_formats
 from broker.pulse.refusal import SoundRefusedError
-from broker.pulse.samples import is_valid
-from broker.pulse.tagstruct import Fields, Properties, Reader, Spec, Value, encode
+from broker.pulse.samples import are_places, is_valid, places_of, settled
+from broker.pulse.tagstruct import (
+    Fields,
+    Format,
+    Properties,
+    Reader,
+    Spec,
+    Value,
+    encode,
+)
 
 if TYPE_CHECKING:
     from broker.pulse.filter import Filter, Handler
@@ -48,6 +56,8 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
     properties = f.sandbox.labels.stream(fields.properties(_PROPERTIES))
     fields[_SINK], fields[_SINK_NAME] = INVALID, rules.sink
     fields[_MAXLENGTH] = min(fields.number(_MAXLENGTH), rules.buffer_bytes)
+    # Alone: streams that start and stop as one made PulseAudio fail an assertion.
+    fields[_SYNC] = f.new_sync()
     # Fixed values would be the hardware's, and tell of it.
     for place in (_FIX_FORMAT, _FIX_RATE, _FIX_CHANNELS, _NO_MOVE):
         fields[place] = False
@@ -58,12 +68,14 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
     signature = REQUESTS[_C.CREATE_PLAYBACK_STREAM].signature(f.version)
 
     def answered(reader: Reader) -> bytes:
-        return _created(f, reader, volume, properties, muted=muted)
+        variable = fields.truth(_VARIABLE)
+        return _created(f, reader, volume, properties, muted=muted, variable=variable)
 
     def settled() -> None:
         f.creating -= 1
 
     f.creating += 1
+    f.slow_down(f.sandbox.births.take(f.now))
     f.relay(
         tag, _C.CREATE_PLAYBACK_STREAM, encode(signature, fields), answered, settled
     )
@@ -86,24 +98,40 @@ def _check_samples(f: Filter, fields: Fields) -> None:
         kept = pcm_formats(fields.formats(_FORMATS))
         if not kept:
             raise SoundRefusedError(Error.ACCESS, "coded sound")
-        fields[_FORMATS] = kept
-        return  # what the server takes of them is looked at when it answers
+        _settle(fields, kept)
     spec = fields.spec(_SPEC)
     if (
         not is_valid(spec)
-        or len(fields.numbers(_MAP)) != spec.channels
+        or not are_places(fields.numbers(_MAP), spec)
         or len(fields.numbers(_VOLUME)) != spec.channels
     ):
         raise SoundRefusedError(Error.INVALID, "no valid sample specification")
     if not _within(f, spec):
         raise SoundRefusedError(
-            Error.NOTSUPPORTED, "more channels or a higher rate than allowed"
+            Error.NOTSUPPORTED, "more channels than allowed, or not a rate that is"
         )
+
+
+def _settle(fields: Fields, forms: list[Format]) -> None:
+    """Ask for samples of one kind where the client leaves a choice.
+
+    What it leaves open would become the hardware's, and the answer tell it.
+    """
+    spec = settled(forms, fields.spec(_SPEC))
+    fields[_SPEC], fields[_FORMATS] = spec, []
+    if not is_valid(spec):
+        return  # and refused
+    if len(fields.numbers(_MAP)) != spec.channels:
+        fields[_MAP] = places_of(forms, spec.channels)
+    volumes = fields.numbers(_VOLUME)
+    if len(volumes) != spec.channels:
+        fields[_VOLUME] = (volumes[:1] or (limits.PULSE_VOLUME,)) * spec.channels
 
 
 def _within(f: Filter, spec: Spec) -> bool:
     rules = f.sandbox.rules
-    return spec.rate <= rules.rate and spec.channels <= rules.channels
+    least = limits.PULSE_RATE_LEAST
+    return least <= spec.rate <= rules.rate and spec.channels <= rules.channels
 
 
 def _set_loudness(
@@ -130,6 +158,7 @@ def _created(
     properties: Properties,
     *,
     muted: bool,
+    variable: bool,
 ) -> bytes:
     """Read the server's answer, make the stream, say the same in our numbers."""
     head = reader.fields("LLLLLLL" + "amLsbU")
@@ -141,7 +170,7 @@ def _created(
     if not _within(f, spec):
         f.ask(_C.DELETE_PLAYBACK_STREAM, encode("L", [head.number(0)]))
         raise SoundRefusedError(
-            Error.NOTSUPPORTED, "more channels or a higher rate than allowed"
+            Error.NOTSUPPORTED, "more channels than allowed, or not a rate that is"
         )
     stream = Playback(
         f,
@@ -152,6 +181,7 @@ def _created(
         maxlength=min(head.number(3), f.sandbox.rules.buffer_bytes),
         volume=volume,
         muted=muted,
+        variable=variable,
         properties=properties,
         now=f.now,
     )
@@ -202,10 +232,15 @@ def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
 
 
 def set_rate(f: Filter, tag: int, fields: Fields) -> None:
-    """UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, up to the highest allowed."""
-    f.playback(fields)
-    if not 0 < fields.number(1) <= f.sandbox.rules.rate:
-        raise SoundRefusedError(Error.NOTSUPPORTED, "a higher rate than allowed")
+    """UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, a little to either side."""
+    stream = f.playback(fields)
+    if not stream.variable:  # PulseAudio would fail an assertion over it
+        raise SoundRefusedError(Error.NOTSUPPORTED, "the rate of a fixed stream")
+    made = stream.spec.rate
+    drift = made * limits.PULSE_RATE_DRIFT_PERCENT // 100
+    most = min(made + drift, f.sandbox.rules.rate)
+    if not made - drift <= fields.number(1) <= most:
+        raise SoundRefusedError(Error.NOTSUPPORTED, "not a rate that is allowed")
     f.relay(tag, _C.UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, encode("LL", fields))
 
 

@@ -65,6 +65,7 @@ class Labels:
 
     def __init__(self, name: str, icon: str) -> None:
         self._prefix = f"[{name}]"
+        self._names: set[str] = set()
         self._fixed = {SANDBOX_KEY: value(name), "application.icon_name": value(icon)}
 
     def client(self, untrusted: Properties) -> Properties:
@@ -83,6 +84,12 @@ class Labels:
         return self._labelled(_allowed(untrusted))
 
     def _labelled(self, kept: dict[str, str]) -> Properties:
+        name = kept.get("application.name", "")
+        if name and name not in self._names:
+            if len(self._names) < limits.PULSE_NAMES:
+                self._names.add(name)
+            else:  # each is remembered on the person's disk
+                kept = kept | {"application.name": ""}
         named = {
             key: f"{self._prefix} {text}".rstrip() if key in LABELLED else text
             for key, text in kept.items()

@@ -26,15 +26,17 @@ from broker.pulse.commands import (
     Facility,
 )
 from broker.pulse.events import MicrophoneMissing, StreamBegun, StreamEnded
+from broker.pulse.properties import pcm_formats
 from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.rules import Microphone, SoundRules
 from broker.pulse.samples import (
-    channel_map,
+    are_places,
     fill_byte,
     format_of,
     frame_bytes,
     is_valid,
-    spec_of,
+    places_of,
+    settled,
 )
 from broker.pulse.tagstruct import (
     Fields,
@@ -183,6 +185,7 @@ class Recording:
             return
         token = self._opening = object()
         f = self.owner
+        f.slow_down(f.sandbox.births.take(f.now))
 
         def failed(code: int) -> None:
             if self._opening is token:
@@ -416,15 +419,18 @@ def _samples(f: Filter, fields: Fields) -> tuple[Spec, tuple[int, ...]]:
     spec, positions = fields.spec(_SPEC), fields.numbers(_MAP)
     forms: list[Format] = fields.formats(_FORMATS) if len(fields) > _FORMATS else []
     if forms:
-        specs = [made for form in forms if (made := spec_of(form)) is not None]
-        if not specs:
-            raise SoundRefusedError(Error.NOTSUPPORTED, "no plain samples of one kind")
-        spec, positions = specs[0], channel_map(specs[0].channels)
-    if not is_valid(spec) or len(positions) != spec.channels:
+        plain = pcm_formats(forms)
+        if not plain:
+            raise SoundRefusedError(Error.ACCESS, "coded sound")
+        spec = settled(plain, spec)
+        if len(positions) != spec.channels and is_valid(spec):
+            positions = places_of(plain, spec.channels)
+    if not is_valid(spec) or not are_places(positions, spec):
         raise SoundRefusedError(Error.INVALID, "no valid sample specification")
-    if spec.rate > f.sandbox.rules.rate or spec.channels > f.sandbox.rules.channels:
+    rules, least = f.sandbox.rules, limits.PULSE_RATE_LEAST
+    if not least <= spec.rate <= rules.rate or spec.channels > rules.channels:
         raise SoundRefusedError(
-            Error.NOTSUPPORTED, "more channels or a higher rate than allowed"
+            Error.NOTSUPPORTED, "more channels than allowed, or not a rate that is"
         )
     return spec, positions
 

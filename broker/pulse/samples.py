@@ -25,6 +25,21 @@ _FORMATS = (
     ("s24-32be", 4, 0),
 )
 _NAMES = {name.lower(): number for number, (name, _, _) in enumerate(_FORMATS)}
+_PLACES = {
+    name: number
+    for number, name in enumerate(
+        (
+            *("mono", "front-left", "front-right", "front-center", "rear-center"),
+            *("rear-left", "rear-right", "lfe", "front-left-of-center"),
+            *("front-right-of-center", "side-left", "side-right"),
+            *(f"aux{number}" for number in range(32)),
+            *("top-center", "top-front-left", "top-front-right", "top-front-center"),
+            *("top-rear-left", "top-rear-right", "top-rear-center"),
+        )
+    )
+}
+"""pa_channel_position by name, as formats spell them."""
+_COMMON = Spec(3, 2, 48000)
 _MONO, _LEFT, _RIGHT = 0, 1, 2
 _AUX = 12  # PA_CHANNEL_POSITION_AUX0
 
@@ -35,6 +50,13 @@ def is_valid(spec: Spec) -> bool:
         spec.format < len(_FORMATS)
         and 0 < spec.channels <= limits.PULSE_CHANNELS_ANY
         and 0 < spec.rate <= 48000 * 16
+    )
+
+
+def are_places(positions: tuple[int, ...], spec: Spec) -> bool:
+    """Whether these are the places of that many channels."""
+    return len(positions) == spec.channels and all(
+        one < limits.PULSE_POSITIONS for one in positions
     )
 
 
@@ -75,6 +97,45 @@ def spec_of(form: Format) -> Spec | None:
     if not (0 < channels <= limits.PULSE_CHANNELS_ANY and 0 < rate < 1 << 31):
         return None
     return Spec(number, channels, rate)
+
+
+def settled(forms: list[Format], asked: Spec) -> Spec:
+    """Samples of one kind out of what a client can do.
+
+    The first format that says all; else what the first one says, and what was
+    asked for besides.  The server would fill what is open with its hardware's.
+    """
+    for form in forms:
+        spec = spec_of(form)
+        if spec is not None:
+            return spec
+    known = asked if is_valid(asked) else _COMMON
+    said = {key: _said(forms[0], key) for key in ("sample_format", "rate", "channels")}
+    number = _NAMES.get(str(said["sample_format"]).lower(), known.format)
+    rate, channels = said["rate"], said["channels"]
+    return Spec(
+        number,
+        channels if type(channels) is int else known.channels,
+        rate if type(rate) is int else known.rate,
+    )
+
+
+def _said(form: Format, key: str) -> object:
+    try:
+        found: object = json.loads(form.properties[f"format.{key}"].rstrip(b"\0"))
+    except (KeyError, ValueError, RecursionError):
+        return None
+    return found
+
+
+def places_of(forms: list[Format], channels: int) -> tuple[int, ...]:
+    """Where the formats put so many channels, else where they mostly are."""
+    for form in forms:
+        names = str(_said(form, "channel_map")).split(",")
+        found = tuple(_PLACES[name] for name in names if name in _PLACES)
+        if len(found) == channels:
+            return found
+    return channel_map(channels)
 
 
 def channel_map(channels: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
+from broker.core.pace import Pace
 from broker.pulse.commands import Change, Facility
 from broker.pulse.events import (
     MicrophoneActive,
@@ -45,6 +46,13 @@ class SoundSandbox:
         self.tell = tell
         self.labels = Labels(rules.name, rules.icon)
         self.level = level or Level()
+        each_minute = limits.PULSE_TITLES_PER_MINUTE
+        self.titles = Pace(each_minute / 60, each_minute)
+        self.pace = Pace(
+            limits.PULSE_SANDBOX_COMMANDS_PER_SECOND,
+            limits.PULSE_SANDBOX_COMMANDS_BURST,
+        )
+        self.births = Pace(limits.PULSE_BIRTHS_PER_SECOND, limits.PULSE_BIRTHS_BURST)
         self.connections = 0
         """Filters that exist, those in the handshake included."""
         self.members: dict[int, Filter] = {}

@@ -21,7 +21,13 @@ import trio
 
 from broker.audit import schema
 from broker.core import limits, worker
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.complain import complain
+from broker.core.errors import (
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.pace import Pace
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
 MICROPHONE = "vitrail.AudioInput"
 _OBEY_SECONDS = limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
 _PERCENT = 100
+_DESK_AGAIN_SECONDS = 2.0
+"""Until a mixer's door that could not be opened is tried again."""
 
 Start = Callable[..., None]
 
@@ -162,8 +170,26 @@ class GuestSound:
             await self.follow_record(self._record() or record)
         if not self._serving:
             self._serving = True
-            self._start(serve_desk, self._desks(), self._lease.sandbox, self)
+            self._start(self._serve_desk)
         return mine
+
+    async def _serve_desk(self) -> None:
+        """The mixer's door, again and again: somebody else may stand in it.
+
+        Without one, sound goes on, and a changed rule still revokes.
+        """
+        complained = False
+        while True:
+            try:
+                await serve_desk(self._desks(), self._lease.sandbox, self)
+            except (SetupError, OSError) as error:
+                if not complained:
+                    complained = True
+                    complain(
+                        f"'brokerctl audio' does not reach {self._lease.sandbox} "
+                        f"before this has an end: {error}"
+                    )
+            await trio.sleep(_DESK_AGAIN_SECONDS)
 
     async def follow_record(self, record: Record) -> None:
         """The record is another one: what plays and records goes by it now.

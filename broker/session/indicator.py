@@ -25,9 +25,23 @@ _SERVICE = DBusAddress(
 _SECONDS = 5.0
 _AGAIN_SECONDS = 10.0
 """Until what could not be told is tried again."""
+_LEAST_SECONDS = 2.0
+"""For so long it is shown, however short the source was open: who listens in
+pieces of a tenth of a second is to be seen."""
 _STAYS = 0
 _CRITICAL = 2
 _ICON = "audio-input-microphone"
+
+
+def _why(error: Exception) -> str:
+    """What D-Bus says went wrong, for a person."""
+    if isinstance(error, KeyError):
+        return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
+    if isinstance(error, trio.TooSlowError):
+        return f"nobody who shows notifications answers within {_SECONDS:.0f} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(map(str, error.args)) or type(error).__name__
 
 
 class Indicator:
@@ -35,6 +49,9 @@ class Indicator:
 
     def __init__(self) -> None:
         self._wanted: dict[str, str] = {}
+        self._least: dict[str, float] = {}
+        """When each of them may go at the earliest."""
+        self._leaving: set[str] = set()
         self._shown: dict[str, int] = {}
         self._changed = trio.Event()
         self._complained = False
@@ -42,19 +59,30 @@ class Indicator:
     def show(self, sandbox: str, *, active: bool, source: str = "") -> None:
         """The real source is open for that sandbox, or no longer."""
         if active:
+            self._leaving.discard(sandbox)
             self._wanted[sandbox] = source
-        else:
-            self._wanted.pop(sandbox, None)
+            self._least[sandbox] = trio.current_time() + _LEAST_SECONDS
+        elif sandbox in self._wanted:
+            self._leaving.add(sandbox)
         self._changed.set()
+
+    def _leave(self) -> float:
+        """Let go of those whose time has come; seconds to the next one."""
+        now = trio.current_time()
+        for sandbox in [one for one in self._leaving if self._least[one] <= now]:
+            self._leaving.discard(sandbox)
+            del self._wanted[sandbox], self._least[sandbox]
+        return min((self._least[one] - now for one in self._leaving), default=math.inf)
 
     async def run(self) -> None:
         """Keep the desktop as ``show`` has said, until cancelled."""
         try:
             while True:
                 until = math.inf if self._told else _AGAIN_SECONDS
-                with trio.move_on_after(until):
+                with trio.move_on_after(min(until, self._leave())):
                     await self._changed.wait()
                 self._changed = trio.Event()
+                self._leave()
                 await self._bring()
         finally:
             self._wanted.clear()
@@ -83,7 +111,7 @@ class Indicator:
             error = error.exceptions[0]
         sys.stderr.write(
             "no notification can tell that a microphone is open: "
-            f"{printable(str(error) or type(error).__name__)}\n"
+            f"{printable(_why(error))}\n"
         )
 
     async def _change(self, router: DBusRouter) -> None:
@@ -114,5 +142,5 @@ class Indicator:
             )
             reply = await router.send_and_get_reply(call)
             if reply.header.message_type is not MessageType.method_return:
-                raise RuntimeError(str(reply.body))
+                raise RuntimeError(*reply.body)
             self._shown[sandbox] = reply.body[0]

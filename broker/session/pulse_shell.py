@@ -1,7 +1,7 @@
 """The sockets around one sound filter: reads, writes, deadlines, no parsing.
 
 As ``wayland_shell``: what is read is fed, and what comes out is sent at once in
-the same task step, so a piece of sound costs one wake-up.  No descriptor is
+the same step, so a piece of sound costs one wake-up, and no turn of a task.  No descriptor is
 ever received: without room for them the kernel throws them away.
 """
 
@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,18 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.link.endpoints import UnixEndpoint, connect
+from broker.pulse import frames
 from broker.pulse.filter import COOKIE_BYTES, Filter
 from broker.pulse.sandbox import SoundSandbox
+from broker.session.readiness import Turn, Watch
 
 _BUFFER = memoryview(bytearray(65536))
 """What is read lands here first: to make room for the largest read each time
@@ -31,6 +40,9 @@ costs more than to copy what came.  Nothing waits between the two."""
 _LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 0.002
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+_UCRED = struct.Struct("iII")
+_USER = os.getuid(), os.getgid()
+"""Asked for here: in its jail, a worker cannot."""
 
 
 class Connection:
@@ -51,6 +63,7 @@ class Connection:
         self._moved = trio.Event()
         self._kick = trio.Event()
         self._feeding = False
+        self._named = False
         self._timer: float | None = None
         self._over = trio.Event()
         self.core = Filter(sandbox, cookie, trio.current_time(), self._wake)
@@ -65,13 +78,9 @@ class Connection:
         """
         try:
             async with trio.open_nursery() as nursery:
-                for task in (
-                    self._from_client,
-                    self._from_server,
-                    self._write,
-                    self._keep_time,
-                ):
-                    nursery.start_soon(task)
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._keep_time)
                 if self.core.fault is not None:
                     self._over.set()
                 await self._over.wait()
@@ -115,6 +124,8 @@ class Connection:
         """
         if not self._feeding:
             self._work.set()
+            if self.core.fault is not None:
+                self._over.set()
 
     def _end(self, error: PeerError | UpstreamError | None = None) -> None:
         if error is not None:
@@ -139,26 +150,30 @@ class Connection:
         """Send what the socket takes now; True when nothing is left."""
         while data:
             try:
-                count = sock.send(data, socket.MSG_NOSIGNAL)
+                if sock is self._server and not self._named:
+                    count = self._send_named(data)
+                else:
+                    count = sock.send(data, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return False
             sent(count)
         return True
 
-    def _pass_on(
-        self, sock: socket.socket, data: bytes, waiting: bytearray
-    ) -> bytes | None:
-        """Send bytes behind those that wait; returns what has to wait, too."""
-        if waiting:
-            return data
+    def _send_named(self, data: bytearray) -> int:
+        """Send the first bytes with whose they are, as libpulse does.
+
+        PulseAudio lets its own user in without a cookie.  The kernel only adds
+        by itself who sends when it is asked to before that, and a server that
+        has just accepted may not have asked yet.
+        """
+        who = _UCRED.pack(os.getpid(), *_USER)
+        words = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, who)]
         try:
-            count = sock.send(data, socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return data
-        except OSError as error:
-            self._lost(error)
-            return None
-        return data[count:] if count < len(data) else None
+            count = self._server.sendmsg([data], words, socket.MSG_NOSIGNAL)
+        except PermissionError:  # this process has become another user since
+            count = self._server.send(data, socket.MSG_NOSIGNAL)
+        self._named = True
+        return count
 
     def _flush(self) -> None:
         down, up, idle = self.core.down.data, self.core.up, True
@@ -222,10 +237,14 @@ class Connection:
             if len(data) <= limits.PULSE_QUEUE_BYTES:
                 self._go_on()
 
-    def _go_on(self) -> None:
-        """There is room again: look at what the client has said meanwhile."""
+    def _tell_moved(self) -> None:
+        """Whoever waits for room, or for the server, looks again."""
         self._moved.set()
         self._moved = trio.Event()
+
+    def _go_on(self) -> None:
+        """There is room again: look at what the client has said meanwhile."""
+        self._tell_moved()
         self.core.resume(trio.current_time())
         if self.core.up or self.core.down.data:
             self._work.set()
@@ -234,69 +253,112 @@ class Connection:
 
     # -- reading -----------------------------------------------------------------
 
-    async def _from_client(self) -> None:
-        core = self.core
+    # Each side has a step (``readiness``) and a task, which waits where the step
+    # may not go on.
+
+    async def _read(self) -> None:
+        with (
+            Watch(self._client, self._client_step) as client,
+            Watch(self._server, self._server_step) as server,
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._from_client, client)
+                nursery.start_soon(self._from_server, server)
+
+    async def _from_client(self, watch: Watch) -> None:
         while not self._over.is_set():
-            await trio.lowlevel.wait_readable(self._client)
-            while core.stalled:  # as it is after the end, too
+            while self.core.stalled:  # as it is after the end, too
                 if self._over.is_set():
                     return
                 await self._moved.wait()
-            data = self._receive(self._client)
-            if data is None:
-                continue
-            if not data:
-                self._end()
-                return
-            self.from_client += len(data)
-            now = trio.current_time()
-            if core.passes_samples(data, now):  # not stalled: see above
-                rest = self._pass_on(self._server, data, core.up)
-                if rest is not None:
-                    core.send_up(rest)
-                continue
-            self._feeding = True
-            core.from_client(data, now)
-            self._fed()
+            await watch.left()
 
-    async def _from_server(self) -> None:
+    def _client_step(self) -> Turn:
+        """Read the client once."""
         core = self.core
-        while not self._over.is_set():
-            while len(core.down.data) > limits.PULSE_QUEUE_BYTES:
-                await self._moved.wait()
-            await trio.lowlevel.wait_readable(self._server)
-            data = self._receive(self._server)
-            if data is None:
-                continue
-            if not data:
-                self._end(UpstreamError("the sound server closed the connection"))
-                return
-            now = trio.current_time()
-            if core.passes_request(data, now):
-                rest = self._pass_on(self._client, data, core.down.data)
-                self.to_client += len(data) - len(rest or b"")
-                if rest is not None:
-                    core.down.add(rest)
-                    self._work.set()
-                continue
-            stalled = core.stalled
-            self._feeding = True
-            core.from_server(data, now)
-            self._fed()
-            if stalled and not core.stalled:
-                self._moved.set()
-                self._moved = trio.Event()
+        data = self._receive(self._client)
+        if data is None:
+            return Turn.NOBODY
+        if not data:
+            self._end()
+            return Turn.MINE
+        self.from_client += len(data)
+        now = trio.current_time()
+        if core.passes_samples(data, now):
+            turn = self._pass_on(self._server, data, core.up, core.send_up)
+            return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn
+        self._feeding = True
+        core.feed_client(bytes(data), now)
+        self._fed()
+        return Turn.MINE if core.stalled else Turn.PERHAPS
 
-    def _receive(self, sock: socket.socket) -> bytes | None:
+    async def _from_server(self, watch: Watch) -> None:
+        while not self._over.is_set():
+            while len(self.core.down.data) > limits.PULSE_QUEUE_BYTES:
+                await self._moved.wait()
+            await watch.left()
+
+    def _server_step(self) -> Turn:
+        """Read the server once."""
+        core = self.core
+        if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
+            return Turn.MINE
+        view = self._receive(self._server)
+        if view is None:
+            return Turn.NOBODY
+        if not view:
+            self._end(UpstreamError("the sound server closed the connection"))
+            return Turn.MINE
+        data, now = bytes(view), trio.current_time()
+        if core.passes_request(data, now):
+            self.to_client += len(data)
+            return self._pass_on(self._client, data, core.down.data, self._send_down)
+        stalled = core.stalled
+        self._feeding = True
+        core.feed_server(data, now)
+        self._fed()
+        if stalled and not core.stalled:
+            self._tell_moved()
+        return Turn.PERHAPS
+
+    def _send_down(self, data: bytes) -> None:
+        self.to_client -= len(data)
+        self.core.down.add(data)
+        self._work.set()
+
+    def _pass_on(
+        self,
+        sock: socket.socket,
+        data: frames.Bytes,
+        waiting: bytearray,
+        later: Callable[[bytes], None],
+    ) -> Turn:
+        """Send bytes behind those that wait; ``later`` gets what has to wait, too."""
+        count = 0
+        if not waiting:
+            try:
+                count = sock.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._lost(error)
+                return Turn.MINE
+        if count == len(data):
+            # Else a REQUEST has let go on what waited for it.
+            return Turn.PERHAPS if self.core.up else Turn.NOBODY
+        later(bytes(data[count:]))
+        return Turn.PERHAPS
+
+    def _receive(self, sock: socket.socket) -> memoryview | None:
         """Bytes, none at the end, None when there is nothing yet."""
         try:
-            return bytes(_BUFFER[: sock.recv_into(_BUFFER)])
+            return _BUFFER[: sock.recv_into(_BUFFER)]
         except BlockingIOError:
             return None
         except OSError as error:
             if error.errno not in _GONE:
                 self._lost(error)
-            return b""
+            return _BUFFER[:0]
 
     # -- time ----------------------------------------------------------------------
 
@@ -312,8 +374,7 @@ class Connection:
                 self.core.tick(now)
                 self._fed()
                 if not self.core.stalled:
-                    self._moved.set()
-                    self._moved = trio.Event()
+                    self._tell_moved()
 
 
 def _unread(sock: socket.socket) -> int:
@@ -372,21 +433,19 @@ def read_cookie(environ: dict[str, str] | None = None) -> bytes:
     return bytes(COOKIE_BYTES)
 
 
-def connect_server(path: Path) -> socket.socket:
+async def connect_server(path: Path) -> socket.socket:
     """Connect to the sound server.  Raises UpstreamError that says what failed."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        sock.settimeout(limits.CONNECT_SECONDS)
-        sock.connect(os.fspath(path))
-        sock.settimeout(0)
-    except OSError as error:
-        sock.close()
+        # It waits while the server has too many callers: PulseAudio lets five.
+        return await connect(UnixEndpoint(path), deadline=limits.CONNECT_SECONDS)
+    except VitrailError as error:
+        cause = error.__cause__
+        why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
-            f"no sound server answers at {path}: {error.strerror or error}",
+            f"no sound server answers at {path}: {why}",
             hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
             "(or --server) its socket?",
         ) from error
-    return sock
 
 
 @dataclass
@@ -399,7 +458,7 @@ class Service:
     """
 
     sandbox: SoundSandbox
-    connect: Callable[[], socket.socket]
+    connect: Callable[[], Awaitable[socket.socket]]
     cookie: bytes
     report: Callable[[Exception], None]
     connections: set[Connection] = field(default_factory=set)
@@ -420,7 +479,7 @@ async def serve_client(client: socket.socket, service: Service) -> None:
             service.report(RefusedError(f"the sandbox has {most} sound connections"))
             return
         try:
-            server = service.connect()
+            server = await service.connect()
         except UpstreamError as error:
             service.report(error)
             return

@@ -42,6 +42,8 @@ class WorkerSound:
         self._service: Service | None = None
         self._changed = trio.Event()
         self._application = self._source = self._missing = ""
+        self._opened = False
+        """Whether the source has been open since that was told last."""
         self._refused: dict[str, tuple[str, int]] = {}
 
     def obey(self, order: Order, fds: tuple[int, ...], nursery: trio.Nursery) -> None:
@@ -117,7 +119,8 @@ class WorkerSound:
             case events.MicrophoneWanted(application):
                 self._application, self._missing = printable(application, 120), ""
             case events.MicrophoneActive(active, source):
-                self._source = printable(source, 200) if active else ""
+                if active:
+                    self._opened, self._source = True, printable(source, 200)
             case events.MicrophoneMissing(reason):
                 self._missing = printable(reason, 200)
             case events.Refused(command, what):
@@ -139,6 +142,9 @@ class WorkerSound:
                 await self._changed.wait()
             self._changed = trio.Event()
             state = self._state()
+            if self._opened and not self._running().sandbox.active:
+                self._changed.set()  # that it is closed is told next time
+            self._opened = False
             if state != said:
                 said = state
                 await self._say(state)
@@ -149,13 +155,15 @@ class WorkerSound:
 
     def _state(self) -> messages.SoundState:
         sandbox = self._running().sandbox
+        # However short it was: what is not told is not shown and not recorded.
+        active = sandbox.active or self._opened
         return messages.SoundState(
             streams=len(sandbox.playbacks),
             idle=sandbox.idle(trio.current_time()),
             wanted=sandbox.wanted,
-            active=sandbox.active,
+            active=active,
             application=self._application,
-            source=self._source,
+            source=self._source if active else "",
             missing=self._missing,
         )
 
@@ -184,7 +192,7 @@ def _fault_of(fault: VitrailError | None) -> messages.Fault:
     return messages.Fault.NOBODY
 
 
-def _no_server() -> socket.socket:
+async def _no_server() -> socket.socket:
     raise InternalError("a worker connects to nothing")
 
 

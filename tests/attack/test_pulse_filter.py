@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import struct
 from pathlib import Path
 
@@ -196,6 +197,90 @@ async def test_a_flood_reaches_nobody_and_a_neighbour_hears_no_gap(kind):
         assert abs(heard.hertz - 1000) < 2
         assert heard.gaps() <= 8
         assert "Flooded" in filtered.log.read_text()
+
+
+def _stream(rate=48000, flags=b"0" * 7, corked=False) -> bytes:
+    """CREATE_PLAYBACK_STREAM with a buffer of 4 MiB, mono of 32 bits."""
+    spec = b"a\x05\x01" + struct.pack(">I", rate) + b"m\1\0"
+    size = u32(INVALID) + truth(corked) + u32(4 << 20) + u32(0) + u32(4)
+    lone = u32(0) + volume(65536) + flags + b"00"
+    return spec + u32(INVALID) + text(None) + size + lone + properties(media_name="x")
+
+
+def _rewind_half_a_sample(evil: Hostile, channel: int) -> None:
+    for offset in range(-40001, -40100, -1):
+        evil.frame(channel, bytes(400), 0, offset)
+
+
+def _change_the_rate(evil: Hostile, channel: int) -> None:
+    for rate in (1, 191999, 7, 4000, 192000, 1):
+        evil.ask(74, u32(channel) + u32(rate))
+        evil.frame(channel, bytes(4000))
+
+
+_KILLERS = {
+    "half a sample": ({}, _rewind_half_a_sample),
+    "a rate that falls": ({"rate": 192000, "flags": b"0000001"}, _change_the_rate),
+    "a rate that is fixed": ({}, _change_the_rate),
+}
+
+
+@both
+async def test_no_client_ends_the_sound_server(kind):
+    """Each of these ended PulseAudio 16.1 by an assertion, unfiltered."""
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        before = await server.pactl("list", "short", "modules")
+
+        def attack(options, act) -> None:
+            evil = Hostile(filtered.path)
+            try:
+                made, body = evil.ask(3, _stream(**options))
+                if made == 2:
+                    (channel,) = struct.unpack(">xI", body[:5])
+                    evil.frame(channel, bytes(64000))
+                    evil.frame(channel, bytes(64000))
+                    act(evil, channel)
+                    evil.ask(20)
+            except (OSError, EOFError):
+                pass  # it was hung up on
+            finally:
+                evil.close()
+
+        for options, act in _KILLERS.values():
+            await trio.to_thread.run_sync(attack, options, act)
+            assert await server.pactl("list", "short", "modules") == before
+
+
+@pytest.mark.long
+async def test_small_frames_do_not_fill_the_sound_server():
+    """PulseAudio keeps 144 bytes for each frame, whatever is in it."""
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+        pid = await _process_of(server)
+        frame = struct.pack(">IIqI", 4, 0, 0, 0) + bytes(4)
+
+        def attack() -> None:
+            evil = [Hostile(filtered.path) for _ in range(2)]
+            for one in evil:
+                assert one.ask(3, _stream(corked=True))[0] == 2
+                for _ in range(20):
+                    one.sock.sendall(frame * 10000)
+                    one.ask(20)
+            grown.append(resident(pid) - before)
+            for one in evil:
+                one.close()
+
+        grown: list[int] = []
+        before = resident(pid)
+        await trio.to_thread.run_sync(attack)
+        assert grown[0] < 16 << 20  # unfiltered 56 MiB
+
+
+async def _process_of(server) -> int:
+    """The sound server that listens there, as the kernel says."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(server.socket))
+        who = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int(struct.unpack("iII", who)[0])
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ What each does here is what the table in docs/sound.md says of it.
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import trio
@@ -157,6 +158,47 @@ async def test_a_sound_daemon_in_the_sandbox_plays_through_its_tunnel(kind, insi
             await until(connected, deadline=60)
         assert abs(heard.hertz - 1000) < 2, heard.hertz
         assert heard.seconds > 2
+
+
+@both
+async def test_what_speaks_pipewire_only_plays_through_the_tunnel(kind):
+    installed("pw-play")
+    async with (
+        sound_server(kind) as server,
+        proxy(server) as filtered,
+        sound_server("pipewire") as guest,
+    ):
+        # As docs/sound.md says it.
+        await guest.pactl(
+            *("load-module", "module-tunnel-sink", f"server=unix:{filtered.path}"),
+            "sink_name=out",
+        )
+        wav = tone(guest.directory / "tone.wav", seconds=4)
+        async with hearing(server) as heard:
+            await guest.run("pw-play", "--target=out", str(wav), deadline=60)
+        assert abs(heard.hertz - 1000) < 2, heard.hertz
+        assert heard.seconds > 2
+
+
+ASOUNDRC = """
+pcm.!default { type pulse }
+ctl.!default { type pulse }
+"""
+
+
+@both
+async def test_alsas_default_can_be_the_sandboxs_sink(kind):
+    installed("aplay", "arecord")
+    page = (Path(__file__).parents[2] / "docs/sound.md").read_text()
+    assert ASOUNDRC.strip() in page
+    async with sound_server(kind) as server, proxy(server) as filtered:
+        (server.directory / ".asoundrc").write_text(ASOUNDRC)
+        wav = tone(server.directory / "tone.wav")
+        async with hearing(server) as heard:
+            await filtered.run("aplay", "-q", str(wav))
+        in_tune(heard)
+        done = await filtered.run("arecord", "-q", "-d", "1", "/dev/null", check=False)
+        assert done.code != 0, "there is no microphone"
 
 
 @both

@@ -25,7 +25,8 @@ both = pytest.mark.parametrize(
 
 def in_tune(heard, hertz=1000.0, seconds=2.0, level=0.5):
     assert abs(heard.hertz - hertz) < 2, heard.hertz
-    assert abs(heard.seconds - seconds) < 0.4, heard.seconds
+    # Gaps of a busy machine make it longer.
+    assert seconds - 0.4 < heard.seconds < seconds + 2, heard.seconds
     assert abs(heard.level - level) < 0.02, heard.level
 
 
@@ -244,6 +245,21 @@ async def test_the_end_of_the_server_ends_its_clients_and_not_the_filter():
         done = await filtered.run("pactl", "info", check=False)
         assert done.code != 0
         assert "no sound server answers" in filtered.log.read_text()
+
+
+async def test_a_crowd_that_comes_at_once_is_let_in():
+    """PulseAudio's queue of callers holds five; more have to wait, not fail."""
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+        done = []
+
+        async def one() -> None:
+            done.append(await filtered.run("pactl", "info", check=False, deadline=60))
+
+        for _ in range(3):
+            async with trio.open_nursery() as nursery:
+                for _ in range(15):
+                    nursery.start_soon(one)
+        assert {one.code for one in done} == {0}, filtered.log.read_text()
 
 
 async def test_signals_end_it_and_its_socket_goes():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 
 import numpy as np
 import pytest
 import trio
 
-from tests.kit.compositor import until
+from tests.kit.compositor import short_directory, until
 from tests.kit.sound import (
     BROKERCTL,
     Heard,
     Recorder,
+    Server,
     microphone,
     proxy,
     sound_server,
@@ -37,6 +40,25 @@ async def outputs(server) -> str:
 
 async def listed(server):
     return json.loads((await audio(server, "list", "--json")).out)
+
+
+async def test_the_mixer_says_that_nobody_answers():
+    with short_directory() as base:
+        (base / "run/pulse").mkdir(parents=True, mode=0o700)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(base),
+            "XDG_RUNTIME_DIR": str(base / "run"),
+        }
+        nobody = Server("pulseaudio", base, environment)
+        absent = await audio(nobody, "list", check=False)
+        with socket.socket(socket.AF_UNIX) as left_behind:
+            left_behind.bind(str(nobody.socket))
+        refused = await audio(nobody, "list", check=False)
+    for done, why in ((absent, "No such file"), (refused, "Connection refused")):
+        assert done.code == 1
+        assert f"error: no sound server answers at {nobody.socket}: {why}" in done.err
+        assert "hint: is pipewire-pulse" in done.err
 
 
 @both

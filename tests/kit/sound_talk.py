@@ -1,13 +1,17 @@
 """A conversation with one sound filter: a client's words, a server's answers.
 
 ``Talk`` plays both sides with bytes made here, by struct and not by the code
-under test where that matters; ``Server`` answers as pulseaudio would.
+under test where that matters; ``Server`` answers as pulseaudio would.  ``Peer``
+is one end of a real socket.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import trio
 
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, REQUESTS, Command
@@ -72,14 +76,29 @@ def create_playback(
     formats: list | None = None,
     passthrough: bool = False,
     muted: bool | None = None,
+    positions: tuple[int, ...] | None = None,
+    variable: bool = False,
+    sync: int = 0,
 ) -> bytes:
     """The fields of CREATE_PLAYBACK_STREAM as libpulse fills them."""
     channels = spec.channels
-    positions = tuple(range(channels))
+    positions = positions or tuple(range(channels))
     values = [
-        *(spec, positions, sink, name, maxlength, False, INVALID, INVALID, INVALID, 0),
+        *(
+            spec,
+            positions,
+            sink,
+            name,
+            maxlength,
+            False,
+            INVALID,
+            INVALID,
+            INVALID,
+            sync,
+        ),
         volume or (65536,) * channels,
-        *(False,) * 7,
+        *(False,) * 6,
+        variable,
         bool(muted),
         False,
         properties if properties is not None else {"media.name": b"tone\0"},
@@ -351,3 +370,38 @@ class Talk:
             self.core.tick(self.now)
             self.pump()
         self.now = end
+
+
+class Peer:
+    """One end of a connection, a frame at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.cutter = frames.Cutter(1 << 20)
+        self.tag = 0
+
+    async def frame(self):
+        while (found := self.cutter.next()) is None:
+            data = await self.stream.receive_some(65536)
+            assert data, "it has ended"
+            self.cutter.push(data)
+        return found
+
+    async def say(self, command, fields=b""):
+        self.tag += 1
+        await self.stream.send_all(frames.command(command, self.tag, fields))
+
+
+async def open_playback(client: Peer, server: Peer, model: Server) -> None:
+    """Open a playback stream through what stands between them (channel 0)."""
+    for command, fields in (
+        (Command.AUTH, encode("Lx", [35, bytes(256)])),
+        (Command.SET_CLIENT_NAME, encode("P", [{}])),
+        (Command.CREATE_PLAYBACK_STREAM, create_playback()),
+    ):
+        await client.say(command, fields)
+        body = (await server.frame()).body
+        word, tag = frames.head(body)
+        said = Said(Command(word), tag, body[frames.HEAD_BYTES :])
+        await server.stream.send_all(model.answer(said))
+        assert frames.head((await client.frame()).body)[0] == Command.REPLY

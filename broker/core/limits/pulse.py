@@ -6,8 +6,9 @@ PULSE_COMMAND_BYTES = 128 << 10
 """One command of a client.  The longest of real ones create a stream with its
 properties, 2 KiB."""
 
-PULSE_ANSWER_BYTES = 4 << 20
-"""One command of the sound server: its list of all streams of the person."""
+PULSE_ANSWER_BYTES = 256 << 10
+"""One command of the sound server.  The longest is one stream with its
+properties; lists of everybody's are never asked for."""
 
 PULSE_SAMPLES_BYTES = 1 << 20
 """One frame of samples.  libpulse sends up to 64 KiB; the protocol's own limit
@@ -15,6 +16,9 @@ is 16 MiB.  It is passed on as it comes, never held whole."""
 
 PULSE_CHANNELS_ANY = 32
 """Channels of anything in the protocol (PA_CHANNELS_MAX)."""
+
+PULSE_POSITIONS = 51
+"""Places of a loudspeaker in the protocol (PA_CHANNEL_POSITION_MAX)."""
 
 PULSE_PROPERTIES = 256
 """Entries of a property list; applications send some twenty."""
@@ -24,9 +28,6 @@ PULSE_PROPERTY_CHARS = 120
 
 PULSE_HANDSHAKE_SECONDS = 5.0
 """From accept until client and server have both said who they are."""
-
-PULSE_EARLY_COMMANDS = 16
-"""Commands that a client may send before its AUTH is answered."""
 
 PULSE_CONNECTIONS = 16
 """Connections of one sandbox to the sound server at one time.  Firefox has
@@ -46,15 +47,37 @@ PULSE_COMMANDS_BURST = 2000
 """Commands of one connection; Firefox needs ten a second.  Beyond it the
 connection is read more slowly."""
 
+PULSE_SANDBOX_COMMANDS_PER_SECOND = 2000.0
+PULSE_SANDBOX_COMMANDS_BURST = 4000
+"""The same of all connections of a sandbox together."""
+
+PULSE_BIRTHS_PER_SECOND = 10.0
+PULSE_BIRTHS_BURST = 64
+"""Streams that a sandbox opens.  Each makes the desktop's sound server and its
+session manager decide anew where sound goes, and PipeWire keeps 4 MiB for it."""
+
 PULSE_TITLES_PER_MINUTE = 100
-"""Changes of names and properties of one connection: each makes every mixer
+"""Changes of names and properties in one sandbox: each makes every mixer
 of the person redraw."""
+
+PULSE_NAMES = 64
+"""Names of applications in one sandbox.  Sound servers remember a volume for
+each on the person's disk; whoever comes later has the sandbox's name alone."""
 
 PULSE_BUFFER_BYTES = 4 << 20
 """A stream's buffer in the sound server (maxlength, the server's own limit)."""
 
 PULSE_RATE = 192_000
 """Frames a second of a stream."""
+
+PULSE_RATE_LEAST = 4000
+"""The fewest of them; telephones have 8000.  Far below it PulseAudio's resampler
+fails an assertion, and everybody's sound ends with it."""
+
+PULSE_RATE_DRIFT_PERCENT = 10
+"""How far a stream's rate may be changed once it runs, which is there to follow
+another clock.  From 192,000 to 4000 PulseAudio's resampler fails the same
+assertion."""
 
 PULSE_CHANNELS = 8
 """Channels of a stream."""
@@ -75,9 +98,30 @@ PULSE_REWIND_BURST = 4 << 20
 """Samples written to where others have been already (negative or absolute
 seeks), for which the server's demand is no measure: ten times real time."""
 
+PULSE_REWIND_LEAST_BYTES = 1024
+"""As what one of these counts at least: the server mixes anew what it has
+mixed already, however little is written."""
+
+PULSE_SEEK_BYTES = 16 << 20
+"""How far from where it stands one seek goes: four of the largest buffers."""
+
+PULSE_PLACE_BYTES = 1 << 48
+"""The last place of a stream that a seek may name; 46 years at 192 kB/s."""
+
+PULSE_SMALL_BYTES = 256
+PULSE_SMALL_FRAMES = 256
+"""Frames shorter than this (1.3 ms of stereo) cost the server more than the
+samples in them: 144 bytes of memory each in PulseAudio.  So many go on before
+the server asks for more; the rest is put together into longer ones."""
+
+PULSE_SMALL_REFILL_BYTES = 192
+"""A REQUEST for so many bytes lets another small frame go: one each
+millisecond of stereo at 48 kHz."""
+
 PULSE_QUEUE_BYTES = 128 << 10
 """Bytes waiting for one side before the other side is read no more; also what
-a client that does not read its recording can make wait, beyond it is dropped."""
+a client that does not read its recording can make wait, beyond it is dropped.
+News of others' streams end a connection that leaves twice as much unread."""
 
 PULSE_STUCK_SECONDS = 30.0
 """A side that takes nothing for so long while more waits is cut off."""

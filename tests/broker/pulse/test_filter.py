@@ -14,8 +14,10 @@ from broker.pulse.commands import (
     NOT_FROM_CLIENTS,
     REFUSED,
     REQUESTS,
+    Change,
     Command,
     Error,
+    Facility,
 )
 from broker.pulse.events import Refused
 from broker.pulse.rules import Microphone, SoundRules
@@ -186,6 +188,7 @@ def test_of_the_servers_streams_only_the_own_ones_are_shown():
     one = talk.ask(C.GET_SINK_INPUT_INFO, encode("L", [index])).fields(
         "LtLLLamvUUttbPbbbf"
     )
+    assert not talk.server.named(C.GET_SINK_INPUT_INFO_LIST)
     for entry in (listed, one):
         assert entry[:5] == [index, "a song", INVALID, talk.core.index, 0]
         assert entry.properties(13) == {
@@ -373,8 +376,55 @@ def test_titles_do_not_change_too_often():
     for _ in range(limits.PULSE_TITLES_PER_MINUTE):
         assert talk.ask(C.UPDATE_PLAYBACK_STREAM_PROPLIST, update).command is C.REPLY
     assert talk.refused(C.UPDATE_PLAYBACK_STREAM_PROPLIST, update) == Error.ACCESS
+    other = Talk(sandbox=talk.sandbox)  # counted for both together
+    mine = encode("LP", [2, {"application.name": b"x\0"}])
+    assert other.refused(C.UPDATE_CLIENT_PROPLIST, mine) == Error.ACCESS
     talk.pass_time(60)
     assert talk.ask(C.UPDATE_PLAYBACK_STREAM_PROPLIST, update).command is C.REPLY
+
+
+def test_names_of_applications_at_the_limit():
+    sandbox, names = Talk().sandbox, []
+    for number in range(limits.PULSE_NAMES):  # one is there
+        labelled = sandbox.labels.client({"application.name": f"n{number}\0".encode()})
+        names.append(labelled["application.name"])
+    assert names[-2] == f"[work] n{limits.PULSE_NAMES - 2}\0".encode()
+    assert names[-1] == b"[work]\0"
+    again = sandbox.labels.client({"application.name": b"n0\0"})
+    assert again["application.name"] == b"[work] n0\0"
+
+
+class _Confused(Server):
+    """Says of one stream what it knows of another, as of an index used again."""
+
+    def get_sink_input_info(self, one):
+        index = one.fields("L").number(0)
+        return self.sink_input(5 if index == self.real[0] else index)
+
+
+def test_a_stream_that_has_become_anothers_is_not_shown():
+    talk = Talk(server=_Confused())
+    _, first = talk.play()
+    _, second = talk.play()
+    asked = encode("L", [first])
+    assert talk.refused(C.GET_SINK_INPUT_INFO, asked) == Error.NOENTITY
+    listed = talk.ask(C.GET_SINK_INPUT_INFO_LIST).fields("LtLLLamvUUttbPbbbf")
+    assert listed[0] == second
+
+
+def test_a_list_goes_on_when_a_stream_has_ended_meanwhile():
+    talk = Talk()
+    _, first = talk.play()
+    _, second = talk.play()
+    talk.server.deaf = {C.GET_SINK_INPUT_INFO}
+    talk.say(C.GET_SINK_INPUT_INFO_LIST)
+    one, two = talk.server.named(C.GET_SINK_INPUT_INFO)
+    gone = frames.command(C.ERROR, one.tag, encode("L", [Error.NOENTITY]))
+    talk.core.from_server(gone + talk.server.answer(two), talk.now)
+    talk.pump()
+    (listed,) = talk.unread
+    assert listed.fields("LtLLLamvUUttbPbbbf")[0] == second
+    assert first != second
 
 
 # -- tags, answers, events -----------------------------------------------------------
@@ -383,7 +433,7 @@ def test_titles_do_not_change_too_often():
 def test_two_commands_with_one_tag_do_not_confuse_the_answers():
     talk = Talk()
     _, index = talk.play()
-    talk.server.deaf = {C.GET_SINK_INPUT_INFO_LIST, C.GET_PLAYBACK_LATENCY}
+    talk.server.deaf = {C.GET_SINK_INPUT_INFO, C.GET_PLAYBACK_LATENCY}
     talk.raw(
         frames.command(C.GET_SINK_INPUT_INFO_LIST, 7)
         + frames.command(C.GET_PLAYBACK_LATENCY, 7, encode("LT", [0, (1, 1)]))
@@ -473,10 +523,11 @@ def test_events_of_the_server_are_rewritten():
 
 def test_outstanding_commands_at_the_limit():
     talk = Talk()
-    talk.server.deaf = {C.GET_SINK_INPUT_INFO_LIST}
+    channel, _ = talk.play()
+    talk.server.deaf = {C.GET_PLAYBACK_LATENCY}
     before = len(talk.server.said)
     for _ in range(limits.PULSE_OUTSTANDING + 1):
-        talk.say(C.GET_SINK_INPUT_INFO_LIST)
+        talk.say(C.GET_PLAYBACK_LATENCY, encode("LT", [channel, (1, 1)]))
     assert talk.core.stalled
     assert len(talk.server.said) - before == limits.PULSE_OUTSTANDING
     talk.core.from_server(talk.server.answer(talk.server.said[-1]), talk.now)
@@ -493,6 +544,43 @@ def test_commands_come_no_faster_than_the_limit():
     assert talk.core.stalled
     talk.pass_time(500 / limits.PULSE_COMMANDS_PER_SECOND + 0.01)
     assert len(talk.unread) == burst
+
+
+def test_a_sandbox_says_no_more_through_many_connections():
+    talk = Talk()
+    talks = [talk, *(Talk(sandbox=talk.sandbox) for _ in range(3))]
+    for one in talks:
+        burst = limits.PULSE_COMMANDS_BURST - 10
+        one.raw(b"".join(frames.command(C.STAT, tag) for tag in range(burst)))
+    done = sum(len(one.unread) for one in talks)
+    most = limits.PULSE_SANDBOX_COMMANDS_BURST
+    assert most - 20 <= done <= most + len(talks)
+
+
+def test_streams_are_opened_no_faster_than_the_limit():
+    talk = Talk()
+    for _ in range(limits.PULSE_BIRTHS_BURST):
+        channel, _ = talk.play()
+        talk.ask(C.DELETE_PLAYBACK_STREAM, encode("L", [channel]))
+    assert not talk.core.stalled
+    talk.play()
+    assert talk.core.stalled
+    talk.pass_time(1 / limits.PULSE_BIRTHS_PER_SECOND + 0.01)
+    assert not talk.core.stalled
+
+
+def test_news_do_not_pile_up_for_who_does_not_read_them():
+    talk = Talk()
+    deaf = Talk(sandbox=talk.sandbox)
+    deaf.ask(C.SUBSCRIBE, encode("L", [0x2FF]))
+    most = 2 * limits.PULSE_QUEUE_BYTES
+    for _ in range(most):
+        talk.sandbox.announce(Facility.SINK_INPUT, Change.NEW, 1)
+        if deaf.core.fault is not None:
+            break
+    assert isinstance(deaf.core.fault, PeerError)
+    assert most < len(deaf.core.down.data) <= most + 100
+    assert talk.core.fault is None
 
 
 def test_a_client_that_does_not_read_is_not_answered_for_ever():

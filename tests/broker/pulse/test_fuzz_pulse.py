@@ -25,12 +25,13 @@ def test_every_command_once():
 
 
 def test_some_thousand_frames():
-    ends = pulse.fuzz(seconds=60, limit=8000, seed=5)
+    ends = pulse.fuzz(seconds=140, limit=8000, seed=5)
     assert ends["frames"] >= 8000
     assert ends["end: went on"]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_million_frames():
-    ends = pulse.fuzz(seconds=290, limit=1_000_000, seed=6)
+    ends = pulse.fuzz(seconds=3500, limit=1_000_000, seed=6)
     assert ends["frames"] >= 1_000_000

@@ -129,7 +129,8 @@ def test_seeks_are_passed_on_with_the_first_piece_only():
 
 
 @pytest.mark.parametrize(
-    ("seek", "offset"), [(0, -65536), (0, -(1 << 63)), (1, 0), (2, 5), (3, -5)]
+    ("seek", "offset"),
+    [(0, -65536), (0, -limits.PULSE_SEEK_BYTES), (1, 0), (2, 8), (3, -8)],
 )
 def test_rewinding_is_no_way_around_the_credit(seek, offset):
     talk = Talk()
@@ -144,6 +145,95 @@ def test_rewinding_is_no_way_around_the_credit(seek, offset):
     assert isinstance(talk.core.fault, PeerError)
     total = sum(len(p.data) for p in talk.server.parts)
     assert total <= limits.PULSE_REWIND_BURST + 3 * 65536
+
+
+_FARTHEST, _LAST = limits.PULSE_SEEK_BYTES, limits.PULSE_PLACE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("seek", "offset", "good"),
+    [
+        (0, -_FARTHEST, True),
+        (0, -_FARTHEST - 4, False),
+        (2, _FARTHEST, True),
+        (2, _FARTHEST + 4, False),
+        (3, -_FARTHEST, True),
+        (3, -_FARTHEST - 4, False),
+        (1, _LAST, True),
+        (1, _LAST + 4, False),
+        (1, 0, True),
+        (1, -4, False),
+        (0, -(1 << 63), False),
+        (0, 1, False),
+        (0, -2, False),
+        (1, 3, False),
+        (2, 2, False),
+        (3, -1, False),
+    ],
+)
+def test_a_seek_goes_to_a_sample_and_not_too_far(seek, offset, good):
+    talk = Talk()
+    channel, _ = talk.play()
+    talk.raw(frames.samples(channel, bytes(400), seek, offset))
+    assert isinstance(talk.core.fault, PeerError) is not good
+    assert len(sent(talk)) == (400 if good else 0)
+
+
+def test_seeks_of_little_count_as_much_as_the_server_has_to_mix_again():
+    talk = Talk()
+    channel, _ = talk.play()
+    size = limits.PULSE_SMALL_BYTES
+    many = limits.PULSE_REWIND_BURST // limits.PULSE_REWIND_LEAST_BYTES
+    for _ in range(many + 10):
+        talk.raw(frames.samples(channel, bytes(size), 0, -size))
+    assert many <= len(talk.server.parts) <= many + 2
+
+
+# -- frames that are all overhead --------------------------------------------------
+
+
+def test_small_frames_at_the_limit():
+    talk = Talk()
+    channel, _ = talk.play()
+    most, short = limits.PULSE_SMALL_FRAMES, limits.PULSE_SMALL_BYTES
+    for _ in range(most):
+        talk.raw(frames.samples(channel, bytes(4)))
+    assert len(talk.server.parts) == most
+    talk.raw(frames.samples(channel, bytes(4)))
+    assert len(talk.server.parts) == most  # it is held
+    talk.raw(frames.samples(channel, bytes(short - 8)))
+    assert len(talk.server.parts) == most
+    talk.raw(frames.samples(channel, bytes(4)))  # together long enough
+    assert [len(part.data) for part in talk.server.parts[most:]] == [short]
+    talk.raw(frames.samples(channel, bytes(short)))
+    assert len(talk.server.parts) == most + 2
+    assert not talk.take(C.OVERFLOW)
+
+
+def test_small_frames_go_on_as_the_server_asks_for_more():
+    talk = Talk()
+    channel, _ = talk.play()
+    for _ in range(limits.PULSE_SMALL_FRAMES + 1):
+        talk.raw(frames.samples(channel, bytes(4)))
+    before = len(talk.server.parts)
+    talk.server_says(C.REQUEST, encode("LL", [channel, 4]))
+    assert len(talk.server.parts) == before + 1
+    refill = 2 * limits.PULSE_SMALL_REFILL_BYTES
+    talk.server_says(C.REQUEST, encode("LL", [channel, refill]))
+    for _ in range(4):
+        talk.raw(frames.samples(channel, bytes(4)))
+    assert len(talk.server.parts) == before + 4  # 1 and 2 more
+
+
+def test_what_is_held_for_being_small_is_played_before_a_drain():
+    talk = Talk()
+    channel, _ = talk.play()
+    for _ in range(limits.PULSE_SMALL_FRAMES + 3):
+        talk.raw(frames.samples(channel, bytes(4)))
+    assert not talk.server.named(C.DRAIN_PLAYBACK_STREAM)
+    talk.say(C.DRAIN_PLAYBACK_STREAM, encode("L", [channel]))
+    assert len(sent(talk)) == 4 * (limits.PULSE_SMALL_FRAMES + 3)
+    assert talk.server.named(C.DRAIN_PLAYBACK_STREAM)
 
 
 def test_skipping_ahead_costs_credit():
@@ -207,12 +297,86 @@ def test_formats_are_reduced_and_coded_sound_is_refused():
     talk = Talk()
     form = Format(1, format_of(STEREO).properties | {"target.object": b"x\0"})
     talk.play(formats=[Format(3, {}), form])
-    assert created(talk)[28] == [format_of(STEREO)]
+    assert created(talk)[0] == STEREO
+    assert created(talk)[28] == []
     for coded in (
         create_playback(formats=[Format(3, {})]),
         create_playback(passthrough=True),
     ):
         assert talk.refused(C.CREATE_PLAYBACK_STREAM, coded) == Error.ACCESS
+
+
+_UNSAID = Spec(255, 0, 0)
+"""What libpulse says where formats are to say it."""
+
+
+def _form(**words: str) -> Format:
+    return Format(1, {f"format.{key}": f"{w}\0".encode() for key, w in words.items()})
+
+
+@pytest.mark.parametrize(
+    ("form", "asked", "spec", "positions"),
+    [
+        (_form(), _UNSAID, STEREO, (1, 2)),
+        (Format(0), _UNSAID, STEREO, (1, 2)),
+        (_form(rate="96000"), _UNSAID, Spec(3, 2, 96000), (1, 2)),
+        (_form(rate="[44100, 96000]"), _UNSAID, STEREO, (1, 2)),
+        (_form(rate='{"min": 1, "max": 9}'), Spec(5, 2, 44100), Spec(5, 2, 44100), (0, 1)),
+        (_form(sample_format='"float32le"', channels="1"), _UNSAID, Spec(5, 1, 48000), (0,)),
+        (
+            _form(channels="2", channel_map='"aux3,top-rear-center"'),
+            *(_UNSAID, STEREO, (15, 50)),
+        ),
+        (_form(channels="4"), _UNSAID, Spec(3, 4, 48000), (12, 13, 14, 15)),
+    ],
+)  # fmt: skip
+def test_what_a_client_leaves_open_is_not_the_hardwares(form, asked, spec, positions):
+    talk = Talk()
+    talk.play(spec=asked, formats=[form])
+    said = created(talk)
+    assert said[0] == spec
+    assert said.numbers(1) == positions
+    assert len(said.numbers(10)) == spec.channels
+    assert said[28] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "error"),
+    [
+        (_form(channels="9"), Error.NOTSUPPORTED),
+        (_form(channels="33"), Error.INVALID),
+        (_form(channels="-1"), Error.INVALID),
+        (_form(rate="192001"), Error.NOTSUPPORTED),
+        (_form(rate="true"), None),
+        (_form(rate="0"), Error.INVALID),
+        (_form(rate="9" * 5000), None),
+        (_form(rate="[" * 100000), None),
+    ],
+)
+def test_formats_that_say_too_much(form, error):
+    talk = Talk()
+    request = create_playback(spec=_UNSAID, formats=[form])
+    if error is None:
+        assert talk.ask(C.CREATE_PLAYBACK_STREAM, request).command is C.REPLY
+        assert created(talk)[0] == STEREO
+    else:
+        assert talk.refused(C.CREATE_PLAYBACK_STREAM, request) == error
+
+
+def test_places_of_loudspeakers_at_the_limit():
+    talk = Talk()
+    talk.play(positions=(0, limits.PULSE_POSITIONS - 1))
+    beyond = create_playback(positions=(0, limits.PULSE_POSITIONS))
+    assert talk.refused(C.CREATE_PLAYBACK_STREAM, beyond) == Error.INVALID
+
+
+def test_streams_do_not_belong_together():
+    talk = Talk()
+    seen = set()
+    for _ in range(3):
+        talk.play(sync=7)
+        seen.add(created(talk)[9])
+    assert len(seen) == 3
 
 
 def test_a_format_beyond_the_limit_is_taken_back():
@@ -260,10 +424,23 @@ def test_buffers_and_rates_stay_within_the_rules():
     )
     (said,) = talk.server.named(C.SET_PLAYBACK_STREAM_BUFFER_ATTR)
     assert said.fields("LLLLLbb")[:2] == [channel, 5000]
-    rate = C.UPDATE_PLAYBACK_STREAM_SAMPLE_RATE
-    assert talk.ask(rate, encode("LL", [channel, 50000])).command is C.REPLY
-    for bad in (0, 50001):
-        assert talk.refused(rate, encode("LL", [channel, bad])) == Error.NOTSUPPORTED
+
+
+def test_rates_at_the_limit():
+    talk = Talk(SoundRules("work", rate=50000))
+    least, update = limits.PULSE_RATE_LEAST, C.UPDATE_PLAYBACK_STREAM_SAMPLE_RATE
+    talk.play(spec=Spec(3, 2, least))
+    for bad in (least - 1, 50001):
+        slow = create_playback(spec=Spec(3, 2, bad))
+        assert talk.refused(C.CREATE_PLAYBACK_STREAM, slow) == Error.NOTSUPPORTED
+    channel, _ = talk.play(variable=True)
+    for good in (48000, 50000, 43200):
+        assert talk.ask(update, encode("LL", [channel, good])).command is C.REPLY
+    for bad in (0, 43199, 50001):
+        assert talk.refused(update, encode("LL", [channel, bad])) == Error.NOTSUPPORTED
+    channel, _ = talk.play()  # of a fixed rate
+    asked = encode("LL", [channel, 48000])
+    assert talk.refused(update, asked) == Error.NOTSUPPORTED
 
 
 # -- loudness ---------------------------------------------------------------------------
@@ -417,8 +594,8 @@ WHOLE = frames.samples(3, b"abcd")
 @pytest.mark.parametrize(
     ("data", "plain"),
     [
-        (WHOLE, (3, [4])),
-        (WHOLE + frames.samples(3, b"ab"), (3, [4, 2])),
+        (WHOLE, (3, (4,))),
+        (WHOLE + frames.samples(3, b"ab"), (3, (4, 2))),
         (WHOLE + frames.samples(4, b"ab"), None),
         (WHOLE + b"x", None),
         (WHOLE[:-1], None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,6 +14,7 @@ from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.pulse.rules import Level
 from broker.session.guest_sound import GuestSound
+from broker.session.sound_desk import Ask, ask_desk
 from broker.session.sound_levels import load_level, save_level
 from policy.loader import parse_record
 from tests.kit.roles import LEASE, journal
@@ -240,6 +242,25 @@ async def test_a_level_is_kept_and_told(tmp_path):
         await made.set_level(Level(1000, muted=True))
         assert paper.orders[-1] == worker.SoundLevel(1000, muted=True)
         assert load_level(tmp_path / "levels", LEASE.record) == Level(1000, muted=True)
+
+
+async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
+    desk = tmp_path / "desks" / LEASE.sandbox
+    desk.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other, trio.fail_after(60):
+        other.bind(str(desk))
+        other.listen()
+        async with sound(tmp_path) as (mine, _paper, _decider):
+            while "'brokerctl audio' does not reach" not in capfd.readouterr().err:
+                await trio.sleep(0.02)
+            other.close()
+            while True:
+                try:
+                    status = await trio.to_thread.run_sync(ask_desk, desk, Ask())
+                    break
+                except (FileNotFoundError, UpstreamError):
+                    await trio.sleep(0.1)
+            assert status == mine.status()
 
 
 def test_levels_on_disk(tmp_path):

@@ -54,3 +54,32 @@ async def test_what_could_not_be_told_is_tried_again(
         assert desktop.shown == set()
         nursery.cancel_scope.cancel()
     assert capsys.readouterr().err.count("can tell that a microphone is open") == 1
+
+
+async def test_without_a_bus_it_says_so_in_words(monkeypatch, capsys):
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    told, said = Indicator(), ""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        told.show("work", active=True, source="mic")
+        with trio.fail_after(60):
+            while "\n" not in said:
+                await trio.sleep(0.01)
+                said += capsys.readouterr().err
+        nursery.cancel_scope.cancel()
+    assert "this session has no D-Bus" in said
+
+
+async def test_short_hearing_is_shown_long_enough(monkeypatch, autojump_clock):
+    desktop, told = Desktop(), Indicator()
+    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        for _ in range(3):
+            told.show("work", active=True, source="mic")
+            told.show("work", active=False)
+            await trio.sleep(1.9)
+            assert desktop.shown == {1}
+        await trio.sleep(0.2)
+        assert desktop.shown == set()
+        nursery.cancel_scope.cancel()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,29 +17,9 @@ from broker.pulse.rules import SoundRules
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import encode
 from broker.session.pulse_shell import Connection
-from tests.kit.sound_talk import Said, Server, create_playback
+from tests.kit.sound_talk import Peer, Server, open_playback
 
 C = Command
-
-
-class Peer:
-    """One end of a connection, a frame at a time."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self.cutter = frames.Cutter(1 << 20)
-        self.tag = 0
-
-    async def frame(self):
-        while (found := self.cutter.next()) is None:
-            data = await self.stream.receive_some(65536)
-            assert data, "it has ended"
-            self.cutter.push(data)
-        return found
-
-    async def say(self, command, fields=b""):
-        self.tag += 1
-        await self.stream.send_all(frames.command(command, self.tag, fields))
 
 
 @asynccontextmanager
@@ -47,22 +29,18 @@ async def playing(credit: int):
     with pairs[0][1], pairs[1][0], trio.fail_after(60):
         sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
         mine = Connection(pairs[0][1], pairs[1][0], sandbox, bytes(256))
+
+        async def serve() -> None:
+            await mine.run()
+            for sock in (pairs[0][1], pairs[1][0]):
+                sock.close()  # as whoever serves a connection does
+
         client, server = Peer(pairs[0][0]), Peer(pairs[1][1])
         model = Server()
         model.first_request = credit
         async with trio.open_nursery() as nursery, client.stream, server.stream:
-            nursery.start_soon(mine.run)
-            for command, fields in (
-                (C.AUTH, encode("Lx", [35, bytes(256)])),
-                (C.SET_CLIENT_NAME, encode("P", [{}])),
-                (C.CREATE_PLAYBACK_STREAM, create_playback()),
-            ):
-                await client.say(command, fields)
-                body = (await server.frame()).body
-                number, tag = frames.head(body)
-                said = Said(Command(number), tag, body[frames.HEAD_BYTES :])
-                await server.stream.send_all(model.answer(said))
-                assert frames.head((await client.frame()).body)[0] == C.REPLY
+            nursery.start_soon(serve)
+            await open_playback(client, server, model)
             yield client, server, mine
             nursery.cancel_scope.cancel()
 
@@ -87,13 +65,15 @@ async def test_samples_keep_their_order_behind_a_server_that_reads_late():
             nursery.start_soon(send)
             nursery.start_soon(look)
             await waits.wait()
+            for _ in range(50):  # as often as something could still be read
+                await trio.sleep(0.002)
             got = b""
             while len(got) < count * size:
+                assert len(mine.core.up) <= limits.PULSE_QUEUE_BYTES + 65536 + 20
                 part = await server.frame()
                 assert isinstance(part, frames.Samples)
                 got += part.data
         assert got == b"".join(sent)
-        assert len(mine.core.up) <= limits.PULSE_QUEUE_BYTES + 65536 + 20
         assert mine.core.fault is None
 
 
@@ -108,7 +88,7 @@ async def test_requests_keep_their_order_before_a_client_that_reads_late():
                 await server.stream.send_all(frames.command(C.REQUEST, INVALID, fields))
 
         async def look() -> None:
-            while not mine.core.down.data:
+            while len(mine.core.down.data) <= limits.PULSE_QUEUE_BYTES:
                 await trio.sleep(0.01)
             waits.set()
 
@@ -116,7 +96,11 @@ async def test_requests_keep_their_order_before_a_client_that_reads_late():
             nursery.start_soon(ask)
             nursery.start_soon(look)
             await waits.wait()
+            for _ in range(50):  # as often as something could still be read
+                await trio.sleep(0.002)
+            most = limits.PULSE_QUEUE_BYTES + 65536 + 40
             for count in asked:
+                assert len(mine.core.down.data) <= most
                 body = (await client.frame()).body
                 assert frames.head(body)[0] == C.REQUEST
                 assert body[frames.HEAD_BYTES :] == encode("LL", [0, count])
@@ -128,18 +112,27 @@ async def test_the_end_of_one_side_ends_the_other(side):
     async with playing(credit=1 << 20) as (client, server, mine):
         gone, left = (client, server) if side == "client" else (server, client)
         await gone.stream.aclose()
-        mine_over = trio.Event()
+        while await left.stream.receive_some(65536):
+            pass
+        assert mine.core.fault is None or side == "server"
 
-        async def over() -> None:
-            while await left.stream.receive_some(65536):
-                pass
-            mine_over.set()
 
+async def test_the_server_learns_who_we_are_even_when_it_asks_late():
+    pairs = [socket.socketpair() for _ in range(2)]
+    with pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1], trio.fail_after(60):
+        sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
+        mine = Connection(pairs[0][1], pairs[1][0], sandbox, bytes(256))
+        client, server = Peer(pairs[0][0]), pairs[1][1]
         async with trio.open_nursery() as nursery:
-            while not mine._over.is_set():
-                await trio.sleep(0.01)
-            # Whoever serves the connection closes its sockets then.
-            for sock in (mine._client, mine._server):
-                sock.close()
-            nursery.start_soon(over)
-            await mine_over.wait()
+            nursery.start_soon(mine.run)
+            await client.say(C.AUTH, encode("Lx", [35, bytes(256)]))
+            await trio.lowlevel.wait_readable(server)
+            # Only now, as a pulseaudio that accepts slowly.
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            data, words, _, _ = server.recvmsg(4096, 1024)
+            nursery.cancel_scope.cancel()
+    assert data
+    ((level, kind, who),) = words
+    assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
+    who_pid, uid, gid = struct.unpack("iII", who)
+    assert (who_pid, uid, gid) == (os.getpid(), os.getuid(), os.getgid())
