@@ -14,6 +14,7 @@ from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.session.clipboard_settings import TEXTS, Choice, chosen, load_choice
 from broker.session.clipboard_settings import save_choice as save
+from broker.session.clipboard_telling import in_words
 
 
 @click.group("clipboard")
@@ -126,12 +127,12 @@ def lines(found: ClipboardStatus) -> list[str]:
     """The status as text."""
     out = ["nothing is held for a paste"]
     if found.source:
-        held = f"{render.size(found.size)} from {found.source}"
+        held = f"{in_words(found.size)} from {found.source}"
         types = ", ".join(found.types)
-        out = [f"{held}: {types} (wiped in {found.seconds:.0f} s)"]
+        out = [f"{held}: {types} (wiped in {render.seconds(found.seconds)})"]
     out += [
         f"{offer.source} -> {offer.target}: may be pasted "
-        f"(taken back in {offer.seconds:.0f} s)"
+        f"(taken back in {render.seconds(offer.seconds)})"
         for offer in found.offered
     ]
     if found.exported:

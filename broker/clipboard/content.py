@@ -81,5 +81,7 @@ def to_clean(item: w.Item, clean: frozenset[str]) -> bool:
 
 def in_bytes(items: tuple[w.Item, ...]) -> bytes:
     """All of it, for a hash: lengths first, so that no two contents are one text."""
-    parts = (f"{item.kind} {len(item.data)} ".encode() + item.data for item in items)
+    parts: list[bytes] = []
+    for item in items:
+        parts += [f"{item.kind} {len(item.data)} ".encode(), item.data]
     return b"".join(parts)

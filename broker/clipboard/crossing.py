@@ -15,6 +15,9 @@ The contract:
 * A worker is believed only about its own sandbox, and only about what it was
   asked.  A worker that was taken over can claim the focus: while two claim
   it, nobody has it.  It can therefore hinder chords, and be seen to.
+* A drag crosses by its drop, which both workers have to have seen (``drags``);
+  it is read then, and decided, as a copy and a paste are, and touches neither
+  what is held nor the target's clipboard.
 
 Memory: one content held, one being read or cleaned, one offer for each target
 that has not expired.  Python cannot overwrite ``bytes``; wiped means not reachable.
@@ -24,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from broker.clipboard import drags
 from broker.clipboard import words as w
 from broker.clipboard.content import Held, crossing, in_bytes, may_cross, ticking
 from broker.clipboard.giving import Answer, Giving
@@ -31,7 +35,8 @@ from broker.clipboard.outward import MARK, Exports
 from broker.clipboard.reasons import (
     BUSY,
     CLEARED,
-    DRAG,
+    DRAG_EMPTY,
+    DRAG_FILES,
     EMPTY,
     EPOCH,
     FAILED,
@@ -50,7 +55,7 @@ from broker.clipboard.reasons import (
     SLOW,
     UNDECIDED,
 )
-from broker.clipboard.state import Copy, Paste, Status
+from broker.clipboard.state import Copy, Drop, Paste, Status
 from broker.clipboard.types import NEVER, Pick, choose
 from broker.core import limits
 from broker.core.errors import PeerError
@@ -83,6 +88,8 @@ class Crossing:
         self._paste: Paste | None = None
         self._last = 0
         self._giving = Giving(self._number, self._digest)
+        self._drops = Giving(self._number, self._digest, "drag")
+        self._drags = drags.Drags()
         self._exports = Exports(new_mark, self._digest)
 
     # -- the face -----------------------------------------------------------------------
@@ -95,7 +102,7 @@ class Crossing:
     @property
     def deadline(self) -> float | None:
         """When ``Ticked`` is due."""
-        times = self._giving.times
+        times = self._giving.times + self._drops.times + self._drags.times
         times += [x.until for x in (self._copy, self._held, self._paste) if x]
         if self._exports.deadline is not None:
             times.append(self._exports.deadline)
@@ -110,7 +117,11 @@ class Crossing:
     @property
     def standing(self) -> tuple[tuple[str, int, str, tuple[str, ...]], ...]:
         """Target, transfer, source and types of each offer that stands."""
-        return self._giving.standing
+        return self._giving.standing + self._drops.standing
+
+    def dragged_by(self, mark: str) -> str:
+        """Whose drag has this mark; empty where nobody knows."""
+        return self._drags.source_of(mark)
 
     def status(self, now: float) -> Status:
         """What is held and what is on offer."""
@@ -125,6 +136,8 @@ class Crossing:
     def feed(self, event: w.Event, now: float) -> list[w.Action]:
         """Take one event; the actions are to be done in this order."""
         out = list(self._expire(now))
+        if isinstance(event, w.DragEvent):
+            return [*out, *self._dragged(event, now)]
         match event:
             case w.FocusTaken() | w.FocusGone():
                 out += self._focus(event, now)
@@ -134,15 +147,6 @@ class Crossing:
                 out += self._paste_pressed(event, now)
             case w.Decided():
                 out += self._decided(event, now)
-            case w.ForeignDrag(sandbox):
-                out.append(
-                    w.Record(
-                        w.Outcome.REFUSED,
-                        target=sandbox,
-                        reason=DRAG,
-                        selection="drag",
-                    )
-                )
             case (
                 w.OfferEnded()
                 | w.OfferRefused()
@@ -167,9 +171,11 @@ class Crossing:
     ) -> Iterator[w.Action]:
         match event:
             case w.OfferEnded() | w.OfferRefused():
-                yield from self._giving.ended(event, self._last)
+                giving = self._drops if self._drops.has(event) else self._giving
+                yield from giving.ended(event, self._last)
             case w.Revoked():
                 yield from self._giving.revoked(event)
+                yield from self._drops.revoked(event)
             case w.Exported():
                 yield from self._exports.exported(event)
             case w.ExportEnded():
@@ -193,9 +199,11 @@ class Crossing:
         yield from self._exports.go_on(self.focused, now)
 
     def _moved(self, sandbox: str) -> Iterator[w.Action]:
-        if self._copy is not None and self._copy.reader != sandbox:
+        # A drop goes where it was made, wherever the keyboard is.
+        copy, paste = self._copy, self._paste
+        if copy is not None and not copy.drop and copy.reader != sandbox:
             yield from self._drop_copy(MOVED)
-        if self._paste is not None and self._paste.target != sandbox:
+        if paste is not None and not paste.drop and paste.target != sandbox:
             yield from self._drop_paste(MOVED)
         yield from self._giving.moved(sandbox, MOVED)
         yield from self._exports.taken(sandbox)
@@ -218,7 +226,7 @@ class Crossing:
             yield w.Record(w.Outcome.REFUSED, source, reason=reason)
             return
         self._held = None
-        if self._paste is not None:
+        if self._paste is not None and not self._paste.drop:
             yield from self._drop_paste(REPLACED)
         yield from self._giving.drop(REPLACED)
         yield from self._exports.drop(REPLACED)
@@ -233,14 +241,11 @@ class Crossing:
         )
         yield w.AskTypes(source, self._copy.transfer)
 
-    def _worker_said(
-        self,
-        event: Answer,
-        now: float,
-    ) -> Iterator[w.Action]:
-        if self._giving.asked(event.transfer):
-            yield from self._giving.said(event, now)
-            return
+    def _worker_said(self, event: Answer, now: float) -> Iterator[w.Action]:
+        for giving in (self._giving, self._drops):
+            if giving.asked(event.transfer):
+                yield from giving.said(event, now)
+                return
         copy = self._copy
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
@@ -272,16 +277,24 @@ class Crossing:
         self, copy: Copy, event: w.TypesTold, now: float
     ) -> Iterator[w.Action]:
         untrusted_types = event.untrusted_types
+        files = NEVER.intersection(map(str.lower, untrusted_types))
+        if copy.drop is not None and copy.drop.wanted:
+            untrusted_types = (copy.drop.wanted,)
+        elif copy.drop is not None and files:
+            # The text beside it is the file's name.
+            yield from self._drop_copy(DRAG_FILES)
+            return
         try:
             copy.left = list(choose(untrusted_types, copy.terms.patterns))
         except PeerError as error:
             yield from self._drop_copy(error.message)
             yield w.Blame(copy.reader, error.message)
             return
-        if not copy.left and copy.terms.primary and not (copy.host or copy.primary):
+        elsewhere = copy.host or copy.primary or copy.drop is not None
+        if not copy.left and copy.terms.primary and not elsewhere:
             copy.primary, copy.transfer = True, self._number()
             yield w.AskTypes(copy.source, copy.transfer, primary=True)
-        elif not copy.left and NEVER.intersection(map(str.lower, untrusted_types)):
+        elif not copy.left and files:
             yield from self._drop_copy(FILES)
         elif copy.host:
             yield from self._host_types_told(copy, untrusted_types, now)
@@ -293,18 +306,23 @@ class Crossing:
     ) -> Iterator[w.Action]:
         """Ask policy before any of the person's own selection is read."""
         origin = self._exports.origin(untrusted_types)
-        reason = HOST_EMPTY if not copy.left else ""
+        empty = DRAG_EMPTY if copy.drop else HOST_EMPTY
+        reason = empty if not copy.left else ""
         if origin is not None and not reason:
             reason = {"": ORIGIN_GONE, copy.reader: SAME}.get(origin, "")
+        if reason and copy.drop is not None:
+            yield from self._drop_copy(reason)
+            return
         if reason:
             self._copy = None
             yield w.Record(w.Outcome.REFUSED, w.VIEWER, copy.reader, reason=reason)
             return
         copy.until = now + limits.CLIPBOARD_DECIDE_SECONDS
         copy.transfer = self._number()
-        self._paste = Paste(copy.transfer, w.VIEWER, copy.reader, copy.until)
+        number, to, drop = copy.transfer, copy.reader, copy.drop
+        self._paste = Paste(number, w.VIEWER, to, copy.until, drop)
         kinds = tuple((pick.kind, None) for pick in copy.left)
-        yield w.AskPolicy(copy.transfer, w.VIEWER, copy.reader, kinds, origin or "")
+        yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or "", bool(drop))
 
     def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
         if copy.left:
@@ -313,12 +331,17 @@ class Crossing:
             copy.parts = []
             # A number for each type: what comes late of one is not another's.
             copy.transfer = self._number()
-            yield w.Read(copy.reader, copy.transfer, copy.reading.name, room, copy.host)
+            host = copy.host and copy.drop is None
+            yield w.Read(copy.reader, copy.transfer, copy.reading.name, room, host)
             return
         if not copy.items:
-            yield from self._drop_copy(LARGE if copy.too_large else EMPTY)
+            empty = DRAG_EMPTY if copy.drop else EMPTY
+            yield from self._drop_copy(LARGE if copy.too_large else empty)
             return
         self._copy = None
+        if copy.drop is not None:
+            yield from self._drop_read(copy, copy.drop, now)
+            return
         if copy.into is not None:
             yield from self._giving.give(*copy.into, tuple(copy.items), now)
             return
@@ -361,7 +384,20 @@ class Crossing:
         if copy.host and copy.into is None:
             self._paste = None
         yield w.Stop(copy.reader, copy.transfer)
-        yield w.Record(w.Outcome.DROPPED, copy.source, copy.target, reason=reason)
+        yield from self._given_up(copy.source, copy.target, copy.drop, reason)
+
+    def _given_up(
+        self, source: str, target: str, drop: Drop | None, reason: str
+    ) -> Iterator[w.Action]:
+        if drop is not None:
+            yield w.EndDrag(drop.seen_by, drop.number)
+        yield w.Record(
+            w.Outcome.DROPPED,
+            source,
+            target,
+            reason=reason,
+            selection="drag" if drop else "clipboard",
+        )
 
     # -- paste --------------------------------------------------------------------------------
 
@@ -397,6 +433,9 @@ class Crossing:
         self._paste = None
         if paste.source == w.VIEWER:
             yield from self._host_decided(paste, event, now)
+            return
+        if paste.drop is not None:
+            yield from self._drop_decided(paste, paste.drop, event, now)
             return
         held, terms = self._held, event.terms
         if held is None:
@@ -434,6 +473,8 @@ class Crossing:
             picks = [pick for pick in copy.left if may_cross(pick.kind, terms)]
         if terms is None or not picks:
             self._copy = None
+            if paste.drop is not None:
+                yield w.EndDrag(paste.target, paste.drop.number)
             yield w.Record(
                 w.Outcome.REFUSED,
                 w.VIEWER,
@@ -441,15 +482,51 @@ class Crossing:
                 tuple(pick.kind for pick in copy.left),
                 reason=event.reason or NO_TYPE,
                 rule=terms.rule if terms else "",
+                selection="drag" if paste.drop else "clipboard",
                 by_policy=terms is None,
             )
             return
         copy.left, copy.into = picks, (paste, terms)
         copy.until = now + limits.CLIPBOARD_COPY_SECONDS
-        if self.focused == copy.reader:
+        if copy.drop is not None or self.focused == copy.reader:
             yield from self._read_next(copy, now)
         else:
             copy.waiting = True
+
+    # -- drags --------------------------------------------------------------------------------
+
+    def _dragged(self, event: w.DragEvent, now: float) -> Iterator[w.Action]:
+        actions, drop = self._drags.feed(event, now)
+        yield from actions
+        if drop is None:
+            return
+        if self._copy or self._paste or self._giving.busy or self._drops.busy:
+            yield w.EndDrag(drop.seen_by, drop.number)
+            yield drags.refused(drop.source, drop.target, BUSY)
+            return
+        self._copy, asks = drags.begin(drop, self._number(), now)
+        yield asks
+
+    def _drop_read(self, copy: Copy, drop: Drop, now: float) -> Iterator[w.Action]:
+        """All of it is here, and the compositor may know."""
+        if drop.target != w.VIEWER:
+            yield w.EndDrag(drop.target, drop.number, finished=True)
+        items = tuple(copy.items)
+        if copy.into is not None:
+            yield from self._drops.give(*copy.into, items, now)
+            return
+        self._paste, asks = drags.ask(drop, items, self._number(), now)
+        yield asks
+
+    def _drop_decided(
+        self, paste: Paste, drop: Drop, event: w.Decided, now: float
+    ) -> Iterator[w.Action]:
+        terms = event.terms
+        items = crossing(paste.items, terms)[0] if terms else ()
+        if terms is not None and items and drop.target != w.VIEWER:
+            yield from self._drops.give(paste, terms, items, now)
+        else:
+            yield from drags.decided(drop, paste.items, event, self._digest)
 
     def _drop_paste(self, reason: str) -> Iterator[w.Action]:
         paste, self._paste = self._paste, None
@@ -458,7 +535,7 @@ class Crossing:
         if paste.source == w.VIEWER:
             yield from self._drop_copy(reason)
             return
-        yield w.Record(w.Outcome.DROPPED, paste.source, paste.target, reason=reason)
+        yield from self._given_up(paste.source, paste.target, paste.drop, reason)
 
     # -- ends -----------------------------------------------------------------------------------
 
@@ -473,11 +550,14 @@ class Crossing:
                 w.Outcome.EXPIRED, held.source, kinds=held.kinds, size=held.size
             )
         yield from self._giving.expire(now)
+        yield from self._drops.expire(now)
+        yield from self._drags.expire(now)
         yield from self._exports.expire(now)
 
     def _sandbox_gone(self, sandbox: str) -> Iterator[w.Action]:
         self._claims.discard(sandbox)
-        if self._copy is not None and self._copy.reader == sandbox:
+        copy = self._copy
+        if copy is not None and sandbox in {copy.reader, copy.target}:
             yield from self._drop_copy(GONE)
         paste = self._paste
         if paste is not None and sandbox in {paste.source, paste.target}:
@@ -487,6 +567,8 @@ class Crossing:
             self._held = None
             yield w.Record(w.Outcome.DROPPED, sandbox, reason=GONE)
         yield from self._giving.gone(sandbox)
+        yield from self._drops.gone(sandbox)
+        yield from self._drags.gone(sandbox)
         yield from self._exports.gone(sandbox)
 
     def _wipe_all(self, event: w.EpochChanged | w.Cleared) -> Iterator[w.Action]:
@@ -504,6 +586,9 @@ class Crossing:
                 outcome, held.source, "", held.kinds, held.size, reason=reason
             )
         yield from self._giving.wipe(outcome, reason)
+        yield from self._drops.drop(reason)
+        yield from self._drops.wipe(outcome, reason)
+        yield from self._drags.wipe()
 
     def _number(self) -> int:
         self._last += 1

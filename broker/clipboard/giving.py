@@ -17,14 +17,17 @@ Answer = w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFaile
 class Giving:
     """What was allowed, until a target's filter has it, and until it is withdrawn.
 
-    ``number`` makes the numbers of transfers, ``digest`` the keyed hash.
+    ``number`` makes the numbers of transfers, ``digest`` the keyed hash;
+    ``selection`` is what the log calls it.
     """
 
     def __init__(
         self,
         number: Callable[[], int],
         digest: Callable[[tuple[w.Item, ...]], str],
+        selection: str = "clipboard",
     ) -> None:
+        self._selection = selection
         self._number = number
         self._digest = digest
         self._cleaning: Cleaning | None = None
@@ -127,6 +130,7 @@ class Giving:
             size_of(items),
             reason,
             cleaning.terms.rule,
+            selection=self._selection,
         )
 
     def drop(self, reason: str) -> Iterator[w.Action]:
@@ -135,7 +139,14 @@ class Giving:
         if cleaning is not None:
             paste = cleaning.paste
             yield w.Stop(paste.target, cleaning.transfer)
-            yield w.Record(w.Outcome.DROPPED, paste.source, paste.target, reason=reason)
+            yield self._over(w.Outcome.DROPPED, paste.source, paste.target, reason)
+
+    def _over(
+        self, outcome: w.Outcome, source: str, target: str, reason: str = ""
+    ) -> w.Record:
+        return w.Record(
+            outcome, source, target, reason=reason, selection=self._selection
+        )
 
     def _offer(
         self,
@@ -148,6 +159,8 @@ class Giving:
         if before is not None:
             yield w.Withdraw(paste.target, before.transfer)
         ttl = ticking(terms.ttl)
+        if paste.drop is not None:
+            ttl = min(ttl, limits.CLIPBOARD_DROP_SECONDS)
         kinds = tuple(item.kind for item in items)
         self._offers[paste.target] = Offered(
             paste.transfer, paste.source, now + ttl, kinds
@@ -161,10 +174,23 @@ class Giving:
             size_of(items),
             rule=terms.rule,
             digest=self._digest(items),
+            selection=self._selection,
         )
+        drop = 0 if paste.drop is None else paste.drop.number
         yield w.Offer(
-            paste.target, paste.transfer, paste.source, items, ttl, terms.primary
+            paste.target,
+            paste.transfer,
+            paste.source,
+            items,
+            ttl,
+            terms.primary and not drop,
+            drop,
         )
+
+    def has(self, event: w.OfferEnded | w.OfferRefused) -> bool:
+        """Whether that offer stands."""
+        offer = self._offers.get(event.sandbox)
+        return offer is not None and offer.transfer == event.transfer
 
     def ended(
         self, event: w.OfferEnded | w.OfferRefused, last: int
@@ -174,8 +200,8 @@ class Giving:
         if offer is not None and offer.transfer == event.transfer:
             del self._offers[event.sandbox]
             if isinstance(event, w.OfferRefused):
-                yield w.Record(
-                    w.Outcome.DROPPED, offer.source, event.sandbox, reason=event.reason
+                yield self._over(
+                    w.Outcome.DROPPED, offer.source, event.sandbox, event.reason
                 )
         elif event.transfer > last or event.transfer < 1:
             yield w.Blame(event.sandbox, "it ends an offer that nobody made")
@@ -186,8 +212,8 @@ class Giving:
         if offer is not None and offer.transfer == event.transfer:
             del self._offers[event.target]
             yield w.Withdraw(event.target, offer.transfer)
-            yield w.Record(
-                w.Outcome.DROPPED, offer.source, event.target, reason=event.reason
+            yield self._over(
+                w.Outcome.DROPPED, offer.source, event.target, event.reason
             )
 
     def moved(self, sandbox: str, reason: str) -> Iterator[w.Action]:
@@ -203,7 +229,7 @@ class Giving:
         for target in late:
             offer = self._offers.pop(target)
             yield w.Withdraw(target, offer.transfer)
-            yield w.Record(w.Outcome.EXPIRED, offer.source, target)
+            yield self._over(w.Outcome.EXPIRED, offer.source, target)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
         """A sandbox has ended."""
@@ -220,4 +246,4 @@ class Giving:
         for target in sorted(self._offers):
             offer = self._offers.pop(target)
             yield w.Withdraw(target, offer.transfer)
-            yield w.Record(outcome, offer.source, target, reason=reason)
+            yield self._over(outcome, offer.source, target, reason)

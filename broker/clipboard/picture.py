@@ -5,8 +5,8 @@ is a way into the program that shows it.  What comes out here was written by us,
 byte for byte: its chunks, its compression, its filters.  What went in is read
 strictly (PNG, third edition): known critical chunks in their order, good sums,
 exactly as many pixels as it says.  Text, profiles, times, what stands behind
-the end and what nobody knows stay behind; interlaced pictures, which no
-clipboard makes, are refused.
+the end and what nobody knows stay behind; an interlaced picture comes out as
+one that is not.
 
 Only zlib is not ours, and it sees the compressed bytes alone.
 """
@@ -17,8 +17,9 @@ import struct
 import zlib
 from collections.abc import Generator
 from dataclasses import dataclass
-from itertools import accumulate
 
+from broker.clipboard.picture_filters import PAETH, UP, minus, unfilter
+from broker.clipboard.picture_lacing import Canvas, passes
 from broker.core import limits
 from broker.core.errors import PeerError
 
@@ -29,9 +30,10 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
 _GREY, _COLOUR, _PALETTE = 0, 2, 3
-_NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
 _SLICE = 1 << 18
 """Bytes of pixels between two turns of others: some tens of milliseconds."""
+_ROW = 64
+"""What a row costs beside its bytes, in the same measure."""
 
 
 def _bad(what: str) -> PeerError:
@@ -46,16 +48,26 @@ class _Head:
     height: int
     depth: int
     colour: int
+    laced: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Of a pixel."""
+        return _CHANNELS[self.colour] * self.depth
 
     @property
     def row(self) -> int:
         """Bytes of a row of pixels, without its filter's."""
-        return (self.width * _CHANNELS[self.colour] * self.depth + 7) // 8
+        return self.row_of(self.width)
+
+    def row_of(self, width: int) -> int:
+        """The same of a row of so many pixels."""
+        return (width * self.bits + 7) // 8
 
     @property
     def step(self) -> int:
         """Bytes from a pixel to the one on its left, at least one."""
-        return max(1, _CHANNELS[self.colour] * self.depth // 8)
+        return max(1, self.bits // 8)
 
 
 @dataclass
@@ -79,11 +91,12 @@ def rewrite_png(untrusted_data: bytes) -> Steps:
     out: list[bytes] = []
     above = bytes(head.row)
     since = 0
-    for kind, filtered in _rows(parts):
-        row = _unfilter(kind, filtered, above, head.step)
-        out.append(squeeze.compress(bytes((_UP,)) + _minus(row, above)))
-        above = row
-        since += len(row) + 1
+    rows = _unlaced(parts) if head.laced else _rows(parts)
+    for row in rows:
+        if row is not None:
+            out.append(squeeze.compress(bytes((UP,)) + minus(row, above)))
+            above = row
+        since += head.row + _ROW
         if since >= _SLICE:
             since = 0
             yield
@@ -154,9 +167,9 @@ def _head(content: bytes) -> _Head:
         raise _bad("it is too large")
     if depth not in _DEPTHS.get(colour, set()) or packing or filtering:
         raise _bad("its head makes no sense")
-    if lacing:
-        raise _bad("it is interlaced")
-    return _Head(width, height, depth, colour)
+    if lacing not in {0, 1}:
+        raise _bad("its pixels are in an order that nobody knows")
+    return _Head(width, height, depth, colour, laced=bool(lacing))
 
 
 def _take_palette(parts: _Parts, content: bytes) -> None:
@@ -182,89 +195,69 @@ def _take_clear(parts: _Parts, content: bytes) -> None:
     parts.clear = content
 
 
-def _rows(parts: _Parts) -> Generator[tuple[int, bytes], None, None]:
-    """Filter and filtered bytes of each row; exactly as many as there must be."""
+def _rows(parts: _Parts) -> Generator[bytes, None, None]:
+    """The pixels of each row, where they are in their order."""
+    pull = _Pull(parts.pixels)
+    yield from pull.rows(parts.head.row, parts.head.height, parts.head.step)
+    pull.end()
+
+
+def _unlaced(parts: _Parts) -> Generator[bytes | None, None, None]:
+    """The same where they are not; None for each row before that is known."""
     head = parts.head
-    size = head.row + 1
-    pull = zlib.decompressobj()
-    left, rest = head.height, b""
-    fed = parts.pixels
-    try:
-        while left:
-            rest += pull.decompress(fed, max(_SLICE, size) - len(rest))
-            fed = pull.unconsumed_tail
-            whole = min(len(rest) // size, left)
-            if not whole:
-                raise _bad("it has fewer pixels than it says")
-            for at in range(0, whole * size, size):
-                if rest[at] > _PAETH:
+    pull = _Pull(parts.pixels)
+    canvas = Canvas(head.width, head.height, head.bits)
+    for one in passes(head.width, head.height):
+        size = head.row_of(one.width)
+        for line, row in enumerate(pull.rows(size, one.height, head.step)):
+            canvas.put(one, line, row)
+            yield None
+    pull.end()
+    yield from canvas.rows()
+
+
+class _Pull:
+    """Unpacks; no further than what is asked for."""
+
+    def __init__(self, packed: bytes) -> None:
+        self._pull = zlib.decompressobj()
+        self._fed, self._rest = packed, b""
+
+    def rows(self, size: int, count: int, step: int) -> Generator[bytes, None, None]:
+        """So many rows of ``size`` bytes, each behind its filter's, unfiltered."""
+        above = bytes(size)
+        while count:
+            whole = min(self._more(size + 1), count)
+            rows, used = self._rest, whole * (size + 1)
+            for at in range(0, used, size + 1):
+                if rows[at] > PAETH:
                     raise _bad("a row has a filter that nobody knows")
-                yield rest[at], rest[at + 1 : at + size]
-            left -= whole
-            rest = rest[whole * size :]
-        more = rest or pull.decompress(fed, 1)
-    except zlib.error as error:
-        raise _bad("its pixels cannot be unpacked") from error
-    if more or not pull.eof or pull.unused_data:
-        raise _bad("it has more pixels than it says")
+                above = unfilter(rows[at], rows[at + 1 : at + 1 + size], above, step)
+                yield above
+            count -= whole
+            self._rest = rows[used:]
 
+    def _more(self, size: int) -> int:
+        """How many whole rows there are, at least one."""
+        if len(self._rest) < size:
+            self._rest += self._unpack(max(_SLICE, size) - len(self._rest))
+        if len(self._rest) < size:
+            raise _bad("it has fewer pixels than it says")
+        return len(self._rest) // size
 
-# -- filters ----------------------------------------------------------------------------
+    def _unpack(self, most: int) -> bytes:
+        try:
+            found = self._pull.decompress(self._fed, most)
+        except zlib.error as error:
+            raise _bad("its pixels cannot be unpacked") from error
+        self._fed = self._pull.unconsumed_tail
+        return found
 
-
-def _unfilter(kind: int, row: bytes, above: bytes, step: int) -> bytes:
-    """The pixels of a row (PNG section 9)."""
-    if kind == _NONE:
-        return row
-    if kind == _UP:
-        return _plus(row, above)
-    if kind == _SUB:
-        out = bytearray(len(row))
-        for channel in range(step):
-            sums = accumulate(row[channel::step])
-            out[channel::step] = bytes([value & 255 for value in sums])
-        return bytes(out)
-    return _average(row, above, step) if kind == _AVERAGE else _paeth(row, above, step)
-
-
-def _average(row: bytes, above: bytes, step: int) -> bytes:
-    out = bytearray(step) + row
-    for at, up in enumerate(above, step):
-        out[at] = (out[at] + (out[at - step] + up) // 2) & 255
-    return bytes(out[step:])
-
-
-def _paeth(row: bytes, above: bytes, step: int) -> bytes:
-    out = bytearray(step) + row
-    corners = bytes(step) + above
-    for at, (up, corner) in enumerate(zip(above, corners, strict=False), step):
-        left = out[at - step]
-        from_left, from_up = abs(up - corner), abs(left - corner)
-        from_corner = abs(left + up - 2 * corner)
-        if from_left <= from_up and from_left <= from_corner:
-            near = left
-        else:
-            near = up if from_up <= from_corner else corner
-        out[at] = (out[at] + near) & 255
-    return bytes(out[step:])
-
-
-def _plus(one: bytes, other: bytes) -> bytes:
-    """The sums of bytes modulo 256, all at once in a large number."""
-    size = len(one)
-    a, b = int.from_bytes(one), int.from_bytes(other)
-    high = int.from_bytes(b"\x80" * size)
-    low = int.from_bytes(b"\x7f" * size)
-    return (((a & low) + (b & low)) ^ ((a ^ b) & high)).to_bytes(size)
-
-
-def _minus(one: bytes, other: bytes) -> bytes:
-    """The differences of bytes modulo 256."""
-    size = len(one)
-    a, b = int.from_bytes(one), int.from_bytes(other)
-    high = int.from_bytes(b"\x80" * size)
-    low = int.from_bytes(b"\x7f" * size)
-    return (((a | high) - (b & low)) ^ ((a ^ ~b) & high)).to_bytes(size)
+    def end(self) -> None:
+        """There must be nothing more."""
+        pull, more = self._pull, self._rest or self._unpack(1)
+        if more or not pull.eof or pull.unused_data:
+            raise _bad("it has more pixels than it says")
 
 
 # -- writing ----------------------------------------------------------------------------

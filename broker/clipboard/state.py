@@ -10,6 +10,26 @@ from broker.clipboard.types import Pick
 
 
 @dataclass(frozen=True)
+class Drop:
+    """A drag that was dropped, or that a program of the person's asks of."""
+
+    source: str
+    target: str
+    number: int
+    """What the worker calls it that saw the drop, or the asking."""
+    mark: str
+    """Of the drag; empty: the person's own."""
+    terms: w.CopyTerms
+    wanted: str = ""
+    """The type that is asked for, as its source spells it."""
+
+    @property
+    def seen_by(self) -> str:
+        """Whose worker that is."""
+        return self.source if self.target == w.VIEWER else self.target
+
+
+@dataclass(frozen=True)
 class Paste:
     """A paste that waits for policy's answer."""
 
@@ -17,6 +37,9 @@ class Paste:
     source: str
     target: str
     until: float
+    drop: Drop | None = None
+    items: tuple[w.Item, ...] = field(default=(), repr=False)
+    """What was dropped."""
 
 
 @dataclass
@@ -42,6 +65,8 @@ class Copy:
     """Of the person's own selection: the paste that it is read for, allowed."""
     waiting: bool = False
     """Allowed, but the dialog that was answered still has the focus."""
+    drop: Drop | None = None
+    """It was not copied but dropped."""
 
     @property
     def host(self) -> bool:
@@ -51,6 +76,8 @@ class Copy:
     @property
     def target(self) -> str:
         """Whom it is read for, where that is known already."""
+        if self.drop is not None:
+            return self.drop.target
         return self.reader if self.host else ""
 
     def expects(self, event: object) -> bool:

@@ -46,6 +46,9 @@ NEVER = frozenset(
 """Names of files.  A path means another file in another sandbox, or gives away
 one's names; files cross by the file transfer service, by their bytes."""
 
+OURS = "application/x-vitrail-"
+"""Marks of drags and exports: no content, and nobody else's to have."""
+
 _TYPE = re.compile(
     r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII
 )
@@ -68,7 +71,11 @@ def kind_of(untrusted_type: str) -> str | None:
     spelling = untrusted_type.lower().replace(" ", "")
     if untrusted_type in TEXT_NAMES or spelling in TEXT_NAMES:
         return TEXT
-    if spelling in NEVER or _TYPE.fullmatch(spelling) is None:
+    if (
+        spelling in NEVER
+        or spelling.startswith(OURS)
+        or _TYPE.fullmatch(spelling) is None
+    ):
         return None
     return spelling
 

@@ -204,6 +204,66 @@ class ForeignDrag:
 
 
 @dataclass(frozen=True, slots=True)
+class DragStarted:
+    """A worker says that an application of its sandbox drags, under this mark."""
+
+    sandbox: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragPerformed:
+    """It says of its own drag that it was dropped where somebody takes it."""
+
+    sandbox: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragEnded:
+    """It says that its own drag is over."""
+
+    sandbox: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True)
+class DragOver:
+    """A worker says that a drag from elsewhere is over a window of its sandbox.
+
+    ``number`` is its own for it; ``mark`` is empty for one of the person's own
+    programs'.  No terms: no rule lets it in.
+    """
+
+    sandbox: str
+    number: int
+    mark: str
+    terms: CopyTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DragDropped:
+    """It says that this one was dropped there."""
+
+    sandbox: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class DragWanted:
+    """A worker says that the person's own programs want a type of its drag.
+
+    ``number`` is its own for it.  No terms: no rule lets it out.
+    """
+
+    sandbox: str
+    number: int
+    mark: str
+    untrusted_name: str
+    terms: CopyTerms | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxGone:
     """Its lease or its worker ended."""
 
@@ -225,6 +285,16 @@ class Ticked:
     """Time has passed (``Crossing.deadline``)."""
 
 
+DragEvent = (
+    ForeignDrag
+    | DragStarted
+    | DragPerformed
+    | DragEnded
+    | DragOver
+    | DragDropped
+    | DragWanted
+)
+
 Event = (
     FocusTaken
     | FocusGone
@@ -241,7 +311,7 @@ Event = (
     | Revoked
     | Exported
     | ExportEnded
-    | ForeignDrag
+    | DragEvent
     | SandboxGone
     | EpochChanged
     | Cleared
@@ -264,6 +334,10 @@ class AskTypes:
     host: bool = False
     primary: bool = False
     """What is only selected, not what was copied."""
+    drag: str = ""
+    """The mark of its own drag, of which this is asked."""
+    drop: int = 0
+    """The number of the drop of the person's own drag, of which it is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +386,16 @@ class AskPolicy:
     kinds: tuple[tuple[str, int | None], ...]
     """Each kind and its size in bytes; None: not known before it is read."""
     origin: str = ""
+    drag: bool = False
+    """It was dragged there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Make it the target's selection, served by its filter; forget it after ``ttl``."""
+    """Make it the target's selection, served by its filter; forget it after ``ttl``.
+
+    With ``drop``: give it to the window where that was dropped, instead.
+    """
 
     target: str
     transfer: int
@@ -325,6 +404,33 @@ class Offer:
     ttl: float
     primary: bool = False
     """As the primary selection, too."""
+    drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptDrag:
+    """A rule could let that drag in: the person may drop it."""
+
+    sandbox: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndDrag:
+    """Nothing more is wanted of that drag; ``finished``: all was read."""
+
+    sandbox: str
+    number: int
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Give it to the person's own program that asked."""
+
+    sandbox: str
+    number: int
+    item: Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +501,9 @@ Action = (
     | Stop
     | AskPolicy
     | Offer
+    | AcceptDrag
+    | EndDrag
+    | Serve
     | Export
     | Withdraw
     | Blame

@@ -67,6 +67,10 @@ class AskTypes(_Message, frozen=True, tag="ask-types"):
     host: bool = False
     primary: bool = False
     """What is only selected, not what was copied."""
+    drag: _Type = ""
+    """The mark of a drag of its own: what is dragged."""
+    drop: _Count = 0
+    """With ``host``: what was dropped under this number (DragOver)."""
 
 
 class ReadType(_Message, frozen=True, tag="read-type"):
@@ -106,6 +110,40 @@ class Offer(_Message, frozen=True, tag="offer"):
     pieces: _Pieces
     primary: bool = False
     """As the primary selection, too."""
+    drop: _Count = 0
+    """Not so: give it to the window where a drag was dropped (DragOver)."""
+
+
+class Drags(_Message, frozen=True, tag="drags"):
+    """Which drags may cross; before the worker has this, none may."""
+
+    cross: bool
+    """Those from and to others are told, and may be dropped if AcceptDrag comes."""
+    outward: Annotated[list[_Type], msgspec.Meta(max_length=limits.WAYLAND_MIMES)]
+    """Kinds that a rule lets the person's own programs have of it at once."""
+
+
+class AcceptDrag(_Message, frozen=True, tag="accept-drag"):
+    """It may be dropped where it is (DragOver)."""
+
+    number: _Count
+
+
+class EndDrag(_Message, frozen=True, tag="end-drag"):
+    """Nothing more is wanted of what was dropped (DragOver, DragWanted).
+
+    ``finished``: it was read, and the compositor may be told so.
+    """
+
+    number: _Count
+    finished: bool
+
+
+class Serve(_Message, frozen=True, tag="serve"):
+    """Give it to whoever asked for it (DragWanted); a sealed file comes with it."""
+
+    number: _Count
+    size: _Size
 
 
 class Withdraw(_Message, frozen=True, tag="withdraw"):
@@ -128,7 +166,18 @@ class Export(_Message, frozen=True, tag="export"):
 
 
 ToWorker: TypeAlias = (
-    Chords | AskTypes | ReadType | StopRead | Rewrite | Offer | Withdraw | Export
+    Chords
+    | AskTypes
+    | ReadType
+    | StopRead
+    | Rewrite
+    | Offer
+    | Withdraw
+    | Export
+    | Drags
+    | AcceptDrag
+    | EndDrag
+    | Serve
 )
 
 # -- worker to supervisor ------------------------------------------------------
@@ -210,6 +259,48 @@ class ForeignDrag(_Message, frozen=True, tag="foreign-drag"):
     """A drag of somebody else's came over a window; it was shown nothing of it."""
 
 
+class DragStarted(_Message, frozen=True, tag="drag-started"):
+    """An application drags; others see nothing of it but the mark."""
+
+    mark: _Type
+
+
+class DragPerformed(_Message, frozen=True, tag="drag-performed"):
+    """The compositor says of its drag that it was dropped where it is accepted."""
+
+    mark: _Type
+
+
+class DragEnded(_Message, frozen=True, tag="drag-ended"):
+    """It is over, or its source is gone."""
+
+    mark: _Type
+
+
+class DragOver(_Message, frozen=True, tag="drag-over"):
+    """A drag from elsewhere is over a window, which was shown nothing of it.
+
+    ``mark`` is empty for one of the person's own programs'.
+    """
+
+    number: _Count
+    mark: _Type
+
+
+class DragDropped(_Message, frozen=True, tag="drag-dropped"):
+    """It was dropped there."""
+
+    number: _Count
+
+
+class DragWanted(_Message, frozen=True, tag="drag-wanted"):
+    """One of the person's own programs asks for a type of what is dragged."""
+
+    number: _Count
+    mark: _Type
+    name: _Type
+
+
 FromWorker: TypeAlias = (
     ClipboardFocus
     | ChordPressed
@@ -223,4 +314,10 @@ FromWorker: TypeAlias = (
     | Exported
     | ExportEnded
     | ForeignDrag
+    | DragStarted
+    | DragPerformed
+    | DragEnded
+    | DragOver
+    | DragDropped
+    | DragWanted
 )

@@ -40,6 +40,12 @@ Said: TypeAlias = (
     | messages.Exported
     | messages.ExportEnded
     | messages.ForeignDrag
+    | messages.DragStarted
+    | messages.DragPerformed
+    | messages.DragEnded
+    | messages.DragOver
+    | messages.DragDropped
+    | messages.DragWanted
     | Content
 )
 """What a worker says about the clipboard, as the session gets it."""
@@ -59,6 +65,10 @@ class Crosses(Protocol):
         """What its windows are to know as chords."""
         ...
 
+    def drags(self) -> messages.Drags:
+        """Which of its drags may cross."""
+        ...
+
     async def take(self, said: Said) -> None:
         """Its worker says something."""
         ...
@@ -75,6 +85,10 @@ class Nowhere:
         """The default ones, by which nothing happens."""
         return messages.Chords(DEFAULT.copy, DEFAULT.paste)
 
+    def drags(self) -> messages.Drags:
+        """None."""
+        return messages.Drags(cross=False, outward=[])
+
     async def take(self, said: Said) -> None:
         """Nobody listens."""
 
@@ -85,8 +99,9 @@ class Nowhere:
 def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
     """What it means to the crossing, in this order.
 
-    Nothing for a chord, which carries the session's terms (``words.CopyTerms``),
-    and for what the crossing has no word for.
+    Nothing for what carries the session's terms (``words.CopyTerms``): a chord,
+    a drag over a window, or one that is dropped or asked for; and for what the crossing has
+    no word for.
     """
     match said:
         case messages.ClipboardFocus(taken):
@@ -117,6 +132,12 @@ def _later(sandbox: str, said: Said) -> tuple[words.Event, ...]:
             return (words.ExportEnded(sandbox, transfer),)
         case messages.ForeignDrag():
             return (words.ForeignDrag(sandbox),)
+        case messages.DragStarted(mark):
+            return (words.DragStarted(sandbox, mark),)
+        case messages.DragPerformed(mark):
+            return (words.DragPerformed(sandbox, mark),)
+        case messages.DragEnded(mark):
+            return (words.DragEnded(sandbox, mark),)
         case _:
             return ()
 
@@ -127,6 +148,9 @@ Order: TypeAlias = (
     | words.Rewrite
     | words.Stop
     | words.Offer
+    | words.AcceptDrag
+    | words.EndDrag
+    | words.Serve
     | words.Export
     | words.Withdraw
 )
@@ -136,8 +160,9 @@ Order: TypeAlias = (
 async def order(worker: Orders, action: Order) -> None:
     """Have a worker do it.  Raises UpstreamError when it has ended."""
     match action:
-        case words.AskTypes(_, transfer, host, primary):
-            await worker.send(messages.AskTypes(transfer, host, primary))
+        case words.AskTypes(_, transfer, host, primary, drag, drop):
+            ask = messages.AskTypes(transfer, host, primary, drag, drop)
+            await worker.send(ask)
         case words.Read(_, transfer, name, most, host):
             await worker.send(messages.ReadType(transfer, name, most, host))
         case words.Rewrite(_, transfer, item, clean):
@@ -145,17 +170,33 @@ async def order(worker: Orders, action: Order) -> None:
                 transfer, item.kind, len(item.data), sorted(clean)
             )
             await _with_content(worker, rewrite, [item])
-        case words.Stop(_, transfer):
-            await worker.send(messages.StopRead(transfer))
-        case words.Withdraw(_, transfer):
-            await worker.send(messages.Withdraw(transfer))
         case words.Offer():
             pieces = pieces_of(action.items)
-            offer = messages.Offer(action.transfer, pieces, action.primary)
+            offer = messages.Offer(action.transfer, pieces, action.primary, action.drop)
             await _with_content(worker, offer, action.items)
         case words.Export(_, transfer, press, items, mark):
             export = messages.Export(transfer, press, pieces_of(items), mark)
             await _with_content(worker, export, items)
+        case words.Serve(_, number, item):
+            serve = messages.Serve(number, len(item.data))
+            await _with_content(worker, serve, [item])
+        case _:
+            await worker.send(_plain(action))
+
+
+def _plain(
+    action: words.Stop | words.Withdraw | words.AcceptDrag | words.EndDrag,
+) -> ToWorker:
+    """An order with nothing in it but its number."""
+    match action:
+        case words.Stop(_, transfer):
+            return messages.StopRead(transfer)
+        case words.Withdraw(_, transfer):
+            return messages.Withdraw(transfer)
+        case words.AcceptDrag(_, number):
+            return messages.AcceptDrag(number)
+        case words.EndDrag(_, number, finished):
+            return messages.EndDrag(number, finished)
 
 
 def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:

@@ -63,12 +63,23 @@ class Party:
             limits.CLIPBOARD_ORDERS
         )
         self._pace = Rate(limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS)
-        self._drags = Rate(1, limits.CLIPBOARD_CHORDS_SECONDS)
+        self._over: messages.ForeignDrag | messages.DragOver | None = None
+        """What came over its windows last."""
+        self._later = trio.CancelScope()
+        """Of the task that waits for that one's source."""
+        self._told: messages.Drags | None = None
+        """What the worker was told of drags; None before it has begun."""
+        self._refusals = Rate(1, limits.CLIPBOARD_CHORDS_SECONDS)
 
     def chords(self) -> messages.Chords:
         """What its windows are to know as chords."""
         choice = self._clipboard.choice
         return messages.Chords(choice.copy, choice.paste)
+
+    def drags(self) -> messages.Drags:
+        """Which of its drags may cross, as records and rules are now."""
+        self._told = self._clipboard.drags_of(self.lease)
+        return self._told
 
     async def take(self, said: clip_link.Said) -> None:
         """Its worker says something; claims of a process that may be hostile."""
@@ -80,11 +91,54 @@ class Party:
                 if self._pace.take(trio.current_time()):
                     event = self._clipboard.pressed(self.lease, press, paste=paste)
                     await self._clipboard.put(self, event)
-            case messages.ForeignDrag() if not self._drags.take(trio.current_time()):
-                pass  # the same drag, over the next window
+            case messages.ForeignDrag() | messages.DragOver():
+                await self._drag_came(said)
+            case messages.DragDropped() | messages.DragWanted():
+                await self._drag_asked(said)
             case _:
                 for meant in clip_link.events_of(self.lease.sandbox, said):
                     await self._clipboard.put(self, meant)
+
+    async def _drag_came(self, said: messages.ForeignDrag | messages.DragOver) -> None:
+        self._over = said
+        self._later.cancel()  # there is one pointer
+        if isinstance(said, messages.DragOver) and not self._clipboard.knows(said.mark):
+            self._later = trio.CancelScope()
+            self._clipboard.start(self._drag_later, said, self._later)
+        else:
+            await self._put_over(said)
+
+    async def _drag_later(
+        self, said: messages.DragOver, scope: trio.CancelScope
+    ) -> None:
+        """Once its source's worker, another process, has told of it; or too late."""
+        with scope, trio.move_on_after(limits.CLIPBOARD_MARK_SECONDS):
+            await self._clipboard.wait_known(said.mark)
+        if self._over is said:
+            await self._put_over(said)
+
+    async def _put_over(self, said: messages.ForeignDrag | messages.DragOver) -> None:
+        event: w.Event = w.ForeignDrag(self.lease.sandbox)
+        hopeless = True
+        if isinstance(said, messages.DragOver):
+            event = self._clipboard.dragged_over(self.lease, said)
+            hopeless = event.terms is None
+        # What is refused once is told once: it comes over the next window, too.
+        if not hopeless or self._refusals.take(trio.current_time()):
+            await self._clipboard.put(self, event)
+
+    async def _drag_asked(
+        self, said: messages.DragDropped | messages.DragWanted
+    ) -> None:
+        name = self.lease.sandbox
+        if not self._pace.take(trio.current_time()):
+            self.give(w.EndDrag(name, said.number))
+            return
+        event: w.Event = w.DragDropped(name, said.number)
+        if isinstance(said, messages.DragWanted):
+            terms = self._clipboard.dragged_out(self.lease)
+            event = w.DragWanted(name, said.number, said.mark, said.name, terms)
+        await self._clipboard.put(self, event)
 
     async def gone(self) -> None:
         """Its worker has ended, with its windows and all that they offered."""
@@ -117,11 +171,20 @@ class Party:
 
     async def follow(self) -> None:
         """Know other chords from now on."""
+        await self._tell(self.chords())
+
+    async def follow_rules(self) -> None:
+        """Know other rules for drags from now on, if they are others."""
+        before = self._told
+        if before is not None and self.drags() != before:
+            await self._tell(self.drags())
+
+    async def _tell(self, order: messages.Chords | messages.Drags) -> None:
         mine = self._guest.worker
         if mine is None:
             return
         try:
-            await mine.send(self.chords())
+            await mine.send(order)
         except UpstreamError:
             return  # it has ended; the next one is told at its start
 
@@ -159,6 +222,7 @@ class Clipboard:
         self._parties: dict[str, Party] = {}
         self._asking: dict[int, trio.CancelScope] = {}
         self._changed = trio.Event()
+        self._drag_began = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._told: set[str] = set()
         self._put, self._events = trio.open_memory_channel[_Posted](
@@ -247,6 +311,33 @@ class Clipboard:
         terms, outward = self._terms.copy(lease), self._terms.outward(lease)
         return w.CopyPressed(lease.sandbox, terms, press, outward)
 
+    def drags_of(self, lease: Lease) -> messages.Drags:
+        """Which of its drags may cross."""
+        cross, outward = self._terms.drags(lease)
+        return messages.Drags(cross, outward)
+
+    def knows(self, mark: str) -> bool:
+        """Whether somebody has told of a drag with this mark."""
+        return bool(self._core.dragged_by(mark))
+
+    async def wait_known(self, mark: str) -> None:
+        """Return when somebody has."""
+        while not self.knows(mark):
+            await self._drag_began.wait()
+
+    def dragged_over(self, lease: Lease, said: messages.DragOver) -> w.DragOver:
+        """What a drag over a window means, with the terms of now."""
+        name = self._core.dragged_by(said.mark)
+        source = self._lease(name)
+        terms = None
+        if name == w.VIEWER or source is not None:
+            terms = self._terms.dragged(source, lease)
+        return w.DragOver(lease.sandbox, said.number, said.mark, terms)
+
+    def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
+        """What may go out of it by a drag."""
+        return self._terms.dragged(lease, None)
+
     def troubled(self, party: Party) -> None:
         """Tell the person, once, that there are no chords, and why."""
         reason = party.trouble
@@ -287,6 +378,9 @@ class Clipboard:
 
     async def decide_again(self) -> None:
         """Rules or records are others: take back what may not stand any more."""
+        async with trio.open_nursery() as nursery:
+            for party in self._parties.values():
+                nursery.start_soon(party.follow_rules)
         for target, transfer, source, kinds in self._core.standing:
             there, here = self._lease(target), self._lease(source)
             if there is None or (here is None and source != w.VIEWER):
@@ -304,9 +398,15 @@ class Clipboard:
                 await self._do(action)
         except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
             complain_of(error)
+            for action in actions:
+                if isinstance(action, w.Serve):  # whoever asked waits for an end
+                    self._give(action.sandbox, w.EndDrag(action.sandbox, action.number))
             await self._wipe()
         self._forget_undecided()
         self._changed.set()
+        if isinstance(event, w.DragStarted):
+            self._drag_began.set()
+            self._drag_began = trio.Event()
 
     async def _wipe(self) -> None:
         """Something could not be recorded, or is our mistake: nothing stays.
@@ -315,7 +415,7 @@ class Clipboard:
         """
         self.notify("Clipboard wiped", "the log could not be written, or worse")
         for action in self._core.feed(w.EpochChanged(), trio.current_time()):
-            if isinstance(action, w.Withdraw | w.Stop):
+            if isinstance(action, w.Withdraw | w.Stop | w.EndDrag):
                 await self._do(action)
 
     async def _do(self, action: w.Action) -> None:

@@ -140,16 +140,29 @@ class Telling:
                 text = f"{self._paste_chord()} in another sandbox pastes it, once"
                 return f"Copied {what(record)} from {source}", text
             case w.Outcome.PASTED:
-                text = f"by {record.rule}; paste it there as usual, it is wiped here"
-                return f"{what(record)}: {way}", text
+                return f"{what(record)}: {way}", _given(record)
             case w.Outcome.EXPORTED:
                 return f"{what(record)}: {way}", f"by {record.rule}"
+            case w.Outcome.EXPIRED if record.selection == "drag":
+                return f"Not dropped: {way}", "the window has not taken it"
             case w.Outcome.EXPIRED:
                 return f"Clipboard wiped: {way}", "its time is over"
             case w.Outcome.CLEARED:
-                return f"Clipboard wiped: {way}", record.reason
+                title = (
+                    "Not dropped" if record.selection == "drag" else "Clipboard wiped"
+                )
+                return f"{title}: {way}", record.reason
             case w.Outcome.REFUSED | w.Outcome.DROPPED:
                 return f"Not {_verb(record)}: {way}", record.reason
+
+
+def _given(record: w.Record) -> str:
+    """By which rule, and what is left to do."""
+    if record.selection == "drag":
+        return f"dropped, by {record.rule}"
+    # Their own clipboard stays as it is.
+    wiped = "" if record.source == w.VIEWER else ", it is wiped here"
+    return f"by {record.rule}; paste it there as usual{wiped}"
 
 
 def _verb(record: w.Record) -> str:

@@ -7,10 +7,11 @@ those that say something; where none does, the service's own default.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.clipboard import words as w
-from broker.clipboard.types import DEFAULT_PATTERNS, fits
+from broker.clipboard.reasons import DRAG
+from broker.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
@@ -22,6 +23,7 @@ from policy.rule import Rule
 SERVICE = "vitrail.ClipboardPaste"
 INWARD_WORDS = "to get what you have copied"
 OUTWARD_WORDS = "to put what you copied in it into your own clipboard"
+DRAG_WORDS = "that what you dragged is dropped where you dropped it"
 _ACTIONS = frozenset({"allow", "ask"})
 Records = Callable[[Lease], Record | None]
 
@@ -57,6 +59,46 @@ class Terms:
         rules = list(self._rules("dom0", lease.sandbox))
         return _widest(rules, self._speaking(lease)) if rules else None
 
+    # -- drags ----------------------------------------------------------------------------
+
+    def drags(self, lease: Lease) -> tuple[bool, list[str]]:
+        """Whether its drags may cross at all; the kinds that may go out at once.
+
+        Nobody can be asked while the pointer waits, and no filter sees a drop on
+        the person's own programs: so those kinds alone for which a rule says
+        ``allow`` by now.
+        """
+        if not self._dragging(lease):
+            return False, []
+        kinds = set(DEFAULT_PATTERNS)
+        for rule in self._rules(lease.sandbox, w.VIEWER):
+            kinds.update(k for k in rule.match.mime if "*" not in k)
+        speaking = self._speaking(lease)
+        out = []
+        for kind in sorted(kinds):
+            found = self._may(lease, None, kind, None, speaking)
+            if found is not None and found.answer.verdict == "allow":
+                out.append(kind)
+        return True, out
+
+    def dragged(self, source: Lease | None, target: Lease | None) -> w.CopyTerms | None:
+        """What could go from one to the other by a drag; None: nothing.
+
+        None in the place of a lease: the person's own programs.
+        """
+        if not self._dragging(source, target):
+            return None
+        here = source.sandbox if source is not None else "dom0"
+        there = target.sandbox if target is not None else w.VIEWER
+        rules = list(self._rules(here, there))
+        return _widest(rules, self._speaking(source or target)) if rules else None
+
+    def _dragging(self, *leases: Lease | None) -> bool:
+        """Whether the record of each says that drags cross by rules."""
+        known = [lease for lease in leases if lease is not None]
+        said = self._speaking(*known)
+        return len(said) == len(known) and all(one.drag == "rules" for one in said)
+
     def _rules(self, source: str, target: str = "") -> Iterator[Rule]:
         """Those that could say yes; which of them decides is not asked here."""
         engine, world = self._decider.world()
@@ -90,7 +132,11 @@ class Terms:
         ``origin``: whose export the person's selection is; then what holds
         between these two has to allow it as well.
         """
+        if action.drag and not self._dragging(source, target):
+            raise RefusedError(DRAG)
         terms = await self._allowed(action, source, target)
+        if action.drag and not self._dragging(source, target):
+            raise RefusedError(DRAG)  # while the person was asked
         if origin is None:
             return terms
         return _both(terms, await self._allowed(action, origin, target))
@@ -113,9 +159,14 @@ class Terms:
             if (found := self._may(source, target, kind, size, speaking))
         ]
         asking = [one for one in may if one.answer.verdict == "ask"]
-        # The person is asked about one type, once: the first, which is text
-        # where there is any.  What would need a further question stays out.
-        crossing = [one for one in may if one not in asking[1:]]
+        # The person is asked once, about all that the same rule asks about as the
+        # first, which is text where there is any.  What would need a further
+        # question stays out.
+        crossing = [
+            one
+            for one in may
+            if one not in asking or one.answer.rule is asking[0].answer.rule
+        ]
         if not crossing and target is None:
             raise RefusedError("no rule lets it into your own clipboard")
         if not crossing:
@@ -125,17 +176,36 @@ class Terms:
                 pass
             raise RefusedError("no type of it may cross, as the records say")
         crossing.sort(key=lambda one: one.answer.verdict != "ask")
-        where = ""
+        where, covered = "", None
+        details = _details(crossing)
         for one in crossing:
-            request = _request(source, target, one.kind, one.size)
-            async with self._decider.permit(request) as permit:
-                where = where or permit.where
-        clean = self._speaking(target)
+            request = _request(source, target, one.kind, one.size, details)
+            if action.drag:
+                request = replace(request, words=DRAG_WORDS)
+            async with self._decider.permit(request, covered=covered) as permit:
+                where, covered = where or permit.where, covered or permit
+        return self._as_now(crossing, source, target, where)
+
+    def _as_now(
+        self,
+        crossing: list[_Kind],
+        source: Lease | None,
+        target: Lease | None,
+        where: str,
+    ) -> w.PasteTerms:
+        """The terms as rules and records are by now: a person takes their time."""
+        speaking, clean = self._speaking(source, target), self._speaking(target)
+        found = [
+            self._may(source, target, one.kind, one.size, speaking) for one in crossing
+        ]
+        now = [one for one in found if one is not None]
+        if len(now) < len(crossing):
+            raise RefusedError("rules or records do not let it cross any more")
         return w.PasteTerms(
-            patterns=tuple(one.kind for one in crossing),
-            max_bytes=_bytes(crossing, speaking),
+            patterns=tuple(one.kind for one in now),
+            max_bytes=_bytes(now, speaking),
             ttl=_strictest(
-                (one.answer.limits.ttl for one in crossing),
+                (one.answer.limits.ttl for one in now),
                 (record.ttl for record in speaking),
                 limits.CLIPBOARD_SECONDS,
             ),
@@ -163,8 +233,26 @@ class Terms:
         return _Kind(kind, size, answer)
 
 
+def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
+    """All that one yes lets cross, as the person is shown it.
+
+    A line for each type, which are CLIPBOARD_KINDS at most: in one line the
+    name that a source makes long would hide the others.
+    """
+    kinds = sorted((one.kind for one in crossing), key=lambda k: (k != TEXT, k))
+    sizes = [one.size for one in crossing]
+    known = [size for size in sizes if size is not None]
+    size = f"{sum(known)} bytes" if len(known) == len(sizes) else ""
+    together = " together" if size and len(kinds) > 1 else ""
+    return (*(("type", kind) for kind in kinds), ("size", size + together))
+
+
 def _request(
-    source: Lease | None, target: Lease | None, kind: str, size: int | None
+    source: Lease | None,
+    target: Lease | None,
+    kind: str,
+    size: int | None,
+    details: tuple[tuple[str, str], ...] = (),
 ) -> Request:
     lease = source or target
     if lease is None:
@@ -180,6 +268,7 @@ def _request(
         # The chord is what the person does; it was pressed just now.
         gesture=0.0,
         words=words,
+        details=details,
         settled=True,
         tells=True,
     )

@@ -40,7 +40,8 @@ from broker.core.lease import Lease
 from broker.prompt.grants import Grant, Grants
 from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.session import journal
-from broker.session.decisions import Asked, Digests, cut, decision, subject
+from broker.session.decisions import Asked, cut, decision, subject
+from broker.session.judging import Judge
 from broker.session.meters import Meters
 from broker.session.permits import (
     Asker,
@@ -48,14 +49,12 @@ from broker.session.permits import (
     Permit,
     Request,
     keeps,
-    question_of,
 )
 from broker.session.rules import Notify, Rules
-from policy import evaluate
 from policy.engine import Answer as Verdict
 from policy.engine import Engine
 from policy.loader import RecordSet
-from policy.world import World, world_of
+from policy.world import World
 
 __all__ = ["Decider", "Permit", "Request"]
 
@@ -84,8 +83,7 @@ class Decider:
         notify: Notify | None = None,
     ) -> None:
         self._rules = rules
-        self._records = records
-        self._running = running
+        self._judge = Judge(rules, records, running)
         self._log = log
         self.asker: Asker = asker or NobodyToAsk()
         self.notify: Notify = notify or rules.notify
@@ -93,27 +91,31 @@ class Decider:
         self._live: set[Permit] = set()
         self._questions = 0
         self._meters = Meters()
-        self._world: tuple[RecordSet, object, World] | None = None
 
     # -- asking ----------------------------------------------------------------
 
     @asynccontextmanager
     async def permit(
-        self, request: Request, *, on_ask: OnAsk = _nothing
+        self,
+        request: Request,
+        *,
+        on_ask: OnAsk = _nothing,
+        covered: Permit | None = None,
     ) -> AsyncIterator[Permit]:
         """See the head of this module.
 
         ``on_ask`` is awaited when the person is about to be asked, which takes
-        up to ``limits.QUESTION_SECONDS``.  Raises RefusedError for a no,
+        up to ``limits.QUESTION_SECONDS``.  ``covered``: a permit whose question
+        named this request as well; the same rule does not ask again.  Raises RefusedError for a no,
         UpstreamError when the decision could not be recorded (so it is a no).
         """
         if len(self._live) >= limits.LIVE_PERMITS:
             raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
-        permit = await self._decide(request, on_ask)
+        permit = await self._decide(request, on_ask, covered)
         self._live.add(permit)
         try:
             # While the decision was written other rules may have come.
-            answer, reason, where = self._now(permit)
+            answer, reason, where = self._judge.still(permit)
             if permit.grant and permit.grant not in self.grants:
                 reason, where = "the grant has ended meanwhile", permit.where
             if reason:
@@ -130,7 +132,7 @@ class Decider:
         if permit.scope.cancelled_caught:
             reason = permit.over or f"the time of {permit.where} is over"
             if not permit.over:
-                await self._log.note(cut(permit, reason, self._digests()))
+                await self._log.note(cut(permit, reason, self._judge.digests()))
             raise RefusedError(reason, where=permit.where)
 
     def _tell_yes(self, permit: Permit) -> None:
@@ -146,16 +148,11 @@ class Decider:
 
         None for a no of the record's.  Limits that have a memory are not asked.
         """
-        if not self._record_says(request).allowed:
-            return None
-        answer = self._verdict(request)
-        if answer.verdict in {"allow", "ask"} and request.elsewhere(answer):
-            return None
-        return answer
+        return self._judge.would(request)
 
     def world(self) -> tuple[Engine, World]:
         """The rules in force and the sandboxes that they speak about."""
-        return self._rules.engine, self._now_world()
+        return self._judge.engine(), self._judge.world()
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
         """The person has acted (key, button, touch) in a window of a sandbox.
@@ -165,11 +162,19 @@ class Decider:
         """
         self._meters.acted(lease, trio.current_time() - ago)
 
-    async def _decide(self, request: Request, on_ask: OnAsk) -> Permit:
+    async def _decide(
+        self, request: Request, on_ask: OnAsk, covered: Permit | None = None
+    ) -> Permit:
         answer = await self._asked_first(request)
         if answer.verdict == "allow":
             permit = self._permit(request, answer)
             await self._log.require(self._event(request, answer, _ALLOW))
+            return permit
+        if covered is not None and covered.answered and covered.rule is answer.rule:
+            permit = self._permit(request, answer, target=covered.target)
+            await self._log.require(
+                self._event(request, answer, _ALLOW, target=covered.target)
+            )
             return permit
         now = trio.current_time()
         grant = self.grants.find(request.subject, now)
@@ -183,10 +188,10 @@ class Decider:
 
     async def _asked_first(self, request: Request) -> Verdict:
         """The verdict, its limits held.  Raises RefusedError for a no."""
-        stands = self._record_says(request)
+        stands = self._judge.stands(request)
         if not stands.allowed:
             raise await self._no(request, None, stands.reason, stands.where)
-        answer = self._verdict(request)
+        answer = self._judge.verdict(request)
         if answer.verdict not in {"allow", "ask"}:
             raise await self._no(request, answer, answer.reason, answer.where)
         if request.elsewhere(answer):
@@ -196,25 +201,10 @@ class Decider:
             raise await self._no(request, answer, beyond, answer.where, brief=True)
         return answer
 
-    def _record_says(self, request: Request) -> evaluate.Decision:
-        return evaluate.stands(self._records(), _of_record(request))
-
-    def _verdict(self, request: Request) -> Verdict:
-        answer = self._rules.engine.answer(request.call, self._now_world())
-        return evaluate.stricter(self._records(), _of_record(request), answer)
-
-    def _now_world(self) -> World:
-        records = self._records()
-        running = tuple((lease.sandbox, lease.record) for lease in self._running())
-        known = self._world
-        if known is None or known[0] is not records or known[1] != running:
-            known = self._world = (records, running, world_of(records, running))
-        return known[2]
-
     # -- the person ------------------------------------------------------------------
 
     async def _ask(self, request: Request, answer: Verdict, on_ask: OnAsk) -> Permit:
-        question = self._question(request, answer)
+        question = self._judge.question(request, answer)
         if len(question.targets) > limits.QUESTION_TARGETS:
             reason = f"{len(question.targets)} targets are no choice"
             raise await self._no(request, answer, reason, answer.where)
@@ -273,7 +263,7 @@ class Decider:
     ) -> Permit:
         """Make of an answer what the rules permit by now."""
         said = asked.said
-        stands, answer = self._record_says(request), self._verdict(request)
+        stands, answer = self._judge.stands(request), self._judge.verdict(request)
         if not stands.allowed:
             raise await self._no(request, None, stands.reason, stands.where)
         if answer.verdict not in {"allow", "ask"}:
@@ -294,10 +284,6 @@ class Decider:
             self._event(request, answer, _ALLOW, target=permit.target, asked=asked)
         )
         return permit
-
-    def _question(self, request: Request, answer: Verdict) -> Question:
-        record = self._records().records.get(request.lease.record)
-        return question_of(request, answer, record)
 
     async def _remember(
         self, request: Request, answer: Verdict, said: Answer
@@ -388,7 +374,7 @@ class Decider:
         asked: list[tuple[Permit, Verdict]] = []
         ended: list[tuple[Permit, str]] = []
         for permit in self.live():
-            answer, reason, where = self._now(permit)
+            answer, reason, where = self._judge.still(permit)
             if reason:
                 permit.end(reason, where)
                 ended.append((permit, reason))
@@ -402,7 +388,7 @@ class Decider:
 
     async def _look_at_grant(self, grant: Grant) -> None:
         subject = grant.subject
-        lease = next((x for x in self._running() if x.id == subject.lease), None)
+        lease = next((x for x in self._judge.running() if x.id == subject.lease), None)
         if lease is None:
             return  # it ends with its lease
         request = Request(
@@ -414,34 +400,9 @@ class Decider:
             scheme=subject.scheme,
             host=subject.host,
         )
-        answer = self._verdict(request)
+        answer = self._judge.verdict(request)
         if answer.verdict != "allow" and not self._serves(grant, answer):
             await self.revoke([grant], f"{answer.where} does not let it go on")
-
-    def _now(self, permit: Permit) -> tuple[Verdict | None, str, str]:
-        """The verdict of now, and why it ends what is live; (None, '', ''): it ended."""
-        if permit.over:
-            return None, "", ""
-        request = permit.request
-        stands = self._record_says(request)
-        if not stands.allowed:
-            return None, f"denied now: {stands.reason}", stands.where
-        answer = self._verdict(request)
-        if answer.verdict not in {"allow", "ask"}:
-            return answer, f"denied now: {answer.reason}", answer.where
-        held = answer.limits
-        if held.max_size is not None and not request.counts_bytes:
-            return answer, "denied now: max-size= cannot be held", answer.where
-        offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
-        if permit.target not in offered:
-            return answer, f"{answer.where} leads elsewhere now", answer.where
-        if held.ttl is not None:
-            deadline = permit.since + held.ttl
-            permit.scope.deadline = min(permit.scope.deadline, deadline)
-        if held.max_size is not None:
-            most = math.inf if permit.max_size is None else permit.max_size
-            permit.max_size = int(min(held.max_size, most))
-        return answer, "", ""
 
     def _holds_still(self, permit: Permit, answer: Verdict) -> bool:
         """Whether an answer of before is an answer to the rules of now."""
@@ -462,7 +423,7 @@ class Decider:
     ) -> None:
         # It goes on as it is or not at all.
         question = msgspec.structs.replace(
-            self._question(permit.request, answer),
+            self._judge.question(permit.request, answer),
             targets=(permit.target,),
             default_target=permit.target,
             keeps=(Keep.ONCE,),
@@ -494,7 +455,7 @@ class Decider:
 
     async def _tell_end(self, permit: Permit, reason: str) -> None:
         # It has happened whether or not it can be written down.
-        await self._log.note(cut(permit, reason, self._digests()))
+        await self._log.note(cut(permit, reason, self._judge.digests()))
         self.notify(
             f"Vitrail: {permit.request.lease.sandbox} was cut",
             f"{untrusted_word(permit.request.service)}: {reason}",
@@ -543,7 +504,7 @@ class Decider:
             request,
             answer,
             _DENY,
-            self._digests(),
+            self._judge.digests(),
             where=where,
             reason=reason,
             asked=asked,
@@ -556,9 +517,6 @@ class Decider:
                 f"{untrusted_word(request.service)}: {reason}",
             )
         return RefusedError(f"denied: {reason}", where=where)
-
-    def _digests(self) -> Digests:
-        return Digests(rules=self._rules.digest, records=self._records().digest)
 
     def _event(
         self,
@@ -576,18 +534,13 @@ class Decider:
             request,
             answer,
             verdict,
-            self._digests(),
+            self._judge.digests(),
             where=where,
             target=target,
             reason=reason,
             asked=asked,
             grant="" if grant is None else grant.id,
         )
-
-
-def _of_record(request: Request) -> evaluate.Request:
-    lease = request.lease
-    return evaluate.Request(lease.sandbox, lease.record, request.service)
 
 
 def _refusal(question: Question, said: Answer) -> str:

@@ -239,6 +239,7 @@ class Guest:
                 await made.close()
                 raise
             self.worker = made
+            await made.send(self.crossing.drags())
             return made
 
     async def _listen(self, mine: Worker) -> None:

@@ -140,7 +140,8 @@ class Journal:
         | schema.LeaseRefused
         | schema.LinkRefused
         | schema.ClipboardEnded
-        | schema.Decision,
+        | schema.Decision
+        | schema.LogConflict,
     ) -> None:
         """Record a refusal; equal ones of one second are counted into one."""
         await self._refusals.refused(event)

@@ -46,6 +46,8 @@ class Request:
     the person's own programs give to it."""
     words: str = ""
     """What is wanted, in plain words; empty: as of every request of the service."""
+    details: tuple[tuple[str, str], ...] = ()
+    """What the person is shown of it; empty: the attributes that are said."""
     settled: bool = False
     """Where it goes is settled: no rule leads elsewhere, and nobody chooses."""
     tells: bool = False
@@ -208,7 +210,9 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         argument=untrusted_word(request.argument.removeprefix("+")),
         words=request.words or wants(request.service),
         details=tuple(
-            (n, untrusted_word(value)) for n, value in claims.items() if value
+            (n, untrusted_word(value))
+            for n, value in request.details or claims.items()
+            if value
         ),
         targets=targets,
         default_target=default,

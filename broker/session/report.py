@@ -33,6 +33,7 @@ from policy.loader import RecordSet
 
 _PROBLEM_CHARACTERS = 1000
 """Of one problem with a record; a path in it may hold any byte."""
+_PROC = Path("/proc")
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Reporter:
                 _stream(opening, began, streams, counted)
                 for opening, began in self._streams()
             ],
-            processes=self._processes(),
+            processes=await _with_memory(self._processes()),
             tasks=trio.lowlevel.current_statistics().tasks_living,
             pump=self._pump(list(streams.values())),
             audit=api.AuditStatus(
@@ -307,9 +308,25 @@ def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:
 def _process(
     role: str, pid: int, sandbox: str = "", *, jail: str = ""
 ) -> api.ProcessStatus:
-    return api.ProcessStatus(
-        role=role, pid=pid, sandbox=sandbox, memory=_memory(pid), jail=jail
-    )
+    return api.ProcessStatus(role=role, pid=pid, sandbox=sandbox, jail=jail)
+
+
+async def _with_memory(
+    processes: list[api.ProcessStatus],
+) -> list[api.ProcessStatus]:
+    """The same with their memory."""
+    # In a thread: the kernel walks every page of each process for it, and waits
+    # for one that is changing its memory; streams must not wait as well.
+    pids = [process.pid for process in processes]
+    sizes = await trio.to_thread.run_sync(_memories, pids, abandon_on_cancel=True)
+    return [
+        msgspec.structs.replace(process, memory=size)
+        for process, size in zip(processes, sizes, strict=True)
+    ]
+
+
+def _memories(pids: list[int]) -> list[int]:
+    return [_memory(pid) for pid in pids]
 
 
 def _memory(pid: int) -> int:
@@ -318,7 +335,7 @@ def _memory(pid: int) -> int:
     0 when it has ended, or is not ours to look at.
     """
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = (_PROC / str(pid) / "smaps_rollup").read_text("ascii")
     except OSError:
         return 0
     for line in text.splitlines():

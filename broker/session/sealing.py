@@ -290,7 +290,9 @@ class Witness:
             return
         self._told.append(said)
         del self._told[:-_TOLD]
-        await self._log.note(
+        # As refusals are, because a broker that was taken over could think up a
+        # conflict with every request.
+        await self._log.refused(
             schema.LogConflict(
                 peer=printable(peer),
                 size=note.checkpoint.size,

@@ -2,12 +2,11 @@
 
 What the filters see of the person's hand (focus, chords) is told; a selection
 is read through a pipe of ours into a file in memory, whole or not at all; what
-is pasted is served from such a file, to as many applications as ask.  Nothing
-is kept: with the next selection, or withdrawn, its file is closed.
+is pasted is served from such a file, to as many applications as ask
+(``worker_serving``).  Drags: ``worker_drags``.
 
-A client's descriptor that content is written to stays the client's: it could
-make our writing wait.  That would stop this worker, whose only sandbox is the
-client's own.
+Where the process has no descriptor or no memory left for one transfer, that one
+is refused, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -24,13 +23,15 @@ from typing_extensions import override
 
 from broker.clipboard.chords import Chord, Chords, Recogniser
 from broker.clipboard.cleaning import clean
-from broker.clipboard.types import SECRET_HINT
 from broker.core import fdpass, limits
 from broker.core import worker as all_messages
 from broker.core import worker_clipboard as messages
+from broker.core.complain import complain_of
 from broker.core.errors import InternalError, PeerError
 from broker.session import sealed
-from broker.wayland.ports import Exported, Hand, Judge, Selection
+from broker.session.worker_drags import Origin, WorkerDrags
+from broker.session.worker_serving import Held, Serving, ToHost
+from broker.wayland.ports import Hand, Judge
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
-_SECRET = b"secret"
-"""What SECRET_HINT holds where history managers are to keep nothing."""
+_NO_ROOM = "the sandbox's worker has no room for it"
+_WITH_FILE = messages.Rewrite | messages.Offer | messages.Export | messages.Serve
 
 
 @dataclass(frozen=True)
@@ -65,89 +66,6 @@ class _Press:
     serial: int
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """Whose types were told: what may be read, and whether it is still that."""
-
-    mimes: Sequence[bytes]
-    send: Callable[[bytes, int], bool]
-    valid: Callable[[], bool]
-
-
-class Held(Selection):
-    """Content that we serve, under the types that its pieces have."""
-
-    def __init__(
-        self,
-        owner: WorkerClipboard,
-        transfer: int,
-        pieces: list[messages.Piece],
-        fd: int,
-    ) -> None:
-        self._owner = owner
-        self.transfer = transfer
-        self.withdrawn = False
-        """Whether the supervisor itself has ended it."""
-        self._fd = fd
-        self._places: dict[bytes, tuple[int, int]] = {}
-        at = 0
-        for piece in pieces:
-            for name in piece.names:
-                self._places.setdefault(name.encode(), (at, piece.size))
-            at += piece.size
-
-    @property
-    @override
-    def mimes(self) -> Sequence[bytes]:
-        return tuple(self._places)
-
-    @override
-    def send(self, mime: bytes, fd: int) -> bool:
-        place = self._places.get(mime)
-        if place is None or self._fd < 0:
-            return False
-        return self._owner.serve(fd, self._fd, *place)
-
-    @override
-    def cancel(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-            self._owner.held_ended(self)
-
-
-class ToHost(Held, Exported):
-    """The same as the person's own selection, marked."""
-
-    def __init__(
-        self,
-        owner: WorkerClipboard,
-        order: messages.Export,
-        fd: int,
-        core: Filter,
-    ) -> None:
-        super().__init__(owner, order.transfer, order.pieces, fd)
-        self.core = core
-        self.mark = order.mark.encode()
-        self.echoed = trio.Event()
-
-    @property
-    @override
-    def mimes(self) -> Sequence[bytes]:
-        # The mark last: some keep only the first type of a selection.
-        return (*super().mimes, SECRET_HINT.encode(), self.mark)
-
-    @override
-    def send(self, mime: bytes, fd: int) -> bool:
-        if mime == SECRET_HINT.encode():
-            return self._owner.serve_secret(fd)
-        return super().send(mime, fd)
-
-    @override
-    def taken(self) -> None:
-        self.echoed.set()
-
-
 class WorkerClipboard(Hand):
     """All that crosses to and from the worker's sandbox."""
 
@@ -163,9 +81,10 @@ class WorkerClipboard(Hand):
         self._presses = 0
         self._copy: _Press | None = None
         self._paste: _Press | None = None
-        self._asked: _Origin | None = None
+        self._asked: Origin | None = None
         self._reading = trio.CancelScope()
-        self._serving = 0
+        self.serving = Serving()
+        self._drags = WorkerDrags(sandbox, self._say, self.serving)
         self._exports: dict[int, ToHost] = {}
         sandbox.hand = self
 
@@ -174,6 +93,7 @@ class WorkerClipboard(Hand):
     ) -> None:
         """Tell what was seen, and serve, until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self.serving.begin(self._nursery)
             task_status.started()
             while True:
                 await self._more.wait()
@@ -184,16 +104,27 @@ class WorkerClipboard(Hand):
                     # its worker exceed what a worker may say.
                     await trio.sleep(2 / limits.WORKER_MESSAGES_PER_SECOND)
 
+    @property
+    @override
+    def drags(self) -> WorkerDrags:
+        return self._drags
+
     # -- what the filters see --------------------------------------------------------
 
     def _say(self, message: messages.FromWorker) -> None:
         """Tell it soon, in this order."""
         if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
-            # Only a client that makes the focus jump comes so far, and then
-            # where it is at the end is what counts.
-            self._waiting.popleft()
+            # Only a client that makes the focus jump, or drags begin, comes so
+            # far.  Where the focus is at the end is what counts, and other
+            # sandboxes have none while this one claims it.
+            self._forget_one()
         self._waiting.append(message)
         self._more.set()
+
+    def _forget_one(self) -> None:
+        focus = messages.ClipboardFocus
+        found = (n for n, m in enumerate(self._waiting) if not isinstance(m, focus))
+        del self._waiting[next(found, 0)]
 
     @override
     def judge(self) -> Judge:
@@ -225,25 +156,19 @@ class WorkerClipboard(Hand):
             self._copy = press
         self._say(messages.ChordPressed(press.number, paste))
 
-    @override
-    def foreign_drag(self) -> None:
-        self._say(messages.ForeignDrag())
-
     # -- orders ------------------------------------------------------------------------
 
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
         """Do it, and answer; the descriptors are ours."""
-        if len(fds) != isinstance(
-            order, messages.Rewrite | messages.Offer | messages.Export
-        ):
+        if len(fds) != isinstance(order, _WITH_FILE):
             fdpass.close_all(fds)
             raise InternalError("a clipboard order without its descriptor, or with one")
         match order:
             case messages.Chords():
                 self._choose(order)
-            case messages.AskTypes(transfer, host, primary):
-                types = self._types(host=host, primary=primary)
-                self._say(messages.ClipboardTypes(transfer, types))
+            case messages.AskTypes():
+                types = self._types(order)
+                self._say(messages.ClipboardTypes(order.transfer, types))
             case messages.ReadType():
                 self._start_reading(order)
             case messages.StopRead():
@@ -258,6 +183,8 @@ class WorkerClipboard(Hand):
                 self._start_export(order, fds[0])
             case messages.Withdraw(transfer):
                 self._withdraw(transfer)
+            case _:
+                self.drags.obey(order, fds)
 
     def _choose(self, order: messages.Chords) -> None:
         self._chords = Chords(Chord.parse(order.copy), Chord.parse(order.paste))
@@ -266,25 +193,29 @@ class WorkerClipboard(Hand):
 
     # -- reading -----------------------------------------------------------------------
 
-    def _types(self, *, host: bool, primary: bool) -> list[str]:
+    def _types(self, order: messages.AskTypes) -> list[str]:
         """What may be read now; whose it is, is kept for that."""
         self._reading.cancel()
-        origin = self._asked = (
-            self._host() if host else self._own(PRIMARY if primary else CLIPBOARD)
-        )
+        if order.drag or order.drop:
+            origin = self.drags.origin(order.drag, order.drop)
+        elif order.host:
+            origin = self._host()
+        else:
+            origin = self._own(PRIMARY if order.primary else CLIPBOARD)
+        self._asked = origin
         return [] if origin is None else [mime.decode() for mime in origin.mimes]
 
-    def _own(self, kind: str) -> _Origin | None:
+    def _own(self, kind: str) -> Origin | None:
         selection = self._sandbox.selections[kind]
         if selection is None:
             return None
-        return _Origin(
+        return Origin(
             selection.mimes,
             selection.send,
             lambda: self._sandbox.selections[kind] is selection,
         )
 
-    def _host(self) -> _Origin | None:
+    def _host(self) -> Origin | None:
         """The person's own selection, as the window of the last paste chord has it."""
         if self._paste is None or not self._paste.core.focused:
             return None
@@ -292,7 +223,7 @@ class WorkerClipboard(Hand):
         offer = hands.offer
         if offer is None:
             return None
-        return _Origin(offer.mimes, hands.read, lambda: hands.offer is offer)
+        return Origin(offer.mimes, hands.read, lambda: hands.offer is offer)
 
     def _start_reading(self, order: messages.ReadType) -> None:
         self._reading.cancel()  # one at a time
@@ -309,15 +240,19 @@ class WorkerClipboard(Hand):
     async def _read(
         self,
         order: messages.ReadType,
-        origin: _Origin | None,
+        origin: Origin | None,
         scope: trio.CancelScope,
     ) -> None:
-        fd = sealed.new_file()
         problem = "the sandbox did not give it in time"
-        size = 0
+        size, fd = 0, -1
         try:
             with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):
-                size, problem = await self._fill(order, origin, fd)
+                try:
+                    fd = sealed.new_file()
+                    size, problem = await self._fill(order, origin, fd)
+                except OSError as error:  # EMFILE, ENOSPC
+                    complain_of(error)
+                    problem = _NO_ROOM
             if scope.cancelled_caught:
                 return  # nobody wants it any more
             if problem:
@@ -336,7 +271,7 @@ class WorkerClipboard(Hand):
                 os.close(fd)
 
     async def _fill(
-        self, order: messages.ReadType, origin: _Origin | None, into: int
+        self, order: messages.ReadType, origin: Origin | None, into: int
     ) -> tuple[int, str]:
         """Read until the source is done or it is too much; its size, or a problem."""
         if origin is None or not origin.valid():
@@ -389,42 +324,31 @@ class WorkerClipboard(Hand):
             await self._outbox.send(messages.ClipboardLarge(order.transfer))
             return
         answer = messages.ClipboardData(order.transfer, len(data))
-        await self._outbox.send(WithFile(answer, sealed.sealed([data])))
-
-    # -- serving --------------------------------------------------------------------------
-
-    def serve(self, fd: int, content: int, start: int, size: int) -> bool:
-        """Write a part of a file into a descriptor, which is ours if it answers true."""
-        if self._nursery is None or self._serving >= limits.CLIPBOARD_SERVES:
-            return False
-        self._serving += 1
-        self._task(self._serve, fd, os.dup(content), start, size)
-        return True
-
-    def serve_secret(self, fd: int) -> bool:
-        """The same with what SECRET_HINT holds."""
-        content = sealed.sealed([_SECRET])
         try:
-            return self.serve(fd, content, 0, len(_SECRET))
-        finally:
-            os.close(content)
+            made = sealed.sealed([data])
+        except OSError as error:
+            complain_of(error)
+            await self._outbox.send(messages.ClipboardFailed(order.transfer, _NO_ROOM))
+            return
+        await self._outbox.send(WithFile(answer, made))
 
-    async def _serve(self, fd: int, content: int, start: int, size: int) -> None:
-        try:
-            os.set_blocking(fd, False)
-            for data in sealed.pieces(content, start, size):
-                await _write(fd, data)
-        except (OSError, trio.TooSlowError):
-            return  # whoever asked has gone, or takes nothing
-        finally:
-            os.close(fd)
-            os.close(content)
-            self._serving -= 1
+    # -- what was given ----------------------------------------------------------------------
 
     def _offer(self, order: messages.Offer, fd: int) -> None:
         """Make it the sandbox's selection; what was before is over."""
+        if order.drop:
+            held = Held(self, order.transfer, order.pieces, fd)
+            self.drags.give(order.drop, held)
+            return
         if order.primary:
-            also = Held(self, order.transfer, order.pieces, os.dup(fd))
+            try:
+                mine = os.dup(fd)
+            except OSError as error:
+                complain_of(error)
+                os.close(fd)
+                self._say(messages.OfferRefused(order.transfer, _NO_ROOM))
+                return
+            also = Held(self, order.transfer, order.pieces, mine)
             also.withdrawn = True  # the other one is what is told about
             self._sandbox.select(PRIMARY, also)
         held = Held(self, order.transfer, order.pieces, fd)
@@ -436,6 +360,7 @@ class WorkerClipboard(Hand):
             if self._exports.pop(held.transfer, None) is not None:
                 self._say(messages.ExportEnded(held.transfer))
         elif not held.withdrawn:
+            self.drags.given_ended(held)
             self._forget(PRIMARY, held.transfer)
             self._say(messages.OfferEnded(held.transfer))
 
@@ -448,6 +373,7 @@ class WorkerClipboard(Hand):
     def _withdraw(self, transfer: int) -> None:
         for kind in (CLIPBOARD, PRIMARY):
             self._forget(kind, transfer)
+        self.drags.withdraw(transfer)
         export = self._exports.pop(transfer, None)
         if export is not None:
             export.core.hands.take_back(export)
@@ -498,16 +424,3 @@ async def _cleaned(kind: str, untrusted_data: bytes) -> bytes:
         except StopIteration as end:
             return bytes(end.value)
         await trio.lowlevel.checkpoint()
-
-
-async def _write(fd: int, data: bytes) -> None:
-    """All of it.  Raises OSError, or TooSlowError when nobody takes it."""
-    with memoryview(data) as rest:
-        done = 0
-        while done < len(rest):
-            with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):
-                await trio.lowlevel.wait_writable(fd)
-            try:
-                done += os.write(fd, rest[done:])
-            except BlockingIOError:
-                continue

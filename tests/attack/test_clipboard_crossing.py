@@ -251,6 +251,26 @@ async def test_one_that_never_reads_what_it_pastes_has_so_many_pipes_and_no_more
         assert record.reason == crossing.EMPTY or record.outcome is Outcome.COPIED
 
 
+async def test_a_pipe_that_stays_blocking_and_full_stops_no_worker():
+    async with desk("red", "blue") as it:
+        await hold(it, b"x" * (1 << 20), limit=1 << 21)
+
+        def act(c: Guest) -> int:
+            trio.from_thread.run(it.paste)
+            c.wait(lambda e: e[2] == "offer" and e[3][0] == TEXT)
+            offer = [e[3][0] for e in c.events if e[2] == "data_offer"][-1]
+            theirs, ours = os.pipe()
+            c.send(offer, "receive", TEXT, fds=[ours])
+            for _ in range(20):
+                os.set_blocking(ours, True)
+                c.roundtrip()
+            os.close(ours)
+            with os.fdopen(theirs, "rb") as pipe:
+                return len(pipe.read())
+
+        assert await guest(it, "blue", act) == 1 << 20
+
+
 async def hold(it: Desk, content: bytes, *, limit: int = 64_000) -> None:
     """Have the person copy something out of red."""
     it.terms = w.CopyTerms(max_bytes=limit)

@@ -10,6 +10,7 @@ import trio
 from tests.e2e.test_clipboard import held_from, status
 from tests.kit.clipboard_person import Person, V
 from tests.kit.compositor import until, wait_window
+from tests.kit.two import two
 from tests.kit.world import record, world
 
 SECRET = "over two walls"
@@ -18,47 +19,111 @@ RULES = "vitrail.ClipboardPaste * work personal allow\n"
 _CONTROL, _SHIFT, _ENTER = 29, 42, 28
 
 
-@pytest.mark.long
-@pytest.mark.timeout(900)
-async def test_text_crosses_from_machine_to_machine():
-    records = {
+def records():
+    return {
         "work": record("persistent", colour="blue"),
         "personal": record("persistent", colour="green"),
     }
-    async with world(records, start=False) as w:
-        folder = w.paths.config[0] / "policy.d"
-        folder.mkdir(parents=True)
-        (folder / "30-mine.policy").write_text(RULES)
-        await w.start()
-        # A terminal takes a selection from its program (OSC 52), once it has
-        # the keyboard; so the program says it again and again.
-        say = f"while sleep 1; do printf '\\033]52;c;{OSC}\\a'; done"
-        await w.run("work", "foot", "-T", "work", "sh", "-c", say)
-        typed = "cat > /tmp/typed"
-        await w.run("personal", "foot", "-T", "personal", "sh", "-c", typed)
-        for name in records:
-            await wait_window(w.comp, title=f"[{name}] {name}", deadline=120)
-        with Person(w) as person:
-            await person.awake()
-            await person.focus("work")
 
-            async def copied():
+
+def rules_of(w):
+    folder = w.paths.config[0] / "policy.d"
+    folder.mkdir(parents=True)
+    (folder / "30-mine.policy").write_text(RULES)
+
+
+async def crosses(w):
+    """Copy in one machine's window and paste in the other's; ``w`` has the screen."""
+    # A terminal takes a selection from its program (OSC 52), once it has
+    # the keyboard; so the program says it again and again.
+    say = f"while sleep 1; do printf '\\033]52;c;{OSC}\\a'; done"
+    await w.run("work", "foot", "-T", "work", "sh", "-c", say)
+    typed = "cat > /tmp/typed"
+    await w.run("personal", "foot", "-T", "personal", "sh", "-c", typed)
+    for name in records():
+        await wait_window(w.comp, title=f"[{name}] {name}", deadline=120)
+    with Person(w) as person:
+        await person.awake()
+        await person.focus("work")
+
+        async def copied():
+            await person.copy("work")
+            with trio.move_on_after(5):
+                return await held_from(w, "work")
+
+        await until(copied, deadline=120)
+        await person.paste("personal")
+        pasted = await w.wait_event("clipboard.pasted", deadline=120)
+        assert (pasted["sandbox"], pasted["bytes"]) == ("work", len(SECRET))
+
+        async def arrived():
+            await person.focus("personal")
+            await person.press(V, _CONTROL, _SHIFT)
+            await person.press(_ENTER)
+            code, out = await w.output("personal", "cat", "/tmp/typed")
+            # Its shell may still be on its way to make the file.
+            return code == 0 and SECRET in out.decode()
+
+        await until(arrived, deadline=180)
+    assert (await status(w)).source == ""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_text_crosses_from_machine_to_machine():
+    async with world(records(), start=False) as w:
+        rules_of(w)
+        await w.start()
+        await crosses(w)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_it_crosses_on_the_viewers_screen_where_the_machines_are_the_hosts():
+    """The host has no part in it, nor any event of it: the person is elsewhere."""
+    async with two(records(), start=False) as t:
+        rules_of(t.viewer)
+        await t.viewer.start()
+        await t.host.start()
+        await t.up()
+        await crosses(t.viewer)
+        status_there = await t.host.status()
+        assert [s.name for s in status_there.sandboxes] == ["work", "personal"]
+        assert t.host.events("clipboard") == []
+        # The rules are the viewer's: taken away, nothing more crosses.
+        (t.viewer.paths.config[0] / "policy.d" / "30-mine.policy").write_text("")
+        with Person(t.viewer) as person:
+            await person.awake()
+
+            async def denied():
                 await person.copy("work")
                 with trio.move_on_after(5):
-                    return await held_from(w, "work")
+                    await held_from(t.viewer, "work")
+                    await person.paste("personal")
+                    return await t.viewer.wait_event(
+                        "clipboard.ended", outcome="refused", target="personal"
+                    )
 
-            await until(copied, deadline=120)
-            await person.paste("personal")
-            pasted = await w.wait_event("clipboard.pasted", deadline=120)
-            assert (pasted["sandbox"], pasted["bytes"]) == ("work", len(SECRET))
+            assert await until(denied, deadline=120)
+        assert len(t.viewer.events("clipboard.pasted")) == 1
+        # With the link goes what is held, and what was offered.
+        await person_copies_and_the_link_ends(t)
 
-            async def arrived():
-                await person.focus("personal")
-                await person.press(V, _CONTROL, _SHIFT)
-                await person.press(_ENTER)
-                code, out = await w.output("personal", "cat", "/tmp/typed")
-                # Its shell may still be on its way to make the file.
-                return code == 0 and SECRET in out.decode()
 
-            await until(arrived, deadline=180)
-        assert (await status(w)).source == ""
+async def person_copies_and_the_link_ends(t):
+    with Person(t.viewer) as person:
+        await person.awake()
+
+        async def held():
+            await person.copy("work")
+            with trio.move_on_after(5):
+                return await held_from(t.viewer, "work")
+
+        await until(held, deadline=120)
+    await t.host.shutdown()
+
+    async def wiped():
+        now = await status(t.viewer)
+        return (now.source, now.offered) == ("", [])
+
+    await until(wiped, deadline=60)

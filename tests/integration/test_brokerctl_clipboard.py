@@ -37,8 +37,8 @@ async def test_status_and_clear(env):
         told = await brokerctl("clipboard", "status", env=env)
         assert told.code == 0, told
         assert told.lines == [
-            "12.1 KiB from work: text/plain, image/png (wiped in 299 s)",
-            "work -> vault: may be pasted (taken back in 12 s)",
+            "12 kB from work: text/plain, image/png (wiped in 5 min)",
+            "work -> vault: may be pasted (taken back in 12.0 s)",
             "your own clipboard is a copy out of work",
             "the keyboard is with vault",
             "copy Super+Shift+C, paste Super+Shift+V",

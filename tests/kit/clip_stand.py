@@ -24,13 +24,14 @@ from broker.session.workers import open_workers
 from broker.wayland.rules import WindowRules
 from tests.kit.compositor import desktop
 from tests.kit.mutter_person import Gnome, GnomeKeyboard, gnome
-from tests.kit.wayland_input import Keyboard
+from tests.kit.wayland_input import Keyboard, Pointer
 from tests.kit.wayland_stand import CONFIG, JailedStand, Nested, jailed, nested
 
 C, V, X, A = 46, 47, 45, 30
 _CONTROL, _SHIFT, _SUPER = 29, 42, 125
 _BITS = {_SHIFT: 1, _CONTROL: 4, _SUPER: 64}
 DEADLINE = 60.0
+SCREEN = (1280, 800)
 COLOURS = (0xC01010, 0x1010C0, 0x10A010)
 
 
@@ -50,15 +51,20 @@ class Desk:
         terms: w.CopyTerms | None = None,
         host: w.CopyTerms | None = None,
         outward: bool = False,
+        drags: w.CopyTerms | None = None,
+        drags_out: tuple[str, ...] = (),
     ) -> None:
         self.comp, self.keyboard, self.policy = comp, keyboard, policy
         self.terms = terms or w.CopyTerms()
         self.host, self.outward = host, outward
+        self.drags, self.drags_out = drags, drags_out
         self.crossing = Crossing()
         self.rooms: dict[str, JailedStand] = {}
         self.records: list[w.Record] = []
         self.said: list[tuple[str, Any]] = []
         self.offers: list[tuple[str, int]] = []
+        self.orders: list[w.Action] = []
+        """All that the crossing had done, but records."""
         self.questions: list[int] = []
         """Those of policy, which stay open where there is none."""
         self.origins: list[str] = []
@@ -78,6 +84,10 @@ class Desk:
 
     async def hears(self, name: str, said: clip_link.Said) -> None:
         self.said.append((name, said))
+        if isinstance(said, messages.DragOver):
+            self._tell()
+            # Its source's worker is another process, heard later perhaps.
+            await self.until(lambda: not said.mark or self._has_begun(said.mark))
         events: list[w.Event] = list(clip_link.events_of(name, said))
         if isinstance(said, messages.ChordPressed):
             events = [
@@ -85,9 +95,21 @@ class Desk:
                 if said.paste
                 else w.CopyPressed(name, self.terms, said.press, self.outward)
             ]
+        match said:
+            case messages.DragOver(number, mark):
+                events = [w.DragOver(name, number, mark, self.drags)]
+            case messages.DragDropped(number):
+                events = [w.DragDropped(name, number)]
+            case messages.DragWanted(number, mark, wanted):
+                events = [w.DragWanted(name, number, mark, wanted, self.drags)]
         for event in events:
             await self.feed(event)
         self._tell()
+
+    def _has_begun(self, mark: str) -> bool:
+        """Also where it has ended since."""
+        began = (s.mark for _, s in self.said if isinstance(s, messages.DragStarted))
+        return mark in began
 
     def _tell(self) -> None:
         self._news.set()
@@ -96,10 +118,12 @@ class Desk:
     async def feed(self, event: w.Event) -> None:
         """Let the crossing decide, and do what it says."""
         for action in self.crossing.feed(event, trio.current_time()):
+            if not isinstance(action, w.Record):
+                self.orders.append(action)
             match action:
                 case w.Record():
                     self.records.append(action)
-                case w.AskPolicy(transfer, source, target, kinds, origin):
+                case w.AskPolicy(transfer, source, target, kinds, origin, _):
                     self.questions.append(transfer)
                     self.origins.append(origin)
                     if self.policy is not None:
@@ -225,8 +249,11 @@ async def _inside(outer: HeadlessCompositor, kind: str):
     if kind == "sway":
         yield outer
         return
-    async with nested(outer, kind) as comp:
-        yield comp
+    # As long as the compositor: KWin ends with its seat's pointer.
+    with Pointer(outer.display, SCREEN) as mouse:
+        async with nested(outer, kind) as comp:
+            comp.mouse = mouse
+            yield comp
 
 
 @asynccontextmanager
@@ -241,6 +268,9 @@ async def rooms(made: Desk, workers: Any, names: tuple[str, ...]):
     rules = WindowRules(names[0], color=colour)
     async with jailed(made.comp, workers, rules) as room, _streams(room):
         made.listen(room, names[0])
+        if made.drags is not None:
+            crosses = messages.Drags(cross=True, outward=list(made.drags_out))
+            await room.worker.send(crosses)
         async with rooms(made, workers, names[1:]):
             yield made
 

@@ -27,6 +27,11 @@ def _a(
     return Guard(name, f"broker/{file}", source, without, test, word)
 
 
+def _d(name: str, file: str, source: str, without: str, word: str) -> Guard:
+    """One of drags from one sandbox to another."""
+    return _a(name, file, source, without, word, "drag_crossing")
+
+
 def _s(name: str, file: str, source: str, without: str, test: str, word: str) -> Guard:
     return Guard(name, f"broker/{file}", source, without, f"tests/{test}", word)
 
@@ -35,6 +40,7 @@ _WORKER, _UNIT = (
     "session/worker_clipboard.py",
     "broker/session/test_worker_clipboard.py",
 )
+_SELECTION = "broker/wayland/test_selection.py"
 
 
 def _b(name: str, file: str, source: str, without: str, word: str) -> Guard:
@@ -67,10 +73,10 @@ GUARDS = (
     _g("size of a keymap", "keymap_text.py", "    if len(text) > limits.CLIPBOARD_KEYMAP_BYTES:", "    if False:"),
     _g("whose focus", "crossing.py", "        if sandbox not in self._claims:\n            return NO_FOCUS\n", ""),
     _g("two claims of the focus", "crossing.py", "        if others:\n", "        if False:\n"),
-    _g("focus moved while copying", "crossing.py", "if self._copy is not None and self._copy.reader != sandbox:", "if False:"),
-    _g("focus moved while policy thinks", "crossing.py", "if self._paste is not None and self._paste.target != sandbox:", "if False:"),
+    _g("focus moved while copying", "crossing.py", "if copy is not None and not copy.drop and copy.reader != sandbox:", "if False:"),
+    _g("focus moved while policy thinks", "crossing.py", "if paste is not None and not paste.drop and paste.target != sandbox:", "if False:"),
     _g("focus moved while it is cleaned", "giving.py", "        if self._cleaning is not None and self._cleaning.paste.target != sandbox:", "        if False:", "test_crossing.py"),
-    _g("wiped by the next copy", "crossing.py", "        self._held = None\n        if self._paste is not None:\n", "        if self._paste is not None:\n"),
+    _g("wiped by the next copy", "crossing.py", "        self._held = None\n        if self._paste is not None and", "        if self._paste is not None and"),
     _g("wiped by a paste", "crossing.py", "        self._held = None\n        yield from self._giving.give(", "        yield from self._giving.give("),
     _g("wiped with its source", "crossing.py", "        if self._held is not None and self._held.source == sandbox:", "        if False:"),
     _g("one copy at a time", "crossing.py", "(BUSY if self._copy else \"\")", '""'),
@@ -92,9 +98,9 @@ GUARDS = (
     _g("policy that does not answer", "crossing.py", "now >= self._paste.until:", "False:"),
     _g("what was copied expires", "crossing.py", "now >= self._held.until:", "False:"),
     _g("what was pasted expires", "giving.py", "if now >= o.until]", "if False]", "test_crossing.py"),
-    _g("policy before the person's own is read", "crossing.py", "        yield w.AskPolicy(copy.transfer, w.VIEWER, copy.reader, kinds, origin or \"\")", "        yield from self._read_next(copy, now)", "test_inward.py"),
+    _g("policy before the person's own is read", "crossing.py", "        yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or \"\", bool(drop))", "        yield from self._read_next(copy, now)", "test_inward.py"),
     _g("the person's own only by a rule", "crossing.py", "            reason = NOTHING if event.host is None else", "            reason = \"\" if event.host is None else", "test_inward.py"),
-    _g("the person's own only with the focus", "crossing.py", "        if self.focused == copy.reader:\n", "        if True:\n", "test_inward.py"),
+    _g("the person's own only with the focus", "crossing.py", "        if copy.drop is not None or self.focused == copy.reader:\n", "        if True:\n", "test_inward.py"),
     _g("types of a rule for the person's own", "crossing.py", "if may_cross(pick.kind, terms)]", "]", "test_inward.py"),
     _g("size of a rule for the person's own", "state.py", "            limit = min(limit, self.into[1].max_bytes)", "            pass", "test_inward.py"),
     _g("focus moved before an export", "outward.py", "        if self._asked is not None and self._asked.held.source != sandbox:", "        if False:", "test_outward.py"),
@@ -104,7 +110,7 @@ GUARDS = (
     _g("origin of what has ended", "outward.py", "                self._marks[mark] = \"\"", "                pass", "test_outward.py"),
     _g("origins remembered", "outward.py", "            while len(self._marks) > limits.CLIPBOARD_MARKS:", "            while False:", "test_outward.py"),
     _g("an export expires", "outward.py", "now >= self._standing.until:", "False:", "test_outward.py"),
-    _g("names of files", "types.py", "spelling in NEVER or ", ""),
+    _g("names of files", "types.py", "        spelling in NEVER\n        or ", "        "),
     _g("number of types", "types.py", "    if len(untrusted_types) > limits.WAYLAND_MIMES:", "    if False:"),
     _g("length of types", "types.py", "        if len(name.encode(\"utf-8\", \"replace\")) > limits.WAYLAND_MIME_BYTES:", "        if False:"),
     _g("a picture's sums", "picture.py", "        if zlib.crc32(content, zlib.crc32(kind)) != told:", "        if False:"),
@@ -122,19 +128,36 @@ GUARDS = (
     _a("deadline of a read", "session/worker_clipboard.py", "with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):", "with scope:", "never_writes"),
     _a("the same selection to the end", "session/worker_clipboard.py", "        if not origin.valid():\n            return 0, \"it ended", "        if False:\n            return 0, \"it ended", "changes_while"),
     _a("alive at the end", "session/worker_clipboard.py", "        if not origin.valid():\n            return 0, \"it ended", "        if False:\n            return 0, \"it ended", "dies_while"),
-    _a("number of serves", "session/worker_clipboard.py", "self._serving >= limits.CLIPBOARD_SERVES", "False", "never_reads"),
+    _a("number of serves", "session/worker_serving.py", "self._now >= limits.CLIPBOARD_SERVES", "False", "never_reads"),
     _a("one press of thirty keyboards", "clipboard/chords.py", "Verdict.SWALLOW if acting else verdict", "verdict", "nobody_but"),
-    _a("focus taken while policy thinks", "clipboard/crossing.py", "if self._paste is not None and self._paste.target != sandbox:", "if False:", "takes_the_focus"),
+    _a("focus taken while policy thinks", "clipboard/crossing.py", "if paste is not None and not paste.drop and paste.target != sandbox:", "if False:", "takes_the_focus"),
     _a("two workers and one focus", "clipboard/crossing.py", "        if others:\n", "        if False:\n", "two_workers"),
-    _a("drags of others are not told", "wayland/drag.py", "        if source is None:\n            # From", "        if source is None:\n            source = Source(\"wl_data_source\", 3)\n        if False:\n            # From", "another_sandbox", "drag"),
+    _a("drags of others are not told", "wayland/drag.py", "        if source is None:\n            # From", "        if source is None:\n            from broker.wayland.selection import Source as S\n            source = S(\"wl_data_source\", 3)\n        if False:\n            # From", "another_sandbox", "drag"),
     _a("a drag has a type of ours", "wayland/drag.py", "    core.up.data += _source_offer(sid, source.drag)\n", "    core.up.data += _source_offer(sid, source.mimes[0])\n", "own_program", "drag"),
-    _a("a drag's type names nobody", "wayland/sandbox.py", "self._secret = secret or name", "self._secret = name", "own_program", "drag"),
-    _a("a dragged picture has a frame", "wayland/drag.py", "        icon_sid = icon.icon.root.sid\n", "        icon_sid = icon.sid\n", "dragged_has", "drag"),
+    _a("a drag's type names nobody", "wayland/sandbox.py", "hashlib.blake2b(word, digest_size=16).hexdigest().encode()", "self.name.encode()", "own_program", "drag"),
+    _a("a pipe that its client makes blocking", "session/worker_serving.py", "flags=os.SPLICE_F_NONBLOCK", "flags=0", "stays_blocking"),
+    _d("a drop that both have seen", "clipboard/drags.py", "if over.mark and (drag is None or not drag.performed):", "if False:", "claims"),
+    _d("a drop inside of its sandbox", "wayland/drag.py", "            if source.accepted is None:", "            if True:", "inside_of"),
+    _d("files that are dragged", "clipboard/crossing.py", "        elif copy.drop is not None and files:", "        elif False:", "dragged_file"),
+    _d("policy before a drop is given", "clipboard/crossing.py", "        self._paste, asks = drags.ask(drop, items, self._number(), now)\n        yield asks\n", "        made, _ = drags.ask(drop, items, self._number(), now)\n        yield from self._drops.give(made, w.PasteTerms(), items, now)\n", "denies_is_shown"),
+    _d("marks are no types", "clipboard/types.py", " or spelling.startswith(OURS)", "", "makes_up"),
+    _d("a dragged source to the end", "session/worker_drags.py", "            lambda: self._sandbox.drags.get(key) is source and not source.dead,", "            lambda: True,", "goes_while"),
+    _d("policy before the person's own drag is read", "clipboard/crossing.py", "        yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or \"\", bool(drop))", "        yield from self._read_next(copy, now)", "denies_is_not_read"),
+    _d("types that go out", "session/worker_drags.py", "return [m for m in source.mimes if _kind(m) in self._outward]", "return source.mimes", "goes_out_by"),
+    _d("what goes out is decided when it goes", "clipboard/drags.py", "crossing(items, terms) if terms else ((), event.reason)", "crossing(items, terms or w.PasteTerms())", "once_more"),
+    _a("a dragged picture has a frame", "wayland/drag_start.py", "        icon.icon.root.sid if", "        icon.sid if", "dragged_has", "drag"),
+    _s("what was taken back is not dropped", "wayland/foreign.py", " and self.offer is not None:\n            self._told = True", ":\n            self._told = True", _SELECTION, "late_word"),
+    _s("a focus that has gone is told", _WORKER, "            self._forget_one()\n", "            self._waiting.popleft()\n", _UNIT, "without_end"),
+    _b("drags that nobody knows", "clipboard.py", "        self._later.cancel()  # there is one pointer\n", "", "wait_one_at_a_time"),
+    _b("an end for who asks", "clipboard.py", "                if isinstance(action, w.Serve):", "                if False:", "hears_its_end"),
+    _b("a line for each type of a question", "clipboard_terms.py", '*(("type", kind) for kind in kinds)', '("type", ", ".join(kinds))', "hides_no_other"),
+    _s("no second start of one that was heard", "wayland/drag_start.py", "    core.drag.asked = None\n", "    return\n", _SELECTION, "has_heard"),
+    _s("one question about a start", "wayland/drag_start.py", "if it.asked is not None and not it.waiting:", "if it.asked is not None:", _SELECTION, "passed_over"),
     _s("an export needs its press", _WORKER, "press.number != order.press or", "", _UNIT, "right_of_a_press"),
     _s("one export for each press", _WORKER, "        self._copy = None  # one", "        # one", _UNIT, "right_of_a_press"),
     _s("the person's own needs the focus", _WORKER, "if self._paste is None or not self._paste.core.focused:", "if self._paste is None:", _UNIT, "without_the_focus"),
     _s("the person's own told anew", _WORKER, "set(now.mimes) != set(origin.mimes):", "False:", _UNIT, "told_anew"),
-    _s("one that takes nothing", _WORKER, "            with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):", "            with trio.CancelScope():", _UNIT, "takes_nothing"),
+    _s("one that takes nothing", "session/worker_serving.py", "    while start < end:\n        with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):", "    while start < end:\n        with trio.CancelScope():", _UNIT, "takes_nothing"),
     _s("what waits to be told", _WORKER, "        if len(self._waiting) >= limits.CLIPBOARD_EVENTS:", "        if False:", _UNIT, "waits_to_be_told"),
     _s("a focus that jumps", _WORKER, "            self._waiting.pop()  # back where it was\n            return\n", "            pass\n", _UNIT, "jumps"),
     _s("content is sealed", "session/sealed.py", "    if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:", "    if False:", "broker/session/test_sealed.py", ""),
@@ -144,7 +167,7 @@ GUARDS = (
     _b("a paste goes where the keyboard is", "clipboard_terms.py", "        settled=True,\n", "", "target_only or conditions"),
     _b("records are stricter than rules", "clipboard_terms.py", "        if not all(fits(kind, types) for types in said or [DEFAULT_PATTERNS]):\n            return None\n", "", "either_side or conditions"),
     _b("sizes of records", "clipboard_terms.py", "return min([min(said) if unknown else max(said), *of_records])", "return min(said) if unknown else max(said)", "either_side"),
-    _b("one question", "clipboard_terms.py", "[one for one in may if one not in asking[1:]]", "may", "about_the_first"),
+    _b("one question", "clipboard_terms.py", "            if one not in asking or one.answer.rule is asking[0].answer.rule\n", "", "about_the_first"),
     _b("rules for the person's own", "clipboard_terms.py", "return _widest(rules, self._speaking(lease)) if rules else None", "return _widest(rules, self._speaking(lease))", "nobody_looks"),
     _b("origin of what comes in", "clipboard_terms.py", "        if origin is None:\n            return terms\n", "        return terms\n", "in_again"),
     _b("recorded before it is offered", "clipboard_telling.py", "await self._log.require(self._pasted(record))", "await self._log.note(self._pasted(record))", "cannot_be_recorded"),

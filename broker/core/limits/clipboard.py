@@ -80,3 +80,15 @@ The slowest filter takes ten seconds for it, as long as there is."""
 
 CLIPBOARD_PICTURE_SIDE = 32_768
 """Pixels of a picture's width and of its height; toolkits have the same bounds."""
+
+CLIPBOARD_DRAGS = 8
+"""Drags of one sandbox that are known at one time.  A person has one pointer; a
+few more may be ending, or wait for an answer."""
+
+CLIPBOARD_DROP_SECONDS = 10.0
+"""From a drop to the word of the other sandbox's worker about it, and from
+offering what was dropped to the window's taking it."""
+
+CLIPBOARD_MARK_SECONDS = 2.0
+"""For a drag over a window whose source's worker has not yet told of it: the two
+are different processes, and either may be heard first."""

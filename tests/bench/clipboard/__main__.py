@@ -34,6 +34,7 @@ from broker.clipboard.words import Outcome
 from broker.core import limits
 from tests.kit.clip_stand import DEADLINE, Desk, desk
 from tests.kit.compositor import wait_window
+from tests.kit.result_file import result_file
 
 SIZES = {"1 kB": 1000, "1 MB": 1_000_000, "50 MB": 50_000_000}
 REPEATS = 5
@@ -173,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--json", type=Path, help="write raw values there")
+    parser.add_argument("--json", type=result_file, help="write raw values there")
     parser.add_argument("--quick", action="store_true", help="two rounds, no 50 MB")
     asked = parser.parse_args()
     sizes = dict(list(SIZES.items())[:2]) if asked.quick else SIZES

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
 import struct
+import subprocess
+import tracemalloc
 import zlib
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from broker.clipboard.picture import rewrite_png
+from broker.clipboard.picture_lacing import passes
 from broker.core import limits
 from broker.core.errors import PeerError
 
@@ -129,7 +133,14 @@ BAD = {
     "depth": png(head(4, 3, 4, 2), GOOD),
     "colour": png(head(4, 3, 8, 5), GOOD),
     "packing": png(head(4, 3, 8, 2, 1, 0, 0), GOOD),
-    "interlaced": png(head(4, 3, 8, 2, 0, 0, 1), GOOD),
+    "order": png(head(4, 3, 8, 2, 0, 0, 2), GOOD),
+    "rows of another order": png(head(4, 3, 8, 2, 0, 0, 1), GOOD),
+    "half of the passes": png(
+        head(8, 8, 8, 0, 0, 0, 1), chunk(b"IDAT", zlib.compress(bytes(20)))
+    ),
+    "more behind the passes": png(
+        head(1, 1, 8, 0, 0, 0, 1), chunk(b"IDAT", zlib.compress(bytes(3)))
+    ),
     "no palette": png(head(4, 3, 8, 3), GOOD),
     "palette of a part": png(head(4, 3, 8, 3), chunk(b"PLTE", b"ab"), GOOD),
     "palette of grey": png(head(4, 3, 8, 0), chunk(b"PLTE", b"abc"), GOOD),
@@ -185,17 +196,148 @@ def test_a_bomb_is_unpacked_no_further_than_it_says():
         anew(png(head(), chunk(b"IDAT", bomb)))
 
 
-def test_others_get_their_turn():
-    side = 1024
-    rows = zlib.compress(bytes(side * (side + 1)))
-    data = png(head(side, side, 8, 0), chunk(b"IDAT", rows))
+@pytest.mark.parametrize("size", [(1024, 1024), (1, 32768)])
+@pytest.mark.parametrize("laced", [0, 1])
+def test_others_get_their_turn(size, laced):
+    width, height = size
+    rows = zlib.compress(
+        bytes(_unpacked(width, height, 8) if laced else (width + 1) * height)
+    )
+    data = png(head(width, height, 8, 0, 0, 0, laced), chunk(b"IDAT", rows))
     assert sum(1 for _ in rewrite_png(data)) >= 3
 
 
-@settings(max_examples=60, deadline=None)
+# -- interlaced ones ---------------------------------------------------------------------
+
+
+def _unpacked(width: int, height: int, bits: int) -> int:
+    """Bytes of an interlaced picture's passes, with their filters'."""
+    return sum(
+        (p.width * bits + 7) // 8 * p.height + p.height for p in passes(width, height)
+    )
+
+
+KINDS = [
+    (depth, colour)
+    for colour, depths in {
+        0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16),
+    }.items()
+    for depth in depths
+]  # fmt: skip
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+def sample(depth: int, colour: int, width: int, height: int) -> bytes:
+    """A picture in the usual order, with nothing in the bits that fill up a row."""
+    dice = random.Random(f"{depth} {colour} {width} {height}")
+    bits = CHANNELS[colour] * depth
+    row, beyond = -(-width * bits // 8), -width * bits % 8
+    rows = b""
+    for _ in range(height):
+        pixels = bytearray(dice.randbytes(row))
+        pixels[-1] &= 0xFF << beyond & 0xFF
+        rows += b"\0" + pixels
+    palette = [chunk(b"PLTE", dice.randbytes(3 << depth))] if colour == 3 else []
+    return png(
+        head(width, height, depth, colour),
+        *palette,
+        chunk(b"IDAT", zlib.compress(rows)),
+    )
+
+
+def laced(folder, pictures: dict[str, bytes]) -> dict[str, bytes]:
+    """The same written interlaced by libpng."""
+    if not shutil.which("optipng"):
+        pytest.skip("not installed: optipng")
+    files = {name: folder / f"{name}.png" for name in pictures}
+    for name, file in files.items():
+        file.write_bytes(pictures[name])
+    words = [
+        "optipng",
+        "-quiet",
+        "-force",
+        "-i1",
+        "-o1",
+        "-nx",
+        "-f5",
+        *files.values(),
+    ]
+    subprocess.run(words, check=True, timeout=100)
+    made = {name: file.read_bytes() for name, file in files.items()}
+    assert all(data[28] == 1 for data in made.values())
+    return made
+
+
+def seen(data: bytes) -> bytes:
+    return Image.open(io.BytesIO(data)).convert("RGBA").tobytes()
+
+
+@pytest.mark.parametrize(("depth", "colour"), KINDS)
+def test_interlaced_ones_have_the_same_pixels_in_the_usual_order(
+    depth, colour, tmp_path
+):
+    """Of each size with passes that are not there, and of one with all filters."""
+    sizes = [(w, h) for w in range(1, 10) for h in range(1, 10)] + [(37, 23), (130, 65)]
+    plain = {f"{w}x{h}": sample(depth, colour, w, h) for w, h in sizes}
+    for name, data in laced(tmp_path, plain).items():
+        fresh = anew(data)
+        assert fresh == anew(plain[name]), name
+        assert seen(fresh) == seen(data), name
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_interlaced_photographs_are_the_same_to_another_decoder(mode, tmp_path):
+    smooth = Image.linear_gradient("L").resize((201, 97))
+    image = Image.merge("RGBA", [smooth, smooth.rotate(90), smooth.rotate(180), smooth])
+    image = image.convert("L").convert(mode) if mode == "I;16" else image.convert(mode)
+    (data,) = laced(tmp_path, {"it": encoded(image)}).values()
+    assert seen(anew(data)) == seen(data)
+
+
+def test_transparency_of_an_interlaced_one_stays(tmp_path):
+    image = picture("RGB").quantize(5)
+    (data,) = laced(tmp_path, {"it": encoded(image, transparency=3, bits=4)}).values()
+    assert b"tRNS" in anew(data)
+    assert seen(anew(data)) == seen(data)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_so_many_interlaced_pixels_and_no_more(more, monkeypatch):
+    monkeypatch.setattr(limits, "CLIPBOARD_PIXEL_BYTES", 8 * 9 - more)
+    data = png(
+        head(8, 8, 8, 0, 0, 0, 1),
+        chunk(b"IDAT", zlib.compress(bytes(_unpacked(8, 8, 8)))),
+    )
+    if more:
+        with pytest.raises(PeerError, match="more pixels than may cross"):
+            anew(data)
+    else:
+        assert anew(data)
+
+
+def test_an_interlaced_bomb_is_unpacked_no_further_than_it_says():
+    bomb = chunk(b"IDAT", zlib.compress(bytes(200_000_000), 9))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PeerError, match="more pixels than it says"):
+            anew(png(head(4, 3, 8, 2, 0, 0, 1), bomb))
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+LACED = png(
+    head(9, 9, 4, 3, 0, 0, 1),
+    chunk(b"PLTE", bytes(48)),
+    chunk(b"IDAT", zlib.compress(bytes(_unpacked(9, 9, 4)))),
+)
+
+
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_whatever_comes_it_is_rewritten_or_refused(data):
-    base = bytearray(encoded(picture("P", (8, 8))))
+    plain = encoded(picture("P", (8, 8)))
+    base = bytearray(data.draw(st.sampled_from([plain, LACED])))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(base) - 1))
         base[at] = data.draw(st.integers(0, 255))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from broker.core import limits
 from broker.core import worker_clipboard as m
@@ -12,8 +13,10 @@ from broker.session import clip_link
 from broker.session.clipboard_settings import chosen
 from tests.kit.clipboards import TEXT, board
 from tests.kit.rulebook import VAULT, WORK, no, yes
+from tests.kit.world import record
 
 ALLOW = "work vault allow\n"
+TYPES = '[clipboard]\ntypes = ["image/png"]\n'
 
 
 async def test_two_chords_carry_it_over_once_recorded_and_told():
@@ -102,6 +105,75 @@ async def test_a_question_ends_when_the_focus_goes_elsewhere():
                 await trio.sleep(0.01)
         assert not b.book.person.open
         assert [one["answered_by"] for one in answered] == ["gone"]
+
+
+async def test_one_question_of_a_rule_names_all_types_and_their_size():
+    async with board("work vault ask\n") as b:
+        b.book.person.says = yes()
+        await b.copy(kinds={"image/png": b"png", "text/plain": TEXT})
+        offer = await b.paste()
+        assert sorted(piece.size for piece in offer.pieces) == [3, len(TEXT)]
+        (asked,) = b.book.person.asked
+        assert asked.details == (
+            ("type", "text/plain"),
+            ("type", "image/png"),
+            ("size", f"{len(TEXT) + 3} bytes together"),
+        )
+        assert [e["verdict"] for e in b.events("decision")] == ["allow", "allow"]
+        assert len(b.events("question.asked")) == 1
+
+
+async def test_a_long_name_of_a_type_hides_no_other_one_from_the_person():
+    """Each has a line of the dialog, the text's the first."""
+    long = "a" * 127 + "/" + "a" * 127
+    async with board("work vault ask mime=*/*\n") as b:
+        b.book.person.says = yes()
+        await b.copy(kinds={long: b"1", "text/plain": TEXT, "image/png": b"png"})
+        await b.paste()
+        (asked,) = b.book.person.asked
+        first, second, third, size = asked.details
+        assert first == ("type", "text/plain")
+        assert second[1].startswith("a" * 50)
+        assert third == ("type", "image/png")
+        assert size == ("size", f"{len(TEXT) + 4} bytes together")
+
+
+@pytest.mark.parametrize(
+    ("more", "crosses"), [(" max-size=22", False), (" max-size=23", True)]
+)
+async def test_limits_are_those_of_the_rules_when_the_person_has_answered(
+    more, crosses
+):
+    async with board("work vault ask\n") as b:
+
+        async def says(question):
+            line = f"vitrail.ClipboardPaste * work vault ask{more}\n"
+            await b.book.change("50-test.policy", line)
+            return yes()(question)
+
+        b.book.person.says = says
+        await b.copy()
+        await b.chord("vault", paste=True)
+        if crosses:
+            assert await b.guests["vault"].worker.next(m.Offer)
+        else:
+            await b.wait_told("Not pasted: work → vault")
+            assert b.guests["vault"].worker.orders == []
+
+
+async def test_a_record_that_changes_while_the_person_is_asked_counts():
+    async with board("work vault ask\n") as b:
+
+        async def says(question):
+            b.book.write_record("vault", record("persistent") + TYPES)
+            await b.book.reload()
+            return yes()(question)
+
+        b.book.person.says = says
+        await b.copy()
+        await b.chord("vault", paste=True)
+        await b.wait_told("do not let it cross any more")
+        assert b.guests["vault"].worker.orders == []
 
 
 async def test_of_several_types_the_person_is_asked_about_the_first():
@@ -478,3 +550,196 @@ async def test_a_keyed_hash_where_the_setting_asks_for_it(monkeypatch):
         (pasted,) = b.events("clipboard.pasted")
         (offered,) = b.events("clipboard.offered")
         assert pasted["digest"] == offered["digest"] != ""
+
+
+DRAGS = '[clipboard]\ndrag = "rules"\n'
+BOTH = [("work", DRAGS), ("vault", DRAGS)]
+MARK = "application/x-vitrail-drag-1"
+
+
+async def dropped(b, source="work", target="vault", mark=MARK, number=1):
+    """A drag of one sandbox's is over a window of another's, and dropped there."""
+    if mark:
+        await b.guests[source].say(m.DragStarted(mark))
+    await b.guests[target].say(m.DragOver(number, mark))
+    accept = await b.guests[target].worker.next(m.AcceptDrag)
+    assert accept.number == number
+    await b.guests[target].say(m.DragDropped(number))
+    if mark:
+        await b.guests[source].say(m.DragPerformed(mark))
+
+
+async def test_a_drop_crosses_by_the_rule_recorded_and_told():
+    async with board(ALLOW, records=BOTH) as b:
+        await dropped(b)
+        ask = await b.answer("work", {"text/plain": TEXT})
+        assert ask.drag == MARK
+        await b.give("work", {"text/plain": TEXT})
+        assert (await b.guests["vault"].worker.next(m.EndDrag)).finished
+        offer = await b.guests["vault"].worker.next(m.Offer)
+        assert offer.drop == 1
+        (pasted,) = b.events("clipboard.pasted")
+        assert (pasted["sandbox"], pasted["target"]) == ("work", "vault")
+        assert pasted["selection"] == "drag"
+        title, _ = await b.wait_told("work → vault")
+        assert title == "23 bytes of text: work → vault"
+        assert b.clipboard.status().source == "", "nothing is held"
+
+
+@pytest.mark.parametrize(
+    ("rules", "records"),
+    [
+        (ALLOW, BOTH[:1]),
+        (ALLOW, BOTH[1:]),
+        ("work web allow", BOTH),
+        ("work vault deny", BOTH),
+    ],
+    ids=["not into it", "not out of it", "no rule", "denied"],
+)
+async def test_a_drag_that_no_rule_and_not_both_records_let_is_not_accepted(
+    rules, records
+):
+    async with board(rules, records=records) as b:
+        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["vault"].say(m.DragOver(1, MARK))
+        await b.wait_told("stays inside")
+        assert b.guests["vault"].worker.orders == []
+        await b.guests["vault"].say(m.DragDropped(1))
+        await b.guests["work"].say(m.DragPerformed(MARK))
+        assert b.guests["work"].worker.orders == []
+
+
+async def test_a_drag_whose_source_is_heard_later_is_known_then():
+    async with board(ALLOW, records=BOTH) as b:
+        await b.guests["vault"].say(m.DragOver(1, MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
+        assert (await b.guests["vault"].worker.next(m.AcceptDrag)).number == 1
+        assert b.told == []
+
+
+async def test_a_drag_of_nobodys_is_refused_after_a_while(monkeypatch):
+    monkeypatch.setattr(limits, "CLIPBOARD_MARK_SECONDS", 0.05)
+    async with board(ALLOW, records=BOTH) as b:
+        await b.guests["vault"].say(m.DragOver(1, MARK))
+        await b.wait_told("nobody knows whose")
+        assert b.guests["vault"].worker.orders == []
+
+
+async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
+    monkeypatch.setattr(limits, "CLIPBOARD_DROP_SECONDS", 0.05)
+    async with board(ALLOW, records=BOTH) as b:
+        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["vault"].say(m.DragOver(1, MARK))
+        await b.guests["vault"].worker.next(m.AcceptDrag)
+        await b.guests["vault"].say(m.DragDropped(1))
+        await b.wait_told("only one of the two")
+        assert not (await b.guests["vault"].worker.next(m.EndDrag)).finished
+        assert b.guests["work"].worker.orders == []
+
+
+async def test_a_worker_that_takes_anothers_mark_is_ended():
+    async with board(ALLOW, records=BOTH) as b:
+        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["web"].say(m.DragStarted(MARK))
+        await b.guests["web"].worker.wait_closed()
+        assert b.guests["work"].worker.closed == ""
+
+
+async def test_asked_about_a_drop_the_person_sees_what_it_is():
+    async with board("work vault ask\n", records=BOTH) as b:
+        b.book.person.says = no
+        await dropped(b)
+        await b.answer("work", {"text/plain": TEXT})
+        await b.give("work", {"text/plain": TEXT})
+        await b.wait_told("Not dropped: work → vault")
+        (question,) = b.book.person.asked
+        assert "dragged" in question.words
+        assert b.events("clipboard.pasted") == []
+
+
+async def test_your_own_drag_is_read_after_the_rule_has_said_yes():
+    async with board("@adminvm vault allow\n", records=BOTH) as b:
+        await dropped(b, mark="")
+        ask = await b.answer("vault", {"text/plain": TEXT})
+        assert (ask.host, ask.drop) == (True, 1)
+        await b.give("vault", {"text/plain": TEXT})
+        assert (await b.guests["vault"].worker.next(m.EndDrag)).finished
+        assert (await b.guests["vault"].worker.next(m.Offer)).drop == 1
+        (decision,) = b.events("decision")
+        assert decision["verdict"] == "allow"
+
+
+@pytest.mark.parametrize(
+    ("rule", "kinds"),
+    [
+        ("work @adminvm allow", ["image/png", "text/plain"]),
+        ("work @adminvm allow mime=text/plain", ["text/plain"]),
+        ("work @adminvm ask", []),
+        ("work @adminvm deny\n@anyvm @adminvm allow", []),
+        ("work vault allow", []),
+    ],
+)
+async def test_at_once_goes_out_what_a_rule_allows_without_a_question(rule, kinds):
+    async with board(rule, records=BOTH) as b:
+        order = b.guests["work"].crossing.drags()
+        assert (order.cross, order.outward) == (True, kinds)
+        assert b.guests["web"].crossing.drags() == m.Drags(cross=False, outward=[])
+
+
+async def test_what_goes_out_by_a_drag_is_decided_and_served():
+    async with board("work @adminvm allow max-size=23\n", records=BOTH) as b:
+        await b.guests["work"].say(m.DragStarted(MARK))
+        for number, text in ((1, TEXT), (2, TEXT + b"!")):
+            await b.guests["work"].say(m.DragWanted(number, MARK, "text/plain"))
+            await b.answer("work", {"text/plain": text})
+            await b.give("work", {"text/plain": text})
+            if number == 1:
+                served = await b.guests["work"].worker.next(m.Serve)
+                assert (served.number, served.size) == (1, len(TEXT))
+        ended = await b.guests["work"].worker.next(m.EndDrag)
+        assert (ended.number, ended.finished) == (2, False)
+        (pasted,) = b.events("clipboard.pasted")
+        assert (pasted["target"], pasted["selection"]) == ("@adminvm", "drag")
+
+
+async def test_drags_of_which_nobody_knows_wait_one_at_a_time():
+    """However many a worker that was taken over claims to see."""
+    async with board(ALLOW, records=BOTH) as b:
+        before = len(b.clipboard._nursery.child_tasks)
+        for n in range(100):
+            await b.guests["web"].say(m.DragOver(n, f"{MARK}{n}"))
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(b.clipboard._nursery.child_tasks) <= before + 1
+
+
+async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
+    """Their program waits for as long as the descriptor is open."""
+    async with board("work @adminvm allow\n", records=BOTH) as b:
+        await b.guests["work"].say(m.DragStarted(MARK))
+        record = b.book.log._store.record
+
+        async def full(event):
+            if event.kind == "clipboard.pasted":
+                raise UpstreamError("the disk is full")
+            await record(event)
+
+        monkeypatch.setattr(b.book.log._store, "record", full)
+        await b.guests["work"].say(m.DragWanted(1, MARK, "text/plain"))
+        await b.answer("work", {"text/plain": TEXT})
+        await b.give("work", {"text/plain": TEXT})
+        ended = await b.guests["work"].worker.next(m.EndDrag)
+        assert (ended.number, ended.finished) == (1, False)
+        orders = b.guests["work"].worker.orders
+        assert not any(isinstance(order, m.Serve) for order in orders)
+
+
+async def test_rules_for_drags_that_change_are_told_to_the_workers():
+    async with board(ALLOW, records=BOTH) as b:
+        before = b.guests["work"].crossing.drags()
+        assert before.outward == []
+        rule = "vitrail.ClipboardPaste * work @adminvm allow\n"
+        await b.book.change("50-test.policy", rule)
+        await b.clipboard.decide_again()
+        told = await b.guests["work"].worker.next(m.Drags)
+        assert told.outward == ["image/png", "text/plain"]

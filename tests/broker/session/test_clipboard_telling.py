@@ -55,7 +55,22 @@ def said(record: w.Record) -> tuple[str, str]:
         (
             w.Record(O.PASTED, w.VIEWER, "work", ("text/html",), 5, rule="r:2"),
             "text/html (5 bytes): your own programs → work",
-            "by r:2; paste it there as usual, it is wiped here",
+            "by r:2; paste it there as usual",
+        ),
+        (
+            w.Record(O.PASTED, "a", "b", (TEXT,), 5, rule="r:2", selection="drag"),
+            "5 bytes of text: a → b",
+            "dropped, by r:2",
+        ),
+        (
+            w.Record(O.EXPIRED, "a", "b", selection="drag"),
+            "Not dropped: a → b",
+            "the window has not taken it",
+        ),
+        (
+            w.Record(O.CLEARED, "a", "b", reason="as you said", selection="drag"),
+            "Not dropped: a → b",
+            "as you said",
         ),
         (
             w.Record(O.EXPORTED, "work", w.VIEWER, (TEXT,), 5, rule="r:3"),

@@ -84,7 +84,7 @@ async def swapped(first, second, answers):
 
 def check(b, live):
     """The oracle asks an engine of its own about each that is live still."""
-    world = b.decider._now_world()
+    world = b.decider.world()[1]
     for (lease, service, target), permit in live.items():
         call = b.request(service, lease=lease, target=target).call
         answer = Engine(b.rules.now.rules).answer(call, world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 
@@ -26,6 +27,20 @@ async def test_what_goes_in_comes_out(descriptors):
     whole = b"".join(parts)
     assert await sealed.take(fd, len(whole)) == whole
     assert b"".join(sealed.pieces(fd, len(parts[0]), 2)) == b"bc"
+
+
+async def test_content_is_in_memory_once_while_it_is_read(descriptors):
+    """In the supervisor, which has what was copied of all sandboxes."""
+    size = 32_000_000
+    descriptors.append(sealed.sealed([b"a" * size]))
+    tracemalloc.start()
+    try:
+        content = await sealed.take(descriptors[0], size)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(content) == size
+    assert peak < size * 5 // 4
 
 
 async def test_it_cannot_be_changed(descriptors):

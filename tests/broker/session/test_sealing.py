@@ -13,6 +13,7 @@ from broker.audit.query import Filters, open_log
 from broker.audit.refusals import Refusals
 from broker.audit.settings import Settings
 from broker.audit.store import open_store
+from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.link import messages as m
 from broker.link.terms import Role
@@ -61,16 +62,26 @@ async def sides(directory: Path):
         yield made
 
 
+async def told(side: Side) -> None:
+    """Wait until a witness has told all that it has: it waits for news then.
+
+    That all tasks are blocked would say nothing: the log has threads.
+    """
+    with trio.fail_after(30):
+        while not side.witness._news.statistics().tasks_waiting:
+            await trio.sleep(0.005)
+
+
 async def talk(near: Side, far: Side, publish: int = 0) -> Line:
     """One epoch in which so many further checkpoints are published."""
     line = Line("screen", far)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(near.witness.attend, line)
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await told(near)
         for number in range(publish):
             await near.store.record(event(number))
             await near.sealing.publish()
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await told(near)
         line.live = False
         nursery.cancel_scope.cancel()
     return line
@@ -147,6 +158,27 @@ async def test_the_same_conflict_is_told_once_and_few_are_kept(tmp_path: Path) -
             await far.witness.take(line, m.Witness(1, note))
         assert len(far.conflicts()) == 1, "each says that it had 12 before"
         assert len(far.witness.warnings()) == 1
+
+
+async def test_conflicts_without_end_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that was taken over can think up one with each request."""
+    monkeypatch.setattr(limits, "AUDIT_REFUSAL_KEYS", 5)
+    async with sides(tmp_path) as (near, far):
+        line = Line("desk", far)
+        await near.store.record(event(0))
+        first = (await near.store.checkpoint()).split("\n")
+        for number in range(1, 30):
+            await near.store.record(event(number))
+            note = (await near.store.checkpoint()).split("\n")
+            await far.witness.take(line, m.Witness(1, note))
+            await far.witness.take(line, m.Witness(1, first))
+        told = far.conflicts()
+        assert 5 <= len(told) < 29
+        assert any("of many kinds" in reason for reason in told), (
+            "and the rest is counted"
+        )
 
 
 async def test_a_log_begun_anew_in_its_place(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -349,6 +351,56 @@ async def test_one_that_takes_nothing_has_so_long(monkeypatch):
         assert len(await reads(theirs)) < 200_000
 
 
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+async def test_a_descriptor_that_its_client_makes_blocking_makes_nobody_wait(kind):
+    """O_NONBLOCK is of the open file, and whoever shares it may change it."""
+    async with told() as it:
+        held = it.offer(b"x" * 2_000_000)
+        ends = os.pipe() if kind == "pipe" else None
+        pair = socket.socketpair() if kind == "socket" else ()
+        theirs, ours = ends or [os.dup(end.fileno()) for end in pair]
+        for end in pair:
+            end.close()
+        os.set_blocking(ours, True)
+        shared = os.dup(ours)
+        assert held.send(TEXT, ours)
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()  # would never end
+            os.set_blocking(shared, True)
+        os.close(shared)
+        assert await reads(theirs) == b"x" * 2_000_000
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC])
+async def test_without_room_for_one_transfer_that_one_is_refused(number, monkeypatch):
+    def full(*_args):
+        raise OSError(number, os.strerror(number))
+
+    async with told() as it:
+        source = it.select()
+        with monkeypatch.context() as patch:
+            name = "new_file" if number == errno.EMFILE else "append"
+            patch.setattr(sealed, name, full)
+            await it.read()
+            if number == errno.ENOSPC:
+                await source.gives(b"hello", close=False)
+            assert "no room" in (await it.said()).reason
+        for fd in source.fds:
+            os.close(fd)
+        source.fds.clear()
+        source.asked = trio.Event()
+        await it.read(transfer=4)
+        await source.gives(b"hello")
+        assert await it.said() == b"hello"
+        held = it.offer(b"text")
+        theirs, ours = os.pipe()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "dup", full)
+            assert not held.send(TEXT, ours), "it stays the caller's to close"
+        assert held.send(TEXT, ours)
+        assert await reads(theirs) == b"text"
+
+
 # -- out to the person ---------------------------------------------------------------------------
 
 
@@ -438,6 +490,19 @@ async def test_what_waits_to_be_told_is_bounded_and_the_last_of_it_true():
             it.press(paste=False)
         found = [await it.said() for _ in range(limits.CLIPBOARD_EVENTS)]
         assert found[-2] == m.ClipboardFocus(taken=False)
+        await it.silent()
+
+
+async def test_drags_that_begin_without_end_hide_no_focus_that_has_gone():
+    """Or no other sandbox's chords would count while this one seems to have it."""
+    async with told() as it:
+        it.mine.focus(taken=True)
+        assert await it.said() == m.ClipboardFocus(taken=True)
+        it.mine.focus(taken=False)
+        for n in range(2 * limits.CLIPBOARD_EVENTS):
+            it.mine._say(m.DragStarted(f"application/x-vitrail-drag-{n}"))
+        found = [await it.said() for _ in range(limits.CLIPBOARD_EVENTS)]
+        assert found[0] == m.ClipboardFocus(taken=False)
         await it.silent()
 
 
