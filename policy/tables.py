@@ -491,7 +491,7 @@ CLIPBOARD = Table(
             Choice(
                 {
                     "none": "never leaves or enters it",
-                    "rules": "nothing in this version: a drag stays inside",
+                    "rules": "where both records say so and a rule of the clipboard lets it",
                 }
             ),
             "What is dragged from or to another sandbox's window.",

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from broker import __version__
 from broker.cli import render
-from broker.core.errors import IntegrityError, InternalError, VitrailError
+from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
 from broker.core.escape import printable
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
@@ -80,14 +80,7 @@ def main() -> None:
     try:
         app(prog_name="brokerctl", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 -- what is not known is raised again
-        sys.exit(_report(_sole(error)))
-
-
-def _sole(error: Exception) -> Exception:
-    """The one error inside a nursery's group; a group of several stays one."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+        sys.exit(_report(sole(error)))
 
 
 def _report(error: Exception) -> int:

@@ -32,9 +32,17 @@ def note(text: str) -> None:
     Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
 
 
+def json_text(value: Json) -> str:
+    """A JSON value in one line of printable ASCII."""
+    # DEL is the one control character that JSON leaves as it is.
+    return json.dumps(value, ensure_ascii=True, sort_keys=True).replace(
+        "\x7f", "\\u007f"
+    )
+
+
 def json_line(value: Json) -> None:
     """Print a value as one line of JSON on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=True, sort_keys=True) + "\n")
+    sys.stdout.write(f"{json_text(value)}\n")
     sys.stdout.flush()
 
 

@@ -55,3 +55,10 @@ class IntegrityError(VitrailError):
 
 class InternalError(VitrailError):
     """A mistake of ours; whatever was being done ends, nothing is guessed."""
+
+
+def sole(error: Exception) -> Exception:
+    """Return the one error inside the groups of nurseries; a group of several stays."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,124 @@
+"""What ``brokerctl`` and other programs may ask a broker, in types.
+
+The broker's side implements ``BrokerApi``; the server and the client of
+``control`` carry it as varlink, interface ``io.vitrail.Broker``
+(``broker/data/io.vitrail.Broker.varlink``; a test holds the two together).
+
+Requests come from programs of the same user, so they are trusted to ask, and
+still checked: names are names only after ``core.names`` took them.  In a
+request, a field that may be null may be left out.
+"""
+
+from __future__ import annotations
+
+from broker.control.api.asking import (
+    GrantRevokeRequest,
+    GrantsAnswer,
+    GrantStatus,
+    PendingAnswer,
+    PendingQuestion,
+    QuestionAnswerRequest,
+)
+from broker.control.api.base import (
+    INTERFACE,
+    Caller,
+    NotFoundError,
+    Nothing,
+    Version,
+)
+from broker.control.api.broker import (
+    BrokerApi,
+    Emit,
+)
+from broker.control.api.clipboard import (
+    ChordTrouble,
+    ClipboardOffer,
+    ClipboardStatus,
+)
+from broker.control.api.leases import (
+    LeaseItem,
+    LeaseListAnswer,
+    LeaseReleaseRequest,
+    LeaseRequest,
+    LeaseStatus,
+)
+from broker.control.api.log import (
+    AuditPruneAnswer,
+    AuditPruneRequest,
+)
+from broker.control.api.running import (
+    Exited,
+    Progress,
+    RunItem,
+    RunRequest,
+    Started,
+    StopAnswer,
+    StopRequest,
+)
+from broker.control.api.status import (
+    AuditStatus,
+    LimitStatus,
+    LinkOther,
+    LinkStatus,
+    PolicyStatus,
+    ProcessStatus,
+    ProgramStatus,
+    PumpStatus,
+    SandboxStatus,
+    Status,
+    StreamStatus,
+)
+from broker.control.api.windows import (
+    WindowCloseRequest,
+    WindowsAnswer,
+    WindowsRequest,
+    WindowStatus,
+)
+
+__all__ = [
+    "INTERFACE",
+    "AuditPruneAnswer",
+    "AuditPruneRequest",
+    "AuditStatus",
+    "BrokerApi",
+    "Caller",
+    "ChordTrouble",
+    "ClipboardOffer",
+    "ClipboardStatus",
+    "Emit",
+    "Exited",
+    "GrantRevokeRequest",
+    "GrantStatus",
+    "GrantsAnswer",
+    "LeaseItem",
+    "LeaseListAnswer",
+    "LeaseReleaseRequest",
+    "LeaseRequest",
+    "LeaseStatus",
+    "LimitStatus",
+    "LinkOther",
+    "LinkStatus",
+    "NotFoundError",
+    "Nothing",
+    "PendingAnswer",
+    "PendingQuestion",
+    "PolicyStatus",
+    "ProcessStatus",
+    "ProgramStatus",
+    "Progress",
+    "PumpStatus",
+    "QuestionAnswerRequest",
+    "RunItem",
+    "RunRequest",
+    "SandboxStatus",
+    "Started",
+    "Status",
+    "StopAnswer",
+    "StopRequest",
+    "StreamStatus",
+    "Version",
+    "WindowCloseRequest",
+    "WindowStatus",
+    "WindowsAnswer",
+    "WindowsRequest",
+]

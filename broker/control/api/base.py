@@ -1,0 +1,47 @@
+"""What every request and answer is made of, and who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from broker.core.errors import RefusedError
+
+INTERFACE = "io.vitrail.Broker"
+
+
+class NotFoundError(RefusedError):
+    """No such sandbox, record, lease or program."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the process that connected, as the kernel said then.
+
+    For the log only; the process may have ended, and its number be another's.
+    """
+
+    pid: int
+    uid: int
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody asks: a field that we do not know is refused, not ignored."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a broker answers, or a part of it."""
+
+
+class Nothing(Request, frozen=True, kw_only=True):
+    """No parameters; also the answer that has none."""
+
+
+class Version(Answer, frozen=True, kw_only=True):
+    """Which broker this is."""
+
+    version: str
+    role: str
+    """``local``, ``host`` or ``viewer``."""
+    pid: int

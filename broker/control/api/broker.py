@@ -1,0 +1,137 @@
+"""What a broker does for its control socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from broker.control.api.asking import (
+    GrantRevokeRequest,
+    GrantsAnswer,
+    PendingAnswer,
+    QuestionAnswerRequest,
+)
+from broker.control.api.base import Caller, Version
+from broker.control.api.clipboard import ClipboardStatus
+from broker.control.api.leases import (
+    LeaseItem,
+    LeaseListAnswer,
+    LeaseReleaseRequest,
+    LeaseRequest,
+)
+from broker.control.api.log import AuditPruneAnswer, AuditPruneRequest
+from broker.control.api.running import (
+    RunItem,
+    RunRequest,
+    StopAnswer,
+    StopRequest,
+)
+from broker.control.api.status import Status
+from broker.control.api.windows import (
+    WindowCloseRequest,
+    WindowsAnswer,
+    WindowsRequest,
+)
+
+_Item = TypeVar("_Item")
+Emit = Callable[[_Item], Awaitable[None]]
+"""Sends an item on before the last one.  Waits while the client is slow; when
+the client has gone, the method is cancelled.  For a client that did not ask for
+more than one answer, it does nothing."""
+
+
+class BrokerApi(Protocol):
+    """What a broker does for its control socket.
+
+    Every method may raise RefusedError (also NotFoundError), SetupError,
+    UpstreamError or PeerError, which reach the client as they are.  A method
+    with ``emit`` is cancelled when its client goes away; the others finish.
+    """
+
+    async def version(self) -> Version:
+        """Which broker this is."""
+        ...
+
+    async def run(
+        self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
+    ) -> RunItem:
+        """Run a program; returns ``started``, or ``exited`` if asked to wait."""
+        ...
+
+    async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:
+        """End sandboxes; returns when they are gone."""
+        ...
+
+    async def shutdown(self, caller: Caller) -> None:
+        """Begin to end the broker, with all that it started; returns at once."""
+        ...
+
+    async def status(self) -> Status:
+        """Everything for ``brokerctl status``."""
+        ...
+
+    async def windows(self, request: WindowsRequest) -> WindowsAnswer:
+        """The windows of all sandboxes, or of one."""
+        ...
+
+    async def close_window(self, caller: Caller, request: WindowCloseRequest) -> None:
+        """End a window, kindly or not; returns when that was said."""
+        ...
+
+    async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:
+        """Register a peer of somebody else's launcher, and return the lease.
+
+        It lives as long as ``request.leader``, which is not None here.
+        """
+        ...
+
+    async def hold_lease(
+        self, caller: Caller, request: LeaseRequest, emit: Emit[LeaseItem]
+    ) -> LeaseItem:
+        """Register a peer, emit the lease, and return why it ended.
+
+        It ends with the leader, if one is named, and when this is cancelled.
+        """
+        ...
+
+    async def leases(self) -> LeaseListAnswer:
+        """All live leases."""
+        ...
+
+    async def release(self, caller: Caller, request: LeaseReleaseRequest) -> None:
+        """End a lease."""
+        ...
+
+    async def prune(
+        self, caller: Caller, request: AuditPruneRequest
+    ) -> AuditPruneAnswer:
+        """Remove old events from the audit log."""
+        ...
+
+    async def pending(self) -> PendingAnswer:
+        """What waits for the person."""
+        ...
+
+    async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:
+        """Answer a question in the person's place."""
+        ...
+
+    async def grants(self) -> GrantsAnswer:
+        """Answers that are remembered."""
+        ...
+
+    async def revoke(self, caller: Caller, request: GrantRevokeRequest) -> GrantsAnswer:
+        """Take grants back; returns those that ended."""
+        ...
+
+    async def clipboard(self) -> ClipboardStatus:
+        """What is held, on offer, and the chords."""
+        ...
+
+    async def clear_clipboard(self, caller: Caller) -> None:
+        """Wipe it, and take back what was pasted; returns when that is so."""
+        ...
+
+    async def choose_chords(self, caller: Caller) -> ClipboardStatus:
+        """Read again which chords the person wants."""
+        ...

@@ -1,0 +1,45 @@
+"""The clipboard between sandboxes."""
+
+from __future__ import annotations
+
+from broker.control.api.base import Answer
+
+
+class ClipboardOffer(Answer, frozen=True, kw_only=True):
+    """What was pasted and may still be taken."""
+
+    source: str
+    target: str
+    seconds: float
+    """Until it is taken back."""
+
+
+class ChordTrouble(Answer, frozen=True, kw_only=True):
+    """A sandbox whose windows know no chords, or not both."""
+
+    sandbox: str
+    reason: str
+
+
+class ClipboardStatus(Answer, frozen=True, kw_only=True):
+    """The clipboard between sandboxes; never content."""
+
+    source: str
+    """Whose content is held for a paste; empty: nobody's."""
+    types: list[str]
+    size: int
+    """Bytes, of all types together."""
+    seconds: float
+    """Until it is wiped."""
+    offered: list[ClipboardOffer]
+    exported: str
+    """Whose content the person's own selection is, as far as we know."""
+    focused: str
+    """The sandbox that has the keyboard; empty: none, or two say so."""
+    copy_chord: str
+    paste_chord: str
+    preset: str
+    """What the two chords are called; empty: the person's own."""
+    problem: str = ""
+    """Why the file that chooses chords does not hold."""
+    troubles: list[ChordTrouble] = []

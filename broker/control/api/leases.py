@@ -1,0 +1,61 @@
+"""Leases: who is what sandbox, until when."""
+
+from __future__ import annotations
+
+from broker.control.api.base import Answer, Request
+
+
+class LeaseRequest(Request, frozen=True, kw_only=True):
+    """Register a machine or container that somebody else starts.
+
+    Exactly one of ``hybrid``, ``cid`` and ``unix`` says how it is recognised.
+    """
+
+    record: str
+    sandbox: str | None = None
+    """Its name while it runs; None: the record's, or a fresh one if disposable."""
+    hybrid: str | None = None
+    """The path of the VMM's hybrid-vsock socket."""
+    cid: int | None = None
+    unix: str | None = None
+    """The directory of a container's sockets."""
+    leader: int | None = None
+    """The pid whose end is the lease's end."""
+    connectors: list[int] | None = None
+    """Other pids that may connect for a hybrid socket (a vhost-user backend)."""
+
+
+class LeaseStatus(Answer, frozen=True, kw_only=True):
+    """A live lease."""
+
+    id: str
+    sandbox: str
+    record: str
+    generation: int
+    peer: str
+    """How it is recognised, as ``cid 42``."""
+    pid: int | None = None
+    """Of the process that it lives as long as; None: a control connection."""
+    since: float
+    """Seconds since 1970."""
+    pending: bool = False
+    """Granted, and its machine has not been seen running yet."""
+
+
+class LeaseItem(Answer, frozen=True, kw_only=True):
+    """First the lease; when the call was to hold it, at last why it ended."""
+
+    lease: LeaseStatus | None = None
+    ended: str | None = None
+
+
+class LeaseListAnswer(Answer, frozen=True, kw_only=True):
+    """All live leases, oldest first."""
+
+    leases: list[LeaseStatus]
+
+
+class LeaseReleaseRequest(Request, frozen=True, kw_only=True):
+    """End a lease and cut its streams; the machine is left alone."""
+
+    id: str

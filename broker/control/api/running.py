@@ -1,0 +1,69 @@
+"""Programs in sandboxes: started, reported, ended."""
+
+from __future__ import annotations
+
+from broker.control.api.base import Answer, Request
+
+
+class RunRequest(Request, frozen=True, kw_only=True):
+    """Run a program in the sandbox of a record, starting it where needed."""
+
+    record: str
+    argv: list[str] | None = None
+    """None: the record's own command."""
+    env: dict[str, str] | None = None
+    window: bool | None = None
+    """False: the program is not expected to open one."""
+    wait: bool | None = None
+    """Stay until the program has ended, and pass on what it prints."""
+
+
+class Progress(Answer, frozen=True, kw_only=True):
+    """A step on the way to a window."""
+
+    step: str
+    state: str
+    """``begun``, ``done`` or ``failed``."""
+    detail: str = ""
+    seconds: float = 0.0
+    """Since the step began."""
+
+
+class Started(Answer, frozen=True, kw_only=True):
+    """The program runs."""
+
+    sandbox: str
+    program: int
+
+
+class Exited(Answer, frozen=True, kw_only=True):
+    """The program ended: exit code, or minus the signal's number."""
+
+    sandbox: str
+    program: int
+    code: int
+
+
+class RunItem(Answer, frozen=True, kw_only=True):
+    """One of the four; the last one of a call is ``started`` or ``exited``."""
+
+    progress: Progress | None = None
+    started: Started | None = None
+    output: bytes | None = None
+    """What the program wrote, hostile; base64 on the wire."""
+    exited: Exited | None = None
+
+
+class StopRequest(Request, frozen=True, kw_only=True):
+    """End a sandbox, or every one that this broker started."""
+
+    sandbox: str | None = None
+    """None: all."""
+    grace: float | None = None
+    """Seconds for the machine to switch itself off; None: the broker's default."""
+
+
+class StopAnswer(Answer, frozen=True, kw_only=True):
+    """Which sandboxes ended."""
+
+    stopped: list[str]
