@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -76,11 +77,14 @@ def play(
     """Play until either is reached; counts ``unit``, ``connections``, each end.
 
     ``limit`` is one of units, or of what ``of`` names.  Every session has a
-    generator of its own, so that it can be played again alone.
+    generator of its own, so that it can be played again alone.  Counts also
+    by how many KiB the process grew after the first tenth.
     """
     ends: Counter[str] = Counter()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and ends[of or unit] < limit:
+    start, settled = time.monotonic(), 0
+    while (past := time.monotonic() - start) < seconds and ends[of or unit] < limit:
+        if not settled and max(past / seconds, ends[of or unit] / limit) > 0.1:
+            settled = peak_kib()
         number = ends["connections"]
         try:
             count, ended = one(random.Random(f"{seed}/{number}"))
@@ -90,7 +94,17 @@ def play(
         ends[unit] += count
         ends["connections"] += 1
         ends[f"end: {ended}"] += 1
+    if settled:
+        ends[GROWN] = peak_kib() - settled
     return ends
+
+
+GROWN = "KiB that the process grew after the first tenth"
+
+
+def peak_kib() -> int:
+    """The most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def arguments(doc: str, *units: str, seconds: float = 60) -> argparse.Namespace:
@@ -106,6 +120,8 @@ def arguments(doc: str, *units: str, seconds: float = 60) -> argparse.Namespace:
 def show(ends: Counter[str], meter: Meter, *, seed: int, most: int = 40) -> None:
     """How many, how they ended, what was reached."""
     print(f"seed {seed}")
+    if GROWN in ends:
+        print(f"{ends.pop(GROWN):10} {GROWN}")
     for name, count in ends.most_common(most):
         print(f"{count:10} {name}")
     meter.report(missing=False)

@@ -91,7 +91,8 @@ class Hands:
             self.keyboard.press(KEYS[name])
 
     def type(self, word):
-        self.press(*word)
+        """Type it alone, also where a part of an earlier try stands already."""
+        self.press(*["BackSpace"] * 8, *word)
 
     def place(self, asked, rect):
         """The middle of a part of the dialog, on the screen."""

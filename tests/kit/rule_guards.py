@@ -24,7 +24,7 @@ def _p(name: str, file: str, source: str, without: str, test: str) -> Guard:
 
 
 GUARDS = (
-    _d("the record is asked", "        if not stands.allowed:\n            raise await self._no(request, None, stands.reason, stands.where)\n        answer = self._verdict(request)", "        answer = self._verdict(request)", "stricter or valid_record"),
+    _d("the record is asked", "        if not stands.allowed:\n            raise await self._no(request, None, stands.reason, stands.where)\n        answer = self._judge.verdict(request)", "        answer = self._judge.verdict(request)", "stricter or valid_record"),
     _d("limits are held", "        if beyond:\n", "        if False:\n", "rate or gesture or size"),
     _d("the answer is checked", "    return unfit(question, said)\n", '    return ""\n', "not_offered"),
     _d("rules asked again after the answer", 'chosen = said.target in answer.targets or answer.verdict == "allow"', "chosen = True", "less_is_offered"),

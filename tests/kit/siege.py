@@ -67,7 +67,7 @@ class Siege:
             assert status == 0, said.decode()
         return said.decode().strip()
 
-    async def answers(self, deadline=20):
+    async def answers(self, deadline=60):
         """Type into the victim's window until its shell has answered."""
         title = f"alive-{next(self._counter)}"
 
@@ -89,14 +89,14 @@ class Siege:
         found = self.world.events("stream.refused", sandbox=self.hostile, **wanted)
         return [e for e in found if text in e.get("reason", "")]
 
-    async def wait_refusal(self, text, deadline=20, **wanted):
+    async def wait_refusal(self, text, deadline=60, **wanted):
         async def look():
             return self.refusals(text, **wanted)
 
         return (await until(look, deadline=deadline))[-1]
 
     @asynccontextmanager
-    async def unharmed(self, *, deadline=20):
+    async def unharmed(self, *, deadline=60):
         """The victim answers before and after, and nothing is left over."""
         await self.answers()
         before = await census(self.world)
@@ -151,7 +151,7 @@ def sockets(base: Path):
     return Counter(f"socket {name}" for name in mine)
 
 
-async def settled(w: World, before, *, deadline=20):
+async def settled(w: World, before, *, deadline=60):
     """Wait until everything is as it was; says what is not."""
     found = {}
 

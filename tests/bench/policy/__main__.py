@@ -22,12 +22,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from policy.engine import Call, Engine
 from policy.lint import lint
 from policy.ruleset import rules_of_map
 from policy.world import Domain, World
+from tests.kit.result_file import result_file
 
 SIZES = (10, 1000, 10000)
 REPETITIONS = 5
@@ -143,7 +143,9 @@ def main() -> None:
     """See the module."""
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="without 10,000 rules")
-    options.add_argument("--json", type=Path, help="where to write the raw values")
+    options.add_argument(
+        "--json", type=result_file, help="where to write the raw values"
+    )
     chosen = options.parse_args()
     rows = measure(chosen.quick)
     if chosen.json is not None:

@@ -42,3 +42,13 @@ def test_every_error_is_somebodys_fault():
     """Each class promises in its docstring when it is raised."""
     for kind in errors.VitrailError.__subclasses__():
         assert kind.__doc__
+
+
+def test_the_sole_error_of_nested_groups_is_found_and_none_of_several_chosen():
+    one, two = errors.SetupError("one"), ValueError("two")
+    nested = ExceptionGroup("a", [ExceptionGroup("b", [one])])
+    assert errors.sole(one) is one
+    assert errors.sole(nested) is one
+    several = ExceptionGroup("c", [one, two])
+    assert errors.sole(several) is several
+    assert errors.sole(ExceptionGroup("d", [several])) is several
