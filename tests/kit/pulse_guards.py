@@ -1,15 +1,11 @@
-"""The guards of the sound filter, as ``wayland_guards`` has the windows'.
+"""The guards of the sound filter, as ``guards`` describes them.
 
 ``python -m tests.kit.pulse_guards [NAME…]`` turns each off in a copy.
 """
 
 from __future__ import annotations
 
-import sys
-
-import trio
-
-from tests.kit.wayland_guards import Guard, missed
+from tests.kit.guards import Guard, main
 
 _U = "tests/broker/pulse/"
 
@@ -95,4 +91,4 @@ GUARDS = (
 
 
 if __name__ == "__main__":
-    sys.exit(1 if trio.run(missed, sys.argv[1:], GUARDS) else 0)
+    main(GUARDS)

@@ -1,15 +1,11 @@
-"""The guards of decisions and questions, as ``wayland_guards`` has the filter's.
+"""The guards of decisions and questions, as ``guards`` describes them.
 
 ``python -m tests.kit.rule_guards [NAME…]`` turns each off in a copy.
 """
 
 from __future__ import annotations
 
-import sys
-
-import trio
-
-from tests.kit.wayland_guards import Guard, missed
+from tests.kit.guards import Guard, main
 
 _D, _P = "tests/broker/session/test_deciding.py", "tests/broker/prompt/"
 _R = "tests/broker/session/test_rules.py"
@@ -70,4 +66,4 @@ GUARDS = (
 
 
 if __name__ == "__main__":
-    sys.exit(1 if trio.run(missed, sys.argv[1:], GUARDS) else 0)
+    main(GUARDS)

@@ -1,38 +1,13 @@
-"""The Wayland filter's guards: what stops which attack, and who would notice.
+"""The Wayland filter's guards, as ``guards`` describes them.
 
-A guard is a piece of source; ``without`` is the same program without it.  The
-named test must fail then.  ``python -m tests.kit.wayland_guards [NAME…]``
-turns each off in a copy of the project and says which ones nobody missed.
+``python -m tests.kit.wayland_guards [NAME…]`` turns each off in a copy.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
+from tests.kit.guards import Guard, main
 
-import trio
-
-from broker.core.errors import UpstreamError
-from broker.launch.spawn import run_tool
-
-ROOT = Path(__file__).resolve().parents[2]
 _UNIT = "tests/broker/wayland/"
-
-
-@dataclass(frozen=True)
-class Guard:
-    """``source`` occurs once in ``file``; ``test`` is a path with a -k word."""
-
-    name: str
-    file: str
-    source: str
-    without: str
-    test: str
-    word: str = ""
 
 
 def _w(
@@ -182,69 +157,5 @@ GUARDS = (
 )  # fmt: skip
 
 
-async def passes(guard: Guard, directory: Path) -> bool:
-    """Whether the guard's test passes, as things are in the copy."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", guard.test]
-    if guard.word:
-        argv += ["-k", guard.word]
-    try:
-        await run_tool(
-            argv,
-            cwd=directory,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(directory),
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            deadline=90,
-        )
-    except UpstreamError:
-        return False
-    return True
-
-
-async def survives(guard: Guard, directory: Path) -> bool:
-    """Whether the named test passes without the guard (it must not)."""
-    path = directory / guard.file
-    whole = path.read_text()
-    path.write_text(whole.replace(guard.source, guard.without))
-    try:
-        return await passes(guard, directory)
-    finally:
-        path.write_text(whole)
-
-
-async def missed(names: list[str], guards: tuple[Guard, ...] = GUARDS) -> list[str]:
-    """Guards that can go without a test noticing.
-
-    A test that fails, or is not found, with everything in place notices
-    nothing: such a guard is missed by nobody either.
-    """
-    found = []
-    sound: dict[tuple[str, str], bool] = {}
-    with tempfile.TemporaryDirectory(prefix="vt-guards-", dir="/tmp") as name:
-        directory = Path(name)
-        for part in ("broker", "policy", "tests", "fuzz", "docs", "pyproject.toml"):
-            source = ROOT / part
-            if source.is_dir():
-                ignore = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, directory / part, ignore=ignore)
-            else:
-                shutil.copy(source, directory / part)
-        for guard in guards:
-            if names and guard.name not in names:
-                continue
-            which = guard.test, guard.word
-            if which not in sound:
-                sound[which] = await passes(guard, directory)
-            alive = not sound[which] or await survives(guard, directory)
-            print(
-                f"{'MISSED BY NOBODY' if alive else 'noticed':17} {guard.name}",
-                flush=True,
-            )
-            found += [guard.name] if alive else []
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(1 if trio.run(missed, sys.argv[1:]) else 0)
+    main(GUARDS)
