@@ -101,7 +101,7 @@ class StreamFile(File):
             "vitrail-pool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
         self._map: mmap.mmap | None = None
-        self._view = memoryview(b"")
+        self._view = memoryview(bytearray())
         try:
             self._resize(size)
             fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
@@ -118,7 +118,7 @@ class StreamFile(File):
 
     def _unmap(self) -> None:
         self._view.release()
-        self._view = memoryview(b"")
+        self._view = memoryview(bytearray())
         if self._map is not None:
             self._map.close()
             self._map = None

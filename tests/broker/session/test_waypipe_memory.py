@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 
 import pytest
 
 from broker.core import limits
+from broker.core.errors import PeerError
 from broker.session.waypipe_memory import StreamMachine
+from broker.waypipe.files import Files
+from broker.waypipe.ids import RemoteIds
 
 
 @pytest.fixture
@@ -100,3 +104,14 @@ def test_memory_behind_files_is_counted_once_and_bounded(machine, monkeypatch, m
         assert machine.touched == 2 * page
     file.give_up()
     other.give_up()
+
+
+def test_a_file_without_bytes_takes_none(machine):
+    """No byte at its beginning is a valid fill: no mistake of ours, so no fault."""
+    files = Files(machine, RemoteIds())
+    files.open(memoryview(struct.pack("<iI", 1, 0)))
+    files.fill(memoryview(struct.pack("<iII", 1, 0, 0)))
+    files.diff(memoryview(struct.pack("<iII", 1, 0, 0)))
+    with pytest.raises(PeerError, match="a fill of 0 to 1"):
+        files.fill(memoryview(struct.pack("<iII", 1, 0, 1) + b"x"))
+    files.close()
