@@ -16,6 +16,7 @@ where 'coverage' is installed.
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import sys
@@ -30,6 +31,7 @@ _METER = Meter(__name__, "broker/waypipe/*.py")
 
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402
+from broker.session.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
 from broker.waypipe.blocks import Kind  # noqa: E402
 from broker.waypipe.channel import Channel, Messages, SentFile, Source  # noqa: E402
 from tests.kit import waypipe_bytes as w  # noqa: E402
@@ -78,6 +80,39 @@ class Memory(w.Memory):
 
     def discard(self, fd: object) -> None:
         self.gone(fd)
+
+    def read(self, fd: int) -> None:
+        """The reading end of a pipe: ours to close."""
+
+    def end(self) -> None:
+        """Whatever the filter had is over."""
+        assert not self.out, "lost"
+
+
+class RealMemory(StreamMachine):
+    """Files and pipes as a worker has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before = open_descriptors()
+        self._held: list[object] = []
+
+    def gone(self, fd: object) -> None:
+        self._held.append(fd)
+
+    def read(self, fd: int) -> None:
+        os.close(fd)
+
+    def end(self) -> None:
+        for fd in self._held:
+            self.discard(fd)
+        assert self.touched == 0
+        assert open_descriptors() == self._before, "lost, or given back twice"
+
+
+def open_descriptors() -> int:
+    """How many this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def seeds() -> list[list[bytes]]:
@@ -188,7 +223,7 @@ class Played:
     """One stream played to its end; ``end`` says how it ended."""
 
     def __init__(self, stream: bytes, rng: random.Random) -> None:
-        self.memory = Memory()
+        self.memory = RealMemory() if rng.random() < 0.1 else Memory()
         self.channel = Channel(self.memory)
         self.reading: set[int] = set()
         self.end = "still open"
@@ -206,7 +241,7 @@ class Played:
         assert len(self.channel.files) <= limits.WAYPIPE_FILES
         assert self.channel.pipes <= limits.WAYPIPE_PIPES
         self.channel.close()
-        assert not self.memory.out, "lost"
+        self.memory.end()
 
     def _feed(self, data: bytes, rng: random.Random) -> None:
         while data:
@@ -225,11 +260,9 @@ class Played:
         while worked:
             worked, event = self.channel.next()
             if isinstance(event, Messages):
-                for fd in event.fds:
-                    self.memory.gone(fd)
-                    if isinstance(fd, w.MemoryFile) and rng.random() < 0.3:
-                        fd.gone = True
+                self._use(event.fds, rng)
             elif isinstance(event, Source):
+                self.memory.read(event.fd)
                 self.reading.add(event.rid)
             if self.reading and rng.random() < 0.2:
                 rid = rng.choice(sorted(self.reading))
@@ -246,6 +279,16 @@ class Played:
         for kind, _ in w.blocks(bytes(self.channel.out)):
             assert kind in Kind
         self.channel.out.clear()
+
+    def _use(self, fds: list[object], rng: random.Random) -> None:
+        """Take what came with messages, and be done with some of it at once."""
+        for fd in fds:
+            self.memory.gone(fd)
+            if rng.random() < 0.3:
+                if isinstance(fd, w.MemoryFile):
+                    fd.gone = True
+                elif isinstance(fd, StreamFile):
+                    fd.give_up()
 
     def _say(self, rng: random.Random) -> None:
         """What a compositor sends: much, a keymap, descriptors without end."""
