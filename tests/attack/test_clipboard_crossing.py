@@ -52,6 +52,9 @@ async def test_a_window_in_the_background_changes_no_selection():
         def act(c: Guest) -> bool:
             serial = c.entered()
             trio.from_thread.run(other, "red")
+            # Or its worker may not have heard of it yet, which is another process
+            # than the one that told of the new window.
+            c.wait(lambda e: e[1:3] == ("wl_keyboard", "leave"))
             return c.cancelled(c.select(TEXT, serial=serial))
 
         async def other(_name: str) -> None:

@@ -20,7 +20,7 @@ from broker.control.api import LeaseRequest
 from broker.launch.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.compositor import until
-from tests.kit.siege import HEADER, census, settled
+from tests.kit.siege import HEADER, calm, settled
 from tests.kit.world import record, world
 
 RECORD = """\
@@ -59,7 +59,7 @@ async def talk(door):
     """Open a session, and wait until the compositor's globals are on their way."""
     stream = await trio.open_unix_socket(door)
     await stream.send_all(SESSION)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await trio.lowlevel.wait_readable(stream.socket)
     return stream
 
@@ -67,7 +67,7 @@ async def talk(door):
 async def drain(stream):
     """All bytes until the end; raises BrokenResourceError on a reset."""
     said = b""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while more := await stream.receive_some():
             said += bytes(more)
     return said
@@ -86,7 +86,7 @@ async def ended(w, number):
 async def test_a_half_close_lets_the_answer_through():
     """It has said all it wants to; what was on its way to it still arrives."""
     async with leased() as (w, door):
-        before = await census(w)
+        before = await calm(w)
         for number in range(2, 6):
             async with await talk(door) as stream:
                 await stream.send_eof()
@@ -103,7 +103,7 @@ async def test_a_half_close_lets_the_answer_through():
 async def test_a_half_close_right_after_the_first_bytes(words):
     """Before the compositor has even been connected to: there is only an end."""
     async with leased() as (w, door):
-        before = await census(w)
+        before = await calm(w)
         for number in range(2, 6):
             async with await trio.open_unix_socket(door) as stream:
                 await stream.send_all(words)
@@ -119,7 +119,7 @@ async def test_a_half_close_right_after_the_first_bytes(words):
 async def test_a_half_close_before_the_first_bytes_are_whole():
     """No stream was made of it: a refusal, an end for it, and no process."""
     async with leased() as (w, door):
-        before = await census(w)
+        before = await calm(w)
         async with await trio.open_unix_socket(door) as stream:
             await stream.send_all(HEADER[:-1])
             await stream.send_eof()
@@ -135,7 +135,7 @@ async def test_a_half_close_before_the_first_bytes_are_whole():
 async def test_a_reset_is_no_end():
     """Closed with our bytes unread in it: something was lost, and the log says so."""
     async with leased() as (w, door):
-        before = await census(w)
+        before = await calm(w)
         for number in range(2, 6):
             stream = await talk(door)
             stream.socket.close()  # close(2) with bytes unread: unix(7) resets
@@ -197,7 +197,7 @@ async def test_a_half_close_from_inside_a_container():
                     LeaseRequest(record="box", unix=str(directory), leader=leader)
                 )
             event = await ended(w, 1)
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await trio.lowlevel.wait_readable(child.popen.stdout)
             number = int(child.popen.stdout.readline())
             assert event["reason"] == "end"

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 import trio
 
-from tests.kit.compositor import until
+from tests.kit.compositor import steady, until
 from tests.kit.linkhost import link_host
 from tests.kit.two import two
 from tests.kit.world import record
@@ -21,7 +21,7 @@ CHATTER = "while :; do echo line; sleep 0.02; done"
 ENDS = ("host", "viewer", "transport", "link")
 
 
-async def the_sandbox_runs(t, deadline=60):
+async def the_sandbox_runs(t, deadline=120):
     """The viewer has it, with its agent and its program."""
 
     async def look():
@@ -62,7 +62,7 @@ async def rounds(count, seed):
         await t.viewer.run("work", "sh", "-c", CHATTER, window=False)
         await the_sandbox_runs(t)
         machine = await t.host.pid_of("QEMU")
-        before = await roles(t)
+        before = await steady(lambda: roles(t))
         ends = [ENDS[number % len(ENDS)] for number in range(count)]
         rng.shuffle(ends)
         for number, what in enumerate(ends):

@@ -11,6 +11,7 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+import trio
 
 from broker.core import limits
 from broker.link.handshake import SIZES, Kind
@@ -20,6 +21,7 @@ from tests.e2e.test_three_machines import PEER, RECORD
 from tests.kit.threevm import HOST, PIECES, VIEWER, siblings
 from tests.kit.vmbrokers import (
     CTL,
+    PATIENCE,
     SCREEN,
     explained,
     pin,
@@ -213,5 +215,7 @@ async def test_thousands_of_half_open_handshakes():
         said = await viewer.run(f"{CTL} audit --json | grep link.refused")
         found = [json.loads(line) for line in said.splitlines()]
         assert 0 < len(found) < HALF_OPEN / 10, "counted, not each written"
-        refused = (await link_of(viewer))["refused"]
-        assert refused >= HALF_OPEN - limits.LINK_UNAUTHENTICATED_PER_PEER
+        least = HALF_OPEN - limits.LINK_UNAUTHENTICATED_PER_PEER
+        with trio.fail_after(PATIENCE):  # the last of them are told apart one by one
+            while (await link_of(viewer))["refused"] < least:
+                await trio.sleep(0.3)

@@ -18,7 +18,7 @@ import trio
 
 from broker.core import limits
 from tests.kit.compositor import until, wait_window
-from tests.kit.siege import census, end_of_log, settled, siege
+from tests.kit.siege import calm, census, end_of_log, settled, siege
 from tests.kit.world import record, world
 
 # As a waypipe server would say it: the header, then get_registry.
@@ -89,7 +89,7 @@ for port in (6503, 6499, 1, 0xFFFFFFFE):
 async def test_it_connects_and_says_nothing():
     """At both doors, one more than may be undecided at a time."""
     async with siege() as s, s.unharmed():
-        before = await census(s.world)
+        before = await calm(s.world)
         number = limits.UNDECIDED_PER_SANDBOX + 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.keeps_answering, 3)
@@ -301,7 +301,7 @@ async def test_its_machine_dies_in_mid_stream():
     records = {"hostile": record(colour="red"), "victim": record(colour="green")}
     async with world(records) as w:
         await w.window("victim", "victim")
-        before = await census(w)
+        before = await calm(w)
         flood = "while :; do echo $RANDOM; done"
         last, _ = await w.run("hostile", "foot", "-T", "doomed", "sh", "-c", flood)
         hostile = last.started.sandbox

@@ -160,7 +160,7 @@ async def _again(w) -> None:
             return False  # what is left of the one before is still ending
         return True
 
-    await until(started, deadline=30)
+    await until(started, deadline=90)
 
 
 async def _lease_again(w, base) -> None:
@@ -170,7 +170,7 @@ async def _lease_again(w, base) -> None:
             return True
         return False
 
-    await until(leased, deadline=30)
+    await until(leased, deadline=90)
 
 
 async def _load_until_killed(w, base, seconds: float) -> int:

@@ -117,7 +117,13 @@ async def test_two_machines_each_with_a_way_of_its_own():
 
         # One ends, the other stays.
         await w.stop(red)
-        assert [n["name"] for n in windows(await w.comp.tree())] == [f"[{blue}] blue"]
+
+        async def one_left():
+            # The compositor may not have read yet that the worker has gone.
+            shown = [n["name"] for n in windows(await w.comp.tree())]
+            return shown == [f"[{blue}] blue"]
+
+        await until(one_left)
 
 
 def compositor_peers(comp):

@@ -172,14 +172,14 @@ async def other_machine():
 
 async def _moved(pid: int) -> None:
     mine = Path("/proc/self/ns/net").readlink()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while Path(f"/proc/{pid}/ns/net").readlink() == mine:
             await trio.sleep(0.01)
     await ip("link", "set", "v1", "netns", str(pid))
 
 
 async def be_other_machine() -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while "v1" not in [name for _, name in socket.if_nameindex()]:
             await trio.sleep(0.01)
     await ip("address", "add", f"{OTHER}/24", "dev", "v1")
@@ -189,7 +189,7 @@ async def be_other_machine() -> None:
 
 
 async def said_by(address: str) -> str:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while True:
             try:
                 conn = await trio.open_tcp_stream(address, PORT)
@@ -245,7 +245,7 @@ async def ask_guest(place: Path) -> dict:
             results[what] = await shell.run(command)
         (passt,) = [p for p in vm.processes if p.role == "passt"]
         passt.kill()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not lost:
                 await trio.sleep(0.01)
         results["loss"] = [lost[0].split()[0]]

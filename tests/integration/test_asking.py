@@ -64,7 +64,7 @@ class Desk:
 
         self.nursery.start_soon(wait)
 
-    async def heard(self, *names, deadline=30):
+    async def heard(self, *names, deadline=90):
         async def look():
             return set(names) <= set(self.answers)
 
@@ -183,6 +183,11 @@ async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
             assert "died" in answer.reason
         d.ask("last", of("last"))
         await until(lambda: waits(d))
+
+        async def all_told():
+            return len(d.events("process.died")) >= limits.PROMPT_DEATHS
+
+        await until(all_told)
         await trio.sleep(0.3)
         assert len(d.events("process.died")) == limits.PROMPT_DEATHS
         (entry,) = d.questions.pending()

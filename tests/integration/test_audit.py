@@ -311,7 +311,7 @@ async def test_no_room_for_a_thread_is_an_answer_for_all_who_wait(
 
         with monkeypatch.context() as machine:
             machine.setattr(store, "_write", full)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     for _ in range(5):
                         nursery.start_soon(caller)

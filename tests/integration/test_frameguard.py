@@ -38,7 +38,7 @@ class Guard:
 
     async def receive(self, stream, size):
         got = bytearray()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(got) < size:
                 chunk = await stream.receive_some(1 << 20)
                 assert chunk, f"closed after {len(got)} bytes: {self.process.words}"
@@ -93,7 +93,7 @@ async def test_the_end_of_either_side_is_its_end(guard, side):
 
 async def test_what_is_no_frame_is_its_end(guard):
     await guard.qemu.send_all(b"\xff\xff\xff\xff")
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         assert await guard.process.wait() == 0
 
 

@@ -208,7 +208,7 @@ async def test_a_second_broker(env) -> None:
             assert (await brokerctl("status", env=env)).code == 0, "the first is well"
         finally:
             await stop_broker(env)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 assert await first.wait() == 0
 
 

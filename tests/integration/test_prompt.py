@@ -126,8 +126,9 @@ async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
                 await a.show(ASKED)
                 h.press("x", "Return", "x")
                 assert await a.hears_nothing(0.3)
+                assert not await focused(h.comp), "the dialog has the keyboard"
                 await a.tell(m.Withdraw())
-                await trio.sleep(0.3)
+                await until(lambda: focused(h.comp))
                 h.press("l", "Return")
                 await until(lambda: has(file, "a\nl\n"))
             finally:
@@ -159,7 +160,7 @@ async def test_a_window_that_opens_covers_nothing():
             assert picture.getpixel((640 - 320 + 2, 400)) == (0, 0x9E, 0x73)
             assert picture.getpixel((640 + 320 - 3, 400)) == (0, 0x9E, 0x73)
             said = None
-            for _ in range(3):
+            for _ in range(10):
                 h.type("allow")
                 with trio.move_on_after(GUARD + 0.5):
                     said = await a.hear()

@@ -240,7 +240,7 @@ async def test_the_end_of_the_server_ends_its_clients_and_not_the_filter():
 
             await until(plays)
             await server.pactl("exit")
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 assert await player.wait() != 0
         done = await filtered.run("pactl", "info", check=False)
         assert done.code != 0

@@ -31,7 +31,7 @@ def server(folder):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{folder}/up")
         listener.listen()
-        listener.settimeout(10)
+        listener.settimeout(60)
         yield listener
 
 
@@ -54,7 +54,7 @@ class Proxy:
 
     def dial(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.connect(str(self.path))
         return sock
 
@@ -65,7 +65,7 @@ class Proxy:
 
     def finish(self, number: int = signal.SIGTERM) -> tuple[str, str, int]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=10)
+        out, err = self.process.communicate(timeout=60)
         return out, err, self.process.returncode
 
 
@@ -170,7 +170,7 @@ def test_connections_beyond_the_limit_wait(proxy, server, limit):
     server.settimeout(0.3)
     with pytest.raises(TimeoutError):
         server.accept()
-    server.settimeout(10)
+    server.settimeout(60)
     clients[0].close()
     conns[0].close()
     conns.append(server.accept()[0])  # the one that waited
@@ -187,7 +187,7 @@ def test_a_killed_pump_ends_it_with_a_sentence(proxy, server):
         os.kill(pump, signal.SIGKILL)
         assert client.recv(1) == b""
         assert conn.recv(1) == b""
-    _, err = running.process.communicate(timeout=10)
+    _, err = running.process.communicate(timeout=60)
     assert running.process.returncode == 1
     assert "error: the relay's process has died" in err
     assert "Traceback" not in err
@@ -212,7 +212,7 @@ def test_a_killed_proxy_takes_its_pump_along(proxy, server, folder):
 def test_mistakes_get_a_sentence(proxy, server, folder):
     first = proxy()
     second = proxy(wait=False)
-    _, err = second.process.communicate(timeout=10)
+    _, err = second.process.communicate(timeout=60)
     assert second.process.returncode == 1
     assert "is in use: another program listens there" in err.replace("\n", " ")
     assert "Traceback" not in err

@@ -327,6 +327,11 @@ async def test_payload_between_unix_sockets_never_enters_user_space(
         assert end.bytes_ab == 0
 
 
+_IDLE = 0.1
+"""Seconds of CPU that one who waits may need; one who spins takes several times that,
+also beside others."""
+
+
 # -- back-pressure ---------------------------------------------------------------
 
 
@@ -343,7 +348,7 @@ async def test_blocked_streams_cost_no_time_and_bounded_memory(
     assert all(stream.held_ab > 0 for stream in await pump.streams())
     cpu = cpu_seconds(handle.pid)
     await trio.sleep(1)
-    assert cpu_seconds(handle.pid) - cpu <= 0.02
+    assert cpu_seconds(handle.pid) - cpu <= _IDLE
     each = (rss_kib(handle.pid) - before) / len(lines)
     buffer = limits.RELAY_COPY_BYTES / 1024 if mode is Mode.COPY else 0
     assert each <= buffer + 48
@@ -359,7 +364,7 @@ async def test_a_closed_side_does_not_spin_while_the_other_is_silent(
         await line.server.send_eof()
     cpu = cpu_seconds(handle.pid)
     await trio.sleep(0.5)
-    assert cpu_seconds(handle.pid) - cpu <= 0.02
+    assert cpu_seconds(handle.pid) - cpu <= _IDLE
 
 
 async def test_a_side_that_vanished_ends_a_stream_that_waits_for_the_other(

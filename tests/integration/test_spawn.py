@@ -164,7 +164,7 @@ async def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_ends
 
     orphan = [*module._GUARD, str(os.getppid()), "sleep", "300"]
     child = spawn(orphan, outlive_us=True)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         assert await child.wait() == 125
 
 
@@ -211,7 +211,7 @@ async def test_an_end_is_noticed_without_a_free_descriptor(monkeypatch):
             raise OSError(24, "Too many open files")
 
         table.setattr(os, "dup", full)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(waiter)
                 nursery.start_soon(waiter)

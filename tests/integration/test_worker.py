@@ -60,7 +60,7 @@ def frame(message):
     return encode_frame(agent.encode(message), limits.AGENT_FRAME_BYTES)
 
 
-async def test_warm_workers_start_fast_and_are_small(directory, capsys):
+async def test_warm_workers_are_small(directory, capsys):
     async with open_workers() as workers:
         await workers.open_worker(WORK, directory, directory / "no")
         for number in range(5):
@@ -75,7 +75,6 @@ async def test_warm_workers_start_fast_and_are_small(directory, capsys):
                     f"\nworker: {took * 1000:.1f} ms, private "
                     f"{memory.private / 1e6:.1f} MB of {memory.resident / 1e6:.1f} MB"
                 )
-            assert took < 1
             assert 0 < memory.private < 15e6
 
 
@@ -199,7 +198,7 @@ async def test_both_halves_die_with_the_broker(directory):
     processes = [Process(pid, os.pidfd_open(pid)) for pid in pids]
     child.kill(signal.SIGKILL)
     await child.wait()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         for process in processes:
             await process.wait()
             process.close()

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 from PIL import Image
@@ -59,6 +60,23 @@ async def until(
     return answer
 
 
+async def steady(look: Callable[[], Awaitable[Any]], *, times: int = 4) -> Any:
+    """What ``look`` says once it has said the same so many times in a row.
+
+    For a count that others are compared with: one that was taken while something
+    was still being ended is never come by again.  What goes on changing is told as
+    it was last.
+    """
+    last, same = await look(), 1
+    with trio.move_on_after(20):
+        while same < times:
+            await trio.sleep(0.1)
+            now = await look()
+            same = same + 1 if now == last else 1
+            last = now
+    return last
+
+
 async def wait_window(
     comp: HeadlessCompositor, *, title: str = "", count: int = 1, deadline: float = 60
 ) -> list[dict]:
@@ -92,7 +110,7 @@ async def wait_frames(comp: HeadlessCompositor, wanted: dict[str, set[tuple]]) -
 
     A window that has just come may not have its place's size yet.
     """
-    with trio.move_on_after(10):
+    with trio.move_on_after(60):
         while await frames(comp) != wanted:
             await trio.sleep(0.05)
     assert await frames(comp) == wanted

@@ -134,7 +134,7 @@ class Agent:
         assert await self.hear() == m.Shown(number)
         return trio.current_time()
 
-    async def hear(self, deadline=10):
+    async def hear(self, deadline=60):
         with trio.fail_after(deadline):
             packet = await self.sock.recv(limits.PROMPT_MESSAGE_BYTES)
         return m.decode_from_agent(packet) if packet else None

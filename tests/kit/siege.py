@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from tests.kit.compositor import until, wait_window, windows
+from tests.kit.compositor import steady, until, wait_window, windows
 from tests.kit.world import World, descriptors, record, world
 
 # A header that waypipe accepts: version 16, no compression, no dmabuf.
@@ -101,7 +101,7 @@ class Siege:
     async def unharmed(self, *, deadline=60):
         """The victim answers before and after, and nothing is left over."""
         await self.answers()
-        before = await census(self.world)
+        before = await calm(self.world)
         shown = window_ids(await self.world.comp.tree())
         resident = await memory(self.world)
         yield
@@ -135,6 +135,11 @@ async def census(w: World):
         table[f"process {words.split()[0]} {_role(words)}"] += 1
     table.update(sockets(w.base))
     return table
+
+
+async def calm(w: World):
+    """The count once nothing is under way that it would count, too."""
+    return await steady(lambda: census(w))
 
 
 def _role(words):

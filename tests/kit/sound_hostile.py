@@ -100,7 +100,7 @@ class Hostile:
         self, path: Path, version: int = 13, *, handshake: bool = True
     ) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.sock.connect(str(path))
         self._tag = 0
         self.credit = 0

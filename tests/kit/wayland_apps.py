@@ -107,7 +107,7 @@ class Boxed:
         self._said.seek(0)
         return self._said.read()[-3000:].decode(errors="replace")
 
-    async def framed(self, *, least: int = 60, deadline: float = 40) -> Found:
+    async def framed(self, *, least: int = 60, deadline: float = 90) -> Found:
         """Wait until a window stands in its frame; the largest one."""
 
         async def look() -> list[Found]:
@@ -136,7 +136,7 @@ class Boxed:
                     places.append((_depth(xdg.role), box))
         return [box for _, box in sorted(places)]
 
-    async def popups(self, window: Found, *, deadline: float = 10) -> int:
+    async def popups(self, window: Found, *, deadline: float = 60) -> int:
         """Wait until every popup that is shown has its whole frame on the screen.
 
         The part of it that is on the screen: weston 10 places popups without

@@ -41,7 +41,7 @@ class Client:
     """One connection.  ``events`` are (object id, interface, name, arguments)."""
 
     def __init__(
-        self, path: Path | str | socket.socket, *, deadline: float = 10.0
+        self, path: Path | str | socket.socket, *, deadline: float = 60.0
     ) -> None:
         if isinstance(path, socket.socket):
             self.sock = path

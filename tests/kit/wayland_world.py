@@ -165,7 +165,7 @@ async def opened(
     """Make a popup by a click or by resting; its frame must be whole."""
     sandbox = there.it.sandbox
     tries = 0
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         while not running.shown_popups():
             x, y = spot(frame, at)
             if press:

@@ -64,7 +64,7 @@ class Wire:
         """A stream of the test's own, as a hostile sandbox would open it."""
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(self.path)
-        sock.settimeout(10)
+        sock.settimeout(60)
         return sock
 
 

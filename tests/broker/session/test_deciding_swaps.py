@@ -72,7 +72,7 @@ async def swapped(first, second, answers):
         async with trio.open_nursery() as nursery:
             for call in CALLS:
                 nursery.start_soon(use, b, call, live)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while len(b.events("decision")) < len(CALLS):
                     await trio.testing.wait_all_tasks_blocked(0.005)
             await trio.testing.wait_all_tasks_blocked(0.005)

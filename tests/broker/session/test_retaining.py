@@ -59,7 +59,7 @@ async def test_a_disk_that_refuses_is_said_once(tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(store, "prune", refuses)
         monkeypatch.setattr("broker.session.retaining._PAUSE", 0.0)
         monkeypatch.setattr("broker.session.retaining._EVERY_SECONDS", 0.0)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(retention.run)
                 await asked.wait()
