@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gc
+import inspect
 import os
-import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
+
+from tests.kit.bounded import bounded, drop_abandoned_run
 
 settings.register_profile("dev", max_examples=50, deadline=None, database=None)
 settings.register_profile(
@@ -32,6 +33,8 @@ _SHORT_SECONDS = 150
 """The slowest short test takes 25 s in CI: this is a hang."""
 _LONG_SECONDS = 420
 """Where a run must end; on a quiet machine no long test takes half of it."""
+_GRACE_SECONDS = 30
+"""For what hangs so that it cannot be cancelled, or outside trio."""
 _HERE = Path(__file__).parent
 _REAL_MACHINES = frozenset({"attack", "e2e", "integration"})
 MUST_RUN = Path(__file__).with_name("must_run.txt")
@@ -79,12 +82,19 @@ def _time_is_left():
 def _bound_tests(items):
     """What hangs costs minutes of a run that must end in time: few of them."""
     for item in items:
-        own = item.get_closest_marker("timeout")
-        if not item.get_closest_marker("long"):
-            if own is None:
-                item.add_marker(pytest.mark.timeout(_SHORT_SECONDS))
-        elif _ends() is not None and own is not None and own.args[0] > _LONG_SECONDS:
-            item.add_marker(pytest.mark.timeout(_LONG_SECONDS), append=False)
+        seconds = _seconds(item)
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.trio(run=bounded(seconds)), append=False)
+            seconds += _GRACE_SECONDS
+        item.add_marker(pytest.mark.timeout(seconds), append=False)
+
+
+def _seconds(item):
+    own = item.get_closest_marker("timeout")
+    if not item.get_closest_marker("long"):
+        return own.args[0] if own is not None else _SHORT_SECONDS
+    seconds = own.args[0] if own is not None else float(item.config.getini("timeout"))
+    return seconds if _ends() is None else min(seconds, _LONG_SECONDS)
 
 
 def _allow_second_attempt(items):
@@ -112,20 +122,10 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(str(report.longrepr))
 
 
-def _forget_the_first_attempt():
-    """What its traceback kept open is closed now, not in somebody else's test."""
-    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
-        if hasattr(sys, name):
-            delattr(sys, name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 def pytest_runtest_setup(item):
     """A run that must end in time begins no long test too late; it says which."""
     if getattr(item, "execution_count", 1) > 1:
-        _forget_the_first_attempt()
+        drop_abandoned_run()
     if (
         item.get_closest_marker("long")
         and _ends() is not None
@@ -144,6 +144,8 @@ def _must_run():
 def pytest_runtest_makereport(item, call):
     """In CI a skip of a test in must_run.txt is a failure: it hid a lost wall."""
     report = yield
+    if call.excinfo is not None and trio.lowlevel.in_trio_run():
+        drop_abandoned_run(call.excinfo.tb)  # else no later test could run
     allowed = any(words in str(report.longrepr) for words in _MAY_SKIP)
     if report.skipped and os.environ.get("CI") and not allowed:
         name = item.nodeid.partition("[")[0]

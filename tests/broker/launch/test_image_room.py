@@ -91,6 +91,24 @@ async def test_what_still_works_in_the_scratch_place_is_ended(paths):
     assert not scratch.exists()
 
 
+@pytest.mark.parametrize(
+    ("state", "session", "words", "found"),
+    [
+        ("S", 7, b"sh\0/scratch\0", [7]),
+        ("S", 7, b"sh\0/other\0", []),
+        ("Z", 7, b"", []),
+        ("S", 0, b"", []),  # a thread of the kernel's
+        ("R", 7, b"", None),  # between two programs: which they are is not known yet
+    ],
+)
+def test_who_works_there(tmp_path, state, session, words, found):
+    one = tmp_path / "7"
+    one.mkdir()
+    (one / "cmdline").write_bytes(words)
+    (one / "stat").write_text(f"7 (a) name) {state} 1 7 {session} 0 -1 0\n")
+    assert image_room.users(b"/scratch", tmp_path) == found
+
+
 async def test_note_that_names_another_place_removes_nothing(paths, tmp_path):
     precious = tmp_path / "precious"
     precious.mkdir()

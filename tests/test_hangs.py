@@ -1,0 +1,56 @@
+"""A test that hangs costs itself, with the place where it hung, and no other test."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+HANGS = """\
+import pytest
+import trio
+
+@pytest.mark.timeout(1)
+async def test_waits_for_ever():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+
+@pytest.mark.timeout(1)
+def test_in_a_loop_of_its_own():
+    trio.run(trio.sleep_forever)
+
+async def test_after_it():
+    await trio.sleep(0)
+
+def test_with_a_loop_of_its_own_after_it():
+    trio.run(trio.sleep, 0)
+
+@pytest.mark.timeout(1)
+async def test_by_a_clock_that_is_not_the_wall_s(autojump_clock):
+    await trio.sleep(1000)
+"""
+
+
+def test_one_hang_is_one_failure(tmp_path):
+    (tmp_path / "test_them.py").write_text(HANGS)
+    words = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
+    words += ["--rootdir", str(tmp_path), "-p", "tests.conftest", "-rA", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        words,
+        check=False,
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    failed = set(re.findall(r"^(?:FAILED|ERROR) .*::(\w+)", ran.stdout, re.MULTILINE))
+    assert failed == {"test_waits_for_ever", "test_in_a_loop_of_its_own"}, ran.stdout
+    assert re.search(r"^=.* 2 failed, 3 passed", ran.stdout, re.MULTILINE)
+    assert "HangError: it has not ended within 1 s; it waited at" in ran.stdout
+    assert re.search(r"E +nursery.start_soon|E +async with trio.open_nur", ran.stdout)
