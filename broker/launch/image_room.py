@@ -187,22 +187,25 @@ async def _end_users(scratch: Path) -> None:
     namespace of their own but ours to kill, as its creator.
     """
     with trio.move_on_after(_END_SECONDS):
-        while found := _users(os.fsencode(scratch)):
-            for pid in found:
+        while (found := users(os.fsencode(scratch))) is None or found:
+            for pid in found or ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await trio.sleep(0.05)
 
 
-def _users(scratch: bytes) -> list[int]:
+def users(scratch: bytes, proc: Path = Path("/proc")) -> list[int] | None:
     """Return the processes of each session that works in this directory.
 
     A session is known by a process that has the directory's name, which is
-    random, in its arguments; what such a process starts may not have it.
+    random, in its arguments; what such a process starts may not have it.  None
+    for "look again": it may be one that has no arguments just now, in the middle
+    of its execve(2).
     """
     sessions: dict[int, list[int]] = {}
     ours: set[int] = set()
-    for path in Path("/proc").glob("[0-9]*"):
+    unsure = False
+    for path in proc.glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes()
             state, _, _, session, *_ = (
@@ -210,12 +213,14 @@ def _users(scratch: bytes) -> list[int]:
             )
         except OSError:
             continue  # it ended meanwhile
-        if state != b"Z":
+        if state not in b"ZX" and session != b"0":  # nor one of the kernel's own
             sessions.setdefault(int(session), []).append(int(path.name))
+            unsure = unsure or not words
             if scratch in words:
                 ours.add(int(session))
     ours.discard(os.getsid(0))
-    return [pid for session in ours for pid in sessions[session]]
+    found = [pid for session in ours for pid in sessions[session]]
+    return found or (None if unsure else [])
 
 
 def drop_scratch(paths: Paths, name: str) -> None:
