@@ -37,6 +37,7 @@ from broker.clipboard.reasons import (
     CLEARED,
     DRAG_EMPTY,
     DRAG_FILES,
+    DRAG_TWICE,
     EMPTY,
     EPOCH,
     FAILED,
@@ -56,7 +57,7 @@ from broker.clipboard.reasons import (
     UNDECIDED,
 )
 from broker.clipboard.state import Copy, Drop, Paste, Status
-from broker.clipboard.types import NEVER, Pick, choose
+from broker.clipboard.types import Pick, choose, names_files
 from broker.core import limits
 from broker.core.errors import PeerError
 
@@ -138,6 +139,8 @@ class Crossing:
         out = list(self._expire(now))
         if isinstance(event, w.DragEvent):
             return [*out, *self._dragged(event, now)]
+        if isinstance(event, w.GivenEvent):
+            return [*out, *self._over(event)]
         match event:
             case w.FocusTaken() | w.FocusGone():
                 out += self._focus(event, now)
@@ -147,14 +150,6 @@ class Crossing:
                 out += self._paste_pressed(event, now)
             case w.Decided():
                 out += self._decided(event, now)
-            case (
-                w.OfferEnded()
-                | w.OfferRefused()
-                | w.Revoked()
-                | w.Exported()
-                | w.ExportEnded()
-            ):
-                out += self._over(event)
             case w.SandboxGone():
                 out += self._sandbox_gone(event.sandbox)
             case w.EpochChanged() | w.Cleared():
@@ -165,10 +160,7 @@ class Crossing:
                 out += self._worker_said(event, now)
         return out
 
-    def _over(
-        self,
-        event: w.OfferEnded | w.OfferRefused | w.Revoked | w.Exported | w.ExportEnded,
-    ) -> Iterator[w.Action]:
+    def _over(self, event: w.GivenEvent) -> Iterator[w.Action]:
         match event:
             case w.OfferEnded() | w.OfferRefused():
                 giving = self._drops if self._drops.has(event) else self._giving
@@ -277,13 +269,13 @@ class Crossing:
         self, copy: Copy, event: w.TypesTold, now: float
     ) -> Iterator[w.Action]:
         untrusted_types = event.untrusted_types
-        files = NEVER.intersection(map(str.lower, untrusted_types))
-        if copy.drop is not None and copy.drop.wanted:
-            untrusted_types = (copy.drop.wanted,)
-        elif copy.drop is not None and files:
+        files = names_files(untrusted_types)
+        if copy.drop is not None and files:
             # The text beside it is the file's name.
             yield from self._drop_copy(DRAG_FILES)
             return
+        if copy.drop is not None and copy.drop.wanted:
+            untrusted_types = (copy.drop.wanted,)
         try:
             copy.left = list(choose(untrusted_types, copy.terms.patterns))
         except PeerError as error:
@@ -384,20 +376,7 @@ class Crossing:
         if copy.host and copy.into is None:
             self._paste = None
         yield w.Stop(copy.reader, copy.transfer)
-        yield from self._given_up(copy.source, copy.target, copy.drop, reason)
-
-    def _given_up(
-        self, source: str, target: str, drop: Drop | None, reason: str
-    ) -> Iterator[w.Action]:
-        if drop is not None:
-            yield w.EndDrag(drop.seen_by, drop.number)
-        yield w.Record(
-            w.Outcome.DROPPED,
-            source,
-            target,
-            reason=reason,
-            selection="drag" if drop else "clipboard",
-        )
+        yield from drags.given_up(copy.source, copy.target, copy.drop, reason)
 
     # -- paste --------------------------------------------------------------------------------
 
@@ -496,6 +475,8 @@ class Crossing:
     # -- drags --------------------------------------------------------------------------------
 
     def _dragged(self, event: w.DragEvent, now: float) -> Iterator[w.Action]:
+        if self._drags.also_claims(event, self._dropping):
+            yield from self._drop_dropped()
         actions, drop = self._drags.feed(event, now)
         yield from actions
         if drop is None:
@@ -506,6 +487,22 @@ class Crossing:
             return
         self._copy, asks = drags.begin(drop, self._number(), now)
         yield asks
+
+    @property
+    def _dropping(self) -> Drop | None:
+        """The drop that is under way, if one is."""
+        for step in (self._copy, self._paste):
+            if step is not None and step.drop is not None:
+                return step.drop
+        return self._drops.cleaned_for
+
+    def _drop_dropped(self) -> Iterator[w.Action]:
+        """Somebody else says that it was dropped in a window of theirs."""
+        if self._copy is not None and self._copy.drop is not None:
+            yield from self._drop_copy(DRAG_TWICE)
+        if self._paste is not None and self._paste.drop is not None:
+            yield from self._drop_paste(DRAG_TWICE)
+        yield from self._drops.drop(DRAG_TWICE)
 
     def _drop_read(self, copy: Copy, drop: Drop, now: float) -> Iterator[w.Action]:
         """All of it is here, and the compositor may know."""
@@ -535,7 +532,7 @@ class Crossing:
         if paste.source == w.VIEWER:
             yield from self._drop_copy(reason)
             return
-        yield from self._given_up(paste.source, paste.target, paste.drop, reason)
+        yield from drags.given_up(paste.source, paste.target, paste.drop, reason)
 
     # -- ends -----------------------------------------------------------------------------------
 

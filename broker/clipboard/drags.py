@@ -4,7 +4,12 @@ A drag's mark is told by its own sandbox's worker, and what is over a window by
 that window's; neither believes the other.  A drop counts when both have seen
 it: the target's worker that it was dropped there, the source's that the
 compositor calls it dropped.  So no worker can take what is only dragged past
-it, nor give what nobody dropped.
+it, nor give what nobody dropped.  Where a second one claims the drop, one of
+them lies, and neither gets it.
+
+Whose window a drag is over *now* is nobody's to say: the words of three workers
+come in no order.  So a drag is remembered over each window that it came over,
+and what counts is who says that it was dropped there.
 """
 
 from __future__ import annotations
@@ -15,7 +20,13 @@ from dataclasses import dataclass
 
 from broker.clipboard import words as w
 from broker.clipboard.content import crossing, size_of
-from broker.clipboard.reasons import DRAG, DRAG_ALONE, DRAG_UNKNOWN, GONE
+from broker.clipboard.reasons import (
+    DRAG,
+    DRAG_ALONE,
+    DRAG_TWICE,
+    DRAG_UNKNOWN,
+    GONE,
+)
 from broker.clipboard.state import Copy, Drop, Paste
 from broker.clipboard.types import kind_of
 from broker.core import limits
@@ -25,11 +36,14 @@ from broker.core import limits
 class _Drag:
     source: str
     performed: bool = False
+    """Dropped where somebody takes it."""
+    settled: bool = False
+    """One has that drop, or nobody gets it; its source still has the drag."""
 
 
 @dataclass
 class _Over:
-    """Where a drag is."""
+    """The last drag that came over a sandbox's windows."""
 
     number: int
     mark: str
@@ -42,6 +56,18 @@ class _Over:
 def refused(source: str, target: str, reason: str) -> w.Record:
     """For a drag that does not cross."""
     return w.Record(w.Outcome.REFUSED, source, target, reason=reason, selection="drag")
+
+
+def given_up(
+    source: str, target: str, drop: Drop | None, reason: str
+) -> Iterator[w.Action]:
+    """For what had begun: a drop, or (None) a copy or a paste."""
+    if drop is not None:
+        yield w.EndDrag(drop.seen_by, drop.number)
+    selection = "drag" if drop else "clipboard"
+    yield w.Record(
+        w.Outcome.DROPPED, source, target, reason=reason, selection=selection
+    )
 
 
 def _wanted(event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
@@ -134,9 +160,9 @@ class Drags:
             case w.DragOver():
                 return list(self._over(event)), None
             case w.DragPerformed():
-                return [], self._performed(event)
+                return self._performed(event)
             case w.DragDropped():
-                return [], self._dropped(event, now)
+                return self._dropped(event, now)
             case w.DragWanted():
                 return _wanted(event)
         return [], None
@@ -158,16 +184,27 @@ class Drags:
         drag = self._drags.get(mark)
         return drag if drag is not None and drag.source == sandbox else None
 
-    def _performed(self, event: w.DragPerformed) -> Drop | None:
+    def _performed(self, event: w.DragPerformed) -> tuple[list[w.Action], Drop | None]:
         """It was dropped where somebody takes it; the drop, if that one has said so."""
         drag = self._own(event.sandbox, event.mark)
         if drag is None:
-            return None
+            return [], None
         drag.performed = True
-        for target, over in self._overs.items():
-            if over.mark == event.mark and over.dropped_until is not None:
-                return self._drop(target)
-        return None
+        claims = [
+            target
+            for target, over in self._overs.items()
+            if over.mark == event.mark and over.dropped_until is not None
+        ]
+        if len(claims) < 2:
+            return [], self._drop(claims[0]) if claims else None
+        self._settle(event.mark)
+        return [a for t in claims for a in self._give_up(t, DRAG_TWICE)], None
+
+    def _settle(self, mark: str) -> None:
+        """One drop comes of a drag.  A late word of its way is still of a known one."""
+        drag = self._drags.get(mark)
+        if drag is not None:
+            drag.settled = True
 
     def _ended(self, event: w.DragEnded) -> None:
         """It is over."""
@@ -179,10 +216,10 @@ class Drags:
 
     def _over(self, event: w.DragOver) -> Iterator[w.Action]:
         """A drag is over a window."""
-        # There is one pointer.
-        for target, over in list(self._overs.items()):
-            if target == event.sandbox or over.dropped_until is None:
-                del self._overs[target]
+        before = self._overs.get(event.sandbox)
+        if before is not None and before.dropped_until is not None:
+            yield from self._give_up(event.sandbox, DRAG_ALONE)
+        self._overs.pop(event.sandbox, None)
         source = self.source_of(event.mark)
         if not source or source == event.sandbox:
             yield refused(source, event.sandbox, DRAG_UNKNOWN)
@@ -194,20 +231,38 @@ class Drags:
             )
             yield w.AcceptDrag(event.sandbox, event.number)
 
-    def _dropped(self, event: w.DragDropped, now: float) -> Drop | None:
+    def _dropped(
+        self, event: w.DragDropped, now: float
+    ) -> tuple[list[w.Action], Drop | None]:
         """It was dropped there; the drop, if its source has said so."""
         over = self._overs.get(event.sandbox)
-        if over is None or over.number != event.number or over.dropped_until:
-            return None
-        over.dropped_until = now + limits.CLIPBOARD_DROP_SECONDS
+        if over is None:
+            return [w.EndDrag(event.sandbox, event.number)], None
+        if over.number != event.number or over.dropped_until is not None:
+            # Of another device of that program, which is told of its own offer.
+            return [], None
         drag = self._drags.get(over.mark)
+        if drag is not None and drag.settled:
+            return list(self._give_up(event.sandbox, DRAG_TWICE)), None
+        over.dropped_until = now + limits.CLIPBOARD_DROP_SECONDS
         if over.mark and (drag is None or not drag.performed):
-            return None
-        return self._drop(event.sandbox)
+            return [], None
+        return [], self._drop(event.sandbox)
+
+    def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
+        """Whether somebody else says of what was dropped that it was dropped there."""
+        if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:
+            return False
+        over = self._overs.get(event.sandbox)
+        return (
+            isinstance(event, w.DragDropped)
+            and over is not None
+            and (over.number, over.mark) == (event.number, drop.mark)
+        )
 
     def _drop(self, target: str) -> Drop:
         over = self._overs.pop(target)
-        self._drags.pop(over.mark, None)
+        self._settle(over.mark)
         return Drop(over.source, target, over.number, over.mark, over.terms)
 
     # -- ends ---------------------------------------------------------------------------

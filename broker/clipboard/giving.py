@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from broker.clipboard import words as w
 from broker.clipboard.content import PLAIN, most, size_of, ticking, to_clean
 from broker.clipboard.reasons import CLEANED, FAILED, GONE, LARGE, SLOW
-from broker.clipboard.state import Cleaning, Offered, Paste
+from broker.clipboard.state import Cleaning, Drop, Offered, Paste
 from broker.core import limits
 
 Answer = w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed
@@ -37,6 +37,11 @@ class Giving:
     def busy(self) -> bool:
         """Whether something is being written anew."""
         return self._cleaning is not None
+
+    @property
+    def cleaned_for(self) -> Drop | None:
+        """The drop whose content is being written anew."""
+        return None if self._cleaning is None else self._cleaning.paste.drop
 
     @property
     def times(self) -> list[float]:

@@ -27,4 +27,5 @@ DRAG_FILES = "a dragged file does not cross yet, and its name means another else
 DRAG_EMPTY = "nothing that is dragged has a type that may cross"
 DRAG_UNKNOWN = "nobody knows whose drag that is"
 DRAG_ALONE = "only one of the two sandboxes has seen that drop"
+DRAG_TWICE = "two sandboxes say that it was dropped in a window of theirs"
 ORIGIN_GONE = "your clipboard has it of a sandbox that has ended"

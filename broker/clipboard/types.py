@@ -8,7 +8,7 @@ no well-formed type has none and never crosses.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from broker.core import limits
@@ -78,6 +78,12 @@ def kind_of(untrusted_type: str) -> str | None:
     ):
         return None
     return spelling
+
+
+def names_files(untrusted_types: Iterable[str]) -> bool:
+    """Whether a file's name, or a link, is among them."""
+    spellings = (name.lower().replace(" ", "") for name in untrusted_types)
+    return any(spelling.partition(";")[0] in NEVER for spelling in spellings)
 
 
 def fits(kind: str, patterns: Collection[str]) -> bool:

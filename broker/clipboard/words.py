@@ -295,6 +295,9 @@ DragEvent = (
     | DragWanted
 )
 
+GivenEvent = OfferEnded | OfferRefused | Revoked | Exported | ExportEnded
+"""What becomes of what was given."""
+
 Event = (
     FocusTaken
     | FocusGone
@@ -306,11 +309,7 @@ Event = (
     | DataTooLarge
     | SourceFailed
     | Decided
-    | OfferEnded
-    | OfferRefused
-    | Revoked
-    | Exported
-    | ExportEnded
+    | GivenEvent
     | DragEvent
     | SandboxGone
     | EpochChanged

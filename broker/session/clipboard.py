@@ -330,7 +330,8 @@ class Clipboard:
         name = self._core.dragged_by(said.mark)
         source = self._lease(name)
         terms = None
-        if name == w.VIEWER or source is not None:
+        # Its own comes as no drag from elsewhere, whatever a rule about it says.
+        if name == w.VIEWER or (source is not None and name != lease.sandbox):
             terms = self._terms.dragged(source, lease)
         return w.DragOver(lease.sandbox, said.number, said.mark, terms)
 

@@ -124,7 +124,10 @@ class WorkerClipboard(Hand):
     def _forget_one(self) -> None:
         focus = messages.ClipboardFocus
         found = (n for n, m in enumerate(self._waiting) if not isinstance(m, focus))
-        del self._waiting[next(found, 0)]
+        at = next(found, 0)
+        untold = self._waiting[at]
+        del self._waiting[at]
+        self._drags.untold(untold)
 
     @override
     def judge(self) -> Judge:

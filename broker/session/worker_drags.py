@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from broker.clipboard.types import kind_of
+from broker.clipboard.types import kind_of, names_files
 from broker.core import fdpass, limits
 from broker.core import worker_clipboard as messages
 from broker.session.worker_serving import Held, Serving
@@ -78,7 +78,8 @@ class WorkerDrags(Drags):
 
     @override
     def outward(self, source: Source) -> Sequence[bytes]:
-        if not self._cross:
+        types = [mime.decode("utf-8", "replace") for mime in source.mimes]
+        if not self._cross or names_files(types):  # the text is the file's name, too
             return ()
         return [m for m in source.mimes if _kind(m) in self._outward]
 
@@ -105,9 +106,17 @@ class WorkerDrags(Drags):
 
     @override
     def dropped(self, over: Over) -> None:
-        for number, known in self._overs.items():
-            if known is over:
-                self._say(messages.DragDropped(number))
+        number = next((n for n, known in self._overs.items() if known is over), None)
+        if number is not None:
+            self._say(messages.DragDropped(number))
+
+    def untold(self, message: messages.FromWorker) -> None:
+        """There was no room to say this: nobody will answer it."""
+        match message:
+            case messages.DragWanted(number) | messages.DragDropped(number):
+                self._end(number, finished=False)
+            case _:
+                pass
 
     def _number(self) -> int:
         self._numbers += 1

@@ -192,7 +192,7 @@ def drag_leave(core: Filter, device: Device) -> None:
             # What it still says of it counts for nothing.
             offer.left = True
             if isinstance(offer.source, Source):
-                offer.source.accepted = None
+                offer.source.takers.pop(offer, None)
     device.told, device.over, device.frame = False, None, None
     device.waits = None
     foreign.leave(device)
@@ -248,11 +248,14 @@ def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
         foreign.accepted(offer.over, mime)
     if not isinstance(source, Source) or host is None or source.drag is None:
         return
-    if not core.serials.knows(serial):
+    if offer.left or not core.serials.knows(serial):
         return
-    good = mime is not None and mime in source.mimes and not offer.left
-    source.accepted = mime if good else None
-    core.up.data += _accept(host.sid, serial, source.drag if good else None)
+    if mime is not None and mime in source.mimes:
+        source.takers[offer] = mime
+        core.up.data += _accept(host.sid, serial, source.drag)
+    else:
+        source.takers.pop(offer, None)
+        core.up.data += _accept(host.sid, serial, None)
 
 
 _accept = emit.request("wl_data_offer", "accept")

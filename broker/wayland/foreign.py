@@ -72,7 +72,8 @@ class Over:
         self._actions = self._actions if actions is None else actions
         old = self.device.version < ACTIONS
         good = self._likes and (old or self._actions & _COPY)
-        if good and not self._told and self.offer is not None:
+        gone = self.offer is None or self.device.dead
+        if good and not self._told and not gone:
             self._told = True
             self.core.down.data += _drop(self.device.cid)
 

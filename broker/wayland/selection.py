@@ -36,7 +36,7 @@ _PRIMARY = "zwp_primary_selection"
 class Source(Obj):
     """A wl_data_source or primary source.  ``sid`` only while it is dragged."""
 
-    __slots__ = ("accepted", "actions", "core", "drag", "mimes", "used")
+    __slots__ = ("actions", "core", "drag", "mimes", "takers", "used")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -45,12 +45,20 @@ class Source(Obj):
         self.core: Filter | None = None
         self.used = False
         self.drag: bytes | None = None
-        self.accepted: bytes | None = None
+        self.takers: dict[Offer, bytes] = {}
+        """What each client of the sandbox that it is over would take.  The words
+        of several come in no order: one may be late to say that it went on."""
+
+    @property
+    def accepted(self) -> bytes | None:
+        """What would be taken of its drag by a client of its own sandbox."""
+        return next(reversed(self.takers.values()), None)
 
     def forget(self) -> None:
         """It is over: what offers still hold of it is next to nothing."""
         self.dead = True
         self.mimes = []
+        self.takers = {}
         self.core = None
 
     def cancel(self) -> None:

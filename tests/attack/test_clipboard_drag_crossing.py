@@ -194,6 +194,29 @@ async def test_a_worker_that_claims_a_drop_alone_gets_nothing():
         assert it.questions == []
 
 
+async def test_a_drop_that_another_worker_claims_too_is_neithers():
+    """As one that was taken over could, when the drag has passed its window."""
+    async with desk("red", "blue", "green", drags=DRAGS) as it:
+
+        def target(c: Guest) -> list[str]:
+            def act(r: Guest, drag: Drag) -> None:
+                mark = trio.from_thread.run(came_over, it, "blue").mark
+                for claim in (messages.DragOver(77, mark), messages.DragDropped(77)):
+                    trio.from_thread.run(it.hears, "green", claim)
+                let_go(r, drag)
+                r.wait(lambda e: e[0] == drag.source and e[2] == "cancelled")
+
+            red(c, act)
+            return shown(c)
+
+        assert await guest(it, "blue", target, title="target") == []
+        assert {(r.target, r.reason) for r in it.records} == {
+            ("blue", reasons.DRAG_TWICE),
+            ("green", reasons.DRAG_TWICE),
+        }
+        assert it.offers == []
+
+
 async def test_a_source_that_goes_while_it_is_read_gives_nothing():
     async with desk("red", "blue", drags=DRAGS) as it:
 
@@ -359,7 +382,7 @@ async def test_a_drag_goes_out_by_the_types_that_a_rule_names(out):
         done = trio.Event()
 
         def source(r: Guest) -> str:
-            with dragging(r, "target", TEXT, b"text/uri-list", b"text/html") as drag:
+            with dragging(r, "target", TEXT, b"text/html") as drag:
                 if not out:
                     return let_go(r, drag)
                 may_drop(r, drag)
@@ -391,6 +414,27 @@ async def test_a_drag_goes_out_by_the_types_that_a_rule_names(out):
             assert ends == ["dnd_finished"]
         else:
             assert (real, ends) == ([], ["cancelled"])
+
+
+async def test_a_file_that_is_dragged_out_shows_nothing_but_the_mark():
+    """Nor the text beside it, which is its name."""
+    async with desk("red", drags=DRAGS, drags_out=("text/plain",)) as it:
+
+        def source(r: Guest) -> str:
+            with dragging(r, "target", TEXT, b"text/uri-list") as drag:
+                return let_go(r, drag)
+
+        def target(c: Guest) -> tuple[str, list[bytes]]:
+            run = partial(guest, it, "red", source, title="from")
+            end = trio.from_thread.run(run)
+            c.roundtrip()
+            return end, [e[3][0] for e in c.events if e[2] == "offer"]
+
+        run = partial(guest, it, "", target, direct=True, title="target")
+        end, types = await run()
+        assert end == "cancelled"
+        (mark,) = types
+        assert mark.startswith(b"application/x-vitrail-drag-")
 
 
 async def test_what_goes_out_is_asked_about_once_more_when_it_is_taken():

@@ -79,7 +79,7 @@ GUARDS = (
     _w("drag types are private", "drag.py", "core.up.data += _source_offer(sid, source.drag)", "core.up.data += b''.join(_source_offer(sid, m) for m in source.mimes)", "test_selection.py", "private"),
     _w("foreign drags untold", "drag.py", "            foreign.enter(core, device, host, serial, (x, y))\n            return", "            foreign.enter(core, device, host, serial, (x, y))\n            source = Source('wl_data_source', 3)", "test_selection.py", "elsewhere"),
     _w("only pipes are written into", "selection.py", "or not core.machine.admit_pipe(fd)", "", "test_selection.py", "only_a_pipe"),
-    _w("accepted with a serial it got", "drag.py", "    if not core.serials.knows(serial):\n        return\n    good", "    good", "test_selection.py", "drag"),
+    _w("accepted with a serial it got", "drag.py", "offer.left or not core.serials.knows(serial)", "offer.left", "test_selection.py", "drag"),
     _w("waiting damage bounded", "model.py", "if name in _DAMAGES and len(mine) > limits.WAYLAND_DAMAGE:", "if False:", "test_frames.py", "for_ever"),
     _w("waiting moves bounded", "commit.py", "        if held is not None and len(held) > most:", "        if False:", "test_frames.py", "that_wait"),
     _w("surface regions bounded", "surfaces.py", "    elif len(region.ops) <= limits.WAYLAND_SURFACE_RECTS:", "    elif True:", "test_frames.py", "too_many_rectangles"),

@@ -14,6 +14,7 @@ from broker.clipboard.types import (
     choose,
     fits,
     kind_of,
+    names_files,
     names_of,
 )
 from broker.core import limits
@@ -55,6 +56,17 @@ def test_kinds(name, kind):
 def test_names_of_files_never_cross():
     assert not any(kind_of(name) for name in NEVER)
     assert choose(sorted(NEVER), ["*/*"]) == ()
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(NEVER), "Text/X-Moz-URL", "text/ uri-list", "text/uri-list; a=b"]
+)
+def test_a_files_name_is_seen_beside_other_types_however_it_is_spelt(name):
+    assert names_files(["text/plain", name])
+
+
+def test_text_and_pictures_name_no_files():
+    assert not names_files([*TEXT_NAMES, "image/png", "text/html", ""])
 
 
 def test_the_surest_name_for_text_is_asked_for_and_all_are_offered():

@@ -645,6 +645,19 @@ async def test_a_worker_that_takes_anothers_mark_is_ended():
         assert b.guests["work"].worker.closed == ""
 
 
+async def test_a_worker_that_drags_over_its_own_windows_is_told_of_once(monkeypatch):
+    """By a mark of its own, which is no drag from elsewhere whatever the rules."""
+    monkeypatch.setattr(limits, "CLIPBOARD_CHORDS_SECONDS", 10_000.0)
+    async with board("work work allow\n", records=BOTH) as b:
+        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.clipboard.clear()  # it is known by then
+        for number in range(50):
+            await b.guests["work"].say(m.DragOver(number, MARK))
+        await b.clipboard.clear()
+        assert len(b.told) == 1
+        assert b.guests["work"].worker.orders == []
+
+
 async def test_asked_about_a_drop_the_person_sees_what_it_is():
     async with board("work vault ask\n", records=BOTH) as b:
         b.book.person.says = no

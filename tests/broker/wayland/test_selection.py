@@ -289,6 +289,49 @@ def test_a_drag_within_the_sandbox_has_its_real_types(pair):
     assert one.received_fds[-1] is pipe
 
 
+def test_a_late_word_about_a_drag_that_went_on_changes_nothing(pair):
+    """Or a drop inside of the sandbox could be made one that others may claim."""
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    device = two.devices["clipboard"]
+    for _ in range(2):
+        over(two, [private])
+        offer = two.heard("enter", device)[-1][-1]
+        two.send(offer, "accept", 70, b"text/uri-list")
+        if not two.heard("leave", device):
+            old = offer
+            two.says(device, "leave")
+    assert old != offer
+    said = len(two.told("wl_data_offer", "accept"))
+    two.send(old, "accept", 70, None)
+    assert len(two.told("wl_data_offer", "accept")) == said
+    assert one.core.by_client[source].accepted == b"text/uri-list"
+
+
+@pytest.mark.parametrize("late", ["leave", "accept"])
+def test_a_window_that_a_drag_has_left_speaks_for_itself_only(pair, late):
+    """Its words come by another connection than those of where the drag is now."""
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    with Person(sandbox=one.core.sandbox) as three:
+        three.start()
+        offers = []
+        for person in (two, three):
+            over(person, [private])
+            ((*_, offer),) = person.heard("enter", person.devices["clipboard"])
+            person.send(offer, "accept", 70, b"text/uri-list")
+            offers.append(offer)
+        if late == "leave":
+            two.says(two.devices["clipboard"], "leave")
+        else:
+            two.send(offers[0], "accept", 70, None)
+        assert one.core.by_client[source].accepted == b"text/uri-list"
+        three.send(offers[1], "accept", 70, None)
+        assert one.core.by_client[source].accepted is None
+
+
 def hold_answers(one: Person) -> list:
     """Have the compositor answer ``sync`` later; what is to be answered."""
     held: list = []
@@ -533,4 +576,23 @@ def test_what_was_taken_back_is_not_dropped_by_a_late_word_of_its_client(pair):
     foreign.withdraw(dropped)
     one.send(offer, "set_actions", 1, 1)
     assert one.heard("leave", device) == [[]]
+    assert one.heard("drop", device) == []
+
+
+def test_a_device_that_was_released_is_told_of_no_drop(pair):
+    """Its number may be another object's by then."""
+    one, _ = pair
+    hand = one.core.sandbox.hand = Hand()
+    hand.drags.over = foreign.accept
+    over(one, [b"text/plain"])
+    hand.drags.dropped = hand.said.append
+    device = one.devices["clipboard"]
+    one.says(device, "drop")
+    content = SimpleNamespace(mimes=[b"text/plain"], cancel=lambda: None)
+    assert foreign.give(hand.said[0], content)
+    one.pump()
+    ((*_, offer),) = one.heard("enter", device)
+    one.send(offer, "accept", 70, b"text/plain")
+    one.send(device, "release")
+    one.send(offer, "set_actions", 1, 1)
     assert one.heard("drop", device) == []
