@@ -14,6 +14,7 @@ from broker.clipboard.crossing import NOTHING
 from broker.clipboard.words import Outcome
 from tests.kit.clip_stand import DEADLINE, A, C, Desk, V, X, desk
 from tests.kit.compositor import wait_window
+from tests.kit.wayland_apps import TOOLKITS
 
 TEXT = "over the wall"
 END = 107
@@ -206,12 +207,8 @@ async def test_an_application_pastes_and_copies(name, home):
             name,
             *argv_of(name, home),
             shown=title,
-            QT_QPA_PLATFORM="wayland",
-            MOZ_ENABLE_WAYLAND="1",
             HOME=str(home),
-            GTK_A11Y="none",
-            NO_AT_BRIDGE="1",
-            LIBGL_ALWAYS_SOFTWARE="1",
+            **TOOLKITS,
         )
         with trio.fail_after(3 * DEADLINE):
             while not await round_trip(it, title):

@@ -16,6 +16,7 @@ from tests.integration.test_clipboard_apps import (
 )
 from tests.kit.clip_client import Drag, Guest, dragging, gives_drop, guest
 from tests.kit.clip_stand import DEADLINE, A, C, Desk, desk
+from tests.kit.wayland_apps import TOOLKITS
 
 __all__ = ["home"]
 TEXT = b"over the wall by hand"
@@ -60,12 +61,8 @@ async def test_an_application_takes_what_is_dropped_on_it(name, home):
             name,
             *argv_of(name, home),
             shown=title,
-            QT_QPA_PLATFORM="wayland",
-            MOZ_ENABLE_WAYLAND="1",
             HOME=str(home),
-            GTK_A11Y="none",
-            NO_AT_BRIDGE="1",
-            LIBGL_ALWAYS_SOFTWARE="1",
+            **TOOLKITS,
         )
 
         async def dropped() -> bool:

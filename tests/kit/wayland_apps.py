@@ -24,18 +24,22 @@ from tests.kit.wayland_pixels import Found, frames, mask, outside
 from tests.kit.wayland_stand import FRAME, Stand
 
 _WAYPIPE = ("waypipe", "--no-gpu", "--compress", "none", "--socket")
+TOOLKITS = {
+    "QT_QPA_PLATFORM": "wayland",
+    "MOZ_ENABLE_WAYLAND": "1",
+    "GTK_A11Y": "none",
+    "NO_AT_BRIDGE": "1",
+    "LIBGL_ALWAYS_SOFTWARE": "1",
+}
+"""What has each toolkit speak Wayland, and nobody wait for a bus or a GPU."""
 _GUEST = {
     "HOME": "/home/u",
     "XDG_RUNTIME_DIR": "/run/u",
     "LANG": "C.UTF-8",
     "PATH": "/usr/bin:/bin:/usr/games",
     "GDK_BACKEND": "wayland",
-    "QT_QPA_PLATFORM": "wayland",
-    "MOZ_ENABLE_WAYLAND": "1",
-    "GTK_A11Y": "none",
-    "NO_AT_BRIDGE": "1",
-    "LIBGL_ALWAYS_SOFTWARE": "1",
     "XDG_SESSION_TYPE": "wayland",
+    **TOOLKITS,
 }
 
 
