@@ -16,7 +16,7 @@ from tests.kit.bounded import bounded, drop_abandoned_run
 settings.register_profile("dev", max_examples=50, deadline=None, database=None)
 settings.register_profile(
     "ci",
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -29,6 +29,7 @@ _NO_TIME = "no time is left in this run"
 _MAY_SKIP = (_NO_TIME, "make mutate")
 """Skips that say nothing about the machine: a command of its own runs those."""
 _STRIDE = 17
+_UNTIL = {"long": "VITRAIL_LONG_UNTIL", "slow": "VITRAIL_SLOW_UNTIL"}
 _SHORT_SECONDS = 150
 """The slowest short test takes 25 s in CI: this is a hang."""
 _LONG_SECONDS = 420
@@ -60,23 +61,44 @@ def pytest_collection_modifyitems(config, items):
     _bound_tests(items)
     third = config.getoption("--long-third")
     if third is None:
+        _slow_ones_last(items)
         return
     long = [item for item in items if item.get_closest_marker("long")]
     drop = [item for n, item in enumerate(long) if n % 3 != third]
     config.hook.pytest_deselected(items=drop)
     left = [item for item in items if item not in drop]
-    start = config.getoption("--long-turn") * _STRIDE % max(1, len(left))
-    items[:] = left[start:] + left[:start]
+    items[:] = _from_elsewhere(left, config.getoption("--long-turn"))
 
 
-def _ends():
-    """When the last long test of a run that must end may begin; s since 1970."""
-    until = os.environ.get("VITRAIL_LONG_UNTIL")
+def _slow_ones_last(items):
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    left = [item for item in items if not item.get_closest_marker("slow")]
+    items[:] = left + _from_elsewhere(slow, int(os.environ.get("VITRAIL_TURN", "0")))
+
+
+def _from_elsewhere(items, turn):
+    """Begin at another place each turn, so that other tests come last."""
+    start = turn * _STRIDE % max(1, len(items))
+    return items[start:] + items[:start]
+
+
+def _until(name):
+    """A moment of a run that must end; s since 1970."""
+    until = os.environ.get(name)
     return float(until) if until else None
 
 
+def _last_begin(item):
+    """When a test may begin at the latest, in a run that must end, and its name."""
+    for marker, name in _UNTIL.items():
+        if item.get_closest_marker(marker):
+            return _until(name), name
+    return None, ""
+
+
 def _time_is_left():
-    return time.time() < _ends()
+    until = _until(_UNTIL["slow"])
+    return until is None or time.time() < until
 
 
 def _bound_tests(items):
@@ -94,7 +116,7 @@ def _seconds(item):
     if not item.get_closest_marker("long"):
         return own.args[0] if own is not None else _SHORT_SECONDS
     seconds = own.args[0] if own is not None else float(item.config.getini("timeout"))
-    return seconds if _ends() is None else min(seconds, _LONG_SECONDS)
+    return seconds if _until(_UNTIL["long"]) is None else min(seconds, _LONG_SECONDS)
 
 
 def _allow_second_attempt(items):
@@ -107,8 +129,7 @@ def _allow_second_attempt(items):
         if item.path.is_relative_to(_HERE) and (
             item.path.relative_to(_HERE).parts[0] in _REAL_MACHINES
         ):
-            again = {} if _ends() is None else {"condition": _time_is_left}
-            item.add_marker(pytest.mark.flaky(reruns=1, **again))
+            item.add_marker(pytest.mark.flaky(reruns=1, condition=_time_is_left))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -126,13 +147,10 @@ def pytest_runtest_setup(item):
     """A run that must end in time begins no long test too late; it says which."""
     if getattr(item, "execution_count", 1) > 1:
         drop_abandoned_run()
-    if (
-        item.get_closest_marker("long")
-        and _ends() is not None
-        and not _time_is_left()
-        and getattr(item, "execution_count", 1) == 1
-    ):
-        pytest.skip(f"{_NO_TIME} (VITRAIL_LONG_UNTIL); its turn comes again")
+        return
+    until, name = _last_begin(item)
+    if until is not None and time.time() >= until:
+        pytest.skip(f"{_NO_TIME} ({name}); its turn comes again")
 
 
 def _must_run():
