@@ -11,6 +11,8 @@ import os
 import signal
 import subprocess
 
+import pytest
+
 from tests.kit.compositor import until, wait_window, windows
 from tests.kit.fixed_cid import CID
 from tests.kit.world import record, world
@@ -18,6 +20,7 @@ from tests.kit.world import record, world
 FLOOD = "while :; do echo $RANDOM; done"
 
 
+@pytest.mark.slow
 async def test_the_next_machine_at_the_same_path_gets_nothing_of_the_killed_one():
     async with world({"work": record("persistent")}) as w:
         await w.run("work", "foot", "-T", "of-the-first", "sh", "-c", FLOOD)

@@ -54,6 +54,7 @@ async def test_a_process_that_is_not_the_machine_is_turned_away():
             assert event["peer"] == f"hybrid:{uds}"
 
 
+@pytest.mark.slow
 async def test_a_service_that_it_may_not_have():
     async with siege(display="none") as s:
         async with s.unharmed():
@@ -86,6 +87,7 @@ for port in (6503, 6499, 1, 0xFFFFFFFE):
         assert {e["service"] for e in opened} == {"vitrail.Agent"}
 
 
+@pytest.mark.slow
 async def test_it_connects_and_says_nothing():
     """At both doors, one more than may be undecided at a time."""
     async with siege() as s, s.unharmed():
@@ -119,6 +121,7 @@ print(*[end_of(sock) for sock in silent])
         assert set(reasons) <= {newer, "the guest agent said nothing in time"}
 
 
+@pytest.mark.slow
 async def test_it_sends_one_byte_at_a_time():
     """Drops hollow no deadline: it counts from the first, not from the last."""
     async with siege() as s, s.unharmed():
@@ -208,6 +211,7 @@ print(made, failed)
         assert len(refused) < 1000, "and counted, not listed"
 
 
+@pytest.mark.slow
 async def test_it_opens_more_streams_than_it_may_hold():
     """Each with its header, so each is a real stream, until there are no more."""
     async with siege() as s, s.unharmed(deadline=60):
@@ -267,6 +271,7 @@ for _ in range(20):
             assert event["reason"].split()[0] in {"end", "reset"}
 
 
+@pytest.mark.slow
 async def test_it_dies_in_the_middle_of_a_message():
     """A program in the guest, killed while it sends and while it is sent to."""
     async with siege() as s, s.unharmed():
@@ -296,6 +301,7 @@ os.kill(os.getpid(), signal.SIGKILL)
             assert await until(closed)
 
 
+@pytest.mark.slow
 async def test_its_machine_dies_in_mid_stream():
     """kill -9 of the VMM while its window is drawn as fast as it can be."""
     records = {"hostile": record(colour="red"), "victim": record(colour="green")}

@@ -511,6 +511,7 @@ from hypothesis import strategies as _st  # noqa: E402 - beside what it makes
 OPS_LIST = _st.lists(OPS, min_size=3, max_size=25)
 
 
+@pytest.mark.slow
 async def test_random_trees_show_nothing_outside():
     await random_trees(25, lambda it: judge(it)[0], stand())
 

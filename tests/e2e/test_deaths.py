@@ -66,6 +66,7 @@ async def test_a_sandbox_s_process_takes_its_own_windows_only(role, event):
         await settled(w, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "event"),
     [
@@ -134,6 +135,7 @@ async def test_the_pump_s_death_leaves_windows_alone_and_another_starts():
         assert await until(another)
 
 
+@pytest.mark.slow
 async def test_the_compositor_s_death_ends_windows_and_a_new_one_is_used():
     async with world() as w:
         sandbox = await w.window("app", "one")
@@ -154,6 +156,7 @@ async def test_the_compositor_s_death_ends_windows_and_a_new_one_is_used():
             await again.close()
 
 
+@pytest.mark.slow
 async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_anew():
     async with world({"work": record("persistent"), "app": record()}) as w:
         await w.window("work", "persistent")
@@ -183,6 +186,7 @@ async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_anew():
         assert "its last program has ended" in gone["reason"]
 
 
+@pytest.mark.slow
 async def test_a_broker_that_was_killed_with_its_machine_cleans_up():
     async with world() as w:
         sandbox = await w.window("app", "one")

@@ -84,6 +84,7 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         assert (w.paths.logs(sandbox) / "console.log").stat().st_size > 0
 
 
+@pytest.mark.slow
 async def test_two_machines_each_with_a_way_of_its_own():
     records = {"red": record(colour="red"), "blue": record(colour="blue")}
     async with world(records) as w:
@@ -193,6 +194,7 @@ async def test_a_guest_without_a_network_has_only_its_loopback():
         assert (code, said.split()) == (0, [b"lo"])
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
     async with world() as w:
         await w.window("app", "one")

@@ -102,6 +102,7 @@ async def test_a_machine_is_complete_and_switches_off():
         assert (await vm.wait()).kind is EndKind.GUEST
 
 
+@pytest.mark.slow
 async def test_a_disposable_machine_without_broker_and_program_switches_off():
     args = ("vitrail.disposable=1", "vitrail.orphan=2")
     async with booted(kernel_args=args) as (vm, broker):

@@ -9,6 +9,7 @@ from broker.launch.accel import permission
 from tests.kit.world import world
 
 
+@pytest.mark.slow
 async def test_without_a_compositor_a_program_without_a_window_runs():
     async with world(start=False) as w:
         w.environ["WAYLAND_DISPLAY"] = str(w.base / "no-such-display")

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 
+import pytest
 import trio
 
 from broker.link.terms import HEADER, VERSION, Role
@@ -26,6 +27,7 @@ async def no_window(t):
     assert await until(gone)
 
 
+@pytest.mark.slow
 async def test_a_viewer_that_is_killed_comes_back_to_its_machines():
     async with two(PERSISTENT) as t:
         assert await t.viewer.window("work", "before") == "work"
@@ -54,6 +56,7 @@ async def test_a_viewer_that_is_killed_comes_back_to_its_machines():
         assert len(t.host.events("link.up")) == 2
 
 
+@pytest.mark.slow
 async def test_a_host_that_is_killed_comes_back_with_its_machines():
     async with two(PERSISTENT) as t:
         await t.viewer.window("work", "before")
@@ -203,6 +206,7 @@ async def test_reconnecting_leaves_nothing():
             assert await counted() == before
 
 
+@pytest.mark.slow
 async def test_a_hosts_pump_that_is_killed_leaves_no_program_waiting():
     """Its streams had bytes under way; their ends are told to nobody inside."""
     async with two({"app": record()}) as t:
