@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from broker.core.pace import Pace
+
 SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Of accept(2), when there is no room for one more; the listener is all right."""
 _AGAIN_SECONDS = 0.1
@@ -15,14 +17,16 @@ _AGAIN_SECONDS = 0.1
 
 
 async def serve(
-    listener: socket.socket, client: Callable[[socket.socket], Awaitable[None]]
+    listener: socket.socket,
+    client: Callable[[socket.socket], Awaitable[None]],
+    pace: Pace | None = None,
 ) -> None:
     """Accept until cancelled and run ``client`` for each connection.
 
     ``client`` owns the socket it is given: it closes it, and it raises nothing
     for what the far end does, because that would end all the others.  While no
-    descriptors are left connections wait in the backlog.  Raises OSError when
-    the listener itself is broken.
+    descriptors are left, and beyond ``pace``, connections wait in the backlog.
+    Raises OSError when the listener itself is broken.
     """
     listener.settimeout(0)
     async with trio.open_nursery() as nursery:
@@ -38,3 +42,5 @@ async def serve(
                 await trio.sleep(_AGAIN_SECONDS)
                 continue
             nursery.start_soon(client, accepted)
+            if pace is not None:
+                await trio.sleep(pace.take(trio.current_time()))

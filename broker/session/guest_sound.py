@@ -12,8 +12,8 @@ not obey in time is ended, and its sound with it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,10 @@ class GuestSound:
         self._active_since = 0.0
         self._serving = False
         self._pace = Pace(limits.PULSE_STATES_PER_SECOND, limits.PULSE_STATES_BURST)
+        self._connects = Pace(
+            limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
+        )
+        self._connections = 0
 
     # -- streams -----------------------------------------------------------------
 
@@ -107,14 +111,15 @@ class GuestSound:
     ) -> None:
         """Filter one connection to the sound server; returns at its end.
 
-        Raises RefusedError where the record has no sound, SetupError or
-        UpstreamError when no sound server is to be had.
+        Raises RefusedError where the record has no sound and for one too many,
+        SetupError or UpstreamError when no sound server is to be had.
         """
         began = trio.current_time()
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError("the record lets it play no sound")
-        with given(conn):
+        with given(conn), self._place():
+            await trio.sleep(self._connects.take(trio.current_time()))
             server = await connect(
                 UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
             )
@@ -126,6 +131,22 @@ class GuestSound:
                 await say()
                 task_status.started()
                 await self._carry(mine, opening, conn, server, began)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the connections that the sandbox may have.
+
+        The worker's filter counts them, too, but what it ends has been at the
+        sound server already, which has places for 64, of everybody.
+        """
+        most = limits.PULSE_CONNECTIONS
+        if self._connections >= most:
+            raise RefusedError(f"the sandbox has {most} sound connections")
+        self._connections += 1
+        try:
+            yield
+        finally:
+            self._connections -= 1
 
     async def _carry(
         self,

@@ -28,6 +28,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.pace import Pace
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse import frames
 from broker.pulse.filter import COOKIE_BYTES, Filter
@@ -462,6 +463,14 @@ class Service:
     cookie: bytes
     report: Callable[[Exception], None]
     connections: set[Connection] = field(default_factory=set)
+    clients: int = 0
+    """Clients that are served, those included that wait for the server."""
+    pace: Pace = field(
+        default_factory=lambda: Pace(
+            limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
+        )
+    )
+    """For whoever accepts them."""
 
     async def revoke_microphone(self) -> None:
         """No byte of the real source reaches a client after this has returned."""
@@ -474,21 +483,30 @@ class Service:
 async def serve_client(client: socket.socket, service: Service) -> None:
     """Serve one accepted connection to its end; closes the socket."""
     with client:
-        if service.sandbox.connections >= limits.PULSE_CONNECTIONS:
+        if service.clients >= limits.PULSE_CONNECTIONS:
+            # Before the server is asked: it has places for 64, of everybody.
             most = limits.PULSE_CONNECTIONS
             service.report(RefusedError(f"the sandbox has {most} sound connections"))
             return
+        service.clients += 1
         try:
-            server = await service.connect()
-        except UpstreamError as error:
-            service.report(error)
-            return
-        with server:
-            connection = Connection(client, server, service.sandbox, service.cookie)
-            service.connections.add(connection)
-            try:
-                await connection.run()
-            finally:
-                service.connections.discard(connection)
-            if connection.core.fault is not None:
-                service.report(connection.core.fault)
+            await _serve_client(client, service)
+        finally:
+            service.clients -= 1
+
+
+async def _serve_client(client: socket.socket, service: Service) -> None:
+    try:
+        server = await service.connect()
+    except UpstreamError as error:
+        service.report(error)
+        return
+    with server:
+        connection = Connection(client, server, service.sandbox, service.cookie)
+        service.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            service.connections.discard(connection)
+        if connection.core.fault is not None:
+            service.report(connection.core.fault)

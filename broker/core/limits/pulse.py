@@ -33,6 +33,11 @@ PULSE_CONNECTIONS = 16
 """Connections of one sandbox to the sound server at one time.  Firefox has
 one for each process that plays; each costs the server a client."""
 
+PULSE_CONNECTS_PER_SECOND = 20.0
+PULSE_CONNECTS_BURST = 64
+"""How fast one sandbox's connections are opened; beyond it they wait.  Each is a
+client of the sound server, which it tells every mixer of the person."""
+
 PULSE_STREAMS_PER_CONNECTION = 16
 """Streams of one connection, playback and recording together."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 
 import pytest
 import trio
 
+from broker.core.pace import Pace
 from broker.session.accepting import SHORT, serve
 
 
@@ -75,6 +77,28 @@ async def test_without_descriptors_clients_wait_and_are_served_later(tmp_path, c
             assert await trio.to_thread.run_sync(said, tmp_path / "s", b"x") == b"x"
             nursery.cancel_scope.cancel()
     assert not listener.failures
+
+
+async def test_beyond_a_pace_clients_wait_in_the_backlog(tmp_path, autojump_clock):
+    listener = Listener(tmp_path / "s")
+    began, times, last = trio.current_time(), [], trio.Event()
+
+    async def client(sock):
+        sock.close()
+        times.append(trio.current_time() - began)
+        if len(times) == 8:
+            last.set()
+
+    with ExitStack() as stack:
+        stack.enter_context(listener.sock)
+        for _ in range(8):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(str(tmp_path / "s"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener, client, Pace(10, 3))
+            await last.wait()
+            nursery.cancel_scope.cancel()
+    assert times == pytest.approx([0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4])
 
 
 async def test_a_broken_listener_is_an_error(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 import pytest
@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Opening
 from broker.pulse.rules import Level
 from broker.session.guest_sound import GuestSound
 from broker.session.sound_desk import Ask, ask_desk
@@ -89,7 +90,7 @@ async def sound(tmp_path, microphone="allow"):
             log,
             ensure_worker=ensure,
             start=nursery.start_soon,
-            server=lambda: tmp_path / "none",
+            server=lambda: tmp_path / "server",
             levels=lambda: tmp_path / "levels",
             desks=lambda: tmp_path / "desks",
         )
@@ -261,6 +262,97 @@ async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
                 except (FileNotFoundError, UpstreamError):
                     await trio.sleep(0.1)
             assert status == mine.status()
+
+
+class Streams:
+    """Connections to sound, one after the other, and what became of each."""
+
+    def __init__(self, made: GuestSound, nursery: trio.Nursery) -> None:
+        self.refused: dict[int, str] = {}
+        self.began: list[int] = []
+        self._made = made
+        self._nursery = nursery
+        self._over: dict[int, trio.Event] = {}
+        self._more = trio.Event()
+
+    async def start(self, number: int) -> None:
+        """Returns when it has been taken or refused."""
+        self._over[number] = trio.Event()
+        await self._nursery.start(self._one, number)
+
+    async def wait_begun(self, number: int) -> None:
+        """Returns when it was said that it is open."""
+        while number not in self.began:
+            await self._more.wait()
+
+    async def end(self, number: int) -> None:
+        """Its worker says that it is closed; returns when it is gone."""
+        await self._made.take(worker.SoundClosed(number, 0, 0, "closed"))
+        await self._over[number].wait()
+
+    async def _one(self, number, task_status):
+        ours, theirs = socket.socketpair()
+        opening = Opening(LEASE, "vitrail.Audio", number, "a test")
+
+        async def say():
+            self.began.append(number)
+            self._more.set()
+            self._more = trio.Event()
+
+        with theirs:
+            try:
+                await self._made.stream(opening, ours, say=say, task_status=task_status)
+            except RefusedError as error:
+                self.refused[number] = error.message
+                task_status.started()
+        self._over[number].set()
+
+
+@asynccontextmanager
+async def streams(tmp_path):
+    """Sound before a sound server that takes all connections and says nothing."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "server"))
+        server.listen(limits.PULSE_CONNECTIONS + 1)
+        server.settimeout(0)
+        async with sound(tmp_path) as (made, _, _), trio.open_nursery() as nursery:
+            yield server, Streams(made, nursery)
+            nursery.cancel_scope.cancel()
+
+
+async def test_connections_beyond_the_limit_do_not_reach_the_sound_server(tmp_path):
+    most = limits.PULSE_CONNECTIONS
+    with trio.fail_after(60):
+        async with streams(tmp_path) as (server, opened):
+            for number in range(most + 1):
+                await opened.start(number)
+            assert opened.began == list(range(most))
+            assert list(opened.refused) == [most]
+            with ExitStack() as stack:
+                for _ in range(most):
+                    stack.enter_context(server.accept()[0])
+                with pytest.raises(BlockingIOError):
+                    server.accept()
+            await opened.end(3)
+            await opened.start(most + 1)
+            assert opened.began[-1] == most + 1
+
+
+async def test_connections_that_come_and_go_are_opened_at_a_pace(tmp_path, mock_clock):
+    burst = limits.PULSE_CONNECTS_BURST
+    async with streams(tmp_path) as (server, opened), trio.open_nursery() as nursery:
+        for number in range(burst):
+            await opened.start(number)
+            await opened.end(number)
+            server.accept()[0].close()
+        nursery.start_soon(opened.start, burst)
+        await wait_all_tasks_blocked()
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        mock_clock.jump(1 / limits.PULSE_CONNECTS_PER_SECOND)
+        await opened.wait_begun(burst)
+        server.accept()[0].close()
+        assert not opened.refused
 
 
 def test_levels_on_disk(tmp_path):

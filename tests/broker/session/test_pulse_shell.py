@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
+from broker.core.errors import RefusedError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command
 from broker.pulse.rules import SoundRules
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import encode
-from broker.session.pulse_shell import Connection
+from broker.session.pulse_shell import Connection, Service, serve_client
 from tests.kit.sound_talk import Peer, Server, open_playback
 
 C = Command
@@ -136,3 +138,35 @@ async def test_the_server_learns_who_we_are_even_when_it_asks_late():
     assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
     who_pid, uid, gid = struct.unpack("iII", who)
     assert (who_pid, uid, gid) == (os.getpid(), os.getuid(), os.getgid())
+
+
+async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
+    """Also while the server takes its time: it has places for 64, of everybody."""
+    asked, reported, answers = 0, [], trio.Event()
+
+    async def connect() -> socket.socket:
+        nonlocal asked
+        asked += 1
+        await answers.wait()
+        near, far = socket.socketpair()
+        far.close()
+        return near
+
+    sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
+    service = Service(sandbox, connect, bytes(256), reported.append)
+    most = limits.PULSE_CONNECTIONS
+    with ExitStack() as stack, trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(most + 3):
+                ours, theirs = socket.socketpair()
+                stack.enter_context(theirs)
+                nursery.start_soon(serve_client, ours, service)
+            await wait_all_tasks_blocked()
+            assert asked == most
+            refused = [e for e in reported if isinstance(e, RefusedError)]
+            assert len(refused) == len(reported) == 3
+            answers.set()
+        ours, theirs = socket.socketpair()  # they have ended: there is room
+        stack.enter_context(theirs)
+        await serve_client(ours, service)
+        assert asked == most + 1
