@@ -133,9 +133,16 @@ class Filter:
             self.fault is not None
             or self._resume is not None
             or (not self.ready and self._waits_for_the_server)
-            or len(self._pending) >= limits.PULSE_OUTSTANDING
-            or len(self.up) > limits.PULSE_QUEUE_BYTES
+            or self.is_crowded
             or len(self.down.data) > limits.PULSE_QUEUE_BYTES
+        )
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether as much waits for the server as may."""
+        return (
+            len(self._pending) >= limits.PULSE_OUTSTANDING
+            or len(self.up) > limits.PULSE_QUEUE_BYTES
         )
 
     @property
@@ -215,6 +222,7 @@ class Filter:
         for stream in list(self.playbacks.values()):
             stream.end()
         self.recordings.close()
+        self.down.silence()  # no revoke finds what still leaves
         if self.sandbox.members.pop(self.index, None) is not None:
             self.sandbox.announce(Facility.CLIENT, Change.REMOVE, self.index)
 

@@ -111,6 +111,7 @@ class Playback:
     def kill(self) -> None:
         """End it, here and at the server, and tell the client."""
         channel = encode("L", [self.channel])
+        self.flush()
         self.end()
         self.owner.ask(Command.DELETE_PLAYBACK_STREAM, channel)
         self.owner.event(Command.PLAYBACK_STREAM_KILLED, channel)
@@ -241,8 +242,9 @@ class Playback:
             )
 
     def flush(self) -> None:
-        """The client throws away what it has sent."""
+        """What waits here is thrown away; commands behind it wait no longer."""
         self._held.clear()
+        self._send()
 
     def after_samples(self, frame: bytes) -> None:
         """Send a command once the samples before it have gone."""

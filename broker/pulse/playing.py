@@ -8,6 +8,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.pulse import view
 from broker.pulse.commands import INVALID, REQUESTS, Command, Error
+from broker.pulse.latency import Sizes, bounded
 from broker.pulse.playback import Playback
 from broker.pulse.properties import pcm_formats
 from broker.pulse.refusal import SoundRefusedError
@@ -55,7 +56,7 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
     )
     properties = f.sandbox.labels.stream(fields.properties(_PROPERTIES))
     fields[_SINK], fields[_SINK_NAME] = INVALID, rules.sink
-    fields[_MAXLENGTH] = min(fields.number(_MAXLENGTH), rules.buffer_bytes)
+    _set_sizes(f, fields)
     # Alone: streams that start and stop as one made PulseAudio fail an assertion.
     fields[_SYNC] = f.new_sync()
     # Fixed values would be the hardware's, and tell of it.
@@ -66,10 +67,16 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
     if len(fields) > _FAIL_SUSPENDED:
         fields[_FAIL_SUSPENDED] = False
     signature = REQUESTS[_C.CREATE_PLAYBACK_STREAM].signature(f.version)
+    most, level = rules.volume, f.sandbox.level
 
     def answered(reader: Reader) -> bytes:
         variable = fields.truth(_VARIABLE)
-        return _created(f, reader, volume, properties, muted=muted, variable=variable)
+        stream, answer = _created(
+            f, reader, volume, properties, muted=muted, variable=variable
+        )
+        if (f.sandbox.rules.volume, f.sandbox.level) != (most, level):
+            stream.apply_level()  # the person was faster than the server
+        return answer
 
     def settled() -> None:
         f.creating -= 1
@@ -134,6 +141,15 @@ def _within(f: Filter, spec: Spec) -> bool:
     return least <= spec.rate <= rules.rate and spec.channels <= rules.channels
 
 
+def _set_sizes(f: Filter, fields: Fields) -> None:
+    asked = Sizes(*(fields.number(at) for at in (_MAXLENGTH, _TLENGTH, _MINREQ)))
+    early = len(fields) > _EARLY and fields.truth(_EARLY)
+    most = f.sandbox.rules.buffer_bytes
+    held = bounded(fields.spec(_SPEC), asked, most, early=early)
+    fields[_MAXLENGTH], fields[_TLENGTH] = held.buffer, held.target
+    fields[_MINREQ] = held.request
+
+
 def _set_loudness(
     f: Filter, fields: Fields, volume: tuple[int, ...] | None, *, muted: bool
 ) -> None:
@@ -159,7 +175,7 @@ def _created(
     *,
     muted: bool,
     variable: bool,
-) -> bytes:
+) -> tuple[Playback, bytes]:
     """Read the server's answer, make the stream, say the same in our numbers."""
     head = reader.fields("LLLLLLL" + "amLsbU")
     formats = reader.fields("f") if f.version >= 21 else Fields()
@@ -187,7 +203,8 @@ def _created(
     )
     stream.begin()
     head[1], head[9], head[10] = stream.index, view.DEVICE, view.SINK_NAME
-    return encode("LLLLLLLamLtbU", head) + encode("f" * len(formats), formats)
+    answer = encode("LLLLLLLamLtbU", head) + encode("f" * len(formats), formats)
+    return stream, answer
 
 
 def delete(f: Filter, tag: int, fields: Fields) -> None:
@@ -195,6 +212,7 @@ def delete(f: Filter, tag: int, fields: Fields) -> None:
     stream = f.playback(fields)
 
     def answered(reader: Reader) -> bytes:
+        stream.flush()  # what was said behind it, too, is answered
         stream.end()
         return reader.rest()
 
@@ -218,14 +236,18 @@ def flush(f: Filter, tag: int, fields: Fields) -> None:
 
 
 def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
-    """SET_PLAYBACK_STREAM_BUFFER_ATTR, within the largest buffer allowed."""
+    """SET_PLAYBACK_STREAM_BUFFER_ATTR, within the bounds of a new stream."""
     stream = f.playback(fields)
-    fields[1] = min(fields.number(1), f.sandbox.rules.buffer_bytes)
+    most = f.sandbox.rules.buffer_bytes
+    asked = Sizes(fields.number(1), fields.number(2), fields.number(4))
+    early = len(fields) > 6 and fields.truth(6)
+    held = bounded(stream.spec, asked, most, early=early)
+    fields[1], fields[2], fields[4] = held.buffer, held.target, held.request
     letters = "LLLLLb" + "b" * (len(fields) - 6)
 
     def answered(reader: Reader) -> bytes:
         said = reader.fields("L")
-        stream.maxlength = min(said.number(0), fields.number(1))
+        stream.maxlength = min(said.number(0), held.buffer, most)
         return encode("L", said) + reader.rest()
 
     f.relay(tag, _C.SET_PLAYBACK_STREAM_BUFFER_ATTR, encode(letters, fields), answered)
@@ -297,20 +319,43 @@ def keep_properties(f: Filter, tag: int, _fields: Fields) -> None:
 
 def set_volume(f: Filter, tag: int, fields: Fields) -> None:
     """SET_SINK_INPUT_VOLUME of an own stream: at most 100 %, below the person's."""
-    stream = f.own_playback(fields.number(0))
+    stream = _to_order(f, fields.number(0))
     if len(fields.numbers(1)) not in {1, stream.spec.channels}:
         raise SoundRefusedError(Error.INVALID, "volumes for other channels")
     stream.volume = fields.numbers(1)
     values: list[Value] = [stream.real_index, stream.real_volume()]
-    f.relay(tag, _C.SET_SINK_INPUT_VOLUME, encode("Lv", values))
+    _order(f, tag, stream, _C.SET_SINK_INPUT_VOLUME, encode("Lv", values))
 
 
 def set_mute(f: Filter, tag: int, fields: Fields) -> None:
     """SET_SINK_INPUT_MUTE of an own stream; the person's mute stays."""
-    stream = f.own_playback(fields.number(0))
+    stream = _to_order(f, fields.number(0))
     stream.muted = fields.truth(1)
     values: list[Value] = [stream.real_index, stream.real_mute()]
-    f.relay(tag, _C.SET_SINK_INPUT_MUTE, encode("Lb", values))
+    _order(f, tag, stream, _C.SET_SINK_INPUT_MUTE, encode("Lb", values))
+
+
+def _to_order(f: Filter, index: int) -> Playback:
+    """A stream of the sandbox, whose connection has room for an order."""
+    stream = f.own_playback(index)
+    if stream.owner is not f and stream.owner.is_crowded:
+        raise SoundRefusedError(Error.TOOLARGE, "too much on that stream's connection")
+    return stream
+
+
+def _order(
+    f: Filter, tag: int, stream: Playback, command: Command, fields: bytes
+) -> None:
+    """Say it on the stream's own connection, where the person's orders go, too.
+
+    The server reads connections in no order: on another one, what was said before
+    the person's mute could be heard after it.
+    """
+    if stream.owner is f:
+        f.relay(tag, command, fields)
+    else:
+        stream.owner.ask(command, fields)
+        f.reply(tag)
 
 
 HANDLERS: dict[Command, Handler] = {

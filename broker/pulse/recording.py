@@ -26,6 +26,7 @@ from broker.pulse.commands import (
     Facility,
 )
 from broker.pulse.events import MicrophoneMissing, StreamBegun, StreamEnded
+from broker.pulse.latency import least_fragment
 from broker.pulse.properties import pcm_formats
 from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.rules import Microphone, SoundRules
@@ -317,8 +318,8 @@ def fragment_size(spec: Spec, asked: int) -> int:
     one = frame_bytes(spec)
     if asked in {INVALID, 0}:
         asked = int(spec.rate * limits.PULSE_FRAGMENT_SECONDS) * one
-    least = max(1, spec.rate // 1000)  # a millisecond: less is only wake-ups
-    return max(least * one, min(asked, limits.PULSE_FRAGMENT_BYTES) // one * one)
+    most = min(asked, limits.PULSE_FRAGMENT_BYTES) // one * one
+    return max(least_fragment(spec), most)
 
 
 class Recordings:

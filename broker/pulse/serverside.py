@@ -62,6 +62,7 @@ def _plain(command: Command) -> _Act:
 
 
 def _killed(f: Filter, stream: Playback, fields: Fields, _reader: Reader) -> None:
+    stream.flush()
     stream.end()
     f.event(_C.PLAYBACK_STREAM_KILLED, encode("L", fields))
 

@@ -19,6 +19,11 @@ def _g(
 _SHELL = "broker/session/pulse_shell.py"
 _SHELL_TEST = "tests/broker/session/test_pulse_shell.py"
 _F, _P, _R = "test_filter.py", "test_playback.py", "test_recording.py"
+_L, _Y = "test_latency.py", "test_playing.py"
+_GUEST, _GUEST_TEST = (
+    "broker/session/guest_sound.py",
+    "tests/broker/session/test_guest_sound.py",
+)
 GUARDS = (
     _g("unknown is denied", "filter.py", '            raise SoundRefusedError(Error.ACCESS, "not allowed")\n', "            return self.relay(tag, number, reader.rest())\n", _F, "refused_commands"),
     _g("servers' commands", "filter.py", "        if number in NOT_FROM_CLIENTS:\n", "        if False:\n", _F, "only_servers_say"),
@@ -28,7 +33,7 @@ GUARDS = (
     _g("our own cookie", "filter.py", "encode(\"Lx\", [version, self._cookie])", "encode(\"Lx\", [version, fields[1]])", _F, "shares_no_memory"),
     _g("tags of our own", "filter.py", "        tag = self._next_tag\n", "        tag = 7\n", _F, "one_tag"),
     _g("handshake deadline", "filter.py", "        if not self.ready and now >= self._give_up:\n", "        if False:\n", _F, "deadline"),
-    _g("outstanding commands", "filter.py", "            or len(self._pending) >= limits.PULSE_OUTSTANDING\n", "", _F, "outstanding"),
+    _g("outstanding commands", "filter.py", "            len(self._pending) >= limits.PULSE_OUTSTANDING\n            or len", "            len", _F, "outstanding"),
     _g("who does not read", "filter.py", "            or len(self.down.data) > limits.PULSE_QUEUE_BYTES\n", "", _F, "does_not_read"),
     _g("pace of commands", "filter.py", "            self.slow_down(self._pace.take(self.now))\n", "", _F, "come_no_faster"),
     _g("connections", "filter.py", "        if sandbox.connections > limits.PULSE_CONNECTIONS:\n", "        if False:\n", _F, "connections_of_a_sandbox"),
@@ -43,7 +48,22 @@ GUARDS = (
     _g("the label", "properties.py", 'f"{self._prefix} {text}".rstrip() if key in LABELLED else text', "text", _F, "label"),
     _g("coded sound", "properties.py", "        if form.encoding in {_ENCODING_ANY, PCM}\n", "", _P, "coded"),
     _g("our device", "playing.py", "    fields[_SINK], fields[_SINK_NAME] = INVALID, rules.sink\n", "", _P, "our_terms"),
-    _g("largest buffer", "playing.py", "    fields[_MAXLENGTH] = min(fields.number(_MAXLENGTH), rules.buffer_bytes)\n", "", _P, "our_terms or buffers"),
+    _g("largest buffer", "latency.py", "max(min(asked.buffer, most), ", "max(asked.buffer, ", _P, "our_terms or buffers"),
+    _g("sizes of a new stream", "playing.py", "    _set_sizes(f, fields)\n", "", _L, "asked_for"),
+    _g("sizes of a stream that runs", "playing.py", "    fields[1], fields[2], fields[4] = held.buffer, held.target, held.request\n", "", _L, "no_shorter"),
+    _g("the least buffer", "latency.py", "max(min(asked.buffer, most), _PIECES * least)", "min(asked.buffer, most)", _L, "at_the_limits"),
+    _g("the least target", "latency.py", "        target = max(asked.target, _PIECES * least)\n", "        target = asked.target\n", _L, "at_the_limits"),
+    _g("the least request", "latency.py", "        request = max(request, least)\n", "", _L, "at_the_limits"),
+    _g("a device between two requests", "latency.py", "        if times * request + device > target:\n", "        if False:\n", _L, "at_the_limits"),
+    _g("the least fragment", "recording.py", "    return max(least_fragment(spec), most)\n", "    return max(one, most)\n", _R, "fragments_at"),
+    _g("one way for orders", "playing.py", "    if stream.owner is f:\n", "    if True:\n", _Y, "take_one_way"),
+    _g("orders on another's connection", "playing.py", "    if stream.owner is not f and stream.owner.is_crowded:\n", "    if False:\n", _Y, "wait_for_no_end"),
+    _g("the person is faster", "playing.py", "        if (f.sandbox.rules.volume, f.sandbox.level) != (most, level):\n", "        if False:\n", _Y, "person_is_heard"),
+    _g("last words are silent", "filter.py", "        self.down.silence()  # no revoke finds what still leaves\n", "", _R, "connections_end"),
+    _g("commands behind what is thrown away", "playback.py", "        self._held.clear()\n        self._send()\n", "        self._held.clear()\n", _Y, "a_drain"),
+    _g("commands of a stream that is ended", "playback.py", "        self.flush()\n        self.end()\n", "        self.end()\n", _Y, "a_drain"),
+    _g("commands of a stream that the server ends", "serverside.py", "    stream.flush()\n", "", _Y, "a_drain"),
+    _g("commands behind the end of a stream", "playing.py", "        stream.flush()  # what was said behind it, too, is answered\n", "", _Y, "a_drain"),
     _g("what the server made of it", "playing.py", "    if not _within(f, spec):\n        f.ask", "    if False:\n        f.ask", _P, "taken_back"),
     _g("streams", "filter.py", "        if own >= limits.PULSE_STREAMS_PER_CONNECTION or not self.sandbox.has_room():\n", "        if False:\n", _P, "at_the_limit"),
     _g("streams on their way", "sandbox.py", "        return there + coming < self.rules.streams\n", "        return there < self.rules.streams\n", _P, "being_made"),
@@ -85,6 +105,10 @@ GUARDS = (
     _g("recordings that nobody reads", "recording.py", "            if len(self.owner.down.data) <= limits.PULSE_QUEUE_BYTES:\n                self.owner.down.add(", "            if True:\n                self.owner.down.add(", _R, "does_not_read"),
     Guard("samples wait for the server", _SHELL, "            return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn\n", "            return turn\n", _SHELL_TEST, "reads_late"),
     Guard("requests wait for the client", _SHELL, "        if len(core.down.data) > limits.PULSE_QUEUE_BYTES:\n            return Turn.MINE\n", "", _SHELL_TEST, "reads_late"),
+    Guard("clients at one time", _SHELL, "        if service.clients >= limits.PULSE_CONNECTIONS:\n", "        if service.sandbox.connections >= limits.PULSE_CONNECTIONS:\n", _SHELL_TEST, "no_more_connections"),
+    Guard("pace of clients", "broker/session/accepting.py", "                await trio.sleep(pace.take(trio.current_time()))\n", "                pace.take(trio.current_time())\n", "tests/broker/session/test_accepting.py", "beyond_a_pace"),
+    Guard("streams of sound at one time", _GUEST, "        if self._connections >= most:\n", "        if False:\n", _GUEST_TEST, "beyond_the_limit"),
+    Guard("pace of streams of sound", _GUEST, "            await trio.sleep(self._connects.take(trio.current_time()))\n", "", _GUEST_TEST, "at_a_pace"),
     Guard("nobody is read behind a close", "broker/session/readiness.py", "        self._unregister(watch)\n        del", "        del", "tests/broker/session/test_readiness.py", "whatever_other"),
     Guard("windows beside sound", "broker/session/readiness.py", "            if ready or timeout <= 0:\n", "            if timeout <= 0:\n", "tests/broker/session/test_readiness.py", "without_end"),
 )  # fmt: skip

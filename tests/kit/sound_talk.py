@@ -79,6 +79,9 @@ def create_playback(
     positions: tuple[int, ...] | None = None,
     variable: bool = False,
     sync: int = 0,
+    tlength: int = INVALID,
+    minreq: int = INVALID,
+    early: bool = False,
 ) -> bytes:
     """The fields of CREATE_PLAYBACK_STREAM as libpulse fills them."""
     channels = spec.channels
@@ -91,9 +94,9 @@ def create_playback(
             name,
             maxlength,
             False,
+            tlength,
             INVALID,
-            INVALID,
-            INVALID,
+            minreq,
             sync,
         ),
         volume or (65536,) * channels,
@@ -103,7 +106,7 @@ def create_playback(
         False,
         properties if properties is not None else {"media.name": b"tone\0"},
         volume is not None,
-        *(False, muted is not None, False, False, False),
+        *(early, muted is not None, False, False, False),
         passthrough,
         formats or [],
     ]

@@ -72,6 +72,13 @@ each on the person's disk; whoever comes later has the sandbox's name alone."""
 PULSE_BUFFER_BYTES = 4 << 20
 """A stream's buffer in the sound server (maxlength, the server's own limit)."""
 
+PULSE_LATENCY_MICROSECONDS = 2500
+"""The shortest piece of sound that a stream may make a device work in, so 400
+times a second: four are the shortest buffer, two the shortest piece of a
+recording.  PipeWire's own least is a little longer (128 of 48,000, 256 in older
+versions), so before it no program gets less than without us; PulseAudio's is half
+a millisecond.  Browsers and players ask for 20 ms and more, games for 10 to 50."""
+
 PULSE_RATE = 192_000
 """Frames a second of a stream."""
 

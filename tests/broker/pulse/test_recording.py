@@ -15,6 +15,7 @@ from broker.pulse.events import (
 )
 from broker.pulse.recording import fragment_size
 from broker.pulse.rules import Microphone, Revoked, SoundRules
+from broker.pulse.samples import frame_bytes
 from broker.pulse.tagstruct import Spec, encode
 from tests.kit.sound_talk import STEREO, Server, Talk, create_record
 
@@ -62,7 +63,7 @@ def test_silence_comes_at_the_right_pace(spec, fragsize, fill):
     channel = talk.record(spec=spec, fragsize=fragsize)
     talk.pass_time(10)
     data = talk.recorded(channel)
-    nominal = 10 * spec.rate * fragment_size(spec, 1) // max(1, spec.rate // 1000)
+    nominal = 10 * spec.rate * frame_bytes(spec)
     assert abs(len(data) - nominal) <= fragment_size(spec, fragsize)
     assert set(data) == {fill}
     assert not talk.server.named(C.CREATE_RECORD_STREAM)
@@ -72,7 +73,9 @@ def test_silence_comes_at_the_right_pace(spec, fragsize, fill):
 def test_fragments_at_the_limits():
     assert fragment_size(STEREO, INVALID) == 38400
     assert fragment_size(STEREO, 1 << 30) == limits.PULSE_FRAGMENT_BYTES
-    assert fragment_size(STEREO, 1) == 192
+    assert fragment_size(STEREO, 1) == fragment_size(STEREO, 960) == 960
+    assert fragment_size(STEREO, 964) == 964
+    assert fragment_size(Spec(0, 1, 44100), 1) == 222
     assert fragment_size(Spec(9, 1, 44100), 10000) % 3 == 0
 
 
@@ -181,6 +184,17 @@ def test_what_has_not_left_yet_is_silenced_by_a_revoke():
     assert len(left) == len(VOICE) + 20 - 100
     assert set(left) == {0}
     assert channel in talk.core.recordings.by_channel
+
+
+def test_what_leaves_after_a_connections_end_is_silent():
+    """Its last words go out when no revoke knows of it any more."""
+    talk = Talk(ALLOW)
+    talk.record(fragsize=1200)
+    talk.core.from_server(frames.samples(0, VOICE), talk.now)
+    assert VOICE in talk.core.down.data
+    talk.core.close()
+    assert bytes(len(VOICE)) in talk.core.down.data
+    assert not set(VOICE) & set(talk.core.down.data[20:])
 
 
 def test_a_revoke_while_the_source_is_being_opened():
