@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from functools import partial
 
 import pytest
@@ -12,6 +11,7 @@ import trio
 from broker.clipboard import words as w
 from broker.clipboard.words import Outcome
 from broker.core import worker_clipboard as messages
+from tests.integration.test_clipboard_compositors import KINDS as ALL
 from tests.kit.clip_client import (
     TEXT,
     Drag,
@@ -27,15 +27,8 @@ from tests.kit.clip_stand import Desk, desk
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
 SECRET = b"over the wall"
-KINDS = [
-    "weston",
-    pytest.param(
-        "kwin",
-        marks=pytest.mark.skipif(
-            not shutil.which("kwin_wayland"), reason="kwin-wayland is missing"
-        ),
-    ),
-]
+KINDS = [kind for kind in ALL if kind != "sway"]
+"""On sway they are tried wherever drags are."""
 
 
 def over(it: Desk, name: str) -> int:

@@ -14,6 +14,7 @@ import trio
 from broker.clipboard import words as w
 from tests.kit.clip_stand import DEADLINE, SCREEN, Desk
 from tests.kit.compositor import wait_window
+from tests.kit.mutter_person import GnomePointer
 from tests.kit.wayland_client import Window
 from tests.kit.wayland_input import Pointer
 
@@ -139,7 +140,7 @@ class Drag:
     """A drag under way: its source, and the person's pointer."""
 
     source: int
-    mouse: Pointer
+    mouse: Pointer | GnomePointer
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Drags on a compositor that is shown as a window of another one.
+"""Drags on compositors that take no orders: mutter, and those shown on another one.
 
 Nobody says where such a compositor puts a window, and how long a movement of
 the pointer takes through two of them: so the pointer looks for what it wants,
@@ -13,6 +13,7 @@ from itertools import product
 
 from tests.kit.clip_client import TEXT, Drag, Guest
 from tests.kit.clip_stand import SCREEN
+from tests.kit.mutter_person import Gnome, GnomePointer
 from tests.kit.wayland_input import Pointer
 from tests.kit.wayland_stand import Nested
 
@@ -55,7 +56,10 @@ def _rest(c: Guest) -> None:
 
 
 def _look(
-    c: Guest, mouse: Pointer, passed: Callable[[], bool], here: Callable[[], bool]
+    c: Guest,
+    mouse: Pointer | GnomePointer,
+    passed: Callable[[], bool],
+    here: Callable[[], bool],
 ) -> Iterator[None]:
     """Move, and yield where ``here`` holds: fast until ``passed``, then slowly back."""
     way: list[tuple[int, int]] = []
@@ -75,7 +79,10 @@ def _look(
 
 
 def _still(
-    c: Guest, mouse: Pointer, spot: tuple[int, int], here: Callable[[], bool]
+    c: Guest,
+    mouse: Pointer | GnomePointer,
+    spot: tuple[int, int],
+    here: Callable[[], bool],
 ) -> bool:
     """Whether it holds a step beside it as well, and then there again."""
     for aside in (3, 0):
@@ -93,7 +100,7 @@ def _inside(c: Guest) -> bool:
     return told[-1:] == ["enter"]
 
 
-def _press(c: Guest, mouse: Pointer) -> int:
+def _press(c: Guest, mouse: Pointer | GnomePointer) -> int:
     """Press in the client's window; the serial of that."""
     inside = partial(_inside, c)
     for _ in _look(c, mouse, inside, inside):
@@ -126,7 +133,7 @@ def _new(over: Callable[[], int]) -> Callable[[], bool]:
 def drag_nested(c: Guest, *types: bytes, over: Callable[[], int]) -> Drag:
     """Drag from this client's window to one over which ``over`` counts drags."""
     it = c.it
-    assert isinstance(it.comp, Nested)
+    assert isinstance(it.comp, Nested | Gnome)
     mouse = it.comp.mouse
     assert mouse is not None
     c.make(c.seat, "get_pointer", "wl_pointer")

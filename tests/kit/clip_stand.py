@@ -23,7 +23,7 @@ from broker.session import clip_link
 from broker.session.workers import open_workers
 from broker.wayland.rules import WindowRules
 from tests.kit.compositor import desktop
-from tests.kit.mutter_person import Gnome, GnomeKeyboard, gnome
+from tests.kit.mutter_person import Gnome, GnomeKeyboard, GnomePointer, gnome
 from tests.kit.wayland_input import Keyboard, Pointer
 from tests.kit.wayland_stand import CONFIG, JailedStand, Nested, jailed, nested
 
@@ -236,6 +236,7 @@ async def _person(kind: str):
     if kind == "mutter":
         async with gnome() as comp:
             with await GnomeKeyboard.of(comp.bus) as keyboard:
+                comp.mouse = GnomePointer(keyboard)
                 yield comp, keyboard
         return
     async with desktop(config_extra=CONFIG) as outer:

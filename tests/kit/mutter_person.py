@@ -1,4 +1,7 @@
-"""A headless mutter whose keyboard is the test's (org.gnome.Mutter.RemoteDesktop)."""
+"""A headless mutter whose keyboard and pointer are the test's.
+
+By org.gnome.Mutter.RemoteDesktop.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,11 @@ from jeepney.io.blocking import DBusConnection, open_dbus_connection
 from broker.launch.spawn import DEVNULL, spawn
 from tests.kit.compositor import short_directory
 from tests.kit.tinyguest import ordinary_user
+from tests.kit.wayland_input import LEFT
 
 _NAME = "org.gnome.Mutter.RemoteDesktop"
+FAR = 10_000
+"""Pixels; no screen is as large."""
 
 
 class UnansweredError(Exception):
@@ -27,6 +33,8 @@ class Gnome:
 
     def __init__(self, display: Path, environment: dict[str, str], bus: str) -> None:
         self.display, self.environment, self.bus = display, environment, bus
+        self.mouse: GnomePointer | None = None
+        """The person's, where a test has one."""
 
 
 class GnomeKeyboard:
@@ -68,7 +76,11 @@ class GnomeKeyboard:
 
     def change(self, code: int, state: int) -> None:
         """Press (1) or release (0) a key by its evdev code."""
-        self._call(self._session, "NotifyKeyboardKeycode", "ub", code, bool(state))
+        self.notify("KeyboardKeycode", "ub", code, bool(state))
+
+    def notify(self, what: str, types: str, *args: Any) -> None:
+        """Do this with the session's devices, of which the keyboard is one."""
+        self._call(self._session, f"Notify{what}", types, *args)
 
     def modifiers(self, held: int, layout: int = 0) -> None:
         """Nothing: the keys say it."""
@@ -77,6 +89,30 @@ class GnomeKeyboard:
         """Press and release a key."""
         self.change(code, 1)
         self.change(code, 0)
+
+
+class GnomePointer:
+    """As ``wayland_input.Pointer``, in the session of a keyboard."""
+
+    def __init__(self, keyboard: GnomeKeyboard) -> None:
+        self._session = keyboard
+        self._at: tuple[int, int] | None = None
+
+    def _step(self, right: int, down: int) -> None:
+        self._session.notify("PointerMotionRelative", "dd", float(right), float(down))
+
+    def move(self, x: int, y: int) -> None:
+        """Move to a point of the screen."""
+        if self._at is None:
+            # Where it is nobody says; a corner stops it.
+            self._step(-FAR, -FAR)
+            self._at = (0, 0)
+        self._step(x - self._at[0], y - self._at[1])
+        self._at = (x, y)
+
+    def button(self, pressed: bool, which: int = LEFT) -> None:
+        """Press or release a button."""
+        self._session.notify("PointerButton", "ib", which, pressed)
 
 
 def mutter_environment(runtime: Path) -> dict[str, str]:
