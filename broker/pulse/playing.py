@@ -244,6 +244,8 @@ def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
     held = bounded(stream.spec, asked, most, early=early)
     fields[1], fields[2], fields[4] = held.buffer, held.target, held.request
     letters = "LLLLLb" + "b" * (len(fields) - 6)
+    # Another latency makes PipeWire settle its whole graph anew, as a new stream does.
+    f.slow_down(f.sandbox.births.take(f.now))
 
     def answered(reader: Reader) -> bytes:
         said = reader.fields("L")

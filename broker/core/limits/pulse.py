@@ -58,8 +58,9 @@ PULSE_SANDBOX_COMMANDS_BURST = 4000
 
 PULSE_BIRTHS_PER_SECOND = 10.0
 PULSE_BIRTHS_BURST = 64
-"""Streams that a sandbox opens.  Each makes the desktop's sound server and its
-session manager decide anew where sound goes, and PipeWire keeps 4 MiB for it."""
+"""Streams that a sandbox opens, and changes of their buffers' sizes.  Each makes the
+desktop's sound server and its session manager decide anew where sound goes, and how
+fast; PipeWire keeps 4 MiB for a stream."""
 
 PULSE_TITLES_PER_MINUTE = 100
 """Changes of names and properties in one sandbox: each makes every mixer

@@ -132,6 +132,19 @@ def test_a_stream_that_runs_gets_no_shorter(version, flags):
     assert talk.sandbox.playbacks[index].maxlength == 4 * LEAST
 
 
+def test_sizes_are_changed_no_faster_than_streams_are_opened():
+    talk = Talk()
+    channel, _ = talk.play()
+    fields = encode("LLLLLbb", [channel, 4, 4, 0, 4, True, False])
+    for _ in range(limits.PULSE_BIRTHS_BURST - 1):
+        talk.ask(C.SET_PLAYBACK_STREAM_BUFFER_ATTR, fields)
+    assert not talk.core.stalled
+    talk.ask(C.SET_PLAYBACK_STREAM_BUFFER_ATTR, fields)
+    assert talk.core.stalled
+    talk.pass_time(1 / limits.PULSE_BIRTHS_PER_SECOND + 0.01)
+    assert not talk.core.stalled
+
+
 def test_a_stream_above_the_largest_buffer_stays_when_rules_change():
     """The floor is longer than the rules' buffer at such a rate."""
     rules = SoundRules("work", buffer_bytes=4096)
