@@ -19,8 +19,13 @@ class Pace:
         once.  Whoever paces itself sleeps that long; whoever supervises
         another treats anything above 0 as a breach.
         """
+        early = self.early(now, amount)
+        self._left -= amount
+        return early
+
+    def early(self, now: float, amount: int = 1) -> float:
+        """Return what ``take`` would, and count nothing."""
         if self._then is not None:
             self._left = min(self._burst, self._left + (now - self._then) * self._rate)
         self._then = now
-        self._left -= amount
-        return max(0.0, -self._left / self._rate)
+        return max(0.0, (amount - self._left) / self._rate)

@@ -29,6 +29,8 @@ class Ticket:
     """Still unproved at this time, it is closed."""
     known: bool = False
     """It has named a pinned key; whether it holds that, it has yet to prove."""
+    proved: bool = False
+    """It holds that key, and waits for the turn of its epoch."""
 
 
 class WaitingRoom:

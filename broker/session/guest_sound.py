@@ -34,7 +34,6 @@ from broker.core.pace import Pace
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
 from broker.session import journal
-from broker.session.hangup import given
 from broker.session.pulse_shell import read_cookie
 from broker.session.sound_desk import SoundStatus, serve_desk
 from broker.session.sound_levels import load_level, save_level
@@ -111,6 +110,7 @@ class GuestSound:
     ) -> None:
         """Filter one connection to the sound server; returns at its end.
 
+        The connection stays the caller's, who has a refusal to answer on it.
         Raises RefusedError where the record has no sound and for one too many,
         SetupError or UpstreamError when no sound server is to be had.
         """
@@ -118,7 +118,7 @@ class GuestSound:
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError("the record lets it play no sound")
-        with given(conn), self._place():
+        with self._place():
             await trio.sleep(self._connects.take(trio.current_time()))
             server = await connect(
                 UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS

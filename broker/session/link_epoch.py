@@ -9,6 +9,7 @@ Then every stream of it is cut.
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -34,6 +35,11 @@ _R = TypeVar("_R", bound=m.Request)
 _LAST_WORDS_SECONDS = 1.0
 
 Handle = Callable[["Epoch", m.Request], Awaitable[m.Reply]]
+
+
+def request_pace() -> Pace:
+    """How fast one end takes the other's requests."""
+    return Pace(limits.LINK_REQUESTS_PER_SECOND, limits.LINK_REQUESTS_AT_ONCE)
 
 
 @dataclass(eq=False)
@@ -64,6 +70,8 @@ class Epoch:
         handle: Handle,
         *,
         rest: bytes,
+        pace: Pace | None = None,
+        patience: float = math.inf,
         pinned: Callable[[Peer], bool] = bool,
         alongside: Callable[[Epoch], Awaitable[None]] | None = None,
     ) -> None:
@@ -93,7 +101,10 @@ class Epoch:
         # One place of the channel's is the ping's.
         self._places = trio.Semaphore(limits.LINK_REQUESTS - 1)
         self._heard = 0.0
-        self._pace = Pace(limits.LINK_REQUESTS_PER_SECOND, limits.LINK_REQUESTS_AT_ONCE)
+        # An end that is connected to has one pace for all its epochs: else whoever
+        # connects anew without end had the whole burst each time.
+        self._pace = pace or request_pace()
+        self._patience = patience
 
     @property
     def name(self) -> str:
@@ -176,28 +187,47 @@ class Epoch:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    nursery.start_soon(self._watch)
+                    nursery.start_soon(self._until, self._write)
+                    nursery.start_soon(self._until, self._watch)
+                    nursery.start_soon(self._until, self._watch_answers)
                     nursery.start_soon(self._watch_pinned)
                     if self._alongside is not None:
                         nursery.start_soon(self._alongside, self)
                     task_status.started()
-                    await self._read(nursery)
+                    try:
+                        await self._until(self._read, nursery)
+                    finally:
+                        # Before our tasks are waited for: what one of them does
+                        # for the other end may wait for an answer of that end,
+                        # and not be cancelled (a lease that is announced).
+                        self._lose()
                     nursery.cancel_scope.cancel()
         except* VitrailError as group:
             self.reason = self.reason or str(_first(group))
         finally:
-            self.live = False
+            self._lose()
             self.reason = self.reason or "this broker ends"
-            for answer in self._answers.values():
-                answer.settle(None)
-            self._answers.clear()
             with trio.CancelScope(shield=True):
                 await self._last_words()
                 self._sock.close()
                 await self._cut_all()
             self.over.set()
         return self.reason
+
+    async def _until(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Run a step; what ends it is the reason, known to all who are told next."""
+        try:
+            await step(*args)
+        except VitrailError as error:
+            self.reason = self.reason or str(error)
+            raise
+
+    def _lose(self) -> None:
+        """No answer will come, and nothing more can be asked."""
+        self.live = False
+        for answer in self._answers.values():
+            answer.settle(None)
+        self._answers.clear()
 
     async def _cut_all(self) -> None:
         streams = list(self.streams.values())
@@ -317,6 +347,22 @@ class Epoch:
                     f"{2 * limits.LINK_SILENCE_SECONDS:g} s"
                 )
 
+    async def _watch_answers(self) -> None:
+        """Give an end up that owes an answer for too long, whoever asked.
+
+        Also what nobody waits for any more: it holds a place, and whoever asks
+        next may be one that cannot be cancelled (the end of a lease).
+        """
+        while True:
+            now = trio.current_time()
+            oldest = next(iter(self._answers.values()), None)  # they are in order
+            since = now if oldest is None else oldest.since
+            if now >= since + self._patience:
+                raise UpstreamError(
+                    f"{self.name} did not answer within {self._patience:g} s"
+                )
+            await trio.sleep_until(since + self._patience)
+
     async def _watch_pinned(self) -> None:
         """A broker that was forgotten is cut, not only kept out next time."""
         while self._pinned(self.session.peer):  # noqa: ASYNC110 -- a file says it
@@ -339,6 +385,7 @@ class _Answer:
     place: trio.Semaphore | None = None
     there: trio.Event = field(default_factory=trio.Event)
     reply: m.Reply | None = None
+    since: float = field(default_factory=trio.current_time)
 
     def settle(self, reply: m.Reply | None) -> None:
         """The reply is here, or will never come."""

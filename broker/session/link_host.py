@@ -163,6 +163,7 @@ class RemoteViewer:
             sock,
             self._serve,
             rest=rest,
+            patience=limits.LINK_ANSWER_SECONDS,
             pinned=self._store.knows,
             alongside=self._witness.attend,
         )

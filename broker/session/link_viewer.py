@@ -15,6 +15,7 @@ import itertools
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 
 import trio
 
@@ -30,6 +31,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, take_lease_id
+from broker.core.pace import Pace
 from broker.link import messages as m
 from broker.link.endpoints import Listener, open_listener
 from broker.link.preamble import Preamble, PreambleReader, Verdict
@@ -44,7 +46,8 @@ from broker.link.terms import (
 from broker.link.waiting import Ticket, WaitingRoom
 from broker.session import journal
 from broker.session.link_config import LinkConfig
-from broker.session.link_epoch import Epoch
+from broker.session.link_epoch import Epoch, request_pace
+from broker.session.link_intake import Intake, Place
 from broker.session.link_socket import (
     describe_far_end,
     receive,
@@ -57,6 +60,8 @@ from broker.session.sealing import Witness
 from broker.session.viewer import ViewerRole
 
 _FULL_PAUSE = 0.1
+_SOON = 0.001
+"""What rounding may leave of a wait."""
 _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
 
@@ -87,6 +92,11 @@ class RemoteHost:
         """Of those who wait, by their tickets' numbers."""
         self._streams = itertools.count(1)
         self._starts: set[_Started] = set()
+        # Whoever connects anew begins with none of them anew.
+        self._intake = Intake()
+        self._requests = request_pace()
+        self._epochs = Pace(limits.LINK_EPOCHS_PER_SECOND, limits.LINK_EPOCHS_AT_ONCE)
+        self._next = trio.Lock()
         self._changing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._since = time.time()
@@ -278,12 +288,7 @@ class RemoteHost:
                         hint="'brokerctl pair' listens on a port of its own",
                     )
         if scope.cancelled_caught:
-            raise RefusedError(
-                f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"
-                if trio.current_time() >= ticket.deadline
-                else "nothing proved before its place was another's: "
-                "too many unfinished connections"
-            )
+            raise RefusedError(_why_turned_away(ticket))
         self._leave(ticket)
         if epoch is not None:
             await self._live(epoch, ticket.peer)
@@ -305,14 +310,43 @@ class RemoteHost:
             first=first,
             known=known,
         )
+        ticket.proved = True
+        self._only(session.peer.name)  # or it would use up the turns of the other
+        await self._turn()
         return Epoch(
             session,
             conn,
             self._serve,
             rest=rest,
+            pace=self._requests,
             pinned=self._store.knows,
             alongside=self._witness.attend,
         )
+
+    def _only(self, name: str) -> None:
+        """Refuse this host while another one is."""
+        now = self.state.epoch
+        if now is not None and now.name != name:
+            raise RefusedError(
+                f"{name} wants to be the host, and {now.name} is",
+                hint="one viewer has one host at a time",
+            )
+
+    async def _turn(self) -> None:
+        """Wait until one more epoch may begin.
+
+        Still in the waiting room: few can wait here, and not for ever.  Whoever
+        gives up has taken nothing, and what the last epoch asked too fast is
+        waited for before the next one, so no flood keeps its host out for long.
+        """
+        async with self._next:
+            while True:
+                now = trio.current_time()
+                early = max(self._epochs.early(now), self._requests.early(now, 0))
+                if early < _SOON:
+                    break
+                await trio.sleep(early)
+            self._epochs.take(now)
 
     async def _preamble(
         self, conn: socket.socket, first: bytes
@@ -346,12 +380,8 @@ class RemoteHost:
     async def _live(self, epoch: Epoch, peer: str) -> None:
         """Make an epoch the one of now, and run it."""
         async with self._changing:
+            self._only(epoch.name)
             old = self.state.epoch
-            if old is not None and old.name != epoch.name:
-                raise RefusedError(
-                    f"{epoch.name} wants to be the host, and {old.name} is",
-                    hint="one viewer has one host at a time",
-                )
             if old is not None:
                 old.end("the same host has connected anew")
                 await old.gone.wait()
@@ -437,32 +467,52 @@ class RemoteHost:
         self, conn: socket.socket, epoch: Epoch, preamble: Preamble, raw: bytes
     ) -> None:
         """Carry a stream that has proved whose it is."""
-        answering = _Answering(conn, epoch, raw)
-        announced = epoch.channel.leases.usable(preamble.lease)
-        if announced is None:
-            await answering.say(Verdict.NO_LEASE)
-            raise RefusedError("a stream of a lease that is not announced")
-        opening = Opening(
-            announced.lease, preamble.service, next(self._streams), announced.peer
+        with closing(_Answering(conn, epoch, raw)) as answering:
+            announced = epoch.channel.leases.usable(preamble.lease)
+            if announced is None:
+                await answering.say(Verdict.NO_LEASE)
+                raise RefusedError("a stream of a lease that is not announced")
+            opening = Opening(
+                announced.lease, preamble.service, next(self._streams), announced.peer
+            )
+            answering.place = place = self._intake.enter(preamble.lease)
+            if place is None:
+                await answering.say(Verdict.BUSY)
+                raise RefusedError(
+                    f"too many undecided streams, with those of {opening.lease.sandbox}"
+                )
+            # Also what waits for its turn is cut with its lease.
+            with epoch.stream(preamble.number, opening):
+                await place.turn()
+                await self._decide(opening, conn, answering)
+
+    async def _decide(
+        self, opening: Opening, conn: socket.socket, answering: _Answering
+    ) -> None:
+        try:
+            await self._viewer.stream_opened(
+                opening,
+                socket.socket(fileno=conn.detach()),
+                answer=answering,
+                task_status=trio.TASK_STATUS_IGNORED,
+            )
+        except VitrailError as error:
+            await self._log.refused(
+                schema.StreamRefused(
+                    **journal.of_stream(opening), outcome="refused", reason=str(error)
+                )
+            )
+
+
+def _why_turned_away(ticket: Ticket) -> str:
+    if ticket.proved:
+        return "it makes the link anew too often, or has asked too much before"
+    if trio.current_time() < ticket.deadline:
+        return (
+            "nothing proved before its place was another's: "
+            "too many unfinished connections"
         )
-        with epoch.stream(preamble.number, opening):
-            try:
-                await self._viewer.stream_opened(
-                    opening,
-                    socket.socket(fileno=conn.detach()),
-                    answer=answering,
-                    task_status=trio.TASK_STATUS_IGNORED,
-                )
-            except VitrailError as error:
-                await self._log.refused(
-                    schema.StreamRefused(
-                        **journal.of_stream(opening),
-                        outcome="refused",
-                        reason=str(error),
-                    )
-                )
-            finally:
-                answering.close()
+    return f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"
 
 
 class _Started:
@@ -500,6 +550,8 @@ class _Answering:
         self._sock: socket.socket | None = conn.dup()
         self._epoch = epoch
         self._preamble = preamble
+        self.place: Place | None = None
+        """Of the undecided, which it has until it is answered."""
 
     async def __call__(self, error: VitrailError | None) -> None:
         """The stream is taken and its payload may come; or why it is not."""
@@ -512,6 +564,7 @@ class _Answering:
 
     async def say(self, verdict: Verdict) -> None:
         """Answer, unless that was done before."""
+        self._leave_place()
         sock, self._sock = self._sock, None
         if sock is None:
             return
@@ -523,7 +576,12 @@ class _Answering:
                 return  # it has gone; who carries the stream finds out
 
     def close(self) -> None:
-        """Let go without an answer."""
+        """Let go, without an answer where none was given."""
+        self._leave_place()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
+
+    def _leave_place(self) -> None:
+        if self.place is not None:
+            self.place.close()

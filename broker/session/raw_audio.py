@@ -21,7 +21,6 @@ from broker.core.lease import Opening
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.relay.contract import StreamEnd
 from broker.session import journal
-from broker.session.hangup import given
 from broker.session.pumps import PumpKeeper
 from policy.model import Record
 
@@ -48,21 +47,19 @@ async def raw_stream(
 ) -> None:
     """Relay one connection to the sound server; returns at its end.
 
-    ``answer`` is awaited once it is taken.  Raises SetupError or UpstreamError
+    ``answer`` is awaited once it is taken; until then the connection is the
+    caller's, who has a refusal to answer on it.  Raises SetupError or UpstreamError
     when no sound server is to be had.
     """
     began = trio.current_time()
-    with given(conn):
-        server = await connect(
-            UnixEndpoint(find_server()), deadline=limits.ADMIT_SECONDS
+    server = await connect(UnixEndpoint(find_server()), deadline=limits.ADMIT_SECONDS)
+    with server:
+        await log.require(
+            schema.StreamOpened(**journal.of_stream(opening), mode="auto")
         )
-        with server:
-            await log.require(
-                schema.StreamOpened(**journal.of_stream(opening), mode="auto")
-            )
-            await answer(None)
-            task_status.started()
-            fds = conn.detach(), server.detach()
+        await answer(None)
+        task_status.started()
+        fds = conn.detach(), server.detach()
     end: StreamEnd | None = None
     reason = "cut"
     try:

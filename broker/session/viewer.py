@@ -31,7 +31,7 @@ from broker.session.deciding import Decider, Request
 from broker.session.desktop import Desktop
 from broker.session.guest import Guest
 from broker.session.guest_tools import GuestTools
-from broker.session.hangup import given, when_hung_up
+from broker.session.hangup import given, hang_up, when_hung_up
 from broker.session.hops import Hop
 from broker.session.indicator import Indicator
 from broker.session.logs import KEPT, prune_logs
@@ -261,14 +261,16 @@ class ViewerRole:
         known, so that nobody's deadline is a person's.
         """
         status = _Status(task_status, answer)
-        try:
-            with given(conn):
+        with given(conn):
+            try:
                 await self._permitted(opening, conn, status)
-        except VitrailError as error:
-            if not status.taken:
-                await answer(error)
-                raise
-            # It was taken, so nobody waits for this; the decision is recorded.
+            except VitrailError as error:
+                if not status.taken:
+                    # Before we hang up: over a link the answer goes the same way.
+                    await answer(error)
+                    raise
+                # It was taken, so nobody waits for this; the decision is recorded.
+                hang_up(conn)
 
     async def _permitted(
         self, opening: Opening, conn: socket.socket, status: _Status

@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit import (
     clipboard_guards,
+    link_guards,
     pulse_guards,
     rule_guards,
     wayland_guards,
@@ -17,6 +18,7 @@ from tests.kit.guards import ROOT, missed
 
 TABLES = {
     "clipboard": clipboard_guards.GUARDS,
+    "link": link_guards.GUARDS,
     "pulse": pulse_guards.GUARDS,
     "rule": rule_guards.GUARDS,
     "wayland": wayland_guards.GUARDS,

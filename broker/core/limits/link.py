@@ -43,6 +43,32 @@ leases, twice, and what is asked about them), and in the long run.  A broker tha
 was taken over and asks faster is read as slowly as that; so what its requests
 leave in the log stays in proportion."""
 
+LINK_EPOCHS_AT_ONCE = 64
+LINK_EPOCHS_PER_SECOND = 2
+"""Handshakes that a viewer makes the epoch of now.  Each ends the one before it,
+with all its streams, and is two events; a host that comes and goes faster waits
+in the door's room for its turn."""
+
+LINK_STREAMS_AT_ONCE = 2048
+LINK_STREAMS_PER_SECOND = 400
+"""Streams of one link that a viewer decides about: at once after a reconnect
+(64 sandboxes with 32 windows and players each), and in the long run, which is twice
+as much as a host lets one sandbox open (STREAMS_PER_SECOND).  The leases take
+turns, so a sandbox that opens as many as it can costs the others nothing."""
+
+LINK_UNDECIDED_PER_LEASE = 64
+LINK_UNDECIDED = 1024
+"""Streams that wait for their turn or for the decision, of one lease and of all; more
+are refused as "busy", but each lease may always have one.  An honest host has at
+most UNDECIDED_PER_SANDBOX of each, and so reaches the second number with 64
+sandboxes that all open as many as they can.  Each costs two descriptors."""
+
+LINK_ANSWER_SECONDS = 60.0
+"""For a viewer to answer what its host asks: the longest is to end a sandbox's
+processes, which takes seconds.  A host that waited longer could end neither its
+machines nor itself; so it gives the link up.  The other way there is no such
+limit: to start a machine takes as long as it takes, and whoever asked may go."""
+
 LINK_GRACE_SECONDS = 60.0
 """The longest grace that a viewer may ask for when it stops a sandbox."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.core.pace import Pace
 
 
@@ -29,3 +31,14 @@ def test_idle_time_gives_back_no_more_than_the_burst():
 
 def test_a_clock_that_begins_anywhere():
     assert Pace(1, 1).take(-5000.0) == 0
+
+
+def test_to_ask_how_early_it_is_counts_nothing():
+    pace = Pace(10, 2)
+    assert [pace.early(0.0) for _ in range(5)] == [0] * 5
+    assert pace.take(0.0, 2) == 0
+    assert pace.early(0.0, 0) == 0, "nothing is owed"
+    assert pace.early(0.0) == pytest.approx(0.1)
+    pace.take(0.0)
+    assert pace.early(0.0, 0) == pytest.approx(0.1), "one is owed"
+    assert pace.early(0.25) == 0

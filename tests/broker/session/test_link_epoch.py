@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
-from broker.core.errors import InternalError
+from broker.core.errors import InternalError, UpstreamError
 from broker.link import messages as m
 from broker.session.link_epoch import Epoch
+from broker.session.link_state import own_status
 from tests.kit.linkpair import sessions
 
 
@@ -21,14 +24,19 @@ async def done(_epoch, request):
 
 
 @asynccontextmanager
-async def epochs():
-    """The dialler's and the acceptor's end, running."""
+async def epochs(handle=done, patience=math.inf):
+    """The dialler's and the acceptor's end, running.
+
+    ``handle`` answers for both; the first one has so much ``patience``.
+    """
     sockets = socket.socketpair()
     for sock in sockets:
         sock.settimeout(0)
     ends = [
-        Epoch(session, sock, done, rest=b"")
-        for session, sock in zip(sessions(), sockets, strict=True)
+        Epoch(session, sock, handle, rest=b"", patience=seconds)
+        for session, sock, seconds in zip(
+            sessions(), sockets, (patience, math.inf), strict=True
+        )
     ]
     async with trio.open_nursery() as nursery:
         for end in ends:
@@ -60,3 +68,96 @@ async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch
         # Ten at once; what follows the eleventh waits for its twentieth of a second.
         assert trio.current_time() - began >= 10 / 20 - 0.01
         assert isinstance(await viewer.ask(m.Ping), m.Done)
+
+
+class Slow:
+    """Answers when the test lets it."""
+
+    def __init__(self):
+        self.asked = 0
+        self.more = trio.Event()
+        self.may = trio.Event()
+
+    async def __call__(self, epoch, request):
+        self.asked += 1
+        self.more.set()
+        await self.may.wait()
+        return own_status(request.request, epoch, 0.0, [])
+
+    async def wait_asked(self, number):
+        while self.asked < number:
+            self.more = trio.Event()
+            await self.more.wait()
+
+
+async def test_one_that_answers_nothing_is_given_up_whoever_asked(mock_clock):
+    """So that a place is free again for those who must ask (a lease has ended)."""
+    slow = Slow()
+    async with epochs(slow, patience=10) as (host, viewer):
+
+        async def ask(scope):
+            with scope:
+                await host.ask(m.StatusAsked)
+
+        lost = []
+
+        async def ask_for_a_place():
+            with pytest.raises(UpstreamError) as caught:
+                await host.ask(m.Ping)
+            lost.append(str(caught.value))
+
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in range(limits.LINK_REQUESTS - 1)]
+            for scope in scopes:
+                nursery.start_soon(ask, scope)
+            await slow.wait_asked(len(scopes))
+            for scope in scopes:
+                scope.cancel()  # nobody waits for the answers any more
+            nursery.start_soon(ask_for_a_place)
+            mock_clock.jump(9)
+            assert isinstance(await viewer.ask(m.Ping), m.Done)
+            assert host.live, "it has a second left"
+            mock_clock.jump(1)
+            await wait_all_tasks_blocked()
+            assert ["did not answer within 10 s" in said for said in lost] == [True]
+        await host.over.wait()
+        assert "did not answer within 10 s" in host.reason
+
+
+async def test_whoever_is_told_of_the_end_is_told_why(mock_clock):
+    """Also one of the epoch's own tasks, for which its end has to wait."""
+    told, asked = [], trio.Event()
+
+    async def handle(epoch, request):
+        if epoch is viewer:
+            asked.set()
+            await trio.sleep_forever()
+        with trio.CancelScope(shield=True), pytest.raises(UpstreamError) as caught:
+            await epoch.ask(m.StatusAsked)
+        told.append(str(caught.value))
+        return own_status(request.request, epoch, 0.0, [])
+
+    async with (
+        epochs(handle, patience=10) as (host, viewer),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(viewer.ask, m.StatusAsked)
+        await asked.wait()
+        mock_clock.jump(10)
+        await host.over.wait()
+    assert ["did not answer within 10 s" in said for said in told] == [True]
+
+
+async def test_one_that_answers_late_and_in_time_is_kept(mock_clock):
+    """Each answer has all of the time, and time without a question is none."""
+    slow = Slow()
+    async with epochs(slow, patience=10) as (host, _):
+        for number in range(1, 4):
+            mock_clock.jump(9)
+            slow.may = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(host.ask, m.StatusAsked)
+                await slow.wait_asked(number)
+                mock_clock.jump(9)
+                slow.may.set()
+        assert isinstance(await host.ask(m.Ping), m.Done)

@@ -14,7 +14,7 @@ from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, ServiceName
 from broker.core.paths import find_paths
-from broker.core.services import AGENT, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.session.guest_tools import GuestTools
 from broker.session.logs import KEPT
 from broker.session.rules import Rules
@@ -62,6 +62,7 @@ class Stand:
                 log=log,
                 compositor=lambda: path / "wayland-0",
                 waypipe=None,
+                sound=lambda: path / "no-sound",
             ),
             log=log,
         )
@@ -84,9 +85,13 @@ class Stand:
         ours, theirs = pair()
         ours.settimeout(30)
         answers = []
+        answering = theirs.dup()
 
         async def answer(error):
+            # As over a link, where the answer goes the way of the stream.
             answers.append(error)
+            with answering:
+                answering.send(b"yes" if error is None else b"no")
 
         async def carry(*, task_status):
             await self.role.stream_opened(
@@ -99,12 +104,13 @@ class Stand:
         try:
             await nursery.start(carry)
         except (RefusedError, UpstreamError) as error:
-            with ours:
-                heard = [*answers, theirs.fileno(), ours.recv(1)]
-            if heard != [error, -1, b""]:
+            with ours, answering:
+                heard = [*answers, theirs.fileno(), ours.recv(2), ours.recv(1)]
+            if heard != [error, -1, b"no", b""]:
                 raise AssertionError(heard) from error
             raise
         assert answers == [None]
+        assert ours.recv(3) == b"yes"
         return ours
 
 
@@ -184,6 +190,16 @@ async def test_a_denial_names_its_rule_and_has_no_effect():
         assert caught.value.where == event["rule"]
         assert event["rule"].endswith("a.toml:2:1")
         assert not s.workers.asked.is_set()
+
+
+@pytest.mark.parametrize("audio", ["allow", "raw"])
+async def test_sound_without_a_server_is_answered_and_then_hung_up_on(audio):
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent", top=f'audio = "{audio}"\n'))
+        await s.role.lease_begun(LEASE)
+        with refuses("cannot connect to .*/no-sound"):
+            await s.offer(streams, AUDIO)
+        assert s.role.guest(LEASE.id)._places == 0
 
 
 async def test_a_service_that_nobody_knows_is_denied_by_default():

@@ -1,0 +1,286 @@
+"""A host that was taken over, against its viewer: it holds the right key.
+
+Its sandboxes are its own anyway.  It must not make the viewer work, write or
+wait without end; and an honest one with many sandboxes notices no limit.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.audit.query import Filters, open_log
+from broker.core import limits
+from broker.core.services import AGENT, AUDIO
+from broker.link import messages as m
+from broker.link.preamble import Verdict
+from broker.session.link_socket import dial, receive, send_all
+from tests.kit.compositor import short_directory, until
+from tests.kit.linkends import Ends, HoldingViewer
+from tests.kit.linkhost import announce, close_all, link_host, obey, rest_of, say
+from tests.kit.roles import journal
+from tests.kit.two import two
+from tests.kit.world import record
+
+
+@asynccontextmanager
+async def a_viewer(tmp_path):
+    """A viewer's end in this process, whose role decides nothing."""
+    viewer = HoldingViewer()
+    with short_directory() as base:
+        ends = Ends(base)
+        async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+            remote = ends.viewer_end(log, viewer)
+            await nursery.start(remote.run)
+            with trio.fail_after(60):
+                yield ends, viewer, remote, nursery
+            nursery.cancel_scope.cancel()
+
+
+class Opened:
+    """Streams that the test has opened."""
+
+    def __init__(self, ends):
+        self._ends = ends
+        self._socks = []
+
+    async def open(self, epoch, lease):
+        """Send a preamble, and wait for no answer."""
+        offer = epoch.opener.open(AGENT, lease.id)
+        sock = await dial(self._ends.config)
+        self._socks.append(sock)
+        await send_all(sock, offer.preamble)
+        return sock, offer
+
+    def close(self):
+        for sock in self._socks:
+            sock.close()
+
+
+async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "LINK_STREAMS_AT_ONCE", 4)
+    monkeypatch.setattr(limits, "LINK_STREAMS_PER_SECOND", 1e-4)
+    async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
+        opened = Opened(ends)
+        epoch = await ends.dialled(nursery, obey)
+        first, second = [await announce(epoch) for _ in range(2)]
+        socks = [(await opened.open(epoch, first))[0] for _ in range(8)]
+        await viewer.wait_offered(4)
+
+        async def all_there():
+            return len(epoch_of(remote).streams) == 8
+
+        await until(all_there)
+        # That one waits is no reason for it to outlive its lease.
+        await epoch.ask(lambda n: m.LeaseEnded(n, first.id, "gone"))
+        for sock in socks:
+            assert await rest_of(sock) == b""
+        assert viewer.offered == [first.id] * 4, "no more than the pace allows"
+
+        # Whoever connects anew finds what was left: one of the old ones had its turn.
+        again = await ends.dialled(nursery, obey)
+        await epoch.over.wait()
+        lease = await announce(again)
+        await opened.open(again, lease)
+
+        async def it_waits():
+            return len(epoch_of(remote).streams) == 1
+
+        await until(it_waits)
+        await again.ask(m.Ping)  # and would long have been offered
+        assert len(viewer.offered) == 4
+        assert second.id not in viewer.offered
+        opened.close()
+
+
+def epoch_of(remote):
+    assert remote.state.epoch is not None
+    return remote.state.epoch
+
+
+async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "LINK_UNDECIDED_PER_LEASE", 3)
+    async with a_viewer(tmp_path) as (ends, viewer, _, nursery):
+        opened = Opened(ends)
+        epoch = await ends.dialled(nursery, obey)
+        first, second = [await announce(epoch) for _ in range(2)]
+        for _ in range(3):
+            await opened.open(epoch, first)
+        await viewer.wait_offered(3)
+        for _ in range(5):
+            sock, offer = await opened.open(epoch, first)
+            while offer.verdict is None:
+                offer.feed(await receive(sock, offer.needed))
+            assert offer.verdict is Verdict.BUSY
+        await opened.open(epoch, second)
+        await viewer.wait_offered(4)
+        assert viewer.offered == [first.id] * 3 + [second.id]
+        # One that is cut before its decision leaves its place to the next one.
+        await epoch.ask(lambda n: m.Cut(n, "host", 1, "a test"))
+        await opened.open(epoch, first)
+        await viewer.wait_offered(5)
+        opened.close()
+
+
+async def test_what_is_decided_has_no_place_among_the_undecided(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "LINK_UNDECIDED_PER_LEASE", 3)
+    async with a_viewer(tmp_path) as (ends, viewer, remote, nursery):
+        viewer.takes = True
+        opened = Opened(ends)
+        epoch = await ends.dialled(nursery, obey)
+        lease = await announce(epoch)
+        for _ in range(9):
+            sock, offer = await opened.open(epoch, lease)
+            while offer.verdict is None:
+                offer.feed(await receive(sock, offer.needed))
+            assert offer.verdict is Verdict.TAKEN
+        assert len(epoch_of(remote).streams) == 9
+        opened.close()
+
+
+async def test_epochs_have_a_pace(tmp_path, monkeypatch):
+    """A host that connects anew without end waits in the door's room."""
+    monkeypatch.setattr(limits, "LINK_EPOCHS_AT_ONCE", 3)
+    monkeypatch.setattr(limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
+    monkeypatch.setattr(limits, "LINK_HANDSHAKE_SECONDS", 2.0)
+    async with a_viewer(tmp_path) as (ends, _, remote, nursery):
+        for _ in range(3):
+            epoch = await ends.dialled(nursery, obey)
+            await epoch.ask(m.Ping)
+        late = await ends.dialled(nursery, obey)
+        await late.over.wait()
+        assert "without a word" in late.reason
+        assert remote.state.refused == 1
+        await epoch.ask(m.Ping)
+    with open_log(tmp_path / "audit.sqlite") as log:
+        (row,) = log.find(Filters(kinds=("link.refused",)))
+    assert "makes the link anew too often" in row.fields()["reason"]
+
+
+async def test_what_was_asked_too_fast_is_waited_for_in_the_next_epoch(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(limits, "LINK_REQUESTS_AT_ONCE", 5)
+    monkeypatch.setattr(limits, "LINK_REQUESTS_PER_SECOND", 1e-4)
+    monkeypatch.setattr(limits, "LINK_HANDSHAKE_SECONDS", 2.0)
+    async with a_viewer(tmp_path) as (ends, _, _, nursery):
+        epoch = await ends.dialled(nursery, obey)
+        for _ in range(6):
+            await epoch.ask(m.Ping)
+        late = await ends.dialled(nursery, obey)
+        await late.over.wait()
+        assert "without a word" in late.reason
+
+
+async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeypatch):
+    """It is paired as well, and may be the host when nobody is."""
+    monkeypatch.setattr(limits, "LINK_EPOCHS_AT_ONCE", 2)
+    monkeypatch.setattr(limits, "LINK_EPOCHS_PER_SECOND", 1e-4)
+    async with a_viewer(tmp_path) as (ends, _, remote, nursery):
+        other = ends.another_host("other")
+        first = await ends.dialled(nursery, obey)
+        await first.ask(m.Ping)
+        for number in range(5):
+            late = await ends.dialled(nursery, obey, other)
+            await late.over.wait()
+            assert remote.state.refused == number + 1
+        again = await ends.dialled(nursery, obey)
+        await again.ask(m.Ping)
+        await first.over.wait()
+
+
+async def test_of_two_hosts_that_come_at_once_one_is(tmp_path):
+    async with a_viewer(tmp_path) as (ends, _, remote, nursery):
+        async with remote._next:  # both are through the handshake, and wait here
+            first = await ends.dialled(nursery, obey)
+            late = await ends.dialled(nursery, obey, ends.another_host("other"))
+        await late.over.wait()
+        await first.ask(m.Ping)
+        assert epoch_of(remote).name == "desk"
+        assert remote.state.refused == 1
+
+
+# -- against a whole viewer ------------------------------------------------------
+
+
+_CONNECTING = trio.Semaphore(limits.LINK_OPENING)
+
+
+@asynccontextmanager
+async def linked(text):
+    """A viewer process with that record, and the test as its host."""
+    async with two({"app": text}, start=False, image=False) as t:
+        await t.viewer.start()
+        try:
+            async with link_host(t) as epoch:
+                yield t, epoch
+        finally:
+            close_all()
+
+
+async def ask_for(t, epoch, lease, service):
+    """Ask for a stream, and return the verdict."""
+    offer = epoch.opener.open(service, lease.id)
+    # Few connect side by side, as the host's own code holds it.
+    async with _CONNECTING:
+        sock = await say(t.socket, offer.preamble)
+    with sock:
+        while offer.verdict is None:
+            data = await receive(sock, offer.needed)
+            if not data:
+                offer.eof()
+            offer.feed(data)
+    return offer.verdict
+
+
+async def test_an_honest_host_with_many_sandboxes_notices_nothing():
+    """All that its own doors let it have undecided at once, of each sandbox."""
+    many = 16
+    found = Counter()
+    async with linked(record()) as (t, epoch), trio.open_nursery() as nursery:
+        leases = [await announce(epoch) for _ in range(many)]
+
+        async def one(lease):
+            found[await ask_for(t, epoch, lease, AUDIO)] += 1
+
+        with trio.fail_after(120):
+            async with trio.open_nursery() as asking:
+                for _ in range(limits.UNDECIDED_PER_SANDBOX):
+                    for lease in leases:
+                        asking.start_soon(one, lease)
+        nursery.cancel_scope.cancel()
+    # Each was decided: the record gives it no sound.
+    assert found == {Verdict.DENIED: many * limits.UNDECIDED_PER_SANDBOX}
+
+
+async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
+    """Its streams wait for a sound server that answers nobody, for ten seconds."""
+    text = record(top='audio = "raw"\n')
+    async with linked(text) as (t, epoch):
+        server = t.viewer.base / "run/pulse"
+        server.mkdir()
+        with socket.socket(socket.AF_UNIX) as stuck, socket.socket(socket.AF_UNIX) as q:
+            stuck.bind(str(server / "native"))
+            stuck.listen(0)
+            q.connect(str(server / "native"))  # its queue is full
+            flooding, other = [await announce(epoch) for _ in range(2)]
+            put, got = trio.open_memory_channel(0)
+            beyond = 32
+
+            async def one():
+                await put.send(await ask_for(t, epoch, flooding, AUDIO))
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(limits.LINK_UNDECIDED_PER_LEASE + beyond):
+                    nursery.start_soon(one)
+                with trio.fail_after(60):
+                    first = [await got.receive() for _ in range(beyond)]
+                assert first == [Verdict.BUSY] * beyond
+                # The link is up, and who has opened nothing is heard.
+                assert await ask_for(t, epoch, other, AGENT) is Verdict.TAKEN
+                nursery.cancel_scope.cancel()
+            event = await t.viewer.wait_event("link.refused")
+            assert "too many undecided streams" in event["reason"]

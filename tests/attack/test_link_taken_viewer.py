@@ -1,0 +1,140 @@
+"""A viewer that was taken over, against its host: it holds the right key.
+
+It may start and end what the host's records name.  It must not keep the host
+from ending a machine, nor from finding another viewer.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.names import SandboxName
+from broker.link import messages as m
+from tests.kit.compositor import short_directory
+from tests.kit.linkends import Ends
+from tests.kit.linkhost import obey
+from tests.kit.roles import PaperMachine, host_role, journal
+
+A = SandboxName("a")
+
+
+async def never(message_type, epoch, request):
+    """Answer everything but this, to which nothing is ever said."""
+    if isinstance(request, message_type):
+        await trio.sleep_forever()
+    return await obey(epoch, request)
+
+
+class Launcher:
+    """Opens paper machines and keeps them."""
+
+    def __init__(self):
+        self.machines = []
+
+    async def __call__(self, sandbox, record, closed, progress):
+        await trio.lowlevel.checkpoint()
+        self.machines.append(PaperMachine())
+        return self.machines[-1]
+
+
+@asynccontextmanager
+async def a_host(tmp_path):
+    """A host's end that dials the test, its role, and its machines."""
+    with short_directory() as base:
+        ends, launcher = Ends(base), Launcher()
+        listener = await ends.listener()
+        try:
+            async with journal(tmp_path / "link") as log:
+                remote = ends.host_end(log)
+                async with (
+                    host_role(tmp_path, launcher, viewer=remote) as host,
+                    trio.open_nursery() as nursery,
+                ):
+                    await nursery.start(remote.run, host)
+                    with trio.fail_after(60):
+                        yield ends, listener, host, launcher, nursery
+                    nursery.cancel_scope.cancel()
+        finally:
+            listener.close()
+
+
+@pytest.fixture
+def hurried(monkeypatch, tmp_path):
+    monkeypatch.setattr(limits, "LINK_ANSWER_SECONDS", 0.5)
+    (tmp_path / "link").mkdir()
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_never_says_that_a_lease_has_ended(tmp_path):
+    """The machine ends all the same, and with it all that the host kept for it."""
+    async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
+        handle = partial(never, m.LeaseEnded)
+        epoch = await ends.accepted(listener, nursery, handle)
+        lease = await host.start(A)
+        await host.stop(lease.id, grace=0, reason="asked")
+        assert launcher.machines[0].closed.is_set()
+        assert host.tenancies() == []
+        await epoch.over.wait()
+        assert "did not answer within" in epoch.reason
+        # The link is made anew, and with it a lease.
+        await ends.accepted(listener, nursery, obey)
+        assert await host.start(A) != lease
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_one_that_never_says_that_a_lease_has_begun(tmp_path):
+    async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
+        await ends.accepted(listener, nursery, partial(never, m.LeaseBegun))
+        lease = await host.start(A)  # it is announced to the next one
+        heard = trio.Event()
+
+        async def hear(epoch, request):
+            if isinstance(request, m.LeaseBegun) and request.lease == lease.id:
+                heard.set()
+            return await obey(epoch, request)
+
+        await ends.accepted(listener, nursery, hear)
+        await heard.wait()
+        await host.stop(lease.id, grace=0, reason="asked")
+        assert launcher.machines[0].closed.is_set()
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("goes", ["lost", "bye"])
+async def test_one_that_goes_while_what_it_has_started_is_announced(
+    tmp_path, monkeypatch, goes
+):
+    """The epoch ends at once, and not when an answer comes that cannot come."""
+    monkeypatch.setattr(limits, "LINK_ANSWER_SECONDS", 1e6)
+    async with a_host(tmp_path) as (ends, listener, host, launcher, nursery):
+        asked = trio.Event()
+
+        async def announced(epoch, request):
+            if isinstance(request, m.LeaseBegun):
+                asked.set()
+                await trio.sleep_forever()
+            return await obey(epoch, request)
+
+        epoch = await ends.accepted(listener, nursery, announced)
+
+        async def ask():
+            with pytest.raises(UpstreamError):
+                await epoch.ask(lambda n: m.Start(n, A))
+
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask)
+            await asked.wait()
+            if goes == "lost":
+                epoch.channel.open = False  # so it says no goodbye
+            epoch.end("gone")
+        # Its broker dials again, and what it has started is over or announced.
+        await ends.accepted(listener, nursery, obey)
+        for tenancy in host.tenancies():
+            await host.stop(tenancy.lease.id, grace=0, reason="asked")
+        assert all(machine.closed.is_set() for machine in launcher.machines)
