@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from cryptography import x509
@@ -40,6 +42,25 @@ async def ship(directory: Path, *targets) -> dict:
     told: dict[str, int | VitrailError] = {}
     await ship_once(place(directory), targets, told.__setitem__)
     return told
+
+
+@asynccontextmanager
+async def hostile(
+    handler: Callable[..., Awaitable[None]], context: ssl.SSLContext | None = None
+) -> AsyncIterator[OtlpTarget]:
+    """A collector of this process, which says what ``handler`` says."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        address = f"http://127.0.0.1:{port}/v1/logs"
+        serving: trio.abc.Listener[trio.abc.Stream] = listener
+        if context is not None:
+            address = f"https://localhost:{port}/v1/logs"
+            serving = trio.SSLListener(listener, context)
+        await nursery.start(trio.serve_listeners, handler, [serving])
+        with trio.fail_after(60):
+            yield OtlpTarget("collector", address)
+        nursery.cancel_scope.cancel()
 
 
 async def until(directory: Path, count: int) -> None:
@@ -168,18 +189,9 @@ async def test_a_large_answer_is_not_read(tmp_path: Path) -> None:
             return
 
     await filled(tmp_path, 3)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(
-                talk, 0, host="127.0.0.1", task_status=task_status
-            )
-        )
-        port = listeners[0].socket.getsockname()[1]
-        config = OtlpTarget("collector", f"http://127.0.0.1:{port}/v1/logs")
-        with trio.fail_after(30):
-            told = (await ship(tmp_path, config))["collector"]
+    async with hostile(talk) as config:
+        told = (await ship(tmp_path, config))["collector"]
         assert isinstance(told, UpstreamError)
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("closes", ["", "Connection: close\r\n"])
@@ -200,19 +212,10 @@ async def test_one_that_answers_a_byte_at_a_time_is_given_up(
             return
 
     await filled(tmp_path, 3)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(
-                drip, 0, host="127.0.0.1", task_status=task_status
-            )
-        )
-        port = listeners[0].socket.getsockname()[1]
-        config = OtlpTarget("collector", f"http://127.0.0.1:{port}/v1/logs")
-        with trio.fail_after(30):
-            told = (await ship(tmp_path, config))["collector"]
+    async with hostile(drip) as config:
+        told = (await ship(tmp_path, config))["collector"]
         assert isinstance(told, UpstreamError)
         assert "did not take a batch within 1 s" in str(told)
-        nursery.cancel_scope.cancel()
 
 
 async def test_an_answer_that_is_cut_off_is_none(tmp_path: Path) -> None:
@@ -224,18 +227,9 @@ async def test_an_answer_that_is_cut_off_is_none(tmp_path: Path) -> None:
         await stream.aclose()
 
     await filled(tmp_path, 3)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_tcp(
-                cut, 0, host="127.0.0.1", task_status=task_status
-            )
-        )
-        port = listeners[0].socket.getsockname()[1]
-        config = OtlpTarget("collector", f"http://127.0.0.1:{port}/v1/logs")
-        with trio.fail_after(30):
-            told = (await ship(tmp_path, config))["collector"]
+    async with hostile(cut) as config:
+        told = (await ship(tmp_path, config))["collector"]
         assert isinstance(told, UpstreamError), told
-        nursery.cancel_scope.cancel()
     assert load_cursor(tmp_path / "ship", "collector").sequence == 0
 
 
@@ -293,18 +287,10 @@ async def test_tls_believes_only_the_given_authority(
         except trio.BrokenResourceError:
             return
 
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            lambda task_status: trio.serve_ssl_over_tcp(
-                answer, 0, context, host="127.0.0.1", task_status=task_status
-            )
-        )
-        port = listeners[0].transport_listener.socket.getsockname()[1]
-        endpoint = f"https://localhost:{port}/v1/logs"
-        bad = OtlpTarget("collector", endpoint, ca=str(tmp_path / "other.pem"))
+    async with hostile(answer, context) as endpoint:
+        bad = msgspec.structs.replace(endpoint, ca=str(tmp_path / "other.pem"))
         told = (await ship(tmp_path, bad))["collector"]
         assert isinstance(told, UpstreamError)
         assert "certificate" in str(told).lower()
-        good = OtlpTarget("collector", endpoint, ca=str(tmp_path / "ca.pem"))
+        good = msgspec.structs.replace(endpoint, ca=str(tmp_path / "ca.pem"))
         assert await ship(tmp_path, good) == {"collector": 3}
-        nursery.cancel_scope.cancel()

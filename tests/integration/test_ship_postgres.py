@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from itertools import product
 from pathlib import Path
 
+import psycopg
 import pytest
 import trio
 
@@ -20,6 +21,7 @@ from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.fleet import open_fleet
 from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
+from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.launch.spawn import PIPE, our_program, run_tool, spawn
 from tests.kit.brokerctl import brokerctl, called, harmless, home, paths_of
@@ -145,6 +147,25 @@ async def test_a_log_that_was_rolled_back_is_not_shipped_over_the_other_one(
         changed = (await ship(tmp_path, fleet(server)))["fleet"]
         assert isinstance(changed, IntegrityError), changed
     assert server.rows(_ALL) == before
+
+
+async def test_one_that_answers_nothing_is_given_up_and_asked_anew(
+    tmp_path: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch waits for somebody's lock: long before the server gives that up."""
+    await filled(tmp_path, 30)
+    assert await ship(tmp_path, fleet(server)) == {"fleet": 30}
+    async with open_store(tmp_path / "audit.sqlite") as store:
+        await record(store, 31, 20)
+    with monkeypatch.context() as hurry, psycopg.connect(server.address) as other:
+        hurry.setattr(limits, "SHIP_STEP_SECONDS", 1.0)
+        other.execute("LOCK TABLE vitrail.event IN ACCESS EXCLUSIVE MODE")
+        told = (await ship(tmp_path, fleet(server)))["fleet"]
+    assert isinstance(told, UpstreamError)
+    assert "did not take a batch within 1 s" in str(told)
+    assert "statement timeout" not in str(told.__cause__), "we have hung up ourselves"
+    assert await ship(tmp_path, fleet(server)) == {"fleet": 20}
+    assert [row[0] for row in server.rows(_ALL)] == bodies(tmp_path)
 
 
 async def test_an_event_that_was_edited_is_not_shipped(
@@ -279,8 +300,6 @@ def _environment(directory: Path) -> dict[str, str]:
 async def test_a_follower_sees_every_event_once_though_transactions_cross(
     tmp_path: Path, server: Postgres
 ) -> None:
-    import psycopg
-
     await filled(tmp_path / "one", 50)
     await filled(tmp_path / "two", 50)
     await ship(tmp_path / "one", fleet(server), machine="one")
