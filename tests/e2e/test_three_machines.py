@@ -7,7 +7,9 @@ both, and no other way in.
 
 from __future__ import annotations
 
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 import trio
@@ -43,6 +45,11 @@ kind = "external"
 [peer]
 cid = {APP}
 """
+(ITS_CID,) = re.findall(
+    r"^ +viewer\$ +(python3 .*)$",
+    (Path(__file__).parents[2] / "docs/two-machines.md").read_text(),
+    re.MULTILINE,
+)
 RED = (0xCC, 0, 0)
 TYPED = r' printf "\033]2;typed-in-%s\007" "$(uname -n)"'
 # A stranger in the application's machine, whose CID is not the host's, says what
@@ -75,6 +82,8 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
             f'listen = "vsock:any:6499"\npeer_cid = {HOST}\npieces = {PIECES}\n',
             RECORD,
         )
+        # What the guide has people ask for the CID says it, to root without udev.
+        assert await viewer.run(ITS_CID, user="root") == f"{VIEWER}\n"
         await pin(host, Peer("screen", Role.VIEWER, at_viewer))
         await pin(viewer, Peer("desk", Role.HOST, at_host))
         await start_sway(viewer)
