@@ -132,8 +132,11 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
 
 
 async def stranger(guest, cid, port):
-    """Connect there from that machine: an end or a reset, and not a byte."""
+    """Connect there from that machine: an end or a reset, and not a byte.
+
+    "Not connected" is a reset that came between its connecting and its reading.
+    """
     code, said = await guest.try_run(
         f"socat -T 5 - VSOCK-CONNECT:{cid}:{port} </dev/null"
     )
-    assert (code, said) == (0, "") or "reset" in said
+    assert (code, said) == (0, "") or re.search("reset|not connected", said)

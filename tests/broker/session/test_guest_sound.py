@@ -299,7 +299,7 @@ class Streams:
             self._more.set()
             self._more = trio.Event()
 
-        with theirs:
+        with ours, theirs:
             try:
                 await self._made.stream(opening, ours, say=say, task_status=task_status)
             except RefusedError as error:
