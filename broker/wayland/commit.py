@@ -1,29 +1,16 @@
-"""Applying surface state: what a commit sends, and how a tree is laid out.
-
-One formula places every surface of a window: a surface shows the part
-``crop`` of itself, ``c`` is that part's origin, and a subsurface lies at
-
-    position + c(child) - c(parent)
-
-in its parent.  A surface wholly outside the content shows one pixel under the
-frame's corner strip and has ``c`` such that the formula still holds for its
-children (border.md 2: hiding it any other way displaces them).
-"""
+"""Applying surface state: what a commit of the client's sends, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import buffers, constraints, emit, promote, window_state
-from broker.wayland.geometry import Rect, SmallBufferError, View, clamp
+from broker.wayland import buffers, constraints, emit, layout, promote, window_state
+from broker.wayland.geometry import SmallBufferError, clamp
 from broker.wayland.model import (
     UNSET,
     Buffer,
     Popup,
-    RegionOps,
     Role,
     State,
     Subsurface,
@@ -47,7 +34,6 @@ SURFACE_INVALID_SIZE = 2
 VIEWPORT_BAD_SIZE = 1
 VIEWPORT_OUT_OF_BUFFER = 2
 
-_UNSET_SOURCE = (-256, -256, -256, -256)
 _FAR = limits.WAYLAND_COORDINATE
 
 
@@ -116,6 +102,9 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
         if not xdg.mapped:
             xdg.mapped = True
             surface.relayout = True
+            if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
+                # What it answered while it showed nothing may hold no more.
+                window_state.set_edges(core, xdg.role, xdg.frame, xdg.frame.edges)
     elif xdg.mapped:
         # Without its own commit the root still shows all: content and window
         # go together, in the commit of 'hide'.
@@ -303,10 +292,10 @@ def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
     changed = _apply_viewport(surface, state)
     if state.input is not UNSET:
         surface.input = state.input
-        _send_region(core, surface, emit.set_input_region, state.input)
+        layout.send_region(core, surface, emit.set_input_region, state.input)
     if state.opaque is not UNSET:
         surface.opaque = state.opaque
-        _send_region(core, surface, emit.set_opaque_region, state.opaque)
+        layout.send_region(core, surface, emit.set_opaque_region, state.opaque)
     for base, callback in state.feedbacks or ():
         if callback.dead:
             continue
@@ -344,16 +333,14 @@ def _apply_shell(core: Filter, surface: Surface, xdg: XdgSurface, state: State) 
     for message in state.shell or ():
         core.up.data += message
     frame = xdg.frame
-    if frame is not None and state.edges is not None:
+    if frame is not None and state.edges is not None and isinstance(xdg.role, Toplevel):
         frame.answer(state.maximized)
-        if isinstance(xdg.role, Toplevel):
-            window_state.answered(xdg, xdg.role)
+        window_state.answered(xdg, xdg.role)
         surface.relayout = True
-        if state.edges != frame.edges:
-            frame.change_edges(state.edges)
-            state.hints = True
+        window_state.set_edges(core, xdg.role, frame, state.edges)
     if state.granted is not None and isinstance(xdg.role, Popup):
-        xdg.role.size, surface.relayout = state.granted, True
+        xdg.role.take(state.granted, xdg.serials)
+        surface.relayout = True
     if state.hints and isinstance(xdg.role, Toplevel):
         window_state.size_hints(core, xdg.role)
     if state.geometry is not UNSET and state.geometry != xdg.geometry:
@@ -406,137 +393,6 @@ def _resize(surface: Surface) -> None:
     surface.root().relayout = True
 
 
-def _send_region(
-    core: Filter, surface: Surface, write: emit.Packer, ops: RegionOps | None
-) -> None:
-    """Set a region of the surface's."""
-    with region_of(core, surface, ops) as region:
-        core.up.data += write(surface.sid, region)
-
-
-@contextmanager
-def region_of(core: Filter, surface: Surface, ops: RegionOps | None) -> Iterator[int]:
-    """A region of these operations, shifted by the crop, for one request; 0 for none."""
-    out = core.up.data
-    if ops is None:
-        yield 0
-        return
-    region = core.own("wl_region").sid
-    out += emit.create_region(core.compositor, region)
-    for add, x, y, w, h in ops:
-        op = emit.region_add if add else emit.region_subtract
-        out += op(
-            region,
-            clamp(x - surface.cx, -_FAR, _FAR),
-            clamp(y - surface.cy, -_FAR, _FAR),
-            w,
-            h,
-        )
-    yield region
-    out += emit.region_destroy(region)
-
-
-# -- layout --------------------------------------------------------------------------
-
-
-def layout(core: Filter, root: Surface) -> None:
-    """Crop and place a whole tree; fit the frame.  Marks what needs a commit."""
-    xdg = root.xdg
-    if xdg is None or xdg.frame is None:
-        side = free_cap(root.role)
-        _place(core, root, Rect(0, 0, side, side))
-        _frame_icon(root, side)
-        return
-    rect = window_state.content_rect(core, xdg)
-    _place(core, root, rect, xdg if core.rules.promote and xdg.mapped else None)
-    frame = xdg.frame
-    frame.place(root.cx - rect.x, root.cy - rect.y)
-    if xdg.mapped:
-        before = frame.outer
-        frame.show(rect.w, rect.h, xdg.sid)
-        if frame.outer != before:
-            window_state.drop_adrift(core, xdg)
-
-
-def _frame_icon(root: Surface, side: int) -> None:
-    """Fit a drag icon's frame, which is no larger than its picture."""
-    frame, extent = root.icon, root.extent
-    if frame is None:
-        return
-    frame.place(root.cx, root.cy)
-    if extent is not None:
-        frame.show(min(extent[0], side), min(extent[1], side), 0)
-    else:
-        frame.hide()
-
-
-def _place(
-    core: Filter, surface: Surface, rect: Rect, window: XdgSurface | None = None
-) -> None:
-    """Crop ``surface`` to ``rect`` (in its coordinates) and place its children.
-
-    ``window`` is that of whose children some may become popups, if any may.
-    """
-    cx = cy = 0
-    view: View | None = None
-    if surface.extent is not None:
-        crop = Rect(0, 0, *surface.extent).meet(rect)
-        if crop is not None:
-            cx, cy = crop.x, crop.y
-            view = surface.content.view(crop)
-        else:
-            cx, cy = rect.x - 1, rect.y - 1
-            view = surface.content.view(Rect(0, 0, 1, 1))
-        surface.crop = crop
-        _crop(core, surface, cx, cy, view)
-    else:
-        surface.cx = surface.cy = 0
-    for sub in surface.children:
-        child = sub.surface
-        if child is None:
-            continue
-        inner = rect.moved(-sub.x, -sub.y)
-        if window is not None:
-            popup = promote.held(core, window, sub, inner)
-            if popup is not None:
-                _place(core, child, popup.room())
-                popup.fit(child)
-                continue
-        _place(core, child, inner, window)
-        place = (sub.x + child.cx - cx, sub.y + child.cy - cy)
-        if place != sub.placed:
-            sub.placed = place
-            core.up.data += emit.set_position(sub.sid, *place)
-            surface.dirty = True
-
-
-def _crop(core: Filter, surface: Surface, cx: int, cy: int, view: View | None) -> None:
-    moved = (cx, cy) != (surface.cx, surface.cy)
-    if not moved and view == surface.view:
-        return
-    surface.cx, surface.cy = cx, cy
-    surface.dirty = True
-    out = core.up.data
-    if view != surface.view:
-        surface.view = view
-        if not surface.viewport_sid:
-            surface.viewport_sid = core.own("wp_viewport").sid
-            out += emit.get_viewport(core.viewporter, surface.viewport_sid, surface.sid)
-        source = view.source if view is not None else _UNSET_SOURCE
-        size = view.size if view is not None else (-1, -1)
-        out += emit.set_source(surface.viewport_sid, *source)
-        out += emit.set_destination(surface.viewport_sid, *size)
-    if moved:
-        # Damage that came with this commit was shifted by the former crop.
-        out += emit.damage(surface.sid, 0, 0, _FAR, _FAR)
-        if surface.input is not None:
-            _send_region(core, surface, emit.set_input_region, surface.input)
-        if surface.opaque is not None:
-            _send_region(core, surface, emit.set_opaque_region, surface.opaque)
-        if surface.constraint is not None:
-            constraints.send_region(core, surface, surface.constraint)
-
-
 # -- commits -------------------------------------------------------------------------
 
 
@@ -549,7 +405,7 @@ def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
     root = surface.root()
     if root.relayout:
         root.relayout = False
-        layout(core, root)
+        layout.lay_out(core, root)
     popups: _Popups = []
     if root.children:
         _commit_dirty(core, root, popups)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import commit, emit
+from broker.wayland import emit, layout
 from broker.wayland.attention import window_sid
 from broker.wayland.dispatch import CLASSES, event, request
 from broker.wayland.geometry import clamp
@@ -118,7 +118,7 @@ def _constrain(
     made.region = _ops(region)
     surface.constraint = made
     write = _lock if made.interface == _LOCKED else _confine
-    with commit.region_of(core, surface, made.region) as sid:
+    with layout.region_of(core, surface, made.region) as sid:
         # Only now: the region was made before it, and ids have no gaps.
         core.up.data += write(
             manager.sid, core.give_sid(made), surface.sid, pointer.sid, sid, lifetime
@@ -184,7 +184,7 @@ def apply(
 def send_region(core: Filter, surface: Surface, constraint: Constraint) -> None:
     """Tell the region anew, for the present crop."""
     if not constraint.dead:
-        with commit.region_of(core, surface, constraint.region) as sid:
+        with layout.region_of(core, surface, constraint.region) as sid:
             core.up.data += _SET_REGION[constraint.interface](constraint.sid, sid)
 
 

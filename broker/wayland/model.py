@@ -10,8 +10,8 @@ its content, can never flush half of a client's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.core import limits
 from broker.wayland.geometry import Content, Rect, Source, View
@@ -89,7 +89,7 @@ class State:
     constraints: list[tuple[Obj, str, Any]] | None = None
     edges: Edges | None = None
     maximized: tuple[int, int] | None = None
-    granted: tuple[int, int] | None = None
+    granted: Granted | None = None
 
     def absorb(self, later: State) -> Buffer | None:
         """Put a later state over this one; return a buffer that it replaced."""
@@ -105,6 +105,11 @@ class State:
             else:
                 setattr(self, name, value)
         return replaced if isinstance(replaced, Buffer) else None
+
+    def leave_window(self) -> None:
+        """Forget what was said of a window: the surface may become another one."""
+        for name in ("edges", "geometry", "granted", "hints", "maximized", "shell"):
+            vars(self).pop(name, None)
 
 
 class Mapping:
@@ -400,36 +405,50 @@ class Toplevel(Obj):
             self.told_maximized.pop(serial, None)
 
 
-class Popup(Obj):
-    """An xdg_popup.  ``place``: where the compositor put it, frame to frame.
+class Granted(NamedTuple):
+    """What a configure of a popup means: its content's ``size``, and its ``place``.
 
-    ``size``: its content's, by the configure that it acknowledged last; where the
-    compositor puts a larger one it has not said.  ``next``: as told last, and
-    ``told`` by serial.  ``adrift``: its parent has shrunk away from it, so it is
-    shown no more.
+    The place is the frame's on its parent's frame.
+    """
+
+    size: tuple[int, int]
+    place: tuple[int, int]
+
+
+class Popup(Obj):
+    """An xdg_popup.  ``granted`` by the configure that it acknowledged last.
+
+    Where the compositor puts a larger one it has not said, nor when it moves it,
+    which is at once (KWin, if the size stays) or with the acknowledgement.
+    ``next``: as told last, and ``told`` by serial, until a commit takes a later one.
+    ``adrift``: it is not at its parent any more, so it is shown no more.
     """
 
     __slots__ = (
-        "adrift", "children", "done", "grabbing", "next", "parent", "place", "size",
-        "told", "xdg",
+        "adrift", "children", "done", "grabbing", "granted", "next", "parent", "told",
+        "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.xdg: XdgSurface | None = None
         self.parent: XdgSurface | None = None
-        self.size = self.next = (1, 1)
-        self.told: dict[int, tuple[int, int]] = {}
-        self.place = (0, 0)
+        self.granted = self.next = Granted((1, 1), (0, 0))
+        self.told: dict[int, Granted] = {}
         self.adrift = False
         self.grabbing = False
         self.done = False
         self.children = 0
 
-    def forget(self, serials: Sequence[int]) -> None:
-        """As ``Toplevel.forget``."""
-        for serial in serials:
-            self.told.pop(serial, None)
+    def places(self) -> Iterable[Granted]:
+        """Where it is, and where it may be by now: all that it was told since."""
+        return self.granted, *self.told.values()
+
+    def take(self, granted: Granted, left: Iterable[int]) -> None:
+        """A commit acknowledges a place; ``left`` are serials not acknowledged yet."""
+        kept = set(left)
+        self.granted = granted
+        self.told = {s: told for s, told in self.told.items() if s in kept}
 
 
 class OwnSurface(Obj):

@@ -16,7 +16,7 @@ from broker.wayland import emit, placement, promote, window_state
 from broker.wayland.anchoring import around_content
 from broker.wayland.dispatch import CLASSES, event, request
 from broker.wayland.geometry import Rect, clamp
-from broker.wayland.model import Popup, Positioner, WmBase, XdgSurface
+from broker.wayland.model import Granted, Popup, Positioner, WmBase, XdgSurface
 from broker.wayland.objects import Obj
 from broker.wayland.windows import (
     BASE_INVALID_PARENT,
@@ -188,7 +188,8 @@ def get_popup(
     popup.xdg, popup.parent, xdg.role = xdg, parent, popup
     if xdg.frame is not None:
         xdg.frame.change_edges(core.popup_edges)
-    made, popup.size = _materialise(core, popup, parent, positioner)
+    made, size = _materialise(core, popup, parent, positioner)
+    popup.granted = popup.granted._replace(size=size)
     if isinstance(parent.role, Popup):
         parent.role.children += 1
     core.up.data += emit.get_popup(xdg.sid, core.give_sid(popup), parent.sid, made)
@@ -266,10 +267,10 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         if parent is not None and parent.frame is not None
         else core.edges
     )
-    popup.next = (max(1, w - mine.wide), max(1, h - mine.high))
-    popup.place = (x, y)
+    size = max(1, w - mine.wide), max(1, h - mine.high)
+    popup.next = Granted(size, (x, y))
     core.down.data += emit.popup_configure(
-        popup.cid, x + mine.left - its.left, y + mine.top - its.top, *popup.next
+        popup.cid, x + mine.left - its.left, y + mine.top - its.top, *size
     )
 
 

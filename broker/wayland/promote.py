@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import dispatch, emit, placement
+from broker.wayland import dispatch, emit, layout, placement
 from broker.wayland.frame import Frame
 from broker.wayland.geometry import Rect
 from broker.wayland.model import Subsurface, Surface, XdgSurface
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _TOP_LEFT, _BOTTOM_RIGHT = 5, 8
 _REPOSITION_SINCE = 3
-_BOTTOM = (0, 0)
 
 _reposition = emit.request("xdg_popup", "reposition")
 
@@ -86,8 +85,14 @@ class Promoted:
         )
 
     def room(self) -> Rect:
-        """What may be seen of the surface, in its own coordinates."""
-        return Rect(0, 0, *(self.granted or self.next))
+        """What may be seen of the surface and of all on it, in its own coordinates.
+
+        What the compositor has granted may be more than it is as large as by now.
+        """
+        w, h = self.granted or self.next
+        surface = self.sub.surface
+        wide, high = (surface.extent if surface is not None else None) or (w, h)
+        return Rect(0, 0, min(w, wide), min(h, high))
 
     def move(self, core: Filter, wish: placement.Wish) -> None:
         """Ask for another place; the answer is a configure."""
@@ -102,8 +107,8 @@ class Promoted:
         if self.granted is None or surface.extent is None:
             return
         self.frame.place(surface.cx, surface.cy)
-        w, h = surface.extent
-        self.frame.show(min(w, self.granted[0]), min(h, self.granted[1]), self.xdg.sid)
+        _, _, w, h = self.room()
+        self.frame.show(w, h, self.xdg.sid)
         self.changed = True
 
     def commit(self, *, content: bool) -> None:
@@ -195,6 +200,8 @@ def begin_waiting(core: Filter) -> None:
         surface = sub.surface
         if surface is None or surface.extent is None or _is_within(sub):
             continue
+        if not window.mapped:
+            continue  # a menu that the same layout has found astray
         if not core.usage.room("popups"):
             core.sandbox.refused["popups"] += 1
             sub.cropped = True
@@ -238,10 +245,11 @@ def end(core: Filter, sub: Subsurface) -> None:
     sub.promoted = None
     core.promoted.discard(sub)
     core.usage.give("popups", 1)
+    layout.withdraw(core, surface)
     core.up.data += emit.get_subsurface(
         core.subcompositor, core.give_sid(sub), surface.sid, parent.sid
     )
-    sub.placed = _BOTTOM  # where the compositor puts a new one
+    sub.placed = layout.CORNER
     surface.dirty = parent.dirty = True
     restack(core, sub)
     surface.root().relayout = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import buffers, commit, emit, promote, windows
+from broker.wayland import buffers, commit, emit, layout, promote, windows
 from broker.wayland.dispatch import CLASSES, event, raw_request, request
 from broker.wayland.geometry import Source, clamp
 from broker.wayland.model import (
@@ -350,6 +350,7 @@ def get_subsurface(
         raise core.too_much("subsurfaces nested too deep")
     if _count(parent.root()) + _count(surface) > limits.WAYLAND_SUBSURFACES:
         raise core.too_much("too many subsurfaces in one window")
+    layout.withdraw(core, surface)  # before the id that is told after it
     sub = core.make(new_id, "wl_subsurface", subcompositor.version)
     assert isinstance(sub, Subsurface)
     surface.role = Role.SUBSURFACE

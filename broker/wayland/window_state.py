@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.wayland import emit, identity, promote
 from broker.wayland.geometry import Rect
-from broker.wayland.model import Popup, Toplevel, XdgSurface
+from broker.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.wayland.wire import ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.frame import Edges, Frame
 
 TOPLEVEL_INVALID_SIZE = 2
 """Error code, as xdg_toplevel numbers it."""
@@ -21,8 +22,7 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     """The part of a window's surface that its frame surrounds.
 
     What the client declared as window geometry, or its whole surface.  A
-    popup gets the size that it was placed with and no more: the compositor
-    keeps that much on the screen, so its frame cannot hang over the edge.  A
+    popup gets the size that it was placed with and no more (``_popup_size``).  A
     window is, with its frame, no larger than the largest screen, unless the
     compositor itself made it so: a frame beyond all edges is none.  Maximised or
     tiled it is no larger than it was told: newer versions of sway cut that off.
@@ -32,8 +32,8 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     rect = xdg.geometry or Rect(0, 0, *extent)
     most_w = most_h = limits.WAYLAND_BUFFER_SIDE
     if isinstance(xdg.role, Popup):
-        most_w, most_h = xdg.role.size
-    elif isinstance(xdg.role, Toplevel):
+        return Rect(rect.x, rect.y, *_popup_size(core, xdg, xdg.role, rect))
+    if isinstance(xdg.role, Toplevel):
         edges = xdg.frame.edges if xdg.frame is not None else core.edges
         wide, high = core.screen()
         most_w = max(wide - edges.wide, xdg.role.configured[0])
@@ -47,6 +47,25 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     return Rect(
         rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
     )
+
+
+def _popup_size(
+    core: Filter, xdg: XdgSurface, popup: Popup, rect: Rect
+) -> tuple[int, int]:
+    """A popup's content: at most what it was placed with, and what touches its parent.
+
+    The compositor keeps that much on the screen, so its frame cannot hang over the
+    edge.  One that is beside its parent's left or upper side, and smaller than it
+    was placed with, would stand alone somewhere: it keeps that size, empty.
+    """
+    edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    most_w, most_h = popup.granted.size
+    w, h = max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
+    if any(x < -(w + edges.wide) for _, (x, _) in popup.places()):
+        w = most_w
+    if any(y < -(h + edges.high) for _, (_, y) in popup.places()):
+        h = most_h
+    return w, h
 
 
 def asked(core: Filter, xdg: XdgSurface, role: Toplevel) -> None:
@@ -72,18 +91,55 @@ def too_large(core: Filter, xdg: XdgSurface, role: Toplevel) -> bool:
     frame, (w, h) = xdg.frame, role.configured
     if frame is None or frame.outer is None or not xdg.mapped:
         return False
+    if frame.edges != core.edges and FULLSCREEN not in role.states:
+        return True  # it was really so, and has no frame yet
     wide, high = w + core.edges.wide, h + core.edges.high
     return (w > 0 and frame.outer[0] > wide) or (h > 0 and frame.outer[1] > high)
 
 
+def set_edges(core: Filter, role: Toplevel, frame: Frame, acknowledged: Edges) -> None:
+    """Give a window the frame that it acknowledged, maybe not by the last configure.
+
+    None at all counts only while fullscreen is what the compositor said last:
+    an application could keep the acknowledgement of an earlier one for later.
+    """
+    edges = acknowledged if FULLSCREEN in role.states else core.edges
+    if edges != frame.edges:
+        frame.change_edges(edges)
+        size_hints(core, role)
+
+
 def touches(popup: Popup, parent: XdgSurface) -> bool:
-    """Whether a popup, where the compositor put it, still meets its parent."""
-    mine = popup.xdg.frame.outer if popup.xdg and popup.xdg.frame else None
+    """Whether a popup still meets its parent, wherever the compositor may have it."""
+    frame = popup.xdg.frame if popup.xdg is not None else None
     its = parent.frame.outer if parent.frame is not None else None
-    if mine is None or its is None:
+    if frame is None or its is None:
         return True
-    x, y = popup.place
-    return -mine[0] <= x <= its[0] and -mine[1] <= y <= its[1]
+    wide, high = frame.edges.wide, frame.edges.high
+    return all(
+        -(w + wide) <= x <= its[0] and -(h + high) <= y <= its[1]
+        for (w, h), (x, y) in popup.places()
+    )
+
+
+def astray(popup: Popup) -> bool:
+    """Whether a popup that is shown is not at its parent, or may soon not be."""
+    return popup.parent is not None and not touches(popup, popup.parent)
+
+
+def placed(core: Filter, xdg: XdgSurface, popup: Popup, serial: int) -> None:
+    """The compositor told a popup a place, which it may have taken already."""
+    if popup.adrift:
+        return
+    popup.told[serial] = popup.next
+    if len(popup.told) > limits.WAYLAND_SERIALS:
+        cut_loose(core, xdg, popup)  # at which of so many it is nobody can say
+    frame, surface = xdg.frame, xdg.surface
+    if frame is None or surface is None or not xdg.mapped:
+        return
+    _, _, w, h = content_rect(core, xdg)
+    if astray(popup) or frame.outer != (w + frame.edges.wide, h + frame.edges.high):
+        core.show_again(surface)
 
 
 def drop_adrift(core: Filter, parent: XdgSurface) -> None:

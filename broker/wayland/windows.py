@@ -138,8 +138,7 @@ def configure_surface(core: Filter, xdg: XdgSurface, serial: int) -> None:
         _remember(core, xdg.role, serial)
         window_state.asked(core, xdg, xdg.role)
     elif isinstance(xdg.role, Popup):
-        xdg.role.forget(gone)
-        xdg.role.told[serial] = xdg.role.next
+        window_state.placed(core, xdg, xdg.role, serial)
     core.down.data += _configure(xdg.cid, serial)
 
 
@@ -181,7 +180,6 @@ def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
         role.forget(gone)
     elif isinstance(role, Popup) and xdg.surface is not None:
         xdg.surface.pending.granted = role.told.get(serial)
-        role.forget(gone)
 
 
 def hold(core: Filter, xdg: XdgSurface, message: bytes) -> None:
@@ -223,7 +221,7 @@ def destroy_xdg_surface(core: Filter, xdg: XdgSurface) -> None:
     surface = xdg.surface
     if surface is not None:
         surface.xdg = None
-        surface.pending.shell = None
+        surface.pending.leave_window()
         surface.outputs.clear()
     if xdg.frame is not None:
         xdg.frame.destroy()

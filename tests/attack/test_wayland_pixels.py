@@ -200,11 +200,27 @@ def attach_with_offset(c: Window, surface: int, xdg: int) -> None:
         c.send(surface, "commit")
 
 
+def another_parent(c: Window, surface: int, xdg: int) -> None:
+    """KWin 5.27 shows it at its new parent's corner before anybody commits."""
+    for side in (1, 180):
+        corner, carrier, large = c.surface(), c.surface(), c.surface()
+        c.child(corner, surface, 150, 150)
+        sub = c.child(carrier, surface, 0, 0)
+        c.child(large, carrier, 0, 0)
+        for each, size in ((large, 190), (carrier, side), (corner, 40)):
+            c.paint(each, size, size, PAINT)
+            c.send(each, "commit")
+        c.send(surface, "commit")
+        c.send(sub, "destroy")
+        c.child(carrier, corner, 0, 0)
+
+
 WINDOWS = [
     small_geometry, far_geometry, one_pixel_geometry, geometry_outside_the_surface, subsurfaces_on_four_sides,
     overlapping_the_frame, deep_and_negative, desynchronised_growth, huge_child_left_uncommitted,
     place_above_everything, hidden_parent_with_visible_children, scale_games, transform_games,
     viewport_stretch, viewport_removed_later, shrinks_later, null_attach_in_between, attach_with_offset,
+    another_parent,
 ]  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def _fill(here: np.ndarray, x: int, y: int, w: int, h: int) -> None:
 
 
 def _place_of(popup: Popup) -> tuple[int, int]:
-    x, y = popup.place
+    x, y = popup.granted.place
     parent = popup.parent.role if popup.parent is not None else None
     if isinstance(parent, Popup):
         px, py = _place_of(parent)

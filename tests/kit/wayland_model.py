@@ -91,6 +91,8 @@ class Model:
         self.things: dict[int, Thing] = {}
         self.next_id = 2
         self.freed: set[int] = set()
+        self.confirms = True
+        """Whether it says which ids are free; if not, each new one is the next."""
         self.offers = dict(enumerate(GLOBALS if offers is None else offers, 1))
         self.display = self._add(1, "wl_display", 1)
         self.requests: list[tuple[str, str, list[Any]]] = []
@@ -125,7 +127,7 @@ class Model:
 
     def _gone(self, thing: Thing) -> None:
         del self.things[thing.oid]
-        if thing.oid < 0xFF000000:
+        if thing.oid < 0xFF000000 and self.confirms:
             self.freed.add(thing.oid)
             self.tell(self.display, "delete_id", thing.oid)
 

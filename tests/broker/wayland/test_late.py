@@ -152,6 +152,103 @@ def test_who_will_not_leave_real_fullscreen_gets_its_frame_back():
         assert content(it) == (300, 200)
 
 
+def really_fullscreen(t: Talk) -> tuple[int, int, int, int]:
+    """A window without a frame: surface, xdg_surface, xdg_toplevel and a serial.
+
+    The serial is of a second configure, which is not acknowledged.
+    """
+    surface, xdg, top = t.start().show(200, 100, 0)
+    t.send(top, "set_fullscreen", 0)
+    serial = tell(t, xdg, 1280, 800, FULLSCREEN)
+    t.send(xdg, "ack_configure", serial)
+    t.paint(surface, 1280, 800, 0)
+    t.send(surface, "commit")
+    assert t.core.by_client[xdg].frame.edges.wide == 0
+    return surface, xdg, top, tell(t, xdg, 1280, 800, FULLSCREEN, ACTIVATED)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ((1280, 800, *TILED), (1272, 792)),
+        ((1280, 800, MAXIMIZED), (1272, 792)),
+        ((0, 0), (1272, 792)),
+        ((2000, 900), (1280, 800)),
+        ((1288, 808), (1280, 800)),
+    ],
+)
+def test_however_large_it_may_be_after_real_fullscreen(told, expected):
+    """A tile may be as large as the screen, and weston leaves the size open."""
+    with Talk(WindowRules("work", fullscreen=Fullscreen.REAL)) as it:
+        _, xdg, _, _ = really_fullscreen(it)
+        tell(it, xdg, *told)
+        wait(it, SOON)
+        assert it.core.by_client[xdg].frame.edges.wide == 8
+        assert content(it) == expected
+
+
+def test_an_acknowledgement_kept_for_later_takes_no_frame_away():
+    with Talk(WindowRules("work", fullscreen=Fullscreen.REAL)) as it:
+        surface, xdg, _, kept = really_fullscreen(it)
+        last = tell(it, xdg, 308, 208)
+        it.send(xdg, "ack_configure", kept)
+        it.send(surface, "commit")
+        assert it.core.by_client[xdg].frame.edges.wide == 8
+        assert content(it) == (1272, 792)
+        it.send(xdg, "ack_configure", last)
+        it.send(surface, "commit")
+        assert it.core.by_client[xdg].frame.edges.wide == 8
+
+
+def test_what_it_acknowledged_before_it_was_shown_may_hold_no_more():
+    with Talk(WindowRules("work", fullscreen=Fullscreen.REAL)) as it:
+        surface = it.start().surface()
+        xdg, top = it.toplevel(surface)
+        it.send(top, "set_fullscreen", 0)
+        it.send(surface, "commit")
+        it.send(xdg, "ack_configure", tell(it, xdg, 1280, 800, FULLSCREEN))
+        it.send(surface, "commit")
+        assert it.core.by_client[xdg].frame.edges.wide == 0
+        tell(it, xdg, 308, 208)
+        it.paint(surface, 300, 200, 0)
+        it.send(surface, "commit")
+        assert it.core.by_client[xdg].frame.edges.wide == 8
+        assert content(it) == (300, 200)
+
+
+@pytest.mark.parametrize("menu", [True, False])
+def test_the_next_window_on_its_surface_has_a_frame(menu):
+    """What the last one acknowledged and never committed was its own."""
+    with Talk(WindowRules("work", fullscreen=Fullscreen.REAL)) as it:
+        surface = it.start().surface()
+        xdg, top = it.toplevel(surface)
+        it.send(top, "set_fullscreen", 0)
+        it.send(surface, "commit")
+        serial = tell(it, xdg, 1280, 800, FULLSCREEN)
+        it.send(xdg, "ack_configure", serial)
+        it.send(xdg, "set_window_geometry", 0, 0, 10, 10)
+        for each in (top, xdg):
+            it.send(each, "destroy")
+        it.events.clear()  # their ids are given anew
+        _, parent, _ = it.show(200, 100, 0)
+        made = it.make(it.shell, "get_xdg_surface", "xdg_surface", None, surface)
+        if menu:
+            positioner = it.make(it.shell, "create_positioner", "xdg_positioner")
+            it.send(positioner, "set_size", 80, 60)
+            it.send(positioner, "set_anchor_rect", 0, 0, 10, 10)
+            it.make(made, "get_popup", "xdg_popup", None, parent, positioner)
+        else:
+            it.make(made, "get_toplevel", "xdg_toplevel")
+        it.send(surface, "commit")
+        frame = it.core.by_client[made].frame
+        assert frame.edges.wide == 8
+        it.configured(made)
+        it.paint(surface, 80, 60, 0)
+        it.send(surface, "commit")
+        assert frame.edges.wide == 8
+        assert frame.outer == (88, 68)
+
+
 def test_two_windows_are_late_one_after_the_other(talk):
     _, one, _ = talk.show(200, 100, 0)
     _, two, _ = talk.show(200, 100, 0)

@@ -123,6 +123,24 @@ def test_what_is_on_it_is_cropped_to_it(talk):
     assert ((4, 4, 120, 80), (104, 74, 20, 10)) in guest_rects(talk)
 
 
+def test_and_to_one_as_small_as_it_is_whatever_was_granted(talk):
+    """The compositor has not answered its wish for less yet."""
+    surface, _, _ = talk.show(200, 100, 0)
+    child, _ = popover(talk, surface, 150, 60, 120, 80)
+    leaf = talk.surface()
+    talk.child(leaf, child, 90, 30)
+    talk.paint(leaf, 30, 50, 0)
+    talk.send(leaf, "commit")
+    talk.model.xdg_popup_reposition = lambda *_: None
+    talk.paint(child, 100, 40, 0)
+    talk.send(child, "commit")
+    talk.send(surface, "commit")
+    assert popups(talk)[0][0] == (108, 48)
+    rects = guest_rects(talk)
+    assert ((4, 4, 100, 40), (94, 34, 10, 10)) in rects
+    assert all(contained(*pair) for pair in rects)
+
+
 def test_one_on_another_ends_when_that_is_promoted(talk):
     """First the upper one reaches outside, then the one that it lies on."""
     surface, _, _ = talk.show(200, 100, 0)
