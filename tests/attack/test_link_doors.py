@@ -277,6 +277,7 @@ async def test_nothing_is_asked_of_a_host_that_is_not_there():
             await t.viewer.run("app")
 
 
+@pytest.mark.slow
 async def test_a_stall_in_the_handshake_ends_at_its_deadline():
     async with linked() as (t, epoch, _lease):
         began = trio.current_time()

@@ -38,6 +38,7 @@ except ConnectionResetError:
 """
 
 
+@pytest.mark.slow
 async def test_a_process_that_is_not_the_machine_is_turned_away():
     """As the same user, at the machine's own sockets: the directory is not enough."""
     async with siege() as s, s.unharmed():

@@ -73,6 +73,7 @@ async def shown_on(kind: str):
         yield it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_window_shows_anything_outside_its_frame(kind):
     async with shown_on(kind) as it:

@@ -186,6 +186,7 @@ async def test_it_comes_moves_and_goes_with_its_window(kind):
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EVERYWHERE)
 async def test_no_hostile_window_shows_anything_without_a_frame(kind):
     async with shown_on(kind) as it:

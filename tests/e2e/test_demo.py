@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import trio
 from PIL import Image
 
@@ -47,6 +48,7 @@ async def test_without_a_screen_it_leaves_a_screenshot_and_nothing_else():
         assert "demo-" in audit.out
 
 
+@pytest.mark.slow
 async def test_on_a_desktop_it_ends_with_its_window():
     await the_image()
     with home() as plain:

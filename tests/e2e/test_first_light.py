@@ -157,6 +157,7 @@ def _keeper(pid):
     return pid
 
 
+@pytest.mark.slow
 async def test_a_second_run_in_a_running_sandbox_is_a_second_program():
     async with world() as w:
         sandbox = await w.window("app", "first")
@@ -168,6 +169,7 @@ async def test_a_second_run_in_a_running_sandbox_is_a_second_program():
         assert len((await w.status()).sandboxes) == 1
 
 
+@pytest.mark.slow
 async def test_output_and_code_of_a_program_without_a_window():
     async with world() as w:
         code, said = await w.output("app", "sh", "-c", "echo out; echo err >&2; exit 5")
@@ -179,6 +181,7 @@ async def test_output_and_code_of_a_program_without_a_window():
         assert sorted(log.read_bytes().split()) == [b"err", b"out"]
 
 
+@pytest.mark.slow
 async def test_a_persistent_sandbox_keeps_its_name_and_runs_once():
     async with world({"work": record("persistent")}) as w:
         first, _ = await w.run("work", "sleep", "1000", window=False)
@@ -188,6 +191,7 @@ async def test_a_persistent_sandbox_keeps_its_name_and_runs_once():
         assert [s.name for s in (await w.status()).sandboxes] == ["work"]
 
 
+@pytest.mark.slow
 async def test_a_guest_without_a_network_has_only_its_loopback():
     async with world() as w:
         code, said = await w.output("app", "sh", "-c", "ls /sys/class/net")
@@ -206,6 +210,7 @@ async def test_nothing_is_left_of_a_broker_that_ends_with_machines_running():
         assert await w.wait_event("broker.stop")
 
 
+@pytest.mark.slow
 async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
     """Each machine is frozen as soon as its guest is to boot."""
     async with world({"hangs": record(launch="boot_deadline = 5")}) as w:
@@ -236,6 +241,7 @@ async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
         assert (await w.status()).sandboxes == []
 
 
+@pytest.mark.slow
 async def test_a_program_that_cannot_be_shown_names_its_hop():
     """No compositor any more: the hop is the last one, and nothing is left."""
     async with world() as w:

@@ -81,6 +81,7 @@ print("zombies", zombies())
 """
 
 
+@pytest.mark.slow
 async def test_a_machine_is_complete_and_switches_off():
     async with booted() as (vm, broker):
         await broker.accept()
@@ -116,6 +117,7 @@ async def test_a_disposable_machine_without_broker_and_program_switches_off():
         assert trio.current_time() - began > 3
 
 
+@pytest.mark.slow
 async def test_a_user_network_gives_an_address_and_a_name_server():
     async with booted(network=Network.USER) as (_vm, broker):
         await broker.accept()

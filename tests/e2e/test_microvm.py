@@ -91,6 +91,7 @@ async def test_qemu_is_confined_and_told_nothing(place):
         assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 async def test_a_stream_that_is_full_both_ways_goes_on(place):
     """vhost-device-vsock 0.3 alone stands still here for ever (``_fairpoll.c``)."""
     if not hybrid_environment():
@@ -219,6 +220,7 @@ async def test_a_machine_that_nobody_watches_can_be_switched_off(place):
     await vm.close()
 
 
+@pytest.mark.slow
 async def test_two_machines_reach_only_their_own_sockets(place):
     async with (
         machine(place / "a", name=SandboxName("a")) as one,

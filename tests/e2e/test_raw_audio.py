@@ -76,6 +76,7 @@ async def echo(path):
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_all_bytes_arrive_and_status_warns():
     async with two(RAW) as t:
         place = t.viewer.paths.runtime.parent / "pulse/native"
@@ -112,6 +113,7 @@ def echo_again(path):
     return echo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.machine
 async def test_a_real_sound_server_answers_a_program_in_the_machine():
     tools = [shutil.which(name) for name in ("pipewire", "pipewire-pulse")]

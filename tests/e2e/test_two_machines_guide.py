@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
 from tests.kit.brokerctl import brokerctl
 from tests.kit.compositor import until, wait_window, windows
 from tests.kit.two import two
@@ -44,6 +46,7 @@ async def pair(viewer, host):
             assert (await here.code(), await there.code()) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_the_guide_leads_to_a_window_in_its_order():
     async with two({"web": RECORD}, start=False, paired=False) as t:
         viewer, host = t.viewer.environ, t.host.environ

@@ -72,6 +72,7 @@ async def test_equal_archives_give_equal_file_systems(tmp_path):
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 @needs_tools
 async def test_many_small_files_and_large_ones_fit(tmp_path):
     """The measure must not be too small for what ext2 adds to the contents."""

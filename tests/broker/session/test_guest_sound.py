@@ -213,6 +213,7 @@ async def test_a_worker_that_says_it_hears_on_after_a_revoke_is_ended(
         assert not made.status().active
 
 
+@pytest.mark.slow
 async def test_a_worker_that_takes_its_words_back_all_the_time_is_heard_slowly(
     tmp_path, autojump_clock
 ):

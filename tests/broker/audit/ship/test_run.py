@@ -120,6 +120,7 @@ async def test_a_failure_moves_nothing_and_is_remembered(tmp_path: Path) -> None
     assert load_cursor(tmp_path / "ship", "r").problem == ""
 
 
+@pytest.mark.slow
 async def test_following_tries_again_and_ends_with_everything(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
