@@ -146,8 +146,9 @@ async def check_policy(context: Context) -> Sequence[Finding]:
     problems = [*rules.problems, *found.problems]
     if problems:
         first = problems[0]
-        text = f"{len(problems)} problems: {printable(str(first.where))}: "
-        text += printable(first.message)
+        text = f"{printable(str(first.where))}: {printable(first.message)}"
+        if len(problems) > 1:
+            text += f" (the first of {len(problems)} problems)"
         return [fail("policy", text, "brokerctl policy check")]
     if not found.records:
         text = f"no sandbox has a record (looked in {', '.join(map(str, folders))})"

@@ -129,7 +129,7 @@ def _summary(
             f"no records in {where}\n"
             f"to begin with an example: {copy_example('demo', paths)}"
         )
-    text = f"{len(problems)} problems; {good} records can be used, {bad} cannot"
+    text = f"problems: {len(problems)}; records: {good} can be used, {bad} cannot"
     if lines:
-        text += f"; {lines} rules"
+        text += f"; rules: {lines}"
     return text

@@ -92,7 +92,7 @@ def test_check_reports_every_problem(world):
         "  hint: keep one of the two; the other is in line 2",
         "",
     ]
-    assert "3 problems; 1 records can be used, 2 cannot" in err
+    assert "problems: 3; records: 1 can be used, 2 cannot" in err
 
 
 def test_check_as_json(world):
