@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import time
@@ -32,7 +33,7 @@ _STRIDE = 17
 _UNTIL = {"long": "VITRAIL_LONG_UNTIL", "slow": "VITRAIL_SLOW_UNTIL"}
 _SHORT_SECONDS = 150
 """The slowest short test takes 25 s in CI: this is a hang."""
-_LONG_SECONDS = 420
+_LONG_SECONDS = 540
 """Where a run must end; on a quiet machine no long test takes half of it."""
 _GRACE_SECONDS = 30
 """For what hangs so that it cannot be cancelled, or outside trio."""
@@ -96,8 +97,9 @@ def _last_begin(item):
     return None, ""
 
 
-def _time_is_left():
-    until = _until(_UNTIL["slow"])
+def _time_is_left(item):
+    """For a second attempt, also of a test that is neither slow nor long."""
+    until = _last_begin(item)[0] or _until(_UNTIL["slow"])
     return until is None or time.time() < until
 
 
@@ -129,7 +131,8 @@ def _allow_second_attempt(items):
         if item.path.is_relative_to(_HERE) and (
             item.path.relative_to(_HERE).parts[0] in _REAL_MACHINES
         ):
-            item.add_marker(pytest.mark.flaky(reruns=1, condition=_time_is_left))
+            again = functools.partial(_time_is_left, item)
+            item.add_marker(pytest.mark.flaky(reruns=1, condition=again))
 
 
 def pytest_terminal_summary(terminalreporter):
