@@ -256,7 +256,7 @@ async def _run(
             render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
             async with trio.open_nursery() as nursery:
                 one = partial(serve_client, service=service)
-                nursery.start_soon(serve, listener.sock, one, service.pace)
+                nursery.start_soon(serve, listener.sock, one, service.places.pace)
                 nursery.start_soon(indicator.run)
                 if folders is not None:
                     desk = LoneDesk(service, folders.levels, indicator)

@@ -12,8 +12,8 @@ not obey in time is ended, and its sound with it.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ from broker.session import journal
 from broker.session.pulse_shell import read_cookie
 from broker.session.sound_desk import SoundStatus, serve_desk
 from broker.session.sound_levels import load_level, save_level
+from broker.session.sound_places import SoundPlaces
 from policy.model import Record
 
 if TYPE_CHECKING:
@@ -93,10 +94,7 @@ class GuestSound:
         self._active_since = 0.0
         self._serving = False
         self._pace = Pace(limits.PULSE_STATES_PER_SECOND, limits.PULSE_STATES_BURST)
-        self._connects = Pace(
-            limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
-        )
-        self._connections = 0
+        self._places = SoundPlaces()
 
     # -- streams -----------------------------------------------------------------
 
@@ -118,8 +116,8 @@ class GuestSound:
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError("the record lets it play no sound")
-        with self._place():
-            await trio.sleep(self._connects.take(trio.current_time()))
+        with self._places.one():
+            await trio.sleep(self._places.pace.take(trio.current_time()))
             server = await connect(
                 UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
             )
@@ -131,22 +129,6 @@ class GuestSound:
                 await say()
                 task_status.started()
                 await self._carry(mine, opening, conn, server, began)
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the connections that the sandbox may have.
-
-        The worker's filter counts them, too, but what it ends has been at the
-        sound server already, which has places for 64, of everybody.
-        """
-        most = limits.PULSE_CONNECTIONS
-        if self._connections >= most:
-            raise RefusedError(f"the sandbox has {most} sound connections")
-        self._connections += 1
-        try:
-            yield
-        finally:
-            self._connections -= 1
 
     async def _carry(
         self,

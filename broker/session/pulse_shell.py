@@ -14,7 +14,7 @@ import socket
 import struct
 import termios
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,12 +28,12 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.core.pace import Pace
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse import frames
 from broker.pulse.filter import COOKIE_BYTES, Filter
 from broker.pulse.sandbox import SoundSandbox
 from broker.session.readiness import Turn, Watch
+from broker.session.sound_places import SoundPlaces
 
 _BUFFER = memoryview(bytearray(65536))
 """What is read lands here first: to make room for the largest read each time
@@ -463,14 +463,7 @@ class Service:
     cookie: bytes
     report: Callable[[Exception], None]
     connections: set[Connection] = field(default_factory=set)
-    clients: int = 0
-    """Clients that are served, those included that wait for the server."""
-    pace: Pace = field(
-        default_factory=lambda: Pace(
-            limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
-        )
-    )
-    """For whoever accepts them."""
+    places: SoundPlaces = field(default_factory=SoundPlaces)
 
     async def revoke_microphone(self) -> None:
         """No byte of the real source reaches a client after this has returned."""
@@ -482,26 +475,13 @@ class Service:
 
 async def serve_client(client: socket.socket, service: Service) -> None:
     """Serve one accepted connection to its end; closes the socket."""
-    with client:
-        if service.clients >= limits.PULSE_CONNECTIONS:
-            # Before the server is asked: it has places for 64, of everybody.
-            most = limits.PULSE_CONNECTIONS
-            service.report(RefusedError(f"the sandbox has {most} sound connections"))
-            return
-        service.clients += 1
+    with client, ExitStack() as held:
         try:
-            await _serve_client(client, service)
-        finally:
-            service.clients -= 1
-
-
-async def _serve_client(client: socket.socket, service: Service) -> None:
-    try:
-        server = await service.connect()
-    except UpstreamError as error:
-        service.report(error)
-        return
-    with server:
+            held.enter_context(service.places.one())
+            server = held.enter_context(await service.connect())
+        except (RefusedError, UpstreamError) as error:
+            service.report(error)
+            return
         connection = Connection(client, server, service.sandbox, service.cookie)
         service.connections.add(connection)
         try:

@@ -106,10 +106,10 @@ GUARDS = (
     _g("recordings that nobody reads", "recording.py", "            if len(self.owner.down.data) <= limits.PULSE_QUEUE_BYTES:\n                self.owner.down.add(", "            if True:\n                self.owner.down.add(", _R, "does_not_read"),
     Guard("samples wait for the server", _SHELL, "            return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn\n", "            return turn\n", _SHELL_TEST, "reads_late"),
     Guard("requests wait for the client", _SHELL, "        if len(core.down.data) > limits.PULSE_QUEUE_BYTES:\n            return Turn.MINE\n", "", _SHELL_TEST, "reads_late"),
-    Guard("clients at one time", _SHELL, "        if service.clients >= limits.PULSE_CONNECTIONS:\n", "        if service.sandbox.connections >= limits.PULSE_CONNECTIONS:\n", _SHELL_TEST, "no_more_connections"),
+    Guard("clients at one time", _SHELL, "            held.enter_context(service.places.one())\n", "", _SHELL_TEST, "no_more_connections"),
     Guard("pace of clients", "broker/session/accepting.py", "                await trio.sleep(pace.take(trio.current_time()))\n", "                pace.take(trio.current_time())\n", "tests/broker/session/test_accepting.py", "beyond_a_pace"),
-    Guard("streams of sound at one time", _GUEST, "        if self._connections >= most:\n", "        if False:\n", _GUEST_TEST, "beyond_the_limit"),
-    Guard("pace of streams of sound", _GUEST, "            await trio.sleep(self._connects.take(trio.current_time()))\n", "", _GUEST_TEST, "at_a_pace"),
+    Guard("streams of sound at one time", "broker/session/sound_places.py", "        if self._taken >= most:\n", "        if False:\n", _GUEST_TEST, "beyond_the_limit"),
+    Guard("pace of streams of sound", _GUEST, "            await trio.sleep(self._places.pace.take(trio.current_time()))\n", "", _GUEST_TEST, "at_a_pace"),
     Guard("nobody is read behind a close", "broker/session/readiness.py", "        self._unregister(watch)\n        del", "        del", "tests/broker/session/test_readiness.py", "whatever_other"),
     Guard("windows beside sound", "broker/session/readiness.py", "            if ready or timeout <= 0:\n", "            if timeout <= 0:\n", "tests/broker/session/test_readiness.py", "without_end"),
 )  # fmt: skip
