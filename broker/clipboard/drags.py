@@ -52,6 +52,10 @@ class _Over:
     dropped_until: float | None = None
     """Set with the drop: how long the source's word may take."""
 
+    def drop(self, target: str) -> Drop:
+        """What it becomes in a window of ``target``."""
+        return Drop(self.source, target, self.number, self.mark, self.terms)
+
 
 def refused(source: str, target: str, reason: str) -> w.Record:
     """For a drag that does not cross."""
@@ -263,7 +267,7 @@ class Drags:
     def _drop(self, target: str) -> Drop:
         over = self._overs.pop(target)
         self._settle(over.mark)
-        return Drop(over.source, target, over.number, over.mark, over.terms)
+        return over.drop(target)
 
     # -- ends ---------------------------------------------------------------------------
 
@@ -275,10 +279,7 @@ class Drags:
 
     def _give_up(self, target: str, reason: str) -> Iterator[w.Action]:
         over = self._overs.pop(target)
-        yield w.EndDrag(target, over.number)
-        yield w.Record(
-            w.Outcome.DROPPED, over.source, target, reason=reason, selection="drag"
-        )
+        yield from given_up(over.source, target, over.drop(target), reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
         """A sandbox has ended."""
