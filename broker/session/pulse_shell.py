@@ -340,7 +340,7 @@ class Connection:
             try:
                 count = sock.send(data, socket.MSG_NOSIGNAL)
             except BlockingIOError:
-                pass
+                pass  # no room: all of it waits
             except OSError as error:
                 self._lost(error)
                 return Turn.MINE
