@@ -120,6 +120,7 @@ class Guest:
             server=tools.sound,
             levels=tools.levels,
             desks=tools.desks,
+            places=tools.sound_places,
         )
 
     async def run(
