@@ -286,7 +286,11 @@ class ViewerRole:
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
         windows = opening.service == DISPLAY
-        with contextlib.ExitStack() as asking, trio.CancelScope() as gone:
+        with (
+            guest.display_open() if windows else contextlib.nullcontext(),
+            contextlib.ExitStack() as asking,
+            trio.CancelScope() as gone,
+        ):
 
             async def on_ask() -> None:
                 await status.take()
