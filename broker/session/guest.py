@@ -123,6 +123,7 @@ class Guest:
             levels=tools.levels,
             desks=tools.desks,
         )
+        self.sound.refused = self.programs.refused
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -19,6 +19,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.services import DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
 from broker.session.follow import Follower
@@ -26,6 +27,7 @@ from broker.session.guest import Guest
 from broker.session.hops import Failure, Hop
 from broker.session.programs import Program
 from broker.session.viewer import ViewerRole
+from policy import evaluate
 from policy.loader import RecordSet
 from policy.model import MicroVM, Record
 
@@ -82,6 +84,8 @@ class Runner:
         name = take_sandbox_name(request.record)
         running = self._running(name)
         record = find_record(self._records(), running.record if running else name)
+        if request.window is not False:
+            require_windows(self._records(), record, name)
         follower = Follower(emit, record)
         run = _Run(request, record, running, request.argv or _own_command(record))
         try:
@@ -91,7 +95,8 @@ class Runner:
                     sandbox=guest.lease.sandbox, program=program.number
                 )
                 return api.RunItem(started=started)
-            code = await follower.attend(program)
+            with follower.refusals(guest):
+                code = await follower.attend(program)
         except BaseException:
             # Not 'except trio.Cancelled': out of a nursery it comes in a group.
             if trio.current_effective_deadline() == -math.inf:
@@ -210,6 +215,18 @@ def find_record(records: RecordSet, name: SandboxName) -> Record:
             "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
         )
     return record
+
+
+def require_windows(records: RecordSet, record: Record, name: SandboxName) -> None:
+    """Raise RefusedError, with the record's line, where it allows no windows."""
+    asked = evaluate.Request(name, SandboxName(record.name), DISPLAY)
+    allowed = evaluate.stands(records, asked)
+    if not allowed.allowed:
+        raise RefusedError(
+            f"no window: {allowed.reason}",
+            where=allowed.where,
+            hint="'--no-window' runs a program that needs none",
+        )
 
 
 def _own_command(record: Record) -> list[str]:

@@ -309,6 +309,7 @@ class ViewerRole:
                     with guest.place():
                         await self._carry(guest, opening, conn, status)
             except RefusedError as error:
+                guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
                     # Whoever waits for a window need not wait any longer.
                     guest.programs.fail(str(error), Hop.STREAM)

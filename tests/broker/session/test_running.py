@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.control.api import RunRequest
 from broker.core import agent, worker
-from broker.core.services import AGENT
+from broker.core.errors import RefusedError
+from broker.core.services import AGENT, AUDIO
 from broker.session.running import Runner
-from tests.broker.session.test_viewer import viewer
+from tests.broker.session.test_viewer import refuses, viewer
 from tests.kit.paper import hello
 from tests.kit.roles import LEASE
 from tests.kit.world import record
@@ -139,5 +141,63 @@ async def test_other_programs_keep_a_machine_that_it_started():
             await wait_all_tasks_blocked()
         assert machines.signals()[0] == (1, 15)
         assert s.host.stopped == []
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_window_that_the_record_refuses_is_refused_before_anything_starts():
+    async with viewer() as s:
+        s.write("a", record("persistent", display="none"))
+        machines = Machines(s)
+
+        async def ignore(item):
+            await trio.lowlevel.checkpoint()
+
+        request = RunRequest(record="a", argv=["foot"])
+        with pytest.raises(RefusedError, match='no window: .* display = "none"') as no:
+            await machines.runner.run(request, ignore)
+        assert no.value.where.endswith("a.toml:2:1")
+        assert "--no-window" in no.value.hint
+        assert machines.started == 0
+
+
+async def test_what_is_refused_meanwhile_is_told_to_who_attends():
+    """Sound here: the program runs on, and the terminal shows the record's line."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines, items = Machines(s), []
+
+        async def take(item):
+            await trio.lowlevel.checkpoint()
+            items.append(item)
+
+        async def run():
+            request = RunRequest(record="a", argv=["mpv"], window=False, wait=True)
+            await machines.runner.run(request, take)
+
+        streams.start_soon(run)
+        conn, one = await boot(machines, streams)
+        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await wait_all_tasks_blocked()
+        for _ in range(3):
+            with refuses('has audio = "none"'):
+                await s.offer(streams, AUDIO, stream=2)
+
+        def told():
+            steps = [item.progress for item in items if item.progress]
+            return [(p.step, p.detail) for p in steps if p.state == "failed"]
+
+        with trio.fail_after(10):
+            while not told():
+                await wait_all_tasks_blocked()
+        ((service, reason),) = told()
+        assert service == AUDIO
+        assert "a.toml" in reason
+        assert 'audio = "none"' in reason
+        await one.say.send(worker.FromAgent(1, agent.Exited(1, 0)))
+        with trio.fail_after(10):
+            while not items[-1:] or s.role.guest(LEASE.id).programs.live():
+                await wait_all_tasks_blocked()
+        assert s.role.guest(LEASE.id).programs.refusal_listeners == []
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
