@@ -61,7 +61,7 @@ async def said_by(child) -> str:
 async def test_run_ends_what_it_started_and_then_itself(env, number, code):
     runs = Runs()
     api = ScriptedBroker(on_run=runs.run)
-    async with serving(paths_of(env).control, api):
+    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested
         async with running("run", "--no-window", "work", env=env) as child:
             with trio.fail_after(30):
                 await runs.begun.wait()
@@ -96,7 +96,7 @@ async def test_a_closed_pipe_ends_a_run(env):
     runs.floods = True
     runs.may_end.set()
     api = ScriptedBroker(on_run=runs.run)
-    async with serving(paths_of(env).control, api):
+    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested
         async with running("run", "--no-window", "work", env=env) as child:
             with trio.fail_after(30):
                 await runs.begun.wait()
@@ -116,7 +116,7 @@ async def test_verbs_that_wait_end_with_a_line(env, words, number, code):
     assert words[0] in VERBS
     async with open_store(paths.audit):
         pass
-    async with serving(paths.control, ScriptedBroker()):
+    async with serving(paths.control, ScriptedBroker()):  # noqa: SIM117
         async with running(*words, env=env) as child:
             with trio.fail_after(30):
                 await _wait_for_event_loop(child.pid)

@@ -154,7 +154,7 @@ async def test_a_window_that_the_record_refuses_is_refused_before_anything_start
             await trio.lowlevel.checkpoint()
 
         request = RunRequest(record="a", argv=["foot"])
-        with pytest.raises(RefusedError, match='no window: .* display = "none"') as no:
+        with pytest.raises(RefusedError, match=r'no window: .* display = "none"') as no:
             await machines.runner.run(request, ignore)
         assert no.value.where.endswith("a.toml:2:1")
         assert "--no-window" in no.value.hint
