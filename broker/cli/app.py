@@ -29,6 +29,7 @@ VERBS = MappingProxyType(
         "audit": "audit",
         "clipboard": "clipboard",
         "demo": "demo",
+        "device": "device",
         "doctor": "doctor",
         "grants": "grants",
         "image": "image",
