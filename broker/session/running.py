@@ -15,7 +15,7 @@ import trio
 
 from broker.audit import schema
 from broker.control import api
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
@@ -127,7 +127,6 @@ class Runner:
                 follower.listen(program)
             try:
                 await follower.follow(guest, program)
-                break
             except UpstreamError as error:
                 await self._hop_failed(guest, follower.failure)
                 # A boot that hangs is known of emulated machines; one more
@@ -139,7 +138,9 @@ class Runner:
                 if not retry:
                     raise
                 await follower.say("try once more", "begun", str(error))
-        return guest, program
+            else:
+                return guest, program
+        raise InternalError("a run ended without its program")
 
     async def _abandon(self, run: _Run) -> None:
         """End what a run has started whose client has gone."""
