@@ -24,6 +24,7 @@ from broker.cli.policy_load import (
 from broker.core.escape import printable
 from policy import compat as qubes
 from policy import limits
+from policy.device_json import device_from
 from policy.engine import Answer, Call, Engine
 from policy.explain import answer_json
 from policy.ruleset import RuleSet, rules_of_map
@@ -40,6 +41,11 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--host", help="The host of its address; '' for none."),
         click.option("--scheme", help="The scheme of its address; '' for none."),
         click.option("--mime", help="The type that the source claims for its data."),
+        click.option(
+            "--device",
+            metavar="JSON",
+            help='What is attached, as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
+        ),
     ):
         command = option(command)
     return command
@@ -74,7 +80,7 @@ def evaluate(
 
     With --batch each line is an object with service, argument ("+x"), source,
     target, and perhaps policy (file name to text), world, mime, scheme, host,
-    size; the answers come in the same order.
+    size, device; the answers come in the same order.
 
     Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
     With --batch 0, or 1 when a line was not understood.
@@ -183,6 +189,8 @@ def _one(line: bytes, asker: _Asker) -> Answer:
         raise ValueError("mime, scheme and host are text")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
         raise ValueError("size is a whole number")
+    device = asked.get("device")
+    told["device"] = None if device is None else device_from(device, "device")
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}
     if unknown:
         raise ValueError(f"unknown key '{min(unknown)}'")
@@ -190,7 +198,7 @@ def _one(line: bytes, asker: _Asker) -> Answer:
     return asker.ask(call, asked.get("policy"), asked.get("world"))
 
 
-_KNOWN = ("service", "argument", "source", "target", "policy", "world")
+_KNOWN = ("service", "argument", "source", "target", "policy", "world", "device")
 
 
 def print_answer(answer: Answer) -> None:
@@ -204,6 +212,8 @@ def print_answer(answer: Answer) -> None:
         out.print(Text(printable("  targets: " + ", ".join(answer.targets), 4000)))
         if answer.default_target:
             out.print(Text(f"  default: {printable(answer.default_target, 200)}"))
+    if answer.verdict == "allow" and answer.rule is not None and answer.rule.attach:
+        out.print(Text(f"  attach: {answer.rule.attach}"))
     for name, value in answer.limits.as_json().items():
         out.print(Text(f"  {name}: {value}"))
     for rule in answer.observed:

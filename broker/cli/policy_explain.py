@@ -15,7 +15,7 @@ from broker.cli.policy_ask import EXIT, print_answer, told_of
 from broker.cli.policy_load import JSON, POLICY, WORLD, call_of, rules_of, world_from
 from broker.cli.policy_replay import event as recorded_event
 from broker.core.escape import printable
-from policy.explain import Explanation, as_json, explain
+from policy.explain import Explanation, as_json, call_json, explain
 from policy.replay import Recorded
 from policy.ruleset import RuleSet
 
@@ -110,8 +110,8 @@ def _print_event(then: Recorded, rules: RuleSet) -> None:
 
 def as_json_of(found: Explanation) -> dict[str, object]:
     """The explanation with the call that it is about."""
-    call = found.call._asdict()
-    return {"call": {k: v for k, v in call.items() if v is not None}, **as_json(found)}
+    empty = {k: v for k, v in found.call._asdict().items() if v == ""}
+    return {"call": {**empty, **call_json(found.call)}, **as_json(found)}
 
 
 def _print_explanation(found: Explanation, *, every: bool) -> None:

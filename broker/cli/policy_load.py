@@ -11,6 +11,8 @@ from broker.cli.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
+from policy.device import DeviceError, DeviceFacts
+from policy.device_json import device_text
 from policy.engine import Call
 from policy.loader import RecordSet, load_records, search_path
 from policy.rulefiles import SHIPPED, load_rules, rule_path
@@ -100,7 +102,16 @@ def call_of(
     scheme: str | None,
     host: str | None,
     size: int | None,
+    device: str | None,
 ) -> Call:
     """Return the call that the words of a command line describe."""
     name, argument = split_service(service)
-    return Call(name, argument, source, target, mime, scheme, host, size)
+    facts = None if device is None else _device(device)
+    return Call(name, argument, source, target, mime, scheme, host, size, facts)
+
+
+def _device(text: str) -> DeviceFacts:
+    try:
+        return device_text(text)
+    except DeviceError as error:
+        raise click.BadParameter(str(error), param_hint="--device") from error

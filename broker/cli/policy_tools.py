@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -31,12 +32,13 @@ from policy.cases import (
     run_cases,
     tap,
 )
+from policy.device_json import device_json
 from policy.diff import Change, TooManyError
 from policy.diff import diff as compare
 from policy.effective import Grant, grants, grants_to
 from policy.engine import Engine
 from policy.errors import Problem, did_you_mean
-from policy.explain import answer_json
+from policy.explain import answer_json, call_json
 from policy.fmt import fmt as even
 from policy.loader import read_file
 from policy.rulefiles import load_rules
@@ -175,7 +177,7 @@ def _change_json(change: Change) -> dict[str, object]:
         "argument": change.call.argument,
         "sources": list(change.sources),
         "targets": list(change.targets),
-        "call": {k: v for k, v in change.call._asdict().items() if v not in {None, ""}},
+        "call": call_json(change.call),
         "old": answer_json(change.old),
         "new": answer_json(change.new),
     }
@@ -223,7 +225,7 @@ def effective(
 
 
 def _grant_json(grant: Grant) -> dict[str, object]:
-    call = {k: v for k, v in grant.call._asdict().items() if v not in {None, ""}}
+    call = call_json(grant.call)
     return {"call": call, "targets": list(grant.targets), **answer_json(grant.answer)}
 
 
@@ -234,6 +236,8 @@ def _row(grant: Grant) -> tuple[str, ...]:
         for k in ("mime", "scheme", "host")
         if getattr(call, k)
     ]
+    if call.device is not None:
+        told.append(f"device={json.dumps(device_json(call.device))}")
     targets = ", ".join(grant.targets[:6]) + (" …" if len(grant.targets) > 6 else "")
     words = (call.service + call.argument, call.source, targets, " ".join(told))
     decision = short_answer(grant.answer).partition("   [")[0]

@@ -28,6 +28,7 @@ from broker.control.api import (
 )
 from broker.control.client import Client
 from broker.core.escape import printable
+from broker.core.names import sandboxes_named
 
 _SAMPLE_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
@@ -100,8 +101,13 @@ async def _ask(client: Client, sandbox: str | None) -> Status:
 
 
 def only(status: Status, sandbox: str) -> Status:
-    """The part of a status that is about one sandbox.  Raises NotFoundError."""
-    sandboxes = [s for s in status.sandboxes if s.name == sandbox]
+    """The part of a status that is about a sandbox, or those of a record.
+
+    Raises NotFoundError.
+    """
+    pairs = [(s.name, s.record) for s in status.sandboxes]
+    named = set(sandboxes_named(sandbox, pairs))
+    sandboxes = [s for s in status.sandboxes if s.name in named]
     if not sandboxes:
         names = ", ".join(s.name for s in status.sandboxes) or "none"
         raise NotFoundError(
@@ -111,9 +117,9 @@ def only(status: Status, sandbox: str) -> Status:
     return msgspec.structs.replace(
         status,
         sandboxes=sandboxes,
-        leases=[lease for lease in status.leases if lease.sandbox == sandbox],
-        streams=[s for s in status.streams if s.sandbox == sandbox],
-        processes=[p for p in status.processes if p.sandbox == sandbox],
+        leases=[lease for lease in status.leases if lease.sandbox in named],
+        streams=[s for s in status.streams if s.sandbox in named],
+        processes=[p for p in status.processes if p.sandbox in named],
         pump=None,
     )
 
