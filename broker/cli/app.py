@@ -37,6 +37,7 @@ VERBS = MappingProxyType(
         "lease": "lease",
         "link": "link",
         "logs": "logs",
+        "open": "open_in",
         "pair": "pair",
         "pending": "pending",
         "policy": "policy",
