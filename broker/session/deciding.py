@@ -190,14 +190,19 @@ class Decider:
             return permit
         return await self._ask(request, answer, on_ask)
 
-    async def _asked_first(self, request: Request) -> Verdict:
-        """The verdict, its limits held.  Raises RefusedError for a no."""
-        stands = self._judge.stands(request)
-        if not stands.allowed:
-            raise await self._no(request, None, stands.reason, stands.where)
-        answer = self._judge.verdict(request)
+    async def _granted(self, request: Request) -> Verdict:
+        """Return an allow or an ask of record and rules.  Raises RefusedError."""
+        decided = self._judge.decide(request)
+        answer = decided.answer
+        if decided.refused_by_record:
+            raise await self._no(request, None, answer.reason, decided.where)
         if answer.verdict not in {"allow", "ask"}:
             raise await self._no(request, answer, answer.reason, answer.where)
+        return answer
+
+    async def _asked_first(self, request: Request) -> Verdict:
+        """The verdict, its limits held.  Raises RefusedError for a no."""
+        answer = await self._granted(request)
         if request.elsewhere(answer):
             raise await self._no(request, answer, _ELSEWHERE, answer.where)
         beyond = self._meters.beyond(request, answer, trio.current_time())
@@ -267,11 +272,7 @@ class Decider:
     ) -> Permit:
         """Make of an answer what the rules permit by now."""
         said = asked.said
-        stands, answer = self._judge.stands(request), self._judge.verdict(request)
-        if not stands.allowed:
-            raise await self._no(request, None, stands.reason, stands.where)
-        if answer.verdict not in {"allow", "ask"}:
-            raise await self._no(request, answer, answer.reason, answer.where)
+        answer = await self._granted(request)
         reason = _refusal(question, said)
         chosen = said.target in answer.targets or answer.verdict == "allow"
         chosen = chosen and not request.elsewhere(answer)

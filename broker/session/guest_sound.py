@@ -54,11 +54,17 @@ _DESK_AGAIN_SECONDS = 2.0
 Start = Callable[..., None]
 
 
+def _unheard(_service: str, _reason: str) -> None:
+    """Do nothing: no one attends a program here."""
+
+
 class GuestSound:
     """See the head of this module.  ``decider`` is given by the viewer."""
 
     decider: Decider | None = None
     indicator: Indicator | None = None
+    refused: Callable[[str, str], None] = staticmethod(_unheard)
+    """Called with a service and the reason when it is refused."""
 
     def __init__(
         self,
@@ -334,7 +340,8 @@ class GuestSound:
         try:
             async with self.decider.permit(request):
                 await self._while_allowed()
-        except RefusedError:
+        except RefusedError as error:
+            self.refused(MICROPHONE, str(error))
             await self._hear(worker.Hearing.DENY)
             await self._wait_unwanted()
 

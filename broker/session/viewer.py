@@ -286,7 +286,11 @@ class ViewerRole:
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
         windows = opening.service == DISPLAY
-        with contextlib.ExitStack() as asking, trio.CancelScope() as gone:
+        with (
+            guest.display_open() if windows else contextlib.nullcontext(),
+            contextlib.ExitStack() as asking,
+            trio.CancelScope() as gone,
+        ):
 
             async def on_ask() -> None:
                 await status.take()
@@ -305,6 +309,7 @@ class ViewerRole:
                     with guest.place():
                         await self._carry(guest, opening, conn, status)
             except RefusedError as error:
+                guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
                     # Whoever waits for a window need not wait any longer.
                     guest.programs.fail(str(error), Hop.STREAM)

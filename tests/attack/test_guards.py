@@ -12,6 +12,7 @@ from tests.kit import (
     link_guards,
     pulse_guards,
     rule_guards,
+    transfer_guards,
     wayland_guards,
     waypipe_guards,
 )
@@ -23,6 +24,7 @@ TABLES = {
     "link": link_guards.GUARDS,
     "pulse": pulse_guards.GUARDS,
     "rule": rule_guards.GUARDS,
+    "transfer": transfer_guards.GUARDS,
     "wayland": wayland_guards.GUARDS,
     "waypipe": waypipe_guards.GUARDS,
 }
