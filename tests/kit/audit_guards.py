@@ -21,6 +21,14 @@ def _b(name: str, file: str, source: str, without: str, word: str) -> Guard:
     return Guard(name, f"broker/{file}", source, without, _BUDGETS, word)
 
 
+_WITNESS = "tests/attack/test_audit_witness.py"
+_REMOVAL = "tests/attack/test_audit_removal.py"
+
+
+def _w(name: str, source: str, without: str, word: str) -> Guard:
+    return Guard(name, "broker/audit/witness.py", source, without, _WITNESS, word)
+
+
 GUARDS = (
     _t("a head is no checkpoint, at the start", "seal.py", "    return note.checkpoint.head or key.newest is None\n", "    return True\n", "any_note or first_note"),
     _t("a head is no checkpoint, in verify", "verify.py", "            if all(says_end(head, key) for key in current):\n                return\n", "            return\n", "any_note or first_note"),
@@ -42,6 +50,15 @@ GUARDS = (
     _b("sound connections of all", "session/sound_places.py", "        self._server.check(self._taken)\n", "", "leave_places"),
     _b("sound connections for those with few", "session/sound_places.py", "            most -= limits.PULSE_CONNECTIONS_KEPT\n", "            pass\n", "leave_places"),
     _b("once is one", "prompt/queue.py", "        if answer.allow and answer.keep is Keep.ONCE:\n", "        if False:\n", "one_once"),
+    _w("a witness asks for a signature", "    if not any(note.signed_by(key) for key in signers):\n", "    if False:\n", "made_up"),
+    _w("a witness asks for a proof", "    if offer.since != old.size or not offer.proof:\n        return Fate.UNPROVED\n", "    if offer.since != old.size or not offer.proof:\n        return Fate.KEPT\n", "real_key"),
+    _w("a witness follows the keys", "    if not good or not note.signed_by(signer):\n", "    if False:\n", "do_not_follow"),
+    _w("a peer has few logs", "    if origin not in logs and len(logs) >= limits.AUDIT_WITNESS_LOGS:\n", "    if False:\n", "without_end"),
+    _w("old notes are proved", "        if any(note.signed_by(key) for key in signers):\n            _insert", "        if True:\n            _insert", "kept_before"),
+    Guard("what is never proved is a conflict", "broker/session/sealing.py", "            reason = self._late(epoch, answer)\n", "            pass\n", _WITNESS, "real_key"),
+    Guard("hashes that were to stay", "broker/audit/verify.py", "            elif self._pruned[block] is None and not _hashes_may_go(first, said):\n", "            elif False:\n", _REMOVAL, "to_stay"),
+    Guard("what was not compared is not counted", "broker/audit/verify.py", "    _tell_uncompared(len(against), report)\n", "    report.against = len(against)\n", _REMOVAL, "not_counted"),
+    Guard("what a witness holds stays provable", "broker/audit/retention.py", "    return {size >> STEP for (size,) in rows if size % BLOCK}", "    return set()", _REMOVAL, "provable"),
 )  # fmt: skip
 
 
