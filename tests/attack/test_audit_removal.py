@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.audit.proof.tree import verify_consistency
 from broker.audit.store import Store, open_store
-from broker.audit.tree import verify_consistency
-from tests.kit.auditlog import event, opened, report
+from tests.kit.audit.log import event, opened, report
 
 
 @pytest.fixture(name="path")

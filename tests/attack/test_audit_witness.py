@@ -9,13 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.audit.database import open_database
-from broker.audit.keys import KeyFile
-from broker.audit.note import Checkpoint, parse_note, public_key
-from broker.audit.witness import held_notes
+from broker.audit.proof.keys import KeyFile
+from broker.audit.proof.note import Checkpoint, parse_note, public_key
+from broker.audit.proof.witness import held_notes
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.link import messages as m
-from tests.kit.auditlog import event, opened
+from tests.kit.audit.log import event, opened
 from tests.kit.witness import Line, Side, sides, talk
 
 

@@ -12,10 +12,10 @@ from broker.audit.refusals import Refusals
 from broker.audit.settings import Settings
 from broker.audit.store import open_store
 from broker.link import messages as m
-from broker.link.terms import Role
-from broker.session.journal import Journal
-from broker.session.sealing import Sealing, Witness
-from tests.kit.auditlog import event
+from broker.link.wire_types import Role
+from broker.services.checkpoints import Sealing, Witness
+from broker.services.event_log import Journal
+from tests.kit.audit.log import event
 
 
 class Side:
