@@ -110,11 +110,11 @@ def remove(db: sqlite3.Connection, what: Plan) -> None:
         db.execute("INSERT INTO pruned VALUES (?, ?)", (block, leaves))
         db.execute("DELETE FROM event WHERE sequence > ? AND sequence <= ?", bounds)
     if not what.leaves:
-        rows = db.execute(
+        blocks = db.execute(
             "SELECT block FROM pruned WHERE block < ? AND leaves IS NOT NULL",
             (what.end,),
         ).fetchall()
-        for (block,) in rows:
+        for (block,) in blocks:
             if block not in provable:
                 db.execute("UPDATE pruned SET leaves = NULL WHERE block = ?", (block,))
 

@@ -16,7 +16,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.link import messages as m
 from tests.kit.audit.log import event, opened
-from tests.kit.witness import Line, Side, sides, talk
+from tests.kit.audit.witness import Line, Side, sides, talk
 
 
 def held(side: Side, peer: str = "desk") -> list[int]:

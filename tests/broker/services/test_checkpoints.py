@@ -11,7 +11,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.link import messages as m
 from tests.kit.audit.log import Attacker, edited, event, opened
-from tests.kit.witness import Line, sides, talk
+from tests.kit.audit.witness import Line, sides, talk
 
 
 async def test_each_checkpoint_goes_on_from_the_one_before(tmp_path: Path) -> None:
