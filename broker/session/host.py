@@ -24,7 +24,7 @@ from broker.link.contract import Viewer
 from broker.peers.identity import describe
 from broker.peers.leases import Held, LeaseTable
 from broker.session import journal
-from broker.session.doors import Doors
+from broker.session.doors import Carry, Doors
 from broker.session.machine import Machine
 
 Progress = Callable[[str], None]
@@ -87,6 +87,8 @@ class HostRole:
         self._streams = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self.standby: Carry | None = None
+        """Keeps the connections of guests that wait for a device."""
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -202,6 +204,7 @@ class HostRole:
             viewer=self._viewer,
             log=self._log,
             next_stream=lambda: next(self._streams),
+            standby=self.standby,
         )
         tenancy = Tenancy(held, machine, doors)
         self._tenancies[lease.id] = tenancy

@@ -10,9 +10,10 @@ import trio
 
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
-from broker.core.names import SandboxName
+from broker.core.names import LeaseId, SandboxName
 from broker.launch.images import Image
 from broker.launch.microvm import Tools
+from broker.launch.qmp import Qmp
 from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
 from broker.session.api import RoleApi
@@ -20,7 +21,7 @@ from broker.session.doors import Doors
 from broker.session.ground import Ground
 from broker.session.host import HostRole
 from broker.session.leasing import Leasing, sandbox_name
-from broker.session.microvms import MicroVms
+from broker.session.microvms import MicroVmMachine, MicroVms
 from broker.session.toolbox import find_tools
 from broker.session.vsock import open_vsock_listeners, serve_vsock
 from policy.model import Record
@@ -96,6 +97,14 @@ class HostPart:
         for tenancy in self.role.tenancies():
             if tenancy.lease.sandbox == name and not tenancy.stopping:
                 return tenancy.lease
+        return None
+
+    def qmp_of(self, lease: LeaseId) -> Qmp | None:
+        """The monitor of a machine of ours; None: it is somebody else's."""
+        for tenancy in self.role.tenancies():
+            machine = tenancy.machine
+            if tenancy.lease.id == lease and isinstance(machine, MicroVmMachine):
+                return machine.qmp
         return None
 
     def warnings(self) -> list[str]:

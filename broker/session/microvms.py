@@ -30,6 +30,7 @@ from broker.launch.microvm import (
     start_vm,
 )
 from broker.launch.process import Tracked
+from broker.launch.qmp import Qmp
 from broker.link.listeners import Listener
 from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
@@ -74,6 +75,11 @@ class MicroVmMachine:
             image_built=None if image is None else image.manifest.built,
             processes=tuple((p.role, p.pid) for p in self._vm.processes),
         )
+
+    @property
+    def qmp(self) -> Qmp:
+        """QEMU's monitor.  Raises UpstreamError when it is not connected."""
+        return self._vm.qmp
 
     def alive(self) -> frozenset[int]:
         """Pids of those of its processes that may connect and do not end."""

@@ -54,7 +54,8 @@ def test_fullscreen_is_as_the_filter_has_it():
 
 def test_services_are_those_of_the_broker():
     """A service that has a port has a line in the engine."""
-    assert {evaluate.AGENT, evaluate.DISPLAY, evaluate.AUDIO} == set(services.PORTS)
+    of_records = {evaluate.AGENT, evaluate.DISPLAY, evaluate.AUDIO}
+    assert of_records | {services.DEVICE} == set(services.PORTS)
 
 
 def test_lint_knows_every_service():
