@@ -23,7 +23,7 @@ from tests.kit.compositor import until
 from tests.kit.tinyguest import ordinary_user
 
 UNITS = Path(str(resources.files("broker") / "data/systemd"))
-PROGRAMS = ("vitrail-local", "vitrail-host", "vitrail-viewer", "brokerctl")
+PROGRAMS = ("vitrail-local", "vitrail-host", "vitrail-viewer", "vitrail-devices", "brokerctl")
 
 
 @pytest.mark.machine
