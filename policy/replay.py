@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from policy.device import DeviceFacts, take_interface
 from policy.engine import Answer, Call, Engine, of_rules
 from policy.ruleset import RuleSet
 from policy.world import ADMIN_NAMES, DISPVM_OF, World
@@ -77,6 +78,7 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         _maybe(detail, "scheme"),
         _maybe(detail, "host"),
         size if isinstance(size, int) else None,
+        _device(detail),
     )
     return Recorded(
         _number(event, "sequence"),
@@ -88,6 +90,21 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         reason,
         _number(event, "count") or 1,
         bool(detail.get("host-dropped")),
+    )
+
+
+def _device(detail: Mapping[str, object]) -> DeviceFacts | None:
+    if "device-port" not in detail:
+        return None
+    kinds = detail.get("device-interfaces")
+    found = (
+        [take_interface(str(kind)) for kind in kinds] if isinstance(kinds, list) else []
+    )
+    return DeviceFacts(
+        id=_text(detail, "device-id"),
+        port=_text(detail, "device-port"),
+        hash=_text(detail, "device-hash"),
+        interfaces=tuple(kind for kind in found if kind is not None),
     )
 
 
@@ -149,6 +166,14 @@ def ask_again(then: Recorded, rules: RuleSet, engine: Engine, world: World) -> A
         rule.match.host and rule.service in {None, call.service} for rule in rules.rules
     ):
         raise NotReplayableError("the host was dropped, and a rule asks for it")
+    if call.device is not None and any(
+        "serial" in dict(rule.match.device.conditions)
+        for rule in rules.rules
+        if rule.service in {None, call.service}
+    ):
+        raise NotReplayableError(
+            "the serial number was dropped, and a rule asks for it"
+        )
     answer = engine.answer(call, world)
     if answer.rule is not None and not answer.rule.autostart:
         raise NotReplayableError("it depends on what ran then")

@@ -99,4 +99,5 @@ async def main():
         nursery.cancel_scope.cancel()
 
 
-trio.run(main)
+if __name__ == "__main__":
+    trio.run(main)
