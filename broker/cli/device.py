@@ -12,9 +12,9 @@ import rich_click as click
 from click.shell_completion import CompletionItem
 
 from broker.cli import render
-from broker.cli.connect import ask
-from broker.cli.policy_ask import EXIT, print_answer
-from broker.cli.policy_load import rules_of, world_from
+from broker.cli.policy.ask import EXIT, print_answer
+from broker.cli.policy.load import rules_of, world_from
+from broker.cli.run.connect import ask
 from broker.control.api import (
     DeviceAnswer,
     DeviceAttachRequest,
@@ -25,12 +25,12 @@ from broker.control.api import (
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from policy import limits
-from policy.checks import DEVICE
-from policy.device import DeviceFacts, take_interface
-from policy.device_json import answer_line
-from policy.engine import Call
-from policy.explain import as_json as explanation_json
-from policy.explain import explain as explain_call
+from policy.rules.device import DeviceFacts, take_interface
+from policy.rules.device_json import answer_line
+from policy.rules.engine import Call
+from policy.tools.checks import DEVICE
+from policy.tools.explain import as_json as explanation_json
+from policy.tools.explain import explain as explain_call
 
 _LOOK_SECONDS = 1.0
 

@@ -18,7 +18,7 @@ from enum import StrEnum
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.pace import Pace
+from broker.core.token_bucket import TokenBucket
 from broker.devices.description import Device
 
 
@@ -76,8 +76,8 @@ Action = Appeared | Vanished | Held
 
 @dataclass(eq=False)
 class _Port:
-    pace: Pace = field(
-        default_factory=lambda: Pace(
+    pace: TokenBucket = field(
+        default_factory=lambda: TokenBucket(
             limits.DEVICE_PLUGS_PER_SECOND, limits.DEVICE_PLUGS_BURST
         )
     )

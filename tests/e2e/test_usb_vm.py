@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from tests.kit.tinyguest import ordinary_user
 from tests.kit.usb_vms import eventually, usb_machines
-from tests.kit.vms import vm_tools
+from tests.kit.vm.machines import vm_tools
+from tests.kit.vm.tinyguest import ordinary_user
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

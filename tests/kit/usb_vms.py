@@ -17,10 +17,10 @@ from pathlib import Path
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.images import ImageSpec
-from broker.launch.initramfs import read_modules
-from broker.launch.qmp import open_qmp
-from tests.kit.threevm import Guest, lab
+from broker.launch.image.initramfs import read_modules
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.qmp import open_qmp
+from tests.kit.link.three_machines import Guest, lab
 from tests.kit.usb_hand import PORT
 
 HOST, APP = 10, 20
@@ -170,7 +170,7 @@ async def usb_machines(sibling=True):
     scratch = Path(os.environ.get("TMPDIR", "/tmp")) / f"usbvm-{os.getpid()}"
     scratch.mkdir(exist_ok=True)
     here = Path(__file__).parent
-    from broker.launch.image_build import build_image
+    from broker.launch.image.build import build_image
 
     image = await build_image(find_paths(), SPEC, print)
     modules = await trio.to_thread.run_sync(

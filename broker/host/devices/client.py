@@ -11,9 +11,10 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from broker.core import fdpass, limits
+from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.devices import messages
+from broker.ipc import fdpass
 
 SOCKET = Path("/run/vitrail/devices.sock")
 _HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"

@@ -17,7 +17,6 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.core.complain import complain_of
 from broker.core.errors import (
     PeerError,
     RefusedError,
@@ -27,10 +26,11 @@ from broker.core.errors import (
 )
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId
+from broker.core.stderr_log import log_exception
 from broker.devices import messages
 from broker.host.devices.client import SOCKET, DeviceClient, connect
 from broker.host.devices.qemu import QemuDevice
-from broker.launch.qmp import Qmp
+from broker.launch.microvm.qmp import Qmp
 
 _RETRY_SECONDS = 5.0
 _NO_WAY = (
@@ -267,7 +267,7 @@ async def _quietly(device: QemuDevice) -> None:
         try:
             await device.detach()
         except UpstreamError as error:
-            complain_of(error)
+            log_exception(error)
 
 
 def _must_be_silent(conn: socket.socket) -> None:

@@ -21,8 +21,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from broker.core import fdpass, limits
-from broker.core.complain import complain, complain_of
+from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
@@ -30,6 +29,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.stderr_log import log_exception, log_stderr
 from broker.devices import messages
 from broker.devices.description import Device
 from broker.devices.table import (
@@ -44,6 +44,7 @@ from broker.devices.table import (
 from broker.host.devices import monitor, strict, usbip
 from broker.host.devices.records import DeviceRecords
 from broker.host.devices.sysfs import DEVICES, SysfsDevice
+from broker.ipc import fdpass
 
 
 @dataclass(eq=False)
@@ -140,7 +141,7 @@ class Service:
 
     def _malformed_device(self, port: str, reason: str) -> None:
         if len(self._malformed) < limits.DEVICES and port not in self._malformed:
-            complain(f"vitrail-devices: port {port}: {reason}")
+            log_stderr(f"vitrail-devices: port {port}: {reason}")
             self._malformed[port] = reason
 
     def _act(self, actions: list[Action]) -> None:
@@ -150,7 +151,7 @@ class Service:
                     self._vanished(plug, reason)
                 case Held(port):
                     self._ports_held.add(port)
-                    complain(f"vitrail-devices: port {port} is plugged too often")
+                    log_stderr(f"vitrail-devices: port {port} is plugged too often")
                 case Appeared(plug):
                     self._ports_held.discard(plug.device.port)
         self._rearm.set()
@@ -198,9 +199,9 @@ class Service:
                 await self._requests(client)
                 nursery.cancel_scope.cancel()
         except (PeerError, OSError) as error:
-            complain(f"vitrail-devices: a broker's connection ends: {error}")
+            log_stderr(f"vitrail-devices: a broker's connection ends: {error}")
         except Exception as error:  # noqa: BLE001 -- one broker's mistake is not all brokers' end
-            complain_of(error)
+            log_exception(error)
         finally:
             self._clients.discard(client)
             with trio.CancelScope(shield=True):

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.core.complain import complain
+from broker.core.stderr_log import log_stderr
 from broker.host.devices.sysfs import DEVICES
 
 
@@ -46,4 +46,4 @@ def _set(file: Path, text: str) -> None:
     try:
         file.write_text(text)
     except OSError as error:
-        complain(f"vitrail-devices: {file} stays as it is: {error.strerror}")
+        log_stderr(f"vitrail-devices: {file} stays as it is: {error.strerror}")

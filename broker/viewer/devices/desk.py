@@ -18,15 +18,15 @@ import trio
 from typing_extensions import override
 
 from broker.audit import schema
-from broker.core.complain import complain_of
+from broker.authz.decider import Decider, Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.services import DEVICE
+from broker.core.stderr_log import log_exception
 from broker.devices.messages import DeviceItem, Devices
-from broker.session import journal
-from broker.session.deciding import Decider, Request
-from policy.device import DeviceFacts, take_interface
+from broker.services import event_log
+from policy.rules.device import DeviceFacts, take_interface
 
 Notify = Callable[[str, str], None]
 _AUTOMATIC = frozenset({"auto", "required"})
@@ -92,7 +92,7 @@ class DeviceDesk:
         *,
         source: DeviceSource,
         decider: Decider,
-        log: journal.Journal,
+        log: event_log.Journal,
         leases: Callable[[], Iterable[Lease]],
         notify: Callable[[], Notify],
     ) -> None:
@@ -120,7 +120,7 @@ class DeviceDesk:
                     # Nothing to see without vitrail-devices; it says so when asked.
                     self._known.clear()
                 except Exception as error:  # noqa: BLE001 -- one mistake is not the end of all devices
-                    complain_of(error)
+                    log_exception(error)
                 await changed.wait()
 
     async def _look(self) -> None:
@@ -142,7 +142,7 @@ class DeviceDesk:
         for lease in self._leases():
             if not {lease.sandbox, "*"}.intersection(item.sandboxes):
                 continue
-            answer = self._decider.would(request_of(item, lease))
+            answer = self._decider.preview(request_of(item, lease))
             if answer is None or answer.rule is None:
                 continue
             if answer.verdict == "allow" and answer.rule.attach in _AUTOMATIC:
@@ -175,7 +175,7 @@ class DeviceDesk:
                     str(error),
                 )
         except Exception as error:  # noqa: BLE001 -- one device's mistake
-            complain_of(error)
+            log_exception(error)
 
     async def _nursery_start(self, item: DeviceItem, lease: Lease) -> Holding:
         assert self._nursery is not None
@@ -226,7 +226,7 @@ class DeviceDesk:
             try:
                 await self._log.require(
                     schema.DeviceAttached(
-                        **journal.of(lease),
+                        **event_log.of(lease),
                         service=DEVICE,
                         object=handed.name,
                         device=name,
@@ -241,7 +241,7 @@ class DeviceDesk:
                 with trio.CancelScope(shield=True):
                     await self._log.note(
                         schema.DeviceDetached(
-                            **journal.of(lease),
+                            **event_log.of(lease),
                             service=DEVICE,
                             object=handed.name,
                             device=name,
@@ -336,7 +336,7 @@ class DeviceDesk:
     def _is_required(self, item: DeviceItem, lease: Lease) -> bool:
         if item.state != "plugged":
             return False
-        answer = self._decider.would(request_of(item, lease))
+        answer = self._decider.preview(request_of(item, lease))
         return (
             answer is not None
             and answer.verdict == "allow"
