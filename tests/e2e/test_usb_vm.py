@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from tests.kit.usb_vms import eventually, usb_machines
+from tests.kit.usb.vms import eventually, usb_machines
 from tests.kit.vm.machines import vm_tools
 from tests.kit.vm.tinyguest import ordinary_user
 

@@ -10,7 +10,7 @@ from broker.core import limits
 from broker.core.errors import PeerError
 from broker.devices.description import word
 from broker.devices.descriptors import parse_descriptors
-from tests.kit.usb import HUB, KEYBOARD, STICK, descriptors, device
+from tests.kit.usb.samples import HUB, KEYBOARD, STICK, descriptors, device
 
 
 def test_every_interface_is_found_in_order():

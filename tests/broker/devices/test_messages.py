@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broker.core.errors import PeerError
 from broker.devices import messages
 from broker.devices.table import DeviceTable
-from tests.kit.usb import device
+from tests.kit.usb.samples import device
 
 
 @given(st.binary(max_size=200))

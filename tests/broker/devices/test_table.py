@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.devices.table import Appeared, DeviceTable, Held, State, Vanished
-from tests.kit.usb import HUB, KEYBOARD, STICK, device
+from tests.kit.usb.samples import HUB, KEYBOARD, STICK, device
 
 
 def appeared(actions):

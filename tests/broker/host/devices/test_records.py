@@ -6,7 +6,7 @@ import pytest
 
 from broker.core.errors import SetupError
 from broker.host.devices.records import load_records
-from tests.kit.usb import KEYBOARD, STICK, device
+from tests.kit.usb.samples import KEYBOARD, STICK, device
 
 _GOOD = """
 strict = true

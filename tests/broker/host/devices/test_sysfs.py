@@ -10,7 +10,7 @@ import pytest
 from broker.core.errors import UpstreamError
 from broker.host.devices.monitor import Watcher
 from broker.host.devices.sysfs import DeviceGoneError, SysfsDevice, describe, ports
-from tests.kit.usb import KEYBOARD, STICK, descriptors
+from tests.kit.usb.samples import KEYBOARD, STICK, descriptors
 
 
 def plug(root, port="2-1", number=5, raw=None, **attributes):

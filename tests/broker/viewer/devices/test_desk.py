@@ -14,7 +14,7 @@ from broker.devices.table import DeviceTable
 from broker.host.devices.part import Attachment
 from broker.viewer.devices.desk import DeviceDesk
 from tests.kit.rulebook import VAULT, WORK, no, rulebook, yes
-from tests.kit.usb import KEYBOARD, STICK, device
+from tests.kit.usb.samples import KEYBOARD, STICK, device
 
 _TO_WORK = "vitrail.Device * work @adminvm "
 _STORAGE = "with-interface=match-all{08:*:*}"

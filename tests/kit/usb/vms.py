@@ -21,7 +21,7 @@ from broker.launch.image.initramfs import read_modules
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab
-from tests.kit.usb_hand import PORT
+from tests.kit.usb.hand import PORT
 
 HOST, APP = 10, 20
 SPEC = ImageSpec(
@@ -177,7 +177,7 @@ async def usb_machines(sibling=True):
         kernel_modules, scratch, image.manifest.kernel
     )
     extra = {f"modules/{name}": path for name, path in modules.items()}
-    extra["usb_hand.py"] = here / "usb_hand.py"
+    extra["usb_hand.py"] = here / "hand.py"
     async with lab(SPEC, extra, spec=SPEC) as made:
         monitor = made.base / "qmp"
         host = Guest(
