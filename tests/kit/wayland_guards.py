@@ -19,6 +19,8 @@ def _w(
 
 
 GUARDS = (
+    _w("each message has a row", "joined.py", "        if keys:\n", "        if False:\n", "test_handlers.py", "at_import"),
+    _w("no message in two modules", "joined.py", "        if doubled:\n", "        if False:\n", "test_handlers.py", "two_modules"),
     _w("crop", "geometry.py", "        return Rect(x, y, w, h) if w > 0 and h > 0 else None", "        return self", "test_trees.py"),
     _w("crop follows children", "layout.py", "inner = rect.moved(-sub.x, -sub.y)", "inner = rect", "test_frames.py"),
     _w("no request to an id that was given back", "commit.py", "        if base.dead:\n", "        if False:\n", "test_filter.py", "presentation_that_is_gone"),
