@@ -36,8 +36,14 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.core.pace import Pace
-from broker.pulse import frames, looking, playing, recording, serverside
+from broker.core.token_bucket import TokenBucket
+from broker.pulse import (
+    frames,
+    introspection,
+    playback_commands,
+    recording,
+    server_events,
+)
 from broker.pulse.commands import (
     INVALID,
     NOT_FROM_CLIENTS,
@@ -52,7 +58,7 @@ from broker.pulse.commands import (
     Way,
 )
 from broker.pulse.conversation import Conversation
-from broker.pulse.playback import Playback
+from broker.pulse.playback_stream import Playback
 from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Fields, Properties, Reader, encode
@@ -91,7 +97,9 @@ class Filter(Conversation):
         self._named = False
         self._syncs = 0
         self._subscribed = 0
-        self._pace = Pace(limits.PULSE_COMMANDS_PER_SECOND, limits.PULSE_COMMANDS_BURST)
+        self._pace = TokenBucket(
+            limits.PULSE_COMMANDS_PER_SECOND, limits.PULSE_COMMANDS_BURST
+        )
         self._resume: float | None = None
         self._give_up = now + limits.PULSE_HANDSHAKE_SECONDS
         self.now = now
@@ -464,14 +472,14 @@ class Filter(Conversation):
             code = reader.fields("L").number(0)
             self.pending_of(tag).failed(code)
         else:
-            serverside.event(self, number, reader)
+            server_events.event(self, number, reader)
 
 
 Handler = Callable[[Filter, int, Fields], None]
 
 _HANDLERS: dict[Command, Handler] = {
-    **playing.HANDLERS,
-    **looking.HANDLERS,
+    **playback_commands.HANDLERS,
+    **introspection.HANDLERS,
     **recording.HANDLERS,
 }
 assert set(_HANDLERS) == {c for c, r in REQUESTS.items() if r.way is Way.LOCAL}

@@ -18,15 +18,15 @@ from PIL import Image
 
 from broker.clipboard.chords import Recogniser
 from broker.core import limits
-from broker.prompt import messages
+from broker.ipc import prompt as messages
 from broker.prompt.dialog import lay_out
 from broker.wayland.rules import WindowRules
-from tests.kit.compositor import desktop, short_directory
 from tests.kit.prompting import agent, question
+from tests.kit.wayland.compositor import desktop, short_directory
+from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.stand import SIZE, filtered, nested
 from tests.kit.wayland_hostile import Hostile
-from tests.kit.wayland_input import Keyboard, Pointer
 from tests.kit.wayland_observers import Claims, Judge, Observer
-from tests.kit.wayland_stand import SIZE, filtered, nested
 
 SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_SECONDS", "8"))
 CONFIG = (

@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from broker.wayland import emit, policies
+from broker.wayland import policies
 from broker.wayland.policies.terms import Serial
-from broker.wayland.signatures import Argument, Message, requests_of
-from tests.kit.wayland_client import GoneError, ServerError, Window, memfd
+from broker.wayland.protocol import emit
+from broker.wayland.protocol.signatures import Argument, Message, requests_of
+from tests.kit.wayland.client import GoneError, ServerError, Window, memfd
 
 CONTENT = 0x00FF00
 """What its windows and menus are painted with."""

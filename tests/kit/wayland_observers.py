@@ -19,11 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from tests.kit.resizing import kept, picture_name
-from tests.kit.wayland_client import Window
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.input import CODES
+from tests.kit.wayland.pixels import mask
+from tests.kit.wayland.resizing import kept, picture_name
 from tests.kit.wayland_hostile import CONTENT, CURSOR, Hostile
-from tests.kit.wayland_input import CODES
-from tests.kit.wayland_pixels import mask
 
 LEFT_WAIT = 8.0
 """Seconds in which an honest client must have heard of a click or a key."""
