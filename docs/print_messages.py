@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from broker.core import message_policies
 from broker.core.channel_policy import ChannelPolicy
+from broker.ipc import message_policies
 from broker.pulse import policies as pulse
 from broker.waypipe import policies as waypipe
 

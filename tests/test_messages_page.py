@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.core import message_policies
-from broker.ipc import agent, worker
+from broker.ipc import agent, message_policies, worker
 from broker.pulse import policies as pulse
 from broker.pulse.commands import Command
 from broker.waypipe import policies as waypipe

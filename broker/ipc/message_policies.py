@@ -89,6 +89,10 @@ _TO_WORKER: Mapping[str, ChannelPolicy] = {
         "Its own guest's stream.",
         "the stream; the broker keeps one to cut it, and never reads it",
     ),
+    "displays-open": _order(
+        "when the number changes",
+        "Learns how many of its own streams are open or wait for a decision.",
+    ),
     "to-agent": _order("while an agent is connected", "What the person asked for."),
     "ask-statistics": _order("at any time", "Learns that it is looked at."),
     "ask-windows": _order("at any time", "Learns that it is looked at."),
