@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.attached import Attached
 from broker.cli.connect import open_client
 from broker.cli.progress import Steps
 from broker.cli.records import (
@@ -17,6 +19,7 @@ from broker.cli.records import (
     record_file,
     refuse_broken,
 )
+from broker.cli.run_options import StreamWords, options_of_streams
 from broker.cli.start import broker_runs, ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
 from broker.core.errors import RefusedError, SetupError, VitrailError
@@ -38,40 +41,45 @@ _END_SECONDS = 15.0
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
 @click.option("--no-window", is_flag=True, help="Do not expect a window.")
-@click.option(
-    "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options_of_streams
 def command(
     sandbox: str,
     command_words: tuple[str, ...],
     *,
     detach: bool,
     no_window: bool,
-    env: tuple[str, ...],
-    quiet: bool,
-    as_json: bool,
+    words: StreamWords,
 ) -> None:
     """Run COMMAND (default: the record's own) in SANDBOX.
 
     SANDBOX is a record's name, or that of a running sandbox, which then gets
     a second program.  A broker is started when none runs.  Stays until the
     program has ended and exits with its code, like the program itself would.
+
+    Standard input is passed on.  A COMMAND that is run from a terminal gets a
+    terminal, and Ctrl-C goes to it; otherwise Ctrl-C ends the run.
     """
+    argv = command_after_dashes(command_words)
+    tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
-        argv=command_after_dashes(command_words),
-        env=dict(_pairs(env)),
-        window=not no_window,
+        argv=argv,
+        window=not no_window and not (tty and argv is not None),
+        display=not no_window,
         wait=not detach,
+        **words.fields(tty=tty, stdin=not detach),
     )
-    steps = Steps(quiet=quiet, as_json=as_json)
+    run_request(request, words)
+
+
+def run_request(request: RunRequest, words: StreamWords) -> NoReturn:
+    """Run a program as ``run``, ``exec`` and ``shell`` do, and exit as it does."""
+    steps = Steps(quiet=words.quiet, as_json=words.as_json)
     last = trio.run(_run, request, steps)
     code = 0
     if last.exited is not None:
         code = last.exited.code if last.exited.code >= 0 else 128 - last.exited.code
-    if as_json:
+    if words.as_json:
         ended = last.exited or last.started
         assert ended is not None
         render.json_line(
@@ -98,14 +106,6 @@ def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
     return list(words) or None
 
 
-def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    pairs = [word.partition("=") for word in words]
-    for name, equals, _value in pairs:
-        if not name or not equals:
-            raise click.BadParameter("give NAME=VALUE", param_hint="--env")
-    return [(name, value) for name, _, value in pairs]
-
-
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
     refuse_root()
     paths = find_paths()
@@ -120,7 +120,10 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
             steps.done("start the broker", trio.current_time() - began)
         async with open_client(paths) as client:
             try:
-                return await client.run(request, steps.item)
+                attached = Attached(
+                    paths, steps, stdin=bool(request.stdin), tty=bool(request.tty)
+                )
+                return await attached.run(lambda take: client.run(request, take))
             except RefusedError as error:
                 raise _explained(error, request, paths) from error
             except KeyboardInterrupt:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.control.api import RunRequest
-from broker.core import agent, worker
-from broker.core.errors import RefusedError
+from broker.control.api import RunInputRequest, RunRequest
+from broker.core import agent, limits, worker
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AGENT, AUDIO
 from broker.session.running import Runner
 from tests.broker.session.test_viewer import refuses, viewer
@@ -73,7 +75,7 @@ async def test_the_machine_that_it_started_goes():
         await wait_all_tasks_blocked()
         assert s.host.stopped == []
         scope.cancel()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await s.host.asked.wait()
         ((lease, _, reason),) = s.host.stopped
         assert (lease, reason) == (LEASE.id, "the run that started it was interrupted")
@@ -88,7 +90,7 @@ async def test_a_machine_that_boots_for_it_goes():
         while s.role.guest(LEASE.id) is None:
             await wait_all_tasks_blocked()
         scope.cancel()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await s.host.asked.wait()
         await s.role.lease_ended(LEASE.id, "over")
 
@@ -102,7 +104,7 @@ async def test_in_a_sandbox_that_ran_before_its_program_alone_ends():
         streams.start_soon(machines.run, trio.CancelScope())
         await wait_all_tasks_blocked()
         streams.start_soon(machines.run, scope)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(s.role.guest(LEASE.id).programs.live()) < 2:
                 await wait_all_tasks_blocked()
             for number in (1, 2):
@@ -128,7 +130,7 @@ async def test_other_programs_keep_a_machine_that_it_started():
         conn, one = await boot(machines, streams)
         machines.running = LEASE
         streams.start_soon(machines.run, trio.CancelScope())
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while len(s.role.guest(LEASE.id).programs.live()) < 2:
                 await wait_all_tasks_blocked()
             for number in (1, 2):
@@ -187,7 +189,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
             steps = [item.progress for item in items if item.progress]
             return [(p.step, p.detail) for p in steps if p.state == "failed"]
 
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not told():
                 await wait_all_tasks_blocked()
         ((service, reason),) = told()
@@ -195,9 +197,89 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         assert "a.toml" in reason
         assert 'audio = "none"' in reason
         await one.say.send(worker.FromAgent(1, agent.Exited(1, 0)))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not items[-1:] or s.role.guest(LEASE.id).programs.live():
                 await wait_all_tasks_blocked()
         assert s.role.guest(LEASE.id).programs.refusal_listeners == []
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_input_waits_for_a_program_that_does_not_read():
+    """No more than a window is sent ahead, whatever the guest claims to have taken."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines = Machines(s)
+        streams.start_soon(partial(machines.run, trio.CancelScope(), stdin=True))
+        conn, one = await boot(machines, streams)
+        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+
+        def sent():
+            orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
+            return sum(len(m.data) for m in orders if isinstance(m, agent.Input))
+
+        size = 4 * limits.AGENT_INPUT_WINDOW
+        request = RunInputRequest(sandbox="a", program=1, data=bytes(size))
+        over = trio.Event()
+
+        async def write():
+            await machines.runner.write_input(request)
+            over.set()
+
+        streams.start_soon(write)
+        await wait_all_tasks_blocked()
+        assert sent() == limits.AGENT_INPUT_WINDOW
+        # It was sent one window: to have taken three of them is a lie.
+        for _ in range(3):
+            taken = agent.Taken(1, limits.AGENT_INPUT_WINDOW)
+            await one.say.send(worker.FromAgent(1, taken))
+        await wait_all_tasks_blocked()
+        assert sent() <= 4 * limits.AGENT_INPUT_WINDOW
+        with trio.fail_after(60):
+            while not over.is_set():
+                await one.say.send(worker.FromAgent(1, agent.Taken(1, 8192)))
+                await wait_all_tasks_blocked()
+        assert sent() == size
+        with pytest.raises(RefusedError, match="no program 2 runs"):
+            await machines.runner.write_input(
+                RunInputRequest(sandbox="a", program=2, data=b"x")
+            )
+        await s.role.lease_ended(LEASE.id, "over")
+        with pytest.raises(RefusedError):
+            await machines.runner.write_input(request)
+        conn.close()
+
+
+async def test_an_agent_that_knows_no_input_is_not_sent_any():
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines = Machines(s)
+        failed = []
+
+        async def run():
+            async def ignore(item):
+                await trio.lowlevel.checkpoint()
+
+            request = RunRequest(
+                record="a", argv=["cat"], window=False, wait=True, stdin=True
+            )
+            try:
+                await machines.runner.run(request, ignore)
+            except UpstreamError as error:
+                failed.append(str(error))
+
+        streams.start_soon(run)
+        while s.role.guest(LEASE.id) is None:
+            await wait_all_tasks_blocked()
+        conn = await s.offer(streams, AGENT)
+        (one,) = s.workers.opened
+        old = agent.Hello(agent.INPUT_VERSION - 1, "0.8", "6.1")
+        await one.say.send(worker.FromAgent(1, old))
+        with trio.fail_after(60):
+            while not failed:
+                await wait_all_tasks_blocked()
+        assert "too old for standard input" in failed[0]
+        orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
+        assert not any(isinstance(m, agent.Run) for m in orders)
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
