@@ -28,6 +28,7 @@ from broker.session.programs import Programs
 Said: TypeAlias = (
     worker.WaylandOpened
     | worker.WaylandAnswered
+    | worker.WindowMapped
     | worker.WaylandClosed
     | worker.Limited
     | worker.Traced
@@ -88,6 +89,8 @@ class GuestScreen:
             case worker.WaylandAnswered():
                 self._had_windows = True
                 self._programs.display(Hop.COMPOSITOR)
+            case worker.WindowMapped():
+                self._programs.display(Hop.WINDOW)
             case worker.WaylandClosed():
                 await self._closed(message)
             case worker.Limited():

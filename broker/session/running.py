@@ -113,14 +113,15 @@ class Runner:
             if not request.wait:
                 return item
             await emit(item)
-            with follower.refusals(guest):
-                code = await follower.attend(program)
+            code = await follower.attend(program)
         except BaseException:
             # Not 'except trio.Cancelled': out of a nursery it comes in a group.
             if trio.current_effective_deadline() == -math.inf:
                 with trio.move_on_after(_ABANDON_SECONDS, shield=True):
                     await self._abandon(run)
             raise
+        finally:
+            follower.close()
         if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
             # It goes by itself; whoever waited for the program may count on it.
             await self._viewer.power_off(
@@ -155,6 +156,7 @@ class Runner:
         for last in (False, True):
             run.program = None
             run.guest = guest = await self._start(run.running, run.record, follower)
+            follower.watch(guest)
             run.program = program = await guest.start_program(
                 run.argv,
                 run.request.env or {},
@@ -165,7 +167,9 @@ class Runner:
             if run.request.wait:
                 follower.listen(program)
             try:
-                await follower.follow(guest, program)
+                # Who stays sees the window; who leaves wants to know that it came.
+                until = Hop.COMPOSITOR if run.request.wait else Hop.WINDOW
+                await follower.follow(guest, program, last=until)
             except UpstreamError as error:
                 await self._hop_failed(guest, follower.failure)
                 # A boot that hangs is known of emulated machines; one more

@@ -180,7 +180,8 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
-        await wait_all_tasks_blocked()
+        while not s.role.guest(LEASE.id).programs.refusal_listeners:
+            await wait_all_tasks_blocked()
         for _ in range(3):
             with refuses('has audio = "none"'):
                 await s.offer(streams, AUDIO, stream=2)
@@ -281,5 +282,38 @@ async def test_an_agent_that_knows_no_input_is_not_sent_any():
         assert "too old for standard input" in failed[0]
         orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
         assert not any(isinstance(m, agent.Run) for m in orders)
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_detached_it_returns_when_a_window_is_on_the_screen():
+    """Not when the compositor has answered: an application may start for long."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines, items, started = Machines(s), [], trio.Event()
+
+        async def take(item):
+            await trio.lowlevel.checkpoint()
+            items.append(item)
+
+        async def run():
+            request = RunRequest(record="a", argv=["firefox-esr"])
+            await machines.runner.run(request, take)
+            started.set()
+
+        streams.start_soon(run)
+        conn, one = await boot(machines, streams)
+        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await one.say.send(worker.WaylandOpened(1))
+        await one.say.send(worker.WaylandAnswered(1))
+        with trio.fail_after(60):
+            while not any(
+                i.progress.detail == "firefox-esr is starting" for i in items
+            ):
+                await wait_all_tasks_blocked()
+        assert not started.is_set()
+        await one.say.send(worker.WindowMapped())
+        with trio.fail_after(60):
+            await started.wait()
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
