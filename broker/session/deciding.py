@@ -41,6 +41,7 @@ from broker.prompt.grants import Grant, Grants
 from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.session import journal
 from broker.session.decisions import Asked, cut, decision, subject
+from broker.session.desktop import Notify
 from broker.session.judging import Judge
 from broker.session.meters import Meters
 from broker.session.permits import (
@@ -50,7 +51,7 @@ from broker.session.permits import (
     Request,
     keeps,
 )
-from broker.session.rules import Notify, Rules
+from broker.session.rules import Rules
 from policy.engine import Answer as Verdict
 from policy.engine import Engine
 from policy.loader import RecordSet
@@ -111,6 +112,8 @@ class Decider:
         """
         if len(self._live) >= limits.LIVE_PERMITS:
             raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
+        if not request.tells:  # else it is the person's hand, as a chord is
+            self._log.check_share(request.lease.sandbox)
         permit = await self._decide(request, on_ask, covered)
         self._live.add(permit)
         try:
@@ -141,6 +144,7 @@ class Decider:
             f"Vitrail: {permit.request.lease.sandbox} was allowed",
             f"{untrusted_word(permit.request.service)} to {permit.target}, "
             f"by {permit.where}",
+            sandbox=permit.request.lease.sandbox,
         )
 
     def would(self, request: Request) -> Verdict | None:
@@ -516,6 +520,7 @@ class Decider:
             self.notify(
                 f"Vitrail: {request.lease.sandbox} was refused",
                 f"{untrusted_word(request.service)}: {reason}",
+                sandbox=request.lease.sandbox,
             )
         return RefusedError(f"denied: {reason}", where=where)
 
