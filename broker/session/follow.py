@@ -86,9 +86,7 @@ class Follower:
             assert hop is not None
             began = trio.current_time()
             await self.say(TEXTS[hop].title, "begun")
-            if hop is Hop.WINDOW:  # the rest is the application's own time
-                name = printable(program.name, 60)
-                await self.say(TEXTS[hop].title, "begun", f"{name} is starting")
+            await self._say_what_starts(hop, program)
             deadline = self._deadline(hop)
             with trio.move_on_after(deadline) as patience:
                 while way.next is hop and way.failure is None and not program.ended:
@@ -107,6 +105,12 @@ class Follower:
                 await self.say(TEXTS[hop].title, "done", s=took)
         if way.failure is not None:
             await self._fail(guest, way)
+
+    async def _say_what_starts(self, hop: Hop, program: Program) -> None:
+        """Name the application where the rest is its own time."""
+        if hop is Hop.WINDOW:
+            name = printable(program.name, 60)
+            await self.say(TEXTS[hop].title, "begun", f"{name} is starting")
 
     def _over(self, program: Program, last: Hop) -> bool:
         way = program.way

@@ -65,12 +65,23 @@ async def boot(machines, streams):
     return conn, one
 
 
+async def asked_for(one, *programs):
+    """Wait until the guest has been asked for these programs."""
+    with trio.fail_after(60):
+        while True:
+            orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
+            if set(programs) <= {m.program for m in orders if isinstance(m, agent.Run)}:
+                return
+            await wait_all_tasks_blocked()
+
+
 async def test_the_machine_that_it_started_goes():
     async with viewer() as s, trio.open_nursery() as streams:
         s.write("a", record("persistent"))
         machines, scope = Machines(s), trio.CancelScope()
         streams.start_soon(machines.run, scope)
         conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
         await wait_all_tasks_blocked()
         assert s.host.stopped == []
@@ -105,8 +116,7 @@ async def test_in_a_sandbox_that_ran_before_its_program_alone_ends():
         await wait_all_tasks_blocked()
         streams.start_soon(machines.run, scope)
         with trio.fail_after(60):
-            while len(s.role.guest(LEASE.id).programs.live()) < 2:
-                await wait_all_tasks_blocked()
+            await asked_for(one, 1, 2)
             for number in (1, 2):
                 await one.say.send(worker.FromAgent(1, agent.Started(number)))
             scope.cancel()
@@ -131,8 +141,7 @@ async def test_other_programs_keep_a_machine_that_it_started():
         machines.running = LEASE
         streams.start_soon(machines.run, trio.CancelScope())
         with trio.fail_after(60):
-            while len(s.role.guest(LEASE.id).programs.live()) < 2:
-                await wait_all_tasks_blocked()
+            await asked_for(one, 1, 2)
             for number in (1, 2):
                 await one.say.send(worker.FromAgent(1, agent.Started(number)))
             await wait_all_tasks_blocked()
@@ -179,6 +188,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
 
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
         while not s.role.guest(LEASE.id).programs.refusal_listeners:
             await wait_all_tasks_blocked()
@@ -213,6 +223,7 @@ async def test_input_waits_for_a_program_that_does_not_read():
         machines = Machines(s)
         streams.start_soon(partial(machines.run, trio.CancelScope(), stdin=True))
         conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
 
         def sent():
@@ -303,6 +314,7 @@ async def test_detached_it_returns_when_a_window_is_on_the_screen():
 
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
         await one.say.send(worker.WaylandOpened(1))
         await one.say.send(worker.WaylandAnswered(1))
