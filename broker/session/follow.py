@@ -118,7 +118,7 @@ class Follower:
             return True
         if way.next is None or way.next > last:
             return True
-        return not program.display and way.next is not None and way.next > Hop.PROGRAM
+        return not program.display and way.next > Hop.PROGRAM
 
     def _deadline(self, hop: Hop) -> float:
         launch = self._record.host.launch
