@@ -176,7 +176,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
     """Sound here: the program runs on, and the terminal shows the record's line."""
     async with viewer() as s, trio.open_nursery() as streams:
         s.write("a", record("persistent"))
-        machines, items = Machines(s), []
+        machines, items, over = Machines(s), [], trio.Event()
 
         async def take(item):
             await trio.lowlevel.checkpoint()
@@ -185,6 +185,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         async def run():
             request = RunRequest(record="a", argv=["mpv"], window=False, wait=True)
             await machines.runner.run(request, take)
+            over.set()
 
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
@@ -209,8 +210,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         assert 'audio = "none"' in reason
         await one.say.send(worker.FromAgent(1, agent.Exited(1, 0)))
         with trio.fail_after(60):
-            while not items[-1:] or s.role.guest(LEASE.id).programs.live():
-                await wait_all_tasks_blocked()
+            await over.wait()
         assert s.role.guest(LEASE.id).programs.refusal_listeners == []
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
