@@ -19,6 +19,7 @@ from broker.cli.records import (
     record_file,
     refuse_broken,
 )
+from broker.cli.run_image import ensure_image
 from broker.cli.run_options import StreamWords, options_of_streams
 from broker.cli.start import broker_runs, ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
@@ -28,6 +29,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.terms import Role
 from broker.session.link_role import role_here
+from policy.model import Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -110,10 +112,14 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
     refuse_root()
     paths = find_paths()
     module = "broker.programs.local"
+    record = _own_record(request, paths)
     if not broker_runs(paths):
         module = _module_here(paths)
         _check_first(request, paths)
     async with steps.shown():
+        began = trio.current_time()
+        if record is not None:
+            await ensure_image(paths, record, steps)
         began = trio.current_time()
         steps.begin("start the broker")
         if await ensure_broker(paths, module=module):
@@ -131,6 +137,16 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 with trio.move_on_after(_END_SECONDS):
                     await client.hang_up()
                 raise
+
+
+def _own_record(request: RunRequest, paths: Paths) -> Record | None:
+    """The record by which this machine would start the sandbox; None if none.
+
+    On a viewer the host builds its own images.
+    """
+    if role_here(paths) is not None:
+        return None
+    return read_records(paths).records.get(request.record)
 
 
 def _module_here(paths: Paths) -> str:
@@ -156,7 +172,7 @@ def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> Vitrai
     """The broker's refusal, with what the record files tell a person besides."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
-        hint = hint_for_unknown(request.record, found.records, paths)
+        hint = hint_for_unknown(request.record, found.records)
         return SetupError(error.message, hint=hint)
     problem = found.broken.get(request.record)
     if problem is not None and record_file(error.where) == problem.file:
@@ -176,7 +192,7 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
     if request.record not in found.records:
         raise SetupError(
             f"no sandbox and no record is named '{printable(request.record, 60)}'",
-            hint=hint_for_unknown(request.record, found.records, paths),
+            hint=hint_for_unknown(request.record, found.records),
         )
     if request.window is not False and find_compositor() is None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
