@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from policy.colours import ink
+from policy.tools.colours import ink
 
 _PREFIX = "vitrail-sandbox-"
 _ICON = """\

@@ -7,11 +7,11 @@ from collections import defaultdict
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.connect import ask, offline_paths
-from broker.cli.records import EXAMPLES, print_problems, read_records
-from broker.cli.start import broker_runs
+from broker.cli.policy.records import EXAMPLES, print_problems, read_records
+from broker.cli.run.connect import ask, offline_paths
+from broker.cli.run.start import broker_runs
 from broker.core.escape import printable
-from policy.model import MicroVM, Record
+from policy.records.model import MicroVM, Record
 
 
 @click.command("list")

@@ -10,15 +10,15 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.connect import offline_paths
 from broker.cli.desktop_entry import write_entry
-from broker.cli.records import EXAMPLES, print_problems
+from broker.cli.policy.records import EXAMPLES, print_problems
+from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from policy.errors import did_you_mean
-from policy.loader import FOLDER, parse_record
-from policy.model import MicroVM, Record
+from policy.records.loader import FOLDER, parse_record
+from policy.records.model import MicroVM, Record
 
 _DEFAULT = "demo"
 _PROGRAMS = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from broker.cli.progress import Steps
+from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
-from broker.launch import images
-from broker.launch.image_build import build_image
-from broker.launch.images import ImageSpec
-from policy.model import MicroVM, Record
+from broker.launch.image import store
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from policy.records.model import MicroVM, Record
 
 _STEP = "build the image"
 
@@ -23,14 +23,14 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
     launch = record.host.launch
     if not isinstance(launch, MicroVM) or not launch.packages:
         return
-    if launch.image == images.DEFAULT_NAME:
+    if launch.image == store.DEFAULT_NAME:
         raise RefusedError(
             "a record with packages needs an image of its own",
             where=record.where("launch.packages"),
             hint=f'add image = "{record.name}" to [launch]',
         )
     spec = ImageSpec(
-        name=launch.image, packages=(*images.DEFAULT_PACKAGES, *launch.packages)
+        name=launch.image, packages=(*store.DEFAULT_PACKAGES, *launch.packages)
     )
     if _is_there(paths, spec):
         return
@@ -40,6 +40,6 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
 
 def _is_there(paths: Paths, spec: ImageSpec) -> bool:
     return any(
-        image.name == spec.name and images.is_made_of(image.manifest, spec)
-        for image in images.list_images(paths)
+        image.name == spec.name and store.is_made_of(image.manifest, spec)
+        for image in store.list_images(paths)
     )

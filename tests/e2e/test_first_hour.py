@@ -16,10 +16,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import trio
 
-from broker.launch.spawn import PIPE
+from broker.launch.process.spawn import PIPE
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl
-from tests.kit.compositor import until, wait_window
+from tests.kit.wayland.compositor import until, wait_window
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.long

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from broker.control.api import Exited, RunInputRequest, RunItem, Started
-from broker.launch.spawn import PIPE, spawn
+from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import _START, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 

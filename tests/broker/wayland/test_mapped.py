@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.wayland_talk import Talk
+from tests.kit.wayland.talk import Talk
 
 
 @pytest.fixture
