@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.cli.terminal_filter import RESET, TerminalFilter
+from broker.cli.run.terminal_filter import RESET, TerminalFilter
 
 
 def shown(*pieces: bytes) -> bytes:

@@ -10,18 +10,18 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.attached import Attached
 from broker.cli.policy.records import (
     hint_for_unknown,
     read_records,
     record_file,
     refuse_broken,
 )
+from broker.cli.run.attached import Attached
 from broker.cli.run.connect import open_client
+from broker.cli.run.image import ensure_image
+from broker.cli.run.options import StreamWords, options_of_streams
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import broker_runs, ensure_broker, refuse_root
-from broker.cli.run_image import ensure_image
-from broker.cli.run_options import StreamWords, options_of_streams
 from broker.control.api import NotFoundError, RunItem, RunRequest
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable

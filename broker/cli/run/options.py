@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import rich_click as click
 
-from broker.cli import terminal
+from broker.cli.run import terminal
 
 
 class StreamFields(TypedDict):

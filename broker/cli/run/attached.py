@@ -13,11 +13,11 @@ from contextlib import ExitStack, aclosing
 
 import trio
 
-from broker.cli import terminal
 from broker.cli.interrupts import is_interrupt
+from broker.cli.run import terminal
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
-from broker.cli.terminal_filter import RESET, TerminalFilter
+from broker.cli.run.terminal_filter import RESET, TerminalFilter
 from broker.control.api import RunInputRequest, RunItem, RunResizeRequest, Started
 from broker.control.client import Client
 from broker.core.errors import RefusedError, UpstreamError

@@ -10,9 +10,9 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.desktop_entry import write_entry
 from broker.cli.policy.records import EXAMPLES, print_problems
 from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.desktop_entry import write_entry
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name

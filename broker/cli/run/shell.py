@@ -5,9 +5,9 @@ from __future__ import annotations
 import rich_click as click
 
 from broker.cli.run.connect import ask
+from broker.cli.run.options import StreamWords, options_of_streams
 from broker.cli.run.start import broker_runs
 from broker.cli.run.verb import run_request
-from broker.cli.run_options import StreamWords, options_of_streams
 from broker.control.api import NotFoundError, RunRequest
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
