@@ -21,6 +21,10 @@ from broker.control.api import (
     AuditPruneAnswer,
     AuditPruneRequest,
     ClipboardStatus,
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
     LeaseItem,
@@ -151,6 +155,18 @@ class Client:
     async def choose_chords(self) -> ClipboardStatus:
         """Have the broker read which chords the person wants."""
         return await self._call("ClipboardChords", Nothing(), ClipboardStatus)
+
+    async def devices(self) -> DevicesAnswer:
+        """What is plugged in, and who has it."""
+        return await self._call("Devices", Nothing(), DevicesAnswer)
+
+    async def attach_device(self, request: DeviceAttachRequest) -> DeviceAnswer:
+        """Attach a device to a sandbox."""
+        return await self._call("DeviceAttach", request, DeviceAnswer)
+
+    async def detach_device(self, request: DeviceDetachRequest) -> DeviceAnswer:
+        """Take a device back."""
+        return await self._call("DeviceDetach", request, DeviceAnswer)
 
     async def hang_up(self) -> None:
         """Say that the answer is not waited for; returns when the broker closed.

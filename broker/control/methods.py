@@ -22,6 +22,10 @@ from broker.control.api import (
     BrokerApi,
     Caller,
     ClipboardStatus,
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
     LeaseItem,
@@ -221,6 +225,23 @@ async def _choose_chords(exchange: Exchange, request: Nothing) -> ClipboardStatu
     return await exchange.api.choose_chords(exchange.caller)
 
 
+async def _devices(exchange: Exchange, request: Nothing) -> DevicesAnswer:
+    del request
+    return await exchange.api.devices()
+
+
+async def _attach_device(
+    exchange: Exchange, request: DeviceAttachRequest
+) -> DeviceAnswer:
+    return await exchange.api.attach_device(exchange.caller, request)
+
+
+async def _detach_device(
+    exchange: Exchange, request: DeviceDetachRequest
+) -> DeviceAnswer:
+    return await exchange.api.detach_device(exchange.caller, request)
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
@@ -247,6 +268,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.Clipboard": _taking(Nothing, _clipboard),
         f"{INTERFACE}.ClipboardClear": _taking(Nothing, _clear_clipboard),
         f"{INTERFACE}.ClipboardChords": _taking(Nothing, _choose_chords),
+        f"{INTERFACE}.Devices": _taking(Nothing, _devices),
+        f"{INTERFACE}.DeviceAttach": _taking(DeviceAttachRequest, _attach_device),
+        f"{INTERFACE}.DeviceDetach": _taking(DeviceDetachRequest, _detach_device),
     }
 )
 

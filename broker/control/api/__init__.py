@@ -35,6 +35,13 @@ from broker.control.api.clipboard import (
     ClipboardOffer,
     ClipboardStatus,
 )
+from broker.control.api.devices import (
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
+    DeviceStatus,
+)
 from broker.control.api.leases import (
     LeaseItem,
     LeaseListAnswer,
@@ -87,6 +94,11 @@ __all__ = [
     "ChordTrouble",
     "ClipboardOffer",
     "ClipboardStatus",
+    "DeviceAnswer",
+    "DeviceAttachRequest",
+    "DeviceDetachRequest",
+    "DeviceStatus",
+    "DevicesAnswer",
     "Emit",
     "Exited",
     "GrantRevokeRequest",

@@ -13,6 +13,12 @@ from broker.control.api.asking import (
 )
 from broker.control.api.base import Caller, Version
 from broker.control.api.clipboard import ClipboardStatus
+from broker.control.api.devices import (
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
+)
 from broker.control.api.leases import (
     LeaseItem,
     LeaseListAnswer,
@@ -144,4 +150,20 @@ class BrokerApi(Protocol):
 
     async def choose_chords(self, caller: Caller) -> ClipboardStatus:
         """Read again which chords the person wants."""
+        ...
+
+    async def devices(self) -> DevicesAnswer:
+        """What is plugged in, and who has it."""
+        ...
+
+    async def attach_device(
+        self, caller: Caller, request: DeviceAttachRequest
+    ) -> DeviceAnswer:
+        """Attach a device; returns when it is there."""
+        ...
+
+    async def detach_device(
+        self, caller: Caller, request: DeviceDetachRequest
+    ) -> DeviceAnswer:
+        """Take a device back; returns when that is so."""
         ...

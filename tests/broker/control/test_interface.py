@@ -37,6 +37,9 @@ METHODS = {
     "Clipboard": (api.Nothing, api.ClipboardStatus),
     "ClipboardClear": (api.Nothing, api.Nothing),
     "ClipboardChords": (api.Nothing, api.ClipboardStatus),
+    "Devices": (api.Nothing, api.DevicesAnswer),
+    "DeviceAttach": (api.DeviceAttachRequest, api.DeviceAnswer),
+    "DeviceDetach": (api.DeviceDetachRequest, api.DeviceAnswer),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 
@@ -65,7 +68,7 @@ def written(body: str) -> list[str]:
 
 
 def test_types() -> None:
-    assert len(TYPES) == 19
+    assert len(TYPES) == 20
     found = dict(re.findall(r"type (\w+)\s*\((.*?)\)", TEXT, re.DOTALL))
     assert {name: written(body) for name, body in found.items()} == {
         name: fields_of(struct) for name, struct in TYPES.items()
