@@ -34,8 +34,10 @@ from broker.control.api import (
     Nothing,
     PendingAnswer,
     QuestionAnswerRequest,
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     Status,
     StopAnswer,
     StopRequest,
@@ -79,6 +81,14 @@ class Client:
         Returns ``started``, or ``exited`` if the request says to wait.
         """
         return await self._stream_items("Run", request, RunItem, on_item)
+
+    async def run_input(self, request: RunInputRequest) -> None:
+        """Pass input to a program; waits for as long as it does not read."""
+        await self._call("RunInput", request, Nothing, deadline=None)
+
+    async def run_resize(self, request: RunResizeRequest) -> None:
+        """Tell a program's terminal its size."""
+        await self._call("RunResize", request, Nothing)
 
     async def stop(self, request: StopRequest) -> StopAnswer:
         """End sandboxes; returns when they are gone."""

@@ -35,8 +35,10 @@ from broker.control.api import (
     Nothing,
     PendingAnswer,
     QuestionAnswerRequest,
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     Status,
     StopAnswer,
     StopRequest,
@@ -123,6 +125,16 @@ async def _version(exchange: Exchange, request: Nothing) -> Version:
 
 async def _run(exchange: Exchange, request: RunRequest) -> RunItem:
     return await exchange.api.run(exchange.caller, request, exchange.emit)
+
+
+async def _run_input(exchange: Exchange, request: RunInputRequest) -> Nothing:
+    await exchange.api.run_input(exchange.caller, request)
+    return Nothing()
+
+
+async def _run_resize(exchange: Exchange, request: RunResizeRequest) -> Nothing:
+    await exchange.api.run_resize(exchange.caller, request)
+    return Nothing()
 
 
 async def _stop(exchange: Exchange, request: StopRequest) -> StopAnswer:
@@ -238,6 +250,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         f"{INTERFACE}.GetVersion": _taking(Nothing, _version),
         f"{INTERFACE}.Run": _taking(RunRequest, _run),
+        f"{INTERFACE}.RunInput": _taking(RunInputRequest, _run_input),
+        f"{INTERFACE}.RunResize": _taking(RunResizeRequest, _run_resize),
         f"{INTERFACE}.Stop": _taking(StopRequest, _stop),
         f"{INTERFACE}.Shutdown": _taking(Nothing, _shutdown),
         f"{INTERFACE}.Status": _taking(Nothing, _status),

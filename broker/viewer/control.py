@@ -91,6 +91,23 @@ class RoleApi:
             )
         return await self._parts.runner.run(request, emit)
 
+    def _runner(self) -> Runner:
+        if self._parts.runner is None:
+            raise RefusedError("this broker is a host: it runs no programs")
+        return self._parts.runner
+
+    async def run_input(self, caller: api.Caller, request: api.RunInputRequest) -> None:
+        """Pass input to a program."""
+        del caller
+        await self._runner().write_input(request)
+
+    async def run_resize(
+        self, caller: api.Caller, request: api.RunResizeRequest
+    ) -> None:
+        """Tell a program's terminal its size."""
+        del caller
+        await self._runner().resize(request)
+
     # -- windows ---------------------------------------------------------------
 
     def _windows(self) -> WindowsPart:

@@ -27,8 +27,10 @@ from broker.control.api.leases import (
 )
 from broker.control.api.log import AuditPruneAnswer, AuditPruneRequest
 from broker.control.api.running import (
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     StopAnswer,
     StopRequest,
 )
@@ -62,6 +64,14 @@ class BrokerApi(Protocol):
         self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
     ) -> RunItem:
         """Run a program; returns ``started``, or ``exited`` if asked to wait."""
+        ...
+
+    async def run_input(self, caller: Caller, request: RunInputRequest) -> None:
+        """Pass input to a program; returns when the guest has been sent it."""
+        ...
+
+    async def run_resize(self, caller: Caller, request: RunResizeRequest) -> None:
+        """Tell a program's terminal its size."""
         ...
 
     async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:

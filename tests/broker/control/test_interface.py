@@ -19,6 +19,8 @@ TYPES = {
 METHODS = {
     "GetVersion": (api.Nothing, api.Version),
     "Run": (api.RunRequest, api.RunItem),
+    "RunInput": (api.RunInputRequest, api.Nothing),
+    "RunResize": (api.RunResizeRequest, api.Nothing),
     "Stop": (api.StopRequest, api.StopAnswer),
     "Shutdown": (api.Nothing, api.Nothing),
     "Status": (api.Nothing, api.Status),
