@@ -166,7 +166,6 @@ class Sound(_Message, frozen=True, tag="sound"):
     idle_seconds: _Count
     volume: _Count
     muted: bool
-    cookie: Annotated[bytes, msgspec.Meta(min_length=256, max_length=256)]
 
 
 class SoundStream(_Message, frozen=True, tag="sound-stream"):
