@@ -23,6 +23,7 @@ from broker.core import limits
 from broker.core import worker_clipboard as clipboard
 from broker.core.agent import FromGuest, ToGuest
 from broker.core.errors import InternalError, PeerError
+from broker.ipc import transfer
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
 _Word = Annotated[str, msgspec.Meta(max_length=40)]
@@ -218,8 +219,8 @@ ToRest: TypeAlias = (
     | SoundLevel
     | Microphone
 )
-"""All but Stop and the clipboard's."""
-ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker
+"""All but Stop, the clipboard's and those about files and links."""
+ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker | transfer.ToWorker
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -453,7 +454,9 @@ FromRest: TypeAlias = (
     | Broken
 )
 """All else."""
-FromWorker: TypeAlias = FromRest | FromSound | clipboard.FromWorker
+FromWorker: TypeAlias = (
+    FromRest | FromSound | clipboard.FromWorker | transfer.FromWorker
+)
 
 
 # -- keeper to supervisor --------------------------------------------------------

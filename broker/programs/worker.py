@@ -33,6 +33,7 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.pace import Pace
+from broker.ipc import transfer
 from broker.launch import jail
 from broker.session import readiness
 from broker.session.accepting import SHORT
@@ -43,6 +44,7 @@ from broker.session.wayland_shell import Connection
 from broker.session.waypipe_shell import StreamConnection
 from broker.session.worker_clipboard import WithFile, WorkerClipboard
 from broker.session.worker_sound import WorkerSound
+from broker.worker.transfer import WorkerTransfers
 
 
 def run_worker(
@@ -119,6 +121,7 @@ class _Worker:
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
+        self._transfers = WorkerTransfers(self._outbox.send)
         self._clipboard: WorkerClipboard
 
     async def run(self) -> None:
@@ -171,6 +174,8 @@ class _Worker:
                 return
             if isinstance(order, clipboard.ToWorker):
                 self._clipboard.obey(order, got.fds)
+            elif isinstance(order, transfer.ToWorker):
+                self._transfers.obey(order, got.fds, nursery)
             else:
                 await self._do(order, got.fds, nursery, windows)
 

@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 from typing_extensions import override
@@ -21,7 +22,7 @@ from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
-from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY, TRANSFERS
 from broker.link.contract import Host
 from broker.session import journal
 from broker.session.asking import Questions
@@ -37,6 +38,9 @@ from broker.session.indicator import Indicator
 from broker.session.logs import KEPT, prune_logs
 from broker.session.raw_audio import is_raw, raw_stream
 from broker.session.rules import Rules, follow_files
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.service import OpeningService
+from broker.viewer.opening.targets import Targets
 from policy.loader import RecordSet
 from policy.model import Record
 
@@ -120,6 +124,11 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """What crosses between sandboxes by the person's hand."""
+        self.targets = Targets(self, Own(Path.home()))
+        self.opening = OpeningService(
+            decider=self.decider, log=log, targets=self.targets
+        )
+        """Files and links that programs of sandboxes want opened or copied."""
         self.questions = questions
         """The person; None: nobody is asked, and that is a no."""
         self._desktop = desktop
@@ -140,7 +149,7 @@ class ViewerRole:
         The rules are in force when it has started.  Raises UpstreamError when
         that could not be recorded.
         """
-        self._host = host
+        self._host = self.targets.host = host
         await self.rules.start()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -278,6 +287,11 @@ class ViewerRole:
         guest = self._guests.get(opening.lease.id)
         if guest is None:
             raise RefusedError("the lease is not one that was announced here")
+        if opening.service in TRANSFERS:
+            # What is asked decides, and it is read by the sandbox's worker.
+            with guest.place():
+                await self.opening.stream(guest, opening, conn, status.take)
+            return
         request = Request(
             lease=opening.lease,
             service=opening.service,

@@ -19,6 +19,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.pace import Pace
+from broker.ipc import transfer
 from broker.session.clip_link import Content, Said
 from broker.session.frames import order_of
 from broker.session.processes import Memory, Process, describe_end
@@ -66,7 +67,7 @@ class Worker:
         self._channel = forked.worker_channel
         self._keeper_channel = forked.keeper_channel
         self._deliver, self.messages = trio.open_memory_channel[
-            messages.FromRest | messages.FromSound | Said
+            messages.FromRest | messages.FromSound | Said | transfer.FromWorker
         ](limits.WORKER_QUEUE)
         self._reads: dict[int, int] = {}
         self._pace = Pace(
@@ -291,7 +292,8 @@ class Worker:
             raise PeerError("it floods the broker with messages")
 
     async def _take(
-        self, message: messages.FromRest | messages.FromSound | Said
+        self,
+        message: messages.FromRest | messages.FromSound | Said | transfer.FromWorker,
     ) -> None:
         match message:
             case messages.Statistics():

@@ -1,0 +1,1 @@
+"""Messages between processes of ours, a set in each module."""

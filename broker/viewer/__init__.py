@@ -1,0 +1,1 @@
+"""The viewer part: what belongs to the screen and the person."""

@@ -1,0 +1,1 @@
+"""The jail: what runs in the worker of one sandbox."""
