@@ -32,8 +32,6 @@ from broker.core.names import sandboxes_named
 
 _SAMPLE_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
-# A file or a pipe has no width, and half a table helps nobody.
-_PIPE_COLUMNS = 200
 
 Rates = Mapping[int, tuple[float, float]]
 """Stream number to bytes a second: from the sandbox, to it."""
@@ -66,10 +64,7 @@ async def _once(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         render.json_line(as_object(status, rates))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=_PIPE_COLUMNS)
-        console.print(as_text(status, rates, time.time()))
+        render.wide_console().print(as_text(status, rates, time.time()))
 
 
 async def _watch(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001

@@ -126,6 +126,7 @@ class Guest:
             server=tools.sound,
             levels=tools.levels,
             desks=tools.desks,
+            places=tools.sound_places,
         )
         self.sound.refused = self.programs.refused
 

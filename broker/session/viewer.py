@@ -342,7 +342,8 @@ class ViewerRole:
             await status.say()
             await guest.display_stream(opening, conn, task_status=status)
         elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
-            await self._carry_raw(opening, conn, status)
+            with guest.sound.places.one():
+                await self._carry_raw(opening, conn, status)
         elif opening.service == AUDIO:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from tests.kit import (
+    audit_guards,
     clipboard_guards,
     link_guards,
     pulse_guards,
@@ -18,6 +19,7 @@ from tests.kit import (
 from tests.kit.guards import ROOT, missed
 
 TABLES = {
+    "audit": audit_guards.GUARDS,
     "clipboard": clipboard_guards.GUARDS,
     "link": link_guards.GUARDS,
     "pulse": pulse_guards.GUARDS,
