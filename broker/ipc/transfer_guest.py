@@ -14,7 +14,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.core.frames import encode_frame
+from broker.ipc.framing import encode_frame
 
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

@@ -20,7 +20,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
-from broker.core.frames import encode_frame
+from broker.ipc.framing import encode_frame
 from broker.transfer.file_names import take_file_name
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

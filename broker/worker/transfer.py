@@ -15,11 +15,12 @@ from contextlib import AbstractContextManager, suppress
 
 import trio
 
-from broker.core import fdpass, limits
+from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.frames import FrameReader
+from broker.ipc import fdpass
 from broker.ipc import transfer as messages
+from broker.ipc.framing import FrameReader
 from broker.ipc.transfer_guest import (
     Ask,
     CopyFiles,

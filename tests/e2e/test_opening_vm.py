@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.compositor import until
+from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 RULES = """\

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.compositor import until
 from tests.kit.plain_guests import plain
+from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.skipif(

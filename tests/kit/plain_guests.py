@@ -18,7 +18,7 @@ import trio
 
 from broker.control.api import LeaseRequest
 from broker.core.services import PORTS
-from broker.launch.spawn import DEVNULL, PIPE, spawn
+from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from shims import vitrail_guest
 from tests.kit.world import record
 

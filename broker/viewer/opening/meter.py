@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from broker.core.errors import RefusedError
-from policy.model import Transfer
+from policy.records.model import Transfer
 
 _DAY = 86400.0
 

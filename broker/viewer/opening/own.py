@@ -18,7 +18,7 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd

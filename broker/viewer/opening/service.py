@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.audit import schema
+from broker.authz.permit import Permit, Request
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
 from broker.ipc.transfer_guest import Ask, CopyFiles, OpenFile, OpenUrl, Take
-from broker.session import journal
-from broker.session.permits import Permit, Request
-from broker.session.stream_events import StreamEvents
+from broker.services import event_log
+from broker.services.stream_events import StreamEvents
 from broker.transfer.contents import claimed
 from broker.transfer.entries import Quota
 from broker.transfer.file_names import take_file_name
@@ -36,12 +36,12 @@ from broker.viewer.opening.exchanges import Exchange
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Targets
-from policy.world import ADMIN_NAMES
+from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
-    from broker.session.deciding import Decider
-    from broker.session.guest import Guest
-    from policy.model import Transfer
+    from broker.authz.decider import Decider
+    from broker.viewer.sandboxes.guest import Guest
+    from policy.records.model import Transfer
 
 _CLOSE_SECONDS = 2.0
 
@@ -62,7 +62,7 @@ class OpeningService:
     """All requests of one viewer's sandboxes for files and links."""
 
     def __init__(
-        self, *, decider: Decider, log: journal.Journal, targets: Targets
+        self, *, decider: Decider, log: event_log.Journal, targets: Targets
     ) -> None:
         self._decider = decider
         self._log = log
@@ -163,7 +163,7 @@ class OpeningService:
         number, began = next(self._numbers), trio.current_time()
         await self._log.require(
             schema.TransferBegin(
-                **journal.of(guest.lease),
+                **event_log.of(guest.lease),
                 transfer=number,
                 target=permit.target,
                 files=asked.files,
@@ -185,7 +185,7 @@ class OpeningService:
             with trio.CancelScope(shield=True):
                 await self._log.note(
                     schema.TransferEnd(
-                        **journal.of(guest.lease),
+                        **event_log.of(guest.lease),
                         transfer=number,
                         target=permit.target,
                         bytes=exchange.size,

@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from broker.authz.permit import Permit
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.session.hops import Hop
-from broker.session.permits import Permit
-from broker.session.programs import Program
 from broker.transfer.entries import Quota
 from broker.transfer.urls import Url
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import PipeEnd
-from policy.model import MicroVM, Record
-from policy.world import ADMIN_NAMES
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.programs import Program
+from policy.records.model import MicroVM, Record
+from policy.rules.world import ADMIN_NAMES
 
 if TYPE_CHECKING:
     from broker.link.contract import Host
-    from broker.session.guest import Guest
-    from broker.session.viewer import ViewerRole
+    from broker.viewer.role import ViewerRole
+    from broker.viewer.sandboxes.guest import Guest
 
 Wait = Callable[[str], Awaitable[None]]
 _DISPOSABLE = "@dispvm:"
 _TOOL = "vitrail-files"
-_BEFORE = frozenset({Hop.MACHINE, Hop.AGENT, Hop.PROGRAM})
+_BEFORE = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM})
 
 
 class Targets:

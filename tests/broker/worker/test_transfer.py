@@ -26,7 +26,7 @@ from broker.ipc.transfer_guest import (
     Take,
     decode_reply,
 )
-from broker.launch.spawn import PIPE, spawn
+from broker.launch.process.spawn import PIPE, spawn
 from broker.transfer.entries import Directory, End, File, entry_frame
 from broker.worker.transfer import WorkerTransfers
 from shims import vitrail_files
