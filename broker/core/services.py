@@ -20,6 +20,9 @@ it are Wayland's own, with their descriptors.  On one machine only."""
 
 AUDIO = ServiceName("vitrail.Audio")
 
+DEVICE = ServiceName("vitrail.Device")
+"""A guest's connection that waits for a device; the kernels speak usbip over it."""
+
 OPEN_URL = ServiceName("vitrail.OpenURL")
 OPEN_FILE = ServiceName("vitrail.OpenFile")
 FILE_COPY = ServiceName("vitrail.FileCopy")
@@ -31,6 +34,7 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
         AGENT: 6500,
         DISPLAY: 6501,
         AUDIO: 6502,
+        DEVICE: 6503,
         OPEN_URL: 6510,
         OPEN_FILE: 6511,
         FILE_COPY: 6512,

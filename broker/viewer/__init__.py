@@ -1,1 +1,3 @@
-"""The viewer part: what belongs to the screen and the person."""
+"""The viewer part: the person, the rules and the screen."""
+
+from __future__ import annotations

@@ -33,6 +33,7 @@ from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
@@ -129,6 +130,8 @@ class ViewerRole:
             decider=self.decider, log=log, targets=self.targets
         )
         """Files and links that programs of sandboxes want opened or copied."""
+        self.devices: DeviceDesk | None = None
+        """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
         """The person; None: nobody is asked, and that is a no."""
         self._desktop = desktop
@@ -193,6 +196,8 @@ class ViewerRole:
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
         await self._alone(self.decider.decide_again)
+        if self.devices is not None:
+            self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -229,6 +234,8 @@ class ViewerRole:
                 hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
                 "has a mistake: 'brokerctl policy check' there says which",
             )
+        if self.devices is not None:
+            await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
         others = frozenset(guest.lease.sandbox for guest in self.guests())
         prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
@@ -245,11 +252,15 @@ class ViewerRole:
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
+        if self.devices is not None:
+            self.devices.look_again()
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # nobody would do the rest
+            if self.devices is not None:
+                await self.devices.lease_ended(lease)
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
