@@ -1,0 +1,116 @@
+"""A box that is started and held before its program runs, until it has its lease."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from broker.core.errors import UpstreamError
+from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
+from broker.launch.process.spawn import PIPE, Child, spawn
+
+_STATUS_BYTES = 4096
+_START_SECONDS = 10.0
+
+
+class _Status(msgspec.Struct):
+    """The first line of --json-status-fd; further fields are passed over."""
+
+    leader: int = msgspec.field(name="child-pid")
+
+
+@dataclass(eq=False)
+class HeldBox:
+    """A box whose program waits."""
+
+    child: Child
+    leader: int
+    """The first process inside, as its pid is outside."""
+    _block: int | None
+
+    def release(self) -> None:
+        """Let the program run.  Raises OSError when bubblewrap has gone."""
+        if self._block is not None:
+            os.write(self._block, b"x")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the means to let it run; a program that waits ends."""
+        block, self._block = self._block, None
+        if block is not None:
+            os.close(block)
+
+
+async def start_held(box: Box) -> HeldBox:
+    """Start bubblewrap; its output is in the child's pipes.
+
+    Raises SetupError when it is not installed, UpstreamError when it does not say
+    in time that it has started.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    with ExitStack() as ours:
+
+        def pipe() -> tuple[int, int]:
+            ends = os.pipe()
+            ours.callback(os.close, ends[0])
+            return ends
+
+        block, release = pipe()
+        with ExitStack() as theirs:
+            heard, status = pipe()
+            theirs.callback(os.close, status)
+            passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n")
+            group = _memory(theirs, f"user:x:{gid}:\n")
+            fds = Descriptors(block, status, passwd, group)
+            try:
+                child = spawn(
+                    bwrap_args(box, fds, uid),
+                    name="bwrap",
+                    cwd="/",
+                    pass_fds=(block, status, passwd, group),
+                    stdout=PIPE,
+                    stderr=PIPE,
+                )
+            except BaseException:
+                os.close(release)
+                raise
+        try:
+            return HeldBox(child, await _leader(heard), release)
+        except BaseException:
+            os.close(release)
+            child.kill()
+            with trio.CancelScope(shield=True):
+                await child.wait()
+            raise
+
+
+def _memory(stack: ExitStack, text: str) -> int:
+    fd = os.memfd_create("vitrail-box", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+async def _leader(fd: int) -> int:
+    os.set_blocking(fd, False)
+    said = b""
+    with trio.move_on_after(_START_SECONDS):
+        while b"\n" not in said and len(said) < _STATUS_BYTES:
+            await trio.lowlevel.wait_readable(fd)
+            data = os.read(fd, _STATUS_BYTES)
+            if not data:
+                break
+            said += data
+    try:
+        return msgspec.json.decode(said.split(b"\n")[0], type=_Status).leader
+    except msgspec.DecodeError as error:
+        raise UpstreamError(
+            "bubblewrap did not start the box",
+            hint="its own words are above; user namespaces must be allowed "
+            "('brokerctl doctor')",
+        ) from error
