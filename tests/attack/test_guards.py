@@ -9,6 +9,7 @@ import pytest
 from tests.kit.guards import (
     audit,
     clipboard,
+    devices,
     link,
     pulse,
     rules,
@@ -21,6 +22,7 @@ from tests.kit.guards.mutation import ROOT, missed
 TABLES = {
     "audit": audit.GUARDS,
     "clipboard": clipboard.GUARDS,
+    "devices": devices.GUARDS,
     "link": link.GUARDS,
     "pulse": pulse.GUARDS,
     "rule": rules.GUARDS,
