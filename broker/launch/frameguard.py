@@ -32,9 +32,10 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 
+_PROT_EXEC = 4
 _ALLOWED = (
     *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
-    *("brk", "mmap", "munmap", "mremap", "madvise", "futex"),
+    *("brk", "munmap", "mremap", "madvise", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
     *("clock_gettime", "getpid", "exit", "exit_group"),
 )
@@ -174,6 +175,8 @@ def lock() -> None:
     rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
     for name in _ALLOWED:
         rules.add_rule(pyseccomp.ALLOW, name)
+    no_code = pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(pyseccomp.ALLOW, "mmap", no_code)
     rules.load()
 
 

@@ -119,7 +119,9 @@ class GuestSound:
         with self._places.one():
             await trio.sleep(self._places.pace.take(trio.current_time()))
             server = await connect(
-                UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
+                UnixEndpoint(self._server()),
+                deadline=limits.ADMIT_SECONDS,
+                descriptors=True,
             )
             with server:
                 mine = await self._told(record)

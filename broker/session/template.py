@@ -16,7 +16,7 @@ from broker.core import worker as messages
 from broker.core.errors import InternalError, PeerError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.launch.spawn import Child, spawn
-from broker.session.channel import Channel, pair
+from broker.session.channel import Channel, OrderChannel, order_pair, pair
 from broker.session.processes import Process, describe_end
 
 _MODULE = "broker.programs.template"
@@ -44,7 +44,7 @@ class Forked:
 
     keeper: Process
     keeper_channel: Channel
-    worker_channel: Channel
+    worker_channel: OrderChannel
     fate: Fate
 
 
@@ -166,17 +166,26 @@ class Template:
     ) -> Forked:
         """Have a keeper forked.  Raises TemplateError, UpstreamError."""
         keeper_channel, keeper_end = pair()
-        worker_channel, worker_end = pair()
+        try:
+            worker_channel, worker_end, worker_pipe = order_pair()
+        except BaseException:
+            keeper_channel.close()
+            keeper_end.close()
+            raise
         self._numbers += 1
         order = self._orders[self._numbers] = _Order()
         fork = messages.Fork(
             self._numbers, sandbox, compositor, allow_unjailed, clients
         )
         try:
-            with keeper_end, worker_end:
+            try:
                 fds = [sock.fileno() for sock in (keeper_end, worker_end, display)]
                 async with self._sending:
-                    await self._channel.send(messages.encode(fork), fds)
+                    await self._channel.send(messages.encode(fork), [*fds, worker_pipe])
+            finally:
+                keeper_end.close()
+                worker_end.close()
+                os.close(worker_pipe)
             await order.answered.wait()
         except (OSError, trio.ClosedResourceError) as error:
             raise TemplateError("the template of the workers died") from error

@@ -189,7 +189,7 @@ jailed = jail.fork_jailed(inside, [theirs.fileno()])
 theirs.close()
 jail.harden_keeper()
 {after}
-order = keeper.Order(ours_too, ours, ours, "work", "/no", False, 1)
+order = keeper.Order(ours_too, ours, -1, ours, "work", "/no", False, 1)
 keeper._serve(order, ours, jailed)
 if supervisor.fileno() >= 0:
     print(worker.decode_from_keeper(supervisor.recv(1000)))
