@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.core import fdpass, limits
+from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, SetupError
 from broker.core.names import ServiceName
 from broker.ipc import acceptor as messages
-from broker.launch.spawn import Child, our_program, spawn
+from broker.ipc import fdpass
+from broker.launch.process.spawn import Child, our_program, spawn
 from broker.link.addresses import UnixEndpoint, new_socket
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials

@@ -18,8 +18,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from broker.core import fdpass
 from broker.core.errors import InternalError, UpstreamError
+from broker.ipc import fdpass
 
 NEXT = b"n"
 """Accept one more."""

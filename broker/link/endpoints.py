@@ -12,9 +12,10 @@ from pathlib import Path
 
 import trio
 
-from broker.core import fdpass, limits
+from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.core.escape import printable
+from broker.ipc import fdpass
 from broker.link.addresses import (
     Endpoint,
     HybridEndpoint,

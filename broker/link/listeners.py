@@ -17,8 +17,9 @@ from pathlib import Path
 
 import trio
 
-from broker.core import fdpass, limits
+from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.ipc import fdpass
 from broker.link.addresses import (
     Endpoint,
     HybridEndpoint,

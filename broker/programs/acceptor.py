@@ -25,10 +25,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from broker.core import fdpass, limits
+from broker.core import limits
 from broker.core.errors import PeerError, RefusedError
 from broker.ipc import acceptor as messages
-from broker.launch import jail
+from broker.ipc import fdpass
+from broker.launch.process import jail
 from broker.peers import credentials
 from broker.relay.contract import MESSAGE_BYTES, Submit, encode_to_pump
 from broker.relay.process import start_pump

@@ -19,11 +19,11 @@ import pytest
 import trio
 
 from broker.control.api import LeaseRequest
-from broker.core import fdpass
+from broker.ipc import fdpass
 from broker.link.endpoints import UnixEndpoint, connect, open_listener
-from tests.kit.compositor import short_directory, until
 from tests.kit.container import container
-from tests.kit.siege import HEADER
+from tests.kit.vm.siege import HEADER
+from tests.kit.wayland.compositor import short_directory, until
 from tests.kit.world import record, world
 
 LINGER_SECONDS = 4

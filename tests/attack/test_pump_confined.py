@@ -16,7 +16,7 @@ from contextlib import suppress
 
 import pytest
 
-from broker.launch.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, spawn
 from broker.relay.confine import confine
 
 

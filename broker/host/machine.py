@@ -1,0 +1,79 @@
+"""What the host's part needs of a machine, whoever started it.
+
+``launch.microvm`` machines and foreign ones (``session.foreign``) both wear
+this face, so leases, doors and ends are written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from broker.core.names import ServiceName
+from broker.host.acceptor import RemoteListener
+from broker.link.listeners import Listener
+from broker.peers.identity import Claim
+
+ConnectionKind: TypeAlias = Listener | RemoteListener
+"""Where its connections arrive: here, or at a process of its own."""
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What ``brokerctl status`` shows of a machine."""
+
+    pid: int | None = None
+    """Of the process whose end is the machine's end."""
+    cid: int | None = None
+    accel: str = ""
+    image: str = ""
+    image_built: float | None = None
+    """Seconds since 1970."""
+    processes: tuple[tuple[str, int], ...] = ()
+    """(role, pid) of all processes that were started for it."""
+
+
+class Machine(Protocol):
+    """A sandbox's machine, from before its first instruction to its end."""
+
+    @property
+    def claim(self) -> Claim:
+        """How its connections are recognised."""
+        ...
+
+    @property
+    def facts(self) -> MachineFacts:
+        """For status and events."""
+        ...
+
+    def alive(self) -> frozenset[int]:
+        """Pids of the claim's processes that have not begun to end."""
+        ...
+
+    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
+        """Return its listening sockets, one for each service; called once.
+
+        Raises SetupError when one of them cannot be had (port in use).
+        """
+        ...
+
+    async def go(self) -> None:
+        """Let it run: lease and doors are there."""
+        ...
+
+    async def wait(self) -> str:
+        """Wait for its end and return the reason."""
+        ...
+
+    async def power_down(self, grace: float) -> None:
+        """End it: ask, and insist after ``grace`` seconds."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything that is left of it; called once, at the end.
+
+        What keeps its identity from being taken (a CID's descriptor, the
+        directory of its sockets) is kept until here.
+        """
+        ...
