@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit.guards import (
     audit,
+    boundaries,
     clipboard,
     link,
     pulse,
@@ -20,6 +21,7 @@ from tests.kit.guards.mutation import ROOT, missed
 
 TABLES = {
     "audit": audit.GUARDS,
+    "boundary": boundaries.GUARDS,
     "clipboard": clipboard.GUARDS,
     "link": link.GUARDS,
     "pulse": pulse.GUARDS,

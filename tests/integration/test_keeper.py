@@ -177,8 +177,8 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
 # A jailed half of ours in the place of the worker; this process is the keeper.
 SCRIPT = """
 import os, socket, sys, time
-from broker.core import fdpass, worker
-from broker.launch import jail
+from broker.ipc import fdpass, worker
+from broker.launch.process import jail
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
