@@ -18,7 +18,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
-from broker.ipc import agent, clipboard, sealed_memfd
+from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
 from broker.services.workers.clipboard_member import Content, Said
 from broker.services.workers.pidfd_process import Memory, Process, describe_end
@@ -74,7 +74,7 @@ class Worker:
         self._channel = forked.worker_channel
         self._keeper_channel = forked.keeper_channel
         self._deliver, self.messages = trio.open_memory_channel[
-            messages.FromRest | messages.FromSound | Said
+            messages.FromRest | messages.FromSound | Said | transfer.FromWorker
         ](limits.WORKER_QUEUE)
         self._reads: dict[int, _Read] = {}
         self._pace = TokenBucket(
@@ -202,7 +202,7 @@ class Worker:
         except (OSError, trio.ClosedResourceError) as error:
             raise UpstreamError(gone) from error
 
-    def _file_for(self, transfer: int, most: int) -> int:
+    def _file_for(self, number: int, most: int) -> int:
         """Make the file that the worker fills; ours until it was read or given up.
 
         Raises UpstreamError when there is no room for it.
@@ -213,11 +213,11 @@ class Worker:
             fd = sealed_memfd.file_to_fill(most)
         except OSError as error:
             raise UpstreamError(f"no file for content: {error.strerror}") from error
-        self._reads[transfer] = _Read(fd, most)
+        self._reads[number] = _Read(fd, most)
         return fd
 
-    def _forget_read(self, transfer: int) -> None:
-        read = self._reads.pop(transfer, None)
+    def _forget_read(self, number: int) -> None:
+        read = self._reads.pop(number, None)
         if read is not None:
             os.close(read.fd)
 
@@ -314,7 +314,8 @@ class Worker:
             raise PeerError("it floods the broker with messages")
 
     async def _take(
-        self, message: messages.FromRest | messages.FromSound | Said
+        self,
+        message: messages.FromRest | messages.FromSound | Said | transfer.FromWorker,
     ) -> None:
         match message:
             case messages.Statistics():
@@ -396,8 +397,8 @@ class Worker:
             if process:
                 process.close()
         self._channel.close()
-        for transfer in list(self._reads):
-            self._forget_read(transfer)
+        for number in list(self._reads):
+            self._forget_read(number)
         self._deliver.close()
         self._ending.set()
         self._closed.set()

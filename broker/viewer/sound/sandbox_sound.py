@@ -38,7 +38,6 @@ from broker.pulse.rules import Level
 from broker.services import event_log
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
-from broker.worker.pulse.connection import read_cookie
 from policy.records.model import Record
 
 if TYPE_CHECKING:
@@ -237,7 +236,6 @@ class GuestSound:
             idle_seconds=audio.idle,
             volume=level.volume,
             muted=level.muted,
-            cookie=read_cookie(),
         )
 
     def worker_gone(self) -> None:
