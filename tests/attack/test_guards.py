@@ -8,6 +8,7 @@ import pytest
 
 from tests.kit.guards import (
     audit,
+    boundaries,
     clipboard,
     devices,
     link,
@@ -21,6 +22,7 @@ from tests.kit.guards.mutation import ROOT, missed
 
 TABLES = {
     "audit": audit.GUARDS,
+    "boundary": boundaries.GUARDS,
     "clipboard": clipboard.GUARDS,
     "devices": devices.GUARDS,
     "link": link.GUARDS,
