@@ -21,6 +21,7 @@ from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
 from broker.core.escape import printable
+from broker.launch.process.core_files import forbid_core_files
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -126,6 +127,7 @@ def app() -> None:
 
 def main() -> None:
     """Entry point: run a verb; exit codes are those of brokerctl(1)."""
+    forbid_core_files()
     with received() as interrupts:
         try:
             app(prog_name="brokerctl", standalone_mode=False)
