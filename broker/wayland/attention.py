@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit, identity
-from broker.wayland.dispatch import CLASSES, event, request
+from broker.wayland.dispatch import FORWARD, Classes, Rules
 from broker.wayland.model import Surface
 from broker.wayland.objects import Obj
 
@@ -24,9 +24,6 @@ class Token(Obj):
         self.fresh = False
 
 
-CLASSES["xdg_activation_token_v1"] = Token
-
-
 def window_sid(surface: Surface | None) -> int:
     """The compositor's id of the surface that carries a window's role, or 0."""
     if surface is None:
@@ -35,28 +32,24 @@ def window_sid(surface: Surface | None) -> int:
     return xdg.frame.root.sid if xdg is not None and xdg.frame is not None else 0
 
 
-@request("xdg_activation_token_v1", "set_serial")
 def set_serial(core: Filter, token: Token, serial: int, seat: Obj) -> None:
     token.fresh = core.serials.fresh(serial, core.now)
     if token.fresh:
         core.up.data += _set_serial(token.sid, serial, seat.sid)
 
 
-@request("xdg_activation_token_v1", "set_app_id")
 def set_app_id(core: Filter, token: Token, untrusted_app_id: bytes) -> None:
     core.up.data += _set_app_id(
         token.sid, identity.app_id(core.rules.name, untrusted_app_id)
     )
 
 
-@request("xdg_activation_token_v1", "set_surface")
 def set_surface(core: Filter, token: Token, surface: Surface) -> None:
     sid = window_sid(surface)
     if sid:
         core.up.data += _set_surface(token.sid, sid)
 
 
-@request("xdg_activation_token_v1", "commit")
 def commit(core: Filter, token: Token) -> None:
     """Without fresh input of this client's, the token is one that opens nothing."""
     allowed = token.fresh and core.sandbox.may(
@@ -76,13 +69,11 @@ _done = emit.event("xdg_activation_token_v1", "done")
 _activate = emit.request("xdg_activation_v1", "activate")
 
 
-@event("xdg_activation_token_v1", "done")
 def done(core: Filter, token: Token, text: bytes) -> None:
     core.sandbox.keep_token(text)
     core.down.data += _done(token.cid, text)
 
 
-@request("xdg_activation_v1", "activate")
 def activate(core: Filter, activation: Obj, text: bytes, surface: Surface) -> None:
     """Only with a token that the compositor gave to this sandbox."""
     sid = window_sid(surface)
@@ -90,7 +81,6 @@ def activate(core: Filter, activation: Obj, text: bytes, surface: Surface) -> No
         core.up.data += _activate(activation.sid, text, sid)
 
 
-@request("zwp_idle_inhibit_manager_v1", "create_inhibitor")
 def create_inhibitor(core: Filter, manager: Obj, new_id: int, surface: Surface) -> None:
     inhibitor = core.make(new_id, "zwp_idle_inhibitor_v1", manager.version)
     core.up.data += _create_inhibitor(
@@ -101,15 +91,37 @@ def create_inhibitor(core: Filter, manager: Obj, new_id: int, surface: Surface) 
 _create_inhibitor = emit.request("zwp_idle_inhibit_manager_v1", "create_inhibitor")
 
 
-@request("xdg_system_bell_v1", "destroy")
 def destroy_bell(core: Filter, bell: Obj) -> None:
     core.destroy(bell)
 
 
-@request("xdg_system_bell_v1", "ring")
 def ring(core: Filter, bell: Obj, surface: Surface | None) -> None:
     if core.sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, core.now):
         core.up.data += _ring(bell.sid, window_sid(surface))
 
 
 _ring = emit.request("xdg_system_bell_v1", "ring")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("xdg_activation_token_v1", "set_serial"): set_serial,
+    ("xdg_activation_token_v1", "set_app_id"): set_app_id,
+    ("xdg_activation_token_v1", "set_surface"): set_surface,
+    ("xdg_activation_token_v1", "commit"): commit,
+    ("xdg_activation_token_v1", "destroy"): FORWARD,
+    ("xdg_activation_v1", "destroy"): FORWARD,
+    ("xdg_activation_v1", "get_activation_token"): FORWARD,
+    ("xdg_activation_v1", "activate"): activate,
+    ("xdg_system_bell_v1", "destroy"): destroy_bell,
+    ("xdg_system_bell_v1", "ring"): ring,
+    ("zwp_idle_inhibit_manager_v1", "destroy"): FORWARD,
+    ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): create_inhibitor,
+}
+EVENTS: Rules = {
+    ("xdg_activation_token_v1", "done"): done,
+}
+CLASSES: Classes = {
+    "xdg_activation_token_v1": Token,
+}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit
-from broker.wayland.dispatch import CLASSES, event, raw_event, request
+from broker.wayland.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.formats import PIXEL_BYTES
 from broker.wayland.model import UNSET, Buffer, Mapping, Pool, Unset
 from broker.wayland.objects import Obj
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from broker.wayland.filter import Filter
     from broker.wayland.ports import PoolFile
 
-CLASSES["wl_buffer"] = Buffer
-CLASSES["wl_shm_pool"] = Pool
 
 INVALID_FORMAT = 0
 INVALID_STRIDE = 1
@@ -34,7 +32,6 @@ _DEEPEST_PIXEL = 8
 """Bytes: 16 bits in each of four channels."""
 
 
-@event("wl_shm", "format")
 def shm_format(core: Filter, shm: Obj, form: int) -> None:
     """What the client may use of what the compositor draws."""
     if form in PIXEL_BYTES:
@@ -44,7 +41,6 @@ def shm_format(core: Filter, shm: Obj, form: int) -> None:
 _format = emit.event("wl_shm", "format")
 
 
-@request("wl_shm", "create_pool")
 def create_pool(core: Filter, shm: Obj, new_id: int, fd: Fd, size: int) -> None:
     """A client's file: checked by the machine before anything else sees it."""
     try:
@@ -72,7 +68,6 @@ def _account(core: Filter, shm: Obj, size: int) -> None:
     core.usage.take("shm_bytes", size)
 
 
-@request("wl_shm_pool", "resize")
 def resize(core: Filter, pool: Pool, size: int) -> None:
     """A pool only grows (wl_shm_pool.resize); see ``_map_anew``."""
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
@@ -106,14 +101,12 @@ def _map_anew(core: Filter, pool: Pool, file: PoolFile) -> None:
     core.up.add(message, [file.export()])
 
 
-@request("wl_shm_pool", "destroy")
 def destroy_pool(core: Filter, pool: Pool) -> None:
     """The pool's file stays while buffers show parts of it."""
     core.destroy(pool)
     _release(core, pool)
 
 
-@request("wl_shm_pool", "create_buffer")
 def create_buffer(
     core: Filter,
     pool: Pool,
@@ -156,7 +149,6 @@ def create_buffer(
     )
 
 
-@request("wp_single_pixel_buffer_manager_v1", "create_u32_rgba_buffer")
 def create_pixel(
     core: Filter, manager: Obj, new_id: int, r: int, g: int, b: int, a: int
 ) -> None:
@@ -173,7 +165,6 @@ _create_pixel = emit.request(
 )
 
 
-@request("wl_buffer", "destroy")
 def destroy_buffer(core: Filter, buffer: Buffer) -> None:
     """Ends at once for the client; for the compositor when no state holds it."""
     if buffer.holds:
@@ -207,7 +198,6 @@ def _release(core: Filter, pool: Pool) -> None:
         core.usage.give("shm_bytes", pool.size)
 
 
-@raw_event("wl_buffer", "release")
 def release(core: Filter, buffer: Obj, data: bytes, pos: int, size: int) -> None:
     """Hot: one for each frame."""
     out = core.down.data
@@ -247,3 +237,24 @@ def finish(core: Filter) -> None:
         for buffer in doomed:
             if not buffer.holds:
                 _end(core, buffer)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_buffer", "destroy"): destroy_buffer,
+    ("wl_shm", "create_pool"): create_pool,
+    ("wl_shm_pool", "create_buffer"): create_buffer,
+    ("wl_shm_pool", "destroy"): destroy_pool,
+    ("wl_shm_pool", "resize"): resize,
+    ("wp_single_pixel_buffer_manager_v1", "destroy"): FORWARD,
+    ("wp_single_pixel_buffer_manager_v1", "create_u32_rgba_buffer"): create_pixel,
+}
+EVENTS: Rules = {
+    ("wl_buffer", "release"): Raw(release),
+    ("wl_shm", "format"): shm_format,
+}
+CLASSES: Classes = {
+    "wl_buffer": Buffer,
+    "wl_shm_pool": Pool,
+}

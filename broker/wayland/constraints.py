@@ -10,12 +10,13 @@ focus is its frame's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit, layout
 from broker.wayland.attention import window_sid
-from broker.wayland.dispatch import CLASSES, event, request
+from broker.wayland.dispatch import FORWARD, Classes, Rules
 from broker.wayland.geometry import clamp
 from broker.wayland.model import Pointer, Region, RegionOps, Surface
 from broker.wayland.objects import Obj
@@ -55,10 +56,6 @@ class Inhibitor(Obj):
         self.surface: Surface | None = None
 
 
-CLASSES[_LOCKED] = Constraint
-CLASSES[_CONFINED] = Constraint
-CLASSES[INHIBITOR] = Inhibitor
-
 _lock = emit.request(MANAGER, "lock_pointer")
 _confine = emit.request(MANAGER, "confine_pointer")
 _hint = emit.request(_LOCKED, "set_cursor_position_hint")
@@ -71,7 +68,6 @@ _SET_REGION = {
 # -- pointer constraints -------------------------------------------------------------
 
 
-@request(MANAGER, "lock_pointer")
 def lock_pointer(
     core: Filter,
     manager: Obj,
@@ -84,7 +80,6 @@ def lock_pointer(
     _constrain(core, manager, (new_id, _LOCKED), surface, pointer, (region, lifetime))
 
 
-@request(MANAGER, "confine_pointer")
 def confine_pointer(
     core: Filter,
     manager: Obj,
@@ -132,21 +127,18 @@ def _ops(region: Region | None) -> RegionOps | None:
     return tuple(region.ops)
 
 
-@request(_LOCKED, "set_region")
 def set_locked_region(
     core: Filter, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
 
 
-@request(_CONFINED, "set_region")
 def set_confined_region(
     core: Filter, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
 
 
-@request(_LOCKED, "set_cursor_position_hint")
 def set_hint(core: Filter, constraint: Constraint, x: int, y: int) -> None:
     _hold(core, constraint, "hint", (x, y))
 
@@ -195,34 +187,28 @@ def _end(core: Filter, constraint: Constraint) -> None:
     core.destroy(constraint)
 
 
-@request(_LOCKED, "destroy")
 def destroy_lock(core: Filter, constraint: Constraint) -> None:
     _end(core, constraint)
 
 
-@request(_CONFINED, "destroy")
 def destroy_confinement(core: Filter, constraint: Constraint) -> None:
     _end(core, constraint)
 
 
-def _over(interface: str, name: str) -> None:
+def _over(interface: str, name: str) -> Callable[[Filter, Constraint], None]:
     write = emit.event(interface, name)
 
-    @event(interface, name)
     def over(core: Filter, constraint: Constraint) -> None:
         if constraint.oneshot and constraint.surface is not None:
             constraint.surface.constraint = None  # another one may follow
         core.down.data += write(constraint.cid)
 
-
-_over(_LOCKED, "unlocked")
-_over(_CONFINED, "unconfined")
+    return over
 
 
 # -- shortcuts ------------------------------------------------------------------------
 
 
-@request(INHIBIT_MANAGER, "inhibit_shortcuts")
 def inhibit(
     core: Filter, manager: Obj, new_id: int, surface: Surface, seat: Obj
 ) -> None:
@@ -249,9 +235,40 @@ def _taken(root: Surface) -> bool:
 _inhibit = emit.request(INHIBIT_MANAGER, "inhibit_shortcuts")
 
 
-@request(INHIBITOR, "destroy")
 def destroy_inhibitor(core: Filter, inhibitor: Inhibitor) -> None:
     if inhibitor.surface is not None:
         inhibitor.surface.inhibitor = None
         inhibitor.surface = None
     core.destroy(inhibitor)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("zwp_confined_pointer_v1", "destroy"): destroy_confinement,
+    ("zwp_confined_pointer_v1", "set_region"): set_confined_region,
+    ("zwp_keyboard_shortcuts_inhibit_manager_v1", "destroy"): FORWARD,
+    ("zwp_keyboard_shortcuts_inhibit_manager_v1", "inhibit_shortcuts"): inhibit,
+    ("zwp_keyboard_shortcuts_inhibitor_v1", "destroy"): destroy_inhibitor,
+    ("zwp_locked_pointer_v1", "destroy"): destroy_lock,
+    ("zwp_locked_pointer_v1", "set_cursor_position_hint"): set_hint,
+    ("zwp_locked_pointer_v1", "set_region"): set_locked_region,
+    ("zwp_pointer_constraints_v1", "destroy"): FORWARD,
+    ("zwp_pointer_constraints_v1", "lock_pointer"): lock_pointer,
+    ("zwp_pointer_constraints_v1", "confine_pointer"): confine_pointer,
+}
+EVENTS: Rules = {
+    ("zwp_confined_pointer_v1", "confined"): FORWARD,
+    ("zwp_confined_pointer_v1", "unconfined"): _over(
+        "zwp_confined_pointer_v1", "unconfined"
+    ),
+    ("zwp_keyboard_shortcuts_inhibitor_v1", "active"): FORWARD,
+    ("zwp_keyboard_shortcuts_inhibitor_v1", "inactive"): FORWARD,
+    ("zwp_locked_pointer_v1", "locked"): FORWARD,
+    ("zwp_locked_pointer_v1", "unlocked"): _over("zwp_locked_pointer_v1", "unlocked"),
+}
+CLASSES: Classes = {
+    "zwp_confined_pointer_v1": Constraint,
+    "zwp_keyboard_shortcuts_inhibitor_v1": Inhibitor,
+    "zwp_locked_pointer_v1": Constraint,
+}

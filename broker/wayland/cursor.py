@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.wayland import emit
-from broker.wayland.dispatch import CLASSES, request
+from broker.wayland.dispatch import FORWARD, Classes, Rules
 from broker.wayland.geometry import clamp
 from broker.wayland.model import Pointer, Role, Surface, Toplevel, free_cap
 from broker.wayland.objects import Obj
@@ -151,9 +151,6 @@ class ShapeDevice(Obj):
         self.pointer: Pointer | None = None
 
 
-CLASSES["wp_cursor_shape_device_v1"] = ShapeDevice
-
-
 def _its_own(pointer: Pointer | None, serial: int) -> bool:
     """Whether the picture is the client's to choose at this moment.
 
@@ -169,7 +166,6 @@ def _its_own(pointer: Pointer | None, serial: int) -> bool:
     )
 
 
-@request("wl_pointer", "set_cursor")
 def set_cursor(
     core: Filter, pointer: Pointer, serial: int, surface: Surface | None, x: int, y: int
 ) -> None:
@@ -189,7 +185,6 @@ def set_cursor(
         core.up.data += _set_cursor(pointer.sid, serial, sid, x, y)
 
 
-@request(MANAGER, "get_pointer")
 def get_shape_device(core: Filter, manager: Obj, new_id: int, pointer: Pointer) -> None:
     device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
     assert isinstance(device, ShapeDevice)
@@ -197,12 +192,26 @@ def get_shape_device(core: Filter, manager: Obj, new_id: int, pointer: Pointer) 
     core.up.data += _get_pointer(manager.sid, device.sid, pointer.sid)
 
 
-@request("wp_cursor_shape_device_v1", "set_shape")
 def set_shape(core: Filter, device: ShapeDevice, serial: int, shape: int) -> None:
     if _its_own(device.pointer, serial):
         core.up.data += _set_shape(device.sid, serial, shape)
 
 
-@request(MANAGER, "get_tablet_tool_v2")
 def tablet_shape(_core: Filter, manager: Obj, _new_id: int, _tool: Obj) -> None:
     raise ProtocolFault(manager.cid, 1, "there are no tablet tools here")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_pointer", "set_cursor"): set_cursor,
+    ("wp_cursor_shape_device_v1", "destroy"): FORWARD,
+    ("wp_cursor_shape_device_v1", "set_shape"): set_shape,
+    ("wp_cursor_shape_manager_v1", "destroy"): FORWARD,
+    ("wp_cursor_shape_manager_v1", "get_pointer"): get_shape_device,
+    ("wp_cursor_shape_manager_v1", "get_tablet_tool_v2"): tablet_shape,
+}
+EVENTS: Rules = {}
+CLASSES: Classes = {
+    "wp_cursor_shape_device_v1": ShapeDevice,
+}

@@ -1,15 +1,16 @@
-"""From an opcode to the function that handles it.
+"""From a row of the table of messages to the function that is called.
 
-Rooms register handlers with ``@request`` and ``@event``.  A message without
-one is forwarded only if its interface stands in ``FORWARDED``; everything
-else is a mistake of ours that building the table finds.  Forwarding checks
-what it forwards: size, strings, objects, new ids and descriptors.
+``handlers.py`` has the table.  This module compiles its rows: each becomes a
+function of the raw bytes, with the checks that the message's signature asks
+for (size, strings, objects, new ids and descriptors) done once, here.
 """
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,6 @@ from broker.core.errors import InternalError, UpstreamError
 from broker.wayland import wire
 from broker.wayland.objects import Handler, Obj
 from broker.wayland.signatures import Message, events_of, requests_of
-from broker.wayland.signatures import event as find_event
-from broker.wayland.signatures import request as find_request
 from broker.wayland.wire import bad_message
 
 if TYPE_CHECKING:
@@ -28,111 +27,41 @@ _ID = struct.Struct("=I")
 Handlers = Mapping[str, Callable[..., None]]
 """Event name to handler, for objects of ours."""
 
-_REQUESTS: dict[tuple[str, str], Handler] = {}
-_EVENTS: dict[tuple[str, str], Handler] = {}
 
-# Interfaces whose messages may go on unchanged but for their ids.
-FORWARDED = frozenset(
-    {
-        "wl_callback",
-        "wl_keyboard",
-        "wl_output",
-        "wl_pointer",
-        "wl_seat",
-        "wl_shm",
-        "wl_surface",
-        "wl_touch",
-        "wp_cursor_shape_device_v1",
-        "wp_cursor_shape_manager_v1",
-        "wp_fractional_scale_manager_v1",
-        "wp_fractional_scale_v1",
-        "wp_presentation",
-        "wp_presentation_feedback",
-        "wp_single_pixel_buffer_manager_v1",
-        "xdg_activation_token_v1",
-        "xdg_activation_v1",
-        "xdg_dialog_v1",
-        "xdg_popup",
-        "xdg_toplevel",
-        "xdg_wm_base",
-        "xdg_wm_dialog_v1",
-        "zwp_confined_pointer_v1",
-        "zwp_idle_inhibit_manager_v1",
-        "zwp_idle_inhibitor_v1",
-        "zwp_keyboard_shortcuts_inhibit_manager_v1",
-        "zwp_keyboard_shortcuts_inhibitor_v1",
-        "zwp_locked_pointer_v1",
-        "zwp_pointer_constraints_v1",
-        "zwp_pointer_gesture_hold_v1",
-        "zwp_pointer_gesture_pinch_v1",
-        "zwp_pointer_gesture_swipe_v1",
-        "zwp_pointer_gestures_v1",
-        "zwp_relative_pointer_manager_v1",
-        "zwp_relative_pointer_v1",
-        "zwp_text_input_manager_v3",
-        "zwp_text_input_v3",
-        "zxdg_decoration_manager_v1",
-        "zxdg_output_manager_v1",
-        "zxdg_output_v1",
-        "zxdg_toplevel_decoration_v1",
-    }
-)
+class Action(enum.Enum):
+    """What happens to a message that has no handler of its own."""
+
+    FORWARD = "forwarded"
+    """Checked (size, strings, objects, new ids, descriptors), given the other
+    side's ids, and passed on.  A destructor ends the object on both sides."""
+    LOCAL = "never received"
+    """An event of an interface that the filter serves itself: the compositor
+    has no such object.  Parsed and dropped if it comes all the same."""
+    DROP = "dropped"
+    """Parsed, its descriptors closed, its new objects ended; not passed on."""
+
+
+FORWARD, LOCAL, DROP = Action.FORWARD, Action.LOCAL, Action.DROP
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A handler that parses the message itself (hot paths)."""
+
+    function: Callable[[Any, Any, bytes, int, int], None]
+
+
+Rule = Action | Raw | Callable[..., None]
+"""A function is ``f(filter, object, *arguments)``: objects arrive as ``Obj``
+(None for null) of the right interface, new ids as numbers, strings as bytes,
+descriptors as the shell's value."""
+Rules = Mapping[tuple[str, str], Rule]
+"""(interface, message) to what happens to it: one module's part of the table."""
+Classes = Mapping[str, type[Obj]]
+"""Interface to the class of its objects, where that is not ``Obj``."""
 
 DESTRUCTORS = frozenset({"destroy", "release"})
 """Names of the requests that end an object, in every interface of ours."""
-
-# Interfaces whose objects are a class of their own, by that class.
-CLASSES: dict[str, type[Obj]] = {}
-
-
-def request(
-    interface: str, name: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a handler ``f(filter, object, *arguments)`` of a request.
-
-    Objects arrive as ``Obj`` (None for null) of the right interface, new ids
-    as numbers, strings as bytes, descriptors as the shell's value.
-    """
-    message = find_request(interface, name)
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        _REQUESTS[interface, name] = _taking_request(message, function)
-        return function
-
-    return register
-
-
-def event(
-    interface: str, name: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a handler ``f(filter, object, *arguments)`` of an event."""
-    message = find_event(interface, name)
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        _EVENTS[interface, name] = _taking_event(message, function)
-        return function
-
-    return register
-
-
-def raw_request(interface: str, name: str) -> Callable[[Handler], Handler]:
-    """Register a handler that parses by itself (hot paths)."""
-
-    def register(function: Handler) -> Handler:
-        _REQUESTS[interface, find_request(interface, name).name] = function
-        return function
-
-    return register
-
-
-def raw_event(interface: str, name: str) -> Callable[[Handler], Handler]:
-    """Register a handler that parses by itself (hot paths)."""
-
-    def register(function: Handler) -> Handler:
-        _EVENTS[interface, find_event(interface, name).name] = function
-        return function
-
-    return register
 
 
 # -- arguments -------------------------------------------------------------------
@@ -299,37 +228,28 @@ def _too_new(message: Message) -> Handler:
     return refuse
 
 
-@cache
-def request_table(interface: str, version: int) -> tuple[Handler, ...]:
-    """Handlers of an interface's requests, by opcode, at one bound version."""
-    table: list[Handler] = []
-    for message in requests_of(interface):
-        handler = _REQUESTS.get((interface, message.name))
-        if message.since > version:
-            handler = _too_new(message)
-        elif handler is None:
-            if interface not in FORWARDED:
-                raise InternalError(f"nothing handles {message}")
-            handler = _forward_request(message)
-        table.append(handler)
-    return tuple(table)
+def compiled_request(message: Message, rule: Rule, version: int) -> Handler:
+    """The handler of a request at one bound version of its interface."""
+    if message.since > version:
+        return _too_new(message)
+    if isinstance(rule, Raw):
+        return rule.function
+    if rule is FORWARD:
+        return _forward_request(message)
+    if isinstance(rule, Action):
+        raise InternalError(f"{message} is a request and cannot be {rule.value}")
+    return _taking_request(message, rule)
 
 
-@cache
-def event_table(interface: str) -> tuple[Handler, ...]:
-    """Handlers of an interface's events, by opcode."""
-    table: list[Handler] = []
-    for message in events_of(interface):
-        handler = _EVENTS.get((interface, message.name))
-        if handler is None:
-            # An event that only we would send (local interfaces) never comes.
-            handler = (
-                _forward_event(message)
-                if interface in FORWARDED
-                else _taking_event(message, _swallow(message))
-            )
-        table.append(handler)
-    return tuple(table)
+def compiled_event(message: Message, rule: Rule) -> Handler:
+    """The handler of an event."""
+    if isinstance(rule, Raw):
+        return rule.function
+    if rule is FORWARD:
+        return _forward_event(message)
+    if isinstance(rule, Action):
+        return _taking_event(message, _swallow(message))
+    return _taking_event(message, rule)
 
 
 def _swallow(message: Message) -> Callable[..., None]:
@@ -349,15 +269,6 @@ def _swallow(message: Message) -> Callable[..., None]:
 def dead_events(interface: str) -> tuple[Handler, ...]:
     """For an object that is destroyed or ours: every event is parsed, none goes on."""
     return tuple(_taking_event(m, _swallow(m)) for m in events_of(interface))
-
-
-@cache
-def template(
-    interface: str, version: int
-) -> tuple[type[Obj], tuple[Handler, ...], tuple[Handler, ...]]:
-    """Class and both tables of an interface at a version."""
-    cls = CLASSES.get(interface, Obj)
-    return cls, request_table(interface, version), event_table(interface)
 
 
 _own_tables: dict[tuple[str, int], tuple[Handler, ...]] = {}

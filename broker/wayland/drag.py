@@ -9,10 +9,11 @@ frame, like everything that floats.  Drags from elsewhere: ``foreign``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.wayland import commit, drag_start, emit, foreign
-from broker.wayland.dispatch import event, request
+from broker.wayland.dispatch import Classes, Rules
 from broker.wayland.drag_start import Asked
 from broker.wayland.frame import Frame
 from broker.wayland.model import OwnSurface, Role, Surface
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
 
-@request("wl_data_device", "start_drag")
 def start_drag(
     core: Filter,
     device: Device,
@@ -97,7 +97,6 @@ _source_offer = emit.request("wl_data_source", "offer")
 _set_actions = emit.request("wl_data_source", "set_actions")
 
 
-@event("wl_data_device", "enter")
 def drag_enter(
     core: Filter,
     device: Device,
@@ -183,7 +182,6 @@ def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
     return device.frame.inside(x, y) if device.frame is not None else (x, y)
 
 
-@event("wl_data_device", "leave")
 def drag_leave(core: Filter, device: Device) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
@@ -209,7 +207,6 @@ def _drop_untold(core: Filter, device: Device) -> None:
 _drag_leave = emit.event("wl_data_device", "leave")
 
 
-@event("wl_data_device", "motion")
 def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None:
     top, waits = device.over, device.waits
     if waits is not None:
@@ -229,7 +226,6 @@ def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None
 _drag_motion = emit.event("wl_data_device", "motion")
 
 
-@event("wl_data_device", "drop")
 def drag_drop(core: Filter, device: Device) -> None:
     if device.told:
         device.dropped = True
@@ -241,7 +237,6 @@ def drag_drop(core: Filter, device: Device) -> None:
 _drag_drop = emit.event("wl_data_device", "drop")
 
 
-@request("wl_data_offer", "accept")
 def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
     source, host = offer.source, offer.upstream
     if offer.over is not None:
@@ -261,7 +256,6 @@ def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
 _accept = emit.request("wl_data_offer", "accept")
 
 
-@request("wl_data_offer", "set_actions")
 def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) -> None:
     if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
         raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
@@ -274,7 +268,6 @@ def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) 
 _offer_set_actions = emit.request("wl_data_offer", "set_actions")
 
 
-@request("wl_data_offer", "finish")
 def offer_finish(core: Filter, offer: Offer) -> None:
     if offer.over is not None:
         foreign.taken(offer)
@@ -285,7 +278,6 @@ def offer_finish(core: Filter, offer: Offer) -> None:
 _finish = emit.request("wl_data_offer", "finish")
 
 
-@request("wl_data_offer", "destroy")
 def destroy_offer(core: Filter, offer: Offer) -> None:
     if offer.over is not None:
         foreign.taken(offer)
@@ -295,7 +287,6 @@ def destroy_offer(core: Filter, offer: Offer) -> None:
     core.drop_local(offer)
 
 
-@event("wl_data_source", "target")
 def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
     drag_start.heard(core)
     accepted = source.accepted if mime is not None else None
@@ -305,7 +296,6 @@ def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
 _target = emit.event("wl_data_source", "target")
 
 
-@event("wl_data_source", "send")
 def source_send(core: Filter, source: Source, mime: bytes, fd: Fd) -> None:
     """Somebody outside asks: in the private type is nothing, of others by rule."""
     hand = core.sandbox.hand
@@ -314,10 +304,9 @@ def source_send(core: Filter, source: Source, mime: bytes, fd: Fd) -> None:
         core.machine.close(fd)
 
 
-def _plain(name: str) -> None:
+def _plain(name: str) -> Callable[..., None]:
     write = emit.event("wl_data_source", name)
 
-    @event("wl_data_source", name)
     def forward(core: Filter, source: Source, *args: int) -> None:
         drag_start.heard(core)
         core.down.data += write(source.cid, *args)
@@ -330,6 +319,28 @@ def _plain(name: str) -> None:
         elif name != "action":
             hand.drags.ended(source)
 
+    return forward
 
-for _name in ("cancelled", "dnd_drop_performed", "dnd_finished", "action"):
-    _plain(_name)
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_data_device", "start_drag"): start_drag,
+    ("wl_data_offer", "accept"): accept,
+    ("wl_data_offer", "destroy"): destroy_offer,
+    ("wl_data_offer", "finish"): offer_finish,
+    ("wl_data_offer", "set_actions"): offer_set_actions,
+}
+EVENTS: Rules = {
+    ("wl_data_device", "enter"): drag_enter,
+    ("wl_data_device", "leave"): drag_leave,
+    ("wl_data_device", "motion"): drag_motion,
+    ("wl_data_device", "drop"): drag_drop,
+    ("wl_data_source", "target"): source_target,
+    ("wl_data_source", "send"): source_send,
+    ("wl_data_source", "cancelled"): _plain("cancelled"),
+    ("wl_data_source", "dnd_drop_performed"): _plain("dnd_drop_performed"),
+    ("wl_data_source", "dnd_finished"): _plain("dnd_finished"),
+    ("wl_data_source", "action"): _plain("action"),
+}
+CLASSES: Classes = {}

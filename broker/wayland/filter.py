@@ -33,23 +33,17 @@ from collections.abc import Callable, Sequence
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.wayland import (  # noqa: F401 - rooms register their handlers
-    attention,
+from broker.wayland import (
     commit,
-    constraints,
     cursor,
     dispatch,
-    drag,
     drag_start,
     emit,
     hands,
     label,
     outputs,
-    popups,
-    seat,
     selection,
     surfaces,
-    windows,
     wire,
 )
 from broker.wayland.frame import Edges, LabelPicture, Palette

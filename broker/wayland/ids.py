@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
-from broker.wayland import dispatch, emit, wire
+from broker.wayland import dispatch, emit, handlers, wire
 from broker.wayland.objects import Obj
 from broker.wayland.sandbox import Sandbox, Usage
 from broker.wayland.signatures import Message
@@ -42,8 +42,8 @@ class ObjectTable:
 
     def arm(self, obj: Obj) -> None:
         """Give an object the handlers of its interface and version."""
-        obj.requests = dispatch.request_table(obj.interface, obj.version)
-        obj.events = dispatch.event_table(obj.interface)
+        obj.requests = handlers.request_table(obj.interface, obj.version)
+        obj.events = handlers.event_table(obj.interface)
 
     def make(
         self, untrusted_cid: int, interface: str, version: int, *, server: bool = True
@@ -61,7 +61,7 @@ class ObjectTable:
         self.usage.take("objects", 1)
         if cid == self._next_cid:
             self._next_cid += 1
-        cls, requests, events = dispatch.template(interface, version)
+        cls, requests, events = handlers.template(interface, version)
         obj = cls(interface, version)
         obj.cid = cid
         obj.requests = requests
@@ -81,7 +81,7 @@ class ObjectTable:
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
         self.usage.take("objects", 1)
-        obj = dispatch.CLASSES.get(interface, Obj)(interface, version)
+        obj = handlers.CLASSES.get(interface, Obj)(interface, version)
         obj.cid = cid
         self.arm(obj)
         self.by_client[cid] = obj
@@ -121,7 +121,7 @@ class ObjectTable:
         self.give_sid(made)
         return made
 
-    def adopt(self, sid: int, obj: Obj, handlers: dispatch.Handlers) -> None:
+    def adopt(self, sid: int, obj: Obj, own_handlers: dispatch.Handlers) -> None:
         """Take an object that the compositor named; the client will not know it."""
         if sid < SERVER_IDS or not self.by_server.get(sid, _DEAD).dead:
             raise UpstreamError(
@@ -130,7 +130,7 @@ class ObjectTable:
         if len(self.by_server) > 2 * limits.WAYLAND_OBJECTS:
             raise UpstreamError("the compositor made too many objects")
         obj.sid = sid
-        obj.events = dispatch.own_events(obj.interface, handlers)
+        obj.events = dispatch.own_events(obj.interface, own_handlers)
         self.by_server[sid] = obj
 
     def adopt_dead(self, sid: int, interface: str) -> None:

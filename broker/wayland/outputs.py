@@ -7,11 +7,12 @@ size that bounds popups.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit
-from broker.wayland.dispatch import Handlers, event
+from broker.wayland.dispatch import FORWARD, Classes, Handlers, Rules
 from broker.wayland.objects import Obj
 
 if TYPE_CHECKING:
@@ -88,7 +89,6 @@ def largest(screens: list[Screen]) -> tuple[int, int]:
 # -- what the client is told ----------------------------------------------------------
 
 
-@event("wl_output", "geometry")
 def geometry(
     core: Filter,
     output: Obj,
@@ -109,25 +109,46 @@ def geometry(
 _geometry_message = emit.event("wl_output", "geometry")
 
 
-def _hide(interface: str, name: str, text: bytes) -> None:
+def _hide(interface: str, name: str, text: bytes) -> Callable[..., None]:
     write = emit.event(interface, name)
 
-    @event(interface, name)
     def hidden(core: Filter, output: Obj, _told: bytes) -> None:
         core.down.data += write(output.cid, text)
 
+    return hidden
 
-@event("wl_output", "name")
+
 def output_name(core: Filter, output: Obj, told: bytes) -> None:
     core.down.data += _name_message(output.cid, core.screen_name(told))
 
 
-@event("zxdg_output_v1", "name")
 def xdg_output_name(core: Filter, output: Obj, told: bytes) -> None:
     core.down.data += _xdg_name_message(output.cid, core.screen_name(told))
 
 
 _name_message = emit.event("wl_output", "name")
 _xdg_name_message = emit.event("zxdg_output_v1", "name")
-_hide("wl_output", "description", b"screen")
-_hide("zxdg_output_v1", "description", b"screen")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_output", "release"): FORWARD,
+    ("zxdg_output_v1", "destroy"): FORWARD,
+}
+EVENTS: Rules = {
+    ("wl_output", "geometry"): geometry,
+    ("wl_output", "mode"): FORWARD,
+    ("wl_output", "done"): FORWARD,
+    ("wl_output", "scale"): FORWARD,
+    ("wl_output", "name"): output_name,
+    ("wl_output", "description"): _hide("wl_output", "description", b"screen"),
+    ("zxdg_output_v1", "logical_position"): FORWARD,
+    ("zxdg_output_v1", "logical_size"): FORWARD,
+    ("zxdg_output_v1", "done"): FORWARD,
+    ("zxdg_output_v1", "name"): xdg_output_name,
+    ("zxdg_output_v1", "description"): _hide(
+        "zxdg_output_v1", "description", b"screen"
+    ),
+}
+CLASSES: Classes = {}

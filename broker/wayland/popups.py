@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.wayland import emit, placement, promote, window_state
 from broker.wayland.anchoring import around_content
-from broker.wayland.dispatch import CLASSES, event, request
+from broker.wayland.dispatch import FORWARD, Classes, Rules
 from broker.wayland.geometry import Rect, clamp
 from broker.wayland.model import Granted, Popup, Positioner, WmBase, XdgSurface
 from broker.wayland.objects import Obj
@@ -29,8 +29,6 @@ from broker.wayland.wire import ProtocolFault
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
-CLASSES["xdg_positioner"] = Positioner
-CLASSES["xdg_popup"] = Popup
 
 BASE_INVALID_POSITIONER = 5
 POSITIONER_INVALID_INPUT = 0
@@ -40,17 +38,14 @@ _FAR = limits.WAYLAND_COORDINATE
 # -- xdg_positioner -------------------------------------------------------------------
 
 
-@request("xdg_wm_base", "create_positioner")
 def create_positioner(core: Filter, base: WmBase, new_id: int) -> None:
     core.make(new_id, "xdg_positioner", base.version, server=False)
 
 
-@request("xdg_positioner", "destroy")
 def destroy_positioner(core: Filter, positioner: Positioner) -> None:
     core.drop_local(positioner)
 
 
-@request("xdg_positioner", "set_size")
 def set_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
     if w < 1 or h < 1:
         raise ProtocolFault(
@@ -59,7 +54,6 @@ def set_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
     positioner.size = (min(w, _FAR), min(h, _FAR))
 
 
-@request("xdg_positioner", "set_anchor_rect")
 def set_anchor_rect(
     _core: Filter, positioner: Positioner, x: int, y: int, w: int, h: int
 ) -> None:
@@ -72,7 +66,6 @@ def set_anchor_rect(
     )
 
 
-@request("xdg_positioner", "set_anchor")
 def set_anchor(_core: Filter, positioner: Positioner, anchor: int) -> None:
     if anchor > 8:
         raise ProtocolFault(
@@ -81,7 +74,6 @@ def set_anchor(_core: Filter, positioner: Positioner, anchor: int) -> None:
     positioner.anchor = anchor
 
 
-@request("xdg_positioner", "set_gravity")
 def set_gravity(_core: Filter, positioner: Positioner, gravity: int) -> None:
     if gravity > 8:
         raise ProtocolFault(
@@ -90,29 +82,24 @@ def set_gravity(_core: Filter, positioner: Positioner, gravity: int) -> None:
     positioner.gravity = gravity
 
 
-@request("xdg_positioner", "set_constraint_adjustment")
 def set_constraint_adjustment(
     _core: Filter, positioner: Positioner, adjustment: int
 ) -> None:
     positioner.adjustment = adjustment & placement.ANY_ADJUSTMENT
 
 
-@request("xdg_positioner", "set_offset")
 def set_offset(_core: Filter, positioner: Positioner, x: int, y: int) -> None:
     positioner.offset = (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR))
 
 
-@request("xdg_positioner", "set_reactive")
 def set_reactive(_core: Filter, positioner: Positioner) -> None:
     positioner.reactive = True
 
 
-@request("xdg_positioner", "set_parent_size")
 def set_parent_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
     positioner.parent_size = (clamp(w, 1, _FAR), clamp(h, 1, _FAR))
 
 
-@request("xdg_positioner", "set_parent_configure")
 def set_parent_configure(_core: Filter, positioner: Positioner, serial: int) -> None:
     positioner.parent_configure = serial
 
@@ -166,7 +153,6 @@ def _materialise(
 # -- xdg_popup -----------------------------------------------------------------------
 
 
-@request("xdg_surface", "get_popup")
 def get_popup(
     core: Filter,
     xdg: XdgSurface,
@@ -204,7 +190,6 @@ def _depth(parent: XdgSurface) -> int:
     return count
 
 
-@request("xdg_popup", "destroy")
 def destroy_popup(core: Filter, popup: Popup) -> None:
     xdg = popup.xdg
     if popup.children:
@@ -219,7 +204,6 @@ def destroy_popup(core: Filter, popup: Popup) -> None:
     end_role(core, xdg)
 
 
-@request("xdg_popup", "grab")
 def grab(core: Filter, popup: Popup, seat: Obj, serial: int) -> None:
     """Only with a serial that this connection really got; otherwise dismissed."""
     if core.serials.knows(serial):
@@ -246,7 +230,6 @@ def dismiss_grabs(core: Filter) -> None:
             dismiss(core, xdg.role)
 
 
-@request("xdg_popup", "reposition")
 def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
@@ -258,7 +241,6 @@ def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -
 _reposition = emit.request("xdg_popup", "reposition")
 
 
-@event("xdg_popup", "configure")
 def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> None:
     xdg, parent = popup.xdg, popup.parent
     mine = xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
@@ -274,6 +256,35 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
     )
 
 
-@event("xdg_popup", "popup_done")
 def popup_done(core: Filter, popup: Popup) -> None:
     dismiss(core, popup)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("xdg_popup", "destroy"): destroy_popup,
+    ("xdg_popup", "grab"): grab,
+    ("xdg_popup", "reposition"): reposition,
+    ("xdg_positioner", "destroy"): destroy_positioner,
+    ("xdg_positioner", "set_size"): set_size,
+    ("xdg_positioner", "set_anchor_rect"): set_anchor_rect,
+    ("xdg_positioner", "set_anchor"): set_anchor,
+    ("xdg_positioner", "set_gravity"): set_gravity,
+    ("xdg_positioner", "set_constraint_adjustment"): set_constraint_adjustment,
+    ("xdg_positioner", "set_offset"): set_offset,
+    ("xdg_positioner", "set_reactive"): set_reactive,
+    ("xdg_positioner", "set_parent_size"): set_parent_size,
+    ("xdg_positioner", "set_parent_configure"): set_parent_configure,
+    ("xdg_surface", "get_popup"): get_popup,
+    ("xdg_wm_base", "create_positioner"): create_positioner,
+}
+EVENTS: Rules = {
+    ("xdg_popup", "configure"): configure,
+    ("xdg_popup", "popup_done"): popup_done,
+    ("xdg_popup", "repositioned"): FORWARD,
+}
+CLASSES: Classes = {
+    "xdg_popup": Popup,
+    "xdg_positioner": Positioner,
+}

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.wayland import emit
-from broker.wayland.dispatch import event, request
+from broker.wayland.dispatch import LOCAL, Classes, Rules
 from broker.wayland.model import COMPOSITOR_VERSION, Seat
 from broker.wayland.objects import Obj
 from broker.wayland.verdicts import GLOBALS, advertised_version
@@ -88,7 +88,6 @@ class Globals:
 # -- wl_display ----------------------------------------------------------------------
 
 
-@request("wl_display", "sync")
 def sync(core: Filter, _display: Obj, new_id: int) -> None:
     callback = core.make(new_id, "wl_callback", 1)
     core.up.data += emit.sync(1, callback.sid)
@@ -109,7 +108,6 @@ def told(registry: Obj, entry: Advertised) -> bytes:
     return _ID.pack(registry.cid) + body
 
 
-@request("wl_display", "get_registry")
 def get_registry(core: Filter, _display: Obj, new_id: int) -> None:
     registry = core.make(new_id, "wl_registry", 1, server=False)
     core.registries.append(registry)
@@ -118,7 +116,6 @@ def get_registry(core: Filter, _display: Obj, new_id: int) -> None:
             core.down.data += told(registry, entry)
 
 
-@event("wl_display", "error")
 def host_error(
     core: Filter, _display: Obj, obj: Obj | None, code: int, untrusted_text: bytes
 ) -> None:
@@ -126,7 +123,6 @@ def host_error(
     core.upstream_error(obj, code, untrusted_text)
 
 
-@event("wl_display", "delete_id")
 def host_delete_id(core: Filter, _display: Obj, sid: int) -> None:
     core.deleted(sid)
 
@@ -134,7 +130,6 @@ def host_delete_id(core: Filter, _display: Obj, sid: int) -> None:
 # -- wl_registry ------------------------------------------------------------------------
 
 
-@request("wl_registry", "bind")
 def bind(
     core: Filter,
     registry: Obj,
@@ -169,13 +164,29 @@ def bind(
         )
 
 
-@request("wl_fixes", "destroy")
 def fixes_destroy(core: Filter, fixes: Obj) -> None:
     core.drop_local(fixes)
 
 
-@request("wl_fixes", "destroy_registry")
 def destroy_registry(core: Filter, _fixes: Obj, registry: Obj) -> None:
     if registry in core.registries:
         core.registries.remove(registry)
         core.drop_local(registry)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_display", "sync"): sync,
+    ("wl_display", "get_registry"): get_registry,
+    ("wl_fixes", "destroy"): fixes_destroy,
+    ("wl_fixes", "destroy_registry"): destroy_registry,
+    ("wl_registry", "bind"): bind,
+}
+EVENTS: Rules = {
+    ("wl_display", "error"): host_error,
+    ("wl_display", "delete_id"): host_delete_id,
+    ("wl_registry", "global"): LOCAL,
+    ("wl_registry", "global_remove"): LOCAL,
+}
+CLASSES: Classes = {}

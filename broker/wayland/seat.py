@@ -10,11 +10,12 @@ only those.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import cursor, drag_start, emit, popups, windows
-from broker.wayland.dispatch import CLASSES, event, raw_event, request
+from broker.wayland.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.geometry import clamp
 from broker.wayland.model import (
     Gesture,
@@ -26,18 +27,11 @@ from broker.wayland.model import (
     TextInput,
     Touch,
 )
-from broker.wayland.objects import Handler, Obj
+from broker.wayland.objects import Obj
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
-CLASSES["wl_pointer"] = Pointer
-CLASSES["wl_keyboard"] = Keyboard
-CLASSES["wl_seat"] = Seat
-CLASSES["wl_touch"] = Touch
-CLASSES["zwp_text_input_v3"] = TextInput
-for _name in ("swipe", "pinch", "hold"):
-    CLASSES[f"zwp_pointer_gesture_{_name}_v1"] = Gesture
 
 _LEFT_BUTTON = 0x110
 _PRESSED = 1
@@ -65,7 +59,6 @@ def _pass(core: Filter, obj: Obj, data: bytes, pos: int, size: int) -> None:
 # -- wl_seat ------------------------------------------------------------------------------
 
 
-@request("wl_seat", "get_pointer")
 def get_pointer(core: Filter, seat: Obj, new_id: int) -> None:
     pointer = core.make(new_id, "wl_pointer", seat.version)
     assert isinstance(pointer, Pointer)
@@ -77,7 +70,6 @@ def get_pointer(core: Filter, seat: Obj, new_id: int) -> None:
 _get_pointer = emit.request("wl_seat", "get_pointer")
 
 
-@request("wl_seat", "get_keyboard")
 def get_keyboard(core: Filter, seat: Seat, new_id: int) -> None:
     keyboard = core.make(new_id, "wl_keyboard", seat.version)
     assert isinstance(keyboard, Keyboard)
@@ -90,7 +82,6 @@ def get_keyboard(core: Filter, seat: Seat, new_id: int) -> None:
 _get_keyboard = emit.request("wl_seat", "get_keyboard")
 
 
-@event("wl_seat", "name")
 def seat_name(core: Filter, seat: Obj, _name: bytes) -> None:
     """A seat's name may tell hardware; every sandbox sees the same one."""
     core.down.data += _seat_name(seat.cid, b"seat0")
@@ -102,14 +93,12 @@ _seat_name = emit.event("wl_seat", "name")
 # -- wl_pointer ----------------------------------------------------------------------------
 
 
-@request("wl_pointer", "release")
 def release_pointer(core: Filter, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
     cursor.forget(core, pointer)
     core.destroy(pointer)
 
 
-@event("wl_pointer", "enter")
 def enter(
     core: Filter, pointer: Pointer, serial: int, surface: Obj | None, x: int, y: int
 ) -> None:
@@ -131,7 +120,6 @@ def enter(
 _enter = emit.event("wl_pointer", "enter")
 
 
-@event("wl_pointer", "leave")
 def leave(core: Filter, pointer: Pointer, serial: int, surface: Obj | None) -> None:
     drag_start.heard(core)
     if pointer.focus is not None and surface is pointer.focus:
@@ -144,7 +132,6 @@ def leave(core: Filter, pointer: Pointer, serial: int, surface: Obj | None) -> N
 _leave = emit.event("wl_pointer", "leave")
 
 
-@raw_event("wl_pointer", "motion")
 def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
     surface = pointer.focus
     if surface is None:
@@ -163,7 +150,6 @@ def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
     out += _FIXED.pack(x + surface.cx * 256, y + surface.cy * 256)
 
 
-@raw_event("wl_pointer", "button")
 def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
     (serial,) = _SERIAL.unpack_from(data, pos + 8)
     if pointer.focus is not None:
@@ -198,18 +184,6 @@ def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -
         _pass(core, pointer, data, pos, size)
 
 
-for _name in (
-    "axis",
-    "axis_source",
-    "axis_stop",
-    "axis_discrete",
-    "axis_value120",
-    "axis_relative_direction",
-):
-    raw_event("wl_pointer", _name)(_if_told)
-
-
-@raw_event("wl_pointer", "frame")
 def pointer_frame(
     core: Filter, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
@@ -221,13 +195,11 @@ def pointer_frame(
 # -- wl_keyboard -----------------------------------------------------------------------------
 
 
-@request("wl_keyboard", "release")
 def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
 
 
-@event("wl_keyboard", "enter")
 def keyboard_enter(
     core: Filter, keyboard: Keyboard, serial: int, surface: Obj | None, keys: bytes
 ) -> None:
@@ -253,7 +225,6 @@ def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
     return struct.pack(f"={len(shown)}I", *shown)
 
 
-@event("wl_keyboard", "leave")
 def keyboard_leave(
     core: Filter, keyboard: Keyboard, serial: int, surface: Obj | None
 ) -> None:
@@ -270,7 +241,6 @@ def keyboard_leave(
 _keyboard_leave = emit.event("wl_keyboard", "leave")
 
 
-@raw_event("wl_keyboard", "key")
 def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
     if keyboard.focus is None:
         return
@@ -280,7 +250,6 @@ def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> N
         _pass(core, keyboard, data, pos, size)
 
 
-@raw_event("wl_keyboard", "modifiers")
 def modifiers(
     core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
@@ -294,7 +263,6 @@ def modifiers(
 # -- wl_touch ------------------------------------------------------------------------------------
 
 
-@event("wl_touch", "down")
 def touch_down(
     core: Filter,
     touch: Touch,
@@ -324,7 +292,6 @@ def touch_down(
 _touch_down = emit.event("wl_touch", "down")
 
 
-@event("wl_touch", "up")
 def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
     if touch.fingers.pop(finger, None) is not None:
         core.serials.note_input(serial, core.now)
@@ -334,7 +301,6 @@ def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) ->
 _touch_up = emit.event("wl_touch", "up")
 
 
-@event("wl_touch", "motion")
 def touch_motion(
     core: Filter, touch: Touch, time: int, finger: int, x: int, y: int
 ) -> None:
@@ -348,7 +314,6 @@ def touch_motion(
 _touch_motion = emit.event("wl_touch", "motion")
 
 
-@event("wl_touch", "cancel")
 def touch_cancel(core: Filter, touch: Touch) -> None:
     touch.fingers.clear()
     core.down.data += _touch_cancel(touch.cid)
@@ -357,7 +322,6 @@ def touch_cancel(core: Filter, touch: Touch) -> None:
 _touch_cancel = emit.event("wl_touch", "cancel")
 
 
-@event("wl_touch", "shape")
 def touch_shape(
     core: Filter, touch: Touch, finger: int, major: int, minor: int
 ) -> None:
@@ -368,7 +332,6 @@ def touch_shape(
 _touch_shape = emit.event("wl_touch", "shape")
 
 
-@event("wl_touch", "orientation")
 def touch_orientation(core: Filter, touch: Touch, finger: int, angle: int) -> None:
     if finger in touch.fingers:
         core.down.data += _touch_orientation(touch.cid, finger, angle)
@@ -380,10 +343,9 @@ _touch_orientation = emit.event("wl_touch", "orientation")
 # -- gestures ------------------------------------------------------------------------------------
 
 
-def _register_gesture(interface: str) -> None:
+def _gesture_begin(interface: str) -> Callable[..., None]:
     begin_message = emit.event(interface, "begin")
 
-    @event(interface, "begin")
     def begin(
         core: Filter,
         gesture: Gesture,
@@ -399,27 +361,19 @@ def _register_gesture(interface: str) -> None:
                 gesture.cid, serial, time, surface.cid, fingers
             )
 
-    def while_told(
-        core: Filter, gesture: Obj, data: bytes, pos: int, size: int
-    ) -> None:
-        assert isinstance(gesture, Gesture)
-        if gesture.told:
-            _pass(core, gesture, data, pos, size)
-
-    handler: Handler = while_told
-    if "hold" not in interface:
-        raw_event(interface, "update")(handler)
-    raw_event(interface, "end")(handler)
+    return begin
 
 
-for _name in ("swipe", "pinch", "hold"):
-    _register_gesture(f"zwp_pointer_gesture_{_name}_v1")
+def _gesture_if_told(
+    core: Filter, gesture: Gesture, data: bytes, pos: int, size: int
+) -> None:
+    if gesture.told:
+        _pass(core, gesture, data, pos, size)
 
 
 # -- text input ------------------------------------------------------------------------------------
 
 
-@event("zwp_text_input_v3", "enter")
 def text_enter(core: Filter, text: TextInput, surface: Obj | None) -> None:
     text.focus = told(surface)
     if text.focus is not None:
@@ -429,7 +383,6 @@ def text_enter(core: Filter, text: TextInput, surface: Obj | None) -> None:
 _text_enter = emit.event("zwp_text_input_v3", "enter")
 
 
-@event("zwp_text_input_v3", "leave")
 def text_leave(core: Filter, text: TextInput, _surface: Obj | None) -> None:
     before, text.focus = text.focus, None
     if before is not None and not before.dead:
@@ -439,7 +392,6 @@ def text_leave(core: Filter, text: TextInput, _surface: Obj | None) -> None:
 _text_leave = emit.event("zwp_text_input_v3", "leave")
 
 
-@request("zwp_text_input_v3", "set_cursor_rectangle")
 def set_cursor_rectangle(
     core: Filter, text: TextInput, x: int, y: int, w: int, h: int
 ) -> None:
@@ -457,3 +409,85 @@ def set_cursor_rectangle(
 
 
 _set_cursor_rectangle = emit.request("zwp_text_input_v3", "set_cursor_rectangle")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_keyboard", "release"): release_keyboard,
+    ("wl_pointer", "release"): release_pointer,
+    ("wl_seat", "get_pointer"): get_pointer,
+    ("wl_seat", "get_keyboard"): get_keyboard,
+    ("wl_seat", "get_touch"): FORWARD,
+    ("wl_seat", "release"): FORWARD,
+    ("wl_touch", "release"): FORWARD,
+    ("zwp_pointer_gesture_hold_v1", "destroy"): FORWARD,
+    ("zwp_pointer_gesture_pinch_v1", "destroy"): FORWARD,
+    ("zwp_pointer_gesture_swipe_v1", "destroy"): FORWARD,
+    ("zwp_text_input_v3", "destroy"): FORWARD,
+    ("zwp_text_input_v3", "enable"): FORWARD,
+    ("zwp_text_input_v3", "disable"): FORWARD,
+    ("zwp_text_input_v3", "set_surrounding_text"): FORWARD,
+    ("zwp_text_input_v3", "set_text_change_cause"): FORWARD,
+    ("zwp_text_input_v3", "set_content_type"): FORWARD,
+    ("zwp_text_input_v3", "set_cursor_rectangle"): set_cursor_rectangle,
+    ("zwp_text_input_v3", "commit"): FORWARD,
+}
+EVENTS: Rules = {
+    ("wl_keyboard", "keymap"): FORWARD,
+    ("wl_keyboard", "enter"): keyboard_enter,
+    ("wl_keyboard", "leave"): keyboard_leave,
+    ("wl_keyboard", "key"): Raw(key),
+    ("wl_keyboard", "modifiers"): Raw(modifiers),
+    ("wl_keyboard", "repeat_info"): FORWARD,
+    ("wl_pointer", "enter"): enter,
+    ("wl_pointer", "leave"): leave,
+    ("wl_pointer", "motion"): Raw(motion),
+    ("wl_pointer", "button"): Raw(button),
+    ("wl_pointer", "axis"): Raw(_if_told),
+    ("wl_pointer", "frame"): Raw(pointer_frame),
+    ("wl_pointer", "axis_source"): Raw(_if_told),
+    ("wl_pointer", "axis_stop"): Raw(_if_told),
+    ("wl_pointer", "axis_discrete"): Raw(_if_told),
+    ("wl_pointer", "axis_value120"): Raw(_if_told),
+    ("wl_pointer", "axis_relative_direction"): Raw(_if_told),
+    ("wl_seat", "capabilities"): FORWARD,
+    ("wl_seat", "name"): seat_name,
+    ("wl_touch", "down"): touch_down,
+    ("wl_touch", "up"): touch_up,
+    ("wl_touch", "motion"): touch_motion,
+    ("wl_touch", "frame"): FORWARD,
+    ("wl_touch", "cancel"): touch_cancel,
+    ("wl_touch", "shape"): touch_shape,
+    ("wl_touch", "orientation"): touch_orientation,
+    ("zwp_pointer_gesture_hold_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_hold_v1"
+    ),
+    ("zwp_pointer_gesture_hold_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_pinch_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_pinch_v1"
+    ),
+    ("zwp_pointer_gesture_pinch_v1", "update"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_pinch_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_swipe_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_swipe_v1"
+    ),
+    ("zwp_pointer_gesture_swipe_v1", "update"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_swipe_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_text_input_v3", "enter"): text_enter,
+    ("zwp_text_input_v3", "leave"): text_leave,
+    ("zwp_text_input_v3", "preedit_string"): FORWARD,
+    ("zwp_text_input_v3", "commit_string"): FORWARD,
+    ("zwp_text_input_v3", "delete_surrounding_text"): FORWARD,
+    ("zwp_text_input_v3", "done"): FORWARD,
+}
+CLASSES: Classes = {
+    "wl_keyboard": Keyboard,
+    "wl_pointer": Pointer,
+    "wl_seat": Seat,
+    "wl_touch": Touch,
+    "zwp_pointer_gesture_hold_v1": Gesture,
+    "zwp_pointer_gesture_pinch_v1": Gesture,
+    "zwp_pointer_gesture_swipe_v1": Gesture,
+    "zwp_text_input_v3": TextInput,
+}

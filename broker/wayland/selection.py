@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit
-from broker.wayland.dispatch import CLASSES, Handlers, event, request
+from broker.wayland.dispatch import LOCAL, Classes, Handlers, Rules
 from broker.wayland.model import Surface
 from broker.wayland.objects import Obj
 from broker.wayland.wire import Fd, ProtocolFault
@@ -143,13 +143,6 @@ class Device(Obj):
         self.dropped = False
 
 
-CLASSES["wl_data_source"] = Source
-CLASSES["wl_data_offer"] = Offer
-CLASSES["wl_data_device"] = Device
-CLASSES["zwp_primary_selection_source_v1"] = Source
-CLASSES["zwp_primary_selection_offer_v1"] = Offer
-CLASSES["zwp_primary_selection_device_v1"] = Device
-
 _cancelled = emit.event("wl_data_source", "cancelled")
 _send = emit.event("wl_data_source", "send")
 _primary_cancelled = emit.event("zwp_primary_selection_source_v1", "cancelled")
@@ -165,17 +158,14 @@ def _new_source(core: Filter, manager: Obj, new_id: int, interface: str) -> None
     source.core = core
 
 
-@request(MANAGER, "create_data_source")
 def create_data_source(core: Filter, manager: Obj, new_id: int) -> None:
     _new_source(core, manager, new_id, "wl_data_source")
 
 
-@request(f"{_PRIMARY}_device_manager_v1", "create_source")
 def create_primary_source(core: Filter, manager: Obj, new_id: int) -> None:
     _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
 
 
-@request(MANAGER, "get_data_device")
 def get_data_device(core: Filter, manager: Obj, new_id: int, seat: Obj) -> None:
     host = core.data_manager
     device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
@@ -192,7 +182,6 @@ def get_data_device(core: Filter, manager: Obj, new_id: int, seat: Obj) -> None:
 _get_data_device = emit.request(MANAGER, "get_data_device")
 
 
-@request(f"{_PRIMARY}_device_manager_v1", "get_device")
 def get_primary_device(core: Filter, manager: Obj, new_id: int, _seat: Obj) -> None:
     device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
     assert isinstance(device, Device)
@@ -202,17 +191,14 @@ def get_primary_device(core: Filter, manager: Obj, new_id: int, _seat: Obj) -> N
         tell(core, device)
 
 
-@request(f"{_PRIMARY}_device_manager_v1", "destroy")
 def destroy_primary_manager(core: Filter, manager: Obj) -> None:
     core.drop_local(manager)
 
 
-@request("wl_data_source", "offer")
 def source_offer(core: Filter, source: Source, mime: bytes) -> None:
     _add_mime(core, source, mime)
 
 
-@request("zwp_primary_selection_source_v1", "offer")
 def primary_source_offer(core: Filter, source: Source, mime: bytes) -> None:
     _add_mime(core, source, mime)
 
@@ -227,7 +213,6 @@ def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
     source.mimes.append(mime)
 
 
-@request("wl_data_source", "set_actions")
 def source_set_actions(_core: Filter, source: Source, actions: int) -> None:
     if actions & ~7 or source.used:
         raise ProtocolFault(
@@ -236,12 +221,10 @@ def source_set_actions(_core: Filter, source: Source, actions: int) -> None:
     source.actions = actions
 
 
-@request("wl_data_source", "destroy")
 def destroy_source(core: Filter, source: Source) -> None:
     end_source(core, source)
 
 
-@request("zwp_primary_selection_source_v1", "destroy")
 def destroy_primary_source(core: Filter, source: Source) -> None:
     end_source(core, source)
 
@@ -261,14 +244,12 @@ def end_source(core: Filter, source: Source) -> None:
 # -- selections ------------------------------------------------------------------------------
 
 
-@request("wl_data_device", "set_selection")
 def set_selection(
     core: Filter, device: Device, source: Source | None, serial: int
 ) -> None:
     _select(core, device, source, serial)
 
 
-@request("zwp_primary_selection_device_v1", "set_selection")
 def set_primary_selection(
     core: Filter, device: Device, source: Source | None, serial: int
 ) -> None:
@@ -324,12 +305,10 @@ _primary_offer = emit.event("zwp_primary_selection_offer_v1", "offer")
 _primary_selection = emit.event("zwp_primary_selection_device_v1", "selection")
 
 
-@request("wl_data_offer", "receive")
 def receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
     _receive(core, offer, mime, fd)
 
 
-@request("zwp_primary_selection_offer_v1", "receive")
 def primary_receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
     _receive(core, offer, mime, fd)
 
@@ -340,7 +319,6 @@ def _receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
         core.machine.close(fd)
 
 
-@request("zwp_primary_selection_offer_v1", "destroy")
 def destroy_primary_offer(core: Filter, offer: Offer) -> None:
     core.drop_local(offer)
 
@@ -354,12 +332,10 @@ def _release_device(core: Filter, device: Device) -> None:
     core.hands.balance()
 
 
-@request("wl_data_device", "release")
 def release_device(core: Filter, device: Device) -> None:
     _release_device(core, device)
 
 
-@request("zwp_primary_selection_device_v1", "destroy")
 def destroy_primary_device(core: Filter, device: Device) -> None:
     _release_device(core, device)
 
@@ -367,7 +343,6 @@ def destroy_primary_device(core: Filter, device: Device) -> None:
 # -- the compositor's side of a data device: host offers, swallowed -------------------------------
 
 
-@event("wl_data_device", "data_offer")
 def host_offer(core: Filter, _device: Device, new_id: int) -> None:
     core.adopt(new_id, HostOffer("wl_data_offer", 3), HOST_OFFER_EVENTS)
 
@@ -398,7 +373,49 @@ HOST_OFFER_EVENTS: Handlers = {
 }
 
 
-@event("wl_data_device", "selection")
 def host_selection(core: Filter, _device: Device, offer: Obj | None) -> None:
     """The host's clipboard: not for the sandbox."""
     core.hands.selected(offer)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_data_device", "set_selection"): set_selection,
+    ("wl_data_device", "release"): release_device,
+    ("wl_data_device_manager", "create_data_source"): create_data_source,
+    ("wl_data_device_manager", "get_data_device"): get_data_device,
+    ("wl_data_offer", "receive"): receive,
+    ("wl_data_source", "offer"): source_offer,
+    ("wl_data_source", "destroy"): destroy_source,
+    ("wl_data_source", "set_actions"): source_set_actions,
+    ("zwp_primary_selection_device_manager_v1", "create_source"): create_primary_source,
+    ("zwp_primary_selection_device_manager_v1", "get_device"): get_primary_device,
+    ("zwp_primary_selection_device_manager_v1", "destroy"): destroy_primary_manager,
+    ("zwp_primary_selection_device_v1", "set_selection"): set_primary_selection,
+    ("zwp_primary_selection_device_v1", "destroy"): destroy_primary_device,
+    ("zwp_primary_selection_offer_v1", "receive"): primary_receive,
+    ("zwp_primary_selection_offer_v1", "destroy"): destroy_primary_offer,
+    ("zwp_primary_selection_source_v1", "offer"): primary_source_offer,
+    ("zwp_primary_selection_source_v1", "destroy"): destroy_primary_source,
+}
+EVENTS: Rules = {
+    ("wl_data_device", "data_offer"): host_offer,
+    ("wl_data_device", "selection"): host_selection,
+    ("wl_data_offer", "offer"): LOCAL,
+    ("wl_data_offer", "source_actions"): LOCAL,
+    ("wl_data_offer", "action"): LOCAL,
+    ("zwp_primary_selection_device_v1", "data_offer"): LOCAL,
+    ("zwp_primary_selection_device_v1", "selection"): LOCAL,
+    ("zwp_primary_selection_offer_v1", "offer"): LOCAL,
+    ("zwp_primary_selection_source_v1", "send"): LOCAL,
+    ("zwp_primary_selection_source_v1", "cancelled"): LOCAL,
+}
+CLASSES: Classes = {
+    "wl_data_device": Device,
+    "wl_data_offer": Offer,
+    "wl_data_source": Source,
+    "zwp_primary_selection_device_v1": Device,
+    "zwp_primary_selection_offer_v1": Offer,
+    "zwp_primary_selection_source_v1": Source,
+}

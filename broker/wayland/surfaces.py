@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import buffers, commit, emit, layout, promote, windows
-from broker.wayland.dispatch import CLASSES, event, raw_request, request
+from broker.wayland.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.geometry import Source, clamp
 from broker.wayland.model import (
     EVERYWHERE,
@@ -30,10 +30,6 @@ from broker.wayland.wire import ProtocolFault, bad_message
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
-CLASSES["wl_surface"] = Surface
-CLASSES["wl_subsurface"] = Subsurface
-CLASSES["wl_region"] = Region
-CLASSES["wp_viewport"] = Viewport
 
 # Error codes, as the protocols number them.
 SURFACE_INVALID_SCALE = 0
@@ -55,19 +51,16 @@ _OP_BYTES = 100
 # -- surfaces --------------------------------------------------------------------------
 
 
-@request("wl_compositor", "create_surface")
 def create_surface(core: Filter, compositor: Obj, new_id: int) -> None:
     core.usage.take("surfaces", 1)
     surface = core.make(new_id, "wl_surface", compositor.version)
     core.up.data += emit.create_surface(compositor.sid, surface.sid)
 
 
-@request("wl_compositor", "create_region")
 def create_region(core: Filter, compositor: Obj, new_id: int) -> None:
     core.make(new_id, "wl_region", compositor.version, server=False)
 
 
-@request("wl_surface", "attach")
 def attach(
     core: Filter, surface: Surface, buffer: Buffer | None, dx: int, dy: int
 ) -> None:
@@ -86,12 +79,10 @@ def attach(
         buffers.unhold(core, replaced)
 
 
-@request("wl_surface", "offset")
 def offset(_core: Filter, surface: Surface, dx: int, dy: int) -> None:
     surface.pending.dx, surface.pending.dy = dx, dy
 
 
-@request("wl_surface", "damage")
 def damage(_core: Filter, surface: Surface, x: int, y: int, w: int, h: int) -> None:
     held = surface.pending.damage
     if held is None:
@@ -100,7 +91,6 @@ def damage(_core: Filter, surface: Surface, x: int, y: int, w: int, h: int) -> N
         _add_damage(held, x, y, w, h)
 
 
-@request("wl_surface", "damage_buffer")
 def damage_buffer(
     _core: Filter, surface: Surface, x: int, y: int, w: int, h: int
 ) -> None:
@@ -126,7 +116,6 @@ def _add_damage(
         )
 
 
-@request("wl_surface", "frame")
 def frame(core: Filter, surface: Surface, new_id: int) -> None:
     frames = surface.pending.frames
     if frames is None:
@@ -136,7 +125,6 @@ def frame(core: Filter, surface: Surface, new_id: int) -> None:
     frames.append(core.make(new_id, "wl_callback", 1, server=False))
 
 
-@request("wl_surface", "set_opaque_region")
 def set_opaque_region(core: Filter, surface: Surface, region: Region | None) -> None:
     """A claim that nothing behind need be drawn, which nobody can check.
 
@@ -151,7 +139,6 @@ def set_opaque_region(core: Filter, surface: Surface, region: Region | None) -> 
         surface.pending.opaque = tuple(ops) if ops and fits else None
 
 
-@request("wl_surface", "set_input_region")
 def set_input_region(_core: Filter, surface: Surface, region: Region | None) -> None:
     """Kept with the surface; too many rectangles become the one around them.
 
@@ -175,7 +162,6 @@ def _around(ops: list[tuple[bool, int, int, int, int]]) -> RegionOps:
     return ((True, x, y, max(rights) - x, max(bottoms) - y),)
 
 
-@request("wl_surface", "set_buffer_scale")
 def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
     if not 1 <= scale <= limits.WAYLAND_SCALE:
         raise ProtocolFault(
@@ -184,7 +170,6 @@ def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
     surface.pending.scale = scale
 
 
-@request("wl_surface", "set_buffer_transform")
 def set_buffer_transform(_core: Filter, surface: Surface, transform: int) -> None:
     if not 0 <= transform <= 7:
         raise ProtocolFault(
@@ -193,7 +178,6 @@ def set_buffer_transform(_core: Filter, surface: Surface, transform: int) -> Non
     surface.pending.transform = transform
 
 
-@raw_request("wl_surface", "commit")
 def commit_surface(
     core: Filter, surface: Surface, _data: bytes, _pos: int, size: int
 ) -> None:
@@ -202,7 +186,6 @@ def commit_surface(
     commit.commit(core, surface)
 
 
-@request("wl_surface", "destroy")
 def destroy_surface(core: Filter, surface: Surface) -> None:
     promote.end_tree(core, surface)
     xdg = surface.xdg
@@ -251,12 +234,10 @@ def _forget(core: Filter, state: State | None) -> None:
 # -- which outputs show a surface ---------------------------------------------------
 
 
-@event("wl_surface", "enter")
 def enter(core: Filter, surface: Surface, output: Obj | None) -> None:
     note_output(core, surface, output, bit=1, inside=True)
 
 
-@event("wl_surface", "leave")
 def leave(core: Filter, surface: Surface, output: Obj | None) -> None:
     note_output(core, surface, output, bit=1, inside=False)
 
@@ -295,12 +276,10 @@ def own_leave(core: Filter, own: OwnSurface, output: Obj | None) -> None:
 # -- regions ---------------------------------------------------------------------------
 
 
-@request("wl_region", "add")
 def region_add(core: Filter, region: Region, x: int, y: int, w: int, h: int) -> None:
     _region_op(core, region, x, y, w, h, add=True)
 
 
-@request("wl_region", "subtract")
 def region_subtract(
     core: Filter, region: Region, x: int, y: int, w: int, h: int
 ) -> None:
@@ -319,7 +298,6 @@ def _region_op(
         region.ops.append((add, left, top, right - left, bottom - top))
 
 
-@request("wl_region", "destroy")
 def region_destroy(core: Filter, region: Region) -> None:
     core.usage.give("kept_bytes", _OP_BYTES * len(region.ops))
     core.drop_local(region)
@@ -328,12 +306,10 @@ def region_destroy(core: Filter, region: Region) -> None:
 # -- subsurfaces -------------------------------------------------------------------------
 
 
-@request("wl_subcompositor", "destroy")
 def subcompositor_destroy(core: Filter, subcompositor: Obj) -> None:
     core.destroy(subcompositor)
 
 
-@request("wl_subcompositor", "get_subsurface")
 def get_subsurface(
     core: Filter, subcompositor: Obj, new_id: int, surface: Surface, parent: Surface
 ) -> None:
@@ -372,7 +348,6 @@ def _count(surface: Surface) -> int:
     return 1 + sum(_count(s.surface) for s in surface.children if s.surface)
 
 
-@request("wl_subsurface", "destroy")
 def subsurface_destroy(core: Filter, sub: Subsurface) -> None:
     surface, parent = sub.surface, sub.parent
     if surface is not None:
@@ -387,17 +362,14 @@ def subsurface_destroy(core: Filter, sub: Subsurface) -> None:
     core.destroy(sub)
 
 
-@request("wl_subsurface", "set_position")
 def set_position(core: Filter, sub: Subsurface, x: int, y: int) -> None:
     _hold_child(core, sub, "at", (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)))
 
 
-@request("wl_subsurface", "place_above")
 def place_above(core: Filter, sub: Subsurface, sibling: Surface) -> None:
     _place(core, sub, "above", sibling)
 
 
-@request("wl_subsurface", "place_below")
 def place_below(core: Filter, sub: Subsurface, sibling: Surface) -> None:
     _place(core, sub, "below", sibling)
 
@@ -425,12 +397,10 @@ def _hold_child(core: Filter, sub: Subsurface, kind: str, argument: object) -> N
     pending.children.append((kind, sub, argument))
 
 
-@request("wl_subsurface", "set_sync")
 def set_sync(_core: Filter, sub: Subsurface) -> None:
     sub.sync = True
 
 
-@request("wl_subsurface", "set_desync")
 def set_desync(_core: Filter, sub: Subsurface) -> None:
     sub.sync = False
 
@@ -438,12 +408,10 @@ def set_desync(_core: Filter, sub: Subsurface) -> None:
 # -- viewports -----------------------------------------------------------------------------
 
 
-@request("wp_viewporter", "destroy")
 def viewporter_destroy(core: Filter, viewporter: Obj) -> None:
     core.destroy(viewporter)
 
 
-@request("wp_viewporter", "get_viewport")
 def get_viewport(core: Filter, viewporter: Obj, new_id: int, surface: Surface) -> None:
     if surface.viewport is not None:
         raise ProtocolFault(
@@ -463,7 +431,6 @@ def _viewed(viewport: Viewport) -> Surface:
     return viewport.surface
 
 
-@request("wp_viewport", "set_source")
 def set_source(
     _core: Filter, viewport: Viewport, x: int, y: int, w: int, h: int
 ) -> None:
@@ -476,7 +443,6 @@ def set_source(
         surface.pending.source = Source(x, y, w, h)
 
 
-@request("wp_viewport", "set_destination")
 def set_destination(_core: Filter, viewport: Viewport, w: int, h: int) -> None:
     surface = _viewed(viewport)
     if (w, h) == (-1, -1):
@@ -487,7 +453,6 @@ def set_destination(_core: Filter, viewport: Viewport, w: int, h: int) -> None:
         raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, f"a viewport of {w}x{h}")
 
 
-@request("wp_viewport", "destroy")
 def viewport_destroy(core: Filter, viewport: Viewport) -> None:
     surface = viewport.surface
     if surface is not None:
@@ -499,7 +464,6 @@ def viewport_destroy(core: Filter, viewport: Viewport) -> None:
 # -- presentation feedback --------------------------------------------------------------------
 
 
-@request("wp_presentation", "feedback")
 def feedback(core: Filter, presentation: Obj, surface: Surface, new_id: int) -> None:
     held = surface.pending.feedbacks
     if held is None:
@@ -512,7 +476,6 @@ def feedback(core: Filter, presentation: Obj, surface: Surface, new_id: int) -> 
     held.append((presentation, made))
 
 
-@event("wp_presentation_feedback", "sync_output")
 def sync_output(core: Filter, callback: Obj, output: Obj | None) -> None:
     """Names an output; ours are not the client's."""
     if output is not None and output.cid:
@@ -522,14 +485,12 @@ def sync_output(core: Filter, callback: Obj, output: Obj | None) -> None:
 _sync_output = emit.event("wp_presentation_feedback", "sync_output")
 
 
-@event("wp_presentation", "clock_id")
 def clock_id(core: Filter, presentation: Obj, clock: int) -> None:
     """The clock of all times; kept for a client on another machine."""
     core.clock = clock
     core.down.data += _clock_id(presentation.cid, clock)
 
 
-@event("wp_presentation_feedback", "presented")
 def presented(
     core: Filter, callback: Obj, high: int, low: int, nanoseconds: int, *rest: int
 ) -> None:
@@ -548,3 +509,56 @@ def presented(
 _SECOND = 1_000_000_000
 _clock_id = emit.event("wp_presentation", "clock_id")
 _presented = emit.event("wp_presentation_feedback", "presented")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_compositor", "create_surface"): create_surface,
+    ("wl_compositor", "create_region"): create_region,
+    ("wl_region", "destroy"): region_destroy,
+    ("wl_region", "add"): region_add,
+    ("wl_region", "subtract"): region_subtract,
+    ("wl_subcompositor", "destroy"): subcompositor_destroy,
+    ("wl_subcompositor", "get_subsurface"): get_subsurface,
+    ("wl_subsurface", "destroy"): subsurface_destroy,
+    ("wl_subsurface", "set_position"): set_position,
+    ("wl_subsurface", "place_above"): place_above,
+    ("wl_subsurface", "place_below"): place_below,
+    ("wl_subsurface", "set_sync"): set_sync,
+    ("wl_subsurface", "set_desync"): set_desync,
+    ("wl_surface", "destroy"): destroy_surface,
+    ("wl_surface", "attach"): attach,
+    ("wl_surface", "damage"): damage,
+    ("wl_surface", "frame"): frame,
+    ("wl_surface", "set_opaque_region"): set_opaque_region,
+    ("wl_surface", "set_input_region"): set_input_region,
+    ("wl_surface", "commit"): Raw(commit_surface),
+    ("wl_surface", "set_buffer_transform"): set_buffer_transform,
+    ("wl_surface", "set_buffer_scale"): set_buffer_scale,
+    ("wl_surface", "damage_buffer"): damage_buffer,
+    ("wl_surface", "offset"): offset,
+    ("wp_presentation", "destroy"): FORWARD,
+    ("wp_presentation", "feedback"): feedback,
+    ("wp_viewport", "destroy"): viewport_destroy,
+    ("wp_viewport", "set_source"): set_source,
+    ("wp_viewport", "set_destination"): set_destination,
+    ("wp_viewporter", "destroy"): viewporter_destroy,
+    ("wp_viewporter", "get_viewport"): get_viewport,
+}
+EVENTS: Rules = {
+    ("wl_surface", "enter"): enter,
+    ("wl_surface", "leave"): leave,
+    ("wl_surface", "preferred_buffer_scale"): FORWARD,
+    ("wl_surface", "preferred_buffer_transform"): FORWARD,
+    ("wp_presentation", "clock_id"): clock_id,
+    ("wp_presentation_feedback", "sync_output"): sync_output,
+    ("wp_presentation_feedback", "presented"): presented,
+    ("wp_presentation_feedback", "discarded"): FORWARD,
+}
+CLASSES: Classes = {
+    "wl_region": Region,
+    "wl_subsurface": Subsurface,
+    "wl_surface": Surface,
+    "wp_viewport": Viewport,
+}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland import emit, identity, promote, window_state
-from broker.wayland.dispatch import CLASSES, event, request
+from broker.wayland.dispatch import FORWARD, Classes, Rules
 from broker.wayland.frame import Edges, Frame
 from broker.wayland.geometry import Rect, clamp
 from broker.wayland.model import (
@@ -36,9 +36,6 @@ from broker.wayland.wire import ProtocolFault
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
 
-CLASSES["xdg_wm_base"] = WmBase
-CLASSES["xdg_surface"] = XdgSurface
-CLASSES["xdg_toplevel"] = Toplevel
 
 # Error codes, as the protocol numbers them.
 BASE_ROLE = 0
@@ -59,7 +56,6 @@ _FAR = limits.WAYLAND_COORDINATE
 # -- xdg_wm_base ---------------------------------------------------------------------
 
 
-@request("xdg_wm_base", "destroy")
 def destroy_base(core: Filter, base: WmBase) -> None:
     if base.windows:
         raise ProtocolFault(
@@ -68,7 +64,6 @@ def destroy_base(core: Filter, base: WmBase) -> None:
     core.destroy(base)
 
 
-@event("xdg_wm_base", "ping")
 def ping(core: Filter, base: WmBase, serial: int) -> None:
     del base.pings[: -limits.WAYLAND_SHELL_OPS]
     base.pings.append(serial)
@@ -79,14 +74,12 @@ _ping = emit.event("xdg_wm_base", "ping")
 _pong = emit.request("xdg_wm_base", "pong")
 
 
-@request("xdg_wm_base", "pong")
 def pong(core: Filter, base: WmBase, serial: int) -> None:
     if serial in base.pings:
         base.pings.remove(serial)
         core.up.data += _pong(base.sid, serial)
 
 
-@request("xdg_wm_base", "get_xdg_surface")
 def get_xdg_surface(core: Filter, base: WmBase, new_id: int, surface: Surface) -> None:
     if surface.role not in {None, Role.WINDOW} or surface.xdg is not None:
         raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
@@ -118,7 +111,6 @@ def claim(core: Filter, xdg: XdgSurface) -> None:
     core.windows.add(xdg)
 
 
-@request("xdg_surface", "get_toplevel")
 def get_toplevel(core: Filter, xdg: XdgSurface, new_id: int) -> None:
     claim(core, xdg)
     core.usage.take("windows", 1)
@@ -128,7 +120,6 @@ def get_toplevel(core: Filter, xdg: XdgSurface, new_id: int) -> None:
     core.up.data += emit.get_toplevel(xdg.sid, toplevel.sid)
 
 
-@event("xdg_surface", "configure")
 def configure_surface(core: Filter, xdg: XdgSurface, serial: int) -> None:
     gone = xdg.serials[: -limits.WAYLAND_SERIALS]
     del xdg.serials[: len(gone)]
@@ -154,7 +145,6 @@ def _remember(core: Filter, role: Toplevel, serial: int) -> None:
 _configure = emit.event("xdg_surface", "configure")
 
 
-@request("xdg_surface", "ack_configure")
 def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
     if xdg.role is None:
         raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
@@ -194,7 +184,6 @@ def hold(core: Filter, xdg: XdgSurface, message: bytes) -> None:
     pending.shell.append(message)
 
 
-@request("xdg_surface", "set_window_geometry")
 def set_window_geometry(
     _core: Filter, xdg: XdgSurface, x: int, y: int, w: int, h: int
 ) -> None:
@@ -209,7 +198,6 @@ def set_window_geometry(
     )
 
 
-@request("xdg_surface", "destroy")
 def destroy_xdg_surface(core: Filter, xdg: XdgSurface) -> None:
     if xdg.role is not None:
         raise ProtocolFault(
@@ -255,7 +243,6 @@ def end_role(core: Filter, xdg: XdgSurface | None) -> None:
     core.windows_changed()
 
 
-@request("xdg_toplevel", "destroy")
 def destroy_toplevel(core: Filter, toplevel: Toplevel) -> None:
     if toplevel.xdg is not None:
         promote.end_window(core, toplevel.xdg)
@@ -279,7 +266,6 @@ def _leave_family(core: Filter, toplevel: Toplevel) -> None:
     toplevel.parent = None
 
 
-@request("xdg_toplevel", "set_parent")
 def set_parent(core: Filter, toplevel: Toplevel, parent: Toplevel | None) -> None:
     step = parent
     while step is not None:
@@ -295,7 +281,6 @@ def set_parent(core: Filter, toplevel: Toplevel, parent: Toplevel | None) -> Non
 _set_parent = emit.request("xdg_toplevel", "set_parent")
 
 
-@request("xdg_toplevel", "set_title")
 def set_title(core: Filter, toplevel: Toplevel, untrusted_title: bytes) -> None:
     # Kept whole: a remapped window is introduced anew.
     toplevel.title = untrusted_title
@@ -304,7 +289,6 @@ def set_title(core: Filter, toplevel: Toplevel, untrusted_title: bytes) -> None:
     core.windows_changed()
 
 
-@request("xdg_toplevel", "set_app_id")
 def set_app_id(core: Filter, toplevel: Toplevel, untrusted_app_id: bytes) -> None:
     toplevel.app_id = untrusted_app_id
     if toplevel.xdg is not None and toplevel.xdg.committed:
@@ -319,7 +303,6 @@ def edges_of(core: Filter, toplevel: Toplevel) -> Edges:
     return xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
 
 
-@request("xdg_toplevel", "show_window_menu")
 def show_window_menu(
     core: Filter, toplevel: Toplevel, seat: Obj, serial: int, x: int, y: int
 ) -> None:
@@ -332,7 +315,6 @@ def show_window_menu(
 _show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
 
 
-@request("xdg_toplevel", "move")
 def move(core: Filter, toplevel: Toplevel, seat: Obj, serial: int) -> None:
     if core.serials.knows(serial):
         core.up.data += _move(toplevel.sid, seat.sid, serial)
@@ -341,7 +323,6 @@ def move(core: Filter, toplevel: Toplevel, seat: Obj, serial: int) -> None:
 _move = emit.request("xdg_toplevel", "move")
 
 
-@request("xdg_toplevel", "resize")
 def resize(
     core: Filter, toplevel: Toplevel, seat: Obj, serial: int, edges: int
 ) -> None:
@@ -355,12 +336,10 @@ resize_message = emit.request("xdg_toplevel", "resize")
 move_message = _move
 
 
-@request("xdg_toplevel", "set_max_size")
 def set_max_size(_core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
     toplevel.max_size = _hint(toplevel, w, h)
 
 
-@request("xdg_toplevel", "set_min_size")
 def set_min_size(_core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
     toplevel.min_size = _hint(toplevel, w, h)
 
@@ -375,13 +354,11 @@ def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
     return min(w, _FAR), min(h, _FAR)
 
 
-@request("xdg_toplevel", "set_maximized")
 def set_maximized(core: Filter, toplevel: Toplevel) -> None:
     toplevel.maximized = True
     core.up.data += emit.set_maximized(toplevel.sid)
 
 
-@request("xdg_toplevel", "unset_maximized")
 def unset_maximized(core: Filter, toplevel: Toplevel) -> None:
     toplevel.maximized = False
     # While the fullscreen state is faked, maximised is what shows it.
@@ -389,7 +366,6 @@ def unset_maximized(core: Filter, toplevel: Toplevel) -> None:
     core.up.data += write(toplevel.sid)
 
 
-@request("xdg_toplevel", "set_fullscreen")
 def set_fullscreen(core: Filter, toplevel: Toplevel, output: Obj | None) -> None:
     if core.rules.fullscreen is Fullscreen.FAKE:
         toplevel.fake_fullscreen = True
@@ -403,7 +379,6 @@ def set_fullscreen(core: Filter, toplevel: Toplevel, output: Obj | None) -> None
 _set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
 
 
-@request("xdg_toplevel", "unset_fullscreen")
 def unset_fullscreen(core: Filter, toplevel: Toplevel) -> None:
     """Leaving is always allowed, also what the person's own key made so."""
     if toplevel.fake_fullscreen:
@@ -443,7 +418,6 @@ def _told_states(
     return struct.pack(f"={len(told)}I", *sorted(told))
 
 
-@event("xdg_toplevel", "configure")
 def configure_toplevel(
     core: Filter, toplevel: Toplevel, w: int, h: int, states: bytes
 ) -> None:
@@ -467,7 +441,6 @@ def shrink(size: int, by: int) -> int:
     return max(1, size - by) if size > 0 else 0
 
 
-@event("xdg_toplevel", "configure_bounds")
 def configure_bounds(core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
     edges = core.edges
     core.down.data += _configure_bounds(
@@ -476,3 +449,43 @@ def configure_bounds(core: Filter, toplevel: Toplevel, w: int, h: int) -> None:
 
 
 _configure_bounds = emit.event("xdg_toplevel", "configure_bounds")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("xdg_surface", "destroy"): destroy_xdg_surface,
+    ("xdg_surface", "get_toplevel"): get_toplevel,
+    ("xdg_surface", "set_window_geometry"): set_window_geometry,
+    ("xdg_surface", "ack_configure"): ack_configure,
+    ("xdg_toplevel", "destroy"): destroy_toplevel,
+    ("xdg_toplevel", "set_parent"): set_parent,
+    ("xdg_toplevel", "set_title"): set_title,
+    ("xdg_toplevel", "set_app_id"): set_app_id,
+    ("xdg_toplevel", "show_window_menu"): show_window_menu,
+    ("xdg_toplevel", "move"): move,
+    ("xdg_toplevel", "resize"): resize,
+    ("xdg_toplevel", "set_max_size"): set_max_size,
+    ("xdg_toplevel", "set_min_size"): set_min_size,
+    ("xdg_toplevel", "set_maximized"): set_maximized,
+    ("xdg_toplevel", "unset_maximized"): unset_maximized,
+    ("xdg_toplevel", "set_fullscreen"): set_fullscreen,
+    ("xdg_toplevel", "unset_fullscreen"): unset_fullscreen,
+    ("xdg_toplevel", "set_minimized"): FORWARD,
+    ("xdg_wm_base", "destroy"): destroy_base,
+    ("xdg_wm_base", "get_xdg_surface"): get_xdg_surface,
+    ("xdg_wm_base", "pong"): pong,
+}
+EVENTS: Rules = {
+    ("xdg_surface", "configure"): configure_surface,
+    ("xdg_toplevel", "configure"): configure_toplevel,
+    ("xdg_toplevel", "close"): FORWARD,
+    ("xdg_toplevel", "configure_bounds"): configure_bounds,
+    ("xdg_toplevel", "wm_capabilities"): FORWARD,
+    ("xdg_wm_base", "ping"): ping,
+}
+CLASSES: Classes = {
+    "xdg_surface": XdgSurface,
+    "xdg_toplevel": Toplevel,
+    "xdg_wm_base": WmBase,
+}
