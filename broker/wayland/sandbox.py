@@ -144,6 +144,15 @@ class Sandbox:
         if self.on_act is not None:
             self.on_act()
 
+    def pressed(self, by: Filter) -> None:
+        """The person presses a button in a window of one of its connections.
+
+        For the menus of the others that is outside, as for a popup grab.
+        """
+        for core in self.filters:
+            if core is not by:
+                core.dismiss_menus()
+
     def note_focus(self) -> None:
         """A window of it may have got the keyboard, or lost it."""
         focused = any(core.focused for core in self.filters)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland import cursor, drag_start, emit, popups, windows
+from broker.wayland import drag_start, emit, popups
 from broker.wayland.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.geometry import clamp
 from broker.wayland.model import (
@@ -31,10 +31,9 @@ from broker.wayland.objects import Obj
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.wire import Fd
 
 
-_LEFT_BUTTON = 0x110
-_PRESSED = 1
 _ID = struct.Struct("=I")
 _FIXED = struct.Struct("=ii")
 _SERIAL = struct.Struct("=I")
@@ -95,26 +94,20 @@ _seat_name = emit.event("wl_seat", "name")
 
 def release_pointer(core: Filter, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
-    cursor.forget(core, pointer)
     core.destroy(pointer)
 
 
 def enter(
     core: Filter, pointer: Pointer, serial: int, surface: Obj | None, x: int, y: int
 ) -> None:
-    pointer.x, pointer.y = x, y
-    if isinstance(surface, Surface) and not surface.dead:
-        pointer.focus, pointer.own, pointer.news = surface, None, True
-        pointer.entered = serial
-        core.serials.note(serial)
-        core.down.data += _enter(
-            pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
-        )
-    else:
-        pointer.focus = None
-        pointer.own = surface if isinstance(surface, OwnSurface) else None
-        if pointer.own is not None:
-            cursor.enter(core, pointer, serial)
+    if not isinstance(surface, Surface) or surface.dead:
+        pointer.focus = None  # a frame: ``host_pointer``
+        return
+    pointer.focus, pointer.news, pointer.entered = surface, True, serial
+    core.serials.note(serial)
+    core.down.data += _enter(
+        pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
+    )
 
 
 _enter = emit.event("wl_pointer", "enter")
@@ -126,7 +119,7 @@ def leave(core: Filter, pointer: Pointer, serial: int, surface: Obj | None) -> N
         core.serials.note(serial)
         core.down.data += _leave(pointer.cid, serial, surface.cid)
         pointer.news = True
-    pointer.focus = pointer.own = None
+    pointer.focus = None
 
 
 _leave = emit.event("wl_pointer", "leave")
@@ -135,9 +128,6 @@ _leave = emit.event("wl_pointer", "leave")
 def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
     surface = pointer.focus
     if surface is None:
-        if size == 20:
-            pointer.x, pointer.y = _FIXED.unpack_from(data, pos + 12)
-            cursor.follow(core, pointer)
         return
     pointer.news = True
     if not surface.cx and not surface.cy:
@@ -156,26 +146,6 @@ def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
         pointer.news = True
         core.serials.note_input(serial, core.now)
         _pass(core, pointer, data, pos, size)
-        return
-    _, _, which, state = struct.unpack_from("=IIII", data, pos + 8)
-    if state == _PRESSED:
-        popups.dismiss_grabs(core)
-        if which == _LEFT_BUTTON:
-            _drag_frame(core, pointer, serial)
-
-
-def _drag_frame(core: Filter, pointer: Pointer, serial: int) -> None:
-    """A press on the frame itself: move by the top strip, resize by the rest."""
-    grips = cursor.gripped(pointer)
-    if grips is None or pointer.seat is None or pointer.seat.dead:
-        return  # a seat that was given back has no id any more
-    toplevel, edge = grips
-    if edge:
-        core.up.data += windows.resize_message(
-            toplevel.sid, pointer.seat.sid, serial, edge
-        )
-    else:
-        core.up.data += windows.move_message(toplevel.sid, pointer.seat.sid, serial)
 
 
 def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
@@ -198,6 +168,18 @@ def pointer_frame(
 def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
+
+
+def keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
+    """A copy of ours: the compositor's file is every other program's, too."""
+    copy, length = core.machine.copy_keymap(fd, size)
+    form = form if length else _NO_KEYMAP
+    core.down.add(_keymap(keyboard.cid, form, length), [copy])
+
+
+_keymap = emit.event("wl_keyboard", "keymap")
+_NO_KEYMAP = 0
+"""wl_keyboard.keymap_format"""
 
 
 def keyboard_enter(
@@ -434,7 +416,7 @@ REQUESTS: Rules = {
     ("zwp_text_input_v3", "commit"): FORWARD,
 }
 EVENTS: Rules = {
-    ("wl_keyboard", "keymap"): FORWARD,
+    ("wl_keyboard", "keymap"): keymap,
     ("wl_keyboard", "enter"): keyboard_enter,
     ("wl_keyboard", "leave"): keyboard_leave,
     ("wl_keyboard", "key"): Raw(key),

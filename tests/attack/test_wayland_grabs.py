@@ -34,7 +34,9 @@ def _of_keyboard(p: People) -> list:
 def _grab(p: People) -> int:
     surface, xdg, made = p.hostile.popup()
     p.hostile.send(made, "grab", p.hostile.seat, p.serial)
-    p.hostile.map(surface, xdg)
+    p.hostile.roundtrip()
+    if not p.hostile.heard("popup_done"):
+        p.hostile.map(surface, xdg)
     return made
 
 

@@ -87,14 +87,16 @@ class People:
         self.keys = Keyboard(it.comp.display)
         for at in ((640, 400), (644, 404), (5, 5)):
             self.mouse.move(*at)
-        self.honest = Party(behind)
-        self.hostile = Party(it.path)
+        self.honest = Party(behind, deadline=10)
+        self.hostile = Party(it.path, deadline=10)
 
     def close(self) -> None:
         for client in (self.honest, self.hostile, self.mouse.client, self.keys.client):
             client.close()
 
-    def place(self, party: Party, at: tuple[float, float] = (0.5, 0.5)) -> tuple[int, int]:
+    def place(
+        self, party: Party, at: tuple[float, float] = (0.5, 0.5)
+    ) -> tuple[int, int]:
         """Where a part of a window lies on the screen."""
         seen = mask(self.it.settled(), party.color)
         rows, columns = seen.any(axis=1).nonzero()[0], seen.any(axis=0).nonzero()[0]

@@ -356,7 +356,9 @@ def test_an_export_ends_with_its_connection(one, hand):
 def test_without_a_hand_there_is_nothing_of_it():
     with Sandboxed() as one:
         super(Sandboxed, one).start()
-        assert one.things("wl_keyboard") == one.things("wl_data_device") == []
+        assert one.things("wl_data_device") == []
+        (keyboard,) = one.things("wl_keyboard")
+        assert one.core.by_server[keyboard.oid].judge is None
 
 
 def test_a_drag_over_our_own_device_is_held_until_it_leaves(sandbox):
