@@ -1,15 +1,17 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests demo test test-long mutate check lint types imports bench fuzz clean
+.PHONY: help setup setup-tests venv demo unit test test-long times mutate check lint types imports bench fuzz clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
 	@echo "                another one: make demo DEMO='-- weston-terminal'"
-	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x'"
+	@echo "make unit       the quick tests of pure logic, in a minute; needs no packages"
+	@echo "make test       the tests; some of them: make test PYTEST='-k relay -x',"
+	@echo "                those that failed: make test PYTEST=--lf"
 	@echo "make test-long  soaks, long fuzzing, hundreds of kills"
 	@echo "make fuzz       the fuzz targets; one of them: make fuzz FUZZ=waypipe SECONDS=600"
-	@echo "make check      lint, types, import direction"
+	@echo "make check      lint, types, import direction; needs no packages"
 	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
 	@echo "make setup      packages and .venv only"
@@ -20,8 +22,14 @@ setup:
 setup-tests:
 	@.ci/setup --tests
 
+venv:
+	@.ci/setup --venv
+
 demo: setup
 	@.ci/as-user broker.cli.app demo $(DEMO)
+
+unit: venv
+	@.ci/test --unit $(PYTEST)
 
 test: setup-tests
 	@.ci/test $(PYTEST)
@@ -33,7 +41,7 @@ test-long: setup-tests
 mutate: setup-tests
 	@VITRAIL_MUTATE=1 .ci/test --long -k test_no_guard_can_go_unnoticed
 
-check: setup lint types imports
+check: venv lint types imports
 
 lint:
 	.venv/bin/ruff check .

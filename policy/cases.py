@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
 from policy import limits
+from policy.device import DeviceError, DeviceFacts
+from policy.device_json import device_text
 from policy.engine import Answer, Call, Engine
 from policy.errors import Problem, Span, did_you_mean, visible
 from policy.rule import ACTIONS, Rule
@@ -23,7 +25,7 @@ from policy.world import World
 
 SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")
-_TOLD = ("mime", "scheme", "host", "size")
+_TOLD = ("mime", "scheme", "host", "size", "device")
 _EXPECTED = ("target", "targets", "default_target", "rule")
 _FORM = "SERVICE[+ARG] SOURCE TARGET [key=value …] -> allow|ask|deny [key=value …]"
 
@@ -107,9 +109,16 @@ def _case(
     if size and not (size.isascii() and size.isdigit() and len(size) < 20):
         wrong(3, "size is a number of bytes", "size=1000")
         return None
+    device: DeviceFacts | None = None
+    if "device" in told:
+        try:
+            device = device_text(told.pop("device"))
+        except DeviceError as error:
+            wrong(3, str(error), 'device={"id":"0951:1666","interfaces":["08:06:50"]}')
+            return None
     service, plus, argument = texts[0].partition("+")
     call = Call(service, "+" + argument if plus else "+", texts[1], texts[2])
-    call = call._replace(**told, size=int(size) if size else None)
+    call = call._replace(**told, size=int(size) if size else None, device=device)
     return Case(file, number, call, verdict, tuple(expected_of.items()), line)
 
 

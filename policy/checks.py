@@ -23,6 +23,11 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "reaches-viewer": ("warning", "its target * includes the viewer"),
         "too-wide": ("warning", "it grants every service"),
         "claim": ("warning", "what the sandbox claims leads it to a laxer rule"),
+        "device-elsewhere": ("warning", "only calls of vitrail.Device have a device"),
+        "device-unpinned": (
+            "warning",
+            "it grants a device by what that claims, whatever its interfaces are",
+        ),
         "redirect-denied": ("warning", "it redirects to what an earlier rule denies"),
         "look-alike": ("warning", "two names look alike"),
         "unread-file": ("warning", "a file beside the rules or records is not read"),
@@ -40,6 +45,9 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Every check of lint: its weight, and what it finds."""
+
+DEVICE = "vitrail.Device"
+"""The service whose calls have a device."""
 
 SERVICES = (
     "vitrail.Agent",

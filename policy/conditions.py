@@ -16,9 +16,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from policy import limits
+from policy.device import (
+    ATTRIBUTES,
+    CLASSES,
+    NO_DEVICE_RULE,
+    Condition,
+    DeviceRule,
+    take_classes,
+    take_condition,
+)
 
 _MIME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})|\*/\*")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
@@ -52,6 +61,7 @@ class Match:
     mime: tuple[str, ...] = ()
     scheme: tuple[str, ...] = ()
     host: tuple[str, ...] = ()
+    device: DeviceRule = NO_DEVICE_RULE
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,31 @@ def _one_of(*words: str) -> Callable[[str], object]:
 _GRANTS = frozenset({"allow", "ask"})
 _ALL = frozenset({"allow", "ask", "deny"})
 
+
+def _of_device(name: str) -> Key:
+    def take(text: str) -> object:
+        return take_condition(name, text)
+
+    expected = ATTRIBUTES[name].expected
+    return Key(
+        MATCH,
+        _ALL,
+        f"{expected}; or OPERATOR{{VALUE,…}}, as one-of{{…}} or equals{{…}}",
+        take,
+        f"the device's {_MEANINGS[name]}",
+    )
+
+
+_MEANINGS = MappingProxyType(
+    {
+        "id": "vendor and product number, which it claims itself",
+        "serial": "serial number, which it claims itself",
+        "port": "port, as the kernel names it",
+        "hash": "descriptors, as 'brokerctl device list' shows their hash",
+        "with-interface": "interfaces; a HID or hub interface must be named here",
+    }
+)
+
 KEYS = MappingProxyType(
     {
         "mime": Key(
@@ -162,6 +197,22 @@ KEYS = MappingProxyType(
             "a host, or *.example.org for all below it, several with ','",
             _several(_HOST),
             "the host of the address",
+        ),
+        **{name: _of_device(name) for name in ATTRIBUTES},
+        "class": Key(
+            MATCH,
+            _ALL,
+            f"{', '.join(CLASSES)} or CC in hexadecimal, several with ','",
+            take_classes,
+            "every interface of the device is of one of these classes",
+        ),
+        "attach": Key(
+            MODE,
+            frozenset({"allow"}),
+            "manual, auto or required",
+            _one_of("manual", "auto", "required"),
+            "when an allowed device is attached: on request (manual), when it is "
+            "plugged in (auto); required: and the sandbox does not start without it",
         ),
         "max-size": Key(
             LIMIT, _GRANTS, "bytes, as 500K, 10M or 2G", _size, "the most that may flow"
@@ -200,6 +251,22 @@ KEYS = MappingProxyType(
     }
 )
 """All keys that Qubes does not have."""
+
+
+DEVICE_KEYS = (*ATTRIBUTES, "class")
+"""The keys whose conditions together are ``Match.device``."""
+
+
+def match_of(found: dict[str, object]) -> Match:
+    """Return the match conditions of these keys and values."""
+    device = [
+        (key, value)
+        for key in DEVICE_KEYS
+        if isinstance(value := found.get(key), Condition)
+    ]
+    rest: dict[str, Any] = {k: v for k, v in found.items() if k not in DEVICE_KEYS}
+    made = DeviceRule(tuple(device)) if device else NO_DEVICE_RULE
+    return Match(**rest, device=made)
 
 
 def fits(match: Match, mime: str | None, scheme: str | None, host: str | None) -> str:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from policy import limits
-from policy.conditions import Match
+from policy.device import DeviceFacts, example
 from policy.engine import Answer, Call, Engine
 from policy.rule import Rule
 from policy.ruleset import RuleSet
@@ -22,6 +22,15 @@ from policy.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
 
 class TooManyError(Exception):
     """More classes than can be asked; the text says how many."""
+
+
+class Told(NamedTuple):
+    """Attributes of a call that rules tell apart."""
+
+    mime: str
+    scheme: str
+    host: str
+    device: DeviceFacts | None
 
 
 class Change(NamedTuple):
@@ -48,7 +57,7 @@ class Classes:
     services: tuple[tuple[str, str], ...]
     sources: tuple[tuple[str, ...], ...]
     targets: tuple[tuple[str, ...], ...]
-    told: Mapping[str, tuple[Match, ...]]
+    told: Mapping[str, tuple[Told, ...]]
 
     def count(self) -> int:
         """Calls that have to be asked."""
@@ -106,15 +115,21 @@ def _services(rules: tuple[Rule, ...]) -> Iterator[tuple[str, str]]:
     yield OTHER_SERVICE, OTHER_ARGUMENT
 
 
-def _told(rules: Iterable[Rule]) -> Iterator[Match]:
+def _told(rules: Iterable[Rule]) -> Iterator[Told]:
     """Attributes of calls: for each kind nothing, and each that rules name."""
     matches = [rule.match for rule in rules]
     mimes = {mime.replace("*", "x") for match in matches for mime in match.mime}
     schemes = {scheme for match in matches for scheme in match.scheme}
     hosts = {host.replace("*.", "x.", 1) for match in matches for host in match.host}
     options = [("", *sorted(found)) for found in (mimes, schemes, hosts)]
+    devices = {
+        device: None
+        for match in matches
+        if match.device.conditions and (device := example(match.device)) is not None
+    }
     for mime, scheme, host in product(*options):
-        yield Match((mime,), (scheme,), (host,))
+        for device in (None, *devices):
+            yield Told(mime, scheme, host, device)
 
 
 def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
@@ -142,9 +157,11 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
                 argument,
                 source,
                 target,
-                told.mime[0],
-                told.scheme[0],
-                told.host[0],
+                told.mime,
+                told.scheme,
+                told.host,
+                None,
+                told.device,
             )
             before, after = (engine.answer(call, world) for engine in engines)
             if outcome(before) != outcome(after):
@@ -163,5 +180,6 @@ def outcome(answer: Answer) -> tuple[object, ...]:
         answer.user,
         answer.autostart,
         answer.notify,
+        answer.rule.attach if answer.rule else None,
         answer.limits,
     )

@@ -63,7 +63,7 @@ def _asked(
     for (service, argument), source in product(found.services, sources):
         made: dict[object, Grant] = {}
         for part, match in product(_without(parts, source), found.told[service]):
-            words = (match.mime[0], match.scheme[0], match.host[0])
+            words = (match.mime, match.scheme, match.host, None, match.device)
             call = Call(service, argument, source, part[0], *words)
             answer = engine.answer(call, world)
             if answer.verdict == "deny":

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from policy.conditions import NO_LIMITS, RuleLimits, fits
+from policy.device import DeviceFacts
 from policy.errors import visible
 from policy.rule import Rule
 from policy.ruleset import RuleSet
@@ -44,6 +45,7 @@ class Call(NamedTuple):
     scheme: str | None = None
     host: str | None = None
     size: int | None = None
+    device: DeviceFacts | None = None
 
 
 class Step(NamedTuple):
@@ -85,6 +87,9 @@ class Answer(NamedTuple):
 def holds(rule: Rule, call: Call) -> str:
     """Return the first condition of a rule that does not hold, or nothing."""
     match = rule.match
+    failed = _device_fails(rule, call.device)
+    if failed:
+        return failed
     scheme, host = call.scheme, call.host
     if rule.action == "deny":
         # What nobody told may be what is denied.
@@ -93,6 +98,23 @@ def holds(rule: Rule, call: Call) -> str:
             host = match.host[0].removeprefix("*.")
             host = f"x.{host}" if match.host[0].startswith("*.") else host
     return fits(match, call.mime, scheme, host)
+
+
+def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
+    """Return the first device condition that does not hold, or nothing.
+
+    A grant is never about a HID or hub interface that it does not name, also
+    where it has no condition about devices at all.
+    """
+    wanted = rule.match.device
+    if device is None:
+        if rule.action == "deny" or not wanted.conditions:
+            return ""
+        return wanted.conditions[0][0]
+    failed = wanted.fails(device)
+    if failed or rule.action == "deny":
+        return failed
+    return "with-interface" if wanted.unnamed(device, any_hid=True) else ""
 
 
 _OF_RULES = re.compile(
@@ -158,7 +180,7 @@ class Engine:
         if not lists:
             return -1, ()
         first = min(numbers[0] for numbers in lists)
-        if self._plain[first]:
+        if self._plain[first] and call.device is None:
             return first, ()
         observed: list[Rule] = []
         # Each rule stands in one list only, and the first one that holds ends it.

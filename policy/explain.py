@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from policy.conditions import DEVICE_KEYS
+from policy.device import DeviceFacts
+from policy.device_json import device_json
 from policy.engine import Answer, Call, Engine, holds, intended
 from policy.errors import visible
 from policy.grammar import Form, parse_lines
@@ -97,6 +100,8 @@ def _miss(rule: Rule, call: Call, target: str, world: World) -> Miss | None:
     if rule.target.key not in world.target_keys(target, call.source):
         return Miss(rule, "target", _unlike(rule.target, target, world))
     failed = holds(rule, call)
+    if failed in DEVICE_KEYS:
+        return Miss(rule, "condition", _unlike_device(rule, call.device, failed))
     if failed:
         told = getattr(call, failed)
         value = "is not told" if told is None else f"is '{visible(told)}'"
@@ -105,6 +110,20 @@ def _miss(rule: Rule, call: Call, target: str, world: World) -> Miss | None:
     if rule.observe:
         return Miss(rule, "mode", "it matches, but mode=observe decides nothing")
     return None
+
+
+def _unlike_device(rule: Rule, device: DeviceFacts | None, failed: str) -> str:
+    if device is None:
+        return f"{failed}: no device is told"
+    wanted = dict(rule.match.device.conditions).get(failed)
+    if not rule.match.device.fails(device):
+        what = rule.match.device.unnamed(device, any_hid=True)
+        return f"the rule does not name the interface {what} (a hub, or it may type)"
+    if failed in {"with-interface", "class"}:
+        has = ",".join(map(str, device.interfaces)) or "none"
+    else:
+        has = f"'{visible(str(getattr(device, failed)))}'"
+    return f"{failed} is {has}, not {wanted}"
 
 
 def _unlike(token: Token, name: str, world: World) -> str:
@@ -172,6 +191,14 @@ def with_rule(rules: RuleSet, new: Rule, before: Rule | None) -> RuleSet:
     return replace(rules, rules=tuple(made))
 
 
+def call_json(call: Call) -> dict[str, object]:
+    """Return what a call tells as JSON values; what it does not tell is left out."""
+    told: dict[str, object] = call._asdict()
+    if call.device is not None:
+        told["device"] = device_json(call.device)
+    return {key: value for key, value in told.items() if value not in (None, "")}
+
+
 def as_json(found: Explanation) -> dict[str, object]:
     """Return an explanation as JSON values."""
     return {
@@ -215,6 +242,8 @@ def answer_json(answer: Answer) -> dict[str, object]:
         "notify": answer.notify,
         "reason": answer.reason,
     }
+    if granted and answer.rule is not None and answer.rule.attach:
+        made["attach"] = answer.rule.attach
     if granted and answer.limits.as_json():
         made["limits"] = answer.limits.as_json()
     return made

@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from policy import limits
-from policy.conditions import KEYS, MATCH, NO_LIMITS, NO_MATCH, Match, RuleLimits
+from policy.checks import DEVICE
+from policy.conditions import (
+    KEYS,
+    MATCH,
+    MODE,
+    NO_LIMITS,
+    NO_MATCH,
+    Match,
+    RuleLimits,
+    match_of,
+)
 from policy.errors import Problem, Span, did_you_mean
 from policy.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
 from policy.tokens import Place, Token, TokenError, parse_token
@@ -238,6 +248,10 @@ def _rule(line: _Line, fields: list[Field]) -> Rule:
         return barrier(
             problem, service, argument, source or ANY_SOURCE, target or ANY_TARGET
         )
+    if service == DEVICE and action != "deny" and made["match"] is NO_MATCH:
+        # Not unconditional: a grant is never about an unnamed keyboard, so a
+        # later rule that names one still decides.
+        made["match"] = Match()
     made.setdefault("notify", action == "deny")
     return Rule(
         line.file,
@@ -334,11 +348,12 @@ def _parameters(line: _Line, action: Action, fields: list[Field]) -> dict[str, A
     rest = {
         key.replace("-", "_"): value
         for key, value in ours.items()
-        if key not in match and key != "mode"
+        if key not in match and KEYS[key].kind != MODE
     }
-    made["match"] = Match(**match) if match else NO_MATCH
+    made["match"] = match_of(match) if match else NO_MATCH
     made["limits"] = RuleLimits(**rest) if rest else NO_LIMITS
     made["observe"] = ours.get("mode") == "observe"
+    made["attach"] = ours.get("attach")
     return made
 
 

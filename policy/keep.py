@@ -70,6 +70,8 @@ def written(rule: Rule) -> str:
         values: tuple[str, ...] = getattr(rule.match, key)
         if values:
             words.append(f"{key}={','.join(values)}")
+    if rule.match.device.conditions:
+        words.append(str(rule.match.device))
     more = rule.limits
     found = {
         "max-size": more.max_size,
@@ -78,6 +80,7 @@ def written(rule: Rule) -> str:
         "gesture": f"{more.gesture}s" if more.gesture is not None else None,
         "remember": more.remember,
         "mode": "observe" if rule.observe else None,
+        "attach": rule.attach,
     }
     words += [f"{key}={value}" for key, value in found.items() if value is not None]
     return " ".join(words)

@@ -217,3 +217,15 @@ BUNDLE_VERSION = (1 << 53) - 1
 
 CONFIRM_SECONDS = (1, 3600)
 """How long an edit may be on trial: an hour is a long look."""
+
+# -- devices --------------------------------------------------------------------
+
+DEVICE_TEXT_CHARS = 256
+"""A serial number, a hash.  A USB string descriptor has at most 126 characters."""
+
+DEVICE_INTERFACES = 256
+"""Interfaces of one device, all alternate settings counted.  The kernel takes 32
+interfaces a configuration (USB_MAXINTERFACES); cameras have a dozen settings each."""
+
+DEVICE_LINE_BYTES = 65536
+"""One line of ``brokerctl device match --batch``."""

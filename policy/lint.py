@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from policy import limits
 from policy.algebra import Atoms, Reach, reach
-from policy.checks import CHECKS, SERVICES
+from policy.checks import CHECKS, DEVICE, SERVICES
 from policy.errors import nearest
 from policy.finding import found_in, parameter, tokens_of
 from policy.lint_asks import lint_asks
@@ -42,6 +42,7 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Findi
         *_services(rules.rules),
         *_wide(rules.rules),
         *_claims(rules.rules),
+        *_devices(rules.rules),
         *lint_asks(rules, world),
         *_look_alikes(rules.rules, world),
     ]
@@ -202,6 +203,21 @@ def _claims(rules: tuple[Rule, ...]) -> Iterator[Finding]:
                 break
             if later.unconditional:
                 break
+
+
+def _devices(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    for rule in rules:
+        asked = [name for name, _ in rule.match.device.conditions]
+        if asked and rule.service not in {None, DEVICE}:
+            what = "always applies" if rule.action == "deny" else "never applies"
+            text = f"'{rule.service}' is not about a device, so this rule {what}"
+            column = parameter(rule, f"{asked[0]}=")
+            yield found_in("device-elsewhere", rule, column, text)
+        pinned = {"with-interface", "class", "hash"}.intersection(asked)
+        if rule.service == DEVICE and rule.action == "allow" and not pinned:
+            text = f"{CHECKS['device-unpinned'][1]} (keyboards and hubs excepted)"
+            hint = "add with-interface=, class= or hash="
+            yield found_in("device-unpinned", rule, 4, text, hint)
 
 
 def _covering(

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 
 from policy import limits
 from policy.conditions import NO_MATCH
+from policy.device import example
 from policy.engine import Call, Engine, expand
 from policy.finding import found_in, parameter, tokens_of
 from policy.rule import Rule
@@ -193,6 +194,8 @@ def _call(rule: Rule, service: str, argument: str, source: str) -> Call:
         match.mime[0].replace("*", "x") if match.mime else None,
         match.scheme[0] if match.scheme else "",
         host,
+        None,
+        example(match.device) if match.device.conditions else None,
     )
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from policy.engine import Answer, Call, Engine, of_rules
 from policy.ruleset import RuleSet
+from policy.verdict import Sandboxes, decide
 from policy.world import ADMIN_NAMES, DISPVM_OF, World
 
 _HASHED = "hmac:"
@@ -136,7 +138,13 @@ def _plain(target: str) -> str:
     return "dom0" if target in ADMIN_NAMES else target
 
 
-def ask_again(then: Recorded, rules: RuleSet, engine: Engine, world: World) -> Again:
+def ask_again(
+    then: Recorded,
+    rules: RuleSet,
+    engine: Engine,
+    world: World,
+    sandboxes: Sandboxes | None = None,
+) -> Again:
     """Return the answer of now; raises NotReplayableError."""
     call = then.call
     if call.source not in world.domains:
@@ -150,6 +158,11 @@ def ask_again(then: Recorded, rules: RuleSet, engine: Engine, world: World) -> A
     ):
         raise NotReplayableError("the host was dropped, and a rule asks for it")
     answer = engine.answer(call, world)
+    if sandboxes is not None:
+        request = sandboxes.request(call)
+        answer = decide(
+            sandboxes.records, request, partial(engine.answer, call, world)
+        ).answer
     if answer.rule is not None and not answer.rule.autostart:
         raise NotReplayableError("it depends on what ran then")
     return Again(then, answer)
@@ -186,15 +199,19 @@ class Simulation:
 
 
 def simulate(
-    events: Iterable[Mapping[str, object]], rules: RuleSet, world: World
+    events: Iterable[Mapping[str, object]],
+    rules: RuleSet,
+    world: World,
+    *,
+    sandboxes: Sandboxes | None = None,
 ) -> Simulation:
-    """Ask all these events' decisions again of a set of rules."""
+    """Ask all these events' decisions again, of rules and (if given) records."""
     engine, found = Engine(rules), Simulation()
     for event in events:
         count = max(1, _number(event, "count"))
         try:
             then = recorded(event)
-            again = ask_again(then, rules, engine, world)
+            again = ask_again(then, rules, engine, world, sandboxes)
         except NoRuleError as error:
             found.others[str(error)] += count
             continue

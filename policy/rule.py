@@ -38,6 +38,7 @@ class Rule:
     match: Match = NO_MATCH
     limits: RuleLimits = NO_LIMITS
     observe: bool = False
+    attach: str | None = None
     text: str = ""
     broken: Problem | None = None
 
@@ -65,6 +66,7 @@ class Rule:
             self.user,
             self.notify,
             self.autostart,
+            self.attach,
             self.limits,
             self.broken is not None,
         )

@@ -78,6 +78,7 @@ def call_schema() -> Schema:
             "scheme": _maybe("The scheme of its address; '' for none."),
             "host": _maybe("The host of its address; '' for none."),
             "size": _maybe("Bytes that would flow.", "integer"),
+            "device": _device(),
             "policy": {
                 "type": ["object", "null"],
                 "description": "File name to text, instead of the rules on disk.",
@@ -88,6 +89,25 @@ def call_schema() -> Schema:
                     {key: world[key] for key in ("type", "required", "properties")},
                     {"type": "null"},
                 ]
+            },
+        },
+    }
+
+
+def _device() -> Schema:
+    return {
+        "description": "What is attached (vitrail.Device).",
+        "type": ["object", "null"],
+        "additionalProperties": False,
+        "properties": {
+            "id": _text("VVVV:PPPP, in hexadecimal."),
+            "serial": _text("Its serial number."),
+            "port": _text("As 1-2.1."),
+            "hash": _text("Of its descriptors."),
+            "interfaces": {
+                "description": "CC:SS:PP of each interface, in descriptor order.",
+                "type": "array",
+                "items": {"type": "string"},
             },
         },
     }
@@ -121,6 +141,7 @@ def answer_schema() -> Schema:
             "autostart": _maybe("Whether a target that is off is started.", "boolean"),
             "notify": _yes_no("Whether the person is told."),
             "reason": _text("Why."),
+            "attach": _text("allow: when the device is attached."),
             "limits": {
                 "type": "object",
                 "description": "What the rule limits; beyond it the answer is deny.",

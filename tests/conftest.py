@@ -1,4 +1,4 @@
-"""What every test shares: the long thirds, the must-run list, profiles."""
+"""Rules for every test: second attempts, ends of hangs, parts of a run, must-run."""
 
 from __future__ import annotations
 
@@ -26,85 +26,41 @@ settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )
 
+pytest_plugins = ["tests.kit.suite.plugin"]
+
 _NO_TIME = "no time is left in this run"
 _MAY_SKIP = (_NO_TIME, "make mutate")
-"""Skips that say nothing about the machine: a command of its own runs those."""
-_STRIDE = 17
-_UNTIL = {"long": "VITRAIL_LONG_UNTIL", "slow": "VITRAIL_SLOW_UNTIL"}
+"""Reasons that say nothing about the machine: another command runs those tests."""
+_LONG_UNTIL = "VITRAIL_LONG_UNTIL"
 _SHORT_SECONDS = 150
-"""The slowest short test takes 25 s in CI: this is a hang."""
+"""The slowest short test takes 25 s in CI: anything longer is a hang."""
 _LONG_SECONDS = 540
 """Where a run must end; on a quiet machine no long test takes half of it."""
 _GRACE_SECONDS = 30
-"""For what hangs so that it cannot be cancelled, or outside trio."""
+"""For a hang that cannot be cancelled, or is outside trio."""
 _HERE = Path(__file__).parent
 _REAL_MACHINES = frozenset({"attack", "e2e", "integration"})
 MUST_RUN = Path(__file__).with_name("must_run.txt")
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--long-third",
-        type=int,
-        choices=(0, 1, 2),
-        help="run only every third of the selected tests, beginning at this one",
-    )
-    parser.addoption(
-        "--long-turn",
-        type=int,
-        default=0,
-        help="begin elsewhere in that third, so that other tests come last",
-    )
-
-
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     _allow_second_attempt(items)
     _bound_tests(items)
-    third = config.getoption("--long-third")
-    if third is None:
-        _slow_ones_last(items)
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    drop = [item for n, item in enumerate(long) if n % 3 != third]
-    config.hook.pytest_deselected(items=drop)
-    left = [item for item in items if item not in drop]
-    items[:] = _from_elsewhere(left, config.getoption("--long-turn"))
 
 
-def _slow_ones_last(items):
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    left = [item for item in items if not item.get_closest_marker("slow")]
-    items[:] = left + _from_elsewhere(slow, int(os.environ.get("VITRAIL_TURN", "0")))
-
-
-def _from_elsewhere(items, turn):
-    """Begin at another place each turn, so that other tests come last."""
-    start = turn * _STRIDE % max(1, len(items))
-    return items[start:] + items[:start]
-
-
-def _until(name):
-    """A moment of a run that must end; s since 1970."""
-    until = os.environ.get(name)
+def _until():
+    """The moment after which no long test may begin; s since 1970, or None."""
+    until = os.environ.get(_LONG_UNTIL)
     return float(until) if until else None
 
 
-def _last_begin(item):
-    """When a test may begin at the latest, in a run that must end, and its name."""
-    for marker, name in _UNTIL.items():
-        if item.get_closest_marker(marker):
-            return _until(name), name
-    return None, ""
-
-
-def _time_is_left(item):
-    """For a second attempt, also of a test that is neither slow nor long."""
-    until = _last_begin(item)[0] or _until(_UNTIL["slow"])
+def _time_is_left():
+    until = _until()
     return until is None or time.time() < until
 
 
 def _bound_tests(items):
-    """What hangs costs minutes of a run that must end in time: few of them."""
+    """End each test that hangs: one costs minutes of a run that must end in time."""
     for item in items:
         seconds = _seconds(item)
         if inspect.iscoroutinefunction(getattr(item, "obj", None)):
@@ -118,25 +74,24 @@ def _seconds(item):
     if not item.get_closest_marker("long"):
         return own.args[0] if own is not None else _SHORT_SECONDS
     seconds = own.args[0] if own is not None else float(item.config.getini("timeout"))
-    return seconds if _until(_UNTIL["long"]) is None else min(seconds, _LONG_SECONDS)
+    return seconds if _until() is None else min(seconds, _LONG_SECONDS)
 
 
 def _allow_second_attempt(items):
-    """A test with a real compositor, VM or sound server may fail once; it is told.
+    """Let a test with a real compositor, VM or sound server fail once, and report it.
 
-    What a machine with other work does to thirty processes is not always the
-    change's fault.  Pure logic has no such excuse.
+    A machine with other work can delay one of thirty processes without any fault
+    of the change.  Pure logic has no such excuse.
     """
     for item in items:
         if item.path.is_relative_to(_HERE) and (
             item.path.relative_to(_HERE).parts[0] in _REAL_MACHINES
         ):
-            again = functools.partial(_time_is_left, item)
-            item.add_marker(pytest.mark.flaky(reruns=1, condition=again))
+            item.add_marker(pytest.mark.flaky(reruns=1, condition=_time_is_left))
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Who passed at the second attempt only, and why not at the first one."""
+    """Print which tests passed only at the second attempt, and why."""
     again = terminalreporter.stats.get("rerun", [])
     if not again:
         return
@@ -147,15 +102,19 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_runtest_setup(item):
-    """A run that must end in time begins no long test too late; it says which."""
+    """Begin no long test too late in a run that must end; the skip names it.
+
+    The plan (tests/kit/suite/parts.py) is made so that this does not happen; it is
+    the last guard of the run's end, for a machine that became slow meanwhile.
+    """
     if getattr(item, "execution_count", 1) > 1:
         drop_abandoned_run()
         return
-    until, name = _last_begin(item)
-    if until is not None and time.time() >= until:
-        pytest.skip(f"{_NO_TIME} ({name}); its turn comes again")
+    if item.get_closest_marker("long") and not _time_is_left():
+        pytest.skip(f"{_NO_TIME} ({_LONG_UNTIL}); its turn comes again")
 
 
+@functools.cache
 def _must_run():
     lines = MUST_RUN.read_text().splitlines()
     return {line for line in lines if line and not line.startswith("#")}

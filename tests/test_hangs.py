@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 HANGS = """\
@@ -35,10 +37,13 @@ async def test_by_a_clock_that_is_not_the_wall_s(autojump_clock):
 """
 
 
-def test_one_hang_is_one_failure(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("beside", [(), ("-n", "2")], ids=["alone", "beside"])
+def test_one_hang_is_one_failure(tmp_path, beside):
     (tmp_path / "test_them.py").write_text(HANGS)
     words = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
     words += ["--rootdir", str(tmp_path), "-p", "tests.conftest", "-rA", str(tmp_path)]
+    words += beside
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
         words,

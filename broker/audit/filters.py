@@ -18,6 +18,9 @@ from broker.core.errors import IntegrityError
 NAMED = ("sandbox", "lease", "service", "verdict", "rule", "peer", "outcome")
 """The fields that can be asked for by value."""
 
+_LOWER = frozenset({"sandbox", "lease", "verdict"})
+"""Their values have no capitals, so that none need be looked up to compare them."""
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -98,16 +101,26 @@ def choose(
     tests: list[Callable[[str], object]] = []
     for word in wanted:
         if any(c in word for c in "*?["):
-            tests.append(re.compile(translate(word)).match)
+            tests.append(re.compile(translate(word), re.IGNORECASE).match)
         elif field == "rule":
-            tests.append(re.compile(_rule(word)).search)
+            tests.append(re.compile(_rule(word), re.IGNORECASE).search)
+        elif field in _LOWER:
+            exact.append(word.lower())
         elif field == "service" and "." not in word:
             exact += [word, f"vitrail.{word}"]
+            tests.append(_equal(word, f"vitrail.{word}"))
         else:
             exact.append(word)
+            tests.append(_equal(word))
     if tests:
         exact += [v for v in recorded() if any(test(v) for test in tests)]
     return list(dict.fromkeys(exact))
+
+
+def _equal(*words: str) -> Callable[[str], bool]:
+    """Whether a value is one of these, capitals or not."""
+    wanted = {word.casefold() for word in words}
+    return lambda value: value.casefold() in wanted
 
 
 def _rule(word: str) -> str:

@@ -1,9 +1,14 @@
 """The key that signs the log, and its evolution: each key certifies the next.
 
-The file ``audit.key`` beside the log holds the one private key of now.  When
+The file ``audit.key`` beside the log holds the one current private key.  When
 the key evolves, the old one signs a checkpoint that names the new one, and is
-erased.  Who takes today's key can therefore sign what comes, but cannot sign
-another version of what was sealed before: that needs a key that is gone.
+erased.  A thief of the current key can therefore sign what comes, but cannot
+sign another version of what was sealed before: that needs a key that is gone.
+
+The last line of the file is the number of events at the newest commit.  Each
+signature of the log's end stays valid for as long as its key is in force, so an
+older copy of the log is signed as well as the log itself; this number, in the
+one file that an attacker without the key does not write, tells them apart.
 
 Erasing means: overwritten in place and flushed, then given back to the file
 system.  A file system that copies on write, a flash disk's own spare blocks,
@@ -17,7 +22,7 @@ import contextlib
 import os
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,9 +30,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.audit.note import origin_of, public_key
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
 
-_HEAD = "vitrail audit key 1"
+_HEAD = "vitrail audit key"
 _SEED_BYTES = 32
 _MOST_BYTES = 1024
+_NEWEST_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -39,32 +45,48 @@ class SigningKey:
     private: Ed25519PrivateKey = field(repr=False)
     public: bytes
     seed: bytes = field(repr=False)
+    newest: int | None = None
+    """Events at the newest commit under this key, as its file says; after a power
+    cut it may be lower, never higher.  None: a file of version 1, which had no
+    such line, and whose heads were signed as published checkpoints are."""
 
     @classmethod
-    def first(cls) -> SigningKey:
-        """Make a log's first key, which gives the log its name."""
-        made = cls.from_seed(0, "", secrets.token_bytes(_SEED_BYTES))
-        return cls(0, origin_of(made.public), made.private, made.public, made.seed)
+    def first(cls, size: int) -> SigningKey:
+        """Make the first key of a log of that size, which gives the log its name."""
+        made = cls.from_seed(0, "", secrets.token_bytes(_SEED_BYTES), size)
+        return replace(made, origin=origin_of(made.public))
 
     @classmethod
-    def from_seed(cls, index: int, origin: str, seed: bytes) -> SigningKey:
+    def from_seed(
+        cls, index: int, origin: str, seed: bytes, newest: int | None
+    ) -> SigningKey:
         """The key of this seed."""
         private = Ed25519PrivateKey.from_private_bytes(seed)
-        return cls(index, origin, private, public_key(private), seed)
+        return cls(index, origin, private, public_key(private), seed, newest)
 
-    def next(self) -> SigningKey:
-        """Make the key after this one; nothing of this one is in it."""
+    def next(self, size: int) -> SigningKey:
+        """Make the key after this one, for a log of that size.
+
+        Nothing of this one is in it.
+        """
         seed = secrets.token_bytes(_SEED_BYTES)
-        return self.from_seed(self.index + 1, self.origin, seed)
+        return self.from_seed(self.index + 1, self.origin, seed, size)
 
     def text(self) -> str:
         """What the file holds."""
         coded = base64.b64encode(self.seed).decode()
-        return f"{_HEAD}\norigin {self.origin}\nindex {self.index}\nseed {coded}\n"
+        return (
+            f"{_HEAD} 2\norigin {self.origin}\nindex {self.index}\nseed {coded}\n"
+            f"newest {self.newest or 0:0{_NEWEST_DIGITS}}\n"
+        )
 
 
 _FILE = re.compile(
-    rf"{_HEAD}\norigin (\S+)\nindex ([0-9]{{1,12}})\nseed ([A-Za-z0-9+/]{{43}}=)\n"
+    rf"{_HEAD} (?:1|(?P<version_2>2))\n"
+    r"origin (?P<origin>\S+)\n"
+    r"index (?P<index>[0-9]{1,12})\n"
+    r"seed (?P<seed>[A-Za-z0-9+/]{43}=)\n"
+    rf"(?(version_2)newest (?P<newest>[0-9]{{{_NEWEST_DIGITS}}})\n)"
 )
 
 
@@ -76,7 +98,13 @@ def _parse(text: str, where: str) -> SigningKey:
             where=where,
             hint="'brokerctl audit verify' tells how the log is without it",
         )
-    return SigningKey.from_seed(int(match[2]), match[1], base64.b64decode(match[3]))
+    newest = match["newest"]
+    return SigningKey.from_seed(
+        int(match["index"]),
+        match["origin"],
+        base64.b64decode(match["seed"]),
+        None if newest is None else int(newest),
+    )
 
 
 class KeyFile:
@@ -85,6 +113,8 @@ class KeyFile:
     def __init__(self, log: Path) -> None:
         self.path = log.with_suffix(".key")
         self._next = log.with_suffix(".key.next")
+        self._open: int | None = None
+        """The file of the key in force, under whichever of the two names."""
 
     def load(self) -> SigningKey | None:
         """The key of now, None when there is none.
@@ -129,9 +159,42 @@ class KeyFile:
 
         In this order: after a crash in between, the staged one is still there.
         """
+        self.follow(self._next)
         _erase(self.path)
         self._next.rename(self.path)
         _flush_directory(self.path.parent)
+
+    def follow(self, path: Path | None = None) -> None:
+        """Write the newest size into this file from now on; default: ``path``.
+
+        Raises OSError.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        opened = os.open(path or self.path, flags)
+        self.close()
+        self._open = opened
+
+    def record_newest(self, size: int) -> None:
+        """Write the size of the log after a commit into the key's file.
+
+        In place, and only that line, inside one sector: nothing else of the
+        file can be damaged by a power cut.  Not flushed, see ``flush``: a
+        process that is killed loses nothing by that.  Raises OSError.
+        """
+        assert self._open is not None
+        line = f"{size:0{_NEWEST_DIGITS}}\n".encode()
+        os.pwrite(self._open, line, os.fstat(self._open).st_size - len(line))
+
+    def flush(self) -> None:
+        """Make the newest size durable.  Raises OSError."""
+        if self._open is not None:
+            os.fdatasync(self._open)
+
+    def close(self) -> None:
+        """Close the file of the key in force, if it is open."""
+        if self._open is not None:
+            os.close(self._open)
+            self._open = None
 
     def discard(self) -> None:
         """Erase a staged key that came to nothing."""

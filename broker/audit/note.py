@@ -8,7 +8,10 @@ lines with a name and an Ed25519 signature over the text.
 The origin names a log by its first key, so whoever keeps any checkpoint of it
 can tell that key from another.  Where the key changes, a checkpoint has one
 extension line, ``vitrail-key INDEX KEY``, and the key *before* signs it (the
-first one signs itself).
+first one signs itself).  The signed end of a log, which moves with every commit,
+has the extension line ``vitrail-head``: a published checkpoint says "the log had
+this beginning", a head says "the log ends here", and a signature of the one must
+not serve as the other.
 
 Sans-IO.
 """
@@ -35,6 +38,7 @@ from broker.core.escape import printable
 
 _ORIGIN = "vitrail.invalid/audit/"
 _ORIGIN_LABEL = b"vitrail audit 1 origin\0"
+_HEAD = "vitrail-head"
 _ED25519 = b"\x01"
 _SIGNATURE_BYTES = 64
 _ID_BYTES = 4
@@ -82,6 +86,8 @@ class Checkpoint:
     size: int
     root: bytes
     change: KeyChange | None = None
+    head: bool = False
+    """Whether it says that the log ends here; never together with ``change``."""
 
     def text(self) -> str:
         """The text that is signed, with its line ends."""
@@ -89,6 +95,8 @@ class Checkpoint:
         if self.change is not None:
             coded = base64.b64encode(self.change.key).decode()
             lines.append(f"vitrail-key {self.change.index} {coded}")
+        elif self.head:
+            lines.append(_HEAD)
         return "".join(f"{line}\n" for line in lines)
 
     def signed(self, private: Ed25519PrivateKey, public: bytes) -> str:
@@ -162,19 +170,21 @@ def _parse_checkpoint(lines: list[str]) -> Checkpoint:
     hash_ = _base64(root)
     if len(hash_) != HASH_BYTES:
         raise _wrong("its root is no SHA-256")
-    change = None
-    if len(lines) == 4:
-        words = lines[3].split(" ")
-        if (
-            len(words) != 3
-            or words[0] != "vitrail-key"
-            or not _NUMBER.fullmatch(words[1])
-        ):
-            raise _wrong("an extension line that we do not know")
-        change = KeyChange(int(words[1]), _base64(words[2]))
-        if len(change.key) != HASH_BYTES:
-            raise _wrong("a key of a wrong size")
-    return Checkpoint(origin, int(size), hash_, change)
+    if len(lines) == 3:
+        return Checkpoint(origin, int(size), hash_)
+    if lines[3] == _HEAD:
+        return Checkpoint(origin, int(size), hash_, head=True)
+    return Checkpoint(origin, int(size), hash_, _parse_change(lines[3]))
+
+
+def _parse_change(line: str) -> KeyChange:
+    words = line.split(" ")
+    if len(words) != 3 or words[0] != "vitrail-key" or not _NUMBER.fullmatch(words[1]):
+        raise _wrong("an extension line that we do not know")
+    change = KeyChange(int(words[1]), _base64(words[2]))
+    if len(change.key) != HASH_BYTES:
+        raise _wrong("a key of a wrong size")
+    return change
 
 
 def _base64(untrusted_text: str) -> bytes:

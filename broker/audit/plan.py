@@ -100,6 +100,8 @@ class Planner:
     def _conditions(self, filters: Filters) -> Iterator[_Condition]:
         for field, wanted in filters.named().items():
             chosen = choose(field, wanted, partial(self.values, field))
+            if field == "sandbox":
+                chosen += self._of_records(chosen)
             yield self._among(field, chosen)
         if filters.kinds:
             yield self._among("kind", self._kinds(filters.kinds))
@@ -111,6 +113,17 @@ class Planner:
             yield _Condition(f"({between})", f"(+{between})", (low, high))
         if filters.boot:
             yield self._boot(filters.boot)
+
+    def _of_records(self, names: Sequence[str]) -> list[str]:
+        """Return the sandboxes of the records of these names, but no name again."""
+        marks = ", ".join("?" * len(names))
+        record = "body ->> '$.record'"
+        rows = self._rows(
+            f"SELECT DISTINCT {self.column['sandbox']} FROM event "  # noqa: S608
+            f"WHERE kind = 'lease.begin' AND {record} IN ({marks})",
+            list(names),
+        )
+        return [str(row[0]) for row in rows if row[0] not in names]
 
     def _among(self, field: str, values: Sequence[str]) -> _Condition:
         if not values:

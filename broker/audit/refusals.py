@@ -6,6 +6,7 @@ around a store.
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from broker.audit.store import Store
 from broker.core import limits
 from broker.core.complain import complain_of
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.pace import Pace
 
 _WINDOW = 1.0
 _LONGEST = 60.0
@@ -43,13 +45,24 @@ class Counter:
     up to a minute; and where kinds are new without end, all beyond a certain
     pace share one count.  So a flood of a day is a few ten thousand events,
     whatever it is made of.
+
+    The pace, the places and the shared count are each sandbox's own.  A common
+    one would let a sandbox that varies its requests use it up, and then the
+    denials of every other sandbox would be counted without a name.
     """
 
     def __init__(self) -> None:
         self._windows: dict[bytes, _Window] = {}
-        self._fresh = float(limits.AUDIT_REFUSAL_KEYS)
-        """How many new kinds may still get an event of their own."""
-        self._filled = 0.0
+        self._ends: list[tuple[float, int, bytes]] = []
+        """A heap: when each window ends.  Looking through all of them at every
+        refusal would let a flood of many kinds take the broker's time."""
+        self._opened = 0
+        self._owners: dict[str, _Owner] = {}
+        self._forgot = -math.inf
+        self._strangers = Pace(
+            limits.AUDIT_REFUSAL_STRANGERS_PER_SECOND, limits.AUDIT_REFUSAL_OWNERS
+        )
+        """Kinds of all that is no sandbox: there is no end to names of those."""
 
     def take(self, event: schema.Event, now: float) -> list[schema.Event]:
         """Return what is to be recorded now, oldest first.
@@ -59,13 +72,10 @@ class Counter:
         """
         words = _words(event)
         out = self.due(now)
-        gained = (now - self._filled) * limits.AUDIT_REFUSAL_KINDS_PER_SECOND
-        self._fresh = min(limits.AUDIT_REFUSAL_KEYS, self._fresh + gained)
-        self._filled = now
-        key, event = self._key(event, words)
+        key, event = self._key(event, words, now)
         window = self._windows.get(key)
         if window is None:
-            self._windows[key] = _Window(event, now + _WINDOW)
+            self._open(key, _Window(event, now + _WINDOW))
             out.append(event)
         elif window.written < limits.REFUSALS_LOGGED_PER_SECOND:
             window.written += 1
@@ -76,30 +86,32 @@ class Counter:
 
     def due(self, now: float) -> list[schema.Event]:
         """Return the counts of the seconds that are over, and forget them."""
-        over = [key for key, w in self._windows.items() if w.ends <= now]
+        over: list[bytes] = []
+        while self._ends and self._ends[0][0] <= now:
+            over.append(heapq.heappop(self._ends)[2])
         out: list[schema.Event] = []
         for key in over:
-            window = self._windows.pop(key)
+            window = self._close(key)
             if window.held:
                 out.append(msgspec.structs.replace(window.event, count=window.held))
                 # The flood may go on: its next window begins where this ended.
                 length = min(2 * window.seconds, _LONGEST)
-                self._windows[key] = _Window(
+                again = _Window(
                     window.event,
                     now + length,
                     written=limits.REFUSALS_LOGGED_PER_SECOND,
                     seconds=length,
                 )
+                self._open(key, again)
         return out
 
     def hold(self, event: schema.Event, now: float) -> None:
         """Take back what could not be recorded; it comes out a second later."""
-        key, event = self._key(event, _words(event))
-        window = self._windows.setdefault(
-            key,
-            _Window(event, now + _WINDOW, written=limits.REFUSALS_LOGGED_PER_SECOND),
-        )
-        self._hold(window, event)
+        key, event = self._key(event, _words(event), now)
+        if key not in self._windows:
+            written = limits.REFUSALS_LOGGED_PER_SECOND
+            self._open(key, _Window(event, now + _WINDOW, written=written))
+        self._hold(self._windows[key], event)
 
     @staticmethod
     def _hold(window: _Window, event: schema.Event) -> None:
@@ -113,23 +125,101 @@ class Counter:
 
     def deadline(self) -> float:
         """When ``due`` will next have something to say, or infinity."""
-        return min((w.ends for w in self._windows.values()), default=math.inf)
+        return self._ends[0][0] if self._ends else math.inf
 
-    def _key(self, event: schema.Event, key: bytes) -> tuple[bytes, schema.Event]:
+    def _open(self, key: bytes, window: _Window) -> None:
+        self._windows[key] = window
+        self._opened += 1  # equal times are told apart by it
+        heapq.heappush(self._ends, (window.ends, self._opened, key))
+        owner = self._owners.get(_owner_of(window.event))
+        if owner is not None:
+            owner.windows += 1
+
+    def _close(self, key: bytes) -> _Window:
+        window = self._windows.pop(key)
+        owner = self._owners.get(_owner_of(window.event))
+        if owner is not None:
+            owner.windows -= 1
+        return window
+
+    def _owner(self, event: schema.Event, now: float) -> _Owner | None:
+        """Whose budget it is; None: too many of them, and no budget is left."""
+        name = _owner_of(event)
+        owner = self._owners.get(name)
+        if owner is None:
+            if not event.sandbox:
+                if self._strangers.early(now) > 0:
+                    return None
+                self._strangers.take(now)
+            self._forget(now)
+            if len(self._owners) >= 2 * limits.AUDIT_REFUSAL_OWNERS:
+                return None
+            owner = self._owners[name] = _Owner()
+        return owner
+
+    def _forget(self, now: float) -> None:
+        """Owners with a whole budget and no window need not be remembered."""
+        if now < self._forgot + _WINDOW:
+            return
+        self._forgot = now
+        for name in [
+            name
+            for name, owner in self._owners.items()
+            if not owner.windows
+            and not owner.fresh.early(now, limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX)
+        ]:
+            del self._owners[name]
+
+    def _key(
+        self, event: schema.Event, key: bytes, now: float
+    ) -> tuple[bytes, schema.Event]:
         if key in self._windows:
             return key, event
-        if len(self._windows) < limits.AUDIT_REFUSAL_KEYS and self._fresh >= 1:
-            self._fresh -= 1
+        owner = self._owner(event, now)
+        if owner is not None and owner.may_open(now):
             return key, event
-        # Too many kinds: one count for all others of this kind, of anybody.
-        shared: schema.Event
-        if isinstance(event, schema.LeaseRefused):
-            shared = schema.LeaseRefused(reason=_OTHERS, count=event.count)
-        elif isinstance(event, schema.LogConflict):
-            shared = schema.LogConflict(size=0, reason=_OTHERS, count=event.count)
-        else:
-            shared = schema.StreamRefused(reason=_OTHERS, count=event.count)
-        return event.kind.encode(), shared
+        # Too many kinds: one count for all others of this kind, in its own name.
+        whose = event if owner is not None else schema.StreamRefused()
+        shared = _shared(event, sandbox=whose.sandbox, peer=whose.peer)
+        return f"{event.kind} {_owner_of(shared)}".encode(), shared
+
+
+class _Owner:
+    """The budget of one sandbox, or of a peer that is none."""
+
+    def __init__(self) -> None:
+        self.fresh = Pace(
+            limits.AUDIT_REFUSAL_KINDS_PER_MINUTE / 60,
+            limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX,
+        )
+        """New kinds that may still get an event of their own."""
+        self.windows = 0
+
+    def may_open(self, now: float) -> bool:
+        """Take a place for one more kind, if there is one."""
+        if self.windows >= limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
+            return False
+        if self.fresh.early(now) > 0:
+            return False
+        self.fresh.take(now)
+        return True
+
+
+def _owner_of(event: schema.Event) -> str:
+    """A sandbox's name, or the peer's as the kernel knows it, in brackets."""
+    return event.sandbox or f"<{event.kind} {event.peer}>"
+
+
+def _shared(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
+    """What the refusals beyond the budget have in common."""
+    if isinstance(event, schema.LogConflict):
+        return schema.LogConflict(size=0, peer=peer, reason=_OTHERS, count=event.count)
+    shared = (
+        schema.LeaseRefused
+        if isinstance(event, schema.LeaseRefused)
+        else schema.StreamRefused
+    )
+    return shared(sandbox=sandbox, peer=peer, reason=_OTHERS, count=event.count)
 
 
 def _words(event: schema.Event) -> bytes:

@@ -1,9 +1,12 @@
 """Sealing: what is signed, when, and what stands in the table ``checkpoint``.
 
-* ``head``: one row, signed anew inside every commit, so the log's end is
+* ``head``: one row, signed again inside every commit, so the log's end is
   always under a signature and never ahead of it;
-* ``kept``: heads that were published since the key changed last;
-* ``key N``: one for each key of the log, the first at its beginning.
+* ``kept``: checkpoints that were published since the key changed last.  Their
+  text differs from a head's: with equal texts, whoever deletes the events
+  behind a published checkpoint would have the signed head of a shorter log;
+* ``key N``: one for each key of the log, the first at its beginning.  The key
+  changes at each start, too, so that no head of an earlier run is valid.
 
 All of this runs in the store's one thread.
 """
@@ -41,11 +44,14 @@ class Seal:
     def sign_head(self, tree: Growing) -> None:
         """Put the head for this tree into the transaction that runs."""
         self._remove_head()
-        note = Checkpoint(self.key.origin, tree.size, tree.root())
-        signed = note.signed(self.key.private, self.key.public)
+        signed = self._signed_note(tree, head=True)
         row = (tree.size, "head", time.time_ns(), signed)
         self._db.execute(_INSERT, row)
         self._signed = tree.size
+
+    def _signed_note(self, tree: Growing, *, head: bool) -> str:
+        note = Checkpoint(self.key.origin, tree.size, tree.root(), head=head)
+        return note.signed(self.key.private, self.key.public)
 
     def _remove_head(self) -> None:
         if self._head >= 0:
@@ -55,25 +61,38 @@ class Seal:
             )
 
     def committed(self) -> None:
-        """The transaction with ``sign_head`` is on disk."""
-        self._head = self._signed
+        """The transaction with ``sign_head`` is on disk.
 
-    def keep_head(self) -> str:
-        """Make the head one of those that stay; returns the signed note.
-
-        Raises sqlite3.Error.
+        Raises OSError when the newest size cannot be noted.
         """
-        self._db.execute(
-            "INSERT OR IGNORE INTO checkpoint "
-            "SELECT size, 'kept', time_ns, note FROM checkpoint "
-            "WHERE size = ? AND kind = 'head'",
-            (self._head,),
-        )
-        (note,) = self._db.execute(
+        self._head = self._signed
+        self._file.record_newest(self._head)
+
+    def close(self) -> None:
+        """Make the newest size durable, and close the key's file.
+
+        Raises OSError.
+        """
+        try:
+            self._file.flush()
+        finally:
+            self._file.close()
+
+    def keep_checkpoint(self, tree: Growing) -> str:
+        """Publish the log as it is now; returns the signed note, which stays.
+
+        Raises sqlite3.Error, or OSError from the key's file.
+        """
+        # What others know of must not be longer than what the key's file knows.
+        self._file.flush()
+        note = self._signed_note(tree, head=False)
+        row = (tree.size, "kept", time.time_ns(), note)
+        self._db.execute("INSERT OR IGNORE INTO checkpoint VALUES (?, ?, ?, ?)", row)
+        (kept,) = self._db.execute(
             "SELECT note FROM checkpoint WHERE size = ? AND kind = 'kept'",
-            (self._head,),
+            (tree.size,),
         ).fetchone()
-        return str(note)
+        return str(kept)
 
     def evolve(self, tree: Growing) -> str:
         """Go on to a next key and erase this one; returns the signed note.
@@ -83,7 +102,7 @@ class Seal:
 
         Raises sqlite3.Error or UpstreamError; this key is then still in force.
         """
-        old, new = self.key, self.key.next()
+        old, new = self.key, self.key.next(tree.size)
         self._file.keep(old)
         self._file.stage(new)
         change = KeyChange(new.index, new.public)
@@ -103,7 +122,7 @@ class Seal:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self.committed()
+        self._head = self._signed
         self._file.adopt()
         return signed
 
@@ -114,10 +133,11 @@ def _kind(index: int) -> str:
 
 
 def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
-    """Begin or go on with signing a log.
+    """Begin or go on with signing a log; an existing one gets its next key.
 
-    Raises IntegrityError when log and key do not fit together: somebody
-    changed, rolled back or removed one of them; then nothing may be sealed.
+    Raises IntegrityError when log and key do not fit together: one of them was
+    changed, rolled back or removed; then nothing may be sealed.  UpstreamError,
+    sqlite3.Error or OSError when the disk refuses.
     """
     file = KeyFile(path)
     last = _last_change(db)
@@ -143,6 +163,12 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
         )
     seal = Seal(db, file, key)
     _check_head(db, tree, seal)
+    file.follow()
+    try:
+        seal.evolve(tree)
+    except BaseException:
+        file.close()
+        raise
     return seal
 
 
@@ -167,7 +193,7 @@ def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
 
     The log first: a key without checkpoints would mean that they were removed.
     """
-    key = SigningKey.first()
+    key = SigningKey.first(tree.size)
     change = KeyChange(0, key.public)
     note = Checkpoint(key.origin, tree.size, tree.root(), change)
     signed = note.signed(key.private, key.public)
@@ -182,10 +208,15 @@ def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-    seal.committed()
+    seal._head = tree.size  # noqa: SLF001 -- its own maker
     file.stage(key)
     file.adopt()
     return seal
+
+
+def says_end(note: Note, key: SigningKey) -> bool:
+    """Whether a note that the key signed says that the log ends there."""
+    return note.checkpoint.head or key.newest is None
 
 
 def _last_change(db: sqlite3.Connection) -> Checkpoint | None:
@@ -208,6 +239,12 @@ def _parse(note: str) -> Note:
 
 def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
     """What is there must be what was signed, or we would seal a forgery."""
+    if tree.size < (seal.key.newest or 0):
+        raise IntegrityError(
+            f"the audit log has {tree.size} events and had {seal.key.newest}: its "
+            "end was cut off, or it is an older copy",
+            hint=_HINT,
+        )
     row = db.execute(
         "SELECT note FROM checkpoint WHERE size = ? AND kind = 'head'", (tree.size,)
     ).fetchone()
@@ -216,6 +253,7 @@ def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
         note is None
         or note.checkpoint.root != tree.root()
         or not note.signed_by(seal.key.public)
+        or not says_end(note, seal.key)
     ):
         raise IntegrityError(
             f"the audit log's end, at {tree.size} events, is not what was signed",

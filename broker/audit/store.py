@@ -229,9 +229,10 @@ class Store:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        self._seal.committed()
         first = self._tree.size + 1
         self._tree = tree
+        # Last: it may fail, and what was committed is part of the log all the same.
+        self._seal.committed()
         return first
 
     # -- sealing ----------------------------------------------------------------
@@ -252,11 +253,11 @@ class Store:
             await self._grown.wait()
 
     async def checkpoint(self) -> str:
-        """Make the newest head one that stays; returns the signed note.
+        """Sign the log as it is now for others to keep; returns the note.
 
         Raises UpstreamError when the disk refuses.
         """
-        return await self._in_turn(self._seal.keep_head)
+        return await self._in_turn(lambda: self._seal.keep_checkpoint(self._tree))
 
     async def evolve(self) -> str:
         """Go on to a new signing key; returns the note that certifies it.
@@ -359,7 +360,13 @@ class Store:
         """Close the database; used by ``open_store``."""
         self._closed = True
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._db.close, limiter=self._thread)
+            await trio.to_thread.run_sync(self._close, limiter=self._thread)
+
+    def _close(self) -> None:
+        try:
+            self._db.close()
+        finally:
+            self._seal.close()
 
 
 @dataclass(frozen=True)
@@ -414,7 +421,7 @@ def _open(path: Path, settings: Settings) -> _Opened:
                 settings.names, path, clipboard_digest=settings.clipboard_digest
             ),
         )
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         db.close()
         raise UpstreamError(f"the audit log cannot be opened: {error}") from error
     except BaseException:

@@ -23,6 +23,7 @@ from broker.audit.database import COLUMNS, foreign_objects, row_of
 from broker.audit.keys import SigningKey
 from broker.audit.nodes import Nodes, split
 from broker.audit.note import Note, origin_of, parse_note
+from broker.audit.seal import says_end
 from broker.audit.tree import BLOCK, STEP, Growing
 from broker.core.errors import IntegrityError, RefusedError
 from broker.core.escape import printable
@@ -299,7 +300,7 @@ def _verified(
     reader = _Reader(db, report, expected)
     heads = [note for kind, note in notes if kind == "head"]
     reader.run()
-    _check_end(chain, heads, report)
+    _check_end(chain, heads, keys, report)
     _check_key(chain, keys, report, copy=copy, covered=bool(against))
     return report
 
@@ -323,7 +324,7 @@ def verify_end(db: sqlite3.Connection, keys: Sequence[SigningKey]) -> Report:
         "SELECT coalesce(max(sequence), 0) FROM event"
     ).fetchone()
     heads = [note for kind, note in notes if kind == "head"]
-    _check_end(chain, heads, report)
+    _check_end(chain, heads, keys, report)
     _check_key(chain, keys, report, copy=False, covered=False)
     try:
         root = Nodes(db).root(report.size)
@@ -409,13 +410,22 @@ def _add_against(
     )
 
 
-def _check_end(chain: Chain, heads: Sequence[Note], report: Report) -> None:
-    """The newest event must be under a signature of the newest key."""
+def _check_end(
+    chain: Chain, heads: Sequence[Note], keys: Sequence[SigningKey], report: Report
+) -> None:
+    """The newest event must be under the newest key's signature of an end.
+
+    A published checkpoint is none: it stays valid when more follows.
+    """
     if not chain.keys:
         return
     newest = chain.keys[-1]
+    current = [key for key in keys if key.public == newest.public]
     for head in heads:
         if head.checkpoint.size == report.size and head.signed_by(newest.public):
+            if all(says_end(head, key) for key in current):
+                return
+            report.add(0, 0, "its end was cut off: a checkpoint stands for its end")
             return
     last = max((h.checkpoint.size for h in heads), default=0)
     if last >= report.size:
@@ -451,6 +461,24 @@ def _check_key(
             0,
             f"its end was cut off, or it is an older copy: the key is number "
             f"{keys[-1].index}, the log's last one number {newest.index}",
+        )
+    else:
+        _check_newest([k for k in keys if k.public == newest.public], report)
+
+
+def _check_newest(keys: Sequence[SigningKey], report: Report) -> None:
+    """The log must be as long as its key's file says that it was.
+
+    The file is read before the log and again after it was opened, and the log
+    grows meanwhile: the lower size is the one that must be reached.
+    """
+    had = min(key.newest or 0 for key in keys)
+    if report.size < had:
+        report.add(
+            report.size + 1,
+            had,
+            "missing: its end was cut off, or it is an older copy; its key's file "
+            f"speaks of {had} events",
         )
 
 

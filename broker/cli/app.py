@@ -14,6 +14,8 @@ from typing_extensions import override
 
 from broker import __version__
 from broker.cli import render
+from broker.cli.interrupts import is_interrupt, received
+from broker.cli.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
 from broker.core.escape import printable
 
@@ -27,6 +29,7 @@ VERBS = MappingProxyType(
         "audit": "audit",
         "clipboard": "clipboard",
         "demo": "demo",
+        "device": "device",
         "doctor": "doctor",
         "grants": "grants",
         "image": "image",
@@ -34,6 +37,7 @@ VERBS = MappingProxyType(
         "lease": "lease",
         "link": "link",
         "logs": "logs",
+        "open": "open_in",
         "pair": "pair",
         "pending": "pending",
         "policy": "policy",
@@ -47,7 +51,16 @@ VERBS = MappingProxyType(
 )
 
 
+_INTERRUPTED = 130
+
+
 class _Verbs(click.RichGroup):
+    @override
+    def invoke(self, ctx: click.Context) -> object:
+        # Inside click, which would answer a closed pipe with exit code 1.
+        with reader_may_leave():
+            return super().invoke(ctx)
+
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(VERBS)
@@ -77,10 +90,21 @@ def app() -> None:
 
 def main() -> None:
     """Entry point: run a verb; exit codes are those of brokerctl(1)."""
-    try:
-        app(prog_name="brokerctl", standalone_mode=False)
-    except Exception as error:  # noqa: BLE001 -- what is not known is raised again
-        sys.exit(_report(sole(error)))
+    with received() as interrupts:
+        try:
+            app(prog_name="brokerctl", standalone_mode=False)
+        except Exception as error:  # noqa: BLE001 -- what is not known is raised again
+            code = _report(sole(error))
+        except BaseException as error:
+            if not is_interrupt(error):
+                raise
+            code = _INTERRUPTED
+        else:
+            return
+        if code == _INTERRUPTED:
+            render.note("brokerctl: interrupted")
+            code = interrupts.exit_code
+    sys.exit(code)
 
 
 def _report(error: Exception) -> int:
@@ -89,7 +113,7 @@ def _report(error: Exception) -> int:
         case Exit():
             return error.exit_code
         case click.Abort():
-            return 130
+            return _INTERRUPTED
         case click.ClickException():
             error.show()
             return 2

@@ -21,7 +21,7 @@ from broker.cli import render
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.core.names import take_sandbox_name
+from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
 from broker.pulse.properties import SANDBOX_KEY
 from broker.pulse.rules import Level
 from broker.session.pulse_shell import connect_server, server_path
@@ -182,9 +182,31 @@ def _microphone(desk: SoundStatus | None) -> str:
     return ", ".join(words)
 
 
-def _set(sandbox: str, ask: Ask) -> None:
+def _desks_of(name: SandboxName) -> list[SandboxName]:
+    """Return the sandbox of this name, or those of the record, that have sound.
+
+    Just the name where none has.
+    """
+    folder = desks_folder()
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if name in found:
+        return [name]
+    named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
+    if len(named) > 1:
+        render.note(f"{name} has {len(named)} sandboxes with sound: {', '.join(named)}")
+    return named or [name]
+
+
+def _set(sandbox: str, ask: Ask) -> list[SandboxName]:
+    """Tell the filters that a name means; returns their sandboxes."""
+    names = _desks_of(take_sandbox_name(sandbox))
+    for name in names:
+        _set_one(name, ask)
+    return names
+
+
+def _set_one(name: SandboxName, ask: Ask) -> None:
     """Tell its filter; where none runs, keep it for the next time."""
-    name = take_sandbox_name(sandbox)
     try:
         status = ask_desk(desks_folder() / name, ask)
     except FileNotFoundError:
@@ -212,11 +234,11 @@ def volume(*, sandbox: str, percent: int) -> None:
 @click.argument("sandbox")
 def mute(*, sandbox: str) -> None:
     """Silence a sandbox; its programs do not learn of it."""
-    _set(sandbox, Ask(muted=True))
+    names = _set(sandbox, Ask(muted=True))
     # A filter that was taken over must not decide about this.
     with _mixer() as pulse:
         for item in pulse.sink_input_list():
-            if item.proplist.get(SANDBOX_KEY) == sandbox and not item.mute:
+            if item.proplist.get(SANDBOX_KEY) in names and not item.mute:
                 pulse.mute(item, mute=True)
 
 
@@ -235,7 +257,11 @@ def microphone(*, sandbox: str, answer: str) -> None:
 
     Returns when it is so.  In a broker, rules for vitrail.AudioInput give it.
     """
-    name = take_sandbox_name(sandbox)
+    for name in _desks_of(take_sandbox_name(sandbox)):
+        _set_microphone(name, answer)
+
+
+def _set_microphone(name: SandboxName, answer: str) -> None:
     path = Path(desks_folder() / name)
     try:
         status = ask_desk(path, Ask(microphone=answer == "allow"))

@@ -21,7 +21,8 @@ from broker.cli.pipes import reader_may_leave
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
-from broker.core.names import take_sandbox_name
+from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
+from broker.core.paths import Paths
 
 _CONSOLE = "console.log"
 _PROGRAM = re.compile(r"program-(\d+)\.log")
@@ -47,7 +48,8 @@ def command(
         raise click.UsageError("--console or --program, not both")
     if raw and sys.stdout.isatty():
         raise click.UsageError("--raw could drive your terminal; send it to a file")
-    folder = offline_paths().logs(take_sandbox_name(sandbox))
+    folder = _folder(offline_paths(), take_sandbox_name(sandbox))
+    sandbox = folder.name
     name = _choose(folder, sandbox, console=console, program=program)
     path = folder / name
     render.note(f"{name} of {sandbox}:")
@@ -58,6 +60,19 @@ def command(
             _copy(older, show)
         trio.run(_follow, path, show, follow)
         show(b"")
+
+
+def _folder(paths: Paths, name: SandboxName) -> Path:
+    """Return the logs of a sandbox, or of the newest one of a record."""
+    folder = paths.logs(name)
+    if folder.is_dir() or not folder.parent.is_dir():
+        return folder
+    found = [p for p in folder.parent.iterdir() if is_disposable_of(p.name, name)]
+    if not found:
+        return folder
+    if len(found) > 1:
+        render.note(f"{name} has logs of {len(found)} sandboxes; this is the newest")
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -> str:

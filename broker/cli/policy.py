@@ -7,6 +7,7 @@ way.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import NoReturn
 
 import rich_click as click
@@ -22,6 +23,7 @@ from broker.cli.policy_edit import edit
 from broker.cli.policy_explain import explain_call
 from broker.cli.policy_graph import graph
 from broker.cli.policy_lint import lint
+from broker.cli.policy_load import rules_of, situation_from
 from broker.cli.policy_replay import simulate
 from broker.cli.policy_tools import diff, effective, fmt, test_policy
 from broker.cli.records import (
@@ -31,11 +33,13 @@ from broker.cli.records import (
 )
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from policy.evaluate import AGENT, AUDIO, DISPLAY, Decision, Request, decide
+from policy.checks import SERVICES
+from policy.engine import Call, Engine
 from policy.loader import RecordSet
 from policy.model import Record
 from policy.schema import reference
 from policy.schema_calls import SCHEMAS, text_of
+from policy.verdict import Verdict
 
 
 @click.group("policy")
@@ -67,20 +71,28 @@ for _verb in _VERBS:
 def show(sandbox: str, *, as_json: bool) -> None:
     """Show what holds for SANDBOX, and where each value comes from.
 
+    Below the values: what record and rules together decide about each service,
+    with both lines.
+
     Exit code: 0, or 1 when there is no such record or it has a mistake.
     """
     found = _load()
     record = found.records.get(sandbox)
     if record is None:
         _refuse(found, sandbox)
-    decisions = {
-        service: decide(found, Request(sandbox, sandbox, service))
-        for service in (AGENT, DISPLAY, AUDIO)
-    }
+    rules = rules_of(())
+    engine, situation = Engine(rules), situation_from(None)
+    decisions: dict[str, Verdict] = {}
+    for service in SERVICES:
+        call = Call(service, "+", sandbox, "@adminvm")
+        answer = partial(engine.answer, call, situation.world)
+        decisions[service] = situation.decide(call, answer)
     if as_json:
         render.json_line(_as_json(record, decisions))
     else:
         _print_record(record, decisions)
+    for problem in rules.problems:
+        render.note(f"error: {problem.first_line()}")
 
 
 @command.command()
@@ -110,7 +122,7 @@ def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
     )
 
 
-def _as_json(record: Record, decisions: dict[str, Decision]) -> dict[str, object]:
+def _as_json(record: Record, decisions: dict[str, Verdict]) -> dict[str, object]:
     return {
         "name": record.name,
         "source": str(record.source),
@@ -125,16 +137,17 @@ def _as_json(record: Record, decisions: dict[str, Decision]) -> dict[str, object
         },
         "decisions": {
             service: {
-                "verdict": decision.verdict,
-                "reason": decision.reason,
+                "verdict": decision.answer.verdict,
+                "reason": decision.answer.reason,
                 "where": decision.where,
+                "record": decision.record.where if decision.record else "",
             }
             for service, decision in decisions.items()
         },
     }
 
 
-def _print_record(record: Record, decisions: dict[str, Decision]) -> None:
+def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
     out = Console(highlight=False, soft_wrap=True)
     out.print(Text(printable(str(record.source), 4000)))
     rows = [
@@ -144,8 +157,10 @@ def _print_record(record: Record, decisions: dict[str, Decision]) -> None:
     render.table(("KEY", "VALUE", "FROM"), rows)
     out.print()
     for service, decision in decisions.items():
-        text = f"{service}: {decision.verdict}, because {decision.reason}"
-        out.print(Text(text))
+        reason = decision.answer.reason
+        out.print(Text(f"{service}: {decision.answer.verdict}, because {reason}"))
+        if decision.record is not None and not decision.refused_by_record:
+            out.print(Text(printable(f"    {decision.record.reason}", 400)))
 
 
 def _line(where: str) -> str:

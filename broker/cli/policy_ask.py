@@ -17,16 +17,20 @@ from broker.cli.policy_load import (
     JSON,
     POLICY,
     WORLD,
+    Situation,
     call_of,
+    refuse_unknown_source,
     rules_of,
-    world_from,
+    situation_from,
 )
 from broker.core.escape import printable
 from policy import compat as qubes
 from policy import limits
+from policy.device_json import device_from
 from policy.engine import Answer, Call, Engine
 from policy.explain import answer_json
 from policy.ruleset import RuleSet, rules_of_map
+from policy.verdict import Verdict, canonical_service, canonical_target
 from policy.world import World, WorldError, world_from_json
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
@@ -40,6 +44,11 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--host", help="The host of its address; '' for none."),
         click.option("--scheme", help="The scheme of its address; '' for none."),
         click.option("--mime", help="The type that the source claims for its data."),
+        click.option(
+            "--device",
+            metavar="JSON",
+            help='What is attached, as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
+        ),
     ):
         command = option(command)
     return command
@@ -74,7 +83,7 @@ def evaluate(
 
     With --batch each line is an object with service, argument ("+x"), source,
     target, and perhaps policy (file name to text), world, mime, scheme, host,
-    size; the answers come in the same order.
+    size, device; the answers come in the same order.
 
     Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
     With --batch 0, or 1 when a line was not understood.
@@ -86,44 +95,61 @@ def evaluate(
     if service is None or source is None or target is None:
         raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
     call = call_of(service, source, target, **told)
-    answer = _Asker(policy, world, compat=compat).ask(call)
+    asker = _Asker(policy, world, compat=compat, source=source)
+    if world is None and not compat:
+        asker.refuse_typos(call)
+    verdict = asker.ask(call)
     if as_json:
-        render.json_line(answer_json(answer))
+        render.json_line(verdict_json(verdict))
     else:
-        print_answer(answer)
-    sys.exit(EXIT[answer.verdict])
+        print_verdict(verdict)
+    sys.exit(EXIT[verdict.answer.verdict])
 
 
 class _Asker:
     """Answers calls; sets and worlds of the calls before are kept."""
 
     def __init__(
-        self, policy: tuple[Path, ...], world: Path | None, *, compat: bool
+        self,
+        policy: tuple[Path, ...],
+        world: Path | None,
+        *,
+        compat: bool,
+        source: str = "",
     ) -> None:
         self._compat = compat
+        self._source = source
         self._policy = policy
         self._world_file = world
         self._rules: RuleSet | None = None
-        self._world: World | None = None
+        self._situation: Situation | None = None
         self._files: object = None
         self._files_rules: RuleSet | None = None
         self._data: object = None
         self._data_world: World | None = None
         self._engine: tuple[RuleSet, Engine] | None = None
 
-    def ask(self, call: Call, files: object = None, world: object = None) -> Answer:
+    def refuse_typos(self, call: Call) -> None:
+        """Raise UsageError for a source that is no sandbox; note other typos."""
+        refuse_unknown_source(
+            call, self._situation_for(None).world, self._rules_for(None)
+        )
+
+    def ask(self, call: Call, files: object = None, world: object = None) -> Verdict:
         """Answer; raises WorldError or ValueError for files that are none."""
         rules = self._rules_for(files)
-        known = self._world_for(world)
+        known = self._situation_for(world)
         if self._compat:
-            return qubes.answer(rules, call, known)
+            return Verdict(None, qubes.answer(rules, call, known.world))
         if rules.problems:
             problem = rules.problems[0]
             broken = next((r for r in rules.rules if r.broken is problem), None)
-            return Answer("error", problem.first_line(), broken, notify=True)
+            answer = Answer("error", problem.first_line(), broken, notify=True)
+            return Verdict(None, answer)
         if self._engine is None or self._engine[0] is not rules:
             self._engine = (rules, Engine(rules))
-        return self._engine[1].answer(call, known)
+        engine = self._engine[1]
+        return known.decide(call, lambda: engine.answer(call, known.world))
 
     def _rules_for(self, files: object) -> RuleSet:
         if files is None:
@@ -139,15 +165,15 @@ class _Asker:
             self._files = files
         return self._files_rules
 
-    def _world_for(self, data: object) -> World:
+    def _situation_for(self, data: object) -> Situation:
         if data is None:
-            if self._world is None:
-                self._world = world_from(self._world_file)
-            return self._world
+            if self._situation is None:
+                self._situation = situation_from(self._world_file, self._source)
+            return self._situation
         if self._data_world is None or data != self._data:
             self._data_world = world_from_json(data)
             self._data = data
-        return self._data_world
+        return Situation(self._data_world, None)
 
 
 def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
@@ -160,14 +186,40 @@ def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
             answer = _one(line, asker)
         except (WorldError, ValueError, RecursionError) as error:
             reason = f"the line is not understood: {printable(str(error), 200)}"
-            answer = Answer("error", reason, notify=True)
+            answer = Verdict(None, Answer("error", reason, notify=True))
             code = 1
-        sys.stdout.write(json.dumps(answer_json(answer)) + "\n")
+        sys.stdout.write(json.dumps(verdict_json(answer)) + "\n")
     sys.stdout.flush()
     return code
 
 
-def _one(line: bytes, asker: _Asker) -> Answer:
+def verdict_json(verdict: Verdict) -> dict[str, object]:
+    """Return a verdict as JSON values: the answer, and the record's line."""
+    made = answer_json(verdict.answer)
+    if verdict.record is not None:
+        record = verdict.record
+        made["record"] = {
+            "decision": record.verdict,
+            "reason": record.reason,
+            "where": record.where,
+        }
+    return made
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """Print an answer with both lines: the record's and the rule's."""
+    print_answer(verdict.answer)
+    if verdict.record is not None:
+        record = verdict.record
+        text = f"  record: {record.where}: {record.verdict}, {record.reason}"
+        Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
+    if verdict.answer.rule is not None:
+        rule = verdict.answer.rule
+        text = f"  rule: {rule.where}: {rule.text.strip()}"
+        Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
+
+
+def _one(line: bytes, asker: _Asker) -> Verdict:
     if len(line) > limits.WORLD_BYTES:
         raise ValueError(f"more than {limits.WORLD_BYTES} bytes")
     asked = json.loads(line)
@@ -183,14 +235,17 @@ def _one(line: bytes, asker: _Asker) -> Answer:
         raise ValueError("mime, scheme and host are text")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
         raise ValueError("size is a whole number")
+    device = asked.get("device")
+    told["device"] = None if device is None else device_from(device, "device")
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}
     if unknown:
         raise ValueError(f"unknown key '{min(unknown)}'")
+    words[0], words[3] = canonical_service(words[0]), canonical_target(words[3])
     call = Call(*words, **told)
     return asker.ask(call, asked.get("policy"), asked.get("world"))
 
 
-_KNOWN = ("service", "argument", "source", "target", "policy", "world")
+_KNOWN = ("service", "argument", "source", "target", "policy", "world", "device")
 
 
 def print_answer(answer: Answer) -> None:
@@ -204,6 +259,8 @@ def print_answer(answer: Answer) -> None:
         out.print(Text(printable("  targets: " + ", ".join(answer.targets), 4000)))
         if answer.default_target:
             out.print(Text(f"  default: {printable(answer.default_target, 200)}"))
+    if answer.verdict == "allow" and answer.rule is not None and answer.rule.attach:
+        out.print(Text(f"  attach: {answer.rule.attach}"))
     for name, value in answer.limits.as_json().items():
         out.print(Text(f"  {name}: {value}"))
     for rule in answer.observed:

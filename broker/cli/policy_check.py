@@ -12,12 +12,15 @@ from broker.cli import render
 from broker.cli.connect import offline_paths
 from broker.cli.policy_load import holds_rules, rule_directories
 from broker.cli.records import copy_example, print_problems
+from broker.core.errors import RefusedError
 from policy.differences import Difference, differences
 from policy.errors import Problem
 from policy.loader import RecordSet, load_files, load_records, search_path
 from policy.rulefiles import DirectoryTree, load_rules
 from policy.ruleset import SUFFIX, RuleSet, assemble
 from policy.sarif import Finding, sarif
+
+_FOLDERS = ("sandboxes.d", "policy.d")
 
 
 @click.command()
@@ -38,6 +41,8 @@ def check(
 
     Exit code: 0 nothing is wrong, 1 something is, 2 wrong call.
     """
+    _refuse_empty(paths)
+    paths = _inside(paths)
     records, rules = _records(paths), _rules(paths, compat=False)
     problems = [problem for one in records for problem in one.problems]
     problems += [problem for one in rules for problem in one.problems]
@@ -59,6 +64,40 @@ def check(
         render.note(_summary(records, rules, problems, searched=not paths))
     if problems:
         sys.exit(1)
+
+
+def _inside(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths, with the parts of a settings directory in its place.
+
+    ``~/.config/vitrail`` has no files of its own, but rules in ``policy.d`` and
+    records in ``sandboxes.d``.
+    """
+    found: list[Path] = []
+    for path in paths:
+        parts = [path / name for name in _FOLDERS if (path / name).is_dir()]
+        found += [*([path] if not parts or _has_files(path) else []), *parts]
+    return tuple(found)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a directory has records or rules; True when it cannot be read."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return True  # reading it will say why not
+    return any(name.endswith((SUFFIX, ".toml")) for name in names)
+
+
+def _refuse_empty(paths: tuple[Path, ...]) -> None:
+    """Raise RefusedError for a directory in which nothing would be checked."""
+    for path in _inside(paths):
+        if path.is_dir() and not _has_files(path):
+            raise RefusedError(
+                f"nothing to check in {path}: it has no records (*.toml) and no "
+                f"rules (*{SUFFIX})",
+                hint="name the directory that holds sandboxes.d and policy.d, or one "
+                "of these",
+            )
 
 
 def _records(paths: tuple[Path, ...]) -> list[RecordSet]:

@@ -11,13 +11,28 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.policy_ask import EXIT, print_answer, told_of
-from broker.cli.policy_load import JSON, POLICY, WORLD, call_of, rules_of, world_from
+from broker.cli.policy_ask import (
+    EXIT,
+    print_answer,
+    print_verdict,
+    told_of,
+    verdict_json,
+)
+from broker.cli.policy_load import (
+    JSON,
+    POLICY,
+    WORLD,
+    call_of,
+    refuse_unknown_source,
+    rules_of,
+    situation_from,
+)
 from broker.cli.policy_replay import event as recorded_event
 from broker.core.escape import printable
-from policy.explain import Explanation, as_json, explain
+from policy.explain import Explanation, as_json, call_json, explain
 from policy.replay import Recorded
 from policy.ruleset import RuleSet
+from policy.verdict import Verdict
 
 
 @click.command("explain")
@@ -65,23 +80,28 @@ def explain_call(
         if service is not None or any(value is not None for value in told.values()):
             raise click.UsageError("--event stands instead of a call")
         then, known = recorded_event(number)
-        call, known = then.call, known if world is None else world_from(world)
+        call, known = then.call, known if world is None else situation_from(world)
     elif service is None or source is None or target is None:
         raise click.UsageError("explain takes SERVICE[+ARG] SOURCE TARGET, or --event")
     else:
-        call, known = call_of(service, source, target, **told), world_from(world)
-    found = explain(rules, call, known)
+        call = call_of(service, source, target, **told)
+        known = situation_from(world, source)
+        if world is None:
+            refuse_unknown_source(call, known.world, rules)
+    found = explain(rules, call, known.world)
+    verdict = known.decide(found.call, lambda: found.answer)
     problems = [problem.as_json() for problem in rules.problems]
     if as_json:
         event = {} if then is None else {"event": _event_json(then, rules)}
-        render.json_line({**as_json_of(found), **event, "problems": problems})
+        said = {**as_json_of(found), **verdict_json(verdict), **event}
+        render.json_line({**said, "problems": problems})
     else:
         if then is not None:
             _print_event(then, rules)
-        _print_explanation(found, every=every)
+        _print_explanation(found, verdict, every=every)
         for problem in rules.problems:
             render.note(f"error: {problem.first_line()}")
-    sys.exit(3 if rules.problems else EXIT[found.answer.verdict])
+    sys.exit(3 if rules.problems else EXIT[verdict.answer.verdict])
 
 
 def _event_json(then: Recorded, rules: RuleSet) -> dict[str, object]:
@@ -110,15 +130,17 @@ def _print_event(then: Recorded, rules: RuleSet) -> None:
 
 def as_json_of(found: Explanation) -> dict[str, object]:
     """The explanation with the call that it is about."""
-    call = found.call._asdict()
-    return {"call": {k: v for k, v in call.items() if v is not None}, **as_json(found)}
+    empty = {k: v for k, v in found.call._asdict().items() if v == ""}
+    return {"call": {**empty, **call_json(found.call)}, **as_json(found)}
 
 
-def _print_explanation(found: Explanation, *, every: bool) -> None:
-    print_answer(found.answer)
-    rule = found.answer.rule
-    if rule is not None:
-        _line(f"  {rule.where}: {rule.text.strip()}")
+def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> None:
+    print_verdict(verdict)
+    if verdict.refused_by_record:
+        _line("the record denies, whatever the rules say; of the rules:")
+        print_answer(found.answer)
+        if found.answer.rule is not None:
+            _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")
     for step in found.answer.trace:
         _line(f"  {step.question}: {step.answer}")
     shown = [m for m in found.misses if every or m.column != "service"]
@@ -133,7 +155,7 @@ def _print_explanation(found: Explanation, *, every: bool) -> None:
     if found.nearest is not None and found.nearest not in shown:
         _line(f"nearest: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}")
         _line(f"      {found.nearest.column}: {found.nearest.why}")
-    if found.flip is not None:
+    if found.flip is not None and not verdict.refused_by_record:
         where = f"before {found.flip.before.where}" if found.flip.before else "anywhere"
         _line(f"to get {found.flip.verdict}, add {where}:")
         _line(f"      {found.flip.text}")

@@ -60,7 +60,7 @@ def graph(
     Exit code: 0, 1 no such sandbox or too much for one picture, 3 the rules
     have an error.
     """
-    rules, known = rules_of(policy), world_from(world)
+    rules, known = rules_of(policy, alone=True), world_from(world)
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)

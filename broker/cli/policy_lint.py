@@ -80,7 +80,7 @@ def lint(
 def _find(
     policy: tuple[Path, ...], world: Path | None, records: tuple[Path, ...]
 ) -> tuple[list[Finding], bool]:
-    rules = rules_of(policy)
+    rules = rules_of(policy, alone=True)
     read = records_of(records)
     ours = bool(records) or not (policy or world)
     known = world_from(world) if world is not None else world_of(read)

@@ -15,7 +15,7 @@ from broker.audit.query import Filters, Log, open_log
 from broker.audit.times import parse_time
 from broker.cli import render
 from broker.cli.connect import offline_paths
-from broker.cli.policy_load import JSON, records_of
+from broker.cli.policy_load import JSON, Situation, records_of
 from broker.cli.policy_tools import one_set
 from broker.cli.records import print_problems
 from broker.core.errors import RefusedError, SetupError
@@ -29,7 +29,8 @@ from policy.replay import (
     recorded,
 )
 from policy.replay import simulate as ask_all_again
-from policy.world import World, world_of
+from policy.verdict import Sandboxes
+from policy.world import world_of
 
 _BROKEN = 3
 
@@ -55,13 +56,16 @@ def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None
     Exit code: 0 nothing would change, 1 something would, 3 the rules have an
     error.
     """
-    rules = one_set(new)
+    rules = one_set(new, shipped=True)
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
     times = (_time(since), None if until is None else _time(until))
     with open_log(offline_paths().audit) as log:
-        found = ask_all_again(_decisions(log, *times), rules, world_then(log))
+        then = situation_then(log)
+        found = ask_all_again(
+            _decisions(log, *times), rules, then.world, sandboxes=then.sandboxes
+        )
     if as_json:
         render.json_line(_as_json(found))
     else:
@@ -82,7 +86,7 @@ def _decisions(log: Log, since: int, until: int | None) -> Iterator[dict[str, ob
         yield found.fields()
 
 
-def world_then(log: Log) -> World:
+def situation_then(log: Log) -> Situation:
     """The records of now, and every name under which one of them ran."""
     ran: dict[str, str] = {}
     for found in log.find(Filters(kinds=("lease.begin",))):
@@ -90,10 +94,11 @@ def world_then(log: Log) -> World:
         name, record = fields.get("sandbox"), fields.get("record")
         if isinstance(name, str) and isinstance(record, str):
             ran[name] = record
-    return world_of(records_of(()), ran.items())
+    records = records_of(())
+    return Situation(world_of(records, ran.items()), Sandboxes(records, ran))
 
 
-def event(number: int) -> tuple[Recorded, World]:
+def event(number: int) -> tuple[Recorded, Situation]:
     """Return the decision that was recorded under a number, and its world.
 
     Raises RefusedError where there is none, or where it does not say enough.
@@ -106,7 +111,7 @@ def event(number: int) -> tuple[Recorded, World]:
             )
         fields = found.fields()
         try:
-            return recorded(fields), world_then(log)
+            return recorded(fields), situation_then(log)
         except NotReplayableError as error:
             said = [
                 f"{fields.get(key)}" for key in ("reason", "rule") if fields.get(key)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from rich.console import Console
 from rich.text import Text
 
 from broker.core.escape import printable
+from policy.device_json import device_json
 from policy.diff import Change
 from policy.engine import Answer
 
@@ -18,6 +21,8 @@ def print_change(change: Change) -> None:
         for k, v in call._asdict().items()
         if k in {"mime", "scheme", "host"} and v
     ]
+    if call.device is not None:
+        told.append(f"device={json.dumps(device_json(call.device))}")
     head = " ".join([call.service + call.argument, call.source, call.target, *told])
     more = len(change.sources) + len(change.targets) - 2
     if more:

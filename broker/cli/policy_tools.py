@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import rich_click as click
@@ -12,8 +14,10 @@ from broker.cli.policy_load import (
     JSON,
     POLICY,
     WORLD,
+    Situation,
     rule_directories,
     rules_of,
+    situation_from,
     world_from,
 )
 from broker.cli.policy_show import print_change, short_answer
@@ -31,16 +35,17 @@ from policy.cases import (
     run_cases,
     tap,
 )
+from policy.device_json import device_json
 from policy.diff import Change, TooManyError
 from policy.diff import diff as compare
 from policy.effective import Grant, grants, grants_to
-from policy.engine import Engine
+from policy.engine import Answer, Engine
 from policy.errors import Problem, did_you_mean
-from policy.explain import answer_json
+from policy.explain import answer_json, call_json
 from policy.fmt import fmt as even
 from policy.loader import read_file
-from policy.rulefiles import load_rules
-from policy.ruleset import RuleSet, rules_of_map
+from policy.rulefiles import SHIPPED, DirectoryTree, load_rules
+from policy.ruleset import MapTree, RuleSet, Tree, assemble, is_rule_file, rules_of_map
 
 _BROKEN = 3
 """Exit code: the rules have an error, so nothing else was looked at."""
@@ -82,7 +87,10 @@ def test_policy(
         print_problems(problems, stderr=True)
         sys.exit(_BROKEN)
     results = run_cases(cases, Engine(rules), world_from(world))
-    missed, share = covered(results, rules.rules)
+    # Of directories that were named, the rules behind them need no case.
+    ours = str(SHIPPED) if policy else None
+    own = [r for r in rules.rules if ours is None or not r.where.startswith(ours)]
+    missed, share = covered(results, own)
     if as_json:
         uncovered = [rule.where for rule in missed]
         made = [_result_json(result) for result in results]
@@ -92,7 +100,7 @@ def test_policy(
         for rule in missed:
             render.note(f"no case is decided by {rule.where}: {rule.text.strip()}")
         bad = sum(1 for result in results if result.wrong)
-        covered_by = f"{share:.0%} of {len(rules.rules)} rules covered"
+        covered_by = f"{share:.0%} of {len(own)} rules covered"
         render.note(f"{len(results)} cases, {bad} not as expected; {covered_by}")
     sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
 
@@ -161,12 +169,23 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
     sys.exit(bool(changes))
 
 
-def one_set(path: Path) -> RuleSet:
-    """Return the rules of a directory or of a single file."""
+def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
+    """Return the rules of a directory or of a single file.
+
+    With ``shipped`` those that came with the program are behind them, as they
+    are in the broker.
+    """
     if path.is_dir():
-        return load_rules([path], check_owner=False)
+        last = SHIPPED if shipped else None
+        return load_rules([path], check_owner=False, shipped=last)
     text = _read(path).decode("utf-8", "surrogateescape")
-    return rules_of_map({"__main__": text, path.name: text})
+    files = {"__main__": text, path.name: text}
+    if not shipped:
+        return rules_of_map(files)
+    names: list[tuple[Tree, str]] = [(MapTree(files), path.name)]
+    tree = DirectoryTree(SHIPPED, check_owner=False)
+    names += [(tree, name) for name in tree.entries(".") if is_rule_file(name)]
+    return assemble(names)
 
 
 def _change_json(change: Change) -> dict[str, object]:
@@ -175,7 +194,7 @@ def _change_json(change: Change) -> dict[str, object]:
         "argument": change.call.argument,
         "sources": list(change.sources),
         "targets": list(change.targets),
-        "call": {k: v for k, v in change.call._asdict().items() if v not in {None, ""}},
+        "call": call_json(change.call),
         "old": answer_json(change.old),
         "new": answer_json(change.new),
     }
@@ -189,13 +208,16 @@ def _change_json(change: Change) -> dict[str, object]:
 def effective(
     sandbox: str, *, policy: tuple[Path, ...], world: Path | None, as_json: bool
 ) -> None:
-    """Show every call that rules grant SANDBOX, and that others may make to it.
+    """Show every call that SANDBOX may make, and that others may make to it.
+
+    What its record denies is left out, whatever rules grant.
 
     What is not shown is denied.  Calls that no rule tells apart are shown once.
 
     Exit code: 0, 1 there is no such sandbox, 3 the rules have an error.
     """
-    rules, known = rules_of(policy), world_from(world)
+    rules, situation = rules_of(policy), situation_from(world)
+    known = situation.world
     if rules.problems:
         print_problems(rules.problems, stderr=True)
         sys.exit(_BROKEN)
@@ -205,7 +227,8 @@ def effective(
             hint=did_you_mean(sandbox, known.names) or "a record or --world names them",
         )
     try:
-        mine, others = grants(rules, known, sandbox), grants_to(rules, known, sandbox)
+        mine = _by_record(grants(rules, known, sandbox), situation)
+        others = _by_record(grants_to(rules, known, sandbox), situation)
     except TooManyError as error:
         raise RefusedError(
             f"these rules tell too many calls apart: {error}",
@@ -222,8 +245,22 @@ def effective(
     render.table(("SERVICE", "FROM", "TO", "TOLD", "DECISION", "RULE"), rows)
 
 
+def _by_record(found: list[Grant], situation: Situation) -> list[Grant]:
+    """Return those grants that the record of their source permits, as it does."""
+    made = []
+    for grant in found:
+        verdict = situation.decide(grant.call, partial(_answer, grant))
+        if verdict.answer.verdict != "deny":
+            made.append(grant._replace(answer=verdict.answer))
+    return made
+
+
+def _answer(grant: Grant) -> Answer:
+    return grant.answer
+
+
 def _grant_json(grant: Grant) -> dict[str, object]:
-    call = {k: v for k, v in grant.call._asdict().items() if v not in {None, ""}}
+    call = call_json(grant.call)
     return {"call": call, "targets": list(grant.targets), **answer_json(grant.answer)}
 
 
@@ -234,6 +271,8 @@ def _row(grant: Grant) -> tuple[str, ...]:
         for k in ("mime", "scheme", "host")
         if getattr(call, k)
     ]
+    if call.device is not None:
+        told.append(f"device={json.dumps(device_json(call.device))}")
     targets = ", ".join(grant.targets[:6]) + (" …" if len(grant.targets) > 6 else "")
     words = (call.service + call.argument, call.source, targets, " ".join(told))
     decision = short_answer(grant.answer).partition("   [")[0]

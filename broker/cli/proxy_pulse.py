@@ -180,7 +180,7 @@ class _Told:
         if shown and now - shown < 1 / limits.REFUSALS_LOGGED_PER_SECOND:
             self._quiet[key] = (shown, count + 1)
             return None
-        if len(self._quiet) >= limits.AUDIT_REFUSAL_KEYS:
+        if len(self._quiet) >= limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
             self._quiet.clear()
         self._quiet[key] = (now, 0)
         return count

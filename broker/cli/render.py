@@ -15,6 +15,8 @@ from broker.core.errors import VitrailError
 # A JSON value; recursive aliases are not understood by click's introspection.
 Json = object
 
+_PIPE_COLUMNS = 100_000
+
 
 def error(problem: VitrailError) -> None:
     """Print an error as people read it, on standard error."""
@@ -50,10 +52,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; cells are plain text, never markup."""
     out = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        out.add_column(column)
+        out.add_column(column, overflow="fold")
     for row in rows:
         out.add_row(*[Text(cell) for cell in row])
-    Console(highlight=False).print(out)
+    wide_console().print(out)
+
+
+def wide_console() -> Console:
+    """A console for tables: as wide as the terminal, or as the table in a pipe.
+
+    A pipe has no width; rich assumes 80 columns and would break or cut cells.
+    """
+    console = Console(highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, width=_PIPE_COLUMNS)
 
 
 def size(number: int) -> str:

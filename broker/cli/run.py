@@ -26,6 +26,9 @@ from broker.launch.compositor import find_compositor
 from broker.link.terms import Role
 from broker.session.link_role import role_here
 
+_END_SECONDS = 15.0
+"""For the broker to end what an interrupted run has started."""
+
 
 @click.command(
     "run",
@@ -120,6 +123,11 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 return await client.run(request, steps.item)
             except RefusedError as error:
                 raise _explained(error, request, paths) from error
+            except KeyboardInterrupt:
+                # The broker ends the program, and the machine if this started it.
+                with trio.move_on_after(_END_SECONDS):
+                    await client.hang_up()
+                raise
 
 
 def _module_here(paths: Paths) -> str:

@@ -28,11 +28,10 @@ from broker.control.api import (
 )
 from broker.control.client import Client
 from broker.core.escape import printable
+from broker.core.names import sandboxes_named
 
 _SAMPLE_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
-# A file or a pipe has no width, and half a table helps nobody.
-_PIPE_COLUMNS = 200
 
 Rates = Mapping[int, tuple[float, float]]
 """Stream number to bytes a second: from the sandbox, to it."""
@@ -65,10 +64,7 @@ async def _once(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
     if as_json:
         render.json_line(as_object(status, rates))
     else:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=_PIPE_COLUMNS)
-        console.print(as_text(status, rates, time.time()))
+        render.wide_console().print(as_text(status, rates, time.time()))
 
 
 async def _watch(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
@@ -100,8 +96,13 @@ async def _ask(client: Client, sandbox: str | None) -> Status:
 
 
 def only(status: Status, sandbox: str) -> Status:
-    """The part of a status that is about one sandbox.  Raises NotFoundError."""
-    sandboxes = [s for s in status.sandboxes if s.name == sandbox]
+    """The part of a status that is about a sandbox, or those of a record.
+
+    Raises NotFoundError.
+    """
+    pairs = [(s.name, s.record) for s in status.sandboxes]
+    named = set(sandboxes_named(sandbox, pairs))
+    sandboxes = [s for s in status.sandboxes if s.name in named]
     if not sandboxes:
         names = ", ".join(s.name for s in status.sandboxes) or "none"
         raise NotFoundError(
@@ -111,9 +112,9 @@ def only(status: Status, sandbox: str) -> Status:
     return msgspec.structs.replace(
         status,
         sandboxes=sandboxes,
-        leases=[lease for lease in status.leases if lease.sandbox == sandbox],
-        streams=[s for s in status.streams if s.sandbox == sandbox],
-        processes=[p for p in status.processes if p.sandbox == sandbox],
+        leases=[lease for lease in status.leases if lease.sandbox in named],
+        streams=[s for s in status.streams if s.sandbox in named],
+        processes=[p for p in status.processes if p.sandbox in named],
         pump=None,
     )
 

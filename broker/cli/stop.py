@@ -9,7 +9,9 @@ from broker.cli import render
 from broker.cli.connect import open_client
 from broker.cli.start import end_broker
 from broker.control.api import StopRequest
+from broker.control.client import Client
 from broker.core.escape import printable
+from broker.core.names import sandboxes_named
 
 
 @click.command("stop")
@@ -32,7 +34,7 @@ def command(
 ) -> None:
     """End SANDBOX: ask its machine, insist after a while, cut its streams.
 
-    Returns when it is gone.
+    A record's name ends all of its sandboxes.  Returns when it is gone.
 
     Exit code: 0, 1 when no broker runs or it knows no such sandbox, 2 wrong call.
     """
@@ -52,7 +54,18 @@ def command(
 
 async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[str]:  # noqa: FBT001
     async with open_client() as client:
+        if sandbox is not None:
+            await _announce(client, sandbox)
         answer = await client.stop(StopRequest(sandbox=sandbox, grace=grace))
         if broker:
             await end_broker(client)
         return answer.stopped
+
+
+async def _announce(client: Client, name: str) -> None:
+    """Say what ends where a record's name ends more than one sandbox."""
+    status = await client.status()
+    named = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
+    if len(named) > 1:
+        names = ", ".join(printable(sandbox) for sandbox in named)
+        render.note(f"ending {len(named)} sandboxes of {printable(name, 60)}: {names}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 import rich_click as click
 import trio
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,8 +12,6 @@ from broker.cli import render
 from broker.cli.connect import open_client
 from broker.control.api import WindowsAnswer, WindowsRequest, WindowStatus
 from broker.core.escape import printable
-
-_PIPE_COLUMNS = 200
 
 
 @click.command("windows")
@@ -32,10 +29,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
     elif answer.windows:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=_PIPE_COLUMNS)
-        console.print(as_table(answer.windows))
+        render.wide_console().print(as_table(answer.windows))
     else:
         render.note("no window is shown")
     for name in answer.silent:

@@ -142,6 +142,17 @@ class Client:
         """Have the broker read which chords the person wants."""
         return await self._call("ClipboardChords", Nothing(), ClipboardStatus)
 
+    async def hang_up(self) -> None:
+        """Say that the answer is not waited for; returns when the broker closed.
+
+        The broker ends what the call has started before it closes.
+        """
+        try:
+            await self._stream.send_eof()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        await self.wait_closed()
+
     async def wait_closed(self) -> None:
         """Return when the broker has closed the connection."""
         while await self._receive():

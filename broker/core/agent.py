@@ -122,8 +122,9 @@ class Ping(_Message, frozen=True, tag="ping"):
     """Random, one for each worker: with another one all display streams that
     the guest had are gone."""
     displays: Annotated[int, msgspec.Meta(ge=0)]
-    """Wayland connections that the worker has.  None, for several pings: what
-    the guest has by then are the ends of streams that died unseen."""
+    """Display streams that the broker has, those included that wait for a
+    decision.  0 in several pings in a row: the connections that the guest still
+    has are the ends of streams that died unseen."""
 
 
 ToGuest = Run | Signal | PowerOff | Ping

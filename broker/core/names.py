@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NewType
 
 from broker.core.errors import RefusedError
@@ -31,6 +32,40 @@ def take_sandbox_name(untrusted_name: object) -> SandboxName:
         f"{printable(str(untrusted_name), 60)!r} is not a sandbox name",
         hint="a name begins with a-z, has a-z, 0-9 and '-', and at most 31 characters",
     )
+
+
+def disposable_name(record: str, number: int) -> SandboxName:
+    """Return the name of a disposable sandbox of a record.
+
+    ``number`` has four digits.  A long record's name is cut, so that the whole
+    stays a valid name.
+    """
+    return SandboxName(f"{record[: 31 - len('-9999')]}-{number}")
+
+
+def is_disposable_of(sandbox: str, record: str) -> bool:
+    """Whether a sandbox has a name that disposables of this record get.
+
+    For what is left of sandboxes that have ended (logs); of those that run,
+    the broker knows the record.
+    """
+    stem, dash, number = sandbox.rpartition("-")
+    return (
+        bool(dash)
+        and number.isdecimal()
+        and disposable_name(record, int(number)) == f"{stem}-{number}"
+    )
+
+
+def sandboxes_named(name: str, pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the sandboxes that a name means, among pairs of (sandbox, record).
+
+    A sandbox of exactly this name, or else all sandboxes of the record of this
+    name.  Every verb that takes SANDBOX resolves its argument by this function.
+    """
+    known = list(pairs)
+    exact = [sandbox for sandbox, _ in known if sandbox == name]
+    return exact or [sandbox for sandbox, record in known if record == name]
 
 
 def take_lease_id(untrusted_id: object) -> LeaseId:

@@ -108,6 +108,16 @@ class DisplayStream(_Message, frozen=True, tag="display-stream"):
     head: Annotated[bytes, msgspec.Meta(max_length=limits.DISPLAY_HEADER_BYTES)]
 
 
+class DisplaysOpen(_Message, frozen=True, tag="displays-open"):
+    """How many display streams of this sandbox the supervisor holds open.
+
+    Streams that wait for a decision are among them.  The worker repeats the
+    number in its pings to the guest agent (``agent.Ping.displays``).
+    """
+
+    count: _Count
+
+
 class ToAgent(_Message, frozen=True, tag="to-agent"):
     """Send this to the guest agent; dropped when none is connected."""
 
@@ -198,6 +208,7 @@ ToRest: TypeAlias = (
     | AgentStream
     | WaylandStream
     | DisplayStream
+    | DisplaysOpen
     | ToAgent
     | AskStatistics
     | AskWindows

@@ -113,6 +113,7 @@ class _Worker:
         self._agent_messages = 0
         self._clients: dict[int, Connection] = {}
         self._streams: dict[int, int] = {}
+        self._displays_open = 0
         self._clients_ever = 0
         self._closed_bytes = (0, 0)
         self._windows: SandboxWindows
@@ -196,6 +197,8 @@ class _Worker:
                 self._new_client(nursery, client, windows, stream)
             case messages.ToAgent(message):
                 self._tell_agent(message)
+            case messages.DisplaysOpen(count):
+                self._displays_open = count
             case messages.AskStatistics():
                 await self._outbox.send(self._statistics(windows))
             case _:
@@ -226,7 +229,7 @@ class _Worker:
             conn,
             partial(self._from_agent, stream),
             serving=self._serving,
-            displays=lambda: len(self._clients),
+            displays=lambda: max(len(self._clients), self._displays_open),
         )
         self._agent = shell
         self._counts[stream] = lambda: messages.StreamCount(

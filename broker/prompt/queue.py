@@ -2,7 +2,9 @@
 
 Sans-IO: time is passed in.  What it holds to:
 
-* Equal questions are one; each of those who asked hears the one answer.
+* Equal questions are one dialog, and a no is heard by all who asked.  A yes for
+  *once* is for the first of them; the others are asked about again, because the
+  person has seen one request and allowed one.
 * One sandbox can neither fill the queue nor stand before others in it: it has
   few places, and of those that wait the one is next whose sandbox was shown
   longest ago.
@@ -14,10 +16,10 @@ Sans-IO: time is passed in.  What it holds to:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broker.core import limits
-from broker.prompt.question import Answer, Question, unfit
+from broker.prompt.question import Answer, Keep, Question, unfit
 
 Settled = list[tuple[int, Answer]]
 """Those who asked, and what they are to hear."""
@@ -161,7 +163,24 @@ class Queue:
             answer = Answer(allow=False, by="broker", reason=reason)
         elif not answer.allow and answer.by == "person":
             self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
+        if answer.allow and answer.keep is Keep.ONCE:
+            return [(entry.askers[0], answer), *self._again(entry, now)]
         return [(asker, answer) for asker in entry.askers]
+
+    def _again(self, entry: Entry, now: float) -> Settled:
+        """Put the question once more for those behind the first asker."""
+        others = entry.askers[1:]
+        if not others:
+            return []
+        bucket = self._buckets[entry.question.lease]
+        if not bucket.room(now):
+            no = Answer(allow=False, reason=TOO_OFTEN)
+            return [(asker, no) for asker in others]
+        bucket.left -= 1
+        again = replace(entry, id=self._next_id, since=now, askers=others)
+        self._next_id += 1
+        self._entries[again.id] = again
+        return []
 
     def expire(self, now: float) -> Settled:
         """No answer in time is a no."""

@@ -18,7 +18,7 @@ from broker import __version__
 from broker.control import api
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
-from broker.core.names import LeaseId, take_sandbox_name
+from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
 from broker.session import answering
 from broker.session.clipboard import Clipboard
 from broker.session.clipboard_report import clipboard_status
@@ -118,7 +118,9 @@ class RoleApi:
         found = self._parts.live()
         if request.sandbox is not None:
             name = take_sandbox_name(request.sandbox)
-            found = [lease for lease in found if name in {lease.sandbox, lease.record}]
+            pairs = [(lease.sandbox, lease.record) for lease in found]
+            named = set(sandboxes_named(name, pairs))
+            found = [lease for lease in found if lease.sandbox in named]
             if not found:
                 raise api.NotFoundError(
                     f"no sandbox '{name}' runs",

@@ -33,6 +33,7 @@ from broker.session.clipboard_settings import DEFAULT, Choice
 from broker.session.clipboard_telling import Telling
 from broker.session.clipboard_terms import Terms
 from broker.session.deciding import Decider
+from broker.session.desktop import Notify
 from broker.session.guest import Guest
 from policy.model import Record
 
@@ -41,9 +42,9 @@ _TROUBLES = 8
 """Different reasons that are told; each worker says its own."""
 
 
-def _silent(title: str, text: str) -> None:
+def _silent(title: str, text: str, *, sandbox: str = "") -> None:
     """Nobody is there to be told."""
-    del title, text
+    del title, text, sandbox
 
 
 _Posted = tuple[w.Event, trio.Event | None]
@@ -199,7 +200,7 @@ class Party:
 class Clipboard:
     """See the head of this module."""
 
-    notify: Callable[[str, str], None] = staticmethod(_silent)
+    notify: Notify = staticmethod(_silent)
 
     def __init__(
         self,
@@ -229,8 +230,8 @@ class Clipboard:
             limits.CLIPBOARD_ORDERS
         )
 
-    def _tell_person(self, title: str, text: str) -> None:
-        self.notify(title, text)
+    def _tell_person(self, title: str, text: str, *, sandbox: str = "") -> None:
+        self.notify(title, text, sandbox=sandbox)
 
     def _lease(self, name: str) -> Lease | None:
         party = self._parties.get(name)

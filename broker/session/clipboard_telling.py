@@ -15,6 +15,7 @@ from broker.clipboard import words as w
 from broker.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
 from broker.session import journal
+from broker.session.desktop import Notify
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
 _UNITS = ((1_000_000, "MB"), (1000, "kB"))
@@ -55,7 +56,7 @@ class Telling:
         self,
         log: journal.Journal,
         lease: Callable[[str], Lease | None],
-        notify: Callable[[str, str], None],
+        notify: Notify,
         paste_chord: Callable[[], str],
     ) -> None:
         self._log = log
@@ -72,7 +73,7 @@ class Telling:
         await self._write(record)
         told = self.words(record)
         if told is not None:
-            self._notify(*told)
+            self._notify(*told, sandbox=_charged(record))
 
     # -- the log -----------------------------------------------------------------------
 
@@ -154,6 +155,19 @@ class Telling:
                 return f"{title}: {way}", record.reason
             case w.Outcome.REFUSED | w.Outcome.DROPPED:
                 return f"Not {_verb(record)}: {way}", record.reason
+
+
+def _charged(record: w.Record) -> str:
+    """Whose budget of notifications it counts for; "": it is always told.
+
+    A refusal can be provoked without end by the side that acted, or that claims a
+    chord; what has crossed, or has been held ready to, the person has to see.
+    """
+    if record.outcome not in {w.Outcome.REFUSED, w.Outcome.DROPPED}:
+        return ""
+    asked = record.source if record.selection == "drag" else record.target
+    sandboxes = [p for p in (asked, record.source, record.target) if p != w.VIEWER]
+    return next((party for party in sandboxes if party), "")
 
 
 def _given(record: w.Record) -> str:

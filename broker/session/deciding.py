@@ -41,6 +41,7 @@ from broker.prompt.grants import Grant, Grants
 from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.session import journal
 from broker.session.decisions import Asked, cut, decision, subject
+from broker.session.desktop import Notify
 from broker.session.judging import Judge
 from broker.session.meters import Meters
 from broker.session.permits import (
@@ -50,7 +51,7 @@ from broker.session.permits import (
     Request,
     keeps,
 )
-from broker.session.rules import Notify, Rules
+from broker.session.rules import Rules
 from policy.engine import Answer as Verdict
 from policy.engine import Engine
 from policy.loader import RecordSet
@@ -111,6 +112,8 @@ class Decider:
         """
         if len(self._live) >= limits.LIVE_PERMITS:
             raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
+        if not request.tells:  # else it is the person's hand, as a chord is
+            self._log.check_share(request.lease.sandbox)
         permit = await self._decide(request, on_ask, covered)
         self._live.add(permit)
         try:
@@ -141,6 +144,7 @@ class Decider:
             f"Vitrail: {permit.request.lease.sandbox} was allowed",
             f"{untrusted_word(permit.request.service)} to {permit.target}, "
             f"by {permit.where}",
+            sandbox=permit.request.lease.sandbox,
         )
 
     def would(self, request: Request) -> Verdict | None:
@@ -186,14 +190,19 @@ class Decider:
             return permit
         return await self._ask(request, answer, on_ask)
 
-    async def _asked_first(self, request: Request) -> Verdict:
-        """The verdict, its limits held.  Raises RefusedError for a no."""
-        stands = self._judge.stands(request)
-        if not stands.allowed:
-            raise await self._no(request, None, stands.reason, stands.where)
-        answer = self._judge.verdict(request)
+    async def _granted(self, request: Request) -> Verdict:
+        """Return an allow or an ask of record and rules.  Raises RefusedError."""
+        decided = self._judge.decide(request)
+        answer = decided.answer
+        if decided.refused_by_record:
+            raise await self._no(request, None, answer.reason, decided.where)
         if answer.verdict not in {"allow", "ask"}:
             raise await self._no(request, answer, answer.reason, answer.where)
+        return answer
+
+    async def _asked_first(self, request: Request) -> Verdict:
+        """The verdict, its limits held.  Raises RefusedError for a no."""
+        answer = await self._granted(request)
         if request.elsewhere(answer):
             raise await self._no(request, answer, _ELSEWHERE, answer.where)
         beyond = self._meters.beyond(request, answer, trio.current_time())
@@ -263,11 +272,7 @@ class Decider:
     ) -> Permit:
         """Make of an answer what the rules permit by now."""
         said = asked.said
-        stands, answer = self._judge.stands(request), self._judge.verdict(request)
-        if not stands.allowed:
-            raise await self._no(request, None, stands.reason, stands.where)
-        if answer.verdict not in {"allow", "ask"}:
-            raise await self._no(request, answer, answer.reason, answer.where)
+        answer = await self._granted(request)
         reason = _refusal(question, said)
         chosen = said.target in answer.targets or answer.verdict == "allow"
         chosen = chosen and not request.elsewhere(answer)
@@ -515,6 +520,7 @@ class Decider:
             self.notify(
                 f"Vitrail: {request.lease.sandbox} was refused",
                 f"{untrusted_word(request.service)}: {reason}",
+                sandbox=request.lease.sandbox,
             )
         return RefusedError(f"denied: {reason}", where=where)
 

@@ -152,6 +152,7 @@ class Doors:
         else:
             facts = credentials.process_facts(conn)
         identity.check(self.claim, facts, alive=self.alive())
+        self.log.check_share(self.lease.sandbox)
         if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
             raise RefusedError(
                 f"the sandbox has {limits.STREAMS_PER_SANDBOX} streams open already"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -18,6 +19,8 @@ from policy.model import MicroVM, Record
 # Output that a slow client has not taken yet; what comes beyond is dropped and
 # counted, because a guest's output must not pile up here (its log has it).
 _WAITING_CHUNKS = 64
+_REFUSALS = 16
+"""Different refusals that one run is told; a sandbox can cause as many as it likes."""
 
 
 class Follower:
@@ -32,6 +35,9 @@ class Follower:
         self._lost = 0
         sender, self._output = trio.open_memory_channel[bytes](0)
         self._close_output = sender.close
+        self._refused: set[tuple[str, str]] = set()
+        self._refusals: deque[tuple[str, str]] = deque()
+        self._more_refusals = trio.Event()
 
     async def say(self, step: str, state: str, detail: str = "", s: float = 0) -> None:
         """Send one line of progress."""
@@ -132,13 +138,44 @@ class Follower:
         program.listeners.append(listener)
         self._close_output = sender.close
 
+    @contextmanager
+    def refusals(self, guest: Guest) -> Iterator[None]:
+        """Note what is refused to the sandbox during the block, for ``attend``."""
+        guest.programs.refusal_listeners.append(self._note_refusal)
+        try:
+            yield
+        finally:
+            guest.programs.refusal_listeners.remove(self._note_refusal)
+
+    def _note_refusal(self, service: str, reason: str) -> None:
+        refusal = (service, reason)
+        if refusal in self._refused or len(self._refused) >= _REFUSALS:
+            return
+        self._refused.add(refusal)
+        self._refusals.append(refusal)
+        self._more_refusals.set()
+
+    async def _tell_refusals(self) -> None:
+        while True:
+            self._more_refusals = trio.Event()
+            while self._refusals:
+                service, reason = self._refusals.popleft()
+                await self.say(service, "failed", reason)
+            await self._more_refusals.wait()
+
     async def attend(self, program: Program) -> int:
-        """Pass on what it prints until it ends; returns its code."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pass_output, self._output)
-            while not program.ended:
-                await program.changed.wait()
-            self._close_output()
+        """Pass on what it prints, and what is refused to it, until it ends.
+
+        Returns its exit code.
+        """
+        async with trio.open_nursery() as telling:
+            telling.start_soon(self._tell_refusals)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_output, self._output)
+                while not program.ended:
+                    await program.changed.wait()
+                self._close_output()
+            telling.cancel_scope.cancel()
         if self._lost:
             lost = f"{self._lost} bytes of it came faster than they were taken; "
             await self.say(

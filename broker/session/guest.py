@@ -87,6 +87,8 @@ class Guest:
         self._handed: dict[int, trio.Event] = {}
         self._ends: dict[int, _StreamEnd] = {}
         self._places = 0
+        self._displays = 0
+        self._displays_changed = trio.Event()
         self._making = trio.Lock()
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -120,7 +122,9 @@ class Guest:
             server=tools.sound,
             levels=tools.levels,
             desks=tools.desks,
+            places=tools.sound_places,
         )
+        self.sound.refused = self.programs.refused
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -131,6 +135,7 @@ class Guest:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._tell_displays)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -182,6 +187,31 @@ class Guest:
             yield
         finally:
             self._places -= 1
+
+    @contextlib.contextmanager
+    def display_open(self) -> Iterator[None]:
+        """Count a display stream as open, from its arrival until its end.
+
+        The guest's agent ends its streams when the broker reports none, so a
+        stream that waits for the person's answer must be among those reported.
+        """
+        self._count_displays(1)
+        try:
+            yield
+        finally:
+            self._count_displays(-1)
+
+    def _count_displays(self, change: int) -> None:
+        self._displays += change
+        self._displays_changed.set()
+
+    async def _tell_displays(self) -> None:
+        while True:
+            await self._displays_changed.wait()
+            self._displays_changed = trio.Event()
+            if self.worker is not None:
+                with contextlib.suppress(UpstreamError):  # it has just ended
+                    await self.worker.send(worker.DisplaysOpen(self._displays))
 
     def _valid_record(self) -> Record:
         """The record as it is now.  Raises RefusedError when it went away."""
@@ -240,6 +270,7 @@ class Guest:
                 raise
             self.worker = made
             await made.send(self.crossing.drags())
+            self._displays_changed.set()
             return made
 
     async def _listen(self, mine: Worker) -> None:

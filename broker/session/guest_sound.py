@@ -37,7 +37,7 @@ from broker.session import journal
 from broker.session.pulse_shell import read_cookie
 from broker.session.sound_desk import SoundStatus, serve_desk
 from broker.session.sound_levels import load_level, save_level
-from broker.session.sound_places import SoundPlaces
+from broker.session.sound_places import SoundPlaces, SoundServerPlaces
 from policy.model import Record
 
 if TYPE_CHECKING:
@@ -54,11 +54,17 @@ _DESK_AGAIN_SECONDS = 2.0
 Start = Callable[..., None]
 
 
+def _unheard(_service: str, _reason: str) -> None:
+    """Do nothing: no one attends a program here."""
+
+
 class GuestSound:
     """See the head of this module.  ``decider`` is given by the viewer."""
 
     decider: Decider | None = None
     indicator: Indicator | None = None
+    refused: Callable[[str, str], None] = staticmethod(_unheard)
+    """Called with a service and the reason when it is refused."""
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class GuestSound:
         server: Callable[[], Path],
         levels: Callable[[], Path],
         desks: Callable[[], Path],
+        places: SoundServerPlaces,
     ) -> None:
         self._lease = lease
         self._record = record
@@ -91,10 +98,12 @@ class GuestSound:
         self._allowed = False
         self._orders: dict[int, trio.Event] = {}
         self._order = 0
-        self._active_since = 0.0
+        self._active_since: float | None = None
+        """Since when it is on record that it hears."""
         self._serving = False
         self._pace = Pace(limits.PULSE_STATES_PER_SECOND, limits.PULSE_STATES_BURST)
-        self._places = SoundPlaces()
+        self.places = SoundPlaces(places)
+        """Of its connections to the sound server, filtered or not."""
 
     # -- streams -----------------------------------------------------------------
 
@@ -116,8 +125,8 @@ class GuestSound:
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError("the record lets it play no sound")
-        with self._places.one():
-            await trio.sleep(self._places.pace.take(trio.current_time()))
+        with self.places.one():
+            await trio.sleep(self.places.pace.take(trio.current_time()))
             server = await connect(
                 UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
             )
@@ -291,12 +300,22 @@ class GuestSound:
             return
         now = trio.current_time()
         whose = journal.of(self._lease)
-        if self._state.active:
-            self._active_since = now
-            await self._log.note(schema.MicrophoneOn(**whose))
-        else:
-            seconds = now - self._active_since
-            await self._log.note(schema.MicrophoneOff(**whose, seconds=seconds))
+        if not self._state.active:
+            since, self._active_since = self._active_since, None
+            if since is not None:
+                off = schema.MicrophoneOff(**whose, seconds=now - since)
+                await self._log.note(off)
+            return
+        try:
+            # A worker that was taken over may say this ten times a second.
+            self._log.check_share(self._lease.sandbox)
+        except RefusedError as error:
+            if self._asking is not None:
+                self._asking.cancel()
+            await self._broke(f"microphone: {error.message}")
+            return
+        self._active_since = now
+        await self._log.note(schema.MicrophoneOn(**whose))
 
     # -- the microphone ------------------------------------------------------------
 
@@ -321,7 +340,8 @@ class GuestSound:
         try:
             async with self.decider.permit(request):
                 await self._while_allowed()
-        except RefusedError:
+        except RefusedError as error:
+            self.refused(MICROPHONE, str(error))
             await self._hear(worker.Hearing.DENY)
             await self._wait_unwanted()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.launch.sound import find_sound
@@ -12,6 +12,7 @@ from broker.session import journal
 from broker.session.pumps import PumpKeeper
 from broker.session.sound_desk import desks_folder
 from broker.session.sound_levels import levels_folder
+from broker.session.sound_places import SoundServerPlaces
 from broker.session.workers import Workers
 
 
@@ -32,3 +33,5 @@ class GuestTools:
     """Where the mixer keeps what the person has set."""
     desks: Callable[[], Path] = desks_folder
     """Where the mixer finds what plays."""
+    sound_places: SoundServerPlaces = field(default_factory=SoundServerPlaces)
+    """Connections of all sandboxes to the sound server."""

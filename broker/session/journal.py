@@ -10,6 +10,7 @@ import trio
 from broker.audit import schema
 from broker.audit.refusals import Refusals
 from broker.audit.settings import Mode
+from broker.audit.shares import LogShares, cost
 from broker.audit.store import Store
 from broker.core.complain import complain
 from broker.core.errors import UpstreamError
@@ -72,6 +73,15 @@ class Journal:
         self._mode = mode
         self._gap: _Gap | None = None
         self._lost = 0
+        self._shares = LogShares()
+
+    def check_share(self, sandbox: str) -> None:
+        """Look whether a sandbox may begin something that has to be recorded.
+
+        Whoever opens a stream or the like for a sandbox, without a hand of the
+        person's in it, asks here first.  Raises RefusedError.
+        """
+        self._shares.check(sandbox, trio.current_time())
 
     def content_digest(self, content: bytes) -> str:
         """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
@@ -113,6 +123,8 @@ class Journal:
 
     async def _record(self, event: schema.Event) -> None:
         await self._store.record(event)
+        body_bytes = len(schema.encode(event))
+        self._shares.charge(event.sandbox, cost(body_bytes), trio.current_time())
         gap, self._gap = self._gap, None
         if gap is None:
             return

@@ -14,7 +14,7 @@ from broker.prompt.question import Question
 from broker.session.decisions import Digests
 from broker.session.permits import Permit, Request, question_of
 from broker.session.rules import Rules
-from policy import evaluate
+from policy import evaluate, verdict
 from policy.engine import Answer as Verdict
 from policy.engine import Engine
 from policy.loader import RecordSet
@@ -35,20 +35,24 @@ class Judge:
         self.running = running
         self._world: tuple[RecordSet, object, World] | None = None
 
-    def stands(self, request: Request) -> evaluate.Decision:
-        """Whether the sandbox's record permits the service at all."""
-        return evaluate.stands(self._records(), _of_record(request))
+    def decide(self, request: Request) -> verdict.Verdict:
+        """Return what the sandbox's record and the rules say together."""
+
+        def rules() -> Verdict:
+            return self._rules.engine.answer(request.call, self.world())
+
+        return verdict.decide(self._records(), _of_record(request), rules)
 
     def verdict(self, request: Request) -> Verdict:
-        """What the rules say, or the record where it is stricter."""
-        answer = self._rules.engine.answer(request.call, self.world())
-        return evaluate.stricter(self._records(), _of_record(request), answer)
+        """What both say; a deny of the record's has no rule."""
+        return self.decide(request).answer
 
     def would(self, request: Request) -> Verdict | None:
         """What both say together; None for a no of the record's."""
-        if not self.stands(request).allowed:
+        decided = self.decide(request)
+        if decided.refused_by_record:
             return None
-        answer = self.verdict(request)
+        answer = decided.answer
         if answer.verdict in {"allow", "ask"} and request.elsewhere(answer):
             return None
         return answer
@@ -84,10 +88,10 @@ class Judge:
         if permit.over:
             return None, "", ""
         request = permit.request
-        stands = self.stands(request)
-        if not stands.allowed:
-            return None, f"denied now: {stands.reason}", stands.where
-        answer = self.verdict(request)
+        decided = self.decide(request)
+        answer = decided.answer
+        if decided.refused_by_record:
+            return None, f"denied now: {answer.reason}", decided.where
         if answer.verdict not in {"allow", "ask"}:
             return answer, f"denied now: {answer.reason}", answer.where
         held = answer.limits

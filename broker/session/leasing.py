@@ -14,7 +14,12 @@ from broker.audit import schema
 from broker.control import api
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.names import SandboxName, take_lease_id, take_sandbox_name
+from broker.core.names import (
+    SandboxName,
+    disposable_name,
+    take_lease_id,
+    take_sandbox_name,
+)
 from broker.session import journal
 from broker.session.foreign import take_foreign
 from broker.session.host import HostRole, Tenancy
@@ -166,10 +171,9 @@ def sandbox_name(record: Record, taken: frozenset[SandboxName]) -> SandboxName:
     """
     if record.host.sandbox_class != "disposable":
         return SandboxName(record.name)
-    stem = record.name[: 31 - len("-9999")]
     start = time.time_ns() // 1_000_000 % 9000
     for step in itertools.islice(itertools.count(), 9000):
-        name = SandboxName(f"{stem}-{1000 + (start + step) % 9000}")
+        name = disposable_name(record.name, 1000 + (start + step) % 9000)
         if name not in taken:
             return name
     raise RefusedError(f"9000 sandboxes of '{record.name}' run already")

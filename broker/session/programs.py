@@ -78,6 +78,8 @@ class Programs:
         self._adopted = False
         self.asking = 0
         """Questions to the person that a window waits for."""
+        self.refusal_listeners: list[Callable[[str, str], None]] = []
+        """Called with a service and the reason when one is refused to the sandbox."""
 
     def live(self) -> list[Program]:
         """Those that have not ended, oldest first."""
@@ -158,6 +160,11 @@ class Programs:
         for program in self.live():
             program.way.fail(reason, hop)
             program.wake()
+
+    def refused(self, service: str, reason: str) -> None:
+        """Tell those who attend a program here that a service was refused."""
+        for listener in list(self.refusal_listeners):
+            listener(service, reason)
 
     def no_screen(self, reason: str) -> None:
         """There is no compositor: that ends the way of those that need one."""

@@ -21,6 +21,7 @@ from broker.core.complain import complain, complain_of
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths
+from broker.session.desktop import Notify
 from broker.session.journal import Journal
 from broker.session.watch import Seen, open_watch
 from policy.engine import Engine
@@ -34,13 +35,10 @@ from policy.ruleset import RuleSet
 _SHOWN = 64
 _CHARACTERS = 200
 
-Notify = Callable[[str, str], None]
-"""Tells the person something on the desktop: a title and a text."""
 
-
-def _silent(title: str, text: str) -> None:
+def _silent(title: str, text: str, *, sandbox: str = "") -> None:
     """Nobody is there to be told."""
-    del title, text
+    del title, text, sandbox
 
 
 class Rules:

@@ -6,26 +6,48 @@ of the link.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import trio
 
 from broker.audit import schema
 from broker.control import api
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.services import DISPLAY
 from broker.link.contract import Host
 from broker.session import journal
 from broker.session.follow import Follower
 from broker.session.guest import Guest
 from broker.session.hops import Failure, Hop
+from broker.session.programs import Program
 from broker.session.viewer import ViewerRole
+from policy import evaluate
 from policy.loader import RecordSet
 from policy.model import MicroVM, Record
 
-_SIGTERM = 15
+_SIGTERM, _SIGKILL = 15, 9
+_TERM_SECONDS = 3.0
+"""For a program to end by itself before it is killed."""
+_ABANDON_SECONDS = 12.0
+
+
+@dataclass
+class _Run:
+    """One call of ``Runner.run``, and what it has started so far."""
+
+    request: api.RunRequest
+    record: Record
+    running: Lease | None
+    """The sandbox that ran before; None: this run starts its machine."""
+    argv: list[str]
+    guest: Guest | None = None
+    program: Program | None = None
 
 
 class Runner:
@@ -53,57 +75,85 @@ class Runner:
         request: api.RunRequest,
         emit: api.Emit[api.RunItem],
     ) -> api.RunItem:
-        """Run a program; returns ``started``, or ``exited`` if asked to wait."""
+        """Run a program; returns ``started``, or ``exited`` if asked to wait.
+
+        Cancelled (the client has gone), it ends the program, and the machine if
+        this call has started it and no other program runs there.
+        """
         await self._reload()
         name = take_sandbox_name(request.record)
         running = self._running(name)
         record = find_record(self._records(), running.record if running else name)
-        argv = request.argv or _own_command(record)
+        if request.window is not False:
+            require_windows(self._records(), record, name)
         follower = Follower(emit, record)
-        guest, program = None, None
-        for last in (False, True):
-            guest = await self._start(running, record, follower)
-            program = await guest.start_program(
-                argv, request.env or {}, display=request.window is not False
-            )
-            if request.wait:
-                follower.listen(program)
-            try:
-                await follower.follow(guest, program)
-                break
-            except UpstreamError as error:
-                await self._hop_failed(guest, follower.failure)
-                # A boot that hangs is known of emulated machines; one more
-                # try, and everybody hears of it.
-                failure = follower.failure
-                hung = failure is not None and failure.hop is Hop.AGENT
-                retry = hung and running is None and not last
-                await self._give_up(guest, running, str(error))
-                if not retry:
-                    raise
-                await follower.say("try once more", "begun", str(error))
-        assert guest is not None
-        assert program is not None
-        if not request.wait:
-            return api.RunItem(
-                started=api.Started(sandbox=guest.lease.sandbox, program=program.number)
-            )
+        run = _Run(request, record, running, request.argv or _own_command(record))
         try:
-            code = await follower.attend(program)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await guest.signal(program, _SIGTERM)
+            guest, program = await self._bring_up(run, follower)
+            if not request.wait:
+                started = api.Started(
+                    sandbox=guest.lease.sandbox, program=program.number
+                )
+                return api.RunItem(started=started)
+            with follower.refusals(guest):
+                code = await follower.attend(program)
+        except BaseException:
+            # Not 'except trio.Cancelled': out of a nursery it comes in a group.
+            if trio.current_effective_deadline() == -math.inf:
+                with trio.move_on_after(_ABANDON_SECONDS, shield=True):
+                    await self._abandon(run)
             raise
         if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
             # It goes by itself; whoever waited for the program may count on it.
             await self._viewer.power_off(
                 guest.lease.id, reason="its last program has ended"
             )
-        return api.RunItem(
-            exited=api.Exited(
-                sandbox=guest.lease.sandbox, program=program.number, code=code
-            )
+        exited = api.Exited(
+            sandbox=guest.lease.sandbox, program=program.number, code=code
         )
+        return api.RunItem(exited=exited)
+
+    async def _bring_up(self, run: _Run, follower: Follower) -> tuple[Guest, Program]:
+        """Start the machine where needed, the program, and wait for its window."""
+        for last in (False, True):
+            run.program = None
+            run.guest = guest = await self._start(run.running, run.record, follower)
+            run.program = program = await guest.start_program(
+                run.argv,
+                run.request.env or {},
+                display=run.request.window is not False,
+            )
+            if run.request.wait:
+                follower.listen(program)
+            try:
+                await follower.follow(guest, program)
+            except UpstreamError as error:
+                await self._hop_failed(guest, follower.failure)
+                # A boot that hangs is known of emulated machines; one more
+                # try, and everybody hears of it.
+                failure = follower.failure
+                hung = failure is not None and failure.hop is Hop.AGENT
+                retry = hung and run.running is None and not last
+                await self._give_up(guest, run.running, str(error))
+                if not retry:
+                    raise
+                await follower.say("try once more", "begun", str(error))
+            else:
+                return guest, program
+        raise InternalError("a run ended without its program")
+
+    async def _abandon(self, run: _Run) -> None:
+        """End what a run has started whose client has gone."""
+        guest, program = run.guest, run.program
+        if guest is None:
+            return  # a machine that was being started is ended by its host
+        others = [one for one in guest.programs.live() if one is not program]
+        with contextlib.suppress(VitrailError):  # it is ending already
+            if run.running is None and not others:
+                reason = "the run that started it was interrupted"
+                await self._viewer.power_off(guest.lease.id, reason=reason, grace=1.0)
+            elif program is not None:
+                await _end_program(guest, program)
 
     async def _start(
         self, running: Lease | None, record: Record, follower: Follower
@@ -139,6 +189,15 @@ class Runner:
             )
 
 
+async def _end_program(guest: Guest, program: Program) -> None:
+    """Ask a program to end, and kill it when it does not."""
+    await guest.signal(program, _SIGTERM)
+    with trio.move_on_after(_TERM_SECONDS):
+        while not program.ended:
+            await program.changed.wait()
+    await guest.signal(program, _SIGKILL)
+
+
 def find_record(records: RecordSet, name: SandboxName) -> Record:
     """Return a record.  Raises RefusedError that says what is wrong with it."""
     if name in records.broken:
@@ -157,6 +216,18 @@ def find_record(records: RecordSet, name: SandboxName) -> Record:
             "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
         )
     return record
+
+
+def require_windows(records: RecordSet, record: Record, name: SandboxName) -> None:
+    """Raise RefusedError, with the record's line, where it allows no windows."""
+    asked = evaluate.Request(name, SandboxName(record.name), DISPLAY)
+    allowed = evaluate.stands(records, asked)
+    if not allowed.allowed:
+        raise RefusedError(
+            f"no window: {allowed.reason}",
+            where=allowed.where,
+            hint="'--no-window' runs a program that needs none",
+        )
 
 
 def _own_command(record: Record) -> list[str]:

@@ -286,7 +286,11 @@ class ViewerRole:
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
         windows = opening.service == DISPLAY
-        with contextlib.ExitStack() as asking, trio.CancelScope() as gone:
+        with (
+            guest.display_open() if windows else contextlib.nullcontext(),
+            contextlib.ExitStack() as asking,
+            trio.CancelScope() as gone,
+        ):
 
             async def on_ask() -> None:
                 await status.take()
@@ -305,6 +309,7 @@ class ViewerRole:
                     with guest.place():
                         await self._carry(guest, opening, conn, status)
             except RefusedError as error:
+                guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
                     # Whoever waits for a window need not wait any longer.
                     guest.programs.fail(str(error), Hop.STREAM)
@@ -323,7 +328,8 @@ class ViewerRole:
             await status.say()
             await guest.display_stream(opening, conn, task_status=status)
         elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
-            await self._carry_raw(opening, conn, status)
+            with guest.sound.places.one():
+                await self._carry_raw(opening, conn, status)
         elif opening.service == AUDIO:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:

@@ -10,7 +10,7 @@ from broker.control import api
 from broker.core import worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
 from broker.session.guest import Guest
 from broker.session.viewer import ViewerRole
 
@@ -28,7 +28,7 @@ class WindowsPart:
         """Ask every worker at the same time.  Raises NotFoundError."""
         guests = self.viewer.guests()
         if request.sandbox is not None:
-            guests = [self._guest(request.sandbox)]
+            guests = self._named(request.sandbox)
         found: dict[SandboxName, list[worker.Window]] = {}
         silent: list[str] = []
 
@@ -60,15 +60,29 @@ class WindowsPart:
         except RefusedError as error:
             raise api.NotFoundError(error.message, hint=error.hint) from error
 
-    def _guest(self, untrusted_name: str) -> Guest:
+    def _named(self, untrusted_name: str) -> list[Guest]:
+        """Return the guests that a name means, at least one."""
         name = take_sandbox_name(untrusted_name)
-        for guest in self.viewer.guests():
-            if guest.lease.sandbox == name:
-                return guest
-        raise api.NotFoundError(
-            f"no sandbox '{name}' runs",
-            hint="'brokerctl status' lists the running ones",
-        )
+        guests = self.viewer.guests()
+        pairs = [(guest.lease.sandbox, guest.lease.record) for guest in guests]
+        named = set(sandboxes_named(name, pairs))
+        if not named:
+            raise api.NotFoundError(
+                f"no sandbox '{name}' runs",
+                hint="'brokerctl status' lists the running ones",
+            )
+        return [guest for guest in guests if guest.lease.sandbox in named]
+
+    def _guest(self, untrusted_name: str) -> Guest:
+        """Return the one guest that a name means."""
+        found = self._named(untrusted_name)
+        if len(found) > 1:
+            names = ", ".join(guest.lease.sandbox for guest in found)
+            raise api.NotFoundError(
+                f"'{printable(untrusted_name, 60)}' has {len(found)} sandboxes",
+                hint=f"name one of them: {names}",
+            )
+        return found[0]
 
     async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
         """What each sandbox has of what is limited."""

@@ -9,12 +9,8 @@ the first client connects.  Nothing is registered by importing a module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from types import MappingProxyType
-from typing import TypeVar
 
-from broker.core.errors import InternalError
 from broker.wayland import (
     attention,
     buffers,
@@ -30,13 +26,10 @@ from broker.wayland import (
     surfaces,
     windows,
 )
-from broker.wayland.dispatch import Rules, compiled_event, compiled_request
+from broker.wayland.dispatch import compiled_event, compiled_request
+from broker.wayland.joined import complete, joined
 from broker.wayland.objects import Handler, Obj
-from broker.wayland.signatures import Message, events_of, requests_of
-from broker.wayland.tables import INTERFACES
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+from broker.wayland.signatures import events_of, requests_of
 
 _MODULES = (
     attention,
@@ -53,29 +46,6 @@ _MODULES = (
     surfaces,
     windows,
 )
-
-
-def joined(parts: Iterable[Mapping[_Key, _Value]]) -> Mapping[_Key, _Value]:
-    """One table of all parts.  Raises InternalError for a key in two of them."""
-    whole: dict[_Key, _Value] = {}
-    for part in parts:
-        doubled = whole.keys() & part.keys()
-        if doubled:
-            raise InternalError(f"two modules handle {min(map(str, doubled))}")
-        whole.update(part)
-    return MappingProxyType(whole)
-
-
-def complete(table: Rules, messages: Callable[[str], tuple[Message, ...]]) -> Rules:
-    """The table itself.  Raises InternalError unless it has every message once."""
-    wanted = {(i, m.name) for i in INTERFACES for m in messages(i)}
-    for problem, keys in (
-        ("nothing handles", wanted - table.keys()),
-        ("there is no message", table.keys() - wanted),
-    ):
-        if keys:
-            raise InternalError(f"{problem} {'.'.join(min(keys))}")
-    return table
 
 
 REQUESTS = complete(joined(m.REQUESTS for m in _MODULES), requests_of)

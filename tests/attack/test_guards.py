@@ -7,20 +7,24 @@ import os
 import pytest
 
 from tests.kit import (
+    audit_guards,
     clipboard_guards,
     link_guards,
     pulse_guards,
     rule_guards,
+    transfer_guards,
     wayland_guards,
     waypipe_guards,
 )
 from tests.kit.guards import ROOT, missed
 
 TABLES = {
+    "audit": audit_guards.GUARDS,
     "clipboard": clipboard_guards.GUARDS,
     "link": link_guards.GUARDS,
     "pulse": pulse_guards.GUARDS,
     "rule": rule_guards.GUARDS,
+    "transfer": transfer_guards.GUARDS,
     "wayland": wayland_guards.GUARDS,
     "waypipe": waypipe_guards.GUARDS,
 }

@@ -16,7 +16,7 @@ import trio
 from broker.launch.compositor import open_headless_sway
 from tests.kit.compositor import until, wait_window, windows
 from tests.kit.container import container
-from tests.kit.world import descriptors, processes, record, world
+from tests.kit.world import descriptors, record, world
 
 
 async def titles(w):
@@ -164,14 +164,14 @@ async def test_a_broker_s_death_leaves_machines_that_the_next_one_leases_anew():
         (lease,) = [e for e in w.events("lease.begin") if e["sandbox"] == "work"]
         vmm = await w.pid_of("QEMU", "work")
         broker = await w.broker_pid()
-        others = {p for p in processes() if p != broker}
+        others = {p for p in w.processes() if p != broker}
         await kill(broker)
 
         # Pump, template and workers end by themselves.
         await no_window(w, "[work] persistent")
         await no_window(w, f"[{disposable}] disposable")
         assert vmm in others
-        assert vmm in processes(), "the machine lives on"
+        assert vmm in w.processes(), "the machine lives on"
 
         await w.start()
         begun = await w.wait_event("lease.begin", sandbox="work", pid=vmm)

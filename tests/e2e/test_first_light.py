@@ -13,7 +13,7 @@ import trio
 from broker.control.api import RunRequest
 from broker.core.errors import UpstreamError
 from tests.kit.compositor import pixels, until, wait_frames, wait_window, windows
-from tests.kit.world import processes, record, world
+from tests.kit.world import record, world
 
 RED = ("-o", "colors.background=cc0000")
 BLUE = ("-o", "colors.background=0000cc")
@@ -33,7 +33,7 @@ def share(image, colour):
 
 async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
     async with world() as w:
-        before = set(processes())
+        before = set(w.processes())
         last, items = await w.run("app", "foot", "-T", "shell", *RED, "sh")
         sandbox = last.started.sandbox
         assert re.fullmatch(r"app-\d{4}", sandbox), "a disposable has a fresh name"
@@ -75,8 +75,8 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         assert "its last program has ended" in ended["reason"]
 
         async def gone():
-            mine = set(processes()) - before
-            words = [processes().get(p, "") for p in mine]
+            found = w.processes()
+            words = [found[p] for p in set(found) - before]
             return not any(sandbox in text or "qemu" in text for text in words)
 
         assert await until(gone), "the machine leaves nothing"
@@ -221,7 +221,7 @@ async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
             items.append(item)
             if item.progress is None or item.progress.step != "boot the guest":
                 return
-            for pid, words in processes().items():
+            for pid, words in w.processes().items():
                 if "-name vitrail-hangs-" in words and pid not in frozen:
                     frozen.add(pid)
                     os.kill(pid, signal.SIGSTOP)

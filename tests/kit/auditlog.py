@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -79,7 +80,7 @@ def report(db, path: Path, *kept: str, **words):
 
 
 class Attacker:
-    """Somebody who may write the log's file, and its ``key`` where he has one.
+    """Somebody who may write the log's file, and its key's where he has the ``key``.
 
     Each attack runs inside ``attack``, which takes it back afterwards.
     """
@@ -96,6 +97,13 @@ class Attacker:
             tree.append(leaf_hash(body.encode()))
             if tree.size % BLOCK == 0:
                 self._trees[tree.size] = tree.copy()
+
+    def keys(self, path: Path) -> list[SigningKey]:
+        """The key's file as he leaves it: a thief of the key writes the size, too."""
+        if self.key is None:
+            return KeyFile(path).any()
+        (size,) = self.db.execute("SELECT count(*) FROM event").fetchone()
+        return [replace(self.key, newest=size)]
 
     def __len__(self) -> int:
         return len(self._bodies)
@@ -140,7 +148,7 @@ class Attacker:
     def _sign(self, tree: Growing) -> None:
         """What the key of now can sign; certificates of what is gone go, too."""
         assert self.key is not None
-        note = Checkpoint(self.key.origin, tree.size, tree.root())
+        note = Checkpoint(self.key.origin, tree.size, tree.root(), head=True)
         signed = note.signed(self.key.private, self.key.public)
         self.db.execute(
             "DELETE FROM checkpoint WHERE kind IN ('head', 'kept') OR size > ?",

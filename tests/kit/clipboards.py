@@ -85,7 +85,7 @@ class Board:
         self.press = 0
         self.guests = {lease.sandbox: PaperGuest(lease) for lease in (WORK, VAULT, WEB)}
 
-    def notify(self, title, text):
+    def notify(self, title, text, *, sandbox=""):
         self.told.append((title, text))
         self.more.set()
         self.more = trio.Event()

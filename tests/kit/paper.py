@@ -23,6 +23,9 @@ class PaperWorker:
             raise UpstreamError("the worker of a has ended")
         self.orders.append(message)
 
+    async def follow(self, rules):
+        """Take other rules; nothing is drawn here."""
+
     async def wait_closed(self):
         await self.closed.wait()
         return "closed"

@@ -109,7 +109,7 @@ GUARDS = (
     Guard("clients at one time", _SHELL, "            held.enter_context(service.places.one())\n", "", _SHELL_TEST, "no_more_connections"),
     Guard("pace of clients", "broker/session/accepting.py", "                await trio.sleep(pace.take(trio.current_time()))\n", "                pace.take(trio.current_time())\n", "tests/broker/session/test_accepting.py", "beyond_a_pace"),
     Guard("streams of sound at one time", "broker/session/sound_places.py", "        if self._taken >= most:\n", "        if False:\n", _GUEST_TEST, "beyond_the_limit"),
-    Guard("pace of streams of sound", _GUEST, "            await trio.sleep(self._places.pace.take(trio.current_time()))\n", "", _GUEST_TEST, "at_a_pace"),
+    Guard("pace of streams of sound", _GUEST, "            await trio.sleep(self.places.pace.take(trio.current_time()))\n", "", _GUEST_TEST, "at_a_pace"),
     Guard("nobody is read behind a close", "broker/session/readiness.py", "        self._unregister(watch)\n        del", "        del", "tests/broker/session/test_readiness.py", "whatever_other"),
     Guard("windows beside sound", "broker/session/readiness.py", "            if ready or timeout <= 0:\n", "            if timeout <= 0:\n", "tests/broker/session/test_readiness.py", "without_end"),
 )  # fmt: skip

@@ -114,7 +114,7 @@ class Rulebook:
         """Begin (again), as a broker that starts does."""
         self.read_records()
         self.rules = Rules(self.paths, self.log)
-        self.rules.notify = lambda title, text: self.told.append((title, text))
+        self.rules.notify = lambda title, text, **_: self.told.append((title, text))
         self.decider = Decider(
             rules=self.rules,
             records=lambda: self.records,

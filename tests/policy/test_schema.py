@@ -12,6 +12,7 @@ import fastjsonschema
 import pytest
 from hypothesis import given
 
+from policy.device_json import device_json
 from policy.engine import Engine
 from policy.explain import answer_json
 from policy.loader import load_files, parse_record
@@ -58,6 +59,8 @@ def test_the_shipped_schemas_are_current(name):
 def test_calls_and_answers_are_as_their_schemas_say(text, world, call):
     """What goes in and what comes out."""
     asked = {k: v for k, v in call._asdict().items() if v is not None}
+    if call.device is not None:
+        asked["device"] = device_json(call.device)
     domains = {name: asdict(d) | {"tags": sorted(d.tags)} for name, d in world.domains.items()}  # fmt: skip
     for domain in domains.values():
         del domain["name"]

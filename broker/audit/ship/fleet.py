@@ -130,11 +130,22 @@ class Fleet:
             [*values, size],
         )
 
+    def _of_records(self, names: Sequence[str]) -> list[str]:
+        """Return the sandboxes of the records of these names, but no name again."""
+        rows = self._rows(
+            "SELECT DISTINCT sandbox FROM vitrail.event WHERE kind = 'lease.begin' "
+            "AND body::json ->> 'record' = ANY(%s)",
+            [list(names)],
+        )
+        return [str(row[0]) for row in rows if row[0] not in names]
+
     def _where(self, filters: Filters) -> tuple[str, list[object]]:
         parts = ["true"]
         values: list[object] = []
         for field, wanted in filters.named().items():
             chosen = choose(field, wanted, partial(self.values, field))
+            if field == "sandbox":
+                chosen += self._of_records(chosen)
             parts.append(f"({field} = ANY(%s) AND {field} <> '')")
             values.append(chosen)
         if filters.kinds:

@@ -16,5 +16,6 @@ from broker.core.limits.machines import *  # noqa: F403
 from broker.core.limits.peers import *  # noqa: F403
 from broker.core.limits.pulse import *  # noqa: F403
 from broker.core.limits.relay import *  # noqa: F403
+from broker.core.limits.transfer import *  # noqa: F403
 from broker.core.limits.wayland import *  # noqa: F403
 from broker.core.limits.waypipe import *  # noqa: F403

@@ -13,13 +13,37 @@ queue, so a stuck disk costs at most 64 MiB."""
 AUDIT_BATCH = 512
 """Events in one transaction: more would make the first wait for the last."""
 
-AUDIT_REFUSAL_KEYS = 1024
-"""Different refusals counted at one time; beyond, all others of a kind share
-one count, so that a peer that varies its requests fills no memory."""
+AUDIT_REFUSAL_KEYS_PER_SANDBOX = 16
+"""Different refusals of one sandbox counted at one time; beyond, all its others
+of a kind share one count, in its name.  A peer that is no sandbox (without a lease,
+or at the other end of the link) has such a budget for each kind, too."""
 
-AUDIT_REFUSAL_KINDS_PER_SECOND = 4
-"""New kinds that get an event of their own, once AUDIT_REFUSAL_KEYS came in a
-burst: a day of ever new refusals is at most 350,000 events, some 300 MB."""
+AUDIT_REFUSAL_KINDS_PER_MINUTE = 6
+"""New kinds of one sandbox that get an event of their own, once
+AUDIT_REFUSAL_KEYS_PER_SANDBOX came in a burst.  With the counts of those that go
+on, a sandbox's refusals are at most some 30,000 events a day, 30 MB."""
+
+AUDIT_REFUSAL_OWNERS = 1024
+"""Sandboxes and peers whose refusals are counted apart at one time: twice as many
+as there may be leases.  Beyond, further ones are one count without a name."""
+
+AUDIT_REFUSAL_STRANGERS_PER_SECOND = 4
+"""New peers that are no sandbox and get events with their name, once
+AUDIT_REFUSAL_OWNERS came in a burst: their names cost nothing to make up, so a day
+of ever new ones is at most 350,000 events, some 300 MB."""
+
+AUDIT_SHARE_BYTES = 16 << 20
+AUDIT_SHARE_PER_SECOND = 2048
+"""What one sandbox may fill of the log: at once, and in the long run.  A stream
+takes 3 KiB, so 5,000 streams in a burst and then two in three seconds; a sandbox
+that does nothing else needs six days for a log of 1 GiB."""
+
+AUDIT_SHARES_BYTES = 128 << 20
+AUDIT_SHARES_PER_SECOND = 16384
+"""The same for all sandboxes together."""
+
+AUDIT_SHARE_FLOOR_BYTES = 1 << 20
+"""What each sandbox may fill whatever the others have filled: 300 streams."""
 
 AUDIT_COUNT = (1 << 53) - 1
 """Refusals counted into one event; more are not told.  Every reader of JSON and

@@ -102,5 +102,13 @@ PHRASE_CHARS = (4, 80)
 """The person's secret phrase: long enough not to be guessed at first sight,
 short enough for one line of the dialog."""
 
+NOTIFICATIONS_PER_SANDBOX = 4
 NOTIFICATIONS_PER_MINUTE = 12
-"""Notifications on the desktop; beyond it they are counted into the next."""
+"""Notifications in a minute about what one sandbox does of its own accord, and
+about what all of them do; beyond it they are counted into its next one.  What the
+person does or has to know (a copy or paste, a cut, an error in a file) is neither
+counted nor left out."""
+
+NOTIFICATIONS_WAITING = 64
+"""Notifications of the person's own that wait for the desktop's server: one that
+hangs must not make us hold more.  The oldest is left out, on standard error."""

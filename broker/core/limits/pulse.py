@@ -33,6 +33,15 @@ PULSE_CONNECTIONS = 16
 """Connections of one sandbox to the sound server at one time.  Firefox has
 one for each process that plays; each costs the server a client."""
 
+PULSE_CONNECTIONS_ALL = 48
+"""The same of all sandboxes together.  The server has places for 64, so those of
+the person's own programs are never used up by sandboxes."""
+
+PULSE_CONNECTIONS_KEPT = 16
+PULSE_CONNECTIONS_FEW = 4
+"""Of PULSE_CONNECTIONS_ALL, so many are for sandboxes that have fewer than
+PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound."""
+
 PULSE_CONNECTS_PER_SECOND = 20.0
 PULSE_CONNECTS_BURST = 64
 """How fast one sandbox's connections are opened; beyond it they wait.  Each is a

@@ -54,16 +54,32 @@ def test_different_refusals_are_events_of_their_own() -> None:
 
 def test_one_kind_more_than_the_limit_shares_a_count() -> None:
     counter = Counter()
-    for n in range(limits.AUDIT_REFUSAL_KEYS):
+    for n in range(limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX):
+        event = msgspec.structs.replace(COLD, reason=f"port {n}")
+        assert counter.take(event, 1.0) == [event]
+    (first,) = counter.take(msgspec.structs.replace(COLD, reason="one more"), 1.0)
+    assert (first.peer, first.reason) == ("cid 42", "further refusals of many kinds")
+    for n in range(5000):
+        assert counter.take(msgspec.structs.replace(COLD, reason=f"x{n}"), 1.0) == []
+    assert len(counter._windows) == limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX + 1
+    (lease,) = counter.take(LeaseRefused(peer="other"), 1.0)
+    assert lease.kind == "lease.refused"
+
+
+def test_one_peer_more_than_the_limit_shares_a_count_without_a_name() -> None:
+    counter = Counter()
+    for n in range(limits.AUDIT_REFUSAL_OWNERS):
         event = msgspec.structs.replace(COLD, peer=f"cid {n + 3}")
         assert counter.take(event, 1.0) == [event]
     (first,) = counter.take(msgspec.structs.replace(COLD, peer="one more"), 1.0)
     assert (first.peer, first.reason) == ("", "further refusals of many kinds")
     for n in range(5000):
         assert counter.take(msgspec.structs.replace(COLD, peer=f"x{n}"), 1.0) == []
-    assert len(counter._windows) == limits.AUDIT_REFUSAL_KEYS + 1
-    (lease,) = counter.take(LeaseRefused(peer="other"), 1.0)
-    assert lease.kind == "lease.refused"
+    assert len(counter._windows) == limits.AUDIT_REFUSAL_OWNERS + 1
+    # Those that have been quiet for long make room.
+    counter.due(2000.0)
+    event = msgspec.structs.replace(COLD, peer="one more")
+    assert counter.take(event, 4000.0)[-1] == event
 
 
 @pytest.mark.parametrize("more", [0, 1, 1 << 62])
@@ -158,7 +174,7 @@ async def test_a_hundred_thousand_refusals_are_a_few_rows(tmp_path):
                 schema.StreamRefused(peer=f"cid {number}", reason="no lease")
             )
         await refusals._record(refusals._counter.flush())
-        most = limits.AUDIT_REFUSAL_KEYS + 1000
+        most = limits.AUDIT_REFUSAL_OWNERS + 1000
         assert store.size < most
     with open_log(path) as log:
         events = [found.fields() for found in log.find(Filters())]

@@ -96,7 +96,7 @@ async def test_keys_certify_each_other_and_the_old_one_is_gone(path: Path) -> No
     for seed in seeds:
         assert seed.encode() not in everything
     async with open_store(path) as store:
-        assert store._seal.key.index == 8
+        assert store._seal.key.index == 9, "a start has a key of its own"
         await store.record(STOP)
 
 
@@ -122,7 +122,7 @@ async def test_a_crash_while_the_key_changes(
             found = report(db, path)
         assert found.good, found.problems
     async with open_store(path) as store:
-        assert store._seal.key.index == (0 if where == "before" else 1)
+        assert store._seal.key.index == (1 if where == "before" else 2)
         assert not path.with_suffix(".key.next").exists()
         await store.record(STOP)
         await store.evolve()
@@ -138,7 +138,7 @@ async def test_a_crash_before_the_next_key_is_written_or_after_it_is_erased(
     with opened(path) as db:
         assert report(db, path).good
     async with open_store(path) as store:
-        assert store._seal.key.index == 1
+        assert store._seal.key.index == 2
         await store.record(STOP)
         await store.evolve()
     assert not path.with_suffix(".key.next").exists()
@@ -168,7 +168,7 @@ async def test_a_key_that_could_not_be_adopted_is_not_lost(
             with pytest.raises(UpstreamError, match="crash"):
                 await store.evolve()
     async with open_store(path) as store:
-        assert store._seal.key.index == 1
+        assert store._seal.key.index == 2
         await store.evolve()
     with opened(path) as db:
         assert report(db, path).good
@@ -183,7 +183,7 @@ async def test_a_crash_before_the_first_key_is_on_disk(
 ) -> None:
     with monkeypatch.context() as machine:
         machine.setattr(KeyFile, "stage", _crash)
-        with pytest.raises(OSError, match="crash"):
+        with pytest.raises(UpstreamError, match="crash"):
             async with open_store(path):
                 pass
     async with open_store(path) as store:
@@ -206,7 +206,7 @@ async def _filled(path: Path) -> None:
         (["DELETE FROM checkpoint"], "checkpoints are gone"),
         (["DELETE FROM checkpoint WHERE kind = 'head'"], "not what was signed"),
         (["DELETE FROM checkpoint WHERE kind = 'key 1'"], "older copy"),
-        (["DELETE FROM event WHERE sequence = 5"], "not what was signed"),
+        (["DELETE FROM event WHERE sequence = 5"], "cut off"),
         (["UPDATE event SET leaf = zeroblob(32) WHERE sequence = 2"], "not what was"),
         (["UPDATE checkpoint SET note = 'x' WHERE kind = 'key 1'"], "was changed"),
         (["UPDATE checkpoint SET note = 'x' WHERE kind = 'head'"], "was changed"),
@@ -256,7 +256,77 @@ async def test_a_key_that_is_gone_or_another_logs(path: Path, tmp_path: Path) ->
 
 
 def test_a_key_shows_its_secret_to_nobody() -> None:
-    key = SigningKey.first()
+    key = SigningKey.first(7)
+    assert keys._parse(key.text(), "x").newest == 7
     assert key.seed.hex() not in repr(key)
     assert str(key.seed) not in repr(key)
     assert keys._parse(key.text(), "x").public == key.public
+
+
+async def test_the_key_file_knows_the_newest_size(path: Path) -> None:
+    """At every commit, and under the next key from its first moment on."""
+    async with open_store(path) as store:
+        for number in range(1, 4):
+            await store.record(STOP)
+            (key,) = KeyFile(path).any()
+            assert key.newest == number == store.size
+        await store.evolve()
+        (key,) = KeyFile(path).any()
+        assert (key.index, key.newest) == (1, 3)
+        await store.record(STOP)
+        (key,) = KeyFile(path).any()
+        assert key.newest == 4
+
+
+async def test_a_size_that_cannot_be_noted_refuses_what_was_to_be_recorded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(path) as store:
+        with monkeypatch.context() as machine:
+            machine.setattr(KeyFile, "record_newest", _crash)
+            with pytest.raises(UpstreamError, match="crash"):
+                await store.record(STOP)
+        assert await store.record(STOP) == 2
+    with opened(path) as db:
+        assert report(db, path).good
+
+
+# -- a log whose heads and checkpoints had one text ---------------------------------------
+
+
+@pytest.fixture(name="old")
+def _old(tmp_path: Path) -> Path:
+    """Thirty events, written by version 0.1 and left by a broker that was killed."""
+    path = tmp_path / "old" / "audit.sqlite"
+    path.parent.mkdir(mode=0o700)
+    corpus = Path(__file__).parents[2] / "corpus" / "audit"
+    shutil.copy(corpus / "v2.sqlite", path)
+    shutil.copy(corpus / "v2.key", path.with_suffix(".key"))
+    return path
+
+
+async def test_a_log_of_before_verifies_and_goes_on(old: Path) -> None:
+    with opened(old) as db:
+        assert report(db, old).good
+    (key,) = KeyFile(old).any()
+    assert (key.index, key.newest) == (1, None)
+    async with open_store(old) as store:
+        (key,) = KeyFile(old).any()
+        assert (key.index, key.newest) == (2, 30)
+        await store.record(STOP)
+        await store.checkpoint()
+    with opened(old) as db:
+        found = report(db, old)
+    assert (found.good, found.size, found.keys) == (True, 31, 3), found.problems
+    # What its old key signed cannot stand for the log's end any more.
+    change(
+        old,
+        "DELETE FROM event WHERE sequence > 20",
+        "DELETE FROM checkpoint WHERE kind = 'head'",
+        "UPDATE checkpoint SET kind = 'head' WHERE kind = 'kept' AND size = 20",
+    )
+    with opened(old) as db:
+        assert not report(db, old).good
+    with pytest.raises(IntegrityError):
+        async with open_store(old):
+            pass

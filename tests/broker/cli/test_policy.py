@@ -147,10 +147,7 @@ def test_show_says_where_each_value_comes_from(world):
     assert rows["display"] == ["allow", "line", "2"]
     assert rows["launch.network"] == ["none", "default"]
     assert rows["launch.command"] == ['["foot"]', "default"]
-    assert (
-        "vitrail.Display: allow, because the record 'demo' has display = \"allow\""
-        in out
-    )
+    assert "    the record 'demo' has display = \"allow\"" in out
 
 
 def test_show_as_json(world):

@@ -92,7 +92,13 @@ def test_effective(run):
     found = json.loads(out)
     assert code == 0
     # Whatever it names but the vault, there is nothing left to offer to it.
-    assert found["from"] == []
+    # The rules that came with the program are there too, as in the broker.
+    assert {g["call"]["service"] for g in found["from"]} == {
+        "vitrail.Agent",
+        "vitrail.Audio",
+        "vitrail.AudioOutput",
+        "vitrail.Display",
+    }
     (to,) = found["to"]
     assert (to["call"]["source"], to["line"], to["decision"]) == ("vault", 2, "ask")
     code, out = run("effective", "vault")

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.errors import RefusedError
-from broker.core.names import take_lease_id, take_sandbox_name
+from broker.core.names import (
+    disposable_name,
+    is_disposable_of,
+    sandboxes_named,
+    take_lease_id,
+    take_sandbox_name,
+)
 
 _START = string.ascii_lowercase
 _REST = _START + string.digits + "-"
@@ -78,3 +84,37 @@ def test_no_lease_ids(untrusted):
     with pytest.raises(RefusedError) as caught:
         take_lease_id(untrusted)
     assert str(caught.value) == "not a lease id"
+
+
+@given(
+    record=st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True),
+    number=st.integers(1000, 9999),
+)
+def test_names_of_disposables_are_known_again(record, number):
+    name = disposable_name(record, number)
+    assert take_sandbox_name(name) == name
+    assert is_disposable_of(name, record)
+    assert not is_disposable_of(name, "x" + record[:20])
+    assert not is_disposable_of(record, record)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("demo", ["demo-1", "demo-2"]),
+        ("demo-1", ["demo-1"]),
+        ("work", ["work"]),
+        ("dem", []),
+        # A sandbox of exactly that name comes before the record's.
+        ("both", ["both"]),
+    ],
+)
+def test_what_a_name_means(name, found):
+    pairs = [
+        ("demo-1", "demo"),
+        ("demo-2", "demo"),
+        ("work", "work"),
+        ("both", "other"),
+        ("both-1", "both"),
+    ]
+    assert sandboxes_named(name, pairs) == found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -34,11 +35,16 @@ def of(sandbox, number=0):
 
 def test_equal_questions_are_one():
     queue = Queue()
-    first, second, other = (queue.ask(of(s), 0.0) for s in ("a", "a", "b"))
+    keeps = (Keep.ONCE, Keep.SESSION)
+    first, second, other = (
+        queue.ask(msgspec.structs.replace(of(s), keeps=keeps), 0.0)
+        for s in ("a", "a", "b")
+    )
     assert len(queue.all()) == 2
     entry = queue.front()
-    assert queue.answer(entry.id, YES, 1.0) == [(first, YES), (second, YES)]
-    assert queue.answer(entry.id, YES, 1.0) == [], "it is answered once"
+    always = msgspec.structs.replace(YES, keep=Keep.SESSION)
+    assert queue.answer(entry.id, always, 1.0) == [(first, always), (second, always)]
+    assert queue.answer(entry.id, always, 1.0) == [], "it is answered once"
     assert [e.askers for e in queue.all()] == [[other]]
 
 

@@ -171,6 +171,22 @@ async def heard(conn):
     return conn.recv(1)
 
 
+async def test_a_used_up_share_of_the_log_closes_the_door(tmp_path):
+    """Before a viewer hears of it: on the host, too, it would be three events."""
+    viewer = WillingViewer()
+    async with open_doors(tmp_path, viewer) as mine:
+        used = 2 * limits.AUDIT_SHARE_BYTES
+        mine.log._shares.charge(LEASE.sandbox, used, trio.current_time())
+        with pair_of_many(1) as (ours, theirs):
+            await mine.offer(DISPLAY, theirs[0])
+            assert await heard(ours[0]) == b""
+            await decided(mine)
+    assert viewer.offered == 0
+    assert ["share of the audit log" in reason for reason in refusals(tmp_path)] == [
+        True
+    ]
+
+
 @pytest.mark.parametrize("over", [0, 1])
 async def test_so_many_are_undecided_and_the_next_one_waits(tmp_path, over):
     viewer = SilentViewer()

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.audit.query import Filters, open_log
 from broker.core import limits, worker
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
@@ -17,6 +18,7 @@ from broker.pulse.rules import Level
 from broker.session.guest_sound import GuestSound
 from broker.session.sound_desk import Ask, ask_desk
 from broker.session.sound_levels import load_level, save_level
+from broker.session.sound_places import SoundServerPlaces
 from policy.loader import parse_record
 from tests.kit.roles import LEASE, journal
 from tests.kit.world import record
@@ -93,6 +95,7 @@ async def sound(tmp_path, microphone="allow"):
             server=lambda: tmp_path / "server",
             levels=lambda: tmp_path / "levels",
             desks=lambda: tmp_path / "desks",
+            places=SoundServerPlaces(),
         )
         holder.append(made)
         made.decider = decider = Decider()
@@ -227,6 +230,21 @@ async def test_a_worker_that_takes_its_words_back_all_the_time_is_heard_slowly(
             await made.take(State(wanted=False, active=turn % 2 == 0))
         took = trio.current_time() - began
         assert took == pytest.approx(100 / limits.PULSE_STATES_PER_SECOND)
+
+
+async def test_a_microphone_that_goes_on_and_off_fills_no_log(tmp_path, autojump_clock):
+    """A day of it, by a worker that was taken over: then it counts as refused."""
+    async with sound(tmp_path) as (made, _, _):
+        name = made._lease.sandbox
+        used = limits.AUDIT_SHARE_BYTES - 4096
+        made._log._shares.charge(name, used, trio.current_time())
+        for turn in range(1000):
+            await made.take(State(wanted=False, active=turn % 2 == 0))
+        kinds = ("microphone.on", "microphone.off")
+        with open_log(tmp_path / "audit.sqlite") as log:
+            assert 2 <= len([*log.find(Filters(kinds=kinds))]) < 600
+            refused = [*log.find(Filters(kinds=("stream.refused",)))]
+        assert "share of the audit log" in refused[0].fields()["reason"]
 
 
 async def test_what_a_worker_makes_up_costs_nothing(tmp_path):

@@ -164,7 +164,7 @@ async def test_conflicts_without_end_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that was taken over can think up one with each request."""
-    monkeypatch.setattr(limits, "AUDIT_REFUSAL_KEYS", 5)
+    monkeypatch.setattr(limits, "AUDIT_REFUSAL_KEYS_PER_SANDBOX", 5)
     async with sides(tmp_path) as (near, far):
         line = Line("desk", far)
         await near.store.record(event(0))

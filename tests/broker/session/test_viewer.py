@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from broker.audit.query import Filters, open_log
 from broker.core import worker
@@ -443,3 +444,72 @@ async def test_the_logs_of_many_disposables_do_not_pile_up():
         await s.role.lease_begun(LEASE)
         assert not (directory / "web-1000").exists()
         assert len(list(directory.iterdir())) == KEPT
+
+
+@pytest.mark.parametrize("service", [AGENT, DISPLAY, AUDIO, "vitrail.Other"])
+async def test_a_stream_of_any_service_outlives_half_a_minute_of_thinking(
+    service, autojump_clock
+):
+    """Nothing in the viewer ends it; the answer opens it as the first second's would."""
+
+    async def think(question):
+        await trio.sleep(30)
+        return no(question)
+
+    async with viewer() as s:
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text(f"{service} * a @adminvm ask\n")
+        s.write("a", record("persistent", top='audio = "allow"\n'))
+        await s.role.reload()
+        s.role.decider.asker = Person()
+        s.role.decider.asker.says = think
+        await s.role.lease_begun(LEASE)
+        async with trio.open_nursery() as streams:
+            conn = await s.offer(streams, ServiceName(service))
+            began = trio.current_time()
+            await s.role.decider.asker.wait_asked(1)
+            with conn:
+                conn.setblocking(False)
+                await trio.lowlevel.wait_readable(conn)
+                assert conn.recv(1) == b""
+            assert trio.current_time() - began >= 30
+        (event,) = s.events("question.answered")
+        assert event["answered_by"] == "person"
+
+
+async def test_the_worker_is_told_of_windows_that_wait_for_an_answer():
+    """It repeats the number to the guest, which ends streams that are not counted."""
+    may = trio.Event()
+
+    async def think(question):
+        await may.wait()
+        return no(question)
+
+    async with viewer() as s, trio.open_nursery() as streams:
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text("vitrail.Display * a @adminvm ask\n")
+        await s.role.reload()
+        s.role.decider.asker = Person()
+        s.role.decider.asker.says = think
+        await s.role.lease_begun(LEASE)
+        agent = await s.offer(streams, AGENT)
+        (told,) = s.workers.opened
+
+        async def displays():
+            return [m.count for m in told.orders if isinstance(m, worker.DisplaysOpen)]
+
+        conn = await s.offer(streams, DISPLAY, stream=2)
+
+        async def counted(number):
+            with trio.fail_after(10):
+                while (await displays())[-1:] != [number]:
+                    await trio.testing.wait_all_tasks_blocked()
+
+        await counted(1)
+        may.set()
+        await counted(0)
+        conn.close()
+        await s.role.lease_ended(LEASE.id, "over")
+        agent.close()

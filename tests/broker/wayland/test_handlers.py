@@ -10,6 +10,7 @@ import pytest
 from broker.core.errors import InternalError
 from broker.wayland import dispatch, handlers, seat
 from broker.wayland.dispatch import DROP, FORWARD, LOCAL
+from broker.wayland.joined import complete, joined
 from broker.wayland.signatures import request, requests_of
 from broker.wayland.verdicts import GLOBALS
 
@@ -17,19 +18,19 @@ from broker.wayland.verdicts import GLOBALS
 def test_handlers_missing_message_is_an_error_at_import():
     table = dict(handlers.REQUESTS)
     del table["wl_surface", "attach"]
-    with pytest.raises(InternalError, match=r"nothing handles wl_surface\.attach"):
-        handlers.complete(table, requests_of)
+    with pytest.raises(InternalError, match=r"no module has wl_surface\.attach"):
+        complete(table, requests_of)
 
 
 def test_handlers_unknown_message_is_an_error_at_import():
     table = {**handlers.REQUESTS, ("wl_surface", "detach"): FORWARD}
     with pytest.raises(InternalError, match=r"no message wl_surface\.detach"):
-        handlers.complete(table, requests_of)
+        complete(table, requests_of)
 
 
 def test_handlers_message_in_two_modules_is_an_error_at_import():
-    with pytest.raises(InternalError, match="two modules handle"):
-        handlers.joined([seat.REQUESTS, {("wl_seat", "release"): FORWARD}])
+    with pytest.raises(InternalError, match="two modules have"):
+        joined([seat.REQUESTS, {("wl_seat", "release"): FORWARD}])
 
 
 @pytest.mark.parametrize("rule", [DROP, LOCAL])

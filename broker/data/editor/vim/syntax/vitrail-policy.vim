@@ -12,7 +12,7 @@ syntax match vitrailAny "\s\zs\*\ze\s"
 syntax keyword vitrailAllow allow
 syntax keyword vitrailAsk ask
 syntax keyword vitrailDeny deny
-syntax match vitrailKey "\<\(target\|default_target\|user\|notify\|autostart\|mime\|scheme\|host\|max-size\|rate\|ttl\|gesture\|remember\|mode\|size\|targets\|rule\)\ze="
+syntax match vitrailKey "\<\(target\|default_target\|user\|notify\|autostart\|mime\|scheme\|host\|max-size\|rate\|ttl\|gesture\|remember\|mode\|id\|serial\|port\|hash\|with-interface\|class\|attach\|device\|size\|targets\|rule\)\ze="
 syntax match vitrailArrow "->"
 " A blank that nobody sees, and a comment that is none.
 syntax match vitrailError "[^\x00-\x7f]\+"

@@ -1,0 +1,87 @@
+"""How much of the audit log one sandbox may fill.
+
+What is allowed is recorded event by event, before its effect, so a sandbox that
+opens allowed streams without end would push everything else out of a log of
+bounded size: at the pace at which streams are decided, 1 GiB in half an hour.
+Dropping or joining such events would break "recorded before it takes effect",
+so the sandbox's next opening is refused instead; refusals are counted, and cost
+next to nothing.
+
+Each sandbox has a share, and all of them together have one behind it.  When the
+common one is used up, a sandbox that has written little goes on: otherwise a few
+busy sandboxes could keep every other from opening a window.  The broker's and
+the person's own events belong to no sandbox and are never refused.
+
+Sans-IO: time is passed in.
+"""
+
+from __future__ import annotations
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.pace import Pace
+
+_ROW_BYTES = 200
+"""Of an event beside its body and the columns made from it: leaf, keys, pages."""
+
+
+def cost(body_bytes: int) -> int:
+    """What an event takes in the log's file, columns and indices included."""
+    return 2 * body_bytes + _ROW_BYTES
+
+
+class LogShares:
+    """The shares of all sandboxes of one broker."""
+
+    def __init__(self) -> None:
+        self._own: dict[str, Pace] = {}
+        self._all = _share(limits.AUDIT_SHARES_BYTES, limits.AUDIT_SHARES_PER_SECOND)
+
+    def charge(self, sandbox: str, bytes_: int, now: float) -> None:
+        """Count what was recorded about a sandbox; "": nobody's share.
+
+        Never refused: an event about what has begun already belongs in the log,
+        so a share may go below zero.  ``now`` in seconds, monotonic.
+        """
+        if not sandbox:
+            return
+        self._of(sandbox, now).take(now, bytes_)
+        self._all.take(now, bytes_)
+
+    def check(self, sandbox: str, now: float) -> None:
+        """Raise RefusedError when a sandbox may begin nothing more just now."""
+        share = self._own.get(sandbox)
+        if share is None:
+            return
+        wait = share.early(now)
+        floor = limits.AUDIT_SHARE_BYTES - limits.AUDIT_SHARE_FLOOR_BYTES
+        if not wait and share.early(now, floor) > 0:
+            wait = self._all.early(now)
+        if wait > 0:
+            raise RefusedError(
+                "its share of the audit log is used up",
+                hint="a share fills up again in a few hours; 'brokerctl audit stats "
+                "--sandbox NAME' shows what it was used for",
+            )
+
+    def _of(self, sandbox: str, now: float) -> Pace:
+        share = self._own.get(sandbox)
+        if share is None:
+            if len(self._own) >= limits.LEASES:
+                self._forget(now)
+            share = _share(limits.AUDIT_SHARE_BYTES, limits.AUDIT_SHARE_PER_SECOND)
+            self._own[sandbox] = share
+        return share
+
+    def _forget(self, now: float) -> None:
+        """Full shares need not be remembered."""
+        for name in [
+            name
+            for name, share in self._own.items()
+            if not share.early(now, limits.AUDIT_SHARE_BYTES)
+        ]:
+            del self._own[name]
+
+
+def _share(burst: int, rate: int) -> Pace:
+    return Pace(float(rate), burst)

@@ -1,0 +1,61 @@
+"""Signals that end a verb: Ctrl-C, SIGTERM and SIGHUP end it in the same way.
+
+Python raises KeyboardInterrupt for SIGINT only; for the other two the process
+dies at once, and what a verb has to undo is not undone.  trio delivers SIGINT
+as KeyboardInterrupt at a point where a task can be interrupted, so the other
+signals are turned into SIGINT, and their number is remembered for the exit code.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_OTHERS = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """The signal that ended the verb; SIGINT unless another one was received."""
+
+    def __init__(self) -> None:
+        self.number = signal.SIGINT
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number, as shells count."""
+        return 128 + self.number
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: remember it, and interrupt as Ctrl-C does."""
+        del frame
+        self.number = signal.Signals(number)
+        signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def received() -> Iterator[Interrupts]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt for the block.
+
+    A signal that is ignored stays ignored (nohup, a job in the background of a
+    script), and without a handler for SIGINT nothing is changed.
+    """
+    interrupts = Interrupts()
+    before: dict[signal.Signals, object] = {}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        for number in _OTHERS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupts.receive)
+    try:
+        yield interrupts
+    finally:
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is KeyboardInterrupt, alone or in the groups of nurseries."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)

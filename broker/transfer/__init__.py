@@ -1,0 +1,1 @@
+"""Addresses, file names and files that cross between sandboxes: the rules, sans-IO."""

@@ -1,0 +1,96 @@
+"""Print ``docs/wayland-messages.md`` from the tables of handlers and policies.
+
+``python -m broker.wayland.message_document FILE`` writes, with ``--check``
+compares and returns 1 when the file is older than the tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from broker.wayland import handlers, policies
+from broker.wayland.dispatch import Action, Raw, Rule, Rules
+from broker.wayland.policies.terms import Policies
+from broker.wayland.signatures import Message, events_of, requests_of
+from broker.wayland.tables import INTERFACES
+
+_HEAD = """# Wayland messages
+
+<!-- printed by python -m broker.wayland.message_document; do not edit -->
+
+Every request and event of the protocols that the [filter](wayland.md) knows, what the filter does with it, and what the message is worth to a sandbox.
+A message that is not on this page does not exist for a sandbox: the filter ends the connection.
+
+| column | meaning |
+| --- | --- |
+| happens | `forwarded`: checked, given the ids of the other side, passed on. `module.function`: handled there. `dropped`, `never received`: not passed on |
+| who | who may send a request so that it has an effect; who receives an event |
+| serial | which serial a request must name to have an effect; what the serial of an event allows |
+| cost | what the compositor does for a request |
+| descriptors | which descriptors the message carries, and who owns what is behind them |
+| background | what a sandbox gains whose windows do not have the focus |
+"""
+
+
+def happens(rule: Rule) -> str:
+    """What is done with a message, in a word or by the handler's name."""
+    if isinstance(rule, Action):
+        return rule.value
+    function = rule.function if isinstance(rule, Raw) else rule
+    module = function.__module__.rpartition(".")[2]
+    return f"`{module}.{function.__qualname__.partition('.')[0]}`"
+
+
+def _rows(
+    title: str,
+    messages: Callable[[str], tuple[Message, ...]],
+    rules: Rules,
+    rows: Policies,
+) -> list[str]:
+    lines = [
+        f"## {title}",
+        "",
+        "| message | happens | who | serial | cost | descriptors | background |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for interface in INTERFACES:
+        for message in messages(interface):
+            row = rows[interface, message.name]
+            columns = (
+                f"`{message}`",
+                happens(rules[interface, message.name]),
+                row.sender.value,
+                row.serial.value,
+                row.cost.value,
+                row.descriptors.value,
+                row.gain,
+            )
+            lines.append(f"| {' | '.join(columns)} |")
+    return [*lines, ""]
+
+
+def document() -> str:
+    """The whole page."""
+    lines = [
+        _HEAD,
+        *_rows("Requests", requests_of, handlers.REQUESTS, policies.REQUESTS),
+        *_rows("Events", events_of, handlers.EVENTS, policies.EVENTS),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def main() -> int:
+    """Entry point; returns the exit code."""
+    path, text = Path(sys.argv[1]), document()
+    if "--check" not in sys.argv[2:]:
+        path.write_text(text)
+    elif path.read_text() != text:
+        sys.stderr.write(f"{path} is older than the tables of messages\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

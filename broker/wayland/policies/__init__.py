@@ -1,0 +1,17 @@
+"""One row for each message of the Wayland filter: who, when, at what cost.
+
+The same keys as the table of handlers (``handlers.py``), compared with the
+frozen protocol tables at import.  ``docs/wayland-messages.md`` is printed
+from both (``python -m broker.wayland.message_document``).
+"""
+
+from __future__ import annotations
+
+from broker.wayland.joined import complete, joined
+from broker.wayland.policies import data, drawing, seats, shell
+from broker.wayland.signatures import events_of, requests_of
+
+_MODULES = (data, drawing, seats, shell)
+
+REQUESTS = complete(joined(m.REQUESTS for m in _MODULES), requests_of)
+EVENTS = complete(joined(m.EVENTS for m in _MODULES), events_of)

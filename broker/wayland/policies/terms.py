@@ -1,0 +1,121 @@
+"""The columns of the table of messages, as types.
+
+A handler says what is done with a message; its row here says what the message
+is worth to an attacker.  The rows are written by hand, beside the handlers'
+tables and with the same keys, because each column is a question that has to
+be asked of a message: popup grabs by an old serial, cursors that walk and
+writable keymaps were each one column that had not been filled in.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class Sender(enum.Enum):
+    """Who may send a request so that it has an effect, or who receives an event."""
+
+    ANYBODY = "anybody"
+    """Every client at any time; a background window as well as the focused one."""
+    POINTED = "pointed at"
+    """Only the client whose content has the pointer (or the finger)."""
+    FOCUSED = "focused"
+    """Only a client with a window that has the keyboard."""
+    PRESSED = "pressed"
+    """Only a client that received a key, button or touch a short time ago."""
+    COMPOSITOR = "compositor"
+    """An event about the client's own objects; no focus is involved."""
+    FILTER = "filter"
+    """An event that only the filter sends; the compositor's own does not pass."""
+
+
+class Serial(enum.Enum):
+    """Which serial a request must name, or which one an event gives."""
+
+    NONE = "none"
+    DELIVERED = "one of the last 512 that this client received"
+    INPUT = "of a key, button or touch that this client received at most 20 s ago"
+    ENTER = "of the pointer's latest enter, while the pointer is still there"
+    CONFIGURE = "of a configure that is not acknowledged yet"
+    PING = "of a ping that is not answered yet"
+    GIVES = "gives one"
+    GIVES_INPUT = "gives one that proves input"
+
+
+class Cost(enum.Enum):
+    """What the compositor has to do for a request, or for what an event makes."""
+
+    NONE = "nothing: the filter keeps or answers it"
+    MESSAGE = "one message"
+    OBJECT = "one message and one object"
+    HELD = "nothing until the commit, then one message"
+    REGION = "nothing until the commit, then a region of at most 64 rectangles"
+    WINDOW = "a window with a frame: five surfaces and their buffers"
+    POPUP = "a menu with a frame: five surfaces, and a placement"
+    COMMIT = "layout, upload of the damaged pixels, a new picture"
+    MEMORY = "a mapping of the client's memory"
+    PLACEMENT = "a placement of the window by the compositor"
+    EVENT = "nothing further: the event is already sent"
+
+
+class Descriptors(enum.Enum):
+    """Which descriptors a message carries, and who owns what is behind them."""
+
+    NONE = "none"
+    CLIENT_MEMORY = "the client's memory file: checked (regular, tmpfs, size), and sealed or copied before the compositor has it"
+    CLIENT_PIPE = "a pipe of the client's: checked, given to a client of the same sandbox or closed"
+    SANDBOX_PIPE = "a pipe from another client of the same sandbox, or one of ours"
+    COMPOSITOR_MEMORY = "the compositor's memory file, as the compositor sent it"
+    COPIED_MEMORY = "a sealed copy of ours; the compositor's file is closed here"
+    DROPPED = "the compositor's: closed here"
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePolicy:
+    """One row.  ``gain`` says what a sandbox in the background gets out of it."""
+
+    sender: Sender
+    serial: Serial
+    cost: Cost
+    descriptors: Descriptors
+    gain: str
+
+
+Policies = Mapping[tuple[str, str], MessagePolicy]
+"""(interface, message) to its row: one module's part of the table."""
+
+
+def request(
+    gain: str,
+    cost: Cost = Cost.MESSAGE,
+    sender: Sender = Sender.ANYBODY,
+    serial: Serial = Serial.NONE,
+    descriptors: Descriptors = Descriptors.NONE,
+) -> MessagePolicy:
+    """A request's row; what is not named is the case of most requests."""
+    return MessagePolicy(sender, serial, cost, descriptors, gain)
+
+
+def event(
+    gain: str,
+    sender: Sender = Sender.COMPOSITOR,
+    serial: Serial = Serial.NONE,
+    descriptors: Descriptors = Descriptors.NONE,
+) -> MessagePolicy:
+    """An event's row; what is not named is the case of most events."""
+    return MessagePolicy(sender, serial, Cost.EVENT, descriptors, gain)
+
+
+END = request("Nothing: it ends its own object.")
+END_LOCAL = request("Nothing: it ends an object that only the filter has.", Cost.NONE)
+MAKE = request("An object; counted against the sandbox's limit.", Cost.OBJECT)
+MAKE_LOCAL = request(
+    "An object that only the filter has; counted against the sandbox's limit.",
+    Cost.NONE,
+)
+HELD = request("Changes its own picture inside its own frame.", Cost.HELD)
+KEPT = request("Nothing before the request that uses it.", Cost.NONE)
+TOLD = event("Learns about its own object.")
+OURS = event("Learns what another client of its own sandbox did.", Sender.FILTER)

@@ -1,0 +1,89 @@
+"""Whether a sandbox may: its record and the rules together.
+
+The broker and every tool of ``brokerctl policy`` ask ``decide``, so that a tool
+cannot give another answer than the broker.  A call is permitted where the
+record of its source lets it ask and the rules grant it; the stricter of both
+holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from policy import evaluate
+from policy.checks import SERVICES
+from policy.engine import Answer, Call
+from policy.loader import RecordSet
+
+PERSON = frozenset({"you", "me", "viewer"})
+"""What people write for ``@adminvm``, the viewer and its person."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to a call, and what each side says.
+
+    ``record`` is None where no records are known (a world from a file).
+    ``answer`` is both together: the record's deny, or the rules' answer, which
+    is an ask where the record demands one.
+    """
+
+    record: evaluate.Decision | None
+    answer: Answer
+
+    @property
+    def refused_by_record(self) -> bool:
+        """Whether the record denies, whatever the rules say."""
+        return self.record is not None and not self.record.allowed
+
+    @property
+    def where(self) -> str:
+        """The line that decided: the record's for its deny, or else the rule's."""
+        if self.record is not None and self.refused_by_record:
+            return self.record.where
+        return self.answer.where
+
+
+@dataclass(frozen=True)
+class Sandboxes:
+    """The records, and of which record each source of a call is.
+
+    ``record_of`` names the record of sandboxes that are not called as it is
+    (disposables); all others have a record of their own name.
+    """
+
+    records: RecordSet
+    record_of: Mapping[str, str]
+
+    def request(self, call: Call) -> evaluate.Request:
+        """Return what the record of a call's source is asked."""
+        record = self.record_of.get(call.source, call.source)
+        return evaluate.Request(call.source, record, call.service)
+
+
+def decide(
+    records: RecordSet,
+    request: evaluate.Request,
+    rules: Callable[[], Answer],
+) -> Verdict:
+    """Return the verdict of both; ``rules`` is called unless the record denies."""
+    record = evaluate.stands(records, request)
+    if not record.allowed:
+        return Verdict(record, Answer("deny", record.reason, notify=True))
+    return Verdict(record, evaluate.stricter(records, request, rules()))
+
+
+def canonical_service(word: str) -> str:
+    """Return the full name of a service: ``display`` is ``vitrail.Display``.
+
+    A word that names no service of Vitrail's is returned as it is.
+    """
+    known = {service.lower(): service for service in SERVICES}
+    lower = word.lower()
+    return known.get(lower) or known.get(f"vitrail.{lower}") or word
+
+
+def canonical_target(word: str) -> str:
+    """Return ``@adminvm`` for the words by which people mean themselves."""
+    return "@adminvm" if word.lower() in PERSON else word

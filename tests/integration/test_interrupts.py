@@ -1,0 +1,138 @@
+"""Ctrl-C, SIGTERM, SIGHUP and a closed pipe end a verb without a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from broker.audit.store import open_store
+from broker.cli.app import VERBS
+from broker.control.api import RunItem
+from tests.kit.brokerctl import home, paths_of, running
+from tests.kit.control import ScriptedBroker, serving
+
+ENDINGS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+WAITING = [
+    ["status", "--watch"],
+    ["audit", "--follow"],
+    ["logs", "--follow", "work"],
+    ["lease", "acquire", "work", "--cid", "42"],
+]
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    with home() as env:
+        yield env
+
+
+class Runs:
+    """A run that lasts until its client goes, and what became of it."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+        self.ended = trio.Event()
+        self.may_end = trio.Event()
+        self.floods = False
+
+    async def run(self, caller, request, emit):
+        self.begun.set()
+        try:
+            while self.floods:
+                await emit(RunItem(output=b"x\n"))
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.may_end.wait()
+            self.ended.set()
+
+
+async def said_by(child) -> str:
+    with trio.fail_after(30):
+        text = await trio.to_thread.run_sync(child.popen.stderr.read)
+    return text.decode()
+
+
+@pytest.mark.parametrize(("number", "code"), ENDINGS)
+async def test_run_ends_what_it_started_and_then_itself(env, number, code):
+    runs = Runs()
+    api = ScriptedBroker(on_run=runs.run)
+    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested
+        async with running("run", "--no-window", "work", env=env) as child:
+            with trio.fail_after(30):
+                await runs.begun.wait()
+                os.kill(child.pid, number)
+                with trio.move_on_after(0.5):
+                    await child.wait()
+                assert child.returncode is None, "the broker has not ended it yet"
+                runs.may_end.set()
+                assert await child.wait() == code
+            assert runs.ended.is_set()
+            assert await said_by(child) == "brokerctl: interrupted\n"
+
+
+async def test_a_second_ctrl_c_does_not_wait_for_the_broker(env):
+    runs = Runs()
+    api = ScriptedBroker(on_run=runs.run)
+    async with serving(paths_of(env).control, api):
+        async with running("run", "--no-window", "work", env=env) as child:
+            with trio.fail_after(30):
+                await runs.begun.wait()
+                os.kill(child.pid, signal.SIGINT)
+                with trio.move_on_after(0.5):
+                    await child.wait()
+                os.kill(child.pid, signal.SIGINT)
+                assert await child.wait() == 130
+            assert "Traceback" not in await said_by(child)
+        runs.may_end.set()
+
+
+async def test_a_closed_pipe_ends_a_run(env):
+    runs = Runs()
+    runs.floods = True
+    runs.may_end.set()
+    api = ScriptedBroker(on_run=runs.run)
+    async with serving(paths_of(env).control, api):  # noqa: SIM117 -- the order of ends is what is tested
+        async with running("run", "--no-window", "work", env=env) as child:
+            with trio.fail_after(30):
+                await runs.begun.wait()
+                child.popen.stdout.close()
+                assert await child.wait() == 141
+                await runs.ended.wait()
+            assert await said_by(child) == ""
+
+
+@pytest.mark.parametrize(("number", "code"), ENDINGS)
+@pytest.mark.parametrize("words", WAITING, ids=lambda words: words[0])
+async def test_verbs_that_wait_end_with_a_line(env, words, number, code):
+    paths = paths_of(env)
+    folder = paths.logs("work")
+    folder.mkdir(parents=True)
+    (folder / "console.log").write_text("it boots\n")
+    assert words[0] in VERBS
+    async with open_store(paths.audit):
+        pass
+    async with serving(paths.control, ScriptedBroker()):  # noqa: SIM117
+        async with running(*words, env=env) as child:
+            with trio.fail_after(30):
+                await _wait_for_event_loop(child.pid)
+                os.kill(child.pid, number)
+                assert await child.wait() == code
+            last = (await said_by(child)).splitlines()[-1:]
+            assert last == ["brokerctl: interrupted"]
+
+
+async def _wait_for_event_loop(pid: int) -> None:
+    """Until it waits in trio's epoll: from there on it is the verb that waits."""
+    while True:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{fd}") == "anon_inode:[eventpoll]":
+                    return
+            except FileNotFoundError:
+                continue  # closed meanwhile
+        await trio.sleep(0.02)

@@ -1,0 +1,98 @@
+"""A record's name means its sandboxes, in every verb that takes SANDBOX."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from broker.audit.schema import LeaseBegin, StreamOpened
+from broker.audit.store import open_store
+from broker.control.api import SandboxStatus
+from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.control import ScriptedBroker, serving
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    with home() as env:
+        yield env
+
+
+def sandbox(name, record):
+    return SandboxStatus(
+        name=name,
+        record=record,
+        sandbox_class="disposable",
+        label=record,
+        state="running",
+        since=1_790_000_000.0,
+    )
+
+
+def broker(*pairs) -> ScriptedBroker:
+    api = ScriptedBroker()
+    sandboxes = [sandbox(*pair) for pair in pairs]
+    api.state = msgspec.structs.replace(api.state, sandboxes=sandboxes)
+    return api
+
+
+DEMOS = [("demo-1001", "demo"), ("demo-1002", "demo"), ("demos", "demos")]
+
+
+async def test_status_of_a_record_shows_its_sandboxes(env):
+    async with serving(paths_of(env).control, broker(*DEMOS)):
+        answer = await brokerctl("status", "demo", "--json", env=env)
+    (status,) = answer.objects
+    assert [s["name"] for s in status["sandboxes"]] == ["demo-1001", "demo-1002"]
+
+
+async def test_stop_of_a_record_says_first_what_ends(env):
+    api = broker(*DEMOS)
+    told = []
+
+    async def on_stop(request):
+        told.append(request.sandbox)
+
+    api.on_stop = on_stop
+    async with serving(paths_of(env).control, api):
+        both = await brokerctl("stop", "demo", env=env)
+        one = await brokerctl("stop", "demo-1001", env=env)
+    assert told == ["demo", "demo-1001"]
+    first = both.err.splitlines()[0]
+    assert first == "ending 2 sandboxes of demo: demo-1001, demo-1002"
+    assert "ending" not in one.err
+
+
+async def test_logs_of_a_record_are_those_of_its_newest_sandbox(env):
+    paths = paths_of(env)
+    for age, name in enumerate(["demo-1002", "demo-1001", "demos-1003", "demo-x"]):
+        folder = paths.logs(name)
+        folder.mkdir(parents=True)
+        (folder / "console.log").write_text(f"this is {name}\n")
+        os.utime(folder, (1_790_000_000 - age, 1_790_000_000 - age))
+    answer = await brokerctl("logs", "demo", env=env)
+    assert answer.out == "this is demo-1002\n"
+    assert "logs of 2 sandboxes" in answer.err
+    assert "console.log of demo-1002" in answer.err
+    assert (await brokerctl("logs", "dem", env=env)).code == 1
+
+
+async def test_audit_of_a_record_has_its_sandboxes_and_capitals_do_not_matter(env):
+    async with open_store(paths_of(env).audit) as store:
+        for name, record in DEMOS:
+            await store.record(LeaseBegin(sandbox=name, lease=name, record=record))
+            await store.record(
+                StreamOpened(sandbox=name, lease=name, service="vitrail.Display")
+            )
+
+    async def found(*words):
+        answer = await brokerctl("audit", "--kind", "stream", *words, "--json", env=env)
+        return [event["sandbox"] for event in answer.objects]
+
+    assert await found("--sandbox", "demo") == ["demo-1001", "demo-1002"]
+    assert await found("--sandbox", "Demo-1002") == ["demo-1002"]
+    assert await found("--service", "display") == [name for name, _ in DEMOS]
+    assert await found("--sandbox", "nothing") == []
