@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.wayland import cursor, popups, windows
-from broker.wayland.dispatch import Handlers
+from broker.wayland.handlers import cursor, popups, windows
 from broker.wayland.model import HostPointer, OwnSurface, Surface
-from broker.wayland.objects import Obj
+from broker.wayland.protocol.dispatch import Handlers
+from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
@@ -28,7 +28,7 @@ def _enter(
     core: Filter,
     pointer: HostPointer,
     serial: int,
-    surface: Obj | None,
+    surface: ProtocolObject | None,
     x: int,
     y: int,
 ) -> None:
@@ -38,7 +38,7 @@ def _enter(
         cursor.enter(core, pointer, serial)
 
 
-def _drawn_by_client(core: Filter, surface: Obj | None) -> bool:
+def _drawn_by_client(core: Filter, surface: ProtocolObject | None) -> bool:
     """Whether the image over a surface is the client's to choose.
 
     A client without a pointer chooses none; without one of ours the image of
@@ -48,7 +48,7 @@ def _drawn_by_client(core: Filter, surface: Obj | None) -> bool:
 
 
 def _leave(
-    _core: Filter, pointer: HostPointer, _serial: int, _surface: Obj | None
+    _core: Filter, pointer: HostPointer, _serial: int, _surface: ProtocolObject | None
 ) -> None:
     pointer.own = None
 

@@ -17,9 +17,7 @@ import trio
 
 from broker.core import limits
 from broker.pulse.commands import REFUSED as ALL_REFUSED
-from tests.kit.compositor import until
-from tests.kit.sound import hearing, proxy, sound_server, started, tone
-from tests.kit.sound_hostile import (
+from tests.kit.sound.hostile import (
     INVALID,
     RECORD,
     REFUSED,
@@ -30,6 +28,8 @@ from tests.kit.sound_hostile import (
     u32,
     volume,
 )
+from tests.kit.sound.servers import hearing, proxy, sound_server, started, tone
+from tests.kit.wayland.compositor import until
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]

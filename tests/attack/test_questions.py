@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.prompt.question import Answer, Keep
-from broker.session.asking import Questions
 from tests.integration.test_asking import desk, of
-from tests.kit.compositor import until
 from tests.kit.rulebook import VAULT, WORK, rulebook
+from tests.kit.wayland.compositor import until
 
 ASKS = "t.Ask * @anyvm @anyvm ask\nt.Ask * @anyvm @adminvm ask\n"
 

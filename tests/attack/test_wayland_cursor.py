@@ -6,11 +6,11 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.prompt import messages as m
+from broker.ipc import prompt as m
 from broker.prompt.dialog import lay_out
 from tests.kit.prompting import agent, question
+from tests.kit.wayland.pixels import mask
 from tests.kit.wayland_people import HOSTILE, People, people
-from tests.kit.wayland_pixels import mask
 
 YELLOW = 0xFFFF00
 KINDS = ["sway", "weston", "kwin"]

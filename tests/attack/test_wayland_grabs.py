@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.prompt import messages as m
+from broker.ipc import prompt as m
 from broker.prompt.question import Answer
 from tests.kit.prompting import agent, question
 from tests.kit.wayland_people import HONEST, HOSTILE, People, people

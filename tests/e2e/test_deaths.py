@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from broker.launch.compositor import open_headless_sway
-from tests.kit.compositor import until, wait_window, windows
 from tests.kit.container import container
+from tests.kit.wayland.compositor import until, wait_window, windows
 from tests.kit.world import descriptors, record, world
 
 

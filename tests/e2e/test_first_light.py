@@ -12,7 +12,13 @@ import trio
 
 from broker.control.api import RunRequest
 from broker.core.errors import UpstreamError
-from tests.kit.compositor import pixels, until, wait_frames, wait_window, windows
+from tests.kit.wayland.compositor import (
+    pixels,
+    until,
+    wait_frames,
+    wait_window,
+    windows,
+)
 from tests.kit.world import record, world
 
 RED = ("-o", "colors.background=cc0000")

@@ -11,10 +11,10 @@ import trio
 
 from broker.control.api import LeaseReleaseRequest
 from broker.core.errors import RefusedError
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 from broker.peers.credentials import pid_namespaces_of_self
-from tests.kit.compositor import until, wait_window, windows
 from tests.kit.container import RECORD, box, lease
+from tests.kit.wayland.compositor import until, wait_window, windows
 from tests.kit.world import world
 
 

@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from broker.core.errors import VitrailError
-from tests.kit.compositor import until, wait_window, windows
 from tests.kit.container import RECORD, box, lease
+from tests.kit.wayland.compositor import until, wait_window, windows
 from tests.kit.world import descriptors, world
 
 pytestmark = pytest.mark.long

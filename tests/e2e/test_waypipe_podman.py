@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.compositor import until, wait_window, windows
-from tests.kit.podman import IMAGE, rootless, run, stop_waiting
-from tests.kit.two import two
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.waypipe.podman import IMAGE, rootless, run, stop_waiting
 from tests.kit.world import record
 
 pytestmark = [pytest.mark.machine, pytest.mark.long]

@@ -21,9 +21,9 @@ from tests.e2e.test_wayland_applications import (
     titles,
     world,
 )
-from tests.kit.compositor import until
-from tests.kit.wayland_apps import boxed
-from tests.kit.waypipe_stand import server_of
+from tests.kit.wayland.apps import boxed
+from tests.kit.wayland.compositor import until
+from tests.kit.waypipe.stand import server_of
 
 pytestmark = [
     pytest.mark.long,

@@ -12,8 +12,7 @@ import pytest
 import trio
 
 from tests.integration.test_pulse_clients import in_tune
-from tests.kit.compositor import desktop, until, wait_window
-from tests.kit.sound import (
+from tests.kit.sound.servers import (
     SERVERS,
     Heard,
     hearing,
@@ -23,6 +22,7 @@ from tests.kit.sound import (
     started,
     tone,
 )
+from tests.kit.wayland.compositor import desktop, until, wait_window
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 both = pytest.mark.parametrize("kind", SERVERS)

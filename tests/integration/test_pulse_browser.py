@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from tests.integration.test_pulse_microphone import audio
-from tests.kit.compositor import until
-from tests.kit.sound import (
+from tests.kit.sound.browser import BROWSERS, browser, page
+from tests.kit.sound.servers import (
     SERVERS,
     Heard,
     hearing,
@@ -17,7 +17,7 @@ from tests.kit.sound import (
     started,
     tone,
 )
-from tests.kit.sound_browser import BROWSERS, browser, page
+from tests.kit.wayland.compositor import until
 
 LABELS = {"firefox-esr": "Vitrail microphone", "chromium": "Default"}
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]

@@ -7,8 +7,7 @@ import shutil
 import pytest
 import trio
 
-from tests.kit.compositor import until
-from tests.kit.sound import (
+from tests.kit.sound.servers import (
     BROKERCTL,
     SERVERS,
     hearing,
@@ -17,6 +16,7 @@ from tests.kit.sound import (
     started,
     tone,
 )
+from tests.kit.wayland.compositor import until
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]

@@ -11,8 +11,8 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from tests.integration.test_pulse_microphone import audio
-from tests.kit.compositor import desktop, pixels, until
-from tests.kit.sound import Recorder, microphone, proxy, sound_server, started
+from tests.kit.sound.servers import Recorder, microphone, proxy, sound_server, started
+from tests.kit.wayland.compositor import desktop, pixels, until
 
 NAME = "org.freedesktop.Notifications"
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import trio
 
-from tests.kit.compositor import short_directory, until
-from tests.kit.sound import (
+from tests.kit.sound.servers import (
     BROKERCTL,
     Heard,
     Recorder,
@@ -22,6 +21,7 @@ from tests.kit.sound import (
     started,
     tone,
 )
+from tests.kit.wayland.compositor import short_directory, until
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
@@ -211,7 +211,7 @@ async def test_a_stream_that_plays_nothing_counts_as_idle():
 
 @pytest.mark.long
 async def test_what_is_muted_is_not_heard():
-    from tests.kit.sound import hearing
+    from tests.kit.sound.servers import hearing
 
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
         song = tone(server.directory / "song.wav", 1000, 1)

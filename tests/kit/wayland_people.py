@@ -15,11 +15,11 @@ from typing import Any
 
 import trio
 
-from tests.kit.compositor import desktop
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_input import Keyboard, Pointer
-from tests.kit.wayland_pixels import mask
-from tests.kit.wayland_stand import CONFIG, SIZE, Stand, filtered, nested
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.pixels import mask
+from tests.kit.wayland.stand import CONFIG, SIZE, Stand, filtered, nested
 
 HOSTILE, HONEST = 0x00FF00, 0x0000FF
 """What each paints its window with."""
