@@ -9,8 +9,8 @@ from broker.core import limits
 from broker.ipc import prompt as m
 from broker.prompt.dialog import lay_out
 from tests.kit.prompting import agent, question
+from tests.kit.wayland.people import HOSTILE, People, people
 from tests.kit.wayland.pixels import mask
-from tests.kit.wayland_people import HOSTILE, People, people
 
 YELLOW = 0xFFFF00
 KINDS = ["sway", "weston", "kwin"]

@@ -12,7 +12,7 @@ import trio
 from broker.ipc import prompt as m
 from broker.prompt.question import Answer
 from tests.kit.prompting import agent, question
-from tests.kit.wayland_people import HONEST, HOSTILE, People, people
+from tests.kit.wayland.people import HONEST, HOSTILE, People, people
 
 KINDS = ["sway", "weston", "kwin"]
 

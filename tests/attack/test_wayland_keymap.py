@@ -9,7 +9,7 @@ import os
 import pytest
 import trio
 
-from tests.kit.wayland_people import HONEST, HOSTILE, Party, People, people
+from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people
 
 KINDS = ["sway", "weston", "kwin"]
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.keys import Verdict
-from broker.wayland import host_pointer
-from broker.wayland.handlers import cursor
+from broker.wayland.handlers import cursor, host_pointer
 from broker.wayland.handlers.seat import shown_keys, told
 from broker.wayland.handlers.selection import HostOffer, host_offer
 from broker.wayland.model import HostPointer, Keyboard, Seat
