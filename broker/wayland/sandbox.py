@@ -153,6 +153,11 @@ class Sandbox:
             if core is not by:
                 core.dismiss_menus()
 
+    @property
+    def focused(self) -> bool:
+        """Whether a window of it has the keyboard."""
+        return self._focused
+
     def note_focus(self) -> None:
         """A window of it may have got the keyboard, or lost it."""
         focused = any(core.focused for core in self.filters)

@@ -6,13 +6,17 @@ Judged by what the honest client hears and by what the hostile one does not.
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 
+from broker.core import limits
 from broker.ipc import prompt as m
 from broker.prompt.question import Answer
+from broker.wayland.protocol import emit
 from tests.kit.prompting import agent, question
-from tests.kit.wayland.people import HONEST, HOSTILE, People, people
+from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people
 
 KINDS = ["sway", "weston", "kwin"]
 
@@ -121,3 +125,42 @@ async def test_a_prompt_gets_the_keyboard_while_a_menu_is_open():
         assert said == m.Said(
             1, Answer(allow=False, by="person", reason="the person pressed Escape")
         )
+
+
+def _deaf(c: Party) -> None:
+    """Ask for answers, and read none, until they fill all queues."""
+    c.sock.settimeout(1.0)
+    with contextlib.suppress(OSError):
+        for _ in range(4000):
+            c.raw(emit.get_registry(1, c.new("wl_registry")))
+
+
+async def test_a_client_that_reads_nothing_does_not_keep_the_focus():
+    """Else the others' chords are refused, and a paste has what is copied later."""
+
+    def attack(p: People) -> None:
+        _both(p)
+        sandbox = p.it.sandbox
+        assert sandbox.focused
+        _deaf(p.hostile)
+        p.focus(p.honest)
+        assert p.eventually(lambda: not sandbox.focused, p.honest)
+
+    async with people() as run:
+        with trio.fail_after(60):
+            await run(attack)
+
+
+async def test_a_client_that_reads_nothing_is_ended_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(limits, "WAYLAND_UNHEARD_BYTES", limits.WAYLAND_QUEUE_BYTES)
+
+    def attack(p: People) -> None:
+        _both(p)
+        _deaf(p.hostile)
+        p.focus(p.honest)
+        assert p.eventually(lambda: bool(p.it.ends), p.honest)
+        assert "does not read" in str(p.it.ends[0])
+
+    async with people() as run:
+        with trio.fail_after(60):
+            await run(attack)

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.core import limits
 from broker.core.keys import Verdict
 from broker.wayland.handlers import cursor, host_pointer
 from broker.wayland.handlers.seat import shown_keys, told
 from broker.wayland.handlers.selection import HostOffer, host_offer
 from broker.wayland.model import HostPointer, Keyboard, Seat
 from broker.wayland.protocol import dispatch, emit
+from broker.wayland.protocol.event_clock import EventClock
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class Hands:
         self.offer: HostOffer | None = None
         """The person's own selection, as the compositor told it last."""
         self._export: ExportSource | None = None
+        self.clock = EventClock()
+        """How late an input event is heard."""
         self.refocused = False
         """The keyboard has come or gone since the menus were looked at."""
 
@@ -162,13 +166,19 @@ class Hands:
 
     # -- keys ------------------------------------------------------------------------
 
-    def passes(self, keyboard: Keyboard, serial: int, key: int, state: int) -> bool:
-        """Whether the client may see a key event; a chord is told here."""
+    def passes(
+        self, keyboard: Keyboard, serial: int, key: int, state: int, late: float
+    ) -> bool:
+        """Whether the client may see a key event; a chord is told here.
+
+        One that is heard ``late``, in seconds, was meant for what there was then.
+        """
         if keyboard.judge is None or keyboard.seat is None:
             return True
         verdict = keyboard.judge.key(serial, key, state)
         hand = self._core.sandbox.hand
-        if verdict in {Verdict.COPY, Verdict.PASTE} and hand is not None:
+        acting = verdict in {Verdict.COPY, Verdict.PASTE}
+        if acting and hand is not None and late <= limits.WAYLAND_LATE_KEY_SECONDS:
             paste = verdict is Verdict.PASTE
             hand.pressed(self._core, keyboard.seat, serial, paste=paste)
         return verdict is Verdict.FORWARD
@@ -356,10 +366,11 @@ def blur(core: Filter, keyboard: Keyboard) -> None:
 
 
 def _key(
-    core: Filter, keyboard: Keyboard, serial: int, _time: int, key: int, state: int
+    core: Filter, keyboard: Keyboard, serial: int, time: int, key: int, state: int
 ) -> None:
     if keyboard.focus is not None:
-        core.hands.passes(keyboard, serial, key, state)
+        late = core.hands.clock.lateness(time, core.now)
+        core.hands.passes(keyboard, serial, key, state, late)
 
 
 def _modifiers(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _ID = struct.Struct("=I")
 _FIXED = struct.Struct("=ii")
 _SERIAL = struct.Struct("=I")
+_TWO = struct.Struct("=II")
 _FOUR = struct.Struct("=IIII")
 
 
@@ -48,6 +49,11 @@ def told(surface: ProtocolObject | None) -> Surface | None:
     if isinstance(surface, Surface) and not surface.dead:
         return surface
     return None
+
+
+def _happened(core: Filter, event_ms: int) -> float:
+    """When an input event happened, on our clock."""
+    return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
 def _pass(core: Filter, obj: ProtocolObject, data: bytes, pos: int, size: int) -> None:
@@ -149,10 +155,10 @@ def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
 
 
 def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
-    (serial,) = _SERIAL.unpack_from(data, pos + 8)
     if pointer.focus is not None:
         pointer.news = True
-        core.serials.note_input(serial, core.now)
+        serial, time = _TWO.unpack_from(data, pos + 8)
+        core.serials.note_input(serial, _happened(core, time))
         _pass(core, pointer, data, pos, size)
 
 
@@ -238,9 +244,10 @@ _keyboard_leave = emit.event("wl_keyboard", "leave")
 def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
     if keyboard.focus is None:
         return
-    serial, _, which, state = _FOUR.unpack_from(data, pos + 8)
-    if keyboard.judge is None or core.hands.passes(keyboard, serial, which, state):
-        core.serials.note_input(serial, core.now)
+    serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
+    late = core.hands.clock.lateness(time, core.now)
+    if core.hands.passes(keyboard, serial, which, state, late):
+        core.serials.note_input(serial, core.now - late)
         _pass(core, keyboard, data, pos, size)
 
 
@@ -271,7 +278,7 @@ def touch_down(
         popups.dismiss_grabs(core)
         return
     touch.fingers[finger] = surface
-    core.serials.note_input(serial, core.now)
+    core.serials.note_input(serial, _happened(core, time))
     core.down.data += _touch_down(
         touch.cid,
         serial,
@@ -288,7 +295,7 @@ _touch_down = emit.event("wl_touch", "down")
 
 def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
     if touch.fingers.pop(finger, None) is not None:
-        core.serials.note_input(serial, core.now)
+        core.serials.note_input(serial, _happened(core, time))
         core.down.data += _touch_up(touch.cid, serial, time, finger)
 
 

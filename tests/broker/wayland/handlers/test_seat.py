@@ -323,3 +323,15 @@ def test_a_press_on_the_frame_needs_nothing_of_the_clients(talk):
     ((seat, serial),) = talk.told("xdg_toplevel", "move")
     assert serial == 8
     assert seat is not theirs
+
+
+def test_a_press_is_as_old_as_it_says_and_not_as_when_it_is_read(talk):
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1000, LEFT, 1)
+    pointer = talk.server_side(talk.pointer)
+    late = limits.WAYLAND_ACTIVATION_SECONDS + 5
+    talk.model.tell(pointer, "button", 9, 1001, LEFT, 0)
+    data = bytes(talk.model.out)
+    talk.model.out.clear()
+    talk.core.from_server(data, (), late)
+    assert not talk.core.serials.fresh(9, late)
