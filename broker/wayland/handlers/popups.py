@@ -225,16 +225,10 @@ def grab(core: Filter, popup: Popup, _seat: ProtocolObject, serial: int) -> None
 
 
 def dismiss(core: Filter, popup: Popup) -> None:
-    """Show a popup no more and tell its client, once."""
-    if popup.done or popup.dead:
-        return
-    if popup.xdg is not None:
-        window_state.cut_loose(core, popup.xdg, popup)
-    else:
-        _tell_done(core, popup)
+    """Tell the client that its popup is done, once.
 
-
-def _tell_done(core: Filter, popup: Popup) -> None:
+    One that it keeps all the same is no more than a popup without a grab.
+    """
     if not popup.done and not popup.dead:
         popup.done = True
         core.down.data += emit.popup_done(popup.cid)
@@ -307,7 +301,7 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
 
 
 def popup_done(core: Filter, popup: Popup) -> None:
-    _tell_done(core, popup)
+    dismiss(core, popup)
 
 
 # -- tables ----------------------------------------------------------------------

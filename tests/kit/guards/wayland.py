@@ -154,7 +154,7 @@ GUARDS = (
     Guard("a late chord does nothing", "broker/wayland/handlers/host_seat.py", " and late <= limits.WAYLAND_LATE_KEY_SECONDS:", ":", "tests/broker/wayland/handlers/test_host_seat.py", "heard_late"),
     Guard("input is as old as it says", "broker/wayland/handlers/seat.py", "    return core.now - core.hands.clock.lateness(event_ms, core.now)\n", "    return core.now\n", "tests/broker/wayland/handlers/test_seat.py", "as_old_as"),
     Guard("grabs with a serial it got", "broker/wayland/handlers/popups.py", "    if core.serials.knows(serial) and (nested or focused):", "    if nested or focused:", "tests/broker/wayland/scene/test_frame.py", "grab"),
-    Guard("grabs only with the keyboard", "broker/wayland/handlers/popups.py", " and (nested or focused):", ":", "tests/broker/wayland/handlers/test_seat.py", "in_the_background"),
+    Guard("grabs only with the keyboard", "broker/wayland/handlers/popups.py", " and (nested or focused):", ":", "tests/broker/wayland/handlers/test_seat.py", "grab_in_the_background"),
     Guard("grabs end with the keyboard", "broker/wayland/filter.py", "            popups.follow_focus(self)\n", "            pass\n", "tests/broker/wayland/handlers/test_seat.py", "loses_the_keyboard"),
     Guard("grabs end with a press on the frame", "broker/wayland/handlers/host_pointer.py", "        popups.dismiss_grabs(core)\n", "", "tests/broker/wayland/handlers/test_seat.py", "click_on_the_frame"),
     Guard("grabs end with a press elsewhere in the sandbox", "broker/wayland/handlers/host_pointer.py", "    core.sandbox.pressed(core)\n", "", "tests/broker/wayland/handlers/test_seat.py", "another_connection"),
