@@ -90,7 +90,7 @@ def verify_command(
     if machines:
         raise click.UsageError("--machine needs --store")
     where = path or offline_paths().audit
-    report = _verified(where, kept, origin=origin, copy=copy)
+    report = verified(where, kept, origin=origin, copy=copy)
     if as_json:
         render.json_line({**msgspec.to_builtins(report), "good": report.good})
     else:
@@ -121,9 +121,10 @@ def _verify_fleet(
         sys.exit(_INTEGRITY)
 
 
-def _verified(
+def verified(
     path: Path, kept: list[tuple[str, Note]], *, origin: str, copy: bool
 ) -> Report:
+    """Verify a log's file.  Raises VitrailError when it cannot be read."""
     keys = KeyFile(path).any()
     # SQLite looks through its own structures meanwhile, on the other core: an
     # index that does not fit would hide events from whoever asks.
@@ -175,7 +176,9 @@ def _print(report: Report) -> None:
     out(f"first key    {report.first_key}")
     removed = f", {report.removed} removed by retention" if report.removed else ""
     out(f"events       {report.size}, {report.checked} read{removed}")
-    out(f"checkpoints  {report.checkpoints} compared, {report.against} kept elsewhere")
+    unseen = f", {report.uncompared} not compared" if report.uncompared else ""
+    elsewhere = f"{report.against} of them kept elsewhere{unseen}"
+    out(f"checkpoints  {report.checkpoints} compared, {elsewhere}")
     out(
         f"keys         {report.keys}, the last one from event {report.sealed + 1} on: "
         "before it, not even who has today's key can change anything unseen"
