@@ -16,7 +16,7 @@ from broker.audit.store import Store
 from broker.control import api
 from broker.core.escape import printable
 from broker.core.lease import Opening
-from broker.core.names import SandboxName
+from broker.core.names import LeaseId, SandboxName
 from broker.host.role import ActiveLease, HostRole
 from broker.ipc import worker
 from broker.link.control import Announced
@@ -181,7 +181,17 @@ class Reporter:
             image=facts.image,
             image_age=None if built is None else max(0.0, time.time() - built),
             programs=[] if guest is None else _programs(guest),
+            devices=self._devices(lease.id),
         )
+
+    def _devices(self, lease: LeaseId) -> list[str]:
+        """What a sandbox holds of this machine's devices."""
+        desk = None if self.viewer is None else self.viewer.devices
+        return [
+            f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
+            for holding in (() if desk is None else desk.holdings())
+            if holding.lease.id == lease
+        ]
 
     def _pump(self, streams: list[StreamStatistics]) -> api.PumpStatus:
         numbers = self.pump.statistics()
