@@ -41,11 +41,11 @@ from broker.authz.rules import Rules
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
+from broker.core.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.core.stderr_log import log_exception
 from broker.prompt.grants import Grant, Grants
-from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.services import event_log
-from broker.viewer.desktop import Notify
+from broker.services.desktop import Notify
 from policy.records.loader import RecordSet
 from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Engine

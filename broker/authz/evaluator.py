@@ -13,7 +13,7 @@ from broker.authz.decision_events import Digests
 from broker.authz.permit import Permit, Request, question_of
 from broker.authz.rules import Rules
 from broker.core.lease import Lease
-from broker.prompt.question import Question
+from broker.core.question import Question
 from policy import verdict
 from policy.records.loader import RecordSet
 from policy.rules import record_gate

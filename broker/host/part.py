@@ -21,8 +21,8 @@ from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
 from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
+from broker.services.control import SharedControl
 from broker.services.runtime import Runtime
-from broker.viewer.control import RoleApi
 from policy.records.model import Record
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
@@ -127,7 +127,7 @@ class HostPart:
         return None
 
 
-async def end_sandboxes(host: HostRole, api: RoleApi) -> None:
+async def end_sandboxes(host: HostRole, api: SharedControl) -> None:
     """The end of a broker that owns machines: they end with it."""
     host.refuse_new()
     await api.stop_all()

@@ -11,13 +11,17 @@ from functools import partial
 
 import trio
 
+from broker.host.control import LeaseControl
+from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
+from broker.programs.local_status import LocalStatus
 from broker.relay.process import PumpHandle
+from broker.services.control import Shared, SharedControl
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.viewer.control import Parts, RoleApi
-from broker.viewer.part import make_viewer, viewer_warnings
+from broker.services.workers.pool import Workers
+from broker.viewer.control import PersonControl, PersonParts
+from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.runner import Runner
-from broker.viewer.status import Reporter
 from broker.viewer.windows import WindowsPart
 
 __all__ = ["Options", "run_local"]
@@ -31,20 +35,32 @@ async def run_local(
     ``ready`` is called once the control socket can be connected to.  Raises
     SetupError when it cannot start.
     """
-    async with open_runtime("local", options, pump, parses=True) as ground:
-        await _serve(ground, ready)
+    async with (
+        open_runtime("local", options, pump) as ground,
+        open_sandbox_workers(ground) as workers,
+    ):
+        await _serve(ground, workers, ready)
 
 
-async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
-    viewer = make_viewer(ground)
+class LocalControl(LeaseControl, PersonControl, SharedControl):
+    """Implements ``control.api.BrokerApi`` where host and viewer are one."""
+
+    def __init__(self, shared: Shared, leasing: Leasing, person: PersonParts) -> None:
+        super().__init__(shared)
+        self._leasing = leasing
+        self._person = person
+
+
+async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
+    viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
-    report = Reporter(
+    report = LocalStatus(
         role=ground.role,
         host=host.role,
         viewer=viewer,
         pump=ground.pump,
         shipping=ground.shipping,
-        workers=ground.workers,
+        workers=workers,
         store=ground.store,
         records=lambda: ground.records.now,
         warnings=lambda: [
@@ -53,16 +69,19 @@ async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
             *viewer_warnings(viewer),
         ],
     )
-    api = RoleApi(
-        Parts(
+    api = LocalControl(
+        Shared(
             role=ground.role,
             live=host.live,
             power_off=viewer.power_off,
             status=report.status,
             leases=report.leases,
-            viewer=viewer,
             shutdown=ground.shutdown,
             prune=ground.retention.prune,
+        ),
+        host.leasing,
+        PersonParts(
+            viewer=viewer,
             runner=Runner(
                 host=host.role,
                 viewer=viewer,
@@ -71,9 +90,8 @@ async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
                 reload=viewer.reload,
                 running=host.running,
             ),
-            leasing=host.leasing,
             windows=WindowsPart(viewer),
-        )
+        ),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)

@@ -27,11 +27,11 @@ from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.core.stderr_log import log_exception
 from broker.link.contract import Host
 from broker.services import event_log
+from broker.services.desktop import Desktop
 from broker.services.hangup import given, hang_up, when_hung_up
 from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.settings import load_choice
-from broker.viewer.desktop import Desktop
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Step

@@ -15,7 +15,7 @@ from broker.clipboard import messages as w
 from broker.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
 from broker.services import event_log
-from broker.viewer.desktop import Notify
+from broker.services.desktop import Notify
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
 _UNITS = ((1_000_000, "MB"), (1000, "kB"))

@@ -30,11 +30,11 @@ from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
 from broker.services import event_log
+from broker.services.desktop import Notify
 from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
 from broker.viewer.clipboard.settings import DEFAULT, Choice
-from broker.viewer.desktop import Notify
 from broker.viewer.sandboxes.guest import Guest
 from policy.records.model import Record
 

@@ -36,9 +36,9 @@ from broker.ipc import worker
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
 from broker.services import event_log
+from broker.services.sound_server import read_cookie
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
-from broker.worker.pulse.connection import read_cookie
 from policy.records.model import Record
 
 if TYPE_CHECKING:
