@@ -19,9 +19,9 @@ from broker.audit import schema
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
+from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.services.desktop import Notify
 from broker.services.event_log import Journal
 from broker.services.file_watch import Seen, open_watch
 from policy.errors import Problem

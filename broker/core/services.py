@@ -20,8 +20,11 @@ it are Wayland's own, with their descriptors.  On one machine only."""
 
 AUDIO = ServiceName("vitrail.Audio")
 
+DEVICE = ServiceName("vitrail.Device")
+"""A guest's connection that waits for a device; the kernels speak usbip over it."""
+
 PORTS: Mapping[ServiceName, int] = MappingProxyType(
-    {AGENT: 6500, DISPLAY: 6501, AUDIO: 6502}
+    {AGENT: 6500, DISPLAY: 6501, AUDIO: 6502, DEVICE: 6503}
 )
 """Service to vsock port.  Above 1023, so that an unprivileged broker may
 listen; below 2**16, which every hybrid-vsock implementation can write."""

@@ -7,7 +7,7 @@ from typing import NoReturn
 from broker.control import api
 from broker.core.errors import RefusedError
 from broker.host.lease_requests import Leasing
-from broker.services.control import Shared, SharedControl
+from broker.services.control import Shared, SharedControl, WithoutDevices
 
 
 class LeaseControl:
@@ -39,7 +39,7 @@ class LeaseControl:
         await self._leasing.release(caller, request)
 
 
-class HostControl(LeaseControl, SharedControl):
+class HostControl(LeaseControl, WithoutDevices, SharedControl):
     """Implements ``control.api.BrokerApi`` on the host of two machines."""
 
     def __init__(self, shared: Shared, leasing: Leasing) -> None:
@@ -58,6 +58,18 @@ class HostControl(LeaseControl, SharedControl):
             "this broker is a host: it starts no programs",
             f"type 'brokerctl run {request.record}' on its viewer",
         )
+
+    async def run_input(self, caller: api.Caller, request: api.RunInputRequest) -> None:
+        """Not here: the viewer does it.  Raises RefusedError."""
+        del caller, request
+        _refuse("this broker is a host: it runs no programs", "type it on its viewer")
+
+    async def run_resize(
+        self, caller: api.Caller, request: api.RunResizeRequest
+    ) -> None:
+        """Not here: the viewer does it.  Raises RefusedError."""
+        del caller, request
+        _refuse("this broker is a host: it runs no programs", "type it on its viewer")
 
     async def windows(self, request: api.WindowsRequest) -> api.WindowsAnswer:
         """Not here: the viewer does it.  Raises RefusedError."""

@@ -271,6 +271,10 @@ class WaylandAnswered(_Message, frozen=True, tag="wayland-answered"):
     client: _Count
 
 
+class WindowMapped(_Message, frozen=True, tag="window-mapped"):
+    """A window of the sandbox is on the screen that was not before."""
+
+
 class Fault(enum.StrEnum):
     """Whose fault the end of a connection was."""
 
@@ -442,6 +446,7 @@ FromRest: TypeAlias = (
     | DisplayClosed
     | WaylandOpened
     | WaylandAnswered
+    | WindowMapped
     | WaylandClosed
     | Statistics
     | Windows

@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from broker.host.control import LeaseControl
+from broker.host.devices.part import DeviceHost
 from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
 from broker.programs.local_status import LocalStatus
@@ -20,6 +21,8 @@ from broker.services.control import Shared, SharedControl
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.services.workers.pool import Workers
 from broker.viewer.control import PersonControl, PersonParts
+from broker.viewer.devices.control import DeviceControl
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -42,18 +45,34 @@ async def run_local(
         await _serve(ground, workers, ready)
 
 
-class LocalControl(LeaseControl, PersonControl, SharedControl):
+class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
     """Implements ``control.api.BrokerApi`` where host and viewer are one."""
 
-    def __init__(self, shared: Shared, leasing: Leasing, person: PersonParts) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        leasing: Leasing,
+        person: PersonParts,
+        desk: DeviceDesk,
+    ) -> None:
         super().__init__(shared)
         self._leasing = leasing
         self._person = person
+        self._desk = desk
 
 
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
     viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
+    source = DeviceHost(host.qmp_of)
+    host.role.standby = source.standby
+    desk = viewer.devices = DeviceDesk(
+        source=source,
+        decider=viewer.decider,
+        log=ground.log,
+        leases=lambda: [guest.lease for guest in viewer.guests()],
+        notify=lambda: viewer.decider.notify,
+    )
     report = LocalStatus(
         role=ground.role,
         host=host.role,
@@ -92,9 +111,12 @@ async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -
             ),
             windows=WindowsPart(viewer),
         ),
+        desk,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)
+        await nursery.start(source.run)
+        await nursery.start(desk.run)
         await host.run(nursery)
         await serve_until_asked(
             ground, api, ready, partial(end_sandboxes, host.role, api)

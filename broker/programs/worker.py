@@ -136,6 +136,7 @@ class _Worker:
             nursery.start_soon(self._serve_display, nursery, windows)
             nursery.start_soon(windows.tell_limits, self._outbox)
             nursery.start_soon(windows.tell_acts, self._outbox)
+            nursery.start_soon(windows.tell_mapped, self._outbox)
             await nursery.start(self._clipboard.run)
             await self._obey(nursery, windows)
             nursery.cancel_scope.cancel()

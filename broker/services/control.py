@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import trio
 
@@ -112,3 +112,32 @@ class SharedControl:
                 raise RefusedError("nothing is kept for less than a second or MB")
         removed = await self._shared.prune(request.keep_seconds, request.max_megabytes)
         return api.AuditPruneAnswer(removed=removed)
+
+
+class WithoutDevices:
+    """The device methods of a role that hands out no devices: each one refuses."""
+
+    async def devices(self) -> api.DevicesAnswer:
+        """Not here.  Raises RefusedError."""
+        _no_devices()
+
+    async def attach_device(
+        self, caller: api.Caller, request: api.DeviceAttachRequest
+    ) -> api.DeviceAnswer:
+        """Not here.  Raises RefusedError."""
+        del caller, request
+        _no_devices()
+
+    async def detach_device(
+        self, caller: api.Caller, request: api.DeviceDetachRequest
+    ) -> api.DeviceAnswer:
+        """Not here.  Raises RefusedError."""
+        del caller, request
+        _no_devices()
+
+
+def _no_devices() -> NoReturn:
+    raise RefusedError(
+        "this broker hands out no devices",
+        hint="vitrail-local hands them out, where host and viewer are one machine",
+    )

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from broker.control import api
 from broker.core.errors import RefusedError
-from broker.services.control import Shared, SharedControl
+from broker.services.control import Shared, SharedControl, WithoutDevices
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
 from broker.viewer.role import ViewerRole
@@ -40,6 +40,18 @@ class PersonControl:
         """Run a program; returns ``started``, or ``exited`` if asked to wait."""
         del caller
         return await self._person.runner.run(request, emit)
+
+    async def run_input(self, caller: api.Caller, request: api.RunInputRequest) -> None:
+        """Pass input to a program."""
+        del caller
+        await self._person.runner.write_input(request)
+
+    async def run_resize(
+        self, caller: api.Caller, request: api.RunResizeRequest
+    ) -> None:
+        """Tell a program's terminal its size."""
+        del caller
+        await self._person.runner.resize(request)
 
     # -- windows ---------------------------------------------------------------
 
@@ -95,7 +107,7 @@ class PersonControl:
         return clipboard_status(self._person.viewer.clipboard)
 
 
-class ViewerControl(PersonControl, SharedControl):
+class ViewerControl(PersonControl, WithoutDevices, SharedControl):
     """Implements ``control.api.BrokerApi`` on the viewer of two machines."""
 
     def __init__(self, shared: Shared, person: PersonParts) -> None:

@@ -14,10 +14,10 @@ from broker.authz.rules import Rules
 from broker.core.errors import SetupError
 from broker.launch.compositor import find_compositor
 from broker.launch.waypipe.podman import load_podman
-from broker.services.desktop import Desktop
 from broker.services.event_log import Journal
 from broker.services.runtime import Runtime
 from broker.services.workers.pool import Workers, open_workers
+from broker.viewer.desktop import Desktop
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sound.raw_audio import WARNING, is_raw

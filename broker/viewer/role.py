@@ -27,11 +27,12 @@ from broker.core.services import AGENT, AUDIO, DISPLAY
 from broker.core.stderr_log import log_exception
 from broker.link.contract import Host
 from broker.services import event_log
-from broker.services.desktop import Desktop
 from broker.services.hangup import given, hang_up, when_hung_up
 from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.settings import load_choice
+from broker.viewer.desktop import Desktop
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Step
@@ -120,6 +121,8 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """What crosses between sandboxes by the person's hand."""
+        self.devices: DeviceDesk | None = None
+        """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
         """The person; None: nobody is asked, and that is a no."""
         self._desktop = desktop
@@ -184,6 +187,8 @@ class ViewerRole:
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
         await self._alone(self.decider.decide_again)
+        if self.devices is not None:
+            self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -220,6 +225,8 @@ class ViewerRole:
                 hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
                 "has a mistake: 'brokerctl policy check' there says which",
             )
+        if self.devices is not None:
+            await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
         others = frozenset(guest.lease.sandbox for guest in self.guests())
         prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
@@ -236,11 +243,15 @@ class ViewerRole:
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
+        if self.devices is not None:
+            self.devices.look_again()
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # nobody would do the rest
+            if self.devices is not None:
+                await self.devices.lease_ended(lease)
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)

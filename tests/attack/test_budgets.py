@@ -22,8 +22,8 @@ from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import RefusedError
 from broker.core.question import Answer, Keep
 from broker.prompt.queue import Queue
-from broker.services.desktop import Budgets, Desktop
 from broker.viewer.clipboard.outcomes import Telling
+from broker.viewer.desktop import Budgets, Desktop
 from tests.kit.prompting import question
 from tests.kit.rulebook import VAULT, rulebook
 

@@ -11,7 +11,7 @@ import trio
 
 from broker.core import limits
 from broker.launch.process.spawn import DEVNULL, run_tool, spawn
-from broker.services.desktop import Desktop
+from broker.viewer.desktop import Desktop
 from tests.kit.wayland.compositor import desktop, pixels, until
 
 

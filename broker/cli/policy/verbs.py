@@ -35,7 +35,7 @@ from policy.records.schema import reference
 from policy.records.schema_calls import SCHEMAS, text_of
 from policy.rules.checks import SERVICES
 from policy.rules.engine import Call, Engine
-from policy.verdict import Verdict
+from policy.rules.verdict import Verdict
 
 
 @click.group("policy")
@@ -114,7 +114,7 @@ def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
         refuse_broken(found, problem, stderr=False)
     raise RefusedError(
         f"no record is named '{printable(sandbox, 60)}'",
-        hint=hint_for_unknown(sandbox, found.records, offline_paths()),
+        hint=hint_for_unknown(sandbox, found.records),
     )
 
 

@@ -26,11 +26,11 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
+from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
 from broker.services import event_log
-from broker.services.desktop import Notify
 from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.services.desktop import Desktop
-from broker.services import desktop as module
+from broker.viewer import desktop as module
+from broker.viewer.desktop import Desktop
 
 
 @pytest.mark.parametrize(
