@@ -27,6 +27,7 @@ lose larger ones.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import collections
 import contextlib
@@ -47,6 +48,7 @@ import sys
 import termios
 import time
 import traceback
+import zlib
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 VERSION = 3
@@ -126,6 +128,13 @@ ORPHAN_SECONDS = 60.0
 
 BUSYBOX = "/usr/lib/vitrail/busybox"
 RUNTIME = "/run/vitrail"
+FILES_COMMANDS = (
+    "xdg-open",
+    "x-www-browser",
+    "vitrail-open",
+    "vitrail-copy",
+    "vitrail-files",
+)
 GUEST_USER = "user"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -829,6 +838,26 @@ class Programs:
             self._table.pop(program.number, None)
 
 
+def files_tool() -> bytes:
+    """Return the program for files and links: packed into us, or beside us."""
+    packed = globals().get("FILES_TOOL", "")
+    if packed:
+        return zlib.decompress(base64.b64decode(packed))
+    folder = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(folder, "vitrail_files.py"), "rb") as source:
+        return source.read()
+
+
+def write_file(path: str, data: bytes, mode: int) -> None:
+    """Write a file of ours, in place of one that was there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    os.chmod(path, mode)
+
+
 def set_size(terminal: int, rows: int, columns: int) -> None:
     """Set the size of a terminal in characters."""
     most = 65535
@@ -1452,10 +1481,12 @@ class Guest:
         self._greeted = False
         self._sound_config = ""
         self._sound_server = ""
+        self._tools = ""
         self.loop = Loop()
         self.account = Account()
         os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
         self.session_dir = self._make_session_dir()
+        self._tools = self._make_tools()
         self.agent = Agent(self, settings.agent)
         carrier = Carrier(
             self, "display", os.path.join(settings.runtime, "display"), settings.display
@@ -1530,7 +1561,7 @@ class Guest:
     def base_environment(self) -> Dict[str, str]:
         """Return what every program of the guest's user finds."""
         env = {
-            "PATH": PATH,
+            "PATH": f"{self._tools}:{PATH}" if self._tools else PATH,
             "HOME": self.account.home,
             "USER": self.account.name,
             "LOGNAME": self.account.name,
@@ -1547,6 +1578,10 @@ class Guest:
                 **env,
                 **{k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"},
             }
+        if self._tools:
+            if self._tools not in env["PATH"].split(":"):
+                env["PATH"] = f"{self._tools}:{env['PATH']}"
+            env["BROWSER"] = os.path.join(self._tools, "xdg-open")
         return env
 
     def environment(self, message: Dict[str, Any]) -> Dict[str, str]:
@@ -1602,6 +1637,27 @@ class Guest:
         os.makedirs(path, mode=0o700, exist_ok=True)
         os.chown(path, self.account.uid, self.account.gid)
         return path
+
+    def _make_tools(self) -> str:
+        """Make the commands for files and links; returns their directory.
+
+        Under the names that programs know (xdg-open, $BROWSER), before those of
+        the system: what is opened is opened by a rule, elsewhere.
+        """
+        folder = os.path.join(self.settings.runtime, "bin")
+        try:
+            source = files_tool()
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            tool = os.path.join(self.settings.runtime, "vitrail_files.py")
+            write_file(tool, source, 0o644)
+            for name in FILES_COMMANDS:
+                verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
+                script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
+                write_file(os.path.join(folder, name), script.encode(), 0o755)
+        except (OSError, ValueError, zlib.error) as error:
+            log(f"no commands for files and links: {error}")
+            return ""
+        return folder
 
     def _sound_path(self) -> str:
         """Make the place where libpulse looks; returns the socket's path.

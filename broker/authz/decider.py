@@ -544,6 +544,7 @@ class Decider:
             reason=reason,
             asked=asked,
             grant="" if grant is None else grant.id,
+            record=self._judge.record_line(request),
         )
 
 

@@ -23,8 +23,26 @@ AUDIO = ServiceName("vitrail.Audio")
 DEVICE = ServiceName("vitrail.Device")
 """A guest's connection that waits for a device; the kernels speak usbip over it."""
 
+SECURITY_KEY = ServiceName("vitrail.SecurityKey")
+"""A guest's FIDO reports; each use of the person's key is asked about."""
+
+OPEN_URL = ServiceName("vitrail.OpenURL")
+OPEN_FILE = ServiceName("vitrail.OpenFile")
+FILE_COPY = ServiceName("vitrail.FileCopy")
+TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY})
+"""Services whose requests are read before they are decided about."""
+
 PORTS: Mapping[ServiceName, int] = MappingProxyType(
-    {AGENT: 6500, DISPLAY: 6501, AUDIO: 6502, DEVICE: 6503}
+    {
+        AGENT: 6500,
+        DISPLAY: 6501,
+        AUDIO: 6502,
+        DEVICE: 6503,
+        SECURITY_KEY: 6504,
+        OPEN_URL: 6510,
+        OPEN_FILE: 6511,
+        FILE_COPY: 6512,
+    }
 )
 """Service to vsock port.  Above 1023, so that an unprivileged broker may
 listen; below 2**16, which every hybrid-vsock implementation can write."""

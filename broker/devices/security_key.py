@@ -36,6 +36,7 @@ _SW_NOT_ALLOWED, _SW_NO_SUCH, _SW_WRONG = b"\x69\x86", b"\x6d\x00", b"\x67\x00"
 _CBOR, _NO_WINK = 0x04, 0xFE
 _PRESENCE_NEEDED = b"\x02"
 _KEEPALIVE_SECONDS = 0.1
+_EARLY = 4
 _HOST_CHARACTERS = 253
 
 
@@ -100,6 +101,8 @@ class SecurityKey:
         self._channel_numbers = itertools.count(0x56000001)
         self._real: int | None = None
         self._capabilities = _CBOR
+        self._early: list[tuple[Message, float]] = []
+        """What the guest said before the real key has answered."""
         self._now: _Transaction | None = None
         self._may_go_on = False
         """Whether getNextAssertion belongs to an assertion that was allowed."""
@@ -122,6 +125,12 @@ class SecurityKey:
         return self._message(found, now)
 
     def _message(self, message: Message, now: float) -> list[Action]:
+        if self._real is None:
+            # A program begins with INIT and waits for its answer.
+            if len(self._early) >= _EARLY:
+                return _error(message.channel, Error.CHANNEL_BUSY)
+            self._early.append((message, now))
+            return []
         if message.command == Command.INIT:
             return self._init(message)
         if message.channel not in self._channels:
@@ -132,8 +141,6 @@ class SecurityKey:
             return _to_guest(message)
         if self._now is not None:
             return _error(message.channel, Error.CHANNEL_BUSY)
-        if self._real is None:
-            return _error(message.channel, Error.OTHER)
         if message.command == Command.CBOR:
             return self._ctap2(message, now)
         if message.command == Command.MSG:
@@ -287,6 +294,8 @@ class SecurityKey:
             self._real = int.from_bytes(payload[8:12], "big")
             # It blinks for whoever asks: which sandbox that is, nobody sees.
             self._capabilities = payload[16] & _NO_WINK
+            early, self._early = self._early, []
+            return [action for one in early for action in self._message(*one)]
         return []
 
     # -- time ----------------------------------------------------------------------------------

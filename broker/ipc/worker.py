@@ -1,7 +1,7 @@
 """What the supervisor, the template, a keeper and a worker say to each other.
 
-One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``).  Four
-parties:
+One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``), or,
+from a worker, in one message of a pipe (``session.channel``).  Four parties:
 
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
 * the **template** forks keepers; it never sees a guest's byte;
@@ -21,7 +21,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
-from broker.ipc import clipboard
+from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -166,7 +166,6 @@ class Sound(_Message, frozen=True, tag="sound"):
     idle_seconds: _Count
     volume: _Count
     muted: bool
-    cookie: Annotated[bytes, msgspec.Meta(min_length=256, max_length=256)]
 
 
 class SoundStream(_Message, frozen=True, tag="sound-stream"):
@@ -218,8 +217,8 @@ ToRest: TypeAlias = (
     | SoundLevel
     | Microphone
 )
-"""All but Stop and the clipboard's."""
-ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker
+"""All but Stop, the clipboard's and those about files and links."""
+ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker | transfer.ToWorker
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -458,7 +457,9 @@ FromRest: TypeAlias = (
     | Broken
 )
 """All else."""
-FromWorker: TypeAlias = FromRest | FromSound | clipboard.FromWorker
+FromWorker: TypeAlias = (
+    FromRest | FromSound | clipboard.FromWorker | transfer.FromWorker
+)
 
 
 # -- keeper to supervisor --------------------------------------------------------

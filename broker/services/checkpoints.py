@@ -15,7 +15,6 @@ from broker.audit import schema
 from broker.audit.proof.note import Note, parse_note
 from broker.audit.proof.witness import Answer, Fate, Offer
 from broker.audit.settings import Settings
-from broker.audit.ship import journald
 from broker.audit.store import Store
 from broker.core import limits
 from broker.core.errors import (
@@ -127,6 +126,9 @@ class JournalTeller:
         The next one says the same and more, so nothing is kept for it.
         """
         checkpoint = parse_note(note).checkpoint
+        # Late: few logs go to the journal, and a host loads what it runs.
+        from broker.audit.ship import journald
+
         entry = journald.encode(
             [
                 ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
@@ -326,6 +328,8 @@ class Witness:
         if self._asked.get(epoch.name) != asked:
             self._asked[epoch.name] = asked
             return ""
+        if answer.fate is Fate.UNSIGNED:
+            return "no key that follows those of its first {size} events signed it"
         return "it does not show that it goes on from what it was at {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 from typing_extensions import override
@@ -23,7 +24,7 @@ from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
-from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import log_exception
 from broker.link.contract import Host
 from broker.services import event_log
@@ -32,7 +33,11 @@ from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
+from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.service import OpeningService
+from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Step
@@ -121,6 +126,11 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """What crosses between sandboxes by the person's hand."""
+        self.targets = Targets(self, Own(Path.home()))
+        self.opening = OpeningService(
+            decider=self.decider, log=log, targets=self.targets
+        )
+        """Files and links that programs of sandboxes want opened or copied."""
         self.devices: DeviceDesk | None = None
         """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
@@ -143,7 +153,7 @@ class ViewerRole:
         The rules are in force when it has started.  Raises UpstreamError when
         that could not be recorded.
         """
-        self._host = host
+        self._host = self.targets.host = host
         await self.rules.start()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -289,6 +299,11 @@ class ViewerRole:
         guest = self._guests.get(opening.lease.id)
         if guest is None:
             raise RefusedError("the lease is not one that was announced here")
+        if opening.service in TRANSFERS:
+            # What is asked decides, and it is read by the sandbox's worker.
+            with guest.place():
+                await self.opening.stream(guest, opening, conn, status.take)
+            return
         request = Request(
             lease=opening.lease,
             service=opening.service,
@@ -296,6 +311,10 @@ class ViewerRole:
             peer=opening.peer,
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
+        if opening.service == SECURITY_KEY:
+            # Not one decision for the connection, but one for each use.
+            await self._security_key(opening, conn, status)
+            return
         windows = opening.service == DISPLAY
         with (
             guest.display_open() if windows else contextlib.nullcontext(),
@@ -345,6 +364,14 @@ class ViewerRole:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
+
+    async def _security_key(
+        self, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        if self.record(opening.lease.record) is None:
+            raise RefusedError("the sandbox has no valid record")
+        await status.say()
+        await security_keys.carry(opening, conn, self.decider, task_status=status)
 
     async def _carry_raw(
         self, opening: Opening, conn: socket.socket, status: _Status

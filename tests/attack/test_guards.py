@@ -8,7 +8,9 @@ import pytest
 
 from tests.kit.guards import (
     audit,
+    boundaries,
     clipboard,
+    devices,
     link,
     pulse,
     rules,
@@ -20,7 +22,9 @@ from tests.kit.guards.mutation import ROOT, missed
 
 TABLES = {
     "audit": audit.GUARDS,
+    "boundary": boundaries.GUARDS,
     "clipboard": clipboard.GUARDS,
+    "devices": devices.GUARDS,
     "link": link.GUARDS,
     "pulse": pulse.GUARDS,
     "rule": rules.GUARDS,

@@ -33,7 +33,8 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.stderr_log import log_exception
-from broker.ipc import agent, worker
+from broker.ipc import agent, transfer, worker
+from broker.ipc.acceptor import deliver
 from broker.launch.compositor import display_path
 from broker.services import event_log
 from broker.services.display_header import read_header
@@ -41,6 +42,7 @@ from broker.services.hangup import given, hang_up
 from broker.services.stream_events import StreamEvents
 from broker.services.workers import clipboard_member
 from broker.services.workers.pool import Worker
+from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
@@ -96,6 +98,8 @@ class Guest:
         self._tools = tools
         self._display = directory / "display"
         self.programs = Programs(logs)
+        self.transfers = Exchanges()
+        """Its programs' requests about files and links."""
         self.worker: Worker | None = None
         self._events = StreamEvents(tools.log)
         self.agent: agent.Hello | None = None
@@ -195,7 +199,7 @@ class Guest:
 
         Raises RefusedError when there is none.
         """
-        most = self._valid_record().viewer.limits.streams
+        most = self.valid_record().viewer.limits.streams
         if self._places >= most:
             raise RefusedError(f"the sandbox has all of its {most} streams open")
         self._places += 1
@@ -229,7 +233,7 @@ class Guest:
                 with contextlib.suppress(UpstreamError):  # it has just ended
                     await self.worker.send(worker.DisplaysOpen(self._displays))
 
-    def _valid_record(self) -> Record:
+    def valid_record(self) -> Record:
         """The record as it is now.  Raises RefusedError when it went away."""
         record = self._record()
         if record is None:
@@ -269,7 +273,7 @@ class Guest:
                 if place is None:
                     raise
                 compositor = place
-            record = self._valid_record()
+            record = self.valid_record()
             made = await self._tools.workers.open_worker(
                 self.lease.sandbox,
                 self._display,
@@ -296,6 +300,8 @@ class Guest:
                 try:
                     if isinstance(message, worker.FromSound):
                         await self.sound.take(message)
+                    elif isinstance(message, transfer.FromWorker):
+                        self.transfers.take(message)
                     elif isinstance(message, clipboard_member.Said):
                         await self.crossing.take(message)
                     else:
@@ -310,6 +316,7 @@ class Guest:
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.sound.worker_gone()
+        self.transfers.worker_gone()
         await self.crossing.gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Step.COMPOSITOR)
         await self._tools.log.note(
@@ -353,6 +360,10 @@ class Guest:
                 pass  # the supervisor's Worker keeps these
             case _:
                 await self.screen.take(message)
+
+    async def order(self, message: transfer.ToWorker, fds: Sequence[int] = ()) -> None:
+        """Tell its worker something about files and links."""
+        await (await self._ensure_worker()).send(message, fds)
 
     async def stream_counts(self) -> dict[int, worker.StreamCount]:
         """What its worker says of the streams that it carries, by their numbers."""
@@ -467,7 +478,7 @@ class Guest:
         Returns at once; ``Program.way`` tells how far it has come.  Raises
         RefusedError at the sandbox's limit of programs.
         """
-        record = self._valid_record()
+        record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
         program = self.programs.new(
@@ -590,7 +601,8 @@ class Guest:
     ) -> None:
         """Hand an application's own connection to the filter; returns at its end.
 
-        Cancelled, it cuts the connection: the permission may have been revoked
+        ``conn`` is the broker's handle on it at the sandbox's acceptor, which
+        delivers the connection itself to the worker.  Cancelled, it cuts the connection: the permission may have been revoked
         while the worker lives on.
         """
         began = trio.current_time()
@@ -599,7 +611,7 @@ class Guest:
             mine = await self._ensure_worker()
             with self.screen.stream(opening.stream) as ended:
                 await self._events.opened(opening, "worker")
-                await mine.send(worker.WaylandStream(opening.stream), [conn.fileno()])
+                await self._deliver(mine, opening.stream, conn)
                 task_status.started()
                 cut = "cut"
                 try:
@@ -614,6 +626,24 @@ class Guest:
                             opening, counts, cut or printable(end.reason), began
                         )
 
+    async def _deliver(self, to: Worker, stream: int, conn: socket.socket) -> None:
+        """Have the acceptor send the connection to the worker, past the broker.
+
+        The worker gets its end, and that end leaves this process, before the
+        acceptor has the other: what is sent never waits in a queue that the
+        broker could be the last to close.  No byte goes the other way, because
+        the worker could attach a descriptor to it.
+        """
+        worker_end, acceptor_end = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        with acceptor_end:
+            acceptor_end.shutdown(socket.SHUT_RD)
+            with worker_end:
+                order = worker.WaylandStream(stream)
+                await to.send(order, [worker_end.fileno()])
+            deliver(conn, acceptor_end)
+
     async def display_stream(
         self,
         opening: Opening,
@@ -625,7 +655,7 @@ class Guest:
 
         Where the record says so it is spliced to a waypipe client instead.
         """
-        if self._valid_record().viewer.display == "waypipe-client":
+        if self.valid_record().viewer.display == "waypipe-client":
             await self.waypipe.relay(opening, conn, task_status=task_status)
             return
         began = trio.current_time()

@@ -36,7 +36,6 @@ from broker.ipc import worker
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse.rules import Level
 from broker.services import event_log
-from broker.services.sound_server import read_cookie
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from policy.records.model import Record
@@ -131,7 +130,9 @@ class GuestSound:
         with self.places.one():
             await trio.sleep(self.places.pace.take(trio.current_time()))
             server = await connect(
-                UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
+                UnixEndpoint(self._server()),
+                deadline=limits.ADMIT_SECONDS,
+                descriptors=True,
             )
             with server:
                 mine = await self._told(record)
@@ -235,7 +236,6 @@ class GuestSound:
             idle_seconds=audio.idle,
             volume=level.volume,
             muted=level.muted,
-            cookie=read_cookie(),
         )
 
     def worker_gone(self) -> None:

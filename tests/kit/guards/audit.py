@@ -37,6 +37,12 @@ GUARDS = (
     Guard("hashes that were to stay", "broker/audit/proof/verify.py", "            elif self._pruned[block] is None and not _hashes_may_go(first, said):\n", "            elif False:\n", "tests/attack/test_audit_removal.py", "to_stay"),
     Guard("what was not compared is not counted", "broker/audit/proof/verify.py", "    _tell_uncompared(len(against), report)\n", "    report.against = len(against)\n", "tests/attack/test_audit_removal.py", "not_counted"),
     Guard("what a witness holds stays provable", "broker/audit/retention.py", "    return {size >> STEP for (size,) in rows if size % BLOCK}", "    return set()", "tests/attack/test_audit_removal.py", "provable"),
+    Guard("no core files", "broker/programs/start.py", "    forbid_core_files()\n", "", "tests/attack/test_secrets.py", "forbids_them"),
+    Guard("a core limit that pipes know", "broker/launch/process/core_files.py", "    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))\n", "    pass\n", "tests/attack/test_secrets.py", "leaves_no_core or forbids_them"),
+    Guard("local routes are own addresses", "broker/launch/microvm/ethernet_frames.py", "        return any(number & mask == first for first, mask in self._networks)\n", "        return False\n", "tests/attack/test_secrets.py", "local_routes"),
+    Guard("a proxy's table is not ours", "broker/launch/microvm/frameguard.py", "    if kind != _RTN_LOCAL or table not in _TABLES:\n", "    if kind != _RTN_LOCAL:\n", "tests/attack/test_secrets.py", "local_routes"),
+    Guard("a cloud's metadata", "broker/launch/microvm/ethernet_frames.py", "            or (target in _METADATA and not _is_to(packet, _DNS, {_UDP, _TCP}))\n", "", "tests/broker/launch/microvm/test_ethernet_frames.py", "metadata"),
+    Guard("a bundle's name is its signer's", "policy/tools/bundle.py", "    trusted[key[2]].check(found)\n", "", "tests/policy/tools/test_bundle.py", "anothers_bundle"),
 )  # fmt: skip
 
 

@@ -1,0 +1,25 @@
+"""The guards between a sandbox and the processes that serve several of them.
+
+``python -m tests.kit.guards.boundaries [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+from tests.kit.guards.mutation import Guard, main
+
+GUARDS = (
+    Guard("the acceptor keeps a container's sockets", "broker/programs/acceptor.py", "            fds = [theirs.fileno()] + (", "            fds = [conn.fileno()] + (", "tests/attack/test_last_references.py", "container"),
+    Guard("a worker sends no descriptor", "broker/ipc/channel.py", "        ours.shutdown(socket.SHUT_RD)\n", "", "tests/integration/test_worker.py", "no_way_to_send"),
+    Guard("a worker's content has a size", "broker/ipc/sealed_memfd.py", "        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fixed)\n", "", "tests/integration/test_worker.py", "its_size_for_good"),
+    Guard("a worker's messages have a length", "broker/ipc/channel.py", "        if not 0 < length <= limits.WORKER_MESSAGE_BYTES:", "        if not length:", "tests/integration/test_worker.py", "too_long_ends"),
+    Guard("who is connected to sends no descriptor", "broker/link/endpoints.py", "    if not descriptors:\n        fdpass.refuse_descriptors(sock)\n", "", "tests/attack/test_last_references.py", "far_end"),
+    Guard("who connects sends no descriptor", "broker/link/listeners.py", "            if not descriptors:\n                fdpass.refuse_descriptors(sock)\n", "", "tests/attack/test_last_references.py", "far_end"),
+    Guard("the pump names what fcntl does", "broker/relay/confine.py", "    (\"fcntl\", ((1, _WHOLE, fcntl.F_GETFD),)),\n", "    (\"fcntl\", ()),\n", "tests/attack/test_pump_confined.py"),
+    Guard("the pump has no asynchronous descriptor", "broker/relay/confine.py", "(1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0)", "(1, _WHOLE, fcntl.F_SETFL),", "tests/integration/test_relay_pump.py", "cannot and asynchronous"),
+    Guard("the pump maps no code", "broker/relay/confine.py", "    (\"mmap\", ((2, _PROT_EXEC, 0),)),\n", "    (\"mmap\", ()),\n", "tests/integration/test_relay_pump.py", "cannot and code"),
+    Guard("the pump looks at no path", "broker/relay/confine.py", "((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)", "()", "tests/integration/test_relay_pump.py", "cannot and look"),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(GUARDS)
