@@ -71,6 +71,16 @@ class HostControl(LeaseControl, WithoutDevices, SharedControl):
         del caller, request
         _refuse("this broker is a host: it runs no programs", "type it on its viewer")
 
+    async def open_objects(
+        self,
+        caller: api.Caller,
+        request: api.OpenRequest,
+        emit: api.Emit[api.OpenItem],
+    ) -> api.OpenItem:
+        """Not here: the viewer does it.  Raises RefusedError."""
+        del caller, request, emit
+        _refuse("this broker is a host: it opens no files", "type it on its viewer")
+
     async def windows(self, request: api.WindowsRequest) -> api.WindowsAnswer:
         """Not here: the viewer does it.  Raises RefusedError."""
         del request

@@ -53,6 +53,16 @@ class PersonControl:
         del caller
         await self._person.runner.resize(request)
 
+    async def open_objects(
+        self,
+        caller: api.Caller,
+        request: api.OpenRequest,
+        emit: api.Emit[api.OpenItem],
+    ) -> api.OpenItem:
+        """Open or copy the person's own; returns where."""
+        del caller
+        return await self._person.viewer.person.open(request, emit)
+
     # -- windows ---------------------------------------------------------------
 
     async def windows(self, request: api.WindowsRequest) -> api.WindowsAnswer:
