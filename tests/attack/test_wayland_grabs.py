@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.question import Answer
 from broker.ipc import prompt as m
 from broker.wayland.protocol import emit
 from tests.kit.prompting import agent, question
