@@ -21,7 +21,7 @@ def make_viewer(ground: Runtime) -> ViewerRole:
     """Return the viewer's role on this ground."""
     if ground.workers is None:
         raise InternalError("a viewer without workers")
-    return ViewerRole(
+    viewer = ViewerRole(
         paths=ground.paths,
         records=lambda: ground.records.now,
         tools=GuestTools(
@@ -34,11 +34,14 @@ def make_viewer(ground: Runtime) -> ViewerRole:
         log=ground.log,
         rules=Rules(ground.paths, ground.log),
         reload_records=ground.records.reload,
+        pending_records=lambda: ground.records.pending,
         questions=Questions(
             paths=ground.paths, log=ground.log, compositor=find_compositor
         ),
         desktop=Desktop(),
     )
+    ground.records.tightened = viewer.decider.cut_denied
+    return viewer
 
 
 def viewer_warnings(viewer: ViewerRole) -> list[str]:
