@@ -39,13 +39,14 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         },
         "What runs": {
             "status": ("status", "Show sandboxes, leases, streams and processes."),
-            "windows": ("windows", "List windows with their sandbox."),
-            "kill-window": ("kill_window", "End a window."),
+            "windows": ("sandboxes.windows", "List windows with their sandbox."),
+            "kill-window": ("sandboxes.kill_window", "End a window."),
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or wipe what was copied; choose chords."),
             "device": ("device", "Attach devices to sandboxes."),
-            "open": ("open_in", "Open a file or an address in a sandbox."),
+            "open": ("open_in", "Open files and addresses in a sandbox."),
+            "cp": ("copy", "Copy files to, from and between sandboxes."),
         },
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),
@@ -57,6 +58,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         },
         "Set-up": {
             "doctor": ("doctor.verb", "Look for what is missing, and how to mend it."),
+            "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
+            "completion": ("completion", "Completion for bash, zsh and fish."),
             "image": ("image", "Make, list, renew and remove guest images."),
             "lease": ("lease", "Leases for machines that others start."),
             "pair": ("pair", "Make a host and a viewer accept each other."),
