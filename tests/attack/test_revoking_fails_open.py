@@ -24,7 +24,7 @@ def full(monkeypatch, b):
 
 async def live(b, cut, *, task_status):
     """A stream that is permitted until it is cut."""
-    with pytest.raises(RefusedError, match="denied now"):
+    with pytest.raises(RefusedError, match="denied now"):  # noqa: PT012
         async with b.decider.permit(b.request("a")):
             task_status.started()
             await trio.sleep_forever()
