@@ -42,9 +42,9 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.notify import Notify
+from broker.core.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.core.stderr_log import log_exception
 from broker.prompt.grants import Grant, Grants
-from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.services import event_log
 from policy.records.loader import RecordSet
 from policy.rules.engine import Answer as Verdict
@@ -76,15 +76,18 @@ class Decider:
         log: event_log.Journal,
         asker: Asker | None = None,
         notify: Notify | None = None,
+        pending_records: Callable[[], RecordSet | None] = lambda: None,
     ) -> None:
         self._rules = rules
-        self._judge = Judge(rules, records, running)
+        self._judge = Judge(rules, records, running, pending_records)
         self._log = log
         self.asker: Asker = asker or NobodyToAsk()
         self.notify: Notify = notify or rules.notify
         self.grants = Grants()
         self._live: set[Permit] = set()
         self._questions = 0
+        self._cut: list[tuple[Permit, str]] = []
+        """What ``cut_denied`` has ended and nothing has recorded."""
         self._meters = Meters()
 
     # -- asking ----------------------------------------------------------------
@@ -175,9 +178,7 @@ class Decider:
             )
             return permit
         now = trio.current_time()
-        grant = None
-        if request.device is None:
-            grant = self.grants.find(request.subject, now)
+        grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
             permit = self._permit(request, answer, grant=grant)
             await self._log.require(
@@ -292,8 +293,6 @@ class Decider:
         """Remember an answer for as long as the rule of now permits."""
         if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
             return None
-        if request.device is not None:
-            return None
         seconds = answer.limits.ttl or 0
         grant = self.grants.add(
             request.lease.sandbox,
@@ -366,16 +365,28 @@ class Decider:
         """What is going on with permission."""
         return list(self._live)
 
+    def cut_denied(self) -> None:
+        """Cut what is denied now, before anything can be recorded.
+
+        ``decide_again``, which follows, records it.
+        """
+        for permit in self.live():
+            _, reason, where = self._judge.revalidate(permit)
+            if reason:
+                permit.end(reason, where)
+                self._cut.append((permit, reason))
+
     async def decide_again(self) -> None:
         """Rules or records are others: end at once what is not permitted now.
 
         Returns when what is denied was cut and what is to be asked about was
         answered.
         """
+        self.cut_denied()  # before the grants, whose ends are recorded
         for grant in self.grants.all(trio.current_time()):
             await self._look_at_grant(grant)
         asked: list[tuple[Permit, Verdict]] = []
-        ended: list[tuple[Permit, str]] = []
+        ended, self._cut = self._cut, []
         for permit in self.live():
             answer, reason, where = self._judge.revalidate(permit)
             if reason:

@@ -172,3 +172,14 @@ def test_the_short_form_says_what_is_wrong_first():
         "warning: a\\x1b[31mb\n"
         "no sandbox runs\n"
     )
+
+
+def test_devices_of_a_sandbox_are_shown_escaped() -> None:
+    state = status()
+    sandbox = msgspec.structs.replace(
+        state.sandboxes[0], devices=["2-1  0951:1666  \x1b[2JStick (storage)"]
+    )
+    page = text(msgspec.structs.replace(state, sandboxes=[sandbox]))
+    assert "0951:1666" in page
+    assert "\\x1b[2JStick (storage)" in page
+    assert "\x1b[2J" not in page

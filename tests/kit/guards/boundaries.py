@@ -18,6 +18,10 @@ GUARDS = (
     Guard("the pump has no asynchronous descriptor", "broker/relay/confine.py", "(1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0)", "(1, _WHOLE, fcntl.F_SETFL),", "tests/integration/test_relay_pump.py", "cannot and asynchronous"),
     Guard("the pump maps no code", "broker/relay/confine.py", "    (\"mmap\", ((2, _PROT_EXEC, 0),)),\n", "    (\"mmap\", ()),\n", "tests/integration/test_relay_pump.py", "cannot and code"),
     Guard("the pump looks at no path", "broker/relay/confine.py", "((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)", "()", "tests/integration/test_relay_pump.py", "cannot and look"),
+    Guard("what takes away does not wait for the log", "broker/authz/rules.py", "                self.pending = Engine(chosen.rules)\n                self.tightened()\n", "", "tests/attack/test_revoking_fails_open.py"),
+    Guard("what is denied is cut before it is recorded", "broker/authz/rules.py", "                self.tightened()\n", "", "tests/attack/test_revoking_fails_open.py", "slow_log"),
+    Guard("what gives waits for the log", "broker/authz/evaluator.py", "        return then if _strictness(then) >= _strictness(now) else now", "        return then", "tests/attack/test_revoking_fails_open.py", "what_gives"),
+    Guard("a record that is not on record denies", "broker/authz/evaluator.py", "            request, records or self._records(), engine or self._rules.engine", "            request, self._records(), engine or self._rules.engine", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
 )  # fmt: skip
 
 

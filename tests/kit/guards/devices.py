@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("values pair one to one", "policy/rules/device.py", "        left.remove(found)\n", "", "tests/policy/rules/test_device.py", "pass_for_a_stick or manual_says"),
+    Guard("values pair one to one", "policy/rules/device.py", "        left.remove(found)\n", "", "tests/policy/rules/test_device.py", "corpus"),
     Guard("unnamed keyboards", "policy/rules/device.py", "            if risky and not (wanted is not None and wanted.names(interface)):", "            if False:", "tests/policy/rules/test_device.py", "never_match"),
     Guard("a key twice in JSON", "policy/rules/device_json.py", "    if isinstance(value, _Repeated):", "    if False:", "tests/policy/rules/test_device.py", "corpus"),
     Guard("an unknown key in JSON", "policy/rules/device_json.py", "        if key not in known:", "        if False:", "tests/policy/rules/test_device.py", "corpus"),
@@ -29,7 +29,7 @@ GUARDS = (
     Guard("a record has a condition", "broker/host/devices/records.py", "    if not rule.conditions:", "    if False:", "tests/broker/host/devices/test_records.py", "mistakes"),
     Guard("records bound what is attached", "broker/viewer/devices/desk.py", '            if not {lease.sandbox, "*"}.intersection(item.sandboxes):', "            if False:", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
     Guard("one candidate or none", "broker/viewer/devices/desk.py", "        if len(wanted) == 1:", "        if wanted:", "tests/broker/viewer/devices/test_desk.py", "two_sandboxes"),
-    Guard("an answer is for one device", "broker/authz/decider.py", "        if request.device is None:\n            grant = ", "        if True:\n            grant = ", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
+    Guard("an answer is for one device", "broker/authz/permit.py", "keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,)", "keeps=keeps(answer.limits)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
     Guard("devices end with the sandbox", "broker/viewer/devices/desk.py", '            holding.end("the sandbox stopped")\n', "            pass\n", "tests/broker/viewer/devices/test_desk.py", "end_of_a_sandbox"),
     Guard("CBOR keys once", "broker/devices/cbor.py", "            if key in found:", "            if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
     Guard("CBOR in its shortest form", "broker/devices/cbor.py", "        if value < least:", "        if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),

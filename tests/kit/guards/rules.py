@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("the record is asked", "broker/authz/decider.py", "        if not stands.allowed:\n            raise await self._no(request, None, stands.reason, stands.where)\n        answer = self._judge.verdict(request)", "        answer = self._judge.verdict(request)", "tests/broker/authz/test_decider.py", "stricter or valid_record"),
+    Guard("the record is asked", "policy/rules/verdict.py", "    if not record.allowed:\n", "    if False:\n", "tests/broker/authz/test_decider.py", "stricter or valid_record"),
     Guard("limits are held", "broker/authz/decider.py", "        if beyond:\n", "        if False:\n", "tests/broker/authz/test_decider.py", "rate or gesture or size"),
     Guard("the answer is checked", "broker/authz/decider.py", "    return unfit(question, said)\n", "    return \"\"\n", "tests/broker/authz/test_decider.py", "not_offered"),
     Guard("rules asked again after the answer", "broker/authz/decider.py", 'chosen = said.target in answer.targets or answer.verdict == "allow"', "chosen = True", "tests/broker/authz/test_decider.py", "less_is_offered"),
@@ -44,8 +44,8 @@ GUARDS = (
     Guard("fair turns", "broker/prompt/queue.py", "key=lambda e: (self._turn(e), e.id)", "key=lambda e: e.id", "tests/broker/prompt/test_queue.py"),
     Guard("shown after it is recorded", "broker/prompt/queue.py", "[entry for entry in self._entries.values() if entry.ready]", "list(self._entries.values())", "tests/broker/prompt/test_queue.py"),
     Guard("no answer in time", "broker/prompt/queue.py", "[entry for entry in self._entries.values() if entry.deadline <= now]", "[]", "tests/broker/prompt/test_queue.py"),
-    Guard("look-alikes", "broker/prompt/question.py", 'char if char.isascii() else f"\\\\u{ord(char):04x}"', "char", "tests/broker/prompt/test_words.py"),
-    Guard("short words", "broker/prompt/question.py", 'return plain if len(plain) <= most else f"{plain[: most - 3]}..."', "return plain", "tests/broker/prompt/test_words.py"),
+    Guard("look-alikes", "broker/core/question.py", 'char if char.isascii() else f"\\\\u{ord(char):04x}"', "char", "tests/broker/prompt/test_words.py"),
+    Guard("short words", "broker/core/question.py", 'return plain if len(plain) <= most else f"{plain[: most - 3]}..."', "return plain", "tests/broker/prompt/test_words.py"),
     Guard("the phrase is a secret", "broker/prompt/phrase.py", "            if info.st_mode & 0o077 or info.st_uid != os.geteuid():", "            if False:", "tests/broker/prompt/test_words.py"),
     Guard("a death answers no", "broker/authz/prompts.py", "        self._settle(self._queue.fail_all(_DIED))\n", "", "tests/integration/test_asking.py", "agent_that_is_killed"),
     Guard("brokerctl answers what was offered", "broker/authz/prompts.py", "        if wrong:\n", "        if False:\n", "tests/integration/test_asking.py", "without_a_compositor"),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from policy.records.loader import RecordSet
 from policy.rules import record_gate
+from policy.rules.checks import SERVICES
 from policy.rules.engine import Answer, Call
-from policy.tools.checks import SERVICES
 
 PERSON = frozenset({"you", "me", "viewer"})
 """What people write for ``@adminvm``, the viewer and its person."""
