@@ -19,7 +19,7 @@ import trio
 from broker.control.api import LeaseRequest
 from broker.launch.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.siege import HEADER, calm, settled
 from tests.kit.world import record, world
 
@@ -80,7 +80,7 @@ async def ended(w, number):
         found = w.events("stream.closed", sandbox="box")
         return found if len(found) == number else []
 
-    return (await until(look))[-1]
+    return (await eventually(look))[-1]
 
 
 async def test_a_half_close_lets_the_answer_through():

@@ -12,7 +12,8 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.launch import compositor
 from broker.launch.compositor import find_compositor, open_headless_sway
 from broker.launch.spawn import spawn
-from tests.kit.compositor import desktop, pixels, short_directory, until, wait_window
+from tests.kit.compositor import desktop, pixels, short_directory, wait_window
+from tests.kit.eventually import eventually
 
 
 async def test_a_terminal_is_shown_and_typed_into():
@@ -36,7 +37,7 @@ async def test_a_terminal_is_shown_and_typed_into():
             async def there():
                 return typed.exists()
 
-            await until(there)
+            await eventually(there)
         finally:
             await foot.stop()
 

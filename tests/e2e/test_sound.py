@@ -11,7 +11,7 @@ import trio
 from broker.core.paths import find_paths
 from broker.launch.image_build import build_image
 from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.sound import hearing, microphone, needs, sound_server, started, tone
 from tests.kit.world import record, world
 
@@ -184,7 +184,7 @@ async def test_a_rule_gives_the_microphone_and_takes_it_from_a_live_recording():
                     "list", "source-outputs"
                 )
 
-            await until(closed)
+            await eventually(closed)
         code, out = said[0]
         assert code == 0, out.decode()
         loud = [int(word) > 3000 for word in out.decode().split()]

@@ -17,7 +17,7 @@ from broker.link.keys import Peer
 from broker.link.terms import Role
 from broker.session.link_store import LinkStore
 from tests.e2e.test_raw_audio import BULK
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.threevm import VIEWER, Guest, lab
 from tests.kit.two import make_side
 from tests.kit.vmbrokers import (
@@ -193,7 +193,7 @@ async def the_viewer(three):
     async def cut():
         return not (await three.host.status()).streams
 
-    assert await until(cut, deadline=PATIENCE)
+    assert await eventually(cut, deadline=PATIENCE)
     await three.lab.boot(three.viewer)
     await three.furnish()
 
@@ -202,7 +202,7 @@ async def more_link_downs(three, before):
     async def down():
         return len(three.host.events("link.down")) > before
 
-    assert await until(down, deadline=PATIENCE)
+    assert await eventually(down, deadline=PATIENCE)
 
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]

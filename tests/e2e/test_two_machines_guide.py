@@ -13,7 +13,8 @@ from textwrap import dedent
 import pytest
 
 from tests.kit.brokerctl import brokerctl
-from tests.kit.compositor import until, wait_window, windows
+from tests.kit.compositor import wait_window, windows
+from tests.kit.eventually import eventually
 from tests.kit.two import two
 from tests.kit.typing import typing
 
@@ -81,4 +82,4 @@ async def test_the_guide_leads_to_a_window_in_its_order():
         async def empty():
             return not windows(await t.viewer.comp.tree())
 
-        assert await until(empty)
+        assert await eventually(empty)

@@ -10,7 +10,7 @@ from broker.audit.settings import Settings
 from broker.audit.store import open_store
 from broker.session.sealing import JournalTeller, Sealing
 from tests.kit.auditlog import event, opened, report
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.journald import journald
 
 
@@ -30,7 +30,7 @@ async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:
                     found = await journal.entries("VITRAIL_KIND=audit.checkpoint")
                     return [e for e in found if e["VITRAIL_SIZE"] == "20"]
 
-                (entry,) = await until(there)
+                (entry,) = await eventually(there)
                 nursery.cancel_scope.cancel()
         assert entry["SYSLOG_IDENTIFIER"] == "vitrail"
         assert entry["VITRAIL_ORIGIN"] == store.origin

@@ -9,7 +9,8 @@ import trio
 from broker.clipboard import words as w
 from broker.clipboard.words import Outcome
 from tests.kit.clip_stand import DEADLINE, Desk, V, desk
-from tests.kit.compositor import until, wait_window
+from tests.kit.compositor import wait_window
+from tests.kit.eventually import eventually
 from tests.kit.wayland_apps import boxed
 
 TEXT = "over the wall, by wire"
@@ -38,7 +39,7 @@ async def copied(it: Desk, name: str, title: str) -> w.Record:
         record = await it.copy()
         return record if record.outcome is Outcome.COPIED else None
 
-    return await until(there, deadline=DEADLINE)
+    return await eventually(there, deadline=DEADLINE)
 
 
 async def test_text_crosses_between_two_boxes(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.integration.test_pulse_microphone import audio
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.sound import (
     SERVERS,
     Heard,
@@ -28,13 +28,13 @@ async def heard_at_440(server):
         listed = await server.pactl("list", "sink-inputs")
         return 'vitrail.sandbox = "work"' in listed and "Corked: no" in listed
 
-    await until(plays, deadline=120)
+    await eventually(plays, deadline=120)
     async with hearing(server) as heard:
 
         async def named():
             return "[work] " in await server.pactl("list", "sink-inputs")
 
-        await until(named, deadline=60)
+        await eventually(named, deadline=60)
         await trio.sleep(3)  # some seconds of it
     # A busy machine drops pieces, which bends what it heard of a whole: one
     # half second as it should be will do.

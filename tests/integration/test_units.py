@@ -19,7 +19,7 @@ import trio
 from broker.control.client import open_client
 from broker.launch.spawn import PIPE, STDOUT, spawn
 from tests.kit.brokerctl import home, paths_of
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.tinyguest import ordinary_user
 
 UNITS = Path(str(resources.files("broker") / "data/systemd"))
@@ -90,7 +90,7 @@ async def listens(path):
     async def there():
         return path.exists()
 
-    await until(there)
+    await eventually(there)
 
 
 async def test_the_first_question_starts_the_broker():

@@ -14,14 +14,9 @@ from broker.launch.spawn import spawn
 from broker.launch.waypipe_client import start_waypipe_client
 from broker.session.workers import open_workers
 from tests.kit import rust_waypipe
-from tests.kit.compositor import (
-    desktop,
-    short_directory,
-    until,
-    wait_frames,
-    wait_window,
-)
+from tests.kit.compositor import desktop, short_directory, wait_frames, wait_window
 from tests.kit.display import open_display
+from tests.kit.eventually import eventually
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.waypipe_stand import ALONE, SERVER
 
@@ -87,7 +82,7 @@ async def test_both_kinds_of_ends_share_a_screen(monkeypatch, suite):
                         await comp.type_text("hello\n")
                         return typed.exists() and "hello" in typed.read_text()
 
-                    await until(said, deadline=60)
+                    await eventually(said, deadline=60)
                     # The end of one is not the end of the other.
                     await client.stop()
 
@@ -95,7 +90,7 @@ async def test_both_kinds_of_ends_share_a_screen(monkeypatch, suite):
                         found = await wait_window(comp)
                         return [w["name"] for w in found] == ["[ours] one"]
 
-                    await until(alone, deadline=60)
+                    await eventually(alone, deadline=60)
                     counts = await ours.worker.statistics()
                     assert counts.clients == 1
                 finally:

@@ -7,7 +7,8 @@ import pytest
 from broker.core import worker as messages
 from broker.session.workers import open_workers
 from tests.integration.test_worker_wayland import a_window
-from tests.kit.compositor import pixels, short_directory, until, wait_window
+from tests.kit.compositor import pixels, short_directory, wait_window
+from tests.kit.eventually import eventually
 from tests.kit.newer import newer
 from tests.kit.wayland_pixels import frames
 from tests.kit.wayland_stand import CONFIG
@@ -45,7 +46,7 @@ async def test_a_rule_of_labwc_finds_one_worker_s_windows_and_not_another_s():
                         picture = await pixels(comp)
                         return [f.w for f in frames(picture, FRAME) if f.w > 300]
 
-                    (widths[name],) = await until(framed)
+                    (widths[name],) = await eventually(framed)
             assert widths["red"] > 1000
             assert widths["blue"] < 500
 

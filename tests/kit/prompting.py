@@ -14,7 +14,8 @@ from broker.launch.spawn import our_program, spawn
 from broker.prompt import messages as m
 from broker.prompt.dialog import lay_out
 from broker.prompt.question import Keep, Question
-from tests.kit.compositor import desktop, until
+from tests.kit.compositor import desktop
+from tests.kit.eventually import eventually
 from tests.kit.wayland_input import Keyboard, Pointer
 
 SIZE = (1280, 800)
@@ -181,4 +182,4 @@ async def gone_from(comp, before):
 
         return (await pixels(comp)).tobytes() == before
 
-    await until(same)
+    await eventually(same)

@@ -16,7 +16,8 @@ import pytest
 import trio
 
 from broker.wayland.listing import windows_of
-from tests.kit.compositor import desktop, pixels, until
+from tests.kit.compositor import desktop, pixels
+from tests.kit.eventually import eventually
 from tests.kit.newer import newer
 from tests.kit.resizing import kept, picture_name
 from tests.kit.wayland_apps import strangers
@@ -81,7 +82,7 @@ class World:
         async def focused() -> bool:
             return any(info.focused for info in windows_of(self.it.sandbox))
 
-        await until(focused)
+        await eventually(focused)
         await trio.to_thread.run_sync(self.keys.type, text)
 
     async def chord(self, held: int, char: str) -> None:
@@ -189,7 +190,7 @@ async def closed(there: World, running, frame: Found) -> None:
             await trio.sleep(0.5)
         return not running.shown_popups()
 
-    await until(gone)
+    await eventually(gone)
 
 
 async def resized(there: World, frame: Found) -> int:

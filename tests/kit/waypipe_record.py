@@ -17,7 +17,8 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.kit.compositor import until, windows
+from tests.kit.compositor import windows
+from tests.kit.eventually import eventually
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.waypipe_stand import SERVER, wire
 
@@ -82,7 +83,7 @@ async def record(
             async def shown():
                 return windows(await it.comp.tree())
 
-            await until(shown)
+            await eventually(shown)
             await it.comp.type_text("hello")
             await trio.sleep(seconds)
             await child.stop()

@@ -23,7 +23,8 @@ from broker.session.waypipe_memory import StreamMachine
 from broker.session.waypipe_shell import StreamConnection
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from tests.kit.compositor import desktop, until
+from tests.kit.compositor import desktop
+from tests.kit.eventually import eventually
 from tests.kit.newer import newer
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.wayland_stand import CONFIG, FRAME, SIZE
@@ -98,7 +99,7 @@ async def server_of(suite: str, streams: Path):
         return True
 
     try:
-        await until(there)
+        await eventually(there)
         yield display
     finally:
         with trio.CancelScope(shield=True):

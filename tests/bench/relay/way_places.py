@@ -28,6 +28,7 @@ from tests.bench.relay.way_report import (
     SOCAT,
 )
 from tests.kit import relay_mode
+from tests.kit.eventually import eventually
 from tests.kit.threevm import HOST, VIEWER, Guest, lab
 from tests.kit.two import two
 from tests.kit.vmbrokers import CTL, SCREEN, pin, set_up, until_there
@@ -136,9 +137,7 @@ async def running(*words: str) -> AsyncIterator[None]:
 
 
 async def there(path: Path) -> None:
-    with trio.fail_after(20):
-        while not path.exists():
-            await trio.sleep(0.02)
+    await eventually(path.exists, deadline=20)
 
 
 async def hybrid(length: Length) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from broker.launch.spawn import DEVNULL, Child, spawn
 from tests.bench.wayland.firefox import Watch, clip, gone
 from tests.bench.wayland.peers import cpu_of, family, memory_of
 from tests.bench.waypipe import spans
-from tests.kit.compositor import desktop, until
+from tests.kit.compositor import desktop
+from tests.kit.eventually import eventually
 from tests.kit.result_file import result_file
 from tests.kit.suite_root import inside, suite_root
 from tests.kit.waypipe_stand import SERVER, server_of
@@ -147,7 +148,7 @@ async def ends(comp: HeadlessCompositor, root: Path | None):
             async def there() -> bool:
                 return path.is_socket()
 
-            await until(there)
+            await eventually(there)
             return child
 
         async def add(name: str, start: Callable[[Path], Child], *more: Child) -> None:

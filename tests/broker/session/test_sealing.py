@@ -20,6 +20,7 @@ from broker.link.terms import Role
 from broker.session.journal import Journal
 from broker.session.sealing import Sealing, Witness
 from tests.kit.auditlog import Attacker, edited, event, opened
+from tests.kit.eventually import eventually
 
 
 class Side:
@@ -67,9 +68,7 @@ async def told(side: Side) -> None:
 
     That all tasks are blocked would say nothing: the log has threads.
     """
-    with trio.fail_after(30):
-        while not side.witness._news.statistics().tasks_waiting:
-            await trio.sleep(0.005)
+    await eventually(lambda: side.witness._news.statistics().tasks_waiting, deadline=30)
 
 
 async def talk(near: Side, far: Side, publish: int = 0) -> Line:

@@ -15,7 +15,7 @@ from broker.peers import credentials
 from broker.peers.identity import VsockClaim, VsockFacts, take_cid
 from broker.session import vsock
 from broker.session.vsock import serve_vsock
-from tests.kit.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.roles import journal, pair
 
 NETNS = credentials.network_namespace()
@@ -90,7 +90,7 @@ class Stand:
             found = self._refused()
             return found if len(found) >= number else None
 
-        return await until(look) if number else self._refused()
+        return await eventually(look) if number else self._refused()
 
     def _refused(self):
         with open_log(self.path) as log:
