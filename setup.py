@@ -24,7 +24,7 @@ def part(name: str) -> Extension:
 setup(
     ext_modules=[
         part("relay._turns"),
-        # Not a module: it is loaded into another program (launch/vsock_backend.py).
+        # Not a module: it is loaded into another program (launch/microvm/vsock_backend.py).
         part("launch._fairpoll"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

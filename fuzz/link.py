@@ -28,7 +28,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fuzz.runner import Doors, Meter
+from fuzz.runner import Admission, Meter
 
 _COVERED = [
     f"broker/link/{name}.py"
@@ -45,8 +45,8 @@ with _METER.imports("broker.link", "broker.core"):
 from broker.core.errors import SetupError  # noqa: E402
 from broker.core.names import LeaseId  # noqa: E402
 from broker.core.services import PORTS  # noqa: E402
-from broker.link.terms import LinkRefusedError, Role  # noqa: E402
-from tests.kit.linkpair import (  # noqa: E402
+from broker.link.wire_types import LinkRefusedError, Role  # noqa: E402
+from tests.kit.link.pair import (
     HOST_ID,
     VIEWER_ID,
     Wire,
@@ -450,7 +450,7 @@ def mutate(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
     return bytes(out[:4096]) or b"\0"
 
 
-TARGET = Doors("link", DOORS, seeds, mutate)
+TARGET = Admission("link", DOORS, seeds, mutate)
 run_one, fuzz = TARGET.run_one, TARGET.fuzz
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fuzz.runner import Doors, Meter
+from fuzz.runner import Admission, Meter
 
 _METER = Meter(__name__, "policy/*.py")
 
@@ -37,26 +37,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
     Ed25519PrivateKey,
 )
 
-from policy import compat, limits  # noqa: E402
-from policy.bundle import BundleError, belongs, verify, written_key  # noqa: E402
-from policy.cases import parse_cases, run_cases, tap  # noqa: E402
-from policy.differences import differences  # noqa: E402
-from policy.engine import Call, Engine  # noqa: E402
-from policy.explain import as_json, explain  # noqa: E402
-from policy.fmt import fmt  # noqa: E402
-from policy.globals import OPTIONS  # noqa: E402
-from policy.lint import lint  # noqa: E402
-from policy.lint_records import lint_records  # noqa: E402
-from policy.loader import parse_record, parse_record_set  # noqa: E402
-from policy.replay import simulate  # noqa: E402
-from policy.ruleset import RuleSet, rules_of_map  # noqa: E402
-from policy.world import (  # noqa: E402
-    Domain,
-    World,
-    WorldError,
-    world_from_json,
-    world_of,
-)
+from policy import limits  # noqa: E402
+from policy.records.globals import OPTIONS  # noqa: E402
+from policy.records.loader import parse_record, parse_record_set  # noqa: E402
+from policy.rules import compat  # noqa: E402
+from policy.rules.differences import differences  # noqa: E402
+from policy.rules.engine import Call, Engine  # noqa: E402
+from policy.rules.ruleset import RuleSet, rules_of_map  # noqa: E402
+from policy.rules.world import Domain, World, WorldError, world_from_json, world_of
+from policy.tools.bundle import BundleError, belongs, verify, written_key  # noqa: E402
+from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
+from policy.tools.explain import as_json, explain  # noqa: E402
+from policy.tools.fmt import fmt  # noqa: E402
+from policy.tools.lint import lint  # noqa: E402
+from policy.tools.lint_records import lint_records  # noqa: E402
+from policy.tools.replay import simulate  # noqa: E402
 
 WORLD = World(
     {
@@ -334,7 +329,7 @@ def mutate(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
     return bytes(out[:ROOM]) or b"\0"
 
 
-TARGET = Doors("policy", DOORS, seeds, mutate, ROOM)
+TARGET = Admission("policy", DOORS, seeds, mutate, ROOM)
 run_one, fuzz = TARGET.run_one, TARGET.fuzz
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ from broker.pulse.commands import INVALID, REQUESTS, Command  # noqa: E402
 from broker.pulse.rules import Level, Microphone, Revoked, SoundRules  # noqa: E402
 from broker.pulse.sandbox import SoundSandbox  # noqa: E402
 from broker.pulse.tagstruct import encode  # noqa: E402
-from tests.kit import sound_sessions  # noqa: E402
-from tests.kit.sound_talk import Server, Talk, create_playback, create_record  # noqa: E402
+from tests.kit.sound import sessions as sound_sessions  # noqa: E402
+from tests.kit.sound.talk import Server, Talk, create_playback, create_record  # noqa: E402
 
 WORDS = (0, 1, 2, 3, 0x1000, 0x1001, 65536, 0x7FFFFFFF, 0x80000000, INVALID)
 OWN = {

@@ -2,7 +2,7 @@
 
 A target states its invariant, and is one of two kinds:
 
-* ``Doors``: an input's first byte picks a function, which is given the rest
+* ``Admission``: an input's first byte picks a function, which is given the rest
   and returns an outcome in words; ``deep`` at its beginning says that the
   input got past the framing.  The mutator keeps inputs with new outcomes.
   With ``--atheris`` libFuzzer takes the mutator's place.
@@ -130,7 +130,7 @@ def show(ends: Counter[str], meter: Meter, *, seed: int, most: int = 40) -> None
 # -- doors -----------------------------------------------------------------------------
 
 
-class Doors:
+class Admission:
     """A target of functions that take bytes."""
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Invariant: whatever a client sends, in whatever pieces, the filter either goes
 on or ends that connection with a ProtocolFault.  No other exception, nothing
-sent to the compositor that a strict one (tests/kit/wayland_model.py) would
+sent to the compositor that a strict one (tests/kit/wayland/model.py) would
 refuse, no guest pixel outside its content, no descriptor, object or counter
 left over, and no more memory than the limits allow.
 
@@ -31,19 +31,21 @@ from fuzz.runner import ROOT, Meter, arguments, play, show
 _METER = Meter(__name__, "broker/wayland/*.py")
 
 from broker.clipboard.chords import Recogniser  # noqa: E402
-from broker.wayland import foreign, late, signatures, wire  # noqa: E402
 from broker.wayland.filter import Filter  # noqa: E402
-from broker.wayland.hands import OwnSeat  # noqa: E402
+from broker.wayland.handlers import foreign_drags  # noqa: E402
+from broker.wayland.handlers.host_seat import OwnSeat  # noqa: E402
+from broker.wayland.handlers.selection import Source  # noqa: E402
 from broker.wayland.model import Surface, XdgSurface  # noqa: E402
+from broker.wayland.protocol import signatures, wire  # noqa: E402
+from broker.wayland.protocol.wire import Fd, ProtocolFault  # noqa: E402
 from broker.wayland.rules import Fullscreen, WindowRules  # noqa: E402
 from broker.wayland.sandbox import Sandbox  # noqa: E402
-from broker.wayland.selection import Source  # noqa: E402
+from broker.wayland.scene import resize_timeout  # noqa: E402
 from broker.wayland.verdicts import OPTIONS  # noqa: E402
-from broker.wayland.wire import Fd, ProtocolFault  # noqa: E402
-from tests.kit import wayland_sessions  # noqa: E402
-from tests.kit.wayland_machine import FakeMachine  # noqa: E402
-from tests.kit.wayland_model import GLOBALS, Model, connect  # noqa: E402
-from tests.kit.wayland_talk import Talk  # noqa: E402
+from tests.kit.wayland import sessions as wayland_sessions  # noqa: E402
+from tests.kit.wayland.machine import FakeMachine  # noqa: E402
+from tests.kit.wayland.model import GLOBALS, Model, connect  # noqa: E402
+from tests.kit.wayland.talk import Talk  # noqa: E402
 
 WORDS = (
     0,
@@ -338,7 +340,7 @@ class Content:
         """No matter."""
 
 
-class Hand:
+class InputListener:
     """The person's; what it is told of the focus must be true."""
 
     def __init__(self) -> None:
@@ -380,11 +382,11 @@ class Drags:
     def wanted(self, source: Source, mime: bytes, fd: Fd) -> bool:
         return source.send(mime, fd)
 
-    def over(self, over: foreign.Over) -> None:
-        foreign.accept(over)
+    def over(self, over: foreign_drags.Over) -> None:
+        foreign_drags.accept(over)
 
-    def dropped(self, over: foreign.Over) -> None:
-        foreign.end(over, finished=False)
+    def dropped(self, over: foreign_drags.Over) -> None:
+        foreign_drags.end(over, finished=False)
 
 
 class Run:
@@ -394,7 +396,7 @@ class Run:
         self.machine = FakeMachine()
         self.rng = rng
         self.sandbox = Sandbox("work")
-        self.hand = Hand()
+        self.hand = InputListener()
         if rng.random() < 0.5:
             self.sandbox.hand = self.hand
         rules = WindowRules(
@@ -500,7 +502,7 @@ class Run:
                 self.model.configure(root.xdg, *size, states)
         connect(self.core, self.model)
         if self.core.due is not None and self.rng.random() < 0.5:
-            late.hurry(self.core, self.core.due)
+            resize_timeout.hurry(self.core, self.core.due)
             connect(self.core, self.model)
 
     def _judge(self, committed: object) -> None:

@@ -31,11 +31,11 @@ _METER = Meter(__name__, "broker/waypipe/*.py")
 
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402
-from broker.session.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
 from broker.waypipe.blocks import Kind  # noqa: E402
 from broker.waypipe.channel import Channel, Messages, SentFile, Source  # noqa: E402
-from tests.kit import waypipe_bytes as w  # noqa: E402
-from tests.kit.waypipe_record import load  # noqa: E402
+from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
+from tests.kit.waypipe import wire_bytes as w  # noqa: E402
+from tests.kit.waypipe.record import load  # noqa: E402
 
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 63, 64, 65, 255, 4096, 65535, 1 << 20, 0x7FFFFFFF,
            0x80000000, 0xFFFFFFFF, 0xFFFFFFFC, 0xFFFFFFFE)  # fmt: skip

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from policy import evaluate
-from policy.checks import SERVICES
-from policy.engine import Answer, Call
-from policy.loader import RecordSet
+from policy.records.loader import RecordSet
+from policy.rules import record_gate
+from policy.rules.engine import Answer, Call
+from policy.tools.checks import SERVICES
 
 PERSON = frozenset({"you", "me", "viewer"})
 """What people write for ``@adminvm``, the viewer and its person."""
@@ -29,7 +29,7 @@ class Verdict:
     is an ask where the record demands one.
     """
 
-    record: evaluate.Decision | None
+    record: record_gate.Decision | None
     answer: Answer
 
     @property
@@ -56,22 +56,22 @@ class Sandboxes:
     records: RecordSet
     record_of: Mapping[str, str]
 
-    def request(self, call: Call) -> evaluate.Request:
+    def request(self, call: Call) -> record_gate.Request:
         """Return what the record of a call's source is asked."""
         record = self.record_of.get(call.source, call.source)
-        return evaluate.Request(call.source, record, call.service)
+        return record_gate.Request(call.source, record, call.service)
 
 
 def decide(
     records: RecordSet,
-    request: evaluate.Request,
+    request: record_gate.Request,
     rules: Callable[[], Answer],
 ) -> Verdict:
     """Return the verdict of both; ``rules`` is called unless the record denies."""
-    record = evaluate.stands(records, request)
+    record = record_gate.record_allows(records, request)
     if not record.allowed:
         return Verdict(record, Answer("deny", record.reason, notify=True))
-    return Verdict(record, evaluate.stricter(records, request, rules()))
+    return Verdict(record, record_gate.stricter(records, request, rules()))
 
 
 def canonical_service(word: str) -> str:

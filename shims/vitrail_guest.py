@@ -13,7 +13,7 @@ either, so it is one event loop over non-blocking descriptors: every queue is
 bounded, everything that waits has a deadline, and a program never waits for a
 broker that is away.
 
-The protocol is ``broker/core/agent.py`` in frames of ``broker/core/frames.py``;
+The protocol is ``broker/ipc/agent.py`` in frames of ``broker/ipc/framing.py``;
 a test holds the tables below against them.  Standard library only, one file,
 Python 3.9.
 
@@ -54,7 +54,7 @@ AGENT_PORT = 6500
 DISPLAY_PORT = 6501
 AUDIO_PORT = 6502
 
-# Message type -> its fields, as in broker/core/agent.py.
+# Message type -> its fields, as in broker/ipc/agent.py.
 FROM_GUEST = {
     "hello": ("version", "waypipe", "kernel", "programs"),
     "started": ("program",),

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from broker.audit import schema
-from broker.audit.tree import BLOCK, STEP, Growing, leaf_hash
+from broker.audit.proof.tree import BLOCK, STEP, Growing, leaf_hash
 from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 

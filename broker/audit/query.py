@@ -20,7 +20,7 @@ from broker.audit.counts import Counts, count_local
 from broker.audit.database import open_reading
 from broker.audit.filters import Filters, Found
 from broker.audit.plan import Boot, Plan, Planner
-from broker.audit.tree import leaf_hash
+from broker.audit.proof.tree import leaf_hash
 from broker.core.errors import IntegrityError, UpstreamError
 
 __all__ = ["Boot", "Filters", "Found", "Log", "open_log"]

@@ -16,9 +16,9 @@ import trio
 from broker.audit import schema
 from broker.audit.store import Store
 from broker.core import limits
-from broker.core.complain import complain_of
 from broker.core.errors import InternalError, UpstreamError
-from broker.core.pace import Pace
+from broker.core.stderr_log import log_exception
+from broker.core.token_bucket import TokenBucket
 
 _WINDOW = 1.0
 _LONGEST = 60.0
@@ -59,7 +59,7 @@ class Counter:
         self._opened = 0
         self._owners: dict[str, _Owner] = {}
         self._forgot = -math.inf
-        self._strangers = Pace(
+        self._strangers = TokenBucket(
             limits.AUDIT_REFUSAL_STRANGERS_PER_SECOND, limits.AUDIT_REFUSAL_OWNERS
         )
         """Kinds of all that is no sandbox: there is no end to names of those."""
@@ -188,7 +188,7 @@ class _Owner:
     """The budget of one sandbox, or of a peer that is none."""
 
     def __init__(self) -> None:
-        self.fresh = Pace(
+        self.fresh = TokenBucket(
             limits.AUDIT_REFUSAL_KINDS_PER_MINUTE / 60,
             limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX,
         )
@@ -253,7 +253,7 @@ class Refusals:
         try:
             now = self._counter.take(event, trio.current_time())
         except InternalError as error:
-            complain_of(error)
+            log_exception(error)
             return
         await self._record(now)
         self._more.set()
@@ -282,4 +282,4 @@ class Refusals:
                 self._counter.hold(event, trio.current_time())
             except InternalError as error:
                 # A task of the broker's own writes the counts: its end is everybody's.
-                complain_of(error)
+                log_exception(error)

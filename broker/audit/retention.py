@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from broker.audit.tree import BLOCK, STEP
+from broker.audit.proof.tree import BLOCK, STEP
 
 _KEPT_BLOCKS = 2
 """The newest ones are never removed, however large or old they are."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.pace import Pace
+from broker.core.token_bucket import TokenBucket
 
 _ROW_BYTES = 200
 """Of an event beside its body and the columns made from it: leaf, keys, pages."""
@@ -34,7 +34,7 @@ class LogShares:
     """The shares of all sandboxes of one broker."""
 
     def __init__(self) -> None:
-        self._own: dict[str, Pace] = {}
+        self._own: dict[str, TokenBucket] = {}
         self._all = _share(limits.AUDIT_SHARES_BYTES, limits.AUDIT_SHARES_PER_SECOND)
 
     def charge(self, sandbox: str, bytes_: int, now: float) -> None:
@@ -64,7 +64,7 @@ class LogShares:
                 "--sandbox NAME' shows what it was used for",
             )
 
-    def _of(self, sandbox: str, now: float) -> Pace:
+    def _of(self, sandbox: str, now: float) -> TokenBucket:
         share = self._own.get(sandbox)
         if share is None:
             if len(self._own) >= limits.LEASES:
@@ -83,5 +83,5 @@ class LogShares:
             del self._own[name]
 
 
-def _share(burst: int, rate: int) -> Pace:
-    return Pace(float(rate), burst)
+def _share(burst: int, rate: int) -> TokenBucket:
+    return TokenBucket(float(rate), burst)

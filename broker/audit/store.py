@@ -36,13 +36,13 @@ from broker.audit.database import (
     row_of,
 )
 from broker.audit.names import Namer, load_namer
-from broker.audit.nodes import Nodes
-from broker.audit.note import Note
+from broker.audit.proof.nodes import Nodes
+from broker.audit.proof.note import Note
+from broker.audit.proof.seal import Seal, open_seal
+from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash
+from broker.audit.proof.witness import held_at, hold_note, newest_origin
 from broker.audit.retention import plan, remove
-from broker.audit.seal import Seal, open_seal
 from broker.audit.settings import Settings
-from broker.audit.tree import Growing, consistency_proof, leaf_hash
-from broker.audit.witness import held_at, hold_note, newest_origin
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 

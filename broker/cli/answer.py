@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from broker.cli.connect import ask
+from broker.cli.run.connect import ask
 from broker.control.api import QuestionAnswerRequest
 
 _KEEPS = ("once", "time", "session")

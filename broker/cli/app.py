@@ -15,7 +15,7 @@ from typing_extensions import override
 from broker import __version__
 from broker.cli import render
 from broker.cli.interrupts import is_interrupt, received
-from broker.cli.pipes import reader_may_leave
+from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
 from broker.core.escape import printable
 

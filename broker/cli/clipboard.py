@@ -8,13 +8,13 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.connect import ask, offline_paths
+from broker.cli.run.connect import ask, offline_paths
 from broker.control.api import ClipboardStatus
 from broker.core.errors import SetupError
 from broker.core.escape import printable
-from broker.session.clipboard_settings import TEXTS, Choice, chosen, load_choice
-from broker.session.clipboard_settings import save_choice as save
-from broker.session.clipboard_telling import in_words
+from broker.viewer.clipboard.outcomes import in_words
+from broker.viewer.clipboard.settings import TEXTS, Choice, chosen, load_choice
+from broker.viewer.clipboard.settings import save_choice as save
 
 
 @click.group("clipboard")

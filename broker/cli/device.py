@@ -9,7 +9,7 @@ from typing import BinaryIO
 import rich_click as click
 
 from policy import limits
-from policy.device_json import answer_line
+from policy.rules.device_json import answer_line
 
 
 @click.group("device")

@@ -8,7 +8,7 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.connect import ask
+from broker.cli.run.connect import ask
 from broker.control.api import GrantRevokeRequest, GrantStatus
 from broker.core.escape import printable
 

@@ -15,9 +15,9 @@ from rich.console import Console
 from broker.cli import render
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
-from broker.launch import images
-from broker.launch.image_build import build_image
-from broker.launch.images import Image, ImageSpec
+from broker.launch.image import store
+from broker.launch.image.build import build_image
+from broker.launch.image.store import Image, ImageSpec
 
 
 @click.group("image")
@@ -57,8 +57,8 @@ class Steps:
 
 
 @command.command()
-@click.argument("name", default=images.DEFAULT_NAME)
-@click.option("--suite", default=images.DEFAULT_SUITE, show_default=True)
+@click.argument("name", default=store.DEFAULT_NAME)
+@click.option("--suite", default=store.DEFAULT_SUITE, show_default=True)
 @click.option(
     "-p", "--package", "packages", multiple=True, help="A package besides the default."
 )
@@ -67,7 +67,7 @@ class Steps:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Package names instead of the default ones, separated by space; # comments.",
 )
-@click.option("--kernel", default=images.DEFAULT_KERNEL, show_default=True)
+@click.option("--kernel", default=store.DEFAULT_KERNEL, show_default=True)
 @click.option("--mirror", default="", help="An archive instead of this machine's own.")
 @click.option("--size", default=0, metavar="MIB", help="Least size of the root.")
 @click.option("--force", is_flag=True, help="Build even if the image is there.")
@@ -89,7 +89,7 @@ def build(
     Needs no root.  An image that is made of the same already is kept, unless
     --force asks for a new one with the packages of today.
     """
-    base = read_packages(packages_file) if packages_file else images.DEFAULT_PACKAGES
+    base = read_packages(packages_file) if packages_file else store.DEFAULT_PACKAGES
     spec = ImageSpec(
         name=name,
         suite=suite,
@@ -124,7 +124,7 @@ def read_packages(path: Path) -> tuple[str, ...]:
 @_JSON
 def list_(*, as_json: bool) -> None:
     """List the images that can be booted, with their age."""
-    found = images.list_images(find_paths())
+    found = store.list_images(find_paths())
     if as_json:
         render.json_line([describe(image) for image in found])
         return
@@ -178,7 +178,7 @@ def remove(names: Sequence[str], *, as_json: bool) -> None:
     """Remove images.  Machines that run on one go on."""
     paths = find_paths()
     for name in names:
-        images.remove_image(paths, name)
+        store.remove_image(paths, name)
     if as_json:
         render.json_line({"removed": list(names)})
 
@@ -191,9 +191,7 @@ def rebuild(*, as_json: bool) -> None:
     This is what the user timer vitrail-image-rebuild.timer runs.
     """
     paths = find_paths()
-    done = [
-        _rebuild(paths, image, quiet=as_json) for image in images.list_images(paths)
-    ]
+    done = [_rebuild(paths, image, quiet=as_json) for image in store.list_images(paths)]
     if as_json:
         render.json_line([describe(image) for image in done])
 
@@ -209,7 +207,9 @@ def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:
 @click.argument("state", type=click.Choice(["on", "off", "status"]))
 def timer(state: str) -> None:
     """Switch the weekly rebuild of all images on or off."""
-    from broker.launch.usertimer import switch_timer  # needs systemd, rarely used
+    from broker.launch.image.rebuild_timer import (
+        switch_timer,  # needs systemd, rarely used
+    )
 
     text = trio.run(switch_timer, state)
     sys.stdout.write(text + "\n")

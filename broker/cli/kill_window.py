@@ -6,7 +6,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.connect import open_client
+from broker.cli.run.connect import open_client
 from broker.control.api import WindowCloseRequest
 from broker.core.escape import printable
 

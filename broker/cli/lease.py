@@ -9,7 +9,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.connect import ask, open_client
+from broker.cli.run.connect import ask, open_client
 from broker.control.api import (
     LeaseItem,
     LeaseReleaseRequest,

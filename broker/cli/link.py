@@ -5,9 +5,9 @@ from __future__ import annotations
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.connect import offline_paths
+from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
-from broker.session.link_store import LinkStore
+from broker.services.link.key_store import LinkStore
 
 
 @click.group("link")

@@ -7,7 +7,7 @@ import sys
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.connect import offline_paths
+from broker.cli.run.connect import offline_paths
 from broker.core.errors import SetupError
 from broker.prompt.phrase import ensure_phrase, new_phrase, write_phrase
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.connect import open_client
+from broker.cli.run.connect import open_client
 from broker.control.api import WindowsAnswer, WindowsRequest, WindowStatus
 from broker.core.escape import printable
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.clipboard import messages as w
 from broker.clipboard import reasons
-from broker.clipboard import words as w
 from broker.clipboard.types import PNG, TEXT, fits
 from broker.core import limits
 

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from broker.clipboard import words as w
+from broker.clipboard import messages as w
 from broker.clipboard.content import crossing, size_of
 from broker.clipboard.reasons import (
     DRAG,

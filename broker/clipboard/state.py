@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from broker.clipboard import words as w
+from broker.clipboard import messages as w
 from broker.clipboard.content import most, size_of
 from broker.clipboard.types import Pick
 

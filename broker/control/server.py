@@ -24,7 +24,6 @@ from broker.control.api import BrokerApi, Caller
 from broker.control.methods import Exchange, find_method
 from broker.control.varlink import Call, MessageReader, Reply, VarlinkError
 from broker.core import limits
-from broker.core.complain import complain_of
 from broker.core.errors import (
     InternalError,
     PeerError,
@@ -33,6 +32,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
+from broker.core.stderr_log import log_exception
 
 _UCRED = struct.Struct("3i")
 _READ_BYTES = 65536
@@ -289,7 +289,7 @@ def _explain(problem: Exception) -> VitrailError:
         problem = problem.exceptions[0]
     if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):
         return problem
-    complain_of(problem)
+    log_exception(problem)
     return InternalError(
         f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
         hint="the broker's log has the details; please report it",

@@ -20,8 +20,8 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch.firstwords import FirstWords
-from broker.launch.spawn import Child, run_tool, spawn
+from broker.launch.process.captured_stderr import FirstWords
+from broker.launch.process.spawn import Child, run_tool, spawn
 
 _LOOK_SECONDS = 0.02
 _NEW_KEYBOARD_MS = 500

@@ -36,9 +36,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError, RefusedError
-from broker.core.frames import FrameReader, encode_frame
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
+from broker.ipc.framing import FrameReader, encode_frame
 from broker.link.epoch import Purpose, Session
 from broker.link.messages import (
     REPLIES,
@@ -53,7 +53,7 @@ from broker.link.messages import (
     encode,
     fit,
 )
-from broker.link.terms import LinkRefusedError, Reason
+from broker.link.wire_types import LinkRefusedError, Reason
 
 _NONCE = struct.Struct("<4xQ")
 TAG_BYTES = 16

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from broker.link.keys import Peer
-from broker.link.terms import Direction, Role
+from broker.link.wire_types import Direction, Role
 
 MAC_BYTES = 32
 EPOCH_PART_BYTES = 8

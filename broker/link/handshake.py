@@ -54,12 +54,12 @@ from broker.link.epoch import (
     make_mac,
 )
 from broker.link.keys import KEY_BYTES, SIGNATURE_BYTES, Identity, Peer, Peers, sha256
-from broker.link.terms import (
+from broker.link.wire_types import (
     HEADER,
     PAIR_HINT,
     VERSION,
+    ConnectionKind,
     Direction,
-    Door,
     LinkRefusedError,
     MessageReader,
     Reason,
@@ -144,7 +144,7 @@ class Handshake:
         self._identity = identity
         self._peers = peers
         self._fresh = fresh
-        self._reader = MessageReader(Door.CONTROL, SIZES)
+        self._reader = MessageReader(ConnectionKind.CONTROL, SIZES)
         self._transcript = b""
         self._shared = b""
         self._peer: Peer | None = None
@@ -234,7 +234,9 @@ class Handshake:
         told = self.state is State.REFUSED or str(error).endswith("proof)")
         self.state = State.REFUSED
         if not told:
-            error.answer = refusal(Door.CONTROL, Kind.REFUSED, self._role, error.reason)
+            error.answer = refusal(
+                ConnectionKind.CONTROL, Kind.REFUSED, self._role, error.reason
+            )
 
     def _take_hello(self, message: bytes) -> bytes:
         self._meet(message)
@@ -269,7 +271,7 @@ class Handshake:
     # -- pieces -----------------------------------------------------------------
 
     def _header(self, kind: Kind) -> bytes:
-        return HEADER.pack(Door.CONTROL.value, VERSION, kind, self._role)
+        return HEADER.pack(ConnectionKind.CONTROL.value, VERSION, kind, self._role)
 
     def _make_opening(self, kind: Kind) -> bytes:
         return (

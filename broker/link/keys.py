@@ -29,7 +29,7 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
-from broker.link.terms import Role
+from broker.link.wire_types import Role
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64

@@ -27,7 +27,7 @@ from broker.core.errors import (
 )
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id, take_sandbox_name
-from broker.link.terms import LinkRefusedError, Reason, Role
+from broker.link.wire_types import LinkRefusedError, Reason, Role
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=limits.LINK_COUNTER)]

@@ -38,10 +38,10 @@ from collections.abc import Callable, Mapping
 from broker.core import limits
 from broker.core.errors import InternalError
 from broker.link.keys import KEY_BYTES, SIGNATURE_BYTES, Identity, PublicKey, sha256
-from broker.link.terms import (
+from broker.link.wire_types import (
     HEADER,
     VERSION,
-    Door,
+    ConnectionKind,
     LinkRefusedError,
     MessageReader,
     Reason,
@@ -135,7 +135,7 @@ class Pairing:
         self._dials = dials
         self._identity = identity
         self._nonce = random(NONCE_BYTES)
-        self._reader = MessageReader(Door.PAIRING, SIZES)
+        self._reader = MessageReader(ConnectionKind.PAIRING, SIZES)
         self._transcript = b""
         self._commitment = b""
         self._peer_key: PublicKey | None = None
@@ -277,7 +277,9 @@ class Pairing:
 
     def _refuse(self, error: LinkRefusedError) -> None:
         if self.state not in _OVER:
-            error.answer = refusal(Door.PAIRING, Kind.REFUSED, self._role, error.reason)
+            error.answer = refusal(
+                ConnectionKind.PAIRING, Kind.REFUSED, self._role, error.reason
+            )
         # Bytes behind the last CONFIRM are wrong, and change nothing: the key
         # was confirmed by both.
         if self.state is not State.PAIRED:
@@ -297,7 +299,9 @@ class Pairing:
 
     def _take_open(self, message: bytes) -> bytes:
         # The COMMIT's header was the same but for the kind.
-        head = HEADER.pack(Door.PAIRING.value, VERSION, Kind.COMMIT, self._role.other)
+        head = HEADER.pack(
+            ConnectionKind.PAIRING.value, VERSION, Kind.COMMIT, self._role.other
+        )
         if self._commit(head, message[HEADER.size :]) != self._commitment:
             raise LinkRefusedError(
                 "the other end opened something else than it committed to",
@@ -320,7 +324,7 @@ class Pairing:
     # -- pieces ---------------------------------------------------------------------
 
     def _header(self, kind: Kind) -> bytes:
-        return HEADER.pack(Door.PAIRING.value, VERSION, kind, self._role)
+        return HEADER.pack(ConnectionKind.PAIRING.value, VERSION, kind, self._role)
 
     def _opened(self) -> bytes:
         return self._identity.public.raw + self._nonce

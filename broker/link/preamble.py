@@ -51,10 +51,10 @@ from broker.link.epoch import (
     mac_holds,
     make_mac,
 )
-from broker.link.terms import (
+from broker.link.wire_types import (
     HEADER,
     VERSION,
-    Door,
+    ConnectionKind,
     LinkRefusedError,
     MessageReader,
     Reason,
@@ -193,7 +193,7 @@ class Opener:
             raise RefusedError("this epoch's stream numbers are used up: reconnect")
         self._last += 1
         session = self._session
-        head = HEADER.pack(Door.STREAM.value, VERSION, _KIND, session.role)
+        head = HEADER.pack(ConnectionKind.STREAM.value, VERSION, _KIND, session.role)
         signed = head + _BODY.pack(
             session.epoch, self._last, PORTS[service], bytes.fromhex(lease)
         )
@@ -264,7 +264,7 @@ class PreambleReader:
     """Collects one preamble; refuses at the first byte that cannot be right."""
 
     def __init__(self) -> None:
-        self._reader = MessageReader(Door.STREAM, {_KIND: PREAMBLE_BYTES})
+        self._reader = MessageReader(ConnectionKind.STREAM, {_KIND: PREAMBLE_BYTES})
         self._size = 0
         self._over = False
 

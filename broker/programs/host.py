@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.link.terms import Role
+from broker.host.broker import run_host
+from broker.link.wire_types import Role
 from broker.programs.start import Run, parser_for, run_broker
 from broker.relay.process import PumpHandle
-from broker.session.ground import Options
-from broker.session.host_side import run_host
-from broker.session.link_config import load_link_config
+from broker.services.link.config import load_link_config
+from broker.services.runtime import Options
 
 _NAME = "vitrail-host"
 

@@ -21,12 +21,13 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core import fdpass, limits, worker
+from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
-from broker.launch import jail
+from broker.ipc import fdpass, worker
 from broker.launch.compositor import connect_compositor
+from broker.launch.process import jail
 from broker.programs.worker import run_worker
-from broker.session.security_context import SecurityContext, open_context
+from broker.services.workers.security_context import SecurityContext, open_context
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def keep(order: Order) -> None:
         sock.close()
     jail.harden_keeper()
     fdpass.send(
-        order.supervisor, worker.encode(worker.Kept(jailed.pid)), [jailed.pidfd]
+        order.supervisor, worker.encode(worker.KeeperReady(jailed.pid)), [jailed.pidfd]
     )
     _serve(order, ours, jailed)
 

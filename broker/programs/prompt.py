@@ -18,8 +18,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import VitrailError
-from broker.launch import jail
-from broker.prompt.messages import (
+from broker.ipc.prompt import (
     FromAgent,
     Hello,
     Said,
@@ -29,6 +28,7 @@ from broker.prompt.messages import (
     decode_to_agent,
     encode,
 )
+from broker.launch.process import jail
 from broker.prompt.question import Answer
 from broker.prompt.window import Window
 

@@ -18,7 +18,7 @@ from broker.core.activation import VARIABLES, take_activated
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.paths import find_paths
 from broker.relay.process import PumpHandle, start_pump
-from broker.session.ground import Options
+from broker.services.runtime import Options
 
 Run = Callable[[Options, PumpHandle, Callable[[], None]], Awaitable[None]]
 

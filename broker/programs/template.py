@@ -18,8 +18,8 @@ import socket
 import sys
 import traceback
 
-from broker.core import fdpass, worker
-from broker.launch import jail, seccomp
+from broker.ipc import fdpass, worker
+from broker.launch.process import jail, seccomp
 from broker.programs.keeper import Order, keep
 
 _FDS_OF_AN_ORDER = 3
@@ -35,7 +35,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # what is here now is shared: do not touch it when collecting
     try:
-        fdpass.send(control, worker.encode(worker.Warm()))
+        fdpass.send(control, worker.encode(worker.TemplateReady()))
         _Template(control).serve()
     except (BrokenPipeError, ConnectionResetError):
         return  # the supervisor closed and left an answer of ours unread

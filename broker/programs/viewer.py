@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.link.terms import Role
+from broker.link.wire_types import Role
 from broker.programs.start import Run, add_unjailed, parser_for, run_broker
 from broker.relay.process import PumpHandle
-from broker.session.ground import Options
-from broker.session.link_config import load_link_config
-from broker.session.viewer_side import run_viewer
+from broker.services.link.config import load_link_config
+from broker.services.runtime import Options
+from broker.viewer.broker import run_viewer
 
 _NAME = "vitrail-viewer"
 

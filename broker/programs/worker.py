@@ -23,26 +23,26 @@ from functools import partial
 import msgspec
 import trio
 
-from broker.core import agent, fdpass, limits
-from broker.core import worker as messages
-from broker.core import worker_clipboard as clipboard
+from broker.core import limits
 from broker.core.errors import (
     InternalError,
     PeerError,
     RefusedError,
     UpstreamError,
 )
-from broker.core.pace import Pace
-from broker.launch import jail
-from broker.session import readiness
-from broker.session.accepting import SHORT
-from broker.session.agent_shell import AgentShell
-from broker.session.channel import Channel
-from broker.session.sandbox_windows import SandboxWindows
-from broker.session.wayland_shell import Connection
-from broker.session.waypipe_shell import StreamConnection
-from broker.session.worker_clipboard import WithFile, WorkerClipboard
-from broker.session.worker_sound import WorkerSound
+from broker.core.token_bucket import TokenBucket
+from broker.ipc import agent, clipboard, fdpass
+from broker.ipc import worker as messages
+from broker.ipc.accept_loop import SHORT
+from broker.ipc.channel import Channel
+from broker.launch.process import jail
+from broker.worker import readiness
+from broker.worker.agent_connection import AgentShell
+from broker.worker.clipboard.orders import WithFile, WorkerClipboard
+from broker.worker.pulse.sound import WorkerSound
+from broker.worker.wayland.connection import Connection
+from broker.worker.wayland.sandbox_windows import SandboxWindows
+from broker.worker.wayland.waypipe_connection import StreamConnection
 
 
 def run_worker(
@@ -315,7 +315,9 @@ class _Worker:
     async def _serve_display(
         self, nursery: trio.Nursery, windows: SandboxWindows
     ) -> None:
-        pace = Pace(limits.WAYLAND_CONNECTS_PER_SECOND, limits.WAYLAND_CONNECTS_BURST)
+        pace = TokenBucket(
+            limits.WAYLAND_CONNECTS_PER_SECOND, limits.WAYLAND_CONNECTS_BURST
+        )
         while True:
             await trio.lowlevel.wait_readable(self._display)
             try:

@@ -19,10 +19,10 @@ from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
 from pywayland.protocol.xdg_shell import XdgWmBase
 
 from broker.core.errors import InternalError, UpstreamError
+from broker.ipc.prompt import Show
 from broker.prompt.dialog import WIDTH, Dialog
 from broker.prompt.input import Input
 from broker.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
-from broker.prompt.messages import Show
 from broker.prompt.paint import paint
 from broker.prompt.question import Answer
 

@@ -37,8 +37,14 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.core.pace import Pace
-from broker.pulse import frames, looking, playing, recording, serverside
+from broker.core.token_bucket import TokenBucket
+from broker.pulse import (
+    frames,
+    introspection,
+    playback_commands,
+    recording,
+    server_events,
+)
 from broker.pulse.commands import (
     INVALID,
     NOT_FROM_CLIENTS,
@@ -54,7 +60,7 @@ from broker.pulse.commands import (
 )
 from broker.pulse.events import Refused
 from broker.pulse.outgoing import Outgoing
-from broker.pulse.playback import Playback
+from broker.pulse.playback_stream import Playback
 from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Fields, Properties, Reader, encode
@@ -109,7 +115,9 @@ class Filter:
         self._next_tag = 0
         self._syncs = 0
         self._subscribed = 0
-        self._pace = Pace(limits.PULSE_COMMANDS_PER_SECOND, limits.PULSE_COMMANDS_BURST)
+        self._pace = TokenBucket(
+            limits.PULSE_COMMANDS_PER_SECOND, limits.PULSE_COMMANDS_BURST
+        )
         self._resume: float | None = None
         self._give_up = now + limits.PULSE_HANDSHAKE_SECONDS
         self.now = now
@@ -570,7 +578,7 @@ class Filter:
             code = reader.fields("L").number(0)
             self._pending_of(tag).failed(code)
         else:
-            serverside.event(self, number, reader)
+            server_events.event(self, number, reader)
 
     def _pending_of(self, tag: int) -> Pending:
         pending = self._pending.pop(tag, None)
@@ -582,8 +590,8 @@ class Filter:
 Handler = Callable[[Filter, int, Fields], None]
 
 _HANDLERS: dict[Command, Handler] = {
-    **playing.HANDLERS,
-    **looking.HANDLERS,
+    **playback_commands.HANDLERS,
+    **introspection.HANDLERS,
     **recording.HANDLERS,
 }
 assert set(_HANDLERS) == {c for c, r in REQUESTS.items() if r.way is Way.LOCAL}

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.pulse import frames, looking, view
+from broker.pulse import frames, introspection, virtual_devices
 from broker.pulse.commands import (
     INVALID,
     REQUESTS,
@@ -384,7 +384,7 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
     f.check_room()
     if fields.number(_DIRECT) != INVALID:
         raise SoundRefusedError(Error.ACCESS, "recording what another stream plays")
-    looking.check_source(f, fields.number(_SOURCE), fields.text(_SOURCE_NAME))
+    introspection.check_source(f, fields.number(_SOURCE), fields.text(_SOURCE_NAME))
     spec, positions = _samples(f, fields)
     recording = Recording(
         f,
@@ -402,8 +402,8 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
         recording.fragment,
         spec,
         positions,
-        view.DEVICE,
-        view.SOURCE_NAME,
+        virtual_devices.DEVICE,
+        virtual_devices.SOURCE_NAME,
         False,
         0,
     ]
@@ -508,7 +508,7 @@ def _own_output(f: Filter, index: int) -> Recording:
 
 
 def _shown(f: Filter, recording: Recording) -> bytes:
-    return view.source_output(
+    return virtual_devices.source_output(
         f.version,
         index=recording.index,
         client_index=recording.owner.index,

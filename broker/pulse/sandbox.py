@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.core.pace import Pace
+from broker.core.token_bucket import TokenBucket
 from broker.pulse.commands import Change, Facility
 from broker.pulse.events import (
     MicrophoneActive,
@@ -25,7 +25,7 @@ from broker.pulse.rules import Level, Microphone, Revoked, SoundRules
 
 if TYPE_CHECKING:
     from broker.pulse.filter import Filter
-    from broker.pulse.playback import Playback
+    from broker.pulse.playback_stream import Playback
     from broker.pulse.recording import Recording
 
 
@@ -47,12 +47,14 @@ class SoundSandbox:
         self.labels = Labels(rules.name, rules.icon)
         self.level = level or Level()
         each_minute = limits.PULSE_TITLES_PER_MINUTE
-        self.titles = Pace(each_minute / 60, each_minute)
-        self.pace = Pace(
+        self.titles = TokenBucket(each_minute / 60, each_minute)
+        self.pace = TokenBucket(
             limits.PULSE_SANDBOX_COMMANDS_PER_SECOND,
             limits.PULSE_SANDBOX_COMMANDS_BURST,
         )
-        self.births = Pace(limits.PULSE_BIRTHS_PER_SECOND, limits.PULSE_BIRTHS_BURST)
+        self.births = TokenBucket(
+            limits.PULSE_BIRTHS_PER_SECOND, limits.PULSE_BIRTHS_BURST
+        )
         self.connections = 0
         """Filters that exist, those in the handshake included."""
         self.members: dict[int, Filter] = {}

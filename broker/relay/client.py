@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import trio
 
 from broker.core import limits
-from broker.core.complain import complain
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.stderr_log import log_stderr
 from broker.relay.contract import (
     MESSAGE_BYTES,
     Abort,
@@ -126,7 +126,9 @@ class Pump:
                     self._take(packet)
                 except InternalError as error:
                     # Its streams end with it; the broker, and all else, does not.
-                    complain(f"vitrail: the pump {self._handle.pid} is ended: {error}")
+                    log_stderr(
+                        f"vitrail: the pump {self._handle.pid} is ended: {error}"
+                    )
                     return
 
     def _take(self, packet: bytes) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.core.pace import Pace
+from broker.core.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from broker.wayland.sandbox import Sandbox
@@ -41,7 +41,7 @@ class Shared:
         self.rate = rate
         self.at_once = at_once
         self.members = members
-        self.pace = Pace(rate, burst)
+        self.pace = TokenBucket(rate, burst)
 
 
 class _Share:
@@ -53,7 +53,7 @@ class _Share:
 
     def __init__(self, whole: Shared) -> None:
         self._whole = whole
-        self._part: Pace | None = None
+        self._part: TokenBucket | None = None
 
     def take(self, now: float, amount: int) -> float:
         """Seconds until there is enough in the bucket, or in this part of it."""
@@ -63,7 +63,7 @@ class _Share:
             # Nothing saved up, and one turn to wait for: else who connects ever
             # anew would have ever more.
             saved = int(whole.rate * limits.WAYLAND_SHARE_SECONDS)
-            part = self._part = Pace(whole.rate, saved)
+            part = self._part = TokenBucket(whole.rate, saved)
             part.take(now, saved + whole.at_once * members)
         return min(whole.pace.take(now, amount), part.take(now, amount * members))
 
@@ -73,7 +73,7 @@ class Budget:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._refused = sandbox.refused
-        self._messages = Pace(
+        self._messages = TokenBucket(
             limits.WAYLAND_MESSAGES_PER_SECOND, limits.WAYLAND_MESSAGES_BURST
         )
         self._shares = (

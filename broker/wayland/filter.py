@@ -33,22 +33,15 @@ from collections.abc import Callable, Sequence
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.wayland import (
-    commit,
+from broker.wayland.handlers import (
     cursor,
-    dispatch,
     drag_start,
-    emit,
-    hands,
-    label,
+    host_seat,
     outputs,
     selection,
     surfaces,
-    wire,
 )
-from broker.wayland.frame import Edges, LabelPicture, Palette
-from broker.wayland.geometry import Rect
-from broker.wayland.ids import ObjectTable
+from broker.wayland.handlers.registry import Advertised, Globals, told
 from broker.wayland.model import (
     COMPOSITOR_VERSION,
     Buffer,
@@ -60,13 +53,17 @@ from broker.wayland.model import (
     Surface,
     XdgSurface,
 )
-from broker.wayland.objects import Obj
 from broker.wayland.ports import Machine
-from broker.wayland.registry import Advertised, Globals, told
+from broker.wayland.protocol import dispatch, emit, wire
+from broker.wayland.protocol.ids import ObjectTable
+from broker.wayland.protocol.objects import ProtocolObject
+from broker.wayland.protocol.serials import Serials
+from broker.wayland.protocol.wire import Fd, ProtocolFault
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from broker.wayland.serials import Serials
-from broker.wayland.wire import Fd, ProtocolFault
+from broker.wayland.scene import commit, label
+from broker.wayland.scene.frame import Edges, LabelPicture, Palette
+from broker.wayland.scene.geometry import Rect
 
 _ENOUGH = limits.WAYLAND_QUEUE_BYTES
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
@@ -123,7 +120,7 @@ class Filter(ObjectTable):
         self.pixels = 0
         # What the rooms keep.
         self.globals = Globals(rules.allow, rules.deny)
-        self.registries: list[Obj] = []
+        self.registries: list[ProtocolObject] = []
         self.palette = Palette(self, rules.color)
         self.doomed: list[Buffer] = []
         self.pools: set[Pool] = set()
@@ -133,7 +130,7 @@ class Filter(ObjectTable):
         self.pointers: list[Pointer] = []
         self.devices: list[selection.Device] = []
         self.screens: dict[int, outputs.Screen] = {}
-        self.hands = hands.Hands(self)
+        self.hands = host_seat.Hands(self)
         self.drag = drag_start.Start()
         self.focused: dict[Keyboard, Surface] = {}
         self.window_changes = 0
@@ -159,7 +156,7 @@ class Filter(ObjectTable):
     # -- life ---------------------------------------------------------------------
 
     def _start(self) -> None:
-        display = Obj("wl_display", 1)
+        display = ProtocolObject("wl_display", 1)
         display.cid = display.sid = 1
         self.arm(display)
         self.by_client[1] = self.by_server[1] = display
@@ -384,7 +381,9 @@ class Filter(ObjectTable):
                 text = printable(error.message, 200)
         self.down.data += emit.display_error(1, object_id, code, text.encode())
 
-    def upstream_error(self, obj: Obj | None, code: int, untrusted_text: bytes) -> None:
+    def upstream_error(
+        self, obj: ProtocolObject | None, code: int, untrusted_text: bytes
+    ) -> None:
         """The compositor refused something: it is the client's, by its own ids.
 
         Its text names the compositor's ids and is for our log only.
@@ -399,7 +398,7 @@ class Filter(ObjectTable):
 
     # -- descriptors --------------------------------------------------------------------
 
-    def take_client_fd(self, obj: Obj) -> Fd:
+    def take_client_fd(self, obj: ProtocolObject) -> Fd:
         """The next descriptor, which belongs to the message being read."""
         if not self._client_fds:
             raise wire.bad_message(obj.cid, "a message without its descriptor")
@@ -569,16 +568,16 @@ def internal(error: Exception) -> InternalError:
 
 
 def _registry_global(
-    core: Filter, _registry: Obj, name: int, interface: bytes, version: int
+    core: Filter, _registry: ProtocolObject, name: int, interface: bytes, version: int
 ) -> None:
     core.host_global(name, interface.decode(), version)
 
 
-def _registry_remove(core: Filter, _registry: Obj, name: int) -> None:
+def _registry_remove(core: Filter, _registry: ProtocolObject, name: int) -> None:
     core.host_global_remove(name)
 
 
-def _first_sync(core: Filter, _callback: Obj, _serial: int) -> None:
+def _first_sync(core: Filter, _callback: ProtocolObject, _serial: int) -> None:
     core.begin()
 
 

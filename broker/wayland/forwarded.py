@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.wayland.dispatch import FORWARD, Classes, Rules
+from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
 
 REQUESTS: Rules = {
     ("wp_fractional_scale_manager_v1", "destroy"): FORWARD,

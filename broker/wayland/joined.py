@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from broker.core.errors import InternalError
-from broker.wayland.signatures import Message
-from broker.wayland.tables import INTERFACES
+from broker.wayland.protocol.signatures import Message
+from broker.wayland.protocol.tables import INTERFACES
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")

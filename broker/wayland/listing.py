@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.wayland import emit
 from broker.wayland.filter import Filter
 from broker.wayland.identity import clean_text
 from broker.wayland.model import Toplevel, XdgSurface
+from broker.wayland.protocol import emit
 from broker.wayland.sandbox import Sandbox
 
 _close = emit.event("xdg_toplevel", "close")

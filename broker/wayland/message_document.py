@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.wayland import handlers, policies
-from broker.wayland.dispatch import Action, Raw, Rule, Rules
+from broker.wayland import handler_table, policies
 from broker.wayland.policies.terms import Policies
-from broker.wayland.signatures import Message, events_of, requests_of
-from broker.wayland.tables import INTERFACES
+from broker.wayland.protocol.dispatch import Action, Raw, Rule, Rules
+from broker.wayland.protocol.signatures import Message, events_of, requests_of
+from broker.wayland.protocol.tables import INTERFACES
 
 _HEAD = """# Wayland messages
 
@@ -75,8 +75,8 @@ def document() -> str:
     """The whole page."""
     lines = [
         _HEAD,
-        *_rows("Requests", requests_of, handlers.REQUESTS, policies.REQUESTS),
-        *_rows("Events", events_of, handlers.EVENTS, policies.EVENTS),
+        *_rows("Requests", requests_of, handler_table.REQUESTS, policies.REQUESTS),
+        *_rows("Events", events_of, handler_table.EVENTS, policies.EVENTS),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"
 

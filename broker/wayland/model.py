@@ -14,15 +14,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.core import limits
-from broker.wayland.geometry import Content, Rect, Source, View
-from broker.wayland.objects import Obj
+from broker.wayland.protocol.objects import ProtocolObject
+from broker.wayland.scene.geometry import Content, Rect, Source, View
 
 if TYPE_CHECKING:
-    from broker.wayland.constraints import Constraint
-    from broker.wayland.frame import Edges, Frame
-    from broker.wayland.hands import OwnSeat
+    from broker.wayland.handlers.constraints import Constraint
+    from broker.wayland.handlers.host_seat import OwnSeat
     from broker.wayland.ports import Judge, PoolFile
-    from broker.wayland.promote import Promoted
+    from broker.wayland.scene.frame import Edges, Frame
+    from broker.wayland.scene.promote import Promoted
 
 
 class Unset(enum.Enum):
@@ -74,8 +74,8 @@ class State:
     dy: int = 0
     damage: list[tuple[int, int, int, int]] | None = None
     buffer_damage: list[tuple[int, int, int, int]] | None = None
-    frames: list[Obj] | None = None
-    feedbacks: list[tuple[Obj, Obj]] | None = None
+    frames: list[ProtocolObject] | None = None
+    feedbacks: list[tuple[ProtocolObject, ProtocolObject]] | None = None
     scale: int | Unset = UNSET
     transform: int | Unset = UNSET
     source: Source | Unset | None = UNSET
@@ -86,7 +86,7 @@ class State:
     geometry: Rect | Unset = UNSET
     shell: list[bytes] | None = None
     hints: bool = False
-    constraints: list[tuple[Obj, str, Any]] | None = None
+    constraints: list[tuple[ProtocolObject, str, Any]] | None = None
     edges: Edges | None = None
     maximized: tuple[int, int] | None = None
     granted: Granted | None = None
@@ -125,7 +125,7 @@ class Mapping:
         self.buffers = 0
 
 
-class Pool(Obj):
+class Pool(ProtocolObject):
     """A wl_shm_pool.  Its file lives while it or a buffer of it lives.
 
     ``mapping`` is where the compositor has it; it may be shorter than the pool
@@ -142,7 +142,7 @@ class Pool(Obj):
         self.mapping = Mapping(0)
 
 
-class Buffer(Obj):
+class Buffer(ProtocolObject):
     """A wl_buffer.  ``holds`` counts states not yet sent that attach it.
 
     A client may destroy a buffer before the commit that shows it is applied;
@@ -165,7 +165,7 @@ class Buffer(Obj):
         self.doomed = False
 
 
-class Region(Obj):
+class Region(ProtocolObject):
     """A wl_region; only the client knows it, its operations are copied."""
 
     __slots__ = ("ops",)
@@ -175,7 +175,7 @@ class Region(Obj):
         self.ops: list[tuple[bool, int, int, int, int]] = []
 
 
-class Viewport(Obj):
+class Viewport(ProtocolObject):
     """A client's wp_viewport; the compositor's one is ours."""
 
     __slots__ = ("surface",)
@@ -185,7 +185,7 @@ class Viewport(Obj):
         self.surface: Surface | None = None
 
 
-class Surface(Obj):
+class Surface(ProtocolObject):
     """A client's wl_surface.
 
     ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
@@ -247,7 +247,7 @@ class Surface(Obj):
         self.hot = (0, 0)
         self.icon: Frame | None = None
         self.constraint: Constraint | None = None
-        self.inhibitor: Obj | None = None
+        self.inhibitor: ProtocolObject | None = None
 
     def root(self) -> Surface:
         """The topmost surface of its tree."""
@@ -276,7 +276,7 @@ class Surface(Obj):
         return count
 
 
-class Subsurface(Obj):
+class Subsurface(ProtocolObject):
     """A wl_subsurface.  For the compositor it is always synchronised.
 
     ``below`` its parent, or above it; the parent's list of children goes from
@@ -303,7 +303,7 @@ class Subsurface(Obj):
         self.cropped = False
 
 
-class Positioner(Obj):
+class Positioner(ProtocolObject):
     """An xdg_positioner; only the client knows it, its state is copied."""
 
     __slots__ = (
@@ -324,7 +324,7 @@ class Positioner(Obj):
         self.parent_configure: int | None = None
 
 
-class WmBase(Obj):
+class WmBase(ProtocolObject):
     """An xdg_wm_base, with the xdg_surfaces made from it and its pings."""
 
     __slots__ = ("pings", "windows")
@@ -335,7 +335,7 @@ class WmBase(Obj):
         self.pings: list[int] = []
 
 
-class XdgSurface(Obj):
+class XdgSurface(ProtocolObject):
     """An xdg_surface: its id belongs to our frame's surface at the compositor."""
 
     __slots__ = (
@@ -359,7 +359,7 @@ class XdgSurface(Obj):
         self.mapped = False
 
 
-class Toplevel(Obj):
+class Toplevel(ProtocolObject):
     """An xdg_toplevel.  ``configured``: the content size last told, 0 for none.
 
     ``told_maximized``: by serial of a configure that maximises or tiles, the size
@@ -415,7 +415,7 @@ class Granted(NamedTuple):
     place: tuple[int, int]
 
 
-class Popup(Obj):
+class Popup(ProtocolObject):
     """An xdg_popup.  ``granted`` by the configure that it acknowledged last.
 
     Where the compositor puts a larger one it has not said, nor when it moves it,
@@ -451,7 +451,7 @@ class Popup(Obj):
         self.told = {s: told for s, told in self.told.items() if s in kept}
 
 
-class OwnSurface(Obj):
+class OwnSurface(ProtocolObject):
     """A wl_surface of ours: a frame's root or one of its strips.
 
     ``alias`` is the client's surface that stands for it where the client must
@@ -465,7 +465,7 @@ class OwnSurface(Obj):
         self.alias: Surface | None = None
 
 
-class Pointer(Obj):
+class Pointer(ProtocolObject):
     """A wl_pointer.  ``focus`` is None while the pointer is not the client's.
 
     ``own`` is then the frame it is over, ``x, y`` (wl_fixed_t) where there,
@@ -478,7 +478,7 @@ class Pointer(Obj):
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
-        self.seat: Obj | None = None
+        self.seat: ProtocolObject | None = None
         self.focus: Surface | None = None
         self.own: OwnSurface | None = None
         self.news = False
@@ -489,7 +489,7 @@ class Pointer(Obj):
         self.y = 0
 
 
-class Seat(Obj):
+class Seat(ProtocolObject):
     """A wl_seat of the client's; ``host_name`` is the compositor's name of it."""
 
     __slots__ = ("host_name",)
@@ -499,7 +499,7 @@ class Seat(Obj):
         self.host_name = 0
 
 
-class Keyboard(Obj):
+class Keyboard(ProtocolObject):
     """A wl_keyboard.  Without a focus that the client knows, nothing is told.
 
     ``judge`` finds the chords in what it hears; shared by all of a seat's.
@@ -514,7 +514,7 @@ class Keyboard(Obj):
         self.seat: OwnSeat | None = None
 
 
-class Touch(Obj):
+class Touch(ProtocolObject):
     """A wl_touch, with the surface under each finger that the client knows."""
 
     __slots__ = ("fingers",)
@@ -524,7 +524,7 @@ class Touch(Obj):
         self.fingers: dict[int, Surface] = {}
 
 
-class Gesture(Obj):
+class Gesture(ProtocolObject):
     """A pointer gesture object; ``told`` between a begin and an end passed on."""
 
     __slots__ = ("told",)
@@ -534,7 +534,7 @@ class Gesture(Obj):
         self.told = False
 
 
-class TextInput(Obj):
+class TextInput(ProtocolObject):
     """A zwp_text_input_v3 and the surface that the client thinks has the focus."""
 
     __slots__ = ("focus",)

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from broker.core.keys import Verdict
-from broker.wayland.wire import Fd
+from broker.wayland.protocol.wire import Fd
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
-    from broker.wayland.foreign import Over
-    from broker.wayland.hands import OwnSeat
-    from broker.wayland.selection import Source
+    from broker.wayland.handlers.foreign_drags import Over
+    from broker.wayland.handlers.host_seat import OwnSeat
+    from broker.wayland.handlers.selection import Source
 
 
 class PoolFile(Protocol):
@@ -97,7 +97,7 @@ class Judge(Protocol):
         """What becomes of a key event; the same one comes for each keyboard."""
 
 
-class Hand(Protocol):
+class InputListener(Protocol):
     """Who is told what the person does, for what crosses sandboxes."""
 
     def judge(self) -> Judge:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from broker.core import limits
 from broker.wayland.budget import Shared
-from broker.wayland.wire import HEADER, NO_MEMORY, ProtocolFault
+from broker.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
-    from broker.wayland.ports import Hand, Selection
-    from broker.wayland.selection import Source
+    from broker.wayland.handlers.selection import Source
+    from broker.wayland.ports import InputListener, Selection
 
 CEILINGS = MappingProxyType(
     {
@@ -123,7 +123,7 @@ class Sandbox:
             self._members,
         )
         """Of what they commit."""
-        self.hand: Hand | None = None
+        self.hand: InputListener | None = None
         """Told of focus and chords; None where nothing ever crosses."""
         self._focused = False
         self.drags: dict[bytes, Source] = {}

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.core.pace import Pace
+from broker.core.token_bucket import TokenBucket
 from broker.waypipe import blocks
 from broker.waypipe.blocks import Kind
 from broker.waypipe.files import Files
@@ -123,7 +123,9 @@ class Channel:
         self._counted = self._acknowledged = 0
         self._sent = self._heard = 0
         """Counted blocks of ours, and how many of them were acknowledged."""
-        self._pace = Pace(limits.WAYPIPE_SPANS_PER_SECOND, limits.WAYPIPE_SPANS_BURST)
+        self._pace = TokenBucket(
+            limits.WAYPIPE_SPANS_PER_SECOND, limits.WAYPIPE_SPANS_BURST
+        )
         self._paid = 0
         self.unacknowledged = 0
         self.header: Header | None = None

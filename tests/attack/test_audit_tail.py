@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.keys import KeyFile
+from broker.audit.proof.keys import KeyFile
+from broker.audit.proof.verify import verify_end
 from broker.audit.store import open_store
-from broker.audit.verify import verify_end
 from broker.core.errors import IntegrityError
-from tests.kit.auditlog import event, opened, report
+from tests.kit.audit.log import event, opened, report
 
 EVENTS = 24
 

@@ -16,14 +16,14 @@ import trio
 from broker.audit import schema
 from broker.audit.refusals import Counter
 from broker.audit.shares import LogShares, cost
-from broker.clipboard import words as w
+from broker.clipboard import messages as w
 from broker.core import limits
+from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import RefusedError
 from broker.prompt.question import Answer, Keep
 from broker.prompt.queue import Queue
-from broker.session.clipboard_telling import Telling
-from broker.session.desktop import Budgets, Desktop
-from broker.session.sound_places import SoundPlaces, SoundServerPlaces
+from broker.viewer.clipboard.outcomes import Telling
+from broker.viewer.desktop import Budgets, Desktop
 from tests.kit.prompting import question
 from tests.kit.rulebook import VAULT, rulebook
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from broker.clipboard.chords import PRESSED, RELEASED, Recogniser, Verdict
 from broker.wayland.verdicts import GLOBALS
 from broker.wayland.verdicts import Verdict as Shown
-from tests.kit.keymaps import compiled
+from tests.kit.wayland.keymaps import compiled
 
 C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125
 BITS = {SHIFT: 1, SUPER: 64}

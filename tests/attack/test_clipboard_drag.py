@@ -7,9 +7,9 @@ from functools import partial
 
 import trio
 
-from tests.kit.clip_client import TEXT, Guest, dragging, guest, let_go, shown
-from tests.kit.clip_stand import COLOURS, Desk, desk
-from tests.kit.compositor import pixels
+from tests.kit.clipboard.client import TEXT, Guest, dragging, guest, let_go, shown
+from tests.kit.clipboard.stand import COLOURS, Desk, desk
+from tests.kit.wayland.compositor import pixels
 
 ICON = 60
 IMITATED = 0x10A010

@@ -11,12 +11,12 @@ from functools import partial
 import pytest
 import trio
 
+from broker.clipboard import messages as w
 from broker.clipboard import reasons
-from broker.clipboard import words as w
-from broker.clipboard.words import Outcome
+from broker.clipboard.messages import Outcome
 from broker.core import limits
-from broker.core import worker_clipboard as messages
-from tests.kit.clip_client import (
+from broker.ipc import clipboard as messages
+from tests.kit.clipboard.client import (
     FROM,
     TEXT,
     Drag,
@@ -28,8 +28,8 @@ from tests.kit.clip_client import (
     shown,
     takes_drop,
 )
-from tests.kit.clip_stand import Desk, desk
-from tests.kit.wayland_client import ServerError
+from tests.kit.clipboard.stand import Desk, desk
+from tests.kit.wayland.client import ServerError
 
 SECRET = b"nobody's business"
 DRAGS = w.CopyTerms()

@@ -6,27 +6,27 @@ import os
 
 import pytest
 
-from tests.kit import (
-    audit_guards,
-    clipboard_guards,
-    link_guards,
-    pulse_guards,
-    rule_guards,
-    transfer_guards,
-    wayland_guards,
-    waypipe_guards,
+from tests.kit.guards import (
+    audit,
+    clipboard,
+    link,
+    pulse,
+    rules,
+    transfer,
+    wayland,
+    waypipe,
 )
-from tests.kit.guards import ROOT, missed
+from tests.kit.guards.mutation import ROOT, missed
 
 TABLES = {
-    "audit": audit_guards.GUARDS,
-    "clipboard": clipboard_guards.GUARDS,
-    "link": link_guards.GUARDS,
-    "pulse": pulse_guards.GUARDS,
-    "rule": rule_guards.GUARDS,
-    "transfer": transfer_guards.GUARDS,
-    "wayland": wayland_guards.GUARDS,
-    "waypipe": waypipe_guards.GUARDS,
+    "audit": audit.GUARDS,
+    "clipboard": clipboard.GUARDS,
+    "link": link.GUARDS,
+    "pulse": pulse.GUARDS,
+    "rule": rules.GUARDS,
+    "transfer": transfer.GUARDS,
+    "wayland": wayland.GUARDS,
+    "waypipe": waypipe.GUARDS,
 }
 
 

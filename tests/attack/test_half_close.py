@@ -17,10 +17,10 @@ import pytest
 import trio
 
 from broker.control.api import LeaseRequest
-from broker.launch.spawn import DEVNULL, PIPE, spawn
+from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.eventually import eventually
-from tests.kit.siege import HEADER, calm, settled
+from tests.kit.vm.siege import HEADER, calm, settled
 from tests.kit.world import record, world
 
 RECORD = """\

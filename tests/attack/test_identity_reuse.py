@@ -13,9 +13,9 @@ import subprocess
 
 import pytest
 
-from tests.kit.compositor import wait_window, windows
 from tests.kit.eventually import eventually
-from tests.kit.fixed_cid import CID
+from tests.kit.vm.fixed_cid import CID
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import record, world
 
 FLOOD = "while :; do echo $RANDOM; done"
@@ -57,7 +57,7 @@ async def test_the_next_machine_at_the_same_path_gets_nothing_of_the_killed_one(
 async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
     """kill -9 of QEMU alone, in mid-stream; the broker does the rest."""
     async with world(
-        {"work": record("persistent")}, program="tests.kit.fixed_cid"
+        {"work": record("persistent")}, program="tests.kit.vm.fixed_cid"
     ) as w:
         await w.run("work", "foot", "-T", "of-the-first", "sh", "-c", FLOOD)
         await wait_window(w.comp, title="of-the-first")

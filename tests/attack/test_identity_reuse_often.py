@@ -19,12 +19,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.launch.spawn import PIPE, spawn
-from broker.session.foreign import take_foreign
-from broker.session.pumps import PumpKeeper
-from tests.kit.compositor import short_directory
-from tests.kit.reuse import WORD, Words, a_pump, admitted
-from tests.kit.roles import host_role, journal
+from broker.host.foreign_machine import take_foreign
+from broker.launch.process.spawn import PIPE, spawn
+from broker.services.pump_supervisor import PumpSupervisor
+from tests.kit.link.roles import host_role, journal
+from tests.kit.vm.reuse import WORD, Words, a_pump, admitted
+from tests.kit.wayland.compositor import short_directory
 
 STREAMS = 4
 # Forks a machine for each word it reads and says its pid; the machine knocks at
@@ -140,9 +140,9 @@ async def take_over(role, words, made, base, old, rng):
             hybrid=str(base), cid=None, unix=None, leader=pid, connectors=[pid]
         )
 
-    tenancy = await admitted(role, machine)
-    await words.wait_heard(tenancy.lease.id, rng.choice((1, 4096)))
-    return pid, tenancy
+    active_lease = await admitted(role, machine)
+    await words.wait_heard(active_lease.lease.id, rng.choice((1, 4096)))
+    return pid, active_lease
 
 
 async def rounds(tmp_path, count, seed):
@@ -152,7 +152,7 @@ async def rounds(tmp_path, count, seed):
         a_pump() as handle,
         trio.open_nursery() as nursery,
     ):
-        keeper = PumpKeeper(handle, log)
+        keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
         words = Words(keeper)
         other = tmp_path / "role"
@@ -165,12 +165,14 @@ async def rounds(tmp_path, count, seed):
             ):
                 pid, leases = None, []
                 for _ in range(count):
-                    pid, tenancy = await take_over(role, words, made, base, pid, rng)
-                    leases.append(tenancy.lease)
+                    pid, active_lease = await take_over(
+                        role, words, made, base, pid, rng
+                    )
+                    leases.append(active_lease.lease)
                     assert not words.crossed
                     assert not made.crossed()
                 os.kill(pid, signal.SIGKILL)
-                await tenancy.ended.wait()
+                await active_lease.ended.wait()
         assert [lease.generation for lease in leases] == list(range(1, count + 1))
         assert all(words.heard[lease.id] for lease in leases)
         print(f"seed {seed}: {sum(words.heard.values())} bytes")

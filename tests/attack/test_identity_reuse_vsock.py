@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from broker.core.paths import find_paths
-from broker.launch.image_build import build_image
-from tests.kit.threevm import SPEC, Guest, lab
-from tests.kit.vhost import MODULES, vhost_files
+from broker.launch.image.build import build_image
+from tests.kit.link.three_machines import SPEC, Guest, lab
+from tests.kit.vm.vhost import MODULES, vhost_files
 
 KIT = Path(__file__).parents[1] / "kit"
 OURS = ("roles", "reuse", "vsock_reuse")

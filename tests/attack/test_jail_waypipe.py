@@ -13,11 +13,11 @@ import socket
 import pytest
 
 from broker.core.names import SandboxName
-from broker.launch.waypipe_client import start_waypipe_client
-from broker.session.workers import open_workers
+from broker.launch.waypipe.client import start_waypipe_client
+from broker.services.workers.pool import open_workers
 from tests.attack.test_jail_worker import check_walls
-from tests.kit.compositor import short_directory
-from tests.kit.probes import build, run_free, run_in_waypipe_jail, world
+from tests.kit.vm.probes import build, run_free, run_in_waypipe_jail, world
+from tests.kit.wayland.compositor import short_directory
 
 
 @pytest.fixture(scope="module")

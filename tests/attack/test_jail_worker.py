@@ -13,9 +13,9 @@ import pytest
 
 from broker.core import limits
 from broker.core.names import SandboxName
-from broker.session.workers import open_workers
-from tests.kit.compositor import short_directory
-from tests.kit.probes import build, run_free, run_in_worker_jail, world
+from broker.services.workers.pool import open_workers
+from tests.kit.vm.probes import build, run_free, run_in_worker_jail, world
+from tests.kit.wayland.compositor import short_directory
 
 
 @pytest.fixture(scope="module")

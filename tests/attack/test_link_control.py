@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.frames import HEADER, encode_frame
+from broker.ipc.framing import HEADER, encode_frame
 from broker.link import messages as m
 from broker.link.control import ControlChannel
-from broker.link.terms import LinkRefusedError, Reason
-from tests.kit.linkpair import sessions
+from broker.link.wire_types import LinkRefusedError, Reason
+from tests.kit.link.pair import sessions
 
 
 def pair(seed=0):

@@ -25,12 +25,12 @@ from broker.link.endpoints import UnixEndpoint, connect
 from broker.link.handshake import Fresh, Handshake
 from broker.link.keys import Identity, Peer, Peers
 from broker.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, Verdict
-from broker.link.terms import HEADER, VERSION, LinkRefusedError, Role
-from broker.session.link_socket import receive, shake_hands
-from broker.session.link_store import LinkStore
+from broker.link.wire_types import HEADER, VERSION, LinkRefusedError, Role
+from broker.services.link.key_store import LinkStore
+from broker.services.link.sockets import receive, shake_hands
 from tests.kit.eventually import eventually
-from tests.kit.linkhost import announce, close_all, dial, link_host, obey, rest_of, say
-from tests.kit.two import two
+from tests.kit.link.host import announce, close_all, dial, link_host, obey, rest_of, say
+from tests.kit.link.two_brokers import two
 from tests.kit.world import descriptors
 
 

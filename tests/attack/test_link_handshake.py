@@ -12,8 +12,8 @@ import pytest
 
 from broker.link.handshake import Fresh, Handshake, State
 from broker.link.keys import Identity, Peer, Peers, PublicKey
-from broker.link.terms import HEADER, LinkRefusedError, Reason, Role
-from tests.kit.linkpair import (
+from broker.link.wire_types import HEADER, LinkRefusedError, Reason, Role
+from tests.kit.link.pair import (
     HOST_ID,
     KNOWN_TO_HOST,
     KNOWN_TO_VIEWER,

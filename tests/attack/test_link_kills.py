@@ -11,10 +11,10 @@ from collections import Counter
 import pytest
 import trio
 
-from tests.kit.compositor import steady
 from tests.kit.eventually import NeverError, eventually
-from tests.kit.linkhost import link_host
-from tests.kit.two import two
+from tests.kit.link.host import link_host
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import steady
 from tests.kit.world import record
 
 # Talks all the time: there is always a message under way.

@@ -14,8 +14,8 @@ import pytest
 from broker.core import limits
 from broker.link.keys import Identity
 from broker.link.pairing import Pairing, State
-from broker.link.terms import LinkRefusedError, Reason, Role
-from tests.kit.linkpair import (
+from broker.link.wire_types import LinkRefusedError, Reason, Role
+from tests.kit.link.pair import (
     HOST_ID,
     MALLORY_ID,
     VIEWER_ID,

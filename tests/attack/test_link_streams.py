@@ -19,8 +19,8 @@ from broker.link.preamble import (
     PreambleReader,
     Verdict,
 )
-from broker.link.terms import HEADER, Direction, LinkRefusedError, Role
-from tests.kit.linkpair import sessions
+from broker.link.wire_types import HEADER, Direction, LinkRefusedError, Role
+from tests.kit.link.pair import sessions
 
 LEASE = LeaseId("00000000000000aa")
 OTHER = LeaseId("00000000000000bb")

@@ -17,13 +17,13 @@ from broker.core import limits
 from broker.core.services import AGENT, AUDIO
 from broker.link import messages as m
 from broker.link.preamble import Verdict
-from broker.session.link_socket import dial, receive, send_all
-from tests.kit.compositor import short_directory
+from broker.services.link.sockets import dial, receive, send_all
 from tests.kit.eventually import eventually
-from tests.kit.linkends import Ends, HoldingViewer
-from tests.kit.linkhost import announce, close_all, link_host, obey, rest_of, say
-from tests.kit.roles import journal
-from tests.kit.two import two
+from tests.kit.link.ends import Ends, HoldingViewer
+from tests.kit.link.host import announce, close_all, link_host, obey, rest_of, say
+from tests.kit.link.roles import journal
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
 
 

@@ -16,10 +16,10 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
 from broker.link import messages as m
-from tests.kit.compositor import short_directory
-from tests.kit.linkends import Ends
-from tests.kit.linkhost import obey
-from tests.kit.roles import PaperMachine, host_role, journal
+from tests.kit.link.ends import Ends
+from tests.kit.link.host import obey
+from tests.kit.link.roles import PaperMachine, host_role, journal
+from tests.kit.wayland.compositor import short_directory
 
 A = SandboxName("a")
 
@@ -79,7 +79,7 @@ async def test_one_that_never_says_that_a_lease_has_ended(tmp_path):
         lease = await host.start(A)
         await host.stop(lease.id, grace=0, reason="asked")
         assert launcher.machines[0].closed.is_set()
-        assert host.tenancies() == []
+        assert host.active_leases() == []
         await epoch.over.wait()
         assert "did not answer within" in epoch.reason
         # The link is made anew, and with it a lease.
@@ -135,6 +135,6 @@ async def test_one_that_goes_while_what_it_has_started_is_announced(
             epoch.end("gone")
         # Its broker dials again, and what it has started is over or announced.
         await ends.accepted(listener, nursery, obey)
-        for tenancy in host.tenancies():
-            await host.stop(tenancy.lease.id, grace=0, reason="asked")
+        for active_lease in host.active_leases():
+            await host.stop(active_lease.lease.id, grace=0, reason="asked")
         assert all(machine.closed.is_set() for machine in launcher.machines)

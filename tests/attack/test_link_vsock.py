@@ -16,10 +16,10 @@ import trio
 from broker.core import limits
 from broker.link.handshake import SIZES, Kind
 from broker.link.keys import Peer
-from broker.link.terms import HEADER, VERSION, Role
+from broker.link.wire_types import HEADER, VERSION, Role
 from tests.e2e.test_three_machines import PEER, RECORD
-from tests.kit.threevm import HOST, PIECES, VIEWER, siblings
-from tests.kit.vmbrokers import (
+from tests.kit.link.three_machines import HOST, PIECES, VIEWER, siblings
+from tests.kit.vm.brokers import (
     CTL,
     PATIENCE,
     SCREEN,

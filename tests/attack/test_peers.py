@@ -17,9 +17,9 @@ import pytest
 import trio
 
 from broker.core import limits
-from tests.kit.compositor import wait_window
 from tests.kit.eventually import eventually
-from tests.kit.siege import calm, census, end_of_log, settled, siege
+from tests.kit.vm.siege import calm, census, end_of_log, settled, siege
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
 
 # As a waypipe server would say it: the header, then get_registry.

@@ -18,8 +18,7 @@ import trio
 from broker.core import limits
 from broker.pulse.commands import REFUSED as ALL_REFUSED
 from tests.kit.eventually import eventually
-from tests.kit.sound import hearing, proxy, sound_server, started, tone
-from tests.kit.sound_hostile import (
+from tests.kit.sound.hostile import (
     INVALID,
     RECORD,
     REFUSED,
@@ -30,6 +29,7 @@ from tests.kit.sound_hostile import (
     u32,
     volume,
 )
+from tests.kit.sound.servers import hearing, proxy, sound_server, started, tone
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.prompt.question import Answer, Keep
-from broker.session.asking import Questions
 from tests.integration.test_asking import desk, of
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, rulebook

@@ -18,13 +18,13 @@ import pytest
 import trio
 
 from broker.audit.database import open_reading
-from broker.audit.keys import KeyFile
-from broker.audit.verify import verify
+from broker.audit.proof.keys import KeyFile
+from broker.audit.proof.verify import verify
 from broker.control.api import LeaseRequest
 from broker.core.errors import VitrailError
-from broker.launch.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import eventually
-from tests.kit.siege import HEADER
+from tests.kit.vm.siege import HEADER
 from tests.kit.world import record, world
 
 RECORD = """\

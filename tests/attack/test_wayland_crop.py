@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup, random_trees
-from tests.kit.wayland_client import Window, memfd
-from tests.kit.wayland_pixels import frames, mask, outside
-from tests.kit.wayland_stand import (
+from tests.kit.wayland.client import Window, memfd
+from tests.kit.wayland.pixels import frames, mask, outside
+from tests.kit.wayland.stand import (
     CONFIG,
     FRAME,
     GUEST,

@@ -15,14 +15,14 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.wayland import emit
+from broker.wayland.protocol import emit
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from tests.kit import waypipe_bytes as w
-from tests.kit.compositor import desktop
 from tests.kit.eventually import eventually
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_stand import CONFIG, Stand, filtered
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.stand import CONFIG, Stand, filtered
+from tests.kit.waypipe import wire_bytes as w
 
 CLIENTS = 8
 _RATE = 16_000

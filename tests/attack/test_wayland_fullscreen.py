@@ -11,11 +11,11 @@ import pytest
 from broker.wayland.listing import windows_of
 from broker.wayland.rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_pixels import PAINT, judge
-from tests.kit.compositor import desktop
-from tests.kit.mutter_person import gnome
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_pixels import Found, frames
-from tests.kit.wayland_stand import CONFIG, FRAME, SIZE, filtered, nested, stand
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.mutter_person import gnome
+from tests.kit.wayland.pixels import Found, frames
+from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, filtered, nested, stand
 
 FULLSCREEN = 2
 

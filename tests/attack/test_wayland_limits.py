@@ -19,12 +19,12 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.wayland import emit, wire
-from tests.kit.compositor import desktop
-from tests.kit.wayland_client import Client, GoneError, ServerError, Window, memfd
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_pixels import mask
-from tests.kit.wayland_stand import CONFIG, GUEST, SIZE, filtered, nested, stand
+from broker.wayland.protocol import emit, wire
+from tests.kit.wayland.client import Client, GoneError, ServerError, Window, memfd
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.pixels import mask
+from tests.kit.wayland.stand import CONFIG, GUEST, SIZE, filtered, nested, stand
 
 PAINT = 0xFF000000 | GUEST
 _MFD_HUGETLB = 4

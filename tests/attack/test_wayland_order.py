@@ -15,16 +15,16 @@ import struct
 import pytest
 import trio
 
-from broker.wayland import signatures, wire
-from broker.wayland.tables import INTERFACES
+from broker.wayland.protocol import signatures, wire
+from broker.wayland.protocol.tables import INTERFACES
 from fuzz import wayland as target
 from tests.attack.test_wayland_limits import honest
 from tests.attack.test_wayland_pixels import PAINT, contents, popup
-from tests.kit.compositor import desktop
-from tests.kit.wayland_client import GoneError, ServerError, Window, memfd
-from tests.kit.wayland_input import LEFT, Pointer
-from tests.kit.wayland_pixels import frames, mask, outside
-from tests.kit.wayland_stand import CONFIG, FRAME, GUEST, SIZE, stand
+from tests.kit.wayland.client import GoneError, ServerError, Window, memfd
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.input import LEFT, Pointer
+from tests.kit.wayland.pixels import frames, mask, outside
+from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, stand
 
 
 def ends_of_wlroots(c: Window) -> None:

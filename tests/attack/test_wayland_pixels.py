@@ -18,10 +18,10 @@ from PIL import Image
 
 from broker.wayland.rules import WindowRules
 from tests.broker.wayland.test_trees import OPS, Tree
-from tests.kit.wayland_client import GoneError, ServerError, Window
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_pixels import frames, mask, near, outside
-from tests.kit.wayland_stand import BORDER, FRAME, GUEST, SIZE, Stand, stand
+from tests.kit.wayland.client import GoneError, ServerError, Window
+from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.pixels import frames, mask, near, outside
+from tests.kit.wayland.stand import BORDER, FRAME, GUEST, SIZE, Stand, stand
 
 PAINT = 0xFF000000 | GUEST
 

@@ -16,10 +16,10 @@ import trio
 from broker.wayland.rules import WindowRules
 from tests.attack.test_wayland_crop import KINDS, OTHER
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, random_trees
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_pixels import frames, mask
-from tests.kit.wayland_stand import (
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.pixels import frames, mask
+from tests.kit.wayland.stand import (
     CONFIG,
     FRAME,
     GUEST,

@@ -18,17 +18,17 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.core import worker as messages
-from broker.session.workers import open_workers
-from broker.wayland import emit
+from broker.ipc import worker as messages
+from broker.services.workers.pool import open_workers
+from broker.wayland.protocol import emit
 from broker.wayland.rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
-from tests.kit.compositor import desktop, pixels
 from tests.kit.eventually import eventually
-from tests.kit.wayland_client import Client, GoneError, ServerError, Window, memfd
-from tests.kit.wayland_pixels import mask
-from tests.kit.wayland_stand import CONFIG, GUEST, jailed
+from tests.kit.wayland.client import Client, GoneError, ServerError, Window, memfd
+from tests.kit.wayland.compositor import desktop, pixels
+from tests.kit.wayland.pixels import mask
+from tests.kit.wayland.stand import CONFIG, GUEST, jailed
 
 RED, BLUE = 0xC01010, 0x1010C0
 
@@ -323,11 +323,11 @@ async def test_a_client_at_its_limit_does_not_stutter_another_sandboxs_window():
         # One core in two is busy then, and others run on this machine: what
         # must not be is that frames wait for the flood's turns.
         assert beside[median] < 3 * max(alone[median], 0.017), (alone[median], beside)
-        assert not [m for m in blue.said if isinstance(m, messages.Limited)]
+        assert not [m for m in blue.said if isinstance(m, messages.LimitHit)]
 
 
 async def _limited(it, what):
-    return any(isinstance(m, messages.Limited) and m.what == what for m in it.said)
+    return any(isinstance(m, messages.LimitHit) and m.what == what for m in it.said)
 
 
 # -- a record that allows less -------------------------------------------------------

@@ -17,11 +17,11 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.session.waypipe_shell import StreamConnection
 from broker.waypipe.blocks import Kind
-from tests.kit import waypipe_bytes as w
+from broker.worker.wayland.waypipe_connection import StreamConnection
 from tests.kit.eventually import eventually
-from tests.kit.waypipe_stand import Wire, wire
+from tests.kit.waypipe import wire_bytes as w
+from tests.kit.waypipe.stand import Wire, wire
 
 _GET_REGISTRY = w.message(1, 1, struct.pack("<I", 2))
 

@@ -25,10 +25,10 @@ import pytest
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.guestargs import MACHINES, base_args
-from broker.launch.initramfs import agent_overlay
-from broker.launch.microvm import Accel
-from broker.launch.spawn import PIPE, run_tool, spawn
+from broker.launch.image.initramfs import agent_overlay
+from broker.launch.microvm.launcher import Accel
+from broker.launch.microvm.qemu_arguments import MACHINES, base_args
+from broker.launch.process.spawn import PIPE, run_tool, spawn
 from tests.kit.brokerctl import lines_of
 from tests.kit.world import the_image
 
@@ -62,10 +62,10 @@ _WRITER = """
 import json, sys, trio
 from pathlib import Path
 from broker.audit.database import open_reading
-from broker.audit.keys import KeyFile
+from broker.audit.proof.keys import KeyFile
 from broker.audit.schema import Decision, Verdict
 from broker.audit.store import open_store
-from broker.audit.verify import verify
+from broker.audit.proof.verify import verify
 
 PATH = Path("/run/log/audit.sqlite")
 

@@ -16,12 +16,12 @@ from broker.control.api import QuestionAnswerRequest
 from broker.core import limits
 from tests.integration.test_pulse_indicator import screen
 from tests.kit.brokerctl import brokerctl
-from tests.kit.clipboard_person import Person
-from tests.kit.compositor import short_directory, wait_window
+from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
 from tests.kit.eventually import eventually
 from tests.kit.prompting import Hands
-from tests.kit.sound import started
+from tests.kit.sound.servers import started
+from tests.kit.wayland.compositor import short_directory, wait_window
 from tests.kit.world import world
 
 SECRET = "the password is hunter2"

@@ -13,12 +13,12 @@ import trio
 
 from broker.control.api import QuestionAnswerRequest
 from tests.e2e.test_clipboard import LABELS, SECRET, status
-from tests.kit import gtk_drag
-from tests.kit.clipboard_person import Person
-from tests.kit.compositor import wait_window
+from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
 from tests.kit.eventually import eventually
-from tests.kit.wayland_input import Pointer
+from tests.kit.wayland import gtk_drag
+from tests.kit.wayland.compositor import wait_window
+from tests.kit.wayland.input import Pointer
 from tests.kit.world import world
 
 SCREEN = (1280, 800)

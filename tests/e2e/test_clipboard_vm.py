@@ -8,10 +8,10 @@ import pytest
 import trio
 
 from tests.e2e.test_clipboard import held_from, status
-from tests.kit.clipboard_person import Person, V
-from tests.kit.compositor import wait_window
+from tests.kit.clipboard.person import Person, V
 from tests.kit.eventually import eventually
-from tests.kit.two import two
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
 
 SECRET = "over two walls"

@@ -11,9 +11,9 @@ import trio
 from broker.core.errors import SetupError, UpstreamError
 from broker.launch import compositor
 from broker.launch.compositor import find_compositor, open_headless_sway
-from broker.launch.spawn import spawn
-from tests.kit.compositor import desktop, pixels, short_directory, wait_window
+from broker.launch.process.spawn import spawn
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
 
 
 async def test_a_terminal_is_shown_and_typed_into():

@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from broker.launch.compositor import open_headless_sway
-from tests.kit.compositor import wait_window, windows
 from tests.kit.container import container
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import descriptors, record, world
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from broker.core.paths import find_paths
 from tests.kit.brokerctl import brokerctl, home, paths_of, running
-from tests.kit.compositor import desktop, wait_window
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.world import processes, the_image
 
 

@@ -12,12 +12,12 @@ import pytest
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.image_build import build_image
-from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
-from tests.kit.compositor import pixels, wait_window, windows
+from broker.launch.image.build import build_image
+from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.eventually import eventually
-from tests.kit.resizing import kept, while_resizing
-from tests.kit.wayland_pixels import frames, mask, near, outside
+from tests.kit.wayland.compositor import pixels, wait_window, windows
+from tests.kit.wayland.pixels import frames, mask, near, outside
+from tests.kit.wayland.resizing import kept, while_resizing
 from tests.kit.world import record, the_image, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

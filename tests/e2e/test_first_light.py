@@ -12,8 +12,8 @@ import trio
 
 from broker.control.api import RunRequest
 from broker.core.errors import UpstreamError
-from tests.kit.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.world import record, world
 
 RED = ("-o", "colors.background=cc0000")

@@ -11,11 +11,11 @@ import trio
 
 from broker.control.api import LeaseReleaseRequest
 from broker.core.errors import RefusedError
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 from broker.peers.credentials import pid_namespaces_of_self
-from tests.kit.compositor import wait_window, windows
 from tests.kit.container import RECORD, box, lease
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import world
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core import agent
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
-from broker.launch.guestargs import Network
-from broker.launch.image_build import build_image
-from broker.launch.images import ImageSpec
-from broker.launch.microvm import EndKind
-from tests.kit.agentbroker import AgentBroker
-from tests.kit.compositor import short_directory
-from tests.kit.vms import machine, require_vm
+from broker.ipc import agent
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.launcher import EndKind
+from broker.launch.microvm.qemu_arguments import Network
+from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.machines import machine, require_vm
+from tests.kit.wayland.compositor import short_directory
 
 
 @pytest.fixture(autouse=True)

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core import agent
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
-from broker.launch import images
-from broker.launch.image_build import build_image
-from broker.launch.images import ImageSpec
-from broker.launch.microvm import EndKind
-from broker.launch.spawn import PIPE, spawn
-from tests.kit.agentbroker import AgentBroker
-from tests.kit.compositor import desktop, short_directory, wait_window
-from tests.kit.tinyguest import ordinary_user
-from tests.kit.vms import machine, require_vm
+from broker.ipc import agent
+from broker.launch.image import store
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.launcher import EndKind
+from broker.launch.process.spawn import PIPE, spawn
+from tests.kit.vm.agent_broker import AgentBroker
+from tests.kit.vm.machines import machine, require_vm
+from tests.kit.vm.tinyguest import ordinary_user
+from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -65,7 +65,7 @@ async def killed_build(paths, at):
 async def test_equal_packages_give_equal_bytes_even_after_a_killed_build(paths):
     await killed_build(paths, b"extracting archives")
     with pytest.raises(SetupError, match="there is no guest image"):
-        images.find_image(paths)
+        store.find_image(paths)
     assert ".default.scratch" in contents(paths), "a killed build leaves a note"
 
     first = await build_image(paths, ImageSpec(), print)
@@ -128,7 +128,7 @@ def _vm():
 @pytest.mark.parametrize("suite", ["bookworm", "trixie", "sid"])
 async def test_foot_of_each_suite_is_seen(suite):
     """waypipe 0.8, 0.9 and 0.11 in the guest, this machine's at the other end."""
-    name = images.DEFAULT_NAME if suite == images.DEFAULT_SUITE else suite
+    name = store.DEFAULT_NAME if suite == store.DEFAULT_SUITE else suite
     paths = find_paths()
     image = await build_image(paths, ImageSpec(name=name, suite=suite), print)
     with short_directory() as place:

@@ -14,13 +14,20 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.names import SandboxName
-from broker.launch.microvm import EndKind, adopt_vm, clean_leftovers, start_vm
-from broker.launch.spawn import PIPE, spawn
-from broker.launch.vmstate import find_processes, read_state
-from broker.launch.vsock_backend import hybrid_environment
-from tests.kit.compositor import short_directory
-from tests.kit.tinyguest import shell_listener
-from tests.kit.vms import alive, leftovers, machine, require_vm, tiny_spec, vm_tools
+from broker.launch.microvm.launcher import EndKind, adopt_vm, clean_leftovers, start_vm
+from broker.launch.microvm.state import find_processes, read_state
+from broker.launch.microvm.vsock_backend import hybrid_environment
+from broker.launch.process.spawn import PIPE, spawn
+from tests.kit.vm.machines import (
+    alive,
+    leftovers,
+    machine,
+    require_vm,
+    tiny_spec,
+    vm_tools,
+)
+from tests.kit.vm.tinyguest import shell_listener
+from tests.kit.wayland.compositor import short_directory
 
 
 @pytest.fixture
@@ -276,7 +283,7 @@ from pathlib import Path
 import trio
 sys.path.insert(0, sys.argv[1])
 from broker.launch.microvm import start_vm
-from tests.kit.vms import tiny_spec, vm_tools
+from tests.kit.vm.machines import tiny_spec, vm_tools
 
 async def main():
     async with trio.open_nursery() as nursery:

@@ -9,11 +9,17 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.accel import DEVICE, Accel, boot_probe, choose_accel, permission
-from broker.launch.microvm import EndKind, Tools, start_vm
-from tests.kit.compositor import short_directory
-from tests.kit.tinyguest import shell_listener, tiny_guest
-from tests.kit.vms import require_vm, tiny_spec
+from broker.launch.microvm.accel import (
+    DEVICE,
+    Accel,
+    boot_probe,
+    choose_accel,
+    permission,
+)
+from broker.launch.microvm.launcher import EndKind, Tools, start_vm
+from tests.kit.vm.machines import require_vm, tiny_spec
+from tests.kit.vm.tinyguest import shell_listener, tiny_guest
+from tests.kit.wayland.compositor import short_directory
 
 
 @pytest.fixture

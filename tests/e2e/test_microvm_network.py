@@ -20,13 +20,13 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError, VitrailError
-from broker.launch import network
-from broker.launch.microvm import Network
-from broker.launch.spawn import our_program, run_tool, spawn
-from tests.kit.compositor import short_directory
+from broker.launch.microvm import network
+from broker.launch.microvm.launcher import Network
+from broker.launch.process.spawn import our_program, run_tool, spawn
 from tests.kit.eventually import eventually
-from tests.kit.tinyguest import shell_listener, tiny_guest
-from tests.kit.vms import machine, require_vm
+from tests.kit.vm.machines import machine, require_vm
+from tests.kit.vm.tinyguest import shell_listener, tiny_guest
+from tests.kit.wayland.compositor import short_directory
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 THIS, SECOND, OTHER = "192.0.2.2", "198.51.100.9", "192.0.2.1"

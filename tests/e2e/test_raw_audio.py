@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 from tests.kit.eventually import eventually
-from tests.kit.two import two
+from tests.kit.link.two_brokers import two
 from tests.kit.world import record
 
 MEGABYTES = 16

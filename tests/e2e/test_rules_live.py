@@ -12,9 +12,9 @@ import trio
 from broker.control.api import GrantRevokeRequest, QuestionAnswerRequest, RunRequest
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from tests.kit.compositor import wait_window, windows
 from tests.kit.eventually import eventually
 from tests.kit.prompting import Hands
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import record, world
 
 ASK = "vitrail.Display * app @adminvm ask remember=session\n"

@@ -17,9 +17,9 @@ import pytest
 import trio
 
 from broker.core.errors import VitrailError
-from tests.kit.compositor import wait_window, windows
 from tests.kit.container import RECORD, box, lease
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import descriptors, world
 
 pytestmark = pytest.mark.long

@@ -9,10 +9,17 @@ import pytest
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.image_build import build_image
-from broker.launch.images import DEFAULT_PACKAGES, ImageSpec
+from broker.launch.image.build import build_image
+from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
 from tests.kit.eventually import eventually
-from tests.kit.sound import hearing, microphone, needs, sound_server, started, tone
+from tests.kit.sound.servers import (
+    hearing,
+    microphone,
+    needs,
+    sound_server,
+    started,
+    tone,
+)
 from tests.kit.world import record, world
 
 AUDIO_TABLE = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'

@@ -8,8 +8,8 @@ import re
 import pytest
 import trio
 
-from tests.kit.threevm import Guest, lab
-from tests.kit.vmbrokers import CTL, PATIENCE, until_there
+from tests.kit.link.three_machines import Guest, lab
+from tests.kit.vm.brokers import CTL, PATIENCE, until_there
 
 UNITS = "/srv/broker/data/systemd"
 PROGRAMS = ("host", "viewer", "local")

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from broker.link.keys import Peer
-from broker.link.terms import HEADER, VERSION, Role
-from tests.kit.threevm import APP, HOST, PIECES, VIEWER, siblings
-from tests.kit.vmbrokers import (
+from broker.link.wire_types import HEADER, VERSION, Role
+from tests.kit.link.three_machines import APP, HOST, PIECES, VIEWER, siblings
+from tests.kit.vm.brokers import (
     CTL,
     PATIENCE,
     SCREEN,

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from broker.link.keys import Peer
-from broker.link.terms import Role
-from broker.session.link_store import LinkStore
+from broker.link.wire_types import Role
+from broker.services.link.key_store import LinkStore
 from tests.e2e.test_raw_audio import BULK
 from tests.kit.eventually import eventually
-from tests.kit.threevm import VIEWER, Guest, lab
-from tests.kit.two import make_side
-from tests.kit.vmbrokers import (
+from tests.kit.link.three_machines import VIEWER, Guest, lab
+from tests.kit.link.two_brokers import make_side
+from tests.kit.vm.brokers import (
     CTL,
     PATIENCE,
     SCREEN,

@@ -6,11 +6,11 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from tests.kit.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.container import DIRECT, container
 from tests.kit.container import RECORD as CONTAINER
 from tests.kit.eventually import eventually
-from tests.kit.two import two
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.world import record
 
 

@@ -10,12 +10,12 @@ import socket
 import pytest
 import trio
 
-from broker.link.terms import HEADER, VERSION, Role
-from broker.session.link_store import LinkStore
-from tests.kit.compositor import steady, windows
+from broker.link.wire_types import HEADER, VERSION, Role
+from broker.services.link.key_store import LinkStore
 from tests.kit.eventually import NeverError, eventually
-from tests.kit.linkhost import link_host
-from tests.kit.two import pair, two
+from tests.kit.link.host import link_host
+from tests.kit.link.two_brokers import pair, two
+from tests.kit.wayland.compositor import steady, windows
 from tests.kit.world import descriptors, record
 
 PERSISTENT = {"work": record("persistent")}

@@ -13,10 +13,10 @@ from textwrap import dedent
 import pytest
 
 from tests.kit.brokerctl import brokerctl
-from tests.kit.compositor import wait_window, windows
 from tests.kit.eventually import eventually
-from tests.kit.two import two
-from tests.kit.typing import typing
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import wait_window, windows
+from tests.kit.wayland.typed_text import typing
 
 GUIDE = (Path(__file__).parents[2] / "docs/two-machines.md").read_text()
 

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from broker.wayland.listing import windows_of
-from tests.kit.compositor import desktop, pixels
 from tests.kit.eventually import eventually
-from tests.kit.wayland_apps import boxed
-from tests.kit.wayland_pixels import mask, outside
-from tests.kit.wayland_stand import CONFIG, FRAME, Stand
-from tests.kit.wayland_world import (
+from tests.kit.wayland.apps import boxed
+from tests.kit.wayland.compositor import desktop, pixels
+from tests.kit.wayland.pixels import mask, outside
+from tests.kit.wayland.stand import CONFIG, FRAME, Stand
+from tests.kit.wayland.world import (
     KINDS,
     NEWER,
     World,

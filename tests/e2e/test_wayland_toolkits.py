@@ -15,12 +15,12 @@ import pytest
 import trio
 
 from broker.wayland.listing import windows_of
-from tests.kit import gtk_window
 from tests.kit.eventually import eventually
-from tests.kit.wayland_apps import boxed
-from tests.kit.wayland_input import CONTROL
-from tests.kit.wayland_pixels import Found
-from tests.kit.wayland_world import KINDS, NEWER, World, world
+from tests.kit.wayland import gtk_window
+from tests.kit.wayland.apps import boxed
+from tests.kit.wayland.input import CONTROL
+from tests.kit.wayland.pixels import Found
+from tests.kit.wayland.world import KINDS, NEWER, World, world
 
 pytestmark = [
     pytest.mark.long,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.compositor import wait_window, windows
 from tests.kit.eventually import eventually
-from tests.kit.podman import IMAGE, rootless, run, stop_waiting
-from tests.kit.two import two
+from tests.kit.link.two_brokers import two
+from tests.kit.wayland.compositor import wait_window, windows
+from tests.kit.waypipe.podman import IMAGE, rootless, run, stop_waiting
 from tests.kit.world import record
 
 pytestmark = [pytest.mark.machine, pytest.mark.long]

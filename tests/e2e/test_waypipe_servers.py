@@ -22,8 +22,8 @@ from tests.e2e.test_wayland_applications import (
     world,
 )
 from tests.kit.eventually import eventually
-from tests.kit.wayland_apps import boxed
-from tests.kit.waypipe_stand import server_of
+from tests.kit.wayland.apps import boxed
+from tests.kit.waypipe.stand import server_of
 
 pytestmark = [
     pytest.mark.long,

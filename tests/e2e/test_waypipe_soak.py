@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.session.workers import Workers, open_workers
+from broker.services.workers.pool import Workers, open_workers
 from tests.bench.wayland.firefox import clip
-from tests.kit.compositor import desktop, short_directory, windows
-from tests.kit.display import Display, open_display
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, short_directory, windows
+from tests.kit.wayland.display import Display, open_display
 
 pytestmark = pytest.mark.long
 

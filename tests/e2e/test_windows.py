@@ -16,10 +16,10 @@ import pytest
 from broker.cli.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
 from tests.kit.brokerctl import brokerctl
-from tests.kit.compositor import wait_frames, wait_window, windows
 from tests.kit.container import DIRECT, INSIDE, RECORD, container
 from tests.kit.eventually import eventually
-from tests.kit.resizing import while_resizing
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
+from tests.kit.wayland.resizing import while_resizing
 from tests.kit.world import world
 
 GREY = (0x55, 0x55, 0x55)

@@ -13,18 +13,18 @@ import trio
 import trio.testing
 
 from broker.audit.query import Filters, open_log
+from broker.authz import prompts
+from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
-from broker.launch.spawn import our_program
+from broker.launch.process.spawn import our_program
 from broker.prompt.dialog import lay_out
 from broker.prompt.question import Answer, Keep
-from broker.session import asking
-from broker.session.asking import Questions
-from tests.kit.compositor import short_directory
 from tests.kit.eventually import eventually
+from tests.kit.link.roles import journal
 from tests.kit.prompting import hands, question
-from tests.kit.roles import journal
+from tests.kit.wayland.compositor import short_directory
 
 GUARD = limits.PROMPT_GUARD_SECONDS
 
@@ -175,7 +175,7 @@ async def died(d):
 async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
     """Then it is 'brokerctl answer' that is left."""
     monkeypatch.setattr(
-        asking, "our_program", lambda *_: our_program("broker.programs.nothing", "")
+        prompts, "our_program", lambda *_: our_program("broker.programs.nothing", "")
     )
     async with desk() as d:
         for number in range(limits.PROMPT_DEATHS):
@@ -208,7 +208,7 @@ async def test_one_that_cannot_be_started_is_tried_a_few_times(monkeypatch, erro
         attempts.append(trio.current_time())
         raise error
 
-    monkeypatch.setattr(asking, "spawn", no_room)
+    monkeypatch.setattr(prompts, "spawn", no_room)
     async with desk(screen=False) as d:
         d.questions._compositor = lambda: Path("wayland-0")
         d.ask("a", of("a"))

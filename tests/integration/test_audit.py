@@ -24,8 +24,8 @@ from broker.audit.schema import (
 )
 from broker.audit.store import open_store
 from broker.core.errors import UpstreamError
-from broker.launch.spawn import PIPE, run_tool, spawn
-from tests.kit.auditlog import opened, report
+from broker.launch.process.spawn import PIPE, run_tool, spawn
+from tests.kit.audit.log import opened, report
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of, running
 
 ROOT = Path(__file__).parents[2]

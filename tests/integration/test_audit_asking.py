@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.audit.proof.tree import leaf_hash
 from broker.audit.schema import (
     BrokerStart,
     Decision,
@@ -29,8 +30,8 @@ from broker.audit.schema import (
     Verdict,
 )
 from broker.audit.store import open_store
-from broker.audit.tree import leaf_hash
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
+from tests.kit.audit.shipping import bodies
 from tests.kit.brokerctl import (
     Answer,
     brokerctl,
@@ -41,7 +42,6 @@ from tests.kit.brokerctl import (
     paths_of,
     running,
 )
-from tests.kit.shipping import bodies
 
 # What terminals obey, in every form that text can bring it in.
 EVIL = (

@@ -13,11 +13,11 @@ import trio
 
 from broker.audit.query import Filters, open_log
 from broker.audit.store import open_store
-from broker.cli.start import end_broker, ensure_broker
+from broker.cli.run.start import end_broker, ensure_broker
 from broker.control.client import open_client
 from broker.core.errors import VitrailError
-from broker.launch.spawn import run_tool
-from tests.kit.auditlog import event
+from broker.launch.process.spawn import run_tool
+from tests.kit.audit.log import event
 from tests.kit.brokerctl import brokerctl, home, paths_of
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ from broker.audit.refusals import Refusals
 from broker.audit.settings import Mode
 from broker.audit.store import open_store
 from broker.core.errors import UpstreamError
-from broker.session.journal import Journal
+from broker.services.event_log import Journal
 
 folder, mode, how = Path(sys.argv[1]), Mode(sys.argv[2]), sys.argv[3]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from broker.launch.spawn import run_tool
+from broker.launch.process.spawn import run_tool
+from tests.kit.audit.shipping import filled
 from tests.kit.brokerctl import brokerctl, home, paths_of
-from tests.kit.shipping import filled
 
 
 def _colours(picture: Image.Image) -> dict[tuple[int, int, int], int]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.audit.keys import KeyFile
+from broker.audit.proof.keys import KeyFile
 from broker.audit.store import open_store
-from broker.launch.spawn import run_tool
-from tests.kit.auditlog import event, fill
+from broker.launch.process.spawn import run_tool
+from tests.kit.audit.log import event, fill
 from tests.kit.brokerctl import brokerctl, home, paths_of
 
 SHIM = Path(__file__).parents[2] / "shims" / "vitrail_audit_check.py"

@@ -17,7 +17,7 @@ import trio
 
 from broker.control.api import LeaseRequest, SandboxStatus, StopRequest, StreamStatus
 from broker.control.client import open_client
-from broker.launch.spawn import PIPE, spawn
+from broker.launch.process.spawn import PIPE, spawn
 from tests.kit.brokerctl import Answer, brokerctl, home, lines_of, paths_of, running
 from tests.kit.control import LEASE, ScriptedBroker, serving
 

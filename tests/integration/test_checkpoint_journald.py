@@ -8,10 +8,10 @@ import trio
 
 from broker.audit.settings import Settings
 from broker.audit.store import open_store
-from broker.session.sealing import JournalTeller, Sealing
-from tests.kit.auditlog import event, opened, report
+from broker.services.checkpoints import JournalTeller, Sealing
+from tests.kit.audit.journald import journald
+from tests.kit.audit.log import event, opened, report
 from tests.kit.eventually import eventually
-from tests.kit.journald import journald
 
 
 async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.clipboard import words as w
-from broker.clipboard.crossing import NOTHING
-from broker.clipboard.words import Outcome
-from tests.kit.clip_stand import DEADLINE, A, C, Desk, V, X, desk
-from tests.kit.compositor import wait_window
-from tests.kit.wayland_apps import TOOLKITS
+from broker.clipboard import messages as w
+from broker.clipboard.broker import NOTHING
+from broker.clipboard.messages import Outcome
+from tests.kit.clipboard.stand import DEADLINE, A, C, Desk, V, X, desk
+from tests.kit.wayland.apps import TOOLKITS
+from tests.kit.wayland.compositor import wait_window
 
 TEXT = "over the wall"
 END = 107

@@ -8,12 +8,12 @@ import pytest
 import trio
 from PIL import Image
 
-from broker.clipboard import words as w
-from broker.core import worker_clipboard as m
+from broker.clipboard import messages as w
 from broker.core.names import SandboxName
-from broker.session import clip_link
-from broker.session.workers import open_workers
-from tests.kit.compositor import short_directory
+from broker.ipc import clipboard as m
+from broker.services.workers import clipboard_member
+from broker.services.workers.pool import open_workers
+from tests.kit.wayland.compositor import short_directory
 
 
 def picture() -> bytes:
@@ -41,11 +41,11 @@ async def test_a_jailed_worker_writes_it_anew_or_says_why_not(kind, data, clean)
             )
             assert mine.jail.seccomp
             order = w.Rewrite("work", 7, w.Item(kind, data), frozenset({"controls"}))
-            await clip_link.order(mine, order)
+            await clipboard_member.order(mine, order)
             with trio.fail_after(60):
                 while True:
                     said = await mine.messages.receive()
-                    if isinstance(said, m.ClipboardFailed | clip_link.Content):
+                    if isinstance(said, m.ClipboardFailed | clipboard_member.Content):
                         break
             assert said.transfer == 7
             if clean is None:

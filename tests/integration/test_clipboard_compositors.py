@@ -8,11 +8,11 @@ import threading
 import pytest
 import trio
 
-from broker.clipboard import words as w
-from broker.clipboard.words import Outcome
-from broker.core import worker_clipboard as messages
-from tests.kit.clip_client import TEXT, Guest, gives, guest, serves, takes
-from tests.kit.clip_stand import Desk, desk
+from broker.clipboard import messages as w
+from broker.clipboard.messages import Outcome
+from broker.ipc import clipboard as messages
+from tests.kit.clipboard.client import TEXT, Guest, gives, guest, serves, takes
+from tests.kit.clipboard.stand import Desk, desk
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 SECRET = b"over the wall"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.clipboard import words as w
-from broker.clipboard.words import Outcome
+from broker.clipboard import messages as w
+from broker.clipboard.messages import Outcome
 from tests.integration.test_clipboard_apps import (
     APPLICATIONS,
     argv_of,
@@ -14,9 +14,9 @@ from tests.integration.test_clipboard_apps import (
     pasted,
     window,
 )
-from tests.kit.clip_client import Drag, Guest, dragging, gives_drop, guest
-from tests.kit.clip_stand import DEADLINE, A, C, Desk, desk
-from tests.kit.wayland_apps import TOOLKITS
+from tests.kit.clipboard.client import Drag, Guest, dragging, gives_drop, guest
+from tests.kit.clipboard.stand import DEADLINE, A, C, Desk, desk
+from tests.kit.wayland.apps import TOOLKITS
 
 __all__ = ["home"]
 TEXT = b"over the wall by hand"

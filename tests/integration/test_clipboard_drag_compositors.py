@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 import trio
 
-from broker.clipboard import words as w
-from broker.clipboard.words import Outcome
-from broker.core import worker_clipboard as messages
+from broker.clipboard import messages as w
+from broker.clipboard.messages import Outcome
+from broker.ipc import clipboard as messages
 from tests.integration.test_clipboard_compositors import KINDS as ALL
-from tests.kit.clip_client import (
+from tests.kit.clipboard.client import (
     TEXT,
     Drag,
     Guest,
@@ -22,8 +22,8 @@ from tests.kit.clip_client import (
     shown,
     takes_drop,
 )
-from tests.kit.clip_nested import LARGE, drag_nested
-from tests.kit.clip_stand import Desk, desk
+from tests.kit.clipboard.nested import LARGE, drag_nested
+from tests.kit.clipboard.stand import Desk, desk
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(150)]
 SECRET = b"over the wall"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import trio
 
-from broker.clipboard import words as w
+from broker.clipboard import messages as w
+from broker.clipboard.messages import Outcome
 from broker.clipboard.types import SECRET_HINT
-from broker.clipboard.words import Outcome
-from broker.core import worker_clipboard as messages
-from tests.kit.clip_stand import DEADLINE, Desk, desk
-from tests.kit.compositor import wait_window
+from broker.ipc import clipboard as messages
+from tests.kit.clipboard.stand import DEADLINE, Desk, desk
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window
 
 TEXT, MINE = b"out of red", b"the person's own"
 

@@ -7,10 +7,10 @@ import os
 import trio
 
 from broker.clipboard.chords import PRESSED, RELEASED, Recogniser, Verdict
-from tests.kit.compositor import desktop, wait_window
-from tests.kit.keymaps import compiled
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_input import Keyboard
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import desktop, wait_window
+from tests.kit.wayland.input import Keyboard
+from tests.kit.wayland.keymaps import compiled
 
 C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125
 

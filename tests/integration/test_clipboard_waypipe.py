@@ -6,12 +6,12 @@ import os
 
 import trio
 
-from broker.clipboard import words as w
-from broker.clipboard.words import Outcome
-from tests.kit.clip_stand import DEADLINE, Desk, V, desk
-from tests.kit.compositor import wait_window
+from broker.clipboard import messages as w
+from broker.clipboard.messages import Outcome
+from tests.kit.clipboard.stand import DEADLINE, Desk, V, desk
 from tests.kit.eventually import eventually
-from tests.kit.wayland_apps import boxed
+from tests.kit.wayland.apps import boxed
+from tests.kit.wayland.compositor import wait_window
 
 TEXT = "over the wall, by wire"
 READ = 'until [ -n "$x" ]; do IFS= read -r x || exit; done'

@@ -31,7 +31,7 @@ from broker.control.api import (
 from broker.control.client import open_client
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
-from broker.launch.spawn import PIPE, run_tool, spawn
+from broker.launch.process.spawn import PIPE, run_tool, spawn
 from tests.kit.control import LEASE, ScriptedBroker, serving
 from tests.kit.eventually import eventually
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError
-from broker.launch.spawn import PIPE, spawn
+from broker.launch.process.spawn import PIPE, spawn
 from broker.peers import credentials
 
 CONNECT = """

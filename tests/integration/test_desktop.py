@@ -10,10 +10,10 @@ from pathlib import Path
 import trio
 
 from broker.core import limits
-from broker.launch.spawn import DEVNULL, run_tool, spawn
-from broker.session.desktop import Desktop
-from tests.kit.compositor import desktop, pixels
+from broker.launch.process.spawn import DEVNULL, run_tool, spawn
+from broker.viewer.desktop import Desktop
 from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, pixels
 
 
 @asynccontextmanager

@@ -13,8 +13,8 @@ import trio
 from broker.audit.schema import BrokerStop
 from broker.audit.ship.cursor import Cursor, save_cursor
 from broker.audit.store import open_store
-from broker.cli import doctor, doctor_host, doctor_shipping, doctor_viewer
-from broker.cli.finding import Context, Finding, State
+from broker.cli.doctor import host, shipping, verb, viewer
+from broker.cli.policy.finding import Context, Finding, State
 from broker.core.errors import UpstreamError
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
@@ -37,7 +37,7 @@ async def test_every_check_says_something_and_every_trouble_what_mends_it(
     answer = await brokerctl("doctor", "--json", env=env)
     (report,) = answer.objects
     names = [finding["name"] for finding in report["findings"]]
-    assert list(dict.fromkeys(names)) == [name for name, _ in doctor.CHECKS]
+    assert list(dict.fromkeys(names)) == [name for name, _ in verb.CHECKS]
     for finding in report["findings"]:
         assert finding["text"]
         if finding["state"] == "fail":
@@ -54,16 +54,14 @@ async def test_a_vsock_that_was_not_mended_is_a_warning(
     tool = tmp_path / "vhost-device-vsock"
     tool.write_text("#!/bin/sh\necho vhost-device-vsock 0.3.0\n")
     tool.chmod(0o755)
-    monkeypatch.setattr(doctor_host.hosttools, "KERNEL_DEVICE", tmp_path / "none")
-    monkeypatch.setattr(doctor_host.hosttools, "kernel_vsock_usable", lambda: False)
-    monkeypatch.setattr(
-        doctor_host.hosttools, "find_vhost_device_vsock", lambda _: tool
-    )
+    monkeypatch.setattr(host.hosttools, "KERNEL_DEVICE", tmp_path / "none")
+    monkeypatch.setattr(host.hosttools, "kernel_vsock_usable", lambda: False)
+    monkeypatch.setattr(host.hosttools, "find_vhost_device_vsock", lambda _: tool)
     seen: dict[bool, list[Finding]] = {}
     for built in (True, False):
         answer = {"LD_PRELOAD": "/x.so"} if built else {}
-        monkeypatch.setattr(doctor_host, "hybrid_environment", lambda a=answer: a)
-        seen[built] = list(await doctor_host.check_vsock(context))
+        monkeypatch.setattr(host, "hybrid_environment", lambda a=answer: a)
+        seen[built] = list(await host.check_vsock(context))
     assert [found.state for found in seen[True]] == [State.OK]
     assert [found.state for found in seen[False]] == [State.WARN]
     assert "vhost-device-vsock 0.3.0" in seen[True][0].text
@@ -83,14 +81,14 @@ async def test_without_a_runtime_directory_it_says_so_and_goes_on(
 
 async def test_runtime_directory(context: Context) -> None:
     run = Path(context.environ["XDG_RUNTIME_DIR"])
-    (fine,) = await doctor_host.check_runtime(context)
+    (fine,) = await host.check_runtime(context)
     assert fine.state is State.OK
     run.chmod(0o755)
-    (wide,) = await doctor_host.check_runtime(context)
+    (wide,) = await host.check_runtime(context)
     assert (wide.state, wide.mend) == (State.FAIL, f"chmod 700 {run}")
     (run / "vitrail").rmdir()
     run.rmdir()
-    (gone,) = await doctor_host.check_runtime(context)
+    (gone,) = await host.check_runtime(context)
     assert (gone.state, gone.mend) == (State.FAIL, f"mkdir -p -m 700 {run}")
 
 
@@ -107,117 +105,115 @@ async def test_a_check_that_breaks_or_hangs_hides_no_other(
         await trio.sleep_forever()
         raise AssertionError
 
-    monkeypatch.setattr(doctor, "_CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(verb, "_CHECK_SECONDS", 0.2)
     checks = [("a", breaks), ("b", unreadable), ("c", hangs)]
-    monkeypatch.setattr(doctor, "CHECKS", checks)
-    found = await doctor.examine(context)
+    monkeypatch.setattr(verb, "CHECKS", checks)
+    found = await verb.examine(context)
     assert [(f.name, f.state) for f in found] == [(n, State.FAIL) for n in "abc"]
     assert found[0].mend == "mend it"
     assert "no answer within" in found[2].text
 
 
 async def test_policy(context: Context) -> None:
-    (none,) = await doctor_viewer.check_policy(context)
+    (none,) = await viewer.check_policy(context)
     assert none.state is State.WARN
     folder = Path(context.environ["HOME"]) / ".config/vitrail/sandboxes.d"
     folder = context.paths.config[0] / "sandboxes.d"
     folder.mkdir(parents=True)
     (folder / "web.toml").write_text("colour = [\n")
-    (bad,) = await doctor_viewer.check_policy(context)
+    (bad,) = await viewer.check_policy(context)
     assert (bad.state, bad.mend) == (State.FAIL, "brokerctl policy check")
     assert "web.toml:1:" in bad.text
 
 
 async def test_broker(context: Context) -> None:
-    (none,) = await doctor_viewer.check_broker(context)
+    (none,) = await viewer.check_broker(context)
     assert "none runs" in none.text
     async with serving(context.paths.control, ScriptedBroker()):
-        (one,) = await doctor_viewer.check_broker(context)
+        (one,) = await viewer.check_broker(context)
         assert f"pid {os.getpid()}" in one.text
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(context.paths.control))
-    (killed,) = await doctor_viewer.check_broker(context)
+    (killed,) = await viewer.check_broker(context)
     assert (killed.state, "was killed" in killed.text) == (State.OK, True)
 
 
 async def test_audit(context: Context) -> None:
-    (none,) = await doctor_viewer.check_audit(context)
+    (none,) = await viewer.check_audit(context)
     assert none.state is State.OK
     async with open_store(context.paths.audit) as store:
         for _ in range(300):
             await store.record(BrokerStop(reason="x" * 200))
-    (whole,) = await doctor_viewer.check_audit(context)
+    (whole,) = await viewer.check_audit(context)
     key = context.paths.audit.with_suffix(".key")
     key.rename(key.with_suffix(".away"))
-    (cut,) = await doctor_viewer.check_audit(context)
+    (cut,) = await viewer.check_audit(context)
     assert "signing key is gone" in cut.text
     key.with_suffix(".away").rename(key)
     assert "300 events" in whole.text
     with context.paths.audit.open("r+b") as file:
         file.seek(3 * 4096)
         file.write(b"\xff" * 4096)
-    found = await doctor._careful(context, "audit", doctor_viewer.check_audit)
+    found = await verb._careful(context, "audit", viewer.check_audit)
     assert found[0].state is State.FAIL
 
 
 async def test_shipping(context: Context) -> None:
-    (none,) = await doctor_shipping.check_shipping(context)
+    (none,) = await shipping.check_shipping(context)
     assert (none.state, "no ship.toml" in none.text) == (State.OK, True)
     context.paths.config[0].mkdir(parents=True, exist_ok=True)
     config = context.paths.config[0] / "ship.toml"
     config.write_text("[[target]]\nname = 'a'\nto = 'moon'\n")
-    (bad,) = await doctor_shipping.check_shipping(context)
+    (bad,) = await shipping.check_shipping(context)
     assert (bad.state, "moon" in bad.text) == (State.FAIL, True)
     config.write_text(
         "[[target]]\nname = 'file'\nto = 'jsonl'\npath = '/x/y'\n"
         "[[target]]\nname = 'fleet'\nto = 'postgresql'\n"
         "address = 'postgresql:///nothing?host=/nowhere'\n"
     )
-    file, fleet = await doctor_shipping.check_shipping(context)
+    file, fleet = await shipping.check_shipping(context)
     assert file.state is State.OK
     assert (fleet.state, "database" in fleet.text) == (State.WARN, True)
     save = Cursor(name="file", problem="no room")
     context.paths.shipping.mkdir(parents=True)
     save_cursor(context.paths.shipping, save)
-    (full, _) = await doctor_shipping.check_shipping(context)
+    (full, _) = await shipping.check_shipping(context)
     assert (full.state, "no room" in full.text) == (State.WARN, True)
 
 
 def test_globals_that_are_missing_are_named() -> None:
     path = Path("/run/wayland-1")
-    everything = {**doctor_viewer.NEEDED, **dict.fromkeys(doctor_viewer.WANTED, 1)}
-    assert [f.state for f in doctor_viewer.judge_globals(path, everything)] == [
-        State.OK
-    ]
-    (old,) = doctor_viewer.judge_globals(path, {**everything, "wl_seat": 4})
+    everything = {**viewer.NEEDED, **dict.fromkeys(viewer.WANTED, 1)}
+    assert [f.state for f in viewer.judge_globals(path, everything)] == [State.OK]
+    (old,) = viewer.judge_globals(path, {**everything, "wl_seat": 4})
     assert old.state is State.FAIL
     assert "wl_seat 5" in old.text
-    plain = doctor_viewer.judge_globals(path, doctor_viewer.NEEDED)
+    plain = viewer.judge_globals(path, viewer.NEEDED)
     assert [f.state for f in plain] == [State.OK, State.WARN, State.WARN]
 
 
 async def test_no_compositor_and_one_that_hangs(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (none,) = await doctor_viewer.check_compositor(context)
+    (none,) = await viewer.check_compositor(context)
     assert none.state is State.WARN
     assert "WAYLAND_DISPLAY" in none.mend
-    monkeypatch.setattr(doctor_viewer, "_COMPOSITOR_SECONDS", 0.3)
+    monkeypatch.setattr(viewer, "_COMPOSITOR_SECONDS", 0.3)
     path = Path(context.environ["XDG_RUNTIME_DIR"]) / "wayland-0"
     with socket.socket(socket.AF_UNIX) as stuck:
         stuck.bind(str(path))
         stuck.listen()
-        (hung,) = await doctor_viewer.check_compositor(context)
+        (hung,) = await viewer.check_compositor(context)
     assert hung.state is State.FAIL
     assert "does not answer" in hung.text
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="sway does not run as root")
 async def test_a_real_compositor(context: Context) -> None:
-    from tests.kit.compositor import desktop
+    from tests.kit.wayland.compositor import desktop
 
     async with desktop() as comp:
         env = {**context.environ, "WAYLAND_DISPLAY": str(comp.display)}
-        found = await doctor_viewer.check_compositor(Context(context.paths, env))
+        found = await viewer.check_compositor(Context(context.paths, env))
     assert found[0].state is State.OK, found
     assert str(comp.display) in found[0].text

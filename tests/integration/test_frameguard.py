@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.network import guard_args
-from broker.launch.process import spawn_helper
-from broker.launch.spawn import our_program, run_tool
+from broker.launch.microvm.network import guard_args
+from broker.launch.process.identity import spawn_helper
+from broker.launch.process.spawn import our_program, run_tool
 
 MACS = bytes(12)
 

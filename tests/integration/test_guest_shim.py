@@ -16,9 +16,10 @@ import msgspec
 import pytest
 import trio
 
-from broker.core import agent, limits
-from broker.launch.spawn import spawn
-from tests.kit.agentbroker import AgentBroker
+from broker.core import limits
+from broker.ipc import agent
+from broker.launch.process.spawn import spawn
+from tests.kit.vm.agent_broker import AgentBroker
 
 SHIM = Path(__file__).parents[2] / "shims/vitrail_guest.py"
 needs_waypipe = pytest.mark.skipif(
@@ -605,7 +606,7 @@ async def test_streams_at_the_limit_wait_and_are_served_later(tmp_path):
 
 
 def test_messages_are_those_of_the_core():
-    """The shim repeats the table of broker.core.agent; both must be equal."""
+    """The shim repeats the table of broker.ipc.agent; both must be equal."""
     scope = {"__name__": "shim"}
     exec(compile(SHIM.read_text(), str(SHIM), "exec"), scope)
     for union, table in (

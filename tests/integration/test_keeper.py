@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.core import fdpass, limits, worker
+from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
+from broker.ipc import fdpass, worker
 from broker.launch.compositor import connect_compositor
 from broker.programs import keeper
-from tests.kit.compositor import short_directory
+from tests.kit.wayland.compositor import short_directory
 
 
 class Plain:

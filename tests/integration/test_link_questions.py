@@ -15,15 +15,15 @@ from broker.core.services import AGENT
 from broker.link import messages as m
 from broker.link.preamble import Verdict
 from tests.kit.eventually import eventually
-from tests.kit.linkhost import announce, close_all, link_host, rest_of, say
-from tests.kit.two import two
+from tests.kit.link.host import announce, close_all, link_host, rest_of, say
+from tests.kit.link.two_brokers import two
 
 ASK = "vitrail.Agent * @anyvm @adminvm ask remember=session\n"
 
 
 async def verdict_of(sock, offer):
     """The viewer's word about a stream."""
-    from broker.session.link_socket import receive
+    from broker.services.link.sockets import receive
 
     with trio.fail_after(30):
         while offer.verdict is None:

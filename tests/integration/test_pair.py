@@ -12,10 +12,10 @@ import trio
 
 from broker.core import limits
 from broker.link.keys import Identity
-from broker.link.terms import Role
-from broker.session.link_pair import NoCodeError, pair
+from broker.link.wire_types import Role
+from broker.services.link.pairing import NoCodeError, pair
 from tests.kit.brokerctl import brokerctl, home
-from tests.kit.typing import Typist, typing
+from tests.kit.wayland.typed_text import Typist, typing
 
 
 @pytest.fixture

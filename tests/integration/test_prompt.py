@@ -12,14 +12,14 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.launch.spawn import DEVNULL, spawn
-from broker.prompt import messages as m
+from broker.ipc import prompt as m
+from broker.launch.process.spawn import DEVNULL, spawn
 from broker.prompt.dialog import FRAME, lay_out
 from broker.prompt.question import Answer, Keep
-from tests.kit.compositor import pixels, short_directory, windows
 from tests.kit.eventually import eventually
 from tests.kit.prompting import MANY, agent, hands, question
-from tests.kit.wayland_stand import nested
+from tests.kit.wayland.compositor import pixels, short_directory, windows
+from tests.kit.wayland.stand import nested
 
 ASKED = question()
 YES = Answer(allow=True, target="dom0", by="person")

@@ -12,9 +12,8 @@ import pytest
 import trio
 
 from tests.integration.test_pulse_clients import in_tune
-from tests.kit.compositor import desktop, wait_window
 from tests.kit.eventually import eventually
-from tests.kit.sound import (
+from tests.kit.sound.servers import (
     SERVERS,
     Heard,
     hearing,
@@ -24,6 +23,7 @@ from tests.kit.sound import (
     started,
     tone,
 )
+from tests.kit.wayland.compositor import desktop, wait_window
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 both = pytest.mark.parametrize("kind", SERVERS)

@@ -7,7 +7,8 @@ import trio
 
 from tests.integration.test_pulse_microphone import audio
 from tests.kit.eventually import eventually
-from tests.kit.sound import (
+from tests.kit.sound.browser import BROWSERS, browser, page
+from tests.kit.sound.servers import (
     SERVERS,
     Heard,
     hearing,
@@ -17,7 +18,6 @@ from tests.kit.sound import (
     started,
     tone,
 )
-from tests.kit.sound_browser import BROWSERS, browser, page
 
 LABELS = {"firefox-esr": "Vitrail microphone", "chromium": "Default"}
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]

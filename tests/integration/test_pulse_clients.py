@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.kit.eventually import eventually
-from tests.kit.sound import (
+from tests.kit.sound.servers import (
     BROKERCTL,
     SERVERS,
     hearing,

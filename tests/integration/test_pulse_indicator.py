@@ -11,9 +11,9 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from tests.integration.test_pulse_microphone import audio
-from tests.kit.compositor import desktop, pixels
 from tests.kit.eventually import eventually
-from tests.kit.sound import Recorder, microphone, proxy, sound_server, started
+from tests.kit.sound.servers import Recorder, microphone, proxy, sound_server, started
+from tests.kit.wayland.compositor import desktop, pixels
 
 NAME = "org.freedesktop.Notifications"
 

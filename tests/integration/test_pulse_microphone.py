@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import trio
 
-from tests.kit.compositor import short_directory
 from tests.kit.eventually import eventually
-from tests.kit.sound import (
+from tests.kit.sound.servers import (
     BROKERCTL,
     Heard,
     Recorder,
@@ -23,6 +22,7 @@ from tests.kit.sound import (
     started,
     tone,
 )
+from tests.kit.wayland.compositor import short_directory
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
@@ -212,7 +212,7 @@ async def test_a_stream_that_plays_nothing_counts_as_idle():
 
 @pytest.mark.long
 async def test_what_is_muted_is_not_heard():
-    from tests.kit.sound import hearing
+    from tests.kit.sound.servers import hearing
 
     async with sound_server("pulseaudio") as server, proxy(server) as filtered:
         song = tone(server.directory / "song.wav", 1000, 1)

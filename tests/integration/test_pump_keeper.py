@@ -8,17 +8,17 @@ import signal
 import trio
 
 from broker.core import limits
-from broker.session import pumps
-from broker.session.pumps import PumpKeeper
+from broker.services import pump_supervisor
+from broker.services.pump_supervisor import PumpSupervisor
 from tests.kit.eventually import eventually
-from tests.kit.roles import journal, pair
+from tests.kit.link.roles import journal, pair
 
 
 async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
     tmp_path, monkeypatch, capfd
 ):
     """A full process table, an empty table of descriptors: it is tried again."""
-    child, handle = pumps._respawn()
+    child, handle = pump_supervisor._respawn()
     tried = trio.Event()
 
     def full(*_args, **_more):
@@ -27,9 +27,9 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        keeper = PumpKeeper(handle, log)
+        keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
-        monkeypatch.setattr(pumps, "spawn", full)
+        monkeypatch.setattr(pump_supervisor, "spawn", full)
         os.kill(child.pid, signal.SIGKILL)
         await child.wait()
         with trio.fail_after(20):
@@ -50,8 +50,8 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
     tmp_path, monkeypatch, capfd
 ):
     """No descriptor for its pidfd: it is ended, and another one started."""
-    child, handle = pumps._respawn()
-    real, made = pumps.Pump, []
+    child, handle = pump_supervisor._respawn()
+    real, made = pump_supervisor.Pump, []
 
     def full(fresh):
         made.append(fresh.pid)
@@ -60,9 +60,9 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
         return real(fresh)
 
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        keeper = PumpKeeper(handle, log)
+        keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
-        monkeypatch.setattr(pumps, "Pump", full)
+        monkeypatch.setattr(pump_supervisor, "Pump", full)
         os.kill(child.pid, signal.SIGKILL)
         await child.wait()
         await eventually(lambda: keeper.statistics().pid != handle.pid, deadline=60)
@@ -75,9 +75,9 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
 async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
     """Neither one that is asked for, nor those after it."""
     monkeypatch.setattr(limits, "RELAY_ANSWER_SECONDS", 0.2)
-    child, handle = pumps._respawn()
+    child, handle = pump_supervisor._respawn()
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        keeper = PumpKeeper(handle, log)
+        keeper = PumpSupervisor(handle, log)
         await nursery.start(keeper.run)
         os.kill(child.pid, signal.SIGSTOP)
         with trio.fail_after(30):

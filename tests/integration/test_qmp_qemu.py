@@ -12,14 +12,14 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.launch.console import ConsoleLog
-from broker.launch.guestargs import Accel, Network
-from broker.launch.process import spawn_helper
-from broker.launch.qmp import QmpError, open_qmp
-from broker.launch.ready import listen_unix
-from broker.launch.vm import Vm
-from broker.launch.vmstate import VmState
-from tests.kit.compositor import short_directory
+from broker.launch.microvm.console import ConsoleLog
+from broker.launch.microvm.qemu_arguments import Accel, Network
+from broker.launch.microvm.qmp import QmpError, open_qmp
+from broker.launch.microvm.running import Vm
+from broker.launch.microvm.state import VmState
+from broker.launch.process.identity import spawn_helper
+from broker.launch.process.ready import listen_unix
+from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
     shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"

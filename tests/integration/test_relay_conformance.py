@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.relay.contract import Reason
 from broker.relay.process import start_pump
 from broker.relay.turns import available
-from tests.kit.relays import Relay, fds, fill, lay, pattern, read_all, relay_of
+from tests.kit.relay.sockets import Relay, fds, fill, lay, pattern, read_all, relay_of
 
 KINDS = ("splice", "python", "copy", "in-loop")
 RESETS = {errno.EPIPE, errno.ECONNRESET}

@@ -17,14 +17,22 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 from broker.relay import process
 from broker.relay.client import Pump
 from broker.relay.confine import confine
 from broker.relay.contract import Done, Mode, Reason, StreamEnd, encode_from_pump
 from broker.relay.process import PumpHandle, control_pair, start_pump
 from tests.kit.eventually import eventually
-from tests.kit.relays import cpu_seconds, fds, fill, lay, read_all, rss_kib, running
+from tests.kit.relay.sockets import (
+    cpu_seconds,
+    fds,
+    fill,
+    lay,
+    read_all,
+    rss_kib,
+    running,
+)
 
 
 @pytest.fixture(params=["c", "python"])

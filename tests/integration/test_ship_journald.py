@@ -21,9 +21,9 @@ from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
+from tests.kit.audit.journald import journald
+from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.eventually import eventually
-from tests.kit.journald import journald
-from tests.kit.shipping import bodies, filled, place, record
 
 
 async def ship(directory: Path, socket_path: str) -> dict:

@@ -24,9 +24,9 @@ from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from tests.kit.audit.otlp import Collector, collector
+from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.eventually import eventually
-from tests.kit.otlp import Collector, collector
-from tests.kit.shipping import bodies, filled, place, record
 
 
 @pytest.fixture

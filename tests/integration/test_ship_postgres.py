@@ -23,11 +23,11 @@ from broker.audit.ship.run import ship_for_ever, ship_once
 from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
-from broker.launch.spawn import PIPE, our_program, run_tool, spawn
+from broker.launch.process.spawn import PIPE, our_program, run_tool, spawn
+from tests.kit.audit.postgres import Postgres, postgres
+from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.brokerctl import brokerctl, called, harmless, home, paths_of
 from tests.kit.eventually import eventually
-from tests.kit.postgres import Postgres, postgres
-from tests.kit.shipping import bodies, filled, place, record
 
 _ALL = "SELECT body FROM vitrail.event ORDER BY log, sequence"
 

@@ -15,7 +15,7 @@ import trio
 from broker.audit.query import Filters, open_log
 from broker.control.client import open_client
 from broker.core.paths import Paths
-from broker.launch.spawn import PIPE, our_program, spawn
+from broker.launch.process.spawn import PIPE, our_program, spawn
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of
 from tests.kit.eventually import eventually
 

@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.launch import process
-from broker.launch.spawn import PIPE, run_tool, spawn
+from broker.launch.process import identity
+from broker.launch.process.spawn import PIPE, run_tool, spawn
 
 
 def _fds():
@@ -127,7 +127,7 @@ async def test_output_is_bounded():
 
 PARENT = """
 import sys, trio
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 async def main():
     child = spawn(["sleep", "300"], outlive_us=sys.argv[1] == "outlive")
     print(child.pid, flush=True)
@@ -160,7 +160,7 @@ async def test_children_die_with_us_unless_they_are_to_outlive_us(fate):
 
 async def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_ends():
     """As if we had died between fork and prctl: another pid is the parent's."""
-    from broker.launch import spawn as module
+    from broker.launch.process import spawn as module
 
     orphan = [*module._GUARD, str(os.getppid()), "sleep", "300"]
     child = spawn(orphan, outlive_us=True)
@@ -191,9 +191,9 @@ async def test_a_helper_that_cannot_be_written_down_is_not_left_running(monkeypa
         seen.append(pid)
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(process, "_start_time", full)
+    monkeypatch.setattr(identity, "_start_time", full)
     with pytest.raises(OSError, match="Too many open files"):
-        process.spawn_helper("sleeper", ["sleep", "60"])
+        identity.spawn_helper("sleeper", ["sleep", "60"])
     assert not os.path.exists(f"/proc/{seen[0]}")
     assert _fds() == before
 

@@ -8,8 +8,8 @@ import os
 import pytest
 import trio
 
-from broker.cli import start
-from broker.cli.start import end_broker, ensure_broker
+from broker.cli.run import start
+from broker.cli.run.start import end_broker, ensure_broker
 from broker.control.client import open_client
 from broker.core.errors import UpstreamError
 from tests.kit.brokerctl import home, paths_of

@@ -17,10 +17,10 @@ import pytest
 import trio
 
 from broker.control.client import open_client
-from broker.launch.spawn import PIPE, STDOUT, spawn
+from broker.launch.process.spawn import PIPE, STDOUT, spawn
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.eventually import eventually
-from tests.kit.tinyguest import ordinary_user
+from tests.kit.vm.tinyguest import ordinary_user
 
 UNITS = Path(str(resources.files("broker") / "data/systemd"))
 PROGRAMS = ("vitrail-local", "vitrail-host", "vitrail-viewer", "brokerctl")

@@ -7,13 +7,13 @@ import os
 import pytest
 import trio
 
-from broker.launch.spawn import spawn
+from broker.launch.process.spawn import spawn
 from broker.wayland.rules import WindowRules
-from tests.kit.compositor import pixels, wait_window
 from tests.kit.eventually import eventually
-from tests.kit.wayland_input import Keyboard, Pointer
-from tests.kit.wayland_pixels import frames
-from tests.kit.wayland_stand import CONFIG, FRAME, SIZE, filtered, stand
+from tests.kit.wayland.compositor import pixels, wait_window
+from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.pixels import frames
+from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, filtered, stand
 
 _TILED = CONFIG.replace("floating enable", "floating disable")
 _A, _B, _ENTER = 30, 48, 28

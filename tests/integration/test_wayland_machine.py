@@ -11,15 +11,15 @@ import threading
 import pytest
 
 from broker.core import limits
-from broker.session.wayland_machine import (
+from broker.worker.wayland.machine import (
     CopiedFile,
     RealMachine,
     SealedFile,
     _check,
     filesystem_of,
 )
-from tests.kit.silent_fuse import silent_file
-from tests.kit.wayland_client import memfd
+from tests.kit.vm.silent_fuse import silent_file
+from tests.kit.wayland.client import memfd
 
 
 @pytest.fixture

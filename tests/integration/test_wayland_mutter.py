@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from broker.launch.compositor import HeadlessCompositor
-from broker.launch.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, spawn
 from broker.wayland.listing import windows_of
 from tests.attack.test_wayland_order import (
     HARMLESS,
@@ -17,12 +17,12 @@ from tests.attack.test_wayland_order import (
     attempt,
 )
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
-from tests.kit.compositor import short_directory
 from tests.kit.eventually import eventually
-from tests.kit.mutter_person import mutter_environment
-from tests.kit.tinyguest import ordinary_user
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_stand import filtered
+from tests.kit.vm.tinyguest import ordinary_user
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.wayland.mutter_person import mutter_environment
+from tests.kit.wayland.stand import filtered
 
 pytestmark = [
     pytest.mark.long,

@@ -8,11 +8,11 @@ import pytest
 import trio
 
 from tests.attack.test_wayland_crop import shown_on
-from tests.kit.compositor import pixels
 from tests.kit.eventually import eventually
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_pixels import frames
-from tests.kit.wayland_stand import FRAME, SIZE
+from tests.kit.wayland.compositor import pixels
+from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.pixels import frames
+from tests.kit.wayland.stand import FRAME, SIZE
 
 KINDS = [
     "weston",

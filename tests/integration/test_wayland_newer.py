@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch.spawn import DEVNULL, spawn
-from broker.session.security_context import open_context
+from broker.launch.process.spawn import DEVNULL, spawn
+from broker.services.workers.security_context import open_context
 from broker.wayland.rules import WindowRules
 from tests.attack.test_wayland_crop import halves, leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
 from tests.integration.test_wayland_proxy import said, start
-from tests.kit.compositor import desktop, pixels, wait_window
 from tests.kit.eventually import eventually
-from tests.kit.newer import newer
-from tests.kit.wayland_client import Client, Window
-from tests.kit.wayland_pixels import frames, mask
-from tests.kit.wayland_stand import CONFIG, FRAME, GUEST, SIZE, filtered
+from tests.kit.vm.newer_suite import newer
+from tests.kit.wayland.client import Client, Window
+from tests.kit.wayland.compositor import desktop, pixels, wait_window
+from tests.kit.wayland.pixels import frames, mask
+from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, filtered
 
 BLUE = 0x1010D0
 long = pytest.mark.long

@@ -11,13 +11,13 @@ import sys
 import pytest
 import trio
 
-from broker.launch.spawn import DEVNULL, PIPE, spawn
-from tests.kit.compositor import desktop, wait_window
+from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from tests.kit.eventually import eventually
-from tests.kit.wayland_stand import CONFIG, stand
+from tests.kit.wayland.compositor import desktop, wait_window
+from tests.kit.wayland.stand import CONFIG, stand
 
 _START = (
-    "import sys; from broker.cli.proxy_wayland import command; from broker.core.errors import VitrailError\n"
+    "import sys; from broker.cli.proxy.wayland import command; from broker.core.errors import VitrailError\n"
     "try: command(standalone_mode=False)\n"
     "except VitrailError as e: sys.exit(e.diagnostics())\n"
 )

@@ -8,11 +8,11 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.session import readiness
-from broker.wayland import emit
-from tests.kit.compositor import desktop
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_stand import CONFIG, filtered, stand
+from broker.wayland.protocol import emit
+from broker.worker import readiness
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.stand import CONFIG, filtered, stand
 
 _PAINT = 0xFF00FF00
 

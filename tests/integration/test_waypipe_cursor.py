@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import trio
 
-from tests.kit.compositor import pixels, windows
 from tests.kit.eventually import eventually
-from tests.kit.suite_root import inside, suite_root
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_stand import SIZE, unchanged
-from tests.kit.waypipe_stand import SERVER, Wire, server_of, wire
+from tests.kit.vm.suite_root import inside, suite_root
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import pixels, windows
+from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.stand import SIZE, unchanged
+from tests.kit.waypipe.stand import SERVER, Wire, server_of, wire
 
 _AWAY = (1270, 790)
 _PINK = (255, 0, 255)

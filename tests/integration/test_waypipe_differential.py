@@ -2,7 +2,7 @@
 
 Both must make the same of them: the same requests, byte for byte, and the
 same bytes in every pool.  The real client's compositor is a socket that
-listens and says hardly anything (``tests.kit.waypipe_player``).
+listens and says hardly anything (``tests.kit.waypipe.player``).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import os
 import pytest
 import trio
 
-from broker.session.waypipe_memory import StreamFile, StreamMachine
 from broker.waypipe.channel import Channel, Messages
-from tests.kit.compositor import short_directory
-from tests.kit.suite_root import inside, suite_root
-from tests.kit.waypipe_player import CLIENT, at_sixteen, played
-from tests.kit.waypipe_record import CORPUS, load
+from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine
+from tests.kit.vm.suite_root import inside, suite_root
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.waypipe.player import CLIENT, at_sixteen, played
+from tests.kit.waypipe.record import CORPUS, load
 
 STREAMS = sorted(path.stem for path in CORPUS.glob("*.stream"))
 

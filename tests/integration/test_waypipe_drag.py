@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.kit.compositor import pixels, windows
 from tests.kit.eventually import eventually
-from tests.kit.wayland_client import Window
-from tests.kit.wayland_input import LEFT, Pointer
-from tests.kit.wayland_pixels import mask
-from tests.kit.wayland_stand import CONFIG, FRAME, SIZE
-from tests.kit.waypipe_stand import Wire, server_of, wire
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import pixels, windows
+from tests.kit.wayland.input import LEFT, Pointer
+from tests.kit.wayland.pixels import mask
+from tests.kit.wayland.stand import CONFIG, FRAME, SIZE
+from tests.kit.waypipe.stand import Wire, server_of, wire
 
 _TYPE = b"application/x-test"
 _COPY = 1

@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.launch import waypipe_client
-from broker.launch.spawn import spawn
-from broker.launch.waypipe_client import start_waypipe_client
-from broker.session.workers import open_workers
-from tests.kit import rust_waypipe
-from tests.kit.compositor import desktop, short_directory, wait_frames, wait_window
-from tests.kit.display import open_display
+from broker.launch.process.spawn import spawn
+from broker.launch.waypipe import client as waypipe_client
+from broker.launch.waypipe.client import start_waypipe_client
+from broker.services.workers.pool import open_workers
 from tests.kit.eventually import eventually
-from tests.kit.suite_root import inside, suite_root
-from tests.kit.waypipe_stand import ALONE, SERVER
+from tests.kit.vm.suite_root import inside, suite_root
+from tests.kit.wayland.compositor import (
+    desktop,
+    short_directory,
+    wait_frames,
+    wait_window,
+)
+from tests.kit.wayland.display import open_display
+from tests.kit.waypipe import rust_waypipe
+from tests.kit.waypipe.stand import ALONE, SERVER
 
 pytestmark = pytest.mark.long
 

@@ -13,17 +13,17 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from broker.launch.waypipe_client import waypipe_version
-from broker.launch.waypipe_podman import (
+from broker.launch.waypipe.client import waypipe_version
+from broker.launch.waypipe.podman import (
     Podman,
     load_podman,
     require_rust,
     start_in_podman,
 )
 from tests.kit.brokerctl import home, paths_of
-from tests.kit.compositor import short_directory
 from tests.kit.eventually import eventually
-from tests.kit.podman import IMAGE, rootless, run
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.waypipe.podman import IMAGE, rootless, run
 
 pytestmark = pytest.mark.machine
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.kit.compositor import pixels, windows
 from tests.kit.eventually import eventually
-from tests.kit.suite_root import inside, suite_root
-from tests.kit.wayland_input import Keyboard
-from tests.kit.wayland_stand import FRAME
-from tests.kit.waypipe_stand import SERVER, Wire, wire
+from tests.kit.vm.suite_root import inside, suite_root
+from tests.kit.wayland.compositor import pixels, windows
+from tests.kit.wayland.input import Keyboard
+from tests.kit.wayland.stand import FRAME
+from tests.kit.waypipe.stand import SERVER, Wire, wire
 
 _A = 30
 _STALLS_ABOVE = 60_000

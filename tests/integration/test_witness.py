@@ -8,10 +8,10 @@ from contextlib import aclosing
 
 import trio
 
-from broker.audit.note import parse_note
+from broker.audit.proof.note import parse_note
 from broker.audit.query import Filters, open_log
 from tests.kit.eventually import eventually
-from tests.kit.two import two
+from tests.kit.link.two_brokers import two
 
 
 def held(side) -> list[tuple[str, int]]:

@@ -12,26 +12,25 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core import agent, limits
-from broker.core import worker as messages
-from broker.core import worker_clipboard as clipboard
+from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.frames import HEADER, encode_frame
 from broker.core.names import SandboxName
-from broker.launch.spawn import DEVNULL, PIPE, spawn
-from broker.session import sealed
-from broker.session.channel import pair
-from broker.session.clip_link import Content
-from broker.session.processes import Process
-from broker.session.template import Fate, Forked
-from broker.session.worker import Worker
-from broker.session.workers import open_workers
-from broker.wayland import emit
+from broker.ipc import agent, clipboard, sealed_memfd
+from broker.ipc import worker as messages
+from broker.ipc.channel import pair
+from broker.ipc.framing import HEADER, encode_frame
+from broker.launch.process.spawn import DEVNULL, PIPE, spawn
+from broker.services.workers.clipboard_member import Content
+from broker.services.workers.pidfd_process import Process
+from broker.services.workers.pool import open_workers
+from broker.services.workers.process import Worker
+from broker.services.workers.template import Fate, Forked
+from broker.wayland.protocol import emit
+from broker.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
 from broker.wayland.rules import WindowRules
-from broker.wayland.wire import HEADER as HEADER_OF_WAYLAND
-from tests.kit.compositor import short_directory
-from tests.kit.display import open_descriptors
-from tests.kit.model_compositor import model_compositor
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.wayland.display import open_descriptors
+from tests.kit.wayland.model_compositor import model_compositor
 
 HELLO = agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")
 WORK = SandboxName("work")
@@ -178,7 +177,7 @@ async def test_a_mistake_of_ours_is_told_with_its_traceback(directory):
 async def test_both_halves_die_with_the_broker(directory):
     script = (
         "import sys, trio\nfrom pathlib import Path\n"
-        "from broker.session.workers import open_workers\n"
+        "from broker.services.workers.pool import open_workers\n"
         "async def main():\n"
         "    async with open_workers() as workers:\n"
         "        place = Path(sys.argv[1])\n"
@@ -266,7 +265,7 @@ async def test_without_rules_there_is_no_display(directory):
         code = (
             "import socket, sys, trio\n"
             "from broker.programs import worker\n"
-            "from broker.core.worker import Jail\n"
+            "from broker.ipc.worker import Jail\n"
             "fds = [socket.socket(fileno=int(n)) for n in sys.argv[1:]]\n"
             "worker.jail.lock = lambda: None\n"
             "worker.run_worker(*fds, Jail(namespaces=False, seccomp=False))\n"
@@ -300,7 +299,7 @@ class Impostor:
 
     def become_ready(self):
         pidfd = os.pidfd_open(self.child.pid)
-        kept = messages.encode(messages.Kept(self.child.pid))
+        kept = messages.encode(messages.KeeperReady(self.child.pid))
         socket.send_fds(self.keeper, [kept], [pidfd])
         os.close(pidfd)
         self.say(messages.Ready(messages.Jail(namespaces=True, seccomp=True)))
@@ -388,7 +387,7 @@ async def test_descriptors_from_a_worker_are_refused():
 
 def _content(liar, size, parts, transfer=7):
     """Have it answer with content."""
-    fd = sealed.sealed(parts)
+    fd = sealed_memfd.sealed(parts)
     made = messages.encode(clipboard.ClipboardData(transfer, size))
     socket.send_fds(liar.inner, [made], [fd])
     os.close(fd)

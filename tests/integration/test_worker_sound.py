@@ -7,13 +7,13 @@ import socket
 import trio
 
 from broker.core import limits
-from broker.core import worker as messages
+from broker.ipc import worker as messages
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command
 from broker.pulse.tagstruct import encode
 from tests.integration.test_worker import a_worker
-from tests.kit.compositor import short_directory
-from tests.kit.sound_talk import Peer, Server, open_playback
+from tests.kit.sound.talk import Peer, Server, open_playback
+from tests.kit.wayland.compositor import short_directory
 
 C = Command
 RULES = messages.Sound(

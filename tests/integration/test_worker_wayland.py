@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.core import worker as messages
-from broker.session.workers import open_workers
-from tests.kit.compositor import desktop, pixels, short_directory, wait_window
-from tests.kit.display import open_descriptors, open_display
+from broker.ipc import worker as messages
+from broker.services.workers.pool import open_workers
 from tests.kit.eventually import eventually
-from tests.kit.wayland_input import Keyboard
+from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
+from tests.kit.wayland.display import open_descriptors, open_display
+from tests.kit.wayland.input import Keyboard
 
 RED = ("foot", "-o", "colors.background=cc0000", "-T", "red", "sleep", "1000")
 BLUE = ("foot", "-o", "colors.background=0000cc", "-T", "blue", "sleep", "1000")
@@ -224,4 +224,4 @@ async def test_a_key_is_told_by_the_sandbox_whose_window_had_it():
 
 
 def acts(display):
-    return [said for said in display.said if isinstance(said, messages.Acted)]
+    return [said for said in display.said if isinstance(said, messages.UserInput)]

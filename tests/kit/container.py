@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.control.api import LeaseRequest, LeaseStatus
-from broker.launch.spawn import DEVNULL, Child, spawn
-from tests.kit.compositor import wait_window
+from broker.launch.process.spawn import DEVNULL, Child, spawn
+from tests.kit.wayland.compositor import wait_window
 
 RECORD = """\
 class = "persistent"

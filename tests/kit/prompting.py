@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.core import limits
-from broker.launch.spawn import our_program, spawn
-from broker.prompt import messages as m
+from broker.ipc import prompt as m
+from broker.launch.process.spawn import our_program, spawn
 from broker.prompt.dialog import lay_out
 from broker.prompt.question import Keep, Question
-from tests.kit.compositor import desktop
 from tests.kit.eventually import eventually
-from tests.kit.wayland_input import Keyboard, Pointer
+from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.input import Keyboard, Pointer
 
 SIZE = (1280, 800)
 KEYS = {
@@ -178,7 +178,7 @@ async def gone_from(comp, before):
     """Wait until the screen is as it was."""
 
     async def same():
-        from tests.kit.compositor import pixels
+        from tests.kit.wayland.compositor import pixels
 
         return (await pixels(comp)).tobytes() == before
 

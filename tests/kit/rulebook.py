@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 import trio
 
 from broker.audit.query import Filters, open_log
+from broker.authz.decider import Decider, Request
+from broker.authz.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import find_paths
 from broker.prompt.question import Answer, Keep
-from broker.session.deciding import Decider, Request
-from broker.session.rules import Rules, follow_files
-from policy.loader import load_records, search_path
-from tests.kit.compositor import short_directory
-from tests.kit.roles import journal
+from policy.records.loader import load_records, search_path
+from tests.kit.link.roles import journal
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
 
 

@@ -17,17 +17,17 @@ from pathlib import Path
 import pytest
 
 from broker.audit.query import Filters, open_log
-from broker.cli.start import end_broker, ensure_broker
+from broker.cli.run.start import end_broker, ensure_broker
 from broker.control.api import RunItem, RunRequest, Status, StopRequest
 from broker.control.client import Client, open_client
 from broker.core.errors import SetupError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import HeadlessCompositor
-from broker.launch.hosttools import fetch_vhost_device_vsock
-from broker.launch.image_build import build_image
-from broker.launch.images import ImageSpec
-from tests.kit.compositor import desktop, short_directory, wait_window
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
 from tests.kit.eventually import NeverError, eventually
+from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
 RECORD = """\
 class = "{sandbox_class}"
@@ -48,7 +48,7 @@ WORDS = (
         "broker.relay",
         "broker.launch",
         "tests.kit.fixed",
-        "tests.kit.relay_mode",
+        "tests.kit.relay.mode",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Write ``policy/globals.py`` from the table of the Wayland filter.
+"""Write ``policy/records/globals.py`` from the table of the Wayland filter.
 
     python -m tests.policy.record_globals
 

@@ -1,6 +1,6 @@
 """A second engine, for tests: slow, and plain enough to be read as the rules.
 
-It shares no code with ``policy.engine`` but the parsed rules and the world's
+It shares no code with ``policy.rules.engine`` but the parsed rules and the world's
 data: matching is written out column by column, the answer in order.
 """
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from policy.engine import Call
-from policy.world import Domain, World
+from policy.rules.engine import Call
+from policy.rules.world import Domain, World
 
 NAMES = ["work", "vault", "web", "tmpl"]
 TAGS = ["red", "blue"]

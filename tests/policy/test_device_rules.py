@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from policy.algebra import Atoms, reach
-from policy.cases import parse_cases, run_cases
-from policy.conditions import DEVICE_KEYS
-from policy.device import DeviceFacts, Interface, example
-from policy.device_json import device_text
-from policy.diff import diff
-from policy.effective import grants
-from policy.engine import Call, Engine
-from policy.explain import answer_json, explain
-from policy.keep import written
-from policy.lint import lint
-from policy.ruleset import rules_of_map
-from policy.world import Domain, World
+from policy.rules.conditions import DEVICE_KEYS
+from policy.rules.device import DeviceFacts, Interface, example
+from policy.rules.device_json import device_text
+from policy.rules.engine import Call, Engine
+from policy.rules.last_good import written
+from policy.rules.ruleset import rules_of_map
+from policy.rules.world import Domain, World
+from policy.tools.algebra import Atoms, reach
+from policy.tools.cases import parse_cases, run_cases
+from policy.tools.diff import diff
+from policy.tools.effective import grants
+from policy.tools.explain import answer_json, explain
+from policy.tools.lint import lint
 
 _WORLD = World({"work": Domain("work"), "banking": Domain("banking")})
 _STICK = DeviceFacts(

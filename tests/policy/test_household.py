@@ -6,15 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from policy.cases import covered, parse_cases, run_cases
-from policy.conditions import KEYS
-from policy.engine import Engine
-from policy.grammar import QUBES_KEYS
-from policy.lint import lint
-from policy.lint_records import lint_records
-from policy.loader import load_records
-from policy.rulefiles import load_rules
-from policy.world import world_from_json, world_of
+from policy.records.loader import load_records
+from policy.rules.conditions import KEYS
+from policy.rules.engine import Engine
+from policy.rules.grammar import QUBES_KEYS
+from policy.rules.rulefiles import load_rules
+from policy.rules.world import world_from_json, world_of
+from policy.tools.cases import covered, parse_cases, run_cases
+from policy.tools.lint import lint
+from policy.tools.lint_records import lint_records
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "broker" / "data" / "policy.d"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policy import limits
-from policy.loader import load_files, load_records
+from policy.records.loader import load_files, load_records
 
 BASE = """class = "template"
 display = "allow"

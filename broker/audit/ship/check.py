@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.audit.chain import Chain, read_chain
-from broker.audit.note import Note, parse_note
-from broker.audit.tree import Growing, leaf_hash
-from broker.audit.verify import Report
+from broker.audit.proof.chain import Chain, read_chain
+from broker.audit.proof.note import Note, parse_note
+from broker.audit.proof.tree import Growing, leaf_hash
+from broker.audit.proof.verify import Report
 from broker.core.errors import RefusedError
 
 

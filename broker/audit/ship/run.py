@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from broker.audit.filters import Found
+from broker.audit.proof.tree import leaf_hash
 from broker.audit.query import Log, open_log
 from broker.audit.ship.config import (
     AnyTarget,
@@ -28,10 +29,9 @@ from broker.audit.ship.config import (
 )
 from broker.audit.ship.cursor import load_cursor, locked, save_cursor
 from broker.audit.ship.terms import Batch, Item, Sealed, Target
-from broker.audit.tree import leaf_hash
 from broker.core import limits
-from broker.core.complain import complain, complain_of
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
+from broker.core.stderr_log import log_exception, log_stderr
 
 _AGAIN_SECONDS = 1.0
 
@@ -161,7 +161,7 @@ class Shipper:
                 done = error
             except Exception as error:  # noqa: BLE001
                 # An answer that we did not think of is this receiver's affair alone.
-                complain_of(error)
+                log_exception(error)
                 what = type(error).__name__
                 done = UpstreamError(f"its answer is not understood ({what})")
             nursery.cancel_scope.cancel()
@@ -205,14 +205,14 @@ class Shipper:
         text = str(error)
         if self._cursor.problem != text:
             self._cursor.problem, self._cursor.since = text, time.time()
-            complain(f"vitrail: nothing shipped to '{self._cursor.name}': {text}")
+            log_stderr(f"vitrail: nothing shipped to '{self._cursor.name}': {text}")
             self._save_quietly()
 
     def _save_quietly(self) -> None:
         try:
             save_cursor(self._place.cursors, self._cursor)
         except UpstreamError as error:
-            complain(f"vitrail: {error}")
+            log_stderr(f"vitrail: {error}")
 
     def _let_go(self) -> None:
         self._synced = False
@@ -247,7 +247,7 @@ class Shipper:
         """Move the cursor."""
         cursor = self._cursor
         if batch.missing:
-            complain(
+            log_stderr(
                 f"vitrail: '{cursor.name}' never gets {batch.missing} events "
                 f"before {batch.first}: they had been removed from the log"
             )
@@ -417,7 +417,7 @@ async def ship_for_ever(
             except VitrailError as error:
                 if str(error) != said:
                     said = str(error)
-                    complain(f"vitrail: nothing shipped to '{config.name}': {said}")
+                    log_stderr(f"vitrail: nothing shipped to '{config.name}': {said}")
                 with trio.move_on_after(limits.SHIP_RETRY_SECONDS):
                     await stop.wait()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from broker.wayland.joined import complete, joined
 from broker.wayland.policies import data, drawing, seats, shell
-from broker.wayland.signatures import events_of, requests_of
+from broker.wayland.protocol.signatures import events_of, requests_of
 
 _MODULES = (data, drawing, seats, shell)
 

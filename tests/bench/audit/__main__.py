@@ -31,10 +31,10 @@ from tempfile import TemporaryDirectory
 import trio
 
 from broker.audit import schema
-from broker.audit.keys import KeyFile
+from broker.audit.proof.keys import KeyFile
 from broker.audit.query import Filters, open_log
 from broker.audit.store import open_store
-from tests.kit.journald import journald
+from tests.kit.audit.journald import journald
 from tests.kit.result_file import result_file
 
 CONCURRENT = (1, 16, 64)

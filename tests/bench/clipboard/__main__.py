@@ -29,12 +29,12 @@ from pathlib import Path
 
 import trio
 
-from broker.clipboard import words as w
-from broker.clipboard.words import Outcome
+from broker.clipboard import messages as w
+from broker.clipboard.messages import Outcome
 from broker.core import limits
-from tests.kit.clip_stand import DEADLINE, Desk, desk
-from tests.kit.compositor import wait_window
+from tests.kit.clipboard.stand import DEADLINE, Desk, desk
 from tests.kit.result_file import result_file
+from tests.kit.wayland.compositor import wait_window
 
 SIZES = {"1 kB": 1000, "1 MB": 1_000_000, "50 MB": 50_000_000}
 REPEATS = 5

@@ -23,10 +23,10 @@ import sys
 import time
 from collections.abc import Callable
 
-from policy.engine import Call, Engine
-from policy.lint import lint
-from policy.ruleset import rules_of_map
-from policy.world import Domain, World
+from policy.rules.engine import Call, Engine
+from policy.rules.ruleset import rules_of_map
+from policy.rules.world import Domain, World
+from policy.tools.lint import lint
 from tests.kit.result_file import result_file
 
 SIZES = (10, 1000, 10000)

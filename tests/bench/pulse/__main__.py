@@ -32,7 +32,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.kit.result_file import result_file
-from tests.kit.sound_hostile import Hostile
+from tests.kit.sound.hostile import Hostile
 
 PEERS = ("direct", "socat", "copy", "asyncio", "filter")
 MODULES = {"copy": "copy", "asyncio": "copy_asyncio"}
@@ -258,8 +258,8 @@ def memory(peer: str, base: Path) -> float:
 
 def revoke(base: Path, count: int) -> list[float]:
     """Milliseconds from the order to the answer, with a recording that runs."""
-    from broker.session.sound_desk import Ask, ask_desk
-    from tests.kit.sound_hostile import RECORD
+    from broker.viewer.sound.mixer import Ask, ask_desk
+    from tests.kit.sound.hostile import RECORD
 
     place = base / "m"  # short: a socket's path has 107 bytes
     (place / "run").mkdir(parents=True, mode=0o700)

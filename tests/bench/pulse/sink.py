@@ -19,7 +19,7 @@ from pathlib import Path
 
 from broker.pulse import frames
 from broker.pulse.commands import Command
-from tests.kit.sound_talk import Said, Server
+from tests.kit.sound.talk import Said, Server
 
 _STAMP = struct.Struct("d")
 

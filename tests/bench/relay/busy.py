@@ -11,7 +11,7 @@ import time
 
 import trio
 
-from broker.cli.proxy import Order, serve
+from broker.cli.proxy.verb import Order, serve
 from broker.link.endpoints import parse_connect, parse_listen
 from broker.relay.contract import Mode
 from broker.relay.process import PumpHandle, start_pump

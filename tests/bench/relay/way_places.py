@@ -15,10 +15,10 @@ from typing import Any
 
 import trio
 
-from broker.launch.images import ImageSpec
-from broker.launch.spawn import PIPE, spawn
+from broker.launch.image.store import ImageSpec
+from broker.launch.process.spawn import PIPE, spawn
 from broker.link.keys import Peer
-from broker.link.terms import Role
+from broker.link.wire_types import Role
 from tests.bench.relay.way_report import (
     DIRECT,
     MEASURES,
@@ -27,11 +27,11 @@ from tests.bench.relay.way_report import (
     SIDES,
     SOCAT,
 )
-from tests.kit import relay_mode
 from tests.kit.eventually import eventually
-from tests.kit.threevm import HOST, VIEWER, Guest, lab
-from tests.kit.two import two
-from tests.kit.vmbrokers import CTL, SCREEN, pin, set_up, until_there
+from tests.kit.link.three_machines import HOST, VIEWER, Guest, lab
+from tests.kit.link.two_brokers import two
+from tests.kit.relay import mode as relay_mode
+from tests.kit.vm.brokers import CTL, SCREEN, pin, set_up, until_there
 from tests.kit.world import record
 
 HERE = Path(__file__).parent
@@ -144,7 +144,7 @@ async def hybrid(length: Length) -> dict[str, Any]:
     async with two({"app": RAW}, start=False) as t:
         sides = {"host": t.host, "viewer": t.viewer}
         for name, side in sides.items():
-            side.module = "tests.kit.relay_mode"
+            side.module = "tests.kit.relay.mode"
             side.words = [name, str(side.base / "mode"), *side.words]
         await t.viewer.start()
         await t.host.start()

@@ -28,10 +28,10 @@ import trio
 
 from tests.bench.wayland import firefox, flood, loads
 from tests.bench.wayland.peers import Peer, all_peers, family, memory_of
-from tests.kit import wayland_sessions
-from tests.kit.compositor import desktop
 from tests.kit.result_file import result_file
-from tests.kit.wayland_client import HEADER
+from tests.kit.wayland import sessions
+from tests.kit.wayland.client import HEADER
+from tests.kit.wayland.compositor import desktop
 
 ROOT = Path(__file__).resolve().parents[3]
 REPEATS = 5
@@ -71,18 +71,18 @@ def core() -> list[dict[str, object]]:
     """CPU time of the core for each message of each recording."""
     rows = []
     for path in sorted((ROOT / "tests/corpus/wayland").glob("*.session")):
-        chunks = wayland_sessions.load(path)
+        chunks = sessions.load(path)
         messages = count(chunks)
         values, lookups = [], []
         # A short session is replayed until there is something to measure, and
         # once before: what is built at the first use is built once a process.
         rounds = max(1, MESSAGES_TIMED // messages)
-        wayland_sessions.replay(chunks)
+        sessions.replay(chunks)
         for _ in range(REPEATS):
             lookups.append(dict_get())
             start = time.process_time()
             for _ in range(rounds):
-                fed = wayland_sessions.replay(chunks)
+                fed = sessions.replay(chunks)
                 assert fed.fault is None, fed.fault
             took = time.process_time() - start
             values.append(took / messages / rounds * 1e6)

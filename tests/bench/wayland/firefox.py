@@ -19,10 +19,10 @@ from pathlib import Path
 import trio
 
 from broker.launch.compositor import HeadlessCompositor
-from broker.launch.spawn import DEVNULL, spawn
+from broker.launch.process.spawn import DEVNULL, spawn
 from tests.bench.wayland.peers import Peer, all_peers, own_end
-from tests.kit.compositor import desktop, windows
 from tests.kit.eventually import NeverError, eventually
+from tests.kit.wayland.compositor import desktop, windows
 
 _PAGE = """<html><title>wait</title><body style="margin:0;background:#000">
 <video id=v src="clip.webm" width=1280 height=720 autoplay loop muted></video>
@@ -108,7 +108,7 @@ class Watch:
         if shown < self._shown:
             raise RuntimeError(f"{shown} frames after {self._shown}: another player's")
         if self._since >= 0:
-            self.still = max(self.still, now - self._since)
+            self.revalidate = max(self.revalidate, now - self._since)
         if shown > self._shown or self._since < 0:
             self._shown, self._since = shown, now
 
@@ -184,7 +184,9 @@ async def _played(
         last = await watch.played(first[0] + due, seconds * 3 + 30)
         took = trio.current_time() - began
         spent = (peer.cpu() - cpu) / took
-        return Played(last[0] - first[0], last[1] - first[1], took, spent, watch.still)
+        return Played(
+            last[0] - first[0], last[1] - first[1], took, spent, watch.revalidate
+        )
     except NeverError:
         return None
     finally:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import trio
 
-from broker.launch.spawn import DEVNULL, spawn
-from broker.wayland import emit
+from broker.launch.process.spawn import DEVNULL, spawn
+from broker.wayland.protocol import emit
 from tests.bench.wayland import loads
 from tests.bench.wayland.peers import ROOT, cpu_of, filter_before
-from tests.kit.compositor import desktop, wait_window
-from tests.kit.wayland_client import Window
+from tests.kit.wayland.client import Window
+from tests.kit.wayland.compositor import desktop, wait_window
 
 _AT_ONCE = 1000
 _CHILDREN = 40

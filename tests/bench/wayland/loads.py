@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kit.wayland_client import Client, Window, memfd
+from tests.kit.wayland.client import Client, Window, memfd
 
 
 @dataclass

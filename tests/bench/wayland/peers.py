@@ -14,12 +14,12 @@ import trio
 
 from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor
-from broker.launch.spawn import DEVNULL, Child, spawn
-from broker.session.workers import WAYLAND_SOCKET, Worker, open_workers
+from broker.launch.process.spawn import DEVNULL, Child, spawn
+from broker.services.workers.pool import WAYLAND_SOCKET, Worker, open_workers
 from tests.kit.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
-_START = "from broker.cli.proxy_wayland import command; command()"
+_START = "from broker.cli.proxy.wayland import command; command()"
 # waypipe's server leaves its command behind when it is ended.
 _ALL_ENDS = (
     "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",

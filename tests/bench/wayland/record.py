@@ -15,12 +15,12 @@ from pathlib import Path
 
 import trio
 
-from broker.session.wayland_shell import Connection
+from broker.worker.wayland.connection import Connection
 from tests.bench.wayland import firefox
-from tests.kit import wayland_sessions
-from tests.kit.compositor import desktop, wait_window
-from tests.kit.wayland_input import Pointer
-from tests.kit.wayland_stand import CONFIG, SIZE, filtered
+from tests.kit.wayland import sessions
+from tests.kit.wayland.compositor import desktop, wait_window
+from tests.kit.wayland.input import Pointer
+from tests.kit.wayland.stand import CONFIG, SIZE, filtered
 
 
 class Recording(Connection):
@@ -78,7 +78,7 @@ async def record(place: Path, name: str) -> list[tuple[str, bytes, int]]:
 
     async with (
         desktop(config_extra=CONFIG) as comp,
-        filtered(comp, wayland_sessions.RULES, make=connection) as it,
+        filtered(comp, sessions.RULES, make=connection) as it,
     ):
         with await trio.to_thread.run_sync(Pointer, comp.display, SIZE) as mouse:
             await trio.to_thread.run_sync(mouse.move, 5, 5)
@@ -115,9 +115,9 @@ def main() -> None:
         firefox.clip(Path(place))
         for name in sys.argv[1:] or PROGRAMS:
             chunks = trio.run(record, Path(place), name)
-            wayland_sessions.replay(chunks)
+            sessions.replay(chunks)
             out = corpus / f"{name}.session"
-            out.write_bytes(wayland_sessions.pack(chunks))
+            out.write_bytes(sessions.pack(chunks))
             print(
                 f"{name}: {len(chunks)} reads, {out.stat().st_size} bytes", flush=True
             )

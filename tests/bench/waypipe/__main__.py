@@ -30,18 +30,18 @@ from pathlib import Path
 import trio
 
 from broker.launch.compositor import HeadlessCompositor
-from broker.launch.spawn import DEVNULL, Child, spawn
+from broker.launch.process.spawn import DEVNULL, Child, spawn
 from tests.bench.wayland.firefox import Watch, clip, gone
 from tests.bench.wayland.peers import cpu_of, family, memory_of
 from tests.bench.waypipe import spans
-from tests.kit.compositor import desktop
 from tests.kit.eventually import eventually
 from tests.kit.result_file import result_file
-from tests.kit.suite_root import inside, suite_root
-from tests.kit.waypipe_stand import SERVER, server_of
+from tests.kit.vm.suite_root import inside, suite_root
+from tests.kit.wayland.compositor import desktop
+from tests.kit.waypipe.stand import SERVER, server_of
 
 ROOT = Path(__file__).resolve().parents[3]
-FILTER = "from broker.cli.proxy_wayland import command; command()"
+FILTER = "from broker.cli.proxy.wayland import command; command()"
 LOADS = {
     "all": "1280x800, every byte changes",
     "comb": "1280x800, one word in 32 changes",

@@ -18,7 +18,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from tests.kit.wayland_client import Client, Window, memfd
+from tests.kit.wayland.client import Client, Window, memfd
 
 WIDTH, HEIGHT = 1280, 800
 SIZE = WIDTH * HEIGHT * 4

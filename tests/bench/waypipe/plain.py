@@ -21,15 +21,15 @@ from typing import Any
 import trio
 
 from broker.core.names import SandboxName
+from broker.ipc.accept_loop import serve
 from broker.launch.compositor import connect_compositor, display_path
-from broker.session.accepting import serve
-from broker.session.wayland_shell import Service, serve_client
-from broker.session.waypipe_memory import StreamFile, StreamMachine
-from broker.session.waypipe_shell import StreamConnection
+from broker.wayland.protocol.wire import Outgoing
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from broker.wayland.wire import Outgoing
-from tests.kit.wayland_client import HEADER
+from broker.worker.wayland.connection import Service, serve_client
+from broker.worker.wayland.waypipe_connection import StreamConnection
+from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine
+from tests.kit.wayland.client import HEADER
 
 _KEYMAP = (0, 16)
 """Opcode and size of wl_keyboard.keymap."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.waypipe import files
-from tests.kit.waypipe_bytes import MemoryFile
+from tests.kit.waypipe.wire_bytes import MemoryFile
 
 _SIZE = 1280 * 800 * 4
 _GAP = 24

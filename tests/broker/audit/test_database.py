@@ -10,9 +10,9 @@ import pytest
 
 from broker.audit import schema
 from broker.audit.database import COLUMNS, load_tree, open_database, row_of
+from broker.audit.proof.tree import Growing, leaf_hash
 from broker.audit.query import Filters, open_log
 from broker.audit.store import open_store
-from broker.audit.tree import Growing, leaf_hash
 
 RECORDED = Path(__file__).parents[2] / "corpus" / "audit" / "v1.sqlite"
 """Written by the audit log's first version, closed in order."""

@@ -17,7 +17,7 @@ from broker.audit.counts import _by_index, _in_one_pass
 from broker.audit.filters import NAMED, Filters, Found
 from broker.audit.query import Log, open_log
 from broker.audit.store import open_store
-from tests.kit.shipping import record
+from tests.kit.audit.shipping import record
 
 COUNT = 700
 

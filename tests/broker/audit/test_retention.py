@@ -10,16 +10,16 @@ import pytest
 import trio
 
 from broker.audit import schema
-from broker.audit.nodes import Nodes
-from broker.audit.note import parse_note
-from broker.audit.proof import prove
+from broker.audit.proof.inclusion import prove
+from broker.audit.proof.nodes import Nodes
+from broker.audit.proof.note import parse_note
+from broker.audit.proof.tree import BLOCK
 from broker.audit.query import Filters, open_log
 from broker.audit.retention import used_bytes
 from broker.audit.store import open_store
-from broker.audit.tree import BLOCK
 from broker.core.errors import RefusedError, SetupError
 from shims import vitrail_audit_check as checker
-from tests.kit.auditlog import event, opened, report
+from tests.kit.audit.log import event, opened, report
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.audit.times import parse_span, parse_time, rfc3339
 from broker.core.errors import SetupError
-from broker.launch.spawn import run_tool
+from broker.launch.process.spawn import run_tool
 
 ZONE = timezone(timedelta(hours=2))
 NOW = datetime(2026, 11, 20, 9, 30, 15, 250_000, tzinfo=ZONE)

@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from broker.cli.policy import command
+from broker.cli.policy.verbs import command
 from tests.kit.world import record
 
 

@@ -20,14 +20,14 @@ from broker.clipboard.chords import (
 )
 from broker.core import limits
 from broker.core.errors import SetupError
-from tests.kit.keymaps import compiled
+from tests.kit.wayland.keymaps import compiled
 
 FORWARD, SWALLOW = Verdict.FORWARD, Verdict.SWALLOW
 C, V, A, LSHIFT, LCTRL, SUPER = 46, 47, 30, 42, 29, 125
 SHIFT, LOCK, CTRL, ALT, NUM, WIN = 1, 2, 4, 8, 16, 64
 
 
-class Hand:
+class InputListener:
     """A person at a keyboard, through a compositor."""
 
     def __init__(self, chords: Chords = DEFAULT, keymap: bytes | None = None) -> None:
@@ -46,7 +46,7 @@ class Hand:
 
 
 def test_copy_and_paste_are_seen_and_their_keys_never_shown():
-    hand = Hand()
+    hand = InputListener()
     assert hand.core.trouble == ""
     assert hand.key(SUPER) is FORWARD
     hand.hold(WIN)
@@ -68,7 +68,7 @@ def test_copy_and_paste_are_seen_and_their_keys_never_shown():
 
 def test_bits_of_virtual_modifiers_do_not_matter():
     """mutter 43 tells Super as Mod4 and as bit 19."""
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT | 1 << 19)
     assert hand.key(C) is Verdict.COPY
     hand.hold(WIN | SHIFT | ALT | 1 << 19)
@@ -77,33 +77,33 @@ def test_bits_of_virtual_modifiers_do_not_matter():
 
 @pytest.mark.parametrize("more", [0, LOCK, NUM, LOCK | NUM])
 def test_caps_lock_and_num_lock_do_not_matter(more):
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT | more)
     assert hand.key(C) is Verdict.COPY
 
 
 @pytest.mark.parametrize("mask", [0, WIN, SHIFT, WIN | SHIFT | CTRL, ALT | SHIFT, 256])
 def test_other_modifiers_are_no_chord(mask):
-    hand = Hand()
+    hand = InputListener()
     hand.hold(mask)
     assert hand.key(C) is FORWARD
 
 
 @pytest.mark.parametrize("bit", [1 << at for at in range(2, 8) if at not in {4, 6}])
 def test_no_further_modifier_makes_a_chord(bit):
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT | bit)
     assert hand.key(C) is FORWARD
 
 
 def test_sticky_keys_press_a_chord():
-    hand = Hand()
+    hand = InputListener()
     hand.core.modifiers(0, WIN, SHIFT, 0)
     assert hand.key(C) is Verdict.COPY
 
 
 def test_the_preset_of_qubes():
-    hand = Hand(QUBES)
+    hand = InputListener(QUBES)
     hand.hold(CTRL | SHIFT)
     assert hand.key(C) is Verdict.COPY
     assert hand.key(V) is Verdict.PASTE
@@ -122,7 +122,7 @@ def test_the_preset_of_qubes():
     ],
 )
 def test_under_other_layouts(layout, variant, group, key):
-    hand = Hand(keymap=compiled(layout, variant))
+    hand = InputListener(keymap=compiled(layout, variant))
     assert hand.core.trouble == ""
     hand.hold(WIN | SHIFT, group)
     assert hand.key(key) is Verdict.COPY
@@ -130,7 +130,7 @@ def test_under_other_layouts(layout, variant, group, key):
 
 def test_a_virtual_keyboards_codes_are_not_taken_for_others():
     """With its keymap gone, code 46 is what the new keymap says."""
-    hand = Hand()
+    hand = InputListener()
     hand.core.keymap(
         b"xkb_keymap { xkb_keycodes { <A> = 54; <B> = 9; <S> = 133; };"
         b"xkb_symbols { key <A> {[ x ]}; key <B> {[ c, C ]}; key <S> {[ Super_L ]};"
@@ -143,7 +143,7 @@ def test_a_virtual_keyboards_codes_are_not_taken_for_others():
 
 
 def test_without_a_readable_keymap_there_are_no_chords_and_it_says_so():
-    hand = Hand()
+    hand = InputListener()
     for text, word in [(None, "no keymap"), (b"junk", "xkb_keymap")]:
         assert word in hand.core.keymap(text)
         hand.hold(WIN | SHIFT)
@@ -166,7 +166,7 @@ def test_a_keymap_without_the_letter_says_so():
 
 def test_a_key_that_would_be_both_is_neither():
     both = Chords(Chord.parse("Super+Shift+c"), Chord.parse("Super+Shift+Cyrillic_es"))
-    hand = Hand(both, compiled("us,ru"))
+    hand = InputListener(both, compiled("us,ru"))
     assert hand.core.trouble
     hand.hold(WIN | SHIFT, 0)
     assert hand.key(C) is Verdict.COPY  # the key bears a Latin letter there
@@ -175,7 +175,7 @@ def test_a_key_that_would_be_both_is_neither():
 
 
 def test_each_event_is_judged_once_for_all_keyboards():
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT)
     assert hand.core.key(50, C, PRESSED) is Verdict.COPY
     assert hand.core.key(50, C, PRESSED) is SWALLOW
@@ -187,7 +187,7 @@ def test_each_event_is_judged_once_for_all_keyboards():
 
 
 def test_verdicts_are_remembered_up_to_the_limit():
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT)
     assert hand.core.key(1000, C, PRESSED) is Verdict.COPY
     for serial in range(limits.CLIPBOARD_KEY_EVENTS - 1):
@@ -198,7 +198,7 @@ def test_verdicts_are_remembered_up_to_the_limit():
 
 
 def test_the_layouts_kept_ready_are_limited():
-    hand = Hand(keymap=compiled("us,ru"))
+    hand = InputListener(keymap=compiled("us,ru"))
     for group in range(limits.CLIPBOARD_LAYOUTS + 3):
         hand.hold(WIN | SHIFT, group)
         assert hand.key(C) is Verdict.COPY
@@ -207,7 +207,7 @@ def test_the_layouts_kept_ready_are_limited():
 
 def test_a_new_window_in_mid_chord_sees_modifiers_only():
     """The chord's key held over a change of focus types in neither window."""
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT)
     assert hand.key(C) is Verdict.COPY
     hand.core.leave()
@@ -219,7 +219,7 @@ def test_a_new_window_in_mid_chord_sees_modifiers_only():
 
 
 def test_no_chord_without_focus_or_before_the_modifiers_are_known():
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT)
     hand.core.leave()
     assert hand.key(C) is SWALLOW
@@ -232,7 +232,7 @@ def test_no_chord_without_focus_or_before_the_modifiers_are_known():
 
 def test_the_same_keymap_again_changes_nothing():
     """As each new wl_keyboard of a client brings it."""
-    hand = Hand()
+    hand = InputListener()
     hand.hold(WIN | SHIFT)
     assert hand.core.keymap(compiled("us")) == ""
     assert hand.key(C) is Verdict.COPY

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from broker.clipboard import messages as w
 from broker.clipboard import reasons
-from broker.clipboard import words as w
-from broker.clipboard.crossing import Crossing
+from broker.clipboard.broker import Crossing
 from broker.core import limits
 
 MARK = "application/x-vitrail-drag-1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from broker.clipboard import messages as w
 from broker.clipboard import reasons as c
-from broker.clipboard import words as w
 from broker.core import limits
-from tests.broker.clipboard.test_crossing import TEXT, Desk
+from tests.broker.clipboard.test_broker import TEXT, Desk
 
 HOST = w.CopyTerms()
 TERMS = w.PasteTerms(rule="r:3", ttl=30)

@@ -6,7 +6,7 @@ import pytest
 
 from broker.clipboard.keymap import Key, Keymap
 from broker.clipboard.keymap_text import read_keymap
-from tests.kit.keymaps import compiled
+from tests.kit.wayland.keymaps import compiled
 
 # Wayland's codes: the key right of X, and what stands there elsewhere.
 C, V, LETTER_I, PERIOD = 46, 47, 23, 52

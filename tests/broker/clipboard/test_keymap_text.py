@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker.clipboard.keymap_text import KeymapError, read_keymap
 from broker.core import limits
-from tests.kit.keymaps import by_library, compiled
+from tests.kit.wayland.keymaps import by_library, compiled
 
 LAYOUTS = [
     ("us", "", ""),

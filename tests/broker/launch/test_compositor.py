@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from broker.launch.compositor import find_compositor
-from tests.kit.compositor import short_directory, windows
+from tests.kit.wayland.compositor import short_directory, windows
 
 
 @pytest.fixture

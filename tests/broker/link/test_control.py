@@ -15,13 +15,13 @@ from hypothesis.stateful import (
 
 from broker.core import limits
 from broker.core.errors import InternalError, RefusedError
-from broker.core.frames import HEADER, encode_frame
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.ipc.framing import HEADER, encode_frame
 from broker.link import messages as m
 from broker.link.control import TAG_BYTES, ControlChannel
-from broker.link.terms import LinkRefusedError, Reason, Role
-from tests.kit.linkpair import sessions
+from broker.link.wire_types import LinkRefusedError, Reason, Role
+from tests.kit.link.pair import sessions
 
 
 def lease(n, name="web"):

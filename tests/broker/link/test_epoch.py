@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from broker.link.epoch import Purpose, derive, mac_holds, make_mac
-from broker.link.terms import Direction
-from tests.kit.linkpair import sessions
+from broker.link.wire_types import Direction
+from tests.kit.link.pair import sessions
 
 
 def test_hmac_is_rfc_4231_case_2():

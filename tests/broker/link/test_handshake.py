@@ -16,8 +16,14 @@ from hypothesis.stateful import (
 from broker.core.errors import InternalError
 from broker.link.handshake import SIZES, TABLE, Fresh, Handshake, Kind, State
 from broker.link.keys import Peer, Peers
-from broker.link.terms import Door, LinkRefusedError, Reason, Role, refusal
-from tests.kit.linkpair import (
+from broker.link.wire_types import (
+    ConnectionKind,
+    LinkRefusedError,
+    Reason,
+    Role,
+    refusal,
+)
+from tests.kit.link.pair import (
     HOST_ID,
     KNOWN_TO_VIEWER,
     VIEWER_ID,
@@ -103,7 +109,7 @@ def test_the_table_has_no_way_out_of_an_end_and_refuses_what_it_lacks():
                 continue
             machine, _ = handshakes()
             machine.state = state
-            head = refusal(Door.CONTROL, kind, Role.VIEWER, Reason.BUSY)[:12]
+            head = refusal(ConnectionKind.CONTROL, kind, Role.VIEWER, Reason.BUSY)[:12]
             with pytest.raises(LinkRefusedError):
                 machine.feed(head.ljust(SIZES[kind], b"\0"))
             assert machine.state is State.REFUSED
@@ -184,7 +190,7 @@ def test_another_version_is_told_to_both_ends(monkeypatch):
 def test_a_refusal_is_not_answered_by_a_refusal():
     dialler, _ = handshakes()
     dialler.start()
-    message = refusal(Door.CONTROL, Kind.REFUSED, Role.VIEWER, Reason.BUSY)
+    message = refusal(ConnectionKind.CONTROL, Kind.REFUSED, Role.VIEWER, Reason.BUSY)
     with pytest.raises(LinkRefusedError) as caught:
         dialler.feed(message)
     assert caught.value.answer == b""

@@ -21,7 +21,7 @@ from broker.link.keys import (
     parse_peers,
     take_public_key,
 )
-from broker.link.terms import Role
+from broker.link.wire_types import Role
 
 ME = Identity.from_seed(bytes(range(32)))
 OTHER = Identity.from_seed(b"o" * 32)

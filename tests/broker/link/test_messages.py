@@ -18,7 +18,7 @@ from broker.core.errors import (
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.link import messages as m
-from broker.link.terms import LinkRefusedError, Role
+from broker.link.wire_types import LinkRefusedError, Role
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("web-1"), SandboxName("web"), 3)
 ID = LEASE.id

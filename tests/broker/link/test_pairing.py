@@ -16,8 +16,14 @@ from hypothesis.stateful import (
 from broker.core import limits
 from broker.core.errors import InternalError
 from broker.link.pairing import SIZES, TABLE, Kind, Pairing, State
-from broker.link.terms import Door, LinkRefusedError, Reason, Role, refusal
-from tests.kit.linkpair import HOST_ID, VIEWER_ID, Wire, must_not_hang, pairings
+from broker.link.wire_types import (
+    ConnectionKind,
+    LinkRefusedError,
+    Reason,
+    Role,
+    refusal,
+)
+from tests.kit.link.pair import HOST_ID, VIEWER_ID, Wire, must_not_hang, pairings
 
 
 def shown(seed=0, **kw):
@@ -125,7 +131,7 @@ def test_the_table_refuses_what_it_lacks():
                 continue
             machine, _ = pairings()
             machine.state = state
-            head = refusal(Door.PAIRING, kind, Role.VIEWER, Reason.BUSY)[:12]
+            head = refusal(ConnectionKind.PAIRING, kind, Role.VIEWER, Reason.BUSY)[:12]
             with pytest.raises(LinkRefusedError):
                 machine.feed(head.ljust(SIZES[kind], b"\0"))
             # what two people have confirmed is not undone by a late byte

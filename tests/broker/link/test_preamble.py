@@ -25,8 +25,8 @@ from broker.link.preamble import (
     Verdict,
     Window,
 )
-from broker.link.terms import LinkRefusedError, Reason, Role
-from tests.kit.linkpair import sessions
+from broker.link.wire_types import LinkRefusedError, Reason, Role
+from tests.kit.link.pair import sessions
 
 LEASE = LeaseId("0123456789abcdef")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.paths import find_paths
-from broker.prompt import messages as m
+from broker.ipc import prompt as m
 from broker.prompt.phrase import (
     ensure_phrase,
     phrase_file,

@@ -23,7 +23,7 @@ from broker.pulse.events import Refused
 from broker.pulse.rules import Microphone, SoundRules
 from broker.pulse.tagstruct import Reader, encode
 from tests.broker.pulse.test_tagstruct import VALUES
-from tests.kit.sound_talk import Said, Server, Talk, create_playback
+from tests.kit.sound.talk import Said, Server, Talk, create_playback
 
 C = Command
 MIC = SoundRules("work", microphone=Microphone.ASK)

@@ -13,7 +13,7 @@ from broker.core import limits
 from broker.core.errors import PeerError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command
-from tests.kit.sound import frame
+from tests.kit.sound.servers import frame
 
 
 def fed(pieces, limit=1000):

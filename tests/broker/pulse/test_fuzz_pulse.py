@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fuzz import pulse
-from tests.kit import sound_sessions
+from tests.kit.sound import sessions as sound_sessions
 
 
 def test_recorded_sessions_pass_unchanged():

@@ -12,7 +12,7 @@ from broker.pulse.latency import Sizes, bounded, least_bytes
 from broker.pulse.rules import SoundRules
 from broker.pulse.samples import frame_bytes
 from broker.pulse.tagstruct import Spec, encode
-from tests.kit.sound_talk import STEREO, Talk, create_playback
+from tests.kit.sound.talk import STEREO, Talk, create_playback
 
 C = Command
 LEAST = 480  # 2.5 ms of 48 kHz stereo, 16 bits

@@ -17,7 +17,7 @@ from broker.pulse.recording import fragment_size
 from broker.pulse.rules import Microphone, Revoked, SoundRules
 from broker.pulse.samples import frame_bytes
 from broker.pulse.tagstruct import Spec, encode
-from tests.kit.sound_talk import STEREO, Server, Talk, create_record
+from tests.kit.sound.talk import STEREO, Server, Talk, create_record
 
 C = Command
 ASK = SoundRules("work", microphone=Microphone.ASK)

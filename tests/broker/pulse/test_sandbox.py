@@ -11,7 +11,7 @@ from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command, Error
 from broker.pulse.rules import Microphone, Revoked, SoundRules
 from broker.pulse.tagstruct import Spec, encode
-from tests.kit.sound_talk import STEREO, Talk, create_record
+from tests.kit.sound.talk import STEREO, Talk, create_record
 
 C = Command
 RULES = SoundRules("work", microphone=Microphone.ASK)

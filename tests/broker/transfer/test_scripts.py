@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from broker.launch.spawn import run_tool
+from broker.launch.process.spawn import run_tool
 from broker.transfer.scripts import script
 
 _PRINT = (

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 
 from broker.core import limits
-from broker.wayland import emit
-from tests.kit.wayland_client import ServerError
-from tests.kit.wayland_talk import Talk
+from broker.wayland.protocol import emit
+from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.talk import Talk
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from broker.core import limits
-from broker.core.pace import Pace
+from broker.core.token_bucket import TokenBucket
 from broker.wayland.budget import Budget
 from broker.wayland.sandbox import Sandbox
 
@@ -19,11 +19,11 @@ _ALL = limits.WAYLAND_MESSAGES_PER_SECOND_OF_ALL
 
 @pytest.mark.parametrize(("spent", "pause"), [(100, 0.0), (101, 0.1), (110, 1.0)])
 def test_a_bucket_pauses_for_its_debt(spent, pause):
-    assert Pace(10, 100).take(0.0, spent) == pytest.approx(pause)
+    assert TokenBucket(10, 100).take(0.0, spent) == pytest.approx(pause)
 
 
 def test_a_bucket_fills_with_time_and_never_above_its_burst():
-    bucket = Pace(10, 100)
+    bucket = TokenBucket(10, 100)
     bucket.take(0.0, 100)
     assert bucket.take(1.0, 10) == 0.0
     assert bucket.take(1000.0, 101) == pytest.approx(0.1)

@@ -8,16 +8,16 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
-from broker.wayland import emit, wire
 from broker.wayland.filter import Filter
-from broker.wayland.formats import PIXEL_BYTES
 from broker.wayland.model import Toplevel
+from broker.wayland.protocol import emit, wire
+from broker.wayland.protocol.formats import PIXEL_BYTES
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from tests.kit.wayland_client import ServerError
-from tests.kit.wayland_machine import FakeMachine
-from tests.kit.wayland_model import GLOBALS, Model, connect
-from tests.kit.wayland_talk import Talk
+from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.machine import FakeMachine
+from tests.kit.wayland.model import GLOBALS, Model, connect
+from tests.kit.wayland.talk import Talk
 
 
 @pytest.fixture

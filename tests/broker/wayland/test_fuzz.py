@@ -6,7 +6,7 @@ import pytest
 
 from fuzz import wayland
 from fuzz.runner import GROWN
-from tests.kit import wayland_sessions
+from tests.kit.wayland import sessions
 
 
 def test_recorded_sessions_replay_without_a_fault():
@@ -38,5 +38,5 @@ def test_the_benchmarks_sessions_are_of_the_present_filter():
     paths = sorted((wayland.ROOT / "tests/corpus/wayland").glob("*.session"))
     assert len(paths) >= 10
     for path in paths:
-        fed = wayland_sessions.replay(wayland_sessions.load(path))
+        fed = sessions.replay(sessions.load(path))
         assert fed.fault is None, (path.name, fed.fault)

@@ -7,7 +7,7 @@ import pytest
 from broker.core.errors import RefusedError
 from broker.wayland import listing
 from broker.wayland.sandbox import Sandbox
-from tests.kit.wayland_talk import Talk
+from tests.kit.wayland.talk import Talk
 
 
 def test_windows_are_listed_with_the_words_of_the_application_cleaned():

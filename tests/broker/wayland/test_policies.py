@@ -11,10 +11,10 @@ from broker.clipboard.chords import Recogniser
 from broker.core import limits
 from broker.wayland import message_document, policies
 from broker.wayland.policies.terms import Cost, Descriptors, Sender, Serial
+from broker.wayland.protocol.signatures import events_of, requests_of
+from broker.wayland.protocol.tables import INTERFACES
 from broker.wayland.sandbox import Sandbox
-from broker.wayland.signatures import events_of, requests_of
-from broker.wayland.tables import INTERFACES
-from tests.kit.wayland_talk import Talk
+from tests.kit.wayland.talk import Talk
 
 MESSAGES = [
     *((m, policies.REQUESTS[i, m.name]) for i in INTERFACES for m in requests_of(i)),

@@ -6,10 +6,10 @@ import pytest
 
 from broker.core import limits
 from broker.wayland import sandbox as sandbox_module
+from broker.wayland.protocol.wire import NO_MEMORY, ProtocolFault
 from broker.wayland.sandbox import CEILINGS, Sandbox, Usage
-from broker.wayland.wire import NO_MEMORY, ProtocolFault
-from tests.kit.wayland_client import ServerError
-from tests.kit.wayland_talk import Talk
+from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.talk import Talk
 
 
 @pytest.mark.parametrize("kind", CEILINGS)

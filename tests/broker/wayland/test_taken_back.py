@@ -10,8 +10,8 @@ from __future__ import annotations
 import pytest
 
 from broker.wayland.rules import WindowRules
-from tests.broker.wayland.test_frames import contained, guest_rects
-from tests.kit.wayland_talk import Talk
+from tests.broker.wayland.scene.test_frame import contained, guest_rects
+from tests.kit.wayland.talk import Talk
 
 
 class Watched(Talk):

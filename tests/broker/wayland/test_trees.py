@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from broker.wayland.model import Surface
 from broker.wayland.rules import WindowRules
-from tests.broker.wayland.test_frames import contained, guest_rects
+from tests.broker.wayland.scene.test_frame import contained, guest_rects
 from tests.broker.wayland.test_taken_back import Watched
-from tests.kit.wayland_client import ServerError
-from tests.kit.wayland_talk import Talk
+from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.talk import Talk
 
 # Sizes that have a whole size at every scale, and odd ones.
 SIDE = st.sampled_from([1, 2, 7, 16, 40, 120, 333, 900])

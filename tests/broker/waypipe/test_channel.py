@@ -22,8 +22,8 @@ from broker.waypipe.channel import (
     SentFile,
     Source,
 )
-from tests.kit import waypipe_bytes as w
-from tests.kit.waypipe_bytes import Memory
+from tests.kit.waypipe import wire_bytes as w
+from tests.kit.waypipe.wire_bytes import Memory
 
 
 class World:

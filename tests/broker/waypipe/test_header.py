@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import PeerError
 from broker.waypipe.header import read_header
-from tests.kit.waypipe_bytes import HEADER, header
+from tests.kit.waypipe.wire_bytes import HEADER, header
 
 
 @pytest.mark.parametrize(

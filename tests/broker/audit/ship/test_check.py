@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from broker.audit.proof.tree import leaf_hash
 from broker.audit.query import open_log
 from broker.audit.ship.check import check
 from broker.audit.store import open_store
-from broker.audit.tree import leaf_hash
-from tests.kit.shipping import record
+from tests.kit.audit.shipping import record
 
 COUNT = 60
 Rows = list[tuple[int, str, bytes]]

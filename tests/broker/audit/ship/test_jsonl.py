@@ -14,7 +14,7 @@ from broker.audit.ship.cursor import load_cursor
 from broker.audit.ship.run import ship_once
 from broker.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from tests.kit.shipping import bodies, filled, place, record
+from tests.kit.audit.shipping import bodies, filled, place, record
 
 
 async def ship(directory: Path) -> int | VitrailError:

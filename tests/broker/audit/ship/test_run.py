@@ -16,7 +16,7 @@ from broker.audit.ship.terms import Batch, record_id
 from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
-from tests.kit.shipping import bodies, filled, place, record
+from tests.kit.audit.shipping import bodies, filled, place, record
 
 
 class Receiver:

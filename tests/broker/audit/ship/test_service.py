@@ -13,8 +13,8 @@ from broker.audit.ship.run import Place, ship_once
 from broker.audit.ship.service import unshipped, warnings
 from broker.audit.store import open_store
 from broker.core.errors import SetupError
+from tests.kit.audit.shipping import filled, record
 from tests.kit.brokerctl import home, paths_of
-from tests.kit.shipping import filled, record
 
 
 def test_retention_and_status() -> None:

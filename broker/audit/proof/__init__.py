@@ -1,0 +1,1 @@
+"""Proof that the log is unchanged: tree, signatures, verification."""

@@ -1,0 +1,1 @@
+"""Authorization: rules, records, questions to the person, and decisions."""

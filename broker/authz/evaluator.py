@@ -1,0 +1,115 @@
+"""What a sandbox's record and the rules say now, of anything asked of them.
+
+Nothing is recorded here, nobody is asked, and limits that have a memory are not
+looked at: that is the Decider's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from broker.authz.decision_events import Digests
+from broker.authz.permit import Permit, Request, question_of
+from broker.authz.rules import Rules
+from broker.core.lease import Lease
+from broker.prompt.question import Question
+from policy import verdict
+from policy.records.loader import RecordSet
+from policy.rules import record_gate
+from policy.rules.engine import Answer as Verdict
+from policy.rules.engine import Engine
+from policy.rules.world import World, world_of
+
+
+class Judge:
+    """The records and rules in force, and the sandboxes that they speak about."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        records: Callable[[], RecordSet],
+        running: Callable[[], Iterable[Lease]],
+    ) -> None:
+        self._rules = rules
+        self._records = records
+        self.running = running
+        self._world: tuple[RecordSet, object, World] | None = None
+
+    def decide(self, request: Request) -> verdict.Verdict:
+        """Return what the sandbox's record and the rules say together."""
+
+        def rules() -> Verdict:
+            return self._rules.engine.answer(request.call, self.world())
+
+        return verdict.decide(self._records(), _of_record(request), rules)
+
+    def verdict(self, request: Request) -> Verdict:
+        """What both say; a deny of the record's has no rule."""
+        return self.decide(request).answer
+
+    def preview(self, request: Request) -> Verdict | None:
+        """What both say together; None for a no of the record's."""
+        decided = self.decide(request)
+        if decided.refused_by_record:
+            return None
+        answer = decided.answer
+        if answer.verdict in {"allow", "ask"} and request.elsewhere(answer):
+            return None
+        return answer
+
+    def engine(self) -> Engine:
+        """The rules in force."""
+        return self._rules.engine
+
+    def world(self) -> World:
+        """The sandboxes that there are, and those that run."""
+        records = self._records()
+        running = tuple((lease.sandbox, lease.record) for lease in self.running())
+        known = self._world
+        if known is None or known[0] is not records or known[1] != running:
+            known = self._world = (records, running, world_of(records, running))
+        return known[2]
+
+    def digests(self) -> Digests:
+        """Which rules and which records these are."""
+        return Digests(rules=self._rules.digest, records=self._records().digest)
+
+    def question(self, request: Request, answer: Verdict) -> Question:
+        """What the person is to be asked."""
+        record = self._records().records.get(request.lease.record)
+        return question_of(request, answer, record)
+
+    def revalidate(self, permit: Permit) -> tuple[Verdict | None, str, str]:
+        """The verdict of now, and why and where it ends what is live.
+
+        ``(None, '', '')``: it has ended already.  A time to live and a size that
+        are shorter now hold from now on.
+        """
+        if permit.over:
+            return None, "", ""
+        request = permit.request
+        decided = self.decide(request)
+        answer = decided.answer
+        if decided.refused_by_record:
+            return None, f"denied now: {answer.reason}", decided.where
+        if answer.verdict not in {"allow", "ask"}:
+            return answer, f"denied now: {answer.reason}", answer.where
+        held = answer.limits
+        if held.max_size is not None and not request.counts_bytes:
+            return answer, "denied now: max-size= cannot be held", answer.where
+        offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
+        if permit.target not in offered:
+            return answer, f"{answer.where} leads elsewhere now", answer.where
+        if held.ttl is not None:
+            deadline = permit.since + held.ttl
+            permit.scope.deadline = min(permit.scope.deadline, deadline)
+        if held.max_size is not None:
+            most = math.inf if permit.max_size is None else permit.max_size
+            permit.max_size = int(min(held.max_size, most))
+        return answer, "", ""
+
+
+def _of_record(request: Request) -> record_gate.Request:
+    lease = request.lease
+    return record_gate.Request(lease.sandbox, lease.record, request.service)

@@ -1,0 +1,222 @@
+"""What is asked of the ``Decider``, and what a yes is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from broker.core.errors import InternalError, RefusedError
+from broker.core.lease import Lease
+from broker.prompt.grants import Subject
+from broker.prompt.question import Answer, Keep, Question, untrusted_word
+from broker.prompt.words import VIEWER, wants
+from policy.records.model import Record
+from policy.rules.conditions import RuleLimits
+from policy.rules.engine import Answer as Verdict
+from policy.rules.engine import Call
+from policy.rules.rule import Rule
+from policy.rules.world import ADMIN_NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a sandbox asks.  Texts are validated by the caller, or hostile.
+
+    ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the person at
+    the viewer, '' no target.  An attribute is None where nobody has said it, ''
+    where there is none; ``size`` in bytes.  ``gesture``: seconds since the
+    person acted in a window of the sandbox, None: what ``Decider.acted`` knows.
+    """
+
+    lease: Lease
+    service: str
+    argument: str = "+"
+    target: str = VIEWER
+    mime: str | None = None
+    scheme: str | None = None
+    host: str | None = None
+    size: int | None = None
+    gesture: float | None = None
+    stream: int = 0
+    peer: str = ""
+    source: str = ""
+    """Who gives, where that is not the lease's sandbox: ``@adminvm`` for what
+    the person's own programs give to it."""
+    words: str = ""
+    """What is wanted, in plain words; empty: as of every request of the service."""
+    details: tuple[tuple[str, str], ...] = ()
+    """What the person is shown of it; empty: the attributes that are said."""
+    settled: bool = False
+    """Where it goes is settled: no rule leads elsewhere, and nobody chooses."""
+    tells: bool = False
+    """The caller tells the person what came of it."""
+    counts_bytes: bool = True
+    """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
+    for one that cannot is a no."""
+
+    @property
+    def call(self) -> Call:
+        """The same for the engine."""
+        return Call(
+            self.service,
+            self.argument,
+            self.source or self.lease.sandbox,
+            self.target,
+            self.mime,
+            self.scheme,
+            self.host,
+            self.size,
+        )
+
+    def elsewhere(self, answer: Verdict) -> bool:
+        """Whether an answer leads to another target than the settled one."""
+        offered = answer.targets if answer.verdict == "ask" else (answer.target,)
+        wanted = "dom0" if self.target in ADMIN_NAMES else self.target
+        return self.settled and wanted not in offered
+
+    @property
+    def subject(self) -> Subject:
+        """What an equal request has in common with it."""
+        return Subject(
+            self.lease.id,
+            self.service,
+            self.argument,
+            self.target,
+            self.mime,
+            self.scheme,
+            self.host,
+        )
+
+
+@dataclass(eq=False)
+class Permit:
+    """A yes, while its block runs."""
+
+    request: Request
+    target: str
+    """Where it goes: a sandbox's name, ``@dispvm:NAME``, or ``dom0``: the viewer."""
+    where: str
+    """``file:line`` of the rule."""
+    user: str | None
+    autostart: bool
+    max_size: int | None
+    since: float
+    rule: Rule | None
+    answered: bool = False
+    """Whether the person has been asked, now or for its grant."""
+    grant: str = ""
+    over: str = ""
+    """Why it was ended, once it was."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def end(self, reason: str, where: str = "") -> None:
+        """Cancel the block."""
+        if not self.over:
+            self.over = reason
+            self.where = where or self.where
+            self.scope.cancel()
+
+    def still_holds(self) -> None:
+        """Raise RefusedError when it was ended already."""
+        if self.over:
+            raise RefusedError(self.over, where=self.where)
+
+
+class Asker(Protocol):
+    """Asks the person.
+
+    In two steps, so that what is asked is on record before anybody sees it, and
+    a flood is refused before anything of it is recorded.
+    """
+
+    def admit(self, question: Question) -> int | Answer:
+        """Take a question in; returns its number, or a no at once (too often, say)."""
+        ...
+
+    async def ask(self, number: int) -> Answer:
+        """Show it, and return the answer: a no when there is none in time."""
+        ...
+
+    def leave(self, number: int) -> None:
+        """Nobody waits for that answer any more; to be called in any case."""
+        ...
+
+    def forget(self, lease: str) -> None:
+        """A sandbox has stopped: what it has asked is over."""
+        ...
+
+
+class NobodyToAsk:
+    """For a broker without a person."""
+
+    def admit(self, question: Question) -> int | Answer:
+        """See ``Asker``."""
+        del question
+        return Answer(allow=False, reason="nobody is here to be asked")
+
+    async def ask(self, number: int) -> Answer:
+        """See ``Asker``; nothing is ever admitted."""
+        raise InternalError(f"question {number} was not admitted")
+
+    def leave(self, number: int) -> None:
+        """See ``Asker``."""
+
+    def forget(self, lease: str) -> None:
+        """See ``Asker``."""
+
+
+def keeps(held: RuleLimits) -> tuple[Keep, ...]:
+    """For how long a person may let an answer hold, by the rule that asks.
+
+    ``remember=no`` and ``remember=stream`` let nothing outlive what was asked
+    about; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
+    """
+    if held.remember in {"no", "stream"}:
+        return (Keep.ONCE,)
+    if held.ttl is not None:
+        return (Keep.ONCE, Keep.TIME)
+    if held.remember == "session":
+        return (Keep.ONCE, Keep.SESSION)
+    return (Keep.ONCE,)
+
+
+def question_of(request: Request, answer: Verdict, record: Record | None) -> Question:
+    """Return the question that a rule asks about a request."""
+    lease = request.lease
+    label = None if record is None else record.viewer.label
+    claims = {
+        "type": request.mime,
+        "scheme": request.scheme,
+        "host": request.host,
+        "size": None if request.size is None else f"{request.size} bytes",
+    }
+    targets = answer.targets
+    if request.settled:
+        targets = ("dom0",) if request.target in ADMIN_NAMES else (request.target,)
+    default = answer.default_target or ""
+    if not default and request.target in targets:
+        default = request.target
+    if (not default or request.settled) and len(targets) == 1:
+        default = targets[0]
+    return Question(
+        sandbox=lease.sandbox,
+        lease=lease.id,
+        record=lease.record,
+        label=lease.sandbox if label is None else label.name,
+        colour="#555555" if label is None else label.colour,
+        service=untrusted_word(request.service),
+        argument=untrusted_word(request.argument.removeprefix("+")),
+        words=request.words or wants(request.service),
+        details=tuple(
+            (n, untrusted_word(value))
+            for n, value in request.details or claims.items()
+            if value
+        ),
+        targets=targets,
+        default_target=default,
+        keeps=keeps(answer.limits),
+        seconds=answer.limits.ttl or 0,
+        rule=answer.where,
+    )

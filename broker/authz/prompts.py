@@ -1,0 +1,317 @@
+"""Asking the person: the queue, and the prompt agent that draws its front.
+
+The agent is a process of ours in the person's session, started when the first
+question comes and ended with us.  It is told one question at a time over a pair
+of sockets without a name.  What it answers is checked against what was offered;
+when it dies, everything that waited is answered no.  Where there is no
+compositor, or the agent dies too often, questions wait for ``brokerctl answer``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
+from broker.core.paths import Paths
+from broker.core.stderr_log import log_exception, log_stderr
+from broker.ipc import prompt as m
+from broker.launch.process.spawn import Child, our_program, spawn
+from broker.prompt.phrase import ensure_phrase
+from broker.prompt.question import Answer, Keep, Question, unfit
+from broker.prompt.queue import Entry, Queue, Settled
+from broker.services.event_log import Journal
+
+_DIED = "the prompt agent has died"
+_TELL_SECONDS = 5.0
+
+
+class _Waiter:
+    """Somebody who has asked."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer = Answer(
+            allow=False, by="timeout", reason="nobody answered in time"
+        )
+
+
+class _Agent:
+    """A running prompt agent."""
+
+    def __init__(self, child: Child, sock: trio.socket.SocketType) -> None:
+        self.child = child
+        self.sock = sock
+        self.ready = False
+        self.shown = 0
+        """The question that it was told to show; 0: none."""
+        self.unable = ""
+
+    async def tell(self, message: m.ToAgent) -> None:
+        """Send; an agent that does not read is killed, and so dies."""
+        with trio.move_on_after(_TELL_SECONDS) as patience:
+            try:
+                await self.sock.send(m.encode(message))
+            except (OSError, trio.ClosedResourceError):
+                return  # it has gone; whoever reads from it finds out
+        if patience.cancelled_caught:
+            self.child.kill()
+
+
+class Questions:
+    """Implements ``permits.Asker`` with a person at a screen."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        log: Journal,
+        compositor: Callable[[], Path | None],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._paths = paths
+        self._log = log
+        self._compositor = compositor
+        self._environ = environ
+        self._queue = Queue()
+        self._waiters: dict[int, _Waiter] = {}
+        self._wake = trio.Event()
+        self._agent: _Agent | None = None
+        self._starting = False
+        self._deaths: deque[float] = deque(maxlen=limits.PROMPT_DEATHS)
+
+    # -- permits.Asker ---------------------------------------------------------------
+
+    def admit(self, question: Question) -> int | Answer:
+        """See ``Asker``."""
+        got = self._queue.ask(question, trio.current_time())
+        if isinstance(got, int):
+            self._waiters[got] = _Waiter()
+        return got
+
+    async def ask(self, number: int) -> Answer:
+        """See ``Asker``."""
+        mine = self._waiters[number]
+        self._queue.release(number)
+        self._wake.set()
+        # Whatever becomes of the queue's own task, this ends.
+        with trio.move_on_after(limits.QUESTION_SECONDS + _TELL_SECONDS):
+            await mine.answered.wait()
+        return mine.answer
+
+    def leave(self, number: int) -> None:
+        """See ``Asker``."""
+        self._waiters.pop(number, None)
+        self._queue.leave(number)
+        self._wake.set()
+
+    def forget(self, lease: str) -> None:
+        """See ``Asker``."""
+        self._settle(self._queue.forget(lease))
+
+    # -- for brokerctl -----------------------------------------------------------------
+
+    def pending(self) -> list[Entry]:
+        """What waits for an answer, oldest first."""
+        return self._queue.all()
+
+    def shown(self) -> int:
+        """The id of the question that is on the screen; 0: none."""
+        return 0 if self._agent is None else self._agent.shown
+
+    @property
+    def agent_pid(self) -> int:
+        """Of the prompt agent; 0: none runs."""
+        return 0 if self._agent is None else self._agent.child.pid
+
+    def answer(
+        self, number: int, *, allow: bool, target: str, keep: Keep, who: str = ""
+    ) -> None:
+        """Answer a question, as ``who`` for the log.
+
+        Raises RefusedError that says what can be answered.
+        """
+        entry = self._queue.get(number)
+        if entry is None:
+            raise RefusedError(
+                f"no question {number} waits (any more)",
+                hint="'brokerctl pending' lists those that do",
+            )
+        said = Answer(
+            allow=allow,
+            target=target or entry.question.default_target,
+            keep=keep,
+            by="person",
+            reason=f"answered over the control socket{who and ' by '}{who}",
+        )
+        wrong = unfit(entry.question, said)
+        if wrong:
+            raise RefusedError(
+                wrong,
+                hint=f"targets: {', '.join(entry.question.targets)}; "
+                f"keep: {', '.join(entry.question.keeps)}",
+            )
+        self._settle(self._queue.answer(number, said, trio.current_time()))
+
+    def _settle(self, settled: Settled) -> None:
+        for asker, answer in settled:
+            waiter = self._waiters.get(asker)
+            if waiter is not None:
+                waiter.answer = answer
+                waiter.answered.set()
+        self._wake.set()
+
+    # -- showing -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Show what waits and end what is over, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    self._wake = trio.Event()
+                    now = trio.current_time()
+                    over = self._queue.expire(now)
+                    if over:
+                        self._settle(over)
+                    await self._show(nursery)
+                    with trio.move_on_at(self._queue.deadline()):
+                        await self._wake.wait()
+            finally:
+                self._settle(self._queue.fail_all("the broker ends"))
+
+    async def _show(self, nursery: trio.Nursery) -> None:
+        """Have the agent show what is to be shown now."""
+        agent, front = self._agent, self._queue.front()
+        if agent is None:
+            if front is not None and not self._starting and self._may_start():
+                self._starting = True
+                nursery.start_soon(self._live)
+            return
+        if not agent.ready or self._queue.get(agent.shown) is not None:
+            return  # it is not there yet, or somebody is reading that one
+        if front is None:
+            if agent.shown:
+                agent.shown = 0
+                await agent.tell(m.Withdraw())
+            return
+        agent.shown = front.id
+        self._queue.showing(front)
+        seconds = max(0.0, front.deadline - trio.current_time())
+        phrase = self._phrase()
+        await agent.tell(m.Show(front.id, front.question, phrase, seconds))
+
+    def _phrase(self) -> str:
+        try:
+            return ensure_phrase(self._paths)
+        except (OSError, VitrailError) as error:
+            log_stderr(f"vitrail: the prompt's phrase cannot be kept: {error}")
+            return ""
+
+    def _may_start(self) -> bool:
+        if self._compositor() is None:
+            return False
+        since = trio.current_time() - limits.PROMPT_DEATHS_SECONDS
+        recent = [death for death in self._deaths if death > since]
+        return len(recent) < limits.PROMPT_DEATHS
+
+    # -- the agent -----------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """One agent, from its start to its end."""
+        agent: _Agent | None = None
+        asked = False
+        try:
+            self._agent = agent = self._start()
+            await self._listen(agent)
+        except (SetupError, PeerError) as error:
+            log_stderr(f"vitrail: the prompt agent: {error}")
+        except trio.Cancelled:
+            asked = True
+            raise
+        except Exception as error:  # noqa: BLE001 -- questions must not end the broker
+            log_exception(error)
+        finally:
+            self._agent, self._starting = None, False
+            with trio.CancelScope(shield=True):
+                if agent is not None:
+                    await self._end(agent, asked=asked)
+                else:  # one that cannot be started is not tried again at once
+                    self._deaths.append(trio.current_time())
+            self._wake.set()
+
+    def _start(self) -> _Agent:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                ours.setblocking(False)  # noqa: FBT003
+                environ = os.environ if self._environ is None else self._environ
+                child = spawn(
+                    our_program("broker.programs.prompt", str(theirs.fileno())),
+                    name="vitrail-prompt",
+                    env=dict(environ),
+                    pass_fds=[theirs.fileno()],
+                )
+            except BaseException:
+                ours.close()
+                raise
+        return _Agent(child, trio.socket.from_stdlib_socket(ours))
+
+    async def _listen(self, agent: _Agent) -> None:
+        """Take what it says until it has gone."""
+        with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
+            await self._take(agent)
+        if first.cancelled_caught:
+            raise PeerError(f"it said nothing in {limits.PROMPT_START_SECONDS:g} s")
+        while await self._take(agent):
+            pass
+
+    async def _take(self, agent: _Agent) -> bool:
+        try:
+            packet = await agent.sock.recv(limits.PROMPT_MESSAGE_BYTES)
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        match m.decode_from_agent(packet):
+            case m.Hello():
+                agent.ready = True
+            case m.Said(number, answer):
+                if number == agent.shown:  # else it was withdrawn meanwhile
+                    agent.shown = 0
+                    now = trio.current_time()
+                    self._settle(self._queue.answer(number, answer, now))
+            case m.Unable(reason):
+                agent.unable = reason
+            case m.Shown():
+                pass
+        self._wake.set()
+        return True
+
+    async def _end(self, agent: _Agent, *, asked: bool) -> None:
+        agent.sock.close()
+        pid = agent.child.pid
+        with trio.move_on_after(_TELL_SECONDS):
+            await agent.child.wait()
+        code = await agent.child.stop()
+        if asked:
+            return
+        self._deaths.append(trio.current_time())
+        if agent.unable:
+            log_stderr(f"vitrail: no question can be shown: {agent.unable}")
+            return  # what waits, waits for 'brokerctl answer'
+        self._settle(self._queue.fail_all(_DIED))
+        await self._log.note(
+            schema.ProcessDied(
+                process=schema.Process.PROMPT,
+                pid=pid,
+                code=code,
+                reason="every question that waited is answered no",
+            )
+        )

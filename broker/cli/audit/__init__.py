@@ -1,0 +1,1 @@
+"""``brokerctl audit``, one module for each verb."""

@@ -1,0 +1,74 @@
+"""``brokerctl audit gc``: remove old events, and keep every proof valid."""
+
+from __future__ import annotations
+
+import time
+
+import rich_click as click
+import trio
+
+from broker.audit.settings import load_settings, take_span
+from broker.audit.ship.service import unshipped
+from broker.audit.store import open_store
+from broker.cli import render
+from broker.cli.run.connect import offline_paths, open_client
+from broker.control.api import AuditPruneRequest
+from broker.core.errors import SetupError
+from broker.core.paths import Paths
+
+
+@click.command("gc")
+@click.option("--keep", default="", metavar="SPAN", help="Only so long, as '90d'.")
+@click.option(
+    "--max-megabytes",
+    type=click.IntRange(min=1),
+    help="And the oldest while the log is larger; they go with their hashes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
+    """Remove the bodies of old events; what is left can still be proved.
+
+    What a receiver of ship.toml has not got yet stays, until the log is twice as
+    large as it may be.
+
+    Without an option: as audit.toml says.  A running broker does it by itself,
+    and is asked to do it now.
+
+    Exit code: 0, 1 it did not work, 2 wrong call.
+    """
+    try:
+        seconds = take_span(keep) if keep else None
+    except ValueError as error:
+        raise click.UsageError(f"--keep: {error}") from error
+    removed = trio.run(_prune, offline_paths(), seconds, max_megabytes)
+    if as_json:
+        render.json_line({"removed": removed})
+    else:
+        render.note(f"{removed} events removed")
+
+
+async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> int:
+    if not paths.audit.exists():
+        raise SetupError("there is no audit log yet")
+    request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
+    if await _broker_runs(paths):
+        async with open_client(paths) as client:
+            return (await client.prune(request)).removed
+    settings = load_settings(paths.config)
+    if seconds is None and megabytes is None:
+        seconds, megabytes = settings.keep_seconds, settings.max_megabytes
+    before = None if seconds is None else time.time_ns() - seconds * 1_000_000_000
+    most = None if megabytes is None else megabytes << 20
+    async with open_store(paths.audit, broker="brokerctl", settings=settings) as store:
+        waiting = unshipped(paths)
+        shipped = None if waiting is None else waiting.sequence
+        return await store.prune(before_ns=before, most=most, shipped=shipped)
+
+
+async def _broker_runs(paths: Paths) -> bool:
+    try:
+        async with open_client(paths) as client:
+            await client.version()
+    except SetupError:
+        return False  # if one writes the log nevertheless, opening it says so
+    return True

@@ -1,0 +1,97 @@
+"""``brokerctl audit report``: one HTML file that tells what happened."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC
+from pathlib import Path
+
+import rich_click as click
+
+from broker.audit.digest import Digest
+from broker.audit.filters import Filters, value_texts
+from broker.cli import render
+from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.files import write_out
+from broker.cli.audit.html import page
+from broker.cli.audit.source import Source, open_source
+from broker.cli.run.pipes import reader_may_leave
+
+
+@click.command("report", cls=Asking)
+@asking
+@click.option(
+    "--to",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("audit-report.html"),
+    show_default=True,
+    help="The file; '-' is standard output.",
+)
+@click.option(
+    "--title",
+    default="What the sandboxes did",
+    show_default=True,
+    help="Above the report.",
+)
+@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def command(*, asked: Asked, path: Path, title: str, utc: bool, force: bool) -> None:
+    """Write a report: one HTML file that needs nothing else.
+
+    With a timeline per sandbox, the top talkers, denied attempts, grants,
+    answered questions, and what broke.
+
+    Exit code: as audit.
+    """
+    with reader_may_leave(), open_source(asked) as source:
+        digest = _digest(source, asked)
+        zone = UTC if utc else None
+        write_out(
+            path, page(digest, title=title, asked=_words(asked), zone=zone), force=force
+        )
+    if str(path) != "-":
+        render.note(f"{path}: {digest.events} events")
+    if not digest.events:
+        sys.exit(1)
+
+
+def _digest(source: Source, asked: Asked) -> Digest:
+    filters = source.filters(asked)
+    if filters is None:
+        return Digest(0, 0)
+    begin, end = _ends(source, filters)
+    digest = Digest(begin, end)
+    for found in source.find(filters):
+        if asked.grep is None or any(map(asked.grep.search, value_texts(found))):
+            digest.take(found)
+    digest.finish()
+    return digest
+
+
+def _ends(source: Source, filters: Filters) -> tuple[int, int]:
+    """Of the timeline: as asked for, else from the first event to the last."""
+    now = time.time_ns()
+    begin, end = filters.since_ns, filters.until_ns
+    first = next(iter(source.find(filters)), None)
+    last = next(iter(source.find(filters, last=1)), None)
+    if begin is None:
+        begin = first.time_ns if first else now
+    if end is None:
+        end = last.time_ns if last else now
+    return begin, max(begin, min(end, now))
+
+
+def _words(asked: Asked) -> str:
+    """The question, for the head of the report."""
+    named = [
+        f"{f} {' or '.join(values)}" for f, values in asked.filters.named().items()
+    ]
+    if asked.filters.kinds:
+        named.append(f"kind {' or '.join(asked.filters.kinds)}")
+    if asked.filters.machines:
+        named.append(f"machine {' or '.join(asked.filters.machines)}")
+    if asked.grep is not None:
+        named.append(f"in which {asked.grep.pattern!r} matches")
+    return "only " + ", ".join(named) if named else ""

@@ -1,0 +1,156 @@
+"""Where the events come from: this user's log, a copy of one, or a fleet's store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import rich_click as click
+
+from broker.audit.counts import Counts
+from broker.audit.filters import Filters, Found
+from broker.audit.query import Log, open_log
+from broker.cli.audit.event_text import Asked, is_fleet, store_path
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import IntegrityError
+from broker.core.escape import printable
+
+_CURSOR = re.compile(r"i=(\d{1,18});h=([0-9a-f]{32})")
+_HASH = 32
+
+
+class Source(Protocol):
+    """Something that can be asked."""
+
+    def filters(self, asked: Asked) -> Filters | None:
+        """What is asked in this source's terms; None: nothing can match."""
+        ...
+
+    def find(
+        self,
+        filters: Filters,
+        *,
+        cursor: str = "",
+        last: int | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[Found]:
+        """Yield what matches, after ``cursor``; see ``Log.find``."""
+        ...
+
+    def cursor(self, found: Found) -> str:
+        """Where to go on after this event."""
+        ...
+
+    def follow(
+        self, filters: Filters, *, shown: Found | None, cursor: str
+    ) -> AsyncGenerator[Found, None]:
+        """Yield what is recorded from now on."""
+        ...
+
+    def counts(self, filters: Filters, top: int) -> Counts:
+        """Count what matches; of each field the ``top`` most frequent values."""
+        ...
+
+
+@dataclass
+class LocalSource:
+    """One log."""
+
+    log: Log
+    own: bool
+    """Of this machine, so that its boot 0 is the one that runs."""
+    began: int = 0
+    """The newest event when the question was asked."""
+
+    def filters(self, asked: Asked) -> Filters | None:
+        """Also finds out which boot is meant."""
+        if asked.boot in {"", "all"}:
+            return asked.filters
+        boot = self._boot(asked.boot)
+        return replace(asked.filters, boot=boot) if boot else None
+
+    def _boot(self, word: str) -> str:
+        boots = [boot.boot for boot in self.log.boots()]
+        if len(word) >= 32:
+            plain = word.replace("-", "")
+            return next((b for b in boots if b.replace("-", "") == plain), "")
+        number = int(word)
+        if self.own and number <= 0:
+            now = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            boots = [*(boot for boot in boots if boot != now), now]
+        index = number - 1 if number > 0 else len(boots) - 1 + number
+        return boots[index] if 0 <= index < len(boots) else ""
+
+    def find(
+        self,
+        filters: Filters,
+        *,
+        cursor: str = "",
+        last: int | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[Found]:
+        """Yield what matches, after ``cursor``."""
+        self.began = self.log.newest()
+        after = self._after(cursor) if cursor else 0
+        return self.log.find(filters, after=after, last=last, newest_first=newest_first)
+
+    def cursor(self, found: Found) -> str:
+        """Its number and its hash, so that a changed log is noticed."""
+        return f"i={found.sequence};h={self.log.digest(found.sequence)[:_HASH]}"
+
+    def _after(self, cursor: str) -> int:
+        match = _CURSOR.fullmatch(cursor)
+        if match is None:
+            raise click.UsageError(f"no cursor of a log: {printable(cursor, 80)!r}")
+        sequence, digest = int(match[1]), match[2]
+        newest = self.log.newest()
+        if sequence > newest:
+            raise IntegrityError(
+                f"the cursor is of event {sequence}, and the log ends at {newest}",
+                hint="it is the cursor of another log, or this one has been cut "
+                "short or rolled back: 'brokerctl audit verify'",
+            )
+        there = self.log.digest(sequence)
+        # One that retention has removed cannot be compared.
+        if there and there[:_HASH] != digest:
+            raise IntegrityError(
+                f"event {sequence} is not the one that the cursor was made of",
+                hint="it is the cursor of another log, or this one has been "
+                "changed: 'brokerctl audit verify'",
+            )
+        return sequence
+
+    def follow(
+        self, filters: Filters, *, shown: Found | None, cursor: str
+    ) -> AsyncGenerator[Found, None]:
+        """Yield what is recorded from now on."""
+        del cursor  # what is after it has been shown
+        after = max(self.began, shown.sequence if shown is not None else 0)
+        return self.log.follow(filters, after=after)
+
+    def counts(self, filters: Filters, top: int) -> Counts:
+        """Count what matches."""
+        return self.log.counts(filters, top)
+
+
+@contextmanager
+def open_source(asked: Asked) -> Iterator[Source]:
+    """Open what ``--store`` names.
+
+    Raises SetupError when it is not there, UpstreamError when it fails.
+    """
+    if is_fleet(asked.store):
+        # Only here, so that the package is needed only by those who have one.
+        from broker.cli.audit.fleet import open_fleet_source
+
+        with open_fleet_source(asked.store) as fleet:
+            yield fleet
+        return
+    own = not asked.store
+    path = offline_paths().audit if own else store_path(asked.store)
+    with open_log(path) as log:
+        yield LocalSource(log, own)

@@ -1,0 +1,288 @@
+"""``brokerctl audit``: ask the log, whether a broker runs or not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import rich_click as click
+import trio
+from click.core import ParameterSource
+from rich.console import Console
+
+from broker.audit.filters import Filters, Found, value_texts
+from broker.cli.audit import export, report, ship, stats
+from broker.cli.audit.event_text import Asked, AskingGroup, asking
+from broker.cli.audit.gc import gc_command
+from broker.cli.audit.print import OUTPUTS, texts
+from broker.cli.audit.source import Source, open_source
+from broker.cli.audit.verify import checkpoint_command, prove_command, verify_command
+from broker.cli.run.pipes import reader_may_leave
+from broker.core.errors import SetupError
+
+_BEFORE_FOLLOWING = 10
+"""Lines shown before following, as journalctl -f does."""
+
+
+@dataclass(frozen=True)
+class _Show:
+    """How the answer is to look."""
+
+    follow: bool
+    reverse: bool
+    first: int | None
+    """Only so many, the oldest; ``last`` the newest."""
+    last: int | None
+    output: str
+    utc: bool
+    pager: bool
+    after: str
+    """A cursor."""
+    show_cursor: bool
+    cursor_file: Path | None
+
+
+@click.group(
+    "audit",
+    cls=AskingGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@asking
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is recorded.")
+@click.option(
+    "-n",
+    "--lines",
+    default="",
+    metavar="[N]",
+    help="The last N (10), or with +N the first; 'all'.",
+)
+@click.option("-r", "--reverse", is_flag=True, help="Newest first.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(OUTPUTS),
+    default=None,
+    help="How events are written (short).",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as -o jsonl.")
+@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--no-pager", is_flag=True, help="Do not page on a terminal.")
+@click.option(
+    "--after-cursor",
+    "after",
+    default="",
+    metavar="CURSOR",
+    help="Only what came after it.",
+)
+@click.option(
+    "--show-cursor", is_flag=True, help="End with the cursor of the last one."
+)
+@click.option(
+    "--cursor-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Go on after the cursor in this file, and write the new one there.",
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    *,
+    asked: Asked,
+    follow: bool,
+    lines: str,
+    reverse: bool,
+    output: str | None,
+    as_json: bool,
+    utc: bool,
+    no_pager: bool,
+    after: str,
+    show_cursor: bool,
+    cursor_file: Path | None,
+) -> None:
+    """Show what the broker decided, and what came of it.
+
+    Options given more than once mean "or", different ones mean "and".
+
+    Exit code: 0 something was found, 1 nothing, 2 wrong call, 3 the log has
+    been changed.
+    """
+    if context.invoked_subcommand is not None:
+        _no_words_before(context)
+        return
+    if as_json and output not in {None, "jsonl"}:
+        raise click.UsageError("--json is -o jsonl: give one of them")
+    whole = output in {"json", "csv"}
+    if follow and (reverse or show_cursor or cursor_file or whole):
+        raise click.UsageError(
+            "--follow has no end, so no -r, no cursor, and -o short, cat or jsonl"
+        )
+    if after and cursor_file:
+        raise click.UsageError("--after-cursor and --cursor-file: give one of them")
+    first, last = _lines(lines)
+    if follow and not lines and asked.filters.since_ns is None and not after:
+        last = _BEFORE_FOLLOWING
+    show = _Show(
+        follow=follow,
+        reverse=reverse,
+        first=first,
+        last=last,
+        output="jsonl" if as_json else output or "short",
+        utc=utc,
+        pager=sys.stdout.isatty() and not follow and not no_pager,
+        after=_read_cursor(cursor_file) if cursor_file else after,
+        show_cursor=show_cursor,
+        cursor_file=cursor_file,
+    )
+    with reader_may_leave(), open_source(asked) as source:
+        found = _answer(source, asked, show)
+    if not found:
+        sys.exit(1)
+
+
+def _no_words_before(context: click.Context) -> None:
+    """Options before a further verb would silently mean nothing."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"{parameter.opts[-1]} goes behind '{context.invoked_subcommand}'"
+            )
+
+
+def _lines(text: str) -> tuple[int | None, int | None]:
+    if text in {"", "all"}:
+        return None, None
+    if not text.removeprefix("+").isdecimal() or len(text) > 10:
+        raise click.UsageError(f"--lines: a number, +NUMBER or 'all', not {text!r}")
+    return (int(text[1:]), None) if text[0] == "+" else (None, int(text))
+
+
+class _Seen:
+    """Passes events on and remembers the last one."""
+
+    def __init__(self, events: Iterator[Found]) -> None:
+        self._events = events
+        self.last: Found | None = None
+
+    def __iter__(self) -> Iterator[Found]:
+        for found in self._events:
+            self.last = found
+            yield found
+
+
+def _answer(source: Source, asked: Asked, show: _Show) -> bool:
+    """Show it; whether there was anything."""
+    filters = source.filters(asked)
+    seen = _Seen(iter(()) if filters is None else _events(source, filters, asked, show))
+    lines = texts(seen, show.output, colour=_coloured(show), utc=show.utc)
+    if show.pager:
+        _page(lines, colour=_coloured(show))
+    else:
+        for line in lines:
+            sys.stdout.write(line)
+    _tell_cursor(source, seen.last, show)
+    if show.follow and filters is not None:
+        sys.stdout.flush()
+        trio.run(_follow, source, filters, asked, show, seen)
+    return seen.last is not None
+
+
+def _events(
+    source: Source, filters: Filters, asked: Asked, show: _Show
+) -> Iterator[Found]:
+    """The events in the order in which they are shown."""
+    backwards = show.reverse if show.last is None else True
+    limit = show.first if show.last is None else show.last
+    if show.first is not None and show.reverse:
+        # The oldest ones, the newest of them first.
+        oldest = [*_events(source, filters, asked, replace(show, reverse=False))]
+        yield from reversed(oldest)
+        return
+    grep = asked.grep
+    events = source.find(
+        filters,
+        cursor=show.after,
+        last=limit if grep is None and backwards else None,
+        newest_first=backwards,
+    )
+    if grep is not None:
+        events = (f for f in events if any(map(grep.search, value_texts(f))))
+    events = islice(events, limit)
+    if backwards and not show.reverse:
+        events = reversed([*events])
+    yield from events
+
+
+def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
+    """Print and keep the cursor of the last event that was shown."""
+    if last is None or not (show.show_cursor or show.cursor_file):
+        return
+    cursor = source.cursor(last)
+    if show.show_cursor:
+        # Where programs read, it must not stand among the events.
+        people = show.output in {"short", "cat"}
+        (sys.stdout if people else sys.stderr).write(f"-- cursor: {cursor}\n")
+    if show.cursor_file is not None:
+        fresh = show.cursor_file.with_name(f"{show.cursor_file.name}.new")
+        try:
+            fresh.write_text(f"{cursor}\n")
+            fresh.replace(show.cursor_file)
+        except OSError as error:
+            raise SetupError(f"the cursor cannot be kept: {error}") from error
+
+
+def _read_cursor(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""  # the first time
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--cursor-file: {error}") from error
+
+
+def _page(lines: Iterator[str], *, colour: bool) -> None:
+    """Show it in the person's pager, which ends at once if all fits."""
+    os.environ.setdefault("LESS", "FRXK")
+    click.echo_via_pager(lines, color=colour)
+
+
+async def _follow(
+    source: Source,
+    filters: Filters,
+    asked: Asked,
+    show: _Show,
+    seen: _Seen,
+) -> None:
+    colour = _coloured(show)
+    following = source.follow(filters, shown=seen.last, cursor=show.after)
+    async with aclosing(following) as events:
+        async for found in events:
+            if asked.grep is None or any(map(asked.grep.search, value_texts(found))):
+                seen.last = found
+                for line in texts([found], show.output, colour=colour, utc=show.utc):
+                    sys.stdout.write(line)
+                sys.stdout.flush()
+
+
+def _coloured(show: _Show) -> bool:
+    people = show.output in {"short", "cat"}
+    return people and sys.stdout.isatty() and not Console().no_color
+
+
+for _verb in (
+    stats.command,
+    report.command,
+    export.command,
+    ship.command,
+    verify_command,
+    prove_command,
+    checkpoint_command,
+    gc_command,
+):
+    command.add_command(_verb)

@@ -1,0 +1,301 @@
+"""``brokerctl audit verify``, ``prove`` and ``checkpoint``."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+
+from broker.audit.database import open_sealed
+from broker.audit.proof.inclusion import prove
+from broker.audit.proof.keys import KeyFile
+from broker.audit.proof.note import Note, parse_note
+from broker.audit.proof.verify import Report, verify
+from broker.audit.proof.witness import held_notes
+from broker.cli import render
+from broker.cli.run.connect import offline_paths
+from broker.core import limits
+from broker.core.errors import (
+    IntegrityError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+
+_INTEGRITY = 3
+_log = click.option(
+    "--log",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another log's file, as a copy.",
+)
+_against = click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    multiple=True,
+    metavar="CHECKPOINT",
+    help="A file with checkpoints that were kept elsewhere; '-' reads them.",
+)
+
+
+_store = click.option(
+    "--store",
+    default="",
+    metavar="ADDRESS",
+    help="What a fleet's database has of its machines' logs: postgresql://…",
+)
+_machine = click.option(
+    "--machine", "machines", multiple=True, metavar="NAME", help="Only this machine's."
+)
+
+
+@click.command("verify")
+@_against
+@click.option("--origin", default="", help="The log's name, as it was noted down.")
+@click.option("--copy", is_flag=True, help="This copy is without its signing key.")
+@_log
+@_store
+@_machine
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify_command(
+    *,
+    against: tuple[Path, ...],
+    origin: str,
+    copy: bool,
+    path: Path | None,
+    store: str,
+    machines: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Check that the log is what was written, and say where it is not.
+
+    Every event is hashed anew, and the tree of all of them compared with every
+    checkpoint that was signed.  With --store, what a fleet's database has is
+    compared with what each machine signed.
+
+    Exit code: 0 it is, 1 it could not be read, 2 wrong call, 3 it is not.
+    """
+    kept = [(str(file), note) for file in against for note in _notes(file)]
+    if store:
+        if path or origin or copy:
+            raise click.UsageError("--log, --origin and --copy are not for --store")
+        _verify_fleet(store, machines, kept, as_json=as_json)
+        return
+    if machines:
+        raise click.UsageError("--machine needs --store")
+    where = path or offline_paths().audit
+    report = _verified(where, kept, origin=origin, copy=copy)
+    if as_json:
+        render.json_line({**msgspec.to_builtins(report), "good": report.good})
+    else:
+        _print(report)
+    if not report.good:
+        sys.exit(_INTEGRITY)
+
+
+def _verify_fleet(
+    store: str,
+    machines: tuple[str, ...],
+    kept: list[tuple[str, Note]],
+    *,
+    as_json: bool,
+) -> None:
+    # Only here, so that its package is needed only by those who have a fleet.
+    from broker.cli.audit.fleet import verify_fleet
+
+    found = verify_fleet(store, machines, kept)
+    for machine, report in found:
+        if as_json:
+            whole = {**msgspec.to_builtins(report), "good": report.good}
+            render.json_line({"machine": machine, **whole})
+        else:
+            click.echo(f"machine      {printable(machine)}")
+            _print(report)
+    if not all(report.good for _, report in found):
+        sys.exit(_INTEGRITY)
+
+
+def _verified(
+    path: Path, kept: list[tuple[str, Note]], *, origin: str, copy: bool
+) -> Report:
+    keys = KeyFile(path).any()
+    # SQLite looks through its own structures meanwhile, on the other core: an
+    # index that does not fit would hide events from whoever asks.
+    with ThreadPoolExecutor(1) as beside, open_sealed(path) as db:
+        structure = beside.submit(_structure, path)
+        try:
+            # One state of the log, while it is written on; a key that came
+            # with that state is on disk by now.
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM checkpoint").fetchone()
+            keys += KeyFile(path).any()
+            report = verify(db, keys=keys, copy=copy, against=kept, origin=origin)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+        for line in structure.result():
+            report.add(0, 0, f"its database is damaged: {line}")
+    return report
+
+
+_NOT_ITS_FAULT = {
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM),
+}
+
+
+def _unreadable(error: sqlite3.Error) -> VitrailError:
+    """A disk that fails is not a log that was changed; all else is."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
+    if code in _NOT_ITS_FAULT:
+        return UpstreamError(f"the audit log cannot be read: {error}")
+    return IntegrityError(
+        f"the audit log's database is damaged: {error}",
+        hint="keep the file for a look; what was shipped or exported is still there",
+    )
+
+
+def _structure(path: Path) -> list[str]:
+    with open_sealed(path) as db:
+        try:
+            rows = db.execute("PRAGMA integrity_check(10)").fetchall()
+        except sqlite3.Error as error:
+            return [str(error)]
+    return [line for (line,) in rows if line != "ok"]
+
+
+def _print(report: Report) -> None:
+    out = click.echo
+    out(f"log          {report.origin}")
+    out(f"first key    {report.first_key}")
+    removed = f", {report.removed} removed by retention" if report.removed else ""
+    out(f"events       {report.size}, {report.checked} read{removed}")
+    out(f"checkpoints  {report.checkpoints} compared, {report.against} kept elsewhere")
+    out(
+        f"keys         {report.keys}, the last one from event {report.sealed + 1} on: "
+        "before it, not even who has today's key can change anything unseen"
+    )
+    for text in report.warnings:
+        out(f"note         {text}")
+    for problem in report.problems:
+        out(f"WRONG        {problem.where}: {printable(problem.what, 400)}")
+    if report.count > len(report.problems):
+        out(f"WRONG        and {report.count - len(report.problems)} more")
+    out(f"the log is {'what was written' if report.good else 'NOT what was written'}")
+
+
+def _notes(file: Path) -> list[Note]:
+    """The checkpoints in a file: signed notes, one after the other."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--against: {error}") from error
+    found: list[Note] = []
+    # A note ends with its signatures, and the next one begins with its origin.
+    lines: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        signed = bool(lines) and lines[-1].startswith("\N{EM DASH} ")
+        if signed and not line.startswith("\N{EM DASH} "):
+            found.append(_note("".join(f"{one}\n" for one in lines), file))
+            lines = []
+        if line or lines:
+            lines.append(line)
+    if lines and any(lines):
+        raise click.UsageError(f"--against {file}: not a checkpoint at its end")
+    if not found:
+        raise click.UsageError(f"--against {file}: there is no checkpoint in it")
+    return found
+
+
+def _note(text: str, file: Path) -> Note:
+    try:
+        return parse_note(text)
+    except RefusedError as error:
+        raise click.UsageError(f"--against {file}: {error.message}") from error
+
+
+@click.command("prove")
+@click.argument("event", type=click.IntRange(min=1))
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="CHECKPOINT",
+    help="Prove it against this checkpoint, instead of the newest.",
+)
+@_log
+def prove_command(*, event: int, against: Path | None, path: Path | None) -> None:
+    """Print a proof that EVENT (its number) is in the log.
+
+    One JSON object with the event, the proof and the log's keys, for whoever
+    does not have the log: vitrail_audit_check.py checks it.
+
+    Exit code: 0, 1 there is no such event, 2 wrong call, 3 the log has been
+    changed.
+    """
+    note = _notes(against)[-1] if against else None
+    with open_sealed(path or offline_paths().audit) as db:
+        try:
+            db.execute("BEGIN")
+            found = prove(db, event, note)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+    render.json_line(msgspec.to_builtins(found))
+
+
+@click.command("checkpoint")
+@click.option("--peer", default=None, help="Those kept of another broker's log.")
+@click.option("--all", "every", is_flag=True, help="All of them, not the newest only.")
+@_log
+@_store
+@_machine
+def checkpoint_command(
+    *,
+    peer: str | None,
+    every: bool,
+    path: Path | None,
+    store: str,
+    machines: tuple[str, ...],
+) -> None:
+    """Print the log's newest checkpoint, to be kept elsewhere.
+
+    With --peer, what this log's broker has kept of the other one's; with
+    --store, all that a fleet's database has, for verify --against.
+
+    Exit code: 0, 1 there is none.
+    """
+    if machines and not store:
+        raise click.UsageError("--machine needs --store")
+    if store:
+        from broker.cli.audit.fleet import fleet_notes
+
+        notes, every = fleet_notes(store, machines), True
+    else:
+        notes = _here(path or offline_paths().audit, peer)
+    if not notes:
+        raise SetupError("there is no checkpoint yet")
+    for text in notes if every else notes[-1:]:
+        assert len(text) <= limits.AUDIT_NOTE_BYTES
+        click.echo(text, nl=False)
+
+
+def _here(path: Path, peer: str | None) -> list[str]:
+    with open_sealed(path) as db:
+        try:
+            return _own(db) if peer is None else _peers(db, peer)
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+
+def _own(db: sqlite3.Connection) -> list[str]:
+    rows = db.execute("SELECT note FROM checkpoint ORDER BY size, kind != 'head'")
+    newest = db.execute("SELECT note FROM checkpoint WHERE kind = 'head'").fetchall()
+    return [*(note for (note,) in rows), *(note for (note,) in newest)]
+
+
+def _peers(db: sqlite3.Connection, peer: str) -> list[str]:
+    return [note for _, _, note in held_notes(db, peer)]

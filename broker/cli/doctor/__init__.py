@@ -1,0 +1,1 @@
+"""``brokerctl doctor``: checks of host, viewer and shipping."""

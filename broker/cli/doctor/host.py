@@ -1,0 +1,300 @@
+"""The host's half of ``brokerctl doctor``: kernel, machines, images."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import shutil
+import socket
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from broker.cli import render
+from broker.cli.policy.finding import Context, Finding, fail, ok, warn
+from broker.control import client
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.paths import find_paths
+from broker.core.services import PORTS
+from broker.launch.image import build_room
+from broker.launch.image.store import DEFAULT_NAME, list_images
+from broker.launch.microvm import accel, hosttools
+from broker.launch.microvm.qemu_arguments import Accel
+from broker.launch.microvm.vsock_backend import hybrid_environment
+from broker.launch.process.spawn import run_tool
+from broker.peers import credentials
+
+_OLD_IMAGE_SECONDS = 30 * 86400.0
+_STATE_FREE_BYTES = 256 << 20
+_NAMESPACES_MEND = (
+    "sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000; "
+    "on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0"
+)
+
+
+async def check_user(context: Context) -> Sequence[Finding]:
+    """Nothing of ours runs as root that need not."""
+    del context
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    if os.geteuid() == 0:
+        return [
+            warn(
+                "user",
+                "you are root; brokers and compositors run as an ordinary user",
+                "run this as the person who sits at the screen",
+            )
+        ]
+    return [ok("user", f"{user}, an ordinary user")]
+
+
+async def check_runtime(context: Context) -> Sequence[Finding]:
+    """The directory of all sockets: there, ours, closed to others, short."""
+    find_paths(context.environ)
+    run = Path(context.environ["XDG_RUNTIME_DIR"])
+    mend = f"mkdir -p -m 700 {run}"
+    try:
+        info = run.stat()
+    except FileNotFoundError:
+        return [fail("runtime directory", f"{run} does not exist", mend)]
+    if info.st_uid != os.geteuid():
+        return [fail("runtime directory", f"{run} is not yours", mend)]
+    if stat.S_IMODE(info.st_mode) & 0o077:
+        return [
+            fail("runtime directory", f"others may enter {run}", f"chmod 700 {run}")
+        ]
+    return [ok("runtime directory", str(run))]
+
+
+async def check_kernel(context: Context) -> Sequence[Finding]:
+    """Which of the kernel's newer answers about peers there are."""
+    del context
+    release = os.uname().release
+    lacks = []
+    if not _has_peerpidfd():
+        lacks.append("SO_PEERPIDFD (6.5)")
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        if not credentials.pid_namespaces(pidfd):
+            lacks.append("pid namespaces of a pidfd (6.11)")
+    finally:
+        os.close(pidfd)
+    if lacks:
+        return [
+            warn(
+                "kernel",
+                f"{release} lacks {', '.join(lacks)}: peers are known by the private "
+                "directory of their socket and a process that lives; containers of "
+                "other launchers are refused",
+                "a newer kernel (on Debian 12: from backports)",
+            )
+        ]
+    return [ok("kernel", f"{release}: peers are known by their pidfd")]
+
+
+def _has_peerpidfd() -> bool:
+    one, other = socket.socketpair()
+    with one, other:
+        try:
+            pidfd = one.getsockopt(socket.SOL_SOCKET, credentials.SO_PEERPIDFD)
+        except OSError:
+            return False
+        os.close(pidfd)
+    return True
+
+
+async def check_namespaces(context: Context) -> Sequence[Finding]:
+    """The jails: really make the namespaces that they are made of."""
+    del context
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net"]
+    try:
+        await run_tool([*argv, "--ipc", "--uts", "--cgroup", "--fork", "true"])
+    except UpstreamError as error:
+        text = f"no user namespaces, so no jails: {error.message}"
+        return [fail("namespaces", text, _NAMESPACES_MEND)]
+    return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
+
+
+async def check_bubblewrap(context: Context) -> Sequence[Finding]:
+    """The jail of waypipe's client."""
+    del context
+    mend = "sudo apt install bubblewrap"
+    if shutil.which("bwrap") is None:
+        return [fail("bubblewrap", "bwrap is not installed", mend)]
+    version = (await run_tool(["bwrap", "--version"])).decode(errors="replace").strip()
+    try:
+        argv = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+        await run_tool(argv)
+    except UpstreamError as error:
+        return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
+    return [ok("bubblewrap", f"{version} makes a jail")]
+
+
+async def check_qemu(context: Context) -> Sequence[Finding]:
+    """The program that runs micro VMs."""
+    del context
+    name = f"qemu-system-{os.uname().machine}"
+    if shutil.which(name) is None:
+        return [
+            fail("QEMU", f"{name} is not installed", "sudo apt install qemu-system-x86")
+        ]
+    said = await run_tool([name, "--version"])
+    return [ok("QEMU", said.decode(errors="replace").splitlines()[0])]
+
+
+async def check_kvm(context: Context) -> Sequence[Finding]:
+    """Whether a guest really boots under it: the launcher's own test.
+
+    The launcher keeps the answer until the host boots again; the first time
+    it takes up to ``limits.KVM_PROBE_SECONDS``.
+    """
+    qemu = shutil.which(f"qemu-system-{os.uname().machine}")
+    images = list_images(context.paths)
+    if qemu is None or not images:
+        missing = accel.permission()
+        if missing is not None:
+            return [_emulated(missing)]
+        text = f"{accel.DEVICE} opens; whether a guest boots is tried at the first run"
+        return [ok("KVM", text)]
+    choice = await accel.choose_accel(
+        Path(qemu),
+        images[0].kernel,
+        images[0].initrd,
+        cache=context.paths.cache,
+        environ=context.environ,
+    )
+    if choice.accel is Accel.KVM:
+        return [ok("KVM", choice.reason)]
+    return [_emulated(choice)]
+
+
+def _emulated(choice: accel.Choice) -> Finding:
+    text = f"{choice.reason}: machines are emulated, which is slower"
+    return warn("KVM", text, choice.hint)
+
+
+async def check_vsock(context: Context) -> Sequence[Finding]:
+    """The device, or the program in its place."""
+    device = hosttools.KERNEL_DEVICE
+    if hosttools.kernel_vsock_usable():
+        return [ok("vsock", f"{device} can be used")]
+    why = "cannot be opened by you" if device.exists() else "is not there"
+    tool = hosttools.find_vhost_device_vsock(context.paths)
+    mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
+    mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
+    if tool is None:
+        text = f"{device} {why}; {hosttools.VHOST_DEVICE_VSOCK} is fetched at the first run"
+        return [warn("vsock", text, mend)]
+    said = await run_tool([tool, "--version"])
+    version = said.decode(errors="replace").strip()
+    text = f"{device} {why}; {version} ({tool}) is used in its place"
+    if not hybrid_environment():
+        text += ", and stands still where a stream is full both ways: what mends that was not built"
+        return [warn("vsock", text, "install gcc and python3-dev, then Vitrail again")]
+    return [ok("vsock", text)]
+
+
+async def check_ports(context: Context) -> Sequence[Finding]:
+    """Our ports on AF_VSOCK: free, or our own broker's."""
+    if not hosttools.kernel_vsock_usable():
+        return [ok("ports", "not used: every sandbox has sockets of its own")]
+    taken = [
+        f"{port} ({service})"
+        for service, port in PORTS.items()
+        if not await _port_is_free(port)
+    ]
+    if not taken:
+        return [ok("ports", f"vsock {', '.join(map(str, PORTS.values()))}: free")]
+    text = f"vsock ports in use: {', '.join(taken)}"
+    if await _broker_runs(context):
+        return [ok("ports", f"{text}, by this user's broker")]
+    mend = "sudo ss --vsock --listening --processes says by whom; end that program"
+    return [fail("ports", text, mend)]
+
+
+async def _port_is_free(port: int) -> bool:
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((socket.VMADDR_CID_ANY, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True
+
+
+async def _broker_runs(context: Context) -> bool:
+    try:
+        async with client.open_client(context.paths.control):
+            return True
+    except SetupError:
+        return False
+
+
+async def check_network(context: Context) -> Sequence[Finding]:
+    """Needed for sandboxes that ask for it only."""
+    del context
+    if shutil.which("passt") is None:
+        text = 'passt is not installed: sandboxes with network = "user" cannot start'
+        return [warn("network", text, "sudo apt install passt")]
+    return [ok("network", "passt is there")]
+
+
+async def check_image_tools(context: Context) -> Sequence[Finding]:
+    """Whether an image could be built; no failure where one is there already."""
+    try:
+        await build_room.check_machine()
+    except VitrailError as error:
+        judge = warn if list_images(context.paths) else fail
+        return [judge("image tools", str(error), error.hint)]
+    return [ok("image tools", "mmdebstrap and what it needs are there")]
+
+
+async def check_images(context: Context) -> Sequence[Finding]:
+    """Which images there are, and how old."""
+    images = list_images(context.paths)
+    if not images:
+        mend = f"brokerctl image build {DEFAULT_NAME}"
+        return [warn("images", "none yet; the first run builds one", mend)]
+    found: list[Finding] = []
+    for image in images:
+        age = image.age()
+        text = f"{image.name}: {image.suite}, {age / 86400:.0f} days old"
+        text += f", waypipe {image.waypipe}"
+        if age > _OLD_IMAGE_SECONDS:
+            mend = f"brokerctl image build {image.name}"
+            found.append(warn("images", f"{text}; its packages lack updates", mend))
+        else:
+            found.append(ok("images", text))
+    return found
+
+
+async def check_disk(context: Context) -> Sequence[Finding]:
+    """Room for the audit log, without which all is denied, and for an image."""
+    found: list[Finding] = []
+    needs = (
+        ("the audit log", context.paths.state, _STATE_FREE_BYTES, fail),
+        ("an image", context.paths.cache, limits.IMAGE_FREE_BYTES, warn),
+    )
+    for what, path, need, judge in needs:
+        there = _existing(path)
+        usage = await trio.to_thread.run_sync(shutil.disk_usage, there)
+        text = f"{render.size(usage.free)} free for {what} ({there})"
+        if not os.access(there, os.W_OK):
+            found.append(fail("disk", f"{there} is not writable", f"ls -ld {there}"))
+        elif usage.free < need:
+            mend = f"make room: {render.size(need)} are needed"
+            found.append(judge("disk", text, mend))
+        else:
+            found.append(ok("disk", text))
+    return found
+
+
+def _existing(path: Path) -> Path:
+    """The nearest directory that is there already."""
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,208 @@
+"""The viewer's half of ``brokerctl doctor``: compositor, waypipe, rules, log."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import trio
+from pywayland.client import Display
+
+from broker.audit.database import open_sealed
+from broker.audit.proof.keys import KeyFile
+from broker.audit.proof.verify import verify_end
+from broker.audit.query import open_log
+from broker.cli.policy.finding import Context, Finding, fail, ok, warn
+from broker.control import client
+from broker.core.errors import SetupError
+from broker.core.escape import printable
+from broker.launch.compositor import find_compositor
+from broker.launch.process.spawn import run_tool
+from broker.prompt.keys import Keys
+from policy.records.loader import load_records, search_path
+from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
+
+NEEDED: Mapping[str, int] = MappingProxyType(
+    {
+        "wl_compositor": 4,
+        "wl_subcompositor": 1,
+        "wl_shm": 1,
+        "wl_seat": 5,
+        "wp_viewporter": 1,
+        "xdg_wm_base": 1,
+    }
+)
+"""Globals, and the lowest version of each, that windows in frames need."""
+
+WANTED: Mapping[str, str] = MappingProxyType(
+    {
+        "wp_security_context_manager_v1": "the filter alone marks and bounds a "
+        "sandbox's windows; the compositor itself cannot tell them from yours",
+        "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, and others "
+        "may cover them",
+    }
+)
+"""Globals that make it safer, and what is without them."""
+
+_COMPOSITOR_SECONDS = 5.0
+_VERSION = re.compile(r"waypipe (\d+)\.(\d+)\S*")
+
+
+async def check_compositor(context: Context) -> Sequence[Finding]:
+    """Ask it for its globals, as an application does."""
+    path = find_compositor(context.environ)
+    if path is None:
+        display = context.environ.get("WAYLAND_DISPLAY", "")
+        text = f"nothing answers at {display}" if display else "none runs here"
+        mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; "
+        mend += "'brokerctl demo' brings a headless one"
+        return [warn("compositor", printable(text), mend)]
+    with trio.move_on_after(_COMPOSITOR_SECONDS):
+        # libwayland waits inside; a compositor that hangs must not hang us.
+        globals_ = await trio.to_thread.run_sync(
+            list_globals, path, abandon_on_cancel=True
+        )
+        return judge_globals(path, globals_)
+    text = f"{path} takes connections but does not answer"
+    return [fail("compositor", text, "is the compositor stopped or stuck?")]
+
+
+def list_globals(path: Path) -> dict[str, int]:
+    """Return the compositor's globals and their versions.
+
+    Raises SetupError when it hangs up.  Waits as long as the compositor does.
+    """
+    found: dict[str, int] = {}
+
+    def announce(registry: object, name: int, interface: str, version: int) -> None:
+        del registry, name
+        found[interface] = max(version, found.get(interface, 0))
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conn:
+        conn.connect(os.fspath(path))
+        # The display owns the descriptor from here on.
+        display = Display(conn.detach())
+    try:
+        display.connect()
+        registry = display.get_registry()
+        registry.dispatcher["global"] = announce
+        if display.roundtrip() < 0:
+            raise SetupError(f"the compositor at {path} hung up")
+    finally:
+        display.disconnect()
+    return found
+
+
+def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
+    """Say what of ``NEEDED`` and ``WANTED`` is missing."""
+    missing = [
+        f"{name} {version}" for name, version in NEEDED.items()
+        if found.get(name, 0) < version
+    ]  # fmt: skip
+    if missing:
+        text = f"{path} lacks {', '.join(missing)}"
+        return [fail("compositor", text, "use a newer compositor, or another one")]
+    findings = [ok("compositor", f"{path}: {len(found)} globals, all that we need")]
+    findings += [
+        warn("compositor", f"no {name}: {without}", "a newer compositor has it")
+        for name, without in WANTED.items()
+        if name not in found
+    ]
+    return findings
+
+
+async def check_waypipe(context: Context) -> Sequence[Finding]:
+    """Which waypipe the viewer would run as a client, where a record wants one."""
+    del context
+    if shutil.which("waypipe") is None:
+        text = 'it is not installed, and only display = "waypipe-client" needs it'
+        return [ok("waypipe", text)]
+    said = (await run_tool(["waypipe", "--version"])).decode(errors="replace")
+    match = _VERSION.match(said)
+    if match is None:
+        return [
+            fail("waypipe", f"its version is not understood: {printable(said, 60)}")
+        ]
+    if (int(match[1]), int(match[2])) < (0, 10):
+        text = f"{match[0]}, written in C: never started as a sandbox's client"
+    else:
+        text = f"{match[0]}: runs jailed where a record says display = "
+        text += '"waypipe-client"'
+    return [ok("waypipe", text)]
+
+
+async def check_policy(context: Context) -> Sequence[Finding]:
+    """Read records and rules as the broker does."""
+    folders = search_path(context.paths.runtime, context.paths.config)
+    found = load_records(folders)
+    rules = load_rules(
+        rule_path(context.paths.runtime, context.paths.config), shipped=SHIPPED
+    )
+    problems = [*rules.problems, *found.problems]
+    if problems:
+        first = problems[0]
+        text = f"{printable(str(first.where))}: {printable(first.message)}"
+        if len(problems) > 1:
+            text += f" (the first of {len(problems)} problems)"
+        return [fail("policy", text, "brokerctl policy check")]
+    if not found.records:
+        text = f"no sandbox has a record (looked in {', '.join(map(str, folders))})"
+        return [
+            warn("policy", text, "'brokerctl policy check' says where examples are")
+        ]
+    names = ", ".join(sorted(found.records))
+    text = f"{len(found.records)} records, {len(rules.rules)} rules: {printable(names)}"
+    return [ok("policy", text)]
+
+
+async def check_questions(context: Context) -> Sequence[Finding]:
+    """What the dialog is drawn with, and whether anything can be told beside it."""
+    missing: list[Finding] = []
+    try:
+        Keys().close()
+    except SetupError as error:
+        missing.append(fail("questions", error.message, error.hint))
+    if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
+        text = "no notify-send: warnings are only in 'brokerctl status' and the log"
+        missing.append(warn("questions", text, "apt install libnotify-bin"))
+    return missing or [ok("questions", "a dialog and notifications can be shown")]
+
+
+async def check_broker(context: Context) -> Sequence[Finding]:
+    """Whether one runs, and whether it answers."""
+    path = context.paths.control
+    if not path.exists():
+        return [ok("broker", "none runs; 'brokerctl run SANDBOX' starts one")]
+    try:
+        async with client.open_client(path) as connection:
+            version = await connection.version()
+    except SetupError:
+        text = f"one was killed and left {path}; the next start clears it away"
+        return [ok("broker", text)]
+    text = f"version {version.version} ({version.role}) runs, pid {version.pid}"
+    return [ok("broker", printable(text))]
+
+
+async def check_audit(context: Context) -> Sequence[Finding]:
+    """Whether the log can be read and is whole."""
+    path = context.paths.audit
+    if not path.exists():
+        return [ok("audit", "no log yet; it begins with the first start")]
+    with open_log(path) as log:
+        state = await trio.to_thread.run_sync(log.check)
+    if state != "ok":
+        mend = f"keep {path} for a look, move it away, and start again"
+        return [fail("audit", f"{path} is damaged: {state}", mend)]
+    keys = KeyFile(path).any()
+    with open_sealed(path) as db:
+        report = verify_end(db, keys)
+    if not report.good:
+        what = report.problems[0].what
+        mend = "'brokerctl audit verify' says more; a broker does not go on with it"
+        return [fail("audit", f"{path} is not what was signed: {what}", mend)]
+    return [ok("audit", f"{report.size} events in {path}, the end signed")]

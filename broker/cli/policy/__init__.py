@@ -1,0 +1,1 @@
+"""``brokerctl policy``, one module for each verb."""

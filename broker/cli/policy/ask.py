@@ -1,0 +1,267 @@
+"""``brokerctl policy eval``: what would be decided, for one call or many."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.policy.load import (
+    JSON,
+    POLICY,
+    WORLD,
+    Situation,
+    call_of,
+    refuse_unknown_source,
+    rules_of,
+    situation_from,
+)
+from broker.core.escape import printable
+from policy import limits
+from policy.rules import compat as qubes
+from policy.rules.device_json import device_from
+from policy.rules.engine import Answer, Call, Engine
+from policy.rules.ruleset import RuleSet, rules_of_map
+from policy.rules.world import World, WorldError, world_from_json
+from policy.tools.explain import answer_json
+from policy.verdict import Verdict, canonical_service, canonical_target
+
+EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
+_ATTRIBUTES = ("mime", "scheme", "host", "size")
+
+
+def told_of(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say what a call is about."""
+    for option in (
+        click.option("--size", type=click.IntRange(0), help="Bytes that would flow."),
+        click.option("--host", help="The host of its address; '' for none."),
+        click.option("--scheme", help="The scheme of its address; '' for none."),
+        click.option("--mime", help="The type that the source claims for its data."),
+        click.option(
+            "--device",
+            metavar="JSON",
+            help='What is attached, as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("eval")
+@click.argument("service", required=False)
+@click.argument("source", required=False)
+@click.argument("target", required=False)
+@told_of
+@POLICY
+@WORLD
+@click.option("--compat", is_flag=True, help="Answer as Qubes' parser does.")
+@click.option("--batch", is_flag=True, help="Calls as JSON lines on standard input.")
+@JSON
+def evaluate(
+    service: str | None,
+    source: str | None,
+    target: str | None,
+    *,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    compat: bool,
+    batch: bool,
+    as_json: bool,
+    **told: Any,  # noqa: ANN401 -- click has typed them
+) -> None:
+    """Decide one call, SERVICE[+ARG] SOURCE TARGET, or many with --batch.
+
+    TARGET may be '' or '@default': the caller names none.  A set of rules with
+    an error gives the decision 'error' and the place of the first one.
+
+    With --batch each line is an object with service, argument ("+x"), source,
+    target, and perhaps policy (file name to text), world, mime, scheme, host,
+    size, device; the answers come in the same order.
+
+    Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
+    With --batch 0, or 1 when a line was not understood.
+    """
+    if batch:
+        if service is not None:
+            raise click.UsageError("--batch takes its calls from standard input")
+        sys.exit(_batch(sys.stdin.buffer, _Asker(policy, world, compat=compat)))
+    if service is None or source is None or target is None:
+        raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
+    call = call_of(service, source, target, **told)
+    asker = _Asker(policy, world, compat=compat, source=source)
+    if world is None and not compat:
+        asker.refuse_typos(call)
+    verdict = asker.ask(call)
+    if as_json:
+        render.json_line(verdict_json(verdict))
+    else:
+        print_verdict(verdict)
+    sys.exit(EXIT[verdict.answer.verdict])
+
+
+class _Asker:
+    """Answers calls; sets and worlds of the calls before are kept."""
+
+    def __init__(
+        self,
+        policy: tuple[Path, ...],
+        world: Path | None,
+        *,
+        compat: bool,
+        source: str = "",
+    ) -> None:
+        self._compat = compat
+        self._source = source
+        self._policy = policy
+        self._world_file = world
+        self._rules: RuleSet | None = None
+        self._situation: Situation | None = None
+        self._files: object = None
+        self._files_rules: RuleSet | None = None
+        self._data: object = None
+        self._data_world: World | None = None
+        self._engine: tuple[RuleSet, Engine] | None = None
+
+    def refuse_typos(self, call: Call) -> None:
+        """Raise UsageError for a source that is no sandbox; note other typos."""
+        refuse_unknown_source(
+            call, self._situation_for(None).world, self._rules_for(None)
+        )
+
+    def ask(self, call: Call, files: object = None, world: object = None) -> Verdict:
+        """Answer; raises WorldError or ValueError for files that are none."""
+        rules = self._rules_for(files)
+        known = self._situation_for(world)
+        if self._compat:
+            return Verdict(None, qubes.answer(rules, call, known.world))
+        if rules.problems:
+            problem = rules.problems[0]
+            broken = next((r for r in rules.rules if r.broken is problem), None)
+            answer = Answer("error", problem.first_line(), broken, notify=True)
+            return Verdict(None, answer)
+        if self._engine is None or self._engine[0] is not rules:
+            self._engine = (rules, Engine(rules))
+        engine = self._engine[1]
+        return known.decide(call, lambda: engine.answer(call, known.world))
+
+    def _rules_for(self, files: object) -> RuleSet:
+        if files is None:
+            if self._rules is None:
+                self._rules = rules_of(self._policy, compat=self._compat)
+            return self._rules
+        if self._files_rules is None or files != self._files:
+            if not isinstance(files, Mapping) or not all(
+                isinstance(text, str) for text in files.values()
+            ):
+                raise ValueError("'policy' is a map of file name to text")
+            self._files_rules = rules_of_map(files, compat=self._compat)
+            self._files = files
+        return self._files_rules
+
+    def _situation_for(self, data: object) -> Situation:
+        if data is None:
+            if self._situation is None:
+                self._situation = situation_from(self._world_file, self._source)
+            return self._situation
+        if self._data_world is None or data != self._data:
+            self._data_world = world_from_json(data)
+            self._data = data
+        return Situation(self._data_world, None)
+
+
+def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
+    """Answer each line; 1 when one was not understood."""
+    code = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            answer = _one(line, asker)
+        except (WorldError, ValueError, RecursionError) as error:
+            reason = f"the line is not understood: {printable(str(error), 200)}"
+            answer = Verdict(None, Answer("error", reason, notify=True))
+            code = 1
+        sys.stdout.write(json.dumps(verdict_json(answer)) + "\n")
+    sys.stdout.flush()
+    return code
+
+
+def verdict_json(verdict: Verdict) -> dict[str, object]:
+    """Return a verdict as JSON values: the answer, and the record's line."""
+    made = answer_json(verdict.answer)
+    if verdict.record is not None:
+        record = verdict.record
+        made["record"] = {
+            "decision": record.verdict,
+            "reason": record.reason,
+            "where": record.where,
+        }
+    return made
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """Print an answer with both lines: the record's and the rule's."""
+    print_answer(verdict.answer)
+    if verdict.record is not None:
+        record = verdict.record
+        text = f"  record: {record.where}: {record.verdict}, {record.reason}"
+        Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
+    if verdict.answer.rule is not None:
+        rule = verdict.answer.rule
+        text = f"  rule: {rule.where}: {rule.text.strip()}"
+        Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
+
+
+def _one(line: bytes, asker: _Asker) -> Verdict:
+    if len(line) > limits.WORLD_BYTES:
+        raise ValueError(f"more than {limits.WORLD_BYTES} bytes")
+    asked = json.loads(line)
+    if not isinstance(asked, dict):
+        raise ValueError("not an object")  # noqa: TRY004 -- all are ValueError here
+    words: list[Any] = [asked.get("service"), asked.get("argument", "+")]
+    words += [asked.get("source"), asked.get("target", "")]
+    told: dict[str, Any] = {name: asked.get(name) for name in _ATTRIBUTES}
+    size = told["size"]
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("service, argument, source and target are text")
+    if not all(isinstance(told[name], str | None) for name in _ATTRIBUTES[:3]):
+        raise ValueError("mime, scheme and host are text")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+        raise ValueError("size is a whole number")
+    device = asked.get("device")
+    told["device"] = None if device is None else device_from(device, "device")
+    unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}
+    if unknown:
+        raise ValueError(f"unknown key '{min(unknown)}'")
+    words[0], words[3] = canonical_service(words[0]), canonical_target(words[3])
+    call = Call(*words, **told)
+    return asker.ask(call, asked.get("policy"), asked.get("world"))
+
+
+_KNOWN = ("service", "argument", "source", "target", "policy", "world", "device")
+
+
+def print_answer(answer: Answer) -> None:
+    """Print an answer with its targets and limits."""
+    out = Console(highlight=False, soft_wrap=True)
+    head: str = answer.verdict
+    if answer.target:
+        head += f" to {answer.target}"
+    out.print(Text(printable(f"{head}: {answer.reason}", 1000), style="bold"))
+    if answer.verdict == "ask":
+        out.print(Text(printable("  targets: " + ", ".join(answer.targets), 4000)))
+        if answer.default_target:
+            out.print(Text(f"  default: {printable(answer.default_target, 200)}"))
+    if answer.verdict == "allow" and answer.rule is not None and answer.rule.attach:
+        out.print(Text(f"  attach: {answer.rule.attach}"))
+    for name, value in answer.limits.as_json().items():
+        out.print(Text(f"  {name}: {value}"))
+    for rule in answer.observed:
+        out.print(Text(f"  would have decided, but mode=observe: {rule.where}"))

@@ -1,0 +1,261 @@
+"""``brokerctl policy bundle``: rules and records signed elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import rich_click as click
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.cli import render
+from broker.cli.policy.bundle_files import (
+    BROKEN,
+    KEYS,
+    applied_in,
+    install,
+    keep_applied,
+    one_at_a_time,
+    private_key,
+    refuse_changed,
+    refuse_problems,
+    text_of,
+    tree,
+    trusted_by,
+    verified,
+    wanted_in,
+)
+from broker.cli.policy.install import new_problems, put, sets_with, show_changes
+from broker.cli.policy.load import JSON
+from broker.cli.policy.records import print_problems
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy import limits
+from policy.tools.bundle import Bundle, BundleError, newer, sign, verify, written_key
+
+_FILE = click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+_TRUST = click.option(
+    "--trust",
+    multiple=True,
+    help=f"A public key to trust, instead of those in {KEYS}.",
+)
+_TO = click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The directory with policy.d and sandboxes.d, as /etc/vitrail; "
+    "otherwise your own.",
+)
+
+
+@click.group()
+def bundle() -> None:
+    """Rules and records in one signed file, for machines managed from elsewhere."""
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@JSON
+def key(file: Path, *, as_json: bool) -> None:
+    """Make a key to sign with in FILE (0600), and print its public half.
+
+    Exit code: 0, 1 the file is there already or cannot be written.
+    """
+    private = Ed25519PrivateKey.generate()
+    content = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    try:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as opened:
+            opened.write(content)
+    except OSError as error:
+        raise RefusedError(
+            f"{file} cannot be made: {error.strerror}", hint="name another file"
+        ) from error
+    public = written_key(private.public_key())
+    if as_json:
+        render.json_line({"file": str(file), "public": public})
+    else:
+        sys.stdout.write(f"{public}\n")
+    render.note(f"machines trust it by a line 'NAME KEY' in /etc/vitrail/{KEYS}")
+
+
+@bundle.command("sign")
+@click.argument(
+    "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--key",
+    "key_file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The private key ('bundle key').",
+)
+@click.option("--name", required=True, help="What the bundle is called, as acme.")
+@click.option(
+    "--version",
+    required=True,
+    type=click.IntRange(1, limits.BUNDLE_VERSION),
+    help="Higher than that of every bundle of this name before.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the bundle.",
+)
+@JSON
+def sign_bundle(
+    directory: Path,
+    *,
+    key_file: Path,
+    name: str,
+    version: int,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Sign the policy.d and sandboxes.d in DIRECTORY.
+
+    Exit code: 0, 1 refused, 3 rules or records have an error.
+    """
+    files = {path: text_of(file) for path, file in tree(directory)}
+    if not files:
+        raise RefusedError(
+            f"{directory} has no policy.d/*.policy and no sandboxes.d/*.toml",
+            hint="name the directory that holds policy.d and sandboxes.d",
+        )
+    try:
+        made = sign(private_key(key_file), name, version, files)
+        taken = verify(made, [made.split(b"\n", 2)[1].decode().removeprefix("key ")])
+    except BundleError as error:
+        raise RefusedError(str(error), hint="'brokerctl policy bundle sign --help'") from error  # fmt: skip
+    refuse_problems(taken.problems())
+    put(output, made)
+    render.note(f"{len(files)} files, version {version} of '{name}', in {output}")
+    if as_json:
+        render.json_line(
+            {
+                "name": taken.name,
+                "version": taken.version,
+                "digest": taken.digest,
+                "key": taken.key,
+                "to": str(output),
+                "files": sorted(files),
+            }
+        )
+
+
+@bundle.command("verify")
+@_FILE
+@_TRUST
+@JSON
+def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
+    """Say who signed FILE, and what is in it; nothing is written.
+
+    Exit code: 0, 1 it was changed or is not trusted, 3 its rules or records
+    have an error.
+    """
+    trusted = trusted_by(trust)
+    found = verified(file, trusted)
+    problems = found.problems()
+    if as_json:
+        render.json_line(
+            {
+                "name": found.name,
+                "version": found.version,
+                "digest": found.digest,
+                "key": found.key,
+                "signer": trusted[found.key],
+                "files": sorted(found.files),
+                "problems": [problem.as_json() for problem in problems],
+            }
+        )
+    else:
+        signer = printable(trusted[found.key], 100)
+        render.note(f"version {found.version} of '{found.name}', signed by {signer}")
+        sys.stdout.write("".join(f"{path}\n" for path in sorted(found.files)))
+        print_problems(problems)
+    if problems:
+        sys.exit(BROKEN)
+
+
+@bundle.command("apply")
+@_FILE
+@_TRUST
+@_TO
+@click.option(
+    "--replace", is_flag=True, help="Also files that were changed or made here."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would change.")
+@JSON
+def apply_bundle(
+    file: Path,
+    *,
+    trust: tuple[str, ...],
+    to: Path | None,
+    replace: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Put what is in FILE in place, and remove what its last version had more.
+
+    Refused where the signature is not trusted, the version is not higher than
+    what was applied under this name, a file was changed here since, or the
+    whole set would have an error.  A broker that runs takes it up by itself.
+
+    Exit code: 0 (also when it was applied already), 1 refused, 3 rules or
+    records would have an error.
+    """
+    base = Path.cwd() / (to or offline_paths().config[0])
+    found = verified(file, trusted_by(trust))
+    refuse_problems(found.problems())
+    with one_at_a_time(base):
+        state = applied_in(base, found.name)
+        overlay = wanted_in(base, found, state)
+        try:
+            fresh = newer(found, state.version, state.digest)
+        except BundleError as error:
+            raise RefusedError(
+                f"'{found.name}': {error}", hint="ask who signs for a newer one"
+            ) from error
+        if not overlay:
+            if fresh and not dry_run:
+                keep_applied(base, found)
+            _say(found, base, [], as_json=as_json, what="is in place")
+            return
+        if not replace:
+            refuse_changed(base, found, state, overlay)
+        old, new = sets_with(base, {}), sets_with(base, overlay)
+        refuse_problems(new_problems(old, new))
+        show_changes(old, new)
+        files = sorted(overlay)
+        if dry_run:
+            _say(found, base, files, as_json=as_json, what="would be applied")
+            return
+        install(overlay)
+        keep_applied(base, found)
+    _say(found, base, files, as_json=as_json, what=f"applied in {base}")
+
+
+def _say(
+    found: Bundle, base: Path, files: list[str], *, as_json: bool, what: str
+) -> None:
+    render.note(f"version {found.version} of '{found.name}' {what}")
+    if as_json:
+        render.json_line(
+            {
+                "name": found.name,
+                "version": found.version,
+                "digest": found.digest,
+                "to": str(base),
+                "files": files,
+            }
+        )

@@ -1,0 +1,257 @@
+"""The files behind ``brokerctl policy bundle``: keys, trees, what was applied."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.cli import render
+from broker.cli.policy.install import flush, put
+from broker.cli.policy.records import print_problems
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy import limits
+from policy.errors import Problem
+from policy.records.loader import read_file
+from policy.tools.bundle import (
+    Bundle,
+    BundleError,
+    belongs,
+    take_key,
+    trusted_keys,
+    verify,
+    written_key,
+)
+
+KEYS = "bundle.keys"
+"""The file of trusted keys, in each directory of the configuration."""
+STATE = ".bundles"
+"""What was applied, beside policy.d and sandboxes.d."""
+BROKEN = 3
+"""Exit code: rules or records have an error."""
+
+
+# -- files -----------------------------------------------------------------------------
+
+
+def tree(base: Path) -> Iterator[tuple[str, Path]]:
+    """The files that belong into a bundle, with their path in it."""
+    for path in sorted([*base.glob("policy.d/*"), *base.glob("sandboxes.d/*")]):
+        name = f"{path.parent.name}/{path.name}"
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if belongs(name):
+            yield name, path
+        else:
+            render.note(f"left out: {printable(name, 200)}")
+
+
+def text_of(file: Path) -> str:
+    """Return a file's text; raises RefusedError."""
+    content = content_of(file, limits.RULE_FILE_BYTES)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{file} is not UTF-8", hint="save it as UTF-8") from error
+
+
+def content_of(file: Path, most: int, *, check_owner: bool = False) -> bytes:
+    """Return a file of at most ``most`` bytes; raises RefusedError."""
+    content = read_file(file, check_owner=check_owner, most=most)
+    if isinstance(content, Problem):
+        raise RefusedError(
+            content.first_line(), hint=content.hint or "look at the file"
+        )
+    return content
+
+
+def private_key(file: Path) -> Ed25519PrivateKey:
+    """Return the key in a file that only its owner may read; raises RefusedError."""
+    info = file.stat()
+    if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise RefusedError(
+            f"others may read the private key {file}", hint=f"chmod 600 {file}"
+        )
+    try:
+        found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise RefusedError(
+            f"{file} is no private key in PEM: {error}", hint="'bundle key' makes one"
+        ) from error
+    if not isinstance(found, Ed25519PrivateKey):
+        raise RefusedError(
+            f"{file} is no Ed25519 key", hint="'brokerctl policy bundle key' makes one"
+        )
+    return found
+
+
+def trusted_by(named: tuple[str, ...]) -> dict[str, str]:
+    """Keys by their text, with the name of each; raises RefusedError."""
+    try:
+        if named:
+            return {written_key(take_key(text)): "--trust" for text in named}
+        found: dict[str, str] = {}
+        for folder in reversed(offline_paths().config):
+            file = folder / KEYS
+            if file.exists():
+                found |= trusted_keys(
+                    content_of(file, 1 << 20, check_owner=True).decode()
+                )
+    except (BundleError, UnicodeDecodeError) as error:
+        raise RefusedError(
+            f"the trusted keys cannot be read: {error}",
+            hint=f"a line in {KEYS} is 'NAME ed25519:…'",
+        ) from error
+    return found
+
+
+def verified(file: Path, trusted: dict[str, str]) -> Bundle:
+    """Return the bundle in a file, by a trusted key; raises RefusedError."""
+    if not trusted:
+        raise RefusedError(
+            "no key is trusted here, so no bundle is",
+            hint=f"a line 'NAME ed25519:…' in {offline_paths().config[0] / KEYS}, "
+            "with the key that the signer told you",
+        )
+    try:
+        return verify(content_of(file, limits.BUNDLE_BYTES), trusted)
+    except BundleError as error:
+        raise RefusedError(
+            f"{printable(str(file), 200)}: {printable(str(error), 300)}",
+            hint=f"trusted are: {', '.join(sorted(set(trusted.values())))}",
+        ) from error
+
+
+def refuse_problems(problems: list[Problem]) -> None:
+    """Print problems and leave, if there are any."""
+    if problems:
+        print_problems(problems, stderr=True)
+        sys.exit(BROKEN)
+
+
+# -- what was applied --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Applied:
+    """The last bundle of a name; ``files`` has the SHA-256 of each."""
+
+    version: int
+    digest: str
+    files: dict[str, str]
+
+
+def applied_in(base: Path, name: str) -> Applied:
+    """Return what was applied under a name last; raises RefusedError."""
+    file = base / STATE / f"{name}.json"
+    if not file.exists():
+        return Applied(0, "", {})
+    content = content_of(file, limits.BUNDLE_BYTES, check_owner=True)
+    try:
+        data = json.loads(content)
+        files = {path: str(value) for path, value in data["files"].items()}
+        found = Applied(int(data["version"]), str(data["digest"]), files)
+        wrong = [path for path in files if not belongs(path)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        # Without it an older bundle could be applied: nothing is guessed.
+        raise RefusedError(
+            f"{file} does not say what was applied: {error}",
+            hint="look at it; removing it lets any version be applied",
+        ) from error
+    if wrong:
+        raise RefusedError(f"{file} names a file that is none: {wrong[0][:100]}")
+    return found
+
+
+def keep_applied(base: Path, applied: Bundle) -> None:
+    """Write down what was applied."""
+    files = {path: _digest(text.encode()) for path, text in applied.files.items()}
+    text = json.dumps(
+        {
+            "version": applied.version,
+            "digest": applied.digest,
+            "key": applied.key,
+            "files": files,
+        },
+        indent=1,
+    )
+    put(base / STATE / f"{applied.name}.json", text.encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def wanted_in(base: Path, wanted: Bundle, state: Applied) -> dict[str, bytes | None]:
+    """The files that are not yet as the bundle wants them."""
+    overlay: dict[str, bytes | None] = {}
+    for path in sorted({*wanted.files, *state.files}):
+        full = base / path
+        text = wanted.files.get(path)
+        new = None if text is None else text.encode()
+        there = full.read_bytes() if full.is_file() else None
+        if there != new:
+            overlay[os.path.normpath(full)] = new
+    return overlay
+
+
+def refuse_changed(
+    base: Path, wanted: Bundle, state: Applied, overlay: dict[str, bytes | None]
+) -> None:
+    """What somebody wrote here is not taken away without being asked."""
+    changed = []
+    for path in sorted({*wanted.files, *state.files}):
+        full = base / path
+        if os.path.normpath(full) not in overlay or not full.exists():
+            continue
+        if _digest(full.read_bytes()) != state.files.get(path):
+            changed.append(path)
+    if changed:
+        raise RefusedError(
+            "changed or made here, not by the last bundle: " + ", ".join(changed),
+            hint="move them away, or let --replace overwrite them",
+        )
+
+
+def install(overlay: dict[str, bytes | None]) -> None:
+    """New files first, then what goes: a rule is rather there twice than not."""
+    for path, content in overlay.items():
+        if content is not None:
+            put(Path(path), content)
+    for path, content in overlay.items():
+        if content is None:
+            Path(path).unlink(missing_ok=True)
+            flush(Path(path).parent)
+
+
+@contextlib.contextmanager
+def one_at_a_time(base: Path) -> Iterator[None]:
+    """One at a time: two could both find themselves newer."""
+    folder = base / STATE
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(folder / ".lock", flags, 0o600)
+    except OSError as error:
+        raise RefusedError(
+            f"{folder} cannot be used: {error.strerror}",
+            hint="apply it as who owns that directory, or name another with --to",
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,174 @@
+"""``brokerctl policy check``: every mistake in records and rules at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker import __version__
+from broker.cli import render
+from broker.cli.policy.load import holds_rules, rule_directories
+from broker.cli.policy.records import copy_example, print_problems
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from policy.errors import Problem
+from policy.records.loader import RecordSet, load_files, load_records, search_path
+from policy.rules.differences import Difference, differences
+from policy.rules.rulefiles import DirectoryTree, load_rules
+from policy.rules.ruleset import SUFFIX, RuleSet, assemble
+from policy.tools.sarif import Finding, sarif
+
+_FOLDERS = ("sandboxes.d", "policy.d")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
+@click.option(
+    "--compat", is_flag=True, help="Also say where Qubes would decide otherwise."
+)
+def check(
+    paths: tuple[Path, ...], *, as_json: bool, as_sarif: bool, compat: bool
+) -> None:
+    """Report every mistake in the records (*.toml) and rules (*.policy).
+
+    Without PATHS the directories that the broker reads are checked.  A
+    directory is checked as the broker would read it, owner and mode included;
+    a file for what it says only.
+
+    Exit code: 0 nothing is wrong, 1 something is, 2 wrong call.
+    """
+    _refuse_empty(paths)
+    paths = _inside(paths)
+    records, rules = _records(paths), _rules(paths, compat=False)
+    problems = [problem for one in records for problem in one.problems]
+    problems += [problem for one in rules for problem in one.problems]
+    other: list[Difference] = []
+    if compat:
+        theirs = _rules(paths, compat=True)
+        for mine, qubes in zip(rules, theirs, strict=True):
+            other += differences(mine, qubes)
+    if as_sarif:
+        found = [Finding("error", "error", problem) for problem in problems]
+        found += [Finding(f"qubes-{o.row}", "note", o.problem) for o in other]
+        render.json_line(sarif(found, __version__))
+    elif as_json:
+        render.json_line(_as_json(problems, records, rules, other, compat=compat))
+    else:
+        print_problems(problems)
+        for one in other:
+            print_problems([one.problem])
+        render.note(_summary(records, rules, problems, searched=not paths))
+    if problems:
+        sys.exit(1)
+
+
+def _inside(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Return the paths, with the parts of a settings directory in its place.
+
+    ``~/.config/vitrail`` has no files of its own, but rules in ``policy.d`` and
+    records in ``sandboxes.d``.
+    """
+    found: list[Path] = []
+    for path in paths:
+        parts = [path / name for name in _FOLDERS if (path / name).is_dir()]
+        found += [*([path] if not parts or _has_files(path) else []), *parts]
+    return tuple(found)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a directory has records or rules; True when it cannot be read."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return True  # reading it will say why not
+    return any(name.endswith((SUFFIX, ".toml")) for name in names)
+
+
+def _refuse_empty(paths: tuple[Path, ...]) -> None:
+    """Raise RefusedError for a directory in which nothing would be checked."""
+    for path in _inside(paths):
+        if path.is_dir() and not _has_files(path):
+            raise RefusedError(
+                f"nothing to check in {path}: it has no records (*.toml) and no "
+                f"rules (*{SUFFIX})",
+                hint="name the directory that holds sandboxes.d and policy.d, or one "
+                "of these",
+            )
+
+
+def _records(paths: tuple[Path, ...]) -> list[RecordSet]:
+    if not paths:
+        searched = offline_paths()
+        return [load_records(search_path(searched.runtime, searched.config))]
+    files = [p for p in paths if not p.is_dir() and p.suffix != SUFFIX]
+    paths_of_ours = offline_paths()
+    around = [
+        *dict.fromkeys(file.parent for file in files),
+        *search_path(paths_of_ours.runtime, paths_of_ours.config),
+    ]
+    found = [load_records([p]) for p in paths if p.is_dir()]
+    return [*found, load_files(files, around=around if files else ())]
+
+
+def _rules(paths: tuple[Path, ...], *, compat: bool) -> list[RuleSet]:
+    if not paths:
+        return [load_rules(rule_directories(), compat=compat)]
+    found = [
+        load_rules([path], compat=compat)
+        for path in paths
+        if path.is_dir() and holds_rules(path)
+    ]
+    for path in paths:
+        if not path.is_dir() and path.suffix == SUFFIX:
+            tree = DirectoryTree(path.parent, check_owner=False)
+            found.append(assemble([(tree, path.name)], compat=compat))
+    return found
+
+
+def _as_json(
+    problems: list[Problem],
+    records: list[RecordSet],
+    rules: list[RuleSet],
+    other: list[Difference],
+    *,
+    compat: bool,
+) -> dict[str, object]:
+    made: dict[str, object] = {
+        "problems": [problem.as_json() for problem in problems],
+        "records": sorted({name for one in records for name in one.records}),
+        "broken": sorted({name for one in records for name in one.broken}),
+        "rules": sum(len(one.rules) for one in rules),
+        "files": [file for one in rules for file in one.files],
+    }
+    if compat:
+        made["compat"] = [{"row": o.row, **o.problem.as_json()} for o in other]
+    return made
+
+
+def _summary(
+    records: list[RecordSet],
+    rules: list[RuleSet],
+    problems: list[Problem],
+    *,
+    searched: bool,
+) -> str:
+    good = sum(len(one.records) for one in records)
+    bad = sum(len(one.broken) for one in records)
+    lines = sum(1 for one in rules for rule in one.rules if rule.broken is None)
+    if not (good or bad or problems or lines):
+        if not searched:
+            return "no records in these paths"
+        paths = offline_paths()
+        where = ", ".join(map(str, search_path(paths.runtime, paths.config)))
+        return (
+            f"no records in {where}\n"
+            f"to begin with an example: {copy_example('demo', paths)}"
+        )
+    text = f"problems: {len(problems)}; records: {good} can be used, {bad} cannot"
+    if lines:
+        text += f"; rules: {lines}"
+    return text

@@ -1,0 +1,269 @@
+"""``brokerctl policy edit``: as visudo, what is wrong is never installed.
+
+The file is copied, edited, checked together with all others, its effect is
+shown, and then it is put in place whole.  With ``--confirm`` it first stands
+in the runtime directory, before the permanent ones: so it is in force, and it
+is gone by itself if nobody confirms it, if the terminal goes, if brokerctl is
+killed (a process of its own takes it back) or if the machine restarts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.policy.install import Sets, new_problems, put, sets_with, show_changes
+from broker.cli.policy.load import JSON
+from broker.cli.policy.records import print_problems
+from broker.cli.policy.trial import LINES, on_trial, refuse_trial
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.launch.process.spawn import run_in_foreground
+from policy import limits
+from policy.errors import Problem
+from policy.records.loader import FOLDER as RECORDS
+from policy.records.loader import read_file
+from policy.records.quantities import Seconds
+from policy.rules.rulefiles import FOLDER as RULES
+from policy.tools.bundle import belongs
+
+_BROKEN = 3
+_DEFAULT = "30-user.policy"
+_NEW_RULES = """# SERVICE  ARGUMENT  SOURCE  TARGET  ACTION  [key=value ...]
+# The first line that fits decides; what none allows is denied.
+"""
+_NEW_RECORD = """class = "disposable"
+display = "allow"
+"""
+_EDITORS = ("sensible-editor", "editor", "vi", "nano")
+
+
+def _seconds(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> int | None:
+    """A time as rules have it; None where there is none."""
+    del context
+    if text is None:
+        return None
+    kind = Seconds(*limits.CONFIRM_SECONDS)
+    made = kind.take(text, (), lambda *_: None)
+    if not isinstance(made, int):
+        raise click.BadParameter(f"expected {kind.words}", param=option)
+    return made
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """``file`` is where it belongs, ``old`` what stood there, None: nothing."""
+
+    base: Path
+    file: Path
+    old: bytes | None
+
+    @property
+    def before(self) -> bytes | None:
+        """What stands there now."""
+        return _read(self.file) if os.path.lexists(self.file) else None
+
+
+@click.command()
+@click.argument("name", default=_DEFAULT)
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The directory with policy.d and sandboxes.d, as /etc/vitrail; "
+    "otherwise your own.",
+)
+@click.option(
+    "--confirm",
+    metavar="TIME",
+    callback=_seconds,
+    help="Take it back by itself after this time, as 60s, unless it is confirmed.",
+)
+@click.option("--yes", is_flag=True, help="Install without asking.")
+@JSON
+def edit(
+    name: str, *, to: Path | None, confirm: int | None, yes: bool, as_json: bool
+) -> None:
+    """Edit the rules (NAME.policy) or the record (NAME.toml) NAME.
+
+    A copy is edited with VISUAL or EDITOR and checked together with all other
+    files; what has an error is not installed.  What would be decided otherwise
+    is shown first.  With --confirm it holds for that time only, unless it is
+    confirmed at the terminal; a lost terminal or a restart takes it back too.
+
+    Exit code: 0 installed or unchanged, 1 not installed, 3 not installed
+    because of an error.
+    """
+    base = Path.cwd() / (to or offline_paths().config[0])
+    folder = _folder(name)
+    with _one_at_a_time(base):
+        file = base / folder / name
+        job = _Edit(base, file, _read(file) if os.path.lexists(file) else None)
+        if confirm is not None:
+            refuse_trial(job.base, job.file)
+        new = _edited(job, folder, yes=yes)
+        if new is None:
+            render.note("nothing was changed")
+            _say(job, installed=False, as_json=as_json)
+            return
+        if job.before != job.old:
+            raise RefusedError(
+                f"{job.file} was changed meanwhile", hint="look at it and edit again"
+            )
+        if confirm is None:
+            put(job.file, new)
+            render.note(f"installed {job.file}; a broker that runs takes it up itself")
+        else:
+            on_trial(job.file, new, confirm)
+        _say(job, installed=True, as_json=as_json)
+
+
+def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:
+    if as_json:
+        render.json_line({"file": str(job.file), "installed": installed})
+
+
+def _folder(name: str) -> str:
+    for folder in (RULES, RECORDS):
+        if belongs(f"{folder}/{name}"):
+            return folder
+    raise RefusedError(
+        f"'{printable(name, 100)}' is the name of neither rules nor a record",
+        hint="as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
+    )
+
+
+def _read(file: Path) -> bytes:
+    content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
+    if isinstance(content, Problem):
+        raise RefusedError(content.first_line(), hint="look at the file")
+    return content
+
+
+@contextlib.contextmanager
+def _one_at_a_time(base: Path) -> Iterator[None]:
+    try:
+        base.mkdir(mode=0o755, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(base / ".edit.lock", flags, 0o600)
+    except OSError as error:
+        raise RefusedError(
+            f"{base} cannot be used: {error.strerror}",
+            hint="edit as who owns that directory, or name another with --to",
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RefusedError(
+            f"somebody edits in {base} already", hint="wait until that is done"
+        ) from error
+    finally:
+        os.close(fd)
+
+
+# -- editing ------------------------------------------------------------------------
+
+
+def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
+    """Return what is to be installed; None: nothing.  May leave with a code."""
+    first = _beginning(job, folder)
+    work = Path(tempfile.mkdtemp(prefix="vitrail-edit-"))
+    try:
+        copy = work / job.file.name
+        copy.write_bytes(first)
+        while True:
+            code = run_in_foreground([*_editor(), copy])
+            if code != 0:
+                raise RefusedError(
+                    f"the editor ended with code {code}", hint="nothing was installed"
+                )
+            new = _read(copy)
+            if new == job.old or (job.old is None and new == first):
+                return None
+            choice = _choose(job, new, yes=yes)
+            if choice == "i":
+                return new
+            if choice == "q":
+                sys.exit(1)
+    finally:
+        shutil.rmtree(work)
+
+
+def _beginning(job: _Edit, folder: str) -> bytes:
+    """What the editor begins with: the file, the one that it would hide, a start."""
+    if job.old is not None:
+        return job.old
+    for base in offline_paths().config:
+        hidden = base / folder / job.file.name
+        if hidden != job.file and hidden.is_file():
+            render.note(f"a copy of {hidden}, which yours will stand before")
+            return _read(hidden)
+    return (_NEW_RULES if folder == RULES else _NEW_RECORD).encode()
+
+
+def _editor() -> list[str]:
+    for name in ("VISUAL", "EDITOR"):
+        words = shlex.split(os.environ.get(name, ""))
+        if words:
+            return words
+    found = next((name for name in _EDITORS if shutil.which(name)), "vi")
+    return [found]
+
+
+def _choose(job: _Edit, new: bytes, *, yes: bool) -> str:
+    """Check and show; return i (install), e (edit again) or q (leave)."""
+    old, would = sets_with(job.base, {}), _would(job, new)
+    problems = new_problems(old, would)
+    if problems:
+        print_problems(problems, stderr=True)
+        render.note(f"{len(problems)} problems; nothing was installed")
+        if yes or not sys.stdin.isatty():
+            sys.exit(_BROKEN)
+        return _asked("[e]dit again, or [q]uit without installing", "eq", "e")
+    _show_lines(job, new)
+    show_changes(old, would)
+    if yes:
+        return "i"
+    return _asked("[i]nstall, [e]dit again, or [q]uit without installing", "ieq", "q")
+
+
+def _would(job: _Edit, new: bytes) -> Sets:
+    return sets_with(job.base, {os.path.normpath(job.file): new})
+
+
+def _show_lines(job: _Edit, new: bytes) -> None:
+    before, after = (
+        content.decode("utf-8", "replace").splitlines()
+        for content in (job.old or b"", new)
+    )
+    for line in difflib.unified_diff(
+        before, after, "before", "after", n=1, lineterm=""
+    ):
+        render.note(printable(line, 500))
+
+
+def _asked(question: str, letters: str, otherwise: str) -> str:
+    """Ask until there is an answer; the end of the input is ``q``."""
+    while True:
+        render.note(f"{question}? ({otherwise})")
+        line = LINES.next()
+        if line is None:
+            return "q"
+        choice = line.lower()[:1] or otherwise
+        if choice in letters:
+            return choice

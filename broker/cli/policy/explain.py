@@ -1,0 +1,165 @@
+"""``brokerctl policy explain``: which rule decides, and why no other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.policy.ask import (
+    EXIT,
+    print_answer,
+    print_verdict,
+    told_of,
+    verdict_json,
+)
+from broker.cli.policy.load import (
+    JSON,
+    POLICY,
+    WORLD,
+    call_of,
+    refuse_unknown_source,
+    rules_of,
+    situation_from,
+)
+from broker.cli.policy.replay import event as recorded_event
+from broker.core.escape import printable
+from policy.rules.ruleset import RuleSet
+from policy.tools.explain import Explanation, as_json, call_json, explain
+from policy.tools.replay import Recorded
+from policy.verdict import Verdict
+
+
+@click.command("explain")
+@click.argument("service", required=False)
+@click.argument("source", required=False)
+@click.argument("target", required=False)
+@click.option(
+    "--event",
+    "number",
+    type=click.IntRange(1),
+    help="The decision with this number in the audit log, instead of a call.",
+)
+@told_of
+@POLICY
+@WORLD
+@click.option("--all", "every", is_flag=True, help="Also rules about other services.")
+@JSON
+def explain_call(
+    service: str | None,
+    source: str | None,
+    target: str | None,
+    *,
+    number: int | None,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    every: bool,
+    as_json: bool,
+    **told: Any,  # noqa: ANN401 -- click has typed them
+) -> None:
+    """Say which rule decides SERVICE[+ARG] SOURCE TARGET, and why no earlier one.
+
+    For each earlier rule the first column that did not match; the rule of
+    another verdict that came closest; and the line that would turn the answer
+    around, which has been tried.
+
+    With --event a recorded decision is explained by the rules of now; if it
+    was decided by others, that is said.
+
+    Exit code: 0 allow or ask, 1 deny or no such decision, 2 wrong call, 3 the
+    rules have an error.
+    """
+    rules = rules_of(policy)
+    then: Recorded | None = None
+    if number is not None:
+        if service is not None or any(value is not None for value in told.values()):
+            raise click.UsageError("--event stands instead of a call")
+        then, known = recorded_event(number)
+        call, known = then.call, known if world is None else situation_from(world)
+    elif service is None or source is None or target is None:
+        raise click.UsageError("explain takes SERVICE[+ARG] SOURCE TARGET, or --event")
+    else:
+        call = call_of(service, source, target, **told)
+        known = situation_from(world, source)
+        if world is None:
+            refuse_unknown_source(call, known.world, rules)
+    found = explain(rules, call, known.world)
+    verdict = known.decide(found.call, lambda: found.answer)
+    problems = [problem.as_json() for problem in rules.problems]
+    if as_json:
+        event = {} if then is None else {"event": _event_json(then, rules)}
+        said = {**as_json_of(found), **verdict_json(verdict), **event}
+        render.json_line({**said, "problems": problems})
+    else:
+        if then is not None:
+            _print_event(then, rules)
+        _print_explanation(found, verdict, every=every)
+        for problem in rules.problems:
+            render.note(f"error: {problem.first_line()}")
+    sys.exit(3 if rules.problems else EXIT[verdict.answer.verdict])
+
+
+def _event_json(then: Recorded, rules: RuleSet) -> dict[str, object]:
+    return {
+        "sequence": then.sequence,
+        "decision": then.verdict,
+        "rule": then.rule,
+        "target": then.target,
+        "reason": then.reason,
+        "same_rules": then.policy == rules.digest,
+        "host_dropped": then.host_dropped,
+    }
+
+
+def _print_event(then: Recorded, rules: RuleSet) -> None:
+    words = f"event {then.sequence}: {then.verdict}, by {then.rule or 'no rule'}"
+    _line(f"{words} ({then.reason})" if then.reason else words)
+    call = then.call
+    asked = f"{call.service}{call.argument} {call.source} {call.target or '@default'}"
+    _line(f"  asked was {asked}")
+    if then.policy != rules.digest:
+        _line("  decided by other rules than those of now, which follow")
+    if then.host_dropped:
+        _line("  the host of the address was not recorded; rules that ask for it miss")
+
+
+def as_json_of(found: Explanation) -> dict[str, object]:
+    """The explanation with the call that it is about."""
+    empty = {k: v for k, v in found.call._asdict().items() if v == ""}
+    return {"call": {**empty, **call_json(found.call)}, **as_json(found)}
+
+
+def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> None:
+    print_verdict(verdict)
+    if verdict.refused_by_record:
+        _line("the record denies, whatever the rules say; of the rules:")
+        print_answer(found.answer)
+        if found.answer.rule is not None:
+            _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")
+    for step in found.answer.trace:
+        _line(f"  {step.question}: {step.answer}")
+    shown = [m for m in found.misses if every or m.column != "service"]
+    if shown:
+        _line("earlier rules, and the first column that did not match:")
+    for miss in shown:
+        _line(f"  {miss.rule.where}: {miss.rule.text.strip()}")
+        _line(f"      {miss.column}: {miss.why}")
+    hidden = len(found.misses) - len(shown)
+    if hidden:
+        _line(f"  (and {hidden} about other services; --all shows them)")
+    if found.nearest is not None and found.nearest not in shown:
+        _line(f"nearest: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}")
+        _line(f"      {found.nearest.column}: {found.nearest.why}")
+    if found.flip is not None and not verdict.refused_by_record:
+        where = f"before {found.flip.before.where}" if found.flip.before else "anywhere"
+        _line(f"to get {found.flip.verdict}, add {where}:")
+        _line(f"      {found.flip.text}")
+
+
+def _line(text: str) -> None:
+    Console(highlight=False, soft_wrap=True).print(Text(printable(text, 5000)))

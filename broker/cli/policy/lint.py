@@ -1,0 +1,111 @@
+"""``brokerctl policy lint``: what is valid in rules and records, and still wrong."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker import __version__
+from broker.cli import render
+from broker.cli.policy.load import (
+    JSON,
+    POLICY,
+    WORLD,
+    record_directories,
+    records_of,
+    rule_directories,
+    rules_of,
+    world_from,
+)
+from broker.cli.policy.records import print_problems
+from policy.errors import Problem
+from policy.rules.world import world_of
+from policy.tools.checks import CHECKS
+from policy.tools.lint import lint as find
+from policy.tools.lint_records import lint_records
+from policy.tools.permissions import look_at
+from policy.tools.sarif import Finding, sarif
+
+_BROKEN = 3
+"""Exit code: rules or records have an error."""
+
+
+@click.command()
+@POLICY
+@WORLD
+@click.option(
+    "--records",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A directory of records, instead of those that the broker reads.",
+)
+@JSON
+@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
+def lint(
+    *,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    records: tuple[Path, ...],
+    as_json: bool,
+    as_sarif: bool,
+) -> None:
+    """Find what is valid in rules and records, and still wrong.
+
+    Rules that never decide (and the lines that cause it) or never match,
+    names, tags and types that nobody has, an 'ask' that offers nothing,
+    targets that include the viewer; in records what is opened, with what that
+    means, names that look alike, colours that are too close or faint; files
+    that are not read, directories that others may change.
+
+    With --policy or --world alone, records are not looked at.
+
+    Exit code: 0 nothing found, or notes only; 1 warnings or errors; 3 rules or
+    records cannot be read.
+    """
+    found, broken = _find(policy, world, records)
+    if as_sarif:
+        render.json_line(sarif(found, __version__, CHECKS))
+    elif as_json:
+        render.json_line({"findings": [_finding_json(one) for one in found]})
+    else:
+        print_problems(map(_with_check, found))
+        render.note(_summary(found))
+    if broken:
+        sys.exit(_BROKEN)
+    sys.exit(any(one.level != "note" for one in found))
+
+
+def _find(
+    policy: tuple[Path, ...], world: Path | None, records: tuple[Path, ...]
+) -> tuple[list[Finding], bool]:
+    rules = rules_of(policy, alone=True)
+    read = records_of(records)
+    ours = bool(records) or not (policy or world)
+    known = world_from(world) if world is not None else world_of(read)
+    found = find(rules, known, instances=world is None)
+    if ours:
+        found += lint_records(read, rules, known)
+    folders = [*(policy or rule_directories())]
+    folders += [*(records or record_directories())] if ours else []
+    found += look_at(folders, rules.files)
+    return found, bool(rules.problems or (ours and read.problems))
+
+
+def _summary(found: list[Finding]) -> str:
+    counts = [
+        f"{sum(1 for one in found if one.level == level)} {level}s"
+        for level in ("error", "warning", "note")
+    ]
+    return ", ".join(counts)
+
+
+def _finding_json(one: Finding) -> dict[str, object]:
+    return {"check": one.check, "level": one.level, **one.problem.as_json()}
+
+
+def _with_check(one: Finding) -> Problem:
+    p = one.problem
+    text = f"{one.level}: {p.message} [{one.check}]"
+    return Problem(p.file, p.span, text, p.expected, p.hint, p.source_line)

@@ -1,0 +1,198 @@
+"""What the verbs of ``brokerctl policy`` read: rules, records, worlds, calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.names import is_disposable_of
+from policy import limits
+from policy.errors import did_you_mean
+from policy.records.loader import RecordSet, load_records, search_path
+from policy.rules.device import DeviceError, DeviceFacts
+from policy.rules.device_json import device_text
+from policy.rules.engine import Answer, Call
+from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
+from policy.rules.ruleset import RuleSet, is_rule_file
+from policy.rules.world import World, WorldError, world_from_json, world_of
+from policy.tools.checks import SERVICES
+from policy.verdict import (
+    Sandboxes,
+    Verdict,
+    canonical_service,
+    canonical_target,
+    decide,
+)
+
+POLICY = click.option(
+    "--policy",
+    "policy",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A directory of rules, instead of those that the broker reads; several "
+    "shadow each other by base name, the first wins.",
+)
+WORLD = click.option(
+    "--world",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The sandboxes as JSON (Qubes' --system-info), instead of the records.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def rules_of(
+    policy: tuple[Path, ...], *, compat: bool = False, alone: bool = False
+) -> RuleSet:
+    """Return the rules of these directories, or those that the broker reads.
+
+    Of directories that were named, owner and mode do not matter.  The rules
+    that came with the program are last in either case, as in the broker, but
+    not for Qubes' parser (``compat``), and not where the directories are to be
+    looked at ``alone``.
+    """
+    if policy:
+        shipped = None if compat or alone else SHIPPED
+        return load_rules(policy, check_owner=False, compat=compat, shipped=shipped)
+    return load_rules(rule_directories(), compat=compat, shipped=SHIPPED)
+
+
+def rule_directories() -> tuple[Path, ...]:
+    """The directories of rules, the first wins."""
+    paths = offline_paths()
+    return rule_path(paths.runtime, paths.config)
+
+
+def holds_rules(folder: Path) -> bool:
+    """Whether a directory has files of rules."""
+    try:
+        return any(is_rule_file(entry.name) for entry in folder.iterdir())
+    except OSError:
+        return True  # reading it will say why not
+
+
+def record_directories() -> tuple[Path, ...]:
+    """The directories of records, the first wins."""
+    paths = offline_paths()
+    return search_path(paths.runtime, paths.config)
+
+
+def records_of(directories: tuple[Path, ...]) -> RecordSet:
+    """Return the records of these directories, or those that the broker reads."""
+    return load_records(directories or record_directories())
+
+
+def world_from(file: Path | None) -> World:
+    """Return the world of a file, or of the records; raises RefusedError."""
+    if file is None:
+        return world_of(records_of(()))
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(limits.WORLD_BYTES + 1)
+        if len(content) > limits.WORLD_BYTES:
+            raise WorldError(f"more than {limits.WORLD_BYTES} bytes")
+        return world_from_json(json.loads(content))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RefusedError(
+            f"{printable(str(file), 200)} is not a world: {printable(str(error), 200)}",
+            hint='as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
+        ) from error
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Records and world that calls are asked in.
+
+    ``sandboxes`` is None where the world is a file's: it says nothing of
+    records, so the rules alone are asked.
+    """
+
+    world: World
+    sandboxes: Sandboxes | None
+
+    def decide(self, call: Call, rules: Callable[[], Answer]) -> Verdict:
+        """Return what the broker would decide."""
+        if self.sandboxes is None:
+            return Verdict(None, rules())
+        sandboxes = self.sandboxes
+        return decide(sandboxes.records, sandboxes.request(call), rules)
+
+
+def situation_from(file: Path | None, source: str = "") -> Situation:
+    """Return the world of a file, or of the records that the broker reads.
+
+    ``source`` may be a disposable that does not run now.  Raises RefusedError
+    when the file is not a world.
+    """
+    if file is not None:
+        return Situation(world_from(file), None)
+    records = records_of(())
+    disposables = [
+        name
+        for name, record in records.records.items()
+        if record.viewer.sandbox_class == "disposable"
+    ]
+    of = next((name for name in disposables if is_disposable_of(source, name)), None)
+    record_of = {} if of is None else {source: of}
+    sandboxes = Sandboxes(records, record_of)
+    return Situation(world_of(records, record_of.items()), sandboxes)
+
+
+def refuse_unknown_source(call: Call, world: World, rules: RuleSet) -> None:
+    """Raise UsageError for a source that is no sandbox; note other typos."""
+    if call.source not in world.domains and not call.source.startswith("@"):
+        hint = did_you_mean(call.source, world.names)
+        raise click.UsageError(
+            f"no sandbox and no record is named '{printable(call.source, 60)}'"
+            + (f": {hint}" if hint else "")
+        )
+    services = {*SERVICES, *(rule.service for rule in rules.rules if rule.service)}
+    if call.service not in services:
+        _note_typo("service", call.service, services)
+    special = not call.target or call.target.startswith(("@", "uuid:"))
+    if not special and call.target not in world.domains:
+        _note_typo("sandbox", call.target, world.names)
+
+
+def _note_typo(kind: str, word: str, known: Iterable[str]) -> None:
+    hint = did_you_mean(word, known)
+    shown = f"no {kind} is named '{printable(word, 60)}'"
+    render.note(f"warning: {shown}{f': {hint}' if hint else ''}")
+
+
+def split_service(text: str) -> tuple[str, str]:
+    """``SERVICE+ARG`` to service and ``+ARG``; ``+`` where there is none."""
+    service, plus, argument = text.partition("+")
+    return service, "+" + argument if plus else "+"
+
+
+def call_of(
+    service: str,
+    source: str,
+    target: str,
+    *,
+    mime: str | None,
+    scheme: str | None,
+    host: str | None,
+    size: int | None,
+    device: str | None,
+) -> Call:
+    """Return the call that the words of a command line describe."""
+    name, argument = split_service(service)
+    name, target = canonical_service(name), canonical_target(target)
+    facts = None if device is None else _device(device)
+    return Call(name, argument, source, target, mime, scheme, host, size, facts)
+
+
+def _device(text: str) -> DeviceFacts:
+    try:
+        return device_text(text)
+    except DeviceError as error:
+        raise click.BadParameter(str(error), param_hint="--device") from error

@@ -1,0 +1,86 @@
+"""Records as brokerctl's verbs see them: read offline, explained to a person.
+
+The broker reads the same files; what is looked at here is only what a person
+is told.  So a misspelt name or record costs no start of a broker, and the
+message can show the line itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from policy.errors import Problem, did_you_mean, nearest
+from policy.records.loader import FOLDER, RecordSet, load_records, search_path
+
+EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
+"""Records that came with the program; only the demo also reads them as records."""
+
+
+def read_records(paths: Paths) -> RecordSet:
+    """Read the files that a broker with these paths would read."""
+    return load_records(search_path(paths.runtime, paths.config))
+
+
+def record_file(where: str) -> str:
+    """The file of a place ``file:line:column``."""
+    return where.rsplit(":", 2)[0]
+
+
+def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:
+    """Print each with its line and a caret."""
+    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    for problem in problems:
+        first, *rest = problem.render().split("\n")
+        out.print(Text(first, style="bold"))
+        for line in rest:
+            out.print(Text(line))
+
+
+def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoReturn:
+    """Show every problem of this one's file, and leave."""
+    of_file = [p for p in found.problems if p.file == problem.file]
+    print_problems(of_file or [problem], stderr=stderr)
+    name = Path(problem.file).stem
+    raise RefusedError(
+        f"the record '{printable(name, 60)}' has an error, so it denies all",
+        where=problem.where,
+        hint="mend it, then 'brokerctl policy check'",
+    )
+
+
+def copy_example(name: str, paths: Paths) -> str:
+    """The command that makes an example a record of this user's."""
+    target = shlex.quote(str(paths.config[0] / FOLDER))
+    example = shlex.quote(str(EXAMPLES / f"{name}.toml"))
+    return f"install -D -m 644 -t {target} {example}"
+
+
+def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
+    """What to do about a name that is no record: a near one, or an example."""
+    known = sorted(known)
+    examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
+    if name not in examples:
+        near = did_you_mean(name, known)
+        if near:
+            return near
+    example = name if name in examples else nearest(name, examples)
+    there = f"there are: {', '.join(known)}; " if known else "there are none yet; "
+    if example:
+        return f"'{example}' is an example; to make it yours: " + copy_example(
+            example, paths
+        )
+    new = os.fspath(paths.config[0] / FOLDER / f"{printable(name, 31)}.toml")
+    return (
+        f"{there}a new one is a file {new}; to begin with an example: "
+        f"{copy_example('demo', paths)}"
+    )

@@ -1,0 +1,163 @@
+"""``brokerctl policy simulate``, and ``explain --event``: the audit log asked again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.audit.query import Filters, Log, open_log
+from broker.audit.times import parse_time
+from broker.cli import render
+from broker.cli.policy.load import JSON, Situation, records_of
+from broker.cli.policy.records import print_problems
+from broker.cli.policy.tools import one_set
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from policy.rules.world import world_of
+from policy.tools.replay import (
+    Group,
+    NoRuleError,
+    NotReplayableError,
+    Recorded,
+    Simulation,
+    recorded,
+)
+from policy.tools.replay import simulate as ask_all_again
+from policy.verdict import Sandboxes
+
+_BROKEN = 3
+
+
+@click.command()
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "-S",
+    "--since",
+    default="-30d",
+    show_default=True,
+    help="Decisions from this time on, as -7d or yesterday.",
+)
+@click.option("-U", "--until", help="Decisions until this time.")
+@JSON
+def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None:
+    """Ask recorded decisions again, of the rules in NEW (a directory or a file).
+
+    Counts what would be decided otherwise than it was.  What was recorded
+    hashed or dropped is not guessed: it counts as not replayable.  Sandboxes
+    have the tags and classes that their records have now.
+
+    Exit code: 0 nothing would change, 1 something would, 3 the rules have an
+    error.
+    """
+    rules = one_set(new, shipped=True)
+    if rules.problems:
+        print_problems(rules.problems, stderr=True)
+        sys.exit(_BROKEN)
+    times = (_time(since), None if until is None else _time(until))
+    with open_log(offline_paths().audit) as log:
+        then = situation_then(log)
+        found = ask_all_again(
+            _decisions(log, *times), rules, then.world, sandboxes=then.sandboxes
+        )
+    if as_json:
+        render.json_line(_as_json(found))
+    else:
+        _print(found)
+    sys.exit(bool(found.changes))
+
+
+def _time(text: str) -> int:
+    try:
+        return parse_time(text, datetime.now().astimezone())
+    except SetupError as error:
+        raise click.UsageError(f"{error.message}; {error.hint}") from error
+
+
+def _decisions(log: Log, since: int, until: int | None) -> Iterator[dict[str, object]]:
+    filters = Filters(kinds=("decision",), since_ns=since, until_ns=until)
+    for found in log.find(filters):
+        yield found.fields()
+
+
+def situation_then(log: Log) -> Situation:
+    """The records of now, and every name under which one of them ran."""
+    ran: dict[str, str] = {}
+    for found in log.find(Filters(kinds=("lease.begin",))):
+        fields = found.fields()
+        name, record = fields.get("sandbox"), fields.get("record")
+        if isinstance(name, str) and isinstance(record, str):
+            ran[name] = record
+    records = records_of(())
+    return Situation(world_of(records, ran.items()), Sandboxes(records, ran))
+
+
+def event(number: int) -> tuple[Recorded, Situation]:
+    """Return the decision that was recorded under a number, and its world.
+
+    Raises RefusedError where there is none, or where it does not say enough.
+    """
+    with open_log(offline_paths().audit) as log:
+        found = next(log.find(Filters(), after=number - 1, last=None), None)
+        if found is None or found.sequence != number:
+            raise RefusedError(
+                f"no event {number} is in the log", hint="'brokerctl audit' shows them"
+            )
+        fields = found.fields()
+        try:
+            return recorded(fields), situation_then(log)
+        except NotReplayableError as error:
+            said = [
+                f"{fields.get(key)}" for key in ("reason", "rule") if fields.get(key)
+            ]
+            words = printable(f"event {number}: {error}", 300)
+            if isinstance(error, NoRuleError) and said:
+                words += printable(f" ({', '.join(said)})", 600)
+            raise RefusedError(
+                words, hint="only decisions of rules, recorded in full, are explained"
+            ) from error
+
+
+def _as_json(found: Simulation) -> dict[str, object]:
+    return {
+        "same": found.same,
+        "changed": found.changed,
+        "changes": [
+            {**group._asdict(), "count": count, "event": number}
+            for group, (count, number) in _by_count(found)
+        ],
+        "not_replayable": dict(found.skipped),
+        "not_by_rules": dict(found.others),
+    }
+
+
+def _by_count(found: Simulation) -> list[tuple[Group, tuple[int, int]]]:
+    return sorted(found.changes.items(), key=lambda item: (-item[1][0], item[0]))
+
+
+def _print(found: Simulation) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    rows = []
+    for group, (count, number) in _by_count(found):
+        cells = (*group[:3], f"{group.then} → {group.now}", group.where)
+        rows.append(
+            (str(count), *(printable(cell, 200) for cell in cells), str(number))
+        )
+    if rows:
+        render.table(
+            ("TIMES", "FROM", "SERVICE", "TO", "DECISION", "RULE", "EVENT"), rows
+        )
+    asked = found.same + found.changed
+    out.print(Text(f"{found.changed} of {asked} decisions would be others"))
+    for what, counted in (
+        ("not replayable", found.skipped),
+        ("not decided by rules", found.others),
+    ):
+        for reason, count in counted.most_common():
+            render.note(f"{what}: {count} ({printable(reason, 200)})")

@@ -1,0 +1,47 @@
+"""Answers and changes as a person reads them."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.text import Text
+
+from broker.core.escape import printable
+from policy.rules.device_json import device_json
+from policy.rules.engine import Answer
+from policy.tools.diff import Change
+
+
+def print_change(change: Change) -> None:
+    """Print a class of calls with both answers."""
+    call = change.call
+    told = [
+        f"{k}={v}"
+        for k, v in call._asdict().items()
+        if k in {"mime", "scheme", "host"} and v
+    ]
+    if call.device is not None:
+        told.append(f"device={json.dumps(device_json(call.device))}")
+    head = " ".join([call.service + call.argument, call.source, call.target, *told])
+    more = len(change.sources) + len(change.targets) - 2
+    if more:
+        others = [*change.sources, *change.targets]
+        head += f"   (and {', '.join(others[:8])}{' …' if len(others) > 8 else ''})"
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(Text(printable(head, 2000), style="bold"))
+    for sign, answer in (("-", change.old), ("+", change.new)):
+        out.print(Text(f"  {sign} {printable(short_answer(answer), 1000)}"))
+
+
+def short_answer(answer: Answer) -> str:
+    """Return an answer in a line."""
+    words: list[str] = [answer.verdict]
+    if answer.target:
+        words.append(f"to {answer.target}")
+    if answer.verdict == "deny" and not answer.notify:
+        words.append("without telling you")
+    if answer.verdict == "ask":
+        words.append("offering " + ", ".join(answer.targets[:12]))
+    words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]
+    return f"{' '.join(words)}   [{answer.where}]"

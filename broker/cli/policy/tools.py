@@ -1,0 +1,337 @@
+"""``brokerctl policy lint``, ``test``, ``diff``, ``effective`` and ``fmt``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.policy.load import (
+    JSON,
+    POLICY,
+    WORLD,
+    Situation,
+    rule_directories,
+    rules_of,
+    situation_from,
+    world_from,
+)
+from broker.cli.policy.records import print_problems
+from broker.cli.policy.show import print_change, short_answer
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy import limits
+from policy.errors import Problem, did_you_mean
+from policy.records.loader import read_file
+from policy.rules.device_json import device_json
+from policy.rules.engine import Answer, Engine
+from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
+from policy.rules.ruleset import (
+    MapTree,
+    RuleSet,
+    Tree,
+    assemble,
+    is_rule_file,
+    rules_of_map,
+)
+from policy.tools.cases import (
+    SUFFIX,
+    Case,
+    Result,
+    covered,
+    junit,
+    parse_cases,
+    run_cases,
+    tap,
+)
+from policy.tools.diff import Change, TooManyError
+from policy.tools.diff import diff as compare
+from policy.tools.effective import Grant, grants, grants_to
+from policy.tools.explain import answer_json, call_json
+from policy.tools.fmt import fmt as even
+
+_BROKEN = 3
+"""Exit code: the rules have an error, so nothing else was looked at."""
+
+
+@click.command("test")
+@click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@POLICY
+@WORLD
+@click.option("--junit", "as_junit", is_flag=True, help="Print JUnit's XML, not TAP.")
+@click.option(
+    "--min-coverage",
+    type=click.IntRange(0, 100),
+    default=0,
+    help="Percent of the rules that must decide some case.",
+)
+@JSON
+def test_policy(
+    files: tuple[Path, ...],
+    *,
+    policy: tuple[Path, ...],
+    world: Path | None,
+    as_junit: bool,
+    min_coverage: int,
+    as_json: bool,
+) -> None:
+    """Try the expectations in FILES (*.policytest), or in those beside the rules.
+
+    A line is 'SERVICE[+ARG] SOURCE TARGET [mime= …] -> allow|ask|deny
+    [target= targets= default_target= rule=FILE:LINE]'.
+
+    Exit code: 0 all as expected, 1 something is not, or too few rules are
+    covered; 3 rules or expectations have an error.
+    """
+    rules = rules_of(policy)
+    cases, problems = _cases(files or _beside(policy))
+    problems = [*rules.problems, *problems]
+    if problems:
+        print_problems(problems, stderr=True)
+        sys.exit(_BROKEN)
+    results = run_cases(cases, Engine(rules), world_from(world))
+    # Of directories that were named, the rules behind them need no case.
+    ours = str(SHIPPED) if policy else None
+    own = [r for r in rules.rules if ours is None or not r.where.startswith(ours)]
+    missed, share = covered(results, own)
+    if as_json:
+        uncovered = [rule.where for rule in missed]
+        made = [_result_json(result) for result in results]
+        render.json_line({"cases": made, "coverage": share, "uncovered": uncovered})
+    else:
+        sys.stdout.write(junit(results) if as_junit else tap(results))
+        for rule in missed:
+            render.note(f"no case is decided by {rule.where}: {rule.text.strip()}")
+        bad = sum(1 for result in results if result.wrong)
+        covered_by = f"{share:.0%} of {len(own)} rules covered"
+        render.note(f"{len(results)} cases, {bad} not as expected; {covered_by}")
+    sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
+
+
+def _beside(policy: tuple[Path, ...]) -> tuple[Path, ...]:
+    folders = [folder for folder in policy or rule_directories() if folder.is_dir()]
+    return tuple(
+        file for folder in folders for file in sorted(folder.glob(f"*{SUFFIX}"))
+    )
+
+
+def _cases(files: tuple[Path, ...]) -> tuple[list[Case], list[Problem]]:
+    cases: list[Case] = []
+    problems: list[Problem] = []
+    for file in files:
+        content = _read(file)
+        found, wrong = parse_cases(str(file), content)
+        cases += found
+        problems += wrong
+    return cases, problems
+
+
+def _read(file: Path) -> bytes:
+    content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
+    if isinstance(content, Problem):
+        raise RefusedError(content.first_line(), hint="name a file that can be read")
+    return content
+
+
+def _result_json(result: Result) -> dict[str, object]:
+    case = result.case
+    place = {"file": case.file, "line": case.line, "text": case.text.strip()}
+    return {**place, "wrong": list(result.wrong), "answer": answer_json(result.answer)}
+
+
+@click.command()
+@click.argument("old", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@WORLD
+@JSON
+def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
+    """Show the decisions, not the lines, that change from OLD to NEW.
+
+    Both are directories of rules, or single files.
+
+    Exit code: 0 none changes, 1 some do, 3 rules have an error.
+    """
+    sets = one_set(old), one_set(new)
+    problems = [problem for one in sets for problem in one.problems]
+    if problems:
+        print_problems(problems, stderr=True)
+        sys.exit(_BROKEN)
+    try:
+        changes = compare(*sets, world_from(world))
+    except TooManyError as error:
+        raise RefusedError(
+            f"these sets tell too many calls apart: {error}",
+            hint="compare them with a smaller --world",
+        ) from error
+    if as_json:
+        render.json_line({"changes": [_change_json(change) for change in changes]})
+    else:
+        for change in changes:
+            print_change(change)
+        render.note(f"{len(changes)} classes of calls are decided otherwise")
+    sys.exit(bool(changes))
+
+
+def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
+    """Return the rules of a directory or of a single file.
+
+    With ``shipped`` those that came with the program are behind them, as they
+    are in the broker.
+    """
+    if path.is_dir():
+        last = SHIPPED if shipped else None
+        return load_rules([path], check_owner=False, shipped=last)
+    text = _read(path).decode("utf-8", "surrogateescape")
+    files = {"__main__": text, path.name: text}
+    if not shipped:
+        return rules_of_map(files)
+    names: list[tuple[Tree, str]] = [(MapTree(files), path.name)]
+    tree = DirectoryTree(SHIPPED, check_owner=False)
+    names += [(tree, name) for name in tree.entries(".") if is_rule_file(name)]
+    return assemble(names)
+
+
+def _change_json(change: Change) -> dict[str, object]:
+    return {
+        "service": change.call.service,
+        "argument": change.call.argument,
+        "sources": list(change.sources),
+        "targets": list(change.targets),
+        "call": call_json(change.call),
+        "old": answer_json(change.old),
+        "new": answer_json(change.new),
+    }
+
+
+@click.command()
+@click.argument("sandbox")
+@POLICY
+@WORLD
+@JSON
+def effective(
+    sandbox: str, *, policy: tuple[Path, ...], world: Path | None, as_json: bool
+) -> None:
+    """Show every call that SANDBOX may make, and that others may make to it.
+
+    What its record denies is left out, whatever rules grant.
+
+    What is not shown is denied.  Calls that no rule tells apart are shown once.
+
+    Exit code: 0, 1 there is no such sandbox, 3 the rules have an error.
+    """
+    rules, situation = rules_of(policy), situation_from(world)
+    known = situation.world
+    if rules.problems:
+        print_problems(rules.problems, stderr=True)
+        sys.exit(_BROKEN)
+    if sandbox not in known.domains:
+        raise RefusedError(
+            f"no sandbox is named '{printable(sandbox, 60)}'",
+            hint=did_you_mean(sandbox, known.names) or "a record or --world names them",
+        )
+    try:
+        mine = _by_record(grants(rules, known, sandbox), situation)
+        others = _by_record(grants_to(rules, known, sandbox), situation)
+    except TooManyError as error:
+        raise RefusedError(
+            f"these rules tell too many calls apart: {error}",
+            hint="look at it with a smaller --world",
+        ) from error
+    if as_json:
+        made = {
+            "from": [_grant_json(g) for g in mine],
+            "to": [_grant_json(g) for g in others],
+        }
+        render.json_line(made)
+        return
+    rows = [_row(g) for g in (*mine, *others)]
+    render.table(("SERVICE", "FROM", "TO", "TOLD", "DECISION", "RULE"), rows)
+
+
+def _by_record(found: list[Grant], situation: Situation) -> list[Grant]:
+    """Return those grants that the record of their source permits, as it does."""
+    made = []
+    for grant in found:
+        verdict = situation.decide(grant.call, partial(_answer, grant))
+        if verdict.answer.verdict != "deny":
+            made.append(grant._replace(answer=verdict.answer))
+    return made
+
+
+def _answer(grant: Grant) -> Answer:
+    return grant.answer
+
+
+def _grant_json(grant: Grant) -> dict[str, object]:
+    call = call_json(grant.call)
+    return {"call": call, "targets": list(grant.targets), **answer_json(grant.answer)}
+
+
+def _row(grant: Grant) -> tuple[str, ...]:
+    call = grant.call
+    told = [
+        f"{k}={getattr(call, k)}"
+        for k in ("mime", "scheme", "host")
+        if getattr(call, k)
+    ]
+    if call.device is not None:
+        told.append(f"device={json.dumps(device_json(call.device))}")
+    targets = ", ".join(grant.targets[:6]) + (" …" if len(grant.targets) > 6 else "")
+    words = (call.service + call.argument, call.source, targets, " ".join(told))
+    decision = short_answer(grant.answer).partition("   [")[0]
+    if grant.answer.target in grant.targets:
+        decision = decision.replace(f"allow to {grant.answer.target}", "allow")
+    return tuple(
+        printable(word, 200) for word in (*words, decision, grant.answer.where)
+    )
+
+
+@click.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--write", is_flag=True, help="Write the files; otherwise they are printed."
+)
+@click.option(
+    "--check", "only_check", is_flag=True, help="Only say which would change."
+)
+@JSON
+def fmt(
+    files: tuple[Path, ...], *, write: bool, only_check: bool, as_json: bool
+) -> None:
+    """Align the columns of rule FILES; what they mean does not change.
+
+    With --json nothing is printed but which files change (with --write: were
+    changed).
+
+    Exit code: 0, or 1 when --check found a file to change.
+    """
+    changed: list[str] = []
+    for file in files:
+        try:
+            text = _read(file).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RefusedError(
+                f"{file} is not UTF-8", hint="save it as UTF-8"
+            ) from error
+        new = even(text)
+        if new != text:
+            changed.append(str(file))
+        if write and not only_check and new != text:
+            file.write_text(new, encoding="utf-8")
+        elif not (write or only_check or as_json):
+            sys.stdout.write(new)
+    if as_json:
+        render.json_line({"changed": changed})
+    elif only_check:
+        for name in changed:
+            render.note(name)
+    sys.exit(only_check and bool(changed))

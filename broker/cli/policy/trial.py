@@ -1,0 +1,145 @@
+"""An edit on trial: in force for a time, and kept only if somebody says so.
+
+It stands in the runtime directory, before the permanent ones.  So it is gone
+by itself when the time is over, when the terminal goes, when brokerctl is
+killed (``policy_undo``) and when the machine restarts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from broker.cli import render
+from broker.cli.policy.install import put
+from broker.cli.policy.undo import take_back
+from broker.core.errors import RefusedError
+from broker.core.paths import find_paths
+from broker.launch.process.spawn import our_program, spawn
+
+
+class Lines:
+    """Lines of standard input, which may also be waited for until a time.
+
+    Python's own buffer would hold lines that select(2) then does not see.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = b""
+
+    def next(self, deadline: float | None = None) -> str | None:
+        """Return the next line; None at the end of the input or of the time."""
+        while b"\n" not in self._waiting:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([0], [], [], left)
+            chunk = os.read(0, 4096) if ready else b""
+            if not chunk:
+                return None
+            self._waiting += chunk
+        line, _, self._waiting = self._waiting.partition(b"\n")
+        return line.decode("utf-8", "replace").strip()
+
+
+LINES = Lines()
+"""The one standard input."""
+
+
+def _trial_file(file: Path) -> Path:
+    return find_paths().runtime / file.parent.name / file.name
+
+
+def refuse_trial(base: Path, file: Path) -> None:
+    """On trial is only what this person's broker reads, and what nothing hides.
+
+    Raises RefusedError.
+    """
+    trial = _trial_file(file)
+    if base not in find_paths().config:
+        raise RefusedError(
+            f"--confirm works for what your own broker reads, and not for {base}",
+            hint="edit without --confirm, or as the person whose broker it is",
+        )
+    if os.path.lexists(trial):
+        raise RefusedError(
+            f"{trial} stands before it already",
+            hint="another edit waits for its confirmation, or you put it there",
+        )
+
+
+def on_trial(file: Path, new: bytes, seconds: int) -> None:
+    """Have it in force for a time; keep it only if the person says so.
+
+    Raises RefusedError when it was not confirmed.
+    """
+    trial = _trial_file(file)
+    digest = hashlib.sha256(new).hexdigest()
+    _make(trial.parent)
+    undo = spawn(
+        our_program("broker.cli.policy.undo", str(trial), digest, str(seconds)),
+        name="policy-undo",
+        outlive_us=True,
+    )
+    kept = False
+    try:
+        with _signals_end_us():
+            put(trial, new)
+            render.note(
+                f"in force for {seconds} s, until then on trial; "
+                "type 'keep' and Enter to keep it"
+            )
+            kept = _kept(seconds)
+            if kept:
+                put(file, new)
+    finally:
+        # Also when the permanent place could not be written.
+        taken = take_back(trial, digest)
+        undo.kill_now()
+    if kept:
+        render.note(f"installed {file}")
+        return
+    what = "taken back" if taken else "it was taken back already"
+    raise RefusedError(f"not confirmed: {what}", hint="edit again, and type 'keep'")
+
+
+def _make(folder: Path) -> None:
+    """The runtime directory is the broker's own, and nobody else's (0700)."""
+    try:
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise RefusedError(
+            f"{folder} cannot be made: {error.strerror}",
+            hint="is XDG_RUNTIME_DIR that of your own session?",
+        ) from error
+
+
+def _kept(seconds: int) -> bool:
+    """Whether the person types the word in time; another word is a no."""
+    deadline = time.monotonic() + seconds
+    while (line := LINES.next(deadline)) == "":
+        continue
+    return line == "keep"
+
+
+@contextlib.contextmanager
+def _signals_end_us() -> Iterator[None]:
+    """A lost terminal takes the edit back at once, not at the end of the time."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    numbers = (signal.SIGHUP, signal.SIGTERM)
+    before = [signal.signal(number, leave) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,172 @@
+"""``brokerctl policy``: the table of its verbs, and what a record says.
+
+Everything here works without a broker: it reads the same files in the same
+way.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import NoReturn
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from broker.cli import render
+from broker.cli.policy.ask import evaluate
+from broker.cli.policy.bundle import bundle
+from broker.cli.policy.check import check
+from broker.cli.policy.edit import edit
+from broker.cli.policy.explain import explain_call
+from broker.cli.policy.graph import graph
+from broker.cli.policy.lint import lint
+from broker.cli.policy.load import rules_of, situation_from
+from broker.cli.policy.records import hint_for_unknown, read_records, refuse_broken
+from broker.cli.policy.replay import simulate
+from broker.cli.policy.tools import diff, effective, fmt, test_policy
+from broker.cli.run.connect import offline_paths
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy.records.loader import RecordSet
+from policy.records.model import Record
+from policy.records.schema import reference
+from policy.records.schema_calls import SCHEMAS, text_of
+from policy.rules.engine import Call, Engine
+from policy.tools.checks import SERVICES
+from policy.verdict import Verdict
+
+
+@click.group("policy")
+def command() -> None:
+    """Check, explain and test records and rules; works without a running broker."""
+
+
+_VERBS = (
+    bundle,
+    check,
+    diff,
+    edit,
+    effective,
+    evaluate,
+    explain_call,
+    fmt,
+    graph,
+    lint,
+    simulate,
+    test_policy,
+)
+for _verb in _VERBS:
+    command.add_command(_verb)
+
+
+@command.command()
+@click.argument("sandbox")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(sandbox: str, *, as_json: bool) -> None:
+    """Show what holds for SANDBOX, and where each value comes from.
+
+    Below the values: what record and rules together decide about each service,
+    with both lines.
+
+    Exit code: 0, or 1 when there is no such record or it has a mistake.
+    """
+    found = _load()
+    record = found.records.get(sandbox)
+    if record is None:
+        _refuse(found, sandbox)
+    rules = rules_of(())
+    engine, situation = Engine(rules), situation_from(None)
+    decisions: dict[str, Verdict] = {}
+    for service in SERVICES:
+        call = Call(service, "+", sandbox, "@adminvm")
+        answer = partial(engine.answer, call, situation.world)
+        decisions[service] = situation.decide(call, answer)
+    if as_json:
+        render.json_line(_as_json(record, decisions))
+    else:
+        _print_record(record, decisions)
+    for problem in rules.problems:
+        render.note(f"error: {problem.first_line()}")
+
+
+@command.command()
+@click.argument("of", type=click.Choice(list(SCHEMAS)), default="sandbox")
+@click.option("--markdown", is_flag=True, help="Print the reference of all keys.")
+def schema(of: str, *, markdown: bool) -> None:
+    """Print the JSON Schema of a record, for editors; or of another thing.
+
+    'world' is what --world reads, 'call' and 'answer' are the lines of
+    'eval --batch'.
+    """
+    sys.stdout.write(reference() if markdown else text_of(of))
+
+
+def _load() -> RecordSet:
+    return read_records(offline_paths())
+
+
+def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
+    """Say why there is no usable record of this name, and leave."""
+    problem = found.broken.get(sandbox)
+    if problem is not None:
+        refuse_broken(found, problem, stderr=False)
+    raise RefusedError(
+        f"no record is named '{printable(sandbox, 60)}'",
+        hint=hint_for_unknown(sandbox, found.records, offline_paths()),
+    )
+
+
+def _as_json(record: Record, decisions: dict[str, Verdict]) -> dict[str, object]:
+    return {
+        "name": record.name,
+        "source": str(record.source),
+        "digest": record.digest,
+        "values": {
+            key: {
+                "value": value,
+                "where": record.where(key),
+                "set": key in record.places,
+            }
+            for key, value in record.values.items()
+        },
+        "decisions": {
+            service: {
+                "verdict": decision.answer.verdict,
+                "reason": decision.answer.reason,
+                "where": decision.where,
+                "record": decision.record.where if decision.record else "",
+            }
+            for service, decision in decisions.items()
+        },
+    }
+
+
+def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(Text(printable(str(record.source), 4000)))
+    rows = [
+        (key, _written(value), _line(record.places.get(key, "")))
+        for key, value in record.values.items()
+    ]
+    render.table(("KEY", "VALUE", "FROM"), rows)
+    out.print()
+    for service, decision in decisions.items():
+        reason = decision.answer.reason
+        out.print(Text(f"{service}: {decision.answer.verdict}, because {reason}"))
+        if decision.record is not None and not decision.refused_by_record:
+            out.print(Text(printable(f"    {decision.record.reason}", 400)))
+
+
+def _line(where: str) -> str:
+    """The place without the file, which stands above the table."""
+    return "line " + where.rsplit(":", 2)[1] if where else "default"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{printable(str(item), 60)}"' for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return printable(str(value), 120)

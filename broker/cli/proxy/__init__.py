@@ -1,0 +1,1 @@
+"""``brokerctl proxy``: one filter without a broker."""

@@ -1,0 +1,271 @@
+"""``brokerctl proxy pulse``: one filter alone in front of the sound server."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import signal
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.core import limits
+from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.names import take_sandbox_name
+from broker.pulse import events
+from broker.pulse.rules import Microphone, Revoked, SoundRules
+
+if TYPE_CHECKING:
+    from broker.viewer.sound.standalone import LoneDesk
+
+_DEFAULT = SoundRules("x")
+
+
+def _most(high: int, low: int = 1) -> click.IntRange:
+    return click.IntRange(low, high)
+
+
+@click.command("pulse")
+@click.option("--sandbox", required=True, help="Name shown before every stream.")
+@click.option(
+    "--listen",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Socket to make; what connects to it is filtered.",
+)
+@click.option(
+    "--server",
+    metavar="PATH",
+    help="The sound server's socket [default: $PULSE_SERVER, or the session's].",
+)
+@click.option(
+    "--microphone",
+    type=click.Choice([m.value for m in Microphone]),
+    default=Microphone.DENY.value,
+    show_default=True,
+    help="Whether recordings ever hear the real source.",
+)
+@click.option(
+    "--revoked",
+    type=click.Choice([r.value for r in Revoked]),
+    default=Revoked.SILENCE.value,
+    show_default=True,
+    help="What a recording becomes when the microphone is taken away.",
+)
+@click.option("--sink", help="Where it plays [default: the server's default].")
+@click.option("--source", help="What it records [default: the server's default].")
+@click.option(
+    "--streams",
+    type=_most(limits.PULSE_STREAMS_PER_SANDBOX),
+    default=_DEFAULT.streams,
+    show_default=True,
+    help="Streams at one time.",
+)
+@click.option(
+    "--rate",
+    type=_most(48000 * 8, 8000),
+    default=_DEFAULT.rate,
+    show_default=True,
+    help="Highest sample rate, Hz.",
+)
+@click.option(
+    "--channels",
+    type=_most(limits.PULSE_CHANNELS_ANY),
+    default=_DEFAULT.channels,
+    show_default=True,
+    help="Most channels of a stream.",
+)
+@click.option(
+    "--buffer",
+    "buffer_bytes",
+    type=_most(limits.PULSE_BUFFER_BYTES, 4096),
+    default=_DEFAULT.buffer_bytes,
+    show_default=True,
+    metavar="BYTES",
+    help="Largest buffer of a stream.",
+)
+@click.option(
+    "--idle",
+    type=_most(3600),
+    default=int(_DEFAULT.idle_seconds),
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a stream plays nothing before it counts as idle.",
+)
+@click.option("--json", is_flag=True, help="One line of JSON for each event.")
+def command(
+    *,
+    sandbox: str,
+    listen: Path,
+    server: str | None,
+    microphone: str,
+    revoked: str,
+    sink: str | None,
+    source: str | None,
+    streams: int,
+    rate: int,
+    channels: int,
+    buffer_bytes: int,
+    idle: int,
+    json: bool,
+) -> None:
+    """Filter the sound of whatever connects to a socket.
+
+    For containers and confined programs: bind the socket into the sandbox and
+    set PULSE_SERVER to it.  'brokerctl audio' shows and changes its volume and
+    its microphone while it runs.
+    """
+    rules = SoundRules(
+        take_sandbox_name(sandbox),
+        microphone=Microphone(microphone),
+        revoked=Revoked(revoked),
+        streams=streams,
+        rate=rate,
+        channels=channels,
+        buffer_bytes=buffer_bytes,
+        idle_seconds=idle,
+        sink=sink,
+        source=source,
+    )
+    trio.run(_run, listen, rules, server, _Told(json=json))
+
+
+class _Told:
+    """Shows events; equal ones of a hostile client are counted, not repeated."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.also: Callable[[events.SoundEvent], None] | None = None
+        """Who else is told, everything."""
+        self._json = json
+        self._quiet: dict[object, tuple[float, int]] = {}
+
+    def event(self, event: events.SoundEvent) -> None:
+        """Show one event."""
+        if self.also is not None:
+            self.also(event)
+        kind = type(event).__name__
+        values = {
+            field.name: getattr(event, field.name)
+            for field in dataclasses.fields(event)
+        }
+        repeats = self._repeats((kind, values.get("command")))
+        if repeats is None:
+            return
+        if self._json:
+            render.json_line({"event": kind, **values, "unshown": repeats})
+            return
+        words = " ".join(f"{key}={value}" for key, value in values.items())
+        more = f" (and {repeats} more like it)" if repeats else ""
+        render.note(f"{kind}: {words}{more}")
+
+    def failed(self, error: Exception) -> None:
+        """Show why a connection ended."""
+        if isinstance(error, InternalError):
+            traceback.print_exception(error)
+        elif not isinstance(error, VitrailError):
+            raise error
+        elif self._repeats((type(error), str(error)[:20])) is not None:
+            render.error(error)
+
+    def _repeats(self, key: object) -> int | None:
+        """How many like it were not shown; None: this one is not, either."""
+        now = trio.current_time()
+        shown, count = self._quiet.get(key, (0.0, 0))
+        if shown and now - shown < 1 / limits.REFUSALS_LOGGED_PER_SECOND:
+            self._quiet[key] = (shown, count + 1)
+            return None
+        if len(self._quiet) >= limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
+            self._quiet.clear()
+        self._quiet[key] = (now, 0)
+        return count
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folders:
+    """Where the mixer and this filter find each other."""
+
+    desks: Path
+    levels: Path
+
+
+def _folders() -> _Folders | None:
+    """None, and a line that says why, where there is no place for a mixer."""
+    from broker.viewer.sound.levels import levels_folder
+    from broker.viewer.sound.mixer import desks_folder
+
+    try:
+        return _Folders(desks_folder(), levels_folder())
+    except SetupError as error:
+        render.note(f"'brokerctl audio' will not see this filter: {error}")
+        return None
+
+
+async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
+    """The mixer's door; a filter without one is still a filter."""
+    from broker.viewer.sound.mixer import serve_desk
+
+    name = desk.status().sandbox
+    try:
+        await serve_desk(folder, name, desk)
+    except (SetupError, OSError) as error:
+        render.note(f"'brokerctl audio' will not see this filter: {error}")
+
+
+async def _run(
+    listen: Path, rules: SoundRules, server: str | None, told: _Told
+) -> None:
+    # Late: trio and the filter are not needed to print a help text.
+    from broker.ipc.accept_loop import serve
+    from broker.link.endpoints import UnixEndpoint
+    from broker.link.listeners import open_listener
+    from broker.pulse.sandbox import SoundSandbox
+    from broker.viewer.sound.indicator import Indicator
+    from broker.viewer.sound.levels import load_level
+    from broker.viewer.sound.standalone import LoneDesk
+    from broker.worker.pulse.connection import (
+        Service,
+        connect_server,
+        read_cookie,
+        serve_client,
+        server_path,
+    )
+
+    path = server_path(server)
+    if not path.is_socket():  # a wrong server is said at once
+        raise SetupError(
+            f"there is no sound server at {path}",
+            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
+            "(or --server) its socket?",
+        )
+    folders = _folders()
+    level = None if folders is None else load_level(folders.levels, rules.name)
+    sandbox = SoundSandbox(rules, told.event, level)
+    service = Service(sandbox, lambda: connect_server(path), read_cookie(), told.failed)
+    indicator = Indicator()
+    # Signals first: whoever sees the socket may end us in order.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        listener = await open_listener(UnixEndpoint(listen.absolute()))
+        try:
+            # One line, whatever the terminal's width: scripts wait for it.
+            render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
+            async with trio.open_nursery() as nursery:
+                one = partial(serve_client, service=service)
+                nursery.start_soon(serve, listener.sock, one, service.places.pace)
+                nursery.start_soon(indicator.run)
+                if folders is not None:
+                    desk = LoneDesk(service, folders.levels, indicator)
+                    told.also = desk.event
+                    nursery.start_soon(_serve_desk, folders.desks, desk)
+                gc.collect()
+                gc.freeze()  # collecting what stays would be heard as a gap
+                async for _ in signals:
+                    break
+                nursery.cancel_scope.cancel()
+        finally:
+            listener.close()

@@ -1,0 +1,168 @@
+"""``brokerctl proxy wayland``: one filter alone in front of the compositor."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.names import take_sandbox_name
+from broker.wayland.rules import Fullscreen, WindowRules, take_color
+
+_LABEL_TOP = 18
+"""Upper strip with a label: letters of 14 pixels and some room."""
+
+
+@click.command("wayland")
+@click.option("--sandbox", required=True, help="Name shown before every window title.")
+@click.option(
+    "--listen",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Socket to make; what connects to it is filtered.",
+)
+@click.option("--display", help="The compositor's socket [default: $WAYLAND_DISPLAY].")
+@click.option(
+    "--color", default="#d01010", show_default=True, help="Colour of the frame."
+)
+@click.option(
+    "--border", default=4, show_default=True, help="Width of the frame, pixels."
+)
+@click.option(
+    "--top", type=int, help="Width of the upper strip [default: as --border]."
+)
+@click.option("--label", is_flag=True, help="Show the name in the upper strip.")
+@click.option(
+    "--fullscreen",
+    type=click.Choice([f.value for f in Fullscreen]),
+    default=Fullscreen.FAKE.value,
+    show_default=True,
+    help="What a wish for the whole screen becomes.",
+)
+@click.option("--allow", multiple=True, help="A further global to allow; repeatable.")
+@click.option(
+    "--waypipe",
+    is_flag=True,
+    help="What connects speaks waypipe's wire ('waypipe server'), not Wayland.",
+)
+@click.option(
+    "--subsurfaces",
+    type=click.Choice(["crop", "promote"]),
+    default="crop",
+    show_default=True,
+    help="What becomes of parts of a window that reach outside it: cut off, or "
+    "shown in framed popups.",
+)
+@click.option(
+    "--translucent", is_flag=True, help="Let what lies behind a window shine through."
+)
+def command(
+    *,
+    sandbox: str,
+    listen: Path,
+    display: str | None,
+    color: str,
+    border: int,
+    top: int | None,
+    label: bool,
+    fullscreen: str,
+    allow: tuple[str, ...],
+    subsurfaces: str,
+    translucent: bool,
+    waypipe: bool,
+) -> None:
+    """Filter and frame the windows of whatever connects to a socket.
+
+    For containers and confined programs: bind the socket into the sandbox as
+    its only Wayland display.
+    """
+    name = take_sandbox_name(sandbox)
+    rules = WindowRules(
+        name=name,
+        color=take_color(color),
+        border=border,
+        top=top or (max(border, _LABEL_TOP) if label else border),
+        label=label,
+        fullscreen=Fullscreen(fullscreen),
+        allow=frozenset(allow),
+        translucent=translucent,
+        promote=subsurfaces == "promote",
+    )
+    # Each client has two sockets and some files of shared memory.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    trio.run(partial(_run, listen, rules, display, waypipe=waypipe))
+
+
+async def _run(
+    listen: Path, rules: WindowRules, display: str | None, *, waypipe: bool
+) -> None:
+    # Late: trio and the tables are not needed to print a help text.
+    from broker.ipc.accept_loop import serve
+    from broker.launch.compositor import connect_compositor, display_path
+    from broker.link.addresses import UnixEndpoint
+    from broker.link.listeners import open_listener
+    from broker.services.workers.security_context import open_context
+    from broker.wayland.rule_messages import traced
+    from broker.wayland.sandbox import Sandbox
+    from broker.worker.wayland.connection import Connection, Service, serve_client
+    from broker.worker.wayland.machine import RealMachine
+    from broker.worker.wayland.waypipe_connection import StreamConnection
+    from broker.worker.wayland.waypipe_memory import StreamMachine
+
+    path = display_path(name=display)
+    if path is None:
+        raise SetupError(
+            "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
+            hint="run it inside the desktop session, or give --display an absolute path",
+        )
+    listener = await open_listener(UnixEndpoint(listen.absolute()))
+    try:
+        connect_compositor(path).close()  # a wrong display is said at once
+        context = open_context(path, rules.name)
+        service = Service(
+            rules,
+            Sandbox(rules.name),
+            StreamMachine() if waypipe else RealMachine(),
+            partial(connect_compositor, path) if context is None else context.connect,
+            _report,
+            _trace if traced() else None,
+            StreamConnection if waypipe else Connection,
+        )
+        mark = " (the compositor knows it as a sandbox, too)" if context else ""
+        how = (
+            f"waypipe --no-gpu --compress none --socket {listener.path} server -- …"
+            if waypipe
+            else f"WAYLAND_DISPLAY={listener.path}"
+        )
+        render.note(f"framing {rules.name}{mark}: {how}")
+        async with trio.open_nursery() as nursery:
+            one = partial(serve_client, service=service)
+            nursery.start_soon(serve, listener.sock, one)
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+                    break
+    finally:
+        listener.close()
+
+
+def _report(error: Exception) -> None:
+    if isinstance(error, InternalError):
+        traceback.print_exception(error)
+    elif isinstance(error, VitrailError):
+        render.error(error)
+    else:
+        raise error
+
+
+def _trace(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,1 @@
+"""``brokerctl run`` and the verbs around running sandboxes."""

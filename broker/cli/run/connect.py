@@ -1,0 +1,65 @@
+"""What the verbs share that talk to a running broker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from broker.control import client
+from broker.control.client import Client
+from broker.core.errors import SetupError, VitrailError
+from broker.core.paths import Paths, find_paths
+from broker.link.wire_types import Role
+from broker.services.link.role import role_here
+
+_Result = TypeVar("_Result")
+
+
+def offline_paths() -> Paths:
+    """This user's paths, for verbs that read files and need no broker.
+
+    They work where no session runs (ssh without a login manager, a rescue
+    shell): what is wrong with XDG_RUNTIME_DIR is then none of their business.
+    """
+    try:
+        return find_paths()
+    except SetupError:
+        run = f"/run/user/{os.geteuid()}"
+        return find_paths({**os.environ, "XDG_RUNTIME_DIR": run})
+
+
+@asynccontextmanager
+async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
+    """Connect to this user's broker.
+
+    Raises SetupError that says how to start one when none runs.
+    """
+    where = find_paths() if paths is None else paths
+    async with client.open_client(where.control, start=_how(where)) as connection:
+        yield connection
+
+
+def _how(paths: Paths) -> str:
+    """How the broker of this machine is started."""
+    try:
+        role = role_here(paths)
+    except VitrailError:
+        role = None  # whoever starts it hears what is wrong
+    if role is Role.HOST:
+        return "start it: vitrail-host, or 'systemctl --user start vitrail-host'"
+    program = "vitrail-local" if role is None else "vitrail-viewer"
+    return f"'brokerctl run SANDBOX' starts one, or start it by hand: {program}"
+
+
+def ask(question: Callable[[Client], Awaitable[_Result]]) -> _Result:
+    """Connect, ask, and return the answer: for verbs that ask once."""
+
+    async def asking() -> _Result:
+        async with open_client() as connection:
+            return await question(connection)
+
+    return trio.run(asking)

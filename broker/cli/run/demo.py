@@ -1,0 +1,239 @@
+"""``brokerctl demo``: the whole way once, on whatever this machine has.
+
+On a desktop the window is shown there, and the demo stays until the
+application has ended.  Without one it is shown on a headless compositor, a
+screenshot is written, and everything is ended again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import broker_runs, end_broker, ensure_broker, refuse_root
+from broker.cli.run.verb import command_after_dashes
+from broker.control.api import RunRequest
+from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.paths import Paths, find_paths
+from broker.launch.compositor import (
+    HeadlessCompositor,
+    find_compositor,
+    open_headless_sway,
+)
+from broker.launch.image.build import build_image
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.hosttools import (
+    fetch_vhost_device_vsock,
+    find_vhost_device_vsock,
+    kernel_vsock_usable,
+)
+from broker.services.link.role import role_here
+
+_WINDOW_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+_HELLO = (
+    'printf "\\n  Hello from %s, a micro VM with Linux %s.\\n\\n" '
+    '"$(hostname)" "$(uname -r)"; exec bash'
+)
+_SAME_PICTURES = 4
+
+
+@click.command("demo")
+@click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
+@click.option(
+    "--record", default="demo", show_default=True, help="The sandbox's record."
+)
+@click.option(
+    "--screenshot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it (headless only).",
+)
+def command(
+    command_words: tuple[str, ...], *, record: str, screenshot: Path | None
+) -> None:
+    """Show an application of a disposable micro VM on your screen."""
+    argv = command_after_dashes(command_words)
+    if argv is None and record == "demo":
+        # A window that says where it comes from, without foot's log beside it.
+        argv = ["foot", "--log-level=error", "bash", "-c", _HELLO]
+    request = RunRequest(record=record, argv=argv)
+    trio.run(_demo, request, screenshot)
+
+
+async def _demo(request: RunRequest, screenshot: Path | None) -> None:
+    refuse_root()
+    began = time.monotonic()
+    paths = find_paths()
+    _one_machine(paths)
+    steps = Steps()
+    async with steps.shown():
+        await _prepare(paths, steps)
+        if find_compositor() is not None:
+            await _on_desktop(paths, request, steps)
+            return
+        if broker_runs(paths):
+            raise SetupError(
+                "there is no compositor here, and a broker runs already",
+                hint="'brokerctl stop --broker' ends it; then the demo starts its "
+                "own with a headless compositor",
+            )
+        target = screenshot or _default_screenshot(paths)
+        await _headless(paths, request, steps, target)
+    render.note(
+        f"screenshot: {target}\n"
+        f"The whole took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
+    )
+
+
+def _told_more() -> str:
+    # In a checkout brokerctl is not on PATH, and for root it is another user's.
+    brokerctl = os.environ.get("VITRAIL_BROKERCTL", "brokerctl")
+    return f"'{brokerctl} audit' shows what was recorded."
+
+
+def _default_screenshot(paths: Paths) -> Path:
+    out = Path(os.environ.get("VITRAIL_OUT") or paths.state)
+    out.mkdir(parents=True, exist_ok=True)
+    return out / "demo.png"
+
+
+async def _prepare(paths: Paths, steps: Steps) -> None:
+    if not kernel_vsock_usable() and find_vhost_device_vsock(paths) is None:
+        async with steps.step("fetch vhost-device-vsock"):
+            await fetch_vhost_device_vsock(paths, steps.tell)
+    async with steps.step("guest image"):
+        await build_image(paths, ImageSpec(), steps.tell)
+
+
+def _one_machine(paths: Paths) -> None:
+    """The demo is a broker for one machine; beside a link that is another thing."""
+    role = role_here(paths)
+    if role is not None:
+        raise SetupError(
+            f"this machine is the {role.name.lower()} of two (link.toml says so), "
+            "and the demo is for one",
+            hint="'brokerctl run' on the viewer shows the same; or set "
+            "XDG_CONFIG_HOME to an empty directory for the demo",
+        )
+
+
+async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
+    started = await ensure_broker(paths, examples=True)
+    wait = RunRequest(record=request.record, argv=request.argv, wait=True)
+    try:
+        async with open_client(paths) as client:
+            render.note("The window will be on this desktop; close it to end the demo.")
+            last = await client.run(wait, steps.item)
+    finally:
+        if started:
+            with trio.CancelScope(shield=True):
+                await _end_if_idle(paths)
+    if last.exited is not None:
+        render.note(f"{last.exited.sandbox} is gone.  {_told_more()}")
+
+
+async def _end_if_idle(paths: Paths) -> None:
+    """End the demo's broker, unless somebody runs something else in it by now."""
+    with contextlib.suppress(VitrailError):  # it may have ended already
+        async with open_client(paths) as client:
+            for sandbox in (await client.status()).sandboxes:
+                if sandbox.record != "demo":
+                    return
+            await end_broker(client)
+
+
+async def _headless(
+    paths: Paths, request: RunRequest, steps: Steps, target: Path
+) -> None:
+    runtime = paths.runtime / "headless"
+    async with steps.step("start a compositor without a screen"):
+        compositor = await open_headless_sway(runtime)
+    async with (
+        _removed(runtime),
+        compositor,
+        _own_broker(paths, _environment(compositor), steps),
+    ):
+        async with open_client(paths) as client:
+            await client.run(request, steps.item)
+        async with steps.step("wait for the window"):
+            await _wait_window(compositor)
+        async with steps.step("take the screenshot"):
+            await _settled_screenshot(compositor, target)
+
+
+@asynccontextmanager
+async def _removed(directory: Path) -> AsyncIterator[None]:
+    """Leave nothing of a directory behind."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _own_broker(
+    paths: Paths, environ: Mapping[str, str], steps: Steps
+) -> AsyncIterator[None]:
+    """A broker for this block only; it and its sandboxes end with it."""
+    async with steps.step("start the broker"):
+        await ensure_broker(paths, examples=True, environ=environ)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            async with (
+                steps.step("end the sandbox, the broker and the compositor"),
+                open_client(paths) as client,
+            ):
+                await end_broker(client)
+
+
+def _environment(compositor: HeadlessCompositor) -> Mapping[str, str]:
+    return {**os.environ, "WAYLAND_DISPLAY": str(compositor.display)}
+
+
+async def _wait_window(compositor: HeadlessCompositor) -> None:
+    deadline = trio.current_time() + _WINDOW_SECONDS
+    while trio.current_time() < deadline:
+        if _windows(await compositor.tree()):
+            return
+        await trio.sleep(_LOOK_SECONDS)  # sway-ipc's own events need a client library
+    raise UpstreamError(
+        f"the compositor shows no window after {_WINDOW_SECONDS:g} s",
+        hint="'brokerctl logs' and 'brokerctl audit' tell how far it came",
+    )
+
+
+async def _settled_screenshot(compositor: HeadlessCompositor, target: Path) -> None:
+    """Take pictures until several in a row are equal: the last one stays."""
+    last, same = b"", 0
+    deadline = trio.current_time() + _WINDOW_SECONDS
+    while same < _SAME_PICTURES and trio.current_time() < deadline:
+        await compositor.screenshot(target)
+        now = target.read_bytes()
+        last, same = now, same + 1 if now == last else 0
+        await trio.sleep(_LOOK_SECONDS)
+
+
+def _windows(node: Mapping[str, object]) -> list[str]:
+    """Titles of the windows in sway's tree, sway-ipc(7)."""
+    found: list[str] = []
+    if node.get("shell") is not None:
+        found.append(str(node.get("name")))
+    for key in ("nodes", "floating_nodes"):
+        children = node.get(key)
+        if isinstance(children, list):
+            for child in children:
+                found += _windows(child)
+    return found

@@ -1,0 +1,156 @@
+"""``brokerctl logs``: what a sandbox's machine and its programs printed.
+
+All of it is the sandbox's own text, so it is escaped; the bytes themselves
+are only for a file or a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.run.connect import offline_paths
+from broker.cli.run.pipes import reader_may_leave
+from broker.core import limits
+from broker.core.errors import SetupError
+from broker.core.escape import printable
+from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
+from broker.core.paths import Paths
+
+_CONSOLE = "console.log"
+_PROGRAM = re.compile(r"program-(\d+)\.log")
+_LOOK_SECONDS = 0.2
+_LINE = 4096
+"""A longer line is shown in pieces: a sandbox may never send the line's end."""
+
+
+@click.command("logs")
+@click.argument("sandbox")
+@click.option("--console", is_flag=True, help="The guest's console.")
+@click.option("--program", type=click.IntRange(min=1), help="Output of program N.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
+@click.option("--raw", is_flag=True, help="The bytes as they are; not to a terminal.")
+def command(
+    sandbox: str, *, console: bool, program: int | None, follow: bool, raw: bool
+) -> None:
+    """Show what SANDBOX printed: its newest program, unless told otherwise.
+
+    Works without a broker.  Exit code: 0, or 1 when there is no such log.
+    """
+    if console and program is not None:
+        raise click.UsageError("--console or --program, not both")
+    if raw and sys.stdout.isatty():
+        raise click.UsageError("--raw could drive your terminal; send it to a file")
+    folder = _folder(offline_paths(), take_sandbox_name(sandbox))
+    sandbox = folder.name
+    name = _choose(folder, sandbox, console=console, program=program)
+    path = folder / name
+    render.note(f"{name} of {sandbox}:")
+    show = _write if raw else _Lines().write
+    with reader_may_leave():
+        older = path.with_name(f"{name}.1")
+        if older.exists():
+            _copy(older, show)
+        trio.run(_follow, path, show, follow)
+        show(b"")
+
+
+def _folder(paths: Paths, name: SandboxName) -> Path:
+    """Return the logs of a sandbox, or of the newest one of a record."""
+    folder = paths.logs(name)
+    if folder.is_dir() or not folder.parent.is_dir():
+        return folder
+    found = [p for p in folder.parent.iterdir() if is_disposable_of(p.name, name)]
+    if not found:
+        return folder
+    if len(found) > 1:
+        render.note(f"{name} has logs of {len(found)} sandboxes; this is the newest")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -> str:
+    """Return the file's name.  Raises SetupError when there is none."""
+    found = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    numbers = sorted(int(m[1]) for n in found if (m := _PROGRAM.fullmatch(n)))
+    if console or (program is None and not numbers):
+        wanted = _CONSOLE
+    else:
+        wanted = f"program-{program if program is not None else numbers[-1]}.log"
+    if wanted in found:
+        return wanted
+    there = ", ".join(sorted(found)) or "nothing"
+    raise SetupError(
+        f"{sandbox} has no log {wanted}",
+        hint=f"in {folder} there is: {there}; 'brokerctl status' shows what runs",
+    )
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+class _Lines:
+    """Shows hostile bytes line by line, escaped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def write(self, untrusted_data: bytes) -> None:
+        """Show the lines that are complete; empty data: also the rest."""
+        self._rest += untrusted_data
+        *lines, self._rest = self._rest.split(b"\n")
+        if not untrusted_data and self._rest:
+            lines, self._rest = [self._rest], b""
+        while len(self._rest) > _LINE:
+            lines.append(self._rest[:_LINE])
+            self._rest = self._rest[_LINE:]
+        for line in lines:
+            # A terminal ends lines with \r\n; tabs are harmless.
+            pieces = line.removesuffix(b"\r").split(b"\t")
+            text = "\t".join(printable(piece, 8 * _LINE) for piece in pieces)
+            sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+def _copy(path: Path, show: Callable[[bytes], None]) -> None:
+    with path.open("rb") as file:
+        while data := file.read(65536):
+            show(data)
+
+
+async def _follow(path: Path, show: Callable[[bytes], None], on: bool) -> None:  # noqa: FBT001
+    """Show the file to its end; with ``on``, and what comes, across a rotation."""
+    file = path.open("rb")
+    try:
+        while True:
+            if data := file.read(65536):
+                show(data)
+                continue
+            if not on:
+                return
+            if _rotated(path, file.fileno()):
+                # What came between our last read and the rotation is in the
+                # old file still.
+                if data := file.read(limits.LOG_BYTES):
+                    show(data)
+                file.close()
+                file = path.open("rb")
+                continue
+            await trio.sleep(_LOOK_SECONDS)
+    finally:
+        file.close()
+
+
+def _rotated(path: Path, fd: int) -> bool:
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,229 @@
+"""Starting a broker when a verb needs one and none runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from broker.control.client import Client, open_client
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.launch.process.spawn import STDOUT, Child, our_program, spawn, wait_ended
+
+_READY_SECONDS = 30.0
+_DYING_SECONDS = 4.0
+_LOOK_SECONDS = 0.05
+_LOG_BYTES = 1 << 20
+_TAIL = 2000
+_PROGRAM = re.compile(r"^vitrail-[a-z]+: ")
+
+
+def broker_runs(paths: Paths) -> bool:
+    """Whether a broker of this user answers."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(paths.control))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise SetupError(
+                f"the broker at {paths.control} cannot be reached: {error.strerror}",
+                hint="a broker serves the user who started it: are you that user?",
+            ) from error
+    return True
+
+
+def refuse_root() -> None:
+    """Raise SetupError for root: neither brokers nor sway run as root."""
+    if os.geteuid() == 0:
+        raise SetupError(
+            "this does not run as root: nothing Vitrail does needs that",
+            hint="run it as the person whose desktop it is for; in a checkout, "
+            "'make demo' and './brokerctl' become an ordinary user by themselves",
+        )
+
+
+async def ensure_broker(
+    paths: Paths,
+    *,
+    examples: bool = False,
+    environ: Mapping[str, str] | None = None,
+    module: str = "broker.programs.local",
+    words: Sequence[str] = (),
+) -> bool:
+    """Start a broker unless one runs; returns whether it was started now.
+
+    ``module`` is the broker program, ``words`` what stands on its command line.
+
+    It outlives us; its standard error goes to ``broker.log`` in the state
+    directory.  ``environ`` is its environment (ours by default): its
+    WAYLAND_DISPLAY is where windows will be shown.
+
+    Raises UpstreamError with the broker's own words when it does not start.
+    """
+    if await _answers(paths):
+        return False
+    paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with _starting(paths):
+        # Somebody else may have started one while we waited for our turn.
+        if await _answers(paths):
+            return False
+        await _start(
+            paths, module, [*words, *(["--examples"] if examples else [])], environ
+        )
+    return True
+
+
+async def _start(
+    paths: Paths,
+    module: str,
+    words: Sequence[str],
+    environ: Mapping[str, str] | None,
+) -> None:
+    log = _open_log(paths.state / "broker.log")
+    try:
+        with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
+            env = dict(os.environ if environ is None else environ)
+            env["NOTIFY_SOCKET"] = notify.getsockname()
+            child = spawn(
+                our_program(module, *words),
+                name=f"vitrail-{module.rpartition('.')[2]}",
+                env=env,
+                stdout=log,
+                stderr=STDOUT,
+                outlive_us=True,
+            )
+            await _wait_ready(child, notify, log)
+    finally:
+        os.close(log)
+
+
+@asynccontextmanager
+async def _starting(paths: Paths) -> AsyncIterator[None]:
+    """Be the only one of this user's commands that starts a broker now.
+
+    Raises UpstreamError when another one takes longer than a start may.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.open(paths.runtime / "start.lock", flags, 0o600)
+    try:
+        with trio.move_on_after(_READY_SECONDS + _DYING_SECONDS) as patience:
+            while not _try_lock(lock):  # noqa: ASYNC110 -- a lock of another process
+                await trio.sleep(_LOOK_SECONDS)
+        if patience.cancelled_caught:
+            raise UpstreamError(
+                "another command has been starting a broker for too long",
+                hint="'brokerctl doctor' looks for the reason",
+            )
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _answers(paths: Paths) -> bool:
+    """Whether a broker runs and answers; one that is just dying does not count.
+
+    A killed broker's socket may live on for milliseconds in a child that it
+    had forked and that had not been executed yet.
+    """
+    with trio.move_on_after(_DYING_SECONDS):
+        while broker_runs(paths):
+            try:
+                async with open_client(paths.control) as client:
+                    await client.version()
+            except (UpstreamError, SetupError):
+                await trio.sleep(_DYING_SECONDS / 40)
+            else:
+                return True
+        return False
+    raise UpstreamError(
+        f"something listens at {paths.control} and does not answer",
+        hint="'brokerctl doctor' looks for the reason",
+    )
+
+
+async def end_broker(client: Client) -> None:
+    """Ask the broker at the other end to end, and wait until its process has."""
+    pid = (await client.version()).pid
+    pidfd = os.pidfd_open(pid)
+    try:
+        await client.shutdown()
+        await client.wait_closed()
+        await wait_ended(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _open_log(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    log = os.open(path, flags, 0o600)
+    if os.fstat(log).st_size > _LOG_BYTES:
+        os.ftruncate(log, 0)
+    return log
+
+
+@contextmanager
+def _notified(path: Path) -> Iterator[socket.socket]:
+    """A socket on which the broker says that it is ready, sd_notify(3)."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(path))
+        try:
+            yield notify
+        finally:
+            path.unlink(missing_ok=True)
+
+
+async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
+    began = os.fstat(log).st_size
+    ready = False
+
+    async def wait_ready(scope: trio.CancelScope) -> None:
+        nonlocal ready
+        await trio.lowlevel.wait_readable(notify)
+        ready = True
+        scope.cancel()
+
+    async def wait_end(scope: trio.CancelScope) -> None:
+        await child.wait()
+        scope.cancel()
+
+    with trio.move_on_after(_READY_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_ready, nursery.cancel_scope)
+            nursery.start_soon(wait_end, nursery.cancel_scope)
+    if ready:
+        child.abandon()
+        return
+    said = os.pread(log, 1 << 16, began)[-_TAIL:]
+    if child.returncode is None:
+        child.kill()
+        await child.wait()
+        raise UpstreamError(
+            f"the broker was not ready within {_READY_SECONDS:g} s: "
+            f"{printable(said, _TAIL)}"
+        )
+    # Its own sentence, with its own hint, is the best there is.
+    text = said.decode("utf-8", "replace").strip()
+    message, _, hint = text.partition("\n  hint: ")
+    raise UpstreamError(
+        f"the broker did not start: {_PROGRAM.sub('', message)}",
+        hint=hint or "'vitrail-local' in a terminal shows the whole of it",
+    )

@@ -1,0 +1,71 @@
+"""``brokerctl stop``: end sandboxes, or the broker."""
+
+from __future__ import annotations
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.run.connect import open_client
+from broker.cli.run.start import end_broker
+from broker.control.api import StopRequest
+from broker.control.client import Client
+from broker.core.escape import printable
+from broker.core.names import sandboxes_named
+
+
+@click.command("stop")
+@click.argument("sandbox", required=False)
+@click.option("--all", "everything", is_flag=True, help="End every sandbox.")
+@click.option("--broker", is_flag=True, help="End every sandbox, then the broker.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0, max=3600),
+    help="Seconds for a machine to switch itself off.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    *,
+    sandbox: str | None,
+    everything: bool,
+    broker: bool,
+    grace: float | None,
+    as_json: bool,
+) -> None:
+    """End SANDBOX: ask its machine, insist after a while, cut its streams.
+
+    A record's name ends all of its sandboxes.  Returns when it is gone.
+
+    Exit code: 0, 1 when no broker runs or it knows no such sandbox, 2 wrong call.
+    """
+    if sum([sandbox is not None, everything, broker]) != 1:
+        raise click.UsageError("name one sandbox, or give --all, or --broker")
+    stopped = trio.run(_stop, sandbox, broker, grace)
+    if as_json:
+        render.json_line({"stopped": stopped, "broker": broker})
+        return
+    for name in stopped:
+        render.note(f"{printable(name)} is gone")
+    if broker:
+        render.note("the broker has ended")
+    elif not stopped:
+        render.note("no sandbox was running")
+
+
+async def _stop(sandbox: str | None, broker: bool, grace: float | None) -> list[str]:  # noqa: FBT001
+    async with open_client() as client:
+        if sandbox is not None:
+            await _announce(client, sandbox)
+        answer = await client.stop(StopRequest(sandbox=sandbox, grace=grace))
+        if broker:
+            await end_broker(client)
+        return answer.stopped
+
+
+async def _announce(client: Client, name: str) -> None:
+    """Say what ends where a record's name ends more than one sandbox."""
+    status = await client.status()
+    named = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
+    if len(named) > 1:
+        names = ", ".join(printable(sandbox) for sandbox in named)
+        render.note(f"ending {len(named)} sandboxes of {printable(name, 60)}: {names}")

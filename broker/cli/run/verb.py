@@ -1,0 +1,186 @@
+"""``brokerctl run``: a program in a sandbox, with its window on this desktop."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.policy.records import (
+    hint_for_unknown,
+    read_records,
+    record_file,
+    refuse_broken,
+)
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import broker_runs, ensure_broker, refuse_root
+from broker.control.api import NotFoundError, RunItem, RunRequest
+from broker.core.errors import RefusedError, SetupError, VitrailError
+from broker.core.escape import printable
+from broker.core.paths import Paths, find_paths
+from broker.launch.compositor import find_compositor
+from broker.link.wire_types import Role
+from broker.services.link.role import role_here
+
+_END_SECONDS = 15.0
+"""For the broker to end what an interrupted run has started."""
+
+
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("sandbox")
+@click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
+@click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
+@click.option("--no-window", is_flag=True, help="Do not expect a window.")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(
+    sandbox: str,
+    command_words: tuple[str, ...],
+    *,
+    detach: bool,
+    no_window: bool,
+    env: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run COMMAND (default: the record's own) in SANDBOX.
+
+    SANDBOX is a record's name, or that of a running sandbox, which then gets
+    a second program.  A broker is started when none runs.  Stays until the
+    program has ended and exits with its code, like the program itself would.
+    """
+    request = RunRequest(
+        record=sandbox,
+        argv=command_after_dashes(command_words),
+        env=dict(_pairs(env)),
+        window=not no_window,
+        wait=not detach,
+    )
+    steps = Steps(quiet=quiet, as_json=as_json)
+    last = trio.run(_run, request, steps)
+    code = 0
+    if last.exited is not None:
+        code = last.exited.code if last.exited.code >= 0 else 128 - last.exited.code
+    if as_json:
+        ended = last.exited or last.started
+        assert ended is not None
+        render.json_line(
+            {
+                "sandbox": ended.sandbox,
+                "program": ended.program,
+                "code": last.exited.code if last.exited else None,
+            }
+        )
+    elif last.started is not None:
+        render.note(f"{last.started.sandbox} runs it (program {last.started.program})")
+    sys.exit(code)
+
+
+def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
+    """The program's words without the ``--`` that set them apart; None if none."""
+    if words[:1] == ("--",):
+        return list(words[1:]) or None
+    if words and words[0].startswith("-"):
+        raise click.UsageError(
+            f"{words[0]} stands where the program's name would: "
+            "options come before SANDBOX"
+        )
+    return list(words) or None
+
+
+def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, _value in pairs:
+        if not name or not equals:
+            raise click.BadParameter("give NAME=VALUE", param_hint="--env")
+    return [(name, value) for name, _, value in pairs]
+
+
+async def _run(request: RunRequest, steps: Steps) -> RunItem:
+    refuse_root()
+    paths = find_paths()
+    module = "broker.programs.local"
+    if not broker_runs(paths):
+        module = _module_here(paths)
+        _check_first(request, paths)
+    async with steps.shown():
+        began = trio.current_time()
+        steps.begin("start the broker")
+        if await ensure_broker(paths, module=module):
+            steps.done("start the broker", trio.current_time() - began)
+        async with open_client(paths) as client:
+            try:
+                return await client.run(request, steps.item)
+            except RefusedError as error:
+                raise _explained(error, request, paths) from error
+            except KeyboardInterrupt:
+                # The broker ends the program, and the machine if this started it.
+                with trio.move_on_after(_END_SECONDS):
+                    await client.hang_up()
+                raise
+
+
+def _module_here(paths: Paths) -> str:
+    """The broker to start for a run on this machine.
+
+    A broker for one machine beside a link would have the same sandboxes with
+    nobody between them and this screen.
+    """
+    match role_here(paths):
+        case Role.HOST:
+            raise SetupError(
+                "this machine is a host: windows, and the decision about them, "
+                "are its viewer's",
+                hint="run it on the viewer; 'vitrail-host' must run here",
+            )
+        case Role.VIEWER:
+            return "broker.programs.viewer"
+        case None:
+            return "broker.programs.local"
+
+
+def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
+    """The broker's refusal, with what the record files tell a person besides."""
+    found = read_records(paths)
+    if isinstance(error, NotFoundError):
+        hint = hint_for_unknown(request.record, found.records, paths)
+        return SetupError(error.message, hint=hint)
+    problem = found.broken.get(request.record)
+    if problem is not None and record_file(error.where) == problem.file:
+        refuse_broken(found, problem, stderr=True)
+    return error
+
+
+def _check_first(request: RunRequest, paths: Paths) -> None:
+    """Refuse what a broker would refuse, before one is started for it.
+
+    Raises SetupError or RefusedError.
+    """
+    found = read_records(paths)
+    problem = found.broken.get(request.record)
+    if problem is not None:
+        refuse_broken(found, problem, stderr=True)
+    if request.record not in found.records:
+        raise SetupError(
+            f"no sandbox and no record is named '{printable(request.record, 60)}'",
+            hint=hint_for_unknown(request.record, found.records, paths),
+        )
+    if request.window is not False and find_compositor() is None:
+        display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
+        raise SetupError(
+            f"no compositor answers at {printable(display)}, so there is nowhere to "
+            "show a window",
+            hint="run this inside your Wayland session, or set WAYLAND_DISPLAY to its "
+            "socket; 'brokerctl demo' brings a compositor without a screen, and "
+            "--no-window is for programs that need none",
+        )

@@ -1,0 +1,63 @@
+"""How many connections to the sound server one sandbox has, and how fast they come.
+
+Counted before the server is asked: what the filter ends, which counts them, too,
+has been at the server already, which has places for 64 clients in all.  So all
+sandboxes together have a budget as well, which leaves some to the person's own
+programs, and a part of that is for sandboxes that have few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.token_bucket import TokenBucket
+
+
+class SoundServerPlaces:
+    """Those of all sandboxes of one broker."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def check(self, own: int) -> None:
+        """Look whether a sandbox that has ``own`` may have one more.
+
+        Raises RefusedError.
+        """
+        most = limits.PULSE_CONNECTIONS_ALL
+        if own >= limits.PULSE_CONNECTIONS_FEW:
+            most -= limits.PULSE_CONNECTIONS_KEPT
+        if self.taken >= most:
+            raise RefusedError(
+                f"all sandboxes together have {self.taken} sound connections",
+                hint="a program that plays in another sandbox may be ended",
+            )
+
+
+class SoundPlaces:
+    """Those of one sandbox.  ``pace`` is for whoever lets one more begin."""
+
+    def __init__(self, server: SoundServerPlaces | None = None) -> None:
+        self.pace = TokenBucket(
+            limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
+        )
+        self._server = server or SoundServerPlaces()
+        self._taken = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place.  Raises RefusedError when there is none left."""
+        most = limits.PULSE_CONNECTIONS
+        if self._taken >= most:
+            raise RefusedError(f"the sandbox has {most} sound connections")
+        self._server.check(self._taken)
+        self._taken += 1
+        self._server.taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._server.taken -= 1

@@ -1,0 +1,25 @@
+"""Last words: what goes to standard error because nothing else can be told.
+
+The broker's standard error is a file beside the audit log, so a full disk
+takes both.  What cannot be said is lost then; it must not end the broker, and
+every sandbox with it.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+
+def log_stderr(text: str) -> None:
+    """Write a line (or several) to standard error, if that can be; never raises."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):  # full, gone; ValueError: closed
+        return
+
+
+def log_exception(error: BaseException) -> None:
+    """Write the traceback of a mistake of ours; never raises."""
+    log_stderr("".join(traceback.format_exception(error)).rstrip())

@@ -1,0 +1,1 @@
+"""The host part: machines, leases, admission, and the link to the viewer."""

@@ -1,0 +1,202 @@
+"""The doors of one lease: its listening sockets and who is let in.
+
+One door for each service.  Whatever a stranger does to a door (connect and
+say nothing, connect ten thousand times, vanish) costs this sandbox only: the
+undecided are few, the rest waits in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+
+import trio
+from typing_extensions import override
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
+from broker.core.lease import Lease, Opening
+from broker.core.names import ServiceName
+from broker.core.services import DISPLAY, WAYLAND_DOOR
+from broker.core.stderr_log import log_exception
+from broker.core.token_bucket import TokenBucket
+from broker.link.contract import Viewer
+from broker.link.listeners import Listener
+from broker.peers import credentials, identity
+from broker.services import event_log
+from broker.services.hangup import hang_up
+
+# Out of descriptors or memory: the next accept works once something is closed.
+_FULL_PAUSE = 0.1
+
+
+async def accept(listener: Listener) -> socket.socket:
+    """Wait for a connection; a full process does not end the listener."""
+    while True:
+        try:
+            return await listener.accept()
+        except UpstreamError:
+            await trio.sleep(_FULL_PAUSE)
+
+
+@dataclass(eq=False)
+class Admission:
+    """What the accept loops of one lease share."""
+
+    lease: Lease
+    claim: identity.Claim
+    alive: Callable[[], frozenset[int]]
+    """Pids of the claim's processes that have not begun to end (held by pidfd)."""
+    viewer: Viewer
+    log: event_log.Journal
+    next_stream: Callable[[], int]
+    streams: dict[int, tuple[Opening, float]] = field(default_factory=dict)
+    """Taken or about to be: number to opening and time of day."""
+    _nursery: trio.Nursery | None = None
+    undecided: trio.Semaphore = field(
+        default_factory=lambda: trio.Semaphore(limits.UNDECIDED_PER_SANDBOX)
+    )
+    pace: TokenBucket = field(
+        default_factory=lambda: TokenBucket(
+            limits.STREAMS_PER_SECOND, limits.STREAMS_BURST
+        )
+    )
+
+    async def serve(self, listeners: Mapping[ServiceName, Listener]) -> None:
+        """Accept on all doors until cancelled; cancelling cuts every stream.
+
+        A door is named as its service; WAYLAND_DOOR is one of the display's.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                for door, listener in listeners.items():
+                    nursery.start_soon(self._accept_loop, door, listener)
+                # Doors may have no listener of their own (AF_VSOCK), and a
+                # lease lives on when nobody is at the door.
+                await trio.sleep_forever()
+            finally:
+                # Inside, while the nursery cannot have closed yet: one that
+                # waited for its turn must find it open, or not at all.
+                self._nursery = None
+
+    @property
+    def waiting(self) -> int:
+        """Connections that were offered and wait for their turn."""
+        return self.undecided.statistics().tasks_waiting
+
+    async def offer(
+        self, service: ServiceName, conn: socket.socket, *, direct: bool = False
+    ) -> None:
+        """Take a connection that somebody else accepted for this lease.
+
+        ``direct``: see ``core.lease.Opening``.  Owns ``conn`` from the call on; waits while too many are undecided.
+        """
+        with closing(conn) as mine:
+            await self._turn()
+            if self._nursery is None:
+                self.undecided.release()
+                return  # the lease is ending
+            plain = socket.socket(fileno=mine.detach())
+            stream = self.next_stream()
+            peer = identity.describe(self.claim)
+            opening = Opening(self.lease, service, stream, peer, direct)
+            self._nursery.start_soon(self._admit, opening, plain, self._nursery)
+
+    async def _turn(self) -> None:
+        """Wait until one more connection may be decided about.
+
+        Whoever comes here holds at most itself up: the others of this sandbox
+        wait in the backlog, and those of other sandboxes at other doors.
+        """
+        await self.undecided.acquire()
+        try:
+            early = self.pace.take(trio.current_time())
+            if early > 0:
+                await trio.sleep(early)
+        except BaseException:
+            self.undecided.release()
+            raise
+
+    async def _accept_loop(self, door: ServiceName, listener: Listener) -> None:
+        direct = door == WAYLAND_DOOR
+        service = DISPLAY if direct else door
+        while True:
+            await self.offer(service, await accept(listener), direct=direct)
+
+    async def _admit(
+        self, opening: Opening, conn: socket.socket, nursery: trio.Nursery
+    ) -> None:
+        taken = False
+        try:
+            with trio.fail_after(limits.ADMIT_SECONDS):
+                self._check(conn)
+                self.streams[opening.stream] = (opening, time.time())
+                await nursery.start(self._carry, opening, conn)
+                taken = True
+        except trio.TooSlowError:
+            await self._refuse(opening, "no decision within the deadline")
+        except (VitrailError, OSError) as error:
+            await self._refuse(opening, str(error))
+        finally:
+            self.undecided.release()
+            if not taken:
+                hang_up(conn)
+
+    def _check(self, conn: socket.socket) -> None:
+        facts: identity.ProcessFacts | identity.VsockFacts
+        if conn.family == socket.AF_VSOCK:
+            facts = credentials.vsock_facts(conn)
+        else:
+            facts = credentials.process_facts(conn)
+        identity.check(self.claim, facts, alive=self.alive())
+        self.log.check_share(self.lease.sandbox)
+        if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
+            raise RefusedError(
+                f"the sandbox has {limits.STREAMS_PER_SANDBOX} streams open already"
+            )
+
+    async def _carry(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        status = _Status(task_status)
+        try:
+            await self.viewer.stream_opened(opening, conn, task_status=status)
+        except Exception as error:
+            if not status.taken and isinstance(error, (VitrailError, OSError)):
+                raise  # refused before it was taken: _admit says so
+            # A mistake of ours ends this stream, and no other of the sandbox.
+            log_exception(error)
+            if not status.taken:
+                raise InternalError("see the broker's own log") from None
+        finally:
+            self.streams.pop(opening.stream, None)
+
+    async def _refuse(self, opening: Opening, reason: str) -> None:
+        event = schema.StreamRefused(
+            **event_log.of_stream(opening), outcome="refused", reason=reason
+        )
+        # Shielded: a guest that is refused and ends at once is on record, too.
+        with trio.CancelScope(shield=True):
+            await self.log.refused(event)
+
+
+class _Status(trio.TaskStatus[None]):
+    """Passes on ``started`` and remembers that it was called."""
+
+    def __init__(self, outer: trio.TaskStatus[None]) -> None:
+        self._outer = outer
+        self.taken = False
+
+    @override
+    def started(self, value: None = None) -> None:
+        self.taken = True
+        self._outer.started(value)

@@ -1,0 +1,111 @@
+"""The host of two machines: it owns the VMs, and forwards.
+
+It parses nothing of a guest's, evaluates no rule, and has no worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from broker.core.names import LeaseId
+from broker.host.part import HostPart, end_sandboxes
+from broker.host.viewer_link import RemoteViewer
+from broker.peers.identity import describe
+from broker.relay.process import PumpHandle
+from broker.services.link.config import LinkConfig
+from broker.services.link.key_store import LinkStore
+from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.viewer.control import Parts, RoleApi
+from broker.viewer.status import Reporter
+
+# A guest whose agent nobody asks does not listen to the power button for long.
+_GRACE = 1.0
+
+
+async def run_host(
+    options: Options, link: LinkConfig, pump: PumpHandle, ready: Callable[[], None]
+) -> None:
+    """Run a host broker until it is asked to end; its machines end with it.
+
+    ``ready`` is called once the control socket can be connected to.  Raises
+    SetupError when it cannot start; a viewer that is not there is no reason.
+    """
+    async with open_runtime("host", options, pump, parses=False) as ground:
+        await _Host(ground, link).serve(ready)
+
+
+class _Host:
+    def __init__(self, ground: Runtime, link: LinkConfig) -> None:
+        self._ground = ground
+        ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
+        store = LinkStore(ground.paths)
+        store.identity()  # a key that cannot be read is said now, not later
+        self._viewer = RemoteViewer(
+            link,
+            store,
+            pump=ground.pump,
+            log=ground.log,
+            peer_of=self._peer_of,
+            reload=ground.records.reload,
+            warnings=self._warnings,
+            witness=ground.witness,
+        )
+        self._host = HostPart(ground, self._viewer)
+        self._report = Reporter(
+            role=ground.role,
+            host=self._host.role,
+            pump=ground.pump,
+            shipping=ground.shipping,
+            store=ground.store,
+            records=lambda: ground.records.now,
+            link=self._viewer.state,
+            warnings=self._warnings,
+        )
+        self._api = RoleApi(
+            Parts(
+                role=ground.role,
+                live=self._host.live,
+                power_off=self._power_off,
+                status=self._report.status,
+                leases=self._report.leases,
+                shutdown=ground.shutdown,
+                prune=ground.retention.prune,
+                leasing=self._host.leasing,
+            )
+        )
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Run until asked to end; returns when every sandbox is gone."""
+        async with trio.open_nursery() as nursery:
+            await self._host.run(nursery)
+            await nursery.start(self._viewer.run, self._host.role)
+            end = partial(end_sandboxes, self._host.role, self._api)
+            await serve_until_asked(self._ground, self._api, ready, end)
+            nursery.cancel_scope.cancel()
+
+    async def _power_off(self, lease: LeaseId, *, reason: str, grace: float) -> None:
+        await self._host.role.stop(lease, grace=min(grace, _GRACE), reason=reason)
+
+    def _peer_of(self, lease: LeaseId) -> str:
+        for active_lease in self._host.role.active_leases():
+            if active_lease.lease.id == lease:
+                return describe(active_lease.held.claim)
+        return ""
+
+    def _warnings(self) -> list[str]:
+        unwanted = [
+            f"{active_lease.lease.sandbox}: the viewer does not want it: "
+            + self._viewer.unwanted[active_lease.lease.id]
+            for active_lease in self._host.role.active_leases()
+            if active_lease.lease.id in self._viewer.unwanted
+        ]
+        log, witness = self._ground.log, self._ground.witness
+        return [
+            *log.warnings(),
+            *witness.warnings(),
+            *self._host.warnings(),
+            *unwanted,
+        ]

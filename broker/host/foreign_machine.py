@@ -1,0 +1,251 @@
+"""A machine or container that somebody else started and asks a lease for.
+
+We see its leader's pidfd, or nothing but the launcher's open call; that is
+all a foreign lease's life hangs on, and the documentation says it is weaker
+than our own launcher's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import RefusedError, SetupError
+from broker.core.names import ServiceName
+from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
+from broker.host.machine import MachineFacts
+from broker.launch.process.spawn import has_ended, wait_ended
+from broker.link.addresses import Endpoint, HybridEndpoint, UnixEndpoint
+from broker.link.listeners import Listener, open_listener
+from broker.peers import credentials
+from broker.peers.identity import (
+    Claim,
+    Connector,
+    ContainerClaim,
+    HybridClaim,
+    VsockClaim,
+    take_cid,
+)
+
+
+class Held:
+    """Processes held by pidfd: the leader, and others that may connect."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._fds: dict[int, int] = {}
+        try:
+            for pid in pids:
+                self._fds[pid] = _open_pidfd(pid)
+        except BaseException:
+            self.close()
+            raise
+
+    def connectors(self) -> frozenset[Connector]:
+        """The processes as a claim names them."""
+        return frozenset(
+            Connector(pid, credentials.pidfd_inode(fd)) for pid, fd in self._fds.items()
+        )
+
+    def pidfd(self, pid: int) -> int:
+        """The pidfd of one of them."""
+        return self._fds[pid]
+
+    def alive(self) -> frozenset[int]:
+        """Pids of those that have not begun to end."""
+        return frozenset(
+            pid
+            for pid, fd in self._fds.items()
+            if not credentials.is_ending(pid) and not has_ended(fd)
+        )
+
+    def close(self) -> None:
+        """Let go of them."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+def _open_pidfd(pid: int) -> int:
+    if pid <= 1:
+        raise RefusedError(f"process {pid} cannot be a sandbox's leader")
+    try:
+        return os.pidfd_open(pid)
+    except (OverflowError, OSError) as error:  # a number beyond pid_t, or no process
+        reason = error.strerror if isinstance(error, OSError) else "no such number"
+        raise RefusedError(
+            f"no process {pid} to hold the lease by: {reason}",
+            hint="give the pid of the VMM or of the container's first process",
+        ) from error
+
+
+class ForeignMachine:
+    """Implements ``session.machine.Machine`` for what others started."""
+
+    def __init__(self, claim: Claim, held: Held, leader: int | None) -> None:
+        self._claim = claim
+        self._held = held
+        self._leader = leader
+        self._left = trio.Event()
+
+    @property
+    def claim(self) -> Claim:
+        """How its connections are recognised."""
+        return self._claim
+
+    @property
+    def facts(self) -> MachineFacts:
+        """Little is known of a foreign machine."""
+        cid = self._claim.cid if isinstance(self._claim, VsockClaim) else None
+        return MachineFacts(pid=self._leader, cid=cid)
+
+    def alive(self) -> frozenset[int]:
+        """Pids of its processes that have not begun to end."""
+        return self._held.alive()
+
+    async def open_doors(self) -> Mapping[ServiceName, Listener]:
+        """Listen where its connections will arrive."""
+        match self._claim:
+            case VsockClaim():
+                return {}  # the shared listeners of session.vsock
+            case HybridClaim():
+                return await hybrid_doors(Path(self._claim.base))
+            case ContainerClaim():
+                # An agent of ours is not in there, so there is nobody to talk to.
+                return await container_doors(Path(self._claim.directory))
+
+    async def go(self) -> None:
+        """It runs already."""
+
+    async def wait(self) -> str:
+        """Wait for the leader's end, or for the launcher to let go."""
+        if self._leader is None:
+            await self._left.wait()
+            return "its launcher let go of the lease"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_left, nursery.cancel_scope)
+            await wait_ended(self._held.pidfd(self._leader))
+            nursery.cancel_scope.cancel()
+        return "its launcher let go of it" if self._left.is_set() else "it has ended"
+
+    async def _wait_left(self, scope: trio.CancelScope) -> None:
+        await self._left.wait()
+        scope.cancel()
+
+    def leave(self) -> None:
+        """The launcher lets go."""
+        self._left.set()
+
+    async def power_down(self, grace: float) -> None:
+        """It is not ours to end: only the lease ends."""
+        del grace
+        self._left.set()
+
+    async def close(self) -> None:
+        """Let go of its processes."""
+        self._held.close()
+
+
+async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
+    """Listen on ``<base>_<port>`` for each service, the hybrid vsock's way.
+
+    What a killed broker left there is replaced.  Raises SetupError when a path
+    is too long or somebody listens there.
+    """
+    return await _doors({s: HybridEndpoint(base, port) for s, port in PORTS.items()})
+
+
+async def container_doors(directory: Path) -> dict[ServiceName, Listener]:
+    """Listen on a socket named for each service that needs no agent of ours.
+
+    Also on one for Wayland itself, to be bound into the sandbox.  Raises as
+    ``hybrid_doors``.
+    """
+    doors = (DISPLAY, AUDIO, WAYLAND_DOOR)
+    return await _doors({s: UnixEndpoint(directory / s) for s in doors})
+
+
+async def _doors(places: Mapping[ServiceName, Endpoint]) -> dict[ServiceName, Listener]:
+    doors: dict[ServiceName, Listener] = {}
+    try:
+        for service, place in places.items():
+            doors[service] = await open_listener(place)
+    except BaseException:
+        for door in doors.values():
+            door.close()
+        raise
+    return doors
+
+
+def take_foreign(
+    *,
+    hybrid: str | None,
+    cid: int | None,
+    unix: str | None,
+    leader: int | None,
+    connectors: Sequence[int],
+) -> ForeignMachine:
+    """Return the machine that a launcher described.
+
+    Raises RefusedError for a description that identifies nothing.
+    """
+    if [hybrid, cid, unix].count(None) != 2:
+        raise RefusedError("a lease names exactly one of: hybrid, cid, unix")
+    pids = sorted({*connectors, *([] if leader is None else [leader])})
+    held = Held(pids)
+    try:
+        return ForeignMachine(_claim(hybrid, cid, unix, leader, held), held, leader)
+    except BaseException:
+        held.close()
+        raise
+
+
+def _claim(
+    hybrid: str | None,
+    cid: int | None,
+    unix: str | None,
+    leader: int | None,
+    held: Held,
+) -> Claim:
+    if cid is not None:
+        return VsockClaim(credentials.network_namespace(), take_cid(cid), leader)
+    if hybrid is not None:
+        _private(Path(hybrid).parent)
+        if not held.connectors():
+            raise RefusedError(
+                "a hybrid socket needs the pid of the VMM (or of the vhost-user "
+                "backend), by which its connections are recognised"
+            )
+        return HybridClaim(hybrid, held.connectors())
+    if leader is None or unix is None:
+        raise RefusedError("a container is recognised by its first process's pid")
+    _private(Path(unix))
+    namespaces = credentials.pid_namespaces(held.pidfd(leader))
+    ours = credentials.pid_namespaces_of_self()
+    if not namespaces:
+        raise SetupError(
+            "this kernel cannot tell a container's pid namespace",
+            hint="containers need Linux 6.11 or later",
+        )
+    if namespaces[0] in ours:
+        raise RefusedError(
+            f"process {leader} has no pid namespace of its own, so nothing tells "
+            "its connections from those of other programs"
+        )
+    return ContainerClaim(unix, namespaces[0])
+
+
+def _private(directory: Path) -> None:
+    """Refuse a directory that others may write to."""
+    try:
+        facts = directory.stat()
+    except OSError as error:
+        raise RefusedError(f"{directory}: {error.strerror}") from error
+    if facts.st_uid not in {0, os.getuid()} or facts.st_mode & 0o022:
+        raise RefusedError(
+            f"others may write to {directory}",
+            hint="a machine's sockets belong in a directory of its launcher's "
+            "own: 'chmod go-w' it",
+        )

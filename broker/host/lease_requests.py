@@ -1,0 +1,179 @@
+"""Leases of machines that others start, for the control socket of a host."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import assert_never
+
+import trio
+
+from broker.audit import schema
+from broker.control import api
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.core.names import (
+    SandboxName,
+    disposable_name,
+    take_lease_id,
+    take_sandbox_name,
+)
+from broker.host.foreign_machine import take_foreign
+from broker.host.role import ActiveLease, HostRole
+from broker.services import event_log
+from broker.viewer.runner import find_record
+from broker.viewer.status import lease_status
+from policy.records.loader import RecordSet
+from policy.records.model import CidPeer, External, HybridPeer, Record, UnixPeer
+
+
+class Leasing:
+    """Gives leases on request, holds them, and ends them."""
+
+    def __init__(
+        self,
+        *,
+        host: HostRole,
+        log: event_log.Journal,
+        records: Callable[[], RecordSet],
+        reload: Callable[[], Awaitable[None]],
+        listen_vsock: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._listen_vsock = listen_vsock
+        self._host = host
+        self._log = log
+        self._records = records
+        self._reload = reload
+
+    async def lease(self, request: api.LeaseRequest) -> api.LeaseItem:
+        """Lease a foreign machine for as long as its leader lives."""
+        active_lease = await self._admit_foreign(request)
+        return api.LeaseItem(lease=lease_status(active_lease))
+
+    async def hold_lease(
+        self,
+        request: api.LeaseRequest,
+        emit: api.Emit[api.LeaseItem],
+    ) -> api.LeaseItem:
+        """Lease a foreign machine for as long as the caller stays."""
+        active_lease = await self._admit_foreign(request)
+        try:
+            await emit(api.LeaseItem(lease=lease_status(active_lease)))
+            await active_lease.ended.wait()
+        finally:
+            if not active_lease.ended.is_set():
+                # Refused: it is about to end by itself.
+                with trio.CancelScope(shield=True), suppress(RefusedError):
+                    await self._host.release(
+                        active_lease.lease.id, "its launcher let go of the lease"
+                    )
+        return api.LeaseItem(ended=active_lease.reason)
+
+    async def _admit_foreign(self, request: api.LeaseRequest) -> ActiveLease:
+        await self._reload()
+        name = take_sandbox_name(request.record)
+        record = find_record(self._records(), name)
+        if not isinstance(record.host.launch, External):
+            raise RefusedError(
+                f"'{name}' is started by Vitrail itself ('brokerctl run {name}')",
+                where=record.where("launch.kind"),
+                hint='a record for others\' launchers has [launch] kind = "external"',
+            )
+        try:
+            # Before the machine, whose pidfds would be nobody's after an error.
+            sandbox = self._name(record, request)
+            check_peer(record, record.host.launch.peer, request)
+            if request.cid is not None:
+                await self._listen_vsock()
+            machine = take_foreign(
+                hybrid=request.hybrid,
+                cid=request.cid,
+                unix=request.unix,
+                leader=request.leader,
+                connectors=request.connectors or [],
+            )
+        except VitrailError as error:
+            peer = next(filter(None, (request.hybrid, request.unix)), "")
+            await self._log.refused(
+                schema.LeaseRefused(
+                    sandbox=name,
+                    peer=printable(peer or f"cid {request.cid}"),
+                    outcome="refused",
+                    reason=str(error),
+                )
+            )
+            raise
+        return await self._host.admit(sandbox, name, machine)
+
+    def _name(self, record: Record, request: api.LeaseRequest) -> SandboxName:
+        if request.sandbox:
+            return asked_name(record, request.sandbox, self._records())
+        names = {t.lease.sandbox for t in self._host.active_leases()}
+        return sandbox_name(record, frozenset(names))
+
+    async def release(
+        self, caller: api.Caller, request: api.LeaseReleaseRequest
+    ) -> None:
+        """End a lease; a machine that is not ours lives on."""
+        lease = take_lease_id(request.id)
+        await self._host.release(lease, f"released by process {caller.pid}")
+
+
+def check_peer(
+    record: Record, peer: HybridPeer | CidPeer | UnixPeer, request: api.LeaseRequest
+) -> None:
+    """Refuse a lease for another peer than the record's own.
+
+    Who a sandbox is stands in its record; a launcher only says when.  Raises
+    RefusedError.
+    """
+    known: tuple[str, str | int]
+    match peer:
+        case HybridPeer():
+            known = ("hybrid", str(peer.path))
+        case CidPeer():
+            known = ("cid", peer.cid)
+        case UnixPeer():
+            known = ("unix", str(peer.path))
+        case _:
+            assert_never(peer)
+    claims = {"hybrid": request.hybrid, "cid": request.cid, "unix": request.unix}
+    asked = [claim for claim in claims.items() if claim[1] is not None]
+    if asked != [known]:
+        raise RefusedError(
+            f"that is not the peer of '{record.name}'",
+            where=record.where(f"peer.{known[0]}"),
+            hint="give the [peer] that stands in the record, or mend the record",
+        )
+
+
+def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
+    """Return the name that a launcher wants for its sandbox.
+
+    Raises RefusedError for another record's: windows show the name, and the
+    rules are about it.
+    """
+    name = take_sandbox_name(asked)
+    if name != record.name and (name in records.records or name in records.broken):
+        raise RefusedError(
+            f"'{name}' is the name of another record than '{record.name}'",
+            hint=f"lease it as '{record.name}', or under a name without a record",
+        )
+    return name
+
+
+def sandbox_name(record: Record, taken: frozenset[SandboxName]) -> SandboxName:
+    """The name of the next sandbox of a record: its own, or a fresh one.
+
+    Raises RefusedError when all disposable names are in use.
+    """
+    if record.host.sandbox_class != "disposable":
+        return SandboxName(record.name)
+    start = time.time_ns() // 1_000_000 % 9000
+    for step in itertools.islice(itertools.count(), 9000):
+        name = disposable_name(record.name, 1000 + (start + step) % 9000)
+        if name not in taken:
+            return name
+    raise RefusedError(f"9000 sandboxes of '{record.name}' run already")

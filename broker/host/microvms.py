@@ -1,0 +1,294 @@
+"""Our own launcher: micro VMs as machines that a host can lease.
+
+Opening one finds its image and tools, starts it paused, and makes the doors
+when its vsock backend is up; ``adopt`` takes over those that outlived a
+broker that was killed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import RefusedError, SetupError, UpstreamError, VitrailError
+from broker.core.names import SandboxName, ServiceName, take_sandbox_name
+from broker.core.paths import Paths
+from broker.host.foreign_machine import hybrid_doors
+from broker.host.machine import MachineFacts
+from broker.launch.image.store import Image, find_image
+from broker.launch.microvm.launcher import (
+    EndKind,
+    Network,
+    Tools,
+    Vm,
+    VmSpec,
+    adopt_vm,
+    clean_leftovers,
+    start_vm,
+)
+from broker.launch.process.identity import Tracked
+from broker.link.listeners import Listener
+from broker.peers import credentials
+from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
+from broker.services.event_log import Journal
+from broker.services.sandbox_logs import KEPT, prune_logs
+from policy.records.model import MicroVM, Record
+
+FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
+_RECORD_FILE = "record"
+_BACKEND = "vhost-device-vsock"
+
+
+class MicroVmMachine:
+    """Implements ``session.machine.Machine`` for a micro VM of ours."""
+
+    def __init__(
+        self, sandbox: SandboxName, vm: Vm, log: Journal, image: Image | None
+    ) -> None:
+        self._sandbox = sandbox
+        self._vm = vm
+        self._log = log
+        self._image = image
+        self._began = time.monotonic()
+        self._claim = _claim(vm)
+
+    @property
+    def claim(self) -> Claim:
+        """Its hybrid socket and the process behind it, or its CID."""
+        return self._claim
+
+    @property
+    def facts(self) -> MachineFacts:
+        """For status and events."""
+        image = self._image
+        return MachineFacts(
+            pid=self._vm.vmm.pid,
+            cid=self._vm.cid,
+            accel=self._vm.state.accel.value,
+            image="" if image is None else image.name,
+            image_built=None if image is None else image.manifest.built,
+            processes=tuple((p.role, p.pid) for p in self._vm.processes),
+        )
+
+    def alive(self) -> frozenset[int]:
+        """Pids of those of its processes that may connect and do not end."""
+        return frozenset(
+            p.pid
+            for p in _connectors(self._vm)
+            if not credentials.is_ending(p.pid) and not p.ended
+        )
+
+    async def open_doors(self) -> Mapping[ServiceName, Listener]:
+        """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
+        return await hybrid_doors(self._vm.uds) if self._vm.uds is not None else {}
+
+    async def go(self) -> None:
+        """Let the guest run.
+
+        Also one that was adopted: its broker may have been killed between
+        starting it and letting it run.  To one that runs QEMU does nothing.
+        """
+        await self._vm.cont()
+
+    async def wait(self) -> str:
+        """Wait for its end; one that nobody asked for is an event."""
+        end = await self._vm.wait()
+        if end.kind is EndKind.LOST:
+            died = schema.Process.VMM
+            if _BACKEND in end.reason:
+                died = schema.Process.VHOST_DEVICE_VSOCK
+            await self._log.note(
+                schema.ProcessDied(
+                    sandbox=self._sandbox, process=died, reason=end.reason
+                )
+            )
+        return end.reason
+
+    async def power_down(self, grace: float) -> None:
+        """End it."""
+        await self._vm.power_down(grace)
+
+    async def close(self) -> None:
+        """Remove everything that is left of it."""
+        await self._vm.close()
+        shutil.rmtree(self._vm.directory, ignore_errors=True)
+        await self._log.note(
+            schema.SandboxStop(
+                sandbox=self._sandbox,
+                outcome="gone",
+                seconds=time.monotonic() - self._began,
+            )
+        )
+
+
+def _connectors(vm: Vm) -> tuple[Tracked, ...]:
+    if vm.uds is None:  # the kernel connects, for the CID that QEMU holds
+        return (vm.vmm,)
+    return tuple(p for p in vm.processes if p.role == _BACKEND)
+
+
+def _claim(vm: Vm) -> Claim:
+    if vm.uds is None:
+        return VsockClaim(credentials.network_namespace(), vm.cid, vm.vmm.pid)
+    pids = frozenset(
+        Connector(p.pid, credentials.pidfd_inode(p.pidfd)) for p in _connectors(vm)
+    )
+    return HybridClaim(str(vm.uds), pids)
+
+
+class MicroVms:
+    """Starts micro VMs of records and adopts those of an earlier broker."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        record: Callable[[SandboxName], Record | None],
+        find_tools: FindTools,
+        log: Journal,
+    ) -> None:
+        self._paths = paths
+        self._record = record
+        self._find_tools = find_tools
+        self._log = log
+        self._nursery: trio.Nursery | None = None
+        self.warnings: list[str] = []
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of what watches the machines; they outlive its end."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def open(
+        self,
+        sandbox: SandboxName,
+        record: SandboxName,
+        closed: frozenset[int],
+        progress: Callable[[str], None],
+    ) -> MicroVmMachine:
+        """Start the micro VM of a record, paused.
+
+        Raises RefusedError without such a record, SetupError or UpstreamError
+        when it cannot be started; then nothing of it is left.
+        """
+        wanted = self._record(record)
+        if wanted is None or not isinstance(wanted.host.launch, MicroVM):
+            raise RefusedError(
+                f"the host has no record by which to start '{record}'",
+                hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
+            )
+        assert self._nursery is not None
+        launch = wanted.host.launch
+        disposable = wanted.host.sandbox_class == "disposable"
+        image = find_image(self._paths, launch.image)
+        tools = await self._find_tools(image, progress)
+        directory = self._paths.sandbox(sandbox)
+        logs = self._paths.logs(sandbox)
+        prune_logs(logs.parent, keep=KEPT, running=self._running())
+        await self._log.require(
+            schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
+        )
+        vm: Vm | None = None
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            spec = VmSpec(
+                name=sandbox,
+                kernel=image.kernel,
+                initrd=image.write_initrd(directory),
+                root=image.root,
+                directory=directory,
+                logs=logs,
+                memory_mib=launch.memory_mib,
+                cpus=launch.cpus,
+                network=Network(launch.network),
+                disposable=disposable,
+            )
+            vm = await start_vm(
+                spec,
+                tools,
+                nursery=self._nursery,
+                quarantine=closed,
+                on_loss=lambda what: self.warnings.append(f"{sandbox}: {what}"),
+            )
+            # Last: a machine is adopted by this file, and so only a whole one.
+            (directory / _RECORD_FILE).write_text(record)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                if vm is not None:
+                    await vm.close()
+                shutil.rmtree(directory, ignore_errors=True)
+                if isinstance(error, VitrailError | OSError):
+                    failed = schema.SandboxFailed(
+                        sandbox=sandbox, step="machine", reason=str(error)
+                    )
+                    await self._log.note(failed)
+            if isinstance(error, OSError):
+                raise UpstreamError(
+                    f"{sandbox} could not be started: {error.strerror or error}",
+                    where=error.filename or "",
+                ) from error
+            raise
+        return MicroVmMachine(sandbox, vm, self._log, image)
+
+    def _running(self) -> frozenset[str]:
+        """Names of the sandboxes that have a runtime directory."""
+        directories = self._paths.sandbox("x").parent
+        return frozenset(path.name for path in directories.glob("*/"))
+
+    async def adopt(self) -> list[tuple[SandboxName, SandboxName, MicroVmMachine]]:
+        """Take over the machines of a broker that was killed.
+
+        Returns (sandbox, record, machine) of those that live and whose record
+        still allows them; everything else of theirs is ended and removed.
+        """
+        assert self._nursery is not None
+        found: list[tuple[SandboxName, SandboxName, MicroVmMachine]] = []
+        directories = self._paths.sandbox("x").parent
+        for directory in sorted(directories.glob("*/")):
+            try:
+                machine = await self._adopt_one(directory)
+            except (VitrailError, OSError) as error:
+                self.warnings.append(f"left over from an earlier broker: {error}")
+                continue
+            if machine is not None:
+                found.append(machine)
+        return found
+
+    async def _adopt_one(
+        self, directory: Path
+    ) -> tuple[SandboxName, SandboxName, MicroVmMachine] | None:
+        assert self._nursery is not None
+        sandbox = take_sandbox_name(directory.name)
+        vm: Vm | None = None
+        try:
+            text = (directory / _RECORD_FILE).read_bytes()
+            record = take_sandbox_name(text.decode("utf-8", "replace"))
+            if self._record(record) is None:
+                raise SetupError(f"no record '{record}' any more")
+            vm = await adopt_vm(directory, nursery=self._nursery)
+        except (OSError, VitrailError) as error:
+            reason = str(error)
+        else:
+            if vm is not None:
+                return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None)
+            reason = "not all of its processes live"
+        ended = await clean_leftovers(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        await self._log.note(
+            schema.SandboxStop(
+                sandbox=sandbox,
+                outcome="cleaned up",
+                reason=f"left by an earlier broker: {reason}",
+                detail={"processes_ended": ended},
+            )
+        )
+        return None

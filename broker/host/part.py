@@ -1,0 +1,133 @@
+"""The host's part, wired: machines, leases, doors, and what they stand on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.lease import Lease
+from broker.core.names import SandboxName
+from broker.host.admission import Admission
+from broker.host.lease_requests import Leasing, sandbox_name
+from broker.host.microvms import MicroVms
+from broker.host.role import HostRole
+from broker.host.toolbox import find_tools
+from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
+from broker.launch.image.store import Image
+from broker.launch.microvm.launcher import Tools
+from broker.link.contract import Viewer
+from broker.peers.identity import VsockClaim
+from broker.services.runtime import Runtime
+from broker.viewer.control import RoleApi
+from policy.records.model import Record
+
+VHOST_VSOCK = Path("/dev/vhost-vsock")
+
+
+class HostPart:
+    """Everything of a host but its way to the viewer."""
+
+    def __init__(self, ground: Runtime, viewer: Viewer) -> None:
+        self._ground = ground
+        self._vms = MicroVms(
+            paths=ground.paths,
+            record=self._record,
+            find_tools=self._find_tools,
+            log=ground.log,
+        )
+        self.role = HostRole(
+            viewer=viewer,
+            log=ground.log,
+            open_machine=self._vms.open,
+            name_for=self._name_for,
+        )
+        self.leasing = Leasing(
+            host=self.role,
+            log=ground.log,
+            records=lambda: ground.records.now,
+            reload=ground.records.reload,
+            listen_vsock=self._listen_vsock,
+        )
+        self._nursery: trio.Nursery | None = None
+        self._listening = trio.Lock()
+        self._listens = False
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start it; returns when it takes connections and orders.
+
+        Machines that outlived an earlier broker have their leases then.
+        """
+        await nursery.start(self._vms.run)
+        await nursery.start(self.role.run)
+        self._nursery = nursery
+        if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
+            await self._listen_vsock()
+        for sandbox, record, machine in await self._vms.adopt():
+            try:
+                await self.role.admit(sandbox, record, machine)
+            except (VitrailError, OSError) as error:
+                self._vms.warnings.append(f"{sandbox} was not leased anew: {error}")
+
+    async def _listen_vsock(self) -> None:
+        """Listen on the services' vsock ports, once.
+
+        At the start where we make such machines, else with the first lease of
+        one: two brokers that have none need not fight for the ports.  Raises SetupError when there is no vsock, or a port is taken.
+        """
+        async with self._listening:
+            if self._listens or self._nursery is None:
+                return
+            listeners = await open_vsock_listeners()
+            self._nursery.start_soon(
+                serve_vsock, listeners, self._doors_of, self._ground.log
+            )
+            self._listens = True
+
+    def live(self) -> list[Lease]:
+        """The leases of machines that run or stop."""
+        return [active_lease.lease for active_lease in self.role.active_leases()]
+
+    def running(self, name: SandboxName) -> Lease | None:
+        """The running sandbox of exactly this name."""
+        for active_lease in self.role.active_leases():
+            if active_lease.lease.sandbox == name and not active_lease.stopping:
+                return active_lease.lease
+        return None
+
+    def warnings(self) -> list[str]:
+        """What went wrong with machines, newest last."""
+        return self._vms.warnings[-10:]
+
+    async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:
+        return await find_tools(self._ground.paths, image, progress)
+
+    def _record(self, name: SandboxName) -> Record | None:
+        return self._ground.records.now.records.get(name)
+
+    def _name_for(
+        self, name: SandboxName, taken: frozenset[SandboxName]
+    ) -> SandboxName:
+        record = self._record(name)
+        if record is None:
+            raise RefusedError(
+                f"no valid record '{name}' on this host",
+                hint="a file NAME.toml in sandboxes.d on the host allows it; "
+                "'brokerctl policy check' there finds mistakes",
+            )
+        return sandbox_name(record, taken)
+
+    def _doors_of(self, claim: VsockClaim) -> Admission | None:
+        for active_lease in self.role.active_leases():
+            if active_lease.held.claim == claim:
+                return active_lease.doors
+        return None
+
+
+async def end_sandboxes(host: HostRole, api: RoleApi) -> None:
+    """The end of a broker that owns machines: they end with it."""
+    host.refuse_new()
+    await api.stop_all()

@@ -1,0 +1,324 @@
+"""The host's part: machines, leases and doors.
+
+It interprets no byte of a guest and evaluates no rule.  It knows which
+sandboxes its own records allow it to start, who a connection comes from, and
+for how long that is true.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.core.stderr_log import log_exception
+from broker.host.admission import Admission
+from broker.host.machine import Machine
+from broker.link.contract import Viewer
+from broker.peers.identity import describe
+from broker.peers.leases import Held, LeaseTable
+from broker.services import event_log
+
+Progress = Callable[[str], None]
+
+OpenMachine = Callable[
+    [SandboxName, SandboxName, frozenset[int], Progress], Awaitable[Machine]
+]
+"""(sandbox, record, CIDs that must not be used, progress) -> a machine that waits."""
+
+NameFor = Callable[[SandboxName, frozenset[SandboxName]], SandboxName]
+"""(record, names in use) -> the name of the sandbox to start, or RefusedError."""
+
+
+def _quiet(what: str) -> None:
+    """Nobody wants to hear of progress."""
+
+
+@dataclass(eq=False)
+class ActiveLease:
+    """A live lease with all that hangs on it."""
+
+    held: Held
+    machine: Machine
+    doors: Admission
+    began: float = field(default_factory=time.time)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+    running: bool = False
+    stopping: bool = False
+    unwanted: bool = False
+    """The viewer has refused it, so it never had a stream."""
+    keep_machine: bool = False
+    """The lease ends and the machine lives on (a released foreign lease)."""
+
+    @property
+    def lease(self) -> Lease:
+        """The lease itself."""
+        return self.held.lease
+
+
+class HostRole:
+    """Implements ``link.contract.Host`` for one machine's sandboxes."""
+
+    def __init__(
+        self,
+        *,
+        viewer: Viewer,
+        log: event_log.Journal,
+        open_machine: OpenMachine,
+        name_for: NameFor,
+    ) -> None:
+        self._viewer = viewer
+        self._log = log
+        self._open_machine = open_machine
+        self._name_for = name_for
+        self._table = LeaseTable()
+        self._tenancies: dict[LeaseId, ActiveLease] = {}
+        self._starting: dict[SandboxName, trio.Event] = {}
+        self._streams = itertools.count(1)
+        self._nursery: trio.Nursery | None = None
+        self._closing = False
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of every lease's task; runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            await trio.sleep_forever()
+
+    def refuse_new(self) -> None:
+        """Admit nothing more: the broker is about to end."""
+        self._closing = True
+
+    def active_leases(self) -> list[ActiveLease]:
+        """All live leases, oldest first."""
+        return list(self._tenancies.values())
+
+    # -- link.contract.Host ---------------------------------------------------
+
+    async def start(
+        self, record: SandboxName, *, progress: Callable[[str], None] = _quiet
+    ) -> Lease:
+        """Start the sandbox of a record, or return its lease if it runs."""
+        while True:
+            if record in self._starting:  # a persistent one that is coming up
+                await self._starting[record].wait()
+                continue
+            names = frozenset(t.lease.sandbox for t in self.active_leases())
+            sandbox = self._name_for(record, names | frozenset(self._starting))
+            held = self._table.of_sandbox(sandbox)
+            if held is None:
+                break
+            if not self._tenancies[held.lease.id].stopping:
+                return held.lease
+            await self._tenancies[held.lease.id].ended.wait()
+        # Nothing was awaited since it was found free: no other start is here.
+        self._starting[sandbox] = trio.Event()
+        try:
+            closed = self._table.closed_cids(trio.current_time())
+            machine = await self._open_machine(sandbox, record, closed, progress)
+            return (await self.admit(sandbox, record, machine)).lease
+        finally:
+            self._starting.pop(sandbox).set()
+
+    async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
+        """End a sandbox; returns when it is gone."""
+        active_lease = self._tenancies.get(lease)
+        if active_lease is None:
+            return
+        active_lease.stopping = True
+        active_lease.reason = active_lease.reason or reason
+        assert self._nursery is not None
+        # Not in the caller's task: who asked may go away, and nobody would end
+        # a machine that is half ended.
+        self._nursery.start_soon(self._power_down, active_lease, grace)
+        await active_lease.ended.wait()
+
+    async def _power_down(self, active_lease: ActiveLease, grace: float) -> None:
+        with _mistakes_stay_here():
+            await active_lease.machine.power_down(grace)
+
+    # -- leases ------------------------------------------------------------------
+
+    async def admit(
+        self, sandbox: SandboxName, record: SandboxName, machine: Machine
+    ) -> ActiveLease:
+        """Give a machine its lease and let it run; owns the machine from now on.
+
+        Raises RefusedError when there can be no such lease, and whatever the
+        viewer or the machine raises on the way; the machine is closed then.
+        """
+        try:
+            active_lease = await self._grant(sandbox, record, machine)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                with _mistakes_stay_here():
+                    await machine.power_down(0)
+                with _mistakes_stay_here():
+                    await machine.close()
+                if isinstance(error, VitrailError):
+                    await self._log.refused(
+                        schema.LeaseRefused(
+                            sandbox=sandbox,
+                            peer=describe(machine.claim),
+                            outcome="refused",
+                            reason=str(error),
+                        )
+                    )
+            raise
+        assert self._nursery is not None
+        # From here on _hold cleans up, in every outcome.
+        await self._nursery.start(self._hold, active_lease)
+        return active_lease
+
+    async def _grant(
+        self, sandbox: SandboxName, record: SandboxName, machine: Machine
+    ) -> ActiveLease:
+        if self._nursery is None or self._closing:
+            raise RefusedError("this broker is not running, or about to end")
+        lease = self._table.begin(
+            sandbox=sandbox,
+            record=record,
+            claim=machine.claim,
+            now=trio.current_time(),
+        )
+        held = self._table.get(lease.id)
+        assert held is not None
+        doors = Admission(
+            lease=lease,
+            claim=machine.claim,
+            alive=machine.alive,
+            viewer=self._viewer,
+            log=self._log,
+            next_stream=lambda: next(self._streams),
+        )
+        active_lease = ActiveLease(held, machine, doors)
+        self._tenancies[lease.id] = active_lease
+        begin = schema.LeaseBegin(
+            **event_log.of(lease),
+            peer=describe(machine.claim),
+            record=record,
+            pid=machine.facts.pid or 0,
+        )
+        try:
+            await self._log.require(begin)
+        except BaseException:
+            self._forget(active_lease, taken=False)
+            active_lease.ended.set()  # somebody may have asked for its end meanwhile
+            raise
+        return active_lease
+
+    async def _hold(
+        self,
+        active_lease: ActiveLease,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """The whole life of one lease; its end cuts every stream."""
+        began: list[LeaseId] = []
+        try:
+            await self._live(active_lease, began, task_status)
+        except Exception as error:  # noqa: BLE001 -- a mistake of ours: see below
+            if not active_lease.running:
+                first = sole(error)
+                active_lease.reason = active_lease.reason or str(first)
+                raise first from first.__cause__  # to whoever asked for the start
+            # A mistake of ours in one lease must not end the others.
+            active_lease.reason = "an internal error, see the broker's own log"
+            log_exception(error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end(active_lease, began)
+
+    async def _live(
+        self,
+        active_lease: ActiveLease,
+        began: list[LeaseId],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        machine = active_lease.machine
+        listeners = await machine.open_doors()
+        try:
+            try:
+                await self._viewer.lease_begun(active_lease.lease)
+            except RefusedError:
+                active_lease.unwanted = True
+                raise
+            began.append(active_lease.lease.id)
+            with active_lease.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(active_lease.doors.serve, listeners)
+                    await machine.go()
+                    active_lease.running = True
+                    task_status.started()
+                    reason = await machine.wait()
+                    active_lease.stopping = True  # a start waits for the next one now
+                    active_lease.reason = active_lease.reason or reason
+                    nursery.cancel_scope.cancel()
+            if not active_lease.running:
+                raise UpstreamError(
+                    f"ended while it was started: {active_lease.reason}"
+                )
+        finally:
+            for listener in listeners.values():
+                listener.close()
+
+    async def _end(self, active_lease: ActiveLease, began: list[LeaseId]) -> None:
+        """After the streams: the viewer, the machine, then the identity."""
+        reason = active_lease.reason or "the broker ends"
+        active_lease.reason = reason
+        for lease in began:
+            with _mistakes_stay_here():
+                await self._viewer.lease_ended(lease, reason)
+        with _mistakes_stay_here():
+            if not active_lease.keep_machine:
+                await active_lease.machine.power_down(0)
+        with _mistakes_stay_here():
+            await active_lease.machine.close()
+        self._forget(active_lease, taken=not active_lease.unwanted)
+        with _mistakes_stay_here():
+            await self._log.note(
+                schema.LeaseEnd(
+                    **event_log.of(active_lease.lease),
+                    peer=describe(active_lease.held.claim),
+                    outcome="ended",
+                    reason=reason,
+                )
+            )
+        active_lease.ended.set()
+
+    def _forget(self, active_lease: ActiveLease, *, taken: bool) -> None:
+        self._table.end(active_lease.lease.id, trio.current_time(), taken=taken)
+        self._tenancies.pop(active_lease.lease.id, None)
+
+    async def release(self, lease: LeaseId, reason: str) -> None:
+        """End a lease and leave its machine alone; returns when it is over."""
+        active_lease = self._tenancies.get(lease)
+        if active_lease is None:
+            raise RefusedError(
+                "no such lease", hint="'brokerctl lease list' shows the live ones"
+            )
+        active_lease.keep_machine = active_lease.stopping = True
+        active_lease.reason = active_lease.reason or reason
+        active_lease.scope.cancel()
+        await active_lease.ended.wait()
+
+
+@contextmanager
+def _mistakes_stay_here() -> Iterator[None]:
+    """One step of an end: whatever goes wrong in it, the next one follows."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        log_exception(error)

@@ -1,0 +1,51 @@
+"""Finding the programs that a micro VM needs on this host."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.core.paths import Paths
+from broker.launch.image.store import Image
+from broker.launch.microvm.accel import choose_accel
+from broker.launch.microvm.hosttools import (
+    fetch_vhost_device_vsock,
+    find_vhost_device_vsock,
+    kernel_vsock_usable,
+)
+from broker.launch.microvm.launcher import Tools
+
+_QEMU = "qemu-system-x86_64"
+
+
+async def find_tools(
+    paths: Paths, image: Image, progress: Callable[[str], None]
+) -> Tools:
+    """Return the programs, fetching or probing what is not known yet.
+
+    Raises SetupError with the package or the command that is missing.
+    """
+    qemu = shutil.which(_QEMU)
+    if qemu is None:
+        raise SetupError(
+            f"{_QEMU} is not installed",
+            hint="'sudo apt install qemu-system-x86'",
+        )
+    backend = None
+    if not kernel_vsock_usable():
+        backend = find_vhost_device_vsock(paths)
+        if backend is None:
+            backend = await fetch_vhost_device_vsock(paths, progress)
+    progress("trying KVM, once in each boot of this machine")
+    choice = await choose_accel(
+        Path(qemu), image.kernel, image.initrd, cache=paths.cache
+    )
+    passt = shutil.which("passt")
+    return Tools(
+        qemu=Path(qemu),
+        accel=choice.accel,
+        vhost_device_vsock=backend,
+        passt=None if passt is None else Path(passt),
+    )

@@ -1,0 +1,440 @@
+"""The viewer as the host has it: at the other end of the link.
+
+The host dials: its control connection first, again and again until it is
+there, then a connection for each stream.  It knows all live leases and
+announces them in each new epoch, so a viewer that was restarted gets its
+sandboxes back; their streams have ended with the epoch.
+
+What the viewer may ask for is bounded here: the name of a record to start,
+and a lease to end.  Everything else about it stands in this host's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import (
+    InternalError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
+from broker.core.services import DISPLAY
+from broker.link import messages as m
+from broker.link.contract import Host
+from broker.link.preamble import Offer, Verdict
+from broker.link.wire_types import LinkRefusedError, Role
+from broker.relay.contract import StreamEnd
+from broker.services import event_log
+from broker.services.checkpoints import Witness
+from broker.services.display_header import read_header
+from broker.services.hangup import given
+from broker.services.link.config import LinkConfig
+from broker.services.link.epoch import Epoch, LinkStream
+from broker.services.link.key_store import LinkStore
+from broker.services.link.sockets import dial, receive, send_all, shake_hands
+from broker.services.link.status import LinkState, own_status
+from broker.services.pump_supervisor import PumpSupervisor
+
+_PROGRESS_LINES = 16
+
+_VERDICTS = {
+    Verdict.DENIED: "the viewer's policy denies it",
+    Verdict.NO_LEASE: "the viewer knows no such lease",
+    Verdict.BUSY: "the viewer has too many streams",
+    Verdict.FAILED: "something beside the viewer failed; its log says what",
+}
+
+
+@dataclass(eq=False)
+class _Ended:
+    reason: str = "this broker ends"
+
+
+async def _run_epoch(
+    epoch: Epoch,
+    ended: _Ended,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    ended.reason = await epoch.run(task_status=task_status)
+    scope.cancel()
+
+
+class RemoteViewer:
+    """Implements ``link.contract.Viewer`` for a viewer on another machine."""
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        store: LinkStore,
+        *,
+        pump: PumpSupervisor,
+        log: event_log.Journal,
+        peer_of: Callable[[LeaseId], str],
+        reload: Callable[[], Awaitable[None]],
+        warnings: Callable[[], list[str]],
+        witness: Witness,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._pump = pump
+        self._log = log
+        self._peer_of = peer_of
+        self._reload = reload
+        self._warnings = warnings
+        self._witness = witness
+        self._leases: dict[LeaseId, Lease] = {}
+        self._host: Host | None = None
+        self._opening = trio.Semaphore(limits.LINK_OPENING)
+        self._since = time.time()
+        self.unwanted: dict[LeaseId, str] = {}
+        """Live leases that the viewer of now does not want, and why."""
+        self.state = LinkState(Role.HOST, str(config.endpoint))
+
+    # -- the control connection -------------------------------------------------
+
+    async def run(
+        self,
+        host: Host,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Keep the link up until cancelled."""
+        self._host = host
+        task_status.started()
+        pause = limits.LINK_RETRY_FIRST_SECONDS
+        told = ""
+        while True:
+            before = self.state.epochs
+            self.state.enter("dialling", self.state.problem)
+            try:
+                problem = await self._one_epoch()
+            except VitrailError as error:
+                problem = error.diagnostics().replace("\n  hint: ", "; ")
+                if isinstance(error, LinkRefusedError) and str(error) != told:
+                    told = str(error)  # each reason once, not at each attempt
+                    await self._refused(str(self._config.endpoint), error)
+            self.state.epoch = None
+            self.state.enter("down", printable(problem, 400))
+            if self.state.epochs > before:
+                pause, told = limits.LINK_RETRY_FIRST_SECONDS, ""
+            await trio.sleep(pause)
+            pause = min(2 * pause, limits.LINK_RETRY_SECONDS)
+
+    async def _one_epoch(self) -> str:
+        """Dial, prove, announce, serve; returns why it ended."""
+        identity, peers = self._store.identity(), self._store.peers()
+        if not any(peer.role is Role.VIEWER for peer in peers.all):
+            raise SetupError(
+                "this host is paired with no viewer",
+                hint="'brokerctl pair' on both machines",
+            )
+        sock = await dial(self._config)
+        try:
+            with trio.fail_after(limits.LINK_HANDSHAKE_SECONDS):
+                session, rest = await shake_hands(
+                    sock, role=Role.HOST, dials=True, identity=identity, peers=peers
+                )
+        except trio.TooSlowError as error:
+            sock.close()
+            raise UpstreamError(
+                "the viewer did not finish the handshake in "
+                f"{limits.LINK_HANDSHAKE_SECONDS:g} s"
+            ) from error
+        except BaseException:
+            sock.close()
+            raise
+        epoch = Epoch(
+            session,
+            sock,
+            self._serve,
+            rest=rest,
+            patience=limits.LINK_ANSWER_SECONDS,
+            pinned=self._store.knows,
+            alongside=self._witness.attend,
+        )
+        return await self._live(epoch)
+
+    async def _live(self, epoch: Epoch) -> str:
+        began = trio.current_time()
+        self.unwanted.clear()
+        reason = "this broker ends"
+        try:
+            await self._log.note(
+                schema.LinkUp(
+                    name=epoch.name, epoch=epoch.digits, peer=str(self._config.endpoint)
+                )
+            )
+            async with trio.open_nursery() as nursery:
+                ended = _Ended()
+                await nursery.start(_run_epoch, epoch, ended, nursery.cancel_scope)
+                # Leases from now on announce themselves; nothing is awaited
+                # between these two lines, so none is left out.
+                self.state.up(epoch)
+                for lease in self._leases.values():
+                    nursery.start_soon(self._announce_again, epoch, lease)
+            reason = ended.reason
+        finally:
+            self.state.epoch = None
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.LinkDown(
+                        name=epoch.name,
+                        epoch=epoch.digits,
+                        reason=printable(reason, 400),
+                        seconds=trio.current_time() - began,
+                    )
+                )
+        return reason
+
+    async def _announce_again(self, epoch: Epoch, lease: Lease) -> None:
+        try:
+            await self._announce(epoch, lease)
+        except VitrailError as error:
+            # The machine lives on: it is this viewer that has no use for it.
+            # If the epoch is over, the next one announces it.
+            if epoch.live:
+                self.unwanted[lease.id] = error.message
+
+    async def _announce(self, epoch: Epoch, lease: Lease) -> None:
+        if lease.id not in self._leases:
+            return  # it has ended meanwhile
+        peer = self._peer_of(lease.id)
+        try:
+            await epoch.ask(lambda n: m.LeaseBegun.of(n, lease, peer))
+        except VitrailError:
+            await self._withdraw(epoch, lease.id, "not taken")
+            raise
+        if lease.id not in self._leases:
+            await self._withdraw(epoch, lease.id, "it ended meanwhile")
+
+    async def _withdraw(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
+        known = {announced.lease.id for announced in epoch.channel.leases.all()}
+        if not epoch.live or lease not in known:
+            return
+        with contextlib.suppress(UpstreamError):  # then the epoch took it along
+            text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
+            await epoch.ask(lambda n: m.LeaseEnded(n, lease, text))
+
+    # -- link.contract.Viewer --------------------------------------------------------
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """Announce a lease now, or as soon as there is a viewer."""
+        self._leases[lease.id] = lease
+        epoch = self.state.epoch
+        if epoch is None:
+            return
+        try:
+            # Not to be left half done: the viewer would have a lease that
+            # nobody withdraws.  It ends with the epoch at the latest.
+            with trio.CancelScope(shield=True):
+                await self._announce(epoch, lease)
+        except VitrailError:
+            if epoch.live:  # else the next epoch announces it
+                self._leases.pop(lease.id, None)
+                raise
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """Withdraw a lease; returns when the viewer has cut its streams."""
+        self._leases.pop(lease, None)
+        self.unwanted.pop(lease, None)
+        epoch = self.state.epoch
+        if epoch is not None:
+            await self._withdraw(epoch, lease, reason)
+
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Open a stream to the viewer and splice; started when it has taken it."""
+        began = trio.current_time()
+        taken = False
+        with given(conn):
+            if opening.direct:
+                raise RefusedError(
+                    "Wayland's own descriptors cannot cross to another machine",
+                    hint="start its programs under waypipe, on vitrail.Display",
+                )
+            epoch = self._epoch_for(opening)
+            untrusted_head = b""
+            if opening.service == DISPLAY:
+                # Undecided until it has said what every waypipe server says, so
+                # that idle connections cost this sandbox's places, and no others.
+                untrusted_head = await read_header(conn)
+            offer = epoch.opener.open(opening.service, opening.lease.id)
+            with epoch.stream(epoch.opener.last, opening) as stream:
+                with await self._open(offer) as link:
+                    await self._log.require(
+                        schema.StreamOpened(**event_log.of_stream(opening), mode="link")
+                    )
+                    taken = True
+                    task_status.started()
+                    with contextlib.suppress(OSError):  # the pump finds it dead
+                        link.sendall(untrusted_head)
+                    fds = conn.detach(), link.detach()
+                await self._relay(opening, fds, len(untrusted_head), began, stream)
+        if not taken:
+            raise UpstreamError(stream.reason)
+
+    async def _relay(
+        self,
+        opening: Opening,
+        fds: tuple[int, int],
+        head: int,
+        began: float,
+        stream: LinkStream,
+    ) -> None:
+        end: StreamEnd | None = None
+        reason = "cut"
+        try:
+            end = await self._pump.relay(*fds, name=str(opening.stream))
+            reason = end.describe()
+        except UpstreamError as error:
+            reason = str(error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.StreamClosed(
+                        **event_log.of_stream(opening),
+                        outcome="closed",
+                        reason=stream.reason or reason,
+                        bytes_from_sandbox=None if end is None else head + end.bytes_ab,
+                        bytes_to_sandbox=None if end is None else end.bytes_ba,
+                        seconds=trio.current_time() - began,
+                    )
+                )
+
+    def _epoch_for(self, opening: Opening) -> Epoch:
+        epoch = self.state.epoch
+        if epoch is None or not epoch.live:
+            raise RefusedError("no viewer is connected")
+        if epoch.channel.leases.usable(opening.lease.id) is None:
+            reason = self.unwanted.get(opening.lease.id, "it was not announced yet")
+            raise RefusedError(f"the viewer has not taken this lease: {reason}")
+        return epoch
+
+    async def _open(self, offer: Offer) -> socket.socket:
+        """Return a connection on which the viewer has taken the stream."""
+        async with self._opening:
+            sock = await dial(self._config)
+            try:
+                await send_all(sock, offer.preamble)
+            except BaseException:
+                sock.close()
+                raise
+        try:
+            verdict = None
+            with trio.fail_after(limits.LINK_HANDSHAKE_SECONDS):
+                while verdict is None:
+                    untrusted = await receive(sock, offer.needed)
+                    if not untrusted:
+                        offer.eof()
+                    verdict = offer.feed(untrusted)
+        except trio.TooSlowError as error:
+            sock.close()
+            raise UpstreamError("the viewer did not answer the stream") from error
+        except BaseException:
+            sock.close()
+            raise
+        if verdict is not Verdict.TAKEN:
+            sock.close()
+            raise RefusedError(_VERDICTS[verdict])
+        return sock
+
+    # -- what the viewer may ask --------------------------------------------------------
+
+    async def _serve(self, epoch: Epoch, request: m.Request) -> m.Reply:
+        if self._host is None:
+            raise InternalError("a request came before the host runs")
+        match request:
+            case m.Start():
+                return await self._start(self._host, epoch, request)
+            case m.Stop():
+                await self._host.stop(
+                    take_lease_id(request.lease),
+                    grace=request.grace,
+                    reason=f"asked by viewer {epoch.name}: {request.reason}",
+                )
+                return m.Done(request.request)
+            case m.Witness():
+                return await self._witness.take(epoch, request)
+            case m.StatusAsked():
+                return own_status(request.request, epoch, self._since, self._warnings())
+            case _:
+                raise InternalError(f"nobody here answers {request}")
+
+    async def _start(self, host: Host, epoch: Epoch, request: m.Start) -> m.Started:
+        record = take_sandbox_name(request.record)
+        await self._reload()
+        told = _Progress(epoch, request.request)
+        lease: Lease | VitrailError
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(told.run)
+            try:
+                lease = await host.start(record, progress=told)
+            except VitrailError as error:  # not in a nursery's group
+                lease = error
+            finally:
+                told.close()
+        if isinstance(lease, RefusedError):
+            await self._log.refused(
+                schema.LeaseRefused(
+                    sandbox=record,
+                    peer=f"viewer {epoch.name}",
+                    outcome="refused",
+                    reason=str(lease),
+                )
+            )
+        if isinstance(lease, VitrailError):
+            raise lease
+        return m.Started(request.request, lease.id)
+
+    async def _refused(self, peer: str, error: VitrailError) -> None:
+        self.state.refused += 1
+        await self._log.refused(
+            schema.LinkRefused(peer=peer, outcome="refused", reason=str(error))
+        )
+
+
+class _Progress:
+    """Tells the viewer what a start waits for; what it is slow to take is lost."""
+
+    def __init__(self, epoch: Epoch, start: int) -> None:
+        self._epoch = epoch
+        self._start = start
+        self._put, self._lines = trio.open_memory_channel[str](_PROGRESS_LINES)
+
+    def __call__(self, what: str) -> None:
+        with contextlib.suppress(trio.WouldBlock):
+            self._put.send_nowait(m.fit(what, limits.LINK_TEXT_CHARACTERS))
+
+    def close(self) -> None:
+        """Nothing more will be told; ``run`` ends when all is."""
+        self._put.close()
+
+    async def run(self) -> None:
+        """Send until closed."""
+        # The start goes on without a link: whoever asked finds it running.
+        with contextlib.suppress(UpstreamError):
+            async for line in self._lines:
+                await self._tell(line)
+
+    async def _tell(self, line: str) -> None:
+        await self._epoch.ask(lambda n: m.Progress(n, self._start, line))

@@ -1,0 +1,1 @@
+"""Messages between our own processes, and how they and descriptors travel."""

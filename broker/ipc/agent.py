@@ -1,0 +1,154 @@
+"""What broker and guest agent say to each other on ``vitrail.Agent``.
+
+JSON objects with a ``type`` key, one in each frame (``core.frames``).  The
+guest's side is ``shims/vitrail_guest.py``, which repeats this table because a
+shim imports nothing of ours; a test holds the two together.
+
+A guest's message is decoded in the sandbox's jailed worker and again, from
+the worker's re-encoding, in the broker: a value that passed here has known
+types and bounded sizes, and is still a claim, not a fact.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import PeerError
+
+VERSION = 2
+"""2: the agent knows ``ping``; one of version 1 gets none."""
+
+_Short = Annotated[str, msgspec.Meta(max_length=120)]
+_Text = Annotated[str, msgspec.Meta(max_length=1000)]
+ProgramId = Annotated[int, msgspec.Meta(ge=1, le=0xFFFFFFFF)]
+"""Counted by the broker for each lease; the guest only repeats it."""
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+# -- guest to broker -----------------------------------------------------------
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """First message of a connection: who the agent is, what still runs."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    waypipe: _Short
+    kernel: _Short
+    programs: Annotated[
+        list[ProgramId], msgspec.Meta(max_length=limits.PROGRAMS_PER_SANDBOX)
+    ] = []
+
+
+class Started(_Message, frozen=True, tag="started"):
+    """A program that was asked for has been executed."""
+
+    program: ProgramId
+
+
+class Failed(_Message, frozen=True, tag="failed"):
+    """A program that was asked for could not be executed."""
+
+    program: ProgramId
+    reason: _Text
+
+
+class Output(_Message, frozen=True, tag="output"):
+    """What a program wrote to its standard output or error, base64 in JSON."""
+
+    program: ProgramId
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.AGENT_OUTPUT_BYTES)]
+
+
+class Exited(_Message, frozen=True, tag="exited"):
+    """A program ended: exit code 0..255, or minus the signal's number."""
+
+    program: ProgramId
+    code: Annotated[int, msgspec.Meta(ge=-64, le=255)]
+
+
+class Step(_Message, frozen=True, tag="hop"):
+    """A step inside the guest on the way to a window, and whether it worked.
+
+    Used for one thing: naming the hop when no window comes up.
+    """
+
+    name: _Short
+    ok: bool
+    detail: _Text = ""
+
+
+FromGuest = Hello | Started | Failed | Output | Exited | Step
+
+
+# -- broker to guest --------------------------------------------------------------
+
+
+class Run(_Message, frozen=True, tag="run"):
+    """Start a program; ``display`` wants a Wayland connection for it."""
+
+    program: ProgramId
+    argv: list[str]
+    env: dict[str, str] = {}
+    display: bool = True
+
+
+class Signal(_Message, frozen=True, tag="signal"):
+    """Send a signal to a program's process group."""
+
+    program: ProgramId
+    number: Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
+class PowerOff(_Message, frozen=True, tag="poweroff"):
+    """End every program and switch the machine off."""
+
+
+class Ping(_Message, frozen=True, tag="ping"):
+    """The broker is there; after hello, then every AGENT_PING_SECONDS.
+
+    A broker that is killed cannot say that it goes, and not every transport
+    does it in its place: see ``limits.AGENT_PING_SECONDS``.
+    """
+
+    serving: Annotated[str, msgspec.Meta(max_length=32)]
+    """Random, one for each worker: with another one all display streams that
+    the guest had are gone."""
+    displays: Annotated[int, msgspec.Meta(ge=0)]
+    """Display streams that the broker has, those included that wait for a
+    decision.  0 in several pings in a row: the connections that the guest still
+    has are the ends of streams that died unseen."""
+
+
+ToGuest = Run | Signal | PowerOff | Ping
+
+_from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
+_to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)
+_encoder = msgspec.json.Encoder()
+
+
+def decode_from_guest(untrusted_body: bytes) -> FromGuest:
+    """Return the message in a frame's body.  Raises PeerError if it is none."""
+    try:
+        return _from_guest.decode(untrusted_body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # RecursionError: unknown fields are skipped by recursion, and a guest
+        # can nest thousands of them in one frame.
+        raise PeerError(f"the guest agent sent no valid message: {error}") from error
+
+
+def decode_to_guest(body: bytes) -> ToGuest:
+    """Return the message in a frame's body (for tests of the shim)."""
+    return _to_guest.decode(body)
+
+
+def encode(message: FromGuest | ToGuest) -> bytes:
+    """Return a frame's body; ``core.frames`` adds the length."""
+    return _encoder.encode(message)

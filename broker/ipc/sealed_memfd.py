@@ -1,0 +1,93 @@
+"""Content between supervisor and worker: a file in memory that nobody can change.
+
+memfd_create(2), sealed (fcntl(2)) against writing, growing, shrinking and
+further seals.  What was checked of it stays true while it is read, and
+reading it waits for nobody: only the kernel stands behind it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from collections.abc import Iterable, Iterator
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.worker.wayland.machine import on_tmpfs
+
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+
+def new_file() -> int:
+    """An empty one, to be written and then sealed by ``seal``."""
+    return os.memfd_create("vitrail-content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def seal(fd: int) -> None:
+    """Nobody can change it from now on."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+
+
+def append(fd: int, data: bytes | memoryview, at: int) -> None:
+    """Write all of it at a place.  Raises OSError when memory is out."""
+    with memoryview(data) as rest:
+        done = 0
+        while done < len(rest):
+            done += os.pwrite(fd, rest[done:], at + done)
+
+
+def sealed(parts: Iterable[bytes]) -> int:
+    """A descriptor of a sealed file with these, one after the other."""
+    fd = new_file()
+    try:
+        at = 0
+        for part in parts:
+            append(fd, part, at)
+            at += len(part)
+        seal(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def check(untrusted_fd: int, size: int) -> None:
+    """Raise PeerError unless it is such a file of exactly this size.
+
+    Asks the kernel alone: a file on FUSE could hold us up for ever, and only
+    files of tmpfs (and of huge pages) have seals.
+    """
+    if not on_tmpfs(untrusted_fd):
+        raise PeerError("the content's file is not one in memory")
+    if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
+        raise PeerError("the content's file is not sealed")
+    if os.fstat(untrusted_fd).st_size != size:
+        raise PeerError("the content's file is not as large as was said")
+
+
+def pieces(fd: int, start: int, size: int) -> Iterator[bytes]:
+    """Read a part of it, some at a time.  Raises PeerError when there is less."""
+    end = start + size
+    while start < end:
+        data = os.pread(fd, min(limits.CLIPBOARD_READ_BYTES, end - start), start)
+        if not data:
+            raise PeerError("the content's file ends too early")
+        start += len(data)
+        yield data
+
+
+async def take(untrusted_fd: int, size: int) -> bytes:
+    """Check it and return what is in it; the descriptor stays the caller's.
+
+    Other tasks get their turn meanwhile.  Raises PeerError.
+    """
+    check(untrusted_fd, size)
+    # It gives away what it has filled: tens of megabytes are there only once.
+    found = io.BytesIO()
+    for data in pieces(untrusted_fd, 0, size):
+        found.write(data)
+        await trio.lowlevel.checkpoint()
+    return found.getvalue()

@@ -1,0 +1,608 @@
+"""What the supervisor, the template, a keeper and a worker say to each other.
+
+One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``).  Four
+parties:
+
+* the **supervisor** is the broker itself: trusted, parses no guest bytes;
+* the **template** forks keepers; it never sees a guest's byte;
+* a **keeper** stays in the person's session and makes the connections to the
+  compositor; it never sees a guest's byte either;
+* a **worker** (the jailed half) parses what one sandbox sends.  It may have
+  been taken over, so everything from it is decoded strictly here, and texts
+  in it are hostile: ``core.escape.printable`` before anybody reads them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, TypeAlias, TypeVar
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import InternalError, PeerError
+from broker.ipc import clipboard
+from broker.ipc.agent import FromGuest, ToGuest
+
+_Text = Annotated[str, msgspec.Meta(max_length=4000)]
+_Word = Annotated[str, msgspec.Meta(max_length=40)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which walls stand around a worker.
+
+    ``landlock`` is the kernel's ABI version that was used, 0 for none.
+    ``missing`` says why there are no namespaces, where there are none.
+    """
+
+    namespaces: bool
+    seccomp: bool
+    landlock: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    missing: _Text = ""
+
+
+# -- supervisor to worker ------------------------------------------------------
+
+
+class Frames(_Message, frozen=True, tag="frames"):
+    """How this sandbox's windows are treated; the first order of all.
+
+    The fields are those of ``wayland.rules.WindowRules``.  A worker that has
+    not got this message serves no display.  A later one takes its place: for
+    new connections in whole, for those there are what it takes away.  ``trace``: tell what passes
+    (VITRAIL_DEBUG=wayland) by Traced.
+    """
+
+    name: _Text
+    prefix: _Text
+    color: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFF)]
+    border: _Count
+    top: _Count
+    label: bool
+    translucent: bool
+    fullscreen: _Text
+    allow: Annotated[list[_Text], msgspec.Meta(max_length=256)]
+    deny: Annotated[list[_Text], msgspec.Meta(max_length=256)]
+    ceilings: dict[_Text, _Count]
+    promote: bool = False
+    trace: bool = False
+
+
+class AgentStream(_Message, frozen=True, tag="agent-stream"):
+    """The guest agent has connected; one descriptor comes with it.
+
+    ``stream`` is the supervisor's number for it.  A sandbox has one agent: a
+    newer stream replaces an older one, because after a guest's agent was
+    restarted the old connection may never say so.
+    """
+
+    stream: _Count
+
+
+class WaylandStream(_Message, frozen=True, tag="wayland-stream"):
+    """An application's own connection, for the filter; a descriptor comes with it.
+
+    Of a sandbox on this machine that has no need of waypipe (a container).
+    ``stream`` is the supervisor's number for it.
+    """
+
+    stream: _Count
+
+
+class DisplayStream(_Message, frozen=True, tag="display-stream"):
+    """An application's waypipe stream, whose descriptor comes with this.
+
+    ``head`` are its first bytes, which the supervisor waited for.  The worker
+    decodes it and says DisplayClosed at its end; the supervisor cuts it by
+    shutting the socket, of which it keeps a descriptor.
+    """
+
+    stream: _Count
+    head: Annotated[bytes, msgspec.Meta(max_length=limits.DISPLAY_HEADER_BYTES)]
+
+
+class DisplaysOpen(_Message, frozen=True, tag="displays-open"):
+    """How many display streams of this sandbox the supervisor holds open.
+
+    Streams that wait for a decision are among them.  The worker repeats the
+    number in its pings to the guest agent (``agent.Ping.displays``).
+    """
+
+    count: _Count
+
+
+class ToAgent(_Message, frozen=True, tag="to-agent"):
+    """Send this to the guest agent; dropped when none is connected."""
+
+    message: ToGuest
+
+
+class AskStatistics(_Message, frozen=True, tag="ask-statistics"):
+    """Answer with one Statistics."""
+
+
+class AskWindows(_Message, frozen=True, tag="ask-windows"):
+    """Answer with Windows that carry the same number."""
+
+    ask: _Count
+
+
+class CloseWindow(_Message, frozen=True, tag="close-window"):
+    """Ask an application to close a window, or ``cut`` its connection.
+
+    Answer with WindowClosed that carries the same number.
+    """
+
+    ask: _Count
+    window: _Count
+    cut: bool
+
+
+class Stop(_Message, frozen=True, tag="stop"):
+    """Close everything and exit."""
+
+
+class Sound(_Message, frozen=True, tag="sound"):
+    """How the sandbox's sound is treated; sent before its first stream.
+
+    And again when that changes: what runs goes by it, or is ended.
+    """
+
+    name: _Text
+    microphone: _Text
+    revoked: _Text
+    streams: _Count
+    rate: _Count
+    channels: _Count
+    buffer_bytes: _Count
+    most_volume: _Count
+    idle_seconds: _Count
+    volume: _Count
+    muted: bool
+    cookie: Annotated[bytes, msgspec.Meta(min_length=256, max_length=256)]
+
+
+class SoundStream(_Message, frozen=True, tag="sound-stream"):
+    """A client of the guest's sound, and a connection to the sound server.
+
+    Two descriptors come with it, in that order.
+    """
+
+    stream: _Count
+
+
+class SoundLevel(_Message, frozen=True, tag="sound-level"):
+    """The person has moved the sandbox's slider."""
+
+    volume: Annotated[int, msgspec.Meta(ge=0, le=limits.PULSE_VOLUME)]
+    muted: bool
+
+
+class Hearing(enum.StrEnum):
+    """What recordings may hear."""
+
+    ALLOW = "allow"
+    """The real source."""
+    REST = "rest"
+    """Nothing: nobody records, and the next one asks again."""
+    DENY = "deny"
+    """Nothing, by a no: what records is silent or ended, as the rules say."""
+
+
+class Microphone(_Message, frozen=True, tag="microphone"):
+    """Answered with MicrophoneSet of the same number once it is so."""
+
+    number: _Count
+    hearing: Hearing
+
+
+ToRest: TypeAlias = (
+    Frames
+    | AgentStream
+    | WaylandStream
+    | DisplayStream
+    | DisplaysOpen
+    | ToAgent
+    | AskStatistics
+    | AskWindows
+    | CloseWindow
+    | Sound
+    | SoundStream
+    | SoundLevel
+    | Microphone
+)
+"""All but Stop and the clipboard's."""
+ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker
+
+
+# -- worker to supervisor ------------------------------------------------------
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """The jail is shut; sent once, before any guest's byte was read."""
+
+    jail: Jail
+
+
+class FromAgent(_Message, frozen=True, tag="from-agent"):
+    """A valid message of the guest agent: a claim, not a fact."""
+
+    stream: _Count
+    message: FromGuest
+
+
+class AgentClosed(_Message, frozen=True, tag="agent-closed"):
+    """An agent stream has ended; ``reason`` may repeat a guest's words.
+
+    The bytes are the worker's count, so a taken-over worker's claim.
+    """
+
+    stream: _Count
+    reason: _Text
+    from_guest: _Count = 0
+    to_guest: _Count = 0
+
+
+class DisplayClosed(_Message, frozen=True, tag="display-closed"):
+    """A display stream has ended; as AgentClosed."""
+
+    stream: _Count
+    reason: _Text
+    from_guest: _Count = 0
+    to_guest: _Count = 0
+
+
+class WaylandOpened(_Message, frozen=True, tag="wayland-opened"):
+    """An application of the guest has a connection to the compositor."""
+
+    client: _Count
+
+
+class WaylandAnswered(_Message, frozen=True, tag="wayland-answered"):
+    """The compositor has sent that connection its first bytes."""
+
+    client: _Count
+
+
+class Fault(enum.StrEnum):
+    """Whose fault the end of a connection was."""
+
+    NOBODY = "nobody"
+    CLIENT = "client"
+    COMPOSITOR = "compositor"
+    OURS = "ours"
+
+
+class WaylandClosed(_Message, frozen=True, tag="wayland-closed"):
+    """That connection ended; bytes each way, why, and through whom.
+
+    ``stream`` is that of its WaylandStream, 0 for one that came by waypipe.
+    """
+
+    client: _Count
+    to_compositor: _Count
+    to_client: _Count
+    reason: _Text
+    fault: Fault = Fault.NOBODY
+    stream: _Count = 0
+
+
+class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that is limited for a sandbox: how much it has, how much it may.
+
+    ``refused`` is how often more was wanted.  ``most`` is 0 for a rate.
+    """
+
+    what: _Word
+    now: _Count
+    most: _Count
+    refused: _Count
+
+
+class StreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A stream that the worker carries: bytes, and milliseconds of work on it."""
+
+    stream: _Count
+    from_guest: _Count
+    to_guest: _Count
+    work: _Count = 0
+
+
+class Statistics(_Message, frozen=True, tag="statistics"):
+    """Counts since the worker began; ``clients`` are connected now."""
+
+    clients: _Count
+    clients_ever: _Count
+    to_compositor: _Count
+    to_clients: _Count
+    agent_messages: _Count
+    uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = []
+    streams: Annotated[
+        list[StreamCount], msgspec.Meta(max_length=2 * limits.STREAMS_PER_SANDBOX)
+    ] = []
+
+
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A window as ``wayland.listing`` has it; the words are the guest's."""
+
+    number: _Count
+    title: Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_TITLE_CHARS)]
+    app_id: Annotated[str, msgspec.Meta(max_length=limits.WAYLAND_APP_ID_CHARS)]
+    width: _Count
+    height: _Count
+    focused: bool
+
+
+class Windows(_Message, frozen=True, tag="windows"):
+    """Some of the windows that were asked for; ``last`` with the last of them."""
+
+    ask: _Count
+    windows: Annotated[
+        list[Window], msgspec.Meta(max_length=limits.WAYLAND_WINDOWS_PER_MESSAGE)
+    ]
+    last: bool
+
+
+class WindowClosed(_Message, frozen=True, tag="window-closed"):
+    """It was told or cut; or there is a ``problem``."""
+
+    ask: _Count
+    problem: _Text = ""
+
+
+class UserInput(_Message, frozen=True, tag="acted"):
+    """The person has acted in a window of the sandbox, so many seconds ago."""
+
+    ago: Annotated[float, msgspec.Meta(ge=0, le=60)]
+
+
+class LimitHit(_Message, frozen=True, tag="limited"):
+    """The sandbox wanted more than it may have, ``times`` since this was told."""
+
+    what: _Word
+    times: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+
+
+class Traced(_Message, frozen=True, tag="traced"):
+    """Lines about what passes on Wayland connections (``Frames.trace``).
+
+    Text of the guest in them was escaped by the worker, for what that is
+    worth.  ``lost`` lines before these were too many.
+    """
+
+    lines: Annotated[list[_Text], msgspec.Meta(max_length=limits.WAYLAND_TRACE_LINES)]
+    lost: _Count
+
+
+class Violation(_Message, frozen=True, tag="violation"):
+    """The guest broke a protocol or a limit; what did it has been ended."""
+
+    reason: _Text
+
+
+class Broken(_Message, frozen=True, tag="broken"):
+    """The worker met a mistake of its own and exits; ``reason`` is a traceback."""
+
+    reason: _Text
+
+
+class SoundClosed(_Message, frozen=True, tag="sound-closed"):
+    """A connection to the sound server ended; bytes each way, and why."""
+
+    stream: _Count
+    from_guest: _Count
+    to_guest: _Count
+    reason: _Text
+    fault: Fault = Fault.NOBODY
+
+
+class SoundState(_Message, frozen=True, tag="sound-state"):
+    """Who records, and whether the real source is open: a worker's claim.
+
+    Sent when it has changed, a few times a second at most.  ``missing`` says
+    why there is nothing to hear with.
+    """
+
+    streams: _Count
+    idle: _Count
+    wanted: bool
+    active: bool
+    application: _Text
+    source: _Text
+    missing: _Text
+
+
+class SoundRefused(_Message, frozen=True, tag="sound-refused"):
+    """Commands that were answered "access denied", equal ones counted."""
+
+    command: _Text
+    what: _Text
+    count: _Count
+
+
+class MicrophoneSet(_Message, frozen=True, tag="microphone-set"):
+    """That order is done: no byte of the source goes to the guest but by it."""
+
+    number: _Count
+
+
+FromSound: TypeAlias = SoundClosed | SoundState | SoundRefused | MicrophoneSet
+"""What a worker says about sound."""
+FromRest: TypeAlias = (
+    Ready
+    | FromAgent
+    | AgentClosed
+    | DisplayClosed
+    | WaylandOpened
+    | WaylandAnswered
+    | WaylandClosed
+    | Statistics
+    | Windows
+    | WindowClosed
+    | UserInput
+    | LimitHit
+    | Traced
+    | Violation
+    | Broken
+)
+"""All else."""
+FromWorker: TypeAlias = FromRest | FromSound | clipboard.FromWorker
+
+
+# -- keeper to supervisor --------------------------------------------------------
+
+
+class KeeperReady(_Message, frozen=True, tag="kept"):
+    """The worker's process exists; its pidfd comes with this."""
+
+    pid: _Count
+
+
+class KeepFailed(_Message, frozen=True, tag="keep-failed"):
+    """The jail could not be built; the keeper exits."""
+
+    message: _Text
+    hint: _Text
+
+
+class InnerEnded(_Message, frozen=True, tag="inner-ended"):
+    """The worker's process ended: exit code, or minus the signal's number."""
+
+    code: int
+
+
+FromKeeper: TypeAlias = KeeperReady | KeepFailed | InnerEnded
+
+
+# -- supervisor and template -------------------------------------------------------
+
+
+class Fork(_Message, frozen=True, tag="fork"):
+    """Fork a keeper.
+
+    Three descriptors come with it: the keeper's and the worker's end of their
+    channels to the supervisor, and the listening Wayland socket.
+    ``compositor`` is the path of the compositor's socket, ``clients`` the most
+    connections to it that the sandbox may have at one time.  ``sandbox`` is
+    what the compositor is told that it is, where it wants to know.
+    """
+
+    number: _Count
+    sandbox: str
+    compositor: str
+    allow_unjailed: bool
+    clients: Annotated[
+        int, msgspec.Meta(ge=1, le=limits.WAYLAND_CLIENTS_PER_SANDBOX)
+    ] = limits.WAYLAND_CLIENTS_PER_SANDBOX
+
+
+class TemplateReady(_Message, frozen=True, tag="warm"):
+    """The template has imported everything and takes orders."""
+
+
+class Forked(_Message, frozen=True, tag="forked"):
+    """The keeper of that order runs; its pidfd comes with this."""
+
+    number: _Count
+    pid: _Count
+
+
+class ForkFailed(_Message, frozen=True, tag="fork-failed"):
+    """fork(2) failed."""
+
+    number: _Count
+    reason: _Text
+
+
+class KeeperEnded(_Message, frozen=True, tag="keeper-ended"):
+    """The keeper of that order ended: exit code, or minus the signal's number."""
+
+    number: _Count
+    code: int
+
+
+FromTemplate: TypeAlias = TemplateReady | Forked | ForkFailed | KeeperEnded
+
+# -- between keeper and worker: a byte or two, so that the keeper parses nothing ----
+
+CONNECT = b"c"
+"""Worker: connect to the compositor.  Answer: CONNECTED, a byte that is the
+connection's number, and the socket; or REFUSED and a reason."""
+RELEASE = b"r"
+"""Worker: the connection of the number in the next byte is over; the keeper
+ends it, whether or not that is true."""
+CONNECTED = b"+"
+REFUSED = b"-"
+
+# -- codec ---------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
+_from_keeper: msgspec.msgpack.Decoder[FromKeeper] = msgspec.msgpack.Decoder(FromKeeper)
+_fork: msgspec.msgpack.Decoder[Fork] = msgspec.msgpack.Decoder(Fork)
+_from_template: msgspec.msgpack.Decoder[FromTemplate] = msgspec.msgpack.Decoder(
+    FromTemplate
+)
+
+Message: TypeAlias = ToWorker | FromWorker | FromKeeper | Fork | FromTemplate
+_T = TypeVar("_T")
+
+
+def encode(message: Message) -> bytes:
+    """Return the packet of a message.
+
+    Raises InternalError beyond ``limits.WORKER_MESSAGE_BYTES``.
+    """
+    data = _encoder.encode(message)
+    if len(data) > limits.WORKER_MESSAGE_BYTES:
+        raise InternalError(f"a worker message of {len(data)} bytes")
+    return data
+
+
+def decode_from_worker(untrusted_data: bytes) -> FromWorker:
+    """Return the message of a worker.  Raises PeerError if it is none."""
+    try:
+        return _from_worker.decode(untrusted_data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # RecursionError: a message nested thousands deep is as bad as no message.
+        raise PeerError(f"the worker sent no valid message: {error}") from error
+
+
+def decode_to_worker(data: bytes) -> ToWorker:
+    """Return the supervisor's message.  Raises InternalError if it is none."""
+    return _trusted(_to_worker, data)
+
+
+def decode_from_keeper(data: bytes) -> FromKeeper:
+    """Return the keeper's message.  Raises InternalError if it is none."""
+    return _trusted(_from_keeper, data)
+
+
+def decode_fork(data: bytes) -> Fork:
+    """Return the order to fork.  Raises InternalError if it is none."""
+    return _trusted(_fork, data)
+
+
+def decode_from_template(data: bytes) -> FromTemplate:
+    """Return the template's message.  Raises InternalError if it is none."""
+    return _trusted(_from_template, data)
+
+
+def _trusted(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InternalError(f"not one of our messages: {error}") from error
+
+
+def clip(text: str) -> str:
+    """Return the text cut to what a message may carry."""
+    return text if len(text) <= 4000 else text[:3999] + "…"

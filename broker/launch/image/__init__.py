@@ -1,0 +1,1 @@
+"""Guest images: build, store, rebuild."""

@@ -1,0 +1,263 @@
+"""Guest images on disk: what they are, finding and removing them.
+
+An image is a directory with a kernel, an initramfs, a root file system (only
+ever read by a machine) and ``manifest.json``.  ``images/NAME`` is a symbolic
+link to it, so a rebuilt image takes the old one's place in one step, and
+machines that run keep the files they have open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import time
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from broker.core.paths import Paths
+from broker.launch.image.initramfs import agent_overlay
+
+DEFAULT_NAME = "default"
+DEFAULT_SUITE = "trixie"
+DEFAULT_KERNEL = "linux-image-cloud-amd64"
+DEFAULT_PACKAGES = (
+    "ca-certificates",
+    "foot",
+    "fonts-dejavu-core",
+    "python3",
+    "waypipe",
+    "xkb-data",
+)
+REQUIRED_PACKAGES = ("python3", "waypipe")
+"""What the guest agent cannot do without; added to every list."""
+
+FORMAT = 1
+"""Of the directory and its manifest; another one is built anew."""
+BOOT_MARKER = b"vitrail: kernel up"
+"""First words of our init on the console: the kernel runs user space."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_SUITE = re.compile(r"[a-z][a-z0-9-]{0,40}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,100}")
+_GUEST_AGENT = "vitrail_guest.py"
+
+
+def take_image_name(name: str) -> str:
+    """Return the name.  Raises RefusedError for what is no plain name."""
+    if _NAME.fullmatch(name):
+        return name
+    raise RefusedError(
+        f"{printable(name, 60)!r} is not an image name",
+        hint="a name begins with a-z, has a-z, 0-9 and '-', and at most 31 characters",
+    )
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What an image is made of.  Raises RefusedError for bad words.
+
+    ``size`` is the least size of the root file system in bytes; it grows to
+    what the packages need.  ``mirror`` overrides the machine's own archive.
+    """
+
+    name: str = DEFAULT_NAME
+    suite: str = DEFAULT_SUITE
+    packages: tuple[str, ...] = DEFAULT_PACKAGES
+    kernel: str = DEFAULT_KERNEL
+    mirror: str = ""
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every word: they become arguments of apt and mmdebstrap."""
+        take_image_name(self.name)
+        if not _SUITE.fullmatch(self.suite):
+            raise RefusedError(f"{printable(self.suite, 60)!r} is not a suite's name")
+        for word in (*self.packages, self.kernel):
+            if not _PACKAGE.fullmatch(word):
+                raise RefusedError(f"{printable(word, 60)!r} is not a package's name")
+        if len(self.packages) > limits.IMAGE_PACKAGES:
+            raise RefusedError(f"more than {limits.IMAGE_PACKAGES} packages")
+
+    @property
+    def all_packages(self) -> tuple[str, ...]:
+        """The packages and what the agent needs, sorted, each once."""
+        return tuple(sorted({*self.packages, *REQUIRED_PACKAGES}))
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``manifest.json``: what an image is, and what it was made of."""
+
+    format: int
+    spec: ImageSpec
+    kernel: str
+    """Release of the kernel, as uname(1) prints it."""
+    versions: dict[str, str]
+    """Every installed package and its version."""
+    built: float
+    """Seconds since 1970; not part of the digest."""
+    digest: str
+    """SHA-256 over kernel, initramfs and root: equal inputs, equal digest."""
+    agent: str
+    """SHA-256 of the guest agent in the root file system."""
+    recipe: str = ""
+    """SHA-256 of our own scripts that made it; another recipe, another image."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that can be booted."""
+
+    name: str
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel, for QEMU's -kernel."""
+        return self.directory / "kernel"
+
+    @property
+    def initrd(self) -> Path:
+        """The initramfs without the newest agent: see ``write_initrd``."""
+        return self.directory / "initrd"
+
+    @property
+    def root(self) -> Path:
+        """The root file system: a raw disk, mounted as ext4, only ever read."""
+        return self.directory / "root"
+
+    @property
+    def suite(self) -> str:
+        """The Debian suite it was made from."""
+        return self.manifest.spec.suite
+
+    @property
+    def waypipe(self) -> str:
+        """The version of the guest's waypipe package."""
+        return self.manifest.versions.get("waypipe", "none")
+
+    def age(self, now: float | None = None) -> float:
+        """Seconds since it was built (never negative)."""
+        return max(0.0, (time.time() if now is None else now) - self.manifest.built)
+
+    def disk_bytes(self) -> int:
+        """What it takes on disk, holes not counted."""
+        files = (self.kernel, self.initrd, self.root)
+        return sum(path.stat().st_blocks * 512 for path in files)
+
+    def write_initrd(self, directory: Path) -> Path:
+        """Return the initramfs to boot with, with the agent that we ship.
+
+        When the image was made with another agent, a copy that brings the
+        current one is written below ``directory``; so a new agent needs no
+        new image.
+        """
+        shim = guest_agent()
+        if hashlib.sha256(shim).hexdigest() == self.manifest.agent:
+            return self.initrd
+        path = directory / "initrd"
+        path.write_bytes(self.initrd.read_bytes() + agent_overlay(shim))
+        return path
+
+
+def guest_agent() -> bytes:
+    """Return the source of the guest agent that belongs to this broker."""
+    return (resources.files("shims") / _GUEST_AGENT).read_bytes()
+
+
+def recipe() -> str:
+    """Return the digest of the scripts that an image is made with."""
+    total = hashlib.sha256()
+    for name in ("customize.sh", "init"):
+        data = (resources.files("broker") / "data/image" / name).read_bytes()
+        total.update(hashlib.sha256(data).digest())
+    return total.hexdigest()
+
+
+def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
+    """Return an image.
+
+    Raises SetupError when there is none of that name, or one that this
+    version cannot use; RefusedError when it is no name.
+    """
+    take_image_name(name)
+    link = paths.images / name
+    try:
+        return read_image(name, link.resolve(strict=True))
+    except (OSError, msgspec.MsgspecError, RefusedError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "there is no guest image" if missing else "cannot use the guest image"
+        raise SetupError(
+            f"{what} {name!r}" if missing else f"{what} {name!r}: {error}",
+            hint=f"'brokerctl image build {name}' makes it (a minute or two)",
+        ) from error
+
+
+def read_image(name: str, directory: Path) -> Image:
+    """Read one image.  Raises OSError or MsgspecError when it is not whole."""
+    data = (directory / "manifest.json").read_bytes()
+    manifest = msgspec.json.decode(data, type=Manifest)
+    if manifest.format != FORMAT:
+        raise msgspec.ValidationError(f"its format is {manifest.format}, not {FORMAT}")
+    image = Image(name, directory, manifest)
+    for path in (image.kernel, image.initrd, image.root):
+        path.stat()
+    return image
+
+
+def list_images(paths: Paths) -> list[Image]:
+    """Return every image that can be used, by name."""
+    found = []
+    for link in sorted(paths.images.glob("[a-z]*")):
+        try:
+            found.append(find_image(paths, link.name))
+        except (SetupError, RefusedError):
+            continue  # 'image list' shows what can be booted; build replaces it
+    return found
+
+
+def remove_image(paths: Paths, name: str) -> None:
+    """Remove an image.  Machines that run on it go on.
+
+    Raises SetupError when there is none, RefusedError when it is no name.
+    """
+    take_image_name(name)
+    link = paths.images / name
+    if not link.is_symlink():
+        raise SetupError(
+            f"there is no guest image {name!r}", hint="'brokerctl image list' shows all"
+        )
+    link.unlink()
+    for directory in versions(paths, name):
+        shutil.rmtree(directory)
+
+
+def versions(paths: Paths, name: str) -> list[Path]:
+    """Return the directories of an image: the one in use and left-overs."""
+    return sorted(paths.images.glob(f".{name}.*/"))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """Return the manifest as it is stored: sorted and indented."""
+    encoded = msgspec.json.encode(manifest, order="sorted")
+    return msgspec.json.format(encoded, indent=1) + b"\n"
+
+
+def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
+    """Whether a build of ``spec`` would do again what made this image.
+
+    Names, the order of packages and the archive's state do not matter.
+    """
+    same = _canonical(manifest.spec) == _canonical(spec)
+    return same and manifest.recipe == recipe()
+
+
+def _canonical(spec: ImageSpec) -> ImageSpec:
+    return replace(spec, name=DEFAULT_NAME, packages=spec.all_packages)

@@ -1,0 +1,1 @@
+"""The micro VM launcher: QEMU, its network, vsock and state."""

@@ -1,0 +1,190 @@
+"""The process between QEMU's network device and passt: ``launch.frames`` at work.
+
+Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
+What QEMU sends is filtered, what passt sends is carried as it is.  Either
+side's end is ours.  The set of this machine's addresses follows the kernel's
+announcements (rtnetlink(7)), because laptops change networks.
+
+One thread, no files, a seccomp filter that leaves it reading, writing and
+polling.  It holds at most two buffers, and reads no side whose other side
+does not take.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+
+import pyseccomp
+
+from broker.core import limits
+from broker.launch.microvm.ethernet_frames import FrameError, FrameFilter
+
+_RTMGRP_IPV4_IFADDR = 0x10
+_RTM_NEWADDR, _RTM_GETADDR, _NLMSG_DONE, _NLMSG_ERROR = 20, 22, 3, 2
+_NLM_F_DUMP = 0x301  # REQUEST | ROOT | MATCH
+_HEADER = struct.Struct("=IHHII")
+_IFADDRMSG = struct.Struct("=BBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+
+_ALLOWED = (
+    *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
+    *("brk", "mmap", "munmap", "mremap", "madvise", "futex"),
+    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
+    *("clock_gettime", "getpid", "exit", "exit_group"),
+)
+
+
+class Addresses:
+    """This machine's IPv4 addresses, as the kernel has them.
+
+    ``news`` becomes readable when they change.
+    """
+
+    def __init__(self) -> None:
+        self.news = _netlink(_RTMGRP_IPV4_IFADDR)
+        self._asking = _netlink(0)
+
+    def read(self) -> frozenset[bytes]:
+        """Ask the kernel for all of them.  Raises OSError."""
+        body = _IFADDRMSG.pack(socket.AF_INET, 0, 0, 0, 0)
+        size = _HEADER.size + len(body)
+        self._asking.send(_HEADER.pack(size, _RTM_GETADDR, _NLM_F_DUMP, 1, 0) + body)
+        found: set[bytes] = set()
+        while True:
+            for kind, payload in _messages(self._asking.recv(1 << 16)):
+                if kind == _NLMSG_DONE:
+                    return frozenset(found)
+                if kind == _NLMSG_ERROR:
+                    raise OSError("the kernel does not tell its addresses")
+                if kind == _RTM_NEWADDR:
+                    found |= _addresses(payload)
+
+
+def _netlink(groups: int) -> socket.socket:
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    sock = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    sock.bind((0, groups))
+    return sock
+
+
+def _messages(data: bytes) -> list[tuple[int, bytes]]:
+    out: list[tuple[int, bytes]] = []
+    at = 0
+    while at + _HEADER.size <= len(data):
+        size, kind, *_ = _HEADER.unpack_from(data, at)
+        out.append((kind, data[at + _HEADER.size : at + size]))
+        at += max(size + 3 & ~3, _HEADER.size)
+    return out
+
+
+def _addresses(payload: bytes) -> set[bytes]:
+    found: set[bytes] = set()
+    at = _IFADDRMSG.size
+    while at + _ATTRIBUTE.size <= len(payload):
+        size, kind = _ATTRIBUTE.unpack_from(payload, at)
+        value = payload[at + _ATTRIBUTE.size : at + size]
+        if kind in {_IFA_ADDRESS, _IFA_LOCAL} and len(value) == 4:
+            found.add(value)
+        at += max(size + 3 & ~3, _ATTRIBUTE.size)
+    return found
+
+
+class Guard:
+    """Carries both directions until one side ends."""
+
+    def __init__(
+        self, qemu: socket.socket, passt: socket.socket, addresses: Addresses
+    ) -> None:
+        self._addresses = addresses
+        self._filter = FrameFilter(addresses.read())
+        self._sides = (qemu, passt)
+        # What waits to be written to each side.
+        self._waiting = {qemu: memoryview(b""), passt: memoryview(b"")}
+        qemu.settimeout(0)
+        passt.settimeout(0)
+
+    def run(self) -> None:
+        """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
+        poll = select.poll()
+        news = self._addresses.news.fileno()
+        by_fd = {side.fileno(): side for side in self._sides}
+        while True:
+            poll.register(news, select.POLLIN)
+            for fd, side in by_fd.items():
+                poll.register(fd, self._wanted(side))
+            try:
+                for fd, happened in poll.poll():
+                    if fd == news:
+                        self._refresh()
+                    elif not self._serve(by_fd[fd], happened):
+                        return
+            except (FrameError, ConnectionError):
+                return
+
+    def _other(self, side: socket.socket) -> socket.socket:
+        return self._sides[side is self._sides[0]]
+
+    def _wanted(self, side: socket.socket) -> int:
+        wanted = select.POLLOUT if self._waiting[side] else 0
+        return wanted if self._waiting[self._other(side)] else wanted | select.POLLIN
+
+    def _serve(self, side: socket.socket, happened: int) -> bool:
+        if happened & select.POLLOUT:
+            self._flush(side)
+        if happened & select.POLLIN and not self._waiting[self._other(side)]:
+            return self._carry(side)
+        return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
+
+    def _carry(self, side: socket.socket) -> bool:
+        data = side.recv(limits.FRAMES_READ_BYTES)
+        if not data:
+            return False
+        other = self._other(side)
+        if side is self._sides[0]:
+            data = self._filter.feed(data)
+        self._waiting[other] = memoryview(data)
+        self._flush(other)
+        return True
+
+    def _flush(self, side: socket.socket) -> None:
+        while self._waiting[side]:
+            try:
+                sent = side.send(self._waiting[side])
+            except BlockingIOError:
+                return
+            self._waiting[side] = self._waiting[side][sent:]
+
+    def _refresh(self) -> None:
+        try:
+            self._addresses.news.recv(1 << 16)
+        except OSError as error:  # ENOBUFS: announcements were lost; ask again
+            if error.errno != errno.ENOBUFS:
+                raise
+        self._filter.own = self._addresses.read()
+
+
+def lock() -> None:
+    """Give up every system call that carrying frames does not need."""
+    rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
+    for name in _ALLOWED:
+        rules.add_rule(pyseccomp.ALLOW, name)
+    rules.load()
+
+
+def main() -> None:
+    """Entry point; the arguments are the descriptors of QEMU's and passt's side."""
+    qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
+    guard = Guard(qemu, passt, Addresses())
+    lock()
+    guard.run()
+    os._exit(0)  # the interpreter's own end needs system calls we gave up
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""Micro VMs: started, adopted by a later broker, or cleaned up after.
+
+The machine is started paused: its lease and the listeners for its
+connections exist before ``cont`` lets the guest run its first instruction.
+Its processes outlive this one, and ``vm.json`` says which they are, so that a
+broker that was restarted can take the machine over or end what is left of it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Container
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError
+from broker.launch.microvm.console import ConsoleLog
+from broker.launch.microvm.network import UserNetwork, start_user_network
+from broker.launch.microvm.qemu_arguments import (
+    Accel,
+    Network,
+    VmSpec,
+    Wiring,
+    qemu_args,
+)
+from broker.launch.microvm.running import EndKind, Vm, VmEnd
+from broker.launch.microvm.state import (
+    CONSOLE_SOCKET,
+    QMP_SOCKET,
+    VmState,
+    find_processes,
+    read_state,
+    remove_files,
+    state_of,
+    write_state,
+)
+from broker.launch.microvm.vsock_backend import (
+    HybridVsock,
+    KernelVsock,
+    draw_cid,
+    open_kernel_vsock,
+    start_hybrid_vsock,
+)
+from broker.launch.process.identity import Tracked, spawn_helper
+from broker.launch.process.ready import listen_unix
+
+__all__ = [
+    "Accel",
+    "EndKind",
+    "Network",
+    "Tools",
+    "Vm",
+    "VmEnd",
+    "VmSpec",
+    "adopt_vm",
+    "clean_leftovers",
+    "start_vm",
+]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The programs of this machine, found by whoever knows where to look."""
+
+    qemu: Path
+    accel: Accel
+    vhost_device_vsock: Path | None
+    """None: use the kernel's /dev/vhost-vsock."""
+    passt: Path | None = None
+
+
+async def start_vm(
+    spec: VmSpec,
+    tools: Tools,
+    *,
+    nursery: trio.Nursery,
+    cid: int | None = None,
+    quarantine: Container[int] = frozenset(),
+    on_loss: Callable[[str], None] | None = None,
+) -> Vm:
+    """Start a machine, paused, and watch it in ``nursery``.
+
+    ``cid`` is drawn at random outside ``quarantine`` unless given.
+    ``on_loss`` is told when the guest lost something it lives on without.
+
+    Raises SetupError or UpstreamError; nothing is left behind then.
+    """
+    try:
+        spec.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        spec.directory.chmod(0o700)
+        await _refuse_running(spec)
+        async with AsyncExitStack() as undo:
+            undo.callback(remove_files, spec.directory)
+            plan = _Plan(spec, tools, undo)
+            await plan.start_helpers(cid, quarantine)
+            vm = plan.start_qemu(on_loss)
+            await _connect(vm, nursery)
+            undo.pop_all()
+            return vm
+    except OSError as error:
+        raise UpstreamError(f"{spec.name} cannot be started: {error}") from error
+
+
+async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
+    """Connect; where QEMU ended instead, its own words are the error."""
+    try:
+        await vm.connect(nursery)
+    except UpstreamError as error:
+        with trio.move_on_after(limits.VM_DRAIN_SECONDS):
+            code = await vm.vmm.wait()
+            raise UpstreamError(
+                f"QEMU did not start (code {code}): {vm.vmm.words}"
+            ) from error
+        raise
+
+
+async def _refuse_running(spec: VmSpec) -> None:
+    state = read_state(spec.directory)
+    if state is None:
+        return
+    found = find_processes(state)
+    for process in found.all:
+        process.close()
+    if found.vmm is not None:
+        raise SetupError(
+            f"{spec.name} runs already (QEMU is process {found.vmm.pid})",
+            hint=f"'brokerctl stop {spec.name}' ends it",
+        )
+    await clean_leftovers(spec.directory)
+
+
+class _Plan:
+    """A machine on its way up: what was started, and how that is undone."""
+
+    def __init__(self, spec: VmSpec, tools: Tools, undo: AsyncExitStack) -> None:
+        self._spec = spec
+        self._tools = tools
+        self._undo = undo
+        self._hybrid: HybridVsock | None = None
+        self._kernel: KernelVsock | None = None
+        self._network: UserNetwork | None = None
+        self._state: VmState | None = None
+        self._helpers: tuple[Tracked, ...] = ()
+
+    async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        """Start the vsock backend and the network, writing each down."""
+        spec, tool = self._spec, self._tools.vhost_device_vsock
+        if tool is None:
+            self._kernel = open_kernel_vsock(cid, quarantine=quarantine)
+            self._undo.callback(self._kernel.close)
+            cid = self._kernel.cid
+        elif cid is None:
+            cid = draw_cid(quarantine)
+        self._state = state_of(
+            spec, cid=cid, hybrid=tool is not None, accel=self._tools.accel
+        )
+        if tool is not None:
+            self._hybrid = await start_hybrid_vsock(tool, spec.directory, cid)
+            self._undo.push_async_callback(self._hybrid.end)
+            self._write(self._hybrid.process)
+        if spec.network is Network.USER:
+            self._network = start_user_network(self._tools.passt)
+            self._undo.push_async_callback(self._network.end)
+            self._write(*self._network.processes)
+
+    def _write(self, *helpers: Tracked, vmm: Tracked | None = None) -> None:
+        assert self._state is not None
+        self._helpers += helpers
+        known = {helper.role: helper.identity for helper in self._helpers}
+        state = msgspec.structs.replace(self._state, helpers=known)
+        if vmm is not None:
+            state = msgspec.structs.replace(state, vmm=vmm.identity)
+        self._state = state
+        write_state(self._spec.directory, state)
+
+    def start_qemu(self, on_loss: Callable[[str], None] | None) -> Vm:
+        """Start QEMU and return its machine, not yet connected to."""
+        spec = self._spec
+        console = ConsoleLog(spec.logs)
+        self._undo.callback(console.close)
+        with ExitStack() as passed:
+            vmm = self._spawn(passed)
+        self._undo.callback(vmm.close)
+        self._undo.push_async_callback(vmm.end, 0)
+        self._write(vmm=vmm)
+        assert self._state is not None
+        return Vm(
+            spec.directory,
+            self._state,
+            vmm=vmm,
+            helpers=self._helpers,
+            console=console,
+            kernel_vsock=self._kernel,
+            on_loss=on_loss,
+        )
+
+    def _spawn(self, passed: ExitStack) -> Tracked:
+        """Start QEMU with its sockets; our copies of them end with ``passed``."""
+        spec, tools = self._spec, self._tools
+        qmp = self._listen(QMP_SOCKET, passed)
+        console = self._listen(CONSOLE_SOCKET, passed)
+        backend = self._hybrid or self._kernel
+        assert backend is not None
+        fds = [qmp, console, *backend.pass_fds]
+        if self._hybrid is not None:
+            passed.enter_context(self._hybrid.conn)
+        wiring = Wiring(qmp, console, backend.device)
+        if self._network is not None:
+            nic = passed.enter_context(self._network.conn).fileno()
+            fds.append(nic)
+            words = self._network.kernel_args
+            wiring = replace(wiring, nic_fd=nic, kernel_args=words)
+        argv = qemu_args(spec, tools.qemu, tools.accel, wiring)
+        return spawn_helper("QEMU", argv, pass_fds=fds)
+
+    def _listen(self, name: str, passed: ExitStack) -> int:
+        listener: socket.socket = listen_unix(self._spec.directory / name)
+        return passed.enter_context(listener).fileno()
+
+
+async def adopt_vm(
+    directory: Path,
+    *,
+    nursery: trio.Nursery,
+    on_loss: Callable[[str], None] | None = None,
+) -> Vm | None:
+    """Take over the machine of an earlier broker and watch it in ``nursery``.
+
+    Each process is proven by pidfd, start time and boot first.  None when
+    there is no machine, or not all of one: call ``clean_leftovers`` then.
+
+    Raises UpstreamError when QEMU lives and its monitor cannot be reached.
+    A machine with the kernel's vsock is watched as any other, but we hold no
+    duplicate of its device: its CID is free the moment QEMU ends.
+    """
+    state = read_state(directory)
+    if state is None:
+        return None
+    found = find_processes(state)
+    if found.vmm is None or len(found.helpers) != len(state.helpers):
+        for process in found.all:
+            process.close()
+        return None
+    async with AsyncExitStack() as undo:
+        for process in found.all:
+            undo.callback(process.close)
+        console = ConsoleLog(Path(state.logs))
+        undo.callback(console.close)
+        vm = Vm(
+            directory,
+            state,
+            vmm=found.vmm,
+            helpers=found.helpers,
+            console=console,
+            on_loss=on_loss,
+        )
+        await vm.connect(nursery)
+        undo.pop_all()
+        return vm
+
+
+async def clean_leftovers(directory: Path) -> int:
+    """End what is left of an earlier broker's machine and remove its files.
+
+    Only processes that are proven to be that machine's are ended.  Returns
+    how many were.  Raises UpstreamError when the state file is not ours.
+    """
+    state = read_state(directory)
+    found = () if state is None else find_processes(state).all
+    for process in found:
+        process.kill()
+    for process in found:
+        await process.end(limits.VM_QUIT_SECONDS)
+        process.close()
+    remove_files(directory)
+    return len(found)

@@ -1,0 +1,277 @@
+"""A machine that runs: watching it, and ending it whole.
+
+QEMU's end, or that of vhost-device-vsock, is the machine's: everything else
+of it is then ended too.  When the nursery that watches is cancelled the
+machine lives on; only ``power_down`` and ``close`` end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.escape import printable
+from broker.core.stderr_log import log_exception
+from broker.launch.microvm.console import ConsoleLog, pump_console
+from broker.launch.microvm.qmp import Event, Qmp, open_qmp
+from broker.launch.microvm.state import (
+    CONSOLE_SOCKET,
+    QMP_SOCKET,
+    VmState,
+    remove_files,
+)
+from broker.launch.microvm.vsock_backend import (
+    HELPER,
+    UDS_NAME,
+    VSOCK_DIRECTORY,
+    KernelVsock,
+)
+from broker.launch.process.identity import Tracked
+
+
+class EndKind(StrEnum):
+    """By whom a machine was ended."""
+
+    GUEST = "guest"
+    """The guest powered off, reset or panicked."""
+    ASKED = "asked"
+    """``power_down`` or ``close``."""
+    LOST = "lost"
+    """QEMU or a helper it cannot do without died."""
+
+
+@dataclass(frozen=True)
+class VmEnd:
+    """How a machine ended; ``reason`` is for a person."""
+
+    kind: EndKind
+    reason: str
+
+
+class Vm:
+    """A machine that runs or is paused.
+
+    ``vmm`` is QEMU: a lease watches ``vmm.pidfd``.  ``uds`` is the base of the
+    hybrid sockets (None with the kernel's vsock).  ``console`` is the log.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        state: VmState,
+        *,
+        vmm: Tracked,
+        helpers: Sequence[Tracked],
+        console: ConsoleLog,
+        kernel_vsock: KernelVsock | None = None,
+        on_loss: Callable[[str], None] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.state = state
+        self.vmm = vmm
+        self.console = console
+        self._helpers = tuple(helpers)
+        self._kernel_vsock = kernel_vsock
+        self._on_loss = on_loss
+        self._qmp: Qmp | None = None
+        self._scope = trio.CancelScope()
+        self._watched = False
+        self._cause: VmEnd | None = None
+        self._end: VmEnd | None = None
+        self._ended = trio.Event()
+
+    @property
+    def cid(self) -> int:
+        """The guest's CID."""
+        return self.state.cid
+
+    @property
+    def uds(self) -> Path | None:
+        """Connections of the guest to port P arrive at ``<uds>_P``."""
+        if self.state.vsock == "kernel":
+            return None
+        return self.directory / VSOCK_DIRECTORY / UDS_NAME
+
+    @property
+    def qmp(self) -> Qmp:
+        """QEMU's monitor."""
+        if self._qmp is None:
+            raise UpstreamError("this machine's monitor is not connected")
+        return self._qmp
+
+    @property
+    def processes(self) -> tuple[Tracked, ...]:
+        """QEMU and its helpers."""
+        return (self.vmm, *self._helpers)
+
+    async def cont(self) -> None:
+        """Let the guest run.  Raises UpstreamError when QEMU refuses."""
+        await self.qmp.execute("cont")
+
+    async def wait(self) -> VmEnd:
+        """Wait until QEMU and its helpers are gone; tells why they went."""
+        await self._ended.wait()
+        assert self._end is not None
+        return self._end
+
+    async def power_down(self, grace: float) -> VmEnd:
+        """Press the power button, insist after ``grace`` seconds, and wait.
+
+        An agent in the guest is the nicer way; this is for a guest without
+        one.  With a grace of 0 the machine is switched off at once.
+        """
+        self._blame(EndKind.ASKED, "switched off")
+        if grace > 0:
+            with trio.move_on_after(grace):
+                await self._try("system_powerdown")
+                await self._ended.wait()
+        if not self._ended.is_set():
+            with trio.move_on_after(limits.VM_QUIT_SECONDS):
+                await self._try("quit")
+                await self._ended.wait()
+        self.vmm.kill()
+        if not self._watched:
+            await self._end_processes()
+            self._finish()
+        return await self.wait()
+
+    async def _try(self, command: str) -> None:
+        try:
+            await self.qmp.execute(command, deadline=limits.VM_QUIT_SECONDS)
+        except UpstreamError:
+            return  # it is on its way out, or about to be killed
+
+    async def close(self) -> None:
+        """End whatever still runs and remove every file; not cancellable.
+
+        The CID of a kernel vsock is free after this: close when every stream
+        of the lease is cut.
+        """
+        self._blame(EndKind.ASKED, "switched off")
+        with trio.CancelScope(shield=True):
+            self.vmm.kill()
+            await self._end_processes()
+            self._finish()
+            self._scope.cancel()
+        for process in self.processes:
+            process.close()
+        if self._kernel_vsock is not None:
+            self._kernel_vsock.close()
+        self.console.close()
+        remove_files(self.directory)
+
+    # -- watching ------------------------------------------------------------
+
+    async def connect(self, nursery: trio.Nursery) -> None:
+        """Connect to QEMU and watch the machine in ``nursery``.
+
+        Called once, by ``start_vm`` and ``adopt_vm``.  Raises UpstreamError.
+        """
+        path = self.directory / CONSOLE_SOCKET
+        qmp = await open_qmp(self.directory / QMP_SOCKET, on_event=self._take_event)
+        try:
+            stream = await trio.open_unix_socket(path)
+        except BaseException as error:
+            await qmp.close()  # QEMU takes one such connection at a time
+            if isinstance(error, OSError):
+                raise UpstreamError(f"{path} is not reachable: {error}") from error
+            raise
+        self._qmp = qmp
+        nursery.start_soon(self._watch, stream)
+
+    async def _watch(self, console: trio.SocketStream) -> None:
+        self._watched = True
+        try:
+            await self._watch_all(console)
+        except Exception as error:  # noqa: BLE001
+            # A mistake of ours about one machine must not end the others; and
+            # one that nobody watches must not live on.
+            log_exception(error)
+            self._blame(EndKind.LOST, "a mistake of ours, see the broker's own log")
+            self.vmm.kill()
+            await self._end_processes()
+            self._finish()
+        finally:
+            self._watched = False
+
+    async def _watch_all(self, console: trio.SocketStream) -> None:
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                drained = trio.Event()
+                nursery.start_soon(self._drain, console, drained)
+                for helper in self._helpers:
+                    nursery.start_soon(self._watch_helper, helper)
+                code = await self.vmm.wait()
+                # QEMU's last event and the kernel's last words are still in
+                # their sockets.
+                with trio.move_on_after(limits.VM_DRAIN_SECONDS):
+                    await drained.wait()
+                nursery.cancel_scope.cancel()
+            self._blame(EndKind.LOST, self._last_words(code))
+            await self._end_processes()
+            self._finish()
+
+    async def _drain(self, console: trio.SocketStream, drained: trio.Event) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump_console, console, self.console)
+            nursery.start_soon(self._run_qmp)
+        drained.set()
+
+    async def _run_qmp(self) -> None:
+        try:
+            await self.qmp.run()
+        except UpstreamError as error:
+            # The usual way for it to end is QEMU's end; one that lives on
+            # without a monitor cannot be controlled any more.
+            with trio.move_on_after(limits.VM_DRAIN_SECONDS):
+                await self.vmm.wait()
+            if not self.vmm.ended:
+                self._blame(EndKind.LOST, f"QEMU's monitor failed: {error}")
+                self.vmm.kill()
+
+    async def _watch_helper(self, helper: Tracked) -> None:
+        code = await helper.wait()
+        how = "ended" if code is None else f"ended with code {code}"
+        if helper.role == HELPER:
+            self._blame(EndKind.LOST, f"{HELPER} {how}")
+            self.vmm.kill()
+            return
+        with trio.move_on_after(limits.VM_DRAIN_SECONDS):
+            await self.vmm.wait()  # the network's helpers end with QEMU
+        if not self.vmm.ended and self._on_loss is not None:
+            self._on_loss(f"{helper.role} {how}: the guest has no network any more")
+
+    def _take_event(self, event: Event) -> None:
+        if event.name == "SHUTDOWN" and event.data.get("guest") is True:
+            reason = printable(str(event.data.get("reason")), 60)
+            self._blame(EndKind.GUEST, _GUEST_REASONS.get(reason, reason))
+
+    def _last_words(self, code: int | None) -> str:
+        how = "QEMU ended" if code is None else f"QEMU ended with code {code}"
+        return f"{how}: {self.vmm.words}" if self.vmm.words else how
+
+    def _blame(self, kind: EndKind, reason: str) -> None:
+        """Note why the machine ends; the first cause stands."""
+        if self._cause is None:
+            self._cause = VmEnd(kind, reason)
+
+    async def _end_processes(self) -> None:
+        for process in self.processes:
+            await process.end(limits.VM_QUIT_SECONDS)
+
+    def _finish(self) -> None:
+        self._end = self._cause
+        self._ended.set()
+
+
+_GUEST_REASONS = {
+    "guest-shutdown": "the guest switched itself off",
+    "guest-reset": "the guest reset itself (a kernel panic does that)",
+    "guest-panic": "the guest's kernel panicked",
+}

@@ -1,0 +1,148 @@
+"""What is written down about a running machine, for a broker that comes after.
+
+One file, ``vm.json``, in the sandbox's runtime directory.  It is ours (0600
+in a 0700 directory below XDG_RUNTIME_DIR, which ends with the session), and
+still each process in it is proven again before it is touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.core.names import SandboxName
+from broker.launch.microvm.qemu_arguments import Accel, Network, VmSpec
+from broker.launch.microvm.vsock_backend import (
+    BACKEND_SOCKET,
+    UDS_NAME,
+    VSOCK_DIRECTORY,
+)
+from broker.launch.process.identity import Identity, Tracked, boot_id, find
+
+STATE_FILE = "vm.json"
+QMP_SOCKET = "qmp"
+CONSOLE_SOCKET = "console"
+
+
+class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of ``vm.json``."""
+
+    boot: str
+    name: str
+    cid: Annotated[int, msgspec.Meta(ge=3, le=0xFFFFFFFE)]
+    vsock: Literal["kernel", "hybrid"]
+    accel: Accel
+    network: Network
+    disposable: bool
+    logs: str
+    helpers: dict[str, Identity]
+    """Role to process: vhost-device-vsock, passt."""
+    vmm: Identity | None = None
+    """QEMU; None while its helpers are being started."""
+    version: Literal[1] = 1
+
+
+def state_of(spec: VmSpec, *, cid: int, hybrid: bool, accel: Accel) -> VmState:
+    """Return the state of a machine that has no process yet."""
+    return VmState(
+        boot=boot_id(),
+        name=spec.name,
+        cid=cid,
+        vsock="hybrid" if hybrid else "kernel",
+        accel=accel,
+        network=spec.network,
+        disposable=spec.disposable,
+        logs=str(spec.logs),
+        helpers={},
+    )
+
+
+def write_state(directory: Path, state: VmState) -> None:
+    """Replace the state file at once.  Raises OSError when the disk is full."""
+    target = directory / STATE_FILE
+    fresh = target.with_suffix(".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
+        file.write(msgspec.json.encode(state))
+    fresh.replace(target)
+
+
+def read_state(directory: Path) -> VmState | None:
+    """Return the state of the machine in ``directory``; None without one.
+
+    Raises UpstreamError when the file is not one of ours.
+    """
+    try:
+        fd = os.open(directory / STATE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UpstreamError(f"cannot read {directory / STATE_FILE}: {error}") from error
+    with os.fdopen(fd, "rb") as file:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise UpstreamError(f"{directory / STATE_FILE} is not ours")
+        data = file.read(limits.VM_STATE_BYTES + 1)
+    if len(data) > limits.VM_STATE_BYTES:
+        raise UpstreamError(
+            f"{directory / STATE_FILE} has more than {limits.VM_STATE_BYTES} bytes"
+        )
+    try:
+        return msgspec.json.decode(data, type=VmState)
+    except ValueError as error:
+        raise UpstreamError(f"{directory / STATE_FILE}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Found:
+    """The living processes of a state; each is held by its pidfd."""
+
+    vmm: Tracked | None
+    helpers: tuple[Tracked, ...]
+
+    @property
+    def all(self) -> tuple[Tracked, ...]:
+        """QEMU first."""
+        return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
+
+
+def find_processes(state: VmState) -> Found:
+    """Return those of the state's processes that are proven to live."""
+    if state.boot != boot_id():
+        return Found(None, ())
+    vmm = find("QEMU", state.vmm) if state.vmm is not None else None
+    helpers = (find(role, process) for role, process in state.helpers.items())
+    return Found(vmm, tuple(process for process in helpers if process is not None))
+
+
+def name_of(state: VmState) -> SandboxName:
+    """The sandbox's name; it was validated before it was written."""
+    return SandboxName(state.name)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    for name in (STATE_FILE, "vm.new", QMP_SOCKET, CONSOLE_SOCKET, BACKEND_SOCKET):
+        yield directory / name
+    yield from (directory / VSOCK_DIRECTORY).glob(f"{UDS_NAME}*")
+
+
+def remove_files(directory: Path) -> None:
+    """Remove what a machine leaves in its directory, and that if it is empty.
+
+    The state file goes last: while it is there, a later broker looks here.
+    """
+    for path in sorted(_files(directory), key=lambda path: path.name == STATE_FILE):
+        path.unlink(missing_ok=True)
+    for folder in (directory / VSOCK_DIRECTORY, directory):
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # somebody else's files are still in it
+            return

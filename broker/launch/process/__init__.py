@@ -1,0 +1,1 @@
+"""Starting processes: spawn, jail, seccomp, identity."""

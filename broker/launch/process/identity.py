@@ -1,0 +1,197 @@
+"""A process whose identity is proven, ours or one that outlived a broker.
+
+A bare pid number proves nothing: it may belong to somebody else by the time
+it is used.  So a process is always held by its pidfd, and written down as
+pid + start time (proc(5), field 22 of ``stat``) + inode of the pidfd (unique
+for each process since Linux 6.9) + boot id.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import trio
+
+from broker.core.errors import SetupError
+from broker.launch.process.captured_stderr import FirstWords
+from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written down about a process; true for one boot only."""
+
+    pid: int
+    start: int
+    """Clock ticks from boot to its start."""
+    inode: int
+    """Inode of a pidfd of it."""
+
+
+def boot_id() -> str:
+    """Name of this boot of the kernel.  Raises SetupError without /proc."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError as error:
+        raise SetupError(
+            f"cannot read {_BOOT_ID}: {error}", hint="is /proc mounted?"
+        ) from error
+
+
+def _start_time(pid: int) -> int:
+    # The command name (field 2) may hold spaces and parentheses.
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat.rpartition(b") ")[2].split()[19])
+
+
+class Tracked:
+    """A process held by its pidfd.
+
+    Made by ``spawn_helper`` for a child of ours and by ``find`` for one that was
+    written down.  ``role`` is the word for it in messages.  The owner calls
+    ``close``.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        identity: Identity,
+        pidfd: int,
+        child: Child | None = None,
+        words: FirstWords | None = None,
+    ) -> None:
+        self.role = role
+        self.identity = identity
+        self._pidfd = pidfd
+        self._child = child
+        self._words = words
+
+    @property
+    def pid(self) -> int:
+        """Its process id; for messages."""
+        return self.identity.pid
+
+    @property
+    def pidfd(self) -> int:
+        """The pidfd, owned by this object; -1 after ``close``."""
+        return self._pidfd
+
+    @property
+    def words(self) -> str:
+        """What it said on standard error, fit for showing; "" if not known."""
+        return "" if self._words is None else self._words.text(400)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._pidfd < 0 or has_ended(self._pidfd)
+
+    async def wait(self) -> int | None:
+        """Wait for the end; returns its code where it was a child of ours."""
+        if self._child is not None:
+            return await self._child.wait()
+        if self._pidfd >= 0:
+            await wait_ended(self._pidfd)
+        return None
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal; does nothing when it has ended."""
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return
+
+    def kill_now(self) -> None:
+        """Kill it, reap it where it was a child of ours, and let go of it."""
+        self.kill()
+        if self._child is not None:
+            self._child.kill_now()
+        self.close()
+
+    async def end(self, grace: float) -> None:
+        """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self.kill(signal.SIGTERM)
+            with trio.move_on_after(grace):
+                await self.wait()
+            self.kill()
+            await self.wait()
+
+    def close(self) -> None:
+        """Let go of the process; it is not ended by that."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._words is not None:
+            self._words.close()
+
+
+def spawn_helper(
+    role: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Tracked:
+    """Start a program of a machine: it outlives us.
+
+    Its environment is a PATH and ``env``, nothing else; what it says is bounded.
+    Raises SetupError when it is not installed.
+    """
+    words = FirstWords()
+    try:
+        child = spawn(
+            argv,
+            name=role,
+            env={"PATH": os.defpath, **(env or {})},
+            pass_fds=pass_fds,
+            stdout=words.fd,
+            stderr=words.fd,
+            outlive_us=True,
+        )
+    except BaseException:
+        words.close()
+        raise
+    pidfd = -1
+    try:
+        pidfd = os.dup(child.pidfd)
+        # Nobody has waited for it yet, so the pid is surely its own.
+        start = _start_time(child.pid)
+        identity = Identity(child.pid, start, os.fstat(pidfd).st_ino)
+    except BaseException:
+        if pidfd >= 0:
+            os.close(pidfd)
+        child.kill_now()
+        words.close()
+        raise
+    return Tracked(role, identity, pidfd, child, words)
+
+
+def find(role: str, identity: Identity) -> Tracked | None:
+    """Return the living process of this identity, or None.
+
+    The caller has compared the boot.  The pidfd is opened first and must
+    still be alive after the start time was read: so the time was that of the
+    process the pidfd holds, not of a later one under the same number.
+    """
+    if identity.pid <= 1:
+        return None
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except OSError:
+        return None
+    try:
+        start = _start_time(identity.pid)
+        same = start == identity.start and os.fstat(pidfd).st_ino == identity.inode
+    except (OSError, ValueError, IndexError):
+        same = False
+    if not same or has_ended(pidfd):
+        os.close(pidfd)
+        return None
+    return Tracked(role, identity, pidfd)

@@ -1,0 +1,1 @@
+"""Upstream's waypipe client, in a jail or in a container."""

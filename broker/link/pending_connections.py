@@ -1,0 +1,84 @@
+"""Connections that have not proved anything yet: how many, and until when.
+
+Each connection of the link waits here from accept until its handshake, its
+preamble or its pairing's first messages are done.  Pure: time is passed in
+(seconds of a monotonic clock), the caller owns the connections.
+
+Any process of the other broker's machine may connect, because CID, uid or
+path are the machine's and not the broker's.  So when the places are taken, it is not
+the newcomer that is turned away, but who came first of those that have said
+least: half-open connections, however many, keep an honest broker out for no
+longer than it takes to say which key it has.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from broker.core import limits
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One waiting connection."""
+
+    number: int
+    peer: str
+    deadline: float
+    """Still unproved at this time, it is closed."""
+    known: bool = False
+    """It has named a pinned key; whether it holds that, it has yet to prove."""
+    proved: bool = False
+    """It holds that key, and waits for the turn of its epoch."""
+
+
+class PendingConnections:
+    """All unauthenticated connections of one broker's link."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[int, Ticket] = {}
+        self._of_peer: Counter[str] = Counter()
+        self._last = 0
+
+    def enter(self, peer: str, now: float) -> tuple[Ticket, Ticket | None]:
+        """Let a connection wait; ``peer`` is what the kernel says it is.
+
+        Returns its ticket, and that of the connection which loses its place to
+        it, if one does: the caller closes it without a word.
+        """
+        pushed = self._surplus(peer)
+        if pushed is not None:
+            self.leave(pushed)
+        self._last += 1
+        ticket = Ticket(self._last, peer, now + limits.LINK_HANDSHAKE_SECONDS)
+        self._tickets[ticket.number] = ticket
+        self._of_peer[peer] += 1
+        return ticket, pushed
+
+    def _surplus(self, peer: str) -> Ticket | None:
+        """Who must go before one more of ``peer`` may come."""
+        if self._of_peer[peer] >= limits.LINK_UNAUTHENTICATED_PER_PEER:
+            crowd = peer
+        elif len(self._tickets) >= limits.LINK_UNAUTHENTICATED:
+            # Of those who have most: a peer with few is not pushed out by many.
+            ((crowd, _),) = self._of_peer.most_common(1)
+        else:
+            return None
+        found = (t for t in self._tickets.values() if t.peer == crowd)
+        return min(found, key=lambda ticket: (ticket.known, ticket.number))
+
+    def leave(self, ticket: Ticket) -> None:
+        """The connection is authenticated, refused or closed; once or again."""
+        if self._tickets.pop(ticket.number, None) is None:
+            return
+        self._of_peer[ticket.peer] -= 1
+        if not self._of_peer[ticket.peer]:
+            del self._of_peer[ticket.peer]
+
+    def overdue(self, now: float) -> list[Ticket]:
+        """Those whose deadline has come, oldest first; they still wait."""
+        return [t for t in self._tickets.values() if t.deadline <= now]
+
+    def __len__(self) -> int:
+        return len(self._tickets)

@@ -1,0 +1,84 @@
+"""Both roles on one machine, wired together and run.
+
+Who is whose parent: the ground owns store, workers and pump; the viewer role
+owns the guests, the host role the leases and through them every stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from broker.host.part import HostPart, end_sandboxes
+from broker.relay.process import PumpHandle
+from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.viewer.control import Parts, RoleApi
+from broker.viewer.part import make_viewer, viewer_warnings
+from broker.viewer.runner import Runner
+from broker.viewer.status import Reporter
+from broker.viewer.windows import WindowsPart
+
+__all__ = ["Options", "run_local"]
+
+
+async def run_local(
+    options: Options, pump: PumpHandle, ready: Callable[[], None]
+) -> None:
+    """Run a local broker until it is asked to end.
+
+    ``ready`` is called once the control socket can be connected to.  Raises
+    SetupError when it cannot start.
+    """
+    async with open_runtime("local", options, pump, parses=True) as ground:
+        await _serve(ground, ready)
+
+
+async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
+    viewer = make_viewer(ground)
+    host = HostPart(ground, viewer)
+    report = Reporter(
+        role=ground.role,
+        host=host.role,
+        viewer=viewer,
+        pump=ground.pump,
+        shipping=ground.shipping,
+        workers=ground.workers,
+        store=ground.store,
+        records=lambda: ground.records.now,
+        warnings=lambda: [
+            *ground.log.warnings(),
+            *host.warnings(),
+            *viewer_warnings(viewer),
+        ],
+    )
+    api = RoleApi(
+        Parts(
+            role=ground.role,
+            live=host.live,
+            power_off=viewer.power_off,
+            status=report.status,
+            leases=report.leases,
+            viewer=viewer,
+            shutdown=ground.shutdown,
+            prune=ground.retention.prune,
+            runner=Runner(
+                host=host.role,
+                viewer=viewer,
+                log=ground.log,
+                records=lambda: ground.records.now,
+                reload=viewer.reload,
+                running=host.running,
+            ),
+            leasing=host.leasing,
+            windows=WindowsPart(viewer),
+        )
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(viewer.run, host.role)
+        await host.run(nursery)
+        await serve_until_asked(
+            ground, api, ready, partial(end_sandboxes, host.role, api)
+        )
+        nursery.cancel_scope.cancel()

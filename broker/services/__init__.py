@@ -1,0 +1,1 @@
+"""Parts that every role runs: event log, pump, workers, checkpoints."""

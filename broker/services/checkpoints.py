@@ -1,0 +1,304 @@
+"""When the audit log is sealed, and who is told: the journal and a witness."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.audit.proof.note import Note, parse_note
+from broker.audit.proof.tree import verify_consistency
+from broker.audit.settings import Settings
+from broker.audit.ship import journald
+from broker.audit.store import Store
+from broker.core.errors import (
+    IntegrityError,
+    InternalError,
+    RefusedError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.stderr_log import log_stderr
+from broker.link import messages as m
+from broker.services.event_log import Journal
+from broker.services.link.epoch import Epoch
+
+_AT_MOST_EVERY = 1.0
+"""Seconds between two published checkpoints, whatever the load."""
+_EVOLVE_EVENTS = 1 << 16
+"""Events after which the key evolves before its time."""
+JOURNAL = "/run/systemd/journal/socket"
+_TOLD = 8
+"""Conflicts that are kept for a status; a peer could invent more."""
+
+
+class Sealing:
+    """Publishes checkpoints and lets the key evolve, while a broker runs.
+
+    The log's end is signed in every commit (``audit.seal``); here is what goes
+    out of the machine, or at least out of the file.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._published = store.size
+        self._evolved = store.size
+        self._complained = False
+        self.listeners: list[Callable[[str], Awaitable[None]]] = []
+        """Each gets every published note; none may wait for anybody."""
+        self.newest = ""
+        """The note that was published last."""
+
+    async def run(self) -> None:
+        """Publish and evolve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._publish_all)
+            nursery.start_soon(self._evolve_all)
+
+    async def last(self) -> None:
+        """At the end: publish what is there, and give up its key."""
+        if self._store.size > self._evolved:
+            await self._tried(self.publish)
+            await self._tried(self._evolve)
+
+    async def publish(self) -> None:
+        """Make a checkpoint that stays, and tell the listeners.
+
+        Raises UpstreamError when the disk refuses.
+        """
+        note = await self._store.checkpoint()
+        self.newest = note
+        self._published = parse_note(note).checkpoint.size
+        for listener in self.listeners:
+            await listener(note)
+
+    async def _publish_all(self) -> None:
+        settings = self._settings
+        while True:
+            await self._store.wait_beyond(self._published)
+            with trio.move_on_after(settings.checkpoint_seconds):
+                enough = self._published + settings.checkpoint_events
+                await self._store.wait_beyond(enough - 1)
+            await self._tried(self.publish)
+            await trio.sleep(_AT_MOST_EVERY)
+
+    async def _evolve_all(self) -> None:
+        while True:
+            await self._store.wait_beyond(self._evolved)
+            with trio.move_on_after(self._settings.evolve_seconds):
+                await self._store.wait_beyond(self._evolved + _EVOLVE_EVENTS)
+            await self._tried(self._evolve)
+            await trio.sleep(_AT_MOST_EVERY)
+
+    async def _evolve(self) -> None:
+        note = await self._store.evolve()
+        self._evolved = parse_note(note).checkpoint.size
+
+    async def _tried(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A full disk is said once; what it refuses comes later."""
+        try:
+            await step()
+            self._complained = False
+        except UpstreamError as error:
+            if not self._complained:
+                log_stderr(f"vitrail: the audit log is not sealed: {error}")
+            self._complained = True
+
+
+class JournalTeller:
+    """Hands checkpoints to systemd's journal, where there is one."""
+
+    def __init__(self, log: Path, path: str = JOURNAL) -> None:
+        self._log = log
+        self._path = path
+
+    async def tell(self, note: str) -> None:
+        """Send a checkpoint; a journal that is not there or full misses it.
+
+        The next one says the same and more, so nothing is kept for it.
+        """
+        checkpoint = parse_note(note).checkpoint
+        entry = journald.encode(
+            [
+                ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
+                ("MESSAGE_ID", journald.message_id("audit.checkpoint")),
+                ("PRIORITY", "5"),
+                ("SYSLOG_IDENTIFIER", "vitrail"),
+                ("VITRAIL_KIND", "audit.checkpoint"),
+                ("VITRAIL_LOG_FILE", str(self._log)),
+                ("VITRAIL_ORIGIN", checkpoint.origin),
+                ("VITRAIL_SIZE", str(checkpoint.size)),
+                ("VITRAIL_CHECKPOINT", note),
+            ]
+        )
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.settimeout(0)
+            sock.sendto(entry, self._path)
+
+
+class Witness:
+    """The other broker keeps our checkpoints, and we keep its."""
+
+    def __init__(self, store: Store, sealing: Sealing, log: Journal) -> None:
+        self._store = store
+        self._sealing = sealing
+        self._log = log
+        self._news = trio.Event()
+        self._told: list[str] = []
+        sealing.listeners.append(self._published)
+
+    def warnings(self) -> list[str]:
+        """What a person must hear: a log is not what it was."""
+        return [f"{said}; 'brokerctl audit verify' says more" for said in self._told]
+
+    async def _published(self, note: str) -> None:
+        del note
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def attend(self, epoch: Epoch) -> None:
+        """Send every checkpoint to the other end, for as long as the epoch lives.
+
+        The newest one at once: what the other end answers is the newest that
+        it held, and shows whether our own log was rolled back meanwhile.
+        """
+        sent, held = "", 0
+        while True:
+            news = self._news
+            try:
+                if not self._sealing.newest:
+                    await self._sealing.publish()
+                note = self._sealing.newest
+                if note != sent:
+                    before = await self._send(epoch, note, held)
+                    held = parse_note(note).checkpoint.size
+                    if not sent and 0 < before < held:
+                        # Only now we know what it held, and can show that all
+                        # of that is still the beginning of our log.
+                        await self._send(epoch, note, before)
+                    sent = note
+            except VitrailError as error:
+                if not epoch.live:
+                    return
+                log_stderr(
+                    f"vitrail: {epoch.name} keeps no checkpoint of ours: {error}"
+                )
+            await news.wait()
+
+    async def _send(self, epoch: Epoch, note: str, since: int) -> int:
+        """Send a checkpoint; returns the size of the newest one held before."""
+        proof = await self._proof(since, parse_note(note).checkpoint.size)
+        reply = await epoch.ask(
+            lambda number: m.Witness(
+                number, note.split("\n"), since if proof else 0, proof
+            )
+        )
+        if not isinstance(reply, m.Witnessed):
+            raise InternalError("an answer that does not fit the question")
+        if not reply.note:
+            return 0
+        held = parse_note("\n".join(reply.note))
+        await self._check(epoch.name, held)
+        return held.checkpoint.size
+
+    async def _proof(self, since: int, size: int) -> list[str]:
+        """That the log at ``size`` goes on from ``since``; [] where none can be."""
+        if not 0 < since < size:
+            return []
+        try:
+            hashes = await self._store.consistency(since, size)
+        except (RefusedError, IntegrityError):
+            return []  # removed by retention, or not whole: ``_check`` tells which
+        return [base64.b64encode(hash_).decode() for hash_ in hashes]
+
+    async def _check(self, peer: str, held: Note) -> None:
+        """Compare what the witness holds of our log with our log."""
+        seen = held.checkpoint
+        problem = ""
+        if seen.origin != self._store.origin:
+            problem = "it is of another log"
+        elif seen.size > self._store.size:
+            problem = (
+                f"it speaks of {seen.size} events, the log has {self._store.size}: "
+                "the log was rolled back or cut off"
+            )
+        else:
+            try:
+                if await self._store.root_at(seen.size) != seen.root:
+                    problem = f"one of the first {seen.size} events was changed"
+            except RefusedError:
+                return  # its events are too old; nothing can be said any more
+            except IntegrityError as error:
+                problem = str(error)
+        if problem:
+            await self._conflict(peer, held, f"of this log, {problem}")
+
+    async def take(self, epoch: Epoch, request: m.Witness) -> m.Witnessed:
+        """Keep a checkpoint of the other end's log; the reply to it.
+
+        Raises RefusedError for what is no checkpoint.
+        """
+        note = parse_note("\n".join(request.note))
+        if request.since:
+            await self._follow(epoch.name, note, request)
+        known = await self._store.newest_origin(epoch.name)
+        before = await self._store.hold(epoch.name, note)
+        if known and before is None:
+            await self._conflict(
+                epoch.name, note, f"of its log: it was {known}, and was begun anew"
+            )
+        if before is not None:
+            old, new = before.checkpoint, note.checkpoint
+            if new.size < old.size:
+                await self._conflict(
+                    epoch.name, note, f"of its log: it had {old.size} events before"
+                )
+            elif new.size == old.size and new.root != old.root:
+                await self._conflict(
+                    epoch.name, note, "of its log: another one has the same size"
+                )
+        held = [] if before is None else before.whole.split("\n")
+        return m.Witnessed(request.request, held)
+
+    async def _follow(self, peer: str, note: Note, request: m.Witness) -> None:
+        """Check that the other log still begins with what is held of it."""
+        new = note.checkpoint
+        held = await self._store.held(new.origin, request.since)
+        proof = [base64.b64decode(hash_) for hash_ in request.proof]
+        if held is None:
+            return  # not kept any more, or never: nothing to compare with
+        old = held.checkpoint
+        if not verify_consistency(old.size, old.root, new.size, new.root, proof):
+            await self._conflict(
+                peer, note, f"of its log: what it was at {old.size} events was changed"
+            )
+
+    async def _conflict(self, peer: str, note: Note, reason: str) -> None:
+        said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"
+        if said in self._told:
+            return
+        self._told.append(said)
+        del self._told[:-_TOLD]
+        # As refusals are, because a broker that was taken over could think up a
+        # conflict with every request.
+        await self._log.refused(
+            schema.LogConflict(
+                peer=printable(peer),
+                size=note.checkpoint.size,
+                note=note.whole,
+                reason=printable(said, 400),
+            )
+        )

@@ -1,0 +1,57 @@
+"""The first bytes of a display stream: waited for, passed on, never looked at.
+
+A stream costs a process in the waypipe client and a place in the pump for as
+long as it lives, and an application that does nothing for hours is a good
+one, so a relayed stream has no deadline.  A connection that never was one
+must not get so far: until its first bytes are here it is undecided.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError
+
+
+async def read_header(conn: socket.socket) -> bytes:
+    """Read the DISPLAY_HEADER_BYTES that every waypipe server begins with.
+
+    They are untrusted and go to the sandbox's waypipe client as they are.
+    Leaves ``conn`` open and non-blocking, in every outcome.
+
+    Raises PeerError when they are not here within DISPLAY_HEADER_SECONDS, or
+    the connection ends or breaks before.
+    """
+    conn.settimeout(0)
+    untrusted_head = b""
+    with trio.move_on_after(limits.DISPLAY_HEADER_SECONDS) as patience:
+        while len(untrusted_head) < limits.DISPLAY_HEADER_BYTES:
+            await trio.lowlevel.wait_readable(conn)
+            untrusted_head += _read(conn, len(untrusted_head))
+    if patience.cancelled_caught:
+        raise PeerError(
+            f"only {len(untrusted_head)} bytes of the first "
+            f"{limits.DISPLAY_HEADER_BYTES} came within "
+            f"{limits.DISPLAY_HEADER_SECONDS:g} s"
+        )
+    return untrusted_head
+
+
+def _read(conn: socket.socket, have: int) -> bytes:
+    try:
+        untrusted_more = conn.recv(limits.DISPLAY_HEADER_BYTES - have)
+    except BlockingIOError:
+        return b""
+    except OSError as error:
+        raise PeerError(
+            f"the connection broke after {have} bytes: {error.strerror}"
+        ) from error
+    if not untrusted_more:
+        raise PeerError(
+            f"the connection ended after {have} of the first "
+            f"{limits.DISPLAY_HEADER_BYTES} bytes"
+        )
+    return untrusted_more

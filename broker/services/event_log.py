@@ -1,0 +1,159 @@
+"""Writing events: what must be on disk before an effect, and what follows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import trio
+
+from broker.audit import schema
+from broker.audit.refusals import Refusals
+from broker.audit.settings import Mode
+from broker.audit.shares import LogShares, cost
+from broker.audit.store import Store
+from broker.core.errors import UpstreamError
+from broker.core.lease import Lease, Opening
+from broker.core.stderr_log import log_stderr
+
+
+class Subject(TypedDict):
+    """The fields of an event that say whose it is."""
+
+    sandbox: str
+    lease: str
+    generation: int
+
+
+class StreamSubject(Subject):
+    """The fields of an event that say which stream it is about."""
+
+    service: str
+    stream: int
+    peer: str
+
+
+def of(lease: Lease) -> Subject:
+    """Return a lease's fields for an event."""
+    return Subject(sandbox=lease.sandbox, lease=lease.id, generation=lease.generation)
+
+
+def of_stream(opening: Opening) -> StreamSubject:
+    """Return a stream's fields for an event."""
+    return StreamSubject(
+        **of(opening.lease),
+        service=opening.service,
+        stream=opening.stream,
+        peer=opening.peer,
+    )
+
+
+@dataclass(eq=False)
+class _Gap:
+    """Events that were lost since a certain time."""
+
+    since: float
+    count: int = 0
+    last: str = ""
+
+
+class Journal:
+    """The audit log as the roles use it.
+
+    With ``best-effort`` nothing is refused because it cannot be recorded.  What
+    could not be is counted in either mode, and the log says so as soon as it
+    takes events again.
+    """
+
+    def __init__(
+        self, store: Store, refusals: Refusals, *, mode: Mode = Mode.REQUIRED
+    ) -> None:
+        self._store = store
+        self._refusals = refusals
+        self._mode = mode
+        self._gap: _Gap | None = None
+        self._lost = 0
+        self._shares = LogShares()
+
+    def check_share(self, sandbox: str) -> None:
+        """Look whether a sandbox may begin something that has to be recorded.
+
+        Whoever opens a stream or the like for a sandbox, without a hand of the
+        person's in it, asks here first.  Raises RefusedError.
+        """
+        self._shares.check(sandbox, trio.current_time())
+
+    def content_digest(self, content: bytes) -> str:
+        """For ``ClipboardPasted.digest``: "" unless ``audit.toml`` asks for it."""
+        return self._store.namer.content_digest(content)
+
+    def warnings(self) -> list[str]:
+        """What ``brokerctl status`` should warn of."""
+        if not self._lost:
+            return []
+        now = ", and still none can be" if self._gap is not None else ""
+        where = "'brokerctl audit --kind audit.gap'"
+        return [f"{self._lost} events could not be recorded{now}: {where}"]
+
+    async def require(self, event: schema.Event) -> None:
+        """Record before an effect.
+
+        Raises UpstreamError when that cannot be done; the effect must not
+        happen then.
+        """
+        if self._mode is Mode.BEST_EFFORT:
+            await self.note(event)
+        else:
+            await self._record(event)
+
+    async def note(self, event: schema.Event) -> None:
+        """Record what has happened already; a log that fails is said on stderr.
+
+        It cannot be undone, so there is nothing to refuse.
+        """
+        try:
+            await self._record(event)
+        except UpstreamError as error:
+            if self._gap is None:
+                self._gap = _Gap(trio.current_time())
+                log_stderr(f"vitrail: not recorded: {event.kind}: {error}")
+            self._gap.count += event.count
+            self._lost += event.count
+            self._gap.last = event.kind
+
+    async def _record(self, event: schema.Event) -> None:
+        await self._store.record(event)
+        body_bytes = len(schema.encode(event))
+        self._shares.charge(event.sandbox, cost(body_bytes), trio.current_time())
+        gap, self._gap = self._gap, None
+        if gap is None:
+            return
+        try:
+            await self._store.record(
+                schema.LogGap(
+                    count=gap.count,
+                    seconds=trio.current_time() - gap.since,
+                    last=gap.last,
+                    reason="the log could not be written",
+                )
+            )
+        except UpstreamError:
+            self._still(gap)
+
+    def _still(self, gap: _Gap) -> None:
+        """It could not be told; others may have lost more meanwhile."""
+        if self._gap is not None:
+            gap.count += self._gap.count
+        self._gap = gap
+
+    async def refused(
+        self,
+        event: schema.StreamRefused
+        | schema.LeaseRefused
+        | schema.LinkRefused
+        | schema.ClipboardEnded
+        | schema.Decision
+        | schema.LogConflict,
+    ) -> None:
+        """Record a refusal; equal ones of one second are counted into one."""
+        await self._refusals.refused(event)

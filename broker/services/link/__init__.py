@@ -1,0 +1,1 @@
+"""The link between host and viewer as both ends run it."""

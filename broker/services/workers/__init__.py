@@ -1,0 +1,1 @@
+"""Worker processes: the template, the pool, and one handle for each."""

@@ -1,0 +1,214 @@
+"""Between ``clipboard.words`` and the messages to and from a worker.
+
+What a worker says becomes an event of its own sandbox, by whose channel it
+came; an action becomes an order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from broker.clipboard import messages as words
+from broker.clipboard.types import names_of
+from broker.core.escape import printable
+from broker.ipc import clipboard as messages
+from broker.ipc.sealed_memfd import sealed
+from broker.ipc.worker import ToWorker
+from broker.viewer.clipboard.settings import DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """ClipboardData whose file was checked and read.  Not in ``repr``."""
+
+    transfer: int
+    untrusted_data: bytes = field(repr=False)
+
+
+Said: TypeAlias = (
+    messages.ClipboardFocus
+    | messages.ChordPressed
+    | messages.ChordTrouble
+    | messages.ClipboardTypes
+    | messages.ClipboardLarge
+    | messages.ClipboardFailed
+    | messages.OfferEnded
+    | messages.OfferRefused
+    | messages.Exported
+    | messages.ExportEnded
+    | messages.ForeignDrag
+    | messages.DragStarted
+    | messages.DragPerformed
+    | messages.DragEnded
+    | messages.DragOver
+    | messages.DragDropped
+    | messages.DragWanted
+    | Content
+)
+"""What a worker says about the clipboard, as the session gets it."""
+
+
+class Orders(Protocol):
+    """A worker, as far as this needs it."""
+
+    async def send(self, message: ToWorker, fds: Sequence[int] = ()) -> None:
+        """Give an order."""
+
+
+class ClipboardMember(Protocol):
+    """A sandbox's place on the viewer's clipboard (``session.clipboard``)."""
+
+    def chords(self) -> messages.Chords:
+        """What its windows are to know as chords."""
+        ...
+
+    def drags(self) -> messages.Drags:
+        """Which of its drags may cross."""
+        ...
+
+    async def take(self, said: Said) -> None:
+        """Its worker says something."""
+        ...
+
+    async def gone(self) -> None:
+        """Its worker has ended."""
+        ...
+
+
+class Nowhere:
+    """The place of a sandbox that is on no clipboard."""
+
+    def chords(self) -> messages.Chords:
+        """The default ones, by which nothing happens."""
+        return messages.Chords(DEFAULT.copy, DEFAULT.paste)
+
+    def drags(self) -> messages.Drags:
+        """None."""
+        return messages.Drags(cross=False, outward=[])
+
+    async def take(self, said: Said) -> None:
+        """Nobody listens."""
+
+    async def gone(self) -> None:
+        """Nobody listens."""
+
+
+def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
+    """What it means to the crossing, in this order.
+
+    Nothing for what carries the session's terms (``words.CopyTerms``): a chord,
+    a drag over a window, or one that is dropped or asked for; and for what the crossing has
+    no word for.
+    """
+    match said:
+        case messages.ClipboardFocus(taken):
+            return (words.FocusTaken(sandbox) if taken else words.FocusGone(sandbox),)
+        case messages.ClipboardTypes(transfer, types):
+            return (words.TypesTold(sandbox, transfer, tuple(types)),)
+        case Content(transfer, data):
+            came = words.DataCame(sandbox, transfer, data)
+            return (came, words.DataEnded(sandbox, transfer))
+        case messages.ClipboardLarge(transfer):
+            return (words.DataTooLarge(sandbox, transfer),)
+        case messages.ClipboardFailed(transfer, reason):
+            return (words.SourceFailed(sandbox, transfer, printable(reason, 200)),)
+        case _:
+            return _later(sandbox, said)
+
+
+def _later(sandbox: str, said: Said) -> tuple[words.Event, ...]:
+    """What it says of content that was given, and of drags."""
+    match said:
+        case messages.OfferEnded(transfer):
+            return (words.OfferEnded(sandbox, transfer),)
+        case messages.OfferRefused(transfer, reason):
+            return (words.OfferRefused(sandbox, transfer, printable(reason, 200)),)
+        case messages.Exported(transfer, problem):
+            return (words.Exported(sandbox, transfer, printable(problem, 200)),)
+        case messages.ExportEnded(transfer):
+            return (words.ExportEnded(sandbox, transfer),)
+        case messages.ForeignDrag():
+            return (words.ForeignDrag(sandbox),)
+        case messages.DragStarted(mark):
+            return (words.DragStarted(sandbox, mark),)
+        case messages.DragPerformed(mark):
+            return (words.DragPerformed(sandbox, mark),)
+        case messages.DragEnded(mark):
+            return (words.DragEnded(sandbox, mark),)
+        case _:
+            return ()
+
+
+Order: TypeAlias = (
+    words.AskTypes
+    | words.Read
+    | words.Rewrite
+    | words.Stop
+    | words.Offer
+    | words.AcceptDrag
+    | words.EndDrag
+    | words.Serve
+    | words.Export
+    | words.Withdraw
+)
+"""What of the crossing's actions a worker does."""
+
+
+async def order(worker: Orders, action: Order) -> None:
+    """Have a worker do it.  Raises UpstreamError when it has ended."""
+    match action:
+        case words.AskTypes(_, transfer, host, primary, drag, drop):
+            ask = messages.AskTypes(transfer, host, primary, drag, drop)
+            await worker.send(ask)
+        case words.Read(_, transfer, name, most, host):
+            await worker.send(messages.ReadType(transfer, name, most, host))
+        case words.Rewrite(_, transfer, item, clean):
+            rewrite = messages.Rewrite(
+                transfer, item.kind, len(item.data), sorted(clean)
+            )
+            await _with_content(worker, rewrite, [item])
+        case words.Offer():
+            pieces = pieces_of(action.items)
+            offer = messages.Offer(action.transfer, pieces, action.primary, action.drop)
+            await _with_content(worker, offer, action.items)
+        case words.Export(_, transfer, press, items, mark):
+            export = messages.Export(transfer, press, pieces_of(items), mark)
+            await _with_content(worker, export, items)
+        case words.Serve(_, number, item):
+            serve = messages.Serve(number, len(item.data))
+            await _with_content(worker, serve, [item])
+        case _:
+            await worker.send(_plain(action))
+
+
+def _plain(
+    action: words.Stop | words.Withdraw | words.AcceptDrag | words.EndDrag,
+) -> ToWorker:
+    """An order with nothing in it but its number."""
+    match action:
+        case words.Stop(_, transfer):
+            return messages.StopRead(transfer)
+        case words.Withdraw(_, transfer):
+            return messages.Withdraw(transfer)
+        case words.AcceptDrag(_, number):
+            return messages.AcceptDrag(number)
+        case words.EndDrag(_, number, finished):
+            return messages.EndDrag(number, finished)
+
+
+def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:
+    """Where each item lies, and what it is offered as."""
+    return [messages.Piece(list(names_of(i.kind)), len(i.data)) for i in items]
+
+
+async def _with_content(
+    worker: Orders, message: ToWorker, items: Sequence[words.Item]
+) -> None:
+    fd = sealed(item.data for item in items)
+    try:
+        await worker.send(message, [fd])
+    finally:
+        os.close(fd)

@@ -1,0 +1,106 @@
+"""The viewer of two machines: it owns screen and person, and decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from broker.core.lease import Lease
+from broker.core.names import SandboxName
+from broker.relay.process import PumpHandle
+from broker.services.link.config import LinkConfig
+from broker.services.link.key_store import LinkStore
+from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
+from broker.viewer.control import Parts, RoleApi
+from broker.viewer.host_link import RemoteHost
+from broker.viewer.part import make_viewer, viewer_warnings
+from broker.viewer.runner import Runner
+from broker.viewer.status import Reporter
+from broker.viewer.windows import WindowsPart
+
+
+async def run_viewer(
+    options: Options, link: LinkConfig, pump: PumpHandle, ready: Callable[[], None]
+) -> None:
+    """Run a viewer broker until it is asked to end; the host's machines live on.
+
+    ``ready`` is called once the link's listener and the control socket can be
+    connected to.  Raises SetupError when it cannot start.
+    """
+    async with open_runtime("viewer", options, pump, parses=True) as ground:
+        await _Viewer(ground, link).serve(ready)
+
+
+class _Viewer:
+    def __init__(self, ground: Runtime, link: LinkConfig) -> None:
+        self._ground = ground
+        ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
+        self._viewer = make_viewer(ground)
+        self._host = RemoteHost(
+            link,
+            LinkStore(ground.paths),
+            viewer=self._viewer,
+            log=ground.log,
+            reload=self._viewer.reload,
+            warnings=self._warnings,
+            witness=ground.witness,
+        )
+        self._report = Reporter(
+            role=ground.role,
+            viewer=self._viewer,
+            pump=ground.pump,
+            shipping=ground.shipping,
+            workers=ground.workers,
+            store=ground.store,
+            records=lambda: ground.records.now,
+            link=self._host.state,
+            warnings=self._warnings,
+        )
+        self._api = RoleApi(
+            Parts(
+                role=ground.role,
+                live=self._live,
+                power_off=self._viewer.power_off,
+                status=self._report.status,
+                leases=self._report.leases,
+                viewer=self._viewer,
+                shutdown=ground.shutdown,
+                prune=ground.retention.prune,
+                runner=Runner(
+                    host=self._host,
+                    viewer=self._viewer,
+                    log=ground.log,
+                    records=lambda: ground.records.now,
+                    reload=self._viewer.reload,
+                    running=self._running,
+                ),
+                windows=WindowsPart(self._viewer),
+            )
+        )
+
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Run until asked to end."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._viewer.run, self._host)
+            await nursery.start(
+                self._host.run, self._ground.options.sockets.get("link")
+            )
+            end = partial(self._host.close, "the viewer's broker ends")
+            await serve_until_asked(self._ground, self._api, ready, end)
+            nursery.cancel_scope.cancel()
+
+    def _live(self) -> list[Lease]:
+        return [guest.lease for guest in self._viewer.guests()]
+
+    def _running(self, name: SandboxName) -> Lease | None:
+        return next((lease for lease in self._live() if lease.sandbox == name), None)
+
+    def _warnings(self) -> list[str]:
+        log, witness = self._ground.log, self._ground.witness
+        return [
+            *log.warnings(),
+            *witness.warnings(),
+            *viewer_warnings(self._viewer),
+        ]

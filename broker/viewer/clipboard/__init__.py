@@ -1,0 +1,1 @@
+"""The clipboard between the viewer's sandboxes."""

@@ -1,0 +1,187 @@
+"""What became of a copy or a paste, for the log and for the person.
+
+The log first: what is not recorded does not cross.  Names in the texts are
+sandboxes' validated ones; types are well-formed ones, and escaped again by
+whoever shows them (``session.desktop``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from broker.audit import schema
+from broker.clipboard import messages as w
+from broker.clipboard.types import PNG, TEXT
+from broker.core.lease import Lease
+from broker.services import event_log
+from broker.viewer.desktop import Notify
+
+_WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
+_UNITS = ((1_000_000, "MB"), (1000, "kB"))
+_YOURS = "your own programs"
+
+
+def in_words(size: int) -> str:
+    """A size as people say it: ``12 kB``; in thousands, as the limits are."""
+    for unit, name in _UNITS:
+        if size >= unit:
+            return (
+                f"{size / unit:.3g} {name}"
+                if size < 10 * unit
+                else f"{size // unit} {name}"
+            )
+    return f"{size} bytes"
+
+
+def what(record: w.Record) -> str:
+    """What it is about: ``12 kB of text``, or ``text and a picture (3 MB)``."""
+    kinds = [_WORDS.get(kind, kind) for kind in record.kinds]
+    if not kinds:
+        return "something"
+    if len(kinds) == 1 and record.kinds[0] == TEXT:
+        return f"{in_words(record.size)} of text"
+    return f"{' and '.join(kinds)} ({in_words(record.size)})"
+
+
+def name(party: str) -> str:
+    """Who it is, for a person."""
+    return _YOURS if party == w.VIEWER else party
+
+
+class Telling:
+    """Records and notifies for one viewer's clipboard."""
+
+    def __init__(
+        self,
+        log: event_log.Journal,
+        lease: Callable[[str], Lease | None],
+        notify: Notify,
+        paste_chord: Callable[[], str],
+    ) -> None:
+        self._log = log
+        self._lease = lease
+        self._notify = notify
+        self._paste_chord = paste_chord
+
+    async def tell(self, record: w.Record) -> None:
+        """Record it, then notify.
+
+        Raises UpstreamError for what has to be recorded before it happens, and
+        could not be.
+        """
+        await self._write(record)
+        told = self.words(record)
+        if told is not None:
+            self._notify(*told, sandbox=_charged(record))
+
+    # -- the log -----------------------------------------------------------------------
+
+    async def _write(self, record: w.Record) -> None:
+        match record.outcome:
+            case w.Outcome.COPIED:
+                await self._log.note(
+                    schema.ClipboardOffered(
+                        **self._whose(record),
+                        mimes=list(record.kinds),
+                        selection=record.selection,
+                        bytes=record.size,
+                        digest=record.digest,
+                    )
+                )
+            case w.Outcome.PASTED | w.Outcome.EXPORTED:
+                await self._log.require(self._pasted(record))
+            case w.Outcome.EXPIRED | w.Outcome.CLEARED:
+                await self._log.note(self._ended(record))
+            case w.Outcome.REFUSED | w.Outcome.DROPPED:
+                await self._log.refused(self._ended(record))
+
+    def _pasted(self, record: w.Record) -> schema.ClipboardPasted:
+        more = {"mimes": list(record.kinds)} if len(record.kinds) > 1 else {}
+        return schema.ClipboardPasted(
+            **self._whose(record),
+            target=record.target,
+            mime=record.kinds[0] if record.kinds else "",
+            selection=record.selection,
+            bytes=record.size,
+            digest=record.digest,
+            rule=record.rule,
+            detail=dict(more),
+        )
+
+    def _ended(self, record: w.Record) -> schema.ClipboardEnded:
+        return schema.ClipboardEnded(
+            **self._whose(record),
+            outcome=record.outcome.value,
+            reason=record.reason,
+            target=record.target,
+            mimes=list(record.kinds),
+            bytes=record.size,
+            rule=record.rule,
+        )
+
+    def _whose(self, record: w.Record) -> event_log.Subject:
+        lease = self._lease(record.source)
+        if lease is not None:
+            return event_log.of(lease)
+        return event_log.Subject(sandbox=record.source, lease="", generation=0)
+
+    # -- the person -----------------------------------------------------------------------
+
+    def words(self, record: w.Record) -> tuple[str, str] | None:
+        """A notification's title and text."""
+        source, target = name(record.source), name(record.target)
+        way = (
+            f"{source} → {target}"
+            if record.source and record.target
+            else (source or target)
+        )
+        match record.outcome:
+            case w.Outcome.COPIED:
+                text = f"{self._paste_chord()} in another sandbox pastes it, once"
+                return f"Copied {what(record)} from {source}", text
+            case w.Outcome.PASTED:
+                return f"{what(record)}: {way}", _given(record)
+            case w.Outcome.EXPORTED:
+                return f"{what(record)}: {way}", f"by {record.rule}"
+            case w.Outcome.EXPIRED if record.selection == "drag":
+                return f"Not dropped: {way}", "the window has not taken it"
+            case w.Outcome.EXPIRED:
+                return f"Clipboard wiped: {way}", "its time is over"
+            case w.Outcome.CLEARED:
+                title = (
+                    "Not dropped" if record.selection == "drag" else "Clipboard wiped"
+                )
+                return f"{title}: {way}", record.reason
+            case w.Outcome.REFUSED | w.Outcome.DROPPED:
+                return f"Not {_verb(record)}: {way}", record.reason
+
+
+def _charged(record: w.Record) -> str:
+    """Whose budget of notifications it counts for; "": it is always told.
+
+    A refusal can be provoked without end by the side that acted, or that claims a
+    chord; what has crossed, or has been held ready to, the person has to see.
+    """
+    if record.outcome not in {w.Outcome.REFUSED, w.Outcome.DROPPED}:
+        return ""
+    asked = record.source if record.selection == "drag" else record.target
+    sandboxes = [p for p in (asked, record.source, record.target) if p != w.VIEWER]
+    return next((party for party in sandboxes if party), "")
+
+
+def _given(record: w.Record) -> str:
+    """By which rule, and what is left to do."""
+    if record.selection == "drag":
+        return f"dropped, by {record.rule}"
+    # Their own clipboard stays as it is.
+    wiped = "" if record.source == w.VIEWER else ", it is wiped here"
+    return f"by {record.rule}; paste it there as usual{wiped}"
+
+
+def _verb(record: w.Record) -> str:
+    if record.selection == "drag":
+        return "dropped"
+    if record.target == w.VIEWER:
+        return "copied to your own programs"
+    return "pasted" if record.target else "copied"

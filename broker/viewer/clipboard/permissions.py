@@ -1,0 +1,327 @@
+"""What rules and records say of a copy or a paste, as terms of the crossing.
+
+Of the rule, the source's record and the target's the strictest holds, among
+those that say something; where none does, the service's own default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from broker.authz.decider import Decider, Request
+from broker.clipboard import messages as w
+from broker.clipboard.reasons import DRAG
+from broker.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.lease import Lease
+from policy.records.model import Clipboard, Record
+from policy.rules.engine import Answer
+from policy.rules.rule import Rule
+
+SERVICE = "vitrail.ClipboardPaste"
+INWARD_WORDS = "to get what you have copied"
+OUTWARD_WORDS = "to put what you copied in it into your own clipboard"
+DRAG_WORDS = "that what you dragged is dropped where you dropped it"
+_ACTIONS = frozenset({"allow", "ask"})
+Records = Callable[[Lease], Record | None]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One type that may cross, and by which answer."""
+
+    kind: str
+    size: int | None
+    answer: Answer
+
+
+class Terms:
+    """Asks the decider for one viewer's clipboard."""
+
+    def __init__(self, decider: Decider, record: Records) -> None:
+        self._decider = decider
+        self._record = record
+
+    # -- before anybody knows where to ------------------------------------------------
+
+    def copy(self, lease: Lease) -> w.CopyTerms:
+        """What is worth reading: the most that any rule could let out of it."""
+        return _widest(list(self._rules(lease.sandbox)), self._speaking(lease))
+
+    def outward(self, lease: Lease) -> bool:
+        """Whether a rule could let it into the person's own selection."""
+        return any(True for _ in self._rules(lease.sandbox, w.VIEWER))
+
+    def inward(self, lease: Lease) -> w.CopyTerms | None:
+        """What could come in of the person's own selection; None: nothing."""
+        rules = list(self._rules("dom0", lease.sandbox))
+        return _widest(rules, self._speaking(lease)) if rules else None
+
+    # -- drags ----------------------------------------------------------------------------
+
+    def drags(self, lease: Lease) -> tuple[bool, list[str]]:
+        """Whether its drags may cross at all; the kinds that may go out at once.
+
+        Nobody can be asked while the pointer waits, and no filter sees a drop on
+        the person's own programs: so those kinds alone for which a rule says
+        ``allow`` by now.
+        """
+        if not self._dragging(lease):
+            return False, []
+        kinds = set(DEFAULT_PATTERNS)
+        for rule in self._rules(lease.sandbox, w.VIEWER):
+            kinds.update(k for k in rule.match.mime if "*" not in k)
+        speaking = self._speaking(lease)
+        out = []
+        for kind in sorted(kinds):
+            found = self._may(lease, None, kind, None, speaking)
+            if found is not None and found.answer.verdict == "allow":
+                out.append(kind)
+        return True, out
+
+    def dragged(self, source: Lease | None, target: Lease | None) -> w.CopyTerms | None:
+        """What could go from one to the other by a drag; None: nothing.
+
+        None in the place of a lease: the person's own programs.
+        """
+        if not self._dragging(source, target):
+            return None
+        here = source.sandbox if source is not None else "dom0"
+        there = target.sandbox if target is not None else w.VIEWER
+        rules = list(self._rules(here, there))
+        return _widest(rules, self._speaking(source or target)) if rules else None
+
+    def _dragging(self, *leases: Lease | None) -> bool:
+        """Whether the record of each says that drags cross by rules."""
+        known = [lease for lease in leases if lease is not None]
+        said = self._speaking(*known)
+        return len(said) == len(known) and all(one.drag == "rules" for one in said)
+
+    def _rules(self, source: str, target: str = "") -> Iterator[Rule]:
+        """Those that could say yes; which of them decides is not asked here."""
+        engine, world = self._decider.world()
+        sources = frozenset(world.source_keys(source))
+        targets = frozenset(world.target_keys(target, source)) if target else None
+        for rule in engine.rules:
+            if rule.action not in _ACTIONS or rule.observe or rule.broken:
+                continue
+            if rule.service not in {None, SERVICE} or rule.argument not in {None, "+"}:
+                continue
+            here = rule.source.key in sources
+            if here and (targets is None or rule.target.key in targets):
+                yield rule
+
+    def _speaking(self, *leases: Lease | None) -> list[Clipboard]:
+        found = [self._record(lease) for lease in leases if lease is not None]
+        return [record.viewer.clipboard for record in found if record is not None]
+
+    # -- a paste, or an export --------------------------------------------------------------
+
+    async def decide(
+        self,
+        action: w.AskPolicy,
+        source: Lease | None,
+        target: Lease | None,
+        origin: Lease | None = None,
+    ) -> w.PasteTerms:
+        """Ask, and have the answer on record.  Raises RefusedError, UpstreamError.
+
+        ``source`` or ``target`` is None for the person's own programs.
+        ``origin``: whose export the person's selection is; then what holds
+        between these two has to allow it as well.
+        """
+        if action.drag and not self._dragging(source, target):
+            raise RefusedError(DRAG)
+        terms = await self._allowed(action, source, target)
+        if action.drag and not self._dragging(source, target):
+            raise RefusedError(DRAG)  # while the person was asked
+        if origin is None:
+            return terms
+        return _both(terms, await self._allowed(action, origin, target))
+
+    def record_allows(
+        self, source: Lease | None, target: Lease, kinds: Iterable[str]
+    ) -> str:
+        """Why what was pasted may not be there any more; empty: it may."""
+        for kind in kinds:
+            answer = self._decider.preview(_request(source, target, kind, None))
+            if answer is None or answer.verdict not in _ACTIONS:
+                return "the rules do not let it stand any more"
+        return ""
+
+    async def _allowed(
+        self, action: w.AskPolicy, source: Lease | None, target: Lease | None
+    ) -> w.PasteTerms:
+        speaking = self._speaking(source, target)
+        may = [
+            found
+            for kind, size in action.kinds
+            if (found := self._may(source, target, kind, size, speaking))
+        ]
+        asking = [one for one in may if one.answer.verdict == "ask"]
+        # The person is asked once, about all that the same rule asks about as the
+        # first, which is text where there is any.  What would need a further
+        # question stays out.
+        crossing = [
+            one
+            for one in may
+            if one not in asking or one.answer.rule is asking[0].answer.rule
+        ]
+        if not crossing and target is None:
+            raise RefusedError("no rule lets it into your own clipboard")
+        if not crossing:
+            # Recorded as a no, with the rule that says it.
+            kind, size = action.kinds[0]
+            async with self._decider.permit(_request(source, target, kind, size)):
+                pass
+            raise RefusedError("no type of it may cross, as the records say")
+        crossing.sort(key=lambda one: one.answer.verdict != "ask")
+        where, covered = "", None
+        details = _details(crossing)
+        for one in crossing:
+            request = _request(source, target, one.kind, one.size, details)
+            if action.drag:
+                request = replace(request, words=DRAG_WORDS)
+            async with self._decider.permit(request, covered=covered) as permit:
+                where, covered = where or permit.where, covered or permit
+        return self._as_now(crossing, source, target, where)
+
+    def _as_now(
+        self,
+        crossing: list[_Kind],
+        source: Lease | None,
+        target: Lease | None,
+        where: str,
+    ) -> w.PasteTerms:
+        """The terms as rules and records are by now: a person takes their time."""
+        speaking, clean = self._speaking(source, target), self._speaking(target)
+        found = [
+            self._may(source, target, one.kind, one.size, speaking) for one in crossing
+        ]
+        now = [one for one in found if one is not None]
+        if len(now) < len(crossing):
+            raise RefusedError("rules or records do not let it cross any more")
+        return w.PasteTerms(
+            patterns=tuple(one.kind for one in now),
+            max_bytes=_bytes(now, speaking),
+            ttl=_strictest(
+                (one.answer.limits.ttl for one in now),
+                (record.ttl for record in speaking),
+                limits.CLIPBOARD_SECONDS,
+            ),
+            primary=bool(clean) and clean[0].primary == "rules",
+            clean=clean[0].clean if clean else frozenset(),
+            rule=where,
+        )
+
+    def _may(
+        self,
+        source: Lease | None,
+        target: Lease | None,
+        kind: str,
+        size: int | None,
+        speaking: list[Clipboard],
+    ) -> _Kind | None:
+        answer = self._decider.preview(_request(source, target, kind, size))
+        if answer is None or answer.verdict not in _ACTIONS or answer.rule is None:
+            return None
+        said: list[Collection[str]] = [one.types for one in speaking if one.types]
+        if answer.rule.match.mime:
+            said.append(answer.rule.match.mime)
+        if not all(fits(kind, types) for types in said or [DEFAULT_PATTERNS]):
+            return None
+        return _Kind(kind, size, answer)
+
+
+def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
+    """All that one yes lets cross, as the person is shown it.
+
+    A line for each type, which are CLIPBOARD_KINDS at most: in one line the
+    name that a source makes long would hide the others.
+    """
+    kinds = sorted((one.kind for one in crossing), key=lambda k: (k != TEXT, k))
+    sizes = [one.size for one in crossing]
+    known = [size for size in sizes if size is not None]
+    size = f"{sum(known)} bytes" if len(known) == len(sizes) else ""
+    together = " together" if size and len(kinds) > 1 else ""
+    return (*(("type", kind) for kind in kinds), ("size", size + together))
+
+
+def _request(
+    source: Lease | None,
+    target: Lease | None,
+    kind: str,
+    size: int | None,
+    details: tuple[tuple[str, str], ...] = (),
+) -> Request:
+    lease = source or target
+    if lease is None:
+        raise RefusedError("the sandbox has ended")
+    words = "" if source and target else INWARD_WORDS if target else OUTWARD_WORDS
+    return Request(
+        lease=lease,
+        source="" if source else w.VIEWER,
+        service=SERVICE,
+        target=target.sandbox if target else w.VIEWER,
+        mime=kind,
+        size=size,
+        # The chord is what the person does; it was pressed just now.
+        gesture=0.0,
+        words=words,
+        details=details,
+        settled=True,
+        tells=True,
+    )
+
+
+def _bytes(crossing: list[_Kind], speaking: list[Clipboard]) -> int:
+    """Bytes of all types together; each was compared with its own rule's before.
+
+    Where the sizes are not known yet the smallest of these holds for all.
+    """
+    default = limits.CLIPBOARD_BYTES
+    of_records = [one.max_size for one in speaking if one.max_size is not None]
+    of_rules = [one.answer.limits.max_size for one in crossing]
+    said = [size for size in of_rules if size is not None]
+    silent = len(said) < len(of_rules)
+    if silent:
+        said.append(min(of_records, default=default))
+    unknown = any(one.size is None for one in crossing)
+    return min([min(said) if unknown else max(said), *of_records])
+
+
+def _strictest(
+    rules: Iterable[int | None], records: Iterable[int | None], default: float
+) -> float:
+    said = [value for value in (*rules, *records) if value is not None]
+    return min(said, default=default)
+
+
+def _widest(rules: list[Rule], speaking: list[Clipboard]) -> w.CopyTerms:
+    """The most that could be allowed; the record of the sandbox bounds it."""
+    types: set[str] = set(DEFAULT_PATTERNS)
+    for rule in rules:
+        types.update(rule.match.mime)
+    sizes = [rule.limits.max_size for rule in rules]
+    times = [rule.limits.ttl for rule in rules]
+    size: float = max([limits.CLIPBOARD_BYTES, *(s for s in sizes if s is not None)])
+    ttl: float = max([limits.CLIPBOARD_SECONDS, *(t for t in times if t is not None)])
+    for record in speaking:
+        types = set(record.types) if record.types else types
+        size = size if record.max_size is None else record.max_size
+        ttl = ttl if record.ttl is None else record.ttl
+    primary = bool(speaking) and speaking[0].primary == "rules"
+    return w.CopyTerms(tuple(sorted(types)), int(size), ttl, primary)
+
+
+def _both(one: w.PasteTerms, other: w.PasteTerms) -> w.PasteTerms:
+    return w.PasteTerms(
+        patterns=tuple(kind for kind in one.patterns if kind in other.patterns),
+        max_bytes=min(one.max_bytes, other.max_bytes),
+        ttl=min(one.ttl, other.ttl),
+        primary=one.primary and other.primary,
+        clean=one.clean | other.clean,
+        rule=other.rule,
+    )

@@ -1,0 +1,482 @@
+"""The clipboard between a viewer's sandboxes: the shell around ``crossing``.
+
+One for each viewer.  Workers say which of them has the keyboard and which chord
+was pressed; the crossing says what is to be done; here it is done, one thing
+after the other: policy asked, record written, order given.
+
+Nothing here waits for a sandbox.  What a worker is told goes through a queue of
+its own, and one that takes no orders is ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+import trio
+
+from broker.authz.decider import Decider
+from broker.clipboard import messages as w
+from broker.clipboard import reasons
+from broker.clipboard.broker import Crossing
+from broker.clipboard.exports import MARK
+from broker.clipboard.state import Status
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.core.sliding_window import SlidingWindow
+from broker.core.stderr_log import log_exception
+from broker.ipc import clipboard as messages
+from broker.services import event_log
+from broker.services.workers import clipboard_member
+from broker.viewer.clipboard.outcomes import Telling
+from broker.viewer.clipboard.permissions import Terms
+from broker.viewer.clipboard.settings import DEFAULT, Choice
+from broker.viewer.desktop import Notify
+from broker.viewer.sandboxes.guest import Guest
+from policy.records.model import Record
+
+_MARK_BYTES = 12
+_TROUBLES = 8
+"""Different reasons that are told; each worker says its own."""
+
+
+def _silent(title: str, text: str, *, sandbox: str = "") -> None:
+    """Nobody is there to be told."""
+    del title, text, sandbox
+
+
+_Posted = tuple[w.Event, trio.Event | None]
+"""What happened, and what to set once all that follows from it is done."""
+
+
+class Party:
+    """One sandbox on this clipboard (``Guest.crossing``)."""
+
+    def __init__(self, clipboard: Clipboard, guest: Guest) -> None:
+        self.lease: Lease = guest.lease
+        self.trouble = ""
+        """Why its windows know no chords, or not both."""
+        self._clipboard = clipboard
+        self._guest = guest
+        self._orders, self._pending = trio.open_memory_channel[clipboard_member.Order](
+            limits.CLIPBOARD_ORDERS
+        )
+        self._pace = SlidingWindow(
+            limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS
+        )
+        self._over: messages.ForeignDrag | messages.DragOver | None = None
+        """What came over its windows last."""
+        self._later = trio.CancelScope()
+        """Of the task that waits for that one's source."""
+        self._told: messages.Drags | None = None
+        """What the worker was told of drags; None before it has begun."""
+        self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
+
+    def chords(self) -> messages.Chords:
+        """What its windows are to know as chords."""
+        choice = self._clipboard.choice
+        return messages.Chords(choice.copy, choice.paste)
+
+    def drags(self) -> messages.Drags:
+        """Which of its drags may cross, as records and rules are now."""
+        self._told = self._clipboard.drags_of(self.lease)
+        return self._told
+
+    async def take(self, said: clipboard_member.Said) -> None:
+        """Its worker says something; claims of a process that may be hostile."""
+        match said:
+            case messages.ChordTrouble(reason):
+                self.trouble = printable(reason, 300)
+                self._clipboard.troubled(self)
+            case messages.ChordPressed(press, paste):
+                if self._pace.take(trio.current_time()):
+                    event = self._clipboard.pressed(self.lease, press, paste=paste)
+                    await self._clipboard.put(self, event)
+            case messages.ForeignDrag() | messages.DragOver():
+                await self._drag_came(said)
+            case messages.DragDropped() | messages.DragWanted():
+                await self._drag_asked(said)
+            case _:
+                for meant in clipboard_member.events_of(self.lease.sandbox, said):
+                    await self._clipboard.put(self, meant)
+
+    async def _drag_came(self, said: messages.ForeignDrag | messages.DragOver) -> None:
+        self._over = said
+        self._later.cancel()  # there is one pointer
+        if isinstance(said, messages.DragOver) and not self._clipboard.knows(said.mark):
+            self._later = trio.CancelScope()
+            self._clipboard.start(self._drag_later, said, self._later)
+        else:
+            await self._put_over(said)
+
+    async def _drag_later(
+        self, said: messages.DragOver, scope: trio.CancelScope
+    ) -> None:
+        """Once its source's worker, another process, has told of it; or too late."""
+        with scope, trio.move_on_after(limits.CLIPBOARD_MARK_SECONDS):
+            await self._clipboard.wait_known(said.mark)
+        if self._over is said:
+            await self._put_over(said)
+
+    async def _put_over(self, said: messages.ForeignDrag | messages.DragOver) -> None:
+        event: w.Event = w.ForeignDrag(self.lease.sandbox)
+        hopeless = True
+        if isinstance(said, messages.DragOver):
+            event = self._clipboard.dragged_over(self.lease, said)
+            hopeless = event.terms is None
+        # What is refused once is told once: it comes over the next window, too.
+        if not hopeless or self._refusals.take(trio.current_time()):
+            await self._clipboard.put(self, event)
+
+    async def _drag_asked(
+        self, said: messages.DragDropped | messages.DragWanted
+    ) -> None:
+        name = self.lease.sandbox
+        if not self._pace.take(trio.current_time()):
+            self.give(w.EndDrag(name, said.number))
+            return
+        event: w.Event = w.DragDropped(name, said.number)
+        if isinstance(said, messages.DragWanted):
+            terms = self._clipboard.dragged_out(self.lease)
+            event = w.DragWanted(name, said.number, said.mark, said.name, terms)
+        await self._clipboard.put(self, event)
+
+    async def gone(self) -> None:
+        """Its worker has ended, with its windows and all that they offered."""
+        self.trouble = ""
+        await self._clipboard.put(self, w.SandboxGone(self.lease.sandbox))
+
+    def give(self, order: clipboard_member.Order) -> None:
+        """Have its worker do something, soon."""
+        try:
+            self._orders.send_nowait(order)
+        except trio.ClosedResourceError:
+            return
+        except trio.WouldBlock:
+            self._clipboard.start(self.blame, "it takes no orders for the clipboard")
+
+    async def run(self) -> None:
+        """Give orders to whatever worker there is; until cancelled."""
+        async for order in self._pending:
+            mine = self._guest.worker
+            if mine is None:
+                continue  # it has ended, and the crossing hears of that
+            try:
+                await clipboard_member.order(mine, order)
+            except UpstreamError:
+                continue  # the same
+
+    def close(self) -> None:
+        """Its lease has ended; nothing more is to be ordered."""
+        self._orders.close()
+
+    async def follow(self) -> None:
+        """Know other chords from now on."""
+        await self._tell(self.chords())
+
+    async def follow_rules(self) -> None:
+        """Know other rules for drags from now on, if they are others."""
+        before = self._told
+        if before is not None and self.drags() != before:
+            await self._tell(self.drags())
+
+    async def _tell(self, order: messages.Chords | messages.Drags) -> None:
+        mine = self._guest.worker
+        if mine is None:
+            return
+        try:
+            await mine.send(order)
+        except UpstreamError:
+            return  # it has ended; the next one is told at its start
+
+    async def blame(self, reason: str) -> None:
+        """Its worker said what no worker of ours says: it was taken over."""
+        text = f"clipboard: {reason}"
+        await self._guest.screen.broke(text)
+        if self._guest.worker is not None:
+            await self._guest.worker.close(text)
+
+
+class Clipboard:
+    """See the head of this module."""
+
+    notify: Notify = staticmethod(_silent)
+
+    def __init__(
+        self,
+        *,
+        decider: Decider,
+        log: event_log.Journal,
+        record: Callable[[Lease], Record | None],
+        choose: Callable[[], Choice] = lambda: DEFAULT,
+    ) -> None:
+        self._terms = Terms(decider, record)
+        self._log = log
+        self._choose = choose
+        self.choice = choose()
+        """The chords in force."""
+        self._telling = Telling(
+            log, self._lease, self._tell_person, lambda: self.choice.paste
+        )
+        hashes = bool(log.content_digest(b""))
+        self._core = Crossing(log.content_digest if hashes else None, _new_mark)
+        self._parties: dict[str, Party] = {}
+        self._asking: dict[int, trio.CancelScope] = {}
+        self._changed = trio.Event()
+        self._drag_began = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._told: set[str] = set()
+        self._put, self._events = trio.open_memory_channel[_Posted](
+            limits.CLIPBOARD_ORDERS
+        )
+
+    def _tell_person(self, title: str, text: str, *, sandbox: str = "") -> None:
+        self.notify(title, text, sandbox=sandbox)
+
+    def _lease(self, name: str) -> Lease | None:
+        party = self._parties.get(name)
+        return party.lease if party else None
+
+    # -- its life ----------------------------------------------------------------------
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Do what is to be done, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._tick)
+            task_status.started()
+            async with self._events:  # who still has something to say need not wait
+                async for event, done in self._events:
+                    await self._feed(event)
+                    if done is not None:
+                        done.set()
+
+    async def _post(self, event: w.Event, done: trio.Event | None = None) -> bool:
+        """Have it dealt with; false when this clipboard is over."""
+        try:
+            await self._put.send((event, done))
+        except trio.BrokenResourceError:
+            return False
+        return True
+
+    def start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Do something beside, whose failure ends nothing else."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._alone, step, *args)
+
+    async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        try:
+            await step(*args)
+        except Exception as error:  # noqa: BLE001 -- a mistake about one paste must not end the clipboard
+            log_exception(error)
+
+    async def _tick(self) -> None:
+        while True:
+            self._changed = trio.Event()
+            deadline = self._core.deadline
+            due = True
+            with trio.move_on_at(float("inf") if deadline is None else deadline):
+                await self._changed.wait()
+                due = False
+            if due:
+                await self._post(w.Ticked())
+                await self._changed.wait()
+
+    # -- who takes part -----------------------------------------------------------------
+
+    def begin(self, guest: Guest) -> None:
+        """A sandbox was leased."""
+        party = self._parties[guest.lease.sandbox] = Party(self, guest)
+        guest.crossing = party
+        self.start(party.run)
+
+    async def lease_ended(self, lease: Lease) -> None:
+        """It is over; its name may be another's from now on."""
+        party = self._parties.get(lease.sandbox)
+        if party is not None and party.lease == lease:
+            party.close()
+            del self._parties[lease.sandbox]
+            await self._post(w.SandboxGone(lease.sandbox))
+
+    async def put(self, party: Party, event: w.Event) -> None:
+        """Something happened; waits while much is to be done."""
+        if self._parties.get(party.lease.sandbox) is party:
+            await self._post(event)
+
+    def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
+        """What a chord means, with the terms of now."""
+        if paste:
+            return w.PastePressed(lease.sandbox, self._terms.inward(lease))
+        terms, outward = self._terms.copy(lease), self._terms.outward(lease)
+        return w.CopyPressed(lease.sandbox, terms, press, outward)
+
+    def drags_of(self, lease: Lease) -> messages.Drags:
+        """Which of its drags may cross."""
+        cross, outward = self._terms.drags(lease)
+        return messages.Drags(cross, outward)
+
+    def knows(self, mark: str) -> bool:
+        """Whether somebody has told of a drag with this mark."""
+        return bool(self._core.dragged_by(mark))
+
+    async def wait_known(self, mark: str) -> None:
+        """Return when somebody has."""
+        while not self.knows(mark):
+            await self._drag_began.wait()
+
+    def dragged_over(self, lease: Lease, said: messages.DragOver) -> w.DragOver:
+        """What a drag over a window means, with the terms of now."""
+        name = self._core.dragged_by(said.mark)
+        source = self._lease(name)
+        terms = None
+        # Its own comes as no drag from elsewhere, whatever a rule about it says.
+        if name == w.VIEWER or (source is not None and name != lease.sandbox):
+            terms = self._terms.dragged(source, lease)
+        return w.DragOver(lease.sandbox, said.number, said.mark, terms)
+
+    def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
+        """What may go out of it by a drag."""
+        return self._terms.dragged(lease, None)
+
+    def troubled(self, party: Party) -> None:
+        """Tell the person, once, that there are no chords, and why."""
+        reason = party.trouble
+        if reason and reason not in self._told and len(self._told) < _TROUBLES:
+            self._told.add(reason)
+            self.notify("Vitrail: no chords for the clipboard", reason)
+
+    # -- the person and the files -------------------------------------------------------------
+
+    async def clear(self) -> None:
+        """Wipe all, as the person says; returns when it is wiped."""
+        done = trio.Event()
+        if await self._post(w.Cleared(), done):
+            await done.wait()
+
+    def status(self) -> Status:
+        """What is held and on offer; no content."""
+        return self._core.status(trio.current_time())
+
+    @property
+    def focused(self) -> str:
+        """Which sandbox has the keyboard; empty: none, or more than one says so."""
+        return self._core.focused or ""
+
+    def troubles(self) -> Iterator[tuple[str, str]]:
+        """Sandbox and reason, where chords do not work."""
+        for name, party in sorted(self._parties.items()):
+            if party.trouble:
+                yield name, party.trouble
+
+    async def choose_again(self) -> Choice:
+        """Read which chords the person wants, and tell every worker."""
+        self.choice = self._choose()
+        async with trio.open_nursery() as nursery:
+            for party in self._parties.values():
+                nursery.start_soon(party.follow)
+        return self.choice
+
+    async def decide_again(self) -> None:
+        """Rules or records are others: take back what may not stand any more."""
+        async with trio.open_nursery() as nursery:
+            for party in self._parties.values():
+                nursery.start_soon(party.follow_rules)
+        for target, transfer, source, kinds in self._core.standing:
+            there, here = self._lease(target), self._lease(source)
+            if there is None or (here is None and source != w.VIEWER):
+                continue
+            why = self._terms.record_allows(here, there, kinds)
+            if why:
+                await self._post(w.Revoked(target, transfer, why))
+
+    # -- doing ---------------------------------------------------------------------------
+
+    async def _feed(self, event: w.Event) -> None:
+        actions = self._core.feed(event, trio.current_time())
+        try:
+            for action in actions:
+                await self._do(action)
+        except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
+            log_exception(error)
+            for action in actions:
+                if isinstance(action, w.Serve):  # whoever asked waits for an end
+                    self._give(action.sandbox, w.EndDrag(action.sandbox, action.number))
+            await self._wipe()
+        self._forget_undecided()
+        self._changed.set()
+        if isinstance(event, w.DragStarted):
+            self._drag_began.set()
+            self._drag_began = trio.Event()
+
+    async def _wipe(self) -> None:
+        """Something could not be recorded, or is our mistake: nothing stays.
+
+        Nothing may be on offer of which the log knows nothing.
+        """
+        self.notify("Clipboard wiped", "the log could not be written, or worse")
+        for action in self._core.feed(w.EpochChanged(), trio.current_time()):
+            if isinstance(action, w.Withdraw | w.Stop | w.EndDrag):
+                await self._do(action)
+
+    async def _do(self, action: w.Action) -> None:
+        match action:
+            case w.Record():
+                # Each copy asks whether it may become the person's own too; where
+                # the rules say no to that, it is no news.
+                if not (action.by_policy and action.target == w.VIEWER):
+                    await self._telling.tell(action)
+            case w.AskPolicy():
+                scope = self._asking[action.transfer] = trio.CancelScope()
+                self.start(self._decide, action, scope)
+            case w.Blame(sandbox, reason):
+                party = self._parties.get(sandbox)
+                if party is not None:
+                    self.start(party.blame, reason)
+            case w.Offer() | w.Withdraw():
+                self._give(action.target, action)
+            case _:
+                self._give(action.sandbox, action)
+
+    def _give(self, sandbox: str, order: clipboard_member.Order) -> None:
+        party = self._parties.get(sandbox)
+        if party is not None:
+            party.give(order)
+
+    def _forget_undecided(self) -> None:
+        """Nobody waits for an answer about what was given up."""
+        for transfer in self._asking.keys() - self._core.undecided:
+            self._asking.pop(transfer).cancel()
+
+    async def _decide(self, action: w.AskPolicy, scope: trio.CancelScope) -> None:
+        with scope:
+            decided = await self._answer(action)
+            self._asking.pop(action.transfer, None)
+            await self._post(decided)
+
+    async def _answer(self, action: w.AskPolicy) -> w.Decided:
+        no = partial(w.Decided, action.transfer, None)
+        parties = (action.source, action.target, action.origin)
+        leases = [self._lease(name) for name in parties]
+        for name, lease in zip(parties, leases, strict=True):
+            if name not in {"", w.VIEWER} and lease is None:
+                return no(reasons.GONE)
+        try:
+            terms = await self._terms.decide(action, *leases)
+        except RefusedError as error:
+            where = f" ({error.where})" if error.where else ""
+            return no(f"{error.message.removeprefix('denied: ')}{where}")
+        except VitrailError as error:
+            return no(str(error))
+        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
+            log_exception(error)
+            return no("it could not be decided")
+        return w.Decided(action.transfer, terms)
+
+
+def _new_mark() -> str:
+    return MARK + secrets.token_hex(_MARK_BYTES)

@@ -1,0 +1,134 @@
+"""Telling the person on the desktop: notifications, when there are any.
+
+Nothing waits for them and nothing depends on them: what matters is an event
+and a line of ``brokerctl status`` too.  A sandbox that is refused all the time
+must not cover the screen, so what sandboxes do is told a few times a minute, and
+the rest is counted; each sandbox has a budget of its own, so that one cannot use
+up what the others' news need.  The person's own messages (a crossing of the
+clipboard, a cut, an error in a file) have none, and are sent before the others:
+a sandbox that provokes refusals must not be able to hide one of them.
+"""
+
+from __future__ import annotations
+
+import html
+import shutil
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.sliding_window import SlidingWindow
+from broker.core.stderr_log import log_stderr
+from broker.launch.process.spawn import run_tool
+
+_PROGRAM = "notify-send"
+_SECONDS = 5.0
+_TITLE_CHARACTERS = 100
+_TEXT_CHARACTERS = 500
+
+
+class Notify(Protocol):
+    """How the parts of a viewer tell the person something."""
+
+    def __call__(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """Send a notification soon; never waits, never raises.
+
+        ``sandbox``: it is about what this one did of its own accord, and counts
+        for its budget.  Empty: the person's own message, which always goes.
+        """
+
+
+class Budgets:
+    """Which notifications about sandboxes are sent.  Sans-IO."""
+
+    def __init__(self) -> None:
+        self._all = SlidingWindow(limits.NOTIFICATIONS_PER_MINUTE, 60.0)
+        self._own: dict[str, SlidingWindow] = {}
+        self.left_out: dict[str, int] = {}
+        """Of each sandbox, since its last one that was sent."""
+
+    def take(self, sandbox: str, now: float) -> int | None:
+        """Count one; returns how many were left out before it, None: it is, too."""
+        own = self._own.get(sandbox)
+        if own is None:
+            if len(self._own) >= limits.LEASES:
+                self._forget(now)
+            own = self._own[sandbox] = SlidingWindow(
+                limits.NOTIFICATIONS_PER_SANDBOX, 60.0
+            )
+        # Its own first: what it is refused by that costs the others nothing.
+        if not own.take(now) or not self._all.take(now):
+            self.left_out[sandbox] = self.left_out.get(sandbox, 0) + 1
+            return None
+        return self.left_out.pop(sandbox, 0)
+
+    def _forget(self, now: float) -> None:
+        for name in [name for name, rate in self._own.items() if rate.idle(now)]:
+            del self._own[name]
+            self.left_out.pop(name, None)
+
+
+class Desktop:
+    """Sends notifications with ``notify-send`` (libnotify) where it is installed."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = environ
+        self._budgets = Budgets()
+        self._persons: deque[tuple[str, str]] = deque()
+        self._others: deque[tuple[str, str]] = deque()
+        """Bounded by the budget: nothing of it is put here."""
+        self._wake = trio.Event()
+        self._complained = False
+
+    def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """See ``Notify``."""
+        if not sandbox:
+            self._add(self._persons, title, text)
+            return
+        before = self._budgets.take(sandbox, trio.current_time())
+        if before is not None:
+            more = f"\n(and {before} more like it)" if before else ""
+            self._add(self._others, title, text + more)
+
+    def _add(self, queue: deque[tuple[str, str]], title: str, text: str) -> None:
+        if len(queue) >= limits.NOTIFICATIONS_WAITING:
+            lost, _ = queue.popleft()
+            log_stderr(f"vitrail: the desktop takes no notifications: {lost}")
+        queue.append((title, text))
+        self._wake.set()
+
+    async def _next(self) -> tuple[str, str]:
+        while not (self._persons or self._others):
+            self._wake = trio.Event()
+            await self._wake.wait()
+        return (self._persons or self._others).popleft()
+
+    async def run(self) -> None:
+        """Send what is to be told, until cancelled."""
+        while True:
+            title, text = await self._next()
+            path = None if self._environ is None else self._environ.get("PATH")
+            if shutil.which(_PROGRAM, path=path) is None:
+                continue
+            lines = [printable(line, _TEXT_CHARACTERS) for line in text.split("\n")]
+            # Servers read simple markup in the text, and a name may be '<b>'.
+            body = html.escape("\n".join(lines), quote=False)
+            # And notify-send itself takes '\\n' and its like for what they mean.
+            body = body.replace("\\", "\\\\")
+            head = printable(title, _TITLE_CHARACTERS)
+            try:
+                await run_tool(
+                    [_PROGRAM, "--app-name=Vitrail", "--", head, body],
+                    env=self._environ,
+                    deadline=_SECONDS,
+                )
+            except (OSError, SetupError, UpstreamError) as error:
+                # OSError: no process or descriptor is left for it just now.
+                if not self._complained:
+                    self._complained = True
+                    log_stderr(f"vitrail: nothing can be told on the desktop: {error}")

@@ -1,0 +1,81 @@
+"""The viewer's part, wired: guests, their workers, and the compositor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from broker.authz.prompts import Questions
+from broker.authz.rules import Rules
+from broker.core.errors import InternalError, SetupError
+from broker.launch.compositor import find_compositor
+from broker.launch.waypipe.podman import load_podman
+from broker.services.runtime import Runtime
+from broker.viewer.desktop import Desktop
+from broker.viewer.role import ViewerRole
+from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sound.raw_audio import WARNING, is_raw
+
+
+def make_viewer(ground: Runtime) -> ViewerRole:
+    """Return the viewer's role on this ground."""
+    if ground.workers is None:
+        raise InternalError("a viewer without workers")
+    return ViewerRole(
+        paths=ground.paths,
+        records=lambda: ground.records.now,
+        tools=GuestTools(
+            workers=ground.workers,
+            pump=ground.pump,
+            log=ground.log,
+            compositor=_compositor,
+            waypipe=load_podman(ground.paths),
+        ),
+        log=ground.log,
+        rules=Rules(ground.paths, ground.log),
+        reload_records=ground.records.reload,
+        questions=Questions(
+            paths=ground.paths, log=ground.log, compositor=find_compositor
+        ),
+        desktop=Desktop(),
+    )
+
+
+def viewer_warnings(viewer: ViewerRole) -> list[str]:
+    """What a person should know of the guests and the desktop."""
+    found = [
+        f"{guest.lease.sandbox}: {text}"
+        for guest in viewer.guests()
+        for text in guest.warnings
+    ]
+    found += [
+        f"{guest.lease.sandbox}: {WARNING}"
+        for guest in viewer.guests()
+        if is_raw(viewer.record(guest.lease.record))
+    ]
+    waiting = [] if viewer.questions is None else viewer.questions.pending()
+    if waiting:
+        found.append(
+            f"{len(waiting)} of your answers waited for: 'brokerctl pending' shows what"
+        )
+    found += [
+        f"{sandbox}: no chords for the clipboard: {reason}"
+        for sandbox, reason in viewer.clipboard.troubles()
+    ]
+    if viewer.clipboard.choice.problem:
+        found.append(viewer.clipboard.choice.problem)
+    if find_compositor() is None:
+        found.append("no compositor answers; no window can be shown")
+    return found
+
+
+def _compositor() -> Path:
+    found = find_compositor()
+    if found is None:
+        display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")
+        raise SetupError(
+            f"no compositor answers at {display}",
+            hint="start the broker inside a Wayland session: "
+            "'brokerctl stop --broker', then run it there",
+        )
+    return found

@@ -1,0 +1,100 @@
+"""Questions and grants as ``brokerctl`` sees and answers them."""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from broker.control import api
+from broker.core.errors import RefusedError
+from broker.prompt.grants import Grant
+from broker.prompt.question import Keep
+from broker.prompt.queue import Entry
+from broker.viewer.role import ViewerRole
+
+
+def pending(viewer: ViewerRole) -> api.PendingAnswer:
+    """What waits for the person."""
+    if viewer.questions is None:
+        return api.PendingAnswer(questions=[])
+    shown = viewer.questions.shown()
+    found = [_question(entry, shown) for entry in viewer.questions.pending()]
+    return api.PendingAnswer(questions=found)
+
+
+def _question(entry: Entry, shown: int) -> api.PendingQuestion:
+    asked = entry.question
+    return api.PendingQuestion(
+        id=entry.id,
+        sandbox=asked.sandbox,
+        record=asked.record,
+        label=asked.label,
+        color=asked.colour,
+        service=asked.service,
+        argument=asked.argument,
+        words=asked.words,
+        details=[f"{name}: {value}" for name, value in asked.details],
+        targets=list(asked.targets),
+        default_target=asked.default_target,
+        keeps=[keep.value for keep in asked.keeps],
+        seconds=asked.seconds,
+        rule=asked.rule,
+        left=max(0.0, entry.deadline - trio.current_time()),
+        shown=entry.id == shown,
+    )
+
+
+def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest, who: str) -> None:
+    """Answer a question.  Raises RefusedError for what was not offered."""
+    if viewer.questions is None:
+        raise RefusedError("this broker asks nobody anything")
+    words = [keep.value for keep in Keep]
+    if request.keep is not None and request.keep not in words:
+        raise RefusedError(
+            "an answer cannot hold so long", hint=f"keep is one of {', '.join(words)}"
+        )
+    viewer.questions.answer(
+        request.id,
+        allow=request.allow,
+        target=request.target or "",
+        keep=Keep(request.keep or Keep.ONCE),
+        who=who,
+    )
+
+
+def grants(viewer: ViewerRole) -> api.GrantsAnswer:
+    """Answers that are remembered."""
+    found = viewer.decider.grants.all(trio.current_time())
+    return api.GrantsAnswer(grants=[_grant(viewer, grant) for grant in found])
+
+
+async def revoke(
+    viewer: ViewerRole, request: api.GrantRevokeRequest, reason: str
+) -> api.GrantsAnswer:
+    """End grants, and what goes on by them; returns those that ended."""
+    found = viewer.decider.grants.all(trio.current_time())
+    if request.id is not None:
+        found = [grant for grant in found if grant.id == request.id]
+        if not found:
+            raise api.NotFoundError(
+                "there is no such grant", hint="'brokerctl grants list' shows them"
+            )
+    ended = [_grant(viewer, grant) for grant in found]
+    await viewer.decider.revoke(found, reason)
+    return api.GrantsAnswer(grants=ended)
+
+
+def _grant(viewer: ViewerRole, grant: Grant) -> api.GrantStatus:
+    left = grant.until - trio.current_time()
+    return api.GrantStatus(
+        id=grant.id,
+        sandbox=grant.sandbox,
+        service=grant.subject.service,
+        argument=grant.subject.argument.removeprefix("+"),
+        target=grant.target,
+        keep=grant.keep.value,
+        rule=grant.rule,
+        left=None if math.isinf(left) else max(0.0, left),
+        live=sum(1 for permit in viewer.decider.live() if permit.grant == grant.id),
+    )

@@ -1,0 +1,394 @@
+"""The viewer's part: what a leased sandbox may reach, and its windows.
+
+Implements ``link.contract.Viewer``.  It never learns how a peer was
+recognised, only which lease its host announced; it decides by policy, and no
+stream flows before its decision is on record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from typing_extensions import override
+
+from broker.audit import schema
+from broker.authz.decider import Decider, Request
+from broker.authz.prompts import Questions
+from broker.authz.rules import Rules, follow_files
+from broker.core.errors import InternalError, RefusedError, VitrailError
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName
+from broker.core.paths import Paths
+from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.core.stderr_log import log_exception
+from broker.link.contract import Host
+from broker.services import event_log
+from broker.services.hangup import given, hang_up, when_hung_up
+from broker.services.sandbox_logs import KEPT, prune_logs
+from broker.viewer.clipboard.service import Clipboard
+from broker.viewer.clipboard.settings import load_choice
+from broker.viewer.desktop import Desktop
+from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sound.indicator import Indicator
+from broker.viewer.sound.raw_audio import is_raw, raw_stream
+from policy.records.loader import RecordSet
+from policy.records.model import Record
+
+_GRACE = 5.0
+_FORGET_SECONDS = 1.0
+"""Between looks at grants whose time is over.  What they allowed has ended by
+itself then; this is for the list and the log."""
+
+Answer = Callable[[VitrailError | None], Awaitable[None]]
+"""What has become of an opening: None, it is taken; or why not.  Over a link
+the other end waits for it, and sends nothing before; only the first one counts."""
+
+
+async def _nobody_waits(answer: VitrailError | None) -> None:
+    """Where host and viewer are one, payload waits in the socket."""
+
+
+class _Status(trio.TaskStatus[None]):
+    """What a stream's opener is told, each thing once."""
+
+    def __init__(self, outer: trio.TaskStatus[None], answer: Answer) -> None:
+        self._outer = outer
+        self._answer = answer
+        self._said = False
+        self.taken = False
+
+    @override
+    def started(self, value: None = None) -> None:
+        if not self.taken:
+            self.taken = True
+            self._outer.started(value)
+
+    async def say(self) -> None:
+        """It is taken; whoever opened it may send."""
+        if not self._said:
+            self._said = True
+            await self._answer(None)
+
+    async def take(self) -> None:
+        """Take it before it is decided."""
+        await self.say()
+        self.started()
+
+
+class ViewerRole:
+    """All guests of one viewer."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        records: Callable[[], RecordSet],
+        tools: GuestTools,
+        log: event_log.Journal,
+        rules: Rules,
+        reload_records: Callable[[], Awaitable[None]],
+        questions: Questions | None = None,
+        desktop: Desktop | None = None,
+    ) -> None:
+        self._paths = paths
+        self._records = records
+        self._tools = tools
+        self._log = log
+        self._guests: dict[LeaseId, Guest] = {}
+        self._host: Host | None = None
+        self._nursery: trio.Nursery | None = None
+        self._reload_records = reload_records
+        self._indicator = Indicator()
+        self.rules = rules
+        self.decider = Decider(
+            rules=rules,
+            records=records,
+            running=lambda: [guest.lease for guest in self.guests()],
+            log=log,
+        )
+        """Who asks whether a sandbox may; every service of the viewer does."""
+        self.clipboard = Clipboard(
+            decider=self.decider,
+            log=log,
+            record=lambda lease: self.record(lease.record),
+            choose=partial(load_choice, paths),
+        )
+        """What crosses between sandboxes by the person's hand."""
+        self.questions = questions
+        """The person; None: nobody is asked, and that is a no."""
+        self._desktop = desktop
+        if questions is not None:
+            self.decider.asker = questions
+        if desktop is not None:
+            rules.notify = self.decider.notify = desktop.notify
+            self.clipboard.notify = desktop.notify
+
+    async def run(
+        self,
+        host: Host,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Parent of every guest's tasks; runs until cancelled.
+
+        The rules are in force when it has started.  Raises UpstreamError when
+        that could not be recorded.
+        """
+        self._host = host
+        await self.rules.start()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(follow_files, self._paths, self.rules, self.reload)
+            nursery.start_soon(self._forget_grants)
+            if self.questions is not None:
+                nursery.start_soon(self.questions.run)
+            if self._desktop is not None:
+                nursery.start_soon(self._desktop.run)
+            nursery.start_soon(self._indicator.run)
+            await nursery.start(self.clipboard.run)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def reload(self) -> None:
+        """Read records and rules again, and decide again what goes on by them.
+
+        What is denied now is cut at once; where a person must be asked, that
+        goes on when this has returned.  Raises UpstreamError when a change
+        could not be recorded: then what was in force still is.
+        """
+        before, digest = self._records(), self.rules.digest
+        try:
+            await self._reload_records()
+            wrong = self._records().problems
+            if wrong and wrong != before.problems:
+                text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
+                self.rules.notify("Vitrail: a record has an error", text)
+            await self.rules.reload()
+        finally:
+            # Also where only one of the two could be recorded.
+            if self.rules.digest != digest or self._records() is not before:
+                self._follow_change()
+
+    def _follow_change(self) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._decide_again)
+            for guest in self.guests():
+                self._nursery.start_soon(self._alone, guest.follow_record)
+
+    async def _decide_again(self) -> None:
+        await self._alone(self.clipboard.decide_again)
+        await self._alone(self.decider.decide_again)
+
+    async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
+            log_exception(error)
+
+    async def _forget_grants(self) -> None:
+        while True:
+            await trio.sleep(_FORGET_SECONDS)
+            await self.decider.forget_over()
+
+    def guests(self) -> list[Guest]:
+        """All guests, oldest first."""
+        return list(self._guests.values())
+
+    def guest(self, lease: LeaseId) -> Guest | None:
+        """The guest of a lease."""
+        return self._guests.get(lease)
+
+    def record(self, name: SandboxName) -> Record | None:
+        """The record of that name, as the files are now."""
+        return self._records().records.get(name)
+
+    # -- link.contract.Viewer ---------------------------------------------------
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """Make room for a sandbox that the host has leased."""
+        if self._nursery is None:
+            raise InternalError("a lease came before the viewer runs")
+        if self.record(lease.record) is None:
+            raise RefusedError(
+                f"the viewer has no valid record '{lease.record}'",
+                hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
+                "has a mistake: 'brokerctl policy check' there says which",
+            )
+        logs = self._paths.logs(lease.sandbox)
+        others = frozenset(guest.lease.sandbox for guest in self.guests())
+        prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
+        guest = Guest(
+            lease,
+            lambda: self.record(lease.record),
+            self._tools,
+            directory=self._paths.sandbox(lease.sandbox),
+            logs=logs,
+        )
+        guest.acted = partial(self.decider.acted, lease.id)
+        guest.sound.decider, guest.sound.indicator = self.decider, self._indicator
+        await self._nursery.start(guest.run)
+        self.clipboard.begin(guest)
+        self._guests[lease.id] = guest
+        self._nursery.start_soon(self._end_when_idle, guest)
+
+    async def lease_ended(self, lease: LeaseId, reason: str) -> None:
+        """End all that the viewer had of a sandbox; not cancellable."""
+        guest = self._guests.pop(lease, None)
+        with trio.CancelScope(shield=True):  # nobody would do the rest
+            if guest is not None:
+                await guest.close(reason)
+                await self.clipboard.lease_ended(guest.lease)
+            await self.decider.lease_ended(lease)
+
+    async def stream_opened(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+        answer: Answer = _nobody_waits,
+    ) -> None:
+        """Decide, record, and carry a stream.
+
+        ``answer`` is awaited when the decision is made, before a byte is read;
+        where the person must be asked first, it is "taken" as soon as that is
+        known, so that nobody's deadline is a person's.
+        """
+        status = _Status(task_status, answer)
+        with given(conn):
+            try:
+                await self._permitted(opening, conn, status)
+            except VitrailError as error:
+                if not status.taken:
+                    # Before we hang up: over a link the answer goes the same way.
+                    await answer(error)
+                    raise
+                # It was taken, so nobody waits for this; the decision is recorded.
+                hang_up(conn)
+
+    async def _permitted(
+        self, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        guest = self._guests.get(opening.lease.id)
+        if guest is None:
+            raise RefusedError("the lease is not one that was announced here")
+        request = Request(
+            lease=opening.lease,
+            service=opening.service,
+            stream=opening.stream,
+            peer=opening.peer,
+            counts_bytes=False,  # the pump moves them, and nobody looks
+        )
+        windows = opening.service == DISPLAY
+        with (
+            guest.display_open() if windows else contextlib.nullcontext(),
+            contextlib.ExitStack() as asking,
+            trio.CancelScope() as gone,
+        ):
+
+            async def on_ask() -> None:
+                await status.take()
+                if self._nursery is not None:
+                    over = trio.Event()
+                    asking.callback(over.set)
+                    self._nursery.start_soon(when_hung_up, conn, over, gone.cancel)
+                if windows:
+                    asking.enter_context(guest.programs.person_asked())
+
+            allowed = False
+            try:
+                async with self.decider.permit(request, on_ask=on_ask):
+                    allowed = True
+                    asking.close()
+                    with guest.place():
+                        await self._carry(guest, opening, conn, status)
+            except RefusedError as error:
+                guest.programs.refused(opening.service, str(error))
+                if windows and not allowed:
+                    # Whoever waits for a window need not wait any longer.
+                    guest.programs.fail(str(error), Step.STREAM)
+                raise
+
+    async def _carry(
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        if opening.service == AGENT:
+            await status.say()
+            await guest.agent_stream(opening, conn, task_status=status)
+        elif opening.service == DISPLAY and opening.direct:
+            await status.say()
+            await guest.wayland_stream(opening, conn, task_status=status)
+        elif opening.service == DISPLAY:
+            await status.say()
+            await guest.display_stream(opening, conn, task_status=status)
+        elif opening.service == AUDIO and is_raw(self.record(opening.lease.record)):
+            with guest.sound.places.one():
+                await self._carry_raw(opening, conn, status)
+        elif opening.service == AUDIO:
+            await guest.sound.stream(opening, conn, say=status.say, task_status=status)
+        else:
+            raise RefusedError(f"nothing here serves {opening.service}")
+
+    async def _carry_raw(
+        self, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        async def answer(error: None) -> None:
+            del error
+            await status.say()
+
+        await raw_stream(
+            opening,
+            conn,
+            self._tools.sound,
+            pump=self._tools.pump,
+            log=self._log,
+            answer=answer,
+            task_status=status,
+        )
+
+    # -- ends ---------------------------------------------------------------------
+
+    async def _end_when_idle(self, guest: Guest) -> None:
+        """A disposable is gone when its last program is."""
+        while True:
+            await guest.idle.wait()
+            if guest.lease.id not in self._guests:
+                return
+            record = self.record(guest.lease.record)
+            # A record with a typo says nothing; a disposable's name does.
+            disposable = guest.lease.sandbox != guest.lease.record
+            if record is not None:
+                disposable = record.viewer.sandbox_class == "disposable"
+            if disposable:
+                break
+            guest.idle = trio.Event()
+        try:
+            await self.power_off(guest.lease.id, reason="its last program has ended")
+        except VitrailError as error:
+            # The host cannot be asked now.  In the next epoch its agent says
+            # hello without programs, and we come here again.
+            await self._log.note(
+                schema.SandboxFailed(
+                    **event_log.of(guest.lease), step="power off", reason=str(error)
+                )
+            )
+
+    async def power_off(
+        self, lease: LeaseId, *, reason: str, grace: float = _GRACE
+    ) -> None:
+        """End a sandbox: its agent first, then its host; returns when it is gone."""
+        if self._host is None:
+            raise InternalError("a sandbox is to be ended before the viewer runs")
+        guest = self._guests.get(lease)
+        asked = guest is not None and await guest.power_off()
+        # Nobody to ask inside: only the power button is left, and a guest
+        # without an agent does not listen to that for long.
+        await self._host.stop(
+            lease, grace=grace if asked else min(grace, 1.0), reason=reason
+        )

@@ -1,0 +1,238 @@
+"""``brokerctl run``: a sandbox started where needed, and a program in it.
+
+Written against the seam: the host may be in this process or at the other end
+of the link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from broker.audit import schema
+from broker.control import api
+from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.services import DISPLAY
+from broker.link.contract import Host
+from broker.services import event_log
+from broker.viewer.role import ViewerRole
+from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.sandboxes.launch_steps import Failure, Step
+from broker.viewer.sandboxes.programs import Program
+from broker.viewer.sandboxes.run_progress import Follower
+from policy.records.loader import RecordSet
+from policy.records.model import MicroVM, Record
+from policy.rules import record_gate
+
+_SIGTERM, _SIGKILL = 15, 9
+_TERM_SECONDS = 3.0
+"""For a program to end by itself before it is killed."""
+_ABANDON_SECONDS = 12.0
+
+
+@dataclass
+class _Run:
+    """One call of ``Runner.run``, and what it has started so far."""
+
+    request: api.RunRequest
+    record: Record
+    running: Lease | None
+    """The sandbox that ran before; None: this run starts its machine."""
+    argv: list[str]
+    guest: Guest | None = None
+    program: Program | None = None
+
+
+class Runner:
+    """Runs programs for the control socket of a broker that has a viewer."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        viewer: ViewerRole,
+        log: event_log.Journal,
+        records: Callable[[], RecordSet],
+        reload: Callable[[], Awaitable[None]],
+        running: Callable[[SandboxName], Lease | None],
+    ) -> None:
+        self._host = host
+        self._viewer = viewer
+        self._log = log
+        self._records = records
+        self._reload = reload
+        self._running = running
+
+    async def run(
+        self,
+        request: api.RunRequest,
+        emit: api.Emit[api.RunItem],
+    ) -> api.RunItem:
+        """Run a program; returns ``started``, or ``exited`` if asked to wait.
+
+        Cancelled (the client has gone), it ends the program, and the machine if
+        this call has started it and no other program runs there.
+        """
+        await self._reload()
+        name = take_sandbox_name(request.record)
+        running = self._running(name)
+        record = find_record(self._records(), running.record if running else name)
+        if request.window is not False:
+            require_windows(self._records(), record, name)
+        follower = Follower(emit, record)
+        run = _Run(request, record, running, request.argv or _own_command(record))
+        try:
+            guest, program = await self._bring_up(run, follower)
+            if not request.wait:
+                started = api.Started(
+                    sandbox=guest.lease.sandbox, program=program.number
+                )
+                return api.RunItem(started=started)
+            with follower.refusals(guest):
+                code = await follower.attend(program)
+        except BaseException:
+            # Not 'except trio.Cancelled': out of a nursery it comes in a group.
+            if trio.current_effective_deadline() == -math.inf:
+                with trio.move_on_after(_ABANDON_SECONDS, shield=True):
+                    await self._abandon(run)
+            raise
+        if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
+            # It goes by itself; whoever waited for the program may count on it.
+            await self._viewer.power_off(
+                guest.lease.id, reason="its last program has ended"
+            )
+        exited = api.Exited(
+            sandbox=guest.lease.sandbox, program=program.number, code=code
+        )
+        return api.RunItem(exited=exited)
+
+    async def _bring_up(self, run: _Run, follower: Follower) -> tuple[Guest, Program]:
+        """Start the machine where needed, the program, and wait for its window."""
+        for last in (False, True):
+            run.program = None
+            run.guest = guest = await self._start(run.running, run.record, follower)
+            run.program = program = await guest.start_program(
+                run.argv,
+                run.request.env or {},
+                display=run.request.window is not False,
+            )
+            if run.request.wait:
+                follower.listen(program)
+            try:
+                await follower.follow(guest, program)
+            except UpstreamError as error:
+                await self._hop_failed(guest, follower.failure)
+                # A boot that hangs is known of emulated machines; one more
+                # try, and everybody hears of it.
+                failure = follower.failure
+                hung = failure is not None and failure.hop is Step.AGENT
+                retry = hung and run.running is None and not last
+                await self._give_up(guest, run.running, str(error))
+                if not retry:
+                    raise
+                await follower.say("try once more", "begun", str(error))
+            else:
+                return guest, program
+        raise InternalError("a run ended without its program")
+
+    async def _abandon(self, run: _Run) -> None:
+        """End what a run has started whose client has gone."""
+        guest, program = run.guest, run.program
+        if guest is None:
+            return  # a machine that was being started is ended by its host
+        others = [one for one in guest.programs.live() if one is not program]
+        with contextlib.suppress(VitrailError):  # it is ending already
+            if run.running is None and not others:
+                reason = "the run that started it was interrupted"
+                await self._viewer.power_off(guest.lease.id, reason=reason, grace=1.0)
+            elif program is not None:
+                await _end_program(guest, program)
+
+    async def _start(
+        self, running: Lease | None, record: Record, follower: Follower
+    ) -> Guest:
+        lease = running
+        if lease is None:
+            async with follower.step("start the machine"):
+                lease = await self._host.start(
+                    SandboxName(record.name), progress=follower.tell
+                )
+        guest = self._viewer.guest(lease.id)
+        if guest is None:
+            raise UpstreamError(f"{lease.sandbox} ended while it was started")
+        return guest
+
+    async def _hop_failed(self, guest: Guest, failure: Failure | None) -> None:
+        if failure is not None:
+            await self._log.note(
+                schema.WindowHopFailed(
+                    **event_log.of(guest.lease),
+                    hop=failure.hop.name.lower(),
+                    reason=failure.reason,
+                )
+            )
+
+    async def _give_up(self, guest: Guest, running: Lease | None, reason: str) -> None:
+        """A disposable that was started for this, and came to nothing, goes."""
+        record = self._viewer.record(guest.lease.record)
+        disposable = record is None or record.viewer.sandbox_class == "disposable"
+        if running is None and disposable:
+            await self._viewer.power_off(
+                guest.lease.id, reason=f"no window: {reason}", grace=1.0
+            )
+
+
+async def _end_program(guest: Guest, program: Program) -> None:
+    """Ask a program to end, and kill it when it does not."""
+    await guest.signal(program, _SIGTERM)
+    with trio.move_on_after(_TERM_SECONDS):
+        while not program.ended:
+            await program.changed.wait()
+    await guest.signal(program, _SIGKILL)
+
+
+def find_record(records: RecordSet, name: SandboxName) -> Record:
+    """Return a record.  Raises RefusedError that says what is wrong with it."""
+    if name in records.broken:
+        problem = records.broken[name]
+        raise RefusedError(
+            f"the record '{name}' has an error: {problem.message}",
+            where=problem.where,
+            hint="'brokerctl policy check' shows it; mend the file",
+        )
+    record = records.records.get(name)
+    if record is None:
+        known = ", ".join(sorted(records.records)) or "none"
+        raise api.NotFoundError(
+            f"no sandbox and no record is named '{printable(name)}'",
+            hint=f"records: {known}; a new one is a file NAME.toml in "
+            "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
+        )
+    return record
+
+
+def require_windows(records: RecordSet, record: Record, name: SandboxName) -> None:
+    """Raise RefusedError, with the record's line, where it allows no windows."""
+    asked = record_gate.Request(name, SandboxName(record.name), DISPLAY)
+    allowed = record_gate.record_allows(records, asked)
+    if not allowed.allowed:
+        raise RefusedError(
+            f"no window: {allowed.reason}",
+            where=allowed.where,
+            hint="'--no-window' runs a program that needs none",
+        )
+
+
+def _own_command(record: Record) -> list[str]:
+    if isinstance(record.host.launch, MicroVM):
+        return list(record.host.launch.command)
+    raise RefusedError(
+        f"'{record.name}' is started by others; its agent takes no programs from us"
+    )

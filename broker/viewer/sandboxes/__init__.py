@@ -1,0 +1,1 @@
+"""One sandbox as the viewer sees it: worker, streams, programs."""

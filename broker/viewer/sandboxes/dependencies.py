@@ -1,0 +1,37 @@
+"""What all guests of a viewer share: processes, the log, and where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.core.connection_quota import SoundServerPlaces
+from broker.launch.sound import find_sound
+from broker.launch.waypipe.podman import Podman
+from broker.services import event_log
+from broker.services.pump_supervisor import PumpSupervisor
+from broker.services.workers.pool import Workers
+from broker.viewer.sound.levels import levels_folder
+from broker.viewer.sound.mixer import desks_folder
+
+
+@dataclass(frozen=True)
+class GuestTools:
+    """What all guests of a viewer share."""
+
+    workers: Workers
+    pump: PumpSupervisor
+    log: event_log.Journal
+    compositor: Callable[[], Path]
+    """The compositor's socket now.  Raises SetupError when there is none."""
+    waypipe: Path | Podman | None
+    """None: the one on PATH."""
+    sound: Callable[[], Path] = find_sound
+    """The sound server's socket now.  Raises SetupError when there is none."""
+    levels: Callable[[], Path] = levels_folder
+    """Where the mixer keeps what the person has set."""
+    desks: Callable[[], Path] = desks_folder
+    """Where the mixer finds what plays."""
+    sound_places: SoundServerPlaces = field(default_factory=SoundServerPlaces)
+    """Connections of all sandboxes to the sound server."""

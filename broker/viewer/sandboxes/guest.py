@@ -1,0 +1,616 @@
+"""One sandbox as the viewer has it: its worker, its waypipe client, its streams.
+
+Parses no byte of the guest: agent and Wayland bytes are the worker's, and
+what the worker says is decoded strictly and believed as a claim only.
+
+Either process may die at any time.  Its windows go with it, the event says
+so, and the next stream or program gets a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from broker.audit import schema
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.core.stderr_log import log_exception
+from broker.ipc import agent, worker
+from broker.launch.compositor import display_path
+from broker.services import event_log
+from broker.services.display_header import read_header
+from broker.services.hangup import given, hang_up
+from broker.services.stream_events import StreamEvents
+from broker.services.workers import clipboard_member
+from broker.services.workers.pool import Worker
+from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.programs import Program, Programs
+from broker.viewer.sandboxes.screen import GuestScreen
+from broker.viewer.sandboxes.waypipe import GuestWaypipe
+from broker.viewer.sound.sandbox_sound import GuestSound
+from broker.wayland.rule_messages import rules_from
+from policy.records.model import Record
+
+_StreamEnd = tuple[str, tuple[int, int] | None]
+"""Why, and the bytes from and to the guest, if its worker could say."""
+
+_LAST_WORDS_SECONDS = 1.0
+"""The stream is shut by then; only its counts are still to come."""
+
+_Told = TypeVar("_Told")
+_WARNINGS = 3
+"""Last words of workers that are shown in a status."""
+
+
+def _unheard(_ago: float) -> None:
+    """Nobody wants to know."""
+
+
+class Guest:
+    """A leased sandbox on the viewer's side, from lease_begun to lease_ended."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: Callable[[], Record | None],
+        tools: GuestTools,
+        *,
+        directory: Path,
+        logs: Path,
+    ) -> None:
+        self.lease = lease
+        self.since = time.time()
+        self._record = record
+        self._tools = tools
+        self._display = directory / "display"
+        self.programs = Programs(logs)
+        self.worker: Worker | None = None
+        self._events = StreamEvents(tools.log)
+        self.agent: agent.Hello | None = None
+        self._agent_stream = 0
+        self._handed: dict[int, trio.Event] = {}
+        self._ends: dict[int, _StreamEnd] = {}
+        self._places = 0
+        self._displays = 0
+        self._displays_changed = trio.Event()
+        self._making = trio.Lock()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self.agent_changed = trio.Event()
+        self.idle = trio.Event()
+        """Set when the last program has ended."""
+        self.warnings: deque[str] = deque(maxlen=_WARNINGS)
+        self.acted: Callable[[float], None] = _unheard
+        """Told that the person has acted in its windows, so many seconds ago."""
+        self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
+        """Told what its worker says of the clipboard."""
+        self.screen = GuestScreen(
+            lease, self.programs, self.warnings, tools.log, tools.compositor
+        )
+        self.waypipe = GuestWaypipe(
+            lease,
+            self.programs,
+            tools.log,
+            tools.pump,
+            display=self._display,
+            program=tools.waypipe,
+            ensure_worker=self._ensure_worker,
+            start=self._start,
+        )
+        self.sound = GuestSound(
+            lease,
+            record,
+            tools.log,
+            ensure_worker=self._ensure_worker,
+            start=self._start,
+            server=tools.sound,
+            levels=tools.levels,
+            desks=tools.desks,
+            places=tools.sound_places,
+        )
+        self.sound.refused = self.programs.refused
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Parent of this guest's tasks, until ``close``."""
+        self._display.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._display.chmod(0o700)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._tell_displays)
+                task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # it takes no new tasks from here on
+
+    def _start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task of this guest.  Raises RefusedError when it is ending."""
+        if self._nursery is None:
+            raise RefusedError("this sandbox is about to end")
+        self._nursery.start_soon(self._alone, step, *args)
+
+    async def _alone(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
+        """A mistake of ours about one sandbox must not end the others."""
+        try:
+            await step(*args)
+        except Exception as error:  # noqa: BLE001
+            log_exception(error)
+
+    async def close(self, reason: str) -> None:
+        """End worker, waypipe client and every task; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self._nursery = None
+            await self.screen.close()
+            self.programs.end_all(f"the sandbox ended: {reason}")
+            self._scope.cancel()
+            await self.waypipe.stop()
+            gone, self.worker = self.worker, None
+            if gone is not None:
+                await gone.close()
+            self._settle_streams("the lease ended")
+            self.idle.set()  # whoever waits for that need not any more
+            shutil.rmtree(self._display, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                # Empty, unless it is a machine's of ours, whose owner removes it.
+                self._display.parent.rmdir()
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One stream's place among those that the record allows at one time.
+
+        Raises RefusedError when there is none.
+        """
+        most = self._valid_record().viewer.limits.streams
+        if self._places >= most:
+            raise RefusedError(f"the sandbox has all of its {most} streams open")
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
+
+    @contextlib.contextmanager
+    def display_open(self) -> Iterator[None]:
+        """Count a display stream as open, from its arrival until its end.
+
+        The guest's agent ends its streams when the broker reports none, so a
+        stream that waits for the person's answer must be among those reported.
+        """
+        self._count_displays(1)
+        try:
+            yield
+        finally:
+            self._count_displays(-1)
+
+    def _count_displays(self, change: int) -> None:
+        self._displays += change
+        self._displays_changed.set()
+
+    async def _tell_displays(self) -> None:
+        while True:
+            await self._displays_changed.wait()
+            self._displays_changed = trio.Event()
+            if self.worker is not None:
+                with contextlib.suppress(UpstreamError):  # it has just ended
+                    await self.worker.send(worker.DisplaysOpen(self._displays))
+
+    def _valid_record(self) -> Record:
+        """The record as it is now.  Raises RefusedError when it went away."""
+        record = self._record()
+        if record is None:
+            raise RefusedError(
+                f"there is no valid record '{self.lease.record}' any more",
+                hint="'brokerctl policy check' says what is wrong",
+            )
+        return record
+
+    async def follow_record(self) -> None:
+        """The records were read again: windows and sound go by what this one says now.
+
+        One that has gone or has an error says nothing; what is denied by that
+        is cut by whoever decides about streams.
+        """
+        record = self._record()
+        if self.worker is not None and record is not None:
+            with contextlib.suppress(UpstreamError):  # it has just ended
+                await self.worker.follow(rules_from(record, self.lease.sandbox))
+            await self.sound.follow_record(record)
+
+    # -- the worker ----------------------------------------------------------
+
+    async def _ensure_worker(self) -> Worker:
+        async with self._making:
+            if self.worker is not None:
+                return self.worker
+            if self._nursery is None:
+                raise RefusedError("this sandbox is about to end")
+            try:
+                compositor = self._tools.compositor()
+            except SetupError as error:
+                # The worker also speaks with the agent, and a program without
+                # a window needs no screen.
+                self.programs.no_screen(str(error))
+                place = display_path()
+                if place is None:
+                    raise
+                compositor = place
+            record = self._valid_record()
+            made = await self._tools.workers.open_worker(
+                self.lease.sandbox,
+                self._display,
+                compositor,
+                rules=rules_from(record, self.lease.sandbox),
+                clients=record.viewer.limits.wayland_clients,
+                chords=self.crossing.chords(),
+            )
+            try:
+                self._start(self._listen, made)
+            except RefusedError:
+                # The lease has ended meanwhile; a worker must not outlive it.
+                await made.close()
+                raise
+            self.worker = made
+            await made.send(self.crossing.drags())
+            self._displays_changed.set()
+            return made
+
+    async def _listen(self, mine: Worker) -> None:
+        """Take the worker's messages until it is gone."""
+        try:
+            async for message in mine.messages:
+                try:
+                    if isinstance(message, worker.FromSound):
+                        await self.sound.take(message)
+                    elif isinstance(message, clipboard_member.Said):
+                        await self.crossing.take(message)
+                    else:
+                        await self._take(message)
+                except PeerError as error:
+                    await self.screen.broke(str(error))
+        except Exception as error:  # noqa: BLE001
+            log_exception(error)
+            await mine.close("a mistake of ours, see the broker's own log")
+        reason = await mine.wait_closed()
+        self.worker = None
+        self._settle_streams("the worker died")
+        self.screen.worker_died()
+        self.sound.worker_gone()
+        await self.crossing.gone()
+        self.programs.fail(f"the sandbox's worker died: {reason}", Step.COMPOSITOR)
+        await self._tools.log.note(
+            schema.ProcessDied(
+                **event_log.of(self.lease),
+                process=schema.Process.WORKER,
+                pid=mine.keeper_pid,
+                reason=f"{printable(reason)}; the sandbox's windows ended with it",
+            )
+        )
+        # Its display socket went with the worker; a new pair is made on demand.
+        await self.waypipe.stop()
+
+    async def _take(self, message: worker.FromRest) -> None:
+        match message:
+            case worker.FromAgent():
+                await self._take_agent(message)
+            case worker.AgentClosed() | worker.DisplayClosed():
+                ended = self._handed.pop(message.stream, None)
+                if ended is not None:  # else a worker that makes up numbers
+                    counts = message.from_guest, message.to_guest
+                    self._ends[message.stream] = (
+                        printable(message.reason),
+                        counts,
+                    )
+                    ended.set()
+                if message.stream == self._agent_stream:
+                    self._set_agent(None)
+            case worker.UserInput(ago):
+                self.acted(ago)
+            case worker.Violation():
+                await self.screen.broke(printable(message.reason))
+            case worker.Broken():
+                self.warnings.append(f"worker: {printable(message.reason, 2000)}")
+            case (
+                worker.Ready()
+                | worker.Statistics()
+                | worker.Windows()
+                | worker.WindowClosed()
+            ):
+                pass  # the supervisor's Worker keeps these
+            case _:
+                await self.screen.take(message)
+
+    async def stream_counts(self) -> dict[int, worker.StreamCount]:
+        """What its worker says of the streams that it carries, by their numbers."""
+        if self.worker is None:
+            return {}
+        said = (await self.worker.statistics()).streams
+        # Of those that it was given: others are other sandboxes'.
+        return {one.stream: one for one in said if one.stream in self._handed}
+
+    # -- the guest's agent ------------------------------------------------------
+
+    async def agent_stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hand an agent's connection to the worker; returns when it has ended."""
+        began = trio.current_time()
+        ended = trio.Event()
+        with given(conn):
+            mine = await self._ensure_worker()
+            self._handed[opening.stream] = ended
+            try:
+                await self._events.opened(opening, "worker")
+                await mine.send(worker.AgentStream(opening.stream), [conn.fileno()])
+            except BaseException:
+                self._forget_stream(opening.stream)
+                raise
+        task_status.started()
+        end: _StreamEnd = ("cut", None)
+        try:
+            await ended.wait()
+            end = self._ends.pop(opening.stream, ("the worker died", None))
+        finally:
+            self._forget_stream(opening.stream)
+            with trio.CancelScope(shield=True):
+                await self._events.closed(opening, end[1], end[0], began)
+
+    def _settle_streams(self, reason: str) -> None:
+        self._set_agent(None)
+        for stream, ended in self._handed.items():
+            self._ends.setdefault(stream, (reason, None))
+            ended.set()
+        self._handed.clear()
+
+    def _set_agent(self, hello: agent.Hello | None) -> None:
+        self.agent = hello
+        self.agent_changed.set()
+        self.agent_changed = trio.Event()
+
+    async def _take_agent(self, message: worker.FromAgent) -> None:
+        untrusted = message.message
+        match untrusted:
+            case agent.Hello():
+                self._agent_stream = message.stream
+                self._set_agent(untrusted)
+                self.programs.agent_up()
+                self.programs.adopt(untrusted.programs)
+                await self._forget_lost(untrusted.programs)
+                if not self.programs.live():
+                    self.idle.set()  # nothing runs, and nobody has asked for more
+            case agent.Step():
+                if not untrusted.ok:
+                    name, detail = (
+                        printable(untrusted.name),
+                        printable(untrusted.detail),
+                    )
+                    self.programs.fail(f"in the guest, {name}: {detail}")
+            case _:
+                await self._ended(self.programs.take(untrusted))
+
+    async def _forget_lost(self, claimed: Sequence[int]) -> None:
+        """Programs that an agent of now does not know have ended unseen."""
+        for program in self.programs.live():
+            known = program.number in claimed or program.way.next in {
+                Step.AGENT,
+                Step.PROGRAM,
+            }
+            if not known:
+                lost = agent.Exited(program.number, -1)
+                await self._ended(self.programs.take(lost))
+
+    async def _ended(self, program: Program | None) -> None:
+        if program is None:
+            return
+        await self._tools.log.note(
+            schema.ProgramExited(
+                **event_log.of(self.lease),
+                program=program.number,
+                code=program.code or 0,
+            )
+        )
+        if not self.programs.live():
+            self.idle.set()
+
+    async def start_program(
+        self, argv: Sequence[str], env: dict[str, str], *, display: bool
+    ) -> Program:
+        """Ask the guest for a program, once its agent is up.
+
+        Returns at once; ``Program.way`` tells how far it has come.  Raises
+        RefusedError at the sandbox's limit of programs.
+        """
+        record = self._valid_record()
+        if self._nursery is None:
+            raise RefusedError("this sandbox is about to end")
+        program = self.programs.new(
+            Path(argv[0]).name,
+            display=display and record.viewer.display != "none",
+            limit=record.viewer.limits.programs,
+        )
+        if self.idle.is_set():
+            self.idle = trio.Event()
+        program.way.reach(Step.MACHINE, trio.current_time())
+        if self.agent is not None:
+            program.way.reach(Step.AGENT, trio.current_time())
+        message = agent.Run(
+            program=program.number, argv=list(argv), env=env, display=program.display
+        )
+        try:
+            await self._tools.log.require(
+                schema.ProgramStarted(
+                    **event_log.of(self.lease),
+                    program=program.number,
+                    name=printable(program.name, 60),
+                )
+            )
+            self._start(self._send_when_up, program, message)
+        except BaseException:
+            # Nobody will ask the guest for it, so it must not count as running.
+            self.programs.drop(program, "it was not asked for")
+            if self.agent is not None and not self.programs.live():
+                self.idle.set()
+            raise
+        return program
+
+    async def _send_when_up(self, program: Program, message: agent.Run) -> None:
+        while self.agent is None:
+            await self.agent_changed.wait()
+        if self.worker is None or program.ended:
+            return
+        try:
+            await self.worker.send(worker.ToAgent(message))
+        except VitrailError as error:
+            program.way.fail(str(error), Step.PROGRAM)
+            program.wake()
+
+    async def signal(self, program: Program, number: int) -> None:
+        """Send a signal to a program, if the guest can be asked."""
+        if self.worker is not None and not program.ended:
+            order = agent.Signal(program=program.number, number=number)
+            await self.worker.send(worker.ToAgent(order))
+
+    async def power_off(self) -> bool:
+        """Ask the guest's agent to switch off; False if there is none to ask."""
+        if self.agent is None or self.worker is None:
+            return False
+        try:
+            await self.worker.send(worker.ToAgent(agent.PowerOff()))
+        except VitrailError:
+            return False  # nor does its worker take orders
+        return True
+
+    # -- display streams ----------------------------------------------------------
+
+    async def wayland_stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Hand an application's own connection to the filter; returns at its end.
+
+        Cancelled, it cuts the connection: the permission may have been revoked
+        while the worker lives on.
+        """
+        began = trio.current_time()
+        end = worker.WaylandClosed(0, 0, 0, "the worker died")
+        with given(conn):
+            mine = await self._ensure_worker()
+            with self.screen.stream(opening.stream) as ended:
+                await self._events.opened(opening, "worker")
+                await mine.send(worker.WaylandStream(opening.stream), [conn.fileno()])
+                task_status.started()
+                cut = "cut"
+                try:
+                    await ended.wait()
+                    cut = ""
+                finally:
+                    hang_up(conn)
+                    with trio.CancelScope(shield=True):
+                        end = await _last_words(ended.wait) or end
+                        counts = end.to_compositor, end.to_client
+                        await self._events.closed(
+                            opening, counts, cut or printable(end.reason), began
+                        )
+
+    async def display_stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Have a display stream decoded in the worker; returns at its end.
+
+        Where the record says so it is spliced to a waypipe client instead.
+        """
+        if self._valid_record().viewer.display == "waypipe-client":
+            await self.waypipe.relay(opening, conn, task_status=task_status)
+            return
+        began = trio.current_time()
+        ended = trio.Event()
+        with given(conn):
+            # From here on it is the peer's time that passes, so it holds one of
+            # its streams and none of the places of the undecided: a vsock
+            # backend that waits for its turn serves its guest nothing else.
+            task_status.started()
+            try:
+                untrusted_head = await read_header(conn)
+                await self._to_worker(opening, conn, untrusted_head, ended)
+            except VitrailError as error:
+                self._forget_stream(opening.stream)
+                hang_up(conn)
+                await self._events.refused(opening, str(error))
+                return
+            except BaseException:
+                self._forget_stream(opening.stream)
+                raise
+            cut = "cut"
+            try:
+                await ended.wait()
+                cut = ""
+            finally:
+                with contextlib.suppress(OSError):  # the guest has closed it
+                    conn.shutdown(socket.SHUT_RDWR)
+                with trio.CancelScope(shield=True):
+                    await _last_words(ended.wait)
+                    reason, counts = self._ends.pop(
+                        opening.stream, ("the worker died", None)
+                    )
+                    self._forget_stream(opening.stream)
+                    await self._events.closed(opening, counts, cut or reason, began)
+
+    async def _to_worker(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        untrusted_head: bytes,
+        ended: trio.Event,
+    ) -> None:
+        self.programs.display(Step.STREAM)
+        try:
+            mine = await self._ensure_worker()
+        except VitrailError as error:
+            self.programs.fail(str(error), Step.WAYPIPE)
+            raise
+        self._handed[opening.stream] = ended
+        await self._events.opened(opening, "worker")
+        order = worker.DisplayStream(opening.stream, untrusted_head)
+        await mine.send(order, [conn.fileno()])
+        self.programs.display(Step.WAYPIPE)
+
+    def _forget_stream(self, stream: int) -> None:
+        self._handed.pop(stream, None)
+        self._ends.pop(stream, None)
+
+
+async def _last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
+    """What the worker still says of a stream that was cut: its counts."""
+    with trio.move_on_after(_LAST_WORDS_SECONDS):
+        return await told()
+    return None

@@ -1,0 +1,135 @@
+"""The hops from "run this" to a window, so that a missing one has a name.
+
+Pure: time is passed in (seconds, monotonic).  A hop is reached once, in the
+order of ``Step``; a run waits for the next one with that hop's deadline, and
+when it passes, or a hop reports a failure, the answer names it and says where
+to look.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+class Step(enum.IntEnum):
+    """Each place that the way to a window passes, first to last."""
+
+    MACHINE = 1
+    """The VMM runs."""
+    AGENT = 2
+    """The guest booted, and its agent has said hello."""
+    PROGRAM = 3
+    """The guest has started the program."""
+    STREAM = 4
+    """The guest's waypipe server has opened a display stream, and it is allowed."""
+    WAYPIPE = 5
+    """The worker, or a waypipe client in front of it, took the stream."""
+    COMPOSITOR = 6
+    """The worker's connection to the compositor is up, and the compositor answered."""
+
+
+@dataclass(frozen=True)
+class StepText:
+    """How a hop is called, how long it may take, and where to look."""
+
+    title: str
+    seconds: float
+    hint: str
+
+
+# The deadline of AGENT is the record's boot deadline; it stands here for the
+# type only.  The others are generous for an emulated CPU.
+TEXTS: Mapping[Step, StepText] = MappingProxyType(
+    {
+        Step.MACHINE: StepText("start the machine", 20.0, "see 'brokerctl doctor'"),
+        Step.AGENT: StepText(
+            "boot the guest",
+            60.0,
+            "'brokerctl logs {sandbox} --console' shows how far the guest came",
+        ),
+        Step.PROGRAM: StepText(
+            "start the program in the guest",
+            20.0,
+            "is it in the image? 'brokerctl image list' shows its packages' image",
+        ),
+        Step.STREAM: StepText(
+            "open the display stream",
+            30.0,
+            "'brokerctl logs {sandbox}' shows what the program and waypipe said; "
+            "'brokerctl audit --sandbox {sandbox}' whether the stream was refused",
+        ),
+        Step.WAYPIPE: StepText(
+            "reach the worker",
+            10.0,
+            "'brokerctl status {sandbox}' shows whether it runs; "
+            "'brokerctl audit --sandbox {sandbox}' why not",
+        ),
+        Step.COMPOSITOR: StepText(
+            "reach the compositor",
+            10.0,
+            "windows go to the compositor that the broker was started under: "
+            "'brokerctl doctor' asks it, 'brokerctl stop --broker' and a new run "
+            "take another one, --no-window does without",
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A hop that was not reached: which, and what is known of the reason."""
+
+    hop: Step
+    reason: str
+
+    def hint(self, sandbox: str) -> str:
+        """Where a person should look."""
+        return TEXTS[self.hop].hint.format(sandbox=sandbox)
+
+
+class Way:
+    """How far one program's way to a window has come."""
+
+    def __init__(self, now: float) -> None:
+        self._reached: dict[Step, float] = {}
+        self._began = now
+        self.failure: Failure | None = None
+
+    @property
+    def next(self) -> Step | None:
+        """The hop that is waited for; None when all are reached."""
+        return next((hop for hop in Step if hop not in self._reached), None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last hop is reached."""
+        return self.next is None
+
+    def reach(self, hop: Step, now: float) -> list[tuple[Step, float]]:
+        """Note that a hop, and so all before it, is reached.
+
+        Returns the newly reached hops with the seconds each took.  A hop that
+        comes out of order proves those before it: a stream cannot come from a
+        program that does not run.
+        """
+        new: list[tuple[Step, float]] = []
+        for earlier in Step:
+            if earlier <= hop and earlier not in self._reached:
+                last = max(self._reached.values(), default=self._began)
+                self._reached[earlier] = now
+                new.append((earlier, now - last))
+        return new
+
+    def fail(self, reason: str, hop: Step | None = None) -> Failure | None:
+        """Note that the way ends here; the first failure stays.
+
+        Without ``hop`` it is the one waited for.  None when the window is up
+        already: what ends then is not the way to it.
+        """
+        where = hop or self.next
+        if where is not None and self.failure is None and not self.complete:
+            self.failure = Failure(where, reason)
+        return self.failure

@@ -1,0 +1,226 @@
+"""The programs of one sandbox: what was asked for, how far it came, its end."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.ipc.agent import Exited, Failed, Output, Started
+from broker.launch.microvm.console import ConsoleLog
+from broker.viewer.sandboxes.launch_steps import Step, Way
+
+
+@dataclass(eq=False)
+class Program:
+    """One program.  ``code`` is None while it runs."""
+
+    number: int
+    name: str
+    way: Way
+    display: bool
+    log: ConsoleLog
+    began: float = field(default_factory=time.time)
+    code: int | None = None
+    changed: trio.Event = field(default_factory=trio.Event)
+    listeners: list[Callable[[bytes], None]] = field(default_factory=list)
+
+    def wake(self) -> None:
+        """Tell those who wait that something changed."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, or never began."""
+        return self.code is not None
+
+
+KEPT_LOGS = 32
+"""Newest programs of a sandbox whose output is kept beside those that run."""
+
+_LARGEST_CLAIM = 0x7FFFFFFF
+"""Beyond it no number of a log is counted on from: a guest may have claimed
+it, and the agent's protocol ends at 0xFFFFFFFF."""
+
+
+def _numbers(logs: Path) -> list[int]:
+    """Numbers of the programs that have a log."""
+    found = (re.fullmatch(r"program-(\d{1,10})\.log", p.name) for p in logs.glob("*"))
+    return [int(match[1]) for match in found if match]
+
+
+# What a shell answers for a program that it could not start.
+_NOT_STARTED = 127
+
+
+class Programs:
+    """All programs of a lease; fed with the agent's claims."""
+
+    def __init__(self, logs: Path) -> None:
+        """``logs`` is where each program's output is kept.
+
+        Numbers go on from the newest log there: a guest that outlived its
+        broker may still report the end of a program of before.
+        """
+        self._logs = logs
+        known = (number for number in _numbers(logs) if number <= _LARGEST_CLAIM)
+        self._first = self._next = max(known, default=0)
+        self._live: dict[int, Program] = {}
+        self._adopted = False
+        self.asking = 0
+        """Questions to the person that a window waits for."""
+        self.refusal_listeners: list[Callable[[str, str], None]] = []
+        """Called with a service and the reason when one is refused to the sandbox."""
+
+    def live(self) -> list[Program]:
+        """Those that have not ended, oldest first."""
+        return list(self._live.values())
+
+    def new(self, name: str, *, display: bool, limit: int) -> Program:
+        """Enter a program.  Raises RefusedError at the sandbox's limit."""
+        if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
+            raise RefusedError(
+                f"the sandbox runs {len(self._live)} programs already",
+                hint="end one of them, or raise limits.programs in its record",
+            )
+        self._next += 1
+        while self._next in self._live:  # a guest claimed it
+            self._next += 1
+        program = Program(
+            self._next,
+            name,
+            Way(trio.current_time()),
+            display,
+            self._new_log(self._next),
+        )
+        self._live[program.number] = program
+        return program
+
+    def adopt(self, claimed: Sequence[int]) -> None:
+        """Enter programs that ran before this broker did, as far as there is room.
+
+        A guest may claim what it likes here, once for each lease; it only
+        keeps itself alive.
+        """
+        if self._adopted:
+            return
+        self._adopted = True
+        for number in claimed:
+            if number in self._live or self._first < number <= self._next:
+                continue
+            if len(self._live) >= limits.PROGRAMS_PER_SANDBOX:
+                break
+            way = Way(trio.current_time())
+            way.reach(max(Step), trio.current_time())
+            program = Program(
+                number, "(of before)", way, display=False, log=self._new_log(number)
+            )
+            self._live[number] = program
+
+    def agent_up(self) -> None:
+        """The guest's agent said hello: all that wait for it go on."""
+        for program in self.live():
+            self._reach(program, Step.AGENT)
+
+    def display(self, hop: Step) -> None:
+        """Something happened on the way of a window, nobody can say of which.
+
+        It says nothing of a program that has not been started yet.
+        """
+        for program in self.live():
+            if program.way.next is not None and program.way.next > Step.PROGRAM:
+                self._reach(program, hop)
+
+    def _reach(self, program: Program, hop: Step) -> None:
+        program.way.reach(hop, trio.current_time())
+        program.wake()
+
+    @contextlib.contextmanager
+    def person_asked(self) -> Iterator[None]:
+        """While the person is asked whether windows may come, nobody gives up."""
+        self.asking += 1
+        for program in self.live():
+            program.wake()
+        try:
+            yield
+        finally:
+            self.asking -= 1
+
+    def fail(self, reason: str, hop: Step | None = None) -> None:
+        """The way of every program that has no window yet ends here."""
+        for program in self.live():
+            program.way.fail(reason, hop)
+            program.wake()
+
+    def refused(self, service: str, reason: str) -> None:
+        """Tell those who attend a program here that a service was refused."""
+        for listener in list(self.refusal_listeners):
+            listener(service, reason)
+
+    def no_screen(self, reason: str) -> None:
+        """There is no compositor: that ends the way of those that need one."""
+        for program in self.live():
+            if program.display:
+                program.way.fail(reason, Step.COMPOSITOR)
+                program.wake()
+
+    def take(self, message: Started | Failed | Output | Exited) -> Program | None:
+        """Believe the guest about one of its programs.
+
+        Returns the program if this ended it.  Numbers that we did not give
+        out are ignored: they can only be a confused guest's.
+        """
+        program = self._live.get(message.program)
+        if program is None:
+            return None
+        match message:
+            case Started():
+                self._reach(program, Step.PROGRAM)
+            case Output():
+                program.log.write(message.data)
+                for listener in program.listeners:
+                    listener(message.data)
+            case Failed():
+                program.way.fail(printable(message.reason), Step.PROGRAM)
+                self._end(program, _NOT_STARTED)
+                return program
+            case Exited():
+                if message.code != 0:
+                    program.way.fail(f"it ended with code {message.code}")
+                self._end(program, message.code)
+                return program
+        return None
+
+    def end_all(self, reason: str) -> None:
+        """The sandbox is gone, and so are they."""
+        self.fail(reason)
+        for program in self.live():
+            self._end(program, -9)
+
+    def drop(self, program: Program, reason: str) -> None:
+        """It was entered, and then could not be asked for."""
+        program.way.fail(reason)
+        self._end(program, _NOT_STARTED)
+
+    def _new_log(self, number: int) -> ConsoleLog:
+        ended = sorted(set(_numbers(self._logs)) - self._live.keys() - {number})
+        for old in ended[: 1 - KEPT_LOGS]:
+            for path in self._logs.glob(f"program-{old}.log*"):
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+        return ConsoleLog(self._logs, name=f"program-{number}.log")
+
+    def _end(self, program: Program, code: int) -> None:
+        program.code = code
+        self._live.pop(program.number, None)
+        program.log.close()
+        program.wake()

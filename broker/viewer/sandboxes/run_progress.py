@@ -1,0 +1,203 @@
+"""Following a run from hop to hop, telling the person, naming the one that fails."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+from broker.control import api
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, Step, Way
+from broker.viewer.sandboxes.programs import Program
+from policy.records.model import MicroVM, Record
+
+# Output that a slow client has not taken yet; what comes beyond is dropped and
+# counted, because a guest's output must not pile up here (its log has it).
+_WAITING_CHUNKS = 64
+_REFUSALS = 16
+"""Different refusals that one run is told; a sandbox can cause as many as it likes."""
+
+
+class Follower:
+    """Tells one client how its run is getting on."""
+
+    def __init__(self, emit: api.Emit[api.RunItem], record: Record) -> None:
+        self._emit = emit
+        self._record = record
+        self._told: list[str] = []
+        self.failure: Failure | None = None
+        """Set when ``follow`` has raised."""
+        self._lost = 0
+        sender, self._output = trio.open_memory_channel[bytes](0)
+        self._close_output = sender.close
+        self._refused: set[tuple[str, str]] = set()
+        self._refusals: deque[tuple[str, str]] = deque()
+        self._more_refusals = trio.Event()
+
+    async def say(self, step: str, state: str, detail: str = "", s: float = 0) -> None:
+        """Send one line of progress."""
+        progress = api.Progress(step=step, state=state, detail=detail, seconds=s)
+        await self._emit(api.RunItem(progress=progress))
+
+    def tell(self, detail: str) -> None:
+        """Note a detail of the step that runs; sent when it can be."""
+        self._told.append(detail)
+
+    @asynccontextmanager
+    async def step(self, title: str) -> AsyncIterator[None]:
+        """A step that is not a hop: begun, details as they come, done."""
+        began = trio.current_time()
+        await self.say(title, "begun")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_on, title, began)
+            yield
+            nursery.cancel_scope.cancel()
+        await self._flush(title, began)
+        await self.say(title, "done", s=trio.current_time() - began)
+
+    async def _pass_on(self, title: str, began: float) -> None:
+        while True:
+            await trio.sleep(_TELL_EVERY)
+            await self._flush(title, began)
+
+    async def _flush(self, title: str, began: float) -> None:
+        while self._told:
+            detail = self._told.pop(0)
+            await self.say(title, "begun", detail, trio.current_time() - began)
+
+    async def follow(self, guest: Guest, program: Program) -> None:
+        """Return when the window's way is complete, or the program ended well.
+
+        Raises UpstreamError that names the hop (``where``), the reason and
+        where to look.
+        """
+        way = program.way
+        while not self._over(program):
+            hop = way.next
+            assert hop is not None
+            began = trio.current_time()
+            await self.say(TEXTS[hop].title, "begun")
+            deadline = self._deadline(hop)
+            with trio.move_on_after(deadline) as patience:
+                while way.next is hop and way.failure is None and not program.ended:
+                    await program.changed.wait()
+                    if guest.programs.asking:
+                        # A person takes longer, and the question has its own end.
+                        until = trio.current_time() + limits.QUESTION_SECONDS
+                        patience.deadline = until + deadline
+                        await self.say(
+                            TEXTS[hop].title, "begun", "waits for your answer"
+                        )
+            took = trio.current_time() - began
+            if way.next is hop and way.failure is None and not program.ended:
+                way.fail(f"nothing happened within {deadline:g} s")
+            if way.failure is None:
+                await self.say(TEXTS[hop].title, "done", s=took)
+        if way.failure is not None:
+            await self._fail(guest, way)
+
+    def _over(self, program: Program) -> bool:
+        way = program.way
+        if way.failure is not None or way.complete or program.ended:
+            return True
+        return not program.display and way.next is not None and way.next > Step.PROGRAM
+
+    def _deadline(self, hop: Step) -> float:
+        launch = self._record.host.launch
+        if hop is Step.AGENT and isinstance(launch, MicroVM):
+            return float(launch.boot_deadline)
+        return TEXTS[hop].seconds
+
+    async def _fail(self, guest: Guest, way: Way) -> None:
+        failure = way.failure
+        assert failure is not None
+        self.failure = failure
+        title = TEXTS[failure.hop].title
+        await self.say(title, "failed", failure.reason)
+        await self._drain()
+        raise UpstreamError(
+            f"no window: could not {title}: {failure.reason}",
+            hint=failure.hint(guest.lease.sandbox),
+        )
+
+    def listen(self, program: Program) -> None:
+        """Begin to collect what the program prints, for ``attend``."""
+        sender, self._output = trio.open_memory_channel[bytes](_WAITING_CHUNKS)
+
+        def listener(data: bytes) -> None:
+            try:
+                sender.send_nowait(data)
+            except (trio.WouldBlock, trio.BrokenResourceError):
+                self._lost += len(data)  # this client is too slow, or has gone
+
+        program.listeners.append(listener)
+        self._close_output = sender.close
+
+    @contextmanager
+    def refusals(self, guest: Guest) -> Iterator[None]:
+        """Note what is refused to the sandbox during the block, for ``attend``."""
+        guest.programs.refusal_listeners.append(self._note_refusal)
+        try:
+            yield
+        finally:
+            guest.programs.refusal_listeners.remove(self._note_refusal)
+
+    def _note_refusal(self, service: str, reason: str) -> None:
+        refusal = (service, reason)
+        if refusal in self._refused or len(self._refused) >= _REFUSALS:
+            return
+        self._refused.add(refusal)
+        self._refusals.append(refusal)
+        self._more_refusals.set()
+
+    async def _tell_refusals(self) -> None:
+        while True:
+            self._more_refusals = trio.Event()
+            while self._refusals:
+                service, reason = self._refusals.popleft()
+                await self.say(service, "failed", reason)
+            await self._more_refusals.wait()
+
+    async def attend(self, program: Program) -> int:
+        """Pass on what it prints, and what is refused to it, until it ends.
+
+        Returns its exit code.
+        """
+        async with trio.open_nursery() as telling:
+            telling.start_soon(self._tell_refusals)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_output, self._output)
+                while not program.ended:
+                    await program.changed.wait()
+                self._close_output()
+            telling.cancel_scope.cancel()
+        if self._lost:
+            lost = f"{self._lost} bytes of it came faster than they were taken; "
+            await self.say(
+                "show the program's output",
+                "failed",
+                f"{lost}'brokerctl logs' has them",
+            )
+        return program.code or 0
+
+    async def _drain(self) -> None:
+        """Pass on what it has said so far; it may say why."""
+        while True:
+            try:
+                data = self._output.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            await self._emit(api.RunItem(output=data))
+
+    async def _pass_output(self, receiver: trio.MemoryReceiveChannel[bytes]) -> None:
+        async with receiver:
+            async for data in receiver:
+                await self._emit(api.RunItem(output=data))
+
+
+_TELL_EVERY = 0.2

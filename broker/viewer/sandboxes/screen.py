@@ -1,0 +1,203 @@
+"""What a sandbox's worker says of its connections to the compositor.
+
+Events, reasons and hops come of it.  Everything is a claim of a process that
+may have been taken over: counted, bounded, escaped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import SetupError
+from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.ipc import worker
+from broker.services import event_log
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.programs import Programs
+from broker.wayland.rule_messages import traced
+
+Said: TypeAlias = (
+    worker.WaylandOpened
+    | worker.WaylandAnswered
+    | worker.WaylandClosed
+    | worker.LimitHit
+    | worker.Traced
+)
+
+_REASON = 400
+"""Characters of a guest's mistake in an event."""
+_FURTHER = "further mistakes of its applications"
+
+
+class StreamEnd:
+    """The end of one WaylandStream, once its worker has told it."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._said = worker.WaylandClosed(0, 0, 0, "the worker died")
+
+    def tell(self, said: worker.WaylandClosed | None) -> None:
+        """It has ended; None: and nobody can say how."""
+        self._said = said or self._said
+        self._event.set()
+
+    async def wait(self) -> worker.WaylandClosed:
+        """Wait until it has ended."""
+        await self._event.wait()
+        return self._said
+
+
+class GuestScreen:
+    """The display side of one guest."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        programs: Programs,
+        warnings: deque[str],
+        log: event_log.Journal,
+        compositor: Callable[[], Path],
+    ) -> None:
+        self._lease = lease
+        self._programs = programs
+        self._warnings = warnings
+        self._log = log
+        self._compositor = compositor
+        self._clients: set[int] = set()
+        self._streams: dict[int, StreamEnd] = {}
+        self._compositor_lost = False
+        self._had_windows = False
+        self._second = -1.0
+        self._reasons: set[str] = set()
+
+    async def take(self, message: Said) -> None:
+        """Act on what the worker says."""
+        match message:
+            case worker.WaylandOpened():
+                if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:
+                    self._clients.add(message.client)
+            case worker.WaylandAnswered():
+                self._had_windows = True
+                self._programs.display(Step.COMPOSITOR)
+            case worker.WaylandClosed():
+                await self._closed(message)
+            case worker.LimitHit():
+                await self._limited(message)
+            case worker.Traced():
+                self._show_trace(message)
+
+    @contextmanager
+    def stream(self, number: int) -> Iterator[StreamEnd]:
+        """Watch for the end of a connection that is handed to the worker."""
+        end = self._streams[number] = StreamEnd()
+        try:
+            yield end
+        finally:
+            del self._streams[number]
+
+    def worker_died(self) -> None:
+        """Nobody is left to say how a connection ended."""
+        for end in self._streams.values():
+            end.tell(None)
+
+    async def _closed(self, message: worker.WaylandClosed) -> None:
+        reason = printable(message.reason, _REASON)
+        if message.client not in self._clients:
+            # The keeper could not connect; waypipe hears only an end.
+            self._programs.fail(reason, Step.COMPOSITOR)
+        self._clients.discard(message.client)
+        stream = self._streams.get(message.stream)
+        if stream is not None:  # else a worker that makes up numbers
+            stream.tell(message)
+        if message.fault is worker.Fault.CLIENT:
+            await self.broke(f"Wayland: {reason}")
+        elif message.fault is worker.Fault.OURS:
+            self._warnings.append(f"Wayland filter: {printable(message.reason, 2000)}")
+        await self._look_for_compositor()
+
+    async def _limited(self, message: worker.LimitHit) -> None:
+        """At a limit; those of one second have been counted into one already."""
+        what = printable(message.what, 40)
+        await self._log.refused(
+            schema.StreamRefused(
+                **event_log.of(self._lease),
+                outcome="limited",
+                reason=f"Wayland: as many {what} as it may have",
+                count=max(1, message.times),
+            )
+        )
+
+    def _show_trace(self, message: worker.Traced) -> None:
+        """To standard error, which is the broker's own log."""
+        if not traced():
+            return  # nobody asked it
+        name = self._lease.sandbox
+        if message.lost:
+            sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
+        for line in message.lines:
+            shown = printable(line, limits.WAYLAND_TRACE_CHARS)
+            sys.stderr.write(f"[{name}] {shown}\n")
+
+    async def broke(self, reason: str) -> None:
+        """The guest broke a protocol; what did it has been ended already.
+
+        A reason repeats what an application sent, so it may be ever new.
+        """
+        now = trio.current_time()
+        if now - self._second >= 1:
+            self._second, self._reasons = now, set()
+        self._reasons.add(reason)
+        if len(self._reasons) > limits.WAYLAND_MISTAKES_PER_SECOND:
+            self._reasons.discard(reason)
+            reason = _FURTHER
+        await self._log.refused(
+            schema.StreamRefused(
+                **event_log.of(self._lease), outcome="ended", reason=reason
+            )
+        )
+
+    async def killed(self, window: int, who: str) -> None:
+        """Record that a window is about to be ended.  Raises UpstreamError."""
+        await self._log.require(
+            schema.StreamRefused(
+                **event_log.of(self._lease),
+                outcome="ended",
+                reason=f"Wayland: window {window} is ended on request {who}",
+            )
+        )
+
+    async def close(self) -> None:
+        """The guest ends."""
+        if self._had_windows:
+            await self._look_for_compositor()
+
+    async def _look_for_compositor(self) -> None:
+        """When nobody answers it was the compositor that died; say so once.
+
+        Asked at each end of a connection, whatever its reason, and once more
+        at the end of the guest: a dying compositor closes its clients before
+        its door.
+        """
+        try:
+            self._compositor()
+            self._compositor_lost = False
+        except SetupError as error:
+            if not self._compositor_lost:
+                self._compositor_lost = True
+                await self._log.note(
+                    schema.ProcessDied(
+                        **event_log.of(self._lease),
+                        process=schema.Process.COMPOSITOR,
+                        reason=f"{error}; the sandbox's windows ended with it",
+                    )
+                )

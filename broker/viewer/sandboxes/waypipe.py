@@ -1,0 +1,153 @@
+"""A sandbox's display streams by way of upstream's waypipe client.
+
+Only where the record says so: ordinarily the worker decodes them itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.lease import Lease, Opening
+from broker.launch.waypipe.client import WaypipeClient
+from broker.launch.waypipe.podman import Podman, require_rust, start_waypipe
+from broker.link.endpoints import UnixEndpoint, connect
+from broker.relay.contract import StreamEnd
+from broker.services import event_log
+from broker.services.display_header import read_header
+from broker.services.event_log import Journal
+from broker.services.hangup import given, hang_up
+from broker.services.pump_supervisor import PumpSupervisor
+from broker.services.stream_events import StreamEvents
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.programs import Programs
+
+
+class GuestWaypipe:
+    """``client`` is the jailed process, None as long as nobody needed it."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        programs: Programs,
+        log: Journal,
+        pump: PumpSupervisor,
+        *,
+        display: Path,
+        program: Path | Podman | None,
+        ensure_worker: Callable[[], Awaitable[object]],
+        start: Callable[..., None],
+    ) -> None:
+        self._lease = lease
+        self._programs = programs
+        self._log = log
+        self._events = StreamEvents(log)
+        self._pump = pump
+        self._display = display
+        self._program = program
+        self._ensure_worker = ensure_worker
+        self._start = start
+        self._making = trio.Lock()
+        self.client: WaypipeClient | None = None
+
+    async def stop(self) -> None:
+        """End the client; the next stream gets a new one."""
+        client, self.client = self.client, None
+        if client is not None:
+            await client.stop()
+
+    async def relay(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Splice a display stream to the waypipe client; returns at its end."""
+        began = trio.current_time()
+        with given(conn):
+            # From here on it is the peer's time that passes, so it holds one of
+            # its streams and none of the places of the undecided: a vsock
+            # backend that waits for its turn serves its guest nothing else.
+            task_status.started()
+            try:
+                untrusted_head = await read_header(conn)
+                client = await self._waypipe_for(opening)
+            except VitrailError as error:
+                hang_up(conn)
+                await self._events.refused(opening, str(error))
+                return
+            with client:
+                # A new socket's buffer is empty, so this takes all of it.  A
+                # client that died just now is found dead by the pump.
+                with contextlib.suppress(OSError):
+                    client.sendall(untrusted_head)
+                guest_fd, client_fd = conn.detach(), client.detach()
+        self._programs.display(Step.WAYPIPE)
+        end: StreamEnd | None = None
+        reason = "cut"
+        try:
+            end = await self._pump.relay(guest_fd, client_fd, name=str(opening.stream))
+            end = replace(end, bytes_ab=end.bytes_ab + len(untrusted_head))
+            reason = end.describe()
+        except UpstreamError as error:
+            reason = str(error)
+        finally:
+            counts = None if end is None else (end.bytes_ab, end.bytes_ba)
+            with trio.CancelScope(shield=True):
+                await self._events.closed(opening, counts, reason, began)
+
+    async def _waypipe_for(self, opening: Opening) -> socket.socket:
+        self._programs.display(Step.STREAM)
+        try:
+            client = await self._connect_waypipe()
+        except VitrailError as error:
+            self._programs.fail(str(error), Step.WAYPIPE)
+            raise
+        try:
+            await self._events.opened(opening, "auto")
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def _connect_waypipe(self) -> socket.socket:
+        await self._ensure_worker()
+        async with self._making:
+            if self.client is None:
+                await require_rust(self._program)
+                made = await start_waypipe(self._display, self._program)
+                try:
+                    self._start(self._watch_waypipe, made)
+                except RefusedError:
+                    await made.stop()
+                    raise
+                self.client = made
+            path = self.client.socket_path
+        # Not trio's own connect: it takes a full backlog (EAGAIN) for a
+        # connection that is on its way, and a client makes room for three.
+        return await connect(UnixEndpoint(path), deadline=limits.ADMIT_SECONDS)
+
+    async def _watch_waypipe(self, mine: WaypipeClient) -> None:
+        code = await mine.child.wait()
+        if self.client is not mine:
+            return  # it was asked to end
+        self.client = None
+        await mine.stop()
+        await self._log.note(
+            schema.ProcessDied(
+                **event_log.of(self._lease),
+                process=schema.Process.WAYPIPE_CLIENT,
+                pid=mine.child.pid,
+                code=code,
+                reason="the sandbox's windows ended with it",
+            )
+        )

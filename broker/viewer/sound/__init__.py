@@ -1,0 +1,1 @@
+"""Sound of the viewer's sandboxes: streams, mixer, microphone."""

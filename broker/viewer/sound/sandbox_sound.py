@@ -1,0 +1,436 @@
+"""The sound of one sandbox as its viewer has it: streams, level, microphone.
+
+The worker parses; here it is decided, recorded and cut.  Two sockets of each
+stream stay open here as well: whatever the worker does, shutting them down
+ends the stream.
+
+Where the microphone is wanted, ``vitrail.AudioInput`` is asked.  The permission
+lasts while something records, and taking it away is awaited: a worker that does
+not obey in time is ended, and its sound with it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.audit import schema
+from broker.core import limits
+from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
+from broker.core.errors import (
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.core.stderr_log import log_stderr
+from broker.core.token_bucket import TokenBucket
+from broker.ipc import worker
+from broker.link.endpoints import UnixEndpoint, connect
+from broker.pulse.rules import Level
+from broker.services import event_log
+from broker.viewer.sound.levels import load_level, save_level
+from broker.viewer.sound.mixer import SoundStatus, serve_desk
+from broker.worker.pulse.connection import read_cookie
+from policy.records.model import Record
+
+if TYPE_CHECKING:
+    from broker.authz.decider import Decider
+    from broker.services.workers.process import Worker
+    from broker.viewer.sound.indicator import Indicator
+
+MICROPHONE = "vitrail.AudioInput"
+_OBEY_SECONDS = limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
+_PERCENT = 100
+_DESK_AGAIN_SECONDS = 2.0
+"""Until a mixer's door that could not be opened is tried again."""
+
+Start = Callable[..., None]
+
+
+def _unheard(_service: str, _reason: str) -> None:
+    """Do nothing: no one attends a program here."""
+
+
+class GuestSound:
+    """See the head of this module.  ``decider`` is given by the viewer."""
+
+    decider: Decider | None = None
+    indicator: Indicator | None = None
+    refused: Callable[[str, str], None] = staticmethod(_unheard)
+    """Called with a service and the reason when it is refused."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: Callable[[], Record | None],
+        log: event_log.Journal,
+        *,
+        ensure_worker: Callable[[], Awaitable[Worker]],
+        start: Start,
+        server: Callable[[], Path],
+        levels: Callable[[], Path],
+        desks: Callable[[], Path],
+        places: SoundServerPlaces,
+    ) -> None:
+        self._lease = lease
+        self._record = record
+        self._log = log
+        self._ensure_worker = ensure_worker
+        self._start = start
+        self._server = server
+        self._levels = levels
+        self._desks = desks
+        self._worker: Worker | None = None
+        self._told_rules: worker.Sound | None = None
+        self._level: Level | None = None
+        self._streams: dict[int, trio.Event] = {}
+        self._ends: dict[int, worker.SoundClosed] = {}
+        self._state = worker.SoundState(0, 0, False, False, "", "", "")  # noqa: FBT003
+        self._changed = trio.Event()
+        self._asking: trio.CancelScope | None = None
+        self._allowed = False
+        self._orders: dict[int, trio.Event] = {}
+        self._order = 0
+        self._active_since: float | None = None
+        """Since when it is on record that it hears."""
+        self._serving = False
+        self._pace = TokenBucket(
+            limits.PULSE_STATES_PER_SECOND, limits.PULSE_STATES_BURST
+        )
+        self.places = SoundPlaces(places)
+        """Of its connections to the sound server, filtered or not."""
+
+    # -- streams -----------------------------------------------------------------
+
+    async def stream(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        say: Callable[[], Awaitable[None]],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Filter one connection to the sound server; returns at its end.
+
+        The connection stays the caller's, who has a refusal to answer on it.
+        Raises RefusedError where the record has no sound and for one too many,
+        SetupError or UpstreamError when no sound server is to be had.
+        """
+        began = trio.current_time()
+        record = self._record()
+        if record is None or record.viewer.audio.playback != "allow":
+            raise RefusedError("the record lets it play no sound")
+        with self.places.one():
+            await trio.sleep(self.places.pace.take(trio.current_time()))
+            server = await connect(
+                UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
+            )
+            with server:
+                mine = await self._told(record)
+                await self._log.require(
+                    schema.StreamOpened(**event_log.of_stream(opening), mode="worker")
+                )
+                await say()
+                task_status.started()
+                await self._carry(mine, opening, conn, server, began)
+
+    async def _carry(
+        self,
+        mine: Worker,
+        opening: Opening,
+        conn: socket.socket,
+        server: socket.socket,
+        began: float,
+    ) -> None:
+        ended = self._streams[opening.stream] = trio.Event()
+        cut = worker.SoundClosed(opening.stream, 0, 0, "cut")
+        try:
+            order = worker.SoundStream(opening.stream)
+            await mine.send(order, [conn.fileno(), server.fileno()])
+            await ended.wait()
+        finally:
+            self._streams.pop(opening.stream, None)
+            for sock in (conn, server):
+                with suppress(OSError):  # it has ended already
+                    sock.shutdown(socket.SHUT_RDWR)
+            end = self._ends.pop(opening.stream, cut)
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.StreamClosed(
+                        **event_log.of_stream(opening),
+                        outcome="closed",
+                        reason=printable(end.reason, 2000),
+                        bytes_from_sandbox=end.from_guest,
+                        bytes_to_sandbox=end.to_guest,
+                        seconds=trio.current_time() - began,
+                    )
+                )
+
+    async def _told(self, record: Record) -> Worker:
+        """The worker, once it knows how sound is treated."""
+        mine = await self._ensure_worker()
+        if self._worker is not mine:
+            self._told_rules = rules = self._rules(record)
+            await mine.send(rules)
+            self._worker = mine
+            # The record may have become another one while that was sent.
+            await self.follow_record(self._record() or record)
+        if not self._serving:
+            self._serving = True
+            self._start(self._serve_desk)
+        return mine
+
+    async def _serve_desk(self) -> None:
+        """The mixer's door, again and again: somebody else may stand in it.
+
+        Without one, sound goes on, and a changed rule still revokes.
+        """
+        complained = False
+        while True:
+            try:
+                await serve_desk(self._desks(), self._lease.sandbox, self)
+            except (SetupError, OSError) as error:
+                if not complained:
+                    complained = True
+                    log_stderr(
+                        f"'brokerctl audio' does not reach {self._lease.sandbox} "
+                        f"before this has an end: {error}"
+                    )
+            await trio.sleep(_DESK_AGAIN_SECONDS)
+
+    async def follow_record(self, record: Record) -> None:
+        """The record is another one: what plays and records goes by it now.
+
+        Whether there is sound at all, and whether it may hear, is decided again
+        by whoever decides about streams; here is told within which bounds.
+        """
+        rules = self._rules(record)
+        if self._worker is None or rules == self._told_rules:
+            return
+        self._told_rules = rules
+        with suppress(UpstreamError):  # it has ended; the next one is told
+            await self._worker.send(rules)
+
+    def _rules(self, record: Record) -> worker.Sound:
+        audio = record.viewer.audio
+        level = self.level
+        return worker.Sound(
+            name=self._lease.sandbox,
+            # Whether it is asked or allowed, the supervisor decides each time.
+            microphone="deny" if audio.microphone == "deny" else "ask",
+            revoked=audio.revoked,
+            streams=min(audio.streams, limits.PULSE_STREAMS_PER_SANDBOX),
+            rate=audio.rate,
+            channels=audio.channels,
+            buffer_bytes=audio.buffer,
+            most_volume=audio.volume * limits.PULSE_VOLUME // _PERCENT,
+            idle_seconds=audio.idle,
+            volume=level.volume,
+            muted=level.muted,
+            cookie=read_cookie(),
+        )
+
+    def worker_gone(self) -> None:
+        """Its streams have ended with it, and nothing is heard."""
+        self._worker = None
+        for ended in self._streams.values():
+            ended.set()
+        for done in self._orders.values():
+            done.set()
+        self._take_state(worker.SoundState(0, 0, False, False, "", "", ""))  # noqa: FBT003
+
+    # -- what the worker says ----------------------------------------------------
+
+    async def take(self, message: worker.FromSound) -> None:
+        """Take a message of the worker: claims of a process that may be hostile."""
+        match message:
+            case worker.SoundClosed():
+                ended = self._streams.get(message.stream)
+                if ended is not None:  # else a worker that makes up numbers
+                    self._ends[message.stream] = message
+                    ended.set()
+                if message.fault is worker.Fault.CLIENT:
+                    await self._broke(f"sound: {printable(message.reason, 2000)}")
+            case worker.SoundState():
+                early = self._pace.take(trio.current_time())
+                if early > 0:  # each may be an event on disk
+                    await trio.sleep(early)
+                was = self._state
+                self._take_state(message)
+                await self._record_active(was.active)
+            case worker.SoundRefused():
+                await self._broke(
+                    f"sound: {printable(message.command, 60)} "
+                    f"({printable(message.what, 200)}), {message.count} times"
+                )
+            case worker.MicrophoneSet():
+                done = self._orders.pop(message.number, None)
+                if done is not None:
+                    done.set()
+
+    async def _broke(self, reason: str) -> None:
+        await self._log.refused(
+            schema.StreamRefused(
+                **event_log.of(self._lease), outcome="refused", reason=reason
+            )
+        )
+
+    def _take_state(self, state: worker.SoundState) -> None:
+        was, self._state = self._state, state
+        self._tell_changed()
+        if state.active != was.active and self.indicator is not None:
+            self.indicator.show(
+                self._lease.sandbox, active=state.active, source=state.source
+            )
+        if state.wanted and self._asking is None:
+            self._asking = trio.CancelScope()
+            self._start(self._microphone)
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _record_active(self, was: bool) -> None:  # noqa: FBT001
+        if self._state.active == was:
+            return
+        now = trio.current_time()
+        whose = event_log.of(self._lease)
+        if not self._state.active:
+            since, self._active_since = self._active_since, None
+            if since is not None:
+                off = schema.MicrophoneOff(**whose, seconds=now - since)
+                await self._log.note(off)
+            return
+        try:
+            # A worker that was taken over may say this ten times a second.
+            self._log.check_share(self._lease.sandbox)
+        except RefusedError as error:
+            if self._asking is not None:
+                self._asking.cancel()
+            await self._broke(f"microphone: {error.message}")
+            return
+        self._active_since = now
+        await self._log.note(schema.MicrophoneOn(**whose))
+
+    # -- the microphone ------------------------------------------------------------
+
+    async def _microphone(self) -> None:
+        """Ask whether it may hear, each time that something begins to record."""
+        try:
+            while self._state.wanted:
+                with trio.CancelScope() as self._asking:
+                    await self._permitted()
+                if self._asking.cancelled_caught:  # the person has taken it away
+                    await self._wait_unwanted()
+        finally:
+            self._asking = None
+
+    async def _permitted(self) -> None:
+        # Late: deciding imports much, and tests of this module need none of it.
+        from broker.authz.decider import Request
+
+        if self.decider is None:
+            return  # nobody decides, so it stays silent
+        request = Request(lease=self._lease, service=MICROPHONE, counts_bytes=False)
+        try:
+            async with self.decider.permit(request):
+                await self._while_allowed()
+        except RefusedError as error:
+            self.refused(MICROPHONE, str(error))
+            await self._hear(worker.Hearing.DENY)
+            await self._wait_unwanted()
+
+    async def _while_allowed(self) -> None:
+        hearing = worker.Hearing.DENY
+        try:
+            self._allowed = True
+            await self._hear(worker.Hearing.ALLOW)
+            await self._wait_unwanted()
+            hearing = worker.Hearing.REST
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._hear(hearing)
+            self._allowed = False
+            self._tell_changed()
+
+    async def _wait_unwanted(self) -> None:
+        while self._state.wanted:
+            await self._changed.wait()
+
+    async def _hear(self, hearing: worker.Hearing) -> None:
+        """Tell the worker, and wait until it is so."""
+        mine = self._worker
+        if mine is None:
+            return
+        self._order += 1
+        number = self._order
+        done = self._orders[number] = trio.Event()
+        try:
+            await mine.send(worker.Microphone(number, hearing))
+            with trio.fail_after(_OBEY_SECONDS):
+                await done.wait()
+        except trio.TooSlowError:
+            await mine.close("it did not change what is heard")
+        except UpstreamError:
+            return  # it has ended, and nothing is heard
+        finally:
+            self._orders.pop(number, None)
+
+    # -- the mixer (sound_desk.Desk) -------------------------------------------------
+
+    @property
+    def level(self) -> Level:
+        """What the person has set."""
+        if self._level is None:
+            self._level = load_level(self._levels(), self._lease.record)
+        return self._level
+
+    def status(self) -> SoundStatus:
+        """How it is now."""
+        record = self._record()
+        rule = "deny" if record is None else record.viewer.audio.microphone
+        return SoundStatus(
+            sandbox=self._lease.sandbox,
+            volume=self.level.volume,
+            muted=self.level.muted,
+            streams=self._state.streams,
+            idle=self._state.idle,
+            rule=rule,
+            wanted=self._state.wanted,
+            allowed=self._allowed,
+            active=self._state.active,
+            application=printable(self._state.application, 120),
+            source=printable(self._state.source, 200),
+            missing=printable(self._state.missing, 200),
+        )
+
+    async def set_level(self, level: Level) -> None:
+        """Make it so loud, and keep that for the next time.  Raises OSError."""
+        save_level(self._levels(), self._lease.record, level)
+        self._level = level
+        if self._worker is not None:
+            with suppress(VitrailError):  # it has ended; the next one is told
+                await self._worker.send(worker.SoundLevel(level.volume, level.muted))
+
+    async def set_microphone(self, *, allow: bool) -> None:
+        """Take the microphone away; giving it is the rules' business."""
+        if allow:
+            raise RefusedError(
+                f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may hear",
+                hint="'brokerctl policy explain' says which one does",
+            )
+        if self._asking is not None:
+            self._asking.cancel()
+        with trio.move_on_after(_OBEY_SECONDS + limits.WORKER_STOP_SECONDS) as patience:
+            while self._allowed or self._state.active:
+                await self._changed.wait()
+        if patience.cancelled_caught and self._worker is not None:
+            await self._worker.close("it says that it hears what it may not")

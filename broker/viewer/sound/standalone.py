@@ -1,0 +1,78 @@
+"""The desk of a filter that runs alone: the person decides, not rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.pulse import events
+from broker.pulse.rules import Level, Microphone
+from broker.viewer.sound.indicator import Indicator
+from broker.viewer.sound.levels import save_level
+from broker.viewer.sound.mixer import SoundStatus
+from broker.worker.pulse.connection import Service
+
+
+class LoneDesk:
+    """See ``sound_desk.Desk``."""
+
+    def __init__(self, service: Service, levels: Path, indicator: Indicator) -> None:
+        self._service = service
+        self._levels = levels
+        self._indicator = indicator
+        self._application = self._source = self._missing = ""
+
+    def event(self, event: events.SoundEvent) -> None:
+        """Take what the filter tells."""
+        match event:
+            case events.MicrophoneWanted(application):
+                self._application, self._missing = printable(application, 120), ""
+            case events.MicrophoneActive(active, source):
+                self._source = printable(source, 200)
+                self._indicator.show(
+                    self._service.sandbox.rules.name, active=active, source=source
+                )
+            case events.MicrophoneMissing(reason):
+                self._missing = reason
+            case _:
+                pass
+
+    def status(self) -> SoundStatus:
+        """How it is now."""
+        sandbox = self._service.sandbox
+        return SoundStatus(
+            sandbox=sandbox.rules.name,
+            volume=sandbox.level.volume,
+            muted=sandbox.level.muted,
+            streams=len(sandbox.playbacks),
+            idle=sandbox.idle(trio.current_time()),
+            rule=sandbox.rules.microphone.value,
+            wanted=sandbox.wanted,
+            allowed=sandbox.allowed,
+            active=sandbox.active,
+            application=self._application,
+            source=self._source,
+            missing=self._missing,
+        )
+
+    async def set_level(self, level: Level) -> None:
+        """Make it so loud, and keep that.  Raises OSError."""
+        sandbox = self._service.sandbox
+        save_level(self._levels, sandbox.rules.name, level)
+        sandbox.set_level(level)
+
+    async def set_microphone(self, *, allow: bool) -> None:
+        """Let it hear, or no longer; returns when it is so."""
+        sandbox = self._service.sandbox
+        if not allow:
+            await self._service.revoke_microphone()
+        elif sandbox.rules.microphone is Microphone.DENY:
+            raise RefusedError(
+                "the filter was started without a microphone",
+                hint="start it with --microphone ask",
+            )
+        else:
+            sandbox.allow_microphone(trio.current_time())

@@ -1,0 +1,118 @@
+"""``brokerctl windows`` and ``kill-window``, on the side that has the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import trio
+
+from broker.control import api
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.core.names import SandboxName, sandboxes_named, take_sandbox_name
+from broker.ipc import worker
+from broker.viewer.role import ViewerRole
+from broker.viewer.sandboxes.guest import Guest
+
+_STATISTICS_SECONDS = 1.0
+"""A worker that does not say its numbers must not hold up a whole status."""
+
+
+@dataclass(frozen=True)
+class WindowsPart:
+    """The windows of all guests of a viewer."""
+
+    viewer: ViewerRole
+
+    async def listed(self, request: api.WindowsRequest) -> api.WindowsAnswer:
+        """Ask every worker at the same time.  Raises NotFoundError."""
+        guests = self.viewer.guests()
+        if request.sandbox is not None:
+            guests = self._named(request.sandbox)
+        found: dict[SandboxName, list[worker.Window]] = {}
+        silent: list[str] = []
+
+        async def ask(guest: Guest) -> None:
+            if guest.worker is None:
+                return
+            try:
+                found[guest.lease.sandbox] = await guest.worker.windows()
+            except UpstreamError:
+                silent.append(guest.lease.sandbox)
+
+        async with trio.open_nursery() as nursery:
+            for guest in guests:
+                nursery.start_soon(ask, guest)
+        return api.WindowsAnswer(
+            windows=[_status(name, w) for name in sorted(found) for w in found[name]],
+            silent=sorted(silent),
+        )
+
+    async def close(self, caller: api.Caller, request: api.WindowCloseRequest) -> None:
+        """Close one, on record if by force.  Raises NotFoundError, UpstreamError."""
+        guest = self._guest(request.sandbox)
+        if guest.worker is None:
+            raise api.NotFoundError(f"{guest.lease.sandbox} shows no windows")
+        if not request.ask:
+            await guest.screen.killed(request.window, f"by process {caller.pid}")
+        try:
+            await guest.worker.close_window(request.window, cut=not request.ask)
+        except RefusedError as error:
+            raise api.NotFoundError(error.message, hint=error.hint) from error
+
+    def _named(self, untrusted_name: str) -> list[Guest]:
+        """Return the guests that a name means, at least one."""
+        name = take_sandbox_name(untrusted_name)
+        guests = self.viewer.guests()
+        pairs = [(guest.lease.sandbox, guest.lease.record) for guest in guests]
+        named = set(sandboxes_named(name, pairs))
+        if not named:
+            raise api.NotFoundError(
+                f"no sandbox '{name}' runs",
+                hint="'brokerctl status' lists the running ones",
+            )
+        return [guest for guest in guests if guest.lease.sandbox in named]
+
+    def _guest(self, untrusted_name: str) -> Guest:
+        """Return the one guest that a name means."""
+        found = self._named(untrusted_name)
+        if len(found) > 1:
+            names = ", ".join(guest.lease.sandbox for guest in found)
+            raise api.NotFoundError(
+                f"'{printable(untrusted_name, 60)}' has {len(found)} sandboxes",
+                hint=f"name one of them: {names}",
+            )
+        return found[0]
+
+    async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
+        """What each sandbox has of what is limited."""
+        found: dict[SandboxName, list[api.LimitStatus]] = {}
+
+        async def ask(guest: Guest) -> None:
+            if guest.worker is not None:
+                said = await guest.worker.statistics()
+                found[guest.lease.sandbox] = [_limit(use) for use in said.uses]
+
+        with trio.move_on_after(_STATISTICS_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for guest in self.viewer.guests():
+                    nursery.start_soon(ask, guest)
+        return found
+
+
+def _limit(use: worker.Use) -> api.LimitStatus:
+    return api.LimitStatus(
+        what=printable(use.what, 40), now=use.now, most=use.most, refused=use.refused
+    )
+
+
+def _status(sandbox: SandboxName, untrusted: worker.Window) -> api.WindowStatus:
+    return api.WindowStatus(
+        sandbox=sandbox,
+        window=untrusted.number,
+        title=printable(untrusted.title),
+        app_id=printable(untrusted.app_id),
+        width=untrusted.width,
+        height=untrusted.height,
+        focused=untrusted.focused,
+    )

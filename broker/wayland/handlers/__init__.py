@@ -1,0 +1,1 @@
+"""One module of message handlers for each part of the protocol."""

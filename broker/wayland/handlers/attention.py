@@ -1,0 +1,132 @@
+"""Activation, idle inhibition and the bell: what asks for a person's attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import identity
+from broker.wayland.model import Surface
+from broker.wayland.protocol import emit
+from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
+from broker.wayland.protocol.objects import ProtocolObject
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+
+class Token(ProtocolObject):
+    """An xdg_activation_token_v1.  ``fresh``: its serial is of a recent input."""
+
+    __slots__ = ("fresh",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.fresh = False
+
+
+def window_sid(surface: Surface | None) -> int:
+    """The compositor's id of the surface that carries a window's role, or 0."""
+    if surface is None:
+        return 0
+    xdg = surface.root().xdg
+    return xdg.frame.root.sid if xdg is not None and xdg.frame is not None else 0
+
+
+def set_serial(core: Filter, token: Token, serial: int, seat: ProtocolObject) -> None:
+    token.fresh = core.serials.fresh(serial, core.now)
+    if token.fresh:
+        core.up.data += _set_serial(token.sid, serial, seat.sid)
+
+
+def set_app_id(core: Filter, token: Token, untrusted_app_id: bytes) -> None:
+    core.up.data += _set_app_id(
+        token.sid, identity.app_id(core.rules.name, untrusted_app_id)
+    )
+
+
+def set_surface(core: Filter, token: Token, surface: Surface) -> None:
+    sid = window_sid(surface)
+    if sid:
+        core.up.data += _set_surface(token.sid, sid)
+
+
+def commit(core: Filter, token: Token) -> None:
+    """Without fresh input of this client's, the token is one that opens nothing."""
+    allowed = token.fresh and core.sandbox.may(
+        "activations", limits.WAYLAND_ACTIVATIONS_PER_MINUTE, core.now
+    )
+    if allowed:
+        core.up.data += _commit(token.sid)
+    else:
+        core.down.data += _done(token.cid, b"vitrail-nothing")
+
+
+_set_serial = emit.request("xdg_activation_token_v1", "set_serial")
+_set_app_id = emit.request("xdg_activation_token_v1", "set_app_id")
+_set_surface = emit.request("xdg_activation_token_v1", "set_surface")
+_commit = emit.request("xdg_activation_token_v1", "commit")
+_done = emit.event("xdg_activation_token_v1", "done")
+_activate = emit.request("xdg_activation_v1", "activate")
+
+
+def done(core: Filter, token: Token, text: bytes) -> None:
+    core.sandbox.keep_token(text)
+    core.down.data += _done(token.cid, text)
+
+
+def activate(
+    core: Filter, activation: ProtocolObject, text: bytes, surface: Surface
+) -> None:
+    """Only with a token that the compositor gave to this sandbox."""
+    sid = window_sid(surface)
+    if sid and text in core.sandbox.tokens:
+        core.up.data += _activate(activation.sid, text, sid)
+
+
+def create_inhibitor(
+    core: Filter, manager: ProtocolObject, new_id: int, surface: Surface
+) -> None:
+    inhibitor = core.make(new_id, "zwp_idle_inhibitor_v1", manager.version)
+    core.up.data += _create_inhibitor(
+        manager.sid, inhibitor.sid, window_sid(surface) or surface.sid
+    )
+
+
+_create_inhibitor = emit.request("zwp_idle_inhibit_manager_v1", "create_inhibitor")
+
+
+def destroy_bell(core: Filter, bell: ProtocolObject) -> None:
+    core.destroy(bell)
+
+
+def ring(core: Filter, bell: ProtocolObject, surface: Surface | None) -> None:
+    if core.sandbox.may("bells", limits.WAYLAND_BELLS_PER_MINUTE, core.now):
+        core.up.data += _ring(bell.sid, window_sid(surface))
+
+
+_ring = emit.request("xdg_system_bell_v1", "ring")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("xdg_activation_token_v1", "set_serial"): set_serial,
+    ("xdg_activation_token_v1", "set_app_id"): set_app_id,
+    ("xdg_activation_token_v1", "set_surface"): set_surface,
+    ("xdg_activation_token_v1", "commit"): commit,
+    ("xdg_activation_token_v1", "destroy"): FORWARD,
+    ("xdg_activation_v1", "destroy"): FORWARD,
+    ("xdg_activation_v1", "get_activation_token"): FORWARD,
+    ("xdg_activation_v1", "activate"): activate,
+    ("xdg_system_bell_v1", "destroy"): destroy_bell,
+    ("xdg_system_bell_v1", "ring"): ring,
+    ("zwp_idle_inhibit_manager_v1", "destroy"): FORWARD,
+    ("zwp_idle_inhibit_manager_v1", "create_inhibitor"): create_inhibitor,
+}
+EVENTS: Rules = {
+    ("xdg_activation_token_v1", "done"): done,
+}
+CLASSES: Classes = {
+    "xdg_activation_token_v1": Token,
+}

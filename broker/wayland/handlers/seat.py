@@ -1,0 +1,505 @@
+"""Input: pointer, keyboard, touch, gestures, text input, cursors.
+
+The compositor speaks of frames where the client knows only its own surface.
+Keyboard focus of a frame is told as focus of the surface in it; pointer and
+touch on a frame are ours and never told.  Coordinates get the crop's origin
+added.  Every serial that is passed on is remembered: a client may present
+only those.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland.handlers import cursor, drag_start, popups, windows
+from broker.wayland.model import (
+    Gesture,
+    Keyboard,
+    OwnSurface,
+    Pointer,
+    Seat,
+    Surface,
+    TextInput,
+    Touch,
+)
+from broker.wayland.protocol import emit
+from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
+from broker.wayland.protocol.objects import ProtocolObject
+from broker.wayland.scene.geometry import clamp
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+
+_LEFT_BUTTON = 0x110
+_PRESSED = 1
+_ID = struct.Struct("=I")
+_FIXED = struct.Struct("=ii")
+_SERIAL = struct.Struct("=I")
+_FOUR = struct.Struct("=IIII")
+
+
+def told(surface: ProtocolObject | None) -> Surface | None:
+    """The client's surface that stands for one of the compositor's events."""
+    if isinstance(surface, OwnSurface):
+        surface = surface.alias
+    if isinstance(surface, Surface) and not surface.dead:
+        return surface
+    return None
+
+
+def _pass(core: Filter, obj: ProtocolObject, data: bytes, pos: int, size: int) -> None:
+    out = core.down.data
+    out += _ID.pack(obj.cid)
+    out += data[pos + 4 : pos + size]
+
+
+# -- wl_seat ------------------------------------------------------------------------------
+
+
+def get_pointer(core: Filter, seat: ProtocolObject, new_id: int) -> None:
+    pointer = core.make(new_id, "wl_pointer", seat.version)
+    assert isinstance(pointer, Pointer)
+    pointer.seat = seat
+    core.pointers.append(pointer)
+    core.up.data += _get_pointer(seat.sid, pointer.sid)
+
+
+_get_pointer = emit.request("wl_seat", "get_pointer")
+
+
+def get_keyboard(core: Filter, seat: Seat, new_id: int) -> None:
+    keyboard = core.make(new_id, "wl_keyboard", seat.version)
+    assert isinstance(keyboard, Keyboard)
+    keyboard.seat = core.hands.of(seat)
+    if keyboard.seat is not None:
+        keyboard.judge = keyboard.seat.judge
+    core.up.data += _get_keyboard(seat.sid, keyboard.sid)
+
+
+_get_keyboard = emit.request("wl_seat", "get_keyboard")
+
+
+def seat_name(core: Filter, seat: ProtocolObject, _name: bytes) -> None:
+    """A seat's name may tell hardware; every sandbox sees the same one."""
+    core.down.data += _seat_name(seat.cid, b"seat0")
+
+
+_seat_name = emit.event("wl_seat", "name")
+
+
+# -- wl_pointer ----------------------------------------------------------------------------
+
+
+def release_pointer(core: Filter, pointer: Pointer) -> None:
+    core.pointers.remove(pointer)
+    cursor.forget(core, pointer)
+    core.destroy(pointer)
+
+
+def enter(
+    core: Filter,
+    pointer: Pointer,
+    serial: int,
+    surface: ProtocolObject | None,
+    x: int,
+    y: int,
+) -> None:
+    pointer.x, pointer.y = x, y
+    if isinstance(surface, Surface) and not surface.dead:
+        pointer.focus, pointer.own, pointer.news = surface, None, True
+        pointer.entered = serial
+        core.serials.note(serial)
+        core.down.data += _enter(
+            pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
+        )
+    else:
+        pointer.focus = None
+        pointer.own = surface if isinstance(surface, OwnSurface) else None
+        if pointer.own is not None:
+            cursor.enter(core, pointer, serial)
+
+
+_enter = emit.event("wl_pointer", "enter")
+
+
+def leave(
+    core: Filter, pointer: Pointer, serial: int, surface: ProtocolObject | None
+) -> None:
+    drag_start.heard(core)
+    if pointer.focus is not None and surface is pointer.focus:
+        core.serials.note(serial)
+        core.down.data += _leave(pointer.cid, serial, surface.cid)
+        pointer.news = True
+    pointer.focus = pointer.own = None
+
+
+_leave = emit.event("wl_pointer", "leave")
+
+
+def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+    surface = pointer.focus
+    if surface is None:
+        if size == 20:
+            pointer.x, pointer.y = _FIXED.unpack_from(data, pos + 12)
+            cursor.follow(core, pointer)
+        return
+    pointer.news = True
+    if not surface.cx and not surface.cy:
+        _pass(core, pointer, data, pos, size)
+        return
+    x, y = _FIXED.unpack_from(data, pos + 12)
+    out = core.down.data
+    out += _ID.pack(pointer.cid)
+    out += data[pos + 4 : pos + 12]
+    out += _FIXED.pack(x + surface.cx * 256, y + surface.cy * 256)
+
+
+def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+    (serial,) = _SERIAL.unpack_from(data, pos + 8)
+    if pointer.focus is not None:
+        pointer.news = True
+        core.serials.note_input(serial, core.now)
+        _pass(core, pointer, data, pos, size)
+        return
+    _, _, which, state = struct.unpack_from("=IIII", data, pos + 8)
+    if state == _PRESSED:
+        popups.dismiss_grabs(core)
+        if which == _LEFT_BUTTON:
+            _drag_frame(core, pointer, serial)
+
+
+def _drag_frame(core: Filter, pointer: Pointer, serial: int) -> None:
+    """A press on the frame itself: move by the top strip, resize by the rest."""
+    grips = cursor.gripped(pointer)
+    if grips is None or pointer.seat is None or pointer.seat.dead:
+        return  # a seat that was given back has no id any more
+    toplevel, edge = grips
+    if edge:
+        core.up.data += windows.resize_message(
+            toplevel.sid, pointer.seat.sid, serial, edge
+        )
+    else:
+        core.up.data += windows.move_message(toplevel.sid, pointer.seat.sid, serial)
+
+
+def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+    if pointer.focus is not None:
+        pointer.news = True
+        _pass(core, pointer, data, pos, size)
+
+
+def pointer_frame(
+    core: Filter, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
+    if pointer.news:
+        pointer.news = False
+        _pass(core, pointer, data, pos, size)
+
+
+# -- wl_keyboard -----------------------------------------------------------------------------
+
+
+def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+    core.blur_keyboard(keyboard)
+    core.destroy(keyboard)
+
+
+def keyboard_enter(
+    core: Filter,
+    keyboard: Keyboard,
+    serial: int,
+    surface: ProtocolObject | None,
+    keys: bytes,
+) -> None:
+    known = told(surface)
+    keyboard.focus = known
+    if known is None:
+        return
+    core.serials.note(serial)
+    core.focus_keyboard(keyboard, known)
+    shown = shown_keys(keyboard, keys)
+    core.down.data += _keyboard_enter(keyboard.cid, serial, known.cid, shown)
+
+
+_keyboard_enter = emit.event("wl_keyboard", "enter")
+
+
+def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
+    """Which of the keys that were held at an enter the client may see."""
+    if keyboard.judge is None:
+        return keys
+    held = struct.unpack(f"={len(keys) // 4}I", keys[: len(keys) & ~3])
+    shown = keyboard.judge.enter(held)
+    return struct.pack(f"={len(shown)}I", *shown)
+
+
+def keyboard_leave(
+    core: Filter, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
+) -> None:
+    before, keyboard.focus = keyboard.focus, None
+    if before is not None and keyboard.judge is not None:
+        keyboard.judge.leave()
+    core.blur_keyboard(keyboard)
+    if before is None or told(surface) is not before:
+        return  # of a window that its client has ended meanwhile, perhaps
+    core.serials.note(serial)
+    core.down.data += _keyboard_leave(keyboard.cid, serial, before.cid)
+
+
+_keyboard_leave = emit.event("wl_keyboard", "leave")
+
+
+def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
+    if keyboard.focus is None:
+        return
+    serial, _, which, state = _FOUR.unpack_from(data, pos + 8)
+    if keyboard.judge is None or core.hands.passes(keyboard, serial, which, state):
+        core.serials.note_input(serial, core.now)
+        _pass(core, keyboard, data, pos, size)
+
+
+def modifiers(
+    core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int
+) -> None:
+    # Passed without a focus too: some compositors send it just before enter.
+    if keyboard.judge is not None:
+        keyboard.judge.modifiers(*_FOUR.unpack_from(data, pos + 12))
+    core.serials.note(_SERIAL.unpack_from(data, pos + 8)[0])
+    _pass(core, keyboard, data, pos, size)
+
+
+# -- wl_touch ------------------------------------------------------------------------------------
+
+
+def touch_down(
+    core: Filter,
+    touch: Touch,
+    serial: int,
+    time: int,
+    surface: ProtocolObject | None,
+    finger: int,
+    x: int,
+    y: int,
+) -> None:
+    if not isinstance(surface, Surface) or surface.dead:
+        popups.dismiss_grabs(core)
+        return
+    touch.fingers[finger] = surface
+    core.serials.note_input(serial, core.now)
+    core.down.data += _touch_down(
+        touch.cid,
+        serial,
+        time,
+        surface.cid,
+        finger,
+        x + surface.cx * 256,
+        y + surface.cy * 256,
+    )
+
+
+_touch_down = emit.event("wl_touch", "down")
+
+
+def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
+    if touch.fingers.pop(finger, None) is not None:
+        core.serials.note_input(serial, core.now)
+        core.down.data += _touch_up(touch.cid, serial, time, finger)
+
+
+_touch_up = emit.event("wl_touch", "up")
+
+
+def touch_motion(
+    core: Filter, touch: Touch, time: int, finger: int, x: int, y: int
+) -> None:
+    surface = touch.fingers.get(finger)
+    if surface is not None:
+        core.down.data += _touch_motion(
+            touch.cid, time, finger, x + surface.cx * 256, y + surface.cy * 256
+        )
+
+
+_touch_motion = emit.event("wl_touch", "motion")
+
+
+def touch_cancel(core: Filter, touch: Touch) -> None:
+    touch.fingers.clear()
+    core.down.data += _touch_cancel(touch.cid)
+
+
+_touch_cancel = emit.event("wl_touch", "cancel")
+
+
+def touch_shape(
+    core: Filter, touch: Touch, finger: int, major: int, minor: int
+) -> None:
+    if finger in touch.fingers:
+        core.down.data += _touch_shape(touch.cid, finger, major, minor)
+
+
+_touch_shape = emit.event("wl_touch", "shape")
+
+
+def touch_orientation(core: Filter, touch: Touch, finger: int, angle: int) -> None:
+    if finger in touch.fingers:
+        core.down.data += _touch_orientation(touch.cid, finger, angle)
+
+
+_touch_orientation = emit.event("wl_touch", "orientation")
+
+
+# -- gestures ------------------------------------------------------------------------------------
+
+
+def _gesture_begin(interface: str) -> Callable[..., None]:
+    begin_message = emit.event(interface, "begin")
+
+    def begin(
+        core: Filter,
+        gesture: Gesture,
+        serial: int,
+        time: int,
+        surface: ProtocolObject | None,
+        fingers: int,
+    ) -> None:
+        gesture.told = isinstance(surface, Surface) and not surface.dead
+        if gesture.told and surface is not None:
+            core.serials.note(serial)
+            core.down.data += begin_message(
+                gesture.cid, serial, time, surface.cid, fingers
+            )
+
+    return begin
+
+
+def _gesture_if_told(
+    core: Filter, gesture: Gesture, data: bytes, pos: int, size: int
+) -> None:
+    if gesture.told:
+        _pass(core, gesture, data, pos, size)
+
+
+# -- text input ------------------------------------------------------------------------------------
+
+
+def text_enter(core: Filter, text: TextInput, surface: ProtocolObject | None) -> None:
+    text.focus = told(surface)
+    if text.focus is not None:
+        core.down.data += _text_enter(text.cid, text.focus.cid)
+
+
+_text_enter = emit.event("zwp_text_input_v3", "enter")
+
+
+def text_leave(core: Filter, text: TextInput, _surface: ProtocolObject | None) -> None:
+    before, text.focus = text.focus, None
+    if before is not None and not before.dead:
+        core.down.data += _text_leave(text.cid, before.cid)
+
+
+_text_leave = emit.event("zwp_text_input_v3", "leave")
+
+
+def set_cursor_rectangle(
+    core: Filter, text: TextInput, x: int, y: int, w: int, h: int
+) -> None:
+    """In coordinates of the focused surface, which for the compositor is the frame's."""
+    far = limits.WAYLAND_COORDINATE
+    x, y = clamp(x, -far, far), clamp(y, -far, far)
+    xdg = text.focus.xdg if text.focus is not None else None
+    if xdg is not None and xdg.frame is not None:
+        rect = xdg.geometry
+        x += xdg.frame.edges.left - (rect.x if rect is not None else 0)
+        y += xdg.frame.edges.top - (rect.y if rect is not None else 0)
+    core.up.data += _set_cursor_rectangle(
+        text.sid, x, y, clamp(w, 0, far), clamp(h, 0, far)
+    )
+
+
+_set_cursor_rectangle = emit.request("zwp_text_input_v3", "set_cursor_rectangle")
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_keyboard", "release"): release_keyboard,
+    ("wl_pointer", "release"): release_pointer,
+    ("wl_seat", "get_pointer"): get_pointer,
+    ("wl_seat", "get_keyboard"): get_keyboard,
+    ("wl_seat", "get_touch"): FORWARD,
+    ("wl_seat", "release"): FORWARD,
+    ("wl_touch", "release"): FORWARD,
+    ("zwp_pointer_gesture_hold_v1", "destroy"): FORWARD,
+    ("zwp_pointer_gesture_pinch_v1", "destroy"): FORWARD,
+    ("zwp_pointer_gesture_swipe_v1", "destroy"): FORWARD,
+    ("zwp_text_input_v3", "destroy"): FORWARD,
+    ("zwp_text_input_v3", "enable"): FORWARD,
+    ("zwp_text_input_v3", "disable"): FORWARD,
+    ("zwp_text_input_v3", "set_surrounding_text"): FORWARD,
+    ("zwp_text_input_v3", "set_text_change_cause"): FORWARD,
+    ("zwp_text_input_v3", "set_content_type"): FORWARD,
+    ("zwp_text_input_v3", "set_cursor_rectangle"): set_cursor_rectangle,
+    ("zwp_text_input_v3", "commit"): FORWARD,
+}
+EVENTS: Rules = {
+    ("wl_keyboard", "keymap"): FORWARD,
+    ("wl_keyboard", "enter"): keyboard_enter,
+    ("wl_keyboard", "leave"): keyboard_leave,
+    ("wl_keyboard", "key"): Raw(key),
+    ("wl_keyboard", "modifiers"): Raw(modifiers),
+    ("wl_keyboard", "repeat_info"): FORWARD,
+    ("wl_pointer", "enter"): enter,
+    ("wl_pointer", "leave"): leave,
+    ("wl_pointer", "motion"): Raw(motion),
+    ("wl_pointer", "button"): Raw(button),
+    ("wl_pointer", "axis"): Raw(_if_told),
+    ("wl_pointer", "frame"): Raw(pointer_frame),
+    ("wl_pointer", "axis_source"): Raw(_if_told),
+    ("wl_pointer", "axis_stop"): Raw(_if_told),
+    ("wl_pointer", "axis_discrete"): Raw(_if_told),
+    ("wl_pointer", "axis_value120"): Raw(_if_told),
+    ("wl_pointer", "axis_relative_direction"): Raw(_if_told),
+    ("wl_seat", "capabilities"): FORWARD,
+    ("wl_seat", "name"): seat_name,
+    ("wl_touch", "down"): touch_down,
+    ("wl_touch", "up"): touch_up,
+    ("wl_touch", "motion"): touch_motion,
+    ("wl_touch", "frame"): FORWARD,
+    ("wl_touch", "cancel"): touch_cancel,
+    ("wl_touch", "shape"): touch_shape,
+    ("wl_touch", "orientation"): touch_orientation,
+    ("zwp_pointer_gesture_hold_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_hold_v1"
+    ),
+    ("zwp_pointer_gesture_hold_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_pinch_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_pinch_v1"
+    ),
+    ("zwp_pointer_gesture_pinch_v1", "update"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_pinch_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_swipe_v1", "begin"): _gesture_begin(
+        "zwp_pointer_gesture_swipe_v1"
+    ),
+    ("zwp_pointer_gesture_swipe_v1", "update"): Raw(_gesture_if_told),
+    ("zwp_pointer_gesture_swipe_v1", "end"): Raw(_gesture_if_told),
+    ("zwp_text_input_v3", "enter"): text_enter,
+    ("zwp_text_input_v3", "leave"): text_leave,
+    ("zwp_text_input_v3", "preedit_string"): FORWARD,
+    ("zwp_text_input_v3", "commit_string"): FORWARD,
+    ("zwp_text_input_v3", "delete_surrounding_text"): FORWARD,
+    ("zwp_text_input_v3", "done"): FORWARD,
+}
+CLASSES: Classes = {
+    "wl_keyboard": Keyboard,
+    "wl_pointer": Pointer,
+    "wl_seat": Seat,
+    "wl_touch": Touch,
+    "zwp_pointer_gesture_hold_v1": Gesture,
+    "zwp_pointer_gesture_pinch_v1": Gesture,
+    "zwp_pointer_gesture_swipe_v1": Gesture,
+    "zwp_text_input_v3": TextInput,
+}

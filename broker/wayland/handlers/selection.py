@@ -1,0 +1,427 @@
+"""Clipboard, primary selection and drags: virtual, one set for each sandbox.
+
+Selections are answered here and never reach the compositor; the compositor's
+own are swallowed.  A drag needs the compositor (it owns the pointer), so it
+runs there with a source that offers one private type: other applications can
+take nothing from it, and filters of the same sandbox put the real types back.
+A descriptor goes straight from the application that pastes to the one that
+copied, both of the same sandbox.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland.model import Surface
+from broker.wayland.protocol import emit
+from broker.wayland.protocol.dispatch import LOCAL, Classes, Handlers, Rules
+from broker.wayland.protocol.objects import ProtocolObject
+from broker.wayland.protocol.wire import Fd, ProtocolFault
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+    from broker.wayland.handlers.foreign_drags import Over
+    from broker.wayland.ports import Selection
+    from broker.wayland.scene.frame import Frame
+
+DEVICE_ROLE = 0
+DEVICE_USED_SOURCE = 1
+_MIME_BYTES = 50
+"""What an offered type costs us beside its text, about."""
+MANAGER = "wl_data_device_manager"
+_PRIMARY = "zwp_primary_selection"
+
+
+class Source(ProtocolObject):
+    """A wl_data_source or primary source.  ``sid`` only while it is dragged."""
+
+    __slots__ = ("actions", "core", "drag", "mimes", "takers", "used")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.mimes: list[bytes] = []
+        self.actions: int | None = None
+        self.core: Filter | None = None
+        self.used = False
+        self.drag: bytes | None = None
+        self.takers: dict[Offer, bytes] = {}
+        """What each client of the sandbox that it is over would take.  The words
+        of several come in no order: one may be late to say that it went on."""
+
+    @property
+    def accepted(self) -> bytes | None:
+        """What would be taken of its drag by a client of its own sandbox."""
+        return next(reversed(self.takers.values()), None)
+
+    def forget(self) -> None:
+        """It is over: what offers still hold of it is next to nothing."""
+        self.dead = True
+        self.mimes = []
+        self.takers = {}
+        self.core = None
+
+    def cancel(self) -> None:
+        """Tell its client that it is no longer the selection."""
+        if not self.dead and self.core is not None:
+            write = (
+                _cancelled if self.interface == "wl_data_source" else _primary_cancelled
+            )
+            self.core.down.data += write(self.cid)
+            self.core.wake()
+
+    def send(self, mime: bytes, fd: Fd) -> bool:
+        """Ask its client to write data; False when it cannot."""
+        if self.dead or self.core is None or mime not in self.mimes:
+            return False
+        if self.core.crowded:
+            return False
+        write = _send if self.interface == "wl_data_source" else _primary_send
+        self.core.down.add(write(self.cid, mime), [fd])
+        self.core.wake()
+        return True
+
+
+class Offer(ProtocolObject):
+    """An offer that we made.  ``sid`` is the compositor's during a drag.
+
+    ``over``: it is of a drag from elsewhere, which was let in after the drop.
+    """
+
+    __slots__ = ("left", "over", "source", "upstream")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.source: Selection | None = None
+        self.upstream: HostOffer | None = None
+        self.over: Over | None = None
+        self.left = False
+        """The drag is not above its client any more."""
+
+
+class HostOffer(ProtocolObject):
+    """An offer of the compositor's, never shown to the client."""
+
+    __slots__ = ("mimes", "offer")
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.mimes: list[bytes] = []
+        self.offer: Offer | None = None
+
+
+class Device(ProtocolObject):
+    """A data device or primary device; ``told`` while a drag is over the client."""
+
+    __slots__ = (
+        "dropped",
+        "foreign",
+        "frame",
+        "kind",
+        "offer",
+        "over",
+        "seat",
+        "told",
+        "untold",
+        "waits",
+    )
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.kind = "clipboard"
+        self.seat: ProtocolObject | None = None
+        self.over: Surface | None = None
+        self.frame: Frame | None = None
+        """That the drag is over, where the compositor means the whole window."""
+        self.waits: tuple[int, ProtocolObject | None] | None = None
+        """Serial and offer of a drag over the frame's strips, not the content."""
+        self.told = False
+        self.untold: HostOffer | None = None
+        self.foreign: Over | None = None
+        self.offer: Offer | None = None
+        """Of the sandbox's own drag that is over the client."""
+        self.dropped = False
+
+
+_cancelled = emit.event("wl_data_source", "cancelled")
+_send = emit.event("wl_data_source", "send")
+_primary_cancelled = emit.event("zwp_primary_selection_source_v1", "cancelled")
+_primary_send = emit.event("zwp_primary_selection_source_v1", "send")
+
+
+# -- managers and sources ---------------------------------------------------------------
+
+
+def _new_source(
+    core: Filter, manager: ProtocolObject, new_id: int, interface: str
+) -> None:
+    source = core.make(new_id, interface, manager.version, server=False)
+    assert isinstance(source, Source)
+    source.core = core
+
+
+def create_data_source(core: Filter, manager: ProtocolObject, new_id: int) -> None:
+    _new_source(core, manager, new_id, "wl_data_source")
+
+
+def create_primary_source(core: Filter, manager: ProtocolObject, new_id: int) -> None:
+    _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
+
+
+def get_data_device(
+    core: Filter, manager: ProtocolObject, new_id: int, seat: ProtocolObject
+) -> None:
+    host = core.data_manager
+    device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
+    assert isinstance(device, Device)
+    device.seat = seat
+    core.devices.append(device)
+    if host:
+        core.up.data += _get_data_device(host, device.sid, seat.sid)
+    core.hands.balance()
+    if core.focused:
+        tell(core, device)
+
+
+_get_data_device = emit.request(MANAGER, "get_data_device")
+
+
+def get_primary_device(
+    core: Filter, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
+) -> None:
+    device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
+    assert isinstance(device, Device)
+    device.kind = "primary"
+    core.devices.append(device)
+    if core.focused:
+        tell(core, device)
+
+
+def destroy_primary_manager(core: Filter, manager: ProtocolObject) -> None:
+    core.drop_local(manager)
+
+
+def source_offer(core: Filter, source: Source, mime: bytes) -> None:
+    _add_mime(core, source, mime)
+
+
+def primary_source_offer(core: Filter, source: Source, mime: bytes) -> None:
+    _add_mime(core, source, mime)
+
+
+def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
+    if (
+        len(source.mimes) >= limits.WAYLAND_MIMES
+        or len(mime) > limits.WAYLAND_MIME_BYTES
+    ):
+        raise core.too_much("too many or too long types in one selection")
+    core.usage.take("kept_bytes", len(mime) + _MIME_BYTES)
+    source.mimes.append(mime)
+
+
+def source_set_actions(_core: Filter, source: Source, actions: int) -> None:
+    if actions & ~7 or source.used:
+        raise ProtocolFault(
+            source.cid, 0 if actions & ~7 else 1, "drag actions not possible here"
+        )
+    source.actions = actions
+
+
+def destroy_source(core: Filter, source: Source) -> None:
+    end_source(core, source)
+
+
+def destroy_primary_source(core: Filter, source: Source) -> None:
+    end_source(core, source)
+
+
+def end_source(core: Filter, source: Source) -> None:
+    """Destroy it here and, while it is dragged, at the compositor."""
+    kept = sum(len(mime) + _MIME_BYTES for mime in source.mimes)
+    core.usage.give("kept_bytes", kept)
+    if source.sid:
+        core.destroy(source)
+    else:
+        core.drop_local(source)
+    core.sandbox.forget(source)
+    source.forget()
+
+
+# -- selections ------------------------------------------------------------------------------
+
+
+def set_selection(
+    core: Filter, device: Device, source: Source | None, serial: int
+) -> None:
+    _select(core, device, source, serial)
+
+
+def set_primary_selection(
+    core: Filter, device: Device, source: Source | None, serial: int
+) -> None:
+    _select(core, device, source, serial)
+
+
+def _select(core: Filter, device: Device, source: Source | None, serial: int) -> None:
+    if source is not None:
+        if source.used and core.sandbox.selections[device.kind] is not source:
+            # Since version 3 of the protocol an error; older ones cancel.
+            raise ProtocolFault(
+                device.cid, DEVICE_USED_SOURCE, "the source was used before"
+            )
+        source.used = True
+    if not core.serials.knows(serial) or not _may_select(core):
+        if source is not None:
+            source.cancel()
+        return
+    core.sandbox.select(device.kind, source)
+
+
+def _may_select(core: Filter) -> bool:
+    """Whether its client has the keyboard, where a keyboard tells that.
+
+    Else a window in the background could change what the person just copied.
+    """
+    return bool(core.focused) or not core.hands.watching
+
+
+def tell(core: Filter, device: Device) -> None:
+    """Offer the sandbox's present selection on one device."""
+    source = core.sandbox.selections[device.kind]
+    primary = device.kind == "primary"
+    interface = "zwp_primary_selection_offer_v1" if primary else "wl_data_offer"
+    if source is None:
+        core.down.data += (_primary_selection if primary else _selection)(device.cid, 0)
+        return
+    offer = core.make_server_side(interface, device.version)
+    assert isinstance(offer, Offer)
+    offer.source = source
+    out = core.down.data
+    out += (_primary_data_offer if primary else data_offer)(device.cid, offer.cid)
+    for mime in source.mimes:
+        out += (_primary_offer if primary else offer_mime)(offer.cid, mime)
+    out += (_primary_selection if primary else _selection)(device.cid, offer.cid)
+
+
+data_offer = emit.event("wl_data_device", "data_offer")
+offer_mime = emit.event("wl_data_offer", "offer")
+_selection = emit.event("wl_data_device", "selection")
+_primary_data_offer = emit.event("zwp_primary_selection_device_v1", "data_offer")
+_primary_offer = emit.event("zwp_primary_selection_offer_v1", "offer")
+_primary_selection = emit.event("zwp_primary_selection_device_v1", "selection")
+
+
+def receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+    _receive(core, offer, mime, fd)
+
+
+def primary_receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+    _receive(core, offer, mime, fd)
+
+
+def _receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+    source = offer.source
+    if source is None or not core.machine.admit_pipe(fd) or not source.send(mime, fd):
+        core.machine.close(fd)
+
+
+def destroy_primary_offer(core: Filter, offer: Offer) -> None:
+    core.drop_local(offer)
+
+
+def _release_device(core: Filter, device: Device) -> None:
+    core.devices.remove(device)
+    if device.sid:
+        core.destroy(device)
+    else:
+        core.drop_local(device)
+    core.hands.balance()
+
+
+def release_device(core: Filter, device: Device) -> None:
+    _release_device(core, device)
+
+
+def destroy_primary_device(core: Filter, device: Device) -> None:
+    _release_device(core, device)
+
+
+# -- the compositor's side of a data device: host offers, swallowed -------------------------------
+
+
+def host_offer(core: Filter, _device: Device, new_id: int) -> None:
+    core.adopt(new_id, HostOffer("wl_data_offer", 3), HOST_OFFER_EVENTS)
+
+
+def _host_mime(_core: Filter, offer: HostOffer, mime: bytes) -> None:
+    # What is longer would be no type to us either (``clipboard.types``).
+    short = len(mime) <= limits.WAYLAND_MIME_BYTES
+    if short and len(offer.mimes) < limits.WAYLAND_MIMES:
+        offer.mimes.append(mime)
+
+
+def _host_source_actions(core: Filter, offer: HostOffer, actions: int) -> None:
+    if offer.offer is not None and not offer.offer.dead:
+        core.down.data += source_actions(offer.offer.cid, actions)
+
+
+def _host_action(core: Filter, offer: HostOffer, action: int) -> None:
+    if offer.offer is not None and not offer.offer.dead:
+        core.down.data += _offer_action(offer.offer.cid, action)
+
+
+source_actions = emit.event("wl_data_offer", "source_actions")
+_offer_action = emit.event("wl_data_offer", "action")
+HOST_OFFER_EVENTS: Handlers = {
+    "offer": _host_mime,
+    "source_actions": _host_source_actions,
+    "action": _host_action,
+}
+
+
+def host_selection(core: Filter, _device: Device, offer: ProtocolObject | None) -> None:
+    """The host's clipboard: not for the sandbox."""
+    core.hands.selected(offer)
+
+
+# -- tables ----------------------------------------------------------------------
+
+REQUESTS: Rules = {
+    ("wl_data_device", "set_selection"): set_selection,
+    ("wl_data_device", "release"): release_device,
+    ("wl_data_device_manager", "create_data_source"): create_data_source,
+    ("wl_data_device_manager", "get_data_device"): get_data_device,
+    ("wl_data_offer", "receive"): receive,
+    ("wl_data_source", "offer"): source_offer,
+    ("wl_data_source", "destroy"): destroy_source,
+    ("wl_data_source", "set_actions"): source_set_actions,
+    ("zwp_primary_selection_device_manager_v1", "create_source"): create_primary_source,
+    ("zwp_primary_selection_device_manager_v1", "get_device"): get_primary_device,
+    ("zwp_primary_selection_device_manager_v1", "destroy"): destroy_primary_manager,
+    ("zwp_primary_selection_device_v1", "set_selection"): set_primary_selection,
+    ("zwp_primary_selection_device_v1", "destroy"): destroy_primary_device,
+    ("zwp_primary_selection_offer_v1", "receive"): primary_receive,
+    ("zwp_primary_selection_offer_v1", "destroy"): destroy_primary_offer,
+    ("zwp_primary_selection_source_v1", "offer"): primary_source_offer,
+    ("zwp_primary_selection_source_v1", "destroy"): destroy_primary_source,
+}
+EVENTS: Rules = {
+    ("wl_data_device", "data_offer"): host_offer,
+    ("wl_data_device", "selection"): host_selection,
+    ("wl_data_offer", "offer"): LOCAL,
+    ("wl_data_offer", "source_actions"): LOCAL,
+    ("wl_data_offer", "action"): LOCAL,
+    ("zwp_primary_selection_device_v1", "data_offer"): LOCAL,
+    ("zwp_primary_selection_device_v1", "selection"): LOCAL,
+    ("zwp_primary_selection_offer_v1", "offer"): LOCAL,
+    ("zwp_primary_selection_source_v1", "send"): LOCAL,
+    ("zwp_primary_selection_source_v1", "cancelled"): LOCAL,
+}
+CLASSES: Classes = {
+    "wl_data_device": Device,
+    "wl_data_offer": Offer,
+    "wl_data_source": Source,
+    "zwp_primary_selection_device_v1": Device,
+    "zwp_primary_selection_offer_v1": Offer,
+    "zwp_primary_selection_source_v1": Source,
+}

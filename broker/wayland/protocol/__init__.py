@@ -1,0 +1,1 @@
+"""The Wayland protocol: wire format, objects, tables, dispatch."""

@@ -1,0 +1,1 @@
+"""Surfaces and frames: geometry, layout, commits."""

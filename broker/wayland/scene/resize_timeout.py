@@ -1,0 +1,51 @@
+"""Windows whose application does not take the size it was told: their frames do.
+
+A compositor that has asked for a smaller window may show what it has at the
+size that it asked for, and cut the rest off: newer versions of sway do so 200
+ms later, and then the frame has no right and no lower side.  So a window that
+is asked to be smaller, and has not answered after a while, is cropped to what
+was asked, with its frame whole.  What its application answers counts again.
+
+The compositor is acknowledged nothing: only the application can say which
+configure its next picture is for.
+"""
+
+from __future__ import annotations
+
+from broker.wayland.filter import Filter, internal
+from broker.wayland.model import FULLSCREEN, Toplevel, XdgSurface
+from broker.wayland.scene import commit, window_state
+
+
+def hurry(core: Filter, now: float) -> None:
+    """Crop whatever is late by now.  ``core.due`` says when to call again."""
+    if core.fault is not None:
+        return
+    core.now, core.due = now, None
+    try:
+        _crop_late(core, now)
+    except Exception as error:  # noqa: BLE001 - one door: see internal
+        core.fail(internal(error))
+
+
+def _crop_late(core: Filter, now: float) -> None:
+    for xdg in list(core.windows):
+        role = xdg.role
+        if not isinstance(role, Toplevel) or role.due is None:
+            continue
+        if role.due > now:
+            core.due = min(role.due, core.due or role.due)
+            continue
+        role.due = None
+        _crop(core, xdg, role)
+
+
+def _crop(core: Filter, xdg: XdgSurface, role: Toplevel) -> None:
+    large = window_state.too_large(core, xdg, role)
+    if not (large or role.bound):
+        return
+    role.cap = role.configured
+    if large and xdg.surface is not None and xdg.frame is not None:
+        if FULLSCREEN not in role.states:
+            xdg.frame.change_edges(core.edges)  # it was really so, without any
+        commit.relayout(core, xdg.surface)

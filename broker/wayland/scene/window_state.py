@@ -1,0 +1,252 @@
+"""Windows between commits: content rectangle, size limits, first and last appearance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.core import limits
+from broker.wayland import identity
+from broker.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
+from broker.wayland.protocol import emit
+from broker.wayland.protocol.wire import ProtocolFault
+from broker.wayland.scene import promote
+from broker.wayland.scene.geometry import Rect
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+    from broker.wayland.scene.frame import Edges, Frame
+
+TOPLEVEL_INVALID_SIZE = 2
+"""Error code, as xdg_toplevel numbers it."""
+
+
+def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
+    """The part of a window's surface that its frame surrounds.
+
+    What the client declared as window geometry, or its whole surface.  A
+    popup gets the size that it was placed with and no more (``_popup_size``).  A
+    window is, with its frame, no larger than the largest screen, unless the
+    compositor itself made it so: a frame beyond all edges is none.  Maximised or
+    tiled it is no larger than it was told: newer versions of sway cut that off.
+    """
+    surface = xdg.surface
+    extent = (surface.extent if surface is not None else None) or (1, 1)
+    rect = xdg.geometry or Rect(0, 0, *extent)
+    most_w = most_h = limits.WAYLAND_BUFFER_SIDE
+    if isinstance(xdg.role, Popup):
+        return Rect(rect.x, rect.y, *_popup_size(core, xdg, xdg.role, rect))
+    if isinstance(xdg.role, Toplevel):
+        edges = xdg.frame.edges if xdg.frame is not None else core.edges
+        wide, high = core.screen()
+        most_w = max(wide - edges.wide, xdg.role.configured[0])
+        most_h = max(high - edges.high, xdg.role.configured[1])
+        cap_w, cap_h = xdg.role.cap
+        if xdg.frame is not None and xdg.frame.maximized is not None:
+            w, h = xdg.frame.maximized
+            cap_w = min(cap_w or w, w - edges.wide)
+            cap_h = min(cap_h or h, h - edges.high)
+        most_w, most_h = min(most_w, cap_w or most_w), min(most_h, cap_h or most_h)
+    return Rect(
+        rect.x, rect.y, max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
+    )
+
+
+def _popup_size(
+    core: Filter, xdg: XdgSurface, popup: Popup, rect: Rect
+) -> tuple[int, int]:
+    """A popup's content: at most what it was placed with, and what touches its parent.
+
+    The compositor keeps that much on the screen, so its frame cannot hang over the
+    edge.  One that is beside its parent's left or upper side, and smaller than it
+    was placed with, would stand alone somewhere: it keeps that size, empty.
+    """
+    edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    most_w, most_h = popup.granted.size
+    w, h = max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
+    if any(x < -(w + edges.wide) for _, (x, _) in popup.places()):
+        w = most_w
+    if any(y < -(h + edges.high) for _, (_, y) in popup.places()):
+        h = most_h
+    return w, h
+
+
+def asked(core: Filter, xdg: XdgSurface, role: Toplevel) -> None:
+    """The compositor told a size: time begins to run, if it must not be exceeded.
+
+    What then comes of it is in ``late.py``.
+    """
+    if role.due is None and (role.bound or too_large(core, xdg, role)):
+        role.due = core.now + limits.WAYLAND_LATE_SECONDS
+        core.due = min(role.due, core.due or role.due)
+
+
+def answered(xdg: XdgSurface, role: Toplevel) -> None:
+    """A commit of the application's acknowledges a configure, maybe not the last."""
+    if not xdg.serials:
+        role.due, role.cap = None, (0, 0)
+    elif role.cap != (0, 0):
+        role.cap = role.configured
+
+
+def too_large(core: Filter, xdg: XdgSurface, role: Toplevel) -> bool:
+    """Whether the frame reaches beyond what the compositor asked for last."""
+    frame, (w, h) = xdg.frame, role.configured
+    if frame is None or frame.outer is None or not xdg.mapped:
+        return False
+    if frame.edges != core.edges and FULLSCREEN not in role.states:
+        return True  # it was really so, and has no frame yet
+    wide, high = w + core.edges.wide, h + core.edges.high
+    return (w > 0 and frame.outer[0] > wide) or (h > 0 and frame.outer[1] > high)
+
+
+def set_edges(core: Filter, role: Toplevel, frame: Frame, acknowledged: Edges) -> None:
+    """Give a window the frame that it acknowledged, maybe not by the last configure.
+
+    None at all counts only while fullscreen is what the compositor said last:
+    an application could keep the acknowledgement of an earlier one for later.
+    """
+    edges = acknowledged if FULLSCREEN in role.states else core.edges
+    if edges != frame.edges:
+        frame.change_edges(edges)
+        size_hints(core, role)
+
+
+def touches(popup: Popup, parent: XdgSurface) -> bool:
+    """Whether a popup still meets its parent, wherever the compositor may have it."""
+    frame = popup.xdg.frame if popup.xdg is not None else None
+    its = parent.frame.outer if parent.frame is not None else None
+    if frame is None or its is None:
+        return True
+    wide, high = frame.edges.wide, frame.edges.high
+    return all(
+        -(w + wide) <= x <= its[0] and -(h + high) <= y <= its[1]
+        for (w, h), (x, y) in popup.places()
+    )
+
+
+def astray(popup: Popup) -> bool:
+    """Whether a popup that is shown is not at its parent, or may soon not be."""
+    return popup.parent is not None and not touches(popup, popup.parent)
+
+
+def placed(core: Filter, xdg: XdgSurface, popup: Popup, serial: int) -> None:
+    """The compositor told a popup a place, which it may have taken already."""
+    if popup.adrift:
+        return
+    popup.told[serial] = popup.next
+    if len(popup.told) > limits.WAYLAND_SERIALS:
+        cut_loose(core, xdg, popup)  # at which of so many it is nobody can say
+    frame, surface = xdg.frame, xdg.surface
+    if frame is None or surface is None or not xdg.mapped:
+        return
+    _, _, w, h = content_rect(core, xdg)
+    if astray(popup) or frame.outer != (w + frame.edges.wide, h + frame.edges.high):
+        core.show_again(surface)
+
+
+def drop_adrift(core: Filter, parent: XdgSurface) -> None:
+    """Hide popups that a parent has shrunk away from, or that is not shown itself.
+
+    Placed beside a wide window, a menu would otherwise stay alone on the
+    screen when that window becomes one pixel: a lone rectangle anywhere.
+    Where the parent goes, weston and KWin leave its popups.
+    """
+    for xdg in core.windows:
+        role = xdg.role
+        if not isinstance(role, Popup) or role.parent is not parent:
+            continue
+        if xdg.mapped and not (parent.mapped and touches(role, parent)):
+            cut_loose(core, xdg, role)
+
+
+def cut_loose(core: Filter, xdg: XdgSurface, popup: Popup) -> None:
+    """Show a popup no more, nor what stands on it."""
+    shown = xdg.mapped
+    popup.adrift = True
+    xdg.mapped = False
+    drop_adrift(core, xdg)  # what stood on it first
+    promote.end_window(core, xdg)
+    if xdg.frame is not None:
+        # weston goes on showing what is in a popup without a picture.
+        xdg.frame.release_surface()
+        if shown:
+            xdg.frame.hide()
+    if not popup.done:
+        popup.done = True
+        core.down.data += emit.popup_done(popup.cid)
+
+
+def introduce(core: Filter, xdg: XdgSurface) -> None:
+    """Before a window's first commit: tell the compositor whose it is.
+
+    Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes
+    before each first commit anew.
+    """
+    role = xdg.role
+    if isinstance(role, Toplevel):
+        _tell_title(core, role)
+        app_id = identity.app_id(core.rules.name, role.app_id)
+        core.up.data += emit.set_app_id(role.sid, app_id)
+
+
+def _tell_title(core: Filter, toplevel: Toplevel) -> None:
+    title = identity.title(core.rules.shown, toplevel.title)
+    core.up.data += emit.set_title(toplevel.sid, title)
+    toplevel.untold = False
+
+
+def retitle(core: Filter, toplevel: Toplevel) -> None:
+    """Tell a title that has changed, or, if that is too often, a later commit does."""
+    toplevel.untold = True
+    most = limits.WAYLAND_TITLES_PER_MINUTE
+    if core.sandbox.may("titles", most, core.now):
+        _tell_title(core, toplevel)
+
+
+def unmap(core: Filter, xdg: XdgSurface) -> None:
+    """Hide a window whose surface lost its buffer; it starts from the beginning."""
+    promote.end_window(core, xdg)
+    xdg.mapped = False
+    drop_adrift(core, xdg)
+    xdg.acked = False
+    xdg.committed = False
+    # A client may acknowledge what was on its way while it unmapped.
+    xdg.stale = [*xdg.stale, *xdg.serials][-limits.WAYLAND_SHELL_OPS :]
+    xdg.serials.clear()
+    if isinstance(xdg.role, Toplevel):
+        xdg.role.fake_fullscreen = False
+        xdg.role.maximized = False
+        xdg.role.real_fullscreen.clear()
+        xdg.role.told_maximized.clear()
+        xdg.role.due, xdg.role.cap = None, (0, 0)
+    if isinstance(xdg.role, Popup):
+        xdg.role.told.clear()
+    if xdg.frame is not None:
+        popup = isinstance(xdg.role, Popup)
+        xdg.frame.change_edges(core.popup_edges if popup else core.edges)
+        xdg.frame.hide()
+    core.windows_changed()
+
+
+def size_hints(core: Filter, toplevel: Toplevel) -> None:
+    """Send both limits with the frame added; 0 means none and stays.
+
+    A least size above the screen's would have some compositors (GNOME's) make
+    the window that large, with its frame beyond all edges.
+    """
+    frame = toplevel.xdg.frame if toplevel.xdg is not None else None
+    edges = frame.edges if frame is not None else core.edges
+    (low_w, low_h), (high_w, high_h) = toplevel.min_size, toplevel.max_size
+    if (high_w and low_w > high_w) or (high_h and low_h > high_h):
+        raise ProtocolFault(
+            toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
+        )
+    most_w, most_h = core.screen()
+    low_w = min(low_w, max(1, most_w - edges.wide))
+    low_h = min(low_h, max(1, most_h - edges.high))
+    for write, (w, h) in (
+        (emit.set_min_size, (low_w, low_h)),
+        (emit.set_max_size, toplevel.max_size),
+    ):
+        wide, high = w + edges.wide if w else 0, h + edges.high if h else 0
+        core.up.data += write(toplevel.sid, wide, high)

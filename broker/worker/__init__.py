@@ -1,0 +1,1 @@
+"""The jail: the process in which all bytes of one sandbox are parsed."""

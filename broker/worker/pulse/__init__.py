@@ -1,0 +1,1 @@
+"""The worker's sound connections: sockets around the filter."""

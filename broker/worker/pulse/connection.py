@@ -1,0 +1,492 @@
+"""The sockets around one sound filter: reads, writes, deadlines, no parsing.
+
+As ``wayland_shell``: what is read is fed, and what comes out is sent at once in
+the same step, so a piece of sound costs one wake-up, and no turn of a task.  No descriptor is
+ever received: without room for them the kernel throws them away.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.connection_quota import SoundPlaces
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.link.endpoints import UnixEndpoint, connect
+from broker.pulse import frames
+from broker.pulse.filter import COOKIE_BYTES, Filter
+from broker.pulse.sandbox import SoundSandbox
+from broker.worker.readiness import Turn, Watch
+
+_BUFFER = memoryview(bytearray(65536))
+"""What is read lands here first: to make room for the largest read each time
+costs more than to copy what came.  Nothing waits between the two."""
+_LAST_WORDS_SECONDS = 1.0
+_LOOK_SECONDS = 0.002
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+_UCRED = struct.Struct("iII")
+_USER = os.getuid(), os.getgid()
+"""Asked for here: in its jail, a worker cannot."""
+
+
+class Connection:
+    """One client, one connection to the sound server, one filter."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        sandbox: SoundSandbox,
+        cookie: bytes,
+    ) -> None:
+        self._client = client
+        self._server = server
+        client.settimeout(0)
+        server.settimeout(0)
+        self._work = trio.Event()
+        self._moved = trio.Event()
+        self._kick = trio.Event()
+        self._feeding = False
+        self._named = False
+        self._timer: float | None = None
+        self._over = trio.Event()
+        self.core = Filter(sandbox, cookie, trio.current_time(), self._wake)
+        self.from_client = 0
+        self.to_client = 0
+        """Bytes so far."""
+
+    async def run(self) -> None:
+        """Serve until either side ends; never raises for what they did.
+
+        Whoever calls owns the sockets and looks at ``core.fault``.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._write)
+                nursery.start_soon(self._keep_time)
+                if self.core.fault is not None:
+                    self._over.set()
+                await self._over.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.core.close()
+            with trio.CancelScope(shield=True), trio.move_on_after(_LAST_WORDS_SECONDS):
+                await self._last_words()
+
+    async def drained(self) -> bool:
+        """Wait until the client has taken all that was sent to it.
+
+        After a revoke: what the microphone said before lies in the kernel's
+        buffer.  Ends the connection, and returns False, when the client does
+        not take it in time.
+        """
+        with trio.move_on_after(limits.PULSE_REVOKE_SECONDS):
+            while not self._over.is_set():
+                if not self.core.down.data and not _unread(self._client):
+                    return True
+                await trio.sleep(_LOOK_SECONDS)  # the kernel has no event for it
+        self._end(PeerError("it did not take its recording after the revoke"))
+        return False
+
+    async def _last_words(self) -> None:
+        """Let the client's error reach it before the socket closes."""
+        if self.core.fault is None:
+            return
+        with suppress(OSError):  # it has gone without listening
+            while not self._send(
+                self._client, self.core.down.data, self.core.down.sent
+            ):
+                await trio.lowlevel.wait_writable(self._client)
+
+    # -- events ----------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """The filter has something to send, for another connection's sake.
+
+        What it says while it is fed is sent right after that (``_fed``).
+        """
+        if not self._feeding:
+            self._work.set()
+            if self.core.fault is not None:
+                self._over.set()
+
+    def _end(self, error: PeerError | UpstreamError | None = None) -> None:
+        if error is not None:
+            self.core.fail(error)
+        self._over.set()
+
+    def _fed(self) -> None:
+        """After each step of the filter: send, end, set the timer."""
+        self._feeding = False
+        self._flush()
+        if self.core.fault is not None:
+            self._over.set()
+        deadline = self.core.deadline
+        if deadline is not None and (self._timer is None or deadline < self._timer):
+            self._kick.set()
+
+    # -- sending -----------------------------------------------------------------
+
+    def _send(
+        self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
+    ) -> bool:
+        """Send what the socket takes now; True when nothing is left."""
+        while data:
+            try:
+                if sock is self._server and not self._named:
+                    count = self._send_named(data)
+                else:
+                    count = sock.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            sent(count)
+        return True
+
+    def _send_named(self, data: bytearray) -> int:
+        """Send the first bytes with whose they are, as libpulse does.
+
+        PulseAudio lets its own user in without a cookie.  The kernel only adds
+        by itself who sends when it is asked to before that, and a server that
+        has just accepted may not have asked yet.
+        """
+        who = _UCRED.pack(os.getpid(), *_USER)
+        words = [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, who)]
+        try:
+            count = self._server.sendmsg([data], words, socket.MSG_NOSIGNAL)
+        except PermissionError:  # this process has become another user since
+            count = self._server.send(data, socket.MSG_NOSIGNAL)
+        self._named = True
+        return count
+
+    def _flush(self) -> None:
+        down, up, idle = self.core.down.data, self.core.up, True
+        try:
+            if down:
+                idle = self._send(self._client, down, self._sent_down)
+            if up:
+                idle = self._send(self._server, up, self._sent_up) and idle
+        except OSError as error:
+            self._lost(error)
+            return
+        if not idle:
+            self._work.set()
+
+    def _sent_down(self, count: int) -> None:
+        self.to_client += count
+        self.core.down.sent(count)
+
+    def _sent_up(self, count: int) -> None:
+        del self.core.up[:count]
+
+    def _lost(self, error: OSError) -> None:
+        if error.errno in _GONE:
+            self._end()
+        else:
+            self._end(UpstreamError(f"a sound socket failed: {error.strerror}"))
+
+    async def _write(self) -> None:
+        """Send what a socket did not take at once."""
+        core = self.core
+        while not self._over.is_set():
+            await self._work.wait()
+            self._work = trio.Event()
+            async with trio.open_nursery() as nursery:
+                if core.down.data:
+                    nursery.start_soon(
+                        self._drain, self._client, core.down.data, self._sent_down
+                    )
+                if core.up:
+                    nursery.start_soon(
+                        self._drain, self._server, core.up, self._sent_up
+                    )
+            self._go_on()
+
+    async def _drain(
+        self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
+    ) -> None:
+        while data and not self._over.is_set():
+            try:
+                if self._send(sock, data, sent):
+                    return
+            except OSError as error:
+                self._lost(error)
+                return
+            waiting = len(data)
+            with trio.move_on_after(limits.PULSE_STUCK_SECONDS) as patience:
+                await trio.lowlevel.wait_writable(sock)
+            if patience.cancelled_caught and len(data) >= waiting:
+                self._end(PeerError("it takes nothing that is sent to it"))
+                return
+            if len(data) <= limits.PULSE_QUEUE_BYTES:
+                self._go_on()
+
+    def _tell_moved(self) -> None:
+        """Whoever waits for room, or for the server, looks again."""
+        self._moved.set()
+        self._moved = trio.Event()
+
+    def _go_on(self) -> None:
+        """There is room again: look at what the client has said meanwhile."""
+        self._tell_moved()
+        self.core.resume(trio.current_time())
+        if self.core.up or self.core.down.data:
+            self._work.set()
+        if self.core.fault is not None:
+            self._over.set()
+
+    # -- reading -----------------------------------------------------------------
+
+    # Each side has a step (``readiness``) and a task, which waits where the step
+    # may not go on.
+
+    async def _read(self) -> None:
+        with (
+            Watch(self._client, self._client_step) as client,
+            Watch(self._server, self._server_step) as server,
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._from_client, client)
+                nursery.start_soon(self._from_server, server)
+
+    async def _from_client(self, watch: Watch) -> None:
+        while not self._over.is_set():
+            while self.core.stalled:  # as it is after the end, too
+                if self._over.is_set():
+                    return
+                await self._moved.wait()
+            await watch.left()
+
+    def _client_step(self) -> Turn:
+        """Read the client once."""
+        core = self.core
+        data = self._receive(self._client)
+        if data is None:
+            return Turn.NOBODY
+        if not data:
+            self._end()
+            return Turn.MINE
+        self.from_client += len(data)
+        now = trio.current_time()
+        if core.passes_samples(data, now):
+            turn = self._pass_on(self._server, data, core.up, core.send_up)
+            return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn
+        self._feeding = True
+        core.feed_client(bytes(data), now)
+        self._fed()
+        return Turn.MINE if core.stalled else Turn.PERHAPS
+
+    async def _from_server(self, watch: Watch) -> None:
+        while not self._over.is_set():
+            while len(self.core.down.data) > limits.PULSE_QUEUE_BYTES:
+                await self._moved.wait()
+            await watch.left()
+
+    def _server_step(self) -> Turn:
+        """Read the server once."""
+        core = self.core
+        if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
+            return Turn.MINE
+        view = self._receive(self._server)
+        if view is None:
+            return Turn.NOBODY
+        if not view:
+            self._end(UpstreamError("the sound server closed the connection"))
+            return Turn.MINE
+        data, now = bytes(view), trio.current_time()
+        if core.passes_request(data, now):
+            self.to_client += len(data)
+            return self._pass_on(self._client, data, core.down.data, self._send_down)
+        stalled = core.stalled
+        self._feeding = True
+        core.feed_server(data, now)
+        self._fed()
+        if stalled and not core.stalled:
+            self._tell_moved()
+        return Turn.PERHAPS
+
+    def _send_down(self, data: bytes) -> None:
+        self.to_client -= len(data)
+        self.core.down.add(data)
+        self._work.set()
+
+    def _pass_on(
+        self,
+        sock: socket.socket,
+        data: frames.Bytes,
+        waiting: bytearray,
+        later: Callable[[bytes], None],
+    ) -> Turn:
+        """Send bytes behind those that wait; ``later`` gets what has to wait, too."""
+        count = 0
+        if not waiting:
+            try:
+                count = sock.send(data, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                pass  # no room: all of it waits
+            except OSError as error:
+                self._lost(error)
+                return Turn.MINE
+        if count == len(data):
+            # Else a REQUEST has let go on what waited for it.
+            return Turn.PERHAPS if self.core.up else Turn.NOBODY
+        later(bytes(data[count:]))
+        return Turn.PERHAPS
+
+    def _receive(self, sock: socket.socket) -> memoryview | None:
+        """Bytes, none at the end, None when there is nothing yet."""
+        try:
+            return _BUFFER[: sock.recv_into(_BUFFER)]
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in _GONE:
+                self._lost(error)
+            return _BUFFER[:0]
+
+    # -- time ----------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        while not self._over.is_set():
+            self._timer = self.core.deadline
+            self._kick = trio.Event()
+            with trio.move_on_at(float("inf") if self._timer is None else self._timer):
+                await self._kick.wait()
+            now = trio.current_time()
+            if self._timer is not None and now >= self._timer:
+                self._feeding = True
+                self.core.tick(now)
+                self._fed()
+                if not self.core.stalled:
+                    self._tell_moved()
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes that were sent and that the other end has not read (SIOCOUTQ)."""
+    answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    return int(struct.unpack("i", answer)[0])
+
+
+# -- the sound server ----------------------------------------------------------------
+
+
+def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
+    """The sound server's socket, as libpulse finds it.
+
+    Raises SetupError for a server that is not reached by a UNIX socket.
+    """
+    env = dict(os.environ) if environ is None else environ
+    name = name or env.get("PULSE_SERVER", "")
+    if name:
+        # "{machine}unix:PATH", several with spaces between: the first one.
+        first = name.split()[0].rpartition("}")[2].removeprefix("unix:")
+        if first.startswith("/"):
+            return Path(first)
+        raise SetupError(
+            f"not a UNIX socket: {name}",
+            hint="give --server the path of the sound server's socket",
+        )
+    for variable, below in (
+        ("PULSE_RUNTIME_PATH", "native"),
+        ("XDG_RUNTIME_DIR", "pulse/native"),
+    ):
+        if env.get(variable, "").startswith("/"):
+            return Path(env[variable]) / below
+    raise SetupError(
+        "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
+        hint="run it inside the desktop session, or give --server a path",
+    )
+
+
+def read_cookie(environ: dict[str, str] | None = None) -> bytes:
+    """The person's cookie for the sound server; zeroes where there is none.
+
+    PipeWire never looks at it, PulseAudio not when we run as the same user.
+    """
+    env = dict(os.environ) if environ is None else environ
+    home = Path(env.get("HOME", "/"))
+    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
+    places = [config / "pulse/cookie", home / ".pulse-cookie"]
+    if env.get("PULSE_COOKIE"):
+        places.insert(0, Path(env["PULSE_COOKIE"]))
+    for place in places:
+        with suppress(OSError):
+            cookie = place.read_bytes()
+            if len(cookie) == COOKIE_BYTES:
+                return cookie
+    return bytes(COOKIE_BYTES)
+
+
+async def connect_server(path: Path) -> socket.socket:
+    """Connect to the sound server.  Raises UpstreamError that says what failed."""
+    try:
+        # It waits while the server has too many callers: PulseAudio lets five.
+        return await connect(UnixEndpoint(path), deadline=limits.CONNECT_SECONDS)
+    except VitrailError as error:
+        cause = error.__cause__
+        why = cause.strerror if isinstance(cause, OSError) else error.message
+        raise UpstreamError(
+            f"no sound server answers at {path}: {why}",
+            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
+            "(or --server) its socket?",
+        ) from error
+
+
+@dataclass
+class Service:
+    """What all connections of one sandbox have in common.
+
+    ``connect`` opens a new connection to the sound server (UpstreamError if it
+    cannot); ``report`` gets the reason of every connection that did not end by
+    itself.
+    """
+
+    sandbox: SoundSandbox
+    connect: Callable[[], Awaitable[socket.socket]]
+    cookie: bytes
+    report: Callable[[Exception], None]
+    connections: set[Connection] = field(default_factory=set)
+    places: SoundPlaces = field(default_factory=SoundPlaces)
+
+    async def revoke_microphone(self) -> None:
+        """No byte of the real source reaches a client after this has returned."""
+        self.sandbox.deny_microphone(trio.current_time())
+        async with trio.open_nursery() as nursery:
+            for connection in list(self.connections):
+                nursery.start_soon(connection.drained)
+
+
+async def serve_client(client: socket.socket, service: Service) -> None:
+    """Serve one accepted connection to its end; closes the socket."""
+    with client, ExitStack() as held:
+        try:
+            held.enter_context(service.places.one())
+            server = held.enter_context(await service.connect())
+        except (RefusedError, UpstreamError) as error:
+            service.report(error)
+            return
+        connection = Connection(client, server, service.sandbox, service.cookie)
+        service.connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            service.connections.discard(connection)
+        if connection.core.fault is not None:
+            service.report(connection.core.fault)

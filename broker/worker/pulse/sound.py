@@ -1,0 +1,200 @@
+"""Sound inside the worker: filters of one sandbox, and what they tell.
+
+What a guest can cause is told as states and counts at a bounded pace, never as
+one message for each thing that it does: a worker that says too much is ended.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import trio
+
+from broker.core.errors import InternalError, PeerError, VitrailError
+from broker.core.escape import printable
+from broker.ipc import fdpass
+from broker.ipc import worker as messages
+from broker.pulse import events
+from broker.pulse.rules import Level, Microphone, Revoked, SoundRules
+from broker.pulse.sandbox import SoundSandbox
+from broker.worker.pulse.connection import Connection, Service
+
+Order: TypeAlias = (
+    messages.Sound | messages.SoundStream | messages.SoundLevel | messages.Microphone
+)
+Say = Callable[[messages.FromWorker], Awaitable[None]]
+
+_TELL_SECONDS = 0.2
+"""Between two messages about states: faster than a person looks."""
+_IDLE_LOOK_SECONDS = 2.0
+"""Between two looks at what has become idle, which is no event."""
+_REFUSALS = 64
+"""Kinds of refusals that are counted at one time; there are as many commands."""
+
+
+class WorkerSound:
+    """All sound of the sandbox; nothing is served before ``Sound`` has come."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._service: Service | None = None
+        self._changed = trio.Event()
+        self._application = self._source = self._missing = ""
+        self._opened = False
+        """Whether the source has been open since that was told last."""
+        self._refused: dict[str, tuple[str, int]] = {}
+
+    def obey(self, order: Order, fds: tuple[int, ...], nursery: trio.Nursery) -> None:
+        """Do what the supervisor says; takes ``fds`` over."""
+        match order:
+            case messages.Sound():
+                if self._service is None:
+                    self._begin(order)
+                    nursery.start_soon(self._tell)
+                else:
+                    now = trio.current_time()
+                    self._service.sandbox.set_rules(_rules_of(order), now)
+                    self._changed.set()
+            case messages.SoundStream(stream):
+                if len(fds) != 2:
+                    fdpass.close_all(fds)
+                    raise InternalError("a sound stream without its two descriptors")
+                client, server = (socket.socket(fileno=fd) for fd in fds)
+                nursery.start_soon(self._serve, stream, client, server)
+            case messages.SoundLevel(volume, muted):
+                self._running().sandbox.set_level(Level(volume, muted))
+            case messages.Microphone():
+                nursery.start_soon(self._microphone, order)
+
+    def _running(self) -> Service:
+        if self._service is None:
+            raise InternalError("an order about sound before its rules")
+        return self._service
+
+    def _begin(self, order: messages.Sound) -> None:
+        level = Level(order.volume, order.muted)
+        sandbox = SoundSandbox(_rules_of(order), self._event, level)
+        self._service = Service(sandbox, _no_server, order.cookie, _nobody_listens)
+
+    async def _serve(
+        self, stream: int, client: socket.socket, server: socket.socket
+    ) -> None:
+        service = self._running()
+        with client, server:
+            mine = Connection(client, server, service.sandbox, service.cookie)
+            service.connections.add(mine)
+            try:
+                await mine.run()
+            finally:
+                service.connections.discard(mine)
+        fault = mine.core.fault
+        await self._say(
+            messages.SoundClosed(
+                stream,
+                mine.from_client,
+                mine.to_client,
+                messages.clip("closed" if fault is None else str(fault)),
+                _fault_of(fault),
+            )
+        )
+
+    async def _microphone(self, order: messages.Microphone) -> None:
+        service = self._running()
+        now = trio.current_time()
+        match order.hearing:
+            case messages.Hearing.ALLOW:
+                service.sandbox.allow_microphone(now)
+            case messages.Hearing.REST:
+                service.sandbox.rest_microphone(now)
+            case messages.Hearing.DENY:
+                await service.revoke_microphone()
+        await self._say(messages.MicrophoneSet(order.number))
+
+    # -- telling -----------------------------------------------------------------
+
+    def _event(self, event: events.SoundEvent) -> None:
+        match event:
+            case events.MicrophoneWanted(application):
+                self._application, self._missing = printable(application, 120), ""
+            case events.MicrophoneActive(active, source):
+                if active:
+                    self._opened, self._source = True, printable(source, 200)
+            case events.MicrophoneMissing(reason):
+                self._missing = printable(reason, 200)
+            case events.Refused(command, what):
+                _, count = self._refused.get(command, ("", 0))
+                if count or len(self._refused) < _REFUSALS:
+                    self._refused[command] = (printable(what, 200), count + 1)
+            case events.Flooded():
+                what = "more samples than the sound server asked for"
+                _, count = self._refused.get("samples", ("", 0))
+                self._refused["samples"] = (what, count + 1)
+            case _:
+                pass
+        self._changed.set()
+
+    async def _tell(self) -> None:
+        said: messages.SoundState | None = None
+        while True:
+            with trio.move_on_after(_IDLE_LOOK_SECONDS):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            state = self._state()
+            if self._opened and not self._running().sandbox.active:
+                self._changed.set()  # that it is closed is told next time
+            self._opened = False
+            if state != said:
+                said = state
+                await self._say(state)
+            refused, self._refused = self._refused, {}
+            for command, (what, count) in refused.items():
+                await self._say(messages.SoundRefused(command, what, count))
+            await trio.sleep(_TELL_SECONDS)
+
+    def _state(self) -> messages.SoundState:
+        sandbox = self._running().sandbox
+        # However short it was: what is not told is not shown and not recorded.
+        active = sandbox.active or self._opened
+        return messages.SoundState(
+            streams=len(sandbox.playbacks),
+            idle=sandbox.idle(trio.current_time()),
+            wanted=sandbox.wanted,
+            active=active,
+            application=self._application,
+            source=self._source if active else "",
+            missing=self._missing,
+        )
+
+
+def _rules_of(order: messages.Sound) -> SoundRules:
+    return SoundRules(
+        order.name,
+        microphone=Microphone(order.microphone),
+        revoked=Revoked(order.revoked),
+        streams=order.streams,
+        rate=order.rate,
+        channels=order.channels,
+        buffer_bytes=order.buffer_bytes,
+        volume=order.most_volume,
+        idle_seconds=order.idle_seconds,
+    )
+
+
+def _fault_of(fault: VitrailError | None) -> messages.Fault:
+    if fault is None:
+        return messages.Fault.NOBODY
+    if isinstance(fault, PeerError):
+        return messages.Fault.CLIENT
+    if isinstance(fault, InternalError):
+        return messages.Fault.OURS
+    return messages.Fault.NOBODY
+
+
+async def _no_server() -> socket.socket:
+    raise InternalError("a worker connects to nothing")
+
+
+def _nobody_listens(error: Exception) -> None:
+    """Each end is told as ``SoundClosed``."""

@@ -1,0 +1,1 @@
+"""The worker's Wayland connections: sockets around the filter."""

@@ -1,0 +1,1 @@
+"""Records of sandboxes: format, reading, schema."""

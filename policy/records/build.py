@@ -1,0 +1,452 @@
+"""From a document to a record: every key checked, every problem reported.
+
+In two steps, because a record may inherit: ``take_draft`` takes what one file
+sets, ``build_record`` adds what it inherits and the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from policy.errors import Spot, did_you_mean, nearest
+from policy.records.document import Complain, Document
+from policy.records.field_types import REFUSED, Field, Table
+from policy.records.field_types import Path as KeyPath
+from policy.records.model import (
+    STRIP_PIXELS,
+    Audio,
+    CidPeer,
+    Clipboard,
+    External,
+    HostRecord,
+    HybridPeer,
+    Label,
+    Limits,
+    MicroVM,
+    Record,
+    Transfer,
+    UnixPeer,
+    ViewerRecord,
+    Window,
+    digest_of,
+)
+from policy.records.record_schema import (
+    AUDIO,
+    INHERITS_KEY,
+    KIND_KEY,
+    LAUNCH,
+    LIMITS,
+    PEER,
+    TABLES,
+    TOP,
+    TRANSFER,
+)
+
+# Clean values by dotted key.  Their types are those that ``tables`` promises,
+# which no type checker can follow.
+Taken = dict[str, Any]
+
+LETTER_PIXELS = 9
+"""The least height of an upper edge into which a letter fits."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What one file sets: clean values and the places of their keys.
+
+    ``failed``: something was wrong with it, so it is no record's parent.
+    """
+
+    name: str
+    source: Path
+    document: Document
+    taken: Mapping[str, Any]
+    paths: Mapping[str, KeyPath]
+    failed: bool
+    lines: Sequence[str] = ()
+
+    @property
+    def inherits(self) -> str | None:
+        """The record that it inherits from."""
+        found: str | None = self.taken.get(INHERITS_KEY)
+        return found
+
+    def place(self, key: str) -> str:
+        """``file:line:column`` of a key that is set."""
+        span = self.document.key(self.paths[key])
+        return f"{self.source}:{span.line}:{span.column}"
+
+    def spot(self, key: str) -> Spot:
+        """Where a value that is set stands."""
+        span = self.document.span(self.paths[key])
+        line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
+        return Spot(str(self.source), span, line)
+
+
+_OTHERWISE = {
+    "opaque": "windows are opaque, unless translucent = true",
+    "mic": "did you mean 'microphone'?",
+    "border_width": "did you mean 'border'?",
+    "template": "did you mean 'inherits'?",
+}
+"""Words that others have for a key, or that say it the other way round."""
+
+
+class _Reader:
+    """Takes one document apart; ``failed`` once something was wrong."""
+
+    def __init__(self, document: Document, log_stderr: Complain) -> None:
+        self._document = document
+        self._complain = log_stderr
+        self.failed = False
+        self.taken: Taken = {}
+        self.paths: dict[str, KeyPath] = {}
+
+    def at_key(self, path: KeyPath, message: str, expected: str, hint: str) -> None:
+        """Complain about a key."""
+        self.failed = True
+        self._complain(self._document.key(path), message, expected, hint)
+
+    def at_value(self, path: KeyPath, message: str, expected: str, hint: str) -> None:
+        """Complain about a value."""
+        self.failed = True
+        self._complain(self._document.span(path), message, expected, hint)
+
+    def table(self, table: Table) -> None:
+        """Take every key of a table that is set."""
+        prefix = (table.name,) if table.name else ()
+        values: object = self._document.values
+        if table.name:
+            values = self._document.values.get(table.name, {})
+        if table.short and not isinstance(values, Mapping):
+            self._take(table.by_key[table.short], values, prefix, prefix)
+            return
+        if not isinstance(values, Mapping):
+            self.at_value(
+                prefix, f"'{table.name}' must be a table", f"[{table.name}]", ""
+            )
+            return
+        known = [*table.by_key]
+        if not table.name:
+            known += [other.name for other in TABLES if other.name]
+        unknown = [key for key in values if key not in known]
+        for key in unknown:
+            self._unknown((*prefix, key), known, table)
+        # A key that was misspelt is not missing as well.
+        meant = {nearest(key, known) for key in unknown} | self._document.lost
+        for field in table.fields:
+            path = (*prefix, field.key)
+            if field.key in values:
+                self._take(field, values[field.key], path, prefix)
+            elif field.required and field.key not in meant:
+                hint = f"add a line: {field.key} = …"
+                text = f"'{field.key}' is missing"
+                self.at_key(path, text, field.kind.words, hint)
+
+    def _take(
+        self, field: Field, value: object, path: KeyPath, prefix: tuple[str, ...]
+    ) -> None:
+        clean = field.kind.take(value, path, self.at_value)
+        if clean is not REFUSED:
+            key = ".".join((*prefix, field.key))
+            self.taken[key] = clean
+            self.paths[key] = path
+
+    def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
+        key = str(path[-1])
+        tables = [other.name for other in TABLES if other.name]
+        hint = _OTHERWISE.get(key, "") or _home(key, table) or did_you_mean(key, known)
+        if not table.name and isinstance(self._document.values.get(key), Mapping):
+            hint = did_you_mean(key, tables) or hint
+        if not hint:
+            others = [other for t in TABLES for other in t.by_key]
+            hint = _home(nearest(key, others), table)
+        inside = f" in [{table.name}]" if table.name else ""
+        self.at_key(path, f"unknown key '{key[:60]}'{inside}", ", ".join(known), hint)
+
+
+def _home(key: str, wrong: Table) -> str:
+    """The hint that says in which other table a key belongs, or nothing."""
+    homes = [table for table in TABLES if table is not wrong and key in table.by_key]
+    if homes == [TOP]:
+        return f"'{key}' stands at the top, before the first [table]"
+    names = " or ".join(f"[{t.name}]" if t.name else "the top" for t in homes)
+    return f"'{key}' belongs in {names}" if homes else ""
+
+
+def take_draft(
+    name: str,
+    source: Path,
+    document: Document,
+    log_stderr: Complain,
+    lines: Sequence[str] = (),
+) -> Draft:
+    """Return what a file sets, complaining about the rest.
+
+    ``name`` is the file's base name, already checked; ``lines`` is its text.
+    """
+    reader = _Reader(document, log_stderr)
+    for table in TABLES:
+        reader.table(table)
+    said = reader.taken.get("name", name)
+    if said != name:
+        reader.at_value(
+            ("name",),
+            f'"{said}" is not the file\'s base name',
+            f'"{name}"',
+            "rename the file, or leave the key out",
+        )
+    return Draft(
+        name, source, document, reader.taken, reader.paths, reader.failed, lines
+    )
+
+
+def build_record(
+    draft: Draft, parents: Sequence[Draft], log_stderr: Complain
+) -> Record | None:
+    """Return the record of a draft, or complain and return None.
+
+    ``parents`` are those that it inherits from, the nearest first.
+    """
+    checks = _Checks(draft, _with_parents(draft, parents), log_stderr)
+    checks.kind()
+    checks.window()
+    checks.audio()
+    if draft.failed or checks.failed or "class" not in draft.taken:
+        return None
+    taken = checks.taken
+    name = draft.name
+    taken.setdefault("label.name", name)
+    taken.setdefault("window.title_prefix", taken["label.name"])
+    taken.setdefault("window.top", _top(taken))
+    viewer, host = _viewer(taken), _host(taken)
+    owners = {
+        key: owner
+        for owner in (*reversed(parents), draft)
+        for key in owner.paths
+        if key in taken and (owner is draft or key not in _OWN)
+    }
+    return Record(
+        name=name,
+        viewer=viewer,
+        host=host,
+        source=draft.source,
+        values=MappingProxyType({"name": name, **taken}),
+        places=MappingProxyType({k: owner.place(k) for k, owner in owners.items()}),
+        digest=digest_of(name, viewer, host),
+        inherits=tuple(parent.name for parent in parents),
+        spots=MappingProxyType({k: owner.spot(k) for k, owner in owners.items()}),
+    )
+
+
+_OWN = frozenset(
+    f"{table.name}.{field.key}" if table.name else field.key
+    for table in TABLES
+    for field in table.fields
+    if field.own or table.own
+)
+
+
+def _with_parents(draft: Draft, parents: Sequence[Draft]) -> Taken:
+    """What holds: set, inherited, or a default."""
+    merged: Taken = {}
+    for parent in reversed(parents):
+        merged.update({k: v for k, v in parent.taken.items() if k not in _OWN})
+    merged.update(draft.taken)
+    kind = merged.get(KIND_KEY, LAUNCH.by_key["kind"].default)
+    ordered: Taken = {}
+    for table in TABLES:
+        for field in table.fields:
+            key = f"{table.name}.{field.key}" if table.name else field.key
+            if {field.only, table.only} - {"", kind}:
+                continue  # of another kind of launch, inherited
+            if key in merged:
+                ordered[key] = merged[key]
+            elif field.default is not None:
+                ordered[key] = field.kind.take(field.default, (key,), _impossible)
+    return ordered
+
+
+def _impossible(path: KeyPath, message: str, expected: str, hint: str) -> None:
+    raise AssertionError(
+        f"a default is not allowed: {path} {message} {expected} {hint}"
+    )
+
+
+class _Checks:
+    """What must go together; about keys that the draft itself sets."""
+
+    def __init__(self, draft: Draft, taken: Taken, log_stderr: Complain) -> None:
+        self.taken = taken
+        self.failed = False
+        self._draft = draft
+        self._complain = log_stderr
+
+    def _at(self, path: KeyPath, message: str, expected: str, hint: str) -> None:
+        self.failed = True
+        document = self._draft.document
+        if path not in document.keys and (INHERITS_KEY,) in document.keys:
+            path = (INHERITS_KEY,)
+        self._complain(document.key(path), message, expected, hint)
+
+    def _table(self, name: str) -> Mapping[str, object]:
+        found = self._draft.document.values.get(name, {})
+        return found if isinstance(found, Mapping) else {}
+
+    def kind(self) -> None:
+        """Each kind of launch has keys of its own; [peer] names exactly one."""
+        values = self._draft.document.values
+        if "kind" in self._table("launch") and KIND_KEY not in self._draft.taken:
+            return  # it was refused: what belongs to it is not known
+        kind = self.taken[KIND_KEY]
+        for field in LAUNCH.fields:
+            if field.only not in {"", kind} and field.key in self._table("launch"):
+                self._at(
+                    ("launch", field.key),
+                    f"'{field.key}' has no meaning for kind = \"{kind}\"",
+                    "",
+                    "remove it; whoever starts the sandbox decides this",
+                )
+        if kind != PEER.only:
+            if "peer" in values:
+                self._at(
+                    ("peer",),
+                    f'[peer] has no meaning for kind = "{kind}"',
+                    "",
+                    "remove it; our launcher gives the sandbox its identity",
+                )
+        elif isinstance(values.get("peer", {}), Mapping):
+            self._peer(self._table("peer"))
+
+    def _peer(self, peer: Mapping[str, object]) -> None:
+        present = [field.key for field in PEER.fields if field.key in peer]
+        expected = "exactly one of hybrid, cid, unix"
+        if not present:
+            self._at(
+                ("peer",) if peer else ("launch", "kind"),
+                "nothing says how this sandbox is recognised",
+                f"[peer] with {expected}",
+                "",
+            )
+        for key in present[1:]:
+            self._at(
+                ("peer", key), f"'{present[0]}' is already set in [peer]", expected, ""
+            )
+
+    def window(self) -> None:
+        """A name needs room for a letter."""
+        taken = self.taken
+        top = taken.get("window.top")
+        if taken["window.name_strip"] and top is not None and top < LETTER_PIXELS:
+            self._at(
+                ("window", "top"),
+                f"no letter fits into an upper edge of {top} pixels",
+                f"at least {LETTER_PIXELS} with name_strip",
+                "leave 'top' out, or set name_strip = false",
+            )
+
+    def audio(self) -> None:
+        """Without playback, or without a filter, nothing else has a meaning."""
+        playback = self.taken["audio.playback"]
+        mine = self._table(AUDIO.name)
+        if playback == "raw":
+            for key in mine:
+                if key != "playback" and key in AUDIO.by_key:
+                    self._at(
+                        (AUDIO.name, key),
+                        f"'{key}' has no meaning for playback = \"raw\": nothing "
+                        "stands between the sandbox and the sound server",
+                        "",
+                        'remove it, or set playback = "allow"',
+                    )
+        elif playback == "none" and mine.get("microphone", "deny") != "deny":
+            self._at(
+                (AUDIO.name, "microphone"),
+                'without a sound service (playback = "none") there is no microphone',
+                "",
+                'set playback = "allow" as well',
+            )
+
+
+def _top(taken: Taken) -> int:
+    border: int = taken["window.border"]
+    return max(border, STRIP_PIXELS) if taken["window.name_strip"] else border
+
+
+def _viewer(taken: Taken) -> ViewerRecord:
+    types = taken.get("clipboard.types")
+    return ViewerRecord(
+        label=Label(taken["label.name"], taken["label.colour"]),
+        sandbox_class=taken["class"],
+        tags=frozenset(taken["tags"]),
+        default_disposable=taken.get("default_disposable"),
+        display=taken["display"],
+        window=_window(taken),
+        audio=_audio(taken),
+        clipboard=Clipboard(
+            types=None if types is None else frozenset(types),
+            max_size=taken.get("clipboard.max_size"),
+            ttl=taken.get("clipboard.ttl"),
+            primary=taken["clipboard.primary"],
+            drag=taken["clipboard.drag"],
+            clean=frozenset(taken["clipboard.clean"]),
+        ),
+        transfer=Transfer(
+            **{f.key: taken[f"transfer.{f.key}"] for f in TRANSFER.fields}
+        ),
+        limits=Limits(**{f.key: taken[f"limits.{f.key}"] for f in LIMITS.fields}),
+    )
+
+
+def _window(taken: Taken) -> Window:
+    return Window(
+        border=taken["window.border"],
+        name_strip=taken["window.name_strip"],
+        top=taken["window.top"],
+        title_prefix=taken["window.title_prefix"],
+        fullscreen=taken["window.fullscreen"],
+        translucent=taken["window.translucent"],
+        subsurfaces=taken["window.subsurfaces"],
+        allow=frozenset(taken["window.allow"]),
+        deny=frozenset(taken["window.deny"]),
+        windows=taken["window.windows"],
+        popups=taken["window.popups"],
+        surfaces=taken["window.surfaces"],
+        buffer_memory=taken["window.buffer_memory"],
+    )
+
+
+def _audio(taken: Taken) -> Audio:
+    """Without a filter the microphone cannot be kept from it, whatever is set."""
+    made: dict[str, Any] = {f.key: taken[f"audio.{f.key}"] for f in AUDIO.fields}
+    if made["playback"] != "allow":
+        made["microphone"] = "deny"
+    return Audio(**made)
+
+
+def _host(taken: Taken) -> HostRecord:
+    launch: MicroVM | External
+    if taken[KIND_KEY] == PEER.only:
+        launch = External(_peer(taken))
+    else:
+        launch = MicroVM(
+            image=taken["launch.image"],
+            memory_mib=taken["launch.memory"],
+            cpus=taken["launch.cpus"],
+            network=taken["launch.network"],
+            command=taken["launch.command"],
+            boot_deadline=taken["launch.boot_deadline"],
+        )
+    return HostRecord(taken["class"], launch)
+
+
+def _peer(taken: Taken) -> HybridPeer | CidPeer | UnixPeer:
+    if "peer.cid" in taken:
+        return CidPeer(cast("int", taken["peer.cid"]))
+    if "peer.hybrid" in taken:
+        return HybridPeer(Path(taken["peer.hybrid"]))
+    return UnixPeer(Path(taken["peer.unix"]))

@@ -1,0 +1,343 @@
+"""A TOML file read so that every key and value knows its place.
+
+``tomllib`` decides what a file means; it knows no places and stops at the
+first error.  So a small scanner cuts the file into statements, each is given
+to ``tomllib`` alone (an error costs only its own statement), the good ones
+together once more (duplicates), and the scanner's places are compared with
+``tomllib``'s values: where they disagree the file is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+import tomllib
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from policy import limits
+from policy.errors import Span
+from policy.records.scan import Path, Statement, key_parts, split
+from policy.records.syntax import explain, place_of
+
+Complain = Callable[[Span, str, str, str], None]
+"""Takes a problem: span, message, expected, hint."""
+
+# Cc control, Cf format (bidi, zero width), Cs, Co, Zl/Zp: a reader must see
+# what the parser sees.  Zs is every space but the usual one.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs"})
+_WORD = re.compile(r"\W*([\w-]+)")
+
+
+@dataclass(frozen=True)
+class Document:
+    """What stood in a file, and where.
+
+    ``keys`` has the place of each key, ``spans`` that of each value; tables
+    made by a header have the header's key as both.
+    """
+
+    values: Mapping[str, object]
+    keys: Mapping[Path, Span]
+    spans: Mapping[Path, Span]
+    lost: frozenset[str] = frozenset()
+    """First words of lines that were refused: whatever stood there, it would
+    mislead to call a key of that name missing."""
+
+    def key(self, path: Path) -> Span:
+        """The key's place; for what is missing, the nearest table around it."""
+        while path and path not in self.keys:
+            path = path[:-1]
+        return self.keys.get(path, Span(1, 1, 1, 2))
+
+    def span(self, path: Path) -> Span:
+        """The value's place; for what is missing, that of its key or table."""
+        return self.spans.get(path) or self.key(path)
+
+
+class _Places:
+    """Offsets to lines and columns."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = [0, *(m.end() for m in re.finditer("\n", text))]
+
+    def span(self, start: int, end: int) -> Span:
+        return Span(*self._at(start), *self._at(max(start, end)))
+
+    def _at(self, offset: int) -> tuple[int, int]:
+        line = bisect.bisect_right(self._starts, offset)
+        return line, offset - self._starts[line - 1] + 1
+
+
+def read_document(text: str, log_stderr: Complain) -> Document:
+    r"""Return all that can be understood of ``text``, complaining about the rest.
+
+    ``text`` has ``\n`` line ends.  A complaint means that the file must not
+    be used; what is returned then serves to find its other problems.
+    """
+    refused: set[int] = set()
+
+    def note(span: Span, message: str, expected: str, hint: str) -> None:
+        refused.add(span.line)
+        log_stderr(span, message, expected, hint)
+
+    clean = _without_hidden(text, note)
+    places = _Places(clean)
+    statements = list(split(clean))
+    good = _parse_each(clean, statements, places, note)
+    values, good = _parse_together(clean, good, places, note)
+    keys, spans = _locate(good, places)
+    document = Document(values, keys, spans, _lost(text, refused))
+    for path in _disagreement(document):
+        log_stderr(
+            document.key(path),
+            "this way of writing it is not understood here",
+            "",
+            "write one 'key = value' on a line of its own, below its [table]",
+        )
+    return document
+
+
+def _lost(text: str, refused: set[int]) -> frozenset[str]:
+    lines = enumerate(text.split("\n"), 1)
+    words = (_WORD.match(line) for number, line in lines if number in refused)
+    return frozenset(word[1] for word in words if word)
+
+
+def _without_hidden(text: str, log_stderr: Complain) -> str:
+    """Refuse what a reader cannot see, and lines that are too long."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if len(line) > limits.LINE_CHARS:
+            lines[number - 1] = ""
+            log_stderr(
+                Span(number, limits.LINE_CHARS + 1, number, len(line) + 1),
+                f"the line has {len(line)} characters",
+                f"at most {limits.LINE_CHARS}",
+                "",
+            )
+            continue
+        hidden = [
+            (column, char)
+            for column, char in enumerate(line, 1)
+            if char not in " \t" and unicodedata.category(char) in _HIDDEN
+        ]
+        for column, char in hidden:
+            log_stderr(
+                Span(number, column, number, column + 1),
+                f"hidden character U+{ord(char):04X}",
+                "characters that a reader can see",
+                "remove it",
+            )
+        if hidden:
+            lines[number - 1] = ""
+    return "\n".join(lines)
+
+
+# -- tomllib ---------------------------------------------------------------------
+
+
+def _parse_each(
+    text: str, statements: list[Statement], places: _Places, log_stderr: Complain
+) -> list[Statement]:
+    """Return the statements that are valid alone, below valid headers."""
+    good: list[Statement] = []
+    lost_table = False
+    for statement in statements:
+        piece = text[statement.start : statement.end]
+        valid = _parse_alone(piece, statement, places, log_stderr)
+        if valid and statement.key is not None:
+            key = text[slice(*statement.key)]
+            statement.parts = key_parts(key, statement.start)
+        if statement.header:
+            lost_table = not valid
+        # Keys below a broken header belong to no known table: checking them
+        # as if they belonged to the table before would only confuse.
+        if valid and not lost_table:
+            good.append(statement)
+    return good
+
+
+def _parse_alone(
+    piece: str, statement: Statement, places: _Places, log_stderr: Complain
+) -> bool:
+    if statement.failed and statement.failed.too_deep:
+        log_stderr(
+            places.span(statement.failed.offset, statement.failed.offset + 1),
+            f"brackets are nested deeper than {limits.NESTING}",
+            "",
+            "records need at most one level",
+        )
+        return False
+    try:
+        tomllib.loads(piece)
+    except ValueError as error:
+        stop = statement.failed.offset - statement.start if statement.failed else -1
+        found = explain(piece, str(error), stop)
+        log_stderr(
+            places.span(statement.start + found.start, statement.start + found.end),
+            found.message,
+            found.expected,
+            found.hint,
+        )
+        return False
+    if statement.failed or statement.key is None:
+        log_stderr(
+            places.span(statement.start, statement.end),
+            "this way of writing it is not understood here",
+            "",
+            "write one 'key = value' on a line of its own, below its [table]",
+        )
+        return False
+    return True
+
+
+def _without_twins(
+    text: str, good: list[Statement], places: _Places, log_stderr: Complain
+) -> list[Statement]:
+    """Return the statements without those that say the same key again.
+
+    tomllib would find them too, but only one in each reading of the file.
+    """
+    kept: list[Statement] = []
+    seen: dict[tuple[str, Path], Statement] = {}
+    skipping = False
+    for path, statement in _with_paths(good):
+        if skipping and not statement.header:
+            continue
+        before = seen.setdefault(("[" * bool(statement.header), path), statement)
+        skipping = statement.header == "[" and before is not statement
+        if before is statement:
+            kept.append(statement)
+        else:
+            _complain_twin(text, statement, before, places, log_stderr)
+    return kept
+
+
+def _complain_twin(
+    text: str,
+    statement: Statement,
+    before: Statement | None,
+    places: _Places,
+    log_stderr: Complain,
+) -> None:
+    assert statement.key is not None
+    what = "table" if statement.header else "key"
+    hint = "keep one of the two"
+    if before is not None:
+        hint += f"; the other is in line {places.span(before.start, before.end).line}"
+    log_stderr(
+        places.span(*statement.key),
+        f"the {what} '{text[slice(*statement.key)]}' is already set above",
+        "",
+        hint,
+    )
+
+
+def _parse_together(
+    text: str, good: list[Statement], places: _Places, log_stderr: Complain
+) -> tuple[dict[str, object], list[Statement]]:
+    """Return the values of all statements, without those that clash."""
+    good = _without_twins(text, good, places, log_stderr)
+    for _ in range(limits.CLASHES):
+        kept = _blank_all_but(text, good)
+        try:
+            return tomllib.loads(kept), good
+        except ValueError as error:
+            at = place_of(kept, str(error))
+        starts = [statement.start for statement in good]
+        index = max(0, bisect.bisect_left(starts, at) - 1)
+        clash = good[index]
+        _complain_twin(text, clash, None, places, log_stderr)
+        last = index + 1
+        if clash.header:
+            while last < len(good) and not good[last].header:
+                last += 1
+        del good[index:last]
+    return {}, []  # complained about often enough
+
+
+def _blank_all_but(text: str, good: list[Statement]) -> str:
+    """The text with everything outside these statements made white space."""
+    pieces: list[str] = []
+    at = 0
+    for statement in good:
+        pieces.append(re.sub(r"[^\n]", " ", text[at : statement.start]))
+        pieces.append(text[statement.start : statement.end])
+        at = statement.end
+    return "".join(pieces)
+
+
+# -- places ------------------------------------------------------------------------
+
+
+def _locate(
+    good: list[Statement], places: _Places
+) -> tuple[dict[Path, Span], dict[Path, Span]]:
+    keys: dict[Path, Span] = {}
+    spans: dict[Path, Span] = {}
+    for path, statement in _with_paths(good):
+        assert statement.key is not None
+        span = places.span(*statement.key)
+        if statement.header:
+            _note(keys, spans, path, span, span)
+        for inner, key, value in statement.values:
+            key_span = places.span(*key) if key else span
+            _note(keys, spans, (*path, *inner), key_span, places.span(*value))
+    return keys, spans
+
+
+def _with_paths(good: list[Statement]) -> Iterator[tuple[Path, Statement]]:
+    """Each statement with the path of its key or table."""
+    arrays: dict[Path, int] = {}
+    table: Path = ()
+    for statement in good:
+        if statement.header:
+            new_element = statement.header == "[["
+            table = _table_path(statement.parts, arrays, new_element=new_element)
+            yield table, statement
+        else:
+            yield (*table, *statement.parts), statement
+
+
+def _table_path(
+    parts: tuple[str, ...], arrays: dict[Path, int], *, new_element: bool
+) -> Path:
+    """The path of a header: inside an array of tables, its last element."""
+    path: Path = ()
+    for index, part in enumerate(parts, 1):
+        path = (*path, part)
+        if index == len(parts) and new_element:
+            arrays[path] = arrays.get(path, 0) + 1
+        if path in arrays:
+            path = (*path, arrays[path] - 1)
+    return path
+
+
+def _note(
+    keys: dict[Path, Span], spans: dict[Path, Span], path: Path, key: Span, value: Span
+) -> None:
+    keys[path] = key
+    spans[path] = value
+    # Tables that a dotted key or a header makes on its way.
+    for size in range(len(path) - 1, 0, -1):
+        if path[:size] in keys:
+            break
+        keys[path[:size]] = key
+        spans[path[:size]] = key
+
+
+def _disagreement(document: Document) -> list[Path]:
+    """Paths that only one of scanner and tomllib knows."""
+    seen: set[Path] = set()
+    waiting: list[tuple[Path, object]] = [((), document.values)]
+    while waiting:
+        path, value = waiting.pop()
+        seen.add(path)
+        if isinstance(value, Mapping):
+            waiting += [((*path, key), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [((*path, index), inner) for index, inner in enumerate(value)]
+    seen.discard(())
+    return sorted(seen.symmetric_difference(document.keys), key=repr)

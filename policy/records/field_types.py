@@ -1,0 +1,383 @@
+"""Kinds of values that a policy file may hold.
+
+One object of a kind does four jobs, so that they cannot disagree: it checks a
+value, says what was expected, describes itself as JSON Schema, and names
+itself in the reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from policy import limits
+from policy.errors import did_you_mean
+
+Path = tuple[str | int, ...]
+
+Complain = Callable[[Path, str, str, str], None]
+"""Takes a complaint about a value: path, message, expected, hint."""
+
+Schema = dict[str, object]
+
+
+class Refused:
+    """Type of ``REFUSED``."""
+
+
+REFUSED = Refused()
+"""What ``take`` returns after it complained."""
+
+
+class Kind(Protocol):
+    """A kind of value."""
+
+    @property
+    def words(self) -> str:
+        """What is expected, as in ``expected: …`` and in the reference."""
+        ...
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """Return the clean value, or complain and return ``REFUSED``."""
+        ...
+
+    def schema(self) -> Schema:
+        """Return the JSON Schema of what is accepted."""
+        ...
+
+
+def refuse(
+    kind: Kind, value: object, path: Path, log_stderr: Complain, hint: str = ""
+) -> Refused:
+    """Complain that a value is not of a kind."""
+    log_stderr(path, f"{show(value)} is not allowed here", kind.words, hint)
+    return REFUSED
+
+
+def show(value: object) -> str:
+    """Return a value as a person wrote it, shortened."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value[:40]}…"' if len(value) > 40 else f'"{value}"'
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, list):
+        return "an array"
+    return "a table" if isinstance(value, Mapping) else "a date or time"
+
+
+def is_whole(value: object, low: int, high: int) -> bool:
+    """Whether a value is a whole number in a range (``true`` is none)."""
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    return is_int and low <= value <= high  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words, each with a sentence that says what it does."""
+
+    options: Mapping[str, str]
+
+    @property
+    def words(self) -> str:
+        """The words, quoted."""
+        return " or ".join(f'"{option}"' for option in self.options)
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if isinstance(value, str) and value in self.options:
+            return value
+        return refuse(self, value, path, log_stderr, did_you_mean(value, self.options))
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        return {
+            "oneOf": [
+                {"const": option, "description": text}
+                for option, text in self.options.items()
+            ]
+        }
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number in a range."""
+
+    low: int
+    high: int
+    unit: str = ""
+
+    @property
+    def words(self) -> str:
+        """The range and the unit."""
+        return f"a whole number from {self.low} to {self.high}" + (
+            f" ({self.unit})" if self.unit else ""
+        )
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if is_whole(value, self.low, self.high):
+            return value
+        return refuse(self, value, path, log_stderr)
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """An amount of memory in MiB, or text such as ``"768M"`` or ``"2G"``."""
+
+    low: int
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The range and the ways to write it."""
+        return f'MiB from {self.low} to {self.high}, as 768, "768M" or "2G"'
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``; the clean value is an int in MiB."""
+        amount: object = value
+        if isinstance(value, str) and (found := re.fullmatch(_MEMORY, value)):
+            amount = int(found[1]) * (1024 if found[2] == "G" else 1)
+        if is_whole(amount, self.low, self.high):
+            return amount
+        return refuse(self, value, path, log_stderr)
+
+    def schema(self) -> Schema:
+        """See ``Kind``; the range of the text form is checked by us only."""
+        return {
+            "oneOf": [
+                {"type": "integer", "minimum": self.low, "maximum": self.high},
+                {"type": "string", "pattern": f"^(?:{_MEMORY})$"},
+            ]
+        }
+
+
+_MEMORY = "([1-9][0-9]{0,7})([MG])"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Text of one form."""
+
+    words: str
+    regex: str
+    max_length: int
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        fits = isinstance(value, str) and len(value) <= self.max_length
+        if fits and re.fullmatch(self.regex, str(value), re.ASCII):
+            return value
+        lower = str(value).lower()
+        hint = f'write "{lower}"' if re.fullmatch(self.regex, lower, re.ASCII) else ""
+        return refuse(self, value, path, log_stderr, hint if fits else "")
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        return {
+            "type": "string",
+            "pattern": f"^(?:{self.regex})$",
+            "maxLength": self.max_length,
+        }
+
+
+@dataclass(frozen=True)
+class Title:
+    """Text that people read beside others: short, printable, not padded."""
+
+    max_length: int
+
+    @property
+    def words(self) -> str:
+        """The rule in words."""
+        return f"1 to {self.max_length} printable characters, no space at either end"
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if isinstance(value, str) and 0 < len(value) <= self.max_length:
+            plain = value.isprintable() and value.strip() == value
+            if plain:
+                return value
+        return refuse(self, value, path, log_stderr)
+
+    def schema(self) -> Schema:
+        """See ``Kind``; what is printable is checked by us only."""
+        return {
+            "type": "string",
+            "pattern": "^\\S(.*\\S)?$",
+            "maxLength": self.max_length,
+        }
+
+
+@dataclass(frozen=True)
+class Colour:
+    """``#rrggbb`` or a name of the palette; the clean value is ``#rrggbb``."""
+
+    palette: Mapping[str, str]
+
+    @property
+    def words(self) -> str:
+        """The form and the names."""
+        return f"#rrggbb or one of {', '.join(self.palette)}"
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if isinstance(value, str):
+            if value in self.palette:
+                return self.palette[value]
+            if re.fullmatch("#[0-9a-fA-F]{6}", value):
+                return value.lower()
+        return refuse(self, value, path, log_stderr, did_you_mean(value, self.palette))
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        return {
+            "anyOf": [
+                {"enum": list(self.palette)},
+                {"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"},
+            ]
+        }
+
+
+@dataclass(frozen=True)
+class SocketPath:
+    """An absolute path that fits into a UNIX socket address."""
+
+    max_bytes: int
+
+    @property
+    def words(self) -> str:
+        """The rule in words."""
+        return f"an absolute path of at most {self.max_bytes} bytes without '..'"
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if isinstance(value, str) and len(value) > 1 and value.startswith("/"):
+            plain = value.isprintable() and not value.endswith("/")
+            parts = value[1:].split("/")
+            canonical = not {"", ".", ".."}.intersection(parts)
+            if plain and canonical and len(value.encode()) <= self.max_bytes:
+                return value
+        return refuse(self, value, path, log_stderr)
+
+    def schema(self) -> Schema:
+        """See ``Kind``; the rest of the rule is checked by us only."""
+        return {"type": "string", "pattern": "^/.*[^/]$", "maxLength": self.max_bytes}
+
+
+@dataclass(frozen=True)
+class Words:
+    """An array of text, all of one kind; the clean value is a tuple."""
+
+    item: Kind
+    words: str
+    low: int
+    high: int
+    unique: bool = False
+    max_bytes: int = 1 << 30
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if not isinstance(value, list) or not self.low <= len(value) <= self.high:
+            alone = isinstance(value, str) and self.high
+            hint = f"write [{show(value)}]" if alone else ""
+            return refuse(self, value, path, log_stderr, hint)
+        items = [
+            self.item.take(item, (*path, index), log_stderr)
+            for index, item in enumerate(value)
+        ]
+        if REFUSED in items:
+            return REFUSED
+        for index, item in enumerate(items):
+            if self.unique and item in items[:index]:
+                log_stderr(
+                    (*path, index), f"{show(item)} is already in the array", "", ""
+                )
+                return REFUSED
+        if sum(len(str(item).encode()) + 1 for item in items) > self.max_bytes:
+            log_stderr(
+                path,
+                "the array is too long",
+                f"at most {self.max_bytes} bytes in all",
+                "",
+            )
+            return REFUSED
+        return tuple(items)
+
+    def schema(self) -> Schema:
+        """See ``Kind``; the size in bytes is checked by us only."""
+        return {
+            "type": "array",
+            "items": self.item.schema(),
+            "minItems": self.low,
+            "maxItems": self.high,
+            **({"uniqueItems": True} if self.unique else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One word of a command line: any text without NUL that UTF-8 can hold."""
+
+    @property
+    def words(self) -> str:
+        """The rule in words."""
+        return f"text without NUL, at most {limits.COMMAND_BYTES - 1} bytes"
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if isinstance(value, str) and "\0" not in value:
+            return value
+        return refuse(self, value, path, log_stderr)
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        return {"type": "string", "maxLength": limits.COMMAND_BYTES - 1}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A key of a table: what it holds and what it means.
+
+    ``default`` is written as in the file; None means that there is none, and
+    ``default_words`` then says what holds instead.  ``only`` names the value
+    of ``launch.kind`` that the key belongs to.  ``own``: not inherited.
+    """
+
+    key: str
+    kind: Kind
+    summary: str
+    default: object = None
+    default_words: str = ""
+    required: bool = False
+    only: str = ""
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a file; ``name`` is empty for the file's top.
+
+    ``short``: the key that is meant where a word stands in place of the table
+    (``audio = "raw"``).  ``own``: none of it is inherited.
+    """
+
+    name: str
+    summary: str
+    fields: tuple[Field, ...]
+    only: str = ""
+    short: str = ""
+    own: bool = False
+
+    @property
+    def by_key(self) -> Mapping[str, Field]:
+        """The fields by key."""
+        return MappingProxyType({field.key: field for field in self.fields})

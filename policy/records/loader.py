@@ -1,0 +1,406 @@
+"""Reading records from directories: the only input of this package.
+
+Directories are searched in order and the first file of a base name wins, as
+with systemd's units, also when that file is broken: a record with a problem
+denies, it is never replaced by an older one behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from policy import limits
+from policy.errors import WHOLE_FILE, Problem, Span, did_you_mean
+from policy.records.build import Draft, build_record, take_draft
+from policy.records.document import read_document
+from policy.records.model import Record
+from policy.records.record_schema import INHERITS_KEY, NAME
+
+SUFFIX = ".toml"
+FOLDER = "sandboxes.d"
+
+
+Overlay = Mapping[str, bytes | None]
+"""What files would be, by their absolute path (normalised): new content, or
+None for a file that would be gone."""
+
+NOTHING: Overlay = MappingProxyType({})
+
+
+def overlaid(directory: Path, overlay: Overlay) -> dict[str, bool]:
+    """Return the files of a directory that would be others: whether they would be."""
+    inside = os.path.normpath(directory) + os.sep
+    return {
+        path.removeprefix(inside): content is not None
+        for path, content in overlay.items()
+        if path.startswith(inside) and os.sep not in path.removeprefix(inside)
+    }
+
+
+@dataclass(frozen=True)
+class RecordSet:
+    """What the directories hold.
+
+    ``broken`` maps the name of each record that cannot be used to its first
+    problem; in a running broker its last good one may be in ``records``.  ``digest`` is the SHA-256, in hex, of what the set means.
+    """
+
+    records: Mapping[str, Record]
+    broken: Mapping[str, Problem]
+    problems: tuple[Problem, ...]
+    digest: str
+
+
+def search_path(runtime: Path, config: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the directories of records in the order in which they win."""
+    return tuple(base / FOLDER for base in (runtime, *config))
+
+
+def load_records(
+    directories: Sequence[Path],
+    *,
+    shipped: Path | None = None,
+    overlay: Overlay = NOTHING,
+) -> RecordSet:
+    """Read all records; never raises for what stands in them.
+
+    ``shipped`` is a directory of records that came with the program, searched
+    last; owner and mode are not looked at there, because whoever may write to
+    it may write the program too.
+    """
+    collected = _Collected(overlay=overlay)
+    for directory in directories:
+        collected.add_directory(directory, check_owner=True)
+    if shipped is not None:
+        collected.add_directory(shipped, check_owner=False)
+    return collected.finish()
+
+
+def load_files(files: Sequence[Path], *, around: Sequence[Path] = ()) -> RecordSet:
+    """Read these files alone, whoever owns them (``brokerctl policy check``).
+
+    What they inherit is looked for among them, then in the directories
+    ``around`` them.
+    """
+    behind = _Collected()
+    for directory in around:
+        behind.add_directory(directory, check_owner=False)
+    collected = _Collected(behind)
+    for file in files:
+        collected.add_file(file, check_owner=False)
+    return collected.finish()
+
+
+def parse_record(
+    name: str, source: Path, content: bytes
+) -> tuple[Record | None, list[Problem]]:
+    """Return the record in a file's content, and its problems.
+
+    Exactly one of the two is empty.  Pure: ``source`` only names the file.
+    There are no others here that it could inherit from.
+    """
+    alone = _Collected()
+    alone.add_content(name, source, content)
+    found = alone.finish()
+    return found.records.get(name), list(found.problems)
+
+
+def parse_record_set(files: Mapping[str, str]) -> RecordSet:
+    """Return the records in memory, by base name (``NAME.toml``).  Pure."""
+    collected = _Collected()
+    for file, text in sorted(files.items()):
+        name = file.removesuffix(SUFFIX)
+        collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
+    return collected.finish()
+
+
+class _Report:
+    """Collects the problems of one file."""
+
+    def __init__(self, source: Path) -> None:
+        self._file = str(source)
+        self.lines: list[str] = []
+        self.problems: list[Problem] = []
+
+    def log_stderr(self, span: Span, message: str, expected: str, hint: str) -> None:
+        line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
+        self.problems.append(Problem(self._file, span, message, expected, hint, line))
+
+    def sorted(self) -> list[Problem]:
+        found = sorted(self.problems, key=lambda problem: problem.span)
+        beyond = len(found) - limits.PROBLEMS_PER_FILE
+        if beyond > 0:
+            first = found[limits.PROBLEMS_PER_FILE]
+            found = found[: limits.PROBLEMS_PER_FILE]
+            found.append(Problem(self._file, first.span, f"{beyond} more problems"))
+        return found
+
+
+def _decode(content: bytes, report: _Report) -> str:
+    r"""Return the text with ``\n`` line ends; undecodable lines are left empty."""
+    raw = content.replace(b"\r\n", b"\n").split(b"\n")
+    report.lines = [line.decode("utf-8", "replace") for line in raw]
+    kept: list[str] = []
+    for number, line in enumerate(raw, 1):
+        try:
+            kept.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            column = len(line[: error.start].decode("utf-8")) + 1
+            kept.append("")
+            report.log_stderr(
+                Span(number, column, number, column + 1),
+                f"byte 0x{line[error.start]:02x} is not UTF-8",
+                "UTF-8 text",
+                "save the file as UTF-8",
+            )
+    return "\n".join(kept)
+
+
+class _Collected:
+    """Records gathered so far; the first file of a name wins."""
+
+    def __init__(
+        self, behind: _Collected | None = None, overlay: Overlay = NOTHING
+    ) -> None:
+        self._drafts: dict[str, tuple[Draft, _Report]] = {}
+        self._broken: dict[str, Problem] = {}
+        self._problems: list[Problem | _Report] = []
+        self._blind: Problem | None = None
+        self._built: dict[str, Record | None] = {}
+        self._behind = behind
+        self._overlay = overlay
+
+    def add_directory(self, directory: Path, *, check_owner: bool) -> None:
+        new = overlaid(directory, self._overlay)
+        info = None
+        try:
+            found = {entry.name for entry in directory.iterdir()}
+            info = directory.stat()
+        except FileNotFoundError:
+            found = set()
+        except OSError as error:
+            # What it holds might shadow any record behind it, so none of
+            # those can be trusted to be the one that the admin meant.
+            self._blind = _of_file(directory, f"cannot be read: {error.strerror}")
+            self._problems.append(self._blind)
+            return
+        wrong = wrong_owner(directory, info) if check_owner and info else None
+        if wrong is not None:
+            self._problems.append(wrong)
+        found = (found - new.keys()) | {name for name, there in new.items() if there}
+        files = sorted(filter(_is_record, found))
+        for count, name in enumerate(files):
+            path = directory / name
+            if wrong is not None:
+                self._refuse(path, wrong, report=False)
+            elif count >= limits.RECORDS:
+                text = f"more than {limits.RECORDS} records in one directory"
+                self._refuse(path, _of_file(path, text))
+            else:
+                self.add_file(path, check_owner=check_owner)
+
+    def add_file(self, path: Path, *, check_owner: bool) -> None:
+        name = path.name.removesuffix(SUFFIX)
+        if self._blind is not None:
+            self._refuse(path, self._blind, report=False)
+            return
+        if name in self._drafts or name in self._broken:
+            return
+        if not _is_name(name):
+            text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
+            hint = f"rename it; a sandbox's name has {NAME.words}"
+            self._refuse(path, _of_file(path, text, hint))
+            return
+        content = self._overlay.get(os.path.normpath(path))
+        if content is None:
+            read = read_file(path, check_owner=check_owner)
+            if isinstance(read, Problem):
+                self._refuse(path, read)
+                return
+            content = read
+        if len(content) > limits.FILE_BYTES:
+            most = _of_file(path, f"has more than {limits.FILE_BYTES} bytes")
+            self._refuse(path, most)
+        else:
+            self.add_content(name, path, content)
+
+    def add_content(self, name: str, path: Path, content: bytes) -> None:
+        """Add what stood in a file."""
+        report = _Report(path)
+        document = read_document(_decode(content, report), report.log_stderr)
+        draft = take_draft(name, path, document, report.log_stderr, report.lines)
+        self._drafts[name] = (draft, report)
+        self._problems.append(report)
+
+    def _refuse(self, path: Path, problem: Problem, *, report: bool = True) -> None:
+        name = path.name.removesuffix(SUFFIX)
+        if name not in self._drafts:
+            self._broken.setdefault(name, problem)
+        if report:
+            self._problems.append(problem)
+
+    # -- what is inherited ---------------------------------------------------------
+
+    def find(self, name: str) -> tuple[_Collected, Draft] | None:
+        """A draft and whose it is."""
+        if name in self._drafts:
+            return self, self._drafts[name][0]
+        return self._behind.find(name) if self._behind else None
+
+    def _chain(self, draft: Draft) -> tuple[list[tuple[_Collected, Draft]], str, str]:
+        """Those that a draft inherits from; why that cannot be, and a hint."""
+        names = [draft.name]
+        chain: list[tuple[_Collected, Draft]] = []
+        while (name := (chain[-1][1] if chain else draft).inherits) is not None:
+            names.append(name)
+            if name in names[:-1]:
+                circle = " → ".join(names)
+                return chain, f"it inherits from itself: {circle}", "end the circle"
+            if len(chain) == limits.INHERITS:
+                most = f"more than {limits.INHERITS} records inherit from each other"
+                return chain, most, "set the keys here"
+            if name in self._broken:
+                where = self._broken[name].first_line()
+                return chain, f"the record '{name}' has an error: {where}", ""
+            found = self.find(name)
+            if found is None:
+                hint = did_you_mean(name, self._drafts)
+                return chain, f"no record is named '{name}'", hint
+            chain.append(found)
+        return chain, "", ""
+
+    def _parents(self, draft: Draft, report: _Report) -> list[Draft]:
+        """Those that a draft inherits from, or a complaint."""
+        chain, wrong, hint = self._chain(draft)
+        for owner, parent in chain if not wrong else ():
+            if owner.build(parent.name) is None:
+                wrong = f"the record '{parent.name}' has an error"
+                where = owner.first_problem(parent.name)
+                wrong += f": {where.first_line()}" if where else ""
+                break
+        if wrong:
+            span = draft.document.span((INHERITS_KEY,))
+            report.log_stderr(span, wrong, "", hint)
+        return [] if wrong else [parent for _, parent in chain]
+
+    def first_problem(self, name: str) -> Problem | None:
+        """The first problem of a draft."""
+        problems = self._drafts[name][1].sorted()
+        return problems[0] if problems else None
+
+    def build(self, name: str) -> Record | None:
+        """The record of a name, with all that it inherits, built once."""
+        if name not in self._built:
+            draft, report = self._drafts[name]
+            made = build_record(draft, self._parents(draft, report), report.log_stderr)
+            assert made is not None or report.problems
+            self._built[name] = None if report.problems else made
+        return self._built[name]
+
+    def finish(self) -> RecordSet:
+        records: dict[str, Record] = {}
+        broken = dict(self._broken)
+        for name, (_, report) in self._drafts.items():
+            record = self.build(name)
+            if record is not None:
+                records[name] = record
+            else:
+                broken[name] = report.sorted()[0]
+        problems: list[Problem] = []
+        for one in self._problems:
+            problems += one.sorted() if isinstance(one, _Report) else [one]
+        return _set(records, broken, tuple(problems))
+
+
+def _set(
+    records: dict[str, Record],
+    broken: dict[str, Problem],
+    problems: tuple[Problem, ...],
+) -> RecordSet:
+    meaning = hashlib.sha256(b"vitrail records 1\n")
+    for name in sorted({*records, *broken}):
+        record = records.get(name)
+        state = record.digest if record else "broken"
+        meaning.update(f"{name!r} {state}\n".encode("utf-8", "backslashreplace"))
+    return RecordSet(
+        MappingProxyType(records),
+        MappingProxyType(broken),
+        problems,
+        meaning.hexdigest(),
+    )
+
+
+def with_last_good(read: RecordSet, before: RecordSet) -> RecordSet:
+    """Return what was read, with the last good record where the file is broken now.
+
+    A typo takes nothing from a sandbox that runs and gives it nothing.  The
+    name stays in ``broken`` too: whoever starts something by it is told.  A
+    record that was never good is only there, one that was removed is gone.
+    """
+    mended = {
+        name: before.records[name] for name in read.broken if name in before.records
+    }
+    if not mended:
+        return read
+    return _set({**read.records, **mended}, dict(read.broken), read.problems)
+
+
+def _is_record(name: str) -> bool:
+    """Editors leave NAME.toml~ and .NAME.toml.swp about; those are no records."""
+    return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def _is_name(name: str) -> bool:
+    fits = len(name) <= NAME.max_length
+    return fits and re.fullmatch(NAME.regex, name, re.ASCII) is not None
+
+
+def _of_file(path: Path, message: str, hint: str = "") -> Problem:
+    return Problem(str(path), WHOLE_FILE, message, hint=hint)
+
+
+def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
+    """Whoever can write a record decides; so that must be root or this user."""
+    if info.st_uid not in {0, os.geteuid()}:
+        return _of_file(
+            path,
+            f"belongs to user {info.st_uid}, neither to root nor to you",
+            f"chown it, or remove it: {path}",
+        )
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return _of_file(
+            path,
+            f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
+            f"chmod go-w {path}",
+        )
+    return None
+
+
+def read_file(
+    path: Path, *, check_owner: bool, most: int = limits.FILE_BYTES
+) -> bytes | Problem:
+    """Return a regular file's content, looked at and read through one fd.
+
+    A file of more than ``most`` bytes is a problem.
+    """
+    try:
+        # O_NONBLOCK: a FIFO of that name must not stop the broker.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(fd, "rb") as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                return _of_file(path, "is not a regular file")
+            wrong = wrong_owner(path, info) if check_owner else None
+            content = file.read(most + 1)
+    except OSError as error:
+        return _of_file(path, f"cannot be read: {error.strerror}")
+    if len(content) > most:
+        wrong = wrong or _of_file(path, f"has more than {most} bytes")
+    return wrong or content

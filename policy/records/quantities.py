@@ -1,0 +1,183 @@
+"""Kinds of amounts in a record: yes or no, bytes, times, Wayland globals.
+
+Bytes and times are written as in rules (``64K``, ``10m``), so that a person
+learns one way.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from policy.errors import did_you_mean
+from policy.records.field_types import Complain, Path, Schema, is_whole, refuse
+from policy.records.globals import NEVER, OPTIONS, USUAL
+
+_BYTES = "([1-9][0-9]{0,15})([KMGT]?)"
+_TIME = "([1-9][0-9]{0,8})([smhd])"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class YesNo:
+    """``true`` or ``false``."""
+
+    @property
+    def words(self) -> str:
+        """The two words."""
+        return "true or false"
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if isinstance(value, bool):
+            return value
+        hint = ""
+        if value in {"true", "false"}:
+            hint = f"write {value}, without quotation marks"
+        return refuse(self, value, path, log_stderr, hint)
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """An amount of data: bytes, or text such as ``"64K"``, ``"10M"``, ``"2G"``."""
+
+    low: int
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The range and the ways to write it."""
+        return (
+            f"{written_bytes(self.low)} to {written_bytes(self.high)} of data, "
+            'as 64000 (bytes), "64K", "10M" or "2G"'
+        )
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``; the clean value is an int in bytes."""
+        amount: object = value
+        if isinstance(value, str) and (found := re.fullmatch(_BYTES, value)):
+            amount = int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+        if is_whole(amount, self.low, self.high):
+            return amount
+        hint = ""
+        if isinstance(value, str) and (found := re.fullmatch(_BYTES + "i?B", value)):
+            hint = f'write "{found[1]}{found[2]}"'
+        return refuse(self, value, path, log_stderr, hint)
+
+    def schema(self) -> Schema:
+        """See ``Kind``; the range of the text form is checked by us only."""
+        return {
+            "oneOf": [
+                {"type": "integer", "minimum": self.low, "maximum": self.high},
+                {"type": "string", "pattern": f"^(?:{_BYTES})$"},
+            ]
+        }
+
+
+def written_bytes(amount: int) -> str:
+    """Return an amount of data as a person writes it."""
+    for unit, shift in (("T", 40), ("G", 30), ("M", 20), ("K", 10)):
+        if amount and amount % (1 << shift) == 0:
+            return f"{amount >> shift}{unit}"
+    return str(amount)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A time: text such as ``"30s"``, ``"10m"``, ``"2h"``, ``"1d"``."""
+
+    low: int
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The range and the ways to write it."""
+        low, high = written_time(self.low), written_time(self.high)
+        return f'a time from {low} to {high}, as "30s", "10m" or "2h"'
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``; the clean value is an int in seconds."""
+        found = re.fullmatch(_TIME, value) if isinstance(value, str) else None
+        amount = int(found[1]) * _SECONDS[found[2]] if found else None
+        if is_whole(amount, self.low, self.high):
+            return amount
+        hint = ""
+        plain = isinstance(value, str) and value.isascii() and value.isdigit()
+        if plain or is_whole(value, self.low, self.high):
+            hint = f'write "{str(value)[:12]}s" for seconds'
+        return refuse(self, value, path, log_stderr, hint)
+
+    def schema(self) -> Schema:
+        """See ``Kind``; the range is checked by us only."""
+        return {"type": "string", "pattern": f"^(?:{_TIME})$"}
+
+
+def written_time(amount: int) -> str:
+    """Return a number of seconds as a person writes it."""
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if amount and amount % seconds == 0:
+            return f"{amount // seconds}{unit}"
+    return f"{amount}s"
+
+
+NEEDED = frozenset(
+    {
+        "wl_compositor",
+        "wl_subcompositor",
+        "wl_shm",
+        "wl_seat",
+        "wl_output",
+        "xdg_wm_base",
+    }
+)
+"""Globals without which no application starts; ``display = "none"`` is for that."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A Wayland global that a record may allow, or (``deny``) take away."""
+
+    deny: bool = False
+
+    @property
+    def words(self) -> str:
+        """The names."""
+        return ", ".join(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        if not self.deny:
+            return sorted(OPTIONS)
+        return sorted({*USUAL, *OPTIONS} - NEEDED)
+
+    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+        """See ``Kind``."""
+        if not isinstance(value, str):
+            return refuse(self, value, path, log_stderr)
+        if value in self._names:
+            return value
+        if self.deny and value in NEEDED:
+            hint = 'for no windows at all: display = "none"'
+            return refuse(self, value, path, log_stderr, hint)
+        if value in NEVER:
+            hint = f"no sandbox has it: {NEVER[value]}"
+            if not self.deny:
+                hint = f"no record can allow it: {NEVER[value]}"
+            return refuse(self, value, path, log_stderr, hint)
+        if value in USUAL:
+            hint = "every sandbox has it already, so leave it out"
+            return refuse(self, value, path, log_stderr, hint)
+        return refuse(self, value, path, log_stderr, did_you_mean(value, self._names))
+
+    def schema(self) -> Schema:
+        """See ``Kind``."""
+        risks = {**USUAL, **OPTIONS}
+        return {
+            "oneOf": [
+                {"const": name, "description": risks[name]} for name in self._names
+            ]
+        }

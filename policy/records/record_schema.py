@@ -1,0 +1,575 @@
+"""The format of a record: every table and key of ``sandboxes.d/NAME.toml``.
+
+The one description of the format: the checks, the JSON Schema and the
+reference in ``docs/policy.md`` come from it.  What the values become is in
+``model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from policy import limits
+from policy.records.field_types import (
+    Argument,
+    Choice,
+    Colour,
+    Field,
+    Memory,
+    Pattern,
+    SocketPath,
+    Table,
+    Title,
+    Whole,
+    Words,
+)
+from policy.records.quantities import Bytes, Global, Seconds, YesNo
+
+NAME = Pattern("1 to 31 of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31)
+"""Sandboxes, tags and images; the same rule as ``broker.core.names``."""
+
+MIME = Pattern(
+    "a type as text/plain or image/*",
+    r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
+    127,
+)
+"""A type of data, without parameters, or all of a kind."""
+
+PALETTE: Mapping[str, str] = MappingProxyType(
+    {
+        "orange": "#e69f00",
+        "sky": "#56b4e9",
+        "green": "#009e73",
+        "yellow": "#f0e442",
+        "blue": "#0072b2",
+        "red": "#d55e00",
+        "purple": "#cc79a7",
+        "grey": "#555555",
+    }
+)
+"""Named colours that stay apart for people who confuse red and green or blue
+and yellow: the eight of Okabe and Ito (2008), a dark grey in place of black.  A test
+simulates the three kinds of colour blindness and measures the distances."""
+
+TOP = Table(
+    "",
+    "What the sandbox is, and what it may do here.",
+    (
+        Field(
+            "name",
+            NAME,
+            "The sandbox's name.  May be left out; otherwise it must be the "
+            "file's base name.",
+            default_words="the file's base name",
+            own=True,
+        ),
+        Field(
+            "inherits",
+            NAME,
+            "Another record, from which every key comes that this one does not "
+            "set.  Each sandbox's own are `name`, `class`, `label.name`, "
+            "`window.title_prefix` and `[peer]`.",
+            own=True,
+        ),
+        Field(
+            "class",
+            Choice(
+                {
+                    "persistent": "one sandbox of this name, which runs until it is stopped; what a micro VM writes is not kept yet",
+                    "disposable": "a fresh sandbox under a fresh name for each "
+                    "start, and nothing of it is left afterwards",
+                    "template": "what other sandboxes will be made from; started "
+                    "only to be maintained",
+                }
+            ),
+            "How long a sandbox of this record lives.",
+            required=True,
+            own=True,
+        ),
+        Field(
+            "tags",
+            Words(
+                NAME,
+                f"an array of up to {limits.TAGS} names",
+                0,
+                limits.TAGS,
+                unique=True,
+            ),
+            "Names by which rules can mean several sandboxes at once.",
+            default=[],
+        ),
+        Field(
+            "display",
+            Choice(
+                {
+                    "none": "no windows",
+                    "allow": "windows, in the default way of the installed version",
+                    "waypipe-client": "windows through a waypipe client of the "
+                    "sandbox's own, in a jail",
+                }
+            ),
+            "Whether the sandbox may show windows.",
+            default="none",
+        ),
+        Field(
+            "default_disposable",
+            NAME,
+            "The record of which a fresh sandbox is made when this one calls "
+            "`@dispvm` in a rule.",
+        ),
+    ),
+)
+
+LABEL = Table(
+    "label",
+    "How a person tells the sandbox's windows from others.",
+    (
+        Field(
+            "name",
+            Title(limits.LABEL_CHARS),
+            "What people call it.",
+            default_words="the sandbox's name",
+            own=True,
+        ),
+        Field("colour", Colour(PALETTE), "The colour of its frames.", default="grey"),
+    ),
+)
+
+_VM = "microvm"
+_EXTERNAL = "external"
+
+LAUNCH = Table(
+    "launch",
+    "How the host starts the sandbox.",
+    (
+        Field(
+            "kind",
+            Choice(
+                {
+                    _VM: "a micro VM that Vitrail starts",
+                    _EXTERNAL: "started by somebody else, who takes a lease with "
+                    "'brokerctl lease acquire'; recognised by [peer]",
+                }
+            ),
+            "Who starts the sandbox, and as what.",
+            default=_VM,
+        ),
+        Field(
+            "image",
+            NAME,
+            "The guest image ('brokerctl image list').",
+            default="default",
+            only=_VM,
+        ),
+        Field(
+            "memory",
+            Memory(*limits.MEMORY_MIB),
+            "Memory of the machine.",
+            default=768,
+            only=_VM,
+        ),
+        Field("cpus", Whole(*limits.CPUS), "Virtual processors.", default=1, only=_VM),
+        Field(
+            "network",
+            Choice(
+                {
+                    "none": "no network device at all",
+                    "user": "the outside network through a user-space gateway; the "
+                    "host's own addresses are closed off",
+                }
+            ),
+            "What the sandbox can reach.",
+            default="none",
+            only=_VM,
+        ),
+        Field(
+            "command",
+            Words(
+                Argument(),
+                f"an array of 1 to {limits.COMMAND_ARGUMENTS} strings: program and arguments",
+                1,
+                limits.COMMAND_ARGUMENTS,
+                max_bytes=limits.COMMAND_BYTES,
+            ),
+            "The program to start when 'brokerctl run' names none.",
+            default=["foot"],
+            only=_VM,
+        ),
+        Field(
+            "boot_deadline",
+            Whole(*limits.BOOT_SECONDS, unit="seconds"),
+            "How long the guest's agent may take to answer.",
+            default=90,
+            only=_VM,
+        ),
+    ),
+)
+
+PEER = Table(
+    "peer",
+    "How a sandbox that somebody else starts is recognised: exactly one of these.",
+    (
+        Field(
+            "hybrid",
+            SocketPath(limits.HYBRID_PATH_BYTES),
+            "The machine's hybrid-vsock socket (Firecracker, Cloud Hypervisor, "
+            "vhost-device-vsock), in a directory that only its launcher may write.",
+        ),
+        Field(
+            "cid",
+            Whole(3, 0xFFFFFFFE),
+            "The machine's vsock context id.",
+        ),
+        Field(
+            "unix",
+            SocketPath(limits.SOCKET_PATH_BYTES),
+            "The directory of the container's sockets, which only it and its "
+            "launcher can enter; the display service listens there at "
+            "`vitrail.Display` for waypipe, and at `wayland-0` for Wayland itself.",
+        ),
+    ),
+    only=_EXTERNAL,
+    own=True,
+)
+
+LIMITS = Table(
+    "limits",
+    "What the sandbox may hold at one time; never more than the broker allows.",
+    (
+        Field(
+            "streams",
+            Whole(*limits.STREAMS),
+            "Open streams.",
+            default=limits.STREAMS[1],
+        ),
+        Field(
+            "wayland_clients",
+            Whole(*limits.WAYLAND_CLIENTS),
+            "Connections to the compositor.",
+            default=limits.WAYLAND_CLIENTS[1],
+        ),
+        Field(
+            "programs",
+            Whole(*limits.PROGRAMS),
+            "Programs started by us.",
+            default=limits.PROGRAMS[1],
+        ),
+    ),
+)
+
+WINDOW = Table(
+    "window",
+    "How its windows are framed, and what of the compositor it sees.",
+    (
+        Field(
+            "border",
+            Whole(*limits.BORDER_PIXELS, unit="logical pixels"),
+            "Width of the frame, in the label's colour.",
+            default=4,
+        ),
+        Field(
+            "name_strip",
+            YesNo(),
+            "Whether the upper edge is a strip with the sandbox's name in it.",
+            default=False,
+        ),
+        Field(
+            "top",
+            Whole(*limits.BORDER_PIXELS, unit="logical pixels"),
+            "Height of the upper edge; a name needs 9.",
+            default_words="`border`, with `name_strip` at least 18",
+        ),
+        Field(
+            "title_prefix",
+            Title(limits.LABEL_CHARS),
+            "Stands before every window title, as `[prefix]`.",
+            default_words="`label.name`",
+            own=True,
+        ),
+        Field(
+            "fullscreen",
+            Choice(
+                {
+                    "fake": "a maximised window with its frame; the application is "
+                    "told that it is fullscreen",
+                    "framed": "the whole screen, with the frame",
+                    "real": "the whole screen without a frame: the application can "
+                    "imitate anything, your desktop and its prompts too",
+                }
+            ),
+            "What a window's wish for the whole screen becomes.",
+            default="fake",
+        ),
+        Field(
+            "translucent",
+            YesNo(),
+            "Whether what lies behind a window may shine through. A translucent "
+            "window can imitate an overlay on another one.",
+            default=False,
+        ),
+        Field(
+            "subsurfaces",
+            Choice(
+                {
+                    "crop": "what reaches outside its window is cut off",
+                    "promote": "what reaches outside its window becomes a framed "
+                    "popup, at most nine tenths of the screen and touching its window",
+                }
+            ),
+            "What becomes of parts of a window that reach outside it.",
+            default="crop",
+        ),
+        Field(
+            "allow",
+            Words(
+                Global(),
+                "an array of Wayland globals that a record may allow: "
+                + Global().words,
+                0,
+                limits.GLOBALS,
+                unique=True,
+            ),
+            "Wayland globals that it gets in addition; `brokerctl policy lint` says "
+            "what each one means.",
+            default=[],
+        ),
+        Field(
+            "deny",
+            Words(
+                Global(deny=True),
+                "an array of Wayland globals that applications can do without",
+                0,
+                limits.GLOBALS,
+                unique=True,
+            ),
+            "Wayland globals that are hidden from it. Deny wins over allow.",
+            default=[],
+        ),
+        Field(
+            "windows",
+            Whole(*limits.WINDOWS),
+            "Windows at one time.",
+            default=limits.WINDOWS[1],
+        ),
+        Field(
+            "popups",
+            Whole(*limits.POPUPS),
+            "Menus and other popups at one time.",
+            default=limits.POPUPS[1],
+        ),
+        Field(
+            "surfaces",
+            Whole(*limits.SURFACES),
+            "Surfaces at one time: windows, popups, their parts, cursors.",
+            default=limits.SURFACES[1],
+        ),
+        Field(
+            "buffer_memory",
+            Bytes(*limits.WINDOW_BYTES),
+            "Shared memory for pixels, as declared.",
+            default="4G",
+        ),
+    ),
+)
+
+AUDIO = Table(
+    "audio",
+    'What it may play and record.  `audio = "WORD"` at the top is short for a '
+    "table with `playback` alone.",
+    (
+        Field(
+            "playback",
+            Choice(
+                {
+                    "none": "no sound service at all, so no microphone either",
+                    "allow": "its own streams through the filter, within the caps below",
+                    "raw": "the sound server's socket without a filter: it can "
+                    "record you and every application, and load modules",
+                }
+            ),
+            "Whether the sandbox may play sound, and how.",
+            default="none",
+        ),
+        Field(
+            "microphone",
+            Choice(
+                {
+                    "deny": "never, whatever a rule says",
+                    "ask": "a rule for `vitrail.AudioInput` decides, and its allow "
+                    "becomes an ask",
+                    "allow": "a rule for `vitrail.AudioInput` decides",
+                }
+            ),
+            "The most that a rule may grant of the microphone.",
+            default="deny",
+        ),
+        Field(
+            "revoked",
+            Choice(
+                {
+                    "silence": "the application goes on and hears silence",
+                    "end": "its recording ends with an error",
+                }
+            ),
+            "What becomes of a recording when the microphone is taken away.",
+            default="silence",
+        ),
+        Field("streams", Whole(*limits.AUDIO_STREAMS), "Streams at one time.", 16),
+        Field(
+            "rate",
+            Whole(*limits.AUDIO_RATE, unit="Hz"),
+            "The highest sample rate.",
+            192000,
+        ),
+        Field("channels", Whole(*limits.AUDIO_CHANNELS), "Channels of a stream.", 8),
+        Field(
+            "buffer",
+            Bytes(*limits.AUDIO_BUFFER_BYTES),
+            "The largest buffer of a stream.",
+            "4M",
+        ),
+        Field(
+            "volume",
+            Whole(*limits.AUDIO_VOLUME, unit="percent"),
+            "The loudest that it may be.",
+            100,
+        ),
+        Field(
+            "idle",
+            Seconds(*limits.AUDIO_IDLE_SECONDS),
+            "How long a stream is silent before it counts as idle.",
+            "10s",
+        ),
+    ),
+    short="playback",
+)
+
+CLIPBOARD = Table(
+    "clipboard",
+    "What may cross between its clipboard and another, where a rule for "
+    "`vitrail.ClipboardPaste` lets it.  Of this record, the other side's and the "
+    "rule the strictest holds.",
+    (
+        Field(
+            "types",
+            Words(
+                MIME,
+                f'an array of 1 to {limits.MIMES} types, as "text/plain" or "image/*"',
+                1,
+                limits.MIMES,
+                unique=True,
+            ),
+            "Types that may cross.",
+            default_words='the rule\'s `mime=`, else `["text/plain", "image/png"]`',
+        ),
+        Field(
+            "max_size",
+            Bytes(*limits.CLIPBOARD_BYTES),
+            "The most that may cross at once.",
+            default_words="the rule's `max-size=`, else 64000",
+        ),
+        Field(
+            "ttl",
+            Seconds(*limits.CLIPBOARD_SECONDS),
+            "How long what was copied may be pasted.",
+            default_words='the rule\'s `ttl=`, else `"5m"`',
+        ),
+        Field(
+            "primary",
+            Choice(
+                {
+                    "none": "never leaves or enters it",
+                    "rules": "by the chords and rules of the clipboard, where that is empty",
+                }
+            ),
+            "What was only selected (pasted with the middle button).",
+            default="none",
+        ),
+        Field(
+            "drag",
+            Choice(
+                {
+                    "none": "never leaves or enters it",
+                    "rules": "where both records say so and a rule of the clipboard lets it",
+                }
+            ),
+            "What is dragged from or to another sandbox's window.",
+            default="none",
+        ),
+        Field(
+            "clean",
+            Words(
+                Choice(
+                    {
+                        "plain": "only plain text comes in",
+                        "controls": "control and text direction characters are removed",
+                        "images": "images are decoded and written anew, in the worker",
+                    }
+                ),
+                'an array of "plain", "controls", "images"',
+                0,
+                3,
+                unique=True,
+            ),
+            "What is done to that which comes in.",
+            default=[],
+        ),
+    ),
+)
+
+TRANSFER = Table(
+    "transfer",
+    "How much it may send by `vitrail.FileCopy` and `vitrail.OpenFile`, where a rule "
+    "lets it; the stricter of this and the rule's `max-size=` holds.",
+    (
+        Field("file_size", Bytes(*limits.TRANSFER_BYTES), "One file.", "2G"),
+        Field(
+            "request_size",
+            Bytes(*limits.TRANSFER_BYTES),
+            "All files of one request.",
+            "4G",
+        ),
+        Field(
+            "request_files",
+            Whole(*limits.TRANSFER_FILES),
+            "Files and directories of one request.",
+            10000,
+        ),
+        Field(
+            "day_size",
+            Bytes(*limits.TRANSFER_BYTES),
+            "All files within 24 hours.",
+            "20G",
+        ),
+        Field(
+            "day_requests",
+            Whole(*limits.TRANSFER_REQUESTS),
+            "Requests within 24 hours, addresses to open included.",
+            1000,
+        ),
+        Field(
+            "keep_free",
+            Bytes(*limits.TRANSFER_FREE_BYTES),
+            "What must stay free on its own disk after what it receives.",
+            "100M",
+        ),
+    ),
+)
+
+TABLES = (
+    TOP,
+    LABEL,
+    WINDOW,
+    AUDIO,
+    CLIPBOARD,
+    TRANSFER,
+    LAUNCH,
+    PEER,
+    LIMITS,
+)
+DISPLAY_KEY = "display"
+AUDIO_KEY = "audio.playback"
+MICROPHONE_KEY = "audio.microphone"
+KIND_KEY = "launch.kind"
+INHERITS_KEY = "inherits"

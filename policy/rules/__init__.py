@@ -1,0 +1,1 @@
+"""Rules: reading them, and answering a call."""

@@ -1,0 +1,301 @@
+"""Conditions and limits of a rule, each typed.
+
+Two classes, which must not be confused.  A *match condition* says what the
+rule is about; where it does not hold, the next rule is asked.  A *limit* is
+terminal: the rule has decided, and beyond the limit the answer is deny, never
+the next rule (otherwise a sandbox could reach a laxer rule by asking often).
+
+``mime`` is what the sandbox claims; a claim may narrow an allow or an ask, but
+no deny may depend on it.  ``scheme`` and ``host`` are taken by us from the
+address itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from policy import limits
+from policy.rules.device import (
+    ATTRIBUTES,
+    CLASSES,
+    NO_DEVICE_RULE,
+    Condition,
+    DeviceRule,
+    take_classes,
+    take_condition,
+)
+
+_MIME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})|\*/\*")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
+_HOST = re.compile(
+    r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+)
+_SIZE = re.compile(r"([0-9]{1,18})([KMGT]?)")
+_TIME = re.compile(r"([0-9]{1,9})([smhd])")
+_RATE = re.compile(r"([0-9]{1,9})/(?:([0-9]{1,8}))?(s|sec|m|min|h|d)")
+_SECONDS = MappingProxyType(
+    {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+)
+_SIZES = " KMGT"
+
+MATCH = "match condition"
+LIMIT = "limit"
+MODE = "mode"
+
+
+class SlidingWindow(NamedTuple):
+    """At most ``calls`` within ``seconds``."""
+
+    calls: int
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """Match conditions; an empty one holds always."""
+
+    mime: tuple[str, ...] = ()
+    scheme: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+    device: DeviceRule = NO_DEVICE_RULE
+
+
+@dataclass(frozen=True)
+class RuleLimits:
+    """Limits: bytes, seconds, a rate; None is no limit.
+
+    ``gesture``: the person must have acted in the source's window within so
+    many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
+    an answer may be kept.
+    """
+
+    max_size: int | None = None
+    rate: SlidingWindow | None = None
+    ttl: int | None = None
+    gesture: int | None = None
+    remember: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return those that are set, by the key that sets them."""
+        found: dict[str, object] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None:
+                shown = list(value) if isinstance(value, SlidingWindow) else value
+                found[item.name.replace("_", "-")] = shown
+        return found
+
+
+NO_MATCH = Match()
+NO_LIMITS = RuleLimits()
+
+
+class Key(NamedTuple):
+    """A key: its class, the actions that may have it, its form, its meaning."""
+
+    kind: str
+    actions: frozenset[str]
+    expected: str
+    take: Callable[[str], object]
+    """Returns the value, or None when it is not one."""
+    summary: str
+
+
+def _several(pattern: re.Pattern[str]) -> Callable[[str], object]:
+    def take(text: str) -> object:
+        values = tuple(dict.fromkeys(text.lower().split(",")))
+        good = all(pattern.fullmatch(value) for value in values)
+        return values if good and len(values) <= limits.CONDITION_VALUES else None
+
+    return take
+
+
+def _size(text: str) -> object:
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        return None
+    size = int(found[1]) << 10 * _SIZES.index(found[2] or " ")
+    low, high = limits.CONDITION_BYTES
+    return size if low <= size <= high else None
+
+
+def _within(seconds: int) -> bool:
+    return limits.CONDITION_SECONDS[0] <= seconds <= limits.CONDITION_SECONDS[1]
+
+
+def _time(text: str) -> object:
+    found = _TIME.fullmatch(text)
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    return seconds if _within(seconds) else None
+
+
+def _rate(text: str) -> object:
+    found = _RATE.fullmatch(text)
+    if found is None:
+        return None
+    rate = SlidingWindow(int(found[1]), int(found[2] or 1) * _SECONDS[found[3]])
+    low, high = limits.CONDITION_RATE
+    return rate if low <= rate.calls <= high and _within(rate.seconds) else None
+
+
+def _one_of(*words: str) -> Callable[[str], object]:
+    return lambda text: text if text in words else None
+
+
+_GRANTS = frozenset({"allow", "ask"})
+_ALL = frozenset({"allow", "ask", "deny"})
+
+
+def _of_device(name: str) -> Key:
+    def take(text: str) -> object:
+        return take_condition(name, text)
+
+    expected = ATTRIBUTES[name].expected
+    return Key(
+        MATCH,
+        _ALL,
+        f"{expected}; or OPERATOR{{VALUE,…}}, as one-of{{…}} or equals{{…}}",
+        take,
+        f"the device's {_MEANINGS[name]}",
+    )
+
+
+_MEANINGS = MappingProxyType(
+    {
+        "id": "vendor and product number, which it claims itself",
+        "serial": "serial number, which it claims itself",
+        "port": "port, as the kernel names it",
+        "hash": "descriptors, as 'brokerctl device list' shows their hash",
+        "with-interface": "interfaces; a HID or hub interface must be named here",
+    }
+)
+
+KEYS = MappingProxyType(
+    {
+        "mime": Key(
+            MATCH,
+            _GRANTS,
+            "type/subtype or type/*, several with ','",
+            _several(_MIME),
+            "the type that the sandbox claims for its data; it may narrow what "
+            "is granted, never what is denied",
+        ),
+        "scheme": Key(
+            MATCH,
+            _ALL,
+            "a scheme as https, several with ','",
+            _several(_SCHEME),
+            "the scheme of the address",
+        ),
+        "host": Key(
+            MATCH,
+            _ALL,
+            "a host, or *.example.org for all below it, several with ','",
+            _several(_HOST),
+            "the host of the address",
+        ),
+        **{name: _of_device(name) for name in ATTRIBUTES},
+        "class": Key(
+            MATCH,
+            _ALL,
+            f"{', '.join(CLASSES)} or CC in hexadecimal, several with ','",
+            take_classes,
+            "every interface of the device is of one of these classes",
+        ),
+        "attach": Key(
+            MODE,
+            frozenset({"allow"}),
+            "manual, auto or required",
+            _one_of("manual", "auto", "required"),
+            "when an allowed device is attached: on request (manual), when it is "
+            "plugged in (auto); required: and the sandbox does not start without it",
+        ),
+        "max-size": Key(
+            LIMIT, _GRANTS, "bytes, as 500K, 10M or 2G", _size, "the most that may flow"
+        ),
+        "rate": Key(
+            LIMIT, _GRANTS, "calls in a time, as 3/min or 10/5min", _rate, "how often"
+        ),
+        "ttl": Key(
+            LIMIT,
+            _GRANTS,
+            "a time, as 30s, 10m, 2h or 1d",
+            _time,
+            "how long a grant lives",
+        ),
+        "gesture": Key(
+            LIMIT,
+            _GRANTS,
+            "a time, as 5s",
+            _time,
+            "the person acted in the source's window so short a time ago",
+        ),
+        "remember": Key(
+            LIMIT,
+            frozenset({"ask"}),
+            "no, stream or session",
+            _one_of("no", "stream", "session"),
+            "how long an answer may be kept",
+        ),
+        "mode": Key(
+            MODE,
+            _ALL,
+            "enforce or observe",
+            _one_of("enforce", "observe"),
+            "observe: the rule decides nothing; where it would have, the answer says so",
+        ),
+    }
+)
+"""All keys that Qubes does not have."""
+
+
+DEVICE_KEYS = (*ATTRIBUTES, "class")
+"""The keys whose conditions together are ``Match.device``."""
+
+
+def match_of(found: dict[str, object]) -> Match:
+    """Return the match conditions of these keys and values."""
+    device = [
+        (key, value)
+        for key in DEVICE_KEYS
+        if isinstance(value := found.get(key), Condition)
+    ]
+    rest: dict[str, Any] = {k: v for k, v in found.items() if k not in DEVICE_KEYS}
+    made = DeviceRule(tuple(device)) if device else NO_DEVICE_RULE
+    return Match(**rest, device=made)
+
+
+def fits(match: Match, mime: str | None, scheme: str | None, host: str | None) -> str:
+    """Return the first condition that does not hold, or nothing.
+
+    None is *not told*; an address without a host has the host ''.
+    """
+    if match.mime and not _fits_mime(match.mime, mime):
+        return "mime"
+    if match.scheme and (scheme is None or scheme.lower() not in match.scheme):
+        return "scheme"
+    if match.host and not _fits_host(match.host, host):
+        return "host"
+    return ""
+
+
+def _fits_mime(patterns: tuple[str, ...], mime: str | None) -> bool:
+    if mime is None:
+        return False
+    mime = mime.lower()
+    head = mime.partition("/")[0] + "/*"
+    return any(pattern in {mime, head, "*/*"} for pattern in patterns)
+
+
+def _fits_host(patterns: tuple[str, ...], host: str | None) -> bool:
+    if not host:
+        return False
+    host = host.lower().removesuffix(".")
+    return any(
+        host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
+        for pattern in patterns
+    )

@@ -1,0 +1,149 @@
+"""Where a set means something else here than under Qubes, line by line.
+
+``ROWS`` is the table of docs/policy-qubes.md; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import NamedTuple
+
+from policy.errors import Problem, Span
+from policy.rules.conditions import KEYS
+from policy.rules.rule import Rule
+from policy.rules.ruleset import RuleSet
+from policy.rules.tokens import Token
+from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF
+
+ROWS = MappingProxyType(
+    {
+        "keys": "conditions and limits: Qubes refuses the line, and with it every call",
+        "readable": "Qubes accepts this line, here it is an error",
+        "broken": "Qubes refuses every call while this line stands; here the last "
+        "good set is to stay in force",
+        "redirect": "the redirect goes to a target that an earlier line denies: "
+        "Qubes follows it, here the answer is deny",
+        "offered": "an earlier line denies this disposable: Qubes offers it all the "
+        "same to the person where '@dispvm' means it, here it is not offered",
+        "itself": "a call of a sandbox to itself: Qubes allows it here and refuses it "
+        "later, here the answer is deny",
+        "nowhere": "a redirect to a sandbox that does not exist: Qubes offers it to "
+        "the person, here it is not offered",
+        "depth": "files include each other without end: Qubes fails, here it is an "
+        "error with its place",
+        "files": "files that belong to others, or that others may write to, are refused",
+        "uuid": "'uuid:…' is found whenever some sandbox has that uuid",
+        "fails": "Qubes' parser fails here, and its caller denies; here the rule "
+        "that makes it fail matches or offers nothing",
+    }
+)
+
+
+class Difference(NamedTuple):
+    """A row of the table, and the place that it is about."""
+
+    row: str
+    problem: Problem
+
+
+def differences(ours: RuleSet, theirs: RuleSet) -> list[Difference]:
+    """Return what differs; ``theirs`` is the same files read with ``compat``."""
+    found = [*_unreadable(ours, theirs)]
+    denies: dict[str | None, list[Rule]] = {}
+    for rule in ours.rules:
+        if rule.broken is not None:
+            continue
+        if own := own_keys(rule):
+            found.append(_at(rule, "keys", f"Qubes has no {', '.join(own)}"))
+        if rule.action == "deny":
+            denies.setdefault(rule.service, []).append(rule)
+            continue
+        earlier = denies.get(None, [])
+        if rule.service is not None:
+            earlier = [*denies.get(rule.service, []), *earlier]
+        else:
+            earlier = [one for some in denies.values() for one in some]
+        found += _touched(rule, earlier)
+    return sorted(found, key=lambda one: (one.problem.file, one.problem.span))
+
+
+def own_keys(rule: Rule) -> list[str]:
+    """The keys of a rule that only we have."""
+    words = {word.partition("=")[0] for word in rule.text.split()[5:]}
+    return [key for key in KEYS if key in words]
+
+
+def _unreadable(ours: RuleSet, theirs: RuleSet) -> Iterator[Difference]:
+    refused = {(p.file, p.span.line) for p in theirs.problems}
+    seen: set[tuple[str, int]] = set()
+    for problem in ours.problems:
+        place = (problem.file, problem.span.line)
+        if place in seen:
+            continue
+        seen.add(place)
+        row = "broken" if place in refused else "readable"
+        if "includes itself" in problem.message or "deep" in problem.message:
+            row = "depth"
+        yield Difference(row, problem)
+
+
+def _touched(rule: Rule, denies: list[Rule]) -> Iterator[Difference]:
+    for deny in denies:
+        if not _may_meet(rule, deny):
+            continue
+        if rule.redirect is not None:
+            if _may_match(deny.target, rule.redirect):
+                yield _at(
+                    rule,
+                    "redirect",
+                    f"to '{rule.redirect.text}', which {deny.where} denies",
+                )
+                return
+        elif (
+            rule.action == "ask"
+            and deny.target.prefix.startswith(DISPVM_OF)
+            and rule.target.key in {"*", "@anyvm", DISPVM}
+        ):
+            yield _at(rule, "offered", f"{deny.where} denies '{deny.target.text}'")
+            return
+
+
+def _may_meet(one: Rule, other: Rule) -> bool:
+    """Whether some call matches both in service, argument and source."""
+    if None not in (one.argument, other.argument) and one.argument != other.argument:
+        return False
+    return _may_overlap(one.source, other.source)
+
+
+def _may_overlap(one: Token, other: Token) -> bool:
+    if one.key == other.key or "*" in (one.key, other.key):
+        return True
+    if ADMIN in (one.key, other.key):
+        return "@anyvm" not in (one.key, other.key) and not (
+            one.literal and other.literal
+        )
+    return not (one.literal and other.literal)
+
+
+def _may_match(token: Token, target: Token) -> bool:
+    """Whether a token of the target's column may match a redirect."""
+    if token.key in (target.key, "*"):
+        return True
+    if token.key == "@anyvm":
+        return target.key != ADMIN
+    if token.key in {DEFAULT, DISPVM, ADMIN} or token.literal:
+        return False
+    special = target.key.startswith(DISPVM)
+    if token.prefix.startswith(DISPVM_OF):
+        return special and (target.key == DISPVM or token.prefix != DISPVM_OF)
+    return not special
+
+
+def _at(rule: Rule, row: str, message: str) -> Difference:
+    begin = len(rule.text) - len(rule.text.lstrip()) + 1
+    span = Span(
+        rule.line, begin, rule.line, max(begin + 1, len(rule.text.rstrip()) + 1)
+    )
+    text = f"{message} ({ROWS[row]})" if row != "keys" else message
+    return Difference(row, Problem(rule.file, span, text, source_line=rule.text))

@@ -1,0 +1,403 @@
+"""Lines of a rule file to rules and directives.
+
+Every problem of a line is found in one reading; a line with a problem yields a
+barrier (see ``rule``) in its place.  With ``compat`` a line is read exactly as
+Qubes' parser reads it, also where we are stricter; then nothing of ours is
+understood.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from policy import limits
+from policy.errors import Problem, Span, did_you_mean
+from policy.rules.conditions import (
+    KEYS,
+    MATCH,
+    MODE,
+    NO_LIMITS,
+    NO_MATCH,
+    Match,
+    RuleLimits,
+    match_of,
+)
+from policy.rules.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
+from policy.rules.tokens import Place, Token, TokenError, parse_token
+from policy.tools.checks import DEVICE
+
+_FIELD = re.compile(r"[^ \t]+")
+_NOT_SERVICE = re.compile(r"[^A-Za-z0-9._-]")
+_NOT_ARGUMENT = re.compile(r"[^A-Za-z0-9+._-]")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
+_COLUMNS = "SERVICE ARGUMENT SOURCE TARGET ACTION [key=value …]"
+_YES_NO = {"yes": True, "no": False}
+
+QUBES_KEYS: dict[str, tuple[Action, ...]] = {
+    "target": ("allow", "ask"),
+    "default_target": ("ask",),
+    "user": ("allow", "ask"),
+    "notify": ("allow", "ask", "deny"),
+    "autostart": ("allow", "ask"),
+}
+DIRECTIVES = {
+    "!include": "PATH",
+    "!include-dir": "DIRECTORY",
+    "!include-service": "SERVICE ARGUMENT PATH",
+    "!compat-4.0": "",
+}
+
+
+class Field(NamedTuple):
+    """A word of a line; ``column`` counts from 1."""
+
+    text: str
+    column: int
+
+    @property
+    def end(self) -> int:
+        """The first column behind it."""
+        return self.column + len(self.text)
+
+
+@dataclass(frozen=True)
+class Directive:
+    """A line that begins with ``!``; its parameters are those it may have."""
+
+    name: str
+    parameters: tuple[str, ...]
+    line: int
+    text: str
+
+
+Problems = Callable[[Problem], None]
+
+
+class Form(NamedTuple):
+    """How a file is written: for ``!include-service``, in the old form.
+
+    ``old`` is None, or the service and the argument of every line.
+    """
+
+    compat: bool = False
+    old: tuple[str, str] | None = None
+
+
+class _Line:
+    """One line: collects its problems."""
+
+    def __init__(self, file: str, number: int, text: str, form: Form) -> None:
+        self.file, self.number, self.text, self.form = file, number, text, form
+        self.problems: list[Problem] = []
+
+    def log_stderr(
+        self, field: Field | None, message: str, expected: str = "", hint: str = ""
+    ) -> None:
+        begin = field.column if field else 1
+        end = field.end if field else len(self.text) + 1
+        span = Span(self.number, begin, self.number, max(end, begin + 1))
+        self.problems.append(
+            Problem(self.file, span, message, expected, hint, self.text)
+        )
+
+
+def parse_lines(
+    file: str, content: bytes, form: Form, report: Problems
+) -> Iterator[Rule | Directive]:
+    """Yield the rules and directives of a file in order.
+
+    Each problem is reported before the barrier that it leaves is yielded.
+    """
+    for number, raw in enumerate(_split(content, form), 1):
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = _Line(file, number, raw.decode("utf-8", "replace"), form)
+            column = len(raw[: error.start].decode("utf-8")) + 1
+            byte = f"byte 0x{raw[error.start]:02x} is not UTF-8"
+            line.log_stderr(Field(" ", column), byte, "UTF-8 text")
+            item: Rule | Directive | None = barrier(line.problems[0])
+        else:
+            line = _Line(file, number, text, form)
+            item = _item(line)
+        for problem in line.problems:
+            report(problem)
+        if item is not None:
+            yield item
+
+
+def _split(content: bytes, form: Form) -> list[bytes]:
+    if form.compat:
+        # Text files of Python have universal line ends.
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return [line.removesuffix(b"\r") for line in content.split(b"\n")]
+
+
+def _item(line: _Line) -> Rule | Directive | None:
+    if not line.form.compat and not _readable(line):
+        return barrier(line.problems[0])
+    text = line.text.strip() if line.form.compat else line.text.strip(" \t")
+    if not text or text.startswith("#"):
+        return None
+    fields = _fields(line)
+    if fields and fields[0].text.startswith("!"):
+        return _directive(line, fields)
+    if line.form.old is not None:
+        service, argument = line.form.old
+        fields = [Field(service, 1), Field(argument, 1), *fields]
+    return _rule(line, fields)
+
+
+def _readable(line: _Line) -> bool:
+    """A reader must see what the parser sees, in comments too."""
+    if len(line.text) > limits.LINE_CHARS:
+        message = f"the line has {len(line.text)} characters"
+        line.text = line.text[: limits.LINE_CHARS]
+        line.log_stderr(None, message, f"at most {limits.LINE_CHARS}")
+        return False
+    if line.text.isascii() and line.text.isprintable():
+        return True
+    for column, char in enumerate(line.text, 1):
+        if char not in " \t" and unicodedata.category(char) in _HIDDEN:
+            line.log_stderr(
+                Field(char, column),
+                f"hidden character U+{ord(char):04X}",
+                "characters that a reader can see",
+                "remove it",
+            )
+    return not line.problems
+
+
+def _fields(line: _Line) -> list[Field]:
+    text = line.text
+    if line.form.old is not None:
+        text = text.replace("$include:", "!include ")
+        text = text.replace("$", "@").replace(",", " ")
+    if not line.form.compat:
+        return [Field(f[0], f.start() + 1) for f in _FIELD.finditer(text)]
+    found: list[Field] = []
+    at = 0
+    for word in text.split():
+        at = text.index(word, at)
+        found.append(Field(word, at + 1))
+        at += len(word)
+    return found
+
+
+# -- directives ------------------------------------------------------------------------
+
+
+def _directive(line: _Line, fields: list[Field]) -> Rule | Directive:
+    name, parameters = fields[0], fields[1:]
+    known = ["!include"] if line.form.old is not None else list(DIRECTIVES)
+    if name.text not in known:
+        expected = ", ".join(f"{word} {DIRECTIVES[word]}".strip() for word in known)
+        hint = did_you_mean(name.text, known)
+        line.log_stderr(name, f"unknown directive '{name.text[:40]}'", expected, hint)
+    elif len(parameters) != len(DIRECTIVES[name.text].split()):
+        words = DIRECTIVES[name.text] or "nothing"
+        line.log_stderr(None, f"'{name.text}' takes {words}", words)
+    elif name.text == "!compat-4.0" and not line.form.compat:
+        line.log_stderr(
+            name,
+            "'!compat-4.0' is not supported: the old policy directory is not read",
+            "",
+            "name the files with !include-service SERVICE ARGUMENT PATH",
+        )
+    elif name.text == "!include-service":
+        _service(line, parameters[0], parameters[1])
+    if line.problems:
+        return barrier(line.problems[0])
+    words_of = tuple(field.text for field in parameters)
+    return Directive(name.text, words_of, line.number, line.text)
+
+
+# -- rules ---------------------------------------------------------------------------
+
+
+def _rule(line: _Line, fields: list[Field]) -> Rule:
+    if len(fields) < 5:
+        least = 3 if line.form.old is not None else 5
+        have = len(fields) - (5 - least)
+        columns = _COLUMNS if least == 5 else _COLUMNS.removeprefix("SERVICE ARGUMENT ")
+        line.log_stderr(None, f"{have} fields, at least {least} are needed", columns)
+        return barrier(line.problems[0])
+    service, argument = _service(line, fields[0], fields[1])
+    source = _token(line, fields[2], Place.SOURCE)
+    target = _token(line, fields[3], Place.TARGET)
+    action = _action(line, fields[4])
+    made: dict[str, Any] = {}
+    if action is not None:
+        made = _parameters(line, action, fields[5:])
+        bare = target is not None and target.text == "@default"
+        if bare and action == "allow" and not made.get("redirect"):
+            line.log_stderr(
+                fields[3],
+                "'allow' for '@default' says to whom with target=",
+                "target=NAME",
+            )
+    if line.problems or action is None or source is None or target is None:
+        problem = line.problems[0]
+        if action is None or not fields[0].text:
+            # Perhaps a column was forgotten: then none is where it seems to be.
+            return barrier(problem)
+        return barrier(
+            problem, service, argument, source or ANY_SOURCE, target or ANY_TARGET
+        )
+    if service == DEVICE and action != "deny" and made["match"] is NO_MATCH:
+        # Not unconditional: a grant is never about an unnamed keyboard, so a
+        # later rule that names one still decides.
+        made["match"] = Match()
+    made.setdefault("notify", action == "deny")
+    return Rule(
+        line.file,
+        line.number,
+        service,
+        argument,
+        source,
+        target,
+        action,
+        **made,
+        text=line.text,
+    )
+
+
+def _service(
+    line: _Line, service: Field, argument: Field
+) -> tuple[str | None, str | None]:
+    """Both columns, None for ``*``; what cannot be read counts as ``*`` too."""
+    before = len(line.problems)
+    if service.text != "*" and (bad := _NOT_SERVICE.search(service.text)):
+        hint = "the argument stands in the next column" if "+" in service.text else ""
+        if service.text.endswith(","):
+            hint = "blanks stand between the columns, and no commas"
+        line.log_stderr(
+            Field(bad[0], service.column + bad.start()),
+            f"'{bad[0]}' cannot be in a service's name",
+            "A-Z, a-z, 0-9, '.', '_' and '-', or * alone",
+            hint,
+        )
+    if argument.text != "*":
+        if not argument.text.startswith("+"):
+            line.log_stderr(argument, "an argument begins with '+'", "* or +ARGUMENT")
+        elif bad := _NOT_ARGUMENT.search(argument.text):
+            line.log_stderr(
+                Field(bad[0], argument.column + bad.start()),
+                f"'{bad[0]}' cannot be in an argument",
+                "A-Z, a-z, 0-9, '+', '.', '_' and '-', or * alone",
+            )
+        elif service.text == "*":
+            line.log_stderr(argument, "service * has argument * only", "*")
+    if len(line.problems) > before:
+        return None, None
+    return (
+        None if service.text == "*" else service.text,
+        None if argument.text == "*" else argument.text,
+    )
+
+
+def _token(line: _Line, field: Field, place: Place) -> Token | None:
+    try:
+        return parse_token(field.text, place, compat=line.form.compat)
+    except TokenError as error:
+        line.log_stderr(field, str(error), error.expected, error.hint)
+        return None
+
+
+def _action(line: _Line, field: Field) -> Action | None:
+    for action in ACTIONS:
+        if field.text == action:
+            return action
+    words = ", ".join(ACTIONS)
+    hint = did_you_mean(field.text, ACTIONS)
+    line.log_stderr(field, f"'{field.text[:40]}' is not an action", words, hint)
+    return None
+
+
+def _parameters(line: _Line, action: Action, fields: list[Field]) -> dict[str, Any]:
+    """What the parameters say, as keyword arguments of Rule."""
+    made: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
+    seen: set[str] = set()
+    for field in fields:
+        key, equals, value = field.text.partition("=")
+        at = Field(value, field.column + len(key) + 1)
+        if field.text.startswith("#"):
+            hint = "a comment needs a line of its own"
+            behind = Field(line.text[field.column - 1 :], field.column)
+            line.log_stderr(
+                behind, "a comment cannot stand behind a rule", "key=value", hint
+            )
+            break
+        if not equals:
+            line.log_stderr(field, f"'{field.text[:40]}' is not key=value", "key=value")
+        elif key in seen:
+            line.log_stderr(field, f"'{key}' is given twice", "", "keep one of the two")
+        elif key in QUBES_KEYS and action in QUBES_KEYS[key]:
+            _qubes_key(line, key, at, made)
+        elif key in KEYS and action in KEYS[key].actions and not line.form.compat:
+            _our_key(line, key, at, ours)
+        else:
+            _foreign_key(line, action, Field(key, field.column))
+        seen.add(key)
+    match = {key: value for key, value in ours.items() if KEYS[key].kind == MATCH}
+    rest = {
+        key.replace("-", "_"): value
+        for key, value in ours.items()
+        if key not in match and KEYS[key].kind != MODE
+    }
+    made["match"] = match_of(match) if match else NO_MATCH
+    made["limits"] = RuleLimits(**rest) if rest else NO_LIMITS
+    made["observe"] = ours.get("mode") == "observe"
+    made["attach"] = ours.get("attach")
+    return made
+
+
+def _qubes_key(line: _Line, key: str, at: Field, made: dict[str, Any]) -> None:
+    if key in {"target", "default_target"}:
+        token = _token(line, at, Place.REDIRECT)
+        made["redirect" if key == "target" else key] = token
+    elif key == "user":
+        made[key] = at.text
+    elif at.text in _YES_NO:
+        made[key] = _YES_NO[at.text]
+    else:
+        line.log_stderr(at, f"'{key}' is yes or no", "yes, no")
+
+
+def _our_key(line: _Line, key: str, at: Field, ours: dict[str, object]) -> None:
+    value = KEYS[key].take(at.text)
+    if value is None:
+        hint = _shorter(KEYS[key].take, at.text)
+        line.log_stderr(at, f"not a value of '{key}'", KEYS[key].expected, hint)
+    else:
+        ours[key] = value
+
+
+def _shorter(take: Callable[[str], object], text: str) -> str:
+    """A hint for ``10MB``, ``3/minute`` or ``5 sec`` written out."""
+    short = re.sub(r"(?<=[0-9KMGT])i?B$", "", text, flags=re.IGNORECASE)
+    short = re.sub(r"(?<=[0-9/])(s|m|h|d)(ec|in|our|ay)[a-z]*$", r"\1", short)
+    return f"write {short}" if short != text and take(short) is not None else ""
+
+
+def _foreign_key(line: _Line, action: Action, key: Field) -> None:
+    known = [word for word, actions in QUBES_KEYS.items() if action in actions]
+    if not line.form.compat:
+        known += [word for word, one in KEYS.items() if action in one.actions]
+    expected = ", ".join(f"{word}=" for word in known)
+    if key.text == "mime" and action == "deny" and not line.form.compat:
+        hint = "allow the types that may pass, and deny the rest behind it"
+        text = "a deny cannot depend on 'mime', which the sandbox claims itself"
+        line.log_stderr(key, text, expected, hint)
+        return
+    every = [*QUBES_KEYS] if line.form.compat else [*QUBES_KEYS, *KEYS]
+    if key.text in every:
+        line.log_stderr(key, f"'{action}' has no '{key.text}'", expected)
+        return
+    hint = did_you_mean(key.text, known)
+    line.log_stderr(key, f"unknown key '{key.text[:40]}'", expected, hint)

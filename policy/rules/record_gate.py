@@ -1,0 +1,192 @@
+"""The first engine, which says whether a sandbox may have a service.
+
+Pure: records in, a decision out.  What no line here allows is denied, and
+every decision names its reason and the place of the key that decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from policy.errors import visible
+from policy.records.loader import RecordSet
+from policy.records.model import MicroVM, Record
+from policy.records.record_schema import (
+    AUDIO_KEY,
+    DISPLAY_KEY,
+    KIND_KEY,
+    MICROPHONE_KEY,
+)
+from policy.rules.engine import Answer
+from policy.rules.engine import Step as RuleStep
+
+AGENT = "vitrail.Agent"
+DISPLAY = "vitrail.Display"
+AUDIO = "vitrail.Audio"
+MICROPHONE = "vitrail.AudioInput"
+_OF_RECORDS = frozenset({AGENT, DISPLAY, AUDIO, MICROPHONE})
+NO_RULE = "default: deny"
+
+Verdict = Literal["allow", "deny"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked: ``sandbox`` is the running one, ``record`` its record."""
+
+    sandbox: str
+    record: str
+    service: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One question on the way to a decision, for ``explain``."""
+
+    question: str
+    answer: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer.
+
+    ``where`` is ``file:line:column`` of the key that decided, or says which
+    default did.  ``digest`` is that of the record set that was asked.
+    """
+
+    verdict: Verdict
+    reason: str
+    where: str
+    digest: str
+    trace: tuple[Step, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the verdict is allow."""
+        return self.verdict == "allow"
+
+
+class _Trace:
+    """Collects steps and closes them into a decision."""
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+        self._steps: list[Step] = []
+
+    def step(self, question: str, answer: str, where: str) -> None:
+        self._steps.append(Step(question, answer, where))
+
+    def end(self, verdict: Verdict, reason: str, where: str) -> Decision:
+        self.step("verdict", verdict, where)
+        return Decision(verdict, reason, where, self._digest, tuple(self._steps))
+
+
+def decide(records: RecordSet, request: Request) -> Decision:
+    """Return the decision; never raises, whatever the request holds."""
+    return _decide(records, request, own=True)
+
+
+def record_allows(records: RecordSet, request: Request) -> Decision:
+    """Whether the record lets a sandbox ask at all, for services of others.
+
+    What no record has a key for is decided by rules alone; but a sandbox
+    without a valid record, or under a name that is not its own, has nothing.
+    """
+    return _decide(records, request, own=request.service in _OF_RECORDS)
+
+
+def stricter(records: RecordSet, request: Request, answer: Answer) -> Answer:
+    """The answer of the rules, as strict as the record is.
+
+    To be asked behind ``stands``.  A record with ``microphone = "ask"`` makes
+    an ask of an allow: where it may go is what the rule says, and the rule's
+    limits hold.
+    """
+    record = records.records.get(request.record)
+    if request.service != MICROPHONE or answer.verdict != "allow" or record is None:
+        return answer
+    if record.viewer.audio.microphone == "allow":
+        return answer
+    where = record.where(MICROPHONE_KEY)
+    targets = () if answer.target is None else (answer.target,)
+    return answer._replace(
+        verdict="ask",
+        reason=f"{answer.reason}, and the record asks: {where}",
+        target=None,
+        targets=targets,
+        default_target=answer.target,
+        trace=(*answer.trace, RuleStep(MICROPHONE_KEY, "ask", where)),
+    )
+
+
+def _decide(records: RecordSet, request: Request, *, own: bool) -> Decision:
+    trace = _Trace(records.digest)
+    name = visible(request.record)
+    problem = records.broken.get(request.record)
+    if problem is not None and request.record not in records.records:
+        trace.step("record", "has an error", problem.where)
+        reason = f"the record '{name}' has an error: {visible(problem.message)}"
+        return trace.end("deny", reason, problem.where)
+    record = records.records.get(request.record)
+    if record is None:
+        trace.step("record", "none", NO_RULE)
+        return trace.end("deny", f"no record is named '{name}'", NO_RULE)
+    trace.step("record", "found", str(record.source))
+    if not _may_be(request.sandbox, record):
+        reason = (
+            f"'{visible(request.sandbox)}' is not the sandbox of the "
+            f"{record.viewer.sandbox_class} record '{name}'"
+        )
+        return trace.end("deny", reason, record.where("class"))
+    if not own:
+        return trace.end("allow", f"the record '{name}' is valid", str(record.source))
+    return _service(request.service, record, trace)
+
+
+def _may_be(sandbox: str, record: Record) -> bool:
+    """Only a disposable runs under another name than its record's."""
+    return sandbox == record.name or record.viewer.sandbox_class == "disposable"
+
+
+def _service(service: str, record: Record, trace: _Trace) -> Decision:
+    if service == AGENT:
+        ours = isinstance(record.host.launch, MicroVM)
+        where = record.where(KIND_KEY)
+        trace.step(KIND_KEY, type(record.host.launch).__name__, where)
+        if ours:
+            reason = f"'{record.name}' is launched by us, so its agent may report"
+            return trace.end("allow", reason, where)
+        reason = f"'{record.name}' is launched by others, who have no agent of ours"
+        return trace.end("deny", reason, where)
+    if service == DISPLAY:
+        way = record.viewer.display
+        where = record.where(DISPLAY_KEY)
+        trace.step(DISPLAY_KEY, way, where)
+        reason = f"the record '{record.name}' has display = \"{way}\""
+        return trace.end("deny" if way == "none" else "allow", reason, where)
+    if service == AUDIO:
+        return _audio(record, trace)
+    if service == MICROPHONE:
+        return _microphone(record, trace)
+    trace.step("service", "unknown", NO_RULE)
+    return trace.end("deny", f"no service is named '{visible(service)}'", NO_RULE)
+
+
+def _microphone(record: Record, trace: _Trace) -> Decision:
+    """The most that a rule may grant; the rule itself is asked besides."""
+    most = record.viewer.audio.microphone
+    where = record.where(MICROPHONE_KEY)
+    trace.step(MICROPHONE_KEY, most, where)
+    reason = f"the record '{record.name}' has microphone = \"{most}\""
+    return trace.end("deny" if most == "deny" else "allow", reason, where)
+
+
+def _audio(record: Record, trace: _Trace) -> Decision:
+    way = record.viewer.audio.playback
+    where = record.where(AUDIO_KEY)
+    trace.step(AUDIO_KEY, way, where)
+    reason = f"the record '{record.name}' has audio = \"{way}\""
+    return trace.end("deny" if way == "none" else "allow", reason, where)

@@ -1,0 +1,120 @@
+"""What may stand in the columns of a rule (qrexec policy 5.0, four contexts)."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from policy import limits
+from policy.errors import did_you_mean
+from policy.rules.world import ADMIN, ADMIN_NAMES, DEFAULT, DISPVM, DISPVM_OF
+
+
+class Place(enum.Enum):
+    """Where a token stands.  Not every token is legal in every place."""
+
+    SOURCE = "source"
+    TARGET = "target"
+    REDIRECT = "redirect"
+    CALL = "caller's target"
+
+
+_EXACT = MappingProxyType(
+    {
+        "*": {Place.SOURCE, Place.TARGET},
+        "@anyvm": {Place.SOURCE, Place.TARGET},
+        ADMIN: {Place.SOURCE, Place.TARGET, Place.REDIRECT, Place.CALL},
+        DEFAULT: {Place.TARGET, Place.CALL},
+        DISPVM: {Place.TARGET, Place.REDIRECT, Place.CALL},
+    }
+)
+_PREFIX = MappingProxyType(
+    {
+        "@dispvm:@tag:": {Place.SOURCE, Place.TARGET},
+        DISPVM_OF: {Place.SOURCE, Place.TARGET, Place.REDIRECT, Place.CALL},
+        "@tag:": {Place.SOURCE, Place.TARGET},
+        "@type:": {Place.SOURCE, Place.TARGET},
+    }
+)
+_NAME = re.compile(r"(?:uuid:)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+class TokenError(ValueError):
+    """Not a token of this place; ``expected`` and ``hint`` are for a person."""
+
+    def __init__(self, message: str, expected: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``text`` is what was written; ``key`` what equal meanings have in common."""
+
+    text: str
+    key: str
+    prefix: str
+    value: str
+
+    @property
+    def literal(self) -> bool:
+        """Whether it is a name (or ``uuid:…``), not a word with ``@`` or ``*``."""
+        return not self.prefix
+
+
+def parse_token(text: str, place: Place, *, compat: bool = False) -> Token:
+    """Return the token; raises TokenError.
+
+    With ``compat`` names are not looked at, as Qubes does not.
+    """
+    if not text:
+        raise TokenError(f"the {place.value} is empty", _expected(place))
+    if text != "*" and not text.startswith("@"):
+        if not compat:
+            _check_name(text)
+        return Token(text, ADMIN if text in ADMIN_NAMES else text, "", text)
+    if place in _EXACT.get(text, ()):
+        return Token(text, text, text, "")
+    for prefix, places in _PREFIX.items():
+        if not text.startswith(prefix) or place not in places:
+            continue
+        value = text[len(prefix) :]
+        if not value:
+            raise TokenError(f"'{text}' is not complete", f"{prefix}NAME")
+        if value.startswith("@"):
+            continue
+        if not compat:
+            _check_name(value)
+        return Token(text, text, prefix, value)
+    raise TokenError(
+        f"'{text[:60]}' is not allowed as a {place.value}",
+        _expected(place),
+        _hint(text),
+    )
+
+
+def _check_name(text: str) -> None:
+    if len(text) > limits.TOKEN_CHARS:
+        raise TokenError(f"a name of {len(text)} characters", f"{limits.TOKEN_CHARS}")
+    if not _NAME.fullmatch(text):
+        hint = "a comment needs a line of its own" if text.startswith("#") else ""
+        raise TokenError(
+            f"'{text[:60]}' is not a name", "A-Z, a-z, 0-9, '_', '.' and '-'", hint
+        )
+
+
+def _expected(place: Place) -> str:
+    exact = [word for word, places in _EXACT.items() if place in places]
+    prefixes = [f"{word}NAME" for word, places in _PREFIX.items() if place in places]
+    return ", ".join(["a sandbox's name", *exact, *prefixes])
+
+
+def _hint(text: str) -> str:
+    if text in _EXACT or any(text.startswith(prefix) for prefix in _PREFIX):
+        return f"'{text[:60]}' has a meaning in another column only"
+    word, colon, value = text.partition(":")
+    near = did_you_mean(word, ["@anyvm", ADMIN, DEFAULT, DISPVM, "@tag", "@type"])
+    return near[:-2] + f":{value[:40]}'?" if near and colon else near

@@ -1,0 +1,269 @@
+"""The sandboxes that rules speak about: names, tags, types, disposables.
+
+A world is a value: rules and a world give an answer without looking at the
+machine.  It is made of records, or of the JSON that Qubes' policy tools read
+as ``--system-info`` (``domains``: name to properties).
+
+What a token of a rule can match is a finite set of *keys*: ``*``, ``@anyvm``,
+the name, ``@tag:…`` and so on.  A world knows the keys of each source and
+target, so that matching is a look into a set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from policy import limits
+from policy.records.loader import RecordSet
+
+ADMIN = "@adminvm"
+ADMIN_NAMES = frozenset({ADMIN, "dom0", "uuid:00000000-0000-0000-0000-000000000000"})
+DEFAULT = "@default"
+DISPVM = "@dispvm"
+DISPVM_OF = "@dispvm:"
+RUNNING = "Running"
+
+
+class WorldError(ValueError):
+    """The JSON of a world is not one; the text says where and why."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One sandbox, in Qubes' words.
+
+    ``template_for_dispvms``: disposables may be made of it; ``default_dispvm``
+    is what ``@dispvm`` means when this sandbox says it; ``internal`` ones are
+    never offered to a person.
+    """
+
+    name: str
+    type: str = ""
+    tags: frozenset[str] = frozenset()
+    default_dispvm: str | None = None
+    template_for_dispvms: bool = False
+    power_state: str = "Halted"
+    uuid: str | None = None
+    internal: bool = False
+
+
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class World:
+    """All sandboxes by name; in JSON from Qubes also by ``uuid:…``."""
+
+    domains: Mapping[str, Domain]
+    _sources: dict[str, Keys] = field(default_factory=dict, compare=False, repr=False)
+    _targets: dict[tuple[str, str], Keys] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _made: dict[str, tuple[str, ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _matched: dict[str, set[str]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name once, without the ``uuid:`` entries."""
+        if "" not in self._made:
+            names = (name for name in self.domains if not name.startswith("uuid:"))
+            self._made[""] = tuple(names)
+        return self._made[""]
+
+    def members(self, key: str) -> tuple[str, ...]:
+        """Return every target that a token with this key offers to a person.
+
+        For ``*``, ``@anyvm``, ``@tag:…``, ``@type:…`` and ``@dispvm:@tag:…``.
+        """
+        made = self._made.get(key)
+        if made is None:
+            made = tuple(self._members(key))
+            if len(self._made) < limits.DOMAINS:
+                self._made[key] = made
+        return made
+
+    def _members(self, key: str) -> Iterator[str]:
+        everything = key in {"*", "@anyvm"}
+        disposables = key.startswith("@dispvm:@tag:")
+        tagged = key.removeprefix(DISPVM_OF)
+        tag = tagged.removeprefix("@tag:") if tagged.startswith("@tag:") else None
+        if everything:
+            yield DISPVM
+        for name in self.names:
+            domain = self.domains[name]
+            made = DISPVM_OF + name
+            if everything:
+                if key == "*" or name not in ADMIN_NAMES:
+                    yield name
+                if domain.template_for_dispvms:
+                    yield made
+            elif disposables:
+                if tag in domain.tags and domain.template_for_dispvms:
+                    yield made
+            elif tag in domain.tags or key == f"@type:{domain.type}":
+                yield name
+
+    def matched(self, key: str) -> AbstractSet[str]:
+        """Return the names, and ``@dispvm:NAME`` of them, that a key matches."""
+        if not self._matched:
+            self._matched["*"] = set()
+            for name in self.names:
+                for target in (name, DISPVM_OF + name):
+                    for one in self.target_keys(target, ""):
+                        self._matched.setdefault(one, set()).add(target)
+        return self._matched.get(key, frozenset())
+
+    def name_of(self, text: str) -> str:
+        """Return the name of a ``uuid:…`` that is known, else the text itself."""
+        if text.startswith("uuid:"):
+            for domain in self.domains.values():
+                if f"uuid:{domain.uuid}" == text:
+                    return domain.name
+        return text
+
+    def template(self, source: str) -> str | None:
+        """What ``@dispvm`` means for a source, as ``@dispvm:NAME``."""
+        domain = self.domains.get(source)
+        if domain is None or domain.default_dispvm is None:
+            return None
+        return DISPVM_OF + domain.default_dispvm
+
+    def is_template(self, name: str) -> bool:
+        """Whether disposables may be made of this sandbox."""
+        domain = self.domains.get(name)
+        return domain is not None and domain.template_for_dispvms
+
+    def source_keys(self, source: str) -> Keys:
+        """Return the keys of the tokens that match a source."""
+        keys = self._sources.get(source)
+        if keys is None:
+            keys = self._keys_of_name(source)
+            if source in self.domains:
+                self._sources[source] = keys
+        return keys
+
+    def target_keys(self, target: str, source: str) -> Keys:
+        """Return the keys of the tokens that match a target, as the source says it."""
+        if not target.startswith("@"):
+            return self.source_keys(target)
+        keys = self._targets.get((target, source))
+        if keys is None:
+            keys = self._special_keys(target, source)
+            if source in self.domains and len(self._targets) < limits.DOMAINS:
+                self._targets[target, source] = keys
+        return keys
+
+    def _keys_of_name(self, name: str) -> Keys:
+        keys = ["*", ADMIN if name in ADMIN_NAMES else "@anyvm"]
+        domain = self.domains.get(name)
+        if name not in ADMIN_NAMES:
+            keys.append(name)
+            if domain is not None and domain.uuid is not None:
+                keys.append(f"uuid:{domain.uuid}")
+        if domain is not None:
+            keys.append(f"@type:{domain.type}")
+            keys += [f"@tag:{tag}" for tag in sorted(domain.tags)]
+        return tuple(keys)
+
+    def _special_keys(self, target: str, source: str) -> Keys:
+        if target == ADMIN:
+            return ("*", ADMIN)
+        keys = ["*", "@anyvm", target]
+        template = self.template(source) if target == DISPVM else target
+        if template is None or not template.startswith(DISPVM_OF):
+            return tuple(keys)
+        if template != target:
+            keys.append(template)
+        domain = self.domains.get(template.removeprefix(DISPVM_OF))
+        if domain is not None:
+            if domain.uuid is not None:
+                keys.append(f"{DISPVM_OF}uuid:{domain.uuid}")
+            if domain.template_for_dispvms:
+                keys += [f"{DISPVM_OF}@tag:{tag}" for tag in sorted(domain.tags)]
+        return tuple(keys)
+
+
+def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> World:
+    """Return the world of the records; ``running`` is (sandbox, its record).
+
+    A record is a sandbox of its name whose type is its class.  A running
+    disposable has its record's tags, under its own name.
+    """
+    domains = {"dom0": Domain("dom0", "AdminVM", power_state=RUNNING)}
+    up = dict(running)
+    for name, record in records.records.items():
+        view = record.viewer
+        domains[name] = Domain(
+            name,
+            view.sandbox_class,
+            view.tags,
+            view.default_disposable,
+            template_for_dispvms=view.sandbox_class == "disposable",
+            power_state=RUNNING if name in up else "Halted",
+        )
+    for name, of in up.items():
+        if name not in domains and of in records.records:
+            view = records.records[of].viewer
+            domains[name] = Domain(
+                name,
+                view.sandbox_class,
+                view.tags,
+                view.default_disposable,
+                power_state=RUNNING,
+            )
+    return World(MappingProxyType(domains))
+
+
+def world_from_json(data: object) -> World:
+    """Return the world that decoded JSON describes; raises WorldError."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("domains"), Mapping):
+        raise WorldError("a world is an object with 'domains', name to properties")
+    entries: Mapping[str, Any] = data["domains"]
+    if len(entries) > limits.DOMAINS:
+        raise WorldError(f"more than {limits.DOMAINS} domains")
+    return World(
+        MappingProxyType(
+            {name: _domain(name, value) for name, value in entries.items()}
+        )
+    )
+
+
+_TEXT = ("type", "power_state")
+_MAYBE_TEXT = ("default_dispvm", "uuid", "name")
+_YES_NO = ("template_for_dispvms", "internal")
+
+
+def _domain(name: str, value: object) -> Domain:
+    if not isinstance(value, Mapping):
+        raise WorldError(f"domains.{name}: not an object")
+    kinds: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (
+        (_TEXT, str, "text"),
+        (_MAYBE_TEXT, (str, type(None)), "text or null"),
+        (_YES_NO, bool, "true or false"),
+    )
+    for keys, kind, words in kinds:
+        for key in keys:
+            if key in value and not isinstance(value[key], kind):
+                raise WorldError(f"domains.{name}.{key}: expected {words}")
+    tags = value.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise WorldError(f"domains.{name}.tags: expected an array of text")
+    return Domain(
+        # An entry under uuid:… says its name; others are under it.
+        str(value.get("name") or name) if name.startswith("uuid:") else name,
+        str(value.get("type", "")),
+        frozenset(tags),
+        value.get("default_dispvm"),
+        bool(value.get("template_for_dispvms", False)),
+        str(value.get("power_state", "Halted")),
+        value.get("uuid"),
+        bool(value.get("internal", False)),
+    )

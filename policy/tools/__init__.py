@@ -1,0 +1,1 @@
+"""Tools for people who write policy: lint, explain, diff, graph, bundles."""

@@ -1,0 +1,192 @@
+"""Expectations about decisions, in files ``*.policytest`` beside the policy.
+
+    # SERVICE[+ARG]   SOURCE  TARGET   what is told      what is expected
+    vitrail.OpenURL   work    @dispvm  scheme=https  ->  allow target=@dispvm:web
+    vitrail.FileCopy  work    vault                  ->  deny rule=30-user.policy:7
+
+Expected are a decision and, if wanted, ``target``, ``targets`` (all of them,
+with commas), ``default_target`` and ``rule``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from xml.sax.saxutils import quoteattr
+
+from policy import limits
+from policy.errors import Problem, Span, did_you_mean, visible
+from policy.rules.device import DeviceError, DeviceFacts
+from policy.rules.device_json import device_text
+from policy.rules.engine import Answer, Call, Engine
+from policy.rules.rule import ACTIONS, Rule
+from policy.rules.world import World
+
+SUFFIX = ".policytest"
+_WORD = re.compile(r"[^ \t]+")
+_TOLD = ("mime", "scheme", "host", "size", "device")
+_EXPECTED = ("target", "targets", "default_target", "rule")
+_FORM = "SERVICE[+ARG] SOURCE TARGET [key=value …] -> allow|ask|deny [key=value …]"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One expectation."""
+
+    file: str
+    line: int
+    call: Call
+    verdict: str
+    expected: tuple[tuple[str, str], ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a case came out; ``wrong`` is empty when all was as expected."""
+
+    case: Case
+    answer: Answer
+    wrong: tuple[str, ...]
+
+
+def parse_cases(file: str, content: bytes) -> tuple[list[Case], list[Problem]]:
+    """Return the cases of a file and its problems."""
+    cases: list[Case] = []
+    problems: list[Problem] = []
+    lines = content.decode("utf-8", "replace").split("\n")
+    if "\ufffd" in "".join(lines):
+        problems.append(Problem(file, Span(1, 1, 1, 2), "the file is not UTF-8"))
+    for number, raw in enumerate(lines, 1):
+        line = raw.removesuffix("\r")
+        words = list(_WORD.finditer(line[: limits.LINE_CHARS]))
+        if not words or words[0][0].startswith("#"):
+            continue
+        found = len(problems)
+        case = _case(file, number, line, words, problems)
+        if len(problems) == found and case is not None:
+            cases.append(case)
+    return cases, problems
+
+
+def _case(
+    file: str,
+    number: int,
+    line: str,
+    words: Sequence[re.Match[str]],
+    problems: list[Problem],
+) -> Case | None:
+    def wrong(at: int, message: str, expected: str = "", hint: str = "") -> None:
+        word = words[min(at, len(words) - 1)]
+        span = Span(number, word.start() + 1, number, word.end() + 1)
+        problems.append(Problem(file, span, message, expected, hint, line))
+
+    texts = [word[0] for word in words]
+    arrow = texts.index("->") if "->" in texts else -1
+    if arrow < 3 or arrow + 1 >= len(texts):
+        wrong(0, "not an expectation", _FORM)
+        return None
+    verdict = texts[arrow + 1]
+    if verdict not in ACTIONS:
+        hint = did_you_mean(verdict, ACTIONS)
+        wrong(
+            arrow + 1, f"'{verdict[:40]}' is not a decision", ", ".join(ACTIONS), hint
+        )
+    pairs: list[dict[str, str]] = []
+    for first, last, known in ((3, arrow, _TOLD), (arrow + 2, len(texts), _EXPECTED)):
+        made: dict[str, str] = {}
+        for at in range(first, last):
+            key, equals, value = texts[at].partition("=")
+            if not equals or key not in known or key in made:
+                expected = ", ".join(f"{word}=" for word in known)
+                wrong(at, f"'{texts[at][:40]}' cannot stand here", expected)
+                return None
+            made[key] = value
+        pairs.append(made)
+    told, expected_of = pairs
+    size = told.pop("size", "")
+    if size and not (size.isascii() and size.isdigit() and len(size) < 20):
+        wrong(3, "size is a number of bytes", "size=1000")
+        return None
+    device: DeviceFacts | None = None
+    if "device" in told:
+        try:
+            device = device_text(told.pop("device"))
+        except DeviceError as error:
+            wrong(3, str(error), 'device={"id":"0951:1666","interfaces":["08:06:50"]}')
+            return None
+    service, plus, argument = texts[0].partition("+")
+    call = Call(service, "+" + argument if plus else "+", texts[1], texts[2])
+    call = call._replace(**told, size=int(size) if size else None, device=device)
+    return Case(file, number, call, verdict, tuple(expected_of.items()), line)
+
+
+def run_cases(cases: Iterable[Case], engine: Engine, world: World) -> list[Result]:
+    """Return the results in order."""
+    return [_run(case, engine.answer(case.call, world)) for case in cases]
+
+
+def _run(case: Case, answer: Answer) -> Result:
+    wrong: list[str] = []
+    if answer.verdict != case.verdict:
+        wrong.append(f"{answer.verdict}, not {case.verdict}")
+    place = answer.where
+    got = {
+        "target": answer.target or "",
+        "targets": ",".join(answer.targets),
+        "default_target": answer.default_target or "",
+        "rule": place,
+    }
+    for key, value in case.expected:
+        if key == "targets":
+            value = ",".join(sorted(value.split(",")))  # noqa: PLW2901 -- any order
+        same = got[key] == value
+        if key == "rule":
+            same = same or place.endswith("/" + value)
+        if not same:
+            wrong.append(f"{key}={got[key]}, not {value}")
+    return Result(case, answer, tuple(wrong))
+
+
+def covered(
+    results: Iterable[Result], rules: Sequence[Rule]
+) -> tuple[list[Rule], float]:
+    """Return the rules that decided no case, and the share that did (0 to 1)."""
+    hit = {id(result.answer.rule) for result in results}
+    missed = [rule for rule in rules if id(rule) not in hit]
+    return missed, 1 - len(missed) / len(rules) if rules else 1.0
+
+
+def tap(results: Sequence[Result]) -> str:
+    """Return the results as TAP 13."""
+    lines = ["TAP version 13", f"1..{len(results)}"]
+    for number, result in enumerate(results, 1):
+        case = result.case
+        name = f"{case.file}:{case.line}: {case.text.strip()}".replace("#", "\\#")
+        word = "not ok" if result.wrong else "ok"
+        lines.append(f"{word} {number} - {visible(name)}")
+        if result.wrong:
+            lines += [f"  # {visible(text)}" for text in result.wrong]
+            lines.append(f"  # {visible(result.answer.reason)}")
+    return "\n".join(lines) + "\n"
+
+
+def junit(results: Sequence[Result]) -> str:
+    """Return the results as JUnit's XML."""
+    bad = sum(1 for result in results if result.wrong)
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f'<testsuite name="policy" tests="{len(results)}" failures="{bad}">',
+    ]
+    for result in results:
+        case = result.case
+        name = quoteattr(visible(case.text.strip()))
+        place = quoteattr(visible(f"{case.file}:{case.line}"))
+        head = f"  <testcase classname={place} name={name}"
+        if result.wrong:
+            text = quoteattr(visible("; ".join([*result.wrong, result.answer.reason])))
+            lines.append(f"{head}><failure message={text}/></testcase>")
+        else:
+            lines.append(f"{head}/>")
+    return "\n".join([*lines, "</testsuite>"]) + "\n"

@@ -1,0 +1,76 @@
+"""All that one sandbox may do, and what others may do to it.
+
+By the classes of ``diff``: every call that rules tell apart is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import NamedTuple
+
+from policy import limits
+from policy.rules.engine import Answer, Call, Engine
+from policy.rules.ruleset import RuleSet
+from policy.rules.world import World
+from policy.tools.diff import TooManyError, classes, outcome
+
+
+class Grant(NamedTuple):
+    """A call that is not denied; ``targets`` are all that are treated the same."""
+
+    call: Call
+    targets: tuple[str, ...]
+    answer: Answer
+
+
+def grants(rules: RuleSet, world: World, source: str) -> list[Grant]:
+    """Return what a source is allowed or asked about; raises TooManyError."""
+    return list(_asked(rules, world, (source,), None))
+
+
+def grants_to(rules: RuleSet, world: World, target: str) -> list[Grant]:
+    """Return what others may ask of a target by its name; raises TooManyError."""
+    others = tuple(name for name in world.names if name != target)
+    return list(_asked(rules, world, others, target))
+
+
+def _without(
+    parts: tuple[tuple[str, ...], ...], source: str
+) -> Iterator[tuple[str, ...]]:
+    """The classes of targets; a call to itself is a class of its own.
+
+    Nothing ever allows one, but an 'ask' may offer others for it.
+    """
+    for part in parts:
+        others = tuple(name for name in part if name != source)
+        if others:
+            yield others
+        if len(others) < len(part):
+            yield (source,)
+
+
+def _asked(
+    rules: RuleSet, world: World, sources: tuple[str, ...], only: str | None
+) -> Iterator[Grant]:
+    found = classes(rules.rules, world)
+    parts = ((only,),) if only is not None else found.targets
+    told = sum(len(found.told[service]) for service, _ in found.services)
+    asked = len(sources) * told * len(parts)
+    if asked > limits.DIFF_CALLS:
+        raise TooManyError(f"{asked} calls, at most {limits.DIFF_CALLS}")
+    engine = Engine(rules)
+    for (service, argument), source in product(found.services, sources):
+        made: dict[object, Grant] = {}
+        for part, match in product(_without(parts, source), found.told[service]):
+            words = (match.mime, match.scheme, match.host, None, match.device)
+            call = Call(service, argument, source, part[0], *words)
+            answer = engine.answer(call, world)
+            if answer.verdict == "deny":
+                continue
+            # An allow goes to each member itself; other answers are the same.
+            same = (words, answer.where, outcome(answer)[2:], answer.verdict)
+            before = made.get(same)
+            targets = (*before.targets, *part) if before else part
+            made[same] = Grant(before.call if before else call, targets, answer)
+        yield from made.values()

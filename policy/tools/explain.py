@@ -1,0 +1,249 @@
+"""Why an answer is what it is: every earlier rule, the nearest miss, a flip.
+
+Unlike the engine this walks over all rules, because it says of each one why it
+did not decide.  A flip is tried before it is told: the line is put in, and the
+engine is asked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from policy.errors import visible
+from policy.rules.conditions import DEVICE_KEYS
+from policy.rules.device import DeviceFacts
+from policy.rules.device_json import device_json
+from policy.rules.engine import Answer, Call, Engine, holds, intended
+from policy.rules.grammar import Form, parse_lines
+from policy.rules.rule import Rule
+from policy.rules.ruleset import RuleSet
+from policy.rules.tokens import Token
+from policy.rules.world import DEFAULT, DISPVM, World
+
+COLUMNS = ("service", "argument", "source", "target", "condition", "mode")
+
+
+class Miss(NamedTuple):
+    """A rule that did not decide: the first column that failed, and why."""
+
+    rule: Rule
+    column: str
+    why: str
+
+    @property
+    def near(self) -> int:
+        """Columns that did match."""
+        return COLUMNS.index(self.column)
+
+
+class Flip(NamedTuple):
+    """A line that would turn the answer around, and where it belongs.
+
+    ``before`` is the rule in front of which it must stand; None: anywhere.
+    """
+
+    text: str
+    before: Rule | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An answer with its reasons."""
+
+    call: Call
+    answer: Answer
+    misses: tuple[Miss, ...]
+    nearest: Miss | None
+    flip: Flip | None
+
+
+def explain(rules: RuleSet, call: Call, world: World) -> Explanation:
+    """Explain the engine's answer to a call."""
+    engine = Engine(rules)
+    call = call._replace(source=world.name_of(call.source))
+    answer = engine.answer(call, world)
+    target = intended(call.target, world)
+    misses: list[Miss] = []
+    later: list[Miss] = []
+    found = misses
+    for rule in rules.rules if target is not None else ():
+        if rule is answer.rule:
+            found = later
+            continue
+        miss = _miss(rule, call, target or DEFAULT, world)
+        if miss is not None:
+            found.append(miss)
+    return Explanation(
+        call,
+        answer,
+        tuple(misses),
+        _nearest(answer, [*misses, *later]),
+        _flip(rules, call, answer, world),
+    )
+
+
+# -- misses ---------------------------------------------------------------------------
+
+
+def _miss(rule: Rule, call: Call, target: str, world: World) -> Miss | None:
+    """Why a rule does not decide; None when it would."""
+    if rule.service not in {None, call.service}:
+        return Miss(rule, "service", f"'{visible(call.service)}' is not {rule.service}")
+    if rule.argument not in {None, call.argument}:
+        return Miss(
+            rule, "argument", f"'{visible(call.argument)}' is not {rule.argument}"
+        )
+    if rule.source.key not in world.source_keys(call.source):
+        return Miss(rule, "source", _unlike(rule.source, call.source, world))
+    if rule.target.key not in world.target_keys(target, call.source):
+        return Miss(rule, "target", _unlike(rule.target, target, world))
+    failed = holds(rule, call)
+    if failed in DEVICE_KEYS:
+        return Miss(rule, "condition", _unlike_device(rule, call.device, failed))
+    if failed:
+        told = getattr(call, failed)
+        value = "is not told" if told is None else f"is '{visible(told)}'"
+        wanted = ",".join(getattr(rule.match, failed))
+        return Miss(rule, "condition", f"{failed} {value}, not {wanted}")
+    if rule.observe:
+        return Miss(rule, "mode", "it matches, but mode=observe decides nothing")
+    return None
+
+
+def _unlike_device(rule: Rule, device: DeviceFacts | None, failed: str) -> str:
+    if device is None:
+        return f"{failed}: no device is told"
+    wanted = dict(rule.match.device.conditions).get(failed)
+    if not rule.match.device.fails(device):
+        what = rule.match.device.unnamed(device, any_hid=True)
+        return f"the rule does not name the interface {what} (a hub, or it may type)"
+    if failed in {"with-interface", "class"}:
+        has = ",".join(map(str, device.interfaces)) or "none"
+    else:
+        has = f"'{visible(str(getattr(device, failed)))}'"
+    return f"{failed} is {has}, not {wanted}"
+
+
+def _unlike(token: Token, name: str, world: World) -> str:
+    shown = "no target" if name == DEFAULT else f"'{visible(name)}'"
+    domain = world.domains.get(name)
+    if token.key == "@anyvm":
+        return f"{shown} is the viewer, which @anyvm leaves out"
+    if token.prefix == "@tag:":
+        tags = ", ".join(sorted(domain.tags)) if domain else ""
+        has = f"it has {tags}" if tags else "it has none"
+        return f"{shown} does not have the tag {token.value} ({has})"
+    if token.prefix == "@type:":
+        kind = domain.type if domain else "no sandbox"
+        return f"{shown} is {kind}, not {token.value}"
+    return f"{shown} is not {token.text}"
+
+
+def _nearest(answer: Answer, misses: list[Miss]) -> Miss | None:
+    """The rule of another verdict that came closest; the first of several."""
+    other = [
+        miss
+        for miss in misses
+        if (miss.rule.action == "deny") != (answer.verdict == "deny") and miss.near > 0
+    ]
+    return max(other, key=lambda miss: miss.near, default=None)
+
+
+# -- flips ----------------------------------------------------------------------------
+
+
+def _flip(rules: RuleSet, call: Call, answer: Answer, world: World) -> Flip | None:
+    target = "@default" if not call.target else call.target
+    if intended(call.target, world) == DEFAULT:
+        target = DEFAULT
+    columns = f"{call.service} {call.argument} {call.source} {target}"
+    tries = ["deny"]
+    if answer.verdict == "deny":
+        tries = ["allow", "ask"]
+        if target == DEFAULT:
+            tries = ["ask", f"allow target={DISPVM}"]
+    for action in tries:
+        text = f"{columns} {action}"
+        new = _parsed(text)
+        if new is None:
+            continue
+        flipped = Engine(with_rule(rules, new, answer.rule)).answer(call, world)
+        if (flipped.verdict == "deny") != (answer.verdict == "deny"):
+            return Flip(text, answer.rule, flipped.verdict)
+    return None
+
+
+def _parsed(text: str) -> Rule | None:
+    problems: list[object] = []
+    found = list(parse_lines("new", text.encode(), Form(), problems.append))
+    if problems or len(found) != 1 or not isinstance(found[0], Rule):
+        return None
+    return found[0]
+
+
+def with_rule(rules: RuleSet, new: Rule, before: Rule | None) -> RuleSet:
+    """Return a set with one more rule: before another, or at the end."""
+    made = list(rules.rules)
+    at = next((n for n, rule in enumerate(made) if rule is before), len(made))
+    made.insert(at, new)
+    return replace(rules, rules=tuple(made))
+
+
+def call_json(call: Call) -> dict[str, object]:
+    """Return what a call tells as JSON values; what it does not tell is left out."""
+    told: dict[str, object] = call._asdict()
+    if call.device is not None:
+        told["device"] = device_json(call.device)
+    return {key: value for key, value in told.items() if value not in (None, "")}
+
+
+def as_json(found: Explanation) -> dict[str, object]:
+    """Return an explanation as JSON values."""
+    return {
+        **answer_json(found.answer),
+        "misses": [_miss_json(miss) for miss in found.misses],
+        "nearest": _miss_json(found.nearest) if found.nearest else None,
+        "flip": {
+            "rule": found.flip.text,
+            "before": found.flip.before.where if found.flip.before else None,
+            "decision": found.flip.verdict,
+        }
+        if found.flip
+        else None,
+        "trace": [step._asdict() for step in found.answer.trace],
+        "observed": [rule.where for rule in found.answer.observed],
+    }
+
+
+def _miss_json(miss: Miss) -> dict[str, object]:
+    return {
+        "file": miss.rule.file,
+        "line": miss.rule.line,
+        "rule": miss.rule.text,
+        "column": miss.column,
+        "why": miss.why,
+    }
+
+
+def answer_json(answer: Answer) -> dict[str, object]:
+    """Return an answer as ``brokerctl policy eval`` prints it."""
+    granted = answer.verdict in {"allow", "ask"}
+    made: dict[str, object] = {
+        "decision": answer.verdict,
+        "file": answer.rule.file if answer.rule else None,
+        "line": answer.rule.line if answer.rule else None,
+        "target": answer.target,
+        "targets": list(answer.targets) if answer.verdict == "ask" else None,
+        "default_target": answer.default_target,
+        "user": answer.user if granted else None,
+        "autostart": answer.autostart if granted else None,
+        "notify": answer.notify,
+        "reason": answer.reason,
+    }
+    if granted and answer.rule is not None and answer.rule.attach:
+        made["attach"] = answer.rule.attach
+    if granted and answer.limits.as_json():
+        made["limits"] = answer.limits.as_json()
+    return made

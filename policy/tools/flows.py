@@ -1,0 +1,98 @@
+"""Who may do what to whom: the arrows of a picture.
+
+An arrow stands for all that one sandbox may have of another (or of the person
+at the viewer), by any rule.  What is denied has no arrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from policy.rules.ruleset import RuleSet
+from policy.rules.world import ADMIN_NAMES, DEFAULT, DISPVM, World
+from policy.tools.diff import OTHER_ARGUMENT, OTHER_SERVICE
+from policy.tools.effective import Grant, grants
+
+ANY_SERVICE = "anything else"
+
+
+class Flow(NamedTuple):
+    """One thing that an arrow stands for.
+
+    ``verdict`` is allow or ask; ``told`` what must be told of the call, as
+    ``scheme=https``; ``unnamed``: only when the caller names no target.
+    """
+
+    source: str
+    target: str
+    service: str
+    verdict: str
+    told: str
+    where: str
+    unnamed: bool
+
+
+def flows(
+    rules: RuleSet,
+    world: World,
+    *,
+    sandboxes: Iterable[str] = (),
+    services: Iterable[str] = (),
+) -> list[Flow]:
+    """Return every flow, in order; raises TooManyError.
+
+    ``sandboxes`` and ``services`` keep only those that have to do with one of
+    these; empty keeps all.
+    """
+    near, named = set(sandboxes), {rule.service for rule in rules.rules}
+    # What no rule names is decided as anything else is.
+    wanted = {one if one in named else ANY_SERVICE for one in services}
+    found: set[Flow] = set()
+    for source in world.names:
+        if source in ADMIN_NAMES:
+            continue
+        for grant in grants(rules, world, source):
+            found.update(_flows_of(grant, world))
+    return sorted(
+        flow
+        for flow in found
+        if (not near or near & {flow.source, flow.target.removeprefix("@dispvm:")})
+        and (not wanted or flow.service.partition("+")[0] in wanted)
+    )
+
+
+def _flows_of(grant: Grant, world: World) -> Iterable[Flow]:
+    call, answer = grant.call, grant.answer
+    if answer.verdict == "ask":
+        # What a person may choose, whatever was called.
+        reached, unnamed = answer.targets, set(grant.targets) == {DEFAULT}
+    elif answer.rule is not None and answer.rule.redirect is not None:
+        reached, unnamed = (answer.target or "",), set(grant.targets) == {DEFAULT}
+    else:
+        # Each of the class is reached itself.
+        reached, unnamed = grant.targets, False
+    service = ANY_SERVICE if call.service == OTHER_SERVICE else call.service
+    if call.service != OTHER_SERVICE and call.argument not in {"+", OTHER_ARGUMENT}:
+        service += call.argument
+    told = [
+        f"{key}={value}"
+        for key in ("mime", "scheme", "host")
+        if (value := getattr(call, key))
+    ]
+    fresh = world.template(call.source) or ""
+    for target in _names(fresh if one == DISPVM else one for one in reached):
+        if target not in {DEFAULT, call.source, ""}:
+            yield Flow(
+                call.source,
+                target,
+                service,
+                answer.verdict,
+                " ".join(told),
+                answer.where,
+                unnamed,
+            )
+
+
+def _names(targets: Iterable[str]) -> list[str]:
+    return ["dom0" if target in ADMIN_NAMES else target for target in targets]

@@ -1,0 +1,236 @@
+"""What is valid and still wrong.
+
+Rules without effect, names that nobody has, doors that stand wider open than
+they look.
+
+``decides`` and ``matches`` are exact (see ``algebra``), but for rules with
+conditions: two different conditions are taken to be about different calls.
+What rests on the world says so; a sandbox may be added later.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+
+from policy import limits
+from policy.errors import nearest
+from policy.rules.rule import Rule
+from policy.rules.ruleset import RuleSet
+from policy.rules.tokens import Token
+from policy.rules.world import ADMIN, DISPVM_OF, World
+from policy.tools.algebra import Atoms, Reach, reach
+from policy.tools.checks import CHECKS, DEVICE, SERVICES
+from policy.tools.confusables import look
+from policy.tools.finding import found_in, parameter, tokens_of
+from policy.tools.lint_asks import lint_asks
+from policy.tools.sarif import Finding
+
+
+def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
+    """Return the findings in the order of the lines.
+
+    A set with errors is not looked into: what it says is not known.
+    """
+    if rules.problems:
+        return [Finding("error", "error", problem) for problem in rules.problems]
+    found = [
+        *_without_effect(rules.rules, world, instances=instances),
+        *_names(rules.rules, world),
+        *_services(rules.rules),
+        *_wide(rules.rules),
+        *_claims(rules.rules),
+        *_devices(rules.rules),
+        *lint_asks(rules, world),
+        *_look_alikes(rules.rules, world),
+    ]
+    order = {file: number for number, file in enumerate(rules.files)}
+    return sorted(found, key=lambda f: (order.get(f.problem.file, 0), f.problem.span))
+
+
+# -- rules without effect ----------------------------------------------------------------
+
+
+def _without_effect(
+    rules: tuple[Rule, ...], world: World, *, instances: bool
+) -> Iterator[Finding]:
+    known = reach(rules, Atoms(rules, world, instances=instances))
+    asks = {rule.service for rule in rules if rule.action == "ask"}
+    for number, rule in enumerate(rules):
+        if not known.matches[number]:
+            text = f"no call matches this rule: {_empty(rule, world)}"
+            yield found_in("never-matches", rule, 0, text)
+        elif not known.decides[number]:
+            yield _idle(rules, number, known, offers=bool(asks & {None, rule.service}))
+
+
+def _empty(rule: Rule, world: World) -> str:
+    source = rule.source
+    if source.prefix.startswith(DISPVM_OF):
+        return f"a source is never '{source.text}'"
+    if source.prefix in {"@tag:", "@type:"} and not _has(source, world):
+        return f"no source is '{source.text}'"
+    return f"no target is '{rule.target.text}'"
+
+
+def _idle(
+    rules: tuple[Rule, ...], number: int, known: Reach, *, offers: bool
+) -> Finding:
+    rule = rules[number]
+    causes = [rules[n] for n in known.by.get(number, [])]
+    where = ", ".join(cause.where for cause in causes) or "earlier rules"
+    check = "shadowed"
+    if causes and all(cause.outcome() == rule.outcome() for cause in causes):
+        check = "redundant"
+    elif causes and all(
+        (cause.action == "deny") != (rule.action == "deny") for cause in causes
+    ):
+        check = "contradictory"
+    words = {
+        "redundant": "says the same already",
+        "contradictory": f"decides otherwise, so this {rule.action} has no effect",
+        "shadowed": "decides all of it",
+    }[check]
+    text = f"this rule never decides: {where} {words}"
+    if offers and rule.action != "deny":
+        text += " (it may still add to what an 'ask' offers)"
+    return found_in(check, rule, 4, text)
+
+
+# -- names -------------------------------------------------------------------------------
+
+
+def _has(token: Token, world: World) -> bool:
+    """Whether some sandbox has the tag, the type or the name."""
+    domains = world.domains.values()
+    if token.prefix in {"@tag:", "@dispvm:@tag:"}:
+        return any(token.value in domain.tags for domain in domains)
+    if token.prefix == "@type:":
+        return any(token.value == domain.type for domain in domains)
+    if token.key == ADMIN or (token.prefix and token.prefix != DISPVM_OF):
+        return True
+    return world.name_of(token.value) in world.domains
+
+
+def _names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+    tags = {tag for domain in world.domains.values() for tag in domain.tags}
+    types = {domain.type for domain in world.domains.values()}
+    kinds: dict[str, tuple[str, Iterable[str]]] = {
+        "@tag:": ("unknown-tag", tags),
+        "@dispvm:@tag:": ("unknown-tag", tags),
+        "@type:": ("unknown-type", types),
+    }
+    seen: dict[str, bool] = {}
+    hints = 0
+    for rule in rules:
+        for column, token in tokens_of(rule):
+            if token.text not in seen:
+                seen[token.text] = _has(token, world)
+            if seen[token.text]:
+                continue
+            check, words = kinds.get(token.prefix, ("unknown-sandbox", world.names))
+            hints += 1
+            near = nearest(token.value, words) if hints <= limits.LINT_HINTS else ""
+            hint = f"did you mean '{token.prefix}{near}'?" if near else ""
+            text = f"'{token.text}': {CHECKS[check][1]}"
+            yield found_in(check, rule, column, text, hint)
+
+
+def _services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    """A slip in a service's name: the rule is about nothing, and nobody says so."""
+    lower = {service.lower(): service for service in SERVICES}
+    for rule in rules:
+        name = rule.service
+        if name is None or name in SERVICES:
+            continue
+        if not name.lower().startswith("vitrail.") and name.lower() not in lower:
+            continue
+        near = lower.get(nearest(name, lower))
+        hint = f"did you mean '{near}'?" if near else ""
+        text = f"'{name}': {CHECKS['unknown-service'][1]}"
+        yield found_in("unknown-service", rule, 0, text, hint)
+
+
+def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
+    """Names in rules that a reader takes for another sandbox's."""
+    looks: dict[str, str] = {}
+    for name in world.names:
+        looks.setdefault(look(name), name)
+    told: set[str] = set()
+    for rule in rules:
+        for column, token in tokens_of(rule):
+            other = looks.get(look(token.value)) if token.literal else None
+            if other is None or other == token.value or token.value in told:
+                continue
+            told.add(token.value)
+            text = f"'{token.value}' looks like the sandbox '{other}'"
+            yield found_in("look-alike", rule, column, text)
+
+
+# -- doors ------------------------------------------------------------------------------
+
+
+def _wide(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.action == "deny" or rule.observe:
+            continue
+        if rule.target.key == "*" and rule.redirect is None:
+            text = f"{rule.action} with target * includes the viewer"
+            yield found_in("reaches-viewer", rule, 3, text, "@anyvm leaves it out")
+        if rule.service is None and rule.action == "allow":
+            text = "allow for every service, also for those of later versions"
+            yield found_in("too-wide", rule, 0, text, "name the services")
+
+
+def _claims(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    """An ask for a claimed type is escaped by another claim if allow follows."""
+    by: dict[tuple[object, ...], list[int]] = {}
+    for number, rule in enumerate(rules):
+        columns = (rule.service, rule.argument, rule.source.key, rule.target.key)
+        by.setdefault(columns, []).append(number)
+    for number, rule in enumerate(rules):
+        if not rule.match.mime or rule.action != "ask" or rule.observe:
+            continue
+        for later in _covering(rules, by, number):
+            if later.action == "allow" and not later.observe:
+                text = (
+                    "a sandbox that claims another type is not asked about, but "
+                    f"allowed by {later.where}"
+                )
+                yield found_in("claim", rule, parameter(rule, "mime="), text)
+                break
+            if later.unconditional:
+                break
+
+
+def _devices(rules: tuple[Rule, ...]) -> Iterator[Finding]:
+    for rule in rules:
+        asked = [name for name, _ in rule.match.device.conditions]
+        if asked and rule.service not in {None, DEVICE}:
+            what = "always applies" if rule.action == "deny" else "never applies"
+            text = f"'{rule.service}' is not about a device, so this rule {what}"
+            column = parameter(rule, f"{asked[0]}=")
+            yield found_in("device-elsewhere", rule, column, text)
+        pinned = {"with-interface", "class", "hash"}.intersection(asked)
+        if rule.service == DEVICE and rule.action == "allow" and not pinned:
+            text = f"{CHECKS['device-unpinned'][1]} (keyboards and hubs excepted)"
+            hint = "add with-interface=, class= or hash="
+            yield found_in("device-unpinned", rule, 4, text, hint)
+
+
+def _covering(
+    rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]], number: int
+) -> Iterator[Rule]:
+    """Later rules that plainly match all that a rule matches, in order."""
+    rule = rules[number]
+    columns = itertools.product(
+        {rule.service, None},
+        {rule.argument, None},
+        {rule.source.key, "*", "@anyvm"},
+        {rule.target.key, "*", "@anyvm"},
+    )
+    lists = [by[column] for column in columns if column in by]
+    behind = [itertools.islice(one, bisect.bisect(one, number), None) for one in lists]
+    return (rules[later] for later in heapq.merge(*behind))

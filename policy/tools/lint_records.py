@@ -1,0 +1,229 @@
+"""What is valid in records and still wrong, or deserves a second look.
+
+A record may open what is closed by default; each such key is named with the
+sentence on what it means, so that nobody opens it without having read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policy import limits
+from policy.errors import Problem, did_you_mean
+from policy.records.globals import OPTIONS
+from policy.records.loader import RecordSet
+from policy.records.model import Record
+from policy.rules.engine import Call, Engine
+from policy.rules.rule import Rule
+from policy.rules.ruleset import RuleSet
+from policy.rules.world import ADMIN, World
+from policy.tools.checks import CHECKS
+from policy.tools.colours import Seen, faint
+from policy.tools.confusables import look, scripts
+from policy.tools.sarif import Finding
+
+MICROPHONE = "vitrail.AudioInput"
+_NAMED = 6
+"""Other records that one finding names."""
+
+
+def lint_records(records: RecordSet, rules: RuleSet, world: World) -> list[Finding]:
+    """Return the findings, in the order of the files and their lines."""
+    errors = [Finding("error", "error", problem) for problem in records.problems]
+    good = [records.records[name] for name in sorted(records.records)]
+    engine = None if rules.problems else Engine(rules)
+    found = [
+        finding
+        for record in good
+        for finding in (
+            *_opened(record),
+            *_faint(record),
+            *_scripts(record),
+            *_disposable(record, records),
+            *_microphone(record, engine, world),
+        )
+    ]
+    found += [*_colours(good), *_look_alikes(good), *_rules_in_vain(records, rules)]
+    # What several records inherit is said once.
+    once = {(one.check, one.problem): one for one in found}
+    return errors + sorted(
+        once.values(), key=lambda one: (one.problem.file, one.problem.span)
+    )
+
+
+def _found(
+    check: str, record: Record, key: str, message: str, hint: str = ""
+) -> Finding:
+    file, span, line = record.spot(key)
+    problem = Problem(file, span, message, hint=hint, source_line=line)
+    return Finding(check, CHECKS[check][0], problem)
+
+
+# -- what a record opens ------------------------------------------------------------
+
+
+def _opened(record: Record) -> Iterator[Finding]:
+    window = record.viewer.window
+    for name in sorted(window.allow - window.deny):
+        text = f"{name} is allowed: {OPTIONS[name]}"
+        yield _found("dangerous-global", record, "window.allow", text)
+    for name in sorted(window.allow & window.deny):
+        text = f"{name} is allowed and denied; it is denied"
+        yield _found("dangerous-global", record, "window.allow", text)
+    if window.fullscreen == "real":
+        text = (
+            "an application on the whole screen has no frame: it can imitate "
+            "your desktop and any prompt"
+        )
+        yield _found("unframed", record, "window.fullscreen", text)
+    if window.translucent:
+        text = "a window that shines through can imitate an overlay on what lies behind"
+        yield _found("translucent", record, "window.translucent", text)
+    if record.viewer.audio.playback == "raw":
+        text = (
+            "it reaches the sound server itself: it can record you and every "
+            "other application, and load modules"
+        )
+        hint = 'audio = "allow" plays through the filter'
+        yield _found("unfiltered-sound", record, "audio.playback", text, hint)
+
+
+def _disposable(record: Record, records: RecordSet) -> Iterator[Finding]:
+    name = record.viewer.default_disposable
+    if name is None:
+        return
+    other = records.records.get(name)
+    if other is not None and other.viewer.sandbox_class == "disposable":
+        return
+    why = f"no record is named '{name}'"
+    if other is not None:
+        why = f"the record '{name}' is {other.viewer.sandbox_class}, not disposable"
+    elif name in records.broken:
+        why = f"the record '{name}' has an error"
+    known = [
+        n for n, r in records.records.items() if r.viewer.sandbox_class == "disposable"
+    ]
+    text = f"'@dispvm' of this sandbox is always denied: {why}"
+    hint = did_you_mean(name, known)
+    yield _found("no-disposable", record, "default_disposable", text, hint)
+
+
+# -- record and rules -----------------------------------------------------------------
+
+
+def _microphone(
+    record: Record, engine: Engine | None, world: World
+) -> Iterator[Finding]:
+    """A microphone takes a line in both."""
+    if record.viewer.audio.microphone == "deny" or engine is None:
+        return
+    call = Call(MICROPHONE, "+", record.name, ADMIN)
+    if engine.answer(call, world).verdict == "deny":
+        text = f"no rule for {MICROPHONE} grants it, so the microphone stays closed"
+        hint = f"as: {MICROPHONE} * {record.name} @adminvm ask"
+        yield _found("rules-deny", record, "audio.microphone", text, hint)
+
+
+def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[Finding]:
+    for rule in rules.rules:
+        record = records.records.get(rule.source.value) if rule.source.literal else None
+        if record is None or rule.action == "deny" or rule.service != MICROPHONE:
+            continue
+        if record.viewer.audio.microphone == "deny":
+            where = record.where("audio.microphone")
+            text = f"the record of '{record.name}' keeps the microphone closed: {where}"
+            yield _of_rule(rule, text)
+
+
+def _of_rule(rule: Rule, text: str) -> Finding:
+    problem = rule.problem(text, 'microphone = "ask" in its [audio] opens it to rules')
+    return Finding("record-denies", CHECKS["record-denies"][0], problem)
+
+
+# -- what a person sees ----------------------------------------------------------------
+
+
+def _shows(record: Record) -> bool:
+    return record.viewer.display != "none"
+
+
+def _faint(record: Record) -> Iterator[Finding]:
+    beside = faint(record.viewer.label.colour)
+    if beside and _shows(record):
+        text = f"a frame of {record.viewer.label.colour} can hardly be seen beside {beside}"
+        yield _found("colour-faint", record, "label.colour", text)
+
+
+def _colours(good: list[Record]) -> Iterator[Finding]:
+    shown = [record for record in good if _shows(record)]
+    by: dict[str, list[Record]] = {}
+    for record in shown:
+        by.setdefault(record.viewer.label.colour, []).append(record)
+    colours = list(by)[: limits.LINT_COLOURS]
+    sights = Seen(colours)
+    for record in shown:
+        mine = record.viewer.label.colour
+        if mine not in colours:
+            continue
+        for other in colours:
+            sight = sights.alike(mine, other)
+            near = [r for r in by[other] if sight and not _family(record, r)]
+            if near:
+                yield _close(record, other, sight, near)
+
+
+def _close(record: Record, other: str, sight: str, near: list[Record]) -> Finding:
+    names = ", ".join(f"'{r.name}'" for r in near[:_NAMED])
+    more = f" and {len(near) - _NAMED} more" if len(near) > _NAMED else ""
+    mine = record.viewer.label.colour
+    how = (
+        "the same colour as"
+        if other == mine
+        else f"{mine}, which looks like {other} of"
+    )
+    by = "" if sight == "usual sight" else f" for people with {sight}"
+    text = f"the frame has {how} {names}{more}{by}"
+    hint = "" if "label.colour" in record.spots else "set colour in [label]"
+    return _found("colours-close", record, "label.colour", text, hint)
+
+
+def _family(one: Record, other: Record) -> bool:
+    """One record, or two that share the line which sets the colour: on purpose."""
+    spots = one.spots.get("label.colour"), other.spots.get("label.colour")
+    return one is other or (spots[0] is not None and spots[0] == spots[1])
+
+
+def _scripts(record: Record) -> Iterator[Finding]:
+    for key, text in _names(record)[1:]:
+        found = scripts(text)
+        if len(found) > 1:
+            words = f"'{text}' has letters of {' and '.join(map(str.title, found))}"
+            yield _found("mixed-scripts", record, key, words)
+
+
+def _names(record: Record) -> list[tuple[str, str]]:
+    """All that a person may read as the sandbox's name, each with its key."""
+    view = record.viewer
+    found = [("name", record.name)]
+    if view.label.name != record.name:
+        found.append(("label.name", view.label.name))
+    if view.window.title_prefix not in {record.name, view.label.name}:
+        found.append(("window.title_prefix", view.window.title_prefix))
+    return found
+
+
+def _look_alikes(good: list[Record]) -> Iterator[Finding]:
+    """Names that a reader takes for another record's; the later one is told."""
+    looks: dict[str, tuple[Record, str]] = {}
+    for record in good:
+        for _, text in _names(record):
+            looks.setdefault(look(text), (record, text))
+    for record in good:
+        for key, text in _names(record):
+            other, theirs = looks[look(text)]
+            if other is record:
+                continue
+            words = f"'{text}' looks like '{theirs}' (the record '{other.name}')"
+            if text == theirs:
+                words = f"the record '{other.name}' is called '{text}' as well"
+            yield _found("look-alike", record, key, words)

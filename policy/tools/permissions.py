@@ -1,0 +1,79 @@
+"""Looking at the directories themselves: who may change them, what is not read.
+
+``loader`` and ``rulefiles`` refuse files and directories that others may
+write.  Whoever may write a directory above them can put another one in their
+place; and a file with a slip in its name says nothing, without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from policy.errors import WHOLE_FILE, Problem
+from policy.records.loader import FOLDER as RECORDS
+from policy.records.loader import SUFFIX as RECORD
+from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.ruleset import SUFFIX as RULE
+from policy.tools.checks import CHECKS
+from policy.tools.sarif import Finding
+
+_READ = {RECORDS: (RECORD,), RULES: (RULE, ".policytest")}
+_BESIDE = (".json", ".md", ".txt")
+"""What may well lie there: worlds, notes."""
+
+
+def look_at(directories: Iterable[Path], read: Iterable[str] = ()) -> list[Finding]:
+    """Return findings about directories that exist; ``read`` are files in use."""
+    found: list[Finding] = []
+    used = {os.path.normpath(path) for path in read}
+    above: dict[Path, Path] = {}
+    for directory in directories:
+        if directory.is_dir():
+            found += _unread(directory, used)
+            for place in (directory.absolute(), directory.resolve()):
+                above |= dict.fromkeys(place.parents, directory)
+    for parent, directory in sorted(above.items()):
+        found += _open_to_others(parent, directory)
+    return found
+
+
+def _finding(check: str, path: Path, message: str, hint: str) -> Finding:
+    problem = Problem(str(path), WHOLE_FILE, message, hint=hint)
+    return Finding(check, CHECKS[check][0], problem)
+
+
+def _unread(directory: Path, used: set[str]) -> Iterator[Finding]:
+    suffixes = _READ.get(directory.name, (RECORD, RULE, ".policytest"))
+    try:
+        entries = sorted(directory.iterdir())
+    except OSError:
+        return  # whoever reads it says why not
+    for path in entries:
+        name = path.name
+        known = name.endswith((*suffixes, *_BESIDE)) or name.upper() == "README"
+        if known or name.startswith(".") or os.path.normpath(path) in used:
+            continue
+        if path.is_dir():
+            continue
+        text = f"'{name}' is not read: its name does not end in '{suffixes[0]}'"
+        yield _finding("unread-file", path, text, "rename it, or move it away")
+
+
+def _open_to_others(parent: Path, directory: Path) -> Iterator[Finding]:
+    try:
+        info = parent.stat()
+    except OSError:
+        return
+    text = ""
+    if info.st_uid not in {0, os.geteuid()}:
+        text = f"belongs to user {info.st_uid}"
+    elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
+        info.st_mode & stat.S_ISVTX
+    ):
+        text = f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})"
+    if text:
+        words = f"{text}, who may put other files in the place of {directory}"
+        yield _finding("open-to-others", parent, words, f"chmod go-w {parent}")

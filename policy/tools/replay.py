@@ -1,0 +1,240 @@
+"""Recorded decisions asked again: of the rules as they are, or as they would be.
+
+A record of a decision has what was asked, but for what was hashed or dropped
+on purpose.  What is not there is not guessed: such a decision counts as not
+replayable, and says why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from policy.rules.engine import Answer, Call, Engine, of_rules
+from policy.rules.ruleset import RuleSet
+from policy.rules.world import ADMIN_NAMES, DISPVM_OF, World
+from policy.verdict import Sandboxes, decide
+
+_HASHED = "hmac:"
+_DROPPED = "(dropped)"
+
+
+class NotReplayableError(Exception):
+    """The event does not say enough; the text says what is missing."""
+
+
+class NoRuleError(NotReplayableError):
+    """Not the rules decided, but a record, a limit or a grant's end."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A decision as it was recorded.
+
+    ``verdict`` is that of the rules: ask where somebody was asked then.
+    ``rule`` is its place, ``policy`` the digest of the rules, ``count`` how
+    many equal ones the event stands for.
+    """
+
+    sequence: int
+    call: Call
+    verdict: str
+    target: str
+    rule: str
+    policy: str
+    reason: str
+    count: int
+    host_dropped: bool
+
+
+def recorded(event: Mapping[str, object]) -> Recorded:
+    """Return the decision of an event's fields; raises NotReplayableError."""
+    if event.get("kind") != "decision":
+        raise NoRuleError("not a decision")
+    raw = event.get("detail")
+    detail: Mapping[str, object] = raw if isinstance(raw, Mapping) else {}
+    rule, reason = _text(event, "rule"), _text(event, "reason")
+    verdict = _text(event, "verdict")
+    if event.get("outcome") == "cut":
+        raise NoRuleError("the end of something that was permitted")
+    if event.get("answered_by") or event.get("question"):
+        # Where the record made an ask of it, the rules had allowed.
+        verdict = "allow" if detail.get("record-asks") else "ask"
+    elif verdict == "deny" and not of_rules(reason):
+        raise NoRuleError("a record or a limit said no")
+    if "asked" not in detail:
+        raise NoRuleError("decided by a record alone")
+    size = detail.get("size")
+    call = Call(
+        _known(_text(event, "service"), "service"),
+        _known(
+            _text(event, "argument") or _text(detail, "argument") or "+", "argument"
+        ),
+        _known(_text(event, "sandbox"), "sandbox"),
+        _known(_text(detail, "asked"), "target"),
+        _maybe(detail, "mime"),
+        _maybe(detail, "scheme"),
+        _maybe(detail, "host"),
+        size if isinstance(size, int) else None,
+    )
+    return Recorded(
+        _number(event, "sequence"),
+        call,
+        verdict,
+        _text(event, "target"),
+        rule,
+        _text(event, "policy"),
+        reason,
+        _number(event, "count") or 1,
+        bool(detail.get("host-dropped")),
+    )
+
+
+def _text(fields: Mapping[str, object], key: str) -> str:
+    value = fields.get(key, "")
+    return value if isinstance(value, str) else ""
+
+
+def _number(fields: Mapping[str, object], key: str) -> int:
+    value = fields.get(key, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _maybe(fields: Mapping[str, object], key: str) -> str | None:
+    return _known(_text(fields, key), key) if key in fields else None
+
+
+def _known(text: str, what: str) -> str:
+    """A word as it was; raises NotReplayableError where it was changed."""
+    if text.startswith(_HASHED):
+        raise NotReplayableError(f"the {what} was recorded hashed")
+    if text == _DROPPED:
+        raise NotReplayableError(f"the {what} was dropped")
+    # How hostile text is made printable and short where it is recorded.
+    if "\\" in text or text.endswith(("...", "…")):
+        raise NotReplayableError(f"the {what} was recorded shortened or escaped")
+    return text
+
+
+class Again(NamedTuple):
+    """What comes of a recorded decision now."""
+
+    then: Recorded
+    now: Answer
+
+    @property
+    def changed(self) -> bool:
+        """Whether something else would be decided."""
+        if self.then.verdict != self.now.verdict:
+            return True
+        went = self.now.verdict == "allow" and self.then.target
+        return bool(went) and _plain(self.then.target) != _plain(self.now.target or "")
+
+
+def _plain(target: str) -> str:
+    return "dom0" if target in ADMIN_NAMES else target
+
+
+def ask_again(
+    then: Recorded,
+    rules: RuleSet,
+    engine: Engine,
+    world: World,
+    sandboxes: Sandboxes | None = None,
+) -> Again:
+    """Return the answer of now; raises NotReplayableError."""
+    call = then.call
+    if call.source not in world.domains:
+        raise NotReplayableError("its sandbox has no record now")
+    named = call.target.removeprefix(DISPVM_OF)
+    special = not named or named.startswith("@") or named in ADMIN_NAMES
+    if not special and named not in world.domains:
+        raise NotReplayableError("its target has no record now")
+    if then.host_dropped and any(
+        rule.match.host and rule.service in {None, call.service} for rule in rules.rules
+    ):
+        raise NotReplayableError("the host was dropped, and a rule asks for it")
+    answer = engine.answer(call, world)
+    if sandboxes is not None:
+        request = sandboxes.request(call)
+        answer = decide(
+            sandboxes.records, request, partial(engine.answer, call, world)
+        ).answer
+    if answer.rule is not None and not answer.rule.autostart:
+        raise NotReplayableError("it depends on what ran then")
+    return Again(then, answer)
+
+
+class Group(NamedTuple):
+    """Decisions that change in the same way."""
+
+    source: str
+    service: str
+    target: str
+    then: str
+    now: str
+    where: str
+
+
+@dataclass
+class Simulation:
+    """All of a time asked again; counts are of decisions, not of events.
+
+    ``changes`` has how many, and the number of one event; ``skipped`` counts
+    what cannot be replayed by reason, ``others`` what no rule decided.
+    """
+
+    same: int = 0
+    changes: dict[Group, tuple[int, int]] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def changed(self) -> int:
+        """Decisions that would be others."""
+        return sum(count for count, _ in self.changes.values())
+
+
+def simulate(
+    events: Iterable[Mapping[str, object]],
+    rules: RuleSet,
+    world: World,
+    *,
+    sandboxes: Sandboxes | None = None,
+) -> Simulation:
+    """Ask all these events' decisions again, of rules and (if given) records."""
+    engine, found = Engine(rules), Simulation()
+    for event in events:
+        count = max(1, _number(event, "count"))
+        try:
+            then = recorded(event)
+            again = ask_again(then, rules, engine, world, sandboxes)
+        except NoRuleError as error:
+            found.others[str(error)] += count
+            continue
+        except NotReplayableError as error:
+            found.skipped[str(error)] += count
+            continue
+        if not again.changed:
+            found.same += count
+            continue
+        group = _group(again)
+        before, _ = found.changes.get(group, (0, 0))
+        found.changes[group] = (before + count, then.sequence)
+    return found
+
+
+def _group(again: Again) -> Group:
+    then, now = again.then, again.now
+    call = then.call
+    was = (
+        f"{then.verdict} to {then.target}" if then.verdict == "allow" else then.verdict
+    )
+    will = f"allow to {now.target}" if now.verdict == "allow" else now.verdict
+    argument = "" if call.argument == "+" else call.argument
+    return Group(
+        call.source, call.service + argument, call.target, was, will, now.where
+    )

@@ -1,0 +1,314 @@
+"""What others' launchers may claim, and what identifies nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError
+from broker.core.services import AGENT, AUDIO, DISPLAY, WAYLAND_DOOR
+from broker.host.foreign_machine import Held, hybrid_doors, take_foreign
+from broker.launch.process.spawn import DEVNULL, spawn
+from broker.peers import credentials
+from broker.peers.identity import ContainerClaim, HybridClaim, VsockClaim
+
+
+@pytest.fixture
+async def sleeper():
+    """A process that may be a VMM."""
+    child = spawn(["sleep", "1000"], stdout=DEVNULL, stderr=DEVNULL)
+    yield child
+    child.kill()
+    await child.wait()
+
+
+@pytest.fixture
+def private(tmp_path):
+    """A directory that nobody else may write to."""
+    directory = tmp_path / "sockets"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def take(**claims):
+    words = {"hybrid": None, "cid": None, "unix": None, "leader": None}
+    return take_foreign(**{**words, "connectors": [], **claims})
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+# -- claims ----------------------------------------------------------------------
+
+
+async def test_a_hybrid_socket_is_its_processes(private, sleeper):
+    mine = take(
+        hybrid=str(private / "vm.vsock"), leader=sleeper.pid, connectors=[os.getpid()]
+    )
+    assert isinstance(mine.claim, HybridClaim)
+    assert mine.claim.base == str(private / "vm.vsock")
+    pids = {connector.pid for connector in mine.claim.connectors}
+    assert pids == mine.alive() == {sleeper.pid, os.getpid()}
+    assert (mine.facts.pid, mine.facts.cid) == (sleeper.pid, None)
+    await mine.close()
+
+
+async def test_the_leader_may_be_named_twice(private, sleeper):
+    mine = take(
+        hybrid=str(private / "vm.vsock"),
+        leader=sleeper.pid,
+        connectors=[sleeper.pid, sleeper.pid],
+    )
+    assert len(mine.claim.connectors) == 1
+    await mine.close()
+
+
+async def test_a_cid_needs_no_process():
+    mine = take(cid=42)
+    assert mine.claim == VsockClaim(credentials.network_namespace(), 42)
+    assert (mine.facts.pid, mine.facts.cid) == (None, 42)
+    assert await mine.open_doors() == {}, "the listeners of all are shared"
+    assert mine.alive() == frozenset()
+    await mine.close()
+
+
+REFUSED = {
+    "nothing": ({}, "exactly one of"),
+    "two": ({"cid": 42, "unix": "/x"}, "exactly one of"),
+    "all": ({"cid": 42, "unix": "/x", "hybrid": "/y"}, "exactly one of"),
+    "the host's CID": ({"cid": 2}, "never a sandbox"),
+    "the loopback's": ({"cid": 1}, "never a sandbox"),
+    "any CID": ({"cid": 0xFFFFFFFF}, "never a sandbox"),
+    "a CID below all": ({"cid": -1}, "never a sandbox"),
+    "a CID beyond all": ({"cid": 1 << 70}, "never a sandbox"),
+    "a hybrid socket of nobody": ({"hybrid": "{}/vm.vsock"}, "needs the pid"),
+    "a container of nobody": ({"unix": "{}"}, "first process's pid"),
+    "no directory": (
+        {"hybrid": "{}/none/vm.vsock", "leader": os.getpid()},
+        "No such file or directory",
+    ),
+    "process 0": ({"cid": 42, "leader": 0}, "cannot be a sandbox's leader"),
+    "process 1": ({"cid": 42, "leader": 1}, "cannot be a sandbox's leader"),
+    "a negative process": ({"cid": 42, "leader": -5}, "cannot be a sandbox's leader"),
+    "a process that cannot be": ({"cid": 42, "leader": 0x7FFFFFFF}, "no process"),
+    "a number beyond all": ({"cid": 42, "leader": 1 << 40}, "no process"),
+    "one good, one not": ({"cid": 42, "connectors": [os.getpid(), 1 << 40]}, "no proc"),
+}
+
+
+@pytest.mark.parametrize(("claims", "reason"), REFUSED.values(), ids=list(REFUSED))
+def test_descriptions_that_identify_nothing(private, claims, reason):
+    filled = {
+        key: value.format(private) if isinstance(value, str) else value
+        for key, value in claims.items()
+    }
+    before = open_files()
+    with pytest.raises(RefusedError, match=reason):
+        take(**filled)
+    assert open_files() == before, "no pidfd is left"
+
+
+@pytest.mark.parametrize(
+    ("mode", "fine"),
+    [(0o700, True), (0o755, True), (0o720, False), (0o702, False), (0o777, False)],
+    ids=oct,
+)
+async def test_a_directory_that_others_may_write_to(private, mode, fine):
+    private.chmod(mode)
+    words = {"hybrid": str(private / "vm.vsock"), "leader": os.getpid()}
+    if fine:
+        await take(**words).close()
+        return
+    with pytest.raises(RefusedError, match="others may write") as caught:
+        take(**words)
+    assert "chmod go-w" in caught.value.hint
+
+
+def test_a_directory_of_somebody_else(private, monkeypatch):
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    if private.stat().st_uid == 0:
+        pytest.skip("root's directories are anybody's")
+    with pytest.raises(RefusedError, match="others may write"):
+        take(hybrid=str(private / "vm.vsock"), leader=os.getpid())
+
+
+# -- containers ------------------------------------------------------------------
+
+
+async def test_a_leader_without_a_namespace_of_its_own(private, sleeper):
+    if not credentials.pid_namespaces(sleeper.pidfd):
+        with pytest.raises(SetupError, match="cannot tell a container's"):
+            take(unix=str(private), leader=sleeper.pid)
+        return
+    before = open_files()
+    with pytest.raises(RefusedError, match="no pid namespace of its own"):
+        take(unix=str(private), leader=sleeper.pid)
+    assert open_files() == before
+
+
+def test_a_kernel_that_cannot_tell_namespaces(private, monkeypatch):
+    monkeypatch.setattr(credentials, "pid_namespaces", lambda pidfd: ())
+    with pytest.raises(SetupError, match="cannot tell") as caught:
+        take(unix=str(private), leader=os.getpid())
+    assert "6.11" in caught.value.hint
+
+
+async def test_a_container_is_its_namespace(private, monkeypatch):
+    monkeypatch.setattr(credentials, "pid_namespaces", lambda pidfd: (7, 8))
+    monkeypatch.setattr(credentials, "pid_namespaces_of_self", lambda: (8,))
+    mine = take(unix=str(private), leader=os.getpid())
+    assert mine.claim == ContainerClaim(str(private), 7)
+    doors = await mine.open_doors()
+    assert set(doors) == {DISPLAY, AUDIO, WAYLAND_DOOR}, "no agent of ours is in there"
+    for service, door in doors.items():
+        assert oct((private / service).stat().st_mode)[-3:] == "600"
+        door.close()
+        assert not (private / service).exists()
+    await mine.close()
+
+
+# -- life and death ----------------------------------------------------------------
+
+
+async def test_a_leader_that_is_dead_already():
+    """Not reaped yet, so its number is still its own: the lease ends at once."""
+    child = spawn([sys.executable, "-c", ""], stdout=DEVNULL, stderr=DEVNULL)
+    await trio.lowlevel.wait_readable(child.pidfd)
+    try:
+        mine = take(cid=42, leader=child.pid)
+        assert mine.alive() == frozenset()
+        with trio.fail_after(30):
+            assert await mine.wait() == "it has ended"
+        await mine.close()
+    finally:
+        await child.wait()
+    with pytest.raises(RefusedError, match=f"no process {child.pid} to hold"):
+        take(cid=42, leader=child.pid)
+
+
+async def test_a_leader_that_dies(sleeper):
+    mine = take(cid=42, leader=sleeper.pid)
+    async with trio.open_nursery() as nursery:
+
+        async def wait():
+            assert await mine.wait() == "it has ended"
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        sleeper.kill()
+    assert mine.alive() == frozenset()
+    await mine.close()
+
+
+@pytest.mark.parametrize("led", [True, False])
+async def test_a_launcher_that_lets_go(led):
+    """Neither its end nor a stop of ours touches the machine."""
+    mine = take(cid=42, leader=os.getpid() if led else None)
+    async with trio.open_nursery() as nursery:
+
+        async def wait():
+            assert "its launcher let go of" in await mine.wait()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        if led:
+            await mine.power_down(60)
+        else:
+            mine.leave()
+    await mine.close()
+
+
+async def test_two_may_wait_for_it(sleeper):
+    mine = take(cid=42, leader=sleeper.pid)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mine.wait)
+        nursery.start_soon(mine.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        sleeper.kill()
+    await mine.close()
+
+
+async def test_its_end_is_noticed_without_a_free_descriptor(sleeper, monkeypatch):
+    """A lease does not end because others' connections have used them up."""
+    mine = take(cid=42, leader=sleeper.pid)
+
+    def full(_fd):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", full)
+    ended = []
+
+    async def wait():
+        ended.append(await mine.wait())
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not ended
+            sleeper.kill()
+    assert ended == ["it has ended"]
+    monkeypatch.undo()
+    await mine.close()
+
+
+def test_held_processes_are_let_go_of():
+    before = open_files()
+    held = Held([os.getpid()])
+    assert open_files() == before + 1
+    held.close()
+    held.close()
+    assert open_files() == before
+
+
+# -- doors -------------------------------------------------------------------------
+
+
+async def test_doors_of_a_hybrid_socket(private):
+    base = private / "vm.vsock"
+    doors = await hybrid_doors(base)
+    assert set(doors) == {AGENT, DISPLAY, AUDIO}
+    assert sorted(p.name for p in private.iterdir()) == [
+        "vm.vsock_6500",
+        "vm.vsock_6501",
+        "vm.vsock_6502",
+    ]
+    with pytest.raises(SetupError, match="in use"):
+        await hybrid_doors(base)
+    for door in doors.values():
+        door.close()
+    assert list(private.iterdir()) == []
+
+
+async def test_a_door_that_cannot_be_had_leaves_none(private):
+    """The second one's place is taken by something that is no socket."""
+    (private / "vm.vsock_6501").write_text("in the way")
+    before = open_files()
+    with pytest.raises(SetupError, match="not a socket"):
+        await hybrid_doors(private / "vm.vsock")
+    assert [p.name for p in private.iterdir()] == ["vm.vsock_6501"]
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("over", [0, 1])
+async def test_the_longest_path_of_a_socket(tmp_path, over):
+    directory = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
+    try:
+        stem = f"/proc/self/fd/{directory}/"
+        room = limits.SOCKET_PATH_BYTES - len(stem) - len("_6500") + over
+        base = type(tmp_path)(stem + "x" * room)
+        if over:
+            with pytest.raises(SetupError, match="too long"):
+                await hybrid_doors(base)
+        else:
+            for door in (await hybrid_doors(base)).values():
+                door.close()
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        os.close(directory)

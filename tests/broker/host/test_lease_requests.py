@@ -1,0 +1,125 @@
+"""Names of disposables, and whose peer a launcher may lease."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.control.api import LeaseRequest
+from broker.core.errors import RefusedError
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.host import lease_requests
+from broker.host.lease_requests import asked_name, check_peer, sandbox_name
+from policy.records.loader import load_records, parse_record
+from tests.kit.world import record
+
+EXTERNAL = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n'
+
+
+def parsed(name, text):
+    made, problems = parse_record(name, Path(f"{name}.toml"), text.encode())
+    assert made is not None, problems
+    return made
+
+
+def names(stem, numbers):
+    return frozenset(SandboxName(f"{stem}-{number}") for number in numbers)
+
+
+# -- names -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 31])
+def test_a_persistent_one_has_its_record_s_name(name):
+    mine = parsed(name, record("persistent"))
+    assert sandbox_name(mine, frozenset()) == name
+
+
+@pytest.mark.parametrize("length", [1, 25, 26, 27, 31])
+def test_a_disposable_s_name_is_a_name_of_at_most_31_characters(length):
+    name = "x" * length
+    made = sandbox_name(parsed(name, record()), frozenset())
+    assert take_sandbox_name(made) == made
+    stem, _, number = made.rpartition("-")
+    assert stem == name[:26]
+    assert len(made) == min(length, 26) + 5
+    assert 1000 <= int(number) <= 9999
+
+
+def test_a_stem_may_end_in_a_dash():
+    name = "a" * 25 + "-bcdef"
+    assert take_sandbox_name(sandbox_name(parsed(name, record()), frozenset()))
+
+
+@pytest.mark.parametrize("moment", [0, 8999, 9000, 123_456_789])
+def test_a_disposable_s_name_is_fresh(monkeypatch, moment):
+    """Many in one millisecond have as many names; all 9000 are used."""
+    monkeypatch.setattr(lease_requests.time, "time_ns", lambda: moment * 1_000_000)
+    mine = parsed("web", record())
+    taken = set()
+    for _ in range(20):
+        name = sandbox_name(mine, frozenset(taken))
+        assert name not in taken
+        taken.add(name)
+    all_but_one = names("web", range(1000, 10_000)) - {SandboxName("web-4711")}
+    assert sandbox_name(mine, all_but_one) == "web-4711"
+
+
+def test_nine_thousand_are_in_use():
+    mine = parsed("web", record())
+    with pytest.raises(RefusedError, match="9000 sandboxes of 'web' run already"):
+        sandbox_name(mine, names("web", range(1000, 10_000)))
+    assert sandbox_name(parsed("work", record()), names("web", range(1000, 10_000)))
+
+
+# -- peers ---------------------------------------------------------------------------
+
+PEERS = {
+    "hybrid": ('hybrid = "/run/vm/vm.vsock"', {"hybrid": "/run/vm/vm.vsock"}),
+    "cid": ("cid = 42", {"cid": 42}),
+    "unix": ('unix = "/run/box"', {"unix": "/run/box"}),
+}
+ASKED = [
+    *(words for _, words in PEERS.values()),
+    {},
+    {"cid": 43},
+    {"cid": 0},
+    {"hybrid": "/run/vm/vm.vsock/"},
+    {"hybrid": "/run/vm/../vm/vm.vsock"},
+    {"hybrid": ""},
+    {"unix": "/run/bo"},
+    {"unix": "/run/box\0"},
+    {"cid": 42, "unix": "/run/box"},
+    {"cid": 42, "hybrid": "/run/vm/vm.vsock"},
+    {"hybrid": "/run/box"},
+    {"unix": "/run/vm/vm.vsock"},
+]
+
+
+@pytest.mark.parametrize("kind", PEERS)
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_a_lease_is_for_the_peer_of_the_record_and_no_other(kind, asked):
+    text, own = PEERS[kind]
+    mine = parsed("box", EXTERNAL + text + "\n")
+    request = LeaseRequest(record="box", **asked)
+    if asked == own:
+        check_peer(mine, mine.host.launch.peer, request)
+        return
+    with pytest.raises(RefusedError, match="not the peer of 'box'") as caught:
+        check_peer(mine, mine.host.launch.peer, request)
+    assert caught.value.where == "box.toml:5:1"
+
+
+def test_a_launcher_may_not_take_another_record_s_name(tmp_path):
+    """Its windows would be shown as that one's."""
+    for name in ("box", "work"):
+        (tmp_path / f"{name}.toml").write_text(record())
+    (tmp_path / "half.toml").write_text("class = 1")
+    records = load_records([tmp_path])
+    box = records.records["box"]
+    assert asked_name(box, "box", records) == "box"
+    assert asked_name(box, "box-two", records) == "box-two"
+    for other in ("work", "half"):
+        with pytest.raises(RefusedError, match="another record"):
+            asked_name(box, other, records)

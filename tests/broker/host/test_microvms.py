@@ -1,0 +1,359 @@
+"""Machines of ours, in what needs none: starts that fail, and what is adopted."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from broker.audit.query import Filters, open_log
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.names import SandboxName
+from broker.core.paths import find_paths
+from broker.host import microvms
+from broker.host.microvms import MicroVmMachine, MicroVms
+from broker.launch.microvm.launcher import Accel, VmSpec
+from broker.launch.microvm.state import state_of, write_state
+from broker.peers import credentials
+from broker.peers.identity import HybridClaim, VsockClaim
+from broker.services.sandbox_logs import KEPT
+from policy.records.loader import parse_record
+from tests.kit.link.roles import journal, old_logs
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import record
+
+WORK = SandboxName("work")
+
+
+@dataclass
+class PaperVm:
+    """A machine that only counts what is done with it."""
+
+    directory: Path
+    uds: Path | None = None
+    cid: int = 42
+    processes: tuple = ()
+    done: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.vmm = SimpleNamespace(pid=os.getpid(), ended=False)
+        self.state = SimpleNamespace(accel=SimpleNamespace(value="tcg"))
+
+    async def cont(self):
+        self.done.append("cont")
+
+    async def close(self):
+        assert self.directory.is_dir(), "its files are needed until here"
+        self.done.append("close")
+
+
+class Stand:
+    """``MicroVms`` with everything around it; QEMU is paper."""
+
+    def __init__(self, tmp_path, log):
+        environ = {
+            "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+            "HOME": str(tmp_path),
+        }
+        self.paths = find_paths(environ)
+        self.log = log
+        self.audit = tmp_path / "audit.sqlite"
+        self.records = {}
+        self.started = []
+        self.broken_start = None
+        self.vms = MicroVms(
+            paths=self.paths,
+            record=self.records.get,
+            find_tools=self.find_tools,
+            log=log,
+        )
+        self.add("work", record("persistent"))
+
+    def add(self, name, text):
+        made, problems = parse_record(name, Path(f"{name}.toml"), text.encode())
+        assert made is not None, problems
+        self.records[name] = made
+
+    async def find_tools(self, image, progress):
+        return None
+
+    async def start_vm(self, spec, tools, *, nursery, quarantine, on_loss):
+        await trio.lowlevel.checkpoint()
+        if self.broken_start is not None:
+            raise self.broken_start
+        self.started.append(PaperVm(spec.directory))
+        return self.started[-1]
+
+    async def open(self, sandbox=WORK, name=WORK):
+        return await self.vms.open(sandbox, name, frozenset(), lambda what: None)
+
+    def events(self, kind):
+        with open_log(self.audit) as log:
+            return [row.fields() for row in log.find(Filters(kinds=(kind,)))]
+
+    def left(self, name="work", files=("record",)):
+        """What a killed broker left of a machine."""
+        directory = self.paths.sandbox(name)
+        directory.mkdir(parents=True)
+        for file in files:
+            (directory / file).write_text("work")
+        return directory
+
+
+@pytest.fixture
+def stand(monkeypatch):
+    @asynccontextmanager
+    async def made():
+        with short_directory() as path:
+            async with running(path) as mine:
+                yield mine
+
+    @asynccontextmanager
+    async def running(tmp_path):
+        async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+            mine = Stand(tmp_path, log)
+            image = SimpleNamespace(
+                name="default",
+                kernel=Path("/kernel"),
+                root=Path("/root"),
+                manifest=SimpleNamespace(built=1.0),
+                write_initrd=lambda directory: directory / "initrd",
+            )
+            monkeypatch.setattr(microvms, "find_image", lambda paths, name: image)
+            monkeypatch.setattr(microvms, "start_vm", mine.start_vm)
+            await nursery.start(mine.vms.run)
+            yield mine
+            nursery.cancel_scope.cancel()
+
+    return made
+
+
+# -- starting ----------------------------------------------------------------------
+
+
+async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkeypatch):
+    async with stand() as s:
+
+        async def full(event):
+            assert not s.paths.sandbox(WORK).exists()
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(s.log._store, "record", full)
+            with pytest.raises(UpstreamError, match="cannot be written"):
+                await s.open()
+        assert s.started == []
+        assert not s.paths.sandbox(WORK).exists()
+        machine = await s.open()
+        assert machine.facts.image == "default"
+        assert len(s.events("sandbox.start")) == 1
+        assert (s.paths.sandbox(WORK) / "record").read_text() == "work"
+
+
+@pytest.mark.parametrize("name", ["other", "box"])
+async def test_only_what_a_record_allows_is_started(stand, name):
+    async with stand() as s:
+        s.add(
+            "box",
+            'class = "persistent"\n[launch]\nkind = "external"\n[peer]\ncid = 9\n',
+        )
+        with pytest.raises(RefusedError, match="no record by which to start"):
+            await s.open(name=SandboxName(name))
+        assert s.started == []
+        assert s.events("sandbox.start") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (SetupError("QEMU is not installed"), "QEMU is not installed"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+async def test_a_start_that_fails_leaves_nothing_but_an_event(stand, error, says):
+    async with stand() as s:
+        s.broken_start = error
+        with pytest.raises((SetupError, UpstreamError), match=says):
+            await s.open()
+        assert not s.paths.sandbox(WORK).exists()
+        (event,) = s.events("sandbox.failed")
+        assert says in event["reason"]
+        s.broken_start = None
+        await s.open()
+
+
+async def test_a_machine_whose_record_cannot_be_kept_is_ended(stand, monkeypatch):
+    """It runs already when the disk is found to be full: nobody would end it."""
+    async with stand() as s:
+        write_text = Path.write_text
+
+        def full(path, text):
+            if path.name == "record":
+                raise OSError(28, "No space left on device")
+            return write_text(path, text)
+
+        with monkeypatch.context() as disk:
+            disk.setattr(Path, "write_text", full)
+            with pytest.raises(UpstreamError, match="No space left"):
+                await s.open()
+        assert s.started[0].done == ["close"]
+        assert not s.paths.sandbox(WORK).exists()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(stand):
+    async with stand() as s:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await s.open()
+        assert s.started == []
+        assert not s.paths.sandbox(WORK).exists()
+
+
+# -- what a machine is ---------------------------------------------------------------
+
+
+def test_a_machine_is_its_cid_or_its_backend(tmp_path):
+    kernel = MicroVmMachine(WORK, PaperVm(tmp_path), None, None)
+    assert kernel.claim == VsockClaim(credentials.network_namespace(), 42)
+    assert kernel.claim.holder == os.getpid()
+    assert kernel.alive() == {os.getpid()}, "QEMU holds the CID"
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        backend = SimpleNamespace(
+            role="vhost-device-vsock", pid=os.getpid(), pidfd=pidfd, ended=False
+        )
+        network = SimpleNamespace(role="passt", pid=1, pidfd=pidfd, ended=False)
+        uds = tmp_path / "vm.vsock"
+        vm = PaperVm(tmp_path, uds, processes=(backend, network))
+        hybrid = MicroVmMachine(WORK, vm, None, None)
+        assert isinstance(hybrid.claim, HybridClaim)
+        assert hybrid.claim.base == str(uds)
+        assert {c.pid for c in hybrid.claim.connectors} == {os.getpid()}, "it alone"
+        assert hybrid.alive() == {os.getpid()}
+        backend.ended = True
+        assert hybrid.alive() == frozenset()
+    finally:
+        os.close(pidfd)
+
+
+# -- adopting --------------------------------------------------------------------------
+
+
+async def test_nothing_is_left(stand):
+    async with stand() as s:
+        assert await s.vms.adopt() == []
+
+
+async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch):
+    """Its broker may have been killed before it let it run."""
+    async with stand() as s:
+        vm = PaperVm(s.left())
+
+        async def adopt_vm(directory, *, nursery):
+            return vm
+
+        monkeypatch.setattr(microvms, "adopt_vm", adopt_vm)
+        ((sandbox, name, machine),) = await s.vms.adopt()
+        assert (sandbox, name) == ("work", "work")
+        await machine.go()
+        assert vm.done == ["cont"]
+        assert machine.facts.image == "", "nobody wrote down which"
+
+
+LEFT = {
+    "no record file": ((), "No such file"),
+    "no state": (("record",), "not all of its processes live"),
+}
+
+
+@pytest.mark.parametrize(("files", "why"), LEFT.values(), ids=list(LEFT))
+async def test_what_is_no_machine_is_removed(stand, files, why):
+    async with stand() as s:
+        directory = s.left(files=files)
+        assert await s.vms.adopt() == []
+        assert not directory.exists()
+        (event,) = s.events("sandbox.stop")
+        assert event["outcome"] == "cleaned up"
+        assert why in event["reason"]
+        assert event["detail"] == {"processes_ended": 0}
+
+
+async def test_a_record_that_is_gone_ends_its_machine(stand, monkeypatch):
+    async with stand() as s:
+        directory = s.left()
+        s.records.clear()
+
+        async def never(directory, *, nursery):
+            raise AssertionError
+
+        monkeypatch.setattr(microvms, "adopt_vm", never)
+        assert await s.vms.adopt() == []
+        assert not directory.exists()
+        assert "no record 'work' any more" in s.events("sandbox.stop")[0]["reason"]
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"../../etc", b"x" * 10_000])
+async def test_a_record_file_that_is_no_name(stand, text):
+    """A crash may leave anything; it must not keep the broker from starting."""
+    async with stand() as s:
+        directory = s.left()
+        (directory / "record").write_bytes(text)
+        assert await s.vms.adopt() == []
+        assert not directory.exists()
+        assert "is not a sandbox name" in s.events("sandbox.stop")[0]["reason"]
+
+
+async def test_a_state_of_processes_that_have_ended(stand):
+    """A reboot or a kill of all: none is ended, none is adopted."""
+    async with stand() as s:
+        directory = s.left()
+        spec = VmSpec(
+            name=WORK,
+            kernel=Path("/kernel"),
+            initrd=Path("/initrd"),
+            root=None,
+            directory=directory,
+            logs=directory,
+        )
+        write_state(directory, state_of(spec, cid=42, hybrid=False, accel=Accel.TCG))
+        assert await s.vms.adopt() == []
+        assert not directory.exists()
+
+
+async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
+    async with stand() as s:
+        (s.left("aaa") / "vm.json").write_text("{}")
+        broken = s.left("NotAName")
+        good = s.left("work")
+
+        async def adopt_vm(directory, *, nursery):
+            return PaperVm(directory) if directory == good else None
+
+        async def clean(directory):
+            if directory.name == "aaa":
+                raise UpstreamError("the state is not ours")
+            return 0
+
+        monkeypatch.setattr(microvms, "adopt_vm", adopt_vm)
+        monkeypatch.setattr(microvms, "clean_leftovers", clean)
+        found = await s.vms.adopt()
+        assert [sandbox for sandbox, _, _ in found] == ["work"]
+        assert len(s.vms.warnings) == 2
+        assert broken.exists(), "nothing of ours has such a name"
+
+
+# -- logs ------------------------------------------------------------------------------
+
+
+async def test_a_start_keeps_the_logs_of_what_runs(stand):
+    async with stand() as s:
+        directory = old_logs(s.paths.logs("x").parent, KEPT + 1)
+        s.paths.sandbox("web-1000").mkdir(parents=True)
+        await s.open()
+        assert (directory / "web-1000" / "console.log").exists()

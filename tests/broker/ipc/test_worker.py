@@ -1,0 +1,159 @@
+"""Messages between supervisor, template, keeper and worker."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core import limits
+from broker.core.errors import InternalError, PeerError
+from broker.ipc import agent, worker
+
+FROM_WORKER = [
+    worker.Ready(worker.Jail(namespaces=True, seccomp=True, landlock=7)),
+    worker.FromAgent(1, agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")),
+    worker.FromAgent(1, agent.Output(program=3, data=b"\x00\xff\n")),
+    worker.FromAgent(1, agent.Exited(program=3, code=-9)),
+    worker.FromAgent(1, agent.Step(name="waypipe", ok=False, detail="no such file")),
+    worker.AgentClosed(1, "the guest agent closed"),
+    worker.WaylandOpened(4),
+    worker.WaylandClosed(4, 100, 200, "client closed"),
+    worker.WaylandClosed(4, 1, 2, "a bad message", worker.Fault.CLIENT),
+    worker.Statistics(1, 2, 3, 4, 5),
+    worker.Statistics(1, 2, 3, 4, 5, [worker.Use("windows", 1, 128, 3)]),
+    worker.Windows(1, [worker.Window(1, "t", "a", 2, 3, focused=True)], last=False),
+    worker.WindowClosed(1, "no such window"),
+    worker.LimitHit("windows", 7),
+    worker.Traced(["#1 a line"], 2),
+    worker.Violation("too many"),
+    worker.Broken("Traceback"),
+]
+TO_WORKER = [
+    worker.Frames(
+        "work",
+        "Work",
+        0xFF0000,
+        4,
+        18,
+        True,
+        False,
+        "fake",
+        ["a"],
+        ["b"],
+        {"windows": 3},
+    ),
+    worker.AgentStream(1),
+    worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),
+    worker.ToAgent(agent.PowerOff()),
+    worker.AskStatistics(),
+    worker.WaylandStream(7),
+    worker.AskWindows(3),
+    worker.CloseWindow(4, 5, cut=True),
+    worker.Stop(),
+]
+
+
+@pytest.mark.parametrize("message", FROM_WORKER, ids=lambda m: type(m).__name__)
+def test_what_a_worker_says_arrives(message):
+    assert worker.decode_from_worker(worker.encode(message)) == message
+
+
+@pytest.mark.parametrize("message", TO_WORKER, ids=lambda m: type(m).__name__)
+def test_what_a_worker_is_told_arrives(message):
+    assert worker.decode_to_worker(worker.encode(message)) == message
+
+
+def test_the_other_directions():
+    kept = worker.KeeperReady(7)
+    assert worker.decode_from_keeper(worker.encode(kept)) == kept
+    fork = worker.Fork(1, "work", "/run/wayland-1", allow_unjailed=False)
+    assert worker.decode_fork(worker.encode(fork)) == fork
+    ended = worker.KeeperEnded(1, -9)
+    assert worker.decode_from_template(worker.encode(ended)) == ended
+
+
+def _packet(**fields):
+    return msgspec.msgpack.encode(fields)
+
+
+HOSTILE = [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"\xc1", id="no-msgpack"),
+    pytest.param(_packet(type="stop"), id="an-order"),
+    pytest.param(_packet(type="kept", pid=1), id="a-keeper's-word"),
+    pytest.param(_packet(type="wayland-opened"), id="field-missing"),
+    pytest.param(_packet(type="wayland-opened", client=1, x=1), id="field-unknown"),
+    pytest.param(_packet(type="wayland-opened", client=-1), id="negative"),
+    pytest.param(_packet(type="wayland-opened", client=1.5), id="a-float"),
+    pytest.param(_packet(type="wayland-opened", client="1"), id="a-text"),
+    pytest.param(_packet(type="wayland-opened", client=1 << 63), id="too-large"),
+    pytest.param(_packet(type="violation", reason="x" * 4001), id="text-too-long"),
+    pytest.param(_packet(type="violation", reason=b"x"), id="bytes-for-text"),
+    pytest.param(
+        _packet(type="from-agent", stream=1, message={"type": "poweroff"}),
+        id="guest-orders",
+    ),
+    pytest.param(
+        _packet(
+            type="from-agent",
+            stream=1,
+            message={"type": "exited", "program": 1, "code": 256},
+        ),
+        id="code-out-of-range",
+    ),
+    pytest.param(
+        _packet(
+            type="from-agent",
+            stream=1,
+            message={
+                "type": "output",
+                "program": 1,
+                "data": b"x" * (limits.AGENT_OUTPUT_BYTES + 1),
+            },
+        ),
+        id="output-too-long",
+    ),
+    pytest.param(worker.encode(worker.WaylandOpened(1)) + b"\x00", id="trailing-byte"),
+    pytest.param(b"\x91" * 100_000, id="nested-deep"),
+]
+
+
+@pytest.mark.parametrize("untrusted", HOSTILE)
+def test_a_worker_that_lies_is_refused(untrusted):
+    with pytest.raises(PeerError, match="no valid message"):
+        worker.decode_from_worker(untrusted)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_give_anything_but_a_message_or_a_refusal(untrusted):
+    try:
+        message = worker.decode_from_worker(untrusted)
+    except PeerError:
+        return
+    assert worker.decode_from_worker(worker.encode(message)) == message
+
+
+def test_text_at_the_limit_passes():
+    longest = worker.Violation("x" * 4000)
+    assert worker.decode_from_worker(worker.encode(longest)) == longest
+    assert len(worker.clip("x" * 4000)) == 4000
+    assert len(worker.clip("x" * 4001)) == 4000
+
+
+def test_a_message_of_ours_that_is_none_is_our_mistake():
+    with pytest.raises(InternalError):
+        worker.decode_to_worker(_packet(type="ready"))
+
+
+def test_the_largest_agent_message_fits():
+    run = agent.Run(program=1, argv=["x" * (limits.AGENT_FRAME_BYTES - 200)])
+    assert len(agent.encode(run)) <= limits.AGENT_FRAME_BYTES
+    assert len(worker.encode(worker.ToAgent(run))) <= limits.WORKER_MESSAGE_BYTES
+
+
+def test_beyond_the_limit_is_not_sent():
+    run = agent.Run(program=1, argv=["x" * limits.WORKER_MESSAGE_BYTES])
+    with pytest.raises(InternalError):
+        worker.encode(worker.ToAgent(run))

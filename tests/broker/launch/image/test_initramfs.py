@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from broker.core.errors import UpstreamError
+from broker.launch.image.initramfs import (
+    Entry,
+    agent_overlay,
+    build_initramfs,
+    dependencies,
+    read_modules,
+    write_cpio,
+)
+
+MODINFO = b"\0license=GPL\0depends=%b\0retpoline=Y\0"
+
+
+def put_module(directory, name, depends="", *, suffix=".ko", where="kernel/drivers"):
+    path = directory / where / f"{name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = b"\x7fELF " + name.encode() + MODINFO % depends.encode()
+    path.write_bytes(lzma.compress(content) if suffix == ".ko.xz" else content)
+    return content
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    (tmp_path / "modules.builtin").write_text("kernel/fs/ext4/ext4.ko\n")
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
+def test_cpio_is_what_cpio_reads(tmp_path):
+    archive = write_cpio(
+        {
+            "d": Entry(stat.S_IFDIR | 0o755),
+            "d/file": Entry(stat.S_IFREG | 0o640, b"content"),
+            "d/empty": Entry(stat.S_IFREG | 0o600),
+            "three": Entry(stat.S_IFREG | 0o755, b"abc"),
+        }
+    )
+    subprocess.run(
+        ["cpio", "-i", "--quiet"], input=archive, cwd=tmp_path, check=True, timeout=10
+    )
+    assert (tmp_path / "d/file").read_bytes() == b"content"
+    assert stat.S_IMODE((tmp_path / "d/file").stat().st_mode) == 0o640
+    assert (tmp_path / "d/empty").read_bytes() == b""
+    assert (tmp_path / "three").read_bytes() == b"abc"
+
+
+def test_equal_entries_give_equal_bytes_in_any_order():
+    one = {"a": Entry(0o100644, b"1"), "b": Entry(0o100644, b"2")}
+    assert write_cpio(one) == write_cpio(dict(reversed(one.items())))
+
+
+def test_archives_can_be_concatenated():
+    """The kernel unpacks one after the other if each begins on 4 bytes."""
+    assert len(write_cpio({"a": Entry(0o100644, b"12345")})) % 512 == 0
+    assert agent_overlay(b"x").startswith(b"070701")
+
+
+def test_dependencies_come_first_and_once(kernel):
+    put_module(kernel, "virtio_blk", "virtio,virtio_ring")
+    put_module(kernel, "virtio", "virtio_ring")
+    put_module(kernel, "virtio_ring")
+    modules = read_modules(kernel, ["virtio_blk", "virtio"])
+    assert list(modules) == ["virtio_ring", "virtio", "virtio_blk"]
+
+
+def test_file_names_with_a_dash_are_the_same_module(kernel):
+    put_module(kernel, "virtio-rng", "rng-core")
+    put_module(kernel, "rng-core")
+    assert list(read_modules(kernel, ["virtio_rng"])) == ["rng_core", "virtio_rng"]
+
+
+def test_built_in_modules_are_left_out(kernel):
+    assert read_modules(kernel, ["ext4"]) == {}
+
+
+def test_compressed_modules_are_unpacked(kernel):
+    content = put_module(kernel, "overlay", suffix=".ko.xz")
+    assert read_modules(kernel, ["overlay"]) == {"overlay": content}
+
+
+def test_unknown_compression_is_named(kernel):
+    put_module(kernel, "overlay", suffix=".ko.zst")
+    with pytest.raises(UpstreamError, match=r"compressed as \.zst"):
+        read_modules(kernel, ["overlay"])
+
+
+def test_missing_module_is_named_unless_optional(kernel):
+    assert read_modules(kernel, ["vsock_loopback"]) == {}
+    with pytest.raises(UpstreamError, match="no module virtio_blk"):
+        read_modules(kernel, ["virtio_blk"])
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        (b"", []),
+        (b"\0depends=\0", []),
+        (b"\0depends=a-b,c\0", ["a_b", "c"]),
+        (b"\0softdepends=x\0depends=y\0", ["y"]),
+    ],
+)
+def test_dependencies(section, names):
+    assert dependencies(b"\x7fELF" + section) == names
+
+
+def test_initramfs_has_an_init_and_the_order():
+    made = build_initramfs(b"BUSYBOX", {"b": b"1", "a": b"2"}, b"#!/bin/busybox sh\n")
+    assert b"init\0" in made
+    assert b"b\na\n" in made
+    assert made == build_initramfs(
+        b"BUSYBOX", {"b": b"1", "a": b"2"}, b"#!/bin/busybox sh\n"
+    )

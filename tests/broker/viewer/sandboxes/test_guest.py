@@ -1,0 +1,287 @@
+"""A guest's tasks: what a worker that was taken over may cost, and ends that meet."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.audit.query import Filters, open_log
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Opening
+from broker.core.services import AGENT, DISPLAY
+from broker.ipc import worker
+from broker.viewer.sandboxes.dependencies import GuestTools
+from broker.viewer.sandboxes.guest import Guest
+from policy.records.loader import parse_record
+from tests.kit.audit.paper import PaperWorker, PaperWorkers, hello
+from tests.kit.link.roles import LEASE, journal, pair
+from tests.kit.world import record
+
+
+@asynccontextmanager
+async def guest(tmp_path):
+    """A guest without a screen, its paper workers, and its log."""
+    mine, _ = parse_record("a", tmp_path / "a.toml", record("persistent").encode())
+    async with journal(tmp_path) as log, trio.open_nursery() as viewer:
+        workers = PaperWorkers()
+        tools = GuestTools(
+            workers=workers,
+            pump=None,
+            log=log,
+            compositor=lambda: tmp_path / "wayland-0",
+            waypipe=None,
+        )
+        made = Guest(
+            LEASE,
+            lambda: mine,
+            tools,
+            directory=tmp_path / "run",
+            logs=tmp_path / "logs",
+        )
+        await viewer.start(made.run)
+        yield made, workers, log
+        await made.close("the test is over")
+        viewer.cancel_scope.cancel()
+
+
+async def open_agent(mine, nursery, stream=1):
+    """An agent's stream; returns our end of it."""
+    ours, theirs = pair()
+    opening = Opening(LEASE, AGENT, stream, "a test")
+
+    async def carry(task_status):
+        await mine.agent_stream(opening, theirs, task_status=task_status)
+
+    await nursery.start(carry)
+    return ours
+
+
+async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
+    """Taken over, it says a thousand things a second for days."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            for number in range(1000):
+                await other.say.send(worker.AgentClosed(number + 7, "x" * 4000))
+                await other.say.send(worker.WaylandOpened(number))
+                await other.say.send(worker.Broken("x" * 4000))
+            assert mine._ends == {}
+            assert len(mine.screen._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
+            assert len(mine.warnings) <= 3
+            await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_a_worker_counts_its_own_streams_only(tmp_path):
+    """A status shows what it says beside the streams of all sandboxes."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams, 7):
+            (other,) = workers.opened
+
+            async def statistics():
+                counts = [worker.StreamCount(n, 1, 1) for n in range(20)]
+                return worker.Statistics(0, 0, 0, 0, 0, streams=counts)
+
+            other.statistics = statistics
+            assert set(await mine.stream_counts()) == {7}
+            await other.say.send(worker.AgentClosed(7, "it left"))
+
+
+async def test_a_stream_that_is_cut_while_it_is_recorded_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    ours, theirs = pair()
+    async with guest(tmp_path) as (mine, _, log):
+        recording = trio.Event()
+
+        async def slow_disk(event):
+            recording.set()
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(log, "require", slow_disk)
+        ours.sendall(bytes(limits.DISPLAY_HEADER_BYTES))
+        with ours, trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(
+                    partial(
+                        mine.display_stream,
+                        Opening(LEASE, DISPLAY, 1, "a test"),
+                        theirs,
+                    )
+                )
+                await recording.wait()
+                assert mine._handed
+                nursery.cancel_scope.cancel()
+            assert not mine._handed
+            assert ours.recv(1) == b"", "it was hung up on"
+
+
+@pytest.mark.parametrize("how", ["counted", "its worker died"])
+async def test_the_agents_stream_has_its_bytes_or_says_that_nobody_knows(tmp_path, how):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            if how == "counted":
+                await other.say.send(worker.AgentClosed(1, "it left", 126, 70))
+            else:
+                await other.close("it crashed")
+    (path,) = tmp_path.rglob("audit.sqlite")
+    with open_log(path) as log:
+        (closed,) = [f.fields() for f in log.find(Filters(kinds=["stream.closed"]))]
+    counts = closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]
+    assert counts == ((126, 70) if how == "counted" else (None, None))
+
+
+async def test_a_hello_is_believed_about_programs_of_before_once(tmp_path):
+    """Each claimed program that a later hello forgets is an event on disk."""
+    async with guest(tmp_path) as (mine, workers, log), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            for number in range(20):
+                first = 1 + 64 * number
+                await other.say.send(hello(programs=range(first, first + 64)))
+            await other.say.send(worker.AgentClosed(1, "it left"))
+    assert log._store.statistics().events <= 64 + 10
+
+
+async def test_a_mistake_about_what_a_worker_says_is_its_sandbox_s(
+    tmp_path, monkeypatch, capsys
+):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+
+            def mistake():
+                raise ZeroDivisionError
+
+            monkeypatch.setattr(mine.programs, "agent_up", mistake)
+            await other.say.send(hello())
+            with trio.fail_after(30):
+                await other.closed.wait()
+            await wait_all_tasks_blocked()
+            assert mine.worker is None
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):
+    """A worker must not outlive its lease."""
+    async with guest(tmp_path) as (mine, workers, _):
+        workers.may_open = trio.Event()
+        ours, theirs = pair()
+        refused = []
+
+        async def carry():
+            try:
+                opening = Opening(LEASE, AGENT, 1, "a test")
+                await mine.agent_stream(
+                    opening, theirs, task_status=trio.TASK_STATUS_IGNORED
+                )
+            except RefusedError as error:
+                refused.append(str(error))
+
+        with ours:
+            async with trio.open_nursery() as streams:
+                streams.start_soon(carry)
+                await workers.asked.wait()
+                await mine.close("the lease ended")
+                workers.may_open.set()
+            assert refused == ["this sandbox is about to end"]
+            assert workers.opened[0].closed.is_set()
+            assert mine.worker is None
+            ours.settimeout(30)
+            assert ours.recv(1) == b""
+
+
+async def test_a_program_that_could_not_be_recorded_does_not_count(
+    tmp_path, monkeypatch
+):
+    """The disk is full a hundred times: afterwards all of its places are free."""
+    async with guest(tmp_path) as (mine, _, log):
+
+        async def full(event):
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(log._store, "record", full)
+            for _ in range(100):
+                with pytest.raises(UpstreamError, match="cannot be written"):
+                    await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == []
+        program = await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == [program]
+
+
+async def test_a_program_for_a_sandbox_that_ends_meanwhile(tmp_path):
+    """The answer is a sentence, not a mistake in the broker."""
+    async with guest(tmp_path) as (mine, _, _log):
+        await mine.close("it powered off")
+        with pytest.raises(RefusedError, match="about to end"):
+            await mine.start_program(["foot"], {}, display=True)
+        assert mine.programs.live() == []
+
+
+async def test_a_guest_whose_worker_takes_no_orders_can_be_ended(tmp_path):
+    """Then its agent cannot be asked; the power button is left."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            await other.say.send(hello())
+            await wait_all_tasks_blocked()
+            assert await mine.power_off()
+            other.deaf = True
+            assert not await mine.power_off()
+            await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            workers.opened[0].deaf = True
+            for number in range(2, 20):
+                ours, theirs = pair()
+                with ours, pytest.raises(UpstreamError):
+                    await mine.agent_stream(
+                        Opening(LEASE, AGENT, number, "a test"),
+                        theirs,
+                        task_status=trio.TASK_STATUS_IGNORED,
+                    )
+                assert theirs.fileno() == -1
+                assert isinstance(ours, socket.socket)
+            assert list(mine._handed) == [1]
+            await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(tmp_path):
+    """They wait for their turn; none of them is a connection to nowhere."""
+    async with guest(tmp_path) as (mine, _workers, _log):
+        mine.worker = PaperWorker()
+        path = tmp_path / "waypipe.sock"
+        connected = []
+
+        async def open_window():
+            connected.append(await mine.waypipe._connect_waypipe())
+
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen(1)
+            mine.waypipe.client = SimpleNamespace(
+                socket_path=path, stop=trio.lowlevel.checkpoint
+            )
+            async with trio.open_nursery() as nursery:
+                for _ in range(6):
+                    nursery.start_soon(open_window)
+                while len(connected) < 2:  # the backlog's one place, and one more
+                    await trio.lowlevel.checkpoint()
+                for _ in range(6):
+                    taken, _ = await trio.to_thread.run_sync(listener.accept)
+                    taken.close()
+        for sock in connected:
+            with sock:
+                assert sock.getpeername() == str(path)
+        assert len(connected) == 6

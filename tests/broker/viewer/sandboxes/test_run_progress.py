@@ -1,0 +1,274 @@
+"""Following a run: each missing hop has its name, output waits within bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.core import limits
+from broker.core.errors import UpstreamError
+from broker.ipc.agent import Exited, Failed, Output, Started
+from broker.viewer.sandboxes import run_progress as module
+from broker.viewer.sandboxes.launch_steps import TEXTS, Step
+from broker.viewer.sandboxes.programs import Programs
+from broker.viewer.sandboxes.run_progress import Follower
+from policy.records.loader import parse_record
+from tests.kit.link.roles import LEASE
+from tests.kit.world import record
+
+N = module._WAITING_CHUNKS
+
+
+class Stand:
+    def __init__(self, logs, *, display=True):
+        text = record(launch="boot_deadline = 90")
+        made, _ = parse_record("a", Path("a.toml"), text.encode())
+        self.items = []
+        self.may_take = trio.Event()
+        self.may_take.set()
+        self.follower = Follower(self.emit, made)
+        self.programs = Programs(logs)
+        self.program = self.programs.new("foot", display=display, limit=64)
+
+    async def emit(self, item):
+        await trio.lowlevel.checkpoint()
+        await self.may_take.wait()
+        self.items.append(item)
+
+    def steps(self):
+        found = [item.progress for item in self.items if item.progress]
+        return [(p.step, p.state) for p in found]
+
+    def output(self):
+        return b"".join(item.output or b"" for item in self.items)
+
+    async def follow(self):
+        guest = SimpleNamespace(lease=LEASE, programs=self.programs)
+        await self.follower.follow(guest, self.program)
+
+    def reach(self, hop):
+        self.programs._reach(self.program, hop)
+
+
+@pytest.fixture
+async def stand(tmp_path):
+    mine = Stand(tmp_path)
+    yield mine
+    mine.programs.end_all("the test is over")
+
+
+SECONDS = {hop: TEXTS[hop].seconds for hop in Step} | {Step.AGENT: 90.0}
+
+
+@pytest.mark.parametrize("missing", list(Step))
+async def test_a_hop_that_does_not_come_is_named_after_its_deadline(
+    stand, missing, autojump_clock
+):
+    for hop in Step:
+        if hop < missing:
+            stand.reach(hop)
+    began = trio.current_time()
+    title = TEXTS[missing].title
+    seconds = SECONDS[missing]
+    with pytest.raises(UpstreamError) as caught:
+        await stand.follow()
+    assert trio.current_time() - began == pytest.approx(seconds)
+    reason = f"nothing happened within {seconds:g} s"
+    assert caught.value.message == f"no window: could not {title}: {reason}"
+    assert caught.value.hint == TEXTS[missing].hint.format(sandbox="a")
+    assert stand.follower.failure.hop is missing
+    assert stand.steps() == [(title, "begun"), (title, "failed")]
+
+
+@pytest.mark.parametrize("missing", list(Step)[1:])
+async def test_a_hop_that_comes_at_the_last_moment_is_in_time(
+    stand, missing, autojump_clock
+):
+    for hop in Step:
+        if hop < missing:
+            stand.reach(hop)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow)
+        await trio.sleep(SECONDS[missing] - 0.001)
+        stand.reach(max(Step))
+    assert stand.program.way.failure is None
+
+
+async def test_a_person_who_is_asked_has_the_time_of_a_person(stand, autojump_clock):
+    """A window that waits for an answer is not given up after the hop's seconds."""
+    stand.reach(Step.PROGRAM)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow)
+        await trio.sleep(SECONDS[Step.STREAM] - 1)
+        with stand.programs.person_asked():
+            await trio.sleep(limits.QUESTION_SECONDS - 1)
+            assert stand.program.way.failure is None
+        stand.reach(max(Step))
+    assert stand.program.way.failure is None
+
+
+async def test_all_hops_one_after_the_other(stand):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow)
+        for hop in Step:
+            await wait_all_tasks_blocked()
+            stand.reach(hop)
+    titles = [TEXTS[hop].title for hop in Step]
+    assert stand.steps() == [(t, s) for t in titles for s in ("begun", "done")]
+
+
+async def test_a_hop_that_was_passed_over_is_not_waited_for(stand):
+    """A stream proves the program."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow)
+        await wait_all_tasks_blocked()
+        stand.reach(Step.WAYPIPE)
+        await wait_all_tasks_blocked()
+        stand.reach(Step.COMPOSITOR)
+    begun = [step for step, state in stand.steps() if state == "begun"]
+    assert begun == [TEXTS[Step.MACHINE].title, TEXTS[Step.COMPOSITOR].title]
+
+
+async def test_without_a_window_the_program_is_the_last_hop(tmp_path):
+    stand = Stand(tmp_path, display=False)
+    stand.reach(Step.PROGRAM)
+    await stand.follow()
+    assert stand.steps() == []
+    stand.programs.end_all("over")
+
+
+async def test_a_program_that_cannot_be_started_says_why(stand):
+    stand.reach(Step.AGENT)
+    async with trio.open_nursery() as nursery:
+
+        async def follow():
+            title = TEXTS[Step.PROGRAM].title
+            with pytest.raises(UpstreamError, match=f"{title}: no such file"):
+                await stand.follow()
+
+        nursery.start_soon(follow)
+        await wait_all_tasks_blocked()
+        stand.programs.take(Failed(1, "no such file"))
+
+
+async def test_a_program_that_ends_without_a_window_shows_its_last_words(stand):
+    stand.follower.listen(stand.program)
+    stand.programs.take(Started(1))
+    async with trio.open_nursery() as nursery:
+
+        async def follow():
+            with pytest.raises(UpstreamError, match="it ended with code 3"):
+                await stand.follow()
+
+        nursery.start_soon(follow)
+        await wait_all_tasks_blocked()
+        stand.programs.take(Output(1, b"no "))
+        stand.programs.take(Output(1, b"font"))
+        stand.programs.take(Exited(1, 3))
+    assert stand.output() == b"no font"
+    assert stand.items[-1].output == b"font", "after the failure, before the error"
+
+
+async def test_a_program_that_ended_well_needs_no_window(stand):
+    """``foot --version``."""
+    stand.programs.take(Started(1))
+    stand.programs.take(Exited(1, 0))
+    await stand.follow()
+
+
+async def test_a_sandbox_that_ends_names_its_end(stand):
+    stand.reach(Step.MACHINE)
+    stand.programs.end_all("the sandbox ended: QEMU ended")
+    title = TEXTS[Step.AGENT].title
+    with pytest.raises(UpstreamError, match=f"{title}: the sandbox ended: QEMU ended"):
+        await stand.follow()
+
+
+# -- output ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("over", [0, 1, 100])
+async def test_so_much_output_waits_for_a_slow_client(stand, over):
+    stand.follower.listen(stand.program)
+    for number in range(N + over):
+        stand.programs.take(Output(1, b"%03d" % number))
+    stand.programs.take(Exited(1, 0))
+    assert await stand.follower.attend(stand.program) == 0
+    assert stand.output() == b"".join(b"%03d" % number for number in range(N))
+    lost = [item.progress.detail for item in stand.items if item.progress]
+    assert bool(lost) == bool(over), "and it is said what was left out"
+    if over:
+        assert lost[0].startswith(f"{3 * over} bytes of it came faster")
+    data = stand.program.log.path.read_bytes()
+    assert len(data) == 3 * (N + over), "the log has all"
+
+
+async def test_a_client_that_takes_nothing_holds_up_nobody_else(stand):
+    stand.follower.listen(stand.program)
+    stand.may_take = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follower.attend, stand.program)
+        for _ in range(10 * N):
+            stand.programs.take(Output(1, b"x"))
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        stand.programs.take(Exited(1, 0))
+        stand.may_take.set()
+    assert N <= len(stand.output()) <= N + 2
+
+
+async def test_output_is_passed_on_as_it_comes(stand):
+    stand.follower.listen(stand.program)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follower.attend, stand.program)
+        for number in range(3 * N):
+            stand.programs.take(Output(1, b"%03d" % number))
+            await wait_all_tasks_blocked()
+        stand.programs.take(Exited(1, 0))
+    assert len(stand.output()) == 9 * N
+
+
+async def test_a_client_that_has_gone_is_not_written_to(stand):
+    stand.follower.listen(stand.program)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follower.attend, stand.program)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    stand.programs.take(Output(1, b"x"))
+    assert stand.output() == b""
+
+
+@pytest.mark.parametrize("code", [0, 1, 255, -9])
+async def test_the_code_is_the_program_s(stand, code):
+    stand.follower.listen(stand.program)
+    stand.programs.take(Exited(1, code))
+    assert await stand.follower.attend(stand.program) == code
+
+
+# -- steps -------------------------------------------------------------------------
+
+
+async def test_a_step_tells_its_details(stand, autojump_clock):
+    async with stand.follower.step("start the machine"):
+        stand.follower.tell("fetching a tool")
+        await trio.sleep(1)
+        stand.follower.tell("the last moment")
+    found = [(p.state, p.detail) for p in (i.progress for i in stand.items)]
+    assert found == [
+        ("begun", ""),
+        ("begun", "fetching a tool"),
+        ("begun", "the last moment"),
+        ("done", ""),
+    ]
+    assert stand.items[-1].progress.seconds == pytest.approx(1)
+
+
+async def test_a_step_that_fails_is_not_done(stand):
+    with pytest.RaisesGroup(UpstreamError, allow_unwrapped=True):
+        async with stand.follower.step("start the machine"):
+            raise UpstreamError("QEMU is not installed")
+    assert stand.steps() == [("start the machine", "begun")]

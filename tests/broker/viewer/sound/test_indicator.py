@@ -1,0 +1,85 @@
+"""A desktop that fails now and then; a real one: tests/integration."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+import trio
+from jeepney import MessageType
+
+from broker.viewer.sound import indicator as module
+from broker.viewer.sound.indicator import Indicator
+
+
+class Desktop:
+    """Shows notifications, unless it is to fail."""
+
+    def __init__(self):
+        self.shown = set()
+        self.fails = 0
+
+    @asynccontextmanager
+    async def router(self):
+        yield self
+
+    async def send_and_get_reply(self, call):
+        await trio.lowlevel.checkpoint()
+        if self.fails:
+            self.fails -= 1
+            raise ConnectionResetError("the bus has gone")
+        if call.header.fields[3] == "Notify":
+            self.shown.add(1)
+        else:
+            self.shown.discard(call.body[0])
+        header = SimpleNamespace(message_type=MessageType.method_return)
+        return SimpleNamespace(header=header, body=(1,))
+
+
+async def test_what_could_not_be_told_is_tried_again(
+    monkeypatch, autojump_clock, capsys
+):
+    """An open microphone that nobody sees is what this is there against."""
+    desktop, told = Desktop(), Indicator()
+    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        desktop.fails = 2
+        told.show("work", active=True, source="mic")
+        await trio.sleep(60)
+        assert desktop.shown == {1}
+        desktop.fails = 2
+        told.show("work", active=False)
+        await trio.sleep(60)
+        assert desktop.shown == set()
+        nursery.cancel_scope.cancel()
+    assert capsys.readouterr().err.count("can tell that a microphone is open") == 1
+
+
+async def test_without_a_bus_it_says_so_in_words(monkeypatch, capsys):
+    monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    told, said = Indicator(), ""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        told.show("work", active=True, source="mic")
+        with trio.fail_after(60):
+            while "\n" not in said:
+                await trio.sleep(0.01)
+                said += capsys.readouterr().err
+        nursery.cancel_scope.cancel()
+    assert "this session has no D-Bus" in said
+
+
+async def test_short_hearing_is_shown_long_enough(monkeypatch, autojump_clock):
+    desktop, told = Desktop(), Indicator()
+    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(told.run)
+        for _ in range(3):
+            told.show("work", active=True, source="mic")
+            told.show("work", active=False)
+            await trio.sleep(1.9)
+            assert desktop.shown == {1}
+        await trio.sleep(0.2)
+        assert desktop.shown == set()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,385 @@
+"""The supervisor's part of a sandbox's sound, with a worker made of paper."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from broker.audit.query import Filters, open_log
+from broker.core import limits
+from broker.core.connection_quota import SoundServerPlaces
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Opening
+from broker.ipc import worker
+from broker.pulse.rules import Level
+from broker.viewer.sound.levels import load_level, save_level
+from broker.viewer.sound.mixer import Ask, ask_desk
+from broker.viewer.sound.sandbox_sound import GuestSound
+from policy.records.loader import parse_record
+from tests.kit.link.roles import LEASE, journal
+from tests.kit.world import record
+
+AUDIO = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
+State = partial(worker.SoundState, 1, 0, application="app", source="mic", missing="")
+
+
+class PaperWorker:
+    """Remembers its orders; obeys those about the microphone."""
+
+    def __init__(self, sound: list) -> None:
+        self.orders: list = []
+        self.obeys = True
+        self.closed = ""
+        self._sound = sound
+
+    async def send(self, order, fds=()):
+        if self.closed:
+            raise UpstreamError("it has ended")
+        self.orders.append(order)
+        if isinstance(order, worker.Microphone) and self.obeys:
+            await self._sound[0].take(worker.MicrophoneSet(order.number))
+
+    async def close(self, reason):
+        self.closed = reason
+        self._sound[0].worker_gone()
+
+    def heard(self):
+        return [
+            o.hearing.value for o in self.orders if isinstance(o, worker.Microphone)
+        ]
+
+
+class Decider:
+    """Says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.verdict = "allow"
+        self.asked = 0
+        self.scope: trio.CancelScope | None = None
+
+    @asynccontextmanager
+    async def permit(self, request):
+        assert request.service == "vitrail.AudioInput"
+        self.asked += 1
+        if self.verdict == "deny":
+            raise RefusedError("a rule says no")
+        with trio.CancelScope() as self.scope:
+            yield None
+        if self.scope.cancelled_caught:
+            raise RefusedError("cut")
+
+
+@asynccontextmanager
+async def sound(tmp_path, microphone="allow"):
+    """A sound with a worker that knows its rules, and a decider."""
+    top = AUDIO.replace('microphone = "allow"', f'microphone = "{microphone}"')
+    text = record("persistent", top=top).encode()
+    mine, _ = parse_record("a", tmp_path / "a.toml", text)
+    holder: list = []
+    paper = PaperWorker(holder)
+    async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+
+        async def ensure():
+            return paper
+
+        made = GuestSound(
+            LEASE,
+            lambda: mine,
+            log,
+            ensure_worker=ensure,
+            start=nursery.start_soon,
+            server=lambda: tmp_path / "server",
+            levels=lambda: tmp_path / "levels",
+            desks=lambda: tmp_path / "desks",
+            places=SoundServerPlaces(),
+        )
+        holder.append(made)
+        made.decider = decider = Decider()
+        await made._told(mine)
+        yield made, paper, decider
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_rules_come_from_the_record(tmp_path):
+    async with sound(tmp_path) as (_, paper, _):
+        (order,) = paper.orders
+        assert (order.name, order.microphone, order.revoked) == (
+            LEASE.sandbox,
+            "ask",
+            "silence",
+        )
+        assert (order.streams, order.most_volume, order.volume) == (16, 65536, 65536)
+
+
+async def test_a_wish_is_asked_about_and_the_permission_ends_with_it(tmp_path):
+    async with sound(tmp_path) as (made, paper, decider):
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert (decider.asked, paper.heard(), made.status().allowed) == (
+            1,
+            ["allow"],
+            True,
+        )
+        await made.take(State(wanted=False, active=False))
+        await wait_all_tasks_blocked()
+        assert (paper.heard(), made.status().allowed) == (["allow", "rest"], False)
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert decider.asked == 2
+
+
+async def test_a_cut_permission_is_told_at_once_and_not_asked_for_again(tmp_path):
+    async with sound(tmp_path) as (made, paper, decider):
+        await made.take(State(wanted=True, active=True))
+        await wait_all_tasks_blocked()
+        decider.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert paper.heard()[:2] == ["allow", "deny"]
+        assert decider.asked == 1
+        assert not made.status().allowed
+
+
+async def test_a_no_is_a_no(tmp_path):
+    async with sound(tmp_path) as (made, paper, decider):
+        decider.verdict = "deny"
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        assert paper.heard() == ["deny"]
+        assert decider.asked == 1
+
+
+async def test_another_record_is_told_to_the_worker_that_runs(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        before = made._record()
+        await made.follow_record(before)
+        assert len(paper.orders) == 1  # nothing is new
+        top = '[audio]\nplayback = "allow"\nmicrophone = "deny"\nrate = 44100\n'
+        text = record("persistent", top=top).encode()
+        after, _ = parse_record("a", tmp_path / "a.toml", text)
+        await made.follow_record(after)
+        order = paper.orders[-1]
+        assert (order.microphone, order.rate) == ("deny", 44100)
+        await made.follow_record(after)
+        assert len(paper.orders) == 2
+        paper.closed = "gone"
+        await made.follow_record(before)  # it has ended: the next one is told
+        made.worker_gone()
+        await made.follow_record(after)
+        assert len(paper.orders) == 2
+
+
+async def test_a_record_that_changes_while_the_worker_is_told(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        made.worker_gone()
+        old = made._record()
+        top = '[audio]\nplayback = "allow"\nmicrophone = "deny"\n'
+        text = record("persistent", top=top).encode()
+        new, _ = parse_record("a", tmp_path / "a.toml", text)
+        made._record = lambda: new
+        await made._told(old)
+        assert [order.microphone for order in paper.orders[-2:]] == ["ask", "deny"]
+
+
+async def test_the_person_takes_it_away_and_cannot_give_it(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        await made.take(State(wanted=True, active=False))
+        await wait_all_tasks_blocked()
+        with trio.fail_after(30):
+            await made.set_microphone(allow=False)
+        assert paper.heard() == ["allow", "deny"]
+        with pytest.raises(RefusedError, match="rules"):
+            await made.set_microphone(allow=True)
+
+
+async def test_a_worker_that_does_not_obey_a_revoke_is_ended(tmp_path, autojump_clock):
+    async with sound(tmp_path) as (made, paper, decider):
+        await made.take(State(wanted=True, active=True))
+        await wait_all_tasks_blocked()
+        paper.obeys = False
+        decider.scope.cancel()
+        await trio.sleep(10)
+        assert paper.closed
+
+
+async def test_a_worker_that_says_it_hears_on_after_a_revoke_is_ended(
+    tmp_path, autojump_clock
+):
+    """Whoever pressed the button gets an answer."""
+    async with sound(tmp_path) as (made, paper, _):
+        await made.take(State(wanted=False, active=True))
+        await made.set_microphone(allow=False)
+        assert paper.closed == "it says that it hears what it may not"
+        assert not made.status().active
+
+
+@pytest.mark.slow
+async def test_a_worker_that_takes_its_words_back_all_the_time_is_heard_slowly(
+    tmp_path, autojump_clock
+):
+    """Each of them is an event: they must not push others out of the log."""
+    async with sound(tmp_path) as (made, _, _):
+        began = trio.current_time()
+        for turn in range(limits.PULSE_STATES_BURST):
+            await made.take(State(wanted=False, active=turn % 2 == 0))
+        assert trio.current_time() == began
+        for turn in range(100):
+            await made.take(State(wanted=False, active=turn % 2 == 0))
+        took = trio.current_time() - began
+        assert took == pytest.approx(100 / limits.PULSE_STATES_PER_SECOND)
+
+
+async def test_a_microphone_that_goes_on_and_off_fills_no_log(tmp_path, autojump_clock):
+    """A day of it, by a worker that was taken over: then it counts as refused."""
+    async with sound(tmp_path) as (made, _, _):
+        name = made._lease.sandbox
+        used = limits.AUDIT_SHARE_BYTES - 4096
+        made._log._shares.charge(name, used, trio.current_time())
+        for turn in range(1000):
+            await made.take(State(wanted=False, active=turn % 2 == 0))
+        kinds = ("microphone.on", "microphone.off")
+        with open_log(tmp_path / "audit.sqlite") as log:
+            assert 2 <= len([*log.find(Filters(kinds=kinds))]) < 600
+            refused = [*log.find(Filters(kinds=("stream.refused",)))]
+        assert "share of the audit log" in refused[0].fields()["reason"]
+
+
+async def test_what_a_worker_makes_up_costs_nothing(tmp_path):
+    async with sound(tmp_path) as (made, _, _):
+        await made.take(worker.SoundClosed(99, 1, 1, "x"))
+        await made.take(worker.MicrophoneSet(99))
+        assert not made._ends
+        assert not made._orders
+        made.worker_gone()
+        assert made.status().streams == 0
+
+
+async def test_a_level_is_kept_and_told(tmp_path):
+    async with sound(tmp_path) as (made, paper, _):
+        await made.set_level(Level(1000, muted=True))
+        assert paper.orders[-1] == worker.SoundLevel(1000, muted=True)
+        assert load_level(tmp_path / "levels", LEASE.record) == Level(1000, muted=True)
+
+
+async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
+    desk = tmp_path / "desks" / LEASE.sandbox
+    desk.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other, trio.fail_after(60):
+        other.bind(str(desk))
+        other.listen()
+        async with sound(tmp_path) as (mine, _paper, _decider):
+            while "'brokerctl audio' does not reach" not in capfd.readouterr().err:
+                await trio.sleep(0.02)
+            other.close()
+            while True:
+                try:
+                    status = await trio.to_thread.run_sync(ask_desk, desk, Ask())
+                    break
+                except (FileNotFoundError, UpstreamError):
+                    await trio.sleep(0.1)
+            assert status == mine.status()
+
+
+class Streams:
+    """Connections to sound, one after the other, and what became of each."""
+
+    def __init__(self, made: GuestSound, nursery: trio.Nursery) -> None:
+        self.refused: dict[int, str] = {}
+        self.began: list[int] = []
+        self._made = made
+        self._nursery = nursery
+        self._over: dict[int, trio.Event] = {}
+        self._more = trio.Event()
+
+    async def start(self, number: int) -> None:
+        """Returns when it has been taken or refused."""
+        self._over[number] = trio.Event()
+        await self._nursery.start(self._one, number)
+
+    async def wait_begun(self, number: int) -> None:
+        """Returns when it was said that it is open."""
+        while number not in self.began:
+            await self._more.wait()
+
+    async def end(self, number: int) -> None:
+        """Its worker says that it is closed; returns when it is gone."""
+        await self._made.take(worker.SoundClosed(number, 0, 0, "closed"))
+        await self._over[number].wait()
+
+    async def _one(self, number, task_status):
+        ours, theirs = socket.socketpair()
+        opening = Opening(LEASE, "vitrail.Audio", number, "a test")
+
+        async def say():
+            self.began.append(number)
+            self._more.set()
+            self._more = trio.Event()
+
+        with ours, theirs:
+            try:
+                await self._made.stream(opening, ours, say=say, task_status=task_status)
+            except RefusedError as error:
+                self.refused[number] = error.message
+                task_status.started()
+        self._over[number].set()
+
+
+@asynccontextmanager
+async def streams(tmp_path):
+    """Sound before a sound server that takes all connections and says nothing."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "server"))
+        server.listen(limits.PULSE_CONNECTIONS + 1)
+        server.settimeout(0)
+        async with sound(tmp_path) as (made, _, _), trio.open_nursery() as nursery:
+            yield server, Streams(made, nursery)
+            nursery.cancel_scope.cancel()
+
+
+async def test_connections_beyond_the_limit_do_not_reach_the_sound_server(tmp_path):
+    most = limits.PULSE_CONNECTIONS
+    with trio.fail_after(60):
+        async with streams(tmp_path) as (server, opened):
+            for number in range(most + 1):
+                await opened.start(number)
+            assert opened.began == list(range(most))
+            assert list(opened.refused) == [most]
+            with ExitStack() as stack:
+                for _ in range(most):
+                    stack.enter_context(server.accept()[0])
+                with pytest.raises(BlockingIOError):
+                    server.accept()
+            await opened.end(3)
+            await opened.start(most + 1)
+            assert opened.began[-1] == most + 1
+
+
+async def test_connections_that_come_and_go_are_opened_at_a_pace(tmp_path, mock_clock):
+    burst = limits.PULSE_CONNECTS_BURST
+    async with streams(tmp_path) as (server, opened), trio.open_nursery() as nursery:
+        for number in range(burst):
+            await opened.start(number)
+            await opened.end(number)
+            server.accept()[0].close()
+        nursery.start_soon(opened.start, burst)
+        await wait_all_tasks_blocked()
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        mock_clock.jump(1 / limits.PULSE_CONNECTS_PER_SECOND)
+        await opened.wait_begun(burst)
+        server.accept()[0].close()
+        assert not opened.refused
+
+
+def test_levels_on_disk(tmp_path):
+    assert load_level(tmp_path, "a") == Level()
+    save_level(tmp_path, "a", Level(5))
+    assert load_level(tmp_path, "a") == Level(5)
+    (tmp_path / "a.json").write_text('{"volume": 99999999}')
+    assert load_level(tmp_path, "a") == Level(65536)
+    (tmp_path / "a.json").write_text("{")
+    assert load_level(tmp_path, "a").muted

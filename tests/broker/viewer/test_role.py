@@ -1,0 +1,515 @@
+"""What the viewer decides: on record before anything comes of it, or not at all."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from broker.audit.query import Filters, open_log
+from broker.authz.rules import Rules
+from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId, SandboxName, ServiceName
+from broker.core.paths import find_paths
+from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.ipc import worker
+from broker.services.sandbox_logs import KEPT
+from broker.viewer.role import ViewerRole
+from broker.viewer.sandboxes.dependencies import GuestTools
+from policy.records.loader import load_records
+from tests.kit.audit.paper import PaperWorkers, hello
+from tests.kit.link.roles import LEASE, journal, old_logs, pair
+from tests.kit.rulebook import Person, no, yes
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import record
+
+
+class Host:
+    """What a viewer asks of its host."""
+
+    def __init__(self):
+        self.stopped = []
+        self.asked = trio.Event()
+        self.unreachable = False
+
+    async def stop(self, lease, *, grace, reason):
+        self.stopped.append((lease, grace, reason))
+        self.asked.set()
+        if self.unreachable:
+            raise UpstreamError("the host cannot be reached")
+
+
+class Stand:
+    def __init__(self, path, log):
+        self.path = path
+        self.log = log
+        self.host = Host()
+        self.workers = PaperWorkers()
+        (path / "sandboxes.d").mkdir()
+        self.write("a", record("persistent"))
+        environ = {"XDG_RUNTIME_DIR": str(path / "run"), "HOME": str(path)}
+        self.role = ViewerRole(
+            paths=find_paths(environ),
+            rules=Rules(find_paths(environ), log),
+            reload_records=self.reload_records,
+            records=lambda: load_records([path / "sandboxes.d"], shipped=None),
+            tools=GuestTools(
+                workers=self.workers,
+                pump=None,
+                log=log,
+                compositor=lambda: path / "wayland-0",
+                waypipe=None,
+                sound=lambda: path / "no-sound",
+            ),
+            log=log,
+        )
+
+    async def reload_records(self):
+        """They are read for each question here."""
+
+    def write(self, name, text):
+        (self.path / "sandboxes.d" / f"{name}.toml").write_text(text)
+
+    def events(self, *kinds):
+        with open_log(self.path / "audit.sqlite") as log:
+            return [row.fields() for row in log.find(Filters(kinds=kinds))]
+
+    async def offer(self, nursery, service=AGENT, lease=LEASE, stream=1):
+        """Offer a stream as the host does; returns our end of it.
+
+        Where it is refused the other end hears why, and is hung up on.
+        """
+        ours, theirs = pair()
+        ours.settimeout(30)
+        answers = []
+        answering = theirs.dup()
+
+        async def answer(error):
+            # As over a link, where the answer goes the way of the stream.
+            answers.append(error)
+            with answering:
+                answering.send(b"yes" if error is None else b"no")
+
+        async def carry(*, task_status):
+            await self.role.stream_opened(
+                Opening(lease, service, stream, "a test"),
+                theirs,
+                task_status=task_status,
+                answer=answer,
+            )
+
+        try:
+            await nursery.start(carry)
+        except (RefusedError, UpstreamError) as error:
+            with ours, answering:
+                heard = [*answers, theirs.fileno(), ours.recv(2), ours.recv(1)]
+            if heard != [error, -1, b"no", b""]:
+                raise AssertionError(heard) from error
+            raise
+        assert answers == [None]
+        assert ours.recv(3) == b"yes"
+        return ours
+
+
+@asynccontextmanager
+async def viewer():
+    with short_directory() as path:
+        async with journal(path) as log, trio.open_nursery() as nursery:
+            mine = Stand(path, log)
+            await nursery.start(mine.role.run, mine.host)
+            yield mine
+            for guest in mine.role.guests():
+                await mine.role.lease_ended(guest.lease.id, "the test is over")
+            nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def refuses(match):
+    """A refusal that came through the nursery of a stream."""
+    with pytest.raises((RefusedError, UpstreamError), match=match) as caught:
+        yield caught
+
+
+async def test_the_decision_is_on_record_before_anything_comes_of_it():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        s.workers.may_open = trio.Event()
+        offered = []
+
+        async def offer():
+            offered.append(await s.offer(streams))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(offer)
+            await s.workers.asked.wait()
+            # The first effect is about to happen.
+            (event,) = s.events("decision")
+            assert event["verdict"] == "allow"
+            assert (event["service"], event["stream"]) == (AGENT, 1)
+            assert event["rule"].endswith("99-vitrail.policy:13")
+            assert event["policy"] == s.role.rules.digest
+            assert event["detail"]["records"] == s.role._records().digest
+            assert s.events("stream.opened") == []
+            s.workers.may_open.set()
+        kinds = [e["kind"] for e in s.events("decision", "stream.opened")]
+        assert kinds == ["decision", "stream.opened"]
+        await s.role.lease_ended(LEASE.id, "over")
+        offered[0].close()
+
+
+async def test_what_cannot_be_recorded_is_denied(monkeypatch):
+    """No worker is started, no byte is read, and the next one is decided anew."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+
+        async def full(event):
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(s.log._store, "record", full)
+            with refuses("cannot be written"):
+                await s.offer(streams)
+        assert not s.workers.asked.is_set()
+        assert s.role.guest(LEASE.id)._places == 0
+        conn = await s.offer(streams)
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_denial_names_its_rule_and_has_no_effect():
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent", display="none"))
+        await s.role.lease_begun(LEASE)
+        with refuses("denied: ") as caught:
+            await s.offer(streams, DISPLAY)
+        (event,) = s.events("decision")
+        assert event["verdict"] == "deny"
+        assert caught.value.where == event["rule"]
+        assert event["rule"].endswith("a.toml:2:1")
+        assert not s.workers.asked.is_set()
+
+
+@pytest.mark.parametrize("audio", ["allow", "raw"])
+async def test_sound_without_a_server_is_answered_and_then_hung_up_on(audio):
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent", top=f'audio = "{audio}"\n'))
+        await s.role.lease_begun(LEASE)
+        with refuses("cannot connect to .*/no-sound"):
+            await s.offer(streams, AUDIO)
+        assert s.role.guest(LEASE.id)._places == 0
+
+
+async def test_a_service_that_nobody_knows_is_denied_by_default():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        with refuses("denied: "):
+            await s.offer(streams, ServiceName("vitrail.Teleport"))
+        (event,) = s.events("decision")
+        assert (event["verdict"], event["service"]) == ("deny", "vitrail.Teleport")
+
+
+async def test_a_record_that_goes_away_denies_the_next_stream():
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        s.write("a", "class = 7\n")
+        with refuses("denied: "):
+            await s.offer(streams)
+        assert not s.workers.asked.is_set()
+
+
+async def test_a_stream_of_a_lease_that_was_not_announced():
+    other = Lease(LeaseId("f" * 16), SandboxName("a"), SandboxName("a"), 1)
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        with refuses("not one that was announced"):
+            await s.offer(streams, lease=other)
+        assert s.events("decision") == [], "there was nothing to decide"
+
+
+async def test_a_lease_without_a_valid_record_is_refused():
+    other = Lease(LeaseId("f" * 16), SandboxName("b"), SandboxName("b"), 1)
+    async with viewer() as s:
+        with pytest.raises(RefusedError, match="no valid record 'b'"):
+            await s.role.lease_begun(other)
+        assert s.role.guests() == []
+
+
+async def test_before_it_runs():
+    with short_directory() as path:
+        async with journal(path) as log:
+            mine = Stand(path, log)
+            with pytest.raises(InternalError, match="before the viewer runs"):
+                await mine.role.lease_begun(LEASE)
+            with pytest.raises(InternalError, match="before the viewer runs"):
+                await mine.role.power_off(LEASE.id, reason="no")
+
+
+@asynccontextmanager
+async def asked_about(says):
+    """A viewer whose rule asks about the agent's stream."""
+    async with viewer() as s:
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text("vitrail.Agent * a @adminvm ask\n")
+        await s.role.reload()
+        person = s.role.decider.asker = Person()
+        person.says = says
+        await s.role.lease_begun(LEASE)
+        yield s, person
+
+
+async def test_a_stream_that_is_asked_about_is_taken_first():
+    """So that no deadline of the host is the person's; nothing is read meanwhile."""
+    may = trio.Event()
+
+    async def think(question):
+        await may.wait()
+        return yes()(question)
+
+    async with asked_about(think) as (s, person), trio.open_nursery() as streams:
+        conn = await s.offer(streams)
+        await person.wait_asked(1)
+        assert not s.workers.asked.is_set()
+        assert [e["kind"] for e in s.events("decision", "stream.opened")] == []
+        may.set()
+        with trio.fail_after(30):
+            await s.workers.asked.wait()
+        (event,) = s.events("decision")
+        assert (event["verdict"], event["answered_by"]) == ("allow", "person")
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_no_hangs_up_on_what_was_taken():
+    async with asked_about(no) as (s, _), trio.open_nursery() as streams:
+        conn = await s.offer(streams)
+        with conn:
+            assert await trio.to_thread.run_sync(conn.recv, 1) == b""
+        (event,) = s.events("decision")
+        assert (event["verdict"], event["answered_by"]) == ("deny", "person")
+        assert not s.workers.asked.is_set()
+        assert s.role.guest(LEASE.id)._places == 0
+
+
+async def test_who_has_hung_up_is_not_asked_about():
+    """The dialog goes, and no answer to it opens anything."""
+
+    async def think(question):
+        await trio.sleep_forever()
+
+    async with asked_about(think) as (s, person), trio.open_nursery() as streams:
+        conn = await s.offer(streams)
+        conn.sendall(b"it said something, which nobody reads")
+        conn.shutdown(socket.SHUT_WR)
+        await person.wait_asked(1)
+        with trio.move_on_after(0.7):
+            while person.open:
+                await trio.sleep(0.01)
+        assert person.open, "it waits for the answer"
+        conn.close()
+        with trio.fail_after(30):
+            while person.open:
+                await trio.sleep(0.01)
+            while not (events := s.events("question.answered")):
+                await trio.sleep(0.01)
+        assert events[0]["answered_by"] == "gone"
+        assert s.role.guest(LEASE.id)._places == 0
+        assert not s.workers.asked.is_set()
+
+
+async def test_a_record_cuts_though_rules_could_not_be_recorded(monkeypatch):
+    """Nobody would look at it again: the next time it is what it was."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        s.write("a", 'class = "persistent"\n[launch]\nkind = "external"\n')
+
+        async def full():
+            raise UpstreamError("the audit log cannot be written")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(s.role.rules, "reload", full)
+            with pytest.raises(UpstreamError):
+                await s.role.reload()
+        with trio.fail_after(30):
+            while s.role.decider.live():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        conn.close()
+
+
+async def test_a_rule_that_comes_cuts_a_stream():
+    """The connection ends, the sandbox and its lease stay."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        new = folder / "x"
+        new.write_text("vitrail.Agent * a @adminvm deny\n")
+        new.rename(folder / "30-no.policy")
+        with trio.fail_after(30):
+            while s.role.decider.live():
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            while not (closed := s.events("stream.closed")):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            # Written side by side: either may be the first.
+            while len(decisions := s.events("decision")) < 2:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert closed[0]["reason"] == "cut"
+        cut = decisions[-1]
+        assert (cut["verdict"], cut["outcome"]) == ("deny", "cut")
+        assert cut["rule"].endswith("30-no.policy:1")
+        assert s.role.guest(LEASE.id) is not None
+        with refuses("denied by"):
+            await s.offer(streams, stream=2)
+        conn.close()
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_as_many_streams_as_the_record_allows(limit):
+    text = record("persistent", launch=f"[limits]\nstreams = {limit}")
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", text)
+        await s.role.lease_begun(LEASE)
+        conns = [await s.offer(streams, stream=n + 1) for n in range(limit)]
+        with refuses(f"all of its {limit} streams open"):
+            await s.offer(streams, stream=limit + 1)
+        # One of them ends, and there is a place again.
+        (other,) = s.workers.opened
+        await other.say.send(worker.AgentClosed(1, "it left"))
+        with trio.fail_after(30):  # its end is written in a thread
+            while s.role.guest(LEASE.id)._places == limit:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        conns.append(await s.offer(streams, stream=limit + 2))
+        await s.role.lease_ended(LEASE.id, "over")
+        for conn in conns:
+            assert isinstance(conn, socket.socket)
+            conn.close()
+
+
+@pytest.mark.parametrize("kind", ["disposable", "persistent"])
+async def test_a_disposable_goes_with_its_last_program(kind):
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record(kind))
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        (other,) = s.workers.opened
+        await other.say.send(hello())  # it runs nothing
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        if kind == "persistent":
+            assert not s.host.asked.is_set()
+        else:
+            with trio.fail_after(30):
+                await s.host.asked.wait()
+            reason = "its last program has ended"
+            assert s.host.stopped == [(LEASE.id, 5.0, reason)]
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_a_host_that_cannot_be_asked_is_an_event():
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record())
+        s.host.unreachable = True
+        await s.role.lease_begun(LEASE)
+        conn = await s.offer(streams)
+        await s.workers.opened[0].say.send(hello())
+        with trio.fail_after(30):
+            while not (found := s.events("sandbox.failed")):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert found[0]["reason"] == "the host cannot be reached"
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_without_an_agent_the_power_button_is_soon_insisted_on():
+    async with viewer() as s:
+        await s.role.lease_begun(LEASE)
+        await s.role.power_off(LEASE.id, reason="asked", grace=60)
+        assert s.host.stopped == [(LEASE.id, 1.0, "asked")]
+
+
+async def test_the_logs_of_many_disposables_do_not_pile_up():
+    """On two machines nobody else removes the viewer's."""
+    async with viewer() as s:
+        directory = old_logs(s.role._paths.logs("x").parent, KEPT + 1)
+        oldest = Lease(LeaseId("f" * 16), SandboxName("web-1000"), LEASE.record, 1)
+        await s.role.lease_begun(oldest)
+        assert len(list(directory.iterdir())) == KEPT + 1, "it runs again"
+        await s.role.lease_ended(oldest.id, "over")
+        await s.role.lease_begun(LEASE)
+        assert not (directory / "web-1000").exists()
+        assert len(list(directory.iterdir())) == KEPT
+
+
+@pytest.mark.parametrize("service", [AGENT, DISPLAY, AUDIO, "vitrail.Other"])
+async def test_a_stream_of_any_service_outlives_half_a_minute_of_thinking(
+    service, autojump_clock
+):
+    """Nothing in the viewer ends it; the answer opens it as the first second's would."""
+
+    async def think(question):
+        await trio.sleep(30)
+        return no(question)
+
+    async with viewer() as s:
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text(f"{service} * a @adminvm ask\n")
+        s.write("a", record("persistent", top='audio = "allow"\n'))
+        await s.role.reload()
+        s.role.decider.asker = Person()
+        s.role.decider.asker.says = think
+        await s.role.lease_begun(LEASE)
+        async with trio.open_nursery() as streams:
+            conn = await s.offer(streams, ServiceName(service))
+            began = trio.current_time()
+            await s.role.decider.asker.wait_asked(1)
+            with conn:
+                conn.setblocking(False)
+                await trio.lowlevel.wait_readable(conn)
+                assert conn.recv(1) == b""
+            assert trio.current_time() - began >= 30
+        (event,) = s.events("question.answered")
+        assert event["answered_by"] == "person"
+
+
+async def test_the_worker_is_told_of_windows_that_wait_for_an_answer():
+    """It repeats the number to the guest, which ends streams that are not counted."""
+    may = trio.Event()
+
+    async def think(question):
+        await may.wait()
+        return no(question)
+
+    async with viewer() as s, trio.open_nursery() as streams:
+        folder = s.role._paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-ask.policy").write_text("vitrail.Display * a @adminvm ask\n")
+        await s.role.reload()
+        s.role.decider.asker = Person()
+        s.role.decider.asker.says = think
+        await s.role.lease_begun(LEASE)
+        agent = await s.offer(streams, AGENT)
+        (told,) = s.workers.opened
+
+        async def displays():
+            return [m.count for m in told.orders if isinstance(m, worker.DisplaysOpen)]
+
+        conn = await s.offer(streams, DISPLAY, stream=2)
+
+        async def counted(number):
+            with trio.fail_after(10):
+                while (await displays())[-1:] != [number]:
+                    await trio.testing.wait_all_tasks_blocked()
+
+        await counted(1)
+        may.set()
+        await counted(0)
+        conn.close()
+        await s.role.lease_ended(LEASE.id, "over")
+        agent.close()

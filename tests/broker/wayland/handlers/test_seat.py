@@ -1,0 +1,240 @@
+"""Pointer, keyboard, touch, text input: who is told what, in which coordinates."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core import limits
+from broker.wayland.handlers import cursor
+from tests.kit.wayland.talk import Talk
+
+LEFT = 0x110
+
+
+@pytest.fixture
+def talk():
+    with Talk() as it:
+        it.start()
+        it.seat = it.bind("wl_seat")
+        it.pointer = it.make(it.seat, "get_pointer", "wl_pointer")
+        it.keyboard = it.make(it.seat, "get_keyboard", "wl_keyboard")
+        it.touch = it.make(it.seat, "get_touch", "wl_touch")
+        it.win, it.xdg, it.top = it.show(200, 100, 0)
+        yield it
+    assert it.machine.leaked() == []
+
+
+def says(talk: Talk, oid: int, name: str, *args) -> None:
+    talk.model.tell(talk.server_side(oid), name, *args)
+    talk.pump()
+
+
+def root(talk: Talk):
+    return talk.model.roots()[0]
+
+
+def crop(talk: Talk, x: int, y: int) -> None:
+    talk.send(talk.xdg, "set_window_geometry", x, y, 100, 50)
+    talk.send(talk.win, "commit")
+
+
+def test_coordinates_are_the_surfaces_own_although_it_is_cropped(talk):
+    crop(talk, 20, 30)
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 256, 512)
+    says(talk, talk.pointer, "motion", 1, 3 * 256, 4 * 256)
+    assert talk.heard("enter", talk.pointer) == [[7, talk.win, 21 * 256, 32 * 256]]
+    assert talk.heard("motion", talk.pointer) == [[1, 23 * 256, 34 * 256]]
+
+
+def test_what_happens_on_the_frame_is_never_told(talk):
+    says(talk, talk.pointer, "enter", 7, root(talk), 256, 256)
+    says(talk, talk.pointer, "motion", 1, 256, 256)
+    says(talk, talk.pointer, "button", 8, 1, 0x111, 1)
+    says(talk, talk.pointer, "axis", 1, 0, 2560)
+    says(talk, talk.pointer, "frame")
+    says(talk, talk.pointer, "leave", 9, root(talk))
+    assert [e for e in talk.events if e[0] == talk.pointer] == []
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "request_", "edge"),
+    [
+        (100, 1, "move", None),
+        (1, 50, "resize", 4),
+        (207, 50, "resize", 8),
+        (100, 107, "resize", 2),
+        (1, 1, "resize", 5),
+        (207, 107, "resize", 10),
+        (100, 50, None, None),
+    ],
+)
+def test_the_person_moves_and_resizes_by_the_frame(talk, x, y, request_, edge):
+    says(talk, talk.pointer, "enter", 7, root(talk), x * 256, y * 256)
+    before = len(talk.model.requests)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    after = [(n, a) for k, n, a in talk.model.requests[before:] if k == "xdg_toplevel"]
+    if request_ is None:
+        assert after == []
+    else:
+        ((name, args),) = after
+        assert name == request_
+        assert args[1] == 8
+        assert edge is None or args[2] == edge
+
+
+def test_grip_is_none_inside_the_content():
+    assert cursor.grip(50, 50, (100, 100), (4, 4, 4, 4)) is None
+
+
+def test_a_click_on_the_frame_dismisses_grabbing_popups(talk):
+    from tests.broker.wayland.scene.test_frame import popup
+
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    _, _, made = popup(talk, talk.xdg)
+    talk.send(made, "grab", talk.seat, 8)
+    assert len(talk.told("xdg_popup", "grab")) == 1
+    says(talk, talk.pointer, "leave", 9, talk.server_side(talk.win))
+    says(talk, talk.pointer, "enter", 10, root(talk), 0, 0)
+    says(talk, talk.pointer, "button", 11, 1, LEFT, 1)
+    assert talk.heard("popup_done", made) == [[]]
+
+
+def test_keyboard_focus_of_the_frame_is_focus_of_the_surface(talk):
+    says(talk, talk.keyboard, "enter", 7, root(talk), b"")
+    says(talk, talk.keyboard, "key", 8, 1, 30, 1)
+    says(talk, talk.keyboard, "leave", 9, root(talk))
+    says(talk, talk.keyboard, "key", 10, 1, 30, 1)
+    told = [(e[2], e[3]) for e in talk.events if e[0] == talk.keyboard]
+    assert told == [
+        ("enter", [7, talk.win, b""]),
+        ("key", [8, 1, 30, 1]),
+        ("leave", [9, talk.win]),
+    ]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_window_that_is_gone_has_the_keyboard_no_more(talk, named):
+    """Else its client could go on changing the sandbox's selection unseen."""
+    frame = root(talk)
+    says(talk, talk.keyboard, "enter", 7, frame, b"")
+    assert talk.core.focused
+    talk.send(talk.top, "destroy")
+    talk.send(talk.xdg, "destroy")
+    says(talk, talk.keyboard, "leave", 9, frame if named else 0)
+    assert not talk.core.focused
+
+
+def test_a_keyboard_that_was_given_back_has_the_focus_no_more(talk):
+    says(talk, talk.keyboard, "enter", 7, root(talk), b"")
+    talk.send(talk.keyboard, "release")
+    assert not talk.core.focused
+
+
+def test_a_finger_on_the_frame_is_never_told(talk):
+    says(talk, talk.touch, "down", 7, 1, root(talk), 3, 0, 0)
+    says(talk, talk.touch, "motion", 1, 3, 0, 0)
+    says(talk, talk.touch, "up", 8, 1, 3)
+    assert [e for e in talk.events if e[0] == talk.touch] == []
+
+
+def test_a_finger_on_the_content_is_told_in_its_coordinates(talk):
+    crop(talk, 20, 30)
+    says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 256, 256)
+    says(talk, talk.touch, "motion", 1, 3, 512, 512)
+    says(talk, talk.touch, "up", 8, 1, 3)
+    assert talk.heard("down") == [[7, 1, talk.win, 3, 21 * 256, 31 * 256]]
+    assert talk.heard("motion", talk.touch) == [[1, 3, 22 * 256, 32 * 256]]
+    assert talk.heard("up") == [[8, 1, 3]]
+
+
+def test_moving_a_window_needs_a_serial_that_was_delivered(talk):
+    talk.send(talk.top, "move", talk.seat, 99)
+    assert talk.told("xdg_toplevel", "move") == []
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    talk.send(talk.top, "move", talk.seat, 8)
+    assert [a[1] for a in talk.told("xdg_toplevel", "move")] == [8]
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_only_the_last_serials_are_remembered(talk, extra):
+    serials = talk.core.serials
+    for n in range(limits.WAYLAND_SERIALS + extra):
+        serials.note(100_000 + n)
+    assert serials.knows(100_000) == (not extra)
+
+
+def test_a_window_entering_an_output_is_told_once(talk):
+    output = talk.bind("wl_output")
+    sid = talk.server_side(output)
+    for thing in (talk.server_side(talk.win), root(talk)):
+        talk.model.tell(thing, "enter", sid)
+    talk.pump()
+    assert talk.heard("enter", talk.win) == [[output]]
+    talk.model.tell(root(talk), "leave", sid)
+    talk.pump()
+    assert talk.heard("leave", talk.win) == []
+    talk.model.tell(talk.server_side(talk.win), "leave", sid)
+    talk.pump()
+    assert talk.heard("leave", talk.win) == [[output]]
+
+
+def test_text_input_speaks_of_the_surface_and_of_the_frame(talk):
+    manager = talk.bind("zwp_text_input_manager_v3")
+    text = talk.make(manager, "get_text_input", "zwp_text_input_v3", None, talk.seat)
+    crop(talk, 20, 30)
+    says(talk, text, "enter", root(talk))
+    assert talk.heard("enter", text) == [[talk.win]]
+    talk.send(text, "set_cursor_rectangle", 50, 60, 2, 10)
+    assert talk.told("zwp_text_input_v3", "set_cursor_rectangle") == [[34, 34, 2, 10]]
+
+
+def test_a_keymap_goes_on_with_its_descriptor(talk):
+    fd = talk.machine.fd("keymap")
+    from broker.wayland.protocol import emit
+
+    sid = talk.core.by_client[talk.keyboard].sid
+    talk.core.from_server(emit.event("wl_keyboard", "keymap")(sid, 1, 77), [fd], 0.0)
+    talk.hear()
+    assert talk.received_fds[-1] is fd
+    assert talk.heard("keymap") == [[1, None, 77]]
+
+
+def test_activation_needs_fresh_input_and_a_token_of_this_sandbox(talk):
+    manager = talk.bind("xdg_activation_v1")
+
+    def token(serial: int) -> int:
+        made = talk.make(manager, "get_activation_token", "xdg_activation_token_v1")
+        talk.send(made, "set_serial", serial, talk.seat)
+        talk.send(made, "set_surface", talk.win)
+        talk.send(made, "commit")
+        return made
+
+    refused = token(8)
+    assert talk.heard("done", refused) == [[b"vitrail-nothing"]]
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    good = token(8)
+    says(talk, good, "done", b"token-1")
+    talk.send(manager, "activate", b"token-of-somebody-else", talk.win)
+    assert talk.told("xdg_activation_v1", "activate") == []
+    talk.send(manager, "activate", b"token-1", talk.win)
+    ((text, surface),) = talk.told("xdg_activation_v1", "activate")
+    assert text == b"token-1"
+    assert surface is root(talk)
+
+
+def test_input_that_is_long_past_does_not_activate(talk):
+    talk.core.serials.note_input(8, 0.0)
+    assert talk.core.serials.fresh(8, limits.WAYLAND_ACTIVATION_SECONDS)
+    assert not talk.core.serials.fresh(8, limits.WAYLAND_ACTIVATION_SECONDS + 0.1)
+
+
+def test_a_press_on_the_frame_names_no_seat_that_was_given_back(talk):
+    """A client may keep its pointer and let go of its seat."""
+    says(talk, talk.pointer, "enter", 7, root(talk), 100 * 256, 256)
+    talk.send(talk.seat, "release")
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    assert talk.told("xdg_toplevel", "move") == []
+    assert talk.core.fault is None

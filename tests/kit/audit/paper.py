@@ -1,0 +1,59 @@
+"""Workers of paper: what the broker would hear from one, said by the test."""
+
+from __future__ import annotations
+
+import trio
+
+from broker.core.errors import UpstreamError
+from broker.ipc import agent, worker
+
+
+class PaperWorker:
+    """A worker that says what the test makes it say."""
+
+    def __init__(self):
+        self.say, self.messages = trio.open_memory_channel(0)
+        self.keeper_pid = 0
+        self.orders = []
+        self.deaf = False
+        self.closed = trio.Event()
+
+    async def send(self, message, fds=()):
+        if self.deaf:
+            raise UpstreamError("the worker of a has ended")
+        self.orders.append(message)
+
+    async def follow(self, rules):
+        """Take other rules; nothing is drawn here."""
+
+    async def wait_closed(self):
+        await self.closed.wait()
+        return "closed"
+
+    async def close(self, reason="closed"):
+        self.say.close()
+        self.closed.set()
+
+
+class PaperWorkers:
+    """Opens paper workers, when the test lets it."""
+
+    def __init__(self):
+        self.opened = []
+        self.asked = trio.Event()
+        self.may_open = trio.Event()
+        self.may_open.set()
+
+    async def open_worker(
+        self, sandbox, display, compositor, *, rules, clients, chords=None
+    ):
+        self.asked.set()
+        with trio.CancelScope(shield=True):  # as one that was just about to be there
+            await self.may_open.wait()
+        self.opened.append(PaperWorker())
+        return self.opened[-1]
+
+
+def hello(stream=1, programs=()):
+    said = agent.Hello(agent.VERSION, "0.8.4", "6.1", list(programs))
+    return worker.FromAgent(stream, said)

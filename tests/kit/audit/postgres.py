@@ -1,0 +1,118 @@
+"""A PostgreSQL of our own: Debian's server, as this user, in a directory of ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+import trio
+
+from broker.launch.process.spawn import Child, run_tool, spawn
+
+
+def _program(name: str) -> str:
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    if not found:
+        pytest.skip("no PostgreSQL server: apt-get install postgresql")
+    return str(found[-1])
+
+
+class Postgres:
+    """A server that can be stopped, killed and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._child: Child | None = None
+        self._log = (directory / "server.log").open("ab")
+
+    @property
+    def address(self) -> str:
+        return f"postgresql:///audit?host={self._directory}&user=owner"
+
+    def as_role(self, role: str) -> str:
+        return self.address.replace("user=owner", f"user={role}")
+
+    async def start(self) -> None:
+        self._child = spawn(
+            [
+                *(_program("postgres"), "-D", str(self._directory / "data")),
+                *("-k", str(self._directory), "-h", "", "-F"),
+                *("-c", "shared_buffers=16MB", "-c", "max_connections=20"),
+            ],
+            stdout=self._log.fileno(),
+            stderr=self._log.fileno(),
+        )
+        with trio.fail_after(60):
+            while not await trio.to_thread.run_sync(self._answers):
+                assert self._child.returncode is None
+                await trio.sleep(0.05)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.address.replace("/audit", "/postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """As after a power cut: nobody says goodbye (SIGQUIT, "immediate")."""
+        assert self._child is not None
+        self._child.kill(signal.SIGQUIT)
+        with trio.CancelScope(shield=True):
+            await self._child.wait()
+
+    def rows(self, query: str, values: tuple = ()) -> list[tuple]:
+        with psycopg.connect(self.address) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def run(self, script: str, *, database: str = "audit") -> None:
+        address = self.address.replace("/audit", f"/{database}")
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(script)
+
+    async def aclose(self) -> None:
+        if self._child is not None and self._child.returncode is None:
+            await self.stop()
+        self._log.close()
+
+
+_template: list[TemporaryDirectory[str]] = []
+
+
+async def _made() -> Path:
+    """A data directory that none has used yet, made once for all tests."""
+    if not _template:
+        _template.append(TemporaryDirectory(prefix="vt-pg-", dir="/tmp"))
+        await run_tool(
+            [
+                *(_program("initdb"), "-D", f"{_template[0].name}/data", "-U", "owner"),
+                *("-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"),
+            ]
+        )
+    return Path(_template[0].name) / "data"
+
+
+@asynccontextmanager
+async def postgres() -> AsyncIterator[Postgres]:
+    """A running one with an empty database ``audit``."""
+    if os.geteuid() == 0:
+        pytest.skip("PostgreSQL does not run as root")
+    # A short name: its socket must fit.
+    with TemporaryDirectory(prefix="vt-pg-", dir="/tmp") as name:
+        data = Path(name) / "data"
+        await run_tool(["cp", "-a", "--reflink=auto", await _made(), data])
+        server = Postgres(Path(name))
+        try:
+            await server.start()
+            server.run("CREATE DATABASE audit", database="postgres")
+            yield server
+        finally:
+            await server.aclose()
+            shutil.rmtree(data, ignore_errors=True)

@@ -1,0 +1,53 @@
+"""The guards of addresses, file names and files, as ``guards`` describes them.
+
+``python -m tests.kit.guards.transfer [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+from tests.kit.guards.mutation import Guard, main
+
+GUARDS = (
+    Guard("length of a name", "broker/transfer/file_names.py", "    if len(untrusted_name) > limits.FILE_NAME_BYTES:", "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("names that walk", "broker/transfer/file_names.py", '    if text == "." or text.startswith(".."):', "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("names that are options", "broker/transfer/file_names.py", '    if text.startswith("-"):', "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("spaces at an end of a name", "broker/transfer/file_names.py", '    if text != text.strip(" "):', "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("names of devices", "broker/transfer/file_names.py", "    if _WINDOWS.fullmatch(text):", "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("separators in a name", "broker/transfer/file_names.py", '    if char in "/\\\\":', "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("categories of characters", "broker/transfer/file_names.py", "    if category not in _CATEGORIES:", "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("blank letters", "broker/transfer/file_names.py", "    if char in _BLANK:", "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("names from right to left", "broker/transfer/file_names.py", "    if unicodedata.bidirectional(char) not in _DIRECTIONS:", "    if False:", "tests/broker/transfer/test_file_names.py"),
+    Guard("scripts of names", "broker/transfer/file_names.py", '"" if found in _SCRIPTS else', '"" if found else', "tests/broker/transfer/test_file_names.py"),
+    Guard("length of an address", "broker/transfer/urls.py", "    if len(untrusted_text) > limits.URL_CHARS:", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("length of an encoded address", "broker/transfer/urls.py", "    if len(url.canonical) > limits.URL_CHARS:", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("hidden characters of an address", "broker/transfer/urls.py", "unicodedata.category(char) in _HIDDEN", "False", "tests/broker/transfer/test_urls.py"),
+    Guard("backslash and quotes in an address", "broker/transfer/urls.py", "char in _REFUSED or ", "", "tests/broker/transfer/test_urls.py"),
+    Guard("percent signs that encode nothing", "broker/transfer/urls.py", "    if found := _PERCENT.search(untrusted_text):", "    if found := None:", "tests/broker/transfer/test_urls.py"),
+    Guard("schemes that are never opened", "broker/transfer/urls.py", '    if scheme in NEVER or scheme.startswith("ms-"):', "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("schemes of a rule", "broker/transfer/urls.py", "    if schemes is not None and scheme not in schemes:", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("encoded control characters", "broker/transfer/urls.py", "_ENCODED_CONTROL.search(path) or ", "", "tests/broker/transfer/test_urls.py"),
+    Guard("encoded zero in a query", "broker/transfer/urls.py", ' or "%00" in query + fragment', "", "tests/broker/transfer/test_urls.py"),
+    Guard("encoded control characters of opaque addresses", "broker/transfer/urls.py", "    if _ENCODED_CONTROL.search(untrusted_rest):", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("opaque addresses that are paths or options", "broker/transfer/urls.py", 'untrusted_rest.startswith(("/", "-"))', "False", "tests/broker/transfer/test_urls.py"),
+    Guard("slashes after the scheme", "broker/transfer/urls.py", "    if scheme in PORTS:\n        raise", "    if False:\n        raise", "tests/broker/transfer/test_urls.py"),
+    Guard("user names", "broker/transfer/urls.py", '    if "@" in untrusted_authority:', "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("range of a port", "broker/transfer/urls.py", " and int(number) < 1 << 16)", ")", "tests/broker/transfer/test_urls.py"),
+    Guard("encoded hosts", "broker/transfer/hosts.py", '    if "%" in untrusted_host:', "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("numbers as hosts", "broker/transfer/hosts.py", "    if not _DOTTED.fullmatch(untrusted_host):", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("empty labels", "broker/transfer/hosts.py", ' or "" in labels', "", "tests/broker/transfer/test_urls.py"),
+    Guard("names that would be mapped", "broker/transfer/hosts.py", "        same = untrusted_label in {shown, coded} and", "        same =", "tests/broker/transfer/test_urls.py"),
+    Guard("the Kelvin sign", "broker/transfer/hosts.py", "return char if lowered.isascii() and not char.isascii() else lowered", "return lowered", "tests/broker/transfer/test_urls.py"),
+    Guard("mixed scripts", "broker/transfer/hosts.py", "    if mixed_scripts(shown):", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("imitated Latin", "broker/transfer/hosts.py", "    if any(imitates_latin(label, labels[-1]) for label in labels):", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("headers of a mail address", "broker/transfer/mailto.py", "    if name not in _RECIPIENTS | _TEXTS:", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("a header twice", "broker/transfer/mailto.py", "    if name in seen:", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("control characters of a header", "broker/transfer/mailto.py", "    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in plain):", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("line breaks only in the body", "broker/transfer/mailto.py", ' if name == "body" else text', "", "tests/broker/transfer/test_urls.py"),
+    Guard("recipients that are options", "broker/transfer/mailto.py", "(?![-/])", "", "tests/broker/transfer/test_urls.py"),
+    Guard("number of recipients", "broker/transfer/mailto.py", "    if named > limits.MAIL_ADDRESSES:", "    if False:", "tests/broker/transfer/test_urls.py"),
+    Guard("machines as recipients", "broker/transfer/mailto.py", '    if ":" in host.ascii or host.ascii[-1].isdigit():', "    if False:", "tests/broker/transfer/test_urls.py"),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(GUARDS)

@@ -1,0 +1,141 @@
+"""One end of the link in this process: its real code, and what stands behind it made up.
+
+The other end is the test's own (``kit.linkhost`` against whole brokers): it holds
+the right key, so it is what a broker that was taken over could be.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from broker.core.lease import Lease
+from broker.host.viewer_link import RemoteViewer
+from broker.link import messages as m
+from broker.link.endpoints import UnixEndpoint, open_listener
+from broker.link.keys import Peer
+from broker.link.wire_types import Role
+from broker.services.hangup import given
+from broker.services.link.config import LinkConfig
+from broker.services.link.epoch import Epoch
+from broker.services.link.key_store import LinkStore
+from broker.services.link.sockets import dial, shake_hands
+from broker.viewer.host_link import RemoteHost
+from tests.kit.link.two_brokers import make_side, pair
+
+
+class Ends:
+    """Where both ends are, and the keys of both."""
+
+    def __init__(self, base):
+        self._base = base
+        self.host = make_side(base / "h", None, "host", [])
+        self.viewer = make_side(base / "v", None, "viewer", [])
+        pair(self.host, self.viewer)
+        self.config = LinkConfig(UnixEndpoint(base / "link"))
+
+    def store(self, role):
+        side = self.host if role is Role.HOST else self.viewer
+        return LinkStore(side.paths)
+
+    def host_end(self, log):
+        """The host's, with machines that ``kit.roles`` makes."""
+        return RemoteViewer(
+            self.config,
+            self.store(Role.HOST),
+            pump=None,
+            log=log,
+            peer_of=lambda lease: f"test {lease}",
+            reload=trio.lowlevel.checkpoint,
+            warnings=list,
+            witness=NoWitness(),
+        )
+
+    def viewer_end(self, log, viewer):
+        return RemoteHost(
+            self.config,
+            self.store(Role.VIEWER),
+            viewer=viewer,
+            log=log,
+            reload=trio.lowlevel.checkpoint,
+            warnings=list,
+            witness=NoWitness(),
+        )
+
+    def another_host(self, name):
+        """The keys of one more host, paired with the same viewer."""
+        side = make_side(self._base / name, None, "host", [])
+        at_host, at_viewer = LinkStore(side.paths), self.store(Role.VIEWER)
+        at_host.pin(Peer("screen", Role.VIEWER, at_viewer.identity().public))
+        at_viewer.pin(Peer(name, Role.HOST, at_host.identity().public))
+        return at_host
+
+    async def shake(self, sock, role, handle, store=None):
+        """An epoch of the test's own, not running yet."""
+        store = store or self.store(role)
+        session, rest = await shake_hands(
+            sock,
+            role=role,
+            dials=role is Role.HOST,
+            identity=store.identity(),
+            peers=store.peers(),
+        )
+        return Epoch(session, sock, handle, rest=rest)
+
+    async def dialled(self, nursery, handle, store=None):
+        """A running epoch with the viewer's end, as its host or another one."""
+        epoch = await self.shake(await dial(self.config), Role.HOST, handle, store)
+        await nursery.start(epoch.run)
+        return epoch
+
+    async def listener(self):
+        return await open_listener(self.config.endpoint)
+
+    async def accepted(self, listener, nursery, handle):
+        """A running epoch with the host's end, which has dialled, as its viewer."""
+        epoch = await self.shake(await listener.accept(), Role.VIEWER, handle)
+        await nursery.start(epoch.run)
+        return epoch
+
+
+class NoWitness:
+    """Keeps nobody's checkpoints and has none."""
+
+    async def attend(self, _epoch):
+        await trio.sleep_forever()
+
+    async def take(self, _epoch, request):
+        return m.Witnessed(request.request, [])
+
+
+class HoldingViewer:
+    """A viewer's role that counts the streams that come to it.
+
+    It decides about none of them, or ``takes`` all.
+    """
+
+    def __init__(self):
+        self.takes = False
+        self.leases: list[Lease] = []
+        self.offered = []
+        self.more = trio.Event()
+
+    async def lease_begun(self, lease):
+        self.leases.append(lease)
+
+    async def lease_ended(self, lease, reason):
+        del reason
+        self.leases = [one for one in self.leases if one.id != lease]
+
+    async def stream_opened(self, opening, conn, *, answer, task_status):
+        del task_status
+        with given(conn):
+            if self.takes:
+                await answer(None)
+            self.offered.append(opening.lease.id)
+            self.more.set()
+            self.more = trio.Event()
+            await trio.sleep_forever()
+
+    async def wait_offered(self, number):
+        while len(self.offered) < number:
+            await self.more.wait()

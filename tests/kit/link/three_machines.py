@@ -1,0 +1,364 @@
+"""A host VM, a viewer VM and an application's VM, as the mission draws them.
+
+One vhost-device-vsock process makes them siblings: each has a CID of its own
+and reaches the others by AF_VSOCK.  Besides, host and viewer give the test a
+shell over their own hybrid socket.  What the lab's transport cannot do is said
+in the link's settings: single writes of at most 3732 bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import stat
+import sys
+import tomllib
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+
+import trio
+
+from broker.core.paths import find_paths
+from broker.launch.image.build import build_image
+from broker.launch.image.initramfs import Entry, write_cpio
+from broker.launch.image.store import DEFAULT_PACKAGES, Image, ImageSpec
+from broker.launch.microvm.accel import choose_accel
+from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
+from broker.launch.microvm.qemu_arguments import MACHINES, Accel, base_args
+from broker.launch.microvm.vsock_backend import hybrid_environment
+from broker.launch.process.spawn import STDOUT, Child, run_tool, spawn
+from tests.kit.wayland.compositor import short_directory
+
+HOST, VIEWER, APP = 10, 11, 20
+PIECES = 3732
+PACKAGES = (
+    *DEFAULT_PACKAGES,
+    *("sway", "grim", "wtype", "bubblewrap", "libseccomp2", "iproute2", "procps"),
+    *("libsqlite3-0", "socat", "systemd", "systemd-sysv", "dbus", "libpam-systemd"),
+)
+# Debian 12 in all of them: its Python is that of the packages in SITE, and its kernel
+# sends a write as one packet.
+SPEC = ImageSpec(name="twovm", suite="bookworm", packages=PACKAGES)
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Guest:
+    """A running VM and, for host and viewer, its shell."""
+
+    name: str
+    cid: int
+    shelled: bool = True
+    systemd: bool = False
+    shell: trio.SocketStream | None = None
+    console: Path | None = None
+    child: Child | None = None
+    _rest: bytes = b""
+
+    async def run(self, command, *, user="vit", env=None, deadline=300):
+        """Run a shell command; returns its output, fails with it on a bad exit."""
+        code, output = await self.try_run(command, user, env, deadline)
+        assert code == 0, f"{self.name}: {command!r} ended with {code}: {output}"
+        return output
+
+    async def try_run(self, command, user="vit", env=None, deadline=300):
+        order = {"command": command, "user": user, "env": env or {}}
+        await self.shell.send_all(json.dumps(order).encode() + b"\n")
+        with trio.fail_after(deadline):
+            while b"\n" not in self._rest:
+                more = await self.shell.receive_some(65536)
+                assert more, f"{self.name} hung up"
+                self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        answer = json.loads(line)
+        return answer["code"], base64.b64decode(answer["output"]).decode()
+
+    async def write(self, path, text, user="vit"):
+        """Put a file there."""
+        encoded = base64.b64encode(text.encode()).decode()
+        await self.run(
+            f"mkdir -p $(dirname {path}) && echo {encoded} | base64 -d > {path}",
+            user=user,
+        )
+
+
+def dependencies() -> set[str]:
+    """What the brokers' dependencies have put into site-packages, theirs too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    todo, known, found = list(project["dependencies"]), set(), set()
+    while todo:
+        requirement = todo.pop()
+        name = re.match(r"[\w.-]+", requirement)[0]
+        if "extra ==" in requirement or name in known:
+            continue
+        known.add(name)
+        try:
+            dist = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # for another system or Python
+        todo += dist.requires or []
+        found |= {file.parts[0] for file in dist.files or []}
+    return {n for n in found if n not in {"..", "__pycache__"} and "-info" not in n}
+
+
+async def project_disk(folder: Path, extra: Mapping[str, Path]) -> Path:
+    """A read-only disk with this checkout and what it imports.
+
+    ``extra``: further files, by their names below ``/srv/extra``.
+    """
+    tree = folder / "disk"
+    site = tree / "site"
+    site.mkdir(parents=True)
+    for name in ("broker", "policy", "shims"):
+        shutil.copytree(
+            ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    packages = Path(trio.__file__).parents[2]
+    for name in dependencies():
+        source = packages / name
+        if source.is_dir():
+            shutil.copytree(source, site / name)
+        else:
+            shutil.copy(source, site / name)
+    shutil.copy(Path(__file__).with_name("vmshell.py"), tree / "vmshell.py")
+    for name, source in extra.items():
+        (tree / "extra" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tree / "extra" / name)
+    # Compiled here: in there every start would compile all of it, emulated.
+    await run_tool(
+        [
+            *(sys.executable, "-m", "compileall", "-q", "-s", str(tree), "-p", "/srv"),
+            *("--invalidation-mode", "unchecked-hash", str(tree)),
+        ],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
+        deadline=240,
+    )
+    disk = folder / "project.ext4"
+    words = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(tree)]
+    await run_tool([*words, str(disk), "400M"], deadline=240)
+    shutil.rmtree(tree)
+    return disk
+
+
+# Started as early as systemd starts anything: what the test asks for is done with
+# systemctl, as a person would.
+_SHELL_UNIT = """\
+[Unit]
+Description=The test's hand
+DefaultDependencies=no
+[Service]
+ExecStart=/usr/bin/python3 /srv/vmshell.py systemd
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def shell_init(*, systemd: bool = False) -> bytes:
+    """An archive whose /init gives the machine to ``vmshell`` or systemd instead."""
+    text = (resources.files("broker") / "data/image/init").read_text()
+    head, mark, _ = text.partition("# Imported, not run as a script")
+    assert mark
+    tail = (
+        "until [ -b /root/dev/vdb ]; do $busybox usleep 50000; done\n"
+        "$busybox mount -t ext4 -o ro /root/dev/vdb /root/srv || die 'no project disk'\n"
+    )
+    if systemd:
+        units = "/root/etc/systemd/system"
+        unit = f"{units}/vmshell.service"
+        wants = f"{units}/multi-user.target.wants"
+        tail += (
+            f"cat >{unit} <<'END'\n{_SHELL_UNIT}END\n"
+            f"$busybox mkdir -p {wants}\n$busybox ln -sf {unit[5:]} {wants}/\n"
+            # Without udev the device that it wants never comes.
+            f"$busybox ln -s /dev/null {units}/serial-getty@ttyS0.service\n"
+            "exec $busybox switch_root /root /lib/systemd/systemd"
+            " systemd.unit=multi-user.target\n"
+        ).replace("cat >", "$busybox cat >")
+    else:
+        tail += "exec $busybox switch_root /root /usr/bin/python3 /srv/vmshell.py\n"
+    return write_cpio({"init": Entry(stat.S_IFREG | 0o755, (head + tail).encode())})
+
+
+class Lab:
+    """Machines of a test, and what they share: tools, images, our own disk."""
+
+    def __init__(
+        self,
+        base: Path,
+        tool: Path,
+        image: Image,
+        kernel: Image,
+        extra: Mapping[str, Path],
+    ) -> None:
+        self.base = base
+        self._extra = extra
+        self._tool = tool
+        self._image = image
+        self._kernel = kernel
+        self._qemu = Path(shutil.which("qemu-system-x86_64"))
+        self._accel: Accel | None = None
+        self._disk: Path | None = None
+        self._others: list[Child] = []
+        self._listeners: dict[str, trio.SocketListener] = {}
+        self.guests: list[Guest] = []
+
+    async def prepare(self) -> None:
+        """Make the disk and find out how machines run here."""
+        self._disk = await project_disk(self.base, self._extra)
+        choice = await choose_accel(
+            self._qemu,
+            self._kernel.kernel,
+            self._kernel.initrd,
+            cache=find_paths().cache,
+        )
+        self._accel = choice.accel
+
+    async def connect(self, *guests: Guest, group: str = "") -> None:
+        """Give them their vsock; those of a group reach each other by CID."""
+        words = [str(self._tool)]
+        for guest in guests:
+            way = f"guest-cid={guest.cid},socket={self._at(guest, 'sock')}"
+            way += f",uds-path={self._at(guest, 'vsock')}"
+            words += ["--vm", way + (f",groups={group}" if group else "")]
+        with (self.base / "vhost.log").open("ab") as log:
+            env = {**os.environ, **hybrid_environment()}
+            child = spawn(words, env=env, stdout=log.fileno(), stderr=STDOUT)
+            self._others.append(child)
+        for guest in guests:
+            self.guests.append(guest)
+            if guest.shelled:
+                sock = trio.socket.socket(trio.socket.AF_UNIX)
+                await sock.bind(f"{self._at(guest, 'vsock')}_7000")
+                sock.listen(2)
+                self._listeners[guest.name] = trio.SocketListener(sock)
+            path = trio.Path(self._at(guest, "sock"))
+            with trio.fail_after(60):
+                while not await path.exists():
+                    await trio.sleep(0.02)
+
+    def _at(self, guest: Guest, what: str) -> Path:
+        return self.base / f"{guest.name}.{what}"
+
+    async def boot(self, guest: Guest) -> None:
+        """Start it, or start it anew; returns when its shell is there."""
+        initrd = self._at(guest, "initrd")
+        data = self._kernel.write_initrd(self.base).read_bytes()
+        if guest.shelled:
+            data += shell_init(systemd=guest.systemd)
+        initrd.write_bytes(data)
+        guest.console = self._at(guest, "log")
+        assert self._accel is not None
+        disks = (("root", self._image.root), ("disk", self._disk))
+        guest.child = _start(
+            self._qemu,
+            self._accel,
+            guest,
+            self._kernel.kernel,
+            initrd,
+            disks,
+            self.base,
+        )
+        if guest.shelled:
+            with trio.fail_after(300):
+                guest.shell = await self._listeners[guest.name].accept()
+
+    async def kill(self, guest: Guest) -> None:
+        """As if its power were cut."""
+        if guest.shell is not None:
+            await trio.aclose_forcefully(guest.shell)
+            guest.shell = None
+        if guest.child is not None and guest.child.returncode is None:
+            guest.child.kill()
+            await guest.child.wait()
+
+    async def close(self) -> None:
+        """End everything; shows what the consoles said last."""
+        for guest in self.guests:
+            if guest.console is not None and guest.console.exists():
+                tail = guest.console.read_text("utf-8", "replace")[-1500:]
+                print(f"--- {guest.name}\n{tail}")
+            await self.kill(guest)
+        for listener in self._listeners.values():
+            await listener.aclose()
+        for child in self._others:
+            child.kill()
+            await child.wait()
+
+
+@asynccontextmanager
+async def lab(kernel: ImageSpec | None = None, extra: Mapping[str, Path] | None = None):
+    """A lab without machines; ``kernel``: the image whose kernel they run.
+
+    ``extra``: see ``project_disk``.
+    """
+    paths = find_paths()
+    tool = await fetch_vhost_device_vsock(paths, print)
+    image = await build_image(paths, SPEC, print)
+    other = image if kernel is None else await build_image(paths, kernel, print)
+    with short_directory() as base:
+        made = Lab(base, tool, image, other, extra or {})
+        try:
+            await made.prepare()
+            yield made
+        finally:
+            with trio.CancelScope(shield=True):
+                await made.close()
+
+
+@asynccontextmanager
+async def siblings(*, application=True):
+    """The three machines, running; yields host, viewer and application.
+
+    Without ``application`` there is none, and what is yielded for it is not run.
+    """
+    async with lab() as made:
+        host, viewer = Guest("host", HOST), Guest("viewer", VIEWER)
+        app = Guest("app", APP, shelled=False)
+        used = (host, viewer, app) if application else (host, viewer)
+        await made.connect(*used, group="g1")
+        async with trio.open_nursery() as nursery:
+            for guest in used:
+                nursery.start_soon(made.boot, guest)
+        yield host, viewer, app
+
+
+def _start(qemu, accel, guest, kernel, initrd, disks, base):
+    bus = MACHINES[accel].bus
+    args = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
+    args += MACHINES[accel].kernel_args
+    if not guest.shelled:
+        args += [
+            "vitrail.name=app",
+            f"VITRAIL_AGENT=vsock:{HOST}:6500",
+            f"VITRAIL_DISPLAY=vsock:{HOST}:6501",
+            f"VITRAIL_PIECES={PIECES}",
+        ]
+    memory = "1280M" if guest.shelled else "640M"
+    words = [
+        *base_args(qemu, accel, name=guest.name),
+        *("-m", memory),
+        *("-object", f"memory-backend-memfd,id=mem,size={memory},share=on"),
+        *("-machine", "memory-backend=mem"),
+        *("-kernel", str(kernel), "-initrd", str(initrd)),
+        *("-append", " ".join(args)),
+        *("-serial", f"file:{guest.console}"),
+        *("-chardev", f"socket,id=vs,path={base}/{guest.name}.sock"),
+        *("-device", f"vhost-user-vsock-{bus},chardev=vs"),
+    ]
+    for name, path in disks:
+        node = {
+            "driver": "raw",
+            "node-name": name,
+            "read-only": True,
+            "file": {"driver": "file", "filename": str(path), "read-only": True},
+        }
+        words += ["-blockdev", json.dumps(node)]
+        words += ["-device", f"virtio-blk-{bus},drive={name}"]
+    return spawn(words, name=guest.name)

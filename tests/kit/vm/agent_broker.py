@@ -1,0 +1,123 @@
+"""The broker's side of a guest's ports, played by a test.
+
+Serves the agent as an ordinary process (UNIX sockets) and in a real machine
+(the hybrid vsock's ``<uds>_<port>`` sockets) alike.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.ipc import agent
+from broker.ipc.framing import FrameReader, encode_frame
+
+
+class AgentBroker:
+    """The broker's ends of a guest's ports: agent at once, display when asked."""
+
+    def __init__(self, path: Path, display_path: Path) -> None:
+        self.path = path
+        self.display_path = display_path
+        self.open: list[trio.abc.AsyncResource] = []
+        self._listener = self._listen(self.path)
+        self._stream: trio.SocketStream | None = None
+        self._frames: list[bytes] = []
+        self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
+        self.hops: dict[str, agent.Step] = {}
+
+    def _listen(self, path: Path) -> trio.SocketListener:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(path))
+        sock.listen(8)
+        return self.keep(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+
+    def keep(self, resource):
+        """Close this at the end of the test."""
+        self.open.append(resource)
+        return resource
+
+    async def connect(self, path: Path) -> trio.SocketStream:
+        """Connect as waypipe does."""
+        return self.keep(await trio.open_unix_socket(str(path)))
+
+    async def accept_display(self, listener) -> trio.SocketStream:
+        return self.keep(await listener.accept())
+
+    async def accept(self) -> agent.Hello:
+        self._stream = self.keep(await self._listener.accept())
+        self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
+        self._frames.clear()
+        hello = await self.receive(agent.Hello)
+        return hello
+
+    def listen_display(self) -> trio.SocketListener:
+        return self._listen(self.display_path)
+
+    async def next(self):
+        while not self._frames:
+            data = await self._stream.receive_some(65536)
+            if not data:
+                return None
+            self._frames += self._reader.feed(data)
+        return agent.decode_from_guest(self._frames.pop(0))
+
+    async def receive(self, kind):
+        """The next message that is no hop must be of this kind."""
+        while True:
+            message = await self.next()
+            if isinstance(message, agent.Step) and kind is not agent.Step:
+                self.hops[message.name] = message
+                continue
+            assert isinstance(message, kind), message
+            return message
+
+    async def wait_hop(self, name, *, ok):
+        while True:
+            hop = self.hops.pop(name, None)
+            if hop is None:
+                message = await self.next()
+                assert message is not None, "the agent has gone"
+                if isinstance(message, agent.Step) and message.name == name:
+                    hop = message
+            if hop is not None and hop.ok == ok:
+                return hop
+
+    async def ended(self, program):
+        """Collect output until this program has ended."""
+        said = b""
+        while True:
+            message = await self.next()
+            match message:
+                case agent.Output():
+                    assert message.program == program
+                    said += message.data
+                case agent.Exited():
+                    assert message.program == program
+                    return said, message.code
+                case agent.Step():
+                    self.hops[message.name] = message
+                case _:
+                    pytest.fail(f"unexpected {message}")
+
+    async def send(self, message) -> None:
+        await self.send_raw(agent.encode(message))
+
+    async def send_raw(self, body: bytes) -> None:
+        await self._stream.send_all(encode_frame(body, limits.AGENT_FRAME_BYTES))
+
+    async def close(self) -> None:
+        await self._stream.aclose()
+
+    async def close_all(self) -> None:
+        for resource in self.open:
+            await resource.aclose()
+
+    async def run(self, *argv, program=1, env=None, display=False) -> None:
+        await self.send(
+            agent.Run(program=program, argv=list(argv), env=env or {}, display=display)
+        )

@@ -1,0 +1,96 @@
+"""Tiny micro VMs in a directory of their own, cleaned up whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError
+from broker.core.names import SandboxName
+from broker.core.paths import find_paths
+from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
+from broker.launch.microvm.launcher import (
+    Accel,
+    Tools,
+    Vm,
+    VmSpec,
+    clean_leftovers,
+    start_vm,
+)
+from tests.kit.vm.tinyguest import PORT, ordinary_user, tiny_guest
+
+
+def require_vm() -> Tools:
+    """Skip a test on a machine that cannot run one; call it in a sync fixture.
+
+    (A skip inside an async test loses its reason.)
+    """
+    ordinary_user()
+    try:
+        return trio.run(vm_tools)
+    except SetupError as error:
+        pytest.skip(f"needs a micro VM: {error}")
+
+
+async def vm_tools() -> Tools:
+    """What this machine has.  Raises SetupError without QEMU or a vsock."""
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None:
+        raise SetupError("qemu-system-x86 is not installed")
+    paths = find_paths({**os.environ, "XDG_RUNTIME_DIR": "/tmp"})
+    vhost = await fetch_vhost_device_vsock(paths, print)
+    passt = shutil.which("passt")
+    return Tools(Path(qemu), Accel.TCG, vhost, Path(passt) if passt else None)
+
+
+def tiny_spec(directory: Path, **changes) -> VmSpec:
+    guest = tiny_guest()
+    spec = VmSpec(
+        name=SandboxName("tiny"),
+        kernel=guest.kernel,
+        initrd=guest.initrd,
+        root=None,
+        directory=directory / "tiny",
+        logs=directory / "logs",
+        memory_mib=192,
+        kernel_args=(f"vitrail.shell={PORT}",),
+    )
+    return replace(spec, **changes)
+
+
+@asynccontextmanager
+async def machine(directory: Path, **changes):
+    """A started, paused machine; gives it and closes it."""
+    tools = await vm_tools()
+    extra = {key: changes.pop(key) for key in ("cid", "on_loss") if key in changes}
+    spec = tiny_spec(directory, **changes)
+    async with trio.open_nursery() as nursery:
+        vm = await start_vm(spec, tools, nursery=nursery, **extra)
+        try:
+            yield vm
+        finally:
+            await vm.close()
+            await clean_leftovers(spec.directory)
+
+
+def alive(vm: Vm) -> list[str]:
+    """Roles of the machine's processes that still run (a zombie does not)."""
+    return [process.role for process in vm.processes if _runs(process.pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] != b"Z"
+    except FileNotFoundError:
+        return False
+
+
+def leftovers(directory: Path) -> list[str]:
+    """Files below a runtime directory."""
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*"))

@@ -1,0 +1,85 @@
+"""Compositors of a newer Debian than ours, in a root of their own.
+
+Programs run in it under bubblewrap, with our runtime directory.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from broker.launch.compositor import HeadlessCompositor
+from broker.launch.process.spawn import DEVNULL, spawn
+from tests.kit.vm.suite_root import suite_root
+from tests.kit.vm.tinyguest import ordinary_user
+from tests.kit.wayland.compositor import short_directory
+
+SUITE = "trixie"
+
+
+def argv(root: Path, runtime: Path, *program: str) -> list[str]:
+    """A program inside the root, with ``runtime`` at the same place as outside."""
+    return [
+        "bwrap", "--ro-bind", str(root), "/", "--dev", "/dev", "--proc", "/proc",
+        "--tmpfs", "/tmp", "--bind", str(runtime), str(runtime), "--die-with-parent", "--",
+        *program,
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def newer(kind: str, config: str = "", size: tuple[int, int] = (1280, 800)):
+    """A newer ``sway`` or ``labwc``, headless."""
+    ordinary_user()
+    root = await trio.to_thread.run_sync(suite_root, SUITE)
+    with short_directory() as directory:
+        runtime = directory / "run"
+        runtime.mkdir(mode=0o700)
+        program = [kind]
+        if kind == "sway":
+            conf = runtime / "sway.conf"
+            conf.write_text(
+                f"output * resolution {size[0]}x{size[1]} position 0 0\n"
+                f"xwayland disable\nswaybg_command -\ndefault_border none\n{config}\n"
+            )
+            program += ["-c", str(conf)]
+        elif config.startswith("<"):
+            conf = runtime / ".config/labwc/rc.xml"
+            conf.parent.mkdir(parents=True)
+            conf.write_text(config)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(runtime),
+            "LANG": "C.UTF-8",
+            "SHELL": "/bin/sh",
+            "XDG_RUNTIME_DIR": str(runtime),
+            "SWAYSOCK": str(runtime / "sway.sock"),
+        }
+        headless = {
+            "WLR_BACKENDS": "headless",
+            "WLR_RENDERER": "pixman",
+            "WLR_LIBINPUT_NO_DEVICES": "1",
+        }
+        said = runtime / "said"
+        with said.open("wb") as out:
+            child = spawn(
+                argv(root, runtime, *program),
+                env={**environment, **headless},
+                stdout=DEVNULL,
+                stderr=out.fileno(),
+            )
+        try:
+            with trio.move_on_after(20) as patience:
+                while not (found := list(runtime.glob("wayland-[0-9]"))):
+                    assert child.popen.poll() is None, said.read_text()[-2000:]
+                    await trio.sleep(0.05)
+            assert not patience.cancelled_caught, said.read_text()[-2000:]
+            display = found[0]
+            yield HeadlessCompositor(
+                child, display, {**environment, "WAYLAND_DISPLAY": str(display)}
+            )
+        finally:
+            with trio.CancelScope(shield=True):
+                await child.stop()

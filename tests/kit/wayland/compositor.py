@@ -1,0 +1,124 @@
+"""A real compositor without a screen, for the end-to-end tests.
+
+``async with desktop() as comp`` gives a running sway in a short directory of
+its own; the other functions ask it what a person would see.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+from PIL import Image
+
+from broker.launch.compositor import HeadlessCompositor, open_headless_sway
+from tests.kit.eventually import eventually
+from tests.kit.vm.tinyguest import ordinary_user
+
+
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A private directory whose name leaves room for socket names."""
+    path = Path(tempfile.mkdtemp(prefix="vt-", dir="/tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@asynccontextmanager
+async def desktop(*, size: tuple[int, int] = (1280, 800), config_extra: str = ""):
+    """A running headless sway; fails with a sentence when run as root."""
+    ordinary_user()
+    with short_directory() as path:
+        comp = await open_headless_sway(
+            path / "run", size=size, config_extra=config_extra
+        )
+        async with comp:
+            yield comp
+
+
+def windows(tree: dict) -> list[dict]:
+    """The windows in sway's tree: those of its nodes that belong to a client."""
+    found = [tree] if tree.get("pid") and tree.get("type") != "root" else []
+    for child in [*tree.get("nodes", []), *tree.get("floating_nodes", [])]:
+        found += windows(child)
+    return [node for node in found if node.get("type") in {"con", "floating_con"}]
+
+
+async def steady(look: Callable[[], Awaitable[Any]], *, times: int = 4) -> Any:
+    """What ``look`` says once it has said the same so many times in a row.
+
+    For a count that others are compared with: one that was taken while something
+    was still being ended is never come by again.  What goes on changing is told as
+    it was last.
+    """
+    last, same = await look(), 1
+    with trio.move_on_after(20):
+        while same < times:
+            await trio.sleep(0.1)
+            now = await look()
+            same = same + 1 if now == last else 1
+            last = now
+    return last
+
+
+async def wait_window(
+    comp: HeadlessCompositor, *, title: str = "", count: int = 1, deadline: float = 60
+) -> list[dict]:
+    """Wait for ``count`` windows whose title has ``title`` in it."""
+
+    async def look() -> list[dict]:
+        found = windows(await comp.tree())
+        found = [node for node in found if title in (node.get("name") or "")]
+        return found if len(found) >= count else []
+
+    return await eventually(look, deadline=deadline)
+
+
+async def pixels(comp: HeadlessCompositor) -> Image.Image:
+    """What the screen shows."""
+    with short_directory() as path:
+        await comp.screenshot(path / "screen.png")
+        with Image.open(path / "screen.png") as image:
+            return image.convert("RGB")
+
+
+async def frames(comp: HeadlessCompositor, *, width: int = 4) -> dict[str, set[tuple]]:
+    """By title: all colours within ``width`` pixels of each window's four edges."""
+    found = windows(await comp.tree())
+    image = await pixels(comp)
+    return {node["name"]: _edges(image, node, width) for node in found}
+
+
+async def wait_frames(comp: HeadlessCompositor, wanted: dict[str, set[tuple]]) -> None:
+    """Wait until these windows, and no others, have edges of these colours.
+
+    A window that has just come may not have its place's size yet.
+    """
+    with trio.move_on_after(60):
+        while await frames(comp) != wanted:
+            await trio.sleep(0.05)
+    assert await frames(comp) == wanted
+
+
+def _edges(image: Image.Image, window: dict, width: int) -> set[tuple]:
+    # Inside what sway draws around a window itself.
+    rect, inner = window["rect"], window["window_rect"]
+    left, top = rect["x"] + inner["x"], rect["y"] + inner["y"]
+    right, bottom = left + inner["width"], top + inner["height"]
+    strips = [
+        (left, top, right, top + width),
+        (left, bottom - width, right, bottom),
+        (left, top, left + width, bottom),
+        (right - width, top, right, bottom),
+    ]
+    found = set()
+    for strip in strips:
+        found |= {colour for _, colour in image.crop(strip).getcolors(1 << 20)}
+    return found

@@ -1,0 +1,154 @@
+"""A pointer for a headless wlroots compositor, as a person would move it.
+
+sway without devices has a seat without a pointer; zwlr_virtual_pointer_v1
+makes one.  Only the test uses that protocol; the filter never shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Self
+
+from tests.kit.wayland.client import HEADER, Client, memfd
+
+_MANAGER = "zwlr_virtual_pointer_manager_v1"
+LEFT = 0x110
+
+
+class Pointer:
+    """``with Pointer(path, size) as p: p.move(10, 20); p.click()``."""
+
+    def __init__(self, display: Path | str, size: tuple[int, int]) -> None:
+        self.client = Client(display).start()
+        self.size = size
+        name, version = self.client.globals[_MANAGER]
+        manager = self.client.next_id
+        self.client.next_id += 1
+        self.client.send(
+            self.client.registry, "bind", name, _MANAGER.encode(), version, manager
+        )
+        self.pointer = self.client.next_id
+        self.client.next_id += 1
+        self._say(manager, 0, struct.pack("=II", 0, self.pointer))
+        self.client.roundtrip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def _say(self, oid: int, opcode: int, body: bytes) -> None:
+        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
+
+    def _now(self) -> int:
+        return int(time.monotonic() * 1000) & 0xFFFFFFFF
+
+    def _frame(self) -> None:
+        self._say(self.pointer, 4, b"")
+        self.client.roundtrip()
+
+    def move(self, x: int, y: int) -> None:
+        """Move to a point of the screen."""
+        self._say(self.pointer, 1, struct.pack("=IIIII", self._now(), x, y, *self.size))
+        self._frame()
+
+    def button(self, pressed: bool, which: int = LEFT) -> None:
+        """Press or release a button."""
+        self._say(
+            self.pointer, 2, struct.pack("=III", self._now(), which, int(pressed))
+        )
+        self._frame()
+
+    def click(self, x: int, y: int, which: int = LEFT) -> None:
+        """Move there, press and release."""
+        self.move(x, y)
+        self.button(True, which)
+        self.button(False, which)
+
+
+_KEYBOARDS = "zwp_virtual_keyboard_manager_v1"
+_KEYMAP = (
+    b'xkb_keymap { xkb_keycodes { include "evdev+aliases(qwerty)" };'
+    b' xkb_types { include "complete" }; xkb_compat { include "complete" };'
+    b' xkb_symbols { include "pc+us+inet(evdev)" }; };\0'
+)
+
+
+_ROWS = ((2, "1234567890"), (16, "qwertyuiop"), (30, "asdfghjkl"), (44, "zxcvbnm"))
+CODES = {
+    **{char: first + n for first, row in _ROWS for n, char in enumerate(row)},
+    "\n": 28,
+    " ": 57,
+}
+"""evdev's code of each key that ``Keyboard.type`` knows."""
+
+
+CONTROL = 1 << 2
+"""The bit of a modifier in xkb's own order: Shift, Lock, Control."""
+_KEY_OF = {CONTROL: 29}
+
+
+class Keyboard:
+    """A keyboard that stays: wtype's own goes after each word."""
+
+    def __init__(self, display: Path | str, keymap: bytes = _KEYMAP) -> None:
+        self.client = Client(display).start()
+        seat = self.client.bind("wl_seat", 1)
+        name, version = self.client.globals[_KEYBOARDS]
+        manager, self.keyboard = self.client.next_id, self.client.next_id + 1
+        self.client.next_id += 2
+        self.client.send(
+            self.client.registry, "bind", name, _KEYBOARDS.encode(), version, manager
+        )
+        self._say(manager, 0, struct.pack("=II", seat, self.keyboard))
+        fd = memfd(len(keymap))
+        os.pwrite(fd, keymap, 0)
+        head = HEADER.pack(self.keyboard, 0, 16) + struct.pack("=II", 1, len(keymap))
+        self.client.raw(head, [fd])
+        os.close(fd)
+        self.client.roundtrip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def _say(self, oid: int, opcode: int, body: bytes) -> None:
+        self.client.raw(HEADER.pack(oid, opcode, 8 + len(body)) + body)
+
+    def press(self, code: int) -> None:
+        """Press and release a key by its evdev code."""
+        for state in (1, 0):
+            self.change(code, state)
+        self.client.roundtrip()
+
+    def type(self, text: str) -> None:
+        """Press the keys of small letters, digits, spaces and newlines in turn."""
+        for char in text:
+            self.press(CODES[char])
+
+    def chord(self, held: int, char: str) -> None:
+        """Press a key while a modifier is held: by its key and by its bit.
+
+        A nested compositor looks at the key, others at the bit.
+        """
+        self.change(_KEY_OF[held], 1)
+        self.modifiers(held)
+        self.press(CODES[char])
+        self.change(_KEY_OF[held], 0)
+        self.modifiers(0)
+
+    def change(self, code: int, state: int) -> None:
+        """Press (1) or release (0) a key."""
+        now = int(time.monotonic() * 1000) & 0xFFFFFFFF
+        self._say(self.keyboard, 1, struct.pack("=III", now, code, state))
+
+    def modifiers(self, held: int, layout: int = 0) -> None:
+        """The state of modifiers, which a virtual keyboard tells itself."""
+        self._say(self.keyboard, 2, struct.pack("=IIII", held, 0, 0, layout))
+        self.client.roundtrip()

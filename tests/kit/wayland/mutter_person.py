@@ -1,0 +1,162 @@
+"""A headless mutter whose keyboard and pointer are the test's.
+
+By org.gnome.Mutter.RemoteDesktop.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import trio
+from jeepney import DBusAddress, MessageType, new_method_call
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
+
+from broker.launch.process.spawn import DEVNULL, spawn
+from tests.kit.vm.tinyguest import ordinary_user
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.wayland.input import LEFT
+
+_NAME = "org.gnome.Mutter.RemoteDesktop"
+FAR = 10_000
+"""Pixels; no screen is as large."""
+
+
+class UnansweredError(Exception):
+    """mutter does not serve that, or not yet."""
+
+
+class Gnome:
+    """``display`` is mutter's socket, ``bus`` the address of its session bus."""
+
+    def __init__(self, display: Path, environment: dict[str, str], bus: str) -> None:
+        self.display, self.environment, self.bus = display, environment, bus
+        self.mouse: GnomePointer | None = None
+        """The person's, where a test has one."""
+
+
+class GnomeKeyboard:
+    """As ``wayland_input.Keyboard``; mutter reckons the modifiers itself."""
+
+    def __init__(self, bus: str) -> None:
+        self._bus: DBusConnection = open_dbus_connection(bus)
+        root = DBusAddress("/org/gnome/Mutter/RemoteDesktop", _NAME, _NAME)
+        try:
+            (path,) = self._call(root, "CreateSession")
+        except UnansweredError:
+            self._bus.close()
+            raise
+        self._session = DBusAddress(path, _NAME, f"{_NAME}.Session")
+        self._call(self._session, "Start")
+
+    @classmethod
+    async def of(cls, bus: str) -> GnomeKeyboard:
+        """The keyboard, once mutter has its name on the bus: after its socket."""
+        with trio.fail_after(60):
+            while True:
+                try:
+                    return await trio.to_thread.run_sync(cls, bus)
+                except UnansweredError:
+                    await trio.sleep(0.05)
+
+    def _call(self, where: DBusAddress, name: str, types: str = "", *args: Any) -> Any:
+        message = new_method_call(where, name, types or None, args)
+        reply = self._bus.send_and_get_reply(message, timeout=30)
+        if reply.header.message_type is not MessageType.method_return:
+            raise UnansweredError(str(reply.body))
+        return reply.body
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.close()
+
+    def change(self, code: int, state: int) -> None:
+        """Press (1) or release (0) a key by its evdev code."""
+        self.notify("KeyboardKeycode", "ub", code, bool(state))
+
+    def notify(self, what: str, types: str, *args: Any) -> None:
+        """Do this with the session's devices, of which the keyboard is one."""
+        self._call(self._session, f"Notify{what}", types, *args)
+
+    def modifiers(self, held: int, layout: int = 0) -> None:
+        """Nothing: the keys say it."""
+
+    def press(self, code: int) -> None:
+        """Press and release a key."""
+        self.change(code, 1)
+        self.change(code, 0)
+
+
+class GnomePointer:
+    """As ``wayland_input.Pointer``, in the session of a keyboard."""
+
+    def __init__(self, keyboard: GnomeKeyboard) -> None:
+        self._session = keyboard
+        self._at: tuple[int, int] | None = None
+
+    def _step(self, right: int, down: int) -> None:
+        self._session.notify("PointerMotionRelative", "dd", float(right), float(down))
+
+    def move(self, x: int, y: int) -> None:
+        """Move to a point of the screen."""
+        if self._at is None:
+            # Where it is nobody says; a corner stops it.
+            self._step(-FAR, -FAR)
+            self._at = (0, 0)
+        self._step(x - self._at[0], y - self._at[1])
+        self._at = (x, y)
+
+    def button(self, pressed: bool, which: int = LEFT) -> None:
+        """Press or release a button."""
+        self._session.notify("PointerButton", "ib", which, pressed)
+
+
+def mutter_environment(runtime: Path) -> dict[str, str]:
+    """What a headless mutter and its session bus are started with."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(runtime),
+        "LANG": "C.UTF-8",
+        "SHELL": "/bin/sh",
+        "XDG_RUNTIME_DIR": str(runtime),
+        "LIBGL_ALWAYS_SOFTWARE": "1",
+    }
+
+
+@asynccontextmanager
+async def gnome():
+    """A mutter with a session bus of its own."""
+    ordinary_user()
+    with short_directory() as directory:
+        runtime = directory / "run"
+        runtime.mkdir(mode=0o700)
+        environment = mutter_environment(runtime)
+        address = runtime / "address"
+        run = f'echo "$DBUS_SESSION_BUS_ADDRESS" > {address}; exec "$@"'
+        child = spawn(
+            [
+                # dbus-run-session leaves what it started behind when it is ended.
+                "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
+                "dbus-run-session", "--", "sh", "-c", run, "sh",
+                "mutter", "--headless", "--wayland", "--no-x11",
+                "--virtual-monitor", "1280x800", "--wayland-display=gnome",
+            ],
+            env=environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )  # fmt: skip
+        display = runtime / "gnome"
+        try:
+            with trio.fail_after(60):
+                while not display.is_socket():
+                    assert child.popen.poll() is None, "mutter ended"
+                    await trio.sleep(0.05)
+            environment["WAYLAND_DISPLAY"] = str(display)
+            yield Gnome(display, environment, address.read_text().strip())
+        finally:
+            with trio.CancelScope(shield=True):
+                await child.stop()

@@ -1,0 +1,66 @@
+"""Recorded sessions: what both sides said, to be fed again.
+
+A filter's answers depend only on what it is fed and in which order, so the
+compositor's recorded bytes name the ids that the same filter gives out again.
+One record: side (c or s), number of descriptors, length, bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker.wayland.filter import Filter
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
+from tests.kit.wayland.machine import FakeMachine
+
+_HEAD = struct.Struct("<cBI")
+RULES = WindowRules("work")
+
+
+def pack(chunks: list[tuple[str, bytes, int]]) -> bytes:
+    """Chunks as a compressed file."""
+    parts = [_HEAD.pack(s.encode(), n, len(d)) + d for s, d, n in chunks]
+    return zlib.compress(b"".join(parts), 9)
+
+
+def unpack(data: bytes) -> Iterator[tuple[str, bytes, int]]:
+    """The chunks of such a file."""
+    data = zlib.decompress(data)
+    pos = 0
+    while pos < len(data):
+        side, fds, size = _HEAD.unpack_from(data, pos)
+        pos += _HEAD.size
+        yield side.decode(), data[pos : pos + size], fds
+        pos += size
+
+
+def load(path: Path) -> list[tuple[str, bytes, int]]:
+    return list(unpack(path.read_bytes()))
+
+
+def drain(core: Filter) -> None:
+    """Send everything nowhere, as a shell with endless sockets would."""
+    for queue in (core.up, core.down):
+        if queue.fd_count:
+            for fd in queue.drain_fds():
+                core.machine.close(fd)
+        else:
+            queue.data.clear()
+
+
+def replay(chunks: list[tuple[str, bytes, int]]) -> Filter:
+    """Feed a session to a new filter; it must not fault."""
+    machine = FakeMachine()
+    core = Filter(RULES, Sandbox("work"), machine)
+    for side, data, fds in chunks:
+        feed = core.from_client if side == "c" else core.from_server
+        feed(data, [machine.fd() for _ in range(fds)] if fds else (), 0.0)
+        drain(core)
+        while core.paused:
+            core.from_client(b"", [], 0.0)
+            drain(core)
+    return core

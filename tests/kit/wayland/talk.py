@@ -1,0 +1,102 @@
+"""A client, a filter and the model compositor in one process, no sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from broker.wayland.filter import Filter
+from broker.wayland.rules import WindowRules
+from broker.wayland.sandbox import Sandbox
+from tests.kit.wayland.client import GoneError, Window
+from tests.kit.wayland.machine import FakeMachine
+from tests.kit.wayland.model import Model, connect
+
+
+class Talk(Window):
+    """``say`` what a client says; ``events`` is what it was answered.
+
+    Raises ServerError as soon as the filter answers with an error.
+    """
+
+    def __init__(
+        self,
+        rules: WindowRules | None = None,
+        *,
+        sandbox: Sandbox | None = None,
+        model: Model | None = None,
+        machine: FakeMachine | None = None,
+    ) -> None:
+        self.machine = machine or FakeMachine()
+        self.model = model or Model()
+        self.rules = rules or WindowRules("work")
+        self.sandbox = sandbox or Sandbox(self.rules.name)
+        self.core = Filter(self.rules, self.sandbox, self.machine)
+        self.now = 0.0
+        self.next_id = 2
+        self.free, self.events, self.globals = [], [], {}
+        self.kinds = {1: "wl_display"}
+        self.rest, self.fds, self.error = b"", [], None
+        self.deadline = 0.0
+        self.received_fds: list[Any] = []
+        connect(self.core, self.model)
+
+    def raw(self, data: bytes, fds: list[Any] | None = None) -> None:
+        self.core.from_client(data, fds or [], self.now)
+        self.pump()
+        while self.core.paused:
+            self.core.from_client(b"", [], self.now)
+            self.pump()
+
+    def pump(self) -> None:
+        """Let both sides talk until all is said; raise the client's error."""
+        connect(self.core, self.model)
+        self.hear()
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        if self.core.fault is not None:
+            raise self.core.fault
+
+    def hear(self) -> None:
+        """Take what waits for the client."""
+        data = bytes(self.core.down.data)
+        self.received_fds += self.core.down.drain_fds()
+        if data:
+            self._dispatch(self.rest + data)
+
+    def read(self) -> None:
+        raise GoneError("nothing more will come")
+
+    def close(self) -> None:
+        self.core.close()
+        for fd in self.received_fds:
+            self.machine.close(fd)
+        self.received_fds.clear()
+
+    def buffer(self, w: int, h: int, color: int = 0, *, form: int = 0) -> int:
+        size = w * h * 4
+        pool = self.make(
+            self.shm,
+            "create_pool",
+            "wl_shm_pool",
+            None,
+            size,
+            fds=[self.machine.fd("pool")],
+        )
+        buffer = self.make(
+            pool, "create_buffer", "wl_buffer", None, 0, w, h, w * 4, form
+        )
+        self.send(pool, "destroy")
+        return buffer
+
+    def heard(self, name: str, oid: int | None = None) -> list[list[Any]]:
+        """Arguments of all events of this name (of one object), oldest first."""
+        return [e[3] for e in self.events if e[2] == name and oid in {None, e[0]}]
+
+    def told(self, kind: str, name: str) -> list[list[Any]]:
+        """Arguments of all requests of this name that reached the compositor."""
+        return [args for k, n, args in self.model.requests if (k, n) == (kind, name)]
+
+    def server_side(self, oid: int) -> Any:
+        """What the model has for a client's object."""
+        return self.model.things[self.core.by_client[oid].sid]

@@ -1,0 +1,226 @@
+"""The corpus: good records are read as meant, bad ones refused in the right place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policy.records.loader import parse_record
+from policy.records.model import (
+    Audio,
+    CidPeer,
+    Clipboard,
+    External,
+    HybridPeer,
+    Label,
+    Limits,
+    MicroVM,
+    Transfer,
+    UnixPeer,
+    Window,
+)
+
+CORPUS = Path(__file__).parent.parent.parent / "corpus" / "policy"
+GOOD = sorted((CORPUS / "good").glob("*.toml"))
+BAD = sorted((CORPUS / "bad").glob("*.toml"))
+
+
+def _parse(file: Path):
+    return parse_record(file.stem, file, file.read_bytes())
+
+
+def _good(name: str):
+    record, problems = _parse(CORPUS / "good" / f"{name}.toml")
+    assert problems == []
+    assert record is not None
+    return record
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_bad_records_have_exactly_these_problems(file):
+    """``NAME.expect`` lists every problem: line:column: message | hint."""
+    record, problems = _parse(file)
+    assert record is None
+    found = [
+        f"{p.span.line}:{p.span.column}: {p.message}"
+        + (f" | {p.hint}" if p.hint else "")
+        for p in problems
+    ]
+    assert found == file.with_suffix(".expect").read_text().splitlines()
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_each_problem_of_the_corpus_lies_in_its_file(file):
+    """Line and column exist, so that an editor can jump there."""
+    lines = file.read_bytes().decode("utf-8", "replace").split("\n")
+    for problem in _parse(file)[1]:
+        assert 1 <= problem.span.line <= len(lines)
+        line = lines[problem.span.line - 1]
+        assert 1 <= problem.span.column <= len(line) + 1
+        assert problem.source_line == line
+        assert problem.span[:2] <= problem.span[2:]
+
+
+@pytest.mark.parametrize("file", GOOD, ids=lambda file: file.stem)
+def test_good_records_have_no_problem(file):
+    """Each is a record, and every key that it sets has a place in it."""
+    record = _good(file.stem)
+    for key, place in record.places.items():
+        assert place.startswith(f"{file}:")
+        assert key in record.values
+
+
+def test_defaults_deny():
+    """A record that says nothing gets no window, no sound, no network."""
+    record = _good("minimal")
+    assert record.viewer.display == "none"
+    assert record.viewer.audio.playback == "none"
+    assert record.viewer.audio.microphone == "deny"
+    assert record.viewer.tags == frozenset()
+    assert record.viewer.label == Label("minimal", "#555555")
+    assert record.host.launch == MicroVM("default", 768, 1, "none", ("foot",), 90)
+    assert record.where("class").endswith("minimal.toml:1:1")
+    assert record.where("display").endswith("minimal.toml: default of 'display'")
+
+
+def test_every_key_arrives():
+    """Each value of a full record is where the types promise it."""
+    record = _good("full")
+    assert record.viewer.label == Label("Größe 数", "#00ff7f")
+    assert record.viewer.sandbox_class == record.host.sandbox_class == "persistent"
+    assert record.viewer.tags == {"work", "network"}
+    assert record.viewer.display == "waypipe-client"
+    assert record.viewer.limits == Limits(256, 1, 64)
+    command = ("sh", "-c", 'echo "a" # not a comment')
+    assert record.host.launch == MicroVM("debian-13", 1024, 4, "user", command, 300)
+    assert record.places["launch.command"].endswith("full.toml:18:1")
+
+
+def test_every_key_of_windows_sound_and_crossing_arrives():
+    """Each value at its end of the range, in the unit that the type promises."""
+    view = _good("everything").viewer
+    idle, activation = "zwp_idle_inhibit_manager_v1", "xdg_activation_v1"
+    assert view.default_disposable == "web"
+    assert view.window == Window(
+        border=64,
+        name_strip=True,
+        top=9,
+        title_prefix="everything",
+        fullscreen="framed",
+        translucent=True,
+        subsurfaces="promote",
+        allow=frozenset({idle}),
+        deny=frozenset({idle, activation}),
+        windows=128,
+        popups=64,
+        surfaces=1024,
+        buffer_memory=4 << 30,
+    )
+    assert view.audio == Audio("allow", "ask", "end", 64, 384000, 32, 4 << 20, 0, 3600)
+    assert view.clipboard == Clipboard(
+        types=frozenset({"text/plain", "image/*"}),
+        max_size=64 << 20,
+        ttl=86400,
+        primary="rules",
+        drag="rules",
+        clean=frozenset({"plain", "controls", "images"}),
+    )
+    assert view.transfer == Transfer(1 << 40, 1, 1000000, 10 << 10, 1, 0)
+
+
+def test_defaults_of_windows_sound_and_crossing():
+    """Nothing is let through that the record does not name."""
+    view = _good("minimal").viewer
+    window = view.window
+    assert (window.border, window.top, window.name_strip) == (4, 4, False)
+    assert window.title_prefix == "minimal"
+    assert (window.fullscreen, window.translucent) == ("fake", False)
+    assert (window.subsurfaces, window.allow) == ("crop", frozenset())
+    assert (view.audio.playback, view.audio.microphone) == ("none", "deny")
+    assert (view.clipboard.primary, view.clipboard.drag) == ("none", "none")
+    assert view.clipboard.types is view.clipboard.max_size is view.clipboard.ttl is None
+
+
+def test_a_word_stands_for_a_table():
+    """``audio = "raw"`` is its playback, and has its place."""
+    record = _good("audio-raw")
+    assert record.viewer.audio.playback == "raw"
+    assert record.viewer.audio.microphone == "deny"
+    assert record.places["audio.playback"].endswith("audio-raw.toml:2:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "top", "prefix"),
+    [
+        ("", 4, "x"),
+        ("name_strip = true", 18, "x"),
+        ("border = 30\nname_strip = true", 30, "x"),
+        ("name_strip = true\ntop = 9", 9, "x"),
+        ("top = 1", 1, "x"),
+        ('[label]\nname = "Big X"', 4, "Big X"),
+        ('title_prefix = "x!"\n[label]\nname = "Big X"', 4, "x!"),
+    ],
+)
+def test_what_follows_from_other_keys(text, top, prefix):
+    """The upper edge from the strip, the prefix from the label."""
+    content = f'class = "disposable"\n[window]\n{text}\n'
+    record, problems = parse_record("x", Path("x.toml"), content.encode())
+    assert record is not None, problems
+    assert record.viewer.window.top == top
+    assert record.viewer.window.title_prefix == prefix
+
+
+def test_ways_of_writing_are_one_meaning():
+    """Dotted keys, inline tables and quoted keys are the same record."""
+    record = _good("dotted")
+    launch = record.host.launch
+    assert isinstance(launch, MicroVM)
+    assert launch.memory_mib == 2048
+    assert record.viewer.label == Label("Dotted", "#cc79a7")
+    assert record.viewer.limits.streams == 16
+    assert record.places["launch.memory"].endswith("dotted.toml:4:30")
+
+
+@pytest.mark.parametrize(
+    ("name", "peer"),
+    [
+        ("hybrid", HybridPeer(Path("/run/firecracker/box/vm.vsock"))),
+        ("cid", CidPeer(4294967294)),
+        ("unix", UnixPeer(Path("/run/containers/box/broker.sock"))),
+    ],
+)
+def test_external_peers(name, peer):
+    """A sandbox of somebody else's has a peer and nothing of our launcher."""
+    record = _good(name)
+    assert record.host.launch == External(peer)
+    assert not any(
+        key.startswith("launch.") for key in set(record.values) - {"launch.kind"}
+    )
+
+
+def test_line_ends_of_other_systems():
+    """CRLF reads as LF, with the same places."""
+    record = _good("crlf")
+    assert record.viewer.label.colour == "#56b4e9"
+    assert record.places["label.colour"].endswith(":5:1")
+
+
+def test_digest_is_of_the_meaning():
+    """Comments, order and ways of writing do not change it; values do."""
+    source = Path("demo.toml")
+
+    def digest(text: str) -> str:
+        record, problems = parse_record("demo", source, text.encode())
+        assert record is not None, problems
+        return record.digest
+
+    one = digest('class = "disposable"\n[launch]\nmemory = "2G"\ncpus = 1\n')
+    assert one == digest(
+        '# x\nlaunch = { cpus = 0x1, memory = 2048 }\nclass="disposable"'
+    )
+    assert one != digest('class = "disposable"\n[launch]\nmemory = "2G"\ncpus = 2\n')
+    tags = 'class = "disposable"\ntags = ["{}", "{}"]\n'
+    assert digest(tags.format("a", "b")) == digest(tags.format("b", "a"))
+    peers = 'class = "disposable"\nlaunch.kind = "external"\npeer.{} = "/a"\n'
+    assert digest(peers.format("unix")) != digest(peers.format("hybrid"))

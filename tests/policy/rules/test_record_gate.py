@@ -1,0 +1,106 @@
+"""Decisions as a table: record, request, verdict, reason, place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.records.loader import load_records
+from policy.rules.record_gate import (
+    AGENT,
+    AUDIO,
+    DISPLAY,
+    MICROPHONE,
+    NO_RULE,
+    Request,
+    decide,
+)
+
+_RECORDS = {
+    "open": 'class = "disposable"\ndisplay = "allow"\n',
+    "piped": 'class = "disposable"\n\n  display = "waypipe-client"\n',
+    "shut": 'class = "disposable"\ndisplay = "none"\n',
+    "raw": 'class = "disposable"\naudio = "raw"\n',
+    "loud": 'class = "disposable"\naudio = "allow"\n',
+    "quiet": 'class = "disposable"\n',
+    "kept": 'class = "persistent"\ndisplay = "allow"\nlaunch.kind = "microvm"\n',
+    "theirs": 'class = "persistent"\ndisplay = "allow"\n[launch]\nkind = "external"\n'
+    "[peer]\ncid = 7\n",
+    "broken": 'class = "disposable"\ndisplay = "alow"\n',
+}
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    for name, text in _RECORDS.items():
+        (folder / f"{name}.toml").write_text(text)
+        (folder / f"{name}.toml").chmod(0o644)
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module", name="records")
+def _records(folder):
+    return load_records([folder])
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "record", "service", "verdict", "reason", "where"),
+    [
+        ("open", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
+        ("open-3f", "open", DISPLAY, "allow", "the record 'open' has display = \"allow\"", "{}/open.toml:2:1"),
+        ("piped-1", "piped", DISPLAY, "allow", "the record 'piped' has display = \"waypipe-client\"", "{}/piped.toml:3:3"),
+        ("shut-1", "shut", DISPLAY, "deny", "the record 'shut' has display = \"none\"", "{}/shut.toml:2:1"),
+        ("quiet-1", "quiet", DISPLAY, "deny", "the record 'quiet' has display = \"none\"", "{}/quiet.toml: default of 'display'"),
+        ("quiet-1", "quiet", AGENT, "allow", "'quiet' is launched by us, so its agent may report", "{}/quiet.toml: default of 'launch.kind'"),
+        ("kept", "kept", AGENT, "allow", "'kept' is launched by us, so its agent may report", "{}/kept.toml:3:1"),
+        ("kept-1", "kept", AGENT, "deny", "'kept-1' is not the sandbox of the persistent record 'kept'", "{}/kept.toml:1:1"),
+        ("theirs", "theirs", AGENT, "deny", "'theirs' is launched by others, who have no agent of ours", "{}/theirs.toml:4:1"),
+        ("theirs", "theirs", DISPLAY, "allow", "the record 'theirs' has display = \"allow\"", "{}/theirs.toml:2:1"),
+        ("broken", "broken", DISPLAY, "deny", "the record 'broken' has an error: \"alow\" is not allowed here", "{}/broken.toml:2:11"),
+        ("broken", "broken", AGENT, "deny", "the record 'broken' has an error: \"alow\" is not allowed here", "{}/broken.toml:2:11"),
+        ("nobody", "nobody", DISPLAY, "deny", "no record is named 'nobody'", NO_RULE),
+        ("", "", "", "deny", "no record is named ''", NO_RULE),
+        ("open", "open", AUDIO, "deny", "the record 'open' has audio = \"none\"", "{}/open.toml: default of 'audio.playback'"),
+        ("raw", "raw", AUDIO, "allow", "the record 'raw' has audio = \"raw\"", "{}/raw.toml:2:1"),
+        ("loud", "loud", AUDIO, "allow", "the record 'loud' has audio = \"allow\"", "{}/loud.toml:2:1"),
+        ("loud", "loud", MICROPHONE, "deny", "the record 'loud' has microphone = \"deny\"", "{}/loud.toml: default of 'audio.microphone'"),
+        ("open", "open", "vitrail.display", "deny", "no service is named 'vitrail.display'", NO_RULE),
+        ("open", "open", "\x1b[2J", "deny", "no service is named '\\x1b[2J'", NO_RULE),
+    ],
+)  # fmt: skip
+def test_decisions(folder, records, sandbox, record, service, verdict, reason, where):
+    """Every row names the verdict, the reason and the place that decided."""
+    decision = decide(records, Request(sandbox, record, service))
+    assert (decision.verdict, decision.reason) == (verdict, reason)
+    assert decision.where == where.format(folder)
+    assert decision.allowed == (verdict == "allow")
+    assert decision.digest == records.digest
+    assert decision.trace[-1].question == "verdict"
+    assert decision.trace[-1].answer == verdict
+
+
+@given(st.text(max_size=40), st.sampled_from([*_RECORDS, "x"]) | st.text(), st.text())
+def test_unknown_is_denied(sandbox, record, service):
+    """Whatever is asked that no row above allows is denied, never an exception."""
+    records = load_records([])
+    assert decide(records, Request(sandbox, record, service)).verdict == "deny"
+
+
+@given(
+    sandbox=st.text(max_size=40),
+    record=st.sampled_from(sorted(_RECORDS)),
+    service=st.text(max_size=20),
+)
+def test_no_other_service_is_allowed(records, sandbox, record, service):
+    """Services are allowed by name only."""
+    if service not in {AGENT, AUDIO, DISPLAY}:
+        assert decide(records, Request(sandbox, record, service)).verdict == "deny"
+
+
+def test_first_start_without_records_denies_everything():
+    """No directory, no record, no service; and it says so."""
+    decision = decide(load_records([]), Request("demo", "demo", DISPLAY))
+    assert (decision.verdict, decision.where) == ("deny", NO_RULE)
