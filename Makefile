@@ -64,4 +64,4 @@ fuzz: setup-tests
 		.ci/as-user fuzz.$$one --seconds $(or $(SECONDS),30); done
 
 clean:
-	rm -rf .venv build *.egg-info broker/*/_*.so
+	rm -rf .venv build *.egg-info broker/*/_*.so broker/*/*/_*.so

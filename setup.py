@@ -25,7 +25,7 @@ setup(
     ext_modules=[
         part("relay._turns"),
         # Not a module: it is loaded into another program (launch/microvm/vsock_backend.py).
-        part("launch._fairpoll"),
+        part("launch.microvm._fairpoll"),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -33,7 +33,7 @@ from fuzz.runner import Admission, Meter
 _COVERED = [
     f"broker/link/{name}.py"
     for name in (
-        "terms", "keys", "epoch", "handshake", "preamble",
+        "wire_types", "keys", "epoch", "handshake", "preamble",
         "messages", "control", "pairing",
     )
 ]  # fmt: skip
@@ -46,7 +46,7 @@ from broker.core.errors import SetupError  # noqa: E402
 from broker.core.names import LeaseId  # noqa: E402
 from broker.core.services import PORTS  # noqa: E402
 from broker.link.wire_types import LinkRefusedError, Role  # noqa: E402
-from tests.kit.link.pair import (
+from tests.kit.link.pair import (  # noqa: E402
     HOST_ID,
     VIEWER_ID,
     Wire,

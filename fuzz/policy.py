@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import Admission, Meter
 
-_METER = Meter(__name__, "policy/*.py")
+_METER = Meter(__name__, "policy/**/*.py")
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
     Ed25519PrivateKey,
@@ -44,7 +44,13 @@ from policy.rules import compat  # noqa: E402
 from policy.rules.differences import differences  # noqa: E402
 from policy.rules.engine import Call, Engine  # noqa: E402
 from policy.rules.ruleset import RuleSet, rules_of_map  # noqa: E402
-from policy.rules.world import Domain, World, WorldError, world_from_json, world_of
+from policy.rules.world import (  # noqa: E402
+    Domain,
+    World,
+    WorldError,
+    world_from_json,
+    world_of,
+)
 from policy.tools.bundle import BundleError, belongs, verify, written_key  # noqa: E402
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402

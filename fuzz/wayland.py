@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import ROOT, Meter, arguments, play, show
 
-_METER = Meter(__name__, "broker/wayland/*.py")
+_METER = Meter(__name__, "broker/wayland/**/*.py")
 
 from broker.clipboard.chords import Recogniser  # noqa: E402
 from broker.wayland.filter import Filter  # noqa: E402

@@ -193,7 +193,7 @@ def hybrid_environment() -> dict[str, str]:
     Version 0.3 stands still for ever when a stream is full both ways; what
     mends that is loaded into it (``_fairpoll.c``), where it was built.
     """
-    built = find_spec("broker.launch._fairpoll")
+    built = find_spec("broker.launch.microvm._fairpoll")
     if built is None or built.origin is None or set(" :") & set(built.origin):
         return {}  # ld.so(8) splits at these, and knows no other way to write them
     return {"LD_PRELOAD": built.origin}
