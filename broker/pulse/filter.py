@@ -27,7 +27,6 @@ Time is any clock that only grows, in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from broker.core import limits
 from broker.core.errors import (
@@ -58,8 +57,7 @@ from broker.pulse.commands import (
     Facility,
     Way,
 )
-from broker.pulse.events import Refused
-from broker.pulse.outgoing import Outgoing
+from broker.pulse.conversation import Conversation
 from broker.pulse.playback_stream import Playback
 from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.sandbox import SoundSandbox
@@ -69,19 +67,8 @@ COOKIE_BYTES = 256
 _VERSION_BITS = 0xFFFF
 _EVENT_TAG = INVALID
 
-Answer = Callable[[Reader], bytes]
-"""What the client is told of the server's answer."""
 
-
-@dataclass(frozen=True)
-class Pending:
-    """What becomes of an answer of the server."""
-
-    done: Callable[[Reader], None]
-    failed: Callable[[int], None]
-
-
-class Filter:
+class Filter(Conversation):
     """One connection.  ``fault`` is why it must end, None while it goes on."""
 
     def __init__(
@@ -91,9 +78,7 @@ class Filter:
         now: float,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self.sandbox = sandbox
-        self.up = bytearray()
-        self.down = Outgoing()
+        super().__init__(sandbox, wake)
         self.fault: VitrailError | None = None
         self.version = 0
         """In force between client and server; 0 until both have said theirs."""
@@ -106,13 +91,10 @@ class Filter:
         """Streams that the server has been asked for and has not made yet."""
         self.recordings = recording.Recordings(self)
         self._cookie = cookie
-        self._wake = wake
         self._client = frames.Cutter(limits.PULSE_COMMAND_BYTES)
         self._server = frames.Cutter(limits.PULSE_ANSWER_BYTES)
         self._asked_version = 0
         self._named = False
-        self._pending: dict[int, Pending] = {}
-        self._next_tag = 0
         self._syncs = 0
         self._subscribed = 0
         self._pace = TokenBucket(
@@ -149,7 +131,7 @@ class Filter:
     def is_crowded(self) -> bool:
         """Whether as much waits for the server as may."""
         return (
-            len(self._pending) >= limits.PULSE_OUTSTANDING
+            self.outstanding >= limits.PULSE_OUTSTANDING
             or len(self.up) > limits.PULSE_QUEUE_BYTES
         )
 
@@ -189,7 +171,7 @@ class Filter:
         """Take bytes of the server; never raises for what they are."""
         if self.passes_request(data, now):
             self.down.add(data)
-            self._wake()
+            self.wake()
             return
         self.feed_server(data, now)
 
@@ -338,7 +320,7 @@ class Filter:
         try:
             self._allowed(number, tag, body)
         except SoundRefusedError as refusal:
-            self._refuse(number, tag, refusal)
+            self.refuse(number, tag, refusal)
 
     def _allowed(self, number: Command, tag: int, body: bytes) -> None:
         reader = Reader(body, frames.HEAD_BYTES)
@@ -358,12 +340,6 @@ class Filter:
             self.relay(tag, number, encode(signature, fields))
         else:
             _HANDLERS[number](self, tag, fields)
-
-    def _refuse(self, number: Command, tag: int, refusal: SoundRefusedError) -> None:
-        if refusal.code is Error.ACCESS:
-            self.sandbox.refused[number.name] += 1
-            self.sandbox.tell(Refused(number.name, refusal.message))
-        self.error(tag, refusal.code)
 
     # -- the handshake -------------------------------------------------------
 
@@ -421,89 +397,7 @@ class Filter:
             tag, Command.SET_CLIENT_NAME, encode("P", [self.properties]), answered
         )
 
-    # -- to the server -------------------------------------------------------
-
-    def send_up(self, frame: bytes) -> None:
-        """Queue a whole frame for the server."""
-        self.up += frame
-        self._wake()
-
-    def ask(
-        self,
-        command: Command,
-        fields: bytes,
-        done: Callable[[Reader], None] = lambda _reader: None,
-        failed: Callable[[int], None] = lambda _code: None,
-    ) -> None:
-        """Send a command of our own; one of the two is called with the answer."""
-        self.send_up(self.prepare(command, fields, done, failed))
-
-    def prepare(
-        self,
-        command: Command,
-        fields: bytes,
-        done: Callable[[Reader], None] = lambda _reader: None,
-        failed: Callable[[int], None] = lambda _code: None,
-    ) -> bytes:
-        """The same without sending it: return the frame."""
-        tag = self._next_tag
-        self._next_tag = (tag + 1) & 0x7FFFFFFF
-        self._pending[tag] = Pending(done, failed)
-        return frames.command(command, tag, fields)
-
-    def relay(
-        self,
-        tag: int,
-        command: Command,
-        fields: bytes,
-        answer: Answer = Reader.rest,
-        settled: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Send a client's command on and answer it with what comes back.
-
-        ``settled`` is called first when the server has answered either way.
-        """
-        self.send_up(self.prepare_relay(tag, command, fields, answer, settled))
-
-    def prepare_relay(
-        self,
-        tag: int,
-        command: Command,
-        fields: bytes,
-        answer: Answer = Reader.rest,
-        settled: Callable[[], None] = lambda: None,
-    ) -> bytes:
-        """The same without sending it: return the frame."""
-
-        def done(reader: Reader) -> None:
-            settled()
-            try:
-                self.reply(tag, answer(reader))
-            except SoundRefusedError as refusal:
-                self._refuse(command, tag, refusal)
-
-        def failed(code: int) -> None:
-            settled()
-            self.error(tag, code)
-
-        return self.prepare(command, fields, done, failed)
-
-    # -- to the client -------------------------------------------------------
-
-    def reply(self, tag: int, fields: bytes = b"") -> None:
-        """Answer a client's command."""
-        self.down.add(frames.command(Command.REPLY, tag, fields))
-        self._wake()
-
-    def error(self, tag: int, code: int) -> None:
-        """Answer it with an error."""
-        self.down.add(frames.command(Command.ERROR, tag, encode("L", [code])))
-        self._wake()
-
-    def event(self, command: Command, fields: bytes) -> None:
-        """Tell the client something that it has not asked for."""
-        self.down.add(frames.command(command, _EVENT_TAG, fields))
-        self._wake()
+    # -- subscriptions -------------------------------------------------------
 
     def subscribe(self, mask: int) -> None:
         """Remember what the client wants to hear of."""
@@ -514,7 +408,7 @@ class Filter:
         if self._subscribed & (1 << facility) and self.fault is None:
             if len(self.down.data) > 2 * limits.PULSE_QUEUE_BYTES:
                 self.fail(PeerError("it does not read the news that it asked for"))
-                self._wake()
+                self.wake()
                 return
             self.event(
                 Command.SUBSCRIBE_EVENT, encode("LL", [facility | change, index])
@@ -573,18 +467,12 @@ class Filter:
         number, tag = frames.head(body)
         reader = Reader(body, frames.HEAD_BYTES)
         if number == Command.REPLY:
-            self._pending_of(tag).done(reader)
+            self.pending_of(tag).done(reader)
         elif number == Command.ERROR:
             code = reader.fields("L").number(0)
-            self._pending_of(tag).failed(code)
+            self.pending_of(tag).failed(code)
         else:
             server_events.event(self, number, reader)
-
-    def _pending_of(self, tag: int) -> Pending:
-        pending = self._pending.pop(tag, None)
-        if pending is None:
-            raise UpstreamError("the sound server answers what nobody has asked")
-        return pending
 
 
 Handler = Callable[[Filter, int, Fields], None]

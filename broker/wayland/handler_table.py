@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from functools import cache
 
-from broker.wayland import forwarded
 from broker.wayland.handlers import (
     attention,
     buffers,
     constraints,
     cursor,
     drag,
+    forwarded,
     outputs,
     popups,
     registry,
@@ -26,8 +26,8 @@ from broker.wayland.handlers import (
     surfaces,
     windows,
 )
-from broker.wayland.joined import complete, joined
 from broker.wayland.protocol.dispatch import compiled_event, compiled_request
+from broker.wayland.protocol.joined import complete, joined
 from broker.wayland.protocol.objects import Handler, ProtocolObject
 from broker.wayland.protocol.signatures import events_of, requests_of
 

@@ -1,14 +1,14 @@
 """One row for each message of the Wayland filter: who, when, at what cost.
 
-The same keys as the table of handlers (``handlers.py``), compared with the
+The same keys as the table of handlers (``handler_table.py``), compared with the
 frozen protocol tables at import.  ``docs/wayland-messages.md`` is printed
 from both (``python -m broker.wayland.message_document``).
 """
 
 from __future__ import annotations
 
-from broker.wayland.joined import complete, joined
 from broker.wayland.policies import data, drawing, seats, shell
+from broker.wayland.protocol.joined import complete, joined
 from broker.wayland.protocol.signatures import events_of, requests_of
 
 _MODULES = (data, drawing, seats, shell)

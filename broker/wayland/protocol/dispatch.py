@@ -1,6 +1,6 @@
 """From a row of the table of messages to the function that is called.
 
-``handlers.py`` has the table.  This module compiles its rows: each becomes a
+``handler_table.py`` has the table.  This module compiles its rows: each becomes a
 function of the raw bytes, with the checks that the message's signature asks
 for (size, strings, objects, new ids and descriptors) done once, here.
 """

@@ -10,9 +10,9 @@ import pytest
 from broker.core.errors import InternalError
 from broker.wayland import handler_table
 from broker.wayland.handlers import seat
-from broker.wayland.joined import complete, joined
 from broker.wayland.protocol import dispatch
 from broker.wayland.protocol.dispatch import DROP, FORWARD, LOCAL
+from broker.wayland.protocol.joined import complete, joined
 from broker.wayland.protocol.signatures import request, requests_of
 from broker.wayland.verdicts import GLOBALS
 

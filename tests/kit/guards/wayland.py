@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("each message has a row", "broker/wayland/protocol/joined.py", "        if keys:\n", "        if False:\n", "tests/broker/wayland/test_handler_table.py", "at_import"),
+    Guard("no message in two modules", "broker/wayland/protocol/joined.py", "        if doubled:\n", "        if False:\n", "tests/broker/wayland/test_handler_table.py", "two_modules"),
     Guard("crop", "broker/wayland/scene/geometry.py", "        return Rect(x, y, w, h) if w > 0 and h > 0 else None", "        return self", "tests/broker/wayland/test_trees.py"),
     Guard("crop follows children", "broker/wayland/scene/layout.py", "inner = rect.moved(-sub.x, -sub.y)", "inner = rect", "tests/broker/wayland/scene/test_frame.py"),
     Guard("no request to an id that was given back", "broker/wayland/scene/commit.py", "        if base.dead:\n", "        if False:\n", "tests/broker/wayland/test_filter.py", "presentation_that_is_gone"),

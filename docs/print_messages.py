@@ -1,0 +1,64 @@
+"""Print ``docs/messages.md`` from the rows beside the code.
+
+``python docs/print_messages.py`` writes the page; with ``--check`` it compares
+and returns 1 when the page is older than the rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from broker.core.channel_policy import ChannelPolicy
+from broker.ipc import message_policies
+from broker.pulse import policies as pulse
+from broker.waypipe import policies as waypipe
+
+PAGE = Path(__file__).with_name("messages.md")
+_HEAD = """# Messages of the other channels
+
+<!-- printed by python docs/print_messages.py; do not edit -->
+
+A row for each message that a sandbox, its worker or the broker sends, but Wayland's own, which are on [a page of their own](wayland-messages.md).
+`gain` is what a hostile sender gets out of it.
+"""
+_COLUMNS = ("message", "who", "when", "cost", "descriptors", "gain")
+
+
+def _table(title: str, rows: dict[str, ChannelPolicy]) -> str:
+    lines = [f"## {title}", "", f"| {' | '.join(_COLUMNS)} |"]
+    lines.append("| --- " * len(_COLUMNS) + "|")
+    for name, row in rows.items():
+        columns = (
+            f"`{name}`",
+            row.sender,
+            row.when,
+            row.cost,
+            row.descriptors,
+            row.gain,
+        )
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """The whole page."""
+    commands = {
+        f"{c.name}` ({pulse.happens(c)}) `{c.value}": row
+        for c, row in sorted(pulse.POLICIES.items())
+    }
+    blocks = {k.name: row for k, row in sorted(waypipe.POLICIES.items())}
+    parts = [
+        _HEAD,
+        _table("PulseAudio commands", commands),
+        _table("waypipe blocks", blocks),
+        _table("Guest agent", dict(message_policies.AGENT)),
+        _table("Workers, keepers and the template", dict(message_policies.WORKER)),
+    ]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv[1:]:
+        sys.exit(PAGE.read_text() != page())
+    PAGE.write_text(page())
