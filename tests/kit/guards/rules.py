@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("the record is asked", "broker/authz/decider.py", "        if not stands.allowed:\n            raise await self._no(request, None, stands.reason, stands.where)\n        answer = self._judge.verdict(request)", "        answer = self._judge.verdict(request)", "tests/broker/authz/test_decider.py", "stricter or valid_record"),
+    Guard("the record is asked", "policy/verdict.py", "    record = record_gate.record_allows(records, request)\n    if not record.allowed:\n        return Verdict(record, Answer(\"deny\", record.reason, notify=True))\n    return Verdict(record, record_gate.stricter(records, request, rules()))", "    return Verdict(None, record_gate.stricter(records, request, rules()))", "tests/broker/authz/test_decider.py", "stricter or valid_record"),
     Guard("limits are held", "broker/authz/decider.py", "        if beyond:\n", "        if False:\n", "tests/broker/authz/test_decider.py", "rate or gesture or size"),
     Guard("the answer is checked", "broker/authz/decider.py", "    return unfit(question, said)\n", "    return \"\"\n", "tests/broker/authz/test_decider.py", "not_offered"),
     Guard("rules asked again after the answer", "broker/authz/decider.py", 'chosen = said.target in answer.targets or answer.verdict == "allow"', "chosen = True", "tests/broker/authz/test_decider.py", "less_is_offered"),
