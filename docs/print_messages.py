@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from broker.core.channel_policy import ChannelPolicy
-from broker.ipc import message_policies
+from broker.ipc import message_policies, transfer_policies
 from broker.pulse import policies as pulse
 from broker.waypipe import policies as waypipe
 
@@ -53,6 +53,8 @@ def page() -> str:
         _table("PulseAudio commands", commands),
         _table("waypipe blocks", blocks),
         _table("Guest agent", dict(message_policies.AGENT)),
+        _table("Files and links", dict(transfer_policies.GUEST)),
+        _table("Entries of a transfer", dict(transfer_policies.ENTRIES)),
         _table("Workers, keepers and the template", dict(message_policies.WORKER)),
     ]
     return "\n".join(parts)

@@ -36,6 +36,10 @@ LABEL_CHARS = 40
 TAGS = 32
 """Tags of one sandbox."""
 
+PACKAGES = 200
+"""Packages that a record names for its image."""
+PACKAGE_CHARS = 100
+
 COMMAND_ARGUMENTS = 256
 """Words of a command line."""
 

@@ -27,6 +27,7 @@ lose larger ones.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import collections
 import contextlib
@@ -44,11 +45,13 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 import traceback
+import zlib
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
-VERSION = 2
+VERSION = 3
 HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
@@ -62,19 +65,41 @@ FROM_GUEST = {
     "output": ("program", "data"),
     "exited": ("program", "code"),
     "hop": ("name", "ok", "detail"),
+    "taken": ("program", "count"),
 }
 # Message type -> fields with their types; those in OPTIONAL may be absent.
 TO_GUEST: Dict[str, Dict[str, type]] = {
-    "run": {"program": int, "argv": list, "env": dict, "display": bool},
+    "run": {
+        "program": int,
+        "argv": list,
+        "env": dict,
+        "display": bool,
+        "stdin": bool,
+        "tty": bool,
+        "rows": int,
+        "columns": int,
+    },
+    "input": {"program": int, "data": str, "end": bool},
+    "resize": {"program": int, "rows": int, "columns": int},
     "signal": {"program": int, "number": int},
     "poweroff": {},
     "ping": {"serving": str, "displays": int},
 }
-OPTIONAL: Dict[str, Any] = {"env": {}, "display": True}
+OPTIONAL: Dict[str, Any] = {
+    "env": {},
+    "display": True,
+    "stdin": False,
+    "tty": False,
+    "rows": 24,
+    "columns": 80,
+    "data": "",
+    "end": False,
+}
 
 # As in broker/core/limits.py.
 FRAME_BYTES = 65536
 OUTPUT_BYTES = 16384
+INPUT_WINDOW = 32768  # bytes of input that wait for a program, at most
 PROGRAMS = 64
 STREAMS = 256
 SHORT = 120
@@ -103,6 +128,13 @@ ORPHAN_SECONDS = 60.0
 
 BUSYBOX = "/usr/lib/vitrail/busybox"
 RUNTIME = "/run/vitrail"
+FILES_COMMANDS = (
+    "xdg-open",
+    "x-www-browser",
+    "vitrail-open",
+    "vitrail-copy",
+    "vitrail-files",
+)
 GUEST_USER = "user"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 PATH_ROOT = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -317,6 +349,14 @@ def decode(body: bytes) -> Dict[str, Any]:
         raise MessageError(f"unknown field in {message['type']}: {min(unknown)}")
     if message["type"] == "run":
         check_run(message)
+    elif message["type"] == "input":
+        try:
+            message["data"] = binascii.a2b_base64(message["data"])
+        except ValueError as error:
+            raise MessageError(f"input.data is not base64: {error}") from error
+    for name in ("rows", "columns"):
+        if message.get(name, 1) < 1:
+            raise MessageError(f"{message['type']}.{name} must be at least 1")
     return message
 
 
@@ -518,6 +558,10 @@ class Program:
         self.dropped = 0
         self.gathering = False
         self.result: Optional[Tuple[str, Dict[str, Any]]] = None
+        self.input = -1  # where its standard input is written; a terminal's master
+        self.unwritten: Deque[bytes] = collections.deque()
+        self.unwritten_bytes = 0
+        self.input_ends = False
 
     @property
     def running(self) -> bool:
@@ -593,6 +637,69 @@ class Programs:
         ):
             self._end(program, "exited", code=-signum)  # it waits for the display
 
+    def feed(self, number: int, data: bytes, *, end: bool) -> None:
+        """Write to a program's standard input; ``end`` closes it behind that.
+
+        The broker sends no more than INPUT_WINDOW bytes that we have not
+        reported as taken.  What is beyond it is a mistake, and is dropped.
+        """
+        program = self._table.get(number)
+        if program is None or not program.running or program.input_ends:
+            return
+        if program.unwritten_bytes + len(data) > INPUT_WINDOW:
+            log(f"program {number}: more input than was asked for")
+            return
+        if data:
+            program.unwritten.append(data)
+            program.unwritten_bytes += len(data)
+        program.input_ends = end
+        self._write_input(program)
+
+    def resize(self, number: int, rows: int, columns: int) -> None:
+        """Set the size of a program's terminal; its foreground job hears of it."""
+        program = self._table.get(number)
+        if program is not None and program.message["tty"] and program.input >= 0:
+            set_size(program.input, rows, columns)
+
+    def _write_input(self, program: Program) -> None:
+        if program.input < 0:
+            return  # it has not been started, or reads no more
+        try:
+            while program.unwritten:
+                sent = os.write(program.input, program.unwritten[0])
+                rest = program.unwritten.popleft()[sent:]
+                program.unwritten_bytes -= sent
+                if rest:
+                    program.unwritten.appendleft(rest)
+                self._guest.agent.send("taken", program=program.number, count=sent)
+            if program.input_ends and program.message["tty"]:
+                os.write(program.input, b"\x04")
+        except BlockingIOError:
+            self._loop.watch(
+                program.input,
+                selectors.EVENT_WRITE,
+                lambda _events: self._write_input(program),
+            )
+            return
+        except OSError:
+            self._close_input(program)  # nothing reads it any more
+            return
+        self._loop.forget(program.input)
+        if program.input_ends and not program.message["tty"]:
+            self._close_input(program)
+
+    def _close_input(self, program: Program) -> None:
+        """Close it, and take what comes: it is lost, as with a closed pipe."""
+        if program.input >= 0:
+            self._loop.forget(program.input)
+            os.close(program.input)
+            program.input = -1
+        lost, program.unwritten_bytes = program.unwritten_bytes, 0
+        program.unwritten.clear()
+        program.input_ends = True
+        if lost:
+            self._guest.agent.send("taken", program=program.number, count=lost)
+
     def signal_all(self, signum: int) -> None:
         """Send a signal to every program's process group."""
         for number in list(self._table):
@@ -609,17 +716,19 @@ class Programs:
         if reason:
             self._end(program, "failed", reason=reason[:TEXT])
             return
-        read, write = os.pipe()
-        os.set_blocking(read, False)
+        read, write, source = self._open_streams(program)
         try:
             process = self._guest.account.start(
                 program.message["argv"],
                 env=self._guest.environment(program.message),
+                stdin=source,
                 stdout=write,
                 stderr=write,
+                terminal=program.message["tty"],
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             os.close(read)
+            self._close_input(program)
             what = program.message["argv"][0]
             why = (
                 os.strerror(error.errno or 0)
@@ -629,20 +738,44 @@ class Programs:
             self._end(program, "failed", reason=f"cannot start {what}: {why}"[:TEXT])
             return
         finally:
-            os.close(write)
+            for fd in {write, source} - {-1}:
+                os.close(fd)
         program.pid = process.pid
         program.pipe = read
         self._guest.agent.send("started", program=program.number)
+        self._write_input(program)
         self._loop.watch(
             read, selectors.EVENT_READ, lambda _events: self._read(program)
         )
         self._loop.child(process, lambda code: self._ended(program, code))
+
+    def _open_streams(self, program: Program) -> Tuple[int, int, int]:
+        """Return where its output is read, its output, and its input (-1: none).
+
+        With a terminal its three streams are one, the terminal's slave.
+        """
+        if program.message["tty"]:
+            read, slave = os.openpty()
+            os.fchown(slave, self._guest.account.uid, self._guest.account.gid)
+            set_size(read, program.message["rows"], program.message["columns"])
+            program.input = os.dup(read)
+            os.set_blocking(read, False)  # of both: they are one open file
+            return read, slave, slave
+        source = -1
+        if program.message["stdin"]:
+            source, program.input = os.pipe()
+            os.set_blocking(program.input, False)
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        return read, write, source
 
     def _read(self, program: Program) -> None:
         try:
             data = os.read(program.pipe, PIECE_BYTES)
         except BlockingIOError:
             return
+        except OSError:
+            data = b""  # a terminal whose last program has closed it (EIO)
         if not data:
             self._close_pipe(program)
             return
@@ -673,10 +806,15 @@ class Programs:
                 data = os.read(program.pipe, PIECE_BYTES)
             except BlockingIOError:
                 break
+            except OSError:
+                data = b""  # EIO, as above
             if data:
                 program.keep(data)
             else:
                 self._close_pipe(program)
+        self._close_input(program)
+        if program.message["tty"]:
+            self._close_pipe(program)  # what still runs there gets SIGHUP
         self._end(program, "exited", code=max(code, -64))
 
     def _end(self, program: Program, kind: str, **fields: object) -> None:
@@ -698,6 +836,39 @@ class Programs:
             kind, fields = program.result
             agent.send(kind, **fields)
             self._table.pop(program.number, None)
+
+
+def files_tool() -> bytes:
+    """Return the program for files and links: packed into us, or beside us."""
+    packed = globals().get("FILES_TOOL", "")
+    if packed:
+        return zlib.decompress(base64.b64decode(packed))
+    folder = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(folder, "vitrail_files.py"), "rb") as source:
+        return source.read()
+
+
+def write_file(path: str, data: bytes, mode: int) -> None:
+    """Write a file of ours, in place of one that was there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    os.chmod(path, mode)
+
+
+def set_size(terminal: int, rows: int, columns: int) -> None:
+    """Set the size of a terminal in characters."""
+    most = 65535
+    size = struct.pack("4H", min(rows, most), min(columns, most), 0, 0)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+
+
+def take_terminal() -> None:
+    """In the child: make standard input the terminal of its session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def kill_group(pid: int, signum: int) -> None:
@@ -736,6 +907,8 @@ class Account:
         stdout: int,
         stderr: int,
         stdin: int = -1,
+        *,
+        terminal: bool = False,
     ) -> "subprocess.Popen[bytes]":
         """Start a program as this user in a session of its own."""
         path = shutil.which(argv[0], path=env.get("PATH", PATH))
@@ -750,6 +923,8 @@ class Account:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            # We have one thread, so that what runs between fork and exec is safe.
+            preexec_fn=take_terminal if terminal else None,  # noqa: PLW1509
             **self._switch,
         )
 
@@ -1306,10 +1481,12 @@ class Guest:
         self._greeted = False
         self._sound_config = ""
         self._sound_server = ""
+        self._tools = ""
         self.loop = Loop()
         self.account = Account()
         os.makedirs(settings.runtime, mode=0o755, exist_ok=True)
         self.session_dir = self._make_session_dir()
+        self._tools = self._make_tools()
         self.agent = Agent(self, settings.agent)
         carrier = Carrier(
             self, "display", os.path.join(settings.runtime, "display"), settings.display
@@ -1362,6 +1539,12 @@ class Guest:
             self.programs.run(message)
         elif kind == "signal":
             self.programs.signal(message["program"], message["number"])
+        elif kind == "input":
+            self.programs.feed(message["program"], message["data"], end=message["end"])
+        elif kind == "resize":
+            self.programs.resize(
+                message["program"], message["rows"], message["columns"]
+            )
         elif kind == "poweroff":
             self.power_off()
         elif kind == "ping":
@@ -1378,7 +1561,7 @@ class Guest:
     def base_environment(self) -> Dict[str, str]:
         """Return what every program of the guest's user finds."""
         env = {
-            "PATH": PATH,
+            "PATH": f"{self._tools}:{PATH}" if self._tools else PATH,
             "HOME": self.account.home,
             "USER": self.account.name,
             "LOGNAME": self.account.name,
@@ -1395,6 +1578,10 @@ class Guest:
                 **env,
                 **{k: v for k, v in os.environ.items() if k != "XDG_RUNTIME_DIR"},
             }
+        if self._tools:
+            if self._tools not in env["PATH"].split(":"):
+                env["PATH"] = f"{self._tools}:{env['PATH']}"
+            env["BROWSER"] = os.path.join(self._tools, "xdg-open")
         return env
 
     def environment(self, message: Dict[str, Any]) -> Dict[str, str]:
@@ -1450,6 +1637,27 @@ class Guest:
         os.makedirs(path, mode=0o700, exist_ok=True)
         os.chown(path, self.account.uid, self.account.gid)
         return path
+
+    def _make_tools(self) -> str:
+        """Make the commands for files and links; returns their directory.
+
+        Under the names that programs know (xdg-open, $BROWSER), before those of
+        the system: what is opened is opened by a rule, elsewhere.
+        """
+        folder = os.path.join(self.settings.runtime, "bin")
+        try:
+            source = files_tool()
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            tool = os.path.join(self.settings.runtime, "vitrail_files.py")
+            write_file(tool, source, 0o644)
+            for name in FILES_COMMANDS:
+                verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
+                script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
+                write_file(os.path.join(folder, name), script.encode(), 0o755)
+        except (OSError, ValueError, zlib.error) as error:
+            log(f"no commands for files and links: {error}")
+            return ""
+        return folder
 
     def _sound_path(self) -> str:
         """Make the place where libpulse looks; returns the socket's path.

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from broker.ipc import agent, message_policies, worker
+from broker.ipc import (
+    agent,
+    message_policies,
+    transfer_guest,
+    transfer_policies,
+    worker,
+)
 from broker.pulse import policies as pulse
 from broker.pulse.commands import Command
+from broker.transfer import entries
 from broker.waypipe import policies as waypipe
 from broker.waypipe.blocks import Kind
 
@@ -31,6 +38,11 @@ CHANNELS = {
     "pulse": (pulse.POLICIES, set(Command)),
     "waypipe": (waypipe.POLICIES, set(Kind)),
     "agent": (message_policies.AGENT, tags(agent.FromGuest, agent.ToGuest)),
+    "transfer": (
+        transfer_policies.GUEST,
+        tags(transfer_guest.Ask, transfer_guest.Reply),
+    ),
+    "entries": (transfer_policies.ENTRIES, tags(entries.Entry)),
     "worker": (
         message_policies.WORKER,
         tags(

@@ -104,7 +104,29 @@ MIGRATIONS = (
         PRIMARY KEY (origin, size)
     ) STRICT, WITHOUT ROWID;
     """,
+    # Before, any peer could keep anything under any log's name: those notes are
+    # believed only when the log's keys prove them ("witness.hold_note").
+    """
+    ALTER TABLE witness RENAME TO witness_unproved;
+    CREATE TABLE witness (
+        peer TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        time_ns INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (peer, origin, size)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE witness_key (
+        peer TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        PRIMARY KEY (peer, origin, number)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
+SEALED_VERSION = 2
+"""From this version on a log has a tree and signatures."""
 
 _LEAF = "vitrail_leaf"
 
@@ -115,11 +137,12 @@ def foreign_objects(db: sqlite3.Connection) -> list[str]:
     A trigger or a view that somebody planted would work inside our own commits.
     Raises sqlite3.Error.
     """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     query = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
     model = sqlite3.connect(":memory:")
     try:
         model.create_function(_LEAF, 1, lambda body: body)
-        for script in MIGRATIONS:
+        for script in MIGRATIONS[: version or len(MIGRATIONS)]:
             model.executescript(script)
         ours = {*model.execute(query)}
     finally:
@@ -269,7 +292,7 @@ def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
     """
     with open_reading(path) as db:
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version < len(MIGRATIONS):
+        if version < SEALED_VERSION:
             raise SetupError(
                 f"{path} was written by an older Vitrail, and was never sealed",
                 hint="the next start of a broker takes it over",

@@ -158,7 +158,8 @@ class Log:
         if not self._rows("PRAGMA table_info(checkpoint)", []):
             return []
         return self._rows(
-            "SELECT size, kind, note FROM checkpoint WHERE kind != 'head' "
+            "SELECT size, kind, note FROM checkpoint WHERE (kind = 'kept' OR "
+            "substr(kind, 1, 4) = 'key ') "
             "AND size BETWEEN ? AND ? ORDER BY size, kind",
             [size, upto],
         )

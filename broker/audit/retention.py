@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from broker.audit.proof.seal import WITNESSED
 from broker.audit.proof.tree import BLOCK, STEP
 
 _KEPT_BLOCKS = 2
@@ -95,10 +96,11 @@ def plan(
 
 def remove(db: sqlite3.Connection, what: Plan) -> None:
     """Do it, inside a transaction.  Raises sqlite3.Error."""
+    provable = _witnessed_blocks(db)
     for block in range(what.first, what.end):
         bounds = block << STEP, (block + 1) << STEP
         leaves = None
-        if what.leaves:
+        if what.leaves or block in provable:
             rows = db.execute(
                 "SELECT leaf FROM event WHERE sequence > ? AND sequence <= ?"
                 " ORDER BY sequence",
@@ -108,7 +110,23 @@ def remove(db: sqlite3.Connection, what: Plan) -> None:
         db.execute("INSERT INTO pruned VALUES (?, ?)", (block, leaves))
         db.execute("DELETE FROM event WHERE sequence > ? AND sequence <= ?", bounds)
     if not what.leaves:
-        db.execute(
-            "UPDATE pruned SET leaves = NULL WHERE block < ? AND leaves IS NOT NULL",
+        blocks = db.execute(
+            "SELECT block FROM pruned WHERE block < ? AND leaves IS NOT NULL",
             (what.end,),
-        )
+        ).fetchall()
+        for (block,) in blocks:
+            if block not in provable:
+                db.execute("UPDATE pruned SET leaves = NULL WHERE block = ?", (block,))
+
+
+def _witnessed_blocks(db: sqlite3.Connection) -> set[int]:
+    """Blocks with the end of a checkpoint that a witness holds.
+
+    Without their leaf hashes no proof could begin there, and an honest log that
+    was not connected for long would look like one that was rewritten.
+    """
+    rows = db.execute(
+        "SELECT size FROM checkpoint WHERE substr(kind, 1, ?) = ?",
+        (len(WITNESSED), WITNESSED),
+    )
+    return {size >> STEP for (size,) in rows if size % BLOCK}

@@ -37,10 +37,9 @@ from broker.audit.database import (
 )
 from broker.audit.names import Namer, load_namer
 from broker.audit.proof.nodes import Nodes
-from broker.audit.proof.note import Note
 from broker.audit.proof.seal import Seal, open_seal
 from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash
-from broker.audit.proof.witness import held_at, hold_note, newest_origin
+from broker.audit.proof.witness import Answer, Offer, hold_note
 from broker.audit.retention import plan, remove
 from broker.audit.settings import Settings
 from broker.core import limits
@@ -281,26 +280,27 @@ class Store:
         """
         return await self._in_turn(lambda: consistency_proof(old, new, Nodes(self._db)))
 
-    async def newest_origin(self, peer: str) -> str:
-        """The log that another broker spoke of last, "" if of none.
+    async def hold(self, peer: str, offer: Offer) -> Answer:
+        """Keep a checkpoint of another log, if it is signed and proved.
+
+        Raises RefusedError as ``witness.hold_note``, UpstreamError when the disk
+        refuses.
+        """
+        return await self._in_turn(lambda: hold_note(self._db, peer, offer))
+
+    async def certificates(self, begin: int, most: int) -> list[str]:
+        """The notes that certify this log's keys, from number ``begin`` on.
 
         Raises UpstreamError when the log cannot be read.
         """
-        return await self._in_turn(lambda: newest_origin(self._db, peer))
+        return await self._in_turn(lambda: self._seal.certificates(begin, most))
 
-    async def held(self, origin: str, size: int) -> Note | None:
-        """The checkpoint that is kept of another log at a size, if one is.
-
-        Raises UpstreamError when the log cannot be read.
-        """
-        return await self._in_turn(lambda: held_at(self._db, origin, size))
-
-    async def hold(self, peer: str, note: Note) -> Note | None:
-        """Keep a checkpoint of another log; returns the newest of it before.
+    async def witnessed(self, peer: str, note: str) -> None:
+        """Remember what a witness holds, so that retention leaves it provable.
 
         Raises UpstreamError when the disk refuses.
         """
-        return await self._in_turn(lambda: hold_note(self._db, peer, note))
+        await self._in_turn(lambda: self._seal.keep_witnessed(peer, note))
 
     async def prune(
         self, *, before_ns: int | None, most: int | None, shipped: int | None = None

@@ -41,11 +41,11 @@ from broker.authz.rules import Rules
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
+from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception
 from broker.prompt.grants import Grant, Grants
 from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.services import event_log
-from broker.viewer.desktop import Notify
 from policy.records.loader import RecordSet
 from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Engine
@@ -175,7 +175,9 @@ class Decider:
             )
             return permit
         now = trio.current_time()
-        grant = self.grants.find(request.subject, now)
+        grant = None
+        if request.device is None:
+            grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
             permit = self._permit(request, answer, grant=grant)
             await self._log.require(
@@ -289,6 +291,8 @@ class Decider:
     ) -> Grant | None:
         """Remember an answer for as long as the rule of now permits."""
         if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
+            return None
+        if request.device is not None:
             return None
         seconds = answer.limits.ttl or 0
         grant = self.grants.add(

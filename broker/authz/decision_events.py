@@ -11,9 +11,11 @@ from broker.prompt.question import Answer as Said
 from broker.prompt.question import untrusted_word
 from broker.services import event_log
 from policy.rules.conditions import RuleLimits
+from policy.rules.device import DeviceFacts
 from policy.rules.engine import Answer
 
 _OBSERVED = 16
+_INTERFACES = 64
 
 
 class Digests(TypedDict):
@@ -125,7 +127,20 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
         found["host-dropped"] = True
     if request.size is not None:
         found["size"] = request.size
+    if request.device is not None:
+        found.update(_device(request.device))
     return found
+
+
+def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
+    """What a device is; a serial number names a person's thing, and stays out."""
+    return {
+        "device-id": device.id,
+        "device-port": device.port,
+        "device-hash": device.hash,
+        "device-interfaces": [str(i) for i in device.interfaces[:_INTERFACES]],
+        "device-serial-dropped": bool(device.serial),
+    }
 
 
 class RequestSubject(event_log.Subject):

@@ -14,6 +14,7 @@ from broker.prompt.question import Answer, Keep, Question, untrusted_word
 from broker.prompt.words import VIEWER, wants
 from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
+from policy.rules.device import DeviceFacts
 from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Call
 from policy.rules.rule import Rule
@@ -39,6 +40,9 @@ class Request:
     host: str | None = None
     size: int | None = None
     gesture: float | None = None
+    device: DeviceFacts | None = None
+    """What is to be attached; an answer about it is never remembered, because
+    the next device in that port is another one."""
     stream: int = 0
     peer: str = ""
     source: str = ""
@@ -68,6 +72,7 @@ class Request:
             self.scheme,
             self.host,
             self.size,
+            self.device,
         )
 
     def elsewhere(self, answer: Verdict) -> bool:
@@ -216,7 +221,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         ),
         targets=targets,
         default_target=default,
-        keeps=keeps(answer.limits),
+        keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
         seconds=answer.limits.ttl or 0,
         rule=answer.where,
     )

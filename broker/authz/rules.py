@@ -19,11 +19,11 @@ from broker.audit import schema
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
+from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.services.event_log import Journal
 from broker.services.file_watch import Seen, open_watch
-from broker.viewer.desktop import Notify
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
 from policy.rules.engine import Engine

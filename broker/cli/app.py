@@ -5,16 +5,19 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import shutil
 import sys
+from collections.abc import Mapping
 from types import MappingProxyType
 
-import rich_click as click
+import click
 from click.exceptions import Exit
 from typing_extensions import override
 
 from broker import __version__
 from broker.cli import render
 from broker.cli.interrupts import is_interrupt, received
+from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
 from broker.core.escape import printable
@@ -22,39 +25,54 @@ from broker.core.escape import printable
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
 # parser, and 'brokerctl policy check' works where trio is broken.
-VERBS = MappingProxyType(
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
-        "answer": "answer",
-        "audio": "audio",
-        "audit": "audit",
-        "clipboard": "clipboard",
-        "demo": "demo",
-        "device": "device",
-        "doctor": "doctor",
-        "grants": "grants",
-        "image": "image",
-        "kill-window": "kill_window",
-        "lease": "lease",
-        "link": "link",
-        "logs": "logs",
-        "open": "open_in",
-        "pair": "pair",
-        "pending": "pending",
-        "policy": "policy",
-        "prompt": "prompt",
-        "proxy": "proxy",
-        "run": "run",
-        "status": "status",
-        "stop": "stop",
-        "windows": "windows",
+        "Sandboxes": {
+            "new": ("sandboxes.new", "Make a sandbox of your own."),
+            "list": ("sandboxes.listing", "Show what can be run, and what runs."),
+            "run": ("run.verb", "Run a program in a sandbox."),
+            "shell": ("run.shell", "Open a shell in a sandbox."),
+            "exec": ("run.exec", "Run a program in a sandbox that runs."),
+            "stop": ("run.stop", "End sandboxes, or the broker."),
+            "demo": ("run.demo", "Show an application of a micro VM once."),
+        },
+        "What runs": {
+            "status": ("status", "Show sandboxes, leases, streams and processes."),
+            "windows": ("windows", "List windows with their sandbox."),
+            "kill-window": ("kill_window", "End a window."),
+            "logs": ("run.logs", "Show what a sandbox printed."),
+            "audio": ("audio", "Show and change how loud sandboxes are."),
+            "clipboard": ("clipboard", "Show or wipe what was copied; choose chords."),
+            "device": ("device", "Attach devices to sandboxes."),
+            "open": ("open_in", "Open a file or an address in a sandbox."),
+        },
+        "Questions and decisions": {
+            "pending": ("pending", "Show the questions that wait for an answer."),
+            "answer": ("answer", "Answer a question."),
+            "grants": ("grants", "Show or take back what was allowed for a time."),
+            "prompt": ("prompt", "Show or set the secret phrase of real dialogs."),
+            "policy": ("policy.verbs", "Check, explain and test records and rules."),
+            "audit": ("audit.verbs", "Show what was decided, and what came of it."),
+        },
+        "Set-up": {
+            "doctor": ("doctor.verb", "Look for what is missing, and how to mend it."),
+            "image": ("image", "Make, list, renew and remove guest images."),
+            "lease": ("lease", "Leases for machines that others start."),
+            "pair": ("pair", "Make a host and a viewer accept each other."),
+            "link": ("link", "The keys of the two brokers of a link."),
+            "proxy": ("proxy.verb", "Relay, Wayland and sound filters alone."),
+        },
     }
+)
+VERBS: Mapping[str, str] = MappingProxyType(
+    {verb: module for group in GROUPS.values() for verb, (module, _) in group.items()}
 )
 
 
 _INTERRUPTED = 130
 
 
-class _Verbs(click.RichGroup):
+class _Verbs(click.Group):
     @override
     def invoke(self, ctx: click.Context) -> object:
         # Inside click, which would answer a closed pipe with exit code 1.
@@ -63,10 +81,17 @@ class _Verbs(click.RichGroup):
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
+        return list(VERBS)
+
+    @override
+    def get_help(self, ctx: click.Context) -> str:
+        # From the table: the help of every verb would load every verb.
+        return overview(GROUPS, shutil.get_terminal_size((80, 24)).columns).rstrip()
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "help":
+            return _help
         module = VERBS.get(cmd_name)
         if module is None:
             near = difflib.get_close_matches(cmd_name, VERBS, n=1)
@@ -80,6 +105,15 @@ class _Verbs(click.RichGroup):
         loaded = importlib.import_module(f"broker.cli.{module}")
         command: click.Command = loaded.command
         return command
+
+
+@click.command("help")
+@click.argument("words", metavar="[VERB…]", nargs=-1)
+@click.pass_context
+def _help(context: click.Context, words: tuple[str, ...]) -> None:
+    """Show what VERB does, as 'VERB --help'; without one, all verbs."""
+    app.main([*words, "--help"], prog_name="brokerctl", standalone_mode=False)
+    context.exit()
 
 
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,17 +4,204 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import BinaryIO
 
+import msgspec
 import rich_click as click
+from click.shell_completion import CompletionItem
 
+from broker.cli import render
+from broker.cli.policy.ask import EXIT, print_answer
+from broker.cli.policy.load import rules_of, world_from
+from broker.cli.run.connect import ask
+from broker.control.api import (
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
+    DeviceStatus,
+)
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
 from policy import limits
+from policy.rules.device import DeviceFacts, take_interface
 from policy.rules.device_json import answer_line
+from policy.rules.engine import Call
+from policy.tools.checks import DEVICE
+from policy.tools.explain import as_json as explanation_json
+from policy.tools.explain import explain as explain_call
+
+_LOOK_SECONDS = 1.0
 
 
 @click.group("device")
 def command() -> None:
     """USB devices: which rules they match and which sandbox has them."""
+
+
+def _ports(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Tab completion: the ports that have a device."""
+    del ctx, param
+    try:
+        found = _devices().devices
+    except VitrailError:
+        return []
+    return [
+        CompletionItem(device.port, help=device.title)
+        for device in found
+        if device.port.startswith(incomplete)
+    ]
+
+
+def _sandboxes(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Tab completion: the running sandboxes."""
+    del ctx, param
+    try:
+        found = ask(lambda client: client.status()).sandboxes
+    except VitrailError:
+        return []
+    return [CompletionItem(s.name) for s in found if s.name.startswith(incomplete)]
+
+
+def _devices() -> DevicesAnswer:
+    return ask(lambda client: client.devices())
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_devices(*, as_json: bool) -> None:
+    """List the devices that are plugged in and which sandbox has them.
+
+    LEAVES says where this machine's devices.toml lets a device go.
+
+    Exit code: 0, or 1 without a broker or vitrail-devices.
+    """
+    found = _devices()
+    if as_json:
+        render.json_line(msgspec.to_builtins(found))
+        return
+    rows = [_row(device) for device in found.devices]
+    render.table(("PORT", "ID", "INTERFACES", "LEAVES", "SANDBOX", "DEVICE"), rows)
+    for problem in found.problems:
+        render.note(problem)
+
+
+def _row(device: DeviceStatus) -> tuple[str, ...]:
+    kinds = " ".join(device.interfaces[:4])
+    kinds += " …" if len(device.interfaces) > 4 else ""
+    leaves = ", ".join(device.sandboxes) or "stays"
+    has = device.sandbox or ("-" if device.state == "plugged" else device.state)
+    words = (device.port, device.id, kinds, leaves, has, device.title)
+    return tuple(printable(word, 80) for word in words)
+
+
+@command.command()
+@click.argument("port", shell_complete=_ports)
+@click.argument("sandbox", shell_complete=_sandboxes)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def attach(port: str, sandbox: str, *, as_json: bool) -> None:
+    """Attach the device in PORT to a running SANDBOX, if a rule lets it.
+
+    Exit code: 0 it is attached, 1 refused or it did not work.
+    """
+    request = DeviceAttachRequest(port=port, sandbox=sandbox)
+    _show(ask(lambda client: client.attach_device(request)), "to", as_json=as_json)
+
+
+@command.command()
+@click.argument("port", shell_complete=_ports)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def detach(port: str, *, as_json: bool) -> None:
+    """Take back the device in PORT, or the attachment of that name.
+
+    Exit code: 0 it is taken back, 1 nothing was attached.
+    """
+    request = DeviceDetachRequest(port=port)
+    _show(ask(lambda client: client.detach_device(request)), "from", as_json=as_json)
+
+
+def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:
+    if as_json:
+        render.json_line(msgspec.to_builtins(answer))
+        return
+    done = "attached" if way == "to" else "detached"
+    backend = f" ({answer.attachment}, by {answer.backend})" if answer.backend else ""
+    render.note(f"port {answer.port} is {done} {way} {answer.sandbox}{backend}")
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def watch(*, as_json: bool) -> None:
+    """Show what is plugged in, pulled out, attached and detached, until Ctrl-C."""
+    before: dict[str, tuple[str, str]] = {}
+    while True:
+        devices = {d.port: d for d in _devices().devices}
+        now = {
+            port: (f"{d.id} {d.hash}", d.sandbox or d.state)
+            for port, d in devices.items()
+        }
+        for port in sorted(before.keys() | now.keys()):
+            if before.get(port) != now.get(port):
+                _say(port, devices.get(port), as_json=as_json)
+        before = now
+        time.sleep(_LOOK_SECONDS)
+
+
+def _say(port: str, device: DeviceStatus | None, *, as_json: bool) -> None:
+    if as_json:
+        found = None if device is None else msgspec.to_builtins(device)
+        render.json_line({"port": port, "device": found})
+        return
+    if device is None:
+        text = f"{port}  gone"
+    else:
+        text = f"{port}  {device.sandbox or device.state}  {device.id}  {device.title}"
+    sys.stdout.write(printable(text, 400) + "\n")
+    sys.stdout.flush()
+
+
+@command.command()
+@click.argument("port", shell_complete=_ports)
+@click.argument("sandbox", shell_complete=_sandboxes)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def explain(port: str, sandbox: str, *, as_json: bool) -> None:
+    """Say which rule decides about the device in PORT for SANDBOX, and why.
+
+    Exit code: 0 allow or ask, 1 deny, 3 the rules have an error.
+    """
+    device = next((d for d in _devices().devices if d.port == port), None)
+    if device is None:
+        raise RefusedError(
+            f"no device is in port '{port}'",
+            hint="'brokerctl device list' shows the devices",
+        )
+    kinds = (take_interface(kind) for kind in device.interfaces)
+    facts = DeviceFacts(
+        id=device.id,
+        serial=device.serial,
+        port=port,
+        hash=device.hash,
+        interfaces=tuple(kind for kind in kinds if kind is not None),
+    )
+    call = Call(DEVICE, f"+{port}", sandbox, "@adminvm", device=facts)
+    found = explain_call(rules_of(()), call, world_from(None))
+    leaves = bool({sandbox, "*"}.intersection(device.sandboxes))
+    if as_json:
+        render.json_line({**explanation_json(found), "leaves": leaves})
+    else:
+        print_answer(found.answer)
+        for miss in found.misses:
+            if miss.column != "service":
+                line = f"  {miss.rule.where}: {miss.why}"
+                sys.stdout.write(printable(line, 400) + "\n")
+        if not leaves:
+            render.note("this machine's devices.toml does not let it go there")
+    sys.exit(EXIT[found.answer.verdict] if leaves else 1)
 
 
 @command.command()

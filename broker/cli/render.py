@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from broker.core.errors import VitrailError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# rich is imported where something is printed with it: that takes a third of the
+# time of a verb that prints JSON, or of --help.
 
 # A JSON value; recursive aliases are not understood by click's introspection.
 Json = object
@@ -20,6 +23,9 @@ _PIPE_COLUMNS = 100_000
 
 def error(problem: VitrailError) -> None:
     """Print an error as people read it, on standard error."""
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console(stderr=True, highlight=False)
     # Not wrapped: the person's terminal does that, and a log is better searched.
     head = Text("error: ", style="bold red") + Text(str(problem))
@@ -31,6 +37,13 @@ def error(problem: VitrailError) -> None:
 
 def note(text: str) -> None:
     """Print a line for the person on standard error; it is not the result."""
+    if not sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+        return
+    from rich.console import Console
+    from rich.text import Text
+
     Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
 
 
@@ -50,6 +63,9 @@ def json_line(value: Json) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; cells are plain text, never markup."""
+    from rich.table import Table
+    from rich.text import Text
+
     out = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         out.add_column(column, overflow="fold")
@@ -63,6 +79,8 @@ def wide_console() -> Console:
 
     A pipe has no width; rich assumes 80 columns and would break or cut cells.
     """
+    from rich.console import Console
+
     console = Console(highlight=False)
     if console.is_terminal:
         return console

@@ -21,6 +21,10 @@ from broker.control.api import (
     AuditPruneAnswer,
     AuditPruneRequest,
     ClipboardStatus,
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
     LeaseItem,
@@ -30,8 +34,10 @@ from broker.control.api import (
     Nothing,
     PendingAnswer,
     QuestionAnswerRequest,
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     Status,
     StopAnswer,
     StopRequest,
@@ -75,6 +81,14 @@ class Client:
         Returns ``started``, or ``exited`` if the request says to wait.
         """
         return await self._stream_items("Run", request, RunItem, on_item)
+
+    async def run_input(self, request: RunInputRequest) -> None:
+        """Pass input to a program; waits for as long as it does not read."""
+        await self._call("RunInput", request, Nothing, deadline=None)
+
+    async def run_resize(self, request: RunResizeRequest) -> None:
+        """Tell a program's terminal its size."""
+        await self._call("RunResize", request, Nothing)
 
     async def stop(self, request: StopRequest) -> StopAnswer:
         """End sandboxes; returns when they are gone."""
@@ -141,6 +155,18 @@ class Client:
     async def choose_chords(self) -> ClipboardStatus:
         """Have the broker read which chords the person wants."""
         return await self._call("ClipboardChords", Nothing(), ClipboardStatus)
+
+    async def devices(self) -> DevicesAnswer:
+        """What is plugged in, and who has it."""
+        return await self._call("Devices", Nothing(), DevicesAnswer)
+
+    async def attach_device(self, request: DeviceAttachRequest) -> DeviceAnswer:
+        """Attach a device to a sandbox."""
+        return await self._call("DeviceAttach", request, DeviceAnswer)
+
+    async def detach_device(self, request: DeviceDetachRequest) -> DeviceAnswer:
+        """Take a device back."""
+        return await self._call("DeviceDetach", request, DeviceAnswer)
 
     async def hang_up(self) -> None:
         """Say that the answer is not waited for; returns when the broker closed.

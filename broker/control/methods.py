@@ -22,6 +22,10 @@ from broker.control.api import (
     BrokerApi,
     Caller,
     ClipboardStatus,
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
     GrantRevokeRequest,
     GrantsAnswer,
     LeaseItem,
@@ -31,8 +35,10 @@ from broker.control.api import (
     Nothing,
     PendingAnswer,
     QuestionAnswerRequest,
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     Status,
     StopAnswer,
     StopRequest,
@@ -119,6 +125,16 @@ async def _version(exchange: Exchange, request: Nothing) -> Version:
 
 async def _run(exchange: Exchange, request: RunRequest) -> RunItem:
     return await exchange.api.run(exchange.caller, request, exchange.emit)
+
+
+async def _run_input(exchange: Exchange, request: RunInputRequest) -> Nothing:
+    await exchange.api.run_input(exchange.caller, request)
+    return Nothing()
+
+
+async def _run_resize(exchange: Exchange, request: RunResizeRequest) -> Nothing:
+    await exchange.api.run_resize(exchange.caller, request)
+    return Nothing()
 
 
 async def _stop(exchange: Exchange, request: StopRequest) -> StopAnswer:
@@ -209,6 +225,23 @@ async def _choose_chords(exchange: Exchange, request: Nothing) -> ClipboardStatu
     return await exchange.api.choose_chords(exchange.caller)
 
 
+async def _devices(exchange: Exchange, request: Nothing) -> DevicesAnswer:
+    del request
+    return await exchange.api.devices()
+
+
+async def _attach_device(
+    exchange: Exchange, request: DeviceAttachRequest
+) -> DeviceAnswer:
+    return await exchange.api.attach_device(exchange.caller, request)
+
+
+async def _detach_device(
+    exchange: Exchange, request: DeviceDetachRequest
+) -> DeviceAnswer:
+    return await exchange.api.detach_device(exchange.caller, request)
+
+
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         f"{SERVICE}.GetInfo": _taking(Nothing, _info),
@@ -217,6 +250,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         f"{INTERFACE}.GetVersion": _taking(Nothing, _version),
         f"{INTERFACE}.Run": _taking(RunRequest, _run),
+        f"{INTERFACE}.RunInput": _taking(RunInputRequest, _run_input),
+        f"{INTERFACE}.RunResize": _taking(RunResizeRequest, _run_resize),
         f"{INTERFACE}.Stop": _taking(StopRequest, _stop),
         f"{INTERFACE}.Shutdown": _taking(Nothing, _shutdown),
         f"{INTERFACE}.Status": _taking(Nothing, _status),
@@ -233,6 +268,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         f"{INTERFACE}.Clipboard": _taking(Nothing, _clipboard),
         f"{INTERFACE}.ClipboardClear": _taking(Nothing, _clear_clipboard),
         f"{INTERFACE}.ClipboardChords": _taking(Nothing, _choose_chords),
+        f"{INTERFACE}.Devices": _taking(Nothing, _devices),
+        f"{INTERFACE}.DeviceAttach": _taking(DeviceAttachRequest, _attach_device),
+        f"{INTERFACE}.DeviceDetach": _taking(DeviceDetachRequest, _detach_device),
     }
 )
 

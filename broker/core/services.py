@@ -20,8 +20,25 @@ it are Wayland's own, with their descriptors.  On one machine only."""
 
 AUDIO = ServiceName("vitrail.Audio")
 
+DEVICE = ServiceName("vitrail.Device")
+"""A guest's connection that waits for a device; the kernels speak usbip over it."""
+
+OPEN_URL = ServiceName("vitrail.OpenURL")
+OPEN_FILE = ServiceName("vitrail.OpenFile")
+FILE_COPY = ServiceName("vitrail.FileCopy")
+TRANSFERS = frozenset({OPEN_URL, OPEN_FILE, FILE_COPY})
+"""Services whose requests are read before they are decided about."""
+
 PORTS: Mapping[ServiceName, int] = MappingProxyType(
-    {AGENT: 6500, DISPLAY: 6501, AUDIO: 6502}
+    {
+        AGENT: 6500,
+        DISPLAY: 6501,
+        AUDIO: 6502,
+        DEVICE: 6503,
+        OPEN_URL: 6510,
+        OPEN_FILE: 6511,
+        FILE_COPY: 6512,
+    }
 )
 """Service to vsock port.  Above 1023, so that an unprivileged broker may
 listen; below 2**16, which every hybrid-vsock implementation can write."""

@@ -1,1 +1,3 @@
-"""The host part: machines, leases, admission, and the link to the viewer."""
+"""The host part: machines, leases, devices.  It decides nothing."""
+
+from __future__ import annotations

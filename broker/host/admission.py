@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import trio
 from typing_extensions import override
@@ -21,7 +22,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import ServiceName
-from broker.core.services import DISPLAY, WAYLAND_DOOR
+from broker.core.services import DEVICE, DISPLAY, WAYLAND_DOOR
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.link.contract import Viewer
@@ -34,6 +35,20 @@ from broker.services.hangup import hang_up
 _FULL_PAUSE = 0.1
 
 
+class Carry(Protocol):
+    """Takes a connection and keeps it; as ``Viewer.stream_opened``."""
+
+    async def __call__(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Owns ``conn``; ``started`` when it is taken."""
+        ...
+
+
 async def accept(listener: Listener) -> socket.socket:
     """Wait for a connection; a full process does not end the listener."""
     while True:
@@ -41,6 +56,14 @@ async def accept(listener: Listener) -> socket.socket:
             return await listener.accept()
         except UpstreamError:
             await trio.sleep(_FULL_PAUSE)
+
+
+async def _no_devices(
+    opening: Opening, conn: socket.socket, *, task_status: trio.TaskStatus[None]
+) -> None:
+    del opening, task_status
+    with conn:
+        raise RefusedError("this broker hands out no devices")
 
 
 @dataclass(eq=False)
@@ -54,6 +77,8 @@ class Admission:
     viewer: Viewer
     log: event_log.Journal
     next_stream: Callable[[], int]
+    standby: Carry | None = None
+    """Keeps connections that wait for a device; None: this broker hands out none."""
     streams: dict[int, tuple[Opening, float]] = field(default_factory=dict)
     """Taken or about to be: number to opening and time of day."""
     _nursery: trio.Nursery | None = None
@@ -169,7 +194,10 @@ class Admission:
     ) -> None:
         status = _Status(task_status)
         try:
-            await self.viewer.stream_opened(opening, conn, task_status=status)
+            carry: Carry = self.viewer.stream_opened
+            if opening.service == DEVICE:
+                carry = self.standby or _no_devices
+            await carry(opening, conn, task_status=status)
         except Exception as error:
             if not status.taken and isinstance(error, (VitrailError, OSError)):
                 raise  # refused before it was taken: _admit says so

@@ -31,6 +31,7 @@ from broker.launch.microvm.launcher import (
     clean_leftovers,
     start_vm,
 )
+from broker.launch.microvm.qmp import Qmp
 from broker.launch.process.identity import Tracked
 from broker.link.listeners import Listener
 from broker.peers import credentials
@@ -74,6 +75,11 @@ class MicroVmMachine:
             image_built=None if image is None else image.manifest.built,
             processes=tuple((p.role, p.pid) for p in self._vm.processes),
         )
+
+    @property
+    def qmp(self) -> Qmp:
+        """QEMU's monitor.  Raises UpstreamError when it is not connected."""
+        return self._vm.qmp
 
     def alive(self) -> frozenset[int]:
         """Pids of those of its processes that may connect and do not end."""

@@ -10,15 +10,16 @@ import trio
 
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
-from broker.core.names import SandboxName
+from broker.core.names import LeaseId, SandboxName
 from broker.host.admission import Admission
 from broker.host.lease_requests import Leasing, sandbox_name
-from broker.host.microvms import MicroVms
+from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.host.role import HostRole
 from broker.host.toolbox import find_tools
 from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
 from broker.launch.image.store import Image
 from broker.launch.microvm.launcher import Tools
+from broker.launch.microvm.qmp import Qmp
 from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
 from broker.services.runtime import Runtime
@@ -96,6 +97,14 @@ class HostPart:
         for active_lease in self.role.active_leases():
             if active_lease.lease.sandbox == name and not active_lease.stopping:
                 return active_lease.lease
+        return None
+
+    def qmp_of(self, lease: LeaseId) -> Qmp | None:
+        """The monitor of a machine of ours; None: it is somebody else's."""
+        for active_lease in self.role.active_leases():
+            machine = active_lease.machine
+            if active_lease.lease.id == lease and isinstance(machine, MicroVmMachine):
+                return machine.qmp
         return None
 
     def warnings(self) -> list[str]:

@@ -20,7 +20,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError, sole
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import log_exception
-from broker.host.admission import Admission
+from broker.host.admission import Admission, Carry
 from broker.host.machine import Machine
 from broker.link.contract import Viewer
 from broker.peers.identity import describe
@@ -87,6 +87,8 @@ class HostRole:
         self._streams = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self.standby: Carry | None = None
+        """Keeps the connections of guests that wait for a device."""
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -202,6 +204,7 @@ class HostRole:
             viewer=self._viewer,
             log=self._log,
             next_stream=lambda: next(self._streams),
+            standby=self.standby,
         )
         active_lease = ActiveLease(held, machine, doors)
         self._tenancies[lease.id] = active_lease

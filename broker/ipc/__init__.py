@@ -1,1 +1,1 @@
-"""Messages between our own processes, and how they and descriptors travel."""
+"""Messages between processes of ours, a set in each module."""

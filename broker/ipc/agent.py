@@ -18,11 +18,14 @@ import msgspec
 from broker.core import limits
 from broker.core.errors import PeerError
 
-VERSION = 2
-"""2: the agent knows ``ping``; one of version 1 gets none."""
+VERSION = 3
+"""2: the agent knows ``ping``; one of version 1 gets none.  3: input, terminals."""
+INPUT_VERSION = 3
+"""The first version that knows ``input``, ``resize`` and their fields of ``run``."""
 
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=1000)]
+_Size = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 ProgramId = Annotated[int, msgspec.Meta(ge=1, le=0xFFFFFFFF)]
 """Counted by the broker for each lease; the guest only repeats it."""
 
@@ -74,6 +77,13 @@ class Exited(_Message, frozen=True, tag="exited"):
     code: Annotated[int, msgspec.Meta(ge=-64, le=255)]
 
 
+class Taken(_Message, frozen=True, tag="taken"):
+    """A program's standard input has taken so many bytes; as many may be sent."""
+
+    program: ProgramId
+    count: Annotated[int, msgspec.Meta(ge=1, le=limits.AGENT_INPUT_WINDOW)]
+
+
 class Step(_Message, frozen=True, tag="hop"):
     """A step inside the guest on the way to a window, and whether it worked.
 
@@ -85,19 +95,48 @@ class Step(_Message, frozen=True, tag="hop"):
     detail: _Text = ""
 
 
-FromGuest = Hello | Started | Failed | Output | Exited | Step
+FromGuest = Hello | Started | Failed | Output | Exited | Step | Taken
 
 
 # -- broker to guest --------------------------------------------------------------
 
 
-class Run(_Message, frozen=True, tag="run"):
-    """Start a program; ``display`` wants a Wayland connection for it."""
+class Run(_Message, frozen=True, tag="run", omit_defaults=True):
+    """Start a program; ``display`` wants a Wayland connection for it.
+
+    ``stdin``: its standard input comes by Input; otherwise it is empty.
+    ``tty``: it gets a terminal of this size in characters, whose input comes by
+    Input too.  Defaults are left out, so that older agents understand the rest.
+    """
 
     program: ProgramId
     argv: list[str]
     env: dict[str, str] = {}
     display: bool = True
+    stdin: bool = False
+    tty: bool = False
+    rows: _Size = 24
+    columns: _Size = 80
+
+
+class Input(_Message, frozen=True, tag="input"):
+    """Bytes for a program's standard input, base64 in JSON.
+
+    At most AGENT_INPUT_WINDOW bytes are under way that Taken has not reported.
+    ``end``: nothing follows; a pipe is closed, a terminal gets Ctrl-D.
+    """
+
+    program: ProgramId
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.AGENT_INPUT_BYTES)] = b""
+    end: bool = False
+
+
+class Resize(_Message, frozen=True, tag="resize"):
+    """The terminal of a program has this size now, in characters."""
+
+    program: ProgramId
+    rows: _Size
+    columns: _Size
 
 
 class Signal(_Message, frozen=True, tag="signal"):
@@ -127,7 +166,7 @@ class Ping(_Message, frozen=True, tag="ping"):
     has are the ends of streams that died unseen."""
 
 
-ToGuest = Run | Signal | PowerOff | Ping
+ToGuest = Run | Input | Resize | Signal | PowerOff | Ping
 
 _from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
 _to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)

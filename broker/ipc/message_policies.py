@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from broker.core.channel_policy import ChannelPolicy, no_descriptors
+from broker.ipc import transfer_policies
 
 _DECODE = "decoding one bounded message"
 _AGENT = "the guest agent, which the guest's root can be"
@@ -202,5 +203,11 @@ _SUPERVISION: Mapping[str, ChannelPolicy] = {
     "fork-failed": no_descriptors("the template", "as an answer", _DECODE, "Nothing."),
     "keeper-ended": no_descriptors("the template", "at any time", _DECODE, "Nothing."),
 }
-WORKER: Mapping[str, ChannelPolicy] = {**_TO_WORKER, **_FROM_WORKER, **_SUPERVISION}
+WORKER: Mapping[str, ChannelPolicy] = {
+    **_TO_WORKER,
+    **transfer_policies.TO_WORKER,
+    **_FROM_WORKER,
+    **transfer_policies.FROM_WORKER,
+    **_SUPERVISION,
+}
 """Tag to row, both directions, with those of keeper and template."""

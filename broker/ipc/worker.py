@@ -21,7 +21,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
-from broker.ipc import clipboard
+from broker.ipc import clipboard, transfer
 from broker.ipc.agent import FromGuest, ToGuest
 
 _Text = Annotated[str, msgspec.Meta(max_length=4000)]
@@ -218,8 +218,8 @@ ToRest: TypeAlias = (
     | SoundLevel
     | Microphone
 )
-"""All but Stop and the clipboard's."""
-ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker
+"""All but Stop, the clipboard's and those about files and links."""
+ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker | transfer.ToWorker
 
 
 # -- worker to supervisor ------------------------------------------------------
@@ -269,6 +269,10 @@ class WaylandAnswered(_Message, frozen=True, tag="wayland-answered"):
     """The compositor has sent that connection its first bytes."""
 
     client: _Count
+
+
+class WindowMapped(_Message, frozen=True, tag="window-mapped"):
+    """A window of the sandbox is on the screen that was not before."""
 
 
 class Fault(enum.StrEnum):
@@ -442,6 +446,7 @@ FromRest: TypeAlias = (
     | DisplayClosed
     | WaylandOpened
     | WaylandAnswered
+    | WindowMapped
     | WaylandClosed
     | Statistics
     | Windows
@@ -453,7 +458,9 @@ FromRest: TypeAlias = (
     | Broken
 )
 """All else."""
-FromWorker: TypeAlias = FromRest | FromSound | clipboard.FromWorker
+FromWorker: TypeAlias = (
+    FromRest | FromSound | clipboard.FromWorker | transfer.FromWorker
+)
 
 
 # -- keeper to supervisor --------------------------------------------------------

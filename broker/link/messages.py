@@ -39,6 +39,7 @@ _Note = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=limits.LINK_NOTE_CHARACTERS)]],
     msgspec.Meta(max_length=limits.LINK_NOTE_LINES),
 ]
+_Notes = Annotated[list[_Note], msgspec.Meta(max_length=limits.AUDIT_WITNESS_KEYS)]
 _Hash = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{43}=\Z")]
 _Proof = Annotated[list[_Hash], msgspec.Meta(max_length=limits.LINK_PROOF_HASHES)]
 _Grace = Annotated[float, msgspec.Meta(ge=0, le=limits.LINK_GRACE_SECONDS)]
@@ -165,20 +166,29 @@ class StatusAsked(Request, frozen=True, tag="status-asked"):
 class Witness(Request, frozen=True, tag="witness"):
     """Keep this checkpoint of the sender's audit log, a signed note by lines.
 
-    ``proof`` shows that the log then begins with what it was at ``since``, a
-    size of which a checkpoint is held (RFC 6962, 2.1.2, hashes as base64).  A
-    ``since`` of 0: the sender does not know what is held.
+    ``proof`` shows that the log then begins with what it was at ``since``, the
+    size of the newest checkpoint that is held (RFC 6962, 2.1.2, hashes as base64).
+    A ``since`` of 0: the sender does not know what is held.  ``keys`` are the
+    certificates of the log's keys from the first one on that the other end has
+    not said to know.
     """
 
     note: _Note
     since: _Count = 0
     proof: _Proof = []
+    keys: _Notes = []
 
 
 class Witnessed(Reply, frozen=True, tag="witnessed"):
-    """It is kept; this is the newest one of that log that was held before."""
+    """Whether it is kept, and what is known here of that log.
+
+    ``note`` is the newest checkpoint that was held before, ``known`` counts the
+    keys whose certificates are known.
+    """
 
     note: _Note
+    kept: bool = True
+    known: _Count = 0
 
 
 class Done(Reply, frozen=True, tag="done"):

@@ -11,10 +11,12 @@ from functools import partial
 
 import trio
 
+from broker.host.devices.part import DeviceHost
 from broker.host.part import HostPart, end_sandboxes
 from broker.relay.process import PumpHandle
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
 from broker.viewer.control import Parts, RoleApi
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.part import make_viewer, viewer_warnings
 from broker.viewer.runner import Runner
 from broker.viewer.status import Reporter
@@ -38,6 +40,15 @@ async def run_local(
 async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
     viewer = make_viewer(ground)
     host = HostPart(ground, viewer)
+    source = DeviceHost(host.qmp_of)
+    host.role.standby = source.standby
+    desk = viewer.devices = DeviceDesk(
+        source=source,
+        decider=viewer.decider,
+        log=ground.log,
+        leases=lambda: [guest.lease for guest in viewer.guests()],
+        notify=lambda: viewer.decider.notify,
+    )
     report = Reporter(
         role=ground.role,
         host=host.role,
@@ -73,10 +84,13 @@ async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
             ),
             leasing=host.leasing,
             windows=WindowsPart(viewer),
+            devices=desk,
         )
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)
+        await nursery.start(source.run)
+        await nursery.start(desk.run)
         await host.run(nursery)
         await serve_until_asked(
             ground, api, ready, partial(end_sandboxes, host.role, api)

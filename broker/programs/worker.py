@@ -31,7 +31,7 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.core.token_bucket import TokenBucket
-from broker.ipc import agent, clipboard, fdpass
+from broker.ipc import agent, clipboard, fdpass, transfer
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
 from broker.ipc.channel import Channel
@@ -40,6 +40,7 @@ from broker.worker import readiness
 from broker.worker.agent_connection import AgentShell
 from broker.worker.clipboard.orders import WithFile, WorkerClipboard
 from broker.worker.pulse.sound import WorkerSound
+from broker.worker.transfer import WorkerTransfers
 from broker.worker.wayland.connection import Connection
 from broker.worker.wayland.sandbox_windows import SandboxWindows
 from broker.worker.wayland.waypipe_connection import StreamConnection
@@ -119,6 +120,7 @@ class _Worker:
         self._windows: SandboxWindows
         self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
+        self._transfers = WorkerTransfers(self._outbox.send)
         self._clipboard: WorkerClipboard
 
     async def run(self) -> None:
@@ -136,6 +138,7 @@ class _Worker:
             nursery.start_soon(self._serve_display, nursery, windows)
             nursery.start_soon(windows.tell_limits, self._outbox)
             nursery.start_soon(windows.tell_acts, self._outbox)
+            nursery.start_soon(windows.tell_mapped, self._outbox)
             await nursery.start(self._clipboard.run)
             await self._obey(nursery, windows)
             nursery.cancel_scope.cancel()
@@ -171,6 +174,8 @@ class _Worker:
                 return
             if isinstance(order, clipboard.ToWorker):
                 self._clipboard.obey(order, got.fds)
+            elif isinstance(order, transfer.ToWorker):
+                self._transfers.obey(order, got.fds, nursery)
             else:
                 await self._do(order, got.fds, nursery, windows)
 

@@ -6,16 +6,18 @@ import base64
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from broker.audit import schema
 from broker.audit.proof.note import Note, parse_note
-from broker.audit.proof.tree import verify_consistency
+from broker.audit.proof.witness import Answer, Fate, Offer
 from broker.audit.settings import Settings
 from broker.audit.ship import journald
 from broker.audit.store import Store
+from broker.core import limits
 from broker.core.errors import (
     IntegrityError,
     InternalError,
@@ -146,6 +148,23 @@ class JournalTeller:
             sock.sendto(entry, self._path)
 
 
+_REASONS = {
+    Fate.CHANGED: "what it was at {size} events was changed",
+    Fate.BACK: "it had {size} events before",
+    Fate.FORKED: "another one has the same size",
+}
+
+
+@dataclass(frozen=True)
+class _Far:
+    """What the other end is known to have of our log."""
+
+    held: int = 0
+    """Events at the newest checkpoint."""
+    known: int = 0
+    """Keys, the first one included."""
+
+
 class Witness:
     """The other broker keeps our checkpoints, and we keep its."""
 
@@ -155,6 +174,8 @@ class Witness:
         self._log = log
         self._news = trio.Event()
         self._told: list[str] = []
+        self._asked: dict[str, tuple[Epoch, int, int]] = {}
+        """What each peer was told to prove next: from which size, after which key."""
         sealing.listeners.append(self._published)
 
     def warnings(self) -> list[str]:
@@ -175,7 +196,7 @@ class Witness:
         The newest one at once: what the other end answers is the newest that
         it held, and shows whether our own log was rolled back meanwhile.
         """
-        sent, held = "", 0
+        sent, far = "", _Far()
         while True:
             news = self._news
             try:
@@ -183,12 +204,7 @@ class Witness:
                     await self._sealing.publish()
                 note = self._sealing.newest
                 if note != sent:
-                    before = await self._send(epoch, note, held)
-                    held = parse_note(note).checkpoint.size
-                    if not sent and 0 < before < held:
-                        # Only now we know what it held, and can show that all
-                        # of that is still the beginning of our log.
-                        await self._send(epoch, note, before)
+                    far = await self._offer(epoch, note, far)
                     sent = note
             except VitrailError as error:
                 if not epoch.live:
@@ -198,21 +214,43 @@ class Witness:
                 )
             await news.wait()
 
-    async def _send(self, epoch: Epoch, note: str, since: int) -> int:
-        """Send a checkpoint; returns the size of the newest one held before."""
-        proof = await self._proof(since, parse_note(note).checkpoint.size)
+    async def _offer(self, epoch: Epoch, note: str, far: _Far) -> _Far:
+        """Send a checkpoint until it is kept; returns what the other end has then.
+
+        It says what it holds, and which keys it knows; with each round comes what
+        it asked for.  Raises UpstreamError when it keeps refusing.
+        """
+        while True:
+            reply = await self._send(epoch, note, far)
+            if reply.kept:
+                await self._store.witnessed(epoch.name, note)
+                return _Far(parse_note(note).checkpoint.size, reply.known)
+            held = 0
+            if reply.note:
+                found = parse_note("\n".join(reply.note))
+                held = found.checkpoint.size
+                await self._check(epoch.name, found)
+            now = _Far(held, reply.known)
+            if now == far:
+                raise UpstreamError("it takes neither its proof nor its signature")
+            far = now
+
+    async def _send(self, epoch: Epoch, note: str, far: _Far) -> m.Witnessed:
+        proof = await self._proof(far.held, parse_note(note).checkpoint.size)
+        most = limits.AUDIT_WITNESS_KEYS
+        keys = await self._store.certificates(far.known, most)
         reply = await epoch.ask(
             lambda number: m.Witness(
-                number, note.split("\n"), since if proof else 0, proof
+                number,
+                note.split("\n"),
+                far.held if proof else 0,
+                proof,
+                [key.split("\n") for key in keys],
             )
         )
         if not isinstance(reply, m.Witnessed):
             raise InternalError("an answer that does not fit the question")
-        if not reply.note:
-            return 0
-        held = parse_note("\n".join(reply.note))
-        await self._check(epoch.name, held)
-        return held.checkpoint.size
+        return reply
 
     async def _proof(self, since: int, size: int) -> list[str]:
         """That the log at ``size`` goes on from ``since``; [] where none can be."""
@@ -247,44 +285,48 @@ class Witness:
             await self._conflict(peer, held, f"of this log, {problem}")
 
     async def take(self, epoch: Epoch, request: m.Witness) -> m.Witnessed:
-        """Keep a checkpoint of the other end's log; the reply to it.
+        """Keep a checkpoint of the other end's log, if it proves what it is.
 
         Raises RefusedError for what is no checkpoint.
         """
         note = parse_note("\n".join(request.note))
-        if request.since:
-            await self._follow(epoch.name, note, request)
-        known = await self._store.newest_origin(epoch.name)
-        before = await self._store.hold(epoch.name, note)
-        if known and before is None:
-            await self._conflict(
-                epoch.name, note, f"of its log: it was {known}, and was begun anew"
-            )
-        if before is not None:
-            old, new = before.checkpoint, note.checkpoint
-            if new.size < old.size:
-                await self._conflict(
-                    epoch.name, note, f"of its log: it had {old.size} events before"
-                )
-            elif new.size == old.size and new.root != old.root:
-                await self._conflict(
-                    epoch.name, note, "of its log: another one has the same size"
-                )
-        held = [] if before is None else before.whole.split("\n")
-        return m.Witnessed(request.request, held)
+        answer = await self._store.hold(
+            epoch.name,
+            Offer(
+                note,
+                request.since,
+                [base64.b64decode(hash_) for hash_ in request.proof],
+                [parse_note("\n".join(key)) for key in request.keys],
+            ),
+        )
+        kept = answer.fate is Fate.KEPT
+        reason = _REASONS.get(answer.fate, "")
+        if kept and answer.anew:
+            reason = f"it was {answer.anew}, and was begun anew"
+        elif answer.fate in {Fate.UNSIGNED, Fate.UNPROVED}:
+            reason = self._late(epoch, answer)
+        if kept:
+            self._asked.pop(epoch.name, None)
+        if reason:
+            before = answer.before
+            size = 0 if before is None else before.checkpoint.size
+            words = reason.format(size=size)
+            await self._conflict(epoch.name, note, f"of its log: {words}")
+        held = [] if answer.before is None else answer.before.whole.split("\n")
+        return m.Witnessed(request.request, held, kept, answer.key + 1)
 
-    async def _follow(self, peer: str, note: Note, request: m.Witness) -> None:
-        """Check that the other log still begins with what is held of it."""
-        new = note.checkpoint
-        held = await self._store.held(new.origin, request.since)
-        proof = [base64.b64decode(hash_) for hash_ in request.proof]
-        if held is None:
-            return  # not kept any more, or never: nothing to compare with
-        old = held.checkpoint
-        if not verify_consistency(old.size, old.root, new.size, new.root, proof):
-            await self._conflict(
-                peer, note, f"of its log: what it was at {old.size} events was changed"
-            )
+    def _late(self, epoch: Epoch, answer: Answer) -> str:
+        """Why an unproved checkpoint is a conflict; "": what is missing may come.
+
+        A sender does not know at first what is held here, and sends its keys in
+        pieces; one that is told the same twice has nothing to prove it with.
+        """
+        size = 0 if answer.before is None else answer.before.checkpoint.size
+        asked = epoch, size, answer.key
+        if self._asked.get(epoch.name) != asked:
+            self._asked[epoch.name] = asked
+            return ""
+        return "it does not show that it goes on from what it was at {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:
         said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"

@@ -1,1 +1,3 @@
-"""The viewer part: sandboxes on the person's screen, and the link to the host."""
+"""The viewer part: the person, the rules and the screen."""
+
+from __future__ import annotations

@@ -23,6 +23,8 @@ from broker.host.lease_requests import Leasing
 from broker.viewer import questions
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.status import clipboard_status
+from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.devices.report import answer_of, devices_answer
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -55,6 +57,7 @@ class Parts:
     leasing: Leasing | None = None
     windows: WindowsPart | None = None
     viewer: ViewerRole | None = None
+    devices: DeviceDesk | None = None
 
 
 class RoleApi:
@@ -87,6 +90,23 @@ class RoleApi:
                 hint=f"type 'brokerctl run {request.record}' on its viewer",
             )
         return await self._parts.runner.run(request, emit)
+
+    def _runner(self) -> Runner:
+        if self._parts.runner is None:
+            raise RefusedError("this broker is a host: it runs no programs")
+        return self._parts.runner
+
+    async def run_input(self, caller: api.Caller, request: api.RunInputRequest) -> None:
+        """Pass input to a program."""
+        del caller
+        await self._runner().write_input(request)
+
+    async def run_resize(
+        self, caller: api.Caller, request: api.RunResizeRequest
+    ) -> None:
+        """Tell a program's terminal its size."""
+        del caller
+        await self._runner().resize(request)
 
     # -- windows ---------------------------------------------------------------
 
@@ -239,6 +259,35 @@ class RoleApi:
                 hint="type it on its viewer, where the person is",
             )
         return self._parts.viewer.clipboard
+
+    # -- devices -------------------------------------------------------------------
+
+    def _devices(self) -> DeviceDesk:
+        if self._parts.devices is None:
+            raise RefusedError(
+                "this broker hands out no devices",
+                hint="devices are handed out where machine and person are one "
+                "machine's: by vitrail-local",
+            )
+        return self._parts.devices
+
+    async def devices(self) -> api.DevicesAnswer:
+        """What is plugged in, and who has it."""
+        return await devices_answer(self._devices())
+
+    async def attach_device(
+        self, caller: api.Caller, request: api.DeviceAttachRequest
+    ) -> api.DeviceAnswer:
+        """Attach a device; returns when it is there."""
+        del caller
+        return answer_of(await self._devices().attach(request.port, request.sandbox))
+
+    async def detach_device(
+        self, caller: api.Caller, request: api.DeviceDetachRequest
+    ) -> api.DeviceAnswer:
+        """Take a device back."""
+        del caller
+        return answer_of(await self._devices().detach(request.port))
 
     async def clipboard(self) -> api.ClipboardStatus:
         """What is held, on offer, and the chords."""

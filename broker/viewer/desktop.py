@@ -15,7 +15,6 @@ import html
 import shutil
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
 
 import trio
 
@@ -30,17 +29,6 @@ _PROGRAM = "notify-send"
 _SECONDS = 5.0
 _TITLE_CHARACTERS = 100
 _TEXT_CHARACTERS = 500
-
-
-class Notify(Protocol):
-    """How the parts of a viewer tell the person something."""
-
-    def __call__(self, title: str, text: str, *, sandbox: str = "") -> None:
-        """Send a notification soon; never waits, never raises.
-
-        ``sandbox``: it is about what this one did of its own accord, and counts
-        for its budget.  Empty: the person's own message, which always goes.
-        """
 
 
 class Budgets:
@@ -86,7 +74,7 @@ class Desktop:
         self._complained = False
 
     def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
-        """See ``Notify``."""
+        """See ``core.notify``."""
         if not sandbox:
             self._add(self._persons, title, text)
             return

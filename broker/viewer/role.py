@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import trio
 from typing_extensions import override
@@ -23,7 +24,7 @@ from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
-from broker.core.services import AGENT, AUDIO, DISPLAY
+from broker.core.services import AGENT, AUDIO, DISPLAY, TRANSFERS
 from broker.core.stderr_log import log_exception
 from broker.link.contract import Host
 from broker.services import event_log
@@ -32,6 +33,10 @@ from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
+from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.service import OpeningService
+from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import Step
@@ -120,6 +125,13 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """What crosses between sandboxes by the person's hand."""
+        self.targets = Targets(self, Own(Path.home()))
+        self.opening = OpeningService(
+            decider=self.decider, log=log, targets=self.targets
+        )
+        """Files and links that programs of sandboxes want opened or copied."""
+        self.devices: DeviceDesk | None = None
+        """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
         """The person; None: nobody is asked, and that is a no."""
         self._desktop = desktop
@@ -140,7 +152,7 @@ class ViewerRole:
         The rules are in force when it has started.  Raises UpstreamError when
         that could not be recorded.
         """
-        self._host = host
+        self._host = self.targets.host = host
         await self.rules.start()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -184,6 +196,8 @@ class ViewerRole:
     async def _decide_again(self) -> None:
         await self._alone(self.clipboard.decide_again)
         await self._alone(self.decider.decide_again)
+        if self.devices is not None:
+            self.devices.look_again()
 
     async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -220,6 +234,8 @@ class ViewerRole:
                 hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
                 "has a mistake: 'brokerctl policy check' there says which",
             )
+        if self.devices is not None:
+            await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
         others = frozenset(guest.lease.sandbox for guest in self.guests())
         prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
@@ -236,11 +252,15 @@ class ViewerRole:
         self.clipboard.begin(guest)
         self._guests[lease.id] = guest
         self._nursery.start_soon(self._end_when_idle, guest)
+        if self.devices is not None:
+            self.devices.look_again()
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
         with trio.CancelScope(shield=True):  # nobody would do the rest
+            if self.devices is not None:
+                await self.devices.lease_ended(lease)
             if guest is not None:
                 await guest.close(reason)
                 await self.clipboard.lease_ended(guest.lease)
@@ -278,6 +298,11 @@ class ViewerRole:
         guest = self._guests.get(opening.lease.id)
         if guest is None:
             raise RefusedError("the lease is not one that was announced here")
+        if opening.service in TRANSFERS:
+            # What is asked decides, and it is read by the sandbox's worker.
+            with guest.place():
+                await self.opening.stream(guest, opening, conn, status.take)
+            return
         request = Request(
             lease=opening.lease,
             service=opening.service,

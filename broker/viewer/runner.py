@@ -23,7 +23,7 @@ from broker.core.services import DISPLAY
 from broker.link.contract import Host
 from broker.services import event_log
 from broker.viewer.role import ViewerRole
-from broker.viewer.sandboxes.guest import Guest
+from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
 from broker.viewer.sandboxes.launch_steps import Failure, Step
 from broker.viewer.sandboxes.programs import Program
 from broker.viewer.sandboxes.run_progress import Follower
@@ -31,7 +31,7 @@ from policy.records.loader import RecordSet
 from policy.records.model import MicroVM, Record
 from policy.rules import record_gate
 
-_SIGTERM, _SIGKILL = 15, 9
+_SIGHUP, _SIGKILL, _SIGTERM = 1, 9, 15
 _TERM_SECONDS = 3.0
 """For a program to end by itself before it is killed."""
 _ABANDON_SECONDS = 12.0
@@ -48,6 +48,23 @@ class _Run:
     argv: list[str]
     guest: Guest | None = None
     program: Program | None = None
+
+    @property
+    def display(self) -> bool:
+        """Whether the program gets a Wayland display."""
+        asked = self.request.display
+        return self.request.window is not False if asked is None else asked
+
+    @property
+    def streams(self) -> Streams:
+        """Its standard streams, as the request has them."""
+        asked = self.request
+        return Streams(
+            stdin=bool(asked.stdin),
+            tty=bool(asked.tty),
+            rows=_in_terminal(asked.rows or NO_STREAMS.rows),
+            columns=_in_terminal(asked.columns or NO_STREAMS.columns),
+        )
 
 
 class Runner:
@@ -90,19 +107,21 @@ class Runner:
         run = _Run(request, record, running, request.argv or _own_command(record))
         try:
             guest, program = await self._bring_up(run, follower)
+            item = api.RunItem(
+                started=api.Started(sandbox=guest.lease.sandbox, program=program.number)
+            )
             if not request.wait:
-                started = api.Started(
-                    sandbox=guest.lease.sandbox, program=program.number
-                )
-                return api.RunItem(started=started)
-            with follower.refusals(guest):
-                code = await follower.attend(program)
+                return item
+            await emit(item)
+            code = await follower.attend(program)
         except BaseException:
             # Not 'except trio.Cancelled': out of a nursery it comes in a group.
             if trio.current_effective_deadline() == -math.inf:
                 with trio.move_on_after(_ABANDON_SECONDS, shield=True):
                     await self._abandon(run)
             raise
+        finally:
+            follower.close()
         if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
             # It goes by itself; whoever waited for the program may count on it.
             await self._viewer.power_off(
@@ -113,20 +132,44 @@ class Runner:
         )
         return api.RunItem(exited=exited)
 
+    async def write_input(self, request: api.RunInputRequest) -> None:
+        """Pass bytes to a program; returns when the guest has been sent them."""
+        guest, program = self._program(request.sandbox, request.program)
+        await guest.write_input(program, request.data or b"", end=bool(request.end))
+
+    async def resize(self, request: api.RunResizeRequest) -> None:
+        """Tell a program's terminal its size."""
+        guest, program = self._program(request.sandbox, request.program)
+        rows, columns = _in_terminal(request.rows), _in_terminal(request.columns)
+        await guest.resize(program, rows, columns)
+
+    def _program(self, untrusted_name: str, number: int) -> tuple[Guest, Program]:
+        name = take_sandbox_name(untrusted_name)
+        for guest in self._viewer.guests():
+            program = guest.programs.find(number)
+            if guest.lease.sandbox == name and program is not None:
+                return guest, program
+        raise api.NotFoundError(f"no program {number} runs in {name}")
+
     async def _bring_up(self, run: _Run, follower: Follower) -> tuple[Guest, Program]:
         """Start the machine where needed, the program, and wait for its window."""
         for last in (False, True):
             run.program = None
             run.guest = guest = await self._start(run.running, run.record, follower)
+            follower.watch(guest)
             run.program = program = await guest.start_program(
                 run.argv,
                 run.request.env or {},
-                display=run.request.window is not False,
+                display=run.display,
+                wait_window=run.request.window is not False,
+                streams=run.streams,
             )
             if run.request.wait:
                 follower.listen(program)
             try:
-                await follower.follow(guest, program)
+                # Who stays sees the window; who leaves wants to know that it came.
+                until = Step.COMPOSITOR if run.request.wait else Step.WINDOW
+                await follower.follow(guest, program, last=until)
             except UpstreamError as error:
                 await self._hop_failed(guest, follower.failure)
                 # A boot that hangs is known of emulated machines; one more
@@ -189,9 +232,15 @@ class Runner:
             )
 
 
+def _in_terminal(number: int) -> int:
+    """A number of rows or columns that a terminal can have (ioctl_tty(2))."""
+    return min(max(number, 1), 65535)
+
+
 async def _end_program(guest: Guest, program: Program) -> None:
     """Ask a program to end, and kill it when it does not."""
-    await guest.signal(program, _SIGTERM)
+    # An interactive shell ignores SIGTERM; its terminal going away ends it.
+    await guest.signal(program, _SIGHUP if program.tty else _SIGTERM)
     with trio.move_on_after(_TERM_SECONDS):
         while not program.ended:
             await program.changed.wait()

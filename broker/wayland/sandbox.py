@@ -134,6 +134,8 @@ class Sandbox:
         self.acted: float | None = None
         """When the person last acted in a window of it (key, button, touch)."""
         self.on_act: Callable[[], None] | None = None
+        self.on_mapped: Callable[[], None] | None = None
+        """Called when a window is mapped, so that it is on the screen."""
 
     def _members(self) -> int:
         return self.totals["clients"]
@@ -143,6 +145,11 @@ class Sandbox:
         self.acted = now
         if self.on_act is not None:
             self.on_act()
+
+    def note_mapped(self) -> None:
+        """A window of it is on the screen that was not before."""
+        if self.on_mapped is not None:
+            self.on_mapped()
 
     def note_focus(self) -> None:
         """A window of it may have got the keyboard, or lost it."""

@@ -1,1 +1,1 @@
-"""The jail: the process in which all bytes of one sandbox are parsed."""
+"""The jail: what runs in the worker of one sandbox."""

@@ -440,6 +440,7 @@ def _host(taken: Taken) -> HostRecord:
             network=taken["launch.network"],
             command=taken["launch.command"],
             boot_deadline=taken["launch.boot_deadline"],
+            packages=tuple(taken["launch.packages"]),
         )
     return HostRecord(taken["class"], launch)
 

@@ -140,6 +140,8 @@ class MicroVM:
     network: Literal["none", "user"]
     command: tuple[str, ...]
     boot_deadline: int
+    packages: tuple[str, ...] = ()
+    """Of the image, besides the default ones; 'brokerctl run' builds it."""
 
 
 @dataclass(frozen=True)

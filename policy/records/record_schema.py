@@ -26,6 +26,11 @@ from policy.records.field_types import (
 )
 from policy.records.quantities import Bytes, Global, Seconds, YesNo
 
+PACKAGE = Pattern(
+    f"a Debian package's name of 2 to {limits.PACKAGE_CHARS} characters",
+    "[a-z0-9][a-z0-9+.-]+",
+    limits.PACKAGE_CHARS,
+)
 NAME = Pattern("1 to 31 of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31)
 """Sandboxes, tags and images; the same rule as ``broker.core.names``."""
 
@@ -160,6 +165,21 @@ LAUNCH = Table(
             NAME,
             "The guest image ('brokerctl image list').",
             default="default",
+            only=_VM,
+        ),
+        Field(
+            "packages",
+            Words(
+                PACKAGE,
+                f"an array of 0 to {limits.PACKAGES} names of Debian packages",
+                0,
+                limits.PACKAGES,
+                unique=True,
+            ),
+            "What the image has besides the default packages; 'brokerctl run' builds "
+            "it, and again when this changes. The image is then this record's own: "
+            "`image` names one that no other record uses.",
+            default=[],
             only=_VM,
         ),
         Field(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from policy.rules.device import DeviceFacts, take_interface
 from policy.rules.engine import Answer, Call, Engine, of_rules
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import ADMIN_NAMES, DISPVM_OF, World
@@ -79,6 +80,7 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         _maybe(detail, "scheme"),
         _maybe(detail, "host"),
         size if isinstance(size, int) else None,
+        _device(detail),
     )
     return Recorded(
         _number(event, "sequence"),
@@ -90,6 +92,21 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         reason,
         _number(event, "count") or 1,
         bool(detail.get("host-dropped")),
+    )
+
+
+def _device(detail: Mapping[str, object]) -> DeviceFacts | None:
+    if "device-port" not in detail:
+        return None
+    kinds = detail.get("device-interfaces")
+    found = (
+        [take_interface(str(kind)) for kind in kinds] if isinstance(kinds, list) else []
+    )
+    return DeviceFacts(
+        id=_text(detail, "device-id"),
+        port=_text(detail, "device-port"),
+        hash=_text(detail, "device-hash"),
+        interfaces=tuple(kind for kind in found if kind is not None),
     )
 
 
@@ -157,6 +174,14 @@ def ask_again(
         rule.match.host and rule.service in {None, call.service} for rule in rules.rules
     ):
         raise NotReplayableError("the host was dropped, and a rule asks for it")
+    if call.device is not None and any(
+        "serial" in dict(rule.match.device.conditions)
+        for rule in rules.rules
+        if rule.service in {None, call.service}
+    ):
+        raise NotReplayableError(
+            "the serial number was dropped, and a rule asks for it"
+        )
     answer = engine.answer(call, world)
     if sandboxes is not None:
         request = sandboxes.request(call)

@@ -621,11 +621,102 @@ def test_messages_are_those_of_the_core():
         }
         assert core == {name: set(fields) for name, fields in table.items()}
     optional = {
-        field.name for field in msgspec.structs.fields(agent.Run) if not field.required
+        field.name
+        for kind in (agent.Run, agent.Input)
+        for field in msgspec.structs.fields(kind)
+        if not field.required
     }
     assert optional == set(scope["OPTIONAL"])
     assert scope["VERSION"] == agent.VERSION
     assert scope["FRAME_BYTES"] == limits.AGENT_FRAME_BYTES
     assert scope["OUTPUT_BYTES"] == limits.AGENT_OUTPUT_BYTES
+    assert scope["INPUT_WINDOW"] == limits.AGENT_INPUT_WINDOW
     assert scope["PROGRAMS"] == limits.PROGRAMS_PER_SANDBOX
     assert scope["STREAMS"] == limits.STREAMS_PER_SANDBOX
+
+
+async def test_standard_input_is_written_counted_and_closed(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.send(agent.Run(program=1, argv=["cat"], display=False, stdin=True))
+        await broker.receive(agent.Started)
+        await broker.send(agent.Input(1, b"hello\n"))
+        taken = await broker.receive(agent.Taken)
+        assert (taken.program, taken.count) == (1, 6)
+        await broker.send(agent.Input(1, end=True))
+        assert await broker.ended(1) == (b"hello\n", 0)
+
+
+async def test_input_for_a_program_that_does_not_read_is_bounded(tmp_path):
+    """It is not read further than it was asked for, and the agent goes on."""
+    async with guest(tmp_path) as (broker, child):
+        await broker.accept()
+        await broker.send(
+            agent.Run(program=1, argv=["sleep", "100"], display=False, stdin=True)
+        )
+        await broker.receive(agent.Started)
+        for _ in range(400):
+            await broker.send(agent.Input(1, bytes(limits.AGENT_INPUT_BYTES)))
+        await broker.run("echo", "alive", program=2)
+        counted = 0
+        while True:
+            message = await broker.next()
+            if isinstance(message, agent.Taken):
+                counted += message.count
+            elif isinstance(message, agent.Exited):
+                break
+        assert 0 < counted <= 65536, "a pipe's worth"
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        (resident,) = (x for x in status.splitlines() if x.startswith("VmRSS"))
+        assert int(resident.split()[1]) < 64 << 10
+
+
+async def test_a_terminal_has_its_size_its_signals_and_its_end(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        script = "tty >/dev/null && stty size; trap 'echo winch; stty size' WINCH; "
+        script += "trap 'echo int' INT; read a; read b; echo got $b; cat; echo end"
+        await broker.send(
+            agent.Run(
+                program=1,
+                argv=["bash", "-c", script],
+                display=False,
+                tty=True,
+                rows=30,
+                columns=100,
+            )
+        )
+        await broker.receive(agent.Started)
+        said = b""
+
+        async def until(text):
+            nonlocal said
+            while text not in said:
+                message = await broker.next()
+                if isinstance(message, agent.Output):
+                    said += message.data
+
+        with trio.fail_after(30):
+            await until(b"30 100")
+            await broker.send(agent.Resize(1, 31, 101))
+            await broker.send(agent.Input(1, b"\x03"))
+            await until(b"int")
+            await broker.send(agent.Input(1, b"x\n"))
+            await until(b"31 101")
+            await broker.send(agent.Input(1, b"word\n"))
+            await until(b"got word")
+            await broker.send(agent.Input(1, end=True))
+            await until(b"end")
+
+
+async def test_a_shell_on_a_terminal_ends_with_it(tmp_path):
+    async with guest(tmp_path) as (broker, _child):
+        await broker.accept()
+        await broker.send(
+            agent.Run(program=1, argv=["bash", "-i"], display=False, tty=True)
+        )
+        await broker.receive(agent.Started)
+        await broker.send(agent.Signal(program=1, number=1))
+        with trio.fail_after(30):
+            while not isinstance(await broker.next(), agent.Exited):
+                pass

@@ -23,7 +23,13 @@ from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
 
 UNITS = Path(str(resources.files("broker") / "data/systemd"))
-PROGRAMS = ("vitrail-local", "vitrail-host", "vitrail-viewer", "brokerctl")
+PROGRAMS = (
+    "vitrail-local",
+    "vitrail-host",
+    "vitrail-viewer",
+    "vitrail-devices",
+    "brokerctl",
+)
 
 
 @pytest.mark.machine

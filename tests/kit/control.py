@@ -30,8 +30,10 @@ from broker.control.api import (
     PendingQuestion,
     PolicyStatus,
     QuestionAnswerRequest,
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     Started,
     Status,
     StopAnswer,
@@ -109,6 +111,14 @@ class ScriptedBroker:
     ) -> RunItem:
         self.asked.append(("run", request))
         return await self.on_run(caller, request, emit)
+
+    async def run_input(self, caller: Caller, request: RunInputRequest) -> None:
+        del caller
+        self.asked.append(("input", request))
+
+    async def run_resize(self, caller: Caller, request: RunResizeRequest) -> None:
+        del caller
+        self.asked.append(("resize", request))
 
     async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:
         del caller

@@ -5,6 +5,7 @@
 * ``kept``: checkpoints that were published since the key changed last.  Their
   text differs from a head's: with equal texts, whoever deletes the events
   behind a published checkpoint would have the signed head of a shorter log;
+* ``witnessed PEER``: the newest checkpoint that the peer is known to hold;
 * ``key N``: one for each key of the log, the first at its beginning.  The key
   changes at each start, too, so that no head of an earlier run is valid.
 
@@ -23,6 +24,7 @@ from broker.audit.proof.tree import Growing
 from broker.core.errors import IntegrityError, RefusedError
 
 _INSERT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)"
+WITNESSED = "witnessed "
 _HINT = (
     "'brokerctl audit verify' says what is wrong; to begin a new log, move "
     "audit.sqlite and audit.key away"
@@ -93,6 +95,36 @@ class Seal:
             (tree.size,),
         ).fetchone()
         return str(kept)
+
+    def certificates(self, begin: int, most: int) -> list[str]:
+        """The notes that certify keys, from number ``begin`` on.
+
+        Raises sqlite3.Error.
+        """
+        rows = self._db.execute(
+            "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
+            " AND CAST(substr(kind, 5) AS INTEGER) >= ?"
+            " ORDER BY CAST(substr(kind, 5) AS INTEGER) LIMIT ?",
+            (begin, most),
+        )
+        return [note for (note,) in rows]
+
+    def keep_witnessed(self, peer: str, note: str) -> None:
+        """Keep the newest checkpoint that a peer holds, in place of the one before.
+
+        Raises sqlite3.Error.
+        """
+        kind = f"{WITNESSED}{peer}"
+        size = parse_note(note).checkpoint.size
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("DELETE FROM checkpoint WHERE kind = ?", (kind,))
+            self._db.execute(_INSERT, (size, kind, time.time_ns(), note))
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def evolve(self, tree: Growing) -> str:
         """Go on to a next key and erase this one; returns the signed note.

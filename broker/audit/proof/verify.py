@@ -61,6 +61,8 @@ class Report:
     """Signed ones that were compared, all kinds together."""
     against: int = 0
     """Of them, those that were kept elsewhere."""
+    uncompared: int = 0
+    """Kept elsewhere, and not compared: what they speak of was removed."""
     count: int = 0
     """Of all problems."""
     problems: list[Problem] = field(default_factory=list)
@@ -82,6 +84,8 @@ class Report:
 class _Expected:
     label: str
     root: bytes
+    elsewhere: bool = False
+    """Whether it is one that was kept elsewhere."""
 
 
 class _Reader:
@@ -230,10 +234,11 @@ class _Reader:
         root = self._tree.root() if wanted else b""
         for one in wanted:
             self._report.checkpoints += 1
+            self._report.against += one.elsewhere
             if one.root == root:
                 self._good = max(self._good, size)
                 self._told = self._report.count
-            elif self._told == self._report.count or one.label.startswith("the one"):
+            elif self._told == self._report.count or one.elsewhere:
                 self._report.add(
                     self._good + 1,
                     size,
@@ -245,8 +250,23 @@ class _Reader:
             first, last = block * BLOCK + 1, (block + 1) * BLOCK
             if block not in self._used:
                 self._report.add(first, last, "said to be removed, and are there")
-            elif not any(last <= said.last for said in self._said):
+                continue
+            said = [one for one in self._said if last <= one.last]
+            if not said:
                 self._report.add(first, last, "removed, and no event says so")
+            elif self._pruned[block] is None and not _hashes_may_go(first, said):
+                what = "their hashes are gone, and the event says that they stay"
+                self._report.add(first, last, what)
+
+
+def _hashes_may_go(first: int, said: Sequence[schema.LogPruned]) -> bool:
+    """Whether events that say what was removed let a block lose its hashes.
+
+    A removal for the log's size takes the hashes of all before it, too.  Where
+    the event that removed this block was itself removed since (each names the
+    first that was still there), nothing is known of it any more.
+    """
+    return any(not one.leaves for one in said) or first < min(o.first for o in said)
 
 
 def verify(
@@ -300,6 +320,7 @@ def _verified(
     reader = _Reader(db, report, expected)
     heads = [note for kind, note in notes if kind == "head"]
     reader.run()
+    _tell_uncompared(len(against), report)
     _check_end(chain, heads, keys, report)
     _check_key(chain, keys, report, copy=copy, covered=bool(against))
     return report
@@ -389,7 +410,6 @@ def _add_against(
     report: Report,
 ) -> None:
     checkpoint = note.checkpoint
-    report.against += 1
     if checkpoint.origin != chain.origin:
         report.add(0, 0, f"{name} is of another log, {checkpoint.origin}")
         return
@@ -406,8 +426,24 @@ def _add_against(
         )
     label = f"the one kept elsewhere ({name})"
     expected.setdefault(checkpoint.size, []).insert(
-        0, _Expected(label, checkpoint.root)
+        0, _Expected(label, checkpoint.root, elsewhere=True)
     )
+
+
+def _tell_uncompared(given: int, report: Report) -> None:
+    """Checkpoints from elsewhere that proved nothing must not look as if they had."""
+    report.uncompared = given - report.against
+    if not report.uncompared or not report.good:
+        return  # what is wrong tells why
+    text = (
+        f"{report.uncompared} of the {given} checkpoints kept elsewhere were not "
+        "compared: the events at their ends were removed by retention, with their "
+        "hashes"
+    )
+    if report.against:
+        report.warnings.append(text)
+    else:
+        report.add(0, 0, f"{text}; keep newer ones")
 
 
 def _check_end(

@@ -1,61 +1,234 @@
-"""Checkpoints of other logs, kept in this one's file: it is their witness.
+"""Checkpoints of other brokers' logs, kept in this one's file: it is their witness.
 
-They are kept as they came.  Whether a log has the events that a checkpoint
-speaks of, only who has that log can tell; a witness sees whether it ever goes
-back, or is two different things at one size.
+What comes over the link is what a peer says, and the peer may have been taken
+over.  So of each peer and log the keys are kept, too, each certified by the one
+before and the first one by the log's name; a checkpoint is kept only when such a
+key signed it and a proof shows that the log begins with what is held of it
+already (RFC 6962, 2.1.2).  Then nothing that is held can be pushed out by
+something made up: the newest one always stands for all before it.
 """
 
 from __future__ import annotations
 
+import enum
 import sqlite3
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from broker.audit.proof.note import Note, parse_note
+from broker.audit.proof.note import Note, origin_of, parse_note
+from broker.audit.proof.tree import verify_consistency
 from broker.core import limits
 from broker.core.errors import RefusedError
 
 
-def hold_note(db: sqlite3.Connection, peer: str, note: Note) -> Note | None:
-    """Keep a checkpoint; returns the newest one held of that log before.
+class Fate(enum.Enum):
+    """What became of a checkpoint."""
 
-    Of each log the first one and the newest ``limits.AUDIT_WITNESSED`` are
-    kept.  None takes the place of another: one that goes back stands beside, of
-    one that contradicts, the caller makes an event.
+    KEPT = "kept"
+    UNSIGNED = "unsigned"
+    """No key that is known here signed it: its certificates are missing."""
+    UNPROVED = "unproved"
+    """No proof came with it that leads from the newest one that is held."""
+    CHANGED = "changed"
+    """The proof is wrong: what is held is not the beginning of that log."""
+    BACK = "back"
+    """It has fewer events than the newest one that is held."""
+    FORKED = "forked"
+    """It has another root at the same size."""
 
-    Raises RefusedError beyond ``limits.AUDIT_WITNESS_LOGS``, sqlite3.Error.
+
+@dataclass(frozen=True)
+class Offer:
+    """A checkpoint of a peer's log, and what came with it."""
+
+    note: Note
+    since: int = 0
+    proof: Sequence[bytes] = ()
+    keys: Sequence[Note] = ()
+    """Certificates of its keys, in order, from the first one unknown here."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of it, and what is held here."""
+
+    fate: Fate
+    before: Note | None
+    """The newest one that was held of that log."""
+    key: int
+    """The number of the newest key that is known, -1: none."""
+    anew: str = ""
+    """The log that this peer had before, where it had another one."""
+
+
+def hold_note(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
+    """Keep a checkpoint, if it is signed and goes on from what is held.
+
+    Of each log the first one and the newest ``limits.AUDIT_WITNESSED`` are kept.
+
+    Raises RefusedError for certificates that do not follow each other and for one
+    log too many of this peer, sqlite3.Error; then nothing of it is kept.
     """
-    seen = note.checkpoint
-    rows = db.execute(
-        "SELECT note FROM witness WHERE origin = ? ORDER BY size DESC LIMIT 1",
-        (seen.origin,),
-    ).fetchall()
-    before = parse_note(rows[0][0]) if rows else None
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        answer = _hold(db, peer, offer)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return answer
+
+
+def _hold(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
+    origin = offer.note.checkpoint.origin
+    other = newest_origin(db, peer)
+    _check_logs(db, peer, origin)
+    key = _take_keys(db, peer, origin, offer.keys)
+    signers = _keys(db, peer, origin)
+    before = _newest(db, peer, origin) or _proved_old(db, peer, origin, signers)
+    fate = _fate(offer, before, signers)
+    if fate is Fate.KEPT:
+        _insert(db, peer, offer.note)
+    anew = other if other != origin and before is None else ""
+    return Answer(fate, before, key, anew)
+
+
+def _fate(offer: Offer, before: Note | None, signers: Sequence[bytes]) -> Fate:
+    note = offer.note
+    if not any(note.signed_by(key) for key in signers):
+        return Fate.UNSIGNED
     if before is None:
-        (logs,) = db.execute("SELECT count(DISTINCT origin) FROM witness").fetchone()
-        if logs >= limits.AUDIT_WITNESS_LOGS:
-            raise RefusedError(
-                f"checkpoints of {logs} other logs are kept here already",
-                hint="the table 'witness' of audit.sqlite has them; remove old ones",
-            )
+        return Fate.KEPT
+    new, old = note.checkpoint, before.checkpoint
+    if new.size < old.size:
+        return Fate.BACK
+    if new.size == old.size:
+        return Fate.KEPT if new.root == old.root else Fate.FORKED
+    if old.size == 0:
+        return Fate.KEPT  # nothing is the beginning of everything
+    if offer.since != old.size or not offer.proof:
+        return Fate.UNPROVED
+    sizes = old.size, old.root, new.size, new.root
+    good = verify_consistency(*sizes, offer.proof)
+    return Fate.KEPT if good else Fate.CHANGED
+
+
+def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
+    rows = db.execute(
+        "SELECT DISTINCT origin FROM witness_key WHERE peer = ?", (peer,)
+    ).fetchall()
+    logs = {found for (found,) in rows}
+    if origin not in logs and len(logs) >= limits.AUDIT_WITNESS_LOGS:
+        raise RefusedError(
+            f"checkpoints of {len(logs)} logs of this peer are kept here already",
+            hint="the tables 'witness' and 'witness_key' of audit.sqlite have them; "
+            "stop the broker and remove old ones",
+        )
+
+
+def _take_keys(
+    db: sqlite3.Connection, peer: str, origin: str, keys: Sequence[Note]
+) -> int:
+    """Add certificates that follow the newest known one; returns its number."""
+    row = db.execute(
+        "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
+        "ORDER BY number DESC LIMIT 1",
+        (peer, origin),
+    ).fetchone()
+    last = None if row is None else parse_note(row[0])
+    for note in keys:
+        number = _number(note)
+        if last is not None and 0 <= number <= _number(last):
+            continue  # known already
+        _check_follows(origin, last, note)
+        db.execute(
+            "INSERT INTO witness_key VALUES (?, ?, ?, ?)",
+            (peer, origin, number, note.whole),
+        )
+        last = note
+    if last is None:
+        return -1
+    db.execute(
+        "DELETE FROM witness_key WHERE peer = ? AND origin = ? AND number <= ?",
+        (peer, origin, _number(last) - limits.AUDIT_WITNESSED),
+    )
+    return _number(last)
+
+
+def _number(note: Note) -> int:
+    change = note.checkpoint.change
+    return -1 if change is None else change.index
+
+
+def _check_follows(origin: str, last: Note | None, note: Note) -> None:
+    """Raise RefusedError unless the certificate is the one after ``last``."""
+    change = note.checkpoint.change
+    if change is None or note.checkpoint.origin != origin:
+        raise RefusedError("a certificate that is none of this log's keys")
+    if last is None:
+        good = change.index == 0 and origin_of(change.key) == origin
+        signer = change.key
+    else:
+        assert last.checkpoint.change is not None
+        good = change.index == last.checkpoint.change.index + 1
+        good &= note.checkpoint.size >= last.checkpoint.size
+        signer = last.checkpoint.change.key
+    if not good or not note.signed_by(signer):
+        raise RefusedError(f"the certificate of key {change.index} does not follow")
+
+
+def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:
+    """The newest keys: a note may be signed by one from just before a change."""
+    rows = db.execute(
+        "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
+        "ORDER BY number DESC LIMIT ?",
+        (peer, origin, limits.AUDIT_WITNESS_KEYS),
+    ).fetchall()
+    changes = [parse_note(text).checkpoint.change for (text,) in rows]
+    return [change.key for change in changes if change is not None]
+
+
+def _newest(db: sqlite3.Connection, peer: str, origin: str) -> Note | None:
+    row = db.execute(
+        "SELECT note FROM witness WHERE peer = ? AND origin = ? "
+        "ORDER BY size DESC LIMIT 1",
+        (peer, origin),
+    ).fetchone()
+    return None if row is None else parse_note(row[0])
+
+
+def _proved_old(
+    db: sqlite3.Connection, peer: str, origin: str, signers: Sequence[bytes]
+) -> Note | None:
+    """The newest note of before that a known key signed; it is kept from now on."""
+    rows = db.execute(
+        "SELECT note FROM witness_unproved WHERE peer = ? AND origin = ? "
+        "ORDER BY size DESC",
+        (peer, origin),
+    ).fetchall()
+    for (text,) in rows:
+        note = parse_note(text)
+        if any(note.signed_by(key) for key in signers):
+            _insert(db, peer, note)
+            return note
+    return None
+
+
+def _insert(db: sqlite3.Connection, peer: str, note: Note) -> None:
+    seen = note.checkpoint
     db.execute(
         "INSERT OR IGNORE INTO witness VALUES (?, ?, ?, ?, ?)",
         (peer, seen.origin, seen.size, time.time_ns(), note.whole),
     )
     db.execute(
-        "DELETE FROM witness WHERE origin = ?1 AND size NOT IN ("
-        "SELECT size FROM witness WHERE origin = ?1 ORDER BY size DESC LIMIT ?2)"
-        " AND size != (SELECT min(size) FROM witness WHERE origin = ?1)",
-        (seen.origin, limits.AUDIT_WITNESSED),
+        "DELETE FROM witness WHERE peer = ?1 AND origin = ?2 AND size NOT IN ("
+        "SELECT size FROM witness WHERE peer = ?1 AND origin = ?2"
+        " ORDER BY size DESC LIMIT ?3)"
+        " AND size != (SELECT min(size) FROM witness WHERE peer = ?1 AND origin = ?2)",
+        (peer, seen.origin, limits.AUDIT_WITNESSED),
     )
-    return before
-
-
-def held_at(db: sqlite3.Connection, origin: str, size: int) -> Note | None:
-    """The checkpoint that is kept of a log at this size.  Raises sqlite3.Error."""
-    row = db.execute(
-        "SELECT note FROM witness WHERE origin = ? AND size = ?", (origin, size)
-    ).fetchone()
-    return None if row is None else parse_note(row[0])
 
 
 def newest_origin(db: sqlite3.Connection, peer: str) -> str:

@@ -175,7 +175,9 @@ def _print(report: Report) -> None:
     out(f"first key    {report.first_key}")
     removed = f", {report.removed} removed by retention" if report.removed else ""
     out(f"events       {report.size}, {report.checked} read{removed}")
-    out(f"checkpoints  {report.checkpoints} compared, {report.against} kept elsewhere")
+    unseen = f", {report.uncompared} not compared" if report.uncompared else ""
+    elsewhere = f"{report.against} of them kept elsewhere{unseen}"
+    out(f"checkpoints  {report.checkpoints} compared, {elsewhere}")
     out(
         f"keys         {report.keys}, the last one from event {report.sealed + 1} on: "
         "before it, not even who has today's key can change anything unseen"

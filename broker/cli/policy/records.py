@@ -7,7 +7,6 @@ message can show the line itself.
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,7 +64,7 @@ def copy_example(name: str, paths: Paths) -> str:
     return f"install -D -m 644 -t {target} {example}"
 
 
-def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
+def hint_for_unknown(name: str, known: Iterable[str]) -> str:
     """What to do about a name that is no record: a near one, or an example."""
     known = sorted(known)
     examples = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
@@ -75,12 +74,8 @@ def hint_for_unknown(name: str, known: Iterable[str], paths: Paths) -> str:
             return near
     example = name if name in examples else nearest(name, examples)
     there = f"there are: {', '.join(known)}; " if known else "there are none yet; "
+    shown = printable(name, 31)
     if example:
-        return f"'{example}' is an example; to make it yours: " + copy_example(
-            example, paths
-        )
-    new = os.fspath(paths.config[0] / FOLDER / f"{printable(name, 31)}.toml")
-    return (
-        f"{there}a new one is a file {new}; to begin with an example: "
-        f"{copy_example('demo', paths)}"
-    )
+        made = f"brokerctl new {shown} --from {example}"
+        return f"'{example}' is an example; to make it yours: {made}"
+    return f"{there}to make one: brokerctl new {shown}"

@@ -114,7 +114,7 @@ def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
         refuse_broken(found, problem, stderr=False)
     raise RefusedError(
         f"no record is named '{printable(sandbox, 60)}'",
-        hint=hint_for_unknown(sandbox, found.records, offline_paths()),
+        hint=hint_for_unknown(sandbox, found.records),
     )
 
 

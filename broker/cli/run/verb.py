@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import rich_click as click
 import trio
@@ -15,7 +16,10 @@ from broker.cli.policy.records import (
     record_file,
     refuse_broken,
 )
+from broker.cli.run.attached import Attached
 from broker.cli.run.connect import open_client
+from broker.cli.run.image import ensure_image
+from broker.cli.run.options import StreamWords, options_of_streams
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import broker_runs, ensure_broker, refuse_root
 from broker.control.api import NotFoundError, RunItem, RunRequest
@@ -25,6 +29,7 @@ from broker.core.paths import Paths, find_paths
 from broker.launch.compositor import find_compositor
 from broker.link.wire_types import Role
 from broker.services.link.role import role_here
+from policy.records.model import Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -38,40 +43,45 @@ _END_SECONDS = 15.0
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
 @click.option("--no-window", is_flag=True, help="Do not expect a window.")
-@click.option(
-    "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options_of_streams
 def command(
     sandbox: str,
     command_words: tuple[str, ...],
     *,
     detach: bool,
     no_window: bool,
-    env: tuple[str, ...],
-    quiet: bool,
-    as_json: bool,
+    words: StreamWords,
 ) -> None:
     """Run COMMAND (default: the record's own) in SANDBOX.
 
     SANDBOX is a record's name, or that of a running sandbox, which then gets
     a second program.  A broker is started when none runs.  Stays until the
     program has ended and exits with its code, like the program itself would.
+
+    Standard input is passed on.  A COMMAND that is run from a terminal gets a
+    terminal, and Ctrl-C goes to it; otherwise Ctrl-C ends the run.
     """
+    argv = command_after_dashes(command_words)
+    tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(
         record=sandbox,
-        argv=command_after_dashes(command_words),
-        env=dict(_pairs(env)),
-        window=not no_window,
+        argv=argv,
+        window=not no_window and not (tty and argv is not None),
+        display=not no_window,
         wait=not detach,
+        **words.fields(tty=tty, stdin=not detach),
     )
-    steps = Steps(quiet=quiet, as_json=as_json)
+    run_request(request, words)
+
+
+def run_request(request: RunRequest, words: StreamWords) -> NoReturn:
+    """Run a program as ``run``, ``exec`` and ``shell`` do, and exit as it does."""
+    steps = Steps(quiet=words.quiet, as_json=words.as_json)
     last = trio.run(_run, request, steps)
     code = 0
     if last.exited is not None:
         code = last.exited.code if last.exited.code >= 0 else 128 - last.exited.code
-    if as_json:
+    if words.as_json:
         ended = last.exited or last.started
         assert ended is not None
         render.json_line(
@@ -98,29 +108,28 @@ def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
     return list(words) or None
 
 
-def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    pairs = [word.partition("=") for word in words]
-    for name, equals, _value in pairs:
-        if not name or not equals:
-            raise click.BadParameter("give NAME=VALUE", param_hint="--env")
-    return [(name, value) for name, _, value in pairs]
-
-
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
     refuse_root()
     paths = find_paths()
     module = "broker.programs.local"
+    record = _own_record(request, paths)
     if not broker_runs(paths):
         module = _module_here(paths)
         _check_first(request, paths)
     async with steps.shown():
+        began = trio.current_time()
+        if record is not None:
+            await ensure_image(paths, record, steps)
         began = trio.current_time()
         steps.begin("start the broker")
         if await ensure_broker(paths, module=module):
             steps.done("start the broker", trio.current_time() - began)
         async with open_client(paths) as client:
             try:
-                return await client.run(request, steps.item)
+                attached = Attached(
+                    paths, steps, stdin=bool(request.stdin), tty=bool(request.tty)
+                )
+                return await attached.run(lambda take: client.run(request, take))
             except RefusedError as error:
                 raise _explained(error, request, paths) from error
             except KeyboardInterrupt:
@@ -128,6 +137,16 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 with trio.move_on_after(_END_SECONDS):
                     await client.hang_up()
                 raise
+
+
+def _own_record(request: RunRequest, paths: Paths) -> Record | None:
+    """The record by which this machine would start the sandbox; None if none.
+
+    On a viewer the host builds its own images.
+    """
+    if role_here(paths) is not None:
+        return None
+    return read_records(paths).records.get(request.record)
 
 
 def _module_here(paths: Paths) -> str:
@@ -153,7 +172,7 @@ def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> Vitrai
     """The broker's refusal, with what the record files tell a person besides."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
-        hint = hint_for_unknown(request.record, found.records, paths)
+        hint = hint_for_unknown(request.record, found.records)
         return SetupError(error.message, hint=hint)
     problem = found.broken.get(request.record)
     if problem is not None and record_file(error.where) == problem.file:
@@ -173,7 +192,7 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
     if request.record not in found.records:
         raise SetupError(
             f"no sandbox and no record is named '{printable(request.record, 60)}'",
-            hint=hint_for_unknown(request.record, found.records, paths),
+            hint=hint_for_unknown(request.record, found.records),
         )
     if request.window is not False and find_compositor() is None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"

@@ -35,6 +35,13 @@ from broker.control.api.clipboard import (
     ClipboardOffer,
     ClipboardStatus,
 )
+from broker.control.api.devices import (
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
+    DeviceStatus,
+)
 from broker.control.api.leases import (
     LeaseItem,
     LeaseListAnswer,
@@ -49,8 +56,10 @@ from broker.control.api.log import (
 from broker.control.api.running import (
     Exited,
     Progress,
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     Started,
     StopAnswer,
     StopRequest,
@@ -85,6 +94,11 @@ __all__ = [
     "ChordTrouble",
     "ClipboardOffer",
     "ClipboardStatus",
+    "DeviceAnswer",
+    "DeviceAttachRequest",
+    "DeviceDetachRequest",
+    "DeviceStatus",
+    "DevicesAnswer",
     "Emit",
     "Exited",
     "GrantRevokeRequest",
@@ -108,8 +122,10 @@ __all__ = [
     "Progress",
     "PumpStatus",
     "QuestionAnswerRequest",
+    "RunInputRequest",
     "RunItem",
     "RunRequest",
+    "RunResizeRequest",
     "SandboxStatus",
     "Started",
     "Status",

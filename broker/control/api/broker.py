@@ -13,6 +13,12 @@ from broker.control.api.asking import (
 )
 from broker.control.api.base import Caller, Version
 from broker.control.api.clipboard import ClipboardStatus
+from broker.control.api.devices import (
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
+)
 from broker.control.api.leases import (
     LeaseItem,
     LeaseListAnswer,
@@ -21,8 +27,10 @@ from broker.control.api.leases import (
 )
 from broker.control.api.log import AuditPruneAnswer, AuditPruneRequest
 from broker.control.api.running import (
+    RunInputRequest,
     RunItem,
     RunRequest,
+    RunResizeRequest,
     StopAnswer,
     StopRequest,
 )
@@ -56,6 +64,14 @@ class BrokerApi(Protocol):
         self, caller: Caller, request: RunRequest, emit: Emit[RunItem]
     ) -> RunItem:
         """Run a program; returns ``started``, or ``exited`` if asked to wait."""
+        ...
+
+    async def run_input(self, caller: Caller, request: RunInputRequest) -> None:
+        """Pass input to a program; returns when the guest has been sent it."""
+        ...
+
+    async def run_resize(self, caller: Caller, request: RunResizeRequest) -> None:
+        """Tell a program's terminal its size."""
         ...
 
     async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:
@@ -134,4 +150,20 @@ class BrokerApi(Protocol):
 
     async def choose_chords(self, caller: Caller) -> ClipboardStatus:
         """Read again which chords the person wants."""
+        ...
+
+    async def devices(self) -> DevicesAnswer:
+        """What is plugged in, and who has it."""
+        ...
+
+    async def attach_device(
+        self, caller: Caller, request: DeviceAttachRequest
+    ) -> DeviceAnswer:
+        """Attach a device; returns when it is there."""
+        ...
+
+    async def detach_device(
+        self, caller: Caller, request: DeviceDetachRequest
+    ) -> DeviceAnswer:
+        """Take a device back; returns when that is so."""
         ...

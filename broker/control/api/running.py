@@ -16,6 +16,32 @@ class RunRequest(Request, frozen=True, kw_only=True):
     """False: the program is not expected to open one."""
     wait: bool | None = None
     """Stay until the program has ended, and pass on what it prints."""
+    display: bool | None = None
+    """Whether it gets a Wayland display; None: as ``window``."""
+    stdin: bool | None = None
+    """Its standard input comes by RunInput; otherwise it is empty."""
+    tty: bool | None = None
+    """It gets a terminal, of ``rows`` and ``columns``; input comes by RunInput."""
+    rows: int | None = None
+    columns: int | None = None
+
+
+class RunInputRequest(Request, frozen=True, kw_only=True):
+    """Bytes for the standard input of a program of Run; ``end``: the last ones."""
+
+    sandbox: str
+    program: int
+    data: bytes | None = None
+    end: bool | None = None
+
+
+class RunResizeRequest(Request, frozen=True, kw_only=True):
+    """The size of the terminal of a program of Run, in characters."""
+
+    sandbox: str
+    program: int
+    rows: int
+    columns: int
 
 
 class Progress(Answer, frozen=True, kw_only=True):
@@ -45,7 +71,10 @@ class Exited(Answer, frozen=True, kw_only=True):
 
 
 class RunItem(Answer, frozen=True, kw_only=True):
-    """One of the four; the last one of a call is ``started`` or ``exited``."""
+    """One of the four; the last one of a call is ``started`` or ``exited``.
+
+    With ``wait``, ``started`` comes when the program runs and is not the last.
+    """
 
     progress: Progress | None = None
     started: Started | None = None

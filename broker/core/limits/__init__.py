@@ -11,6 +11,7 @@ from __future__ import annotations
 from broker.core.limits.audit import *  # noqa: F403
 from broker.core.limits.clipboard import *  # noqa: F403
 from broker.core.limits.control import *  # noqa: F403
+from broker.core.limits.devices import *  # noqa: F403
 from broker.core.limits.link import *  # noqa: F403
 from broker.core.limits.machines import *  # noqa: F403
 from broker.core.limits.peers import *  # noqa: F403

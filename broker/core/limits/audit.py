@@ -58,8 +58,13 @@ AUDIT_NOTE_BYTES = 4096
 AUDIT_WITNESSED = 1000
 """Checkpoints kept of another broker's log, the newest and the first; 300 KiB."""
 
-AUDIT_WITNESS_LOGS = 64
-"""Logs of which checkpoints are kept: a taken-over peer could invent new ones."""
+AUDIT_WITNESS_LOGS = 8
+"""Logs of one peer of which checkpoints are kept: one that was taken over could
+begin new ones without end."""
+
+AUDIT_WITNESS_KEYS = 16
+"""Certificates of keys that come with one checkpoint; each costs us a signature's
+check, 0.15 ms.  Also how many of the newest keys a checkpoint may be signed by."""
 
 LINK_NOTE_CHARACTERS = 200
 """One line of a checkpoint: a name of 54 characters and 92 of base64, and room."""

@@ -50,6 +50,13 @@ holds a buffer for no longer than this."""
 AGENT_OUTPUT_BYTES = 16384
 """Application output in one message."""
 
+AGENT_INPUT_BYTES = 8192
+"""Standard input of a program in one message."""
+
+AGENT_INPUT_WINDOW = 32768
+"""Input that a program has not taken yet: the guest keeps it for a program that
+does not read, so it is bounded, and the broker waits with what is beyond."""
+
 AGENT_PING_SECONDS = 2.0
 """Between two pings to an agent, which looks for a new broker after three
 times as long without one.  Not every transport tells a guest of a killed

@@ -21,3 +21,33 @@ FILE_NAME_BYTES = 255
 CHECK_LINE_BYTES = 1 << 20
 """A line of ``brokerctl open --check --batch``.  Above every other limit here,
 so that what is too long is answered with that reason."""
+
+TRANSFER_FRAME_BYTES = 1 << 16
+"""A message or an entry: 16 names of 255 bytes, each as 6 characters of JSON in
+the worst case, fit."""
+
+TRANSFER_DEPTH = 16
+"""Directories inside each other.  Deeper trees are source trees and caches, and
+each level costs the receiver a descriptor."""
+
+TRANSFERS_PER_SANDBOX = 8
+"""Requests and deliveries of one sandbox at one time; each holds two pipes."""
+
+TRANSFER_PIPE_BYTES = 1 << 20
+"""A pipe between two processes of ours: the most that pipe(7) lets a user set."""
+
+TRANSFER_READ_BYTES = 1 << 18
+"""Read and passed on at a time, by a worker that also draws windows."""
+
+TRANSFER_HEAD_SECONDS = 10.0
+"""From a connection to the whole of its request."""
+
+TRANSFER_STALL_SECONDS = 120.0
+"""Without a byte from the sender or taken by the receiver; then it is broken off."""
+
+TRANSFER_TAKE_SECONDS = 60.0
+"""From the start of a program in the target, which runs by then, to its request
+for the files.  Under emulation a Python program needs some seconds."""
+
+OPENED_TOKENS = 64
+"""Deliveries of one sandbox that wait to be fetched."""

@@ -16,6 +16,32 @@ mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
 py_compile.compile("/usr/lib/vitrail/vitrail_guest.py", doraise=True, invalidation_mode=mode)
 '
 
+# A browser that is fresh at every start would show its welcome at every start.
+if [ -d "$root/usr/lib/firefox-esr" ] || [ -d "$root/usr/lib/firefox" ]; then
+    mkdir -p "$root/etc/firefox/policies"
+    cat >"$root/etc/firefox/policies/policies.json" <<'POLICIES'
+{"policies": {
+  "OverrideFirstRunPage": "", "OverridePostUpdatePage": "",
+  "DontCheckDefaultBrowser": true, "NoDefaultBookmarks": true,
+  "DisableTelemetry": true, "DisableFirefoxStudies": true,
+  "UserMessaging": {"WhatsNew": false, "ExtensionRecommendations": false,
+    "FeatureRecommendations": false, "SkipOnboarding": true},
+  "Preferences": {
+    "datareporting.policy.dataSubmissionPolicyBypassNotification":
+      {"Value": true, "Status": "default"},
+    "browser.aboutwelcome.enabled": {"Value": false, "Status": "default"}
+  }
+}}
+POLICIES
+fi
+if [ -d "$root/etc/chromium" ]; then
+    printf '%s\n' '{"distribution": {"skip_first_run_ui": true, "suppress_first_run_default_browser_prompt": true}, "first_run_tabs": ["chrome://newtab"]}' \
+        >"$root/etc/chromium/initial_preferences"
+    mkdir -p "$root/etc/chromium.d"
+    echo 'export CHROMIUM_FLAGS="$CHROMIUM_FLAGS --no-first-run --no-default-browser-check"' \
+        >"$root/etc/chromium.d/vitrail"
+fi
+
 # The kernel and the busybox of the initramfs come from the same archive; they
 # are unpacked outside and are no part of the root file system.
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"

@@ -10,8 +10,10 @@ and never used as a path or a command.
 
 from __future__ import annotations
 
+import array
 import itertools
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -236,8 +238,11 @@ class Qmp:
         arguments: Mapping[str, Json] | None = None,
         *,
         deadline: float = limits.QMP_ANSWER_SECONDS,
+        fds: tuple[int, ...] = (),
     ) -> object:
         """Run a command and return what QEMU returns.
+
+        ``fds`` are passed along with it (``add-fd``); they stay the caller's.
 
         Raises QmpError when QEMU refuses it, UpstreamError when the
         connection ends or no answer comes within ``deadline`` seconds.  The
@@ -250,7 +255,7 @@ class Qmp:
                 raise UpstreamError(f"QEMU has gone ({command})")
             self._waiting[number] = put
             try:
-                await self._send(encode_command(command, number, arguments))
+                await self._send(encode_command(command, number, arguments), fds)
                 answer = await take.receive()
             except (
                 trio.EndOfChannel,
@@ -264,13 +269,25 @@ class Qmp:
             raise QmpError(command, answer.error.kind, answer.error.desc)
         return answer.value
 
-    async def _send(self, line: bytes) -> None:
+    async def _send(self, line: bytes, fds: tuple[int, ...]) -> None:
         async with self._sending:
             try:
+                if fds:
+                    line = await self._send_with(line, fds)
                 await self._stream.send_all(line)
             except trio.Cancelled:
                 self._closed = True  # half a line may be out: nothing may follow
                 raise
+
+    async def _send_with(self, line: bytes, fds: tuple[int, ...]) -> bytes:
+        """Send the beginning of a line with descriptors; returns the rest."""
+        if not isinstance(self._stream, trio.SocketStream):
+            raise UpstreamError("QEMU's monitor takes no descriptors here")
+        sock = self._stream.socket
+        rights = array.array("i", fds)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+        sent = await sock.sendmsg([line], ancillary)
+        return line[sent:]
 
 
 @contextmanager

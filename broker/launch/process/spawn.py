@@ -199,7 +199,7 @@ def our_program(module: str, *args: str) -> list[str]:
     return [
         sys.executable,
         *flags,
-        str(Path(broker.__file__).parent.parent),
+        str(Path(broker.__file__).parent),
         module,
         *args,
     ]

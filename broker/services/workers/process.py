@@ -17,7 +17,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
-from broker.ipc import agent, clipboard, fdpass
+from broker.ipc import agent, clipboard, fdpass, transfer
 from broker.ipc import worker as messages
 from broker.ipc.sealed_memfd import take as take_content
 from broker.services.workers.clipboard_member import Content, Said
@@ -66,7 +66,7 @@ class Worker:
         self._channel = forked.worker_channel
         self._keeper_channel = forked.keeper_channel
         self._deliver, self.messages = trio.open_memory_channel[
-            messages.FromRest | messages.FromSound | Said
+            messages.FromRest | messages.FromSound | Said | transfer.FromWorker
         ](limits.WORKER_QUEUE)
         self._reads: dict[int, int] = {}
         self._pace = TokenBucket(
@@ -291,7 +291,8 @@ class Worker:
             raise PeerError("it floods the broker with messages")
 
     async def _take(
-        self, message: messages.FromRest | messages.FromSound | Said
+        self,
+        message: messages.FromRest | messages.FromSound | Said | transfer.FromWorker,
     ) -> None:
         match message:
             case messages.Statistics():

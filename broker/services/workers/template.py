@@ -211,7 +211,7 @@ def _spawn(control: int) -> Child:
         name="vitrail-template",
         env={
             "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONPATH": str(Path(broker.__file__).parents[2]),
+            "PYTHONPATH": str(Path(broker.__file__).parents[1]),
         },
         pass_fds=[control],
     )

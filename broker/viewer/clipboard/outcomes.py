@@ -14,8 +14,8 @@ from broker.audit import schema
 from broker.clipboard import messages as w
 from broker.clipboard.types import PNG, TEXT
 from broker.core.lease import Lease
+from broker.core.notify import Notify
 from broker.services import event_log
-from broker.viewer.desktop import Notify
 
 _WORDS: Mapping[str, str] = MappingProxyType({TEXT: "text", PNG: "a picture"})
 _UNITS = ((1_000_000, "MB"), (1000, "kB"))

@@ -26,6 +26,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
+from broker.core.notify import Notify
 from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
@@ -34,7 +35,6 @@ from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
 from broker.viewer.clipboard.settings import DEFAULT, Choice
-from broker.viewer.desktop import Notify
 from broker.viewer.sandboxes.guest import Guest
 from policy.records.model import Record
 

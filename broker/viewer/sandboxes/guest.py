@@ -15,12 +15,14 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from broker.audit import schema
+from broker.core import limits
 from broker.core.errors import (
     PeerError,
     RefusedError,
@@ -31,7 +33,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.stderr_log import log_exception
-from broker.ipc import agent, worker
+from broker.ipc import agent, transfer, worker
 from broker.launch.compositor import display_path
 from broker.services import event_log
 from broker.services.display_header import read_header
@@ -39,9 +41,10 @@ from broker.services.hangup import given, hang_up
 from broker.services.stream_events import StreamEvents
 from broker.services.workers import clipboard_member
 from broker.services.workers.pool import Worker
+from broker.viewer.opening.exchanges import Exchanges
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.launch_steps import Step
-from broker.viewer.sandboxes.programs import Program, Programs
+from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
 from broker.viewer.sound.sandbox_sound import GuestSound
@@ -63,6 +66,19 @@ def _unheard(_ago: float) -> None:
     """Nobody wants to know."""
 
 
+@dataclass(frozen=True)
+class Streams:
+    """The standard streams of a program; ``tty`` with its size in characters."""
+
+    stdin: bool = False
+    tty: bool = False
+    rows: int = 24
+    columns: int = 80
+
+
+NO_STREAMS = Streams()
+
+
 class Guest:
     """A leased sandbox on the viewer's side, from lease_begun to lease_ended."""
 
@@ -81,6 +97,8 @@ class Guest:
         self._tools = tools
         self._display = directory / "display"
         self.programs = Programs(logs)
+        self.transfers = Exchanges()
+        """Its programs' requests about files and links."""
         self.worker: Worker | None = None
         self._events = StreamEvents(tools.log)
         self.agent: agent.Hello | None = None
@@ -180,7 +198,7 @@ class Guest:
 
         Raises RefusedError when there is none.
         """
-        most = self._valid_record().viewer.limits.streams
+        most = self.valid_record().viewer.limits.streams
         if self._places >= most:
             raise RefusedError(f"the sandbox has all of its {most} streams open")
         self._places += 1
@@ -214,7 +232,7 @@ class Guest:
                 with contextlib.suppress(UpstreamError):  # it has just ended
                     await self.worker.send(worker.DisplaysOpen(self._displays))
 
-    def _valid_record(self) -> Record:
+    def valid_record(self) -> Record:
         """The record as it is now.  Raises RefusedError when it went away."""
         record = self._record()
         if record is None:
@@ -254,7 +272,7 @@ class Guest:
                 if place is None:
                     raise
                 compositor = place
-            record = self._valid_record()
+            record = self.valid_record()
             made = await self._tools.workers.open_worker(
                 self.lease.sandbox,
                 self._display,
@@ -281,6 +299,8 @@ class Guest:
                 try:
                     if isinstance(message, worker.FromSound):
                         await self.sound.take(message)
+                    elif isinstance(message, transfer.FromWorker):
+                        self.transfers.take(message)
                     elif isinstance(message, clipboard_member.Said):
                         await self.crossing.take(message)
                     else:
@@ -295,6 +315,7 @@ class Guest:
         self._settle_streams("the worker died")
         self.screen.worker_died()
         self.sound.worker_gone()
+        self.transfers.worker_gone()
         await self.crossing.gone()
         self.programs.fail(f"the sandbox's worker died: {reason}", Step.COMPOSITOR)
         await self._tools.log.note(
@@ -338,6 +359,10 @@ class Guest:
                 pass  # the supervisor's Worker keeps these
             case _:
                 await self.screen.take(message)
+
+    async def order(self, message: transfer.ToWorker, fds: Sequence[int] = ()) -> None:
+        """Tell its worker something about files and links."""
+        await (await self._ensure_worker()).send(message, fds)
 
     async def stream_counts(self) -> dict[int, worker.StreamCount]:
         """What its worker says of the streams that it carries, by their numbers."""
@@ -436,28 +461,47 @@ class Guest:
             self.idle.set()
 
     async def start_program(
-        self, argv: Sequence[str], env: dict[str, str], *, display: bool
+        self,
+        argv: Sequence[str],
+        env: dict[str, str],
+        *,
+        display: bool,
+        streams: Streams = NO_STREAMS,
+        wait_window: bool = True,
     ) -> Program:
         """Ask the guest for a program, once its agent is up.
+
+        ``display`` gives it a Wayland display; ``wait_window``: a window of it
+        is waited for.
 
         Returns at once; ``Program.way`` tells how far it has come.  Raises
         RefusedError at the sandbox's limit of programs.
         """
-        record = self._valid_record()
+        record = self.valid_record()
         if self._nursery is None:
             raise RefusedError("this sandbox is about to end")
         program = self.programs.new(
             Path(argv[0]).name,
-            display=display and record.viewer.display != "none",
+            display=display and wait_window and record.viewer.display != "none",
             limit=record.viewer.limits.programs,
         )
+        program.tty = streams.tty
+        if streams.stdin or streams.tty:
+            program.input = ProgramInput()
         if self.idle.is_set():
             self.idle = trio.Event()
         program.way.reach(Step.MACHINE, trio.current_time())
         if self.agent is not None:
             program.way.reach(Step.AGENT, trio.current_time())
         message = agent.Run(
-            program=program.number, argv=list(argv), env=env, display=program.display
+            program=program.number,
+            argv=list(argv),
+            env=env,
+            display=display and record.viewer.display != "none",
+            stdin=streams.stdin,
+            tty=streams.tty,
+            rows=streams.rows,
+            columns=streams.columns,
         )
         try:
             await self._tools.log.require(
@@ -481,11 +525,53 @@ class Guest:
             await self.agent_changed.wait()
         if self.worker is None or program.ended:
             return
+        if program.input is not None and self.agent.version < agent.INPUT_VERSION:
+            # Refused here: it would end its connection over the unknown field.
+            old = "the guest's agent is too old for standard input and terminals"
+            self.programs.drop(program, old)
+            return
         try:
             await self.worker.send(worker.ToAgent(message))
         except VitrailError as error:
             program.way.fail(str(error), Step.PROGRAM)
             program.wake()
+
+    async def write_input(self, program: Program, data: bytes, *, end: bool) -> None:
+        """Pass bytes to a program's standard input; returns when they are sent.
+
+        Waits while the program does not read.  Raises RefusedError when it has
+        no input, has closed it or has ended.
+        """
+        if program.input is None:
+            raise RefusedError(f"program {program.number} was started without input")
+        size = limits.AGENT_INPUT_BYTES
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        async with program.input.writing:
+            for piece in pieces:
+                await self._send_input(program, program.input, piece)
+            if end and not program.input.ended:
+                program.input.ended = True
+                await self._order(agent.Input(program=program.number, end=True))
+
+    async def _send_input(
+        self, program: Program, to: ProgramInput, piece: bytes
+    ) -> None:
+        while to.room < len(piece) and not program.ended:
+            await program.changed.wait()
+        if program.ended or to.ended:
+            raise RefusedError(f"program {program.number} takes no more input")
+        to.room -= len(piece)
+        await self._order(agent.Input(program=program.number, data=piece))
+
+    async def resize(self, program: Program, rows: int, columns: int) -> None:
+        """Tell a program's terminal its size."""
+        if program.tty:
+            await self._order(agent.Resize(program.number, rows, columns))
+
+    async def _order(self, order: agent.ToGuest) -> None:
+        if self.worker is None or self.agent is None:
+            raise RefusedError("the guest's agent is not connected")
+        await self.worker.send(worker.ToAgent(order))
 
     async def signal(self, program: Program, number: int) -> None:
         """Send a signal to a program, if the guest can be asked."""
@@ -549,7 +635,7 @@ class Guest:
 
         Where the record says so it is spliced to a waypipe client instead.
         """
-        if self._valid_record().viewer.display == "waypipe-client":
+        if self.valid_record().viewer.display == "waypipe-client":
             await self.waypipe.relay(opening, conn, task_status=task_status)
             return
         began = trio.current_time()

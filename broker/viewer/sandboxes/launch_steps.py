@@ -29,6 +29,8 @@ class Step(enum.IntEnum):
     """The worker, or a waypipe client in front of it, took the stream."""
     COMPOSITOR = 6
     """The worker's connection to the compositor is up, and the compositor answered."""
+    WINDOW = 7
+    """A window of the sandbox is on the screen."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,12 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
             "windows go to the compositor that the broker was started under: "
             "'brokerctl doctor' asks it, 'brokerctl stop --broker' and a new run "
             "take another one, --no-window does without",
+        ),
+        Step.WINDOW: StepText(
+            "show a window",
+            240.0,
+            "'brokerctl logs {sandbox}' shows what the program wrote; "
+            "--no-window is for programs that open none",
         ),
     }
 )

@@ -14,9 +14,27 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.ipc.agent import Exited, Failed, Output, Started
+from broker.ipc.agent import Exited, Failed, Output, Started, Taken
 from broker.launch.microvm.console import ConsoleLog
 from broker.viewer.sandboxes.launch_steps import Step, Way
+
+
+class ProgramInput:
+    """How much may be sent to a program's standard input."""
+
+    def __init__(self) -> None:
+        self.room = limits.AGENT_INPUT_WINDOW
+        self.ended = False
+        self.writing = trio.Lock()
+
+    def taken(self, untrusted_count: int) -> None:
+        """The guest has passed on so many bytes.
+
+        A guest that reports more than it was sent gains nothing: the room never
+        becomes more than the window.
+        """
+        room = self.room + untrusted_count
+        self.room = min(room, limits.AGENT_INPUT_WINDOW)
 
 
 @dataclass(eq=False)
@@ -32,6 +50,9 @@ class Program:
     code: int | None = None
     changed: trio.Event = field(default_factory=trio.Event)
     listeners: list[Callable[[bytes], None]] = field(default_factory=list)
+    input: ProgramInput | None = None
+    """None: its standard input is empty."""
+    tty: bool = False
 
     def wake(self) -> None:
         """Tell those who wait that something changed."""
@@ -80,6 +101,10 @@ class Programs:
         """Questions to the person that a window waits for."""
         self.refusal_listeners: list[Callable[[str, str], None]] = []
         """Called with a service and the reason when one is refused to the sandbox."""
+
+    def find(self, number: int) -> Program | None:
+        """The program of this number, if it has not ended."""
+        return self._live.get(number)
 
     def live(self) -> list[Program]:
         """Those that have not ended, oldest first."""
@@ -173,7 +198,9 @@ class Programs:
                 program.way.fail(reason, Step.COMPOSITOR)
                 program.wake()
 
-    def take(self, message: Started | Failed | Output | Exited) -> Program | None:
+    def take(
+        self, message: Started | Failed | Output | Exited | Taken
+    ) -> Program | None:
         """Believe the guest about one of its programs.
 
         Returns the program if this ended it.  Numbers that we did not give
@@ -189,6 +216,10 @@ class Programs:
                 program.log.write(message.data)
                 for listener in program.listeners:
                     listener(message.data)
+            case Taken():
+                if program.input is not None:
+                    program.input.taken(message.count)
+                    program.wake()
             case Failed():
                 program.way.fail(printable(message.reason), Step.PROGRAM)
                 self._end(program, _NOT_STARTED)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
 from broker.control import api
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.core.escape import printable
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, Step, Way
 from broker.viewer.sandboxes.programs import Program
@@ -38,6 +39,7 @@ class Follower:
         self._refused: set[tuple[str, str]] = set()
         self._refusals: deque[tuple[str, str]] = deque()
         self._more_refusals = trio.Event()
+        self._watched: list[Callable[[str, str], None]] = []
 
     async def say(self, step: str, state: str, detail: str = "", s: float = 0) -> None:
         """Send one line of progress."""
@@ -70,18 +72,21 @@ class Follower:
             detail = self._told.pop(0)
             await self.say(title, "begun", detail, trio.current_time() - began)
 
-    async def follow(self, guest: Guest, program: Program) -> None:
-        """Return when the window's way is complete, or the program ended well.
+    async def follow(
+        self, guest: Guest, program: Program, *, last: Step = Step.COMPOSITOR
+    ) -> None:
+        """Return when ``last`` is reached on the window's way, or it ended well.
 
         Raises UpstreamError that names the hop (``where``), the reason and
         where to look.
         """
         way = program.way
-        while not self._over(program):
+        while not self._over(program, last):
             hop = way.next
             assert hop is not None
             began = trio.current_time()
             await self.say(TEXTS[hop].title, "begun")
+            await self._say_what_starts(hop, program)
             deadline = self._deadline(hop)
             with trio.move_on_after(deadline) as patience:
                 while way.next is hop and way.failure is None and not program.ended:
@@ -101,11 +106,19 @@ class Follower:
         if way.failure is not None:
             await self._fail(guest, way)
 
-    def _over(self, program: Program) -> bool:
+    async def _say_what_starts(self, hop: Step, program: Program) -> None:
+        """Name the application where the rest is its own time."""
+        if hop is Step.WINDOW:
+            name = printable(program.name, 60)
+            await self.say(TEXTS[hop].title, "begun", f"{name} is starting")
+
+    def _over(self, program: Program, last: Step) -> bool:
         way = program.way
-        if way.failure is not None or way.complete or program.ended:
+        if way.failure is not None or program.ended:
             return True
-        return not program.display and way.next is not None and way.next > Step.PROGRAM
+        if way.next is None or way.next > last:
+            return True
+        return not program.display and way.next > Step.PROGRAM
 
     def _deadline(self, hop: Step) -> float:
         launch = self._record.host.launch
@@ -138,14 +151,16 @@ class Follower:
         program.listeners.append(listener)
         self._close_output = sender.close
 
-    @contextmanager
-    def refusals(self, guest: Guest) -> Iterator[None]:
-        """Note what is refused to the sandbox during the block, for ``attend``."""
-        guest.programs.refusal_listeners.append(self._note_refusal)
-        try:
-            yield
-        finally:
-            guest.programs.refusal_listeners.remove(self._note_refusal)
+    def watch(self, guest: Guest) -> None:
+        """Note what is refused to the sandbox from now on, for ``attend``."""
+        self.close()
+        self._watched = guest.programs.refusal_listeners
+        self._watched.append(self._note_refusal)
+
+    def close(self) -> None:
+        """Note nothing more."""
+        if self._note_refusal in self._watched:
+            self._watched.remove(self._note_refusal)
 
     def _note_refusal(self, service: str, reason: str) -> None:
         refusal = (service, reason)

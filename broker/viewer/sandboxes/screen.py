@@ -29,6 +29,7 @@ from broker.wayland.rule_messages import traced
 Said: TypeAlias = (
     worker.WaylandOpened
     | worker.WaylandAnswered
+    | worker.WindowMapped
     | worker.WaylandClosed
     | worker.LimitHit
     | worker.Traced
@@ -89,6 +90,8 @@ class GuestScreen:
             case worker.WaylandAnswered():
                 self._had_windows = True
                 self._programs.display(Step.COMPOSITOR)
+            case worker.WindowMapped():
+                self._programs.display(Step.WINDOW)
             case worker.WaylandClosed():
                 await self._closed(message)
             case worker.LimitHit():

@@ -104,6 +104,8 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
         if not xdg.mapped:
             xdg.mapped = True
             surface.relayout = True
+            if isinstance(xdg.role, Toplevel):
+                core.sandbox.note_mapped()
             if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
                 # What it answered while it showed nothing may hold no more.
                 window_state.set_edges(core, xdg.role, xdg.frame, xdg.frame.edges)

@@ -32,6 +32,10 @@ _BETWEEN_ACTS = 0.25
 """Seconds: what a rule's ``gesture=`` may be wrong by, to the strict side."""
 
 
+_BETWEEN_MAPS = 0.25
+"""Seconds between two messages about windows that were mapped."""
+
+
 class SandboxWindows:
     """All windows of the worker's sandbox."""
 
@@ -47,6 +51,8 @@ class SandboxWindows:
         self._told: Counter[str] = Counter()
         self._acted = trio.Event()
         self._sandbox.on_act = self._note_act
+        self._mapped = trio.Event()
+        self._sandbox.on_mapped = self._note_mapped
 
     @property
     def sandbox(self) -> Sandbox:
@@ -66,6 +72,17 @@ class SandboxWindows:
             ago = 0.0 if when is None else min(60.0, max(0.0, now - when))
             await outbox.send(messages.UserInput(ago))
             await trio.sleep(_BETWEEN_ACTS)
+
+    def _note_mapped(self) -> None:
+        self._mapped.set()
+
+    async def tell_mapped(self, outbox: Outbox) -> None:
+        """Say that windows were mapped, at once and then not too often."""
+        while True:
+            await self._mapped.wait()
+            self._mapped = trio.Event()
+            await outbox.send(messages.WindowMapped())
+            await trio.sleep(_BETWEEN_MAPS)
 
     def connection(
         self, number: int, client: socket.socket, compositor: socket.socket

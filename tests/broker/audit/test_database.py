@@ -85,7 +85,7 @@ async def test_the_tree_is_the_same_however_it_was_made(old: Path) -> None:
     assert (whole.size, whole.root()) == (plain.size, plain.root())
     db, version = open_database(old)
     with_subtrees = load_tree(db)
-    assert version == 2
+    assert version == 3
     assert with_subtrees == plain
     found = db.execute("SELECT height, number, hash FROM subtree ORDER BY number")
     assert found.fetchall() == [(s.height, s.number, s.hash) for s in stored]

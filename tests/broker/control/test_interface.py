@@ -19,6 +19,8 @@ TYPES = {
 METHODS = {
     "GetVersion": (api.Nothing, api.Version),
     "Run": (api.RunRequest, api.RunItem),
+    "RunInput": (api.RunInputRequest, api.Nothing),
+    "RunResize": (api.RunResizeRequest, api.Nothing),
     "Stop": (api.StopRequest, api.StopAnswer),
     "Shutdown": (api.Nothing, api.Nothing),
     "Status": (api.Nothing, api.Status),
@@ -35,6 +37,9 @@ METHODS = {
     "Clipboard": (api.Nothing, api.ClipboardStatus),
     "ClipboardClear": (api.Nothing, api.Nothing),
     "ClipboardChords": (api.Nothing, api.ClipboardStatus),
+    "Devices": (api.Nothing, api.DevicesAnswer),
+    "DeviceAttach": (api.DeviceAttachRequest, api.DeviceAnswer),
+    "DeviceDetach": (api.DeviceDetachRequest, api.DeviceAnswer),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 
@@ -63,7 +68,7 @@ def written(body: str) -> list[str]:
 
 
 def test_types() -> None:
-    assert len(TYPES) == 19
+    assert len(TYPES) == 20
     found = dict(re.findall(r"type (\w+)\s*\((.*?)\)", TEXT, re.DOTALL))
     assert {name: written(body) for name, body in found.items()} == {
         name: fields_of(struct) for name, struct in TYPES.items()

@@ -10,7 +10,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
-from broker.core.services import AGENT, AUDIO, DISPLAY, WAYLAND_DOOR
+from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
 from broker.host.foreign_machine import Held, hybrid_doors, take_foreign
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
@@ -273,12 +273,10 @@ def test_held_processes_are_let_go_of():
 async def test_doors_of_a_hybrid_socket(private):
     base = private / "vm.vsock"
     doors = await hybrid_doors(base)
-    assert set(doors) == {AGENT, DISPLAY, AUDIO}
-    assert sorted(p.name for p in private.iterdir()) == [
-        "vm.vsock_6500",
-        "vm.vsock_6501",
-        "vm.vsock_6502",
-    ]
+    assert set(doors) == set(PORTS)
+    assert {p.name for p in private.iterdir()} == {
+        f"vm.vsock_{port}" for port in PORTS.values()
+    }
     with pytest.raises(SetupError, match="in use"):
         await hybrid_doors(base)
     for door in doors.values():

@@ -2,88 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.audit.proof.keys import KeyFile
-from broker.audit.query import Filters, open_log
-from broker.audit.refusals import Refusals
-from broker.audit.settings import Settings
-from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.link import messages as m
-from broker.link.wire_types import Role
-from broker.services.checkpoints import Sealing, Witness
-from broker.services.event_log import Journal
 from tests.kit.audit.log import Attacker, edited, event, opened
-from tests.kit.eventually import eventually
-
-
-class Side:
-    """A broker's log, with all that keeps and sends checkpoints."""
-
-    def __init__(self, path: Path, store) -> None:
-        self.path = path
-        self.store = store
-        self.sealing = Sealing(store, Settings())
-        self.witness = Witness(store, self.sealing, Journal(store, Refusals(store)))
-
-    def conflicts(self) -> list[str]:
-        with open_log(self.path) as log:
-            found = log.find(Filters(kinds=["audit.conflict"]))
-            return [str(f.fields()["reason"]) for f in found]
-
-
-class Line:
-    """An epoch to the other side: requests are coded, and served at once."""
-
-    def __init__(self, name: str, far: Side) -> None:
-        self.name = name
-        self.live = True
-        self.asked: list[m.Witness] = []
-        self._far = far
-
-    async def ask(self, make):
-        request = m.decode(m.encode(make(len(self.asked) + 1)), Role.HOST)
-        self.asked.append(request)
-        return await self._far.witness.take(Line("desk", self._far), request)
-
-
-@asynccontextmanager
-async def sides(directory: Path):
-    async with AsyncExitStack() as stack:
-        made = []
-        for name in ("near", "far"):
-            path = directory / name / "audit.sqlite"
-            made.append(Side(path, await stack.enter_async_context(open_store(path))))
-        yield made
-
-
-async def told(side: Side) -> None:
-    """Wait until a witness has told all that it has: it waits for news then.
-
-    That all tasks are blocked would say nothing: the log has threads.
-    """
-    await eventually(lambda: side.witness._news.statistics().tasks_waiting, deadline=30)
-
-
-async def talk(near: Side, far: Side, publish: int = 0) -> Line:
-    """One epoch in which so many further checkpoints are published."""
-    line = Line("screen", far)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(near.witness.attend, line)
-        await told(near)
-        for number in range(publish):
-            await near.store.record(event(number))
-            await near.sealing.publish()
-            await told(near)
-        line.live = False
-        nursery.cancel_scope.cancel()
-    return line
+from tests.kit.audit.witness import Line, sides, talk
 
 
 async def test_each_checkpoint_goes_on_from_the_one_before(tmp_path: Path) -> None:
@@ -138,10 +66,10 @@ async def test_what_is_no_checkpoint_or_a_false_proof(tmp_path: Path) -> None:
             await far.witness.take(line, m.Witness(1, ["x"]))
         await near.store.record(event(11))
         note = (await near.store.checkpoint()).split("\n")
-        lie = m.Witness(2, note, 9, ["A" * 43 + "="])
+        lie = m.Witness(2, note, 10, ["A" * 43 + "="])
         await far.witness.take(line, lie)
-        assert "what it was at 9 events was changed" in far.conflicts()[0]
-        # Of a size that nobody keeps nothing can be said.
+        assert "what it was at 10 events was changed" in far.conflicts()[0]
+        # From another size than the newest one held: it is told which, once.
         await far.witness.take(line, m.Witness(3, note, 3, ["A" * 43 + "="]))
         assert len(far.conflicts()) == 1
 
@@ -168,10 +96,14 @@ async def test_conflicts_without_end_are_counted(
         line = Line("desk", far)
         await near.store.record(event(0))
         first = (await near.store.checkpoint()).split("\n")
+        keys = [key.split("\n") for key in await near.store.certificates(0, 1)]
         for number in range(1, 30):
             await near.store.record(event(number))
             note = (await near.store.checkpoint()).split("\n")
-            await far.witness.take(line, m.Witness(1, note))
+            size = number + 1
+            proof = await near.witness._proof(number, size)
+            offer = m.Witness(1, note, number, proof, keys)
+            assert (await far.witness.take(line, offer)).kept
             await far.witness.take(line, m.Witness(1, first))
         told = far.conflicts()
         assert 5 <= len(told) < 29

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.control.api import RunRequest
-from broker.core.errors import RefusedError
+from broker.control.api import RunInputRequest, RunRequest
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AGENT, AUDIO
 from broker.ipc import agent, worker
 from broker.viewer.runner import Runner
@@ -63,17 +66,28 @@ async def boot(machines, streams):
     return conn, one
 
 
+async def asked_for(one, *programs):
+    """Wait until the guest has been asked for these programs."""
+    with trio.fail_after(60):
+        while True:
+            orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
+            if set(programs) <= {m.program for m in orders if isinstance(m, agent.Run)}:
+                return
+            await wait_all_tasks_blocked()
+
+
 async def test_the_machine_that_it_started_goes():
     async with viewer() as s, trio.open_nursery() as streams:
         s.write("a", record("persistent"))
         machines, scope = Machines(s), trio.CancelScope()
         streams.start_soon(machines.run, scope)
         conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
         await wait_all_tasks_blocked()
         assert s.host.stopped == []
         scope.cancel()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await s.host.asked.wait()
         ((lease, _, reason),) = s.host.stopped
         assert (lease, reason) == (LEASE.id, "the run that started it was interrupted")
@@ -88,7 +102,7 @@ async def test_a_machine_that_boots_for_it_goes():
         while s.role.guest(LEASE.id) is None:
             await wait_all_tasks_blocked()
         scope.cancel()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await s.host.asked.wait()
         await s.role.lease_ended(LEASE.id, "over")
 
@@ -102,9 +116,8 @@ async def test_in_a_sandbox_that_ran_before_its_program_alone_ends():
         streams.start_soon(machines.run, trio.CancelScope())
         await wait_all_tasks_blocked()
         streams.start_soon(machines.run, scope)
-        with trio.fail_after(10):
-            while len(s.role.guest(LEASE.id).programs.live()) < 2:
-                await wait_all_tasks_blocked()
+        with trio.fail_after(60):
+            await asked_for(one, 1, 2)
             for number in (1, 2):
                 await one.say.send(worker.FromAgent(1, agent.Started(number)))
             scope.cancel()
@@ -128,9 +141,8 @@ async def test_other_programs_keep_a_machine_that_it_started():
         conn, one = await boot(machines, streams)
         machines.running = LEASE
         streams.start_soon(machines.run, trio.CancelScope())
-        with trio.fail_after(10):
-            while len(s.role.guest(LEASE.id).programs.live()) < 2:
-                await wait_all_tasks_blocked()
+        with trio.fail_after(60):
+            await asked_for(one, 1, 2)
             for number in (1, 2):
                 await one.say.send(worker.FromAgent(1, agent.Started(number)))
             await wait_all_tasks_blocked()
@@ -165,7 +177,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
     """Sound here: the program runs on, and the terminal shows the record's line."""
     async with viewer() as s, trio.open_nursery() as streams:
         s.write("a", record("persistent"))
-        machines, items = Machines(s), []
+        machines, items, over = Machines(s), [], trio.Event()
 
         async def take(item):
             await trio.lowlevel.checkpoint()
@@ -174,11 +186,14 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         async def run():
             request = RunRequest(record="a", argv=["mpv"], window=False, wait=True)
             await machines.runner.run(request, take)
+            over.set()
 
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
         await one.say.send(worker.FromAgent(1, agent.Started(1)))
-        await wait_all_tasks_blocked()
+        while not s.role.guest(LEASE.id).programs.refusal_listeners:
+            await wait_all_tasks_blocked()
         for _ in range(3):
             with refuses('has audio = "none"'):
                 await s.offer(streams, AUDIO, stream=2)
@@ -187,7 +202,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
             steps = [item.progress for item in items if item.progress]
             return [(p.step, p.detail) for p in steps if p.state == "failed"]
 
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not told():
                 await wait_all_tasks_blocked()
         ((service, reason),) = told()
@@ -195,9 +210,123 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         assert "a.toml" in reason
         assert 'audio = "none"' in reason
         await one.say.send(worker.FromAgent(1, agent.Exited(1, 0)))
-        with trio.fail_after(10):
-            while not items[-1:] or s.role.guest(LEASE.id).programs.live():
-                await wait_all_tasks_blocked()
+        with trio.fail_after(60):
+            await over.wait()
         assert s.role.guest(LEASE.id).programs.refusal_listeners == []
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_input_waits_for_a_program_that_does_not_read():
+    """No more than a window is sent ahead, whatever the guest claims to have taken."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines = Machines(s)
+        streams.start_soon(partial(machines.run, trio.CancelScope(), stdin=True))
+        conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
+        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+
+        def sent():
+            orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
+            return sum(len(m.data) for m in orders if isinstance(m, agent.Input))
+
+        size = 4 * limits.AGENT_INPUT_WINDOW
+        request = RunInputRequest(sandbox="a", program=1, data=bytes(size))
+        over = trio.Event()
+
+        async def write():
+            await machines.runner.write_input(request)
+            over.set()
+
+        streams.start_soon(write)
+        await wait_all_tasks_blocked()
+        assert sent() == limits.AGENT_INPUT_WINDOW
+        # It was sent one window: to have taken three of them is a lie.
+        for _ in range(3):
+            taken = agent.Taken(1, limits.AGENT_INPUT_WINDOW)
+            await one.say.send(worker.FromAgent(1, taken))
+        await wait_all_tasks_blocked()
+        assert sent() <= 4 * limits.AGENT_INPUT_WINDOW
+        with trio.fail_after(60):
+            while not over.is_set():
+                await one.say.send(worker.FromAgent(1, agent.Taken(1, 8192)))
+                await wait_all_tasks_blocked()
+        assert sent() == size
+        with pytest.raises(RefusedError, match="no program 2 runs"):
+            await machines.runner.write_input(
+                RunInputRequest(sandbox="a", program=2, data=b"x")
+            )
+        await s.role.lease_ended(LEASE.id, "over")
+        with pytest.raises(RefusedError):
+            await machines.runner.write_input(request)
+        conn.close()
+
+
+async def test_an_agent_that_knows_no_input_is_not_sent_any():
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines = Machines(s)
+        failed = []
+
+        async def run():
+            async def ignore(item):
+                await trio.lowlevel.checkpoint()
+
+            request = RunRequest(
+                record="a", argv=["cat"], window=False, wait=True, stdin=True
+            )
+            try:
+                await machines.runner.run(request, ignore)
+            except UpstreamError as error:
+                failed.append(str(error))
+
+        streams.start_soon(run)
+        while s.role.guest(LEASE.id) is None:
+            await wait_all_tasks_blocked()
+        conn = await s.offer(streams, AGENT)
+        (one,) = s.workers.opened
+        old = agent.Hello(agent.INPUT_VERSION - 1, "0.8", "6.1")
+        await one.say.send(worker.FromAgent(1, old))
+        with trio.fail_after(60):
+            while not failed:
+                await wait_all_tasks_blocked()
+        assert "too old for standard input" in failed[0]
+        orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
+        assert not any(isinstance(m, agent.Run) for m in orders)
+        await s.role.lease_ended(LEASE.id, "over")
+        conn.close()
+
+
+async def test_detached_it_returns_when_a_window_is_on_the_screen():
+    """Not when the compositor has answered: an application may start for long."""
+    async with viewer() as s, trio.open_nursery() as streams:
+        s.write("a", record("persistent"))
+        machines, items, started = Machines(s), [], trio.Event()
+
+        async def take(item):
+            await trio.lowlevel.checkpoint()
+            items.append(item)
+
+        async def run():
+            request = RunRequest(record="a", argv=["firefox-esr"])
+            await machines.runner.run(request, take)
+            started.set()
+
+        streams.start_soon(run)
+        conn, one = await boot(machines, streams)
+        await asked_for(one, 1)
+        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await one.say.send(worker.WaylandOpened(1))
+        await one.say.send(worker.WaylandAnswered(1))
+        with trio.fail_after(60):
+            while not any(
+                i.progress.detail == "firefox-esr is starting" for i in items
+            ):
+                await wait_all_tasks_blocked()
+        assert not started.is_set()
+        await one.say.send(worker.WindowMapped())
+        with trio.fail_after(60):
+            await started.wait()
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()

@@ -28,6 +28,15 @@ GUARDS = (
     Guard("sound connections of all", "broker/core/connection_quota.py", "        self._server.check(self._taken)\n", "", "tests/attack/test_budgets.py", "leave_places"),
     Guard("sound connections for those with few", "broker/core/connection_quota.py", "            most -= limits.PULSE_CONNECTIONS_KEPT\n", "            pass\n", "tests/attack/test_budgets.py", "leave_places"),
     Guard("once is one", "broker/prompt/queue.py", "        if answer.allow and answer.keep is Keep.ONCE:\n", "        if False:\n", "tests/attack/test_budgets.py", "one_once"),
+    Guard("a witness asks for a signature", "broker/audit/proof/witness.py", "    if not any(note.signed_by(key) for key in signers):\n", "    if False:\n", "tests/attack/test_audit_witness.py", "made_up"),
+    Guard("a witness asks for a proof", "broker/audit/proof/witness.py", "    if offer.since != old.size or not offer.proof:\n        return Fate.UNPROVED\n", "    if offer.since != old.size or not offer.proof:\n        return Fate.KEPT\n", "tests/attack/test_audit_witness.py", "real_key"),
+    Guard("a witness follows the keys", "broker/audit/proof/witness.py", "    if not good or not note.signed_by(signer):\n", "    if False:\n", "tests/attack/test_audit_witness.py", "do_not_follow"),
+    Guard("a peer has few logs", "broker/audit/proof/witness.py", "    if origin not in logs and len(logs) >= limits.AUDIT_WITNESS_LOGS:\n", "    if False:\n", "tests/attack/test_audit_witness.py", "without_end"),
+    Guard("old notes are proved", "broker/audit/proof/witness.py", "        if any(note.signed_by(key) for key in signers):\n            _insert", "        if True:\n            _insert", "tests/attack/test_audit_witness.py", "kept_before"),
+    Guard("what is never proved is a conflict", "broker/services/checkpoints.py", "            reason = self._late(epoch, answer)\n", "            pass\n", "tests/attack/test_audit_witness.py", "real_key"),
+    Guard("hashes that were to stay", "broker/audit/proof/verify.py", "            elif self._pruned[block] is None and not _hashes_may_go(first, said):\n", "            elif False:\n", "tests/attack/test_audit_removal.py", "to_stay"),
+    Guard("what was not compared is not counted", "broker/audit/proof/verify.py", "    _tell_uncompared(len(against), report)\n", "    report.against = len(against)\n", "tests/attack/test_audit_removal.py", "not_counted"),
+    Guard("what a witness holds stays provable", "broker/audit/retention.py", "    return {size >> STEP for (size,) in rows if size % BLOCK}", "    return set()", "tests/attack/test_audit_removal.py", "provable"),
 )  # fmt: skip
 
 

@@ -56,6 +56,8 @@ class Guest:
     cid: int
     shelled: bool = True
     systemd: bool = False
+    devices: tuple[str, ...] = ()
+    """More words for QEMU."""
     shell: trio.SocketStream | None = None
     console: Path | None = None
     child: Child | None = None
@@ -293,14 +295,19 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab(kernel: ImageSpec | None = None, extra: Mapping[str, Path] | None = None):
+async def lab(
+    kernel: ImageSpec | None = None,
+    extra: Mapping[str, Path] | None = None,
+    *,
+    spec: ImageSpec = SPEC,
+):
     """A lab without machines; ``kernel``: the image whose kernel they run.
 
-    ``extra``: see ``project_disk``.
+    ``extra``: see ``project_disk``; ``spec``: the image that they run.
     """
     paths = find_paths()
     tool = await fetch_vhost_device_vsock(paths, print)
-    image = await build_image(paths, SPEC, print)
+    image = await build_image(paths, spec, print)
     other = image if kernel is None else await build_image(paths, kernel, print)
     with short_directory() as base:
         made = Lab(base, tool, image, other, extra or {})
@@ -361,4 +368,4 @@ def _start(qemu, accel, guest, kernel, initrd, disks, base):
         }
         words += ["-blockdev", json.dumps(node)]
         words += ["-device", f"virtio-blk-{bus},drive={name}"]
-    return spawn(words, name=guest.name)
+    return spawn([*words, *guest.devices], name=guest.name)

@@ -1,25 +1,51 @@
-"""Checkpoints of other logs: kept as they came, and not without end."""
+"""Checkpoints of other logs: kept when they are signed and proved, and not without end."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from broker.audit.proof.note import Checkpoint, Note, origin_of, parse_note, public_key
-from broker.audit.proof.witness import held_notes
+from broker.audit.proof.keys import SigningKey
+from broker.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
+from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash, node_hash
+from broker.audit.proof.witness import Fate, Offer, held_notes
 from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import RefusedError
 from tests.kit.audit.log import opened
 
 
-def note(size: int, log: int = 0, root: bytes = b"r" * 32) -> Note:
-    """A checkpoint of some other log."""
-    key = Ed25519PrivateKey.from_private_bytes(log.to_bytes(32, "big"))
-    public = public_key(key)
-    return parse_note(Checkpoint(origin_of(public), size, root).signed(key, public))
+class OtherLog:
+    """A log of so many equal events, with its first key."""
+
+    def __init__(self, word: bytes = b"x") -> None:
+        self.key = SigningKey.first(0)
+        self._leaf = leaf_hash(word)
+
+    def root(self, size: int) -> bytes:
+        tree = Growing()
+        for _ in range(size):
+            tree.append(self._leaf)
+        return tree.root()
+
+    def _node(self, height: int, number: int) -> bytes:
+        del number
+        node = self._leaf
+        for _ in range(height):
+            node = node_hash(node, node)
+        return node
+
+    def note(self, size: int, change: KeyChange | None = None) -> Note:
+        found = Checkpoint(self.key.origin, size, self.root(size), change)
+        return parse_note(found.signed(self.key.private, self.key.public))
+
+    def certificate(self) -> Note:
+        return self.note(0, KeyChange(0, self.key.public))
+
+    def offer(self, size: int, since: int = 0) -> Offer:
+        proof = consistency_proof(since, size, self._node) if since else []
+        return Offer(self.note(size), since, proof, [self.certificate()])
 
 
 def sizes(path: Path) -> list[int]:
@@ -27,49 +53,78 @@ def sizes(path: Path) -> list[int]:
         return [parse_note(text).checkpoint.size for _, _, text in held_notes(db)]
 
 
-async def test_each_answer_is_the_newest_of_before(tmp_path: Path) -> None:
-    path = tmp_path / "audit.sqlite"
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.sqlite"
+
+
+async def test_only_what_goes_on_from_the_newest_is_kept(path: Path) -> None:
+    log = OtherLog()
     async with open_store(path) as store:
-        assert await store.hold("desk", note(5)) is None
-        for size, before in ((9, 5), (7, 9), (9, 9), (12, 9)):
-            held = await store.hold("desk", note(size))
-            assert held is not None
-            assert held.checkpoint.size == before
-        assert await store.hold("desk", note(1, log=1)) is None
-    assert sorted(sizes(path)) == [1, 5, 7, 9, 12]
+        first = await store.hold("desk", log.offer(5))
+        assert (first.fate, first.before, first.key) == (Fate.KEPT, None, 0)
+        for size, since, before, fate in (
+            (9, 5, 5, Fate.KEPT),
+            (9, 0, 9, Fate.KEPT),
+            (7, 5, 9, Fate.BACK),
+            (12, 0, 9, Fate.UNPROVED),
+            (12, 5, 9, Fate.UNPROVED),
+            (12, 9, 9, Fate.KEPT),
+        ):
+            answer = await store.hold("desk", log.offer(size, since))
+            assert answer.fate is fate, (size, since)
+            assert answer.before is not None
+            assert answer.before.checkpoint.size == before
+    assert sizes(path) == [5, 9, 12]
     with opened(path) as db:
         assert held_notes(db, "nobody") == []
 
 
-async def test_none_takes_the_place_of_another(tmp_path: Path) -> None:
-    path = tmp_path / "audit.sqlite"
+async def test_another_tree_under_the_same_key_is_told(path: Path) -> None:
+    log, other = OtherLog(), OtherLog(b"y")
+    other.key = log.key
     async with open_store(path) as store:
-        await store.hold("desk", note(5))
-        await store.hold("desk", note(5, root=b"x" * 32))
-    with opened(path) as db:
-        ((_, _, kept),) = held_notes(db)
-    assert parse_note(kept).checkpoint.root == b"r" * 32
+        await store.hold("desk", log.offer(5))
+        assert (await store.hold("desk", other.offer(5))).fate is Fate.FORKED
+        assert (await store.hold("desk", other.offer(8, 5))).fate is Fate.CHANGED
+    assert sizes(path) == [5]
 
 
-async def test_the_newest_and_the_first_are_kept(tmp_path: Path) -> None:
-    path = tmp_path / "audit.sqlite"
-    most = limits.AUDIT_WITNESSED
+async def test_each_peer_has_its_own(path: Path) -> None:
+    log = OtherLog()
     async with open_store(path) as store:
-        store._db.execute("PRAGMA synchronous = OFF")
-        for size in range(1, most + 1):
-            await store.hold("desk", note(size))
-        assert len(sizes(path)) == most
-        await store.hold("desk", note(most + 1))
-        assert sizes(path) == [1, *range(2, most + 2)]
-        await store.hold("desk", note(most + 2))
-    assert sizes(path) == [1, *range(3, most + 3)]
+        await store.hold("desk", log.offer(5))
+        answer = await store.hold("other", log.offer(3))
+        assert (answer.fate, answer.before) == (Fate.KEPT, None)
+        again = OtherLog()
+        assert (await store.hold("desk", again.offer(2))).anew == log.key.origin
 
 
-async def test_a_peer_cannot_invent_logs_without_end(tmp_path: Path) -> None:
-    path = tmp_path / "audit.sqlite"
+async def test_a_note_without_its_keys_waits_for_them(path: Path) -> None:
+    log = OtherLog()
     async with open_store(path) as store:
-        for number in range(limits.AUDIT_WITNESS_LOGS):
-            await store.hold("desk", note(1, log=number))
-        with pytest.raises(RefusedError, match="64 other logs"):
-            await store.hold("desk", note(1, log=1000))
-        assert await store.hold("desk", note(2, log=3)) is not None
+        answer = await store.hold("desk", Offer(log.note(5)))
+        assert (answer.fate, answer.key) == (Fate.UNSIGNED, -1)
+        assert (await store.hold("desk", log.offer(5))).fate is Fate.KEPT
+
+
+async def test_the_newest_and_the_first_are_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "AUDIT_WITNESSED", 5)
+    log = OtherLog()
+    async with open_store(path) as store:
+        for size in range(1, 9):
+            await store.hold("desk", log.offer(size, size - 1))
+    assert sizes(path) == [1, 4, 5, 6, 7, 8]
+
+
+async def test_a_peer_cannot_invent_logs_without_end(path: Path) -> None:
+    async with open_store(path) as store:
+        logs = [OtherLog() for _ in range(limits.AUDIT_WITNESS_LOGS + 1)]
+        for log in logs[:-1]:
+            await store.hold("desk", log.offer(1))
+        with pytest.raises(RefusedError, match="8 logs of this peer"):
+            await store.hold("desk", logs[-1].offer(1))
+        assert (await store.hold("desk", logs[3].offer(2, 1))).fate is Fate.KEPT
+        assert (await store.hold("other", logs[-1].offer(1))).fate is Fate.KEPT

@@ -186,6 +186,10 @@ def test_holes_do_not_count(paths):
     assert store.find_image(paths).disk_bytes() < 1 << 20
 
 
-def test_agent_is_the_shim():
-    source = Path(__file__).parents[4] / "shims/vitrail_guest.py"
-    assert store.guest_agent() == source.read_bytes()
+def test_the_agent_is_the_shim_and_brings_the_commands_for_files():
+    shims = Path(__file__).parents[4] / "shims"
+    agent = store.guest_agent()
+    assert agent.startswith((shims / "vitrail_guest.py").read_bytes())
+    names: dict[str, object] = {"__name__": "vitrail_guest", "__file__": "/nowhere"}
+    exec(compile(agent, "agent", "exec"), names)
+    assert names["files_tool"]() == (shims / "vitrail_files.py").read_bytes()

@@ -45,7 +45,7 @@ def test_the_first_failure_stays():
 
 def test_what_ends_after_the_window_is_no_failure_of_the_way():
     way = Way(now=0.0)
-    way.reach(Step.COMPOSITOR, 1.0)
+    way.reach(Step.WINDOW, 1.0)
     assert way.complete
     assert way.fail("closed by the person") is None
 

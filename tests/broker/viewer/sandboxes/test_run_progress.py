@@ -46,9 +46,9 @@ class Stand:
     def output(self):
         return b"".join(item.output or b"" for item in self.items)
 
-    async def follow(self):
+    async def follow(self, last=Step.COMPOSITOR):
         guest = SimpleNamespace(lease=LEASE, programs=self.programs)
-        await self.follower.follow(guest, self.program)
+        await self.follower.follow(guest, self.program, last=last)
 
     def reach(self, hop):
         self.programs._reach(self.program, hop)
@@ -75,13 +75,15 @@ async def test_a_hop_that_does_not_come_is_named_after_its_deadline(
     title = TEXTS[missing].title
     seconds = SECONDS[missing]
     with pytest.raises(UpstreamError) as caught:
-        await stand.follow()
+        await stand.follow(last=Step.WINDOW)
     assert trio.current_time() - began == pytest.approx(seconds)
     reason = f"nothing happened within {seconds:g} s"
     assert caught.value.message == f"no window: could not {title}: {reason}"
     assert caught.value.hint == TEXTS[missing].hint.format(sandbox="a")
     assert stand.follower.failure.hop is missing
-    assert stand.steps() == [(title, "begun"), (title, "failed")]
+    # The application's own start is told twice: with its name, too.
+    begun = [(title, "begun")] * (2 if missing is Step.WINDOW else 1)
+    assert stand.steps() == [*begun, (title, "failed")]
 
 
 @pytest.mark.parametrize("missing", list(Step)[1:])
@@ -117,8 +119,20 @@ async def test_all_hops_one_after_the_other(stand):
         for hop in Step:
             await wait_all_tasks_blocked()
             stand.reach(hop)
-    titles = [TEXTS[hop].title for hop in Step]
+    titles = [TEXTS[hop].title for hop in Step if hop is not Step.WINDOW]
     assert stand.steps() == [(t, s) for t in titles for s in ("begun", "done")]
+
+
+async def test_the_window_itself_is_waited_for_where_that_is_asked(stand):
+    stand.reach(Step.COMPOSITOR)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow, Step.WINDOW)
+        await wait_all_tasks_blocked()
+        details = [item.progress.detail for item in stand.items if item.progress]
+        assert details[-1] == "foot is starting"
+        assert stand.steps()[-1] == (TEXTS[Step.WINDOW].title, "begun")
+        stand.reach(Step.WINDOW)
+    assert stand.steps()[-1] == (TEXTS[Step.WINDOW].title, "done")
 
 
 async def test_a_hop_that_was_passed_over_is_not_waited_for(stand):

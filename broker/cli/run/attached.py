@@ -1,0 +1,124 @@
+"""A program in a sandbox with this command's standard streams.
+
+Output and end come by the call that runs it; input and the terminal's size go
+by short calls of their own, each on a connection of its own, so that a program
+that does not read holds up nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, aclosing
+
+import trio
+
+from broker.cli.interrupts import is_interrupt
+from broker.cli.run import terminal
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.cli.run.terminal_filter import RESET, TerminalFilter
+from broker.control.api import RunInputRequest, RunItem, RunResizeRequest, Started
+from broker.control.client import Client
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.paths import Paths
+
+
+class Attached:
+    """Carries standard input, and the terminal where the program has one."""
+
+    def __init__(self, paths: Paths, steps: Steps, *, stdin: bool, tty: bool) -> None:
+        self._paths = paths
+        self._steps = steps
+        self._stdin = stdin
+        self._tty = tty
+        self._filter = TerminalFilter()
+
+    async def run(
+        self, call: Callable[[Callable[[RunItem], Awaitable[None]]], Awaitable[RunItem]]
+    ) -> RunItem:
+        """Return the last item of a call of Run; ``call`` gets who takes items."""
+        with ExitStack() as stack:
+            try:
+                async with trio.open_nursery() as nursery:
+
+                    async def take(item: RunItem) -> None:
+                        if item.started is not None:
+                            self._begin(item.started, nursery, stack)
+                        await self._take(item)
+
+                    last = await call(take)
+                    nursery.cancel_scope.cancel()
+            except BaseExceptionGroup as group:
+                # The caller tells interruptions and refusals apart.
+                raise _sole(group) from None
+        return last
+
+    def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:
+        if self._tty:
+            # Only now: while the machine boots, Ctrl-C is for this command.
+            stack.enter_context(terminal.raw())
+            stack.callback(_write, RESET)
+            nursery.start_soon(self._pass_sizes, started)
+        if self._tty or self._stdin:
+            nursery.start_soon(self._pass_input, started)
+
+    async def _take(self, item: RunItem) -> None:
+        if item.output is not None and self._tty:
+            _write(self._filter.feed(item.output))
+        else:
+            await self._steps.item(item)
+
+    async def _pass_input(self, started: Started) -> None:
+        sandbox, program = started.sandbox, started.program
+        async with aclosing(terminal.typed()) as typed:
+            async for data in typed:
+                request = RunInputRequest(sandbox=sandbox, program=program, data=data)
+                if not await self._order(_input(request)):
+                    return
+        end = RunInputRequest(sandbox=sandbox, program=program, end=True)
+        await self._order(_input(end))
+
+    async def _pass_sizes(self, started: Started) -> None:
+        async with aclosing(terminal.resized()) as sizes:
+            async for rows, columns in sizes:
+                request = RunResizeRequest(
+                    sandbox=started.sandbox,
+                    program=started.program,
+                    rows=rows,
+                    columns=columns,
+                )
+                await self._order(_resize(request))
+
+    async def _order(self, order: Callable[[Client], Awaitable[None]]) -> bool:
+        """Give an order; False: the program takes no more, or the broker is gone.
+
+        Neither is an error here: the call that runs the program says what ended.
+        """
+        try:
+            async with open_client(self._paths) as client:
+                await order(client)
+        except (RefusedError, UpstreamError):
+            return False
+        return True
+
+
+def _sole(error: BaseException) -> BaseException:
+    if is_interrupt(error):
+        return KeyboardInterrupt()
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _input(request: RunInputRequest) -> Callable[[Client], Awaitable[None]]:
+    return lambda client: client.run_input(request)
+
+
+def _resize(request: RunResizeRequest) -> Callable[[Client], Awaitable[None]]:
+    return lambda client: client.run_resize(request)
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

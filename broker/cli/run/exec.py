@@ -1,0 +1,68 @@
+"""``brokerctl exec``: a further program in a sandbox that runs."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from broker.cli.run.connect import ask
+from broker.cli.run.options import StreamWords, options_of_streams
+from broker.cli.run.verb import command_after_dashes, run_request
+from broker.control.api import NotFoundError, RunRequest
+from broker.core.escape import printable
+from broker.core.names import sandboxes_named
+
+
+@click.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("sandbox")
+@click.argument("command_words", metavar="[--] COMMAND…", nargs=-1, required=True)
+@click.option("-d", "--detach", is_flag=True, help="Return once it has been started.")
+@options_of_streams
+def command(
+    sandbox: str,
+    command_words: tuple[str, ...],
+    *,
+    detach: bool,
+    words: StreamWords,
+) -> None:
+    """Run COMMAND in SANDBOX, which must run already; start no machine.
+
+    It may open windows, and none is waited for.  Standard input is passed on;
+    from a terminal it gets a terminal.
+
+    Exit code: the program's own; 1 when no such sandbox runs.
+    """
+    argv = command_after_dashes(command_words)
+    if argv is None:
+        raise click.UsageError("exec takes SANDBOX and a COMMAND")
+    tty = words.wants_tty(not detach)
+    request = RunRequest(
+        record=the_running(sandbox),
+        argv=argv,
+        window=False,
+        display=True,
+        wait=not detach,
+        **words.fields(tty=tty, stdin=not detach),
+    )
+    run_request(request, words)
+
+
+def the_running(name: str) -> str:
+    """Return the one running sandbox that a name means.  Raises NotFoundError."""
+    status = ask(lambda client: client.status())
+    found = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
+    if len(found) == 1:
+        return found[0]
+    shown = printable(name, 60)
+    if found:
+        raise NotFoundError(
+            f"'{shown}' has {len(found)} sandboxes",
+            hint=f"name one of them: {', '.join(found)}",
+        )
+    raise NotFoundError(
+        f"no sandbox '{shown}' runs",
+        hint=f"'brokerctl run {shown} -- COMMAND' starts one; "
+        "'brokerctl status' lists the running ones",
+    )

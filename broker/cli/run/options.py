@@ -1,0 +1,102 @@
+"""The options that ``run``, ``exec`` and ``shell`` have in common."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypedDict
+
+import rich_click as click
+
+from broker.cli.run import terminal
+
+
+class StreamFields(TypedDict):
+    """The fields of a RunRequest that say which streams the program has."""
+
+    env: dict[str, str]
+    stdin: bool
+    tty: bool
+    rows: int | None
+    columns: int | None
+
+
+@dataclass(frozen=True)
+class StreamWords:
+    """What was given for the options."""
+
+    tty: bool | None
+    env: tuple[str, ...]
+    quiet: bool
+    as_json: bool
+
+    def wants_tty(self, by_default: bool) -> bool:  # noqa: FBT001
+        """Whether the program gets a terminal.  Raises UsageError.
+
+        ``by_default`` holds where nothing was given and a person sits here.
+        """
+        if not self.tty:
+            here = terminal.has_terminal() and not self.as_json
+            return self.tty is None and by_default and here
+        if self.as_json:
+            raise click.UsageError("--tty writes to a terminal, --json for a program")
+        if not terminal.has_terminal():
+            raise click.UsageError(
+                "--tty needs a terminal as standard input and output"
+            )
+        return True
+
+    def fields(self, *, tty: bool, stdin: bool) -> StreamFields:
+        """The fields of the request."""
+        rows, columns = terminal.size() if tty else (None, None)
+        env = dict(_pairs(self.env))
+        if tty:
+            env.setdefault("TERM", os.environ.get("TERM", "dumb"))
+        return StreamFields(
+            env=env,
+            stdin=stdin and not tty and terminal.has_input(),
+            tty=tty,
+            rows=rows,
+            columns=columns,
+        )
+
+
+def options_of_streams(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb these options; it gets them as ``words``."""
+
+    @functools.wraps(function)
+    def wrapper(
+        *,
+        tty: bool | None,
+        env: tuple[str, ...],
+        quiet: bool,
+        as_json: bool,
+        **others: object,
+    ) -> None:
+        function(words=StreamWords(tty, env, quiet, as_json), **others)
+
+    for option in reversed(_OPTIONS):
+        option(wrapper)
+    return wrapper
+
+
+_OPTIONS = (
+    click.option(
+        "-t/-T", "--tty/--no-tty", default=None, help="Give the program a terminal."
+    ),
+    click.option(
+        "-e", "--env", multiple=True, metavar="NAME=VALUE", help="For the program."
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+)
+
+
+def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = [word.partition("=") for word in words]
+    for name, equals, _value in pairs:
+        if not name or not equals:
+            raise click.BadParameter("give NAME=VALUE", param_hint="--env")
+    return [(name, value) for name, _, value in pairs]

@@ -1,0 +1,1 @@
+"""Verbs about sandboxes as such: made, listed, watched."""

@@ -1,0 +1,75 @@
+"""``brokerctl list``: what can be run, and what of it runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.policy.records import EXAMPLES, print_problems, read_records
+from broker.cli.run.connect import ask, offline_paths
+from broker.cli.run.start import broker_runs
+from broker.core.escape import printable
+from policy.records.model import MicroVM, Record
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(*, as_json: bool) -> None:
+    """Show the records, and the sandboxes of each that run.
+
+    Works without a broker.  Records with a mistake are shown last, with it.
+    """
+    paths = offline_paths()
+    found = read_records(paths)
+    running: dict[str, list[str]] = defaultdict(list)
+    if broker_runs(paths):
+        for sandbox in ask(lambda client: client.status()).sandboxes:
+            running[sandbox.record].append(sandbox.name)
+    records = [found.records[name] for name in sorted(found.records)]
+    if as_json:
+        objects = [_as_json(record, running[record.name]) for record in records]
+        broken = {name: p.first_line() for name, p in found.broken.items()}
+        render.json_line({"records": objects, "broken": broken})
+        return
+    if records:
+        rows = [_row(record, running[record.name]) for record in records]
+        render.table(("NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"), rows)
+    else:
+        known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
+        render.note("there are no records yet: 'brokerctl new NAME' makes one")
+        render.note(
+            f"to begin with an example: 'brokerctl new NAME --from {{{known}}}'"
+        )
+    print_problems(found.problems, stderr=True)
+
+
+def _as_json(record: Record, running: list[str]) -> dict[str, object]:
+    launch = record.host.launch
+    own = launch if isinstance(launch, MicroVM) else None
+    return {
+        "name": record.name,
+        "label": record.viewer.label.name,
+        "colour": record.viewer.label.colour,
+        "class": record.viewer.sandbox_class,
+        "network": own.network if own else None,
+        "command": list(own.command) if own else None,
+        "packages": list(own.packages) if own else None,
+        "file": str(record.source),
+        "running": running,
+    }
+
+
+def _row(record: Record, running: list[str]) -> tuple[str, ...]:
+    launch = record.host.launch
+    own = launch if isinstance(launch, MicroVM) else None
+    label = record.viewer.label
+    return (
+        record.name,
+        printable(f"{label.name} {label.colour}", 60),
+        record.viewer.sandbox_class,
+        own.network if own else "-",
+        printable(" ".join(own.command), 60) if own else "started by others",
+        ", ".join(running) or "-",
+    )

@@ -1,0 +1,219 @@
+"""``brokerctl new``: a sandbox of one's own, from an example."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.policy.records import EXAMPLES, print_problems
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.desktop_entry import write_entry
+from broker.core.errors import RefusedError, SetupError
+from broker.core.escape import printable
+from broker.core.names import take_sandbox_name
+from policy.errors import did_you_mean
+from policy.records.loader import FOLDER, parse_record
+from policy.records.model import MicroVM, Record
+
+_DEFAULT = "demo"
+_PROGRAMS = {
+    "firefox-esr": "firefox-esr",
+    "chromium": "chromium",
+    "libreoffice-writer": "libreoffice",
+    "libreoffice-calc": "libreoffice",
+    "libreoffice": "libreoffice",
+    "thunderbird": "thunderbird",
+    "evince": "evince",
+    "mpv": "mpv",
+    "vlc": "vlc",
+    "gimp": "gimp",
+    "nautilus": "nautilus",
+    "foot": "foot",
+}
+"""Packages whose program has another name, or that are known to be programs."""
+_NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
+_ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What was asked for, where it differs from the example."""
+
+    packages: tuple[str, ...]
+    label: str | None
+    command: tuple[str, ...]
+    network: str | None
+    memory: str | None
+    persistent: bool
+
+
+@click.command("new")
+@click.argument("name")
+@click.option(
+    "--from", "example", default=None, help="An example, or a record of yours."
+)
+@click.option(
+    "-p", "--package", "packages", multiple=True, help="A Debian package that it needs."
+)
+@click.option("--label", default=None, help="The colour: a name or #rrggbb.")
+@click.option("--command", "words", default=None, help="The program to start.")
+@click.option("--network", type=click.Choice(["none", "user"]), default=None)
+@click.option("--memory", default=None, help="As 2G.")
+@click.option(
+    "--persistent", is_flag=True, help="One that stays, instead of one for each run."
+)
+@click.option("--no-menu", is_flag=True, help="No entry in the application menu.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    name: str,
+    *,
+    example: str | None,
+    packages: tuple[str, ...],
+    label: str | None,
+    words: str | None,
+    network: str | None,
+    memory: str | None,
+    persistent: bool,
+    no_menu: bool,
+    as_json: bool,
+) -> None:
+    """Make the sandbox NAME: its record, and an entry in the application menu.
+
+    Without --from it begins as 'web' when a package needs the network, and
+    otherwise as 'demo'.  Nothing is built or started: 'brokerctl run NAME' does.
+
+    Exit code: 0, or 1 when there is such a record or a value is not possible.
+    """
+    sandbox = take_sandbox_name(name)
+    wishes = _Wishes(
+        packages, label, tuple((words or "").split()), network, memory, persistent
+    )
+    base = example or ("web" if _NEED_NETWORK & {*packages} else _DEFAULT)
+    paths = offline_paths()
+    target = paths.config[0] / FOLDER / f"{sandbox}.toml"
+    text = _changed(_template(base, paths.config), sandbox, wishes)
+    record = _checked(target, text)
+    _write(target, text)
+    files = [target]
+    if not no_menu:
+        label_of = record.viewer.label
+        files += write_entry(sandbox, label_of.name, label_of.colour, _category(record))
+    if as_json:
+        render.json_line({"name": sandbox, "files": [str(file) for file in files]})
+        return
+    for file in files:
+        render.note(f"wrote {file}")
+    render.note(f"start it: brokerctl run {sandbox}")
+
+
+def _template(name: str, config: tuple[Path, ...]) -> str:
+    """The text of one's own record of that name, or of an example.
+
+    Raises SetupError when there is neither.
+    """
+    own = [folder / FOLDER / f"{name}.toml" for folder in config]
+    for path in (*own, EXAMPLES / f"{name}.toml"):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    known = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
+    raise SetupError(
+        f"no example and no record is named '{printable(name, 60)}'",
+        hint=did_you_mean(name, known) or f"examples: {', '.join(known)}",
+    )
+
+
+def _changed(text: str, name: str, wishes: _Wishes) -> str:
+    """The example with the wishes in their lines; what it says besides stays."""
+    head = f"# The sandbox '{name}', made by 'brokerctl new'."
+    body = text.split("\n\n", 1)[1] if text.startswith("#") else text
+    text = f"#:schema ../schema/sandbox.json\n{head}\n\n{body}"
+    text = _set(text, "label", "name", _quote(name))
+    if wishes.label:
+        text = _set(text, "label", "colour", _quote(wishes.label))
+    if wishes.persistent:
+        text = re.sub(r'(?m)^class = ".*"', 'class = "persistent"', text)
+    if wishes.packages:
+        text = _set(text, "launch", "image", _quote(name))
+        packages = ", ".join(_quote(package) for package in wishes.packages)
+        text = _set(text, "launch", "packages", f"[{packages}]")
+    program = wishes.command or _program(wishes.packages)
+    if program:
+        words = ", ".join(_quote(word) for word in program)
+        text = _set(text, "launch", "command", f"[{words}]")
+    memory = wishes.memory or _ROOM.get(program[0] if program else "")
+    if memory:
+        text = _set(text, "launch", "memory", _quote(memory))
+    if wishes.network:
+        text = _set(text, "launch", "network", _quote(wishes.network))
+    return text
+
+
+def _program(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """The program of the first package that is known to have one."""
+    known = [_PROGRAMS[package] for package in packages if package in _PROGRAMS]
+    return tuple(known[:1]) or packages[:1]
+
+
+def _set(text: str, table: str, key: str, value: str) -> str:
+    """Set a key of a table, in its line or behind the table's heading."""
+    head = re.search(rf"(?m)^\[{table}\]\n", text)
+    if head is None:
+        return f"{text.rstrip()}\n\n[{table}]\n{key} = {value}\n"
+    after = re.search(r"(?m)^\[", text[head.end() :])
+    end = head.end() + after.start() if after else len(text)
+    part = text[head.end() : end]
+    line = re.compile(rf"(?m)^{key} = .*$")
+    new = f"{key} = {value}"
+    if line.search(part):
+        part = line.sub(lambda _: new, part, count=1)
+    else:
+        part = f"{new}\n{part}"
+    return text[: head.end()] + part + text[end:]
+
+
+def _quote(word: str) -> str:
+    """A basic string of TOML."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        '"'
+        + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped)
+        + '"'
+    )
+
+
+def _checked(target: Path, text: str) -> Record:
+    """The record that the text is.  Raises RefusedError when it is none."""
+    record, problems = parse_record(target.stem, target, text.encode())
+    if record is None or problems:
+        print_problems(problems, stderr=True)
+        raise RefusedError(
+            "this would not be a valid record, so nothing was written",
+            hint="'brokerctl policy schema --markdown' has all keys and values",
+        )
+    return record
+
+
+def _write(target: Path, text: str) -> None:
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as error:
+        raise RefusedError(
+            f"there is a record '{target.stem}' already: {target}",
+            hint=f"'brokerctl policy edit {target.stem}' changes it",
+        ) from error
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _category(record: Record) -> str:
+    launch = record.host.launch
+    program = launch.command[0] if isinstance(launch, MicroVM) else ""
+    if program in _NEED_NETWORK:
+        return "Network;WebBrowser;"
+    return "System;TerminalEmulator;" if program == "foot" else "Utility;"

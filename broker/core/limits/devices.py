@@ -1,0 +1,53 @@
+"""Limits of USB devices: what they say, how often they come and go."""
+
+from __future__ import annotations
+
+DEVICE_DESCRIPTOR_BYTES = 65553
+"""What the kernel gives of one device: 18 bytes, then its configurations, each at
+most 65535 bytes (wTotalLength).  A device with more is not described, so it
+is attached to nothing."""
+
+DEVICE_INTERFACES = 256
+"""Interface descriptors of one device, all alternate settings counted; equals
+``policy.limits.DEVICE_INTERFACES``."""
+
+DEVICE_WORD_CHARACTERS = 256
+"""A string of a device after escaping; equals ``policy.limits.DEVICE_TEXT_CHARS``.
+The kernel takes 126 UTF-16 units of a string descriptor."""
+
+DEVICES = 256
+"""Devices that are known at once.  USB has 127 addresses on a bus."""
+
+DEVICE_PLUGS_PER_SECOND = 0.5
+DEVICE_PLUGS_BURST = 4
+"""How often a port may be plugged before its devices wait to be looked at.  Four at
+once: a stick whose firmware resets itself comes three times."""
+
+DEVICE_HOLD_SECONDS = 5.0
+"""How long a port that is plugged too often must be quiet before what is in it
+then is looked at."""
+
+DEVICE_ATTACH_SECONDS = 20.0
+"""From a verdict to the device in the guest; usbip takes 0.03 s, a guest under
+emulation that is busy a few seconds."""
+
+DEVICE_DETACH_SECONDS = 10.0
+"""Until a device is taken back; QEMU answers within 0.1 s."""
+
+DEVICE_STANDBY_PER_SANDBOX = 4
+"""Connections of one guest that wait for a device to be handed to."""
+
+DEVICE_HELPER_MESSAGE_BYTES = 65536
+"""A message between a broker and ``vitrail-devices``; a device has a few KiB."""
+
+DEVICE_HELPER_CLIENTS = 8
+"""Brokers of one machine that are connected to ``vitrail-devices`` at once."""
+
+CTAP_MESSAGE_BYTES = 7609
+"""One CTAPHID message: 64 - 7 + 128 * (64 - 5) bytes (CTAP 2.1, 11.2.4)."""
+
+CTAP_CHANNELS = 16
+"""CTAPHID channels of one sandbox; a browser opens one for each key it looks at."""
+
+CTAP_SECONDS = 120.0
+"""One transaction with a security key; browsers give up after 60 to 120 s."""

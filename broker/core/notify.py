@@ -1,0 +1,16 @@
+"""How a part of a broker tells the person something, without knowing how it is shown."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Notify(Protocol):
+    """Sends a notification soon; never waits, never raises."""
+
+    def __call__(self, title: str, text: str, *, sandbox: str = "") -> None:
+        """Send it.
+
+        ``sandbox``: it is about what this one did of its own accord, and counts
+        for its budget.  Empty: the person's own message, which always goes.
+        """

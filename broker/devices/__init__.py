@@ -1,0 +1,3 @@
+"""USB devices: descriptors, descriptions, and who has which.  Sans-IO."""
+
+from __future__ import annotations

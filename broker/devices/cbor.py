@@ -1,0 +1,102 @@
+"""CBOR as CTAP2 permits it (CTAP 2.1, 8 Message Encoding), decoded strictly.
+
+Shortest lengths, definite lengths, no tags, no floating point, no key twice, at
+most four levels.  What two decoders could read in two ways is refused: the key
+would act on another relying party than the one that the person was asked about.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from broker.core.errors import PeerError
+
+Value: TypeAlias = (
+    "int | bytes | str | bool | list[Value] | dict[int | str | bytes, Value] | None"
+)
+
+_DEPTH = 4
+_SHORT = {24: 1, 25: 2, 26: 4, 27: 8}
+_SIMPLE: dict[int, bool | None] = {20: False, 21: True, 22: None}
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise PeerError("CBOR that is cut short")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def argument(self, info: int) -> int:
+        if info < 24:
+            return info
+        size = _SHORT.get(info)
+        if size is None:
+            raise PeerError("CBOR of indefinite length")
+        value = int.from_bytes(self.take(size), "big")
+        least = 24 if size == 1 else 1 << 8 * (size // 2)
+        if value < least:
+            raise PeerError("CBOR that is not in its shortest form")
+        return value
+
+    def value(self, depth: int) -> Value:
+        if depth > _DEPTH:
+            raise PeerError(f"CBOR of more than {_DEPTH} levels")
+        first = self.take(1)[0]
+        kind, info = first >> 5, first & 31
+        if kind == 7:
+            if info not in _SIMPLE:
+                raise PeerError("CBOR of a kind that CTAP has not")
+            return _SIMPLE[info]
+        number = self.argument(info)
+        match kind:
+            case 0:
+                return number
+            case 1:
+                return -1 - number
+            case 2:
+                return self.take(number)
+            case 3:
+                return self.text(number)
+            case 4:
+                self.fits(number)
+                return [self.value(depth + 1) for _ in range(number)]
+            case 5:
+                return self.map(number, depth)
+            case _:
+                raise PeerError("CBOR with a tag")
+
+    def text(self, size: int) -> str:
+        try:
+            return self.take(size).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PeerError("CBOR text that is not UTF-8") from error
+
+    def fits(self, count: int) -> None:
+        """Each element has a byte at least: no list of a billion is begun."""
+        if count > len(self.data) - self.at:
+            raise PeerError("CBOR that is cut short")
+
+    def map(self, count: int, depth: int) -> Value:
+        self.fits(2 * count)
+        found: dict[int | str | bytes, Value] = {}
+        for _ in range(count):
+            key = self.value(depth + 1)
+            if isinstance(key, bool) or not isinstance(key, int | str | bytes):
+                raise PeerError("a CBOR map with a key that is none")
+            if key in found:
+                raise PeerError("a CBOR map with a key that is there twice")
+            found[key] = self.value(depth + 1)
+        return found
+
+
+def decode(untrusted_bytes: bytes) -> Value:
+    """Return the one value that these bytes are.  Raises PeerError."""
+    reader = _Reader(untrusted_bytes)
+    value = reader.value(1)
+    if reader.at != len(untrusted_bytes):
+        raise PeerError("bytes behind the CBOR value")
+    return value

@@ -1,0 +1,3 @@
+"""USB devices of this machine: seen, bounded by its own records, handed over."""
+
+from __future__ import annotations

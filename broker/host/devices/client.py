@@ -1,0 +1,174 @@
+"""A broker's connection to ``vitrail-devices``."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
+from broker.devices import messages
+from broker.ipc import fdpass
+
+SOCKET = Path("/run/vitrail/devices.sock")
+_HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says how"
+_Reply = TypeVar("_Reply", bound=msgspec.Struct)
+
+
+class Answer(msgspec.Struct):
+    """A reply and the descriptor that came with it (-1: none), the caller's to close."""
+
+    reply: messages.Reply
+    fd: int = -1
+
+
+class DeviceClient:
+    """Asks ``vitrail-devices``; ``run`` must be running for it to work."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        changed: Callable[[], None],
+        ended: Callable[[str, str], None],
+    ) -> None:
+        self._sock = sock
+        self._changed, self._ended = changed, ended
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, trio.MemorySendChannel[Answer]] = {}
+        self._lock = trio.Lock()
+        self.closed = trio.Event()
+
+    async def run(self) -> None:
+        """Hand out replies and news until the connection ends; raises UpstreamError then."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                self._take()
+        except (OSError, PeerError) as error:
+            raise UpstreamError(f"vitrail-devices: {error}") from error
+        finally:
+            self.closed.set()
+            for waiting in self._waiting.values():
+                waiting.close()
+            self._waiting.clear()
+            self._sock.close()
+
+    def _take(self) -> None:
+        try:
+            most = limits.DEVICE_HELPER_MESSAGE_BYTES * limits.DEVICES
+            got = fdpass.receive(self._sock, most, 1)
+        except BlockingIOError:
+            return
+        if not got.data:
+            raise UpstreamError("vitrail-devices has ended", hint=_HINT)
+        fd = got.fds[0] if got.fds else -1
+        try:
+            reply = messages.decode_reply(got.data)
+            fd = self._deliver(reply, fd)
+        finally:
+            if fd >= 0:
+                fdpass.close_all([fd])
+
+    def _deliver(self, reply: messages.Reply, fd: int) -> int:
+        """Hand a reply on; returns the descriptor if nobody has taken it."""
+        match reply:
+            case messages.Changed():
+                self._changed()
+            case messages.Ended():
+                self._ended(reply.attachment, reply.reason)
+            case _:
+                waiting = self._waiting.pop(reply.id, None)
+                if waiting is not None:
+                    waiting.send_nowait(Answer(reply, fd))
+                    return -1
+        return fd
+
+    async def _ask(
+        self, request: messages.Request, kind: type[_Reply], fds: tuple[int, ...] = ()
+    ) -> tuple[_Reply, int]:
+        put, take = trio.open_memory_channel[Answer](1)
+        self._waiting[request.id] = put
+        with trio.move_on_after(limits.DEVICE_ATTACH_SECONDS):
+            try:
+                await self._send(messages.encode(request), fds)
+                answer = await take.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError, OSError) as error:
+                raise UpstreamError("vitrail-devices has ended", hint=_HINT) from error
+            finally:
+                self._waiting.pop(request.id, None)
+            if isinstance(answer.reply, messages.Refused):
+                raise RefusedError(answer.reply.message, hint=answer.reply.hint)
+            if not isinstance(answer.reply, kind):
+                raise UpstreamError(
+                    "vitrail-devices gave another answer than asked for"
+                )
+            return answer.reply, answer.fd
+        raise UpstreamError(
+            f"vitrail-devices did not answer within {limits.DEVICE_ATTACH_SECONDS:g} s"
+        )
+
+    async def _send(self, data: bytes, fds: tuple[int, ...]) -> None:
+        async with self._lock:
+            while True:
+                try:
+                    fdpass.send(self._sock, data, fds)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._sock)
+                else:
+                    return
+
+    async def devices(self) -> messages.Devices:
+        """Return what is plugged in.  Raises UpstreamError."""
+        request = messages.ListDevices(next(self._numbers))
+        return (await self._ask(request, messages.Devices))[0]
+
+    async def export(
+        self, number: int, sandbox: str, lease: str, conn: socket.socket
+    ) -> messages.Attached:
+        """Hand a device to a guest's socket by usbip.
+
+        Raises RefusedError, UpstreamError.  The socket stays the caller's.
+        """
+        request = messages.Attach(next(self._numbers), number, sandbox, lease, "usbip")
+        return (await self._ask(request, messages.Attached, (conn.fileno(),)))[0]
+
+    async def node(
+        self, number: int, sandbox: str, lease: str
+    ) -> tuple[messages.Attached, int]:
+        """Return a device's open node, the caller's to close.  Raises as ``export``."""
+        request = messages.Attach(next(self._numbers), number, sandbox, lease, "node")
+        made, fd = await self._ask(request, messages.Attached)
+        if fd < 0:
+            raise UpstreamError("vitrail-devices gave no device node")
+        return made, fd
+
+    async def detach(self, attachment: str) -> None:
+        """Take a device back.  Raises RefusedError, UpstreamError."""
+        request = messages.Detach(next(self._numbers), attachment)
+        await self._ask(request, messages.Done)
+
+
+def connect(
+    *,
+    changed: Callable[[], None],
+    ended: Callable[[str, str], None],
+    path: Path = SOCKET,
+) -> DeviceClient:
+    """Connect to ``vitrail-devices``.  Raises SetupError when it does not run."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        sock.connect(str(path))
+    except OSError as error:
+        sock.close()
+        raise SetupError(
+            f"vitrail-devices does not answer at {path}: {error.strerror}", hint=_HINT
+        ) from error
+    sock.settimeout(0)
+    return DeviceClient(sock, changed=changed, ended=ended)

@@ -1,0 +1,280 @@
+"""The host's devices: which there are, and the way into each kind of sandbox.
+
+It decides nothing: a verdict comes from the viewer's part, and what may leave
+this machine at all from ``vitrail-devices`` and its records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import (
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
+from broker.core.lease import Lease, Opening
+from broker.core.names import LeaseId
+from broker.core.stderr_log import log_exception
+from broker.devices import messages
+from broker.host.devices.client import SOCKET, DeviceClient, connect
+from broker.host.devices.qemu import QemuDevice
+from broker.launch.microvm.qmp import Qmp
+
+_RETRY_SECONDS = 5.0
+_NO_WAY = (
+    "load vhci-hcd in the guest and start vitrail_devices.py there; "
+    "docs/devices.md says which machines take a device in which way"
+)
+
+
+@dataclass(eq=False)
+class Attachment:
+    """A device in a sandbox, until ``ended`` is set."""
+
+    name: str
+    backend: str
+    ended: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+
+    def end(self, reason: str) -> None:
+        """Note that it is over."""
+        self.reason = self.reason or reason
+        self.ended.set()
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A guest's connection that waits for a device."""
+
+    conn: socket.socket
+    taken: trio.Event = field(default_factory=trio.Event)
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+class DeviceHost:
+    """What the viewer's part asks about devices."""
+
+    def __init__(
+        self, qmp_of: Callable[[LeaseId], Qmp | None], *, path: Path = SOCKET
+    ) -> None:
+        self._qmp_of = qmp_of
+        self._path = path
+        self._client: DeviceClient | None = None
+        self._waiting: dict[LeaseId, list[_Waiting]] = {}
+        self._attachments: dict[str, Attachment] = {}
+        self.changed = trio.Event()
+        """Set, and replaced, when ``devices`` would say something else."""
+        self.problem = "vitrail-devices is not connected"
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Stay connected to ``vitrail-devices`` until cancelled."""
+        task_status.started()
+        while True:
+            try:
+                client = connect(
+                    changed=self._list_changed, ended=self._ended, path=self._path
+                )
+                self._client, self.problem = client, ""
+                self._list_changed()
+                await client.run()
+            except VitrailError as error:
+                self.problem = str(error)
+            finally:
+                self._client = None
+                self._lost()
+            await trio.sleep(_RETRY_SECONDS)
+
+    def _list_changed(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def _lost(self) -> None:
+        """``vitrail-devices`` takes everything back when it ends, and when we do."""
+        for attachment in self._attachments.values():
+            attachment.end("vitrail-devices has ended")
+        self._list_changed()
+
+    def _ended(self, name: str, reason: str) -> None:
+        attachment = self._attachments.get(name)
+        if attachment is not None:
+            attachment.end(reason)
+
+    # -- what there is -------------------------------------------------------------------
+
+    async def devices(self) -> messages.Devices:
+        """Return all devices.  Raises SetupError without ``vitrail-devices``."""
+        return await self._connected().devices()
+
+    def _connected(self) -> DeviceClient:
+        if self._client is None:
+            raise SetupError(
+                f"no devices: {self.problem}",
+                hint="'systemctl start vitrail-devices'; docs/devices.md says how",
+            )
+        return self._client
+
+    # -- guests that wait ------------------------------------------------------------------
+
+    async def standby(
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Keep a guest's connection until a device is handed to it, or it hangs up.
+
+        Owns ``conn``.  Not a byte of it is read: a guest that sends one before
+        it has a device is hung up on, because the kernel would take it for usbip.
+        """
+        with conn:
+            mine = self._waiting.setdefault(opening.lease.id, [])
+            if len(mine) >= limits.DEVICE_STANDBY_PER_SANDBOX:
+                raise RefusedError("enough connections of it wait for a device")
+            waiting = _Waiting(conn)
+            mine.append(waiting)
+            task_status.started()
+            try:
+                await self._until_taken(waiting)
+                if waiting.taken.is_set():
+                    await waiting.over.wait()
+            finally:
+                if waiting in mine:
+                    mine.remove(waiting)
+                if not mine:
+                    self._waiting.pop(opening.lease.id, None)
+
+    async def _until_taken(self, waiting: _Waiting) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def hung_up() -> None:
+                await trio.lowlevel.wait_readable(waiting.conn)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(hung_up)
+            await waiting.taken.wait()
+            nursery.cancel_scope.cancel()
+
+    # -- handing over ----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def attached(self, number: int, lease: Lease) -> AsyncIterator[Attachment]:
+        """Attach a device for as long as the block runs.
+
+        Raises RefusedError when there is no way or the records forbid it,
+        UpstreamError or SetupError when it did not work.
+        """
+        client = self._connected()
+        async with contextlib.AsyncExitStack() as stack:
+            with trio.move_on_after(limits.DEVICE_ATTACH_SECONDS) as patience:
+                attachment = await self._attach(stack, client, number, lease)
+            if patience.cancelled_caught:
+                raise UpstreamError(
+                    f"not attached within {limits.DEVICE_ATTACH_SECONDS:g} s"
+                )
+            yield attachment
+
+    async def _attach(
+        self,
+        stack: contextlib.AsyncExitStack,
+        client: DeviceClient,
+        number: int,
+        lease: Lease,
+    ) -> Attachment:
+        waiting = next(iter(self._waiting.get(lease.id, [])), None)
+        if waiting is not None:
+            return await self._by_usbip(stack, client, waiting, number, lease)
+        qmp = self._qmp_of(lease.id)
+        if qmp is not None:
+            return await self._by_qemu(stack, client, qmp, number, lease)
+        raise RefusedError(
+            f"'{lease.sandbox}' has no way to take a device", hint=_NO_WAY
+        )
+
+    async def _by_usbip(
+        self,
+        stack: contextlib.AsyncExitStack,
+        client: DeviceClient,
+        waiting: _Waiting,
+        number: int,
+        lease: Lease,
+    ) -> Attachment:
+        self._waiting[lease.id].remove(waiting)
+        waiting.taken.set()
+        stack.callback(waiting.over.set)
+        _must_be_silent(waiting.conn)
+        made = await client.export(number, lease.sandbox, lease.id, waiting.conn)
+        attachment = self._made(stack, client, made.attachment, "usbip")
+        # Behind the export: a guest that was promised a device and gets none
+        # would wait for it for ever.
+        header = messages.handover(made.devid, made.speed)
+        if waiting.conn.send(header, socket.MSG_DONTWAIT) != len(header):
+            raise PeerError("the guest does not read")
+        return attachment
+
+    async def _by_qemu(
+        self,
+        stack: contextlib.AsyncExitStack,
+        client: DeviceClient,
+        qmp: Qmp,
+        number: int,
+        lease: Lease,
+    ) -> Attachment:
+        made, node = await client.node(number, lease.sandbox, lease.id)
+        stack.callback(os.close, node)
+        attachment = self._made(stack, client, made.attachment, "qemu")
+        device = QemuDevice(qmp, made.attachment)
+        await device.attach(node)
+        stack.push_async_callback(_quietly, device)
+        return attachment
+
+    def _made(
+        self,
+        stack: contextlib.AsyncExitStack,
+        client: DeviceClient,
+        name: str,
+        backend: str,
+    ) -> Attachment:
+        attachment = self._attachments[name] = Attachment(name, backend)
+
+        async def take_back() -> None:
+            self._attachments.pop(name, None)
+            with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
+                # Refused: it has ended already.
+                await client.detach(name)
+
+        stack.push_async_callback(take_back)
+        return attachment
+
+
+async def _quietly(device: QemuDevice) -> None:
+    """Detach from a machine that may be on its way out."""
+    with trio.CancelScope(shield=True):
+        try:
+            await device.detach()
+        except UpstreamError as error:
+            log_exception(error)
+
+
+def _must_be_silent(conn: socket.socket) -> None:
+    try:
+        data = conn.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise PeerError("the guest has hung up") from error
+    raise PeerError("the guest sent something" if data else "the guest has hung up")

@@ -1,0 +1,116 @@
+"""QEMU's ``usb-host``: a device of this machine on a machine's USB bus, by QMP.
+
+QEMU gets the open device node as a descriptor (``add-fd``), never a number or
+a vendor and product: ``vendorid=``/``productid=`` succeed without any such device
+and then take whichever comes with that id.  ``device_del`` gives the device
+back to this machine's drivers, so it is made unauthorized before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.launch.microvm.qmp import Qmp, QmpError
+
+_NO_BUS = re.compile(r"No 'usb-bus' bus found|Bus '.*' not found")
+_NO_PORT = re.compile(r"usb port .* not found \(in use\?\)|no free port", re.IGNORECASE)
+_numbers = itertools.count(1)
+
+
+class QemuDevice:
+    """One ``usb-host`` of one machine."""
+
+    def __init__(self, qmp: Qmp, attachment: str) -> None:
+        self._qmp = qmp
+        self._id = f"vitrail-{attachment}-{next(_numbers)}"
+        self._fdset: int | None = None
+
+    async def attach(self, node: int) -> None:
+        """Plug in the device whose open node this is; the node stays the caller's.
+
+        Raises RefusedError when the machine has no USB or no free port,
+        UpstreamError when QEMU refuses for another reason.
+        """
+        found = await self._qmp.execute("add-fd", fds=(node,))
+        self._fdset = _fdset(found)
+        arguments = {
+            "driver": "usb-host",
+            "id": self._id,
+            "hostdevice": f"/dev/fdset/{self._fdset}",
+        }
+        try:
+            await self._qmp.execute(
+                "device_add", arguments, deadline=limits.DEVICE_ATTACH_SECONDS
+            )
+        except QmpError as error:
+            await self._forget()
+            raise _explained(error) from error
+        except BaseException:
+            # It may have come through: a device that is in nobody's list must
+            # not stay in the guest.
+            with trio.CancelScope(shield=True):
+                await self.detach()
+            raise
+
+    async def detach(self) -> None:
+        """Pull it out and wait until QEMU has let go of it; idempotent.
+
+        Raises UpstreamError when it has not within ``DEVICE_DETACH_SECONDS``.
+        """
+        try:
+            await self._qmp.execute("device_del", {"id": self._id})
+        except QmpError as error:
+            await self._forget()
+            if error.kind != "DeviceNotFound":
+                raise
+            return
+        with trio.move_on_after(limits.DEVICE_DETACH_SECONDS):
+            while await self.present():  # noqa: ASYNC110 -- see ``present``
+                await trio.sleep(0.02)
+            await self._forget()
+            return
+        raise UpstreamError(f"QEMU does not let go of {self._id}")
+
+    async def present(self) -> bool:
+        """Whether QEMU has it.
+
+        Looked up rather than awaited as DEVICE_DELETED: a guest can cause so many
+        events that one is dropped.
+        """
+        found = await self._qmp.execute("qom-list", {"path": "/machine/peripheral"})
+        return isinstance(found, list) and any(
+            isinstance(item, dict) and item.get("name") == self._id for item in found
+        )
+
+    async def _forget(self) -> None:
+        if self._fdset is not None:
+            number, self._fdset = self._fdset, None
+            try:
+                await self._qmp.execute("remove-fd", {"fdset-id": number})
+            except QmpError:
+                return  # QEMU has closed it with the device
+
+
+def _fdset(found: object) -> int:
+    if isinstance(found, dict):
+        number = found.get("fdset-id")
+        if isinstance(number, int) and number >= 0:
+            return number
+    raise UpstreamError("QEMU did not say where it has put a descriptor")
+
+
+def _explained(error: QmpError) -> RefusedError | UpstreamError:
+    if _NO_BUS.search(error.desc):
+        return RefusedError(
+            "this machine has no USB",
+            hint="the guest agent's usbip needs none: load vhci-hcd in the guest "
+            "and start vitrail_devices.py there",
+        )
+    if _NO_PORT.search(error.desc):
+        return RefusedError("every USB port of this machine is in use")
+    return error

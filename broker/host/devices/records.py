@@ -1,0 +1,130 @@
+"""What may ever leave this machine: ``devices.toml``, its administrator's word.
+
+    strict = true                       # nothing binds before a verdict
+
+    [[device]]
+    name = "sticks"
+    sandboxes = ["untrusted", "viewer"] # or ["*"]
+    with-interface = { op = "match-all", values = ["08:*:*"] }
+
+A device that no table matches is never handed to any sandbox, whatever a viewer
+decides: the rules choose within what stands here.  The conditions are those of
+rules (``policy.rules.device``), and a keyboard or hub must be named here too.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.core.names import take_sandbox_name
+from broker.devices.description import Device
+from policy.rules.device import DeviceError, DeviceFacts, DeviceRule, Interface
+from policy.rules.device_json import rule_from
+
+_FILE_BYTES = 65536
+_KEYS = frozenset({"name", "sandboxes"})
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """One table of the file."""
+
+    name: str
+    sandboxes: tuple[str, ...]
+    rule: DeviceRule
+
+
+@dataclass(frozen=True)
+class DeviceRecords:
+    """The whole file; without one, nothing may leave."""
+
+    records: tuple[DeviceRecord, ...] = ()
+    strict: bool = False
+
+    def sandboxes(self, device: Device) -> list[str]:
+        """Return the sandboxes that a device may go to; ``*`` is any."""
+        facts = facts_of(device)
+        found = dict.fromkeys(
+            name
+            for record in self.records
+            if record.rule.matches(facts)
+            and record.rule.unnamed(facts, any_hid=True) is None
+            for name in record.sandboxes
+        )
+        return ["*"] if "*" in found else sorted(found)
+
+    def allow(self, device: Device, sandbox: str) -> bool:
+        """Whether a device may go to a sandbox."""
+        return bool({sandbox, "*"}.intersection(self.sandboxes(device)))
+
+
+def facts_of(device: Device) -> DeviceFacts:
+    """Return what rules may ask about a device."""
+    return DeviceFacts(
+        id=device.id,
+        serial=device.serial,
+        port=device.port,
+        hash=device.digest,
+        interfaces=tuple(Interface(*interface) for interface in device.interfaces),
+    )
+
+
+def load_records(path: Path) -> DeviceRecords:
+    """Return the records of a file.  Raises SetupError with the place of a mistake."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return DeviceRecords()
+    except OSError as error:
+        raise SetupError(
+            f"cannot be read: {error.strerror}", where=str(path)
+        ) from error
+    if len(content) > _FILE_BYTES:
+        raise SetupError(f"has more than {_FILE_BYTES} bytes", where=str(path))
+    try:
+        return _records(tomllib.loads(content.decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, DeviceError) as error:
+        raise SetupError(str(error), where=str(path)) from error
+
+
+def _records(found: dict[str, object]) -> DeviceRecords:
+    unknown = found.keys() - {"strict", "device"}
+    if unknown:
+        raise DeviceError(min(unknown), "unknown key; expected: strict, device")
+    strict, tables = found.get("strict", False), found.get("device", [])
+    if not isinstance(strict, bool):
+        raise DeviceError("strict", "not true or false")
+    if not isinstance(tables, list):
+        raise DeviceError("device", "not a list of tables: write [[device]]")
+    return DeviceRecords(
+        tuple(_record(table, f"device[{n}]") for n, table in enumerate(tables)), strict
+    )
+
+
+def _record(table: object, place: str) -> DeviceRecord:
+    if not isinstance(table, dict):
+        raise DeviceError(place, "not a table: write [[device]]")
+    name, names = table.get("name", ""), table.get("sandboxes")
+    if not isinstance(name, str):
+        raise DeviceError(f"{place}.name", "not text")
+    if not isinstance(names, list) or not names:
+        raise DeviceError(f"{place}.sandboxes", 'a list of names is needed, or ["*"]')
+    for word in names:
+        if word != "*":
+            _sandbox(word, place)
+    conditions = {key: value for key, value in table.items() if key not in _KEYS}
+    rule = rule_from(conditions, place)
+    if not rule.conditions:
+        raise DeviceError(place, "no condition: it would be about every device")
+    return DeviceRecord(name, tuple(names), rule)
+
+
+def _sandbox(word: object, place: str) -> None:
+    try:
+        take_sandbox_name(str(word))
+    except Exception as error:
+        raise DeviceError(f"{place}.sandboxes", str(error)) from error

@@ -1,0 +1,49 @@
+"""Strict mode: no driver of this machine binds to a device before its verdict.
+
+``authorized_default`` of each USB host controller is 0 meanwhile
+(Documentation/usb/authorization.rst): a device is described, its strings and
+descriptors can be read, and it has no interfaces.  What was plugged in before
+stays as it was, or the machine's own keyboard would be gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from broker.core.stderr_log import log_stderr
+from broker.host.devices.sysfs import DEVICES
+
+
+@contextlib.contextmanager
+def unauthorized_by_default(*, enabled: bool, root: Path = DEVICES) -> Iterator[None]:
+    """Hold the controllers strict; they get back what they had."""
+    before: dict[Path, str] = {}
+    try:
+        if enabled:
+            for controller in sorted(root.glob("usb*")):
+                file = controller / "authorized_default"
+                with contextlib.suppress(OSError):
+                    before[file] = file.read_text().strip()
+                _set(file, "0")
+        yield
+    finally:
+        for file, text in before.items():
+            _set(file, text)
+
+
+def follow(port: str, root: Path = DEVICES) -> None:
+    """A controller that came later is strict from its first device on."""
+    bus = port.partition("-")[0]
+    file = root / f"usb{bus}" / "authorized_default"
+    with contextlib.suppress(OSError):
+        if file.read_text().strip() != "0":
+            _set(file, "0")
+
+
+def _set(file: Path, text: str) -> None:
+    try:
+        file.write_text(text)
+    except OSError as error:
+        log_stderr(f"vitrail-devices: {file} stays as it is: {error.strerror}")

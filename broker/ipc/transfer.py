@@ -1,0 +1,115 @@
+"""Broker and worker about files and links: typed, bounded, msgpack.
+
+The worker reads what a program of its sandbox asks and moves the bytes; the broker
+decides, and hands each side one end of a pipe.  So the bytes of a sandbox are
+parsed in its own jailed worker and again in that of the receiver, and a descriptor
+of one sandbox never reaches another's worker.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from broker.ipc.transfer_guest import Ask
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Text = Annotated[str, msgspec.Meta(max_length=4000)]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+# -- to the worker ----------------------------------------------------------------
+
+
+class TransferStream(_Message, frozen=True, tag="transfer-stream"):
+    """A connection to one of the three ports; its descriptor comes with this."""
+
+    stream: _Count
+
+
+class TransferWait(_Message, frozen=True, tag="transfer-wait"):
+    """Tell the program that it takes longer, and why."""
+
+    stream: _Count
+    what: _Text
+
+
+class TransferSend(_Message, frozen=True, tag="transfer-send"):
+    """Permitted: pass the entries on to the pipe that comes with this.
+
+    ``file_size``, ``size`` and ``files`` are the most that may pass.
+    """
+
+    stream: _Count
+    file_size: _Count
+    size: _Count
+    files: _Count
+    single: bool
+
+
+class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
+    """Give the program what comes out of the pipe that comes with this."""
+
+    stream: _Count
+    source: _Text
+    open: bool
+    file_size: _Count
+    size: _Count
+    files: _Count
+
+
+class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
+    """Tell the program the end (no ``reason``: it was done) and close."""
+
+    stream: _Count
+    reason: _Text = ""
+
+
+ToWorker: TypeAlias = (
+    TransferStream | TransferWait | TransferSend | TransferDeliver | TransferFinish
+)
+
+
+# -- from the worker ----------------------------------------------------------------
+
+
+class TransferAsked(_Message, frozen=True, tag="transfer-asked"):
+    """What the program wants: a claim of a sandbox."""
+
+    stream: _Count
+    ask: Ask
+
+
+class TransferMoved(_Message, frozen=True, tag="transfer-moved"):
+    """So much has passed so far; not more often than twice a second."""
+
+    stream: _Count
+    size: _Count
+    files: _Count
+
+
+class TransferPassed(_Message, frozen=True, tag="transfer-passed"):
+    """The bytes have ended: whole, or for a ``reason``.  The program still waits."""
+
+    stream: _Count
+    size: _Count
+    files: _Count
+    reason: _Text = ""
+
+
+class TransferClosed(_Message, frozen=True, tag="transfer-closed"):
+    """The connection is over; ``reason`` may repeat a guest's words."""
+
+    stream: _Count
+    from_guest: _Count
+    to_guest: _Count
+    reason: _Text
+
+
+FromWorker: TypeAlias = TransferAsked | TransferMoved | TransferPassed | TransferClosed

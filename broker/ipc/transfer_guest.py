@@ -1,0 +1,134 @@
+"""What a program of a sandbox and its broker say before and after the bytes.
+
+JSON objects with a ``type`` key, one in each frame (``core.frames``), on the ports
+of ``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.  The other
+side is ``shims/vitrail_files.py``, which repeats the tables because a shim imports
+nothing of ours; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from broker.core import limits
+from broker.core.errors import PeerError
+from broker.ipc.framing import encode_frame
+
+_Text = Annotated[str, msgspec.Meta(max_length=1000)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Url = Annotated[str, msgspec.Meta(max_length=limits.URL_CHARS)]
+_Target = Annotated[str, msgspec.Meta(max_length=64, pattern="^[@a-zA-Z0-9:._-]*$")]
+_Name = Annotated[str, msgspec.Meta(max_length=limits.FILE_NAME_BYTES)]
+_Mime = Annotated[str, msgspec.Meta(max_length=127, pattern="^[a-z0-9.+/-]*$")]
+Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+
+
+class _Message(
+    msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
+):
+    pass
+
+
+# -- from the sandbox -----------------------------------------------------------
+
+
+class OpenUrl(_Message, frozen=True, tag="open-url"):
+    """Open an address.  ``target``: a sandbox's name, ``@dispvm…`` or nothing."""
+
+    url: _Url
+    target: _Target = ""
+
+
+class OpenFile(_Message, frozen=True, tag="open-file"):
+    """Open a file, whose entry follows the answer."""
+
+    name: _Name
+    size: _Count
+    mime: _Mime = ""
+    target: _Target = ""
+
+
+class CopyFiles(_Message, frozen=True, tag="copy"):
+    """Copy files and directories, whose entries follow the answer.
+
+    ``name`` is that of the first; ``files`` counts directories, too.
+    """
+
+    name: _Name
+    files: _Count
+    size: _Count
+    target: _Target = ""
+
+
+class Take(_Message, frozen=True, tag="take"):
+    """A program that the broker has started in this sandbox fetches its files."""
+
+    token: Token
+
+
+Ask: TypeAlias = OpenUrl | OpenFile | CopyFiles | Take
+
+
+# -- to the sandbox ---------------------------------------------------------------
+
+
+class Wait(_Message, frozen=True, tag="wait"):
+    """The person is asked, or a sandbox is started; ``what`` says which."""
+
+    what: _Text
+
+
+class Go(_Message, frozen=True, tag="go"):
+    """Permitted: send the entries."""
+
+
+class Refused(_Message, frozen=True, tag="refused"):
+    """Not permitted, or broken off."""
+
+    reason: _Text
+
+
+class Progress(_Message, frozen=True, tag="progress"):
+    """So many bytes have been passed on."""
+
+    size: _Count
+
+
+class Done(_Message, frozen=True, tag="done"):
+    """It was opened, or all entries were passed on."""
+
+
+class Delivery(_Message, frozen=True, tag="delivery"):
+    """Answer to ``take``: entries follow, from the sandbox ``source``.
+
+    ``open``: the file is to be opened, else kept below ``~/Incoming/SOURCE``.
+    """
+
+    source: _Text
+    open: bool
+
+
+Reply: TypeAlias = Wait | Go | Refused | Progress | Done | Delivery
+
+_asks: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
+_replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+
+
+def decode_ask(untrusted_body: bytes) -> Ask:
+    """Return what a sandbox asks.  Raises PeerError for anything else."""
+    try:
+        return _asks.decode(untrusted_body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"not a request for files or links: {error}") from error
+
+
+def decode_reply(body: bytes) -> Reply:
+    """Return a reply; for tests, which play the sandbox."""
+    return _replies.decode(body)
+
+
+def reply_frame(reply: Reply) -> bytes:
+    """Return the frame of a reply."""
+    return encode_frame(msgspec.json.encode(reply), limits.TRANSFER_FRAME_BYTES)

@@ -1,0 +1,73 @@
+"""``vitrail-devices``: hands USB devices of this machine to sandboxes, as root.
+
+Started by its unit, for one user.  It needs CAP_SYS_ADMIN-like rights over
+sysfs and the nodes of /dev/bus/usb, and nothing else: no network, no home.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.core.errors import SetupError, VitrailError
+from broker.host.devices.client import SOCKET
+from broker.host.devices.records import load_records
+from broker.host.devices.service import Service, listen
+
+
+@click.command()
+@click.option("--user", required=True, help="The user whose broker may connect.")
+@click.option(
+    "--records",
+    default=Path("/etc/vitrail/devices.toml"),
+    type=click.Path(path_type=Path),
+    show_default=True,
+    help="What may leave this machine.",
+)
+@click.option(
+    "--socket",
+    "path",
+    default=SOCKET,
+    type=click.Path(path_type=Path),
+    show_default=True,
+)
+@click.option(
+    "--source",
+    type=click.Choice(["udev", "kernel"]),
+    help="Whose events; otherwise udevd's where it runs.",
+)
+def main(user: str, records: Path, path: Path, source: str | None) -> None:
+    """Hand USB devices of this machine to the sandboxes of a user's broker."""
+    try:
+        trio.run(partial(_run, user, records, path, source))
+    except VitrailError as error:
+        sys.exit(f"vitrail-devices: {error.diagnostics()}")
+
+
+async def _run(user: str, records: Path, path: Path, source: str | None) -> None:
+    try:
+        owner = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise SetupError(f"no user is named '{user}'") from None
+    os.umask(0o077)
+    service = Service(partial(load_records, records))
+    with listen(path, owner) as listener:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(service.run, listener, source=source))
+            click.echo("vitrail-devices: ready", err=True)
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    break
+            nursery.cancel_scope.cancel()
+    path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

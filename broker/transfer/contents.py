@@ -1,0 +1,71 @@
+"""Whether a file is of the type that its name promises.
+
+A few signatures, as file(1) has them: of what is opened often, and of what runs
+when it is opened.  A file that is none of these passes: its name decides alone.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+
+from broker.core.errors import RefusedError
+
+# Offset, bytes, type.
+_MAGIC = (
+    (0, b"%PDF-", "application/pdf"),
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF87a", "image/gif"),
+    (0, b"GIF89a", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (0, b"PK\x03\x04", "application/zip"),
+    (0, b"\x1f\x8b", "application/gzip"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "application/x-ole-storage"),
+    (0, b"\x7fELF", "application/x-executable"),
+    (0, b"MZ", "application/x-executable"),
+    (0, b"#!", "text/x-script"),
+    (0, b"[Desktop Entry]", "application/x-desktop"),
+)
+_RUNS = frozenset(
+    {"application/x-executable", "text/x-script", "application/x-desktop"}
+)
+_RUN_NAMES = frozenset(
+    {"appimage", "bat", "cmd", "com", "desktop", "exe", "jar", "js", "lnk", "msi"}
+    | {"pif", "ps1", "run", "scr", "sh", "vbs", "wsf"}
+)
+# Formats that are archives inside (OpenDocument, Office, EPUB, Java), old Office.
+_CONTAINERS = frozenset(
+    {"application/zip", "application/gzip", "application/x-ole-storage"}
+)
+
+
+def sniffed(head: bytes) -> str:
+    """Return the type that the first bytes say, or nothing."""
+    for offset, magic, kind in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return kind
+    return ""
+
+
+def claimed(name: str) -> str:
+    """Return the type that the name says, or nothing."""
+    return (mimetypes.guess_type(name, strict=False)[0] or "").lower()
+
+
+def refuse_contents(name: str, head: bytes) -> None:
+    """Raise RefusedError where name and content are two different things.
+
+    ``head``: the first bytes of the file, some hundred.  Programs and scripts are
+    not opened at all: to open them is to run them.
+    """
+    ending = name.rpartition(".")[2].lower() if "." in name else ""
+    found, said = sniffed(head), claimed(name)
+    if found in _RUNS or ending in _RUN_NAMES:
+        raise RefusedError("a program is not opened, only documents")
+    document = said.startswith(("image/", "text/")) or said == "application/pdf"
+    if found and found not in _CONTAINERS and said and found != said:
+        raise RefusedError(f"the content is {found}, the name says {said}")
+    if found in _CONTAINERS and document:
+        raise RefusedError(f"the content is {found}, the name says {said}")
+    if said == "application/pdf" and found != said:
+        raise RefusedError(f"the content is not {said}")

@@ -1,0 +1,396 @@
+"""Which sandbox gets a device: when it is plugged in, and on request.
+
+Each attachment is one block inside ``Decider.permit``: it begins behind the
+verdict, ends when the permission does (rules that changed, a time that is
+over), when the device is pulled out or changes, when the sandbox stops, and when
+the person takes it back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import trio
+from typing_extensions import override
+
+from broker.audit import schema
+from broker.authz.decider import Decider, Request
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId
+from broker.core.services import DEVICE
+from broker.core.stderr_log import log_exception
+from broker.devices.messages import DeviceItem, Devices
+from broker.services import event_log
+from policy.rules.device import DeviceFacts, take_interface
+
+Notify = Callable[[str, str], None]
+_AUTOMATIC = frozenset({"auto", "required"})
+
+
+class Handed(Protocol):
+    """A device in a sandbox: ``host.devices.part.Attachment``."""
+
+    name: str
+    backend: str
+    ended: trio.Event
+    reason: str
+
+
+class DeviceSource(Protocol):
+    """The host's devices: ``host.devices.part.DeviceHost``."""
+
+    changed: trio.Event
+
+    async def devices(self) -> Devices:
+        """Return all devices.  Raises SetupError, UpstreamError."""
+        ...
+
+    def attached(
+        self, number: int, lease: Lease
+    ) -> AbstractAsyncContextManager[Handed]:
+        """Attach one while the block runs.  Raises VitrailError."""
+        ...
+
+
+@dataclass(eq=False)
+class Holding:
+    """A device that a sandbox has, or is about to have."""
+
+    item: DeviceItem
+    lease: Lease
+    since: float = field(default_factory=time.time)
+    backend: str = ""
+    """Empty until it is attached."""
+    attachment: str = ""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+
+    def end(self, reason: str) -> None:
+        """Begin to take it back."""
+        self.reason = self.reason or reason
+        self.scope.cancel()
+
+
+class Candidates(NamedTuple):
+    """Sandboxes that would get a device by themselves."""
+
+    automatic: list[Lease]
+    asked: list[Lease]
+
+
+class DeviceDesk:
+    """All devices and who has them."""
+
+    def __init__(
+        self,
+        *,
+        source: DeviceSource,
+        decider: Decider,
+        log: event_log.Journal,
+        leases: Callable[[], Iterable[Lease]],
+        notify: Callable[[], Notify],
+    ) -> None:
+        self._source = source
+        self._decider = decider
+        self._log = log
+        self._leases = leases
+        self._notify = notify
+        self._holdings: dict[int, Holding] = {}
+        self._known: set[int] = set()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Follow hot-plug until cancelled; then every device is taken back."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            while True:
+                changed = self._source.changed
+                try:
+                    await self._look()
+                except VitrailError:
+                    # Nothing to see without vitrail-devices; it says so when asked.
+                    self._known.clear()
+                except Exception as error:  # noqa: BLE001 -- one mistake is not the end of all devices
+                    log_exception(error)
+                await changed.wait()
+
+    async def _look(self) -> None:
+        """Consider what was not there before."""
+        items = (await self._source.devices()).devices
+        there = {item.number for item in items}
+        self._known &= there
+        for number, holding in self._holdings.items():
+            if number not in there:
+                holding.end("unplugged")
+        for item in items:
+            if item.number not in self._known and item.state == "plugged":
+                self._known.add(item.number)
+                self._consider(item)
+
+    def candidates(self, item: DeviceItem) -> Candidates:
+        """Return the sandboxes that rules give a device to, or ask about it."""
+        found = Candidates([], [])
+        for lease in self._leases():
+            if not {lease.sandbox, "*"}.intersection(item.sandboxes):
+                continue
+            answer = self._decider.preview(request_of(item, lease))
+            if answer is None or answer.rule is None:
+                continue
+            if answer.verdict == "allow" and answer.rule.attach in _AUTOMATIC:
+                found.automatic.append(lease)
+            elif answer.verdict == "ask":
+                found.asked.append(lease)
+        return found
+
+    def _consider(self, item: DeviceItem) -> None:
+        automatic, asked = self.candidates(item)
+        wanted = automatic or asked
+        if len(wanted) == 1:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._by_itself, item, wanted[0])
+        elif wanted:
+            names = ", ".join(lease.sandbox for lease in wanted)
+            self._notify()(
+                f"Vitrail: {item.title}",
+                f"It could go to {names}: 'brokerctl device attach {item.port} NAME'",
+            )
+
+    async def _by_itself(self, item: DeviceItem, lease: Lease) -> None:
+        try:
+            await self._nursery_start(item, lease)
+        except VitrailError as error:
+            # A no is told by the decider; what did not work is told here.
+            if not isinstance(error, RefusedError):
+                self._notify()(
+                    f"Vitrail: {item.title} was not attached to {lease.sandbox}",
+                    str(error),
+                )
+        except Exception as error:  # noqa: BLE001 -- one device's mistake
+            log_exception(error)
+
+    async def _nursery_start(self, item: DeviceItem, lease: Lease) -> Holding:
+        assert self._nursery is not None
+        if item.number in self._holdings:
+            raise RefusedError(
+                f"the device in port {item.port} is in use already",
+                hint="'brokerctl device detach' takes it back",
+            )
+        holding = self._holdings[item.number] = Holding(item, lease)
+        try:
+            await self._nursery.start(self._hold, holding)
+        except BaseException:
+            self._forget(holding)
+            raise
+        return holding
+
+    def _forget(self, holding: Holding) -> None:
+        if self._holdings.get(holding.item.number) is holding:
+            del self._holdings[holding.item.number]
+        holding.over.set()
+
+    async def _hold(
+        self, holding: Holding, *, task_status: trio.TaskStatus[Holding]
+    ) -> None:
+        """The whole life of one attachment; ``started`` when it is there."""
+        status = _Once(task_status)
+        try:
+            with holding.scope:
+                async with self._decider.permit(
+                    request_of(holding.item, holding.lease)
+                ):
+                    await self._carry(holding, status)
+            if not status.said:
+                raise RefusedError(holding.reason or "it was given up")
+        except VitrailError as error:
+            if not status.said:
+                raise
+            holding.reason = holding.reason or str(error)
+        finally:
+            self._forget(holding)
+
+    async def _carry(self, holding: Holding, status: _Once) -> None:
+        item, lease = holding.item, holding.lease
+        name = f"usb {item.device_id}"
+        began = trio.current_time()
+        async with self._source.attached(item.number, lease) as handed:
+            holding.backend, holding.attachment = handed.backend, handed.name
+            try:
+                await self._log.require(
+                    schema.DeviceAttached(
+                        **event_log.of(lease),
+                        service=DEVICE,
+                        object=handed.name,
+                        device=name,
+                        backend=handed.backend,
+                        detail={"port": item.port, "hash": item.digest},
+                    )
+                )
+                status.started(holding)
+                await handed.ended.wait()
+                holding.reason = holding.reason or handed.reason
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._log.note(
+                        schema.DeviceDetached(
+                            **event_log.of(lease),
+                            service=DEVICE,
+                            object=handed.name,
+                            device=name,
+                            outcome="detached",
+                            reason=holding.reason or "its permission has ended",
+                            seconds=trio.current_time() - began,
+                        )
+                    )
+
+    # -- on request --------------------------------------------------------------------
+
+    async def devices(self) -> Devices:
+        """Return all devices.  Raises SetupError, UpstreamError."""
+        return await self._source.devices()
+
+    def holdings(self) -> list[Holding]:
+        """What sandboxes have, oldest first."""
+        return [h for h in self._holdings.values() if h.backend]
+
+    async def attach(self, where: str, sandbox: str) -> Holding:
+        """Attach the device in a port to a sandbox; returns when it is there.
+
+        Raises RefusedError, UpstreamError, SetupError.
+        """
+        lease = next((x for x in self._leases() if x.sandbox == sandbox), None)
+        if lease is None:
+            raise RefusedError(
+                f"no sandbox '{sandbox}' runs",
+                hint="'brokerctl status' lists the running ones",
+            )
+        return await self._nursery_start(await self._item(where), lease)
+
+    async def _item(self, where: str) -> DeviceItem:
+        items = (await self._source.devices()).devices
+        for item in items:
+            if where in {item.port, str(item.number), item.attachment}:
+                return item
+        raise RefusedError(
+            f"no device is in port '{where}'",
+            hint="'brokerctl device list' shows the devices",
+        )
+
+    async def detach(self, where: str) -> Holding:
+        """Take a device back; returns when it is.  Raises RefusedError."""
+        for holding in list(self._holdings.values()):
+            if where in {holding.item.port, holding.attachment}:
+                holding.end("detached on request")
+                await holding.over.wait()
+                return holding
+        raise RefusedError(
+            f"nothing of port '{where}' is attached",
+            hint="'brokerctl device list' shows what is",
+        )
+
+    async def lease_ended(self, lease: LeaseId) -> None:
+        """A sandbox has stopped: take its devices back."""
+        mine = [h for h in self._holdings.values() if h.lease.id == lease]
+        for holding in mine:
+            holding.end("the sandbox stopped")
+        for holding in mine:
+            await holding.over.wait()
+
+    async def lease_begun(self, lease: Lease) -> None:
+        """A sandbox is about to run.
+
+        Raises RefusedError when a device that a rule requires for it is not there.
+        """
+        missing = self.required(lease)
+        if not missing:
+            return
+        try:
+            items = (await self._source.devices()).devices
+        except VitrailError as error:
+            raise RefusedError(f"it needs a device, and {error}") from error
+        if not any(self._is_required(item, lease) for item in items):
+            raise RefusedError(
+                f"'{lease.sandbox}' does not start without a device that "
+                f"{missing} requires",
+                hint="plug it in; 'brokerctl device list' shows the devices",
+            )
+
+    def required(self, lease: Lease) -> str:
+        """Return the place of a rule that requires a device for a sandbox, or ''."""
+        engine, world = self._decider.world()
+        keys = set(world.source_keys(lease.sandbox))
+        for rule in engine.rules:
+            wanted = rule.action == "allow" and rule.attach == "required"
+            if wanted and rule.service == DEVICE and rule.source.key in keys:
+                return rule.where
+        return ""
+
+    def _is_required(self, item: DeviceItem, lease: Lease) -> bool:
+        if item.state != "plugged":
+            return False
+        answer = self._decider.preview(request_of(item, lease))
+        return (
+            answer is not None
+            and answer.verdict == "allow"
+            and answer.rule is not None
+            and answer.rule.attach == "required"
+        )
+
+    def look_again(self) -> None:
+        """Consider what nobody has once more: a sandbox runs, or rules changed."""
+        self._known &= set(self._holdings)
+        self._source.changed.set()
+        self._source.changed = trio.Event()
+
+
+class _Once(trio.TaskStatus[Holding]):
+    """Passes on ``started`` and remembers that it was called."""
+
+    def __init__(self, outer: trio.TaskStatus[Holding]) -> None:
+        self._outer = outer
+        self.said = False
+
+    @override
+    def started(self, value: Holding) -> None:
+        """See trio."""
+        self.said = True
+        self._outer.started(value)
+
+
+def facts_of(item: DeviceItem) -> DeviceFacts:
+    """Return what rules may ask about a device."""
+    kinds = (take_interface(kind) for kind in item.interfaces)
+    return DeviceFacts(
+        id=item.device_id,
+        serial=item.serial,
+        port=item.port,
+        hash=item.digest,
+        interfaces=tuple(kind for kind in kinds if kind is not None),
+    )
+
+
+def request_of(item: DeviceItem, lease: Lease) -> Request:
+    """Return the request for a device."""
+    return Request(
+        lease=lease,
+        service=DEVICE,
+        argument=f"+{item.port}",
+        device=facts_of(item),
+        words=f"to use {item.title}",
+        details=(
+            ("device", item.title),
+            ("number", item.device_id),
+            ("port", item.port),
+            ("interfaces", " ".join(item.interfaces[:16])),
+        ),
+        settled=True,
+        counts_bytes=False,
+    )

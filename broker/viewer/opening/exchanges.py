@@ -1,0 +1,158 @@
+"""What one sandbox's worker says about its files and links, sorted by connection.
+
+Claims of a process that may be hostile: each is bounded, and about this sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError
+from broker.core.escape import printable
+from broker.ipc import transfer as messages
+from broker.ipc.transfer_guest import Ask
+from broker.transfer.entries import Quota
+
+
+@dataclass(eq=False)
+class Delivery:
+    """Entries that wait in a pipe for a program of the target sandbox.
+
+    ``pipe`` is the end to read from; whoever fetches it, or gives it up, closes it.
+    """
+
+    source: str
+    open: bool
+    quota: Quota
+    pipe: int
+    taken: trio.Event = field(default_factory=trio.Event)
+    done: trio.Event = field(default_factory=trio.Event)
+    reason: str = ""
+    """Why not all of it arrived; empty when it did."""
+
+    def end(self, reason: str) -> None:
+        """It is over; the first reason counts."""
+        if not self.done.is_set():
+            self.reason = reason
+            self.done.set()
+            self.close_pipe()
+
+    def close_pipe(self) -> None:
+        """Close our end, once."""
+        if self.pipe >= 0:
+            os.close(self.pipe)
+            self.pipe = -1
+
+
+class Exchange:
+    """One connection of a program of the sandbox."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.scope = trio.CancelScope()
+        """Cancelled when the connection is over."""
+        self.closed: messages.TransferClosed | None = None
+        self.size = self.files = 0
+        """Passed on so far."""
+        self._ask: Ask | None = None
+        self._passed: messages.TransferPassed | None = None
+        self._changed = trio.Event()
+
+    def take(self, message: messages.FromWorker) -> None:
+        """Its worker says something.  Raises PeerError for what cannot be."""
+        match message:
+            case messages.TransferAsked() if self._ask is None:
+                self._ask = message.ask
+            case messages.TransferMoved():
+                self.size, self.files = message.size, message.files
+            case messages.TransferPassed() if self._passed is None:
+                self._passed = message
+                self.size, self.files = message.size, message.files
+            case messages.TransferClosed():
+                self.close(message)
+            case _:
+                raise PeerError("the worker says a thing about a transfer twice")
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def close(self, message: messages.TransferClosed) -> None:
+        """The connection is over."""
+        self.closed = message
+        self.scope.cancel()
+        self._changed.set()
+
+    async def asked(self) -> Ask:
+        """Wait for the request."""
+        while self._ask is None:
+            await self._changed.wait()
+        return self._ask
+
+    async def passed(self) -> str:
+        """Wait for the end of the bytes; returns why they ended early."""
+        while self._passed is None:
+            await self._changed.wait()
+        return printable(self._passed.reason, 400)
+
+    async def wait_closed(self) -> None:
+        """Wait until the worker says that it is over."""
+        while self.closed is None:
+            await self._changed.wait()
+
+
+class Exchanges:
+    """All such connections of a sandbox, and what is on its way to it."""
+
+    def __init__(self) -> None:
+        self._exchanges: dict[int, Exchange] = {}
+        self._deliveries: dict[str, Delivery] = {}
+
+    @contextmanager
+    def one(self, stream: int) -> Iterator[Exchange]:
+        """Keep a connection's place.  Raises RefusedError when there are many."""
+        if len(self._exchanges) >= limits.TRANSFERS_PER_SANDBOX:
+            most = limits.TRANSFERS_PER_SANDBOX
+            raise RefusedError(f"{most} requests for files and links run already")
+        exchange = self._exchanges[stream] = Exchange(stream)
+        try:
+            yield exchange
+        finally:
+            del self._exchanges[stream]
+
+    def take(self, message: messages.FromWorker) -> None:
+        """The worker says something; of what has ended nothing is heard."""
+        exchange = self._exchanges.get(message.stream)
+        if exchange is not None:
+            exchange.take(message)
+
+    def worker_gone(self) -> None:
+        """All of its connections are over."""
+        for exchange in self._exchanges.values():
+            exchange.close(
+                messages.TransferClosed(exchange.stream, 0, 0, "the worker died")
+            )
+
+    @contextmanager
+    def expected(self, token: str, delivery: Delivery) -> Iterator[None]:
+        """Let a program of the sandbox fetch a delivery by its token, once."""
+        if len(self._deliveries) >= limits.OPENED_TOKENS:
+            raise RefusedError("too much waits to be fetched by this sandbox")
+        self._deliveries[token] = delivery
+        try:
+            yield
+        finally:
+            self._deliveries.pop(token, None)
+            delivery.end("it was given up")
+
+    def fetch(self, untrusted_token: str) -> Delivery:
+        """Return a delivery.  Raises RefusedError where there is none."""
+        delivery = self._deliveries.pop(untrusted_token, None)
+        if delivery is None:
+            raise RefusedError("nothing was sent here by that token")
+        delivery.taken.set()
+        return delivery

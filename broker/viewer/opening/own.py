@@ -1,0 +1,169 @@
+"""The person's own files and programs, each touched by a process of its own.
+
+``shims/vitrail_files.py`` reads and keeps files here as it does in a guest: so one
+receiver is tested against every trick, and a slow file system stops no broker.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.launch.process.spawn import spawn
+from broker.transfer.urls import Url
+from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.pipes import PipeEnd
+
+INCOMING = "Incoming"
+KEEP_FREE_BYTES = 100 << 20
+_LAST_WORDS_BYTES = 4096
+# Nothing of a display server's or a bus's address may come from elsewhere; these
+# are what a program of the person's needs to reach the session.
+_SESSION = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "XDG_RUNTIME_DIR",
+    "WAYLAND_DISPLAY",
+    "DISPLAY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "XDG_CURRENT_DESKTOP",
+    "XDG_SESSION_TYPE",
+    "XDG_DATA_DIRS",
+    "XDG_DATA_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_CONFIG_DIRS",
+    "XDG_CACHE_HOME",
+)
+LOOP = "VITRAIL_OPENING"
+"""Set for programs that we start: our own handler refuses to be called by one."""
+
+
+class Own:
+    """Files below the person's home, and the person's browser."""
+
+    def __init__(self, home: Path, browser: Sequence[str] = ()) -> None:
+        self._home = home
+        self._browser = browser
+
+    async def open_url(self, url: Url) -> None:
+        """Open an address in the person's own session.
+
+        The address is one word after ``--``.  Raises SetupError without a program
+        for it, UpstreamError where that fails at once.
+        """
+        argv = [*(self._browser or _find_browser()), url.canonical]
+        env = {key: os.environ[key] for key in _SESSION if key in os.environ}
+        child = spawn(argv, env={**env, LOOP: "1"}, outlive_us=True)
+        with trio.move_on_after(1.0):
+            code = await child.wait()
+            if code:
+                raise UpstreamError(f"{argv[0]} ended with code {code}")
+            return
+        child.abandon()
+
+    @asynccontextmanager
+    async def storing(self, delivery: Delivery) -> AsyncIterator[None]:
+        """Keep a delivery below ``~/Incoming/SOURCE`` while the block runs."""
+        top = self._home / INCOMING / delivery.source
+        words = ["store", str(top), delivery.source, str(KEEP_FREE_BYTES)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._store, words, delivery)
+            delivery.taken.set()
+            try:
+                yield
+            except BaseException:
+                delivery.end("the sender broke it off")
+                nursery.cancel_scope.cancel()
+                raise
+
+    async def _store(self, words: list[str], delivery: Delivery) -> None:
+        try:
+            await run_tool(words, stdin=delivery.pipe)
+        except UpstreamError as error:
+            delivery.end(str(error))
+        else:
+            delivery.end("")
+
+    @asynccontextmanager
+    async def sending(
+        self, paths: Sequence[str], write: PipeEnd
+    ) -> AsyncIterator[trio.Event]:
+        """Write the entries of files into a pipe while the block runs.
+
+        Yields an event that is set when all was written.  Raises UpstreamError
+        where a file cannot be read.
+        """
+        done = trio.Event()
+
+        async def send() -> None:
+            await run_tool(["send", *paths], stdout=write.fileno())
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            yield done
+            nursery.cancel_scope.cancel()
+
+
+async def run_tool(
+    words: Sequence[str], *, stdin: int | None = None, stdout: int | None = None
+) -> None:
+    """Run our program for files to its end.
+
+    Raises UpstreamError with its last words when it fails.
+    """
+    tool = resources.files("shims") / "vitrail_files.py"
+    read, errors = os.pipe2(os.O_CLOEXEC)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        child = spawn(
+            [sys.executable, "-I", str(tool), *words],
+            name="files",
+            stdin=null if stdin is None else stdin,
+            stdout=null if stdout is None else stdout,
+            stderr=errors,
+        )
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(errors)
+        os.close(null)
+    said = bytearray()
+    try:
+        async with trio.lowlevel.FdStream(read) as stream:
+            async for data in stream:
+                said = (said + data)[-_LAST_WORDS_BYTES:]
+        code = await child.wait()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            with trio.CancelScope(shield=True):
+                await child.wait()
+    if code:
+        text = printable(bytes(said).strip(), 400)
+        raise UpstreamError(text.removeprefix("vitrail: ") or f"it ended with {code}")
+
+
+def _find_browser() -> list[str]:
+    """The program that opens addresses in the person's session."""
+    if shutil.which("gio"):
+        return ["gio", "open", "--"]
+    raise SetupError(
+        "there is no program that opens addresses",
+        hint="install 'gio' (libglib2.0-bin)",
+    )

@@ -1,0 +1,46 @@
+"""A pipe of ours between two processes of ours, and its ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from broker.core import limits
+
+
+class PipeEnd:
+    """A descriptor that is closed once."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor; -1 when it is closed."""
+        return self._fd
+
+    def detach(self) -> int:
+        """Give it away."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def close(self) -> None:
+        """Close it, if it still is ours."""
+        if self._fd >= 0:
+            os.close(self.detach())
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[PipeEnd, PipeEnd]]:
+    """Make a pipe; yields the end to read from and the one to write to."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    ends = PipeEnd(read), PipeEnd(write)
+    # Beyond the user's allowance (pipe(7)) it stays as small as it is.
+    with suppress(OSError):
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, limits.TRANSFER_PIPE_BYTES)
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            end.close()

@@ -1,0 +1,308 @@
+"""``vitrail.OpenURL``, ``vitrail.OpenFile`` and ``vitrail.FileCopy``.
+
+A program of a sandbox connects; its worker reads the request, and here it is
+decided (``Decider.permit``), a target is started where it does not run, and each
+worker gets one end of a pipe.  No byte of a file passes through this process, and
+no path comes from a sandbox: what is kept on the viewer is kept by a process of
+its own, in a directory that we name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.audit import schema
+from broker.authz.permit import Permit, Request
+from broker.core.errors import RefusedError, VitrailError, sole
+from broker.core.escape import printable
+from broker.core.lease import Lease, Opening
+from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
+from broker.ipc import transfer as messages
+from broker.ipc.transfer_guest import Ask, CopyFiles, OpenFile, OpenUrl, Take
+from broker.services import event_log
+from broker.services.stream_events import StreamEvents
+from broker.transfer.contents import claimed
+from broker.transfer.entries import Quota
+from broker.transfer.file_names import take_file_name
+from broker.transfer.urls import DEFAULT_SCHEMES, Url, take_url
+from broker.viewer.opening.exchanges import Exchange
+from broker.viewer.opening.meter import DayMeter
+from broker.viewer.opening.pipes import pipe
+from broker.viewer.opening.targets import Targets
+from policy.rules.world import ADMIN_NAMES
+
+if TYPE_CHECKING:
+    from broker.authz.decider import Decider
+    from broker.viewer.sandboxes.guest import Guest
+    from policy.records.model import Transfer
+
+_CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked, in the broker's words."""
+
+    service: str
+    what: str
+    size: int
+    files: int
+    mime: str = ""
+    url: Url | None = None
+
+
+class OpeningService:
+    """All requests of one viewer's sandboxes for files and links."""
+
+    def __init__(
+        self, *, decider: Decider, log: event_log.Journal, targets: Targets
+    ) -> None:
+        self._decider = decider
+        self._log = log
+        self._targets = targets
+        self._events = StreamEvents(log)
+        self._meter = DayMeter()
+        self._numbers = itertools.count(1)
+
+    async def stream(
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        taken: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Serve one connection of a program of the sandbox, to its end.
+
+        ``taken`` is awaited once the worker has it.  Raises RefusedError when the
+        sandbox has too many of them.
+        """
+        began = trio.current_time()
+        with guest.transfers.one(opening.stream) as exchange:
+            await self._events.opened(opening, "worker")
+            order = messages.TransferStream(opening.stream)
+            await guest.order(order, [conn.fileno()])
+            await taken()
+            try:
+                with exchange.scope:
+                    reason = await self._answered(guest, opening, exchange)
+                    await guest.order(messages.TransferFinish(opening.stream, reason))
+                with trio.move_on_after(_CLOSE_SECONDS):
+                    await exchange.wait_closed()
+            finally:
+                with suppress(OSError):
+                    conn.shutdown(socket.SHUT_RDWR)
+                with trio.CancelScope(shield=True):
+                    await self._note_closed(opening, exchange, began)
+
+    async def _answered(
+        self, guest: Guest, opening: Opening, exchange: Exchange
+    ) -> str:
+        """Do what it asks; returns why not, for the program that asked."""
+        try:
+            ask = await exchange.asked()
+            if isinstance(ask, Take):
+                await self._hand_over(guest, exchange, ask.token)
+            else:
+                await self._decided(guest, opening, exchange, ask)
+        except VitrailError as error:
+            return printable(error.message, 900)
+        except ExceptionGroup as group:
+            # Of a nursery around the transfer: one failure, in a wrapper.
+            found = sole(group)
+            if not isinstance(found, VitrailError):
+                raise
+            return printable(found.message, 900)
+        return ""
+
+    async def _note_closed(
+        self, opening: Opening, exchange: Exchange, began: float
+    ) -> None:
+        closed = exchange.closed
+        counts = (closed.from_guest, closed.to_guest) if closed else None
+        reason = printable(closed.reason, 2000) if closed else "cut"
+        await self._events.closed(opening, counts, reason, began)
+
+    # -- what is asked ------------------------------------------------------------------
+
+    async def _decided(
+        self, guest: Guest, opening: Opening, exchange: Exchange, ask: Ask
+    ) -> None:
+        asked = _asked(opening, ask)
+        record = guest.valid_record()
+        allowed = record.viewer.transfer
+        self._meter.take(record.name, asked.size, allowed, trio.current_time())
+        if asked.size > min(allowed.request_size, _one_file(ask, allowed)):
+            raise RefusedError("it is larger than the sandbox's record allows")
+
+        async def wait(what: str) -> None:
+            await guest.order(messages.TransferWait(exchange.stream, what))
+
+        async def on_ask() -> None:
+            await wait("waiting for the answer of the person")
+
+        request = _request(opening, ask, asked)
+        async with self._decider.permit(request, on_ask=on_ask) as permit:
+            _refuse_target(permit, guest.lease, asked)
+            await self._carried(guest, exchange, asked, permit, wait)
+
+    async def _carried(
+        self,
+        guest: Guest,
+        exchange: Exchange,
+        asked: _Asked,
+        permit: Permit,
+        wait: Callable[[str], Awaitable[None]],
+    ) -> None:
+        number, began = next(self._numbers), trio.current_time()
+        await self._log.require(
+            schema.TransferBegin(
+                **event_log.of(guest.lease),
+                transfer=number,
+                target=permit.target,
+                files=asked.files,
+                size=asked.size,
+                mime=asked.mime,
+            )
+        )
+        reason = "cut"
+        try:
+            if asked.url is not None:
+                await self._targets.open_url(permit, asked.url, wait)
+            else:
+                await self._move(guest, exchange, asked, permit, wait)
+            reason = ""
+        except VitrailError as error:
+            reason = str(error)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.TransferEnd(
+                        **event_log.of(guest.lease),
+                        transfer=number,
+                        target=permit.target,
+                        bytes=exchange.size,
+                        files=exchange.files,
+                        seconds=trio.current_time() - began,
+                        outcome="failed" if reason else "done",
+                        reason=printable(reason, 2000),
+                    )
+                )
+
+    async def _move(
+        self,
+        guest: Guest,
+        exchange: Exchange,
+        asked: _Asked,
+        permit: Permit,
+        wait: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """Have the bytes go from its worker through a pipe to the target."""
+        allowed = guest.valid_record().viewer.transfer
+        size = min(allowed.request_size, permit.max_size or allowed.request_size)
+        single = asked.service == OPEN_FILE
+        quota = Quota(min(allowed.file_size, size), size, allowed.request_files)
+        with pipe() as (read, write):
+            delivery = self._targets.delivery(
+                guest.lease.sandbox, read, quota, opened=single
+            )
+            async with self._targets.receiving(permit, delivery, wait):
+                order = messages.TransferSend(
+                    exchange.stream, quota.file_size, quota.size, quota.files, single
+                )
+                await guest.order(order, [write.fileno()])
+                write.close()
+                reason = await exchange.passed()
+                if reason:
+                    raise RefusedError(reason)
+                await delivery.done.wait()
+                if delivery.reason:
+                    raise RefusedError(delivery.reason)
+
+    async def _hand_over(
+        self, guest: Guest, exchange: Exchange, untrusted_token: str
+    ) -> None:
+        """Let a program that we have started in the target fetch its files."""
+        delivery = guest.transfers.fetch(untrusted_token)
+        reason = "the receiver broke it off"
+        try:
+            quota = delivery.quota
+            order = messages.TransferDeliver(
+                exchange.stream,
+                delivery.source,
+                delivery.open,
+                quota.file_size,
+                quota.size,
+                quota.files,
+            )
+            await guest.order(order, [delivery.pipe])
+            delivery.close_pipe()
+            reason = await exchange.passed()
+        finally:
+            delivery.end(reason)
+
+
+def _asked(opening: Opening, ask: Ask) -> _Asked:
+    """Return the request, its words checked again: a worker may be taken over."""
+    match ask:
+        case OpenUrl() if opening.service == OPEN_URL:
+            url = take_url(ask.url, None)
+            return _Asked(opening.service, url.shown, 0, 0, url=url)
+        case OpenFile() if opening.service == OPEN_FILE:
+            name = take_file_name(ask.name.encode())
+            # What is claimed by the name, not by the program: one claim less.
+            return _Asked(opening.service, name, ask.size, 1, claimed(name))
+        case CopyFiles() if opening.service == FILE_COPY:
+            name = take_file_name(ask.name.encode())
+            more = f" and {ask.files - 1} more" if ask.files > 1 else ""
+            return _Asked(opening.service, f"{name}{more}", ask.size, ask.files)
+    raise RefusedError(f"that is not asked on the port of {opening.service}")
+
+
+def _request(opening: Opening, ask: Ask, asked: _Asked) -> Request:
+    target = "" if isinstance(ask, Take) else ask.target
+    url = asked.url
+    details = [("what", asked.what)]
+    if url is None:
+        details.append(("size", f"{asked.size} bytes"))
+    if asked.mime:
+        details.append(("type", asked.mime))
+    return Request(
+        lease=opening.lease,
+        service=opening.service,
+        target=target,
+        mime=asked.mime or None,
+        scheme=url.scheme if url else None,
+        host=url.host if url else None,
+        size=None if url else asked.size,
+        stream=opening.stream,
+        peer=opening.peer,
+        details=tuple(details),
+        # The program that asks is told; a notification would be the second word.
+        tells=True,
+    )
+
+
+def _refuse_target(permit: Permit, source: Lease, asked: _Asked) -> None:
+    """Refuse what no rule means to permit."""
+    if permit.target in {source.sandbox, ""}:
+        raise RefusedError("a sandbox opens its own files and links itself")
+    url = asked.url
+    chosen = permit.rule.match.scheme if permit.rule is not None else ()
+    if url is not None and not chosen and url.scheme not in DEFAULT_SCHEMES:
+        raise RefusedError(
+            f"the scheme {url.scheme}: needs a rule that names it with scheme="
+        )
+    if permit.target in ADMIN_NAMES and asked.service != FILE_COPY and url is None:
+        raise RefusedError("files of a sandbox are not opened on the viewer")
+
+
+def _one_file(ask: Ask, allowed: Transfer) -> int:
+    return allowed.file_size if isinstance(ask, OpenFile) else allowed.request_size

@@ -1,0 +1,184 @@
+"""Where something is opened or kept: another sandbox, a disposable, the viewer.
+
+A target sandbox that does not run is started by its launcher.  In it, a program of
+the guest's agent opens the address, or fetches the files by a token that works once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from broker.authz.permit import Permit
+from broker.core import limits
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.lease import Lease
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.transfer.entries import Quota
+from broker.transfer.urls import Url
+from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.pipes import PipeEnd
+from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.programs import Program
+from policy.records.model import MicroVM, Record
+from policy.rules.world import ADMIN_NAMES
+
+if TYPE_CHECKING:
+    from broker.link.contract import Host
+    from broker.viewer.role import ViewerRole
+    from broker.viewer.sandboxes.guest import Guest
+
+Wait = Callable[[str], Awaitable[None]]
+_DISPOSABLE = "@dispvm:"
+_TOOL = "vitrail-files"
+_BEFORE = frozenset({Step.MACHINE, Step.AGENT, Step.PROGRAM})
+
+
+class Targets:
+    """See the head of this module."""
+
+    def __init__(self, viewer: ViewerRole, own: Own) -> None:
+        self._viewer = viewer
+        self._own = own
+        self.host: Host | None = None
+        """Who starts machines; set when the viewer runs."""
+
+    def delivery(
+        self, source: str, pipe: PipeEnd, quota: Quota, *, opened: bool
+    ) -> Delivery:
+        """Return what is on its way; takes the pipe over."""
+        return Delivery(source, opened, quota, pipe.detach())
+
+    async def open_url(self, permit: Permit, url: Url, wait: Wait) -> None:
+        """Open an address; returns when the program that does it has started."""
+        if permit.target in ADMIN_NAMES:
+            await self._own.open_url(url)
+            return
+        async with self._guest(permit.target, wait, autostart=permit.autostart) as it:
+            words = [_TOOL, "open-here", url.canonical, *_command(it)]
+            program = await it.start_program(words, {}, display=True)
+            await _started(it, program)
+
+    @asynccontextmanager
+    async def receiving(
+        self, permit: Permit, delivery: Delivery, wait: Wait
+    ) -> AsyncIterator[None]:
+        """Have a delivery fetched; the block runs once somebody reads it."""
+        if permit.target in ADMIN_NAMES:
+            async with self._own.storing(delivery):
+                yield
+            return
+        async with self.receiving_in(
+            permit.target, delivery, wait, autostart=permit.autostart
+        ):
+            yield
+
+    @asynccontextmanager
+    async def receiving_in(
+        self, target: str, delivery: Delivery, wait: Wait, *, autostart: bool = True
+    ) -> AsyncIterator[None]:
+        """Have a delivery fetched by a sandbox."""
+        async with self._guest(target, wait, autostart=autostart) as guest:
+            token = secrets.token_hex(16)
+            with guest.transfers.expected(token, delivery):
+                words = [_TOOL, "receive", token]
+                if delivery.open:
+                    words += _command(guest)
+                program = await guest.start_program(words, {}, display=delivery.open)
+                await _taken(guest, program, delivery)
+                yield
+
+    @asynccontextmanager
+    async def _guest(
+        self, target: str, wait: Wait, *, autostart: bool
+    ) -> AsyncIterator[Guest]:
+        """The target's guest; one that was started for nothing is ended again."""
+        lease, started = await self._lease(target, wait, autostart=autostart)
+        guest = self._viewer.guest(lease.id)
+        if guest is None:
+            raise UpstreamError(f"{lease.sandbox} ended while it was started")
+        try:
+            yield guest
+        except BaseException:
+            if started and not guest.programs.live() and _is_disposable(guest):
+                with trio.CancelScope(shield=True):
+                    await self._viewer.power_off(
+                        lease.id, reason="nothing was opened in it", grace=1.0
+                    )
+            raise
+
+    async def _lease(
+        self, target: str, wait: Wait, *, autostart: bool
+    ) -> tuple[Lease, bool]:
+        """Return the lease of a target, and whether it was started for this."""
+        name = take_sandbox_name(target.removeprefix(_DISPOSABLE))
+        if not target.startswith(_DISPOSABLE):
+            for guest in self._viewer.guests():
+                if guest.lease.sandbox == name:
+                    return guest.lease, False
+        if not autostart:
+            raise RefusedError(f"{name} does not run, and the rule does not start it")
+        if self.host is None:
+            raise UpstreamError("the viewer has no host that starts machines")
+        await wait(f"starting {name}")
+
+        def ignored(detail: str) -> None:
+            """Details of a start; the person sees that it is being started."""
+
+        return await self.host.start(SandboxName(name), progress=ignored), True
+
+
+def _is_disposable(guest: Guest) -> bool:
+    return guest.lease.sandbox != guest.lease.record
+
+
+def _command(guest: Guest) -> Sequence[str]:
+    """The record's own program, where nothing in the guest is registered."""
+    record: Record = guest.valid_record()
+    launch = record.host.launch
+    return list(launch.command) if isinstance(launch, MicroVM) else []
+
+
+def _deadline(guest: Guest) -> float:
+    launch = guest.valid_record().host.launch
+    return float(launch.boot_deadline) if isinstance(launch, MicroVM) else 0.0
+
+
+async def _started(guest: Guest, program: Program) -> None:
+    """Wait until the guest has executed the program."""
+    deadline = _deadline(guest) + limits.TRANSFER_TAKE_SECONDS
+    with trio.move_on_after(deadline) as patience:
+        while not program.ended and program.way.next in _BEFORE:
+            if program.way.failure is not None:
+                raise UpstreamError(program.way.failure.reason)
+            await program.changed.wait()
+    if patience.cancelled_caught:
+        raise UpstreamError(f"no program came up in {guest.lease.sandbox}")
+    if program.ended and program.code:
+        raise RefusedError(f"{guest.lease.sandbox} has no program that opens it")
+
+
+async def _taken(guest: Guest, program: Program, delivery: Delivery) -> None:
+    """Wait until the program in the guest has asked for its files."""
+    await _started(guest, program)
+    with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
+        async with trio.open_nursery() as nursery:
+
+            async def ended() -> None:
+                while not program.ended:
+                    await program.changed.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(ended)
+            await delivery.taken.wait()
+            nursery.cancel_scope.cancel()
+    if not delivery.taken.is_set():
+        raise UpstreamError(
+            f"nothing in {guest.lease.sandbox} fetched the files",
+            hint=f"'brokerctl logs {guest.lease.sandbox}' shows what its program wrote",
+        )

@@ -1,0 +1,361 @@
+"""In the worker: connections of the sandbox's programs about files and links.
+
+One task for each connection.  It reads the request, tells the broker, and does
+what the broker answers: finish, pass entries on to a pipe, or deliver what comes
+out of one.  Entries are decoded and written again on either way, so that nothing
+reaches the other side that the rules for names and sizes do not accept.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, suppress
+
+import trio
+
+from broker.core import limits
+from broker.core.errors import InternalError, PeerError, RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.ipc import fdpass
+from broker.ipc import transfer as messages
+from broker.ipc.framing import FrameReader
+from broker.ipc.transfer_guest import (
+    Ask,
+    CopyFiles,
+    Delivery,
+    Done,
+    Go,
+    OpenFile,
+    OpenUrl,
+    Progress,
+    Refused,
+    Reply,
+    Take,
+    Wait,
+    decode_ask,
+    reply_frame,
+)
+from broker.transfer.contents import refuse_contents
+from broker.transfer.entries import End, Entry, EntryReader, File, Quota, entry_frame
+from broker.transfer.file_names import take_file_name
+from broker.transfer.urls import take_url
+
+Say = Callable[[messages.FromWorker], Awaitable[None]]
+_MOVED_SECONDS = 0.5
+_HEAD_BYTES = 512
+"""Of a file that is to be opened; its type is seen by then."""
+
+
+class WorkerTransfers:
+    """All such connections of the sandbox."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._streams: dict[int, _Stream] = {}
+
+    def obey(
+        self, order: messages.ToWorker, fds: tuple[int, ...], nursery: trio.Nursery
+    ) -> None:
+        """Do what the broker says; takes ``fds`` over."""
+        if isinstance(order, messages.TransferStream):
+            if len(fds) != 1:
+                fdpass.close_all(fds)
+                raise InternalError("a transfer without its descriptor")
+            stream = _Stream(order.stream, socket.socket(fileno=fds[0]), self._say)
+            self._streams[order.stream] = stream
+            nursery.start_soon(self._serve, stream)
+            return
+        found = self._streams.get(order.stream)
+        if found is None:  # it has ended meanwhile
+            fdpass.close_all(fds)
+            return
+        found.tell(order, fds)
+
+    async def _serve(self, stream: _Stream) -> None:
+        try:
+            reason = await stream.run()
+        finally:
+            del self._streams[stream.number]
+            stream.close()
+        await self._say(
+            messages.TransferClosed(
+                stream.number, stream.from_guest, stream.to_guest, reason[:4000]
+            )
+        )
+
+
+class _Stream:
+    """One connection, and the orders about it."""
+
+    def __init__(self, number: int, sock: socket.socket, say: Say) -> None:
+        sock.settimeout(0)
+        self.number = number
+        self._sock = trio.socket.from_stdlib_socket(sock)
+        self._say = say
+        # Wait, then Send or Deliver, then Finish: the broker is not faster.
+        self._put, self._orders = trio.open_memory_channel[
+            tuple[messages.ToWorker, tuple[int, ...]]
+        ](8)
+        self._moved = 0.0
+        self._broken = False
+        """Its files were broken off, and it may not know that yet."""
+        self.from_guest = 0
+        self.to_guest = 0
+
+    def tell(self, order: messages.ToWorker, fds: tuple[int, ...]) -> None:
+        """An order has come."""
+        try:
+            self._put.send_nowait((order, fds))
+        except trio.WouldBlock:
+            fdpass.close_all(fds)
+            raise InternalError("more orders about a transfer than there are") from None
+
+    def close(self) -> None:
+        """Close the connection and what was not used."""
+        self._sock.close()
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                fdpass.close_all(self._orders.receive_nowait()[1])
+
+    async def run(self) -> str:
+        """Serve it; returns why it ended."""
+        try:
+            with trio.move_on_after(limits.TRANSFER_HEAD_SECONDS) as patience:
+                ask = await self._ask()
+            if patience.cancelled_caught:
+                raise PeerError("no request came in time")
+            await self._say(messages.TransferAsked(self.number, ask))
+            return await self._follow()
+        except VitrailError as error:
+            reason = printable(str(error), 900)
+            await self._answer(Refused(reason))
+            return reason
+        except OSError as error:
+            return f"broken off: {error.strerror}"
+
+    # -- the request ------------------------------------------------------------------
+
+    async def _ask(self) -> Ask:
+        reader = FrameReader(limits.TRANSFER_FRAME_BYTES)
+        while True:
+            untrusted_data = await self._receive(1 << 12)
+            if not untrusted_data:
+                raise PeerError("it hung up before its request")
+            frames = reader.feed(untrusted_data)
+            if frames and (len(frames) > 1 or reader.in_frame):
+                raise PeerError("it says more than its request before the answer")
+            if frames:
+                return _checked(decode_ask(frames[0]))
+
+    async def _follow(self) -> str:
+        """Obey orders until the one that finishes it."""
+        while True:
+            order, fds = await self._next()
+            match order:
+                case messages.TransferWait():
+                    await self._answer(Wait(printable(order.what, 900)))
+                case messages.TransferFinish():
+                    return await self._finish(order.reason)
+                case messages.TransferSend():
+                    await self._moved_by(self._pass, order, fds)
+                case messages.TransferDeliver():
+                    await self._moved_by(self._deliver, order, fds)
+                case messages.TransferStream():
+                    raise InternalError("a transfer that runs is not given again")
+
+    async def _next(self) -> tuple[messages.ToWorker, tuple[int, ...]]:
+        """Wait for an order, or for the program to hang up."""
+        found: list[tuple[messages.ToWorker, tuple[int, ...]]] = []
+        hung_up = False
+
+        async def listen() -> None:
+            nonlocal hung_up
+            if self._broken:
+                # What it still sends is on its way; the reason comes after it.
+                with suppress(OSError):
+                    while await self._receive(limits.TRANSFER_READ_BYTES):
+                        pass
+                return
+            await trio.lowlevel.wait_readable(self._sock)
+            hung_up = True
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            found.append(await self._orders.receive())
+            nursery.cancel_scope.cancel()
+        if found:
+            return found[0]
+        if hung_up:
+            # Its request is answered first, so whatever comes is out of turn.
+            raise PeerError("it hung up, or spoke before the answer")
+        raise InternalError("no order and no end")
+
+    async def _finish(self, reason: str) -> str:
+        reason = printable(reason, 900)
+        await self._answer(Refused(reason) if reason else Done())
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        return reason or "done"
+
+    # -- the bytes ---------------------------------------------------------------------
+
+    async def _moved_by(
+        self,
+        step: Callable[[messages.ToWorker, EntryReader, int], Awaitable[None]],
+        order: messages.TransferSend | messages.TransferDeliver,
+        fds: tuple[int, ...],
+    ) -> None:
+        """Move entries by a step, and tell the broker how it ended."""
+        if len(fds) != 1:
+            fdpass.close_all(fds)
+            raise InternalError("bytes are to be moved without a pipe")
+        single = isinstance(order, messages.TransferSend) and order.single
+        quota = Quota(order.file_size, order.size, order.files, single)
+        reader = EntryReader(quota)
+        reason = ""
+        try:
+            await step(order, reader, fds[0])
+        except VitrailError as error:
+            reason = printable(str(error), 900)
+        except OSError as error:
+            reason = f"broken off: {error.strerror}"
+        except trio.TooSlowError:
+            reason = f"nothing moved for {limits.TRANSFER_STALL_SECONDS:g} s"
+        finally:
+            os.close(fds[0])
+        self._broken = bool(reason)
+        passed = messages.TransferPassed(self.number, reader.size, reader.files, reason)
+        await self._say(passed)
+
+    async def _pass(
+        self, order: messages.ToWorker, reader: EntryReader, pipe: int
+    ) -> None:
+        """From the program into the pipe."""
+        os.set_blocking(pipe, False)
+        await self._answer(Go())
+        heads = _Heads(order)
+        while not reader.ended:
+            with _patience():
+                untrusted_data = await self._receive(limits.TRANSFER_READ_BYTES)
+                if not untrusted_data:
+                    raise PeerError("it hung up before the end of its files")
+                for item in reader.feed(untrusted_data):
+                    for part in heads.take(item):
+                        await _write(pipe, part)
+            await self._tell_moved(reader)
+
+    async def _deliver(
+        self, order: messages.ToWorker, reader: EntryReader, pipe: int
+    ) -> None:
+        """From the pipe to the program."""
+        if not isinstance(order, messages.TransferDeliver):
+            raise InternalError("a delivery without its order")
+        os.set_blocking(pipe, False)
+        await self._answer(Delivery(order.source, order.open))
+        while not reader.ended:
+            with _patience():
+                untrusted_data = await _read(pipe)
+                if not untrusted_data:
+                    raise PeerError("the sender broke it off")
+                for item in reader.feed(untrusted_data):
+                    await self._send(
+                        item if isinstance(item, bytes) else entry_frame(item)
+                    )
+
+    async def _tell_moved(self, reader: EntryReader) -> None:
+        now = trio.current_time()
+        if now - self._moved < _MOVED_SECONDS:
+            return
+        self._moved = now
+        await self._say(messages.TransferMoved(self.number, reader.size, reader.files))
+        await self._answer(Progress(reader.size))
+
+    # -- the connection -----------------------------------------------------------------
+
+    async def _receive(self, size: int) -> bytes:
+        data = await self._sock.recv(size)
+        self.from_guest += len(data)
+        return data
+
+    async def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            sent = await self._sock.send(view)
+            self.to_guest += sent
+            view = view[sent:]
+
+    async def _answer(self, reply: Reply) -> None:
+        """Tell the program; one that does not listen is not waited for long."""
+        with suppress(OSError), trio.move_on_after(1.0):
+            await self._send(reply_frame(reply))
+
+
+class _Heads:
+    """Looks at the beginning of a file that is to be opened, before it goes on."""
+
+    def __init__(self, order: messages.ToWorker) -> None:
+        self._looking = isinstance(order, messages.TransferSend) and order.single
+        self._file: File | None = None
+        self._head = b""
+
+    def take(self, item: Entry | bytes) -> list[bytes]:
+        """Return what may go on now.  Raises RefusedError for a false name."""
+        if not self._looking:
+            return [item if isinstance(item, bytes) else entry_frame(item)]
+        if isinstance(item, File):
+            self._file = item
+            return []
+        if isinstance(item, bytes):
+            self._head += item
+        whole = self._file is None or isinstance(item, End)
+        if not whole and len(self._head) < min(_HEAD_BYTES, self._size):
+            return []
+        self._looking = False
+        parts = []
+        if self._file is not None:
+            refuse_contents(self._file.path[-1], self._head)
+            parts = [entry_frame(self._file), self._head]
+        return [*parts, entry_frame(item)] if isinstance(item, End) else parts
+
+    @property
+    def _size(self) -> int:
+        return self._file.size if self._file is not None else 0
+
+
+def _checked(untrusted_ask: Ask) -> Ask:
+    """Return the request with its address or name in the one form that goes on."""
+    match untrusted_ask:
+        case OpenUrl(url=untrusted_url, target=target):
+            return OpenUrl(take_url(untrusted_url, None).canonical, target)
+        case OpenFile(name=untrusted_name) | CopyFiles(name=untrusted_name):
+            take_file_name(untrusted_name.encode())
+        case Take():
+            pass  # a token, whose form was checked when it was decoded
+    return untrusted_ask
+
+
+def _patience() -> AbstractContextManager[trio.CancelScope]:
+    """Give a transfer up in which nothing moves; raises trio.TooSlowError."""
+    return trio.fail_after(limits.TRANSFER_STALL_SECONDS)
+
+
+async def _write(pipe: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(pipe, view) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(pipe)
+        except BrokenPipeError:
+            raise RefusedError("the receiver broke it off") from None
+
+
+async def _read(pipe: int) -> bytes:
+    while True:
+        try:
+            return os.read(pipe, limits.TRANSFER_READ_BYTES)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(pipe)

@@ -1,0 +1,125 @@
+"""A peer that was taken over, or stands beside an honest one, lies to its witness."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from broker.audit.database import open_database
+from broker.audit.proof.keys import KeyFile
+from broker.audit.proof.note import Checkpoint, parse_note, public_key
+from broker.audit.proof.witness import held_notes
+from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.link import messages as m
+from tests.kit.audit.log import event, opened
+from tests.kit.audit.witness import Line, Side, sides, talk
+
+
+def held(side: Side, peer: str = "desk") -> list[int]:
+    with opened(side.path) as db:
+        return [parse_note(note).checkpoint.size for _, _, note in held_notes(db, peer)]
+
+
+async def publish(near: Side, far: Side, events: int) -> None:
+    for number in range(events):
+        await near.store.record(event(number))
+    await near.sealing.publish()
+    await talk(near, far)
+
+
+def made_up(origin: str, size: int, private: Ed25519PrivateKey) -> list[str]:
+    note = Checkpoint(origin, size, size.to_bytes(32, "big"))
+    return note.signed(private, public_key(private)).split("\n")
+
+
+async def flood(line: Line, far: Side, private: Ed25519PrivateKey, origin: str) -> None:
+    for number in range(limits.AUDIT_WITNESSED + 5):
+        note = made_up(origin, 1000 + number, private)
+        with suppress(RefusedError):
+            await far.witness.take(line, m.Witness(number + 1, note))
+
+
+@pytest.mark.parametrize("peer", ["desk", "other"])
+async def test_made_up_notes_push_out_none(tmp_path: Path, peer: str) -> None:
+    """Of the log's own peer without its key, and of another one of its name."""
+    async with sides(tmp_path) as (near, far):
+        await publish(near, far, 9)
+        await publish(near, far, 2)
+        before = held(far)
+        assert before == [9, 11]
+        anyone = Ed25519PrivateKey.generate()
+        await flood(Line(peer, far), far, anyone, near.store.origin)
+        assert held(far) == before
+        assert held(far, "other") == []
+        assert far.conflicts() if peer == "desk" else True
+        await publish(near, far, 1)
+        assert held(far) == [9, 11, 12], "and the honest one is heard on"
+
+
+async def test_the_real_key_pushes_out_none_either(tmp_path: Path) -> None:
+    """A taken-over broker signs what it likes, and can prove none of it."""
+    async with sides(tmp_path) as (near, far):
+        await publish(near, far, 9)
+        (key,) = KeyFile(near.path).any()
+        await flood(Line("desk", far), far, key.private, near.store.origin)
+        assert held(far) == [9]
+        reason = far.conflicts()[0]
+        assert "does not show that it goes on from what it was at 9 events" in reason
+
+
+async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:
+    async with sides(tmp_path) as (near, far):
+        await publish(near, far, 3)
+        line = Line("desk", far)
+        refused = 0
+        for number in range(3 * limits.AUDIT_WITNESS_LOGS):
+            async with sides(tmp_path / str(number)) as (other, _):
+                await other.store.record(event(1))
+                note = (await other.store.checkpoint()).split("\n")
+                keys = [key.split("\n") for key in await other.store.certificates(0, 9)]
+            try:
+                await far.witness.take(line, m.Witness(number + 1, note, keys=keys))
+            except RefusedError:
+                refused += 1
+        assert refused == 2 * limits.AUDIT_WITNESS_LOGS + 1
+        assert 3 in held(far)
+        assert far.conflicts()
+
+
+async def test_certificates_that_do_not_follow(tmp_path: Path) -> None:
+    async with sides(tmp_path) as (near, far):
+        await near.store.evolve()
+        await near.store.evolve()
+        keys = [key.split("\n") for key in await near.store.certificates(0, 9)]
+        note = (await near.store.checkpoint()).split("\n")
+        line = Line("desk", far)
+        for wrong in ([keys[1]], [keys[0], keys[2]], [keys[0], note]):
+            with pytest.raises(RefusedError, match="certificate"):
+                await far.witness.take(line, m.Witness(1, note, keys=wrong))
+        assert held(far) == []
+        assert (await far.witness.take(line, m.Witness(2, note, keys=keys))).kept
+
+
+async def test_notes_kept_before_are_believed_when_they_are_signed(
+    tmp_path: Path,
+) -> None:
+    """What any peer could put there is not; what the log's key signed still counts."""
+    async with sides(tmp_path) as (near, far):
+        for number in range(7):
+            await near.store.record(event(number))
+        real = await near.store.checkpoint()
+        anyone = Ed25519PrivateKey.generate()
+        lie = "\n".join(made_up(near.store.origin, 5000, anyone))
+    db, _ = open_database(tmp_path / "far" / "audit.sqlite")
+    for size, text in ((7, real), (5000, lie)):
+        row = ("desk", parse_note(text).checkpoint.origin, size, 0, text)
+        db.execute("INSERT INTO witness_unproved VALUES (?, ?, ?, ?, ?)", row)
+    db.close()
+    async with sides(tmp_path) as (near, far):
+        await publish(near, far, 1)
+        assert held(far) == [7, 8]
+        assert far.conflicts() == near.conflicts() == []

@@ -1,0 +1,50 @@
+"""Content and name of a file that is to be opened."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.core.errors import RefusedError
+from broker.transfer.contents import refuse_contents
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.pdf", b"%PDF-1.7"),
+        ("a.png", PNG),
+        ("a.JPG", b"\xff\xd8\xff\xe0"),
+        ("a.odt", b"PK\x03\x04"),
+        ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+        ("a.txt", b"hello"),
+        ("a.txt", b""),
+        ("README", b"hello"),
+        ("a.unknown", b"\0\1"),
+    ],
+)
+def test_what_is_what_it_says(name, head):
+    refuse_contents(name, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.pdf", b"MZ\x90"),
+        ("a.pdf", b"hello"),
+        ("a.pdf", PNG),
+        ("a.png", b"%PDF-1.7"),
+        ("a.txt", b"PK\x03\x04"),
+        ("a.txt", b"#!/bin/sh"),
+        ("README", b"\x7fELF"),
+        ("a", b"[Desktop Entry]\n"),
+        ("report.pdf.exe", b"hello"),
+        ("a.desktop", b"x"),
+        ("a.sh", b"echo"),
+        ("A.LNK", b"x"),
+    ],
+)
+def test_what_is_another_thing_or_runs_is_refused(name, head):
+    with pytest.raises(RefusedError):
+        refuse_contents(name, head)

@@ -1,0 +1,130 @@
+"""Files and links between sandboxes, with a real broker and the guests' programs.
+
+The guests are processes; tests/e2e/test_opening_vm.py has machines.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.plain_guests import plain
+from tests.kit.wayland.compositor import until
+from tests.kit.world import record, world
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
+)
+RULES = """\
+vitrail.OpenURL  * work @default  allow target=personal scheme=https rate=4/min
+vitrail.OpenFile * work @default  allow target=personal max-size=1M
+vitrail.FileCopy * work personal  allow max-size=10M
+vitrail.FileCopy * work @adminvm  allow max-size=10M
+vitrail.FileCopy * personal work  deny
+"""
+
+
+@asynccontextmanager
+async def sandboxes(rules=RULES):
+    async with world({"app": record()}, start=False, image=False) as w:
+        home = w.base / "person"
+        home.mkdir()
+        w.environ["HOME"] = str(home)
+        folder = w.paths.config[0] / "policy.d"
+        folder.mkdir(parents=True)
+        (folder / "30-mine.policy").write_text(rules)
+        await w.start()
+        async with plain(w, "work", "personal") as guests:
+            yield w, guests["work"], guests["personal"]
+
+
+async def shown(path: Path):
+    async def there():
+        return path.exists() and path.read_text()
+
+    return await until(there)
+
+
+async def test_what_programs_open_goes_where_the_rules_send_it():
+    async with sandboxes() as (w, work, personal):
+        out = personal.folder / "out"
+        personal.opens("x-scheme-handler/https", f"sh -c 'echo $0 > {out}-url' %u")
+        code, said = await work.command("xdg-open", "HTTPS://Example.org/a?b")
+        assert code == 0, said
+        assert await shown(Path(f"{out}-url")) == "https://example.org/a?b\n"
+
+        personal.opens(
+            "text/plain",
+            f"sh -c 'stat -c %a-%s $0 > {out}-file; cat $0 >> {out}-file' %f",
+        )
+        (work.home / "notes.txt").write_text("some notes")
+        code, said = await work.command("vitrail-open", "notes.txt")
+        assert code == 0, said
+        assert await shown(Path(f"{out}-file")) == "400-10\nsome notes"
+
+        for bad in ("http://example.org/", "javascript:alert(1)", "https://a@b/"):
+            code, said = await work.command("xdg-open", bad)
+            assert (code, said[:9]) == (1, "vitrail: "), said
+        code, said = await personal.command("xdg-open", "https://example.org/")
+        assert (code, "denied" in said) == (1, True), said
+        ends = w.events("transfer.end", outcome="done", sandbox="work")
+        assert [end["target"] for end in ends] == ["personal"] * 2
+        assert w.events("decision", verdict="deny", service="vitrail.OpenURL")
+
+
+async def test_directories_are_copied_between_sandboxes_and_to_the_person():
+    async with sandboxes() as (w, work, personal):
+        tree = work.home / "d"
+        (tree / "e").mkdir(parents=True)
+        for number in range(200):
+            (tree / "e" / str(number)).write_text(str(number))
+        (tree / "big").write_bytes(os.urandom(3_000_000))
+        (tree / "big").chmod(0o4755)
+        (tree / "link").symlink_to("/etc/passwd")
+        code, said = await work.command("vitrail-copy", "d", "personal")
+        assert code == 0, said
+        code, said = await work.command("vitrail-copy", "d", "@adminvm")
+        assert code == 0, said
+        homes = (personal.home, Path(w.environ["HOME"]))
+        for home in homes:
+            there = home / "Incoming/work/d"
+            assert (there / "big").read_bytes() == (tree / "big").read_bytes()
+            assert (there / "big").stat().st_mode & 0o7777 == 0o600
+            assert {p.name: p.read_text() for p in (there / "e").iterdir()} == {
+                str(n): str(n) for n in range(200)
+            }
+            assert not (there / "link").is_symlink()
+        ends = w.events("transfer.end", outcome="done")
+        assert [(e["target"], e["files"]) for e in ends] == [
+            ("personal", 203),
+            ("dom0", 203),
+        ]
+
+
+async def test_what_no_rule_permits_leaves_nothing():
+    async with sandboxes() as (w, work, personal):
+        (work.home / "large").write_bytes(bytes(11 << 20))
+        for words in (("large", "personal"), ("large", "nowhere"), ("large", "work")):
+            code, said = await work.command("vitrail-copy", *words)
+            assert code == 1, said
+        code, said = await personal.command("vitrail-copy", "/etc/hostname", "work")
+        assert (code, "denied" in said) == (1, True), said
+        (work.home / "a.pdf").write_bytes(b"MZ")
+        code, said = await work.command("vitrail-open", "a.pdf")
+        assert (code, "program" in said) == (1, True), said
+        assert not (personal.home / "Incoming").exists()
+        assert not list(Path(w.environ["HOME"]).iterdir())
+
+
+async def test_a_limit_of_a_rule_ends_a_flood():
+    async with sandboxes() as (_, work, personal):
+        personal.opens("x-scheme-handler/https", "true %u")
+        codes = [
+            (await work.command("xdg-open", f"https://example.org/{n}"))[0]
+            for n in range(6)
+        ]
+        assert codes == [0] * 4 + [1] * 2

@@ -1,0 +1,164 @@
+"""Guests without machines: the real agent as a process, leased by a real broker.
+
+``async with plain(w, "work", "personal") as guests`` leases each name of a world
+``w`` by a hybrid-vsock path.  The test process plays the VMM: it carries each of
+the guest's connections to the broker, as vhost-device-vsock does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.control.api import LeaseRequest
+from broker.core.services import PORTS
+from broker.launch.process.spawn import DEVNULL, PIPE, spawn
+from shims import vitrail_guest
+from tests.kit.world import record
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[label]
+colour = "green"
+[launch]
+kind = "external"
+[peer]
+hybrid = "{}"
+"""
+_VARIABLES = {
+    "vitrail.Agent": "VITRAIL_AGENT",
+    "vitrail.Display": "VITRAIL_DISPLAY",
+    "vitrail.Audio": "VITRAIL_AUDIO",
+    "vitrail.OpenURL": "VITRAIL_OPEN_URL",
+    "vitrail.OpenFile": "VITRAIL_OPEN_FILE",
+    "vitrail.FileCopy": "VITRAIL_COPY",
+}
+
+
+@dataclass
+class PlainGuest:
+    """One guest: its home, and programs as its user would start them."""
+
+    name: str
+    folder: Path
+    env: dict[str, str]
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    async def command(self, *words, deadline=60):
+        """Run one of the guest's commands; returns code and what it printed."""
+        tools = self.folder / "runtime/bin"
+        child = spawn(
+            [str(tools / words[0]), *words[1:]],
+            env=self.env,
+            cwd=self.home,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        with child.popen.stdout as out, child.popen.stderr as err:
+            try:
+                with trio.fail_after(deadline):
+                    code = await child.wait()
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                    with trio.CancelScope(shield=True):
+                        await child.wait()
+            return code, (out.read() + err.read()).decode()
+
+    def opens(self, kind, command):
+        """Register a program for a type, as a desktop does."""
+        folder = self.home / ".local/share/applications"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{kind.replace('/', '-')}.desktop"
+        (folder / name).write_text(f"[Desktop Entry]\nExec={command}\n")
+        with (folder / "mimeapps.list").open("a") as chosen:
+            if not chosen.tell():
+                chosen.write("[Default Applications]\n")
+            chosen.write(f"{kind}={name};\n")
+
+
+def records(base, *names):
+    """The records of such guests, below a world's directory."""
+    return {name: RECORD.format(base / name / "vm" / "s") for name in names}
+
+
+@asynccontextmanager
+async def plain(w, *names):
+    """Lease and run guests; yields them by name."""
+    async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+        guests = {}
+        for name in names:
+            guests[name] = await stack.enter_async_context(_one(w, name, nursery))
+        yield guests
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _one(w, name, nursery):
+    folder = w.base / name
+    base = folder / "vm" / "s"
+    for part in ("vm", "door", "home", "runtime"):
+        (folder / part).mkdir(mode=0o700, parents=True)
+    w.write_record(name, RECORD.format(base))
+    async with w.client() as client:
+        request = LeaseRequest(record=name, hybrid=str(base), leader=os.getpid())
+        await client.lease(request)
+    # Machines of others have no agent of ours; from now on it is one of ours.
+    w.write_record(name, record("persistent"))
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder / "home")}
+    for service, variable in _VARIABLES.items():
+        door = folder / "door" / str(PORTS[service])
+        env[variable] = f"unix:{door}"
+        await nursery.start(_carry, door, f"{base}_{PORTS[service]}")
+    argv = [sys.executable, "-I", vitrail_guest.__file__]
+    child = spawn(
+        argv,
+        env=env | {"VITRAIL_RUNTIME": str(folder / "runtime")},
+        stdout=DEVNULL,
+        stderr=None,
+    )
+    try:
+        await w.wait_event("stream.opened", sandbox=name, service="vitrail.Agent")
+        yield PlainGuest(name, folder, env)
+    finally:
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+
+
+async def _carry(door, path, task_status=trio.TASK_STATUS_IGNORED):
+    """Accept at ``door`` and connect to ``path``, both ways, for each."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(door))
+    sock.listen(64)
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+    async def serve(near):
+        try:
+            far = await trio.open_unix_socket(path)
+        except OSError:
+            return
+        async with far, trio.open_nursery() as nursery:
+
+            async def move(source, sink):
+                try:
+                    async for data in source:
+                        await sink.send_all(data)
+                    await sink.send_eof()
+                except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(move, near, far)
+            nursery.start_soon(move, far, near)
+
+    await trio.serve_listeners(serve, [listener], task_status=task_status)

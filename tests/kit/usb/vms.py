@@ -1,0 +1,224 @@
+"""A host VM whose QEMU plugs USB devices in, and a sibling that is given them.
+
+They speak over hybrid vsock: the sibling's connection to the host's port comes
+out at a UNIX socket of ours and is carried into the host VM.  Both kernels are
+Debian's ordinary ones, which have usbip-host, vhci-hcd and xhci.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import trio
+
+from broker.core.paths import find_paths
+from broker.launch.image.initramfs import read_modules
+from broker.launch.image.store import ImageSpec
+from broker.launch.microvm.qmp import open_qmp
+from tests.kit.link.three_machines import Guest, lab
+from tests.kit.usb.hand import PORT
+
+HOST, APP = 10, 20
+SPEC = ImageSpec(
+    name="usbvm",
+    suite="bookworm",
+    packages=("python3", "waypipe", "udev", "kmod", "iproute2", "procps", "usbutils"),
+    kernel="linux-image-amd64",
+)
+MODULES = (
+    *("xhci_pci", "usb_storage", "uas", "sd_mod", "usbhid", "hid_generic", "evdev"),
+    *("usbip_host", "vhci_hcd", "uhid"),
+)
+
+
+def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
+    """The USB modules of a kernel, in the order in which they are loaded.
+
+    The package is fetched from the machine's own archive and unpacked once.
+    """
+    cache = find_paths().cache / "tests" / f"modules-{release}"
+    if not (cache / "order").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        name = f"linux-image-{release}"
+        subprocess.run(
+            ["apt-get", "-qq", "download", name], cwd=folder, check=True, timeout=120
+        )
+        (package,) = folder.glob(f"{name}_*.deb")
+        subprocess.run(
+            ["dpkg-deb", "-x", package, folder / "kernel"], check=True, timeout=120
+        )
+        tree = folder / "kernel/lib/modules" / release
+        found = read_modules(tree, MODULES)
+        for module, content in found.items():
+            (cache / f"{module}.ko").write_bytes(content)
+        (cache / "order").write_text("".join(f"{module}\n" for module in found))
+        package.unlink()
+        subprocess.run(["rm", "-rf", folder / "kernel"], check=True)
+    return {path.name: path for path in cache.iterdir()}
+
+
+class UsbHost:
+    """The host VM with the socket of its QEMU."""
+
+    def __init__(self, guest: Guest, qmp, base: Path):
+        self.guest, self.qmp, self.base = guest, qmp, base
+
+    async def plug(self, driver: str, name: str, port: int, **more) -> None:
+        """Plug a device in; the kernel of the VM sees real hot-plug."""
+        words = {"driver": driver, "id": name, "port": str(port), "bus": "xhci.0"}
+        await self.qmp.execute("device_add", {**words, **more})
+
+    async def stick(self, name: str, port: int, image: Path, serial="A1") -> None:
+        """Plug a USB stick in."""
+        node = {
+            "driver": "raw",
+            "node-name": f"{name}-disk",
+            "file": {"driver": "file", "filename": str(image)},
+        }
+        await self.qmp.execute("blockdev-add", node)
+        await self.plug("usb-storage", name, port, drive=f"{name}-disk", serial=serial)
+
+    async def unplug(self, name: str) -> None:
+        """Pull it out, and forget its disk when QEMU has let go of it."""
+        await self.qmp.execute("device_del", {"id": name})
+        with trio.fail_after(10):
+            async for event in self.qmp.events:
+                if event.name == "DEVICE_DELETED" and event.data.get("device") == name:
+                    break
+
+    async def unplug_stick(self, name: str) -> None:
+        await self.unplug(name)
+        await self.qmp.execute("blockdev-del", {"node-name": f"{name}-disk"})
+
+    async def devices(self):
+        """What vitrail-devices lists."""
+        text = await self.guest.run("python3 /srv/extra/usb_hand.py list")
+        return json.loads(text)
+
+    async def hold(self, port: str, log: str, *more: str) -> None:
+        """Begin to attach what is in a port to the sibling."""
+        words = " ".join(("hold", port, *(more or ("app",))))
+        await self.guest.run(
+            f"setsid python3 /srv/extra/usb_hand.py {words} > /tmp/{log} 2>&1 & "
+            f"echo $! > /tmp/{log}.pid"
+        )
+
+    async def said(self, log: str, what: str, deadline=60):
+        """What a ``hold`` has said of a kind."""
+        with trio.fail_after(deadline):
+            while True:
+                text = await self.guest.run(f"cat /tmp/{log}")
+                for line in text.splitlines():
+                    try:
+                        found = json.loads(line)
+                    except ValueError:
+                        raise AssertionError(text) from None
+                    if found["what"] == what:
+                        return found
+                    assert what == "refused" or found["what"] != "refused", found
+                await trio.sleep(0.1)
+
+    async def signal(self, log: str, number: str) -> None:
+        await self.guest.run(f"kill -{number} $(cat /tmp/{log}.pid)")
+
+
+async def eventually(guest: Guest, command: str, deadline=60) -> str:
+    """Repeat a command in a VM until it succeeds."""
+    output = ""
+    with trio.move_on_after(deadline):
+        while True:
+            code, output = await guest.try_run(command, user="root")
+            if code == 0:
+                return output
+            await trio.sleep(0.1)
+    raise AssertionError(f"{guest.name}: {command}: {output}")
+
+
+async def _carry(source: trio.SocketStream, target: str) -> None:
+    """The sibling's connection into the host VM, both ways."""
+    async with source, await trio.open_unix_socket(target) as other:
+        await other.send_all(f"CONNECT {PORT}\n".encode())
+        head = b""
+        while not head.endswith(b"\n"):
+            more = await other.receive_some(1)
+            if not more:
+                return  # nobody listens there yet
+            head += more
+        assert re.match(rb"OK ", head)
+        async with trio.open_nursery() as nursery:
+
+            async def pump(one, two):
+                try:
+                    async for data in one:
+                        await two.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    pass
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(pump, source, other)
+            nursery.start_soon(pump, other, source)
+
+
+@asynccontextmanager
+async def usb_machines(sibling=True):
+    """The two VMs with their modules loaded; gives the host and the sibling."""
+    scratch = Path(os.environ.get("TMPDIR", "/tmp")) / f"usbvm-{os.getpid()}"
+    scratch.mkdir(exist_ok=True)
+    here = Path(__file__).parent
+    from broker.launch.image.build import build_image
+
+    image = await build_image(find_paths(), SPEC, print)
+    modules = await trio.to_thread.run_sync(
+        kernel_modules, scratch, image.manifest.kernel
+    )
+    extra = {f"modules/{name}": path for name, path in modules.items()}
+    extra["usb_hand.py"] = here / "hand.py"
+    async with lab(SPEC, extra, spec=SPEC) as made:
+        monitor = made.base / "qmp"
+        host = Guest(
+            "host",
+            HOST,
+            devices=(
+                *("-device", "qemu-xhci,id=xhci,p2=8,p3=8"),
+                *("-qmp", f"unix:{monitor},server=on,wait=off"),
+            ),
+        )
+        app = Guest("app", APP)
+        used = (host, app) if sibling else (host,)
+        await made.connect(*used)
+        async with trio.open_nursery() as nursery:
+            sock = trio.socket.socket(trio.socket.AF_UNIX)
+            await sock.bind(f"{made.base}/app.vsock_{PORT}")
+            sock.listen(8)
+
+            async def carry(stream):
+                with suppress(OSError):
+                    await _carry(stream, f"{made.base}/host.vsock")
+
+            nursery.start_soon(trio.serve_listeners, carry, [trio.SocketListener(sock)])
+            async with trio.open_nursery() as booting:
+                for guest in used:
+                    booting.start_soon(made.boot, guest)
+            load = (
+                "for m in $(cat /srv/extra/modules/order); do "
+                "insmod /srv/extra/modules/$m.ko 2>/dev/null; done; "
+                "test -d /sys/bus/usb/drivers/usbip-host"
+            )
+            for guest in used:
+                await guest.run(load, user="root")
+            qmp = await open_qmp(monitor)
+
+            async def run_qmp():
+                with trio.CancelScope():
+                    await qmp.run()
+
+            nursery.start_soon(run_qmp)
+            try:
+                yield UsbHost(host, qmp, made.base), app, made
+            finally:
+                nursery.cancel_scope.cancel()
