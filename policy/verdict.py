@@ -68,6 +68,7 @@ def decide(
     rules: Callable[[], Answer],
 ) -> Verdict:
     """Return the verdict of both; ``rules`` is called unless the record denies."""
+    # guard: the record is asked
     record = record_gate.record_allows(records, request)
     if not record.allowed:
         return Verdict(record, Answer("deny", record.reason, notify=True))

@@ -103,6 +103,7 @@ class Rules:
         fresh = not self._started or chosen.rules.digest != self.digest
         moved = chosen.rules.rules != self.now.rules.rules
         if fresh:
+            # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))
             self.since = time.time()
         # Nothing is awaited between here and the end of the swap.
@@ -120,6 +121,7 @@ class Rules:
     def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
         """What is to be in force; a set with a mistake changes nothing."""
         good = self._started and not self.now.rules.problems
+        # guard: a broken set is not taken
         if read.problems and good:
             return self.now._replace(why=read.problems[0])
         return choose(read, saved)

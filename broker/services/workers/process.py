@@ -313,6 +313,7 @@ class Worker:
         most = self._reads.pop(message.transfer, None)
         if most is None:
             return
+        # guard: content that was asked for
         if len(untrusted_fds) != 1 or message.size > most:
             raise PeerError("it sends more content than was asked for, or none")
         data = await take_content(untrusted_fds[0], message.size)

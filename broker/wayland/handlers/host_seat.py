@@ -193,6 +193,7 @@ class Hands:
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
+        # guard: host clipboard swallowed
         if mine is not None and not self.active:
             core.end_own(mine)
             return

@@ -166,6 +166,7 @@ def get_popup(
         raise ProtocolFault(
             base, BASE_INVALID_PARENT, "a popup needs a window as its parent"
         )
+    # guard: popup depth
     if _depth(parent) >= limits.WAYLAND_POPUP_DEPTH:
         raise core.too_much("popups nested too deep")
     claim(core, xdg)
@@ -207,6 +208,7 @@ def destroy_popup(core: Filter, popup: Popup) -> None:
 
 def grab(core: Filter, popup: Popup, seat: ProtocolObject, serial: int) -> None:
     """Only with a serial that this connection really got; otherwise dismissed."""
+    # guard: grabs with a serial it got
     if core.serials.knows(serial):
         popup.grabbing = True
         core.up.data += _grab(popup.sid, seat.sid, serial)
@@ -234,6 +236,7 @@ def dismiss_grabs(core: Filter) -> None:
 def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
+    # guard: a popup's wish is none yet
     made, _ = _materialise(core, popup, popup.parent, positioner)
     core.up.data += _reposition(popup.sid, made, token)
     core.up.data += placement.destroy_positioner(made)
@@ -251,6 +254,7 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         else core.edges
     )
     size = max(1, w - mine.wide), max(1, h - mine.high)
+    # guard: a popup's size by its acknowledgement
     popup.next = Granted(size, (x, y))
     core.down.data += emit.popup_configure(
         popup.cid, x + mine.left - its.left, y + mine.top - its.top, *size

@@ -117,9 +117,11 @@ def enter(
             pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
         )
     else:
+        # guard: frame clicks are ours
         pointer.focus = None
         pointer.own = surface if isinstance(surface, OwnSurface) else None
         if pointer.own is not None:
+            # guard: our own cursor on frames
             cursor.enter(core, pointer, serial)
 
 
@@ -204,6 +206,7 @@ def pointer_frame(
 
 
 def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+    # guard: no focus of a keyboard that is gone
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
 
@@ -243,6 +246,7 @@ def keyboard_leave(
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
+    # guard: no focus of a window that is gone
     core.blur_keyboard(keyboard)
     if before is None or told(surface) is not before:
         return  # of a window that its client has ended meanwhile, perhaps

@@ -230,6 +230,7 @@ class Connection:
 
     async def _from_client(self) -> None:
         await self._ready.wait()
+        # guard: the first read waits, too
         await trio.sleep(self._budget.first(trio.current_time()))
         core = self.core
         with Watch(self._client, self._listen) as watch:
@@ -255,6 +256,7 @@ class Connection:
         except BlockingIOError:
             return Turn.NOBODY
         except PeerError as error:
+            # guard: lost descriptors noticed
             self._end(bad_message(1, str(error)))
             return Turn.MINE
         except OSError as error:
@@ -285,6 +287,7 @@ class Connection:
             core.messages, core.pixels, trio.current_time()
         )
         self._pause = 0.0
+        # guard: requests slowed
         if pause > 0:
             await trio.sleep(pause)
 
@@ -329,6 +332,7 @@ class Connection:
         up, down = self.core.up, self.core.down
         if not up.data and not down.data:
             return False
+        # guard: reading stops when full
         return _full(up) or _full(down)
 
     async def _hurry(self) -> None:

@@ -67,6 +67,7 @@ def _check(untrusted_fd: int, size: int) -> None:
     flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
     if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
         raise ValueError("not open for reading and writing")
+    # guard: shared memory on tmpfs
     if not on_tmpfs(untrusted_fd):
         raise ValueError("not on tmpfs")
     status = os.fstat(untrusted_fd)
@@ -81,6 +82,7 @@ def _seal(fd: int) -> bool:
     try:
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS:
             return True
+        # guard: shared memory sealed
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:
         return False
@@ -172,6 +174,7 @@ class CopiedFile(PoolFile):
                 with part[done:] as rest:
                     got = os.preadv(self._source, [rest], offset + done)
                 if not got:
+                    # guard: shrunk files noticed
                     raise ValueError("the file has shrunk")
                 done += got
 
