@@ -180,6 +180,7 @@ class Decider:
             return permit
         now = trio.current_time()
         grant = None
+        # guard: an answer is for one device
         if request.device is None:
             grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
@@ -559,6 +560,7 @@ class Decider:
             reason=reason,
             asked=asked,
             grant="" if grant is None else grant.id,
+            record=self._judge.record_line(request),
         )
 
 

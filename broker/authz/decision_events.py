@@ -46,6 +46,7 @@ def decision(
     asked: Asked | None = None,
     grant: str = "",
     brief: bool = False,
+    record: str = "",
 ) -> schema.Decision:
     """Return the event of a decision; ``answer`` is None where a record said no.
 
@@ -54,6 +55,8 @@ def decision(
     """
     detail: dict[str, schema.Scalar] = {"records": digests["records"]}
     argument = ""
+    if record:
+        detail["record"] = record  # its line; ``rule`` is the rule's
     if not brief:
         detail["asked"] = untrusted_word(request.target)
         detail.update(_attributes(request))

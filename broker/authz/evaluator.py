@@ -44,6 +44,10 @@ class Judge:
 
         return verdict.decide(self._records(), _of_record(request), rules)
 
+    def record_line(self, request: Request) -> str:
+        """``file:line:column`` of what the record says about a service."""
+        return record_gate.record_allows(self._records(), _of_record(request)).where
+
     def verdict(self, request: Request) -> Verdict:
         """What both say; a deny of the record's has no rule."""
         return self.decide(request).answer

@@ -21,6 +21,7 @@ from broker.cli.overview import overview
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import IntegrityError, InternalError, VitrailError, sole
 from broker.core.escape import printable
+from broker.launch.process.core_files import forbid_core_files
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -38,8 +39,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         },
         "What runs": {
             "status": ("status", "Show sandboxes, leases, streams and processes."),
-            "windows": ("windows", "List windows with their sandbox."),
-            "kill-window": ("kill_window", "End a window."),
+            "windows": ("sandboxes.windows", "List windows with their sandbox."),
+            "kill-window": ("sandboxes.kill_window", "End a window."),
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or wipe what was copied; choose chords."),
@@ -56,6 +57,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         },
         "Set-up": {
             "doctor": ("doctor.verb", "Look for what is missing, and how to mend it."),
+            "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
+            "completion": ("completion", "Completion for bash, zsh and fish."),
             "image": ("image", "Make, list, renew and remove guest images."),
             "lease": ("lease", "Leases for machines that others start."),
             "pair": ("pair", "Make a host and a viewer accept each other."),
@@ -124,6 +127,7 @@ def app() -> None:
 
 def main() -> None:
     """Entry point: run a verb; exit codes are those of brokerctl(1)."""
+    forbid_core_files()
     with received() as interrupts:
         try:
             app(prog_name="brokerctl", standalone_mode=False)

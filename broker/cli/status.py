@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.control.api import (
     LeaseStatus,
@@ -38,7 +39,7 @@ Rates = Mapping[int, tuple[float, float]]
 
 
 @click.command("status")
-@click.argument("sandbox", required=False)
+@click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--watch", is_flag=True, help="Go on, once a second, until Ctrl-C.")
 def command(sandbox: str | None, *, as_json: bool, watch: bool) -> None:

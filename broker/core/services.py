@@ -23,6 +23,9 @@ AUDIO = ServiceName("vitrail.Audio")
 DEVICE = ServiceName("vitrail.Device")
 """A guest's connection that waits for a device; the kernels speak usbip over it."""
 
+SECURITY_KEY = ServiceName("vitrail.SecurityKey")
+"""A guest's FIDO reports; each use of the person's key is asked about."""
+
 OPEN_URL = ServiceName("vitrail.OpenURL")
 OPEN_FILE = ServiceName("vitrail.OpenFile")
 FILE_COPY = ServiceName("vitrail.FileCopy")
@@ -35,6 +38,7 @@ PORTS: Mapping[ServiceName, int] = MappingProxyType(
         DISPLAY: 6501,
         AUDIO: 6502,
         DEVICE: 6503,
+        SECURITY_KEY: 6504,
         OPEN_URL: 6510,
         OPEN_FILE: 6511,
         FILE_COPY: 6512,

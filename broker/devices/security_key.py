@@ -36,6 +36,7 @@ _SW_NOT_ALLOWED, _SW_NO_SUCH, _SW_WRONG = b"\x69\x86", b"\x6d\x00", b"\x67\x00"
 _CBOR, _NO_WINK = 0x04, 0xFE
 _PRESENCE_NEEDED = b"\x02"
 _KEEPALIVE_SECONDS = 0.1
+_EARLY = 4
 _HOST_CHARACTERS = 253
 
 
@@ -100,6 +101,8 @@ class SecurityKey:
         self._channel_numbers = itertools.count(0x56000001)
         self._real: int | None = None
         self._capabilities = _CBOR
+        self._early: list[tuple[Message, float]] = []
+        """What the guest said before the real key has answered."""
         self._now: _Transaction | None = None
         self._may_go_on = False
         """Whether getNextAssertion belongs to an assertion that was allowed."""
@@ -122,6 +125,12 @@ class SecurityKey:
         return self._message(found, now)
 
     def _message(self, message: Message, now: float) -> list[Action]:
+        if self._real is None:
+            # A program begins with INIT and waits for its answer.
+            if len(self._early) >= _EARLY:
+                return _error(message.channel, Error.CHANNEL_BUSY)
+            self._early.append((message, now))
+            return []
         if message.command == Command.INIT:
             return self._init(message)
         if message.channel not in self._channels:
@@ -132,8 +141,6 @@ class SecurityKey:
             return _to_guest(message)
         if self._now is not None:
             return _error(message.channel, Error.CHANNEL_BUSY)
-        if self._real is None:
-            return _error(message.channel, Error.OTHER)
         if message.command == Command.CBOR:
             return self._ctap2(message, now)
         if message.command == Command.MSG:
@@ -147,6 +154,7 @@ class SecurityKey:
         channel = message.channel
         if channel == BROADCAST:
             channel = next(self._channel_numbers)
+            # guard: channels of a guest
             if len(self._channels) >= limits.CTAP_CHANNELS:
                 self._channels.pop(next(iter(self._channels)))
             self._channels[channel] = None
@@ -189,6 +197,8 @@ class SecurityKey:
             if command in {_MAKE, _GET}:
                 what = "register" if command == _MAKE else "sign in"
                 return self._ask(message, what, _relying_party(command, body), "", now)
+            # guard: management of the key
+            # guard: next of an allowed assertion
             passes = (
                 (command == _INFO and not body)
                 or (command == _NEXT and not body and self._may_go_on)
@@ -238,6 +248,7 @@ class SecurityKey:
     def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
         """Take the answer to an ``Ask``; one that is over changes nothing."""
         made = self._now
+        # guard: a verdict has its number
         if made is None or made.ask is None or made.ask.number != number or made.sent:
             return []
         if allow:
@@ -287,6 +298,8 @@ class SecurityKey:
             self._real = int.from_bytes(payload[8:12], "big")
             # It blinks for whoever asks: which sandbox that is, nobody sees.
             self._capabilities = payload[16] & _NO_WINK
+            early, self._early = self._early, []
+            return [action for one in early for action in self._message(*one)]
         return []
 
     # -- time ----------------------------------------------------------------------------------
@@ -345,6 +358,7 @@ def _relying_party(command: int, untrusted_body: bytes) -> str:
 def _pin_is_harmless(untrusted_body: bytes) -> bool:
     found = cbor.decode(untrusted_body)
     sub = found.get(2) if isinstance(found, dict) else None
+    # guard: harmless PIN commands
     return isinstance(sub, int) and not isinstance(sub, bool) and sub in _PIN_HARMLESS
 
 

@@ -99,7 +99,9 @@ _TO_WORKER: Mapping[str, ChannelPolicy] = {
     "ask-windows": _order("at any time", "Learns that it is looked at."),
     "close-window": _order("at any time", "Learns which of its windows is closed."),
     "stop": _order("last", "Nothing."),
-    "sound": _order("before its first sound", "The sound server's cookie."),
+    "sound": _order(
+        "before its first sound", "Bounds of what plays and records; no secret."
+    ),
     "sound-stream": _order(
         "after the decision",
         "A connection to the sound server, until the stream is cut.",

@@ -31,6 +31,24 @@ def seal(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
 
 
+def file_to_fill(size: int) -> int:
+    """A file of the broker's into which a worker writes up to ``size`` bytes.
+
+    It cannot be made larger or smaller, so that nobody needs to believe how
+    large it is; what is in it may change until it has been read.
+    """
+    fd = new_file()
+    try:
+        os.ftruncate(fd, size)
+        fixed = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+        # guard: a worker's content has a size
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fixed)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def append(fd: int, data: bytes | memoryview, at: int) -> None:
     """Write all of it at a place.  Raises OSError when memory is out."""
     with memoryview(data) as rest:
@@ -88,9 +106,17 @@ async def take(untrusted_fd: int, size: int) -> bytes:
     Other tasks get their turn meanwhile.  Raises PeerError.
     """
     check(untrusted_fd, size)
+    return await copy(untrusted_fd, size)
+
+
+async def copy(fd: int, size: int) -> bytes:
+    """Return the first ``size`` bytes of a file in memory that is ours.
+
+    Other tasks get their turn meanwhile.  Raises PeerError when there is less.
+    """
     # It gives away what it has filled: tens of megabytes are there only once.
     found = io.BytesIO()
-    for data in pieces(untrusted_fd, 0, size):
+    for data in pieces(fd, 0, size):
         found.write(data)
         await trio.lowlevel.checkpoint()
     return found.getvalue()

@@ -17,6 +17,7 @@ import trio
 from broker.core.activation import VARIABLES, take_activated
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.paths import find_paths
+from broker.launch.process.core_files import forbid_core_files
 from broker.relay.process import PumpHandle, start_pump
 from broker.services.runtime import Options
 
@@ -71,6 +72,8 @@ def _run(
             "the broker does not run as root: nothing it does needs that",
             hint="start it as the person whose desktop it serves",
         )
+    # guard: no core files
+    forbid_core_files()
     # Sockets and logs are ours alone from their first moment.
     os.umask(0o077)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

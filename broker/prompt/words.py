@@ -21,6 +21,7 @@ _WANTS = MappingProxyType(
         "vitrail.OpenFile": "to have a file opened",
         "vitrail.FileCopy": "to copy files to another sandbox",
         "vitrail.Device": "to use a device of this computer",
+        "vitrail.SecurityKey": "to use your security key",
     }
 )
 

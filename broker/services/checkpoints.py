@@ -327,6 +327,8 @@ class Witness:
         if self._asked.get(epoch.name) != asked:
             self._asked[epoch.name] = asked
             return ""
+        if answer.fate is Fate.UNSIGNED:
+            return "no key that follows those of its first {size} events signed it"
         return "it does not show that it goes on from what it was at {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:

@@ -24,7 +24,7 @@ from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import Paths
-from broker.core.services import AGENT, AUDIO, DISPLAY, TRANSFERS
+from broker.core.services import AGENT, AUDIO, DISPLAY, SECURITY_KEY, TRANSFERS
 from broker.core.stderr_log import log_exception
 from broker.link.contract import Host
 from broker.services import event_log
@@ -33,6 +33,7 @@ from broker.services.sandbox_logs import KEPT, prune_logs
 from broker.viewer.clipboard.service import Clipboard
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
+from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.service import OpeningService
@@ -311,6 +312,10 @@ class ViewerRole:
             peer=opening.peer,
             counts_bytes=False,  # the pump moves them, and nobody looks
         )
+        if opening.service == SECURITY_KEY:
+            # Not one decision for the connection, but one for each use.
+            await self._security_key(opening, conn, status)
+            return
         windows = opening.service == DISPLAY
         with (
             guest.display_open() if windows else contextlib.nullcontext(),
@@ -360,6 +365,14 @@ class ViewerRole:
             await guest.sound.stream(opening, conn, say=status.say, task_status=status)
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
+
+    async def _security_key(
+        self, opening: Opening, conn: socket.socket, status: _Status
+    ) -> None:
+        if self.record(opening.lease.record) is None:
+            raise RefusedError("the sandbox has no valid record")
+        await status.say()
+        await security_keys.carry(opening, conn, self.decider, task_status=status)
 
     async def _carry_raw(
         self, opening: Opening, conn: socket.socket, status: _Status

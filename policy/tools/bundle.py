@@ -21,7 +21,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -123,8 +123,29 @@ def sign(
     return made
 
 
-def verify(content: bytes, trusted: Iterable[str]) -> Bundle:
-    """Return what was signed by one of these keys; raises BundleError."""
+@dataclass(frozen=True)
+class Signer:
+    """Whose key it is, and which bundles it may sign."""
+
+    name: str
+    bundles: frozenset[str] | None
+    """By their names; None: of any name."""
+
+    def check(self, bundle: Bundle) -> None:
+        """Raise BundleError for a bundle that is not its to sign."""
+        if self.bundles is not None and bundle.name not in self.bundles:
+            raise BundleError(
+                f"signed by '{self.name}', who may not sign '{bundle.name}'"
+            )
+
+
+def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
+    """Return what was signed by one of these keys, in a name that is its own.
+
+    A name decides which bundle a new one replaces, so without that a signer could
+    put its own in the place of another's, which then comes back no more: the
+    version counts by name.  Raises BundleError.
+    """
     if len(content) > limits.BUNDLE_BYTES:
         raise BundleError(f"more than {limits.BUNDLE_BYTES} bytes")
     head, empty, payload = content.partition(b"\n\n")
@@ -134,7 +155,7 @@ def verify(content: bytes, trusted: Iterable[str]) -> Bundle:
     key, signature = (line.partition(" ") for line in lines[1:])
     if (key[0], signature[0]) != ("key", "signature"):
         raise BundleError(f"it does not begin with '{_FIRST}', a key and a signature")
-    if key[2] not in set(trusted):
+    if key[2] not in trusted:
         take_key(key[2])
         raise BundleError(f"signed by {key[2]}, which is not trusted here")
     if not _SIGNATURE.fullmatch(signature[2]):
@@ -145,7 +166,10 @@ def verify(content: bytes, trusted: Iterable[str]) -> Bundle:
         )
     except (InvalidSignature, binascii.Error):
         raise BundleError("the signature does not fit: it was changed") from None
-    return _taken(payload, key[2])
+    found = _taken(payload, key[2])
+    # guard: a bundle's name is its signer's
+    trusted[key[2]].check(found)
+    return found
 
 
 def _taken(payload: bytes, key: str) -> Bundle:
@@ -201,23 +225,26 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return made
 
 
-def trusted_keys(text: str) -> dict[str, str]:
-    """Return the keys of a file of trusted keys, with their names.
+def trusted_keys(text: str) -> dict[str, Signer]:
+    """Return the keys of a file of trusted keys, and whose they are.
 
-    A line is ``NAME ed25519:…``; '#' begins a comment.  Raises BundleError.
+    A line is ``NAME ed25519:… [BUNDLE…]``: the bundles that it may sign, ``*`` for
+    those of any name; without one, that which is called as the signer is.  '#'
+    begins a comment.  Raises BundleError.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Signer] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2:
-            raise BundleError(f"line {number}: not 'NAME ed25519:…'")
+        if len(words) < 2:
+            raise BundleError(f"line {number}: not 'NAME ed25519:… [BUNDLE…]'")
         try:
             take_key(words[1])
         except BundleError as error:
             raise BundleError(f"line {number}: {error}") from None
-        found[words[1]] = words[0]
+        bundles = frozenset(words[2:] or words[:1])
+        found[words[1]] = Signer(words[0], None if "*" in bundles else bundles)
     return found
 
 

@@ -61,5 +61,6 @@ SERVICES = (
     "vitrail.FileCopy",
     "vitrail.OpenFile",
     "vitrail.OpenURL",
+    "vitrail.SecurityKey",
 )
 """The services that Vitrail itself asks rules about."""

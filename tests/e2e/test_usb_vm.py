@@ -18,7 +18,7 @@ from tests.kit.usb.vms import eventually, usb_machines
 from tests.kit.vm.machines import vm_tools
 from tests.kit.vm.tinyguest import ordinary_user
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 _RECORDS = """\
 [[device]]

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.cli.windows import as_table
+from broker.cli.sandboxes.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.container import DIRECT, INSIDE, RECORD, container

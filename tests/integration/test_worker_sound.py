@@ -28,7 +28,6 @@ RULES = messages.Sound(
     idle_seconds=10,
     volume=limits.PULSE_VOLUME,
     muted=False,
-    cookie=bytes(256),
 )
 
 

@@ -97,14 +97,14 @@ def _hold(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
 
 def _fate(offer: Offer, before: Note | None, signers: Sequence[bytes]) -> Fate:
     note = offer.note
+    if before is not None and note.checkpoint.size < before.checkpoint.size:
+        return Fate.BACK  # whoever signed it: a log that was rolled back has new keys
     # guard: a witness asks for a signature
     if not any(note.signed_by(key) for key in signers):
         return Fate.UNSIGNED
     if before is None:
         return Fate.KEPT
     new, old = note.checkpoint, before.checkpoint
-    if new.size < old.size:
-        return Fate.BACK
     if new.size == old.size:
         return Fate.KEPT if new.root == old.root else Fate.FORKED
     if old.size == 0:

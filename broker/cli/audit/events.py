@@ -45,6 +45,7 @@ def as_line(found: Found, zone: tzinfo | None = None) -> Text:
     when = datetime.fromtimestamp(found.time_ns // 1_000_000_000, tz=zone)
     millis = found.time_ns // 1_000_000 % 1000
     line = Text(f"{when:%m-%d %H:%M:%S}.{millis:03d}  ", style="dim")
+    line.append(f"{found.sequence:>6}  ", style="dim")
     if found.machine:
         line.append(f"{printable(found.machine)} ", style="cyan")
     line.append_text(as_message(found, fields))

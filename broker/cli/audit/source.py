@@ -63,6 +63,8 @@ class LocalSource:
     log: Log
     own: bool
     """Of this machine, so that its boot 0 is the one that runs."""
+    path: Path = Path()
+    """Of its file."""
     began: int = 0
     """The newest event when the question was asked."""
 
@@ -153,4 +155,4 @@ def open_source(asked: Asked) -> Iterator[Source]:
     own = not asked.store
     path = offline_paths().audit if own else store_path(asked.store)
     with open_log(path) as log:
-        yield LocalSource(log, own)
+        yield LocalSource(log, own, path)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +18,14 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from broker.audit.filters import Filters, Found, value_texts
-from broker.cli.audit import export, report, ship, stats
+from broker.cli import render
+from broker.cli.audit import connections, export, report, ship, stats
 from broker.cli.audit.event_text import Asked, AskingGroup, asking
+from broker.cli.audit.events import as_message
 from broker.cli.audit.gc import gc_command
+from broker.cli.audit.integrity import banner
 from broker.cli.audit.print import OUTPUTS, texts
-from broker.cli.audit.source import Source, open_source
+from broker.cli.audit.source import LocalSource, Source, open_source
 from broker.cli.audit.verify import checkpoint_command, prove_command, verify_command
 from broker.cli.run.pipes import reader_may_leave
 from broker.core.errors import SetupError
@@ -72,6 +77,7 @@ class _Show:
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as -o jsonl.")
 @click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--list-boots", is_flag=True, help="Show the boots in the log.")
 @click.option("--no-pager", is_flag=True, help="Do not page on a terminal.")
 @click.option(
     "--after-cursor",
@@ -103,6 +109,7 @@ def command(
     after: str,
     show_cursor: bool,
     cursor_file: Path | None,
+    list_boots: bool,
 ) -> None:
     """Show what the broker decided, and what came of it.
 
@@ -139,9 +146,40 @@ def command(
         cursor_file=cursor_file,
     )
     with reader_may_leave(), open_source(asked) as source:
+        if list_boots:
+            _list_boots(source)
+            return
         found = _answer(source, asked, show)
+        changed = banner(source)
+    if changed:
+        render.note(changed)
+        sys.exit(_INTEGRITY)
     if not found:
+        render.note("no events match" if asked.anything else "no events")
         sys.exit(1)
+
+
+_INTEGRITY = 3
+
+
+def _list_boots(source: Source) -> None:
+    """Print the boots as journalctl does: number, id, first and last event."""
+    if not isinstance(source, LocalSource):
+        raise click.UsageError("--list-boots is for one machine's log")
+    boots = source.log.boots()
+    rows = [
+        (
+            str(n - len(boots) + 1),
+            boot.boot,
+            *map(_moment, (boot.first_ns, boot.last_ns)),
+        )
+        for n, boot in enumerate(boots)
+    ]
+    render.table(("BOOT", "ID", "FIRST EVENT", "LAST EVENT"), rows)
+
+
+def _moment(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns // 1_000_000_000):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- the system's zone
 
 
 def _no_words_before(context: click.Context) -> None:
@@ -212,11 +250,18 @@ def _events(
         newest_first=backwards,
     )
     if grep is not None:
-        events = (f for f in events if any(map(grep.search, value_texts(f))))
+        events = (f for f in events if _matches(grep, f))
     events = islice(events, limit)
     if backwards and not show.reverse:
         events = reversed([*events])
     yield from events
+
+
+def _matches(grep: re.Pattern[str], found: Found) -> bool:
+    """Whether it is found in the line that is shown, or in one of the values."""
+    if grep.search(as_message(found).plain):
+        return True
+    return any(map(grep.search, value_texts(found)))
 
 
 def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
@@ -263,7 +308,7 @@ async def _follow(
     following = source.follow(filters, shown=seen.last, cursor=show.after)
     async with aclosing(following) as events:
         async for found in events:
-            if asked.grep is None or any(map(asked.grep.search, value_texts(found))):
+            if asked.grep is None or _matches(asked.grep, found):
                 seen.last = found
                 for line in texts([found], show.output, colour=colour, utc=show.utc):
                     sys.stdout.write(line)
@@ -276,6 +321,7 @@ def _coloured(show: _Show) -> bool:
 
 
 for _verb in (
+    connections.command,
     stats.command,
     report.command,
     export.command,

@@ -90,7 +90,7 @@ def verify_command(
     if machines:
         raise click.UsageError("--machine needs --store")
     where = path or offline_paths().audit
-    report = _verified(where, kept, origin=origin, copy=copy)
+    report = verified(where, kept, origin=origin, copy=copy)
     if as_json:
         render.json_line({**msgspec.to_builtins(report), "good": report.good})
     else:
@@ -121,9 +121,10 @@ def _verify_fleet(
         sys.exit(_INTEGRITY)
 
 
-def _verified(
+def verified(
     path: Path, kept: list[tuple[str, Note]], *, origin: str, copy: bool
 ) -> Report:
+    """Verify a log's file.  Raises VitrailError when it cannot be read."""
     keys = KeyFile(path).any()
     # SQLite looks through its own structures meanwhile, on the other core: an
     # index that does not fit would hide events from whoever asks.

@@ -34,7 +34,15 @@ from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
-from policy.tools.bundle import Bundle, BundleError, newer, sign, verify, written_key
+from policy.tools.bundle import (
+    Bundle,
+    BundleError,
+    Signer,
+    newer,
+    sign,
+    verify,
+    written_key,
+)
 
 _FILE = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -134,7 +142,8 @@ def sign_bundle(
         )
     try:
         made = sign(private_key(key_file), name, version, files)
-        taken = verify(made, [made.split(b"\n", 2)[1].decode().removeprefix("key ")])
+        public = made.split(b"\n", 2)[1].decode().removeprefix("key ")
+        taken = verify(made, {public: Signer("yours", None)})
     except BundleError as error:
         raise RefusedError(str(error), hint="'brokerctl policy bundle sign --help'") from error  # fmt: skip
     refuse_problems(taken.problems())
@@ -173,13 +182,13 @@ def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
                 "version": found.version,
                 "digest": found.digest,
                 "key": found.key,
-                "signer": trusted[found.key],
+                "signer": trusted[found.key].name,
                 "files": sorted(found.files),
                 "problems": [problem.as_json() for problem in problems],
             }
         )
     else:
-        signer = printable(trusted[found.key], 100)
+        signer = printable(trusted[found.key].name, 100)
         render.note(f"version {found.version} of '{found.name}', signed by {signer}")
         sys.stdout.write("".join(f"{path}\n" for path in sorted(found.files)))
         print_problems(problems)

@@ -29,6 +29,7 @@ from policy.records.loader import read_file
 from policy.tools.bundle import (
     Bundle,
     BundleError,
+    Signer,
     belongs,
     take_key,
     trusted_keys,
@@ -98,12 +99,16 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     return found
 
 
-def trusted_by(named: tuple[str, ...]) -> dict[str, str]:
-    """Keys by their text, with the name of each; raises RefusedError."""
+def trusted_by(named: tuple[str, ...]) -> dict[str, Signer]:
+    """Keys by their text, with whose each is; raises RefusedError.
+
+    One that is named on the command line may sign what stands there beside it.
+    """
     try:
         if named:
-            return {written_key(take_key(text)): "--trust" for text in named}
-        found: dict[str, str] = {}
+            given = Signer("--trust", None)
+            return {written_key(take_key(text)): given for text in named}
+        found: dict[str, Signer] = {}
         for folder in reversed(offline_paths().config):
             file = folder / KEYS
             if file.exists():
@@ -113,12 +118,12 @@ def trusted_by(named: tuple[str, ...]) -> dict[str, str]:
     except (BundleError, UnicodeDecodeError) as error:
         raise RefusedError(
             f"the trusted keys cannot be read: {error}",
-            hint=f"a line in {KEYS} is 'NAME ed25519:…'",
+            hint=f"a line in {KEYS} is 'NAME ed25519:… [BUNDLE…]'",
         ) from error
     return found
 
 
-def verified(file: Path, trusted: dict[str, str]) -> Bundle:
+def verified(file: Path, trusted: dict[str, Signer]) -> Bundle:
     """Return the bundle in a file, by a trusted key; raises RefusedError."""
     if not trusted:
         raise RefusedError(
@@ -131,7 +136,9 @@ def verified(file: Path, trusted: dict[str, str]) -> Bundle:
     except BundleError as error:
         raise RefusedError(
             f"{printable(str(file), 200)}: {printable(str(error), 300)}",
-            hint=f"trusted are: {', '.join(sorted(set(trusted.values())))}",
+            hint="trusted are: "
+            f"{', '.join(sorted({signer.name for signer in trusted.values()}))}; "
+            f"a line in {KEYS} may name further bundles behind the key",
         ) from error
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from broker.core import limits
 
@@ -36,7 +36,8 @@ _CLOSED = tuple(
     for text in (
         "0.0.0.0/8",  # 'this host': connecting to it reaches our loopback
         "127.0.0.0/8",
-        "169.254.0.0/16",
+        "169.254.0.0/16",  # link-local; most clouds' metadata service
+        "192.0.0.0/24",  # IETF protocol assignments; Oracle's metadata, 192.0.0.192
         "224.0.0.0/4",
         "240.0.0.0/4",
     )
@@ -52,6 +53,19 @@ _CLOSED_OCTETS = frozenset(
     )
 )
 _LINK_LOCAL = b"\xa9\xfe"
+_ASSIGNMENTS = b"\xc0\x00\x00"
+_METADATA = frozenset(
+    ipaddress.IPv4Address(text).packed
+    for text in (
+        "168.63.129.16",  # Azure's WireServer
+        "100.100.100.200",  # Alibaba Cloud
+    )
+)
+"""Public addresses at which a cloud tells any program of a machine the machine's
+own credentials.  A guest is no program of the machine's.  Azure's is the name server
+there, too, so port 53 stays open."""
+_TCP = 6
+_DNS = 53
 
 
 class FrameError(ValueError):
@@ -61,14 +75,38 @@ class FrameError(ValueError):
 class FrameFilter:
     """Takes QEMU's stream (a length, a frame) and gives back what may pass.
 
-    ``own`` are this machine's IPv4 addresses, as 4 bytes each; it may be
-    replaced at any time.  Holds at most one frame beyond what was fed last.
+    ``own`` is what this machine takes for itself: IPv4 networks as first address
+    and number of bits.  It may be replaced at any time.  Holds at most one frame
+    beyond what was fed last.
     """
 
-    def __init__(self, own: Iterable[bytes] = ()) -> None:
-        self.own = frozenset(own)
+    def __init__(self, own: Iterable[tuple[bytes, int]] = ()) -> None:
+        self.own = own
         self.dropped = 0
         self._buffer = bytearray()
+
+    @property
+    def own(self) -> frozenset[tuple[bytes, int]]:
+        """See the class."""
+        return self._own
+
+    @own.setter
+    def own(self, own: Iterable[tuple[bytes, int]]) -> None:
+        self._own = frozenset(own)
+        # Single addresses are found in a set; networks are few.
+        self._addresses = frozenset(first for first, bits in self._own if bits == 32)
+        self._networks = tuple(
+            (int.from_bytes(first), (1 << 32) - (1 << (32 - bits)))
+            for first, bits in self._own
+            if bits < 32
+        )
+
+    def _is_own(self, target: bytes) -> bool:
+        if target in self._addresses:
+            return True
+        number = int.from_bytes(target)
+        # guard: local routes are own addresses
+        return any(number & mask == first for first, mask in self._networks)
 
     def feed(self, untrusted_data: bytes) -> bytes:
         """Return the whole frames of this data that may pass, in order.
@@ -107,17 +145,25 @@ class FrameFilter:
         target = packet[16:20]
         if target == _BROADCAST:
             return _is_dhcp(packet)
+        # guard: a cloud's metadata
         return not (
             target[0] in _CLOSED_OCTETS
             or target[:2] == _LINK_LOCAL
-            or target in self.own
+            or target[:3] == _ASSIGNMENTS
+            or (target in _METADATA and not _is_to(packet, _DNS, {_UDP, _TCP}))
+            or self._is_own(target)
         )
 
 
 def _is_dhcp(packet: bytes) -> bool:
+    return _is_to(packet, _DHCP_SERVER, {_UDP})
+
+
+def _is_to(packet: bytes, port: int, protocols: Container[int]) -> bool:
+    """Whether it is a whole packet to that port."""
     header = (packet[0] & 15) * 4
-    if packet[9] != _UDP or header < 20 or len(packet) < header + 8:
+    if packet[9] not in protocols or header < 20 or len(packet) < header + 8:
         return False
     fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF
-    port = int.from_bytes(packet[header + 2 : header + 4], "big")
-    return fragment == 0 and port == _DHCP_SERVER
+    found = int.from_bytes(packet[header + 2 : header + 4], "big")
+    return fragment == 0 and found == port

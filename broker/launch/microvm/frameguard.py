@@ -3,7 +3,9 @@
 Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
 What QEMU sends is filtered, what passt sends is carried as it is.  Either
 side's end is ours.  The set of this machine's addresses follows the kernel's
-announcements (rtnetlink(7)), because laptops change networks.
+announcements (rtnetlink(7)), because laptops change networks.  It is read from
+the routes of type local: each address has one, and whole networks may have one
+without any address ("AnyIP", ``ip route add local 192.0.2.0/24 dev lo``).
 
 One thread, no files, a seccomp filter that leaves it reading, writing and
 polling.  It holds at most two buffers, and reads no side whose other side
@@ -24,17 +26,21 @@ import pyseccomp
 from broker.core import limits
 from broker.launch.microvm.ethernet_frames import FrameError, FrameFilter
 
-_RTMGRP_IPV4_IFADDR = 0x10
-_RTM_NEWADDR, _RTM_GETADDR, _NLMSG_DONE, _NLMSG_ERROR = 20, 22, 3, 2
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
+_RTM_NEWROUTE, _RTM_GETROUTE, _NLMSG_DONE, _NLMSG_ERROR = 24, 26, 3, 2
 _NLM_F_DUMP = 0x301  # REQUEST | ROOT | MATCH
 _HEADER = struct.Struct("=IHHII")
-_IFADDRMSG = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
-_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_DST, _RTN_LOCAL = 1, 2
+_TABLES = frozenset({253, 254, 255})
+"""default, main and local.  Others are asked for marked packets only: a transparent
+proxy has a local route to everything in one, which is not for passt's sockets."""
 
+_PROT_EXEC = 4
 _ALLOWED = (
     *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
-    *("brk", "mmap", "munmap", "mremap", "madvise", "futex"),
+    *("brk", "munmap", "mremap", "madvise", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
     *("clock_gettime", "getpid", "exit", "exit_group"),
 )
@@ -47,23 +53,23 @@ class Addresses:
     """
 
     def __init__(self) -> None:
-        self.news = _netlink(_RTMGRP_IPV4_IFADDR)
+        self.news = _netlink(_RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE)
         self._asking = _netlink(0)
 
-    def read(self) -> frozenset[bytes]:
-        """Ask the kernel for all of them.  Raises OSError."""
-        body = _IFADDRMSG.pack(socket.AF_INET, 0, 0, 0, 0)
+    def read(self) -> frozenset[tuple[bytes, int]]:
+        """Ask the kernel for all of them, as networks.  Raises OSError."""
+        body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
         size = _HEADER.size + len(body)
-        self._asking.send(_HEADER.pack(size, _RTM_GETADDR, _NLM_F_DUMP, 1, 0) + body)
-        found: set[bytes] = set()
+        self._asking.send(_HEADER.pack(size, _RTM_GETROUTE, _NLM_F_DUMP, 1, 0) + body)
+        found: set[tuple[bytes, int]] = set()
         while True:
             for kind, payload in _messages(self._asking.recv(1 << 16)):
                 if kind == _NLMSG_DONE:
                     return frozenset(found)
                 if kind == _NLMSG_ERROR:
                     raise OSError("the kernel does not tell its addresses")
-                if kind == _RTM_NEWADDR:
-                    found |= _addresses(payload)
+                if kind == _RTM_NEWROUTE:
+                    found |= _local(payload)
 
 
 def _netlink(groups: int) -> socket.socket:
@@ -83,14 +89,19 @@ def _messages(data: bytes) -> list[tuple[int, bytes]]:
     return out
 
 
-def _addresses(payload: bytes) -> set[bytes]:
-    found: set[bytes] = set()
-    at = _IFADDRMSG.size
+def _local(payload: bytes) -> set[tuple[bytes, int]]:
+    """The network of a route, if it leads to this machine itself."""
+    _, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    # guard: a proxy's table is not ours
+    if kind != _RTN_LOCAL or table not in _TABLES:
+        return set()
+    found = {(bytes(4), bits)} if bits == 0 else set()
+    at = _RTMSG.size
     while at + _ATTRIBUTE.size <= len(payload):
         size, kind = _ATTRIBUTE.unpack_from(payload, at)
         value = payload[at + _ATTRIBUTE.size : at + size]
-        if kind in {_IFA_ADDRESS, _IFA_LOCAL} and len(value) == 4:
-            found.add(value)
+        if kind == _RTA_DST and len(value) == 4:
+            found.add((value, bits))
         at += max(size + 3 & ~3, _ATTRIBUTE.size)
     return found
 
@@ -174,6 +185,8 @@ def lock() -> None:
     rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
     for name in _ALLOWED:
         rules.add_rule(pyseccomp.ALLOW, name)
+    no_code = pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(pyseccomp.ALLOW, "mmap", no_code)
     rules.load()
 
 

@@ -38,7 +38,6 @@ from broker.pulse.rules import Level
 from broker.services import event_log
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
-from broker.worker.pulse.connection import read_cookie
 from policy.records.model import Record
 
 if TYPE_CHECKING:
@@ -132,7 +131,9 @@ class GuestSound:
             # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
             server = await connect(
-                UnixEndpoint(self._server()), deadline=limits.ADMIT_SECONDS
+                UnixEndpoint(self._server()),
+                deadline=limits.ADMIT_SECONDS,
+                descriptors=True,
             )
             with server:
                 mine = await self._told(record)
@@ -236,7 +237,6 @@ class GuestSound:
             idle_seconds=audio.idle,
             volume=level.volume,
             muted=level.muted,
-            cookie=read_cookie(),
         )
 
     def worker_gone(self) -> None:

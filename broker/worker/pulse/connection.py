@@ -440,7 +440,9 @@ async def connect_server(path: Path) -> socket.socket:
     """Connect to the sound server.  Raises UpstreamError that says what failed."""
     try:
         # It waits while the server has too many callers: PulseAudio lets five.
-        return await connect(UnixEndpoint(path), deadline=limits.CONNECT_SECONDS)
+        return await connect(
+            UnixEndpoint(path), deadline=limits.CONNECT_SECONDS, descriptors=True
+        )
     except VitrailError as error:
         cause = error.__cause__
         why = cause.strerror if isinstance(cause, OSError) else error.message

@@ -17,6 +17,7 @@ from broker.core.escape import printable
 from broker.ipc import fdpass
 from broker.ipc import worker as messages
 from broker.pulse import events
+from broker.pulse.filter import COOKIE_BYTES
 from broker.pulse.rules import Level, Microphone, Revoked, SoundRules
 from broker.pulse.sandbox import SoundSandbox
 from broker.worker.pulse.connection import Connection, Service
@@ -76,7 +77,10 @@ class WorkerSound:
     def _begin(self, order: messages.Sound) -> None:
         level = Level(order.volume, order.muted)
         sandbox = SoundSandbox(_rules_of(order), self._event, level)
-        self._service = Service(sandbox, _no_server, order.cookie, _nobody_listens)
+        # Without the person's cookie: the server knows us by our user id, and with
+        # the cookie a worker that was taken over could be the person elsewhere.
+        cookie = bytes(COOKIE_BYTES)
+        self._service = Service(sandbox, _no_server, cookie, _nobody_listens)
 
     async def _serve(
         self, stream: int, client: socket.socket, server: socket.socket

@@ -37,6 +37,12 @@ GUARDS = (
     Guard("hashes that were to stay", "if False:", "tests/attack/test_audit_removal.py", "to_stay"),
     Guard("what was not compared is not counted", "report.against = len(against)", "tests/attack/test_audit_removal.py", "not_counted"),
     Guard("what a witness holds stays provable", "return set()", "tests/attack/test_audit_removal.py", "provable"),
+    Guard("no core files", "", "tests/attack/test_secrets.py", "forbids_them"),
+    Guard("a core limit that pipes know", "pass", "tests/attack/test_secrets.py", "leaves_no_core or forbids_them"),
+    Guard("local routes are own addresses", "return False", "tests/attack/test_secrets.py", "local_routes"),
+    Guard("a proxy's table is not ours", "if kind != _RTN_LOCAL:", "tests/attack/test_secrets.py", "local_routes"),
+    Guard("a cloud's metadata", "return not (target[0] in _CLOSED_OCTETS or target[:2] == _LINK_LOCAL or target[:3] == _ASSIGNMENTS or self._is_own(target))", "tests/broker/launch/microvm/test_ethernet_frames.py", "metadata"),
+    Guard("a bundle's name is its signer's", "", "tests/policy/tools/test_bundle.py", "anothers_bundle"),
 )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def packet(target, *, proto=6, port=80, version=4, words=5, fragment=0):
 
 
 def own():
-    return FrameFilter([IPv4Address(OWN).packed])
+    return FrameFilter([(IPv4Address(OWN).packed, 32)])
 
 
 def framed(*frames):
@@ -139,7 +139,7 @@ def test_a_frame_beyond_the_limits_ends_the_stream(size):
 def test_an_address_that_becomes_ours_is_closed_at_once():
     frames = own()
     assert frames.may_pass(packet("198.51.100.7"))
-    frames.own = frozenset({IPv4Address("198.51.100.7").packed})
+    frames.own = frozenset({(IPv4Address("198.51.100.7").packed, 32)})
     assert not frames.may_pass(packet("198.51.100.7"))
 
 
@@ -179,3 +179,26 @@ def test_without_passt_the_package_is_named():
     with pytest.raises(SetupError) as caught:
         start_user_network(None)
     assert "package passt" in caught.value.diagnostics()
+
+
+@pytest.mark.parametrize("target", ["168.63.129.16", "100.100.100.200"])
+def test_a_clouds_metadata_is_closed_but_for_its_name_server(target):
+    for proto in (6, 17):
+        assert not own().may_pass(packet(target, proto=proto, port=80))
+        assert own().may_pass(packet(target, proto=proto, port=53))
+    assert not own().may_pass(packet(target, proto=17, port=53, fragment=0x2000))
+    assert not own().may_pass(packet("192.0.0.192", port=53))
+
+
+def test_a_network_of_ones_own_is_closed_whole():
+    """Local routes to networks without any address: AnyIP."""
+    frames = FrameFilter([(IPv4Address("198.51.100.0").packed, 23)])
+    for target, passes in (
+        ("198.51.99.255", True),
+        ("198.51.100.0", False),
+        ("198.51.101.255", False),
+        ("198.51.102.0", True),
+    ):
+        assert frames.may_pass(packet(target)) is passes
+    frames.own = [(bytes(4), 0)]
+    assert not frames.may_pass(packet("8.8.8.8"))

@@ -33,7 +33,6 @@ async def test_a_source_that_was_open_for_a_moment_is_told(autojump_clock):
         idle_seconds=10.0,
         volume=65536,
         muted=False,
-        cookie=bytes(256),
     )
     async with trio.open_nursery() as nursery:
         sound.obey(rules, (), nursery)

@@ -1,0 +1,202 @@
+"""``brokerctl audit connections``: one line for each connection of a sandbox.
+
+A connection is several events: the decision with its rule, the opening, the end
+with what was moved, or a refusal.  They are joined by their lease and their
+stream's number.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, tzinfo
+
+import rich_click as click
+
+from broker.audit.filters import Found
+from broker.audit.times import rfc3339
+from broker.cli import render
+from broker.cli.audit.event_text import Asked, Asking, asking
+from broker.cli.audit.source import open_source
+from broker.cli.run.pipes import reader_may_leave
+from broker.core.escape import printable
+
+_KINDS = (
+    "lease.begin",
+    "decision",
+    "stream.opened",
+    "stream.closed",
+    "stream.refused",
+)
+_COLUMNS = (
+    *("WHEN", "SANDBOX", "RECORD", "SERVICE", "TO", "OUT", "IN", "TOOK", "ENDED"),
+    *("WHY", "EVENT"),
+)
+
+
+@dataclass
+class Connection:
+    """What the log says of one connection; texts are not yet escaped."""
+
+    sequence: int
+    time_ns: int
+    sandbox: str
+    record: str = ""
+    service: str = ""
+    stream: int = 0
+    peer: str = ""
+    target: str = ""
+    verdict: str = ""
+    rule: str = ""
+    record_line: str = ""
+    bytes_from_sandbox: int | None = None
+    bytes_to_sandbox: int | None = None
+    seconds: float | None = None
+    ended: str = ""
+    count: int = 1
+    machine: str = ""
+    events: list[int] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """The connection for programs."""
+        return {
+            "time": rfc3339(self.time_ns),
+            **{k: v for k, v in vars(self).items() if k != "time_ns"},
+        }
+
+
+@click.command("connections", cls=Asking)
+@asking
+@click.option("-r", "--reverse", is_flag=True, help="Newest first.")
+@click.option("--utc", is_flag=True, help="Times in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(*, asked: Asked, reverse: bool, utc: bool, as_json: bool) -> None:
+    """Show connections: when, whose, which service, how much, and why.
+
+    WHY is the line of the record and the line of the rule; EVENT is the number
+    of the decision, for 'brokerctl policy explain --event'.  --grep searches
+    what is shown.
+
+    Exit code: as audit.
+    """
+    with reader_may_leave(), open_source(asked) as source:
+        wanted = replace(asked.filters, kinds=_KINDS, verdicts=(), rules=())
+        filters = source.filters(replace(asked, filters=wanted))
+        events = iter(()) if filters is None else source.find(filters)
+        found = [c for c in joined(events) if _asked_for(c, asked)]
+        if reverse:
+            found.reverse()
+        zone = UTC if utc else None
+        rows = [(connection, _row(connection, zone)) for connection in found]
+        if asked.grep is not None:
+            grep = asked.grep
+            rows = [(c, row) for c, row in rows if grep.search("  ".join(row))]
+        if as_json:
+            for connection, _ in rows:
+                render.json_line(connection.as_json())
+        elif rows:
+            render.table(_COLUMNS, [row for _, row in rows])
+    if not rows:
+        render.note("no connections match" if asked.anything else "no connections")
+        sys.exit(1)
+
+
+def _asked_for(connection: Connection, asked: Asked) -> bool:
+    """Whether it fits the filters that are about its decision."""
+    verdicts, rules = asked.filters.verdicts, asked.filters.rules
+    if verdicts and connection.verdict not in verdicts:
+        return False
+    lines = (connection.rule, connection.record_line)
+    return not rules or any(rule in line for rule in rules for line in lines)
+
+
+def joined(events: Iterable[Found]) -> Iterator[Connection]:
+    """Join events to connections, in the order of their first event."""
+    records: dict[str, str] = {}
+    live: dict[tuple[str, str, int], Connection] = {}
+    done: list[Connection] = []
+    for found in events:
+        fields = found.fields()
+        lease = str(fields.get("lease") or "")
+        if found.kind == "lease.begin":
+            records[lease] = str(fields.get("record") or "")
+            continue
+        key = (found.log, lease, _number(fields.get("stream")))
+        connection = live.get(key)
+        if connection is None or not key[2]:
+            connection = live[key] = Connection(
+                found.sequence, found.time_ns, found.sandbox, machine=found.machine
+            )
+            done.append(connection)
+        connection.record = connection.record or records.get(lease, "")
+        _take(connection, found.kind, fields)
+        connection.events.append(found.sequence)
+        if found.kind in {"stream.closed", "stream.refused"}:
+            live.pop(key, None)
+    yield from done
+
+
+def _take(connection: Connection, kind: str, fields: dict[str, object]) -> None:
+    for name in ("service", "peer"):
+        value = str(fields.get(name) or "")
+        setattr(connection, name, getattr(connection, name) or value)
+    connection.stream = connection.stream or _number(fields.get("stream"))
+    connection.count = max(connection.count, _number(fields.get("count")))
+    outcome = str(fields.get("outcome") or "")
+    if kind == "decision":
+        connection.verdict = str(fields.get("verdict") or "")
+        connection.rule = str(fields.get("rule") or "")
+        connection.target = str(fields.get("target") or "")
+        detail = fields.get("detail")
+        if isinstance(detail, dict):
+            connection.record_line = str(detail.get("record") or "")
+        if connection.verdict == "deny":
+            connection.ended = "denied" if outcome != "cut" else "cut"
+    elif kind == "stream.closed":
+        connection.bytes_from_sandbox = _maybe(fields.get("bytes_from_sandbox"))
+        connection.bytes_to_sandbox = _maybe(fields.get("bytes_to_sandbox"))
+        seconds = fields.get("seconds")
+        connection.seconds = (
+            float(seconds) if isinstance(seconds, int | float) else None
+        )
+        connection.ended = str(fields.get("reason") or outcome or "closed")
+    elif kind == "stream.refused":
+        connection.ended = str(fields.get("reason") or outcome or "refused")
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _maybe(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _row(connection: Connection, zone: tzinfo | None) -> tuple[str, ...]:
+    when = datetime.fromtimestamp(connection.time_ns // 1_000_000_000, tz=zone)
+    lines = [line for line in (connection.record_line, connection.rule) if line]
+    ended = connection.ended or "goes on"
+    cells = (
+        f"{when:%m-%d %H:%M:%S}",
+        connection.sandbox or "-",
+        connection.record or "-",
+        connection.service + (f" #{connection.stream}" if connection.stream else ""),
+        connection.target or connection.peer or "-",
+        _bytes(connection.bytes_from_sandbox),
+        _bytes(connection.bytes_to_sandbox),
+        "-" if connection.seconds is None else render.seconds(connection.seconds),
+        ended + (f" ({connection.count} times)" if connection.count > 1 else ""),
+        ", ".join(dict.fromkeys(map(_short, lines))) or "-",
+        str(connection.sequence),
+    )
+    return tuple(printable(cell, 400) for cell in cells)
+
+
+def _short(where: str) -> str:
+    """The file of a place by its last name, with its line."""
+    return where.rpartition("/")[2]
+
+
+def _bytes(number: int | None) -> str:
+    return "-" if number is None else render.size(number)

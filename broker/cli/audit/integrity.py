@@ -1,0 +1,31 @@
+"""Whether what ``brokerctl audit`` shows is what was written."""
+
+from __future__ import annotations
+
+from broker.cli.audit.source import LocalSource, Source
+from broker.cli.audit.verify import verified
+from broker.core.errors import VitrailError
+
+_EVENTS = 20_000
+"""A longer log is not verified at each question: that would take seconds."""
+
+
+def banner(source: Source) -> str:
+    """Return the warning to be shown beneath; nothing where all is well.
+
+    A long log, and a fleet's store, are not looked at: 'audit verify' does.
+    """
+    if not isinstance(source, LocalSource) or not source.own:
+        return ""
+    if not 0 < source.log.newest() <= _EVENTS:
+        return ""
+    try:
+        report = verified(source.path, [], origin="", copy=False)
+    except VitrailError as error:
+        return f"WARNING: the log could not be verified: {error}"
+    if report.good:
+        return ""
+    return (
+        "WARNING: this log is NOT what was written: events were changed, removed "
+        "or added; 'brokerctl audit verify' says which"
+    )

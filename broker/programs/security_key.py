@@ -1,0 +1,165 @@
+"""The process between one guest and a security key; it parses what the guest sends.
+
+It has three descriptors: the guest's connection, the key's hidraw device and a
+socket to the broker, which answers for the person.  A seccomp filter leaves it
+reading, writing and waiting, so one that is taken over can speak with the key
+and with its own guest, and reach nothing else.
+
+Arguments: the three descriptors, and the nonce in hexadecimal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import sys
+import time
+
+import pyseccomp
+
+from broker.core.errors import PeerError
+from broker.devices.ctaphid import REPORT_BYTES
+from broker.devices.security_key import Action, Ask, Over, SecurityKey, ToGuest, ToKey
+
+_ALLOWED = (
+    *("read", "write", "sendto", "recvfrom", "poll", "ppoll", "close"),
+    *("brk", "mmap", "munmap", "mremap", "madvise", "futex"),
+    *("rt_sigreturn", "rt_sigaction", "rt_sigprocmask", "getrandom", "getpid"),
+    *("clock_gettime", "gettid", "tgkill", "exit", "exit_group"),
+)
+_BACKLOG = 64
+"""Reports for a guest that does not read; a message has 129 at most, and one
+message is on its way."""
+_MESSAGE_BYTES = 1024
+
+
+class Proxy:
+    """The loop around ``SecurityKey``."""
+
+    def __init__(
+        self, guest: socket.socket, key: int, broker: socket.socket, nonce: bytes
+    ) -> None:
+        self._guest, self._key, self._broker = guest, key, broker
+        self._core = SecurityKey(nonce)
+        self._from_guest = b""
+        self._to_guest: list[bytes] = []
+
+    def run(self) -> None:
+        """Serve until one of the three ends.  Raises PeerError, OSError."""
+        self._act(self._core.begin())
+        poll = select.poll()
+        for fd in (self._guest.fileno(), self._key, self._broker.fileno()):
+            poll.register(fd, select.POLLIN)
+        while True:
+            events = poll.poll(self._patience())
+            self._act(self._core.tick(time.monotonic()))
+            for fd, event in events:
+                if not self._step(fd, event):
+                    return
+            wanted = select.POLLIN | (select.POLLOUT if self._to_guest else 0)
+            poll.modify(self._guest.fileno(), wanted)
+
+    def _patience(self) -> int | None:
+        at = self._core.next_tick()
+        if at is None:
+            return None
+        return max(0, int((at - time.monotonic()) * 1000) + 1)
+
+    def _step(self, fd: int, event: int) -> bool:
+        """Serve one descriptor; whether to go on."""
+        if fd == self._guest.fileno():
+            if event & select.POLLOUT:
+                self._flush()
+            return not event & ~select.POLLOUT or self._hear_guest()
+        if fd == self._key:
+            report = os.read(self._key, REPORT_BYTES)
+            self._act(self._core.from_key(report))
+            return bool(report)
+        return self._hear_broker()
+
+    def _hear_guest(self) -> bool:
+        try:
+            untrusted = self._guest.recv(REPORT_BYTES * 16)
+        except BlockingIOError:
+            return True
+        self._from_guest += untrusted
+        while len(self._from_guest) >= REPORT_BYTES:
+            report = self._from_guest[:REPORT_BYTES]
+            self._from_guest = self._from_guest[REPORT_BYTES:]
+            self._act(self._core.from_guest(report, time.monotonic()))
+        return bool(untrusted)
+
+    def _hear_broker(self) -> bool:
+        data = self._broker.recv(_MESSAGE_BYTES)
+        if not data:
+            return False
+        said = json.loads(data)
+        now = time.monotonic()
+        self._act(self._core.verdict(said["verdict"], now, allow=said["allow"]))
+        return True
+
+    def _act(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case ToGuest(report):
+                    self._to_guest.append(report)
+                case ToKey(report):
+                    # hidraw wants the report's number first; FIDO has none.
+                    os.write(self._key, b"\0" + report)
+                case Ask():
+                    self._say(
+                        ask=action.number,
+                        what=action.what,
+                        host=action.host,
+                        digest=action.digest,
+                    )
+                case Over(number):
+                    self._say(over=number)
+        self._flush()
+
+    def _say(self, **message: object) -> None:
+        self._broker.send(json.dumps(message).encode())
+
+    def _flush(self) -> None:
+        while self._to_guest:
+            try:
+                self._guest.send(self._to_guest[0])
+            except BlockingIOError:
+                break
+            # A stream socket may take a part; 64 bytes it takes whole or not,
+            # and a guest that makes it otherwise loses its own connection.
+            self._to_guest.pop(0)
+        if len(self._to_guest) > 4 * _BACKLOG:
+            raise PeerError("the guest does not read")
+
+
+def lock() -> None:
+    """Give up every system call that carrying reports does not need."""
+    rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
+    for name in _ALLOWED:
+        rules.add_rule(pyseccomp.ALLOW, name)
+    rules.load()
+
+
+def main() -> None:
+    """Entry point."""
+    guest_fd, key, broker_fd = map(int, sys.argv[1:4])
+    nonce = bytes.fromhex(sys.argv[4])
+    guest = socket.socket(fileno=guest_fd)
+    broker = socket.socket(fileno=broker_fd)
+    guest.settimeout(0)
+    proxy = Proxy(guest, key, broker, nonce)
+    lock()
+    code = 0
+    try:
+        proxy.run()
+    except (PeerError, OSError) as error:
+        os.write(2, f"vitrail-security-key: {error}\n".encode("ascii", "replace"))
+        code = 1
+    os._exit(code)  # the interpreter's own end needs system calls we gave up
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Security keys for sandboxes, without handing the key over.
+
+Each connection of a guest gets a process of its own, which parses what the guest
+sends; here arrive only the questions: which relying party, and for what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import trio
+
+from broker.authz.decider import Decider, Request
+from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
+from broker.core.lease import Opening
+from broker.core.services import SECURITY_KEY
+from broker.launch.process.spawn import our_program, spawn
+
+_HIDRAW = Path("/sys/class/hidraw")
+_FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
+"""Usage Page (0xF1D0), the beginning of a FIDO report descriptor (CTAP 2.1, 11.2.8.2)."""
+_MESSAGE_BYTES = 1024
+_REPORT_DESCRIPTOR_BYTES = 4096
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    """What the process says; it may have been taken over by its guest."""
+
+    ask: Annotated[int, msgspec.Meta(ge=1)] = 0
+    what: Annotated[str, msgspec.Meta(max_length=20)] = ""
+    host: Annotated[str, msgspec.Meta(max_length=253)] = ""
+    digest: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    over: Annotated[int, msgspec.Meta(ge=1)] = 0
+
+
+def find_keys(root: Path = _HIDRAW) -> Iterator[Path]:
+    """Yield the device nodes of the security keys of this machine."""
+    for entry in sorted(root.glob("hidraw*")):
+        with contextlib.suppress(OSError):
+            with (entry / "device/report_descriptor").open("rb") as file:
+                descriptor = file.read(_REPORT_DESCRIPTOR_BYTES)
+            if _FIDO_USAGE.match(descriptor):
+                yield Path("/dev") / entry.name
+
+
+def open_key(root: Path = _HIDRAW) -> int:
+    """Return the open node of the one security key.
+
+    Raises RefusedError without one or with several, SetupError when it may
+    not be opened.
+    """
+    found = list(find_keys(root))
+    if len(found) != 1:
+        words = "no security key is" if not found else f"{len(found)} security keys are"
+        raise RefusedError(f"{words} plugged in", hint="plug in exactly one")
+    try:
+        return os.open(found[0], os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise SetupError(
+            f"{found[0]} cannot be opened: {error.strerror}",
+            hint="the package libfido2-1 or libu2f-udev has the udev rule that lets "
+            "the person at the machine use it",
+        ) from error
+
+
+async def carry(
+    opening: Opening,
+    conn: socket.socket,
+    decider: Decider,
+    *,
+    task_status: trio.TaskStatus[None],
+    root: Path = _HIDRAW,
+) -> None:
+    """Serve one guest's connection until it ends; the caller closes it.
+
+    ``started`` when the key is there.  Raises RefusedError, SetupError.
+    """
+    # guard: no rule, no key
+    if not _granted_at_all(opening, decider):
+        raise RefusedError(
+            f"no rule grants {SECURITY_KEY} to '{opening.lease.sandbox}'"
+        )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, contextlib.ExitStack() as given:
+        given.enter_context(theirs)
+        key = open_key(root)
+        given.callback(os.close, key)
+        fds = (conn.fileno(), key, theirs.fileno())
+        words = [*map(str, fds), secrets.token_hex(8)]
+        argv = our_program("broker.programs.security_key", *words)
+        child = spawn(argv, name="security-key", pass_fds=fds)
+        given.close()
+        task_status.started()
+        ours.settimeout(0)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_Questions(opening, decider, ours).serve)
+                await child.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            child.kill()
+            with trio.CancelScope(shield=True):
+                await child.wait()
+
+
+def _granted_at_all(opening: Opening, decider: Decider) -> bool:
+    """Whether any rule may say yes to this sandbox, whatever the relying party.
+
+    Without one it does not even learn which key is there.
+    """
+    engine, world = decider.world()
+    keys = set(world.source_keys(opening.lease.sandbox))
+    return any(
+        rule.service in {None, SECURITY_KEY}
+        and rule.action != "deny"
+        and not rule.observe
+        and rule.source.key in keys
+        for rule in engine.rules
+    )
+
+
+class _Questions:
+    """What one process asks; one question at a time."""
+
+    def __init__(self, opening: Opening, decider: Decider, sock: socket.socket) -> None:
+        self._opening, self._decider, self._sock = opening, decider, sock
+        self._over: dict[int, trio.Event] = {}
+        self._last = 0
+
+    async def serve(self) -> None:
+        """Answer until the process ends."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                try:
+                    data = self._sock.recv(_MESSAGE_BYTES)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    break
+                said = _decode(data)
+                if said.over in self._over:
+                    self._over[said.over].set()
+                elif said.ask > self._last and not self._over:
+                    self._last = said.ask
+                    self._over[said.ask] = trio.Event()
+                    nursery.start_soon(self._answer, said)
+            nursery.cancel_scope.cancel()
+
+    async def _answer(self, said: _Said) -> None:
+        """Ask rules and person; the permission lives until the message is over."""
+        over = self._over[said.ask]
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def given_up() -> None:
+                    await over.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(given_up)
+                with contextlib.suppress(VitrailError):
+                    async with self._decider.permit(_request(self._opening, said)):
+                        self._say(said.ask, allow=True)
+                        await over.wait()
+                    return
+                self._say(said.ask, allow=False)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._over.pop(said.ask, None)
+
+    def _say(self, number: int, *, allow: bool) -> None:
+        with contextlib.suppress(OSError):  # it has ended
+            self._sock.send(json.dumps({"verdict": number, "allow": allow}).encode())
+
+
+def _decode(untrusted_data: bytes) -> _Said:
+    try:
+        return msgspec.json.decode(untrusted_data, type=_Said)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeerError(f"the security key's process: {error}") from error
+
+
+def _request(opening: Opening, said: _Said) -> Request:
+    """U2F names its relying party by a hash only: a rule with ``host=`` is no yes."""
+    what = "register at" if said.what == "register" else "sign in to"
+    party = said.host or f"a service known by its hash only ({said.digest[:16]}…)"
+    return Request(
+        lease=opening.lease,
+        service=SECURITY_KEY,
+        host=said.host or None,
+        stream=opening.stream,
+        peer=opening.peer,
+        words=f"to {what} {party} with your security key",
+        details=(("relying party", party), ("for", said.what)),
+        settled=True,
+        counts_bytes=False,
+    )

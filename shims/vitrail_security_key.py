@@ -1,0 +1,125 @@
+#!/usr/bin/python3
+"""The guest's side of a security key: a uhid device that is the host's key.
+
+Programs in the guest find an ordinary FIDO key at /dev/hidraw*; each report goes
+to the broker, which lets FIDO messages pass and asks about each use.
+
+Needs root in the guest and the module uhid.  Standard library only, Python 3.9.
+Nothing on the other side trusts it: it runs in the sandbox.
+
+Settings: environment ``VITRAIL_SECURITY_KEY`` (``vsock:CID:PORT`` or
+``unix:PATH``).  Source: Documentation/hid/uhid.rst, include/uapi/linux/uhid.h.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import sys
+import time
+
+HOST_CID, PORT = 2, 6504
+REPORT = 64
+EVENT_BYTES = 4380
+DESTROY, OUTPUT, CREATE2, INPUT2 = 1, 6, 11, 12
+BUS_USB = 3
+RETRY_SECONDS = 2.0
+FIDO = bytes.fromhex(
+    "06d0f1 0901 a101 0920 1500 26ff00 7508 9540 8102"
+    " 0921 1500 26ff00 7508 9540 9102 c0"
+)
+"""The report descriptor of CTAP 2.1, 11.2.8.2: 64 bytes in, 64 bytes out."""
+
+
+def log(text: str) -> None:
+    """Write a line to standard error."""
+    print(f"vitrail-security-key: {text}", file=sys.stderr, flush=True)
+
+
+def connect(where: str) -> socket.socket:
+    """Connect to ``vsock:CID:PORT`` or ``unix:PATH``; raises OSError."""
+    kind, _, rest = where.partition(":")
+    if kind == "unix":
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(rest)
+        return sock
+    cid, _, port = rest.partition(":")
+    sock = socket.socket(socket.AF_VSOCK)
+    sock.connect((int(cid), int(port)))
+    return sock
+
+
+def create_event() -> bytes:
+    """``UHID_CREATE2``: name, phys, uniq, sizes, ids, report descriptor."""
+    return struct.pack(
+        "<I128s64s64sHHIIII4096s",
+        CREATE2,
+        b"Vitrail security key",
+        b"vitrail",
+        b"",
+        len(FIDO),
+        BUS_USB,
+        0x1209,
+        0xF1D0,
+        1,
+        0,
+        FIDO,
+    )
+
+
+def output_report(event: bytes) -> bytes:
+    """Return the report of a ``UHID_OUTPUT``; without its number, which is 0."""
+    data, size = event[4 : 4 + 4096], struct.unpack_from("<H", event, 4 + 4096)[0]
+    report = data[:size]
+    if len(report) == REPORT + 1:
+        report = report[1:]
+    return report[:REPORT].ljust(REPORT, b"\0")
+
+
+def serve(uhid: int, sock: socket.socket) -> None:
+    """Carry reports both ways until the broker hangs up."""
+    waiting = b""
+    poll = select.poll()
+    poll.register(uhid, select.POLLIN)
+    poll.register(sock, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == uhid:
+                event = os.read(uhid, EVENT_BYTES)
+                if struct.unpack_from("<I", event)[0] == OUTPUT:
+                    sock.sendall(output_report(event))
+                continue
+            data = sock.recv(REPORT * 16)
+            if not data:
+                return
+            waiting += data
+            while len(waiting) >= REPORT:
+                report, waiting = waiting[:REPORT], waiting[REPORT:]
+                os.write(uhid, struct.pack("<IH", INPUT2, REPORT) + report)
+
+
+def main() -> int:
+    """Run; 1 where there is no uhid."""
+    where = os.environ.get("VITRAIL_SECURITY_KEY", f"vsock:{HOST_CID}:{PORT}")
+    while True:
+        try:
+            uhid = os.open("/dev/uhid", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            log(f"/dev/uhid: {error}")
+            return 1
+        try:
+            with connect(where) as sock:
+                # The key is there for as long as somebody serves it.
+                os.write(uhid, create_event())
+                serve(uhid, sock)
+        except OSError as error:
+            log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
+        finally:
+            os.close(uhid)
+        time.sleep(RETRY_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""A program that '.ci/as-user' runs types into the terminal of the root that ran it.
+
+TIOCSTI (ioctl_tty(2)) puts a byte into a terminal's input, as if it had been typed;
+kernels before 6.2 always allow it to whoever has the terminal as controlling one.
+What is tried here is the controlling terminal itself, so newer kernels show it, too.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [
+    pytest.mark.machine,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user"),
+]
+
+
+def run_on_terminal(code: str, *, interrupt: bool = False) -> tuple[str, int]:
+    """Run Python code by as-user on a terminal of its own; its output and status."""
+    module = ROOT / "out" / "terminal_probe.py"
+    module.parent.mkdir(exist_ok=True)
+    module.write_text(code)
+    module.chmod(0o644)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(ROOT)
+        os.execv(".ci/as-user", [".ci/as-user", "out.terminal_probe"])
+    said, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # EIO: nobody has it open any more
+            break
+        said += data
+        if interrupt and b"ready" in data:
+            os.write(terminal, b"\x03")
+    else:
+        os.kill(pid, signal.SIGKILL)
+    os.close(terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    module.unlink()
+    return said.decode(errors="replace"), status
+
+
+def test_it_has_no_controlling_terminal() -> None:
+    """Nor does it get one by asking: the terminal is another session's."""
+    said, status = run_on_terminal(
+        "import fcntl, os, termios\n"
+        "print('uid', os.getuid(), 'tty', os.isatty(0))\n"
+        "def tried(what):\n"
+        "    try: what()\n"
+        "    except OSError as error: return error.strerror\n"
+        "    return 'done'\n"
+        "print('steal:', tried(lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)))\n"
+        "print('open:', tried(lambda: os.open('/dev/tty', os.O_RDWR)))\n"
+        "print('type:', tried(lambda: fcntl.ioctl(0, termios.TIOCSTI, b'x')))\n"
+        "raise SystemExit(7)\n"
+    )
+    assert status == 7, said
+    assert "uid 0" not in said
+    assert "tty True" in said, "its input and output are still the terminal's"
+    assert "steal: Operation not permitted" in said
+    assert "open: No such device or address" in said
+    assert "type: done" not in said
+
+
+def test_the_terminals_interrupt_reaches_it() -> None:
+    said, status = run_on_terminal(
+        "import time\n"
+        "try:\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
+        "    raise SystemExit(3)\n",
+        interrupt=True,
+    )
+    assert "interrupted" in said
+    assert status == 3

@@ -1,0 +1,122 @@
+"""``audit connections``, boots, numbers, and a log that was changed."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from broker.audit.schema import (
+    BrokerStart,
+    Decision,
+    LeaseBegin,
+    StreamClosed,
+    StreamOpened,
+    StreamRefused,
+    Verdict,
+)
+from broker.audit.store import open_store
+from tests.kit.brokerctl import brokerctl, home, paths_of
+
+WEB = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Display", "stream": 2}
+NO = {"sandbox": "web-1234", "lease": "aa", "service": "vitrail.Audio", "stream": 3}
+EVENTS = [
+    BrokerStart(software="0.1", pid=1),
+    LeaseBegin(sandbox="web-1234", lease="aa", record="web"),
+    Decision(
+        **WEB,
+        verdict=Verdict.ALLOW,
+        rule="/etc/vitrail/policy.d/30-user.policy:7",
+        target="@adminvm",
+        detail={"record": "/home/a/sandboxes.d/web.toml:6:1"},
+    ),
+    StreamOpened(**WEB),
+    Decision(**NO, verdict=Verdict.DENY, rule="/home/a/sandboxes.d/web.toml:9:1"),
+    StreamClosed(
+        **WEB,
+        bytes_from_sandbox=2048,
+        bytes_to_sandbox=10,
+        seconds=7.5,
+        reason="the application left",
+    ),
+    StreamRefused(sandbox="web-1234", lease="aa", reason="a mistake", count=3),
+]
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    with home() as env:
+        yield env
+
+
+async def fill(env):
+    async with open_store(paths_of(env).audit) as store:
+        for event in EVENTS:
+            await store.record(event)
+
+
+async def test_one_line_each(env):
+    await fill(env)
+    shown = await brokerctl("audit", "connections", env=env)
+    assert shown.code == 0, shown.err
+    head, opened, denied, refused = shown.lines
+    assert head.split()[:3] == ["WHEN", "SANDBOX", "RECORD"]
+    cells = re.split(r"  +", opened.strip())
+    assert cells[1:4] == ["web-1234", "web", "vitrail.Display #2"]
+    assert cells[4:7] == ["@adminvm", "2.0 KiB", "10 B"]
+    assert "web.toml:6:1, 30-user.policy:7" in opened
+    assert "7.5 s" in opened
+    assert opened.rstrip().endswith(" 3"), "the decision's number"
+    assert "denied" in denied
+    assert "a mistake (3 times)" in refused
+
+
+@pytest.mark.parametrize(
+    ("words", "services"),
+    [
+        (["--sandbox", "web"], ["vitrail.Display", "vitrail.Audio", ""]),
+        (["--sandbox", "WEB-1234", "--service", "AUDIO"], ["vitrail.Audio"]),
+        (["--verdict", "deny"], ["vitrail.Audio"]),
+        (["--rule", "30-user.policy:7"], ["vitrail.Display"]),
+        (["-g", "2.0 kib"], ["vitrail.Display"]),
+        (["-g", "30-user.policy:7"], ["vitrail.Display"]),
+    ],
+)
+async def test_filters(env, words, services):
+    await fill(env)
+    found = await brokerctl("audit", "connections", *words, "--json", env=env)
+    assert [one["service"] for one in found.objects] == services
+
+
+async def test_nothing_is_said(env):
+    await fill(env)
+    none = await brokerctl("audit", "connections", "--sandbox", "other", env=env)
+    assert (none.code, none.err) == (1, "no connections match\n")
+    events = await brokerctl("audit", "--sandbox", "other", env=env)
+    assert (events.code, events.err) == (1, "no events match\n")
+
+
+async def test_numbers_boots_and_a_search_in_what_is_shown(env):
+    await fill(env)
+    lines = (await brokerctl("audit", env=env)).lines
+    assert [int(line.split()[2]) for line in lines] == list(range(1, 8))
+    found = await brokerctl("audit", "-g", "display #2 to @adminvm: allow", env=env)
+    assert len(found.lines) == 1, "words that stand in no value alone"
+    boots = await brokerctl("audit", "--list-boots", env=env)
+    assert boots.lines[1].split()[0] == "0"
+
+
+async def test_a_changed_log_is_shown_with_a_banner(env):
+    await fill(env)
+    assert (await brokerctl("audit", env=env)).code == 0
+    with sqlite3.connect(paths_of(env).audit) as db:
+        db.execute(
+            "UPDATE event SET body = replace(body, 'web-1234', 'web-4321') "
+            "WHERE sequence = 4"
+        )
+    shown = await brokerctl("audit", env=env)
+    assert shown.code == 3
+    assert "WARNING: this log is NOT what was written" in shown.err
+    assert len(shown.lines) == 7

@@ -1,0 +1,129 @@
+"""``brokerctl new`` and ``list``: a sandbox of one's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+import xml.dom.minidom
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker.control.api import SandboxStatus
+from policy.records.loader import load_records
+from tests.kit.brokerctl import brokerctl, home, paths_of
+from tests.kit.control import ScriptedBroker, serving
+
+
+@pytest.fixture
+def env() -> Iterator[dict[str, str]]:
+    with home() as env:
+        yield env
+
+
+def record_of(env, name):
+    folder = paths_of(env).config[0] / "sandboxes.d"
+    found = load_records([folder])
+    assert not found.problems, [p.render() for p in found.problems]
+    return found.records[name]
+
+
+async def test_a_browser_with_its_label_and_its_entry(env):
+    answer = await brokerctl(
+        *("new", "bank", "--package", "firefox-esr", "--label", "red"), env=env
+    )
+    assert answer.code == 0, answer.err
+    assert "brokerctl run bank" in answer.err
+    record = record_of(env, "bank")
+    launch = record.host.launch
+    assert launch.packages == ("firefox-esr",)
+    assert (launch.image, launch.network) == ("bank", "user")
+    assert launch.command == ("firefox-esr",)
+    assert launch.memory_mib == 2048
+    assert record.viewer.label.name == "bank"
+    share = Path(env["HOME"]) / ".local/share"
+    entry = (share / "applications/vitrail-sandbox-bank.desktop").read_text()
+    keys = dict(line.split("=", 1) for line in entry.splitlines()[1:])
+    words = shlex.split(keys["Exec"])
+    assert words[1:] == ["run", "--detach", "bank"]
+    assert keys["Icon"].endswith(".svg")
+    icon = Path(keys["Icon"])
+    assert record.viewer.label.colour in icon.read_text()
+    assert xml.dom.minidom.parse(str(icon)).documentElement.tagName == "svg"
+    if shutil.which("desktop-file-validate"):
+        file = share / "applications/vitrail-sandbox-bank.desktop"
+        subprocess.run(["desktop-file-validate", file], check=True)
+
+
+async def test_a_second_one_of_the_name_changes_nothing(env):
+    assert (await brokerctl("new", "mine", env=env)).code == 0
+    file = paths_of(env).config[0] / "sandboxes.d" / "mine.toml"
+    before = file.read_text()
+    again = await brokerctl("new", "mine", "--label", "red", env=env)
+    assert again.code == 1
+    assert "there is a record 'mine' already" in again.err
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["Bad Name"], "is not a sandbox name"),
+        (["x", "--from", "wbe"], "did you mean 'web'?"),
+        (["x", "--label", "reddish"], '"reddish" is not allowed here'),
+        (["x", "--memory", "a lot"], "memory"),
+        (["x", "--package", "two words"], "packages"),
+    ],
+)
+async def test_what_is_not_possible_writes_nothing(env, words, said):
+    answer = await brokerctl("new", *words, env=env)
+    assert answer.code == 1
+    assert said in answer.err + answer.out
+    assert not list(Path(env["HOME"]).rglob("*.toml"))
+    assert not list(Path(env["HOME"]).rglob("*.desktop"))
+
+
+async def test_every_example_and_one_s_own_record_can_be_begun_from(env):
+    for number, name in enumerate(["demo", "web", "work", "banking", "viewer"]):
+        made = f"a{number}"
+        answer = await brokerctl("new", made, "--from", name, "--no-menu", env=env)
+        assert answer.code == 0, answer.err
+        assert record_of(env, made).viewer.label.name == made
+    assert (await brokerctl("new", "b", "--from", "a1", env=env)).code == 0
+    own = paths_of(env).config[0] / "sandboxes.d" / "b.toml"
+    assert tomllib.loads(own.read_text())["launch"]["command"] == ["firefox-esr"]
+
+
+async def test_list_shows_what_can_be_run_and_what_runs(env):
+    empty = await brokerctl("list", env=env)
+    assert "brokerctl new" in empty.err
+    await brokerctl("new", "web", "--from", "web", env=env)
+    await brokerctl("new", "other", env=env)
+    api = ScriptedBroker()
+    sandbox = SandboxStatus(
+        name="web-1234",
+        record="web",
+        sandbox_class="disposable",
+        label="web",
+        state="running",
+        since=1_790_000_000.0,
+    )
+    api.state = msgspec.structs.replace(api.state, sandboxes=[sandbox])
+    async with serving(paths_of(env).control, api):
+        shown = await brokerctl("list", env=env)
+        (objects,) = (await brokerctl("list", "--json", env=env)).objects
+    assert re.search(r"^web .*user.*firefox-esr.*web-1234$", shown.out, re.MULTILINE)
+    by_name = {record["name"]: record for record in objects["records"]}
+    assert by_name["web"]["running"] == ["web-1234"]
+    assert by_name["other"]["running"] == []
+
+
+async def test_an_unknown_name_offers_it(env):
+    answer = await brokerctl("run", "mybrowser", env=env)
+    assert answer.code == 1
+    assert "brokerctl new mybrowser" in answer.err

@@ -1,0 +1,164 @@
+"""The process between a guest and a security key, with a software token."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError
+from broker.core.lease import Opening
+from broker.core.services import SECURITY_KEY
+from broker.devices import cbor
+from broker.devices.ctaphid import BROADCAST, Assembler, Command, Message, reports_of
+from broker.viewer.devices import security_keys
+from tests.kit.rulebook import WORK, no, rulebook, yes
+from tests.kit.usb.token import Token, assertion
+
+_RULE = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
+
+
+async def serve_token(sock, token):
+    """The token behind its hidraw device: a report's number, then the report."""
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            data = sock.recv(65)
+        except BlockingIOError:
+            continue
+        if not data:
+            return
+        assert (len(data), data[0]) == (65, 0)
+        for report in token.feed(data[1:]):
+            sock.send(report)
+
+
+class Program:
+    """A program in the guest."""
+
+    def __init__(self, sock):
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.reports = Assembler()
+        self.rest = b""
+
+    async def send(self, channel, command, payload):
+        for report in reports_of(Message(channel, command, payload)):
+            await self.stream.send_all(report)
+
+    async def receive(self):
+        while True:
+            while len(self.rest) < 64:
+                more = await self.stream.receive_some(64)
+                if not more:
+                    return None
+                self.rest += more
+            report, self.rest = self.rest[:64], self.rest[64:]
+            message = self.reports.feed(report)
+            if message is not None and message.command != Command.KEEPALIVE:
+                return message
+
+    async def begin(self):
+        await self.send(BROADCAST, Command.INIT, b"abcdefgh")
+        message = await self.receive()
+        return int.from_bytes(message.payload[8:12], "big")
+
+
+@asynccontextmanager
+async def connected(b, monkeypatch):
+    """A guest's program, through the real process, with a token."""
+    token = Token()
+    hidraw, key = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    guest, conn = socket.socketpair()
+    monkeypatch.setattr(security_keys, "open_key", lambda root: os.dup(key.fileno()))
+    hidraw.settimeout(0)
+    opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
+    with hidraw, key, conn:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_token, hidraw, token)
+
+            async def carry(task_status=trio.TASK_STATUS_IGNORED):
+                await security_keys.carry(
+                    opening, conn, b.decider, task_status=task_status
+                )
+
+            await nursery.start(carry)
+            program = Program(guest)
+            async with program.stream:
+                yield program, token
+            nursery.cancel_scope.cancel()
+
+
+async def test_use_of_the_key_is_asked_about_and_signed(monkeypatch):
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+        b.person.says = yes()
+        with trio.fail_after(30):
+            channel = await program.begin()
+            await program.send(channel, Command.CBOR, assertion("bank.example"))
+            answer = await program.receive()
+        assert set(cbor.decode(answer.payload[1:])) == {2, 3}
+        (question,) = b.person.asked
+        assert question.words == "to sign in to bank.example with your security key"
+        assert question.sandbox == "work"
+        assert (Command.CBOR, b"\x02") in token.seen
+
+
+@pytest.mark.parametrize("host", ["evil.example", "bank.example.evil.example"])
+async def test_other_relying_parties_are_refused_unasked(monkeypatch, host):
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+        with trio.fail_after(30):
+            channel = await program.begin()
+            await program.send(channel, Command.CBOR, assertion(host))
+            answer = await program.receive()
+        assert answer.payload == b"\x27"
+        assert b.person.asked == []
+        assert (Command.CBOR, b"\x02") not in token.seen
+        assert b.events("decision")[0]["verdict"] == "deny"
+
+
+async def test_no_of_the_person_reaches_the_guest(monkeypatch):
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+        b.person.says = no
+        with trio.fail_after(30):
+            channel = await program.begin()
+            await program.send(channel, Command.CBOR, assertion("bank.example"))
+            answer = await program.receive()
+        assert answer.payload == b"\x27"
+        assert (Command.CBOR, b"\x02") not in token.seen
+
+
+async def test_garbage_of_a_guest_is_answered_or_ends_its_connection(monkeypatch):
+    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+        with trio.fail_after(30):
+            channel = await program.begin()
+            await program.stream.send_all(os.urandom(64 * 50))
+            await program.send(channel, Command.CBOR, b"\x04")
+            while (answer := await program.receive()) is not None:
+                if answer.channel == channel:
+                    break
+        assert all(c in {Command.INIT, Command.CBOR} for c, _ in token.seen)
+
+
+async def test_sandbox_without_a_rule_does_not_reach_the_key():
+    opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
+    with socket.socket() as conn:
+        async with rulebook("vitrail.SecurityKey * vault @adminvm allow\n") as b:
+            with pytest.raises(RefusedError, match="no rule grants"):
+                await security_keys.carry(
+                    opening, conn, b.decider, task_status=trio.TASK_STATUS_IGNORED
+                )
+
+
+def test_keys_are_found_by_their_usage_page(tmp_path):
+    for name, descriptor in (
+        ("hidraw0", b"\x05\x01\x09\x06"),
+        ("hidraw1", b"\x06\xd0\xf1\x09\x01"),
+    ):
+        folder = tmp_path / name / "device"
+        folder.mkdir(parents=True)
+        (folder / "report_descriptor").write_bytes(descriptor)
+    assert [str(path) for path in security_keys.find_keys(tmp_path)] == ["/dev/hidraw1"]
+    with pytest.raises(RefusedError, match="no security key is plugged in"):
+        security_keys.open_key(tmp_path / "none")
