@@ -179,10 +179,7 @@ class Decider:
             )
             return permit
         now = trio.current_time()
-        grant = None
-        # guard: an answer is for one device
-        if request.device is None:
-            grant = self.grants.find(request.subject, now)
+        grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
             permit = self._permit(request, answer, grant=grant)
             await self._log.require(
@@ -301,8 +298,6 @@ class Decider:
         """Remember an answer for as long as the rule of now permits."""
         # guard: keep as the rule permits
         if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
-            return None
-        if request.device is not None:
             return None
         seconds = answer.limits.ttl or 0
         grant = self.grants.add(

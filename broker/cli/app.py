@@ -45,7 +45,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "audio": ("audio", "Show and change how loud sandboxes are."),
             "clipboard": ("clipboard", "Show or wipe what was copied; choose chords."),
             "device": ("device", "Attach devices to sandboxes."),
-            "open": ("open_in", "Open a file or an address in a sandbox."),
+            "open": ("open_in", "Open files and addresses in a sandbox."),
+            "cp": ("copy", "Copy files to, from and between sandboxes."),
         },
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),

@@ -26,6 +26,10 @@ LINE = 24
 ROWS = 6
 """Targets that are seen at one time; the others by wheel or arrow keys."""
 _HEAD = 92
+# guard: buttons further apart than an image
+_APART = limits.WAYLAND_CURSOR_PIXELS + 16
+"""Between the buttons: further than a sandbox's pointer image may be from where a
+press counts, should ours not be what is shown."""
 _BUTTON = 50
 _BUTTON_CODES = 0x10000
 """Buttons and keys have numbers of their own; the guard must tell them apart."""
@@ -77,9 +81,9 @@ def lay_out(question: Question) -> Layout:
         y += ROW
     hint = Rect(left, y + 6, inner, LINE)
     y = hint.y + hint.height + 6
-    half = (inner - PAD) // 2
+    half = (inner - _APART) // 2
     deny = Rect(left, y, half, _BUTTON)
-    allow = Rect(left + half + PAD, y, inner - half - PAD, _BUTTON)
+    allow = Rect(left + half + _APART, y, inner - half - _APART, _BUTTON)
     y += _BUTTON + 12
     phrase = Rect(left, y, inner, LINE + 6)
     height = y + phrase.height + 8 + FRAME

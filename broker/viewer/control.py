@@ -108,6 +108,16 @@ class RoleApi:
         del caller
         await self._runner().resize(request)
 
+    async def open_objects(
+        self,
+        caller: api.Caller,
+        request: api.OpenRequest,
+        emit: api.Emit[api.OpenItem],
+    ) -> api.OpenItem:
+        """Open or copy the person's own; returns where."""
+        del caller
+        return await self._viewer().person.open(request, emit)
+
     # -- windows ---------------------------------------------------------------
 
     def _windows(self) -> WindowsPart:

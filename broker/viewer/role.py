@@ -36,6 +36,7 @@ from broker.viewer.desktop import Desktop
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.opening.own import Own
+from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -126,11 +127,16 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """What crosses between sandboxes by the person's hand."""
-        self.targets = Targets(self, Own(Path.home()))
+        own = Own(Path.home())
+        self.targets = Targets(self, own)
         self.opening = OpeningService(
             decider=self.decider, log=log, targets=self.targets
         )
         """Files and links that programs of sandboxes want opened or copied."""
+        self.person = PersonOpens(
+            decider=self.decider, log=log, targets=self.targets, own=own
+        )
+        """What the person opens or copies."""
         self.devices: DeviceDesk | None = None
         """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions

@@ -38,6 +38,7 @@ from broker.wayland.handlers import (
     drag_start,
     host_seat,
     outputs,
+    popups,
     selection,
     surfaces,
 )
@@ -367,6 +368,12 @@ class Filter(ObjectTable):
                 ) from None
             handler(self, obj, data, pos, size)
             pos += size
+        if self.hands.refocused:
+            # After all that came at once: a keyboard leaves one window of the
+            # client's and enters another in two messages.
+            self.hands.refocused = False
+            # guard: grabs end with the keyboard
+            popups.follow_focus(self)
         return data[pos:]
 
     def fail(self, error: Exception) -> None:
@@ -503,6 +510,7 @@ class Filter(ObjectTable):
         """A window of this client has the keyboard: it may see the selections."""
         first = not self.focused
         self.focused[keyboard] = surface
+        self.hands.refocused = True
         self.sandbox.note_focus()
         if first:
             for kind in self.sandbox.selections:
@@ -511,7 +519,13 @@ class Filter(ObjectTable):
     def blur_keyboard(self, keyboard: Keyboard) -> None:
         """The keyboard has left one of its windows, or is gone itself."""
         self.focused.pop(keyboard, None)
+        self.hands.refocused = True
         self.sandbox.note_focus()
+
+    def dismiss_menus(self) -> None:
+        """The person has pressed outside of this client's windows."""
+        if self.fault is None and popups.dismiss_grabs(self):
+            self.wake()
 
     def lose_focus(self, surface: Surface) -> None:
         """A surface is destroyed: nobody points at it any more."""

@@ -147,6 +147,20 @@ class Sandbox:
         if self.on_act is not None:
             self.on_act()
 
+    def pressed(self, by: Filter) -> None:
+        """The person presses a button in a window of one of its connections.
+
+        For the menus of the others that is outside, as for a popup grab.
+        """
+        for core in self.filters:
+            if core is not by:
+                core.dismiss_menus()
+
+    @property
+    def focused(self) -> bool:
+        """Whether a window of it has the keyboard."""
+        return self._focused
+
     def note_mapped(self) -> None:
         """A window of it is on the screen that was not before."""
         if self.on_mapped is not None:

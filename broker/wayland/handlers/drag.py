@@ -55,10 +55,8 @@ def start_drag(
     if source is not None:
         _materialise(core, source)
     core.drag.local = source is None
-    if icon is not None:
-        if icon.icon is None:
-            icon.icon = Frame(core, icon, core.popup_edges)
-        icon.announced = True
+    if icon is not None and icon.icon is None:
+        icon.icon = Frame(core, icon, core.popup_edges)
     drag_start.send(core, Asked(device, source, origin, icon, serial))
     if icon is not None:
         commit.relayout(core, icon)

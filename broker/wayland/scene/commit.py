@@ -188,15 +188,10 @@ def _attach(
     if buffer is None:
         core.up.data += emit.attach(surface.sid, 0, 0, 0)
         return changed
-    dx, dy = (state.dx, state.dy) if state.dx or state.dy else (0, 0)
-    if dx or dy:
-        dx, dy = _bounded(surface, dx, dy)
-    if surface.version >= 5:
-        core.up.data += emit.attach(surface.sid, buffer.sid, 0, 0)
-        if dx or dy:
-            core.up.data += emit.surface_offset(surface.sid, dx, dy)
-    else:
-        core.up.data += emit.attach(surface.sid, buffer.sid, dx, dy)
+    if state.dx or state.dy:
+        _bounded(surface, state.dx, state.dy)
+    # guard: windows and cursors have no offset
+    core.up.data += emit.attach(surface.sid, buffer.sid, 0, 0)
     buffers.show(core, buffer)
     if surface.shape != (content.scale, content.transform):
         _reshape(core, surface)
@@ -244,28 +239,24 @@ def _reshape(core: Filter, surface: Surface) -> None:
         core.up.data += emit.set_buffer_transform(surface.sid, transform)
 
 
-def _bounded(surface: Surface, dx: int, dy: int) -> tuple[int, int]:
-    """What may be kept of an attach offset: windows none, the rest a little.
+def _bounded(surface: Surface, dx: int, dy: int) -> None:
+    """Move a drag icon by an attach offset, a little; nothing else moves by one.
 
-    The sum of all offsets stays within the surface's cap, so no image walks
-    away from the pointer in small steps.
+    The sum of all offsets stays within the icon's cap, so it does not walk away
+    from the pointer in small steps.  The frame is what the compositor drags: it
+    moves, not what is in it.  A cursor's offsets are not passed on at all: its
+    place is what ``wl_pointer.set_cursor`` says, and a sum kept here would be
+    another than the compositor's wherever that takes no notice of a request.
     """
-    # guard: windows have no offset
-    if surface.role not in {Role.CURSOR, Role.ICON} or not surface.announced:
-        return 0, 0
-    side = free_cap(surface.role)
-    low = 0 if surface.role is Role.CURSOR else -side
+    if surface.icon is None:
+        return
+    side = free_cap(Role.ICON)
     x, y = surface.hot
-    now = (clamp(x - dx, low, side - 1), clamp(y - dy, low, side - 1))
+    now = (clamp(x - dx, -side, side - 1), clamp(y - dy, -side, side - 1))
     # guard: offsets do not add up
     surface.hot = now
-    dx, dy = x - now[0], y - now[1]
-    if surface.icon is not None:
-        # The frame is what the compositor drags: it moves, not what is in it.
-        surface.icon.shift(dx, dy)
-        surface.relayout = True
-        return 0, 0
-    return dx, dy
+    surface.icon.shift(x - now[0], y - now[1])
+    surface.relayout = True
 
 
 def _damage(core: Filter, surface: Surface, state: State) -> None:

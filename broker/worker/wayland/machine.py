@@ -27,6 +27,9 @@ from broker.wayland.ports import Machine, Paint, PoolFile
 _TMPFS_MAGIC = 0x01021994
 """``f_type`` of tmpfs and memfd, as statfs(2) lists it."""
 _SEALS = fcntl.F_SEAL_SHRINK
+_ALL_SEALS = (
+    fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+)
 _PART = 1 << 20
 """Bytes: the piece in which a copy's memory is counted and given back."""
 _STATFS_BYTES = 256
@@ -294,6 +297,28 @@ class RealMachine(Machine):
             return None
         finally:
             os.close(fd)
+
+    @override
+    def copy_keymap(self, fd: int, size: int) -> tuple[int, int]:
+        """In a file that nobody can change, whose memory is no other client's.
+
+        The compositor's own is one file for all clients (wlroots 0.15), and a
+        read-only descriptor of it is no wall: a client opens it for writing by
+        /proc/self/fd, and changes or truncates what every program has mapped.
+        """
+        data = self.read_keymap(fd, size) or b""
+        copy = os.memfd_create("vitrail-keymap", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with memoryview(data) as rest:
+                done = 0
+                while done < len(rest):
+                    done += os.pwrite(copy, rest[done:], done)
+            # guard: a keymap's copy is sealed
+            fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _ALL_SEALS)
+        except BaseException:
+            os.close(copy)
+            raise
+        return copy, len(data)
 
     @override
     def close(self, fd: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("values pair one to one", "", "tests/policy/rules/test_device.py", "pass_for_a_stick or manual_says"),
     Guard("unnamed keyboards", "if False:", "tests/policy/rules/test_device.py", "never_match"),
     Guard("a key twice in JSON", "if False:", "tests/policy/rules/test_device.py", "corpus"),
     Guard("an unknown key in JSON", "if False:", "tests/policy/rules/test_device.py", "corpus"),
@@ -29,7 +28,6 @@ GUARDS = (
     Guard("a record has a condition", "if False:", "tests/broker/host/devices/test_records.py", "mistakes"),
     Guard("records bound what is attached", "if False:", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
     Guard("one candidate or none", "if wanted:", "tests/broker/viewer/devices/test_desk.py", "two_sandboxes"),
-    Guard("an answer is for one device", "if True:", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
     Guard("devices end with the sandbox", "pass", "tests/broker/viewer/devices/test_desk.py", "end_of_a_sandbox"),
     Guard("CBOR keys once", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
     Guard("CBOR in its shortest form", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
@@ -39,6 +37,8 @@ GUARDS = (
     Guard("a verdict has its number", "if made is None or made.ask is None or made.sent:", "tests/broker/devices/test_security_key.py", "verdict_about"),
     Guard("channels of a guest", "if False:", "tests/broker/devices/test_security_key.py", "channels_are_bounded"),
     Guard("no rule, no key", "if False:", "tests/integration/test_security_key.py", "without_a_rule"),
+    Guard("values pair one to one", "", "tests/policy/rules/test_device.py", "corpus"),
+    Guard("an answer is for one device", "return Question(sandbox=lease.sandbox, lease=lease.id, record=lease.record, label=lease.sandbox if label is None else label.name, colour='#555555' if label is None else label.colour, service=untrusted_word(request.service), argument=untrusted_word(request.argument.removeprefix('+')), words=request.words or wants(request.service), details=tuple(((n, untrusted_word(value)) for n, value in request.details or claims.items() if value)), targets=targets, default_target=default, keeps=keeps(answer.limits), seconds=answer.limits.ttl or 0, rule=answer.where)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
 )  # fmt: skip
 
 
