@@ -42,9 +42,9 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.notify import Notify
+from broker.core.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.core.stderr_log import log_exception
 from broker.prompt.grants import Grant, Grants
-from broker.prompt.question import Answer, Keep, Question, unfit, untrusted_word
 from broker.services import event_log
 from policy.records.loader import RecordSet
 from policy.rules.engine import Answer as Verdict

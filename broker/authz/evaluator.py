@@ -13,10 +13,9 @@ from broker.authz.decision_events import Digests
 from broker.authz.permit import Permit, Request, question_of
 from broker.authz.rules import Rules
 from broker.core.lease import Lease
-from broker.prompt.question import Question
-from policy import verdict
+from broker.core.question import Question
 from policy.records.loader import RecordSet
-from policy.rules import record_gate
+from policy.rules import record_gate, verdict
 from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Engine
 from policy.rules.world import World, world_of

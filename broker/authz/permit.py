@@ -9,12 +9,12 @@ import trio
 
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
+from broker.core.question import Answer, Keep, Question, untrusted_word
 from broker.prompt.grants import Subject
-from broker.prompt.question import Answer, Keep, Question, untrusted_word
 from broker.prompt.words import VIEWER, wants
+from policy.records.device import DeviceFacts
 from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
-from policy.rules.device import DeviceFacts
 from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Call
 from policy.rules.rule import Rule

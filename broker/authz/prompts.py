@@ -21,11 +21,11 @@ from broker.audit import schema
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths
+from broker.core.question import Answer, Keep, Question, unfit
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import Child, our_program, spawn
 from broker.prompt.phrase import ensure_phrase
-from broker.prompt.question import Answer, Keep, Question, unfit
 from broker.prompt.queue import Entry, Queue, Settled
 from broker.services.event_log import Journal
 

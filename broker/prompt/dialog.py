@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.core import limits
+from broker.core.question import Answer, Keep, Question
 from broker.prompt.guard import Guard
-from broker.prompt.question import Answer, Keep, Question
 from broker.prompt.words import duration
 
 WORD = "allow"

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from broker.core import limits
-from broker.prompt.question import Answer, Keep, Question, unfit
+from broker.core.question import Answer, Keep, Question, unfit
 
 Settled = list[tuple[int, Answer]]
 """Those who asked, and what they are to hear."""

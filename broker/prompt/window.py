@@ -19,12 +19,12 @@ from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
 from pywayland.protocol.xdg_shell import XdgWmBase
 
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.question import Answer
 from broker.ipc.prompt import Show
 from broker.prompt.dialog import WIDTH, Dialog
 from broker.prompt.input import Input
 from broker.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
 from broker.prompt.paint import arrow, paint
-from broker.prompt.question import Answer
 
 _ARGB8888, _XRGB8888 = 0, 1
 _GRAVE_SECONDS = 2.0

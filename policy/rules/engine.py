@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from policy.errors import visible
+from policy.records.device import DeviceFacts
 from policy.rules.conditions import NO_LIMITS, RuleLimits, fits
-from policy.rules.device import DeviceFacts
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token

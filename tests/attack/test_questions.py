@@ -17,7 +17,7 @@ import trio
 from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.prompt.question import Answer, Keep
+from broker.core.question import Answer, Keep
 from tests.integration.test_asking import desk, of
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, rulebook

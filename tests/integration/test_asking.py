@@ -18,9 +18,9 @@ from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
+from broker.core.question import Answer, Keep
 from broker.launch.process.spawn import our_program
 from broker.prompt.dialog import lay_out
-from broker.prompt.question import Answer, Keep
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal
 from tests.kit.prompting import hands, question

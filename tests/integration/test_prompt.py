@@ -12,10 +12,10 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.question import Answer, Keep
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.prompt.dialog import FRAME, lay_out
-from broker.prompt.question import Answer, Keep
 from tests.kit.eventually import eventually
 from tests.kit.prompting import MANY, agent, hands, question
 from tests.kit.wayland.compositor import pixels, short_directory, windows

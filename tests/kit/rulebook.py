@@ -12,7 +12,7 @@ from broker.authz.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import find_paths
-from broker.prompt.question import Answer, Keep
+from broker.core.question import Answer, Keep
 from policy.records.loader import load_records, search_path
 from tests.kit.link.roles import journal
 from tests.kit.wayland.compositor import short_directory

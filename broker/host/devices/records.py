@@ -9,7 +9,7 @@
 
 A device that no table matches is never handed to any sandbox, whatever a viewer
 decides: the rules choose within what stands here.  The conditions are those of
-rules (``policy.rules.device``), and a keyboard or hub must be named here too.
+rules (``policy.records.device``), and a keyboard or hub must be named here too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.core.names import take_sandbox_name
 from broker.devices.description import Device
-from policy.rules.device import DeviceError, DeviceFacts, DeviceRule, Interface
-from policy.rules.device_json import rule_from
+from policy.records.device import DeviceError, DeviceFacts, DeviceRule, Interface
+from policy.records.device_json import rule_from
 
 _FILE_BYTES = 65536
 _KEYS = frozenset({"name", "sandboxes"})

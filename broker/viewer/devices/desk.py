@@ -26,7 +26,7 @@ from broker.core.services import DEVICE
 from broker.core.stderr_log import log_exception
 from broker.devices.messages import DeviceItem, Devices
 from broker.services import event_log
-from policy.rules.device import DeviceFacts, take_interface
+from policy.records.device import DeviceFacts, take_interface
 
 Notify = Callable[[str, str], None]
 _AUTOMATIC = frozenset({"auto", "required"})

@@ -8,7 +8,6 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("the record is asked", "return Verdict(None, record_gate.stricter(records, request, rules()))", "tests/broker/authz/test_decider.py", "stricter or valid_record", spans=3),
     Guard("limits are held", "if False:", "tests/broker/authz/test_decider.py", "rate or gesture or size"),
     Guard("the answer is checked", "return ''", "tests/broker/authz/test_decider.py", "not_offered"),
     Guard("rules asked again after the answer", "chosen = True", "tests/broker/authz/test_decider.py", "less_is_offered"),
@@ -44,12 +43,13 @@ GUARDS = (
     Guard("fair turns", "return min(waiting, key=lambda e: e.id, default=None)", "tests/broker/prompt/test_queue.py"),
     Guard("shown after it is recorded", "waiting = list(self._entries.values())", "tests/broker/prompt/test_queue.py"),
     Guard("no answer in time", "over = []", "tests/broker/prompt/test_queue.py"),
-    Guard("look-alikes", "plain = ''.join((char for char in printable(untrusted_text, 4 * most)))", "tests/broker/prompt/test_words.py"),
-    Guard("short words", "return plain", "tests/broker/prompt/test_words.py"),
     Guard("the phrase is a secret", "if False:", "tests/broker/prompt/test_words.py"),
     Guard("a death answers no", "", "tests/integration/test_asking.py", "agent_that_is_killed"),
     Guard("brokerctl answers what was offered", "if False:", "tests/integration/test_asking.py", "without_a_compositor"),
     Guard("gestures of this sandbox", "last = max(self._acted.values(), default=None)", "tests/broker/authz/test_decider.py", "gesture"),
+    Guard("the record is asked", "if False:", "tests/broker/authz/test_decider.py", "stricter or valid_record"),
+    Guard("look-alikes", "plain = ''.join((char for char in printable(untrusted_text, 4 * most)))", "tests/broker/prompt/test_words.py"),
+    Guard("short words", "return plain", "tests/broker/prompt/test_words.py"),
 )  # fmt: skip
 
 

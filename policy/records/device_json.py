@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from policy import limits
 from policy.errors import did_you_mean
-from policy.rules.device import (
+from policy.records.device import (
     ATTRIBUTES,
     EQUALS,
     OPERATORS,
