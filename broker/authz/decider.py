@@ -76,15 +76,18 @@ class Decider:
         log: event_log.Journal,
         asker: Asker | None = None,
         notify: Notify | None = None,
+        pending_records: Callable[[], RecordSet | None] = lambda: None,
     ) -> None:
         self._rules = rules
-        self._judge = Judge(rules, records, running)
+        self._judge = Judge(rules, records, running, pending_records)
         self._log = log
         self.asker: Asker = asker or NobodyToAsk()
         self.notify: Notify = notify or rules.notify
         self.grants = Grants()
         self._live: set[Permit] = set()
         self._questions = 0
+        self._cut: list[tuple[Permit, str]] = []
+        """What ``cut_denied`` has ended and nothing has recorded."""
         self._meters = Meters()
 
     # -- asking ----------------------------------------------------------------
@@ -373,17 +376,29 @@ class Decider:
         """What is going on with permission."""
         return list(self._live)
 
+    def cut_denied(self) -> None:
+        """Cut what is denied now, before anything can be recorded.
+
+        ``decide_again``, which follows, records it.
+        """
+        for permit in self.live():
+            _, reason, where = self._judge.revalidate(permit)
+            if reason:
+                permit.end(reason, where)
+                self._cut.append((permit, reason))
+
     async def decide_again(self) -> None:
         """Rules or records are others: end at once what is not permitted now.
 
         Returns when what is denied was cut and what is to be asked about was
         answered.
         """
+        self.cut_denied()  # before the grants, whose ends are recorded
         for grant in self.grants.all(trio.current_time()):
             # guard: grants looked at after a swap
             await self._look_at_grant(grant)
         asked: list[tuple[Permit, Verdict]] = []
-        ended: list[tuple[Permit, str]] = []
+        ended, self._cut = self._cut, []
         for permit in self.live():
             answer, reason, where = self._judge.revalidate(permit)
             # guard: a swap asks

@@ -220,6 +220,9 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
     if status.sandboxes:
         rows = [_sandbox(s, now) for s in status.sandboxes]
         yield _table("SANDBOX RECORD CLASS LABEL STATE PID CID UP IMAGE PROGRAMS", rows)
+    devices = [(s.name, device) for s in status.sandboxes for device in s.devices]
+    if devices:
+        yield _table("SANDBOX DEVICE", devices)
     if status.leases:
         rows = [_lease(lease, now) for lease in status.leases]
         yield _table("LEASE SANDBOX LAUNCH PEER PID SINCE", rows)

@@ -152,3 +152,14 @@ def test_markup_and_escapes_stay_text() -> None:
     assert "[red]x[/red]\\x1b[2J" in page
     assert "\x1b" not in page
     assert "\u202e" not in page
+
+
+def test_devices_of_a_sandbox_are_shown_escaped() -> None:
+    state = status()
+    sandbox = msgspec.structs.replace(
+        state.sandboxes[0], devices=["2-1  0951:1666  \x1b[2JStick (storage)"]
+    )
+    page = text(msgspec.structs.replace(state, sandboxes=[sandbox]))
+    assert "0951:1666" in page
+    assert "\\x1b[2JStick (storage)" in page
+    assert "\x1b[2J" not in page
