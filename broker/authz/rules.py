@@ -117,6 +117,7 @@ class Rules:
                 # what the person has just denied.  What gives waits.
                 self.pending = Engine(chosen.rules)
                 self.tightened()
+            # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))
             self.since = time.time()
         self.pending = None

@@ -112,10 +112,6 @@ async def service(monkeypatch, records=_RECORDS):
                 nursery.cancel_scope.cancel()
 
 
-async def eventually(holds):
-    await eventually(holds, deadline=10)
-
-
 async def number(client):
     (item,) = (await client.devices()).devices
     return item.number
