@@ -117,6 +117,7 @@ class Rules:
                 # what the person has just denied.  What gives waits.
                 self.pending = Engine(chosen.rules)
                 self.tightened()
+            # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))
             self.since = time.time()
         self.pending = None
@@ -135,6 +136,7 @@ class Rules:
     def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
         """What is to be in force; a set with a mistake changes nothing."""
         good = self._started and not self.now.rules.problems
+        # guard: a broken set is not taken
         if read.problems and good:
             return self.now._replace(why=read.problems[0])
         return choose(read, saved)

@@ -22,6 +22,7 @@ from broker.host.devices.records import load_records
 from broker.host.devices.service import Service, listen
 from broker.host.devices.usbip import Export
 from tests.broker.host.devices.test_sysfs import plug
+from tests.kit.eventually import eventually
 from tests.kit.usb.samples import KEYBOARD, descriptors
 from tests.kit.wayland.compositor import short_directory
 
@@ -109,12 +110,6 @@ async def service(monkeypatch, records=_RECORDS):
                 await nursery.start(made.run, listener)
                 yield place
                 nursery.cancel_scope.cancel()
-
-
-async def eventually(holds):
-    with trio.fail_after(10):
-        while not holds():
-            await trio.sleep(0.01)
 
 
 async def number(client):
