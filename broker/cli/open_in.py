@@ -1,46 +1,116 @@
-"""``brokerctl open``: what may be opened, without opening it (``--check``)."""
+"""``brokerctl open``: files and addresses of the person's, opened in a sandbox."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import rich_click as click
+import trio
 
 from broker.cli import render
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.cli.run.start import ensure_broker, refuse_root
+from broker.control.api import OpenItem, OpenRequest
 from broker.core import limits
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from broker.core.paths import find_paths
 from broker.transfer.check import check_line, check_name, check_url
 from broker.transfer.urls import DEFAULT_SCHEMES
 
+OPENING = "VITRAIL_OPENING"
+"""Set by the broker for a program that opens an address on this desktop."""
+
 
 @click.command("open")
-@click.argument("objects", nargs=-1, metavar="[URL|NAME]…")
+@click.argument("objects", nargs=-1, metavar="[URL|FILE]…")
+@click.option("--in", "sandbox", help="The sandbox, by its own or its record's name.")
+@click.option("--check", is_flag=True, help="Print what would be accepted, do nothing.")
 @click.option(
-    "--check",
-    is_flag=True,
-    required=True,
-    help="Print what would be accepted, without any effect.",
+    "--batch", is_flag=True, help="With --check: questions, a JSON object a line."
 )
-@click.option("--batch", is_flag=True, help="Read questions, one a line, as JSON.")
 @click.option(
     "--scheme",
     "schemes",
     multiple=True,
-    help="Accept this scheme instead of https, http and mailto; may be repeated.",
+    help="With --check: accept this scheme instead of https, http and mailto.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
-    objects: tuple[str, ...], *, check: bool, batch: bool, schemes: tuple[str, ...]
+    objects: tuple[str, ...],
+    *,
+    sandbox: str | None,
+    check: bool,
+    batch: bool,
+    schemes: tuple[str, ...],
+    quiet: bool,
 ) -> None:
-    """Say which addresses and file names would be accepted, and why not.
+    """Open addresses and files in a sandbox, which is started where needed.
 
-    Prints one JSON object a line.  With --batch the questions come on standard
-    input, one JSON object a line: {"kind": "url", "text": "https://…"} or
-    {"kind": "name", "bytes_hex": "…"}.
+    Without --in the rules for vitrail.OpenURL and vitrail.OpenFile choose the
+    sandbox by scheme, host, type and size; their source is @adminvm.  A file's
+    content goes there and is read-only; nothing comes back.
 
-    Exit code: 0, or 1 when an argument would be refused; --batch always 0.
+    With --check nothing is opened: it prints one JSON object a line.  With
+    --batch the questions come on standard input: {"kind": "url", "text": "https://…"}
+    or {"kind": "name", "bytes_hex": "…"}.
+
+    Exit code: 0, or 1 when something was refused; --batch always 0.
     """
-    del check  # until there is something else to do, it must be given
+    if check:
+        _check_all(objects, batch=batch, schemes=schemes)
+        return
+    if batch or schemes:
+        raise click.UsageError("--batch and --scheme go with --check.")
+    if not objects:
+        raise click.UsageError("Give an address or a file.")
+    if os.environ.get(OPENING):
+        raise RefusedError(
+            "the program that opens addresses on this desktop leads back here",
+            hint="choose another default browser, or a rule whose target is a sandbox",
+        )
+    for one in objects:
+        request = _request(one, sandbox)
+        where = trio.run(send_request, request, Steps(quiet=quiet))
+        render.note(f"opened in {printable(where, 60)}")
+
+
+def _request(text: str, sandbox: str | None) -> OpenRequest:
+    """A file that exists is a file; anything else is an address."""
+    if text.startswith("file:///"):
+        # File managers and default applications hand files over like this.
+        from urllib.parse import unquote
+
+        text = unquote(text.removeprefix("file://"))
+    path = Path(text)
+    if path.exists() or ":" not in text:
+        return OpenRequest(path=str(path.absolute()), sandbox=sandbox)
+    return OpenRequest(url=text, sandbox=sandbox)
+
+
+async def send_request(request: OpenRequest, steps: Steps) -> str:
+    """Have the broker do it, one that is started where none runs."""
+    refuse_root()
+
+    async def show(item: OpenItem) -> None:
+        if item.progress is not None:
+            steps.progress(item.progress)
+
+    paths = find_paths()
+    async with steps.shown():
+        await ensure_broker(paths)
+        async with open_client(paths) as client:
+            return (await client.open_objects(request, show)).sandbox
+
+
+def _check_all(
+    objects: tuple[str, ...], *, batch: bool, schemes: tuple[str, ...]
+) -> None:
     allowed = frozenset(scheme.lower() for scheme in schemes) or DEFAULT_SCHEMES
     if batch == bool(objects):
         raise click.UsageError("Give addresses and names, or --batch.")

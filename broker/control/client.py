@@ -32,6 +32,8 @@ from broker.control.api import (
     LeaseReleaseRequest,
     LeaseRequest,
     Nothing,
+    OpenItem,
+    OpenRequest,
     PendingAnswer,
     QuestionAnswerRequest,
     RunInputRequest,
@@ -81,6 +83,12 @@ class Client:
         Returns ``started``, or ``exited`` if the request says to wait.
         """
         return await self._stream_items("Run", request, RunItem, on_item)
+
+    async def open_objects(
+        self, request: OpenRequest, on_item: Callable[[OpenItem], Awaitable[None]]
+    ) -> OpenItem:
+        """Open or copy the person's own; ``on_item`` gets progress as it comes."""
+        return await self._stream_items("Open", request, OpenItem, on_item)
 
     async def run_input(self, request: RunInputRequest) -> None:
         """Pass input to a program; waits for as long as it does not read."""

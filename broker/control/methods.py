@@ -33,6 +33,8 @@ from broker.control.api import (
     LeaseReleaseRequest,
     LeaseRequest,
     Nothing,
+    OpenItem,
+    OpenRequest,
     PendingAnswer,
     QuestionAnswerRequest,
     RunInputRequest,
@@ -125,6 +127,10 @@ async def _version(exchange: Exchange, request: Nothing) -> Version:
 
 async def _run(exchange: Exchange, request: RunRequest) -> RunItem:
     return await exchange.api.run(exchange.caller, request, exchange.emit)
+
+
+async def _open(exchange: Exchange, request: OpenRequest) -> OpenItem:
+    return await exchange.api.open_objects(exchange.caller, request, exchange.emit)
 
 
 async def _run_input(exchange: Exchange, request: RunInputRequest) -> Nothing:
@@ -250,6 +256,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         f"{INTERFACE}.GetVersion": _taking(Nothing, _version),
         f"{INTERFACE}.Run": _taking(RunRequest, _run),
+        f"{INTERFACE}.Open": _taking(OpenRequest, _open),
         f"{INTERFACE}.RunInput": _taking(RunInputRequest, _run_input),
         f"{INTERFACE}.RunResize": _taking(RunResizeRequest, _run_resize),
         f"{INTERFACE}.Stop": _taking(StopRequest, _stop),

@@ -25,6 +25,8 @@ from broker.core.names import ServiceName
 from broker.core.services import DEVICE, DISPLAY, WAYLAND_DOOR
 from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
+from broker.host.acceptor import RemoteListener
+from broker.host.machine import ConnectionKind
 from broker.link.contract import Viewer
 from broker.link.listeners import Listener
 from broker.peers import credentials, identity
@@ -56,6 +58,13 @@ async def accept(listener: Listener) -> socket.socket:
             return await listener.accept()
         except UpstreamError:
             await trio.sleep(_FULL_PAUSE)
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """What an acceptor learned of a connection's far end; None: it has ended."""
+
+    facts: identity.ProcessFacts | None
 
 
 async def _no_devices(
@@ -91,7 +100,7 @@ class Admission:
         )
     )
 
-    async def serve(self, listeners: Mapping[ServiceName, Listener]) -> None:
+    async def serve(self, listeners: Mapping[ServiceName, ConnectionKind]) -> None:
         """Accept on all doors until cancelled; cancelling cuts every stream.
 
         A door is named as its service; WAYLAND_DOOR is one of the display's.
@@ -115,11 +124,18 @@ class Admission:
         return self.undecided.statistics().tasks_waiting
 
     async def offer(
-        self, service: ServiceName, conn: socket.socket, *, direct: bool = False
+        self,
+        service: ServiceName,
+        conn: socket.socket,
+        *,
+        direct: bool = False,
+        vouched: Vouched | None = None,
     ) -> None:
-        """Take a connection that somebody else accepted for this lease.
+        """Take a connection that was accepted elsewhere for this lease.
 
-        ``direct``: see ``core.lease.Opening``.  Owns ``conn`` from the call on; waits while too many are undecided.
+        ``direct``: see ``core.lease.Opening``.  ``vouched``: who is at its far
+        end, where ``conn`` is not the peer's own socket.  Owns ``conn`` from
+        the call on; waits while too many are undecided.
         """
         with closing(conn) as mine:
             await self._turn()
@@ -130,7 +146,9 @@ class Admission:
             stream = self.next_stream()
             peer = identity.describe(self.claim)
             opening = Opening(self.lease, service, stream, peer, direct)
-            self._nursery.start_soon(self._admit, opening, plain, self._nursery)
+            self._nursery.start_soon(
+                self._admit, opening, plain, vouched, self._nursery
+            )
 
     async def _turn(self) -> None:
         """Wait until one more connection may be decided about.
@@ -147,19 +165,36 @@ class Admission:
             self.undecided.release()
             raise
 
-    async def _accept_loop(self, door: ServiceName, listener: Listener) -> None:
+    async def _accept_loop(self, door: ServiceName, listener: ConnectionKind) -> None:
+        if isinstance(listener, RemoteListener):
+            await self._ask_loop(door, listener)
+            return
+        while True:
+            await self.offer(door, await accept(listener))
+
+    async def _ask_loop(self, door: ServiceName, listener: RemoteListener) -> None:
+        """Ask the acceptor for connections until it ends, and the lease with it."""
         direct = door == WAYLAND_DOOR
         service = DISPLAY if direct else door
         while True:
-            await self.offer(service, await accept(listener), direct=direct)
+            try:
+                arrived = await listener.accept()
+            except UpstreamError:
+                return
+            vouched = Vouched(arrived.facts)
+            await self.offer(service, arrived.conn, direct=direct, vouched=vouched)
 
     async def _admit(
-        self, opening: Opening, conn: socket.socket, nursery: trio.Nursery
+        self,
+        opening: Opening,
+        conn: socket.socket,
+        vouched: Vouched | None,
+        nursery: trio.Nursery,
     ) -> None:
         taken = False
         try:
             with trio.fail_after(limits.ADMIT_SECONDS):
-                self._check(conn)
+                self._check(conn, vouched)
                 self.streams[opening.stream] = (opening, time.time())
                 await nursery.start(self._carry, opening, conn)
                 taken = True
@@ -172,13 +207,18 @@ class Admission:
             if not taken:
                 hang_up(conn)
 
-    def _check(self, conn: socket.socket) -> None:
+    def _check(self, conn: socket.socket, vouched: Vouched | None) -> None:
         facts: identity.ProcessFacts | identity.VsockFacts
-        if conn.family == socket.AF_VSOCK:
+        if vouched is not None:
+            if vouched.facts is None:
+                raise RefusedError("the process that connected has ended")
+            facts = vouched.facts
+        elif conn.family == socket.AF_VSOCK:
             facts = credentials.vsock_facts(conn)
         else:
             facts = credentials.process_facts(conn)
         identity.check(self.claim, facts, alive=self.alive())
+        # guard: a door asks the share
         self.log.check_share(self.lease.sandbox)
         if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
             raise RefusedError(

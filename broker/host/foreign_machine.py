@@ -8,7 +8,8 @@ than our own launcher's.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -16,9 +17,10 @@ import trio
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import ServiceName
 from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
-from broker.host.machine import MachineFacts
-from broker.launch.process.spawn import has_ended, wait_ended
-from broker.link.addresses import Endpoint, HybridEndpoint, UnixEndpoint
+from broker.host.acceptor import RemoteListener, end_acceptor, start_acceptor
+from broker.host.machine import ConnectionKind, MachineFacts
+from broker.launch.process.spawn import Child, has_ended, wait_ended
+from broker.link.addresses import HybridEndpoint, UnixEndpoint
 from broker.link.listeners import Listener, open_listener
 from broker.peers import credentials
 from broker.peers.identity import (
@@ -89,6 +91,7 @@ class ForeignMachine:
         self._held = held
         self._leader = leader
         self._left = trio.Event()
+        self._acceptor: Child | None = None
 
     @property
     def claim(self) -> Claim:
@@ -99,13 +102,15 @@ class ForeignMachine:
     def facts(self) -> MachineFacts:
         """Little is known of a foreign machine."""
         cid = self._claim.cid if isinstance(self._claim, VsockClaim) else None
-        return MachineFacts(pid=self._leader, cid=cid)
+        helper = self._acceptor
+        processes = (("acceptor", helper.pid),) if helper is not None else ()
+        return MachineFacts(pid=self._leader, cid=cid, processes=processes)
 
     def alive(self) -> frozenset[int]:
         """Pids of its processes that have not begun to end."""
         return self._held.alive()
 
-    async def open_doors(self) -> Mapping[ServiceName, Listener]:
+    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
         """Listen where its connections will arrive."""
         match self._claim:
             case VsockClaim():
@@ -114,25 +119,37 @@ class ForeignMachine:
                 return await hybrid_doors(Path(self._claim.base))
             case ContainerClaim():
                 # An agent of ours is not in there, so there is nobody to talk to.
-                return await container_doors(Path(self._claim.directory))
+                self._acceptor, doors = await container_doors(
+                    Path(self._claim.directory)
+                )
+                return doors
 
     async def go(self) -> None:
         """It runs already."""
 
     async def wait(self) -> str:
-        """Wait for the leader's end, or for the launcher to let go."""
+        """Wait for the leader's end, or for the launcher to let go.
+
+        A container's lease also ends with the process that accepts for it.
+        """
         if self._leader is None:
             await self._left.wait()
             return "its launcher let go of the lease"
+        reasons: list[str] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._wait_left, nursery.cancel_scope)
-            await wait_ended(self._held.pidfd(self._leader))
-            nursery.cancel_scope.cancel()
-        return "its launcher let go of it" if self._left.is_set() else "it has ended"
 
-    async def _wait_left(self, scope: trio.CancelScope) -> None:
-        await self._left.wait()
-        scope.cancel()
+            async def ended(wait: Callable[[], Awaitable[object]], why: str) -> None:
+                await wait()
+                reasons.append(why)
+                nursery.cancel_scope.cancel()
+
+            pidfd = self._held.pidfd(self._leader)
+            nursery.start_soon(ended, self._left.wait, "its launcher let go of it")
+            nursery.start_soon(ended, partial(wait_ended, pidfd), "it has ended")
+            if self._acceptor is not None:
+                why = "the process that accepts its connections has ended"
+                nursery.start_soon(ended, self._acceptor.wait, why)
+        return reasons[0]
 
     def leave(self) -> None:
         """The launcher lets go."""
@@ -145,6 +162,8 @@ class ForeignMachine:
 
     async def close(self) -> None:
         """Let go of its processes."""
+        if self._acceptor is not None:
+            await end_acceptor(self._acceptor)
         self._held.close()
 
 
@@ -154,29 +173,28 @@ async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
     What a killed broker left there is replaced.  Raises SetupError when a path
     is too long or somebody listens there.
     """
-    return await _doors({s: HybridEndpoint(base, port) for s, port in PORTS.items()})
-
-
-async def container_doors(directory: Path) -> dict[ServiceName, Listener]:
-    """Listen on a socket named for each service that needs no agent of ours.
-
-    Also on one for Wayland itself, to be bound into the sandbox.  Raises as
-    ``hybrid_doors``.
-    """
-    doors = (DISPLAY, AUDIO, WAYLAND_DOOR)
-    return await _doors({s: UnixEndpoint(directory / s) for s in doors})
-
-
-async def _doors(places: Mapping[ServiceName, Endpoint]) -> dict[ServiceName, Listener]:
     doors: dict[ServiceName, Listener] = {}
     try:
-        for service, place in places.items():
-            doors[service] = await open_listener(place)
+        for service, port in PORTS.items():
+            doors[service] = await open_listener(HybridEndpoint(base, port))
     except BaseException:
         for door in doors.values():
             door.close()
         raise
     return doors
+
+
+async def container_doors(
+    directory: Path,
+) -> tuple[Child, dict[ServiceName, RemoteListener]]:
+    """Have an acceptor listen on a socket named for each service.
+
+    Only those that need no agent of ours; also one for Wayland itself, to be
+    bound into the sandbox.  Raises as ``hybrid_doors``.
+    """
+    services = (DISPLAY, AUDIO, WAYLAND_DOOR)
+    places = {service: UnixEndpoint(directory / service) for service in services}
+    return await start_acceptor(places, WAYLAND_DOOR)
 
 
 def take_foreign(

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from broker.core.names import ServiceName
+from broker.host.acceptor import RemoteListener
 from broker.link.listeners import Listener
 from broker.peers.identity import Claim
+
+ConnectionKind: TypeAlias = Listener | RemoteListener
+"""Where its connections arrive: here, or at a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Machine(Protocol):
         """Pids of the claim's processes that have not begun to end."""
         ...
 
-    async def open_doors(self) -> Mapping[ServiceName, Listener]:
+    async def open_doors(self) -> Mapping[ServiceName, ConnectionKind]:
         """Return its listening sockets, one for each service; called once.
 
         Raises SetupError when one of them cannot be had (port in use).

@@ -76,6 +76,7 @@ class AskTypes(_Message, frozen=True, tag="ask-types"):
 class ReadType(_Message, frozen=True, tag="read-type"):
     """Read one type of what was asked about last, ``max_bytes`` at most.
 
+    A file of the supervisor's comes with it, to write the content into.
     Answered by ClipboardData, ClipboardLarge or ClipboardFailed.
     """
 
@@ -92,8 +93,10 @@ class StopRead(_Message, frozen=True, tag="stop-read"):
 
 
 class Rewrite(_Message, frozen=True, tag="rewrite"):
-    """Write content anew, clean in the ways of ``clean``; a sealed file comes with it.
+    """Write content again, clean in the ways of ``clean``.
 
+    A sealed file with the content comes with it, and a file of the
+    supervisor's to write the result into.
     Answered as ReadType is, with as much as went in or, of a picture, some more.
     """
 
@@ -210,7 +213,7 @@ class ClipboardTypes(_Message, frozen=True, tag="clipboard-types"):
 
 
 class ClipboardData(_Message, frozen=True, tag="clipboard-data"):
-    """All of one type; the sealed file that comes with it has ``size`` bytes."""
+    """All of one type: ``size`` bytes in the supervisor's file of that transfer."""
 
     transfer: _Count
     size: _Size

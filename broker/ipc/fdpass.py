@@ -21,6 +21,8 @@ _INT = array.array("i").itemsize
 _FDS_LOST, _CUT = int(socket.MSG_CTRUNC), int(socket.MSG_TRUNC)
 _CLOSE_ON_EXEC, _NO_SIGNAL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
 
+_SO_PASSRIGHTS = 83  # Linux 6.16, asm-generic/socket.h
+
 
 @cache
 def _room(fd_limit: int) -> int:
@@ -66,6 +68,22 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
         close_all(fds)
         raise PeerError(f"the peer sent {problem}")
     return Received(data, tuple(fds))
+
+
+def refuse_descriptors(sock: socket.socket) -> bool:
+    """Have the kernel refuse messages to this UNIX socket with descriptors.
+
+    The sender's sendmsg(2) fails with EPERM.  A listening socket's connections
+    inherit it, so it is called before listen(2).  A descriptor that is dropped
+    is closed by whoever reads or drops the message, and that can take as long
+    as its maker likes.  False before Linux 6.16 (SO_PASSRIGHTS), and nothing
+    is refused then.
+    """
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError:
+        return False
+    return True
 
 
 def send(

@@ -16,7 +16,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import PeerError
-from broker.worker.wayland.machine import on_tmpfs
+from broker.ipc.tmpfs import on_tmpfs
 
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -29,6 +29,24 @@ def new_file() -> int:
 def seal(fd: int) -> None:
     """Nobody can change it from now on."""
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+
+
+def file_to_fill(size: int) -> int:
+    """A file of the broker's into which a worker writes up to ``size`` bytes.
+
+    It cannot be made larger or smaller, so that nobody needs to believe how
+    large it is; what is in it may change until it has been read.
+    """
+    fd = new_file()
+    try:
+        os.ftruncate(fd, size)
+        fixed = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+        # guard: a worker's content has a size
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fixed)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def append(fd: int, data: bytes | memoryview, at: int) -> None:
@@ -60,10 +78,13 @@ def check(untrusted_fd: int, size: int) -> None:
     Asks the kernel alone: a file on FUSE could hold us up for ever, and only
     files of tmpfs (and of huge pages) have seals.
     """
+    # guard: content is in memory
     if not on_tmpfs(untrusted_fd):
         raise PeerError("the content's file is not one in memory")
+    # guard: content is sealed
     if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
         raise PeerError("the content's file is not sealed")
+    # guard: content is as large as said
     if os.fstat(untrusted_fd).st_size != size:
         raise PeerError("the content's file is not as large as was said")
 
@@ -85,9 +106,17 @@ async def take(untrusted_fd: int, size: int) -> bytes:
     Other tasks get their turn meanwhile.  Raises PeerError.
     """
     check(untrusted_fd, size)
+    return await copy(untrusted_fd, size)
+
+
+async def copy(fd: int, size: int) -> bytes:
+    """Return the first ``size`` bytes of a file in memory that is ours.
+
+    Other tasks get their turn meanwhile.  Raises PeerError when there is less.
+    """
     # It gives away what it has filled: tens of megabytes are there only once.
     found = io.BytesIO()
-    for data in pieces(untrusted_fd, 0, size):
+    for data in pieces(fd, 0, size):
         found.write(data)
         await trio.lowlevel.checkpoint()
     return found.getvalue()

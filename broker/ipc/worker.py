@@ -1,7 +1,7 @@
 """What the supervisor, the template, a keeper and a worker say to each other.
 
-One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``).  Four
-parties:
+One msgpack value in one packet of a SEQPACKET socket (``core.fdpass``), or,
+from a worker, in one message of a pipe (``session.channel``).  Four parties:
 
 * the **supervisor** is the broker itself: trusted, parses no guest bytes;
 * the **template** forks keepers; it never sees a guest's byte;

@@ -15,6 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.core.escape import printable
+from broker.ipc import fdpass
 from broker.link.addresses import (
     Endpoint,
     HybridEndpoint,
@@ -42,10 +43,15 @@ _CONNECT_RETRY_SECONDS = 0.02
 
 
 async def connect(
-    endpoint: Endpoint, *, deadline: float = limits.CONNECT_SECONDS
+    endpoint: Endpoint,
+    *,
+    deadline: float = limits.CONNECT_SECONDS,
+    descriptors: bool = False,
 ) -> socket.socket:
     """Return a connected, non-blocking socket that the caller owns.
 
+    ``descriptors``: whether a UNIX socket's far end may send some, where the
+    kernel can refuse them (``core.fdpass.refuse_descriptors``).
     For a hybrid endpoint the hand-shake is done and nothing beyond it read.
     Raises UpstreamError or SetupError with a sentence, also when it takes
     longer than ``deadline`` seconds.
@@ -54,7 +60,9 @@ async def connect(
         with trio.fail_after(deadline):
             match endpoint:
                 case UnixEndpoint():
-                    return await _connect_unix(endpoint, endpoint.path)
+                    return await _connect_unix(
+                        endpoint, endpoint.path, descriptors=descriptors
+                    )
                 case VsockEndpoint():
                     return await _connect_vsock(endpoint)
                 case HybridEndpoint():
@@ -66,8 +74,13 @@ async def connect(
         ) from error
 
 
-async def _connect_unix(endpoint: Endpoint, path: Path) -> socket.socket:
+async def _connect_unix(
+    endpoint: Endpoint, path: Path, *, descriptors: bool = False
+) -> socket.socket:
     sock = new_socket(socket.AF_UNIX, endpoint)
+    # guard: who is connected to sends no descriptor
+    if not descriptors:
+        fdpass.refuse_descriptors(sock)
     try:
         while True:
             try:

@@ -19,6 +19,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.ipc import fdpass
 from broker.link.addresses import (
     Endpoint,
     HybridEndpoint,
@@ -64,9 +65,14 @@ class Listener:
                 conn.settimeout(0)
                 return conn
 
+    def hand_over(self) -> None:
+        """Let go of the socket, which another process has; keep the path."""
+        self.sock.close()
+
     def close(self) -> None:
         """Stop listening; the path is removed if it is still this socket's."""
-        trio.lowlevel.notify_closing(self.sock)
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
         if self.path is not None:
             with contextlib.suppress(FileNotFoundError):
                 if _inode(self.path) == self.inode:
@@ -75,19 +81,28 @@ class Listener:
 
 
 async def open_listener(
-    endpoint: Endpoint, *, backlog: int = limits.BACKLOG
+    endpoint: Endpoint,
+    *,
+    backlog: int = limits.BACKLOG,
+    descriptors: bool = False,
+    sock: socket.socket | None = None,
 ) -> Listener:
     """Listen on an endpoint.
 
     A UNIX socket is made with mode 0600.  One that a dead program left is
-    replaced, a live one's or another kind of file never.  Raises SetupError
-    with a sentence.
+    replaced, a live one's or another kind of file never.  ``descriptors``:
+    whether its clients may send some, where the kernel can refuse them
+    (``core.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
+    used, closed on an error.  Raises SetupError with a sentence.
     """
     match endpoint:
-        case UnixEndpoint():
-            return await _listen_unix(endpoint, endpoint.path, backlog)
-        case HybridEndpoint():
-            return await _listen_unix(endpoint, endpoint.listening_path, backlog)
+        case UnixEndpoint() | HybridEndpoint():
+            if sock is None:
+                sock = new_socket(socket.AF_UNIX, endpoint)
+            # guard: who connects sends no descriptor
+            if not descriptors:
+                fdpass.refuse_descriptors(sock)
+            return await _listen_unix(endpoint, sock, backlog)
         case VsockEndpoint():
             return _listen_vsock(endpoint, backlog)
 
@@ -103,8 +118,13 @@ def _listen_vsock(endpoint: VsockEndpoint, backlog: int) -> Listener:
     return Listener(endpoint, sock)
 
 
-async def _listen_unix(endpoint: Endpoint, path: Path, backlog: int) -> Listener:
-    sock = new_socket(socket.AF_UNIX, endpoint)
+async def _listen_unix(
+    endpoint: UnixEndpoint | HybridEndpoint, sock: socket.socket, backlog: int
+) -> Listener:
+    if isinstance(endpoint, HybridEndpoint):
+        path = endpoint.listening_path
+    else:
+        path = endpoint.path
     lock = -1
     try:
         # Whoever makes or replaces a socket holds the directory's lock, so

@@ -54,19 +54,44 @@ def process_facts(conn: socket.socket) -> ProcessFacts:
     Raises RefusedError when that process is gone: its namespaces cannot be
     asked for any more, so nothing can vouch for the stream.
     """
+    pidfd = peer_pidfd(conn)
+    try:
+        return facts_of(peer_numbers(conn), pidfd)
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def peer_numbers(conn: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the process that connected (SO_PEERCRED)."""
     ucred = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(ucred)
+    return pid, uid, gid
+
+
+def peer_pidfd(conn: socket.socket) -> int:
+    """Return a pidfd of the process that connected; the caller closes it.
+
+    -1 where the kernel has no SO_PEERPIDFD.  Raises RefusedError when that
+    process has ended.
+    """
     try:
-        pidfd = conn.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
+        return conn.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD)
     except OSError as error:
         if error.errno == errno.ENOPROTOOPT:
-            return ProcessFacts(pid, uid, gid, 0, ())
+            return -1
+        pid = peer_numbers(conn)[0]
         raise RefusedError(f"the peer process {pid} has ended") from error
-    try:
-        inode = pidfd_inode(pidfd)
-        return ProcessFacts(pid, uid, gid, inode, pid_namespaces(pidfd))
-    finally:
-        os.close(pidfd)
+
+
+def facts_of(numbers: tuple[int, int, int], pidfd: int) -> ProcessFacts:
+    """Return the facts about a process: its pid, uid and gid, and its pidfd or -1.
+
+    Raises RefusedError when it has ended.
+    """
+    if pidfd < 0:
+        return ProcessFacts(*numbers, 0, ())
+    return ProcessFacts(*numbers, pidfd_inode(pidfd), pid_namespaces(pidfd))
 
 
 def is_ending(pid: int) -> bool:

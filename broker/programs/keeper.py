@@ -24,6 +24,7 @@ from pathlib import Path
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.ipc import fdpass, worker
+from broker.ipc.channel import MessagePipe
 from broker.launch.compositor import connect_compositor
 from broker.launch.process import jail
 from broker.programs.worker import run_worker
@@ -37,7 +38,9 @@ class Order:
     supervisor: socket.socket
     """Its own channel to the supervisor."""
     worker: socket.socket
-    """The jailed half's channel to the supervisor."""
+    """The jailed half's channel from the supervisor: orders and descriptors."""
+    messages: int
+    """The jailed half's pipe to the supervisor."""
     display: socket.socket
     """The listening socket of the sandbox's Wayland clients."""
     sandbox: str
@@ -52,17 +55,21 @@ def keep(order: Order) -> None:
     jail.set_name("vitrail-keeper")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sockets = (order.worker, order.display, theirs)
+    # Here and not in the broker: whoever closes a listening socket last drops
+    # what its backlog holds, and a waypipe client may be at this one.
+    order.display.listen(limits.BACKLOG)
 
     def inside(achieved: worker.Jail) -> None:
         # The jail has closed these descriptors: their numbers will be others'.
         ours.detach()
         order.supervisor.detach()
-        run_worker(order.worker, order.display, theirs, achieved)
+        pipe = MessagePipe(order.messages)
+        run_worker(order.worker, pipe, order.display, theirs, achieved)
 
     try:
         jailed = jail.fork_jailed(
             inside,
-            [sock.fileno() for sock in sockets],
+            [*(sock.fileno() for sock in sockets), order.messages],
             allow_unjailed=order.allow_unjailed,
         )
     except VitrailError as error:
@@ -71,6 +78,7 @@ def keep(order: Order) -> None:
         return
     for sock in sockets:
         sock.close()
+    os.close(order.messages)
     jail.harden_keeper()
     fdpass.send(
         order.supervisor, worker.encode(worker.KeeperReady(jailed.pid)), [jailed.pidfd]

@@ -22,7 +22,7 @@ from broker.ipc import fdpass, worker
 from broker.launch.process import jail, seccomp
 from broker.programs.keeper import Order, keep
 
-_FDS_OF_AN_ORDER = 3
+_FDS_OF_AN_ORDER = 4
 
 
 def main() -> None:
@@ -75,11 +75,13 @@ class _Template:
         if not got.data:
             return False
         fork = worker.decode_fork(got.data)
-        sockets = [socket.socket(fileno=fd) for fd in got.fds]
+        *numbers, pipe = got.fds
+        sockets = [socket.socket(fileno=fd) for fd in numbers]
         supervisor, inner, display = sockets
         order = Order(
             supervisor=supervisor,
             worker=inner,
+            messages=pipe,
             display=display,
             sandbox=fork.sandbox,
             compositor=fork.compositor,
@@ -96,6 +98,7 @@ class _Template:
             self._become_keeper(order)
         for sock in sockets:
             sock.close()
+        os.close(pipe)
         if pid > 0:
             pidfd = os.pidfd_open(pid)  # our child, not reaped: the number is its
             self._keepers[pidfd] = (fork.number, pid)

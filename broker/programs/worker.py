@@ -5,7 +5,8 @@ the walls of ``launch.jail`` stand, and the first thing that the event loop
 does is to shut the last one, the system-call filter.  After that there are
 four kinds of sockets and nothing else:
 
-* the channel to the supervisor (typed messages, ``core.worker``);
+* the channel from the supervisor and the pipe to it (typed messages,
+  ``core.worker``);
 * the channel to the keeper, which makes connections to the compositor;
 * the listening socket on which this sandbox's Wayland clients arrive;
 * what is accepted there or handed over by the two channels.
@@ -34,11 +35,11 @@ from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent, clipboard, fdpass, transfer
 from broker.ipc import worker as messages
 from broker.ipc.accept_loop import SHORT
-from broker.ipc.channel import Channel
+from broker.ipc.channel import Channel, MessagePipe
 from broker.launch.process import jail
 from broker.worker import readiness
 from broker.worker.agent_connection import AgentShell
-from broker.worker.clipboard.orders import WithFile, WorkerClipboard
+from broker.worker.clipboard.orders import WorkerClipboard
 from broker.worker.pulse.sound import WorkerSound
 from broker.worker.transfer import WorkerTransfers
 from broker.worker.wayland.connection import Connection
@@ -48,18 +49,23 @@ from broker.worker.wayland.waypipe_connection import StreamConnection
 
 def run_worker(
     supervisor: socket.socket,
+    pipe: MessagePipe,
     display: socket.socket,
     keeper: socket.socket,
     achieved: messages.Jail,
 ) -> None:
-    """Serve one sandbox until the supervisor says stop or closes."""
+    """Serve one sandbox until the supervisor says stop or closes.
+
+    Orders come by ``supervisor``, and what is said goes up ``pipe``.
+    """
     display.settimeout(0)
+    worker = _Worker(Channel(supervisor), pipe, display, Channel(keeper), achieved)
     try:
-        trio.run(_Worker(Channel(supervisor), display, Channel(keeper), achieved).run)
+        trio.run(worker.run)
     except Exception:
         # Standard error is /dev/null here; the supervisor writes it down.
         text = messages.clip(traceback.format_exc()[-4000:])
-        fdpass.send(supervisor, messages.encode(messages.Broken(text)))
+        pipe.send_last(messages.encode(messages.Broken(text)))
         raise
 
 
@@ -97,17 +103,19 @@ class _Worker:
     def __init__(
         self,
         supervisor: Channel,
+        pipe: MessagePipe,
         display: socket.socket,
         keeper: Channel,
         achieved: messages.Jail,
     ) -> None:
         self._supervisor = supervisor
+        self._pipe = pipe
         self._display = display
         self._compositor = _Compositor(keeper)
         self._achieved = achieved
-        self._outbox, self._out = trio.open_memory_channel[
-            messages.FromWorker | WithFile
-        ](limits.WORKER_QUEUE)
+        self._outbox, self._out = trio.open_memory_channel[messages.FromWorker](
+            limits.WORKER_QUEUE
+        )
         self._serving = secrets.token_hex(8)
         self._agent: AgentShell | None = None
         self._agent_scope = trio.CancelScope()
@@ -152,17 +160,8 @@ class _Worker:
         return order
 
     async def _send_out(self) -> None:
-        async for told in self._out:
-            fds: tuple[int, ...] = ()
-            if isinstance(told, WithFile):
-                message: messages.FromWorker = told.message
-                fds = (told.fd,)
-            else:
-                message = told
-            try:
-                await self._supervisor.send(messages.encode(message), fds)
-            finally:
-                fdpass.close_all(fds)
+        async for message in self._out:
+            await self._pipe.send(messages.encode(message))
 
     # -- orders --------------------------------------------------------------
 
@@ -198,8 +197,7 @@ class _Worker:
                 self._new_stream(nursery, order, fds)
             case messages.WaylandStream(stream):
                 (fd,) = fds
-                client = socket.socket(fileno=fd)
-                self._new_client(nursery, client, windows, stream)
+                nursery.start_soon(self._delivered, nursery, fd, windows, stream)
             case messages.ToAgent(message):
                 self._tell_agent(message)
             case messages.DisplaysOpen(count):
@@ -348,6 +346,28 @@ class _Worker:
         number = self._clients_ever
         made = partial(windows.connection, number, client)
         nursery.start_soon(self._serve_client, number, client, made)
+
+    async def _delivered(
+        self,
+        nursery: trio.Nursery,
+        fd: int,
+        windows: SandboxWindows,
+        stream: int,
+    ) -> None:
+        """Take an application's connection from the sandbox's acceptor."""
+        channel = Channel(socket.socket(fileno=fd))
+        try:
+            got = await channel.receive(fd_limit=1)
+        finally:
+            channel.close()
+        if len(got.fds) == 1:
+            client = socket.socket(fileno=got.fds[0])
+            self._new_client(nursery, client, windows, stream)
+            return
+        self._clients_ever += 1
+        self._streams[self._clients_ever] = stream
+        reason = "the connection ended before it was served"
+        await self._refuse(self._clients_ever, reason, messages.Fault.NOBODY)
 
     async def _serve_client(
         self,

@@ -4,12 +4,19 @@ The pump parses nothing, so there is little to attack in it; but it holds
 every stream of every sandbox, so it gets nothing else to do harm with.
 Memory, time and epoll; moving bytes between descriptors that it is given.
 It cannot open, connect, execute, fork, trace or signal.
+
+Where a call has many uses, its arguments are part of the list: fcntl(2) can
+have the kernel send any signal to any process of the person (F_SETOWN,
+F_SETSIG, O_ASYNC), mmap(2) can make written memory executable, newfstatat(2)
+looks at paths.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import os
 
 _PR_SET_NO_NEW_PRIVS = 38
 _FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
@@ -26,14 +33,11 @@ ALLOWED = (
     "sendmsg",
     "sendto",
     "shutdown",
-    "pipe2",
     "close",
     # knowing what a descriptor is
     "getsockname",
     "getsockopt",
-    "fcntl",
     "fstat",
-    "newfstatat",
     # waiting
     "epoll_create1",
     "epoll_ctl",
@@ -45,11 +49,9 @@ ALLOWED = (
     "restart_syscall",
     # memory
     "brk",
-    "mmap",
     "munmap",
     "mremap",
     "madvise",
-    "mprotect",
     # ending, and the interpreter's own needs on the way there
     "exit",
     "exit_group",
@@ -61,6 +63,29 @@ ALLOWED = (
     "gettid",
     "getrandom",
     "lseek",
+)
+
+_PROT_EXEC = 4
+_AT_EMPTY_PATH = 0x1000
+_WHOLE = 0xFFFFFFFF
+"""The bits of an int, which is all that the kernel looks at."""
+
+# Name, then (argument, mask, value) that must hold, of each further call.
+# guard: the pump names what fcntl does
+# guard: the pump has no asynchronous descriptor
+# guard: the pump maps no code
+# guard: the pump looks at no path
+ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
+    ("ioctl", ((1, _WHOLE, _FIONBIO),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_GETFD),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_SETFD),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_GETFL),)),
+    ("fcntl", ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))),
+    ("pipe2", ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)),
+    ("mmap", ((2, _PROT_EXEC, 0),)),
+    ("mprotect", ((2, _PROT_EXEC, 0),)),
+    # What glibc's fstat() has become.
+    ("newfstatat", ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)),
 )
 
 
@@ -79,13 +104,14 @@ def confine() -> bool:
     try:
         rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
         arch = pyseccomp.system_arch()
-        for name in ALLOWED:
+        for name, wanted in (*((name, ()) for name in ALLOWED), *ARGUMENTS):
             # A name that this architecture lacks cannot be called either.
             if pyseccomp.resolve_syscall(arch, name) >= 0:
-                rules.add_rule(pyseccomp.ALLOW, name)
-        rules.add_rule(
-            pyseccomp.ALLOW, "ioctl", pyseccomp.Arg(1, pyseccomp.EQ, _FIONBIO)
-        )
+                arguments = [
+                    pyseccomp.Arg(number, pyseccomp.MASKED_EQ, mask, value)
+                    for number, mask, value in wanted
+                ]
+                rules.add_rule(pyseccomp.ALLOW, name, *arguments)
         rules.load()
     except OSError:
         return False

@@ -12,7 +12,8 @@ import trio
 
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.brokerctl import brokerctl, running
-from tests.kit.wayland.compositor import until, wait_frames, wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_frames, wait_window
 from tests.kit.world import world
 
 RED = (0xD5, 0x5E, 0x00)
@@ -57,7 +58,7 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
         async def gone():
             return not [p for p in w.processes().values() if "bwrap" in p]
 
-        await until(gone)
+        await eventually(gone)
         assert len(left_over(w)) == 2
         answer = await brokerctl("run", "-q", "--bwrap", "--", "true", env=w.environ)
         assert answer.code == 0, answer

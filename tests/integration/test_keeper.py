@@ -177,8 +177,8 @@ def test_one_that_asks_and_never_reads_does_not_hold_it(ends):
 # A jailed half of ours in the place of the worker; this process is the keeper.
 SCRIPT = """
 import os, socket, sys, time
-from broker.core import fdpass, worker
-from broker.launch import jail
+from broker.ipc import fdpass, worker
+from broker.launch.process import jail
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -190,7 +190,7 @@ jailed = jail.fork_jailed(inside, [theirs.fileno()])
 theirs.close()
 jail.harden_keeper()
 {after}
-order = keeper.Order(ours_too, ours, ours, "work", "/no", False, 1)
+order = keeper.Order(ours_too, ours, -1, ours, "work", "/no", False, 1)
 keeper._serve(order, ours, jailed)
 if supervisor.fileno() >= 0:
     print(worker.decode_from_keeper(supervisor.recv(1000)))

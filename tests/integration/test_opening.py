@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.skipif(
@@ -46,7 +47,7 @@ async def shown(path: Path):
     async def there():
         return path.exists() and path.read_text()
 
-    return await until(there)
+    return await eventually(there)
 
 
 async def test_what_programs_open_goes_where_the_rules_send_it():
@@ -128,3 +129,46 @@ async def test_a_limit_of_a_rule_ends_a_flood():
             for n in range(6)
         ]
         assert codes == [0] * 4 + [1] * 2
+
+
+async def run_cli(w, *words):
+    answer = await brokerctl(*words, env=w.environ | {"PYTHONPATH": os.getcwd()})
+    return answer.code, answer.out + answer.err
+
+
+PERSONS = """\
+vitrail.OpenURL  * @adminvm @default allow target=personal host=*.example.org
+vitrail.OpenURL  * @adminvm work     deny
+vitrail.FileCopy * work     personal allow
+"""
+
+
+async def test_the_person_opens_and_copies():
+    async with sandboxes(PERSONS) as (w, work, personal):
+        out = personal.folder / "out"
+        personal.opens("x-scheme-handler/https", f"sh -c 'echo $0 > {out}-url' %u")
+        personal.opens("text/plain", f"sh -c 'cat $0 > {out}-file' %f")
+        code, said = await run_cli(w, "open", "https://www.example.org/")
+        assert (code, "opened in personal" in said) == (0, True), said
+        assert await shown(Path(f"{out}-url")) == "https://www.example.org/\n"
+        code, said = await run_cli(w, "open", "https://example.com/")
+        assert (code, "no rule says" in said) == (1, True), said
+        code, said = await run_cli(w, "open", "--in", "work", "https://a.b/")
+        assert (code, "denied" in said) == (1, True), said
+
+        mine = w.base / "mine"
+        (mine / "d").mkdir(parents=True)
+        (mine / "d" / "notes.txt").write_text("my notes")
+        code, said = await run_cli(w, "open", "--in", "personal", f"{mine}/d/notes.txt")
+        assert code == 0, said
+        assert await shown(Path(f"{out}-file")) == "my notes"
+        code, said = await run_cli(w, "cp", f"{mine}/d", "personal:")
+        assert code == 0, said
+        kept = personal.home / "Incoming/desktop/d/notes.txt"
+        assert kept.read_text() == "my notes"
+        (work.home / "x").write_text("from work")
+        code, said = await run_cli(w, "cp", f"work:{work.home}/x", "personal:")
+        assert code == 0, said
+        assert (personal.home / "Incoming/work/x").read_text() == "from work"
+        begun = [e for e in w.events("transfer.begin") if "sandbox" not in e]
+        assert [e["target"] for e in begun] == ["personal"] * 3

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import resource
 import select
@@ -23,6 +25,7 @@ from broker.relay.client import Pump
 from broker.relay.confine import confine
 from broker.relay.contract import Done, Mode, Reason, StreamEnd, encode_from_pump
 from broker.relay.process import PumpHandle, control_pair, start_pump
+from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import (
     cpu_seconds,
     fds,
@@ -83,9 +86,12 @@ async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
         await line.client.aclose()
         await line.server.aclose()
     # The pump has been reaped, and the control socket is gone too.
-    with trio.fail_after(30):
-        while os.path.exists(f"/proc/{handle.pid}") or len(fds()) >= len(before):
-            await trio.sleep(0.01)
+    await eventually(
+        lambda: (
+            not (os.path.exists(f"/proc/{handle.pid}") or len(fds()) >= len(before))
+        ),
+        deadline=30,
+    )
     with pytest.raises(ChildProcessError):
         os.waitpid(handle.pid, os.WNOHANG)
 
@@ -226,13 +232,25 @@ _ATTEMPTS = {
     "signal": lambda: os.kill(os.getppid(), 0),
     "list": lambda: os.listdir("/"),
     "uid": lambda: os.setuid(0),
+    "look": lambda: os.stat("/etc/passwd"),
+    "code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+    "owner": lambda: _own(os.getppid()),
+    "own signal": lambda: fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL),
+    "asynchronous": lambda: fcntl.fcntl(0, fcntl.F_SETFL, os.O_ASYNC),
+    "lease": lambda: fcntl.fcntl(0, fcntl.F_SETLEASE, fcntl.F_UNLCK),
+    "packets": lambda: os.pipe2(os.O_DIRECT),
 }
+
+
+def _own(pid):
+    """Have a descriptor's signals sent to a process."""
+    fcntl.fcntl(0, fcntl.F_SETOWN, pid)
 
 
 @pytest.mark.parametrize("attempt", _ATTEMPTS)
 def test_a_confined_process_cannot(attempt):
     def action() -> int:
-        if attempt in {"open", "socket", "list", "signal"}:
+        if attempt in {"open", "socket", "list", "signal", "look", "code", "packets"}:
             _ATTEMPTS[attempt]()  # the control: it works without the filter
         if not confine():
             return 2

@@ -16,6 +16,7 @@ from typing_extensions import override
 from broker.audit import schema
 from broker.audit.filters import Filters
 from broker.audit.times import parse_time
+from broker.cli.completion import kinds, logged_sandboxes, services
 from broker.core.errors import SetupError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -86,8 +87,9 @@ _OPTIONS = (
     click.option("-b", "--boot", default="", metavar="[BOOT]",
                  help="Of one boot: its id, or 0 (this one), -1 (the one before)."),
     click.option("--sandbox", "sandboxes", multiple=True, metavar="NAME",
+                 shell_complete=logged_sandboxes,
                  help="Of this sandbox."),
-    click.option("--service", "services", multiple=True, metavar="SERVICE",
+    click.option("--service", "services", multiple=True, metavar="SERVICE", shell_complete=services,
                  help="About this service, as 'Display' or 'vitrail.Display'."),
     click.option("--verdict", "verdicts", multiple=True,
                  type=click.Choice([v.value for v in schema.Verdict]),
@@ -99,7 +101,7 @@ _OPTIONS = (
     click.option("--lease", "leases", multiple=True, metavar="ID", help="Of this lease."),
     click.option("--outcome", "outcomes", multiple=True, metavar="WORD",
                  help="With this outcome."),
-    click.option("--kind", "kinds", multiple=True, metavar="KIND",
+    click.option("--kind", "kinds", multiple=True, metavar="KIND", shell_complete=kinds,
                  help="Of this kind, or of its first word: 'stream'."),
     click.option("-g", "--grep", default="", metavar="REGEX",
                  help="In which a text matches; all small letters match capitals too."),

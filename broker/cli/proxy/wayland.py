@@ -124,7 +124,7 @@ async def _run(
             "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
             hint="run it inside the desktop session, or give --display an absolute path",
         )
-    listener = await open_listener(UnixEndpoint(listen.absolute()))
+    listener = await open_listener(UnixEndpoint(listen.absolute()), descriptors=True)
     try:
         connect_compositor(path).close()  # a wrong display is said at once
         context = open_context(path, rules.name)

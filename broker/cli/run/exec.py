@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.cli.run.options import StreamWords, options_of_streams
 from broker.cli.run.verb import command_after_dashes, run_request
@@ -16,7 +17,7 @@ from broker.core.names import sandboxes_named
     "exec",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("command_words", metavar="[--] COMMAND…", nargs=-1, required=True)
 @click.option("-d", "--detach", is_flag=True, help="Return once it has been started.")
 @options_of_streams

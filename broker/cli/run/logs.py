@@ -16,6 +16,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import logged_sandboxes
 from broker.cli.run.connect import offline_paths
 from broker.cli.run.pipes import reader_may_leave
 from broker.core import limits
@@ -32,7 +33,7 @@ _LINE = 4096
 
 
 @click.command("logs")
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=logged_sandboxes)
 @click.option("--console", is_flag=True, help="The guest's console.")
 @click.option("--program", type=click.IntRange(min=1), help="Output of program N.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.cli.run.options import StreamWords, options_of_streams
 from broker.cli.run.start import broker_runs
@@ -18,7 +19,7 @@ _LOGIN_SHELL = ["/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l']
 
 
 @click.command("shell")
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @options_of_streams
 def command(sandbox: str, *, words: StreamWords) -> None:
     """Open a shell in SANDBOX; a record's sandbox that does not run is started.

@@ -6,6 +6,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import end_broker
 from broker.control.api import StopRequest
@@ -15,7 +16,7 @@ from broker.core.names import sandboxes_named
 
 
 @click.command("stop")
-@click.argument("sandbox", required=False)
+@click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--all", "everything", is_flag=True, help="End every sandbox.")
 @click.option("--broker", is_flag=True, help="End every sandbox, then the broker.")
 @click.option(

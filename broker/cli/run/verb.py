@@ -10,6 +10,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.policy.records import (
     hint_for_unknown,
     read_records,
@@ -40,7 +41,7 @@ _END_SECONDS = 15.0
     "run",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.argument("sandbox")
+@click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
 @click.option("--no-window", is_flag=True, help="Do not expect a window.")

@@ -53,6 +53,7 @@ from broker.control.api.log import (
     AuditPruneAnswer,
     AuditPruneRequest,
 )
+from broker.control.api.opening import OpenItem, OpenRequest
 from broker.control.api.running import (
     Exited,
     Progress,
@@ -114,6 +115,8 @@ __all__ = [
     "LinkStatus",
     "NotFoundError",
     "Nothing",
+    "OpenItem",
+    "OpenRequest",
     "PendingAnswer",
     "PendingQuestion",
     "PolicyStatus",

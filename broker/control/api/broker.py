@@ -26,6 +26,7 @@ from broker.control.api.leases import (
     LeaseRequest,
 )
 from broker.control.api.log import AuditPruneAnswer, AuditPruneRequest
+from broker.control.api.opening import OpenItem, OpenRequest
 from broker.control.api.running import (
     RunInputRequest,
     RunItem,
@@ -72,6 +73,12 @@ class BrokerApi(Protocol):
 
     async def run_resize(self, caller: Caller, request: RunResizeRequest) -> None:
         """Tell a program's terminal its size."""
+        ...
+
+    async def open_objects(
+        self, caller: Caller, request: OpenRequest, emit: Emit[OpenItem]
+    ) -> OpenItem:
+        """Open or copy the person's own; returns where."""
         ...
 
     async def stop(self, caller: Caller, request: StopRequest) -> StopAnswer:

@@ -95,10 +95,10 @@ WORKER_STOP_SECONDS = 3.0
 
 WORKER_MESSAGE_BYTES = 2 * AGENT_FRAME_BYTES
 """One message between supervisor and worker.  The largest holds one agent
-frame; it must also fit into a SEQPACKET socket's buffer (212992 by default)."""
+frame; an order must also fit into a SEQPACKET socket's buffer (212992 by default)."""
 
 WORKER_QUEUE = 64
-"""Decoded messages of one worker that wait for the broker; then its socket
+"""Decoded messages of one worker that wait for the broker; then its pipe
 fills, then the worker stops reading its guest."""
 
 AGENT_MESSAGES_PER_SECOND = 200.0

@@ -37,9 +37,10 @@ _TABLES = frozenset({253, 254, 255})
 """default, main and local.  Others are asked for marked packets only: a transparent
 proxy has a local route to everything in one, which is not for passt's sockets."""
 
+_PROT_EXEC = 4
 _ALLOWED = (
     *("read", "write", "recvfrom", "sendto", "poll", "ppoll", "close"),
-    *("brk", "mmap", "munmap", "mremap", "madvise", "futex"),
+    *("brk", "munmap", "mremap", "madvise", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall"),
     *("clock_gettime", "getpid", "exit", "exit_group"),
 )
@@ -91,6 +92,7 @@ def _messages(data: bytes) -> list[tuple[int, bytes]]:
 def _local(payload: bytes) -> set[tuple[bytes, int]]:
     """The network of a route, if it leads to this machine itself."""
     _, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    # guard: a proxy's table is not ours
     if kind != _RTN_LOCAL or table not in _TABLES:
         return set()
     found = {(bytes(4), bits)} if bits == 0 else set()
@@ -183,6 +185,8 @@ def lock() -> None:
     rules = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
     for name in _ALLOWED:
         rules.add_rule(pyseccomp.ALLOW, name)
+    no_code = pyseccomp.Arg(2, pyseccomp.MASKED_EQ, _PROT_EXEC, 0)
+    rules.add_rule(pyseccomp.ALLOW, "mmap", no_code)
     rules.load()
 
 

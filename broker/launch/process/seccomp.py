@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -39,6 +40,12 @@ _F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS = 1032, 1033, 1034
 _F_SEAL_SEAL, _F_SEAL_SHRINK = 1, 2
 _F_SEAL_ALL = 15
 """Those two, against growing and against writing."""
+_F_SETPIPE_SZ = 1031
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_GETLK, F_SETLK, F_SETLKW, and the above
+_WAYPIPE_FCNTL = (
+    *(0, 1, 2, 3, 5, 6, 7, _F_DUPFD_CLOEXEC, _F_SETPIPE_SZ),
+    *(_F_GETPIPE_SZ, _F_ADD_SEALS, _F_GET_SEALS),
+)
 _SIOCOUTQ = 0x5411
 _MFD_CLOEXEC_ALLOW_SEALING = 3
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -77,7 +84,7 @@ _BASE = _words("""
 _WAYPIPE = _words("""
  execve fork vfork wait4 waitid kill tgkill tkill
  connect bind listen setsockopt recvmmsg sendmmsg
- epoll_create epoll_create1 eventfd2 pipe pipe2 dup dup2 dup3 fcntl
+ epoll_create epoll_create1 eventfd2 pipe pipe2 dup dup2 dup3
  timerfd_create timerfd_settime timerfd_gettime signalfd4
  memfd_create ftruncate fallocate pread64 pwrite64 preadv pwritev newfstatat stat
  lstat statx access faccessat faccessat2 readlink readlinkat getcwd chdir fchdir
@@ -111,8 +118,10 @@ def worker_filter() -> bytes:
     rules.allow_if("ioctl", rules.equal(1, _FIONREAD))
     # How much of a recording the guest has not taken yet, after a revoke.
     rules.allow_if("ioctl", rules.equal(1, _SIOCOUTQ))
-    for command in (1, 2, 3, 4, _F_DUPFD_CLOEXEC):  # F_GETFD to F_SETFL: fcntl(2)
+    for command in (1, 2, 3, _F_DUPFD_CLOEXEC):  # F_GETFD, F_SETFD, F_GETFL
         rules.allow_if("fcntl", rules.equal(1, command))
+    # Without O_ASYNC: no signal at each byte, to whomever F_SETOWN names.
+    rules.allow_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, fcntl.FASYNC))
     rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))
     # Whether a descriptor is a pipe, without asking the file system it is on.
     rules.allow_if("fcntl", rules.equal(1, _F_GETPIPE_SZ))
@@ -170,6 +179,11 @@ def waypipe_filter() -> bytes:
     rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
     rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
+    # Commands that read or set flags, locks of its own files, duplicates, and
+    # what memfds have; none that names a process to be signalled (F_SETOWN).
+    for command in _WAYPIPE_FCNTL:
+        rules.allow_if("fcntl", rules.equal(1, command))
+    rules.allow_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, fcntl.FASYNC))
     # PR_SET_NAME, PR_GET_NAME, PR_SET_PDEATHSIG: names of threads, own death.
     for option in (15, 16, 1):
         rules.allow_if("prctl", rules.equal(0, option))

@@ -101,7 +101,7 @@ class Workers:
         path = display_dir / WAYLAND_SOCKET
         started = False
         try:
-            with _listen(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
+            with _bound(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
                 forked = await self._fork(
                     display, os.fspath(compositor), sandbox, clients
                 )
@@ -221,12 +221,11 @@ class Workers:
             await self._template.close()
 
 
-def _listen(path: Path) -> socket.socket:
+def _bound(path: Path) -> socket.socket:
     _unlink(path)  # of a worker that was killed with its broker
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(os.fspath(path))
-        sock.listen(limits.BACKLOG)
+        sock.bind(os.fspath(path))  # its keeper listens
     except BaseException:
         sock.close()
         raise

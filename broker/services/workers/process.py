@@ -6,6 +6,7 @@ them ends so does the other, and ``wait_closed`` says why once both are gone.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,16 +18,21 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.escape import printable
 from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
-from broker.ipc import agent, clipboard, fdpass, transfer
+from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
-from broker.ipc.sealed_memfd import take as take_content
-from broker.services.workers.clipboard_member import Content, Said
+from broker.services.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
 from broker.services.workers.pidfd_process import Memory, Process, describe_end
 from broker.services.workers.template import Forked
 from broker.wayland.rule_messages import order_of
 from broker.wayland.rules import WindowRules
 
-DEFAULT_CHORDS = clipboard.Chords("Super+Shift+C", "Super+Shift+V")
+
+@dataclass(frozen=True)
+class _Read:
+    """Content that was asked for: the file for it, and how much it may be; bytes."""
+
+    fd: int
+    most: int
 
 
 @dataclass
@@ -68,7 +74,7 @@ class Worker:
         self._deliver, self.messages = trio.open_memory_channel[
             messages.FromRest | messages.FromSound | Said | transfer.FromWorker
         ](limits.WORKER_QUEUE)
-        self._reads: dict[int, int] = {}
+        self._reads: dict[int, _Read] = {}
         self._pace = TokenBucket(
             limits.WORKER_MESSAGES_PER_SECOND, limits.WORKER_MESSAGES_BURST
         )
@@ -177,11 +183,12 @@ class Worker:
                     "bytes together",
                 )
         if isinstance(message, clipboard.ReadType):
-            self._reads = {message.transfer: message.max_bytes}  # one at a time
+            fds = [*fds, self._file_for(message.transfer, message.max_bytes)]
         elif isinstance(message, clipboard.Rewrite):
-            self._reads = {message.transfer: limits.CLIPBOARD_BYTES_MOST}
+            most = limits.CLIPBOARD_BYTES_MOST
+            fds = [*fds, self._file_for(message.transfer, most)]
         elif isinstance(message, clipboard.StopRead):
-            self._reads.pop(message.transfer, None)
+            self._forget_read(message.transfer)
         gone = f"the worker of {self.sandbox} has ended"
         try:
             async with self._sending:
@@ -192,6 +199,25 @@ class Worker:
             raise UpstreamError(gone) from error
         except (OSError, trio.ClosedResourceError) as error:
             raise UpstreamError(gone) from error
+
+    def _file_for(self, number: int, most: int) -> int:
+        """Make the file that the worker fills; ours until it was read or given up.
+
+        Raises UpstreamError when there is no room for it.
+        """
+        for other in list(self._reads):  # one at a time
+            self._forget_read(other)
+        try:
+            fd = sealed_memfd.file_to_fill(most)
+        except OSError as error:
+            raise UpstreamError(f"no file for content: {error.strerror}") from error
+        self._reads[number] = _Read(fd, most)
+        return fd
+
+    def _forget_read(self, number: int) -> None:
+        read = self._reads.pop(number, None)
+        if read is not None:
+            os.close(read.fd)
 
     async def agent_stream(self, stream: int, conn: socket.socket) -> None:
         """Hand over an accepted connection of the guest agent; owns ``conn``."""
@@ -250,8 +276,8 @@ class Worker:
         # Before it has this it serves nobody, and does not say that it is ready.
         await self.send(order_of(self._rules))
         await self.send(self._chords)
-        got = await self._channel.receive()
-        first = messages.decode_from_worker(got.data) if got.data else None
+        data = await self._channel.receive()
+        first = messages.decode_from_worker(data) if data else None
         if isinstance(first, messages.Ready):
             self.jail = first.jail
             return
@@ -262,20 +288,15 @@ class Worker:
         """Decode, count and deliver what the jailed half says."""
         try:
             while True:
-                got = await self._channel.receive(fd_limit=1)
-                try:
-                    if not got.data:
-                        break
-                    self._count_message()
-                    message = messages.decode_from_worker(got.data)
-                    if isinstance(message, clipboard.ClipboardData):
-                        await self._take_content(message, got.fds)
-                    elif got.fds:
-                        raise PeerError("it sends a descriptor that nobody asked for")
-                    else:
-                        await self._take(message)
-                finally:
-                    fdpass.close_all(got.fds)
+                data = await self._channel.receive()
+                if not data:
+                    break
+                self._count_message()
+                message = messages.decode_from_worker(data)
+                if isinstance(message, clipboard.ClipboardData):
+                    await self._take_content(message)
+                else:
+                    await self._take(message)
         except PeerError as error:
             self._end(str(error))
         except trio.BrokenResourceError:
@@ -306,16 +327,18 @@ class Worker:
             case _:
                 await self._deliver.send(message)
 
-    async def _take_content(
-        self, message: clipboard.ClipboardData, untrusted_fds: Sequence[int]
-    ) -> None:
+    async def _take_content(self, message: clipboard.ClipboardData) -> None:
         """Read what was asked for; what is no longer wanted is not looked at."""
-        most = self._reads.pop(message.transfer, None)
-        if most is None:
+        read = self._reads.pop(message.transfer, None)
+        if read is None:
             return
-        if len(untrusted_fds) != 1 or message.size > most:
-            raise PeerError("it sends more content than was asked for, or none")
-        data = await take_content(untrusted_fds[0], message.size)
+        try:
+            # guard: content that was asked for
+            if message.size > read.most:
+                raise PeerError("it sends more content than was asked for")
+            data = await sealed_memfd.copy(read.fd, message.size)
+        finally:
+            os.close(read.fd)
         await self._deliver.send(Content(message.transfer, data))
 
     def _answer(self, message: messages.Windows | messages.WindowClosed) -> None:
@@ -373,6 +396,8 @@ class Worker:
             if process:
                 process.close()
         self._channel.close()
+        for number in list(self._reads):
+            self._forget_read(number)
         self._deliver.close()
         self._ending.set()
         self._closed.set()

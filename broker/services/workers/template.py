@@ -15,7 +15,7 @@ from broker.core.errors import InternalError, PeerError, SetupError, UpstreamErr
 from broker.core.names import SandboxName
 from broker.ipc import fdpass
 from broker.ipc import worker as messages
-from broker.ipc.channel import Channel, pair
+from broker.ipc.channel import Channel, OrderChannel, order_pair, pair
 from broker.launch.process.spawn import Child, spawn
 from broker.services.workers.pidfd_process import Process, describe_end
 
@@ -44,7 +44,7 @@ class Forked:
 
     keeper: Process
     keeper_channel: Channel
-    worker_channel: Channel
+    worker_channel: OrderChannel
     fate: Fate
 
 
@@ -166,17 +166,26 @@ class Template:
     ) -> Forked:
         """Have a keeper forked.  Raises TemplateError, UpstreamError."""
         keeper_channel, keeper_end = pair()
-        worker_channel, worker_end = pair()
+        try:
+            worker_channel, worker_end, worker_pipe = order_pair()
+        except BaseException:
+            keeper_channel.close()
+            keeper_end.close()
+            raise
         self._numbers += 1
         order = self._orders[self._numbers] = _Order()
         fork = messages.Fork(
             self._numbers, sandbox, compositor, allow_unjailed, clients
         )
         try:
-            with keeper_end, worker_end:
+            try:
                 fds = [sock.fileno() for sock in (keeper_end, worker_end, display)]
                 async with self._sending:
-                    await self._channel.send(messages.encode(fork), fds)
+                    await self._channel.send(messages.encode(fork), [*fds, worker_pipe])
+            finally:
+                keeper_end.close()
+                worker_end.close()
+                os.close(worker_pipe)
             await order.answered.wait()
         except (OSError, trio.ClosedResourceError) as error:
             raise TemplateError("the template of the workers died") from error

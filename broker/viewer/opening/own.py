@@ -101,28 +101,34 @@ class Own:
     @asynccontextmanager
     async def sending(
         self, paths: Sequence[str], write: PipeEnd
-    ) -> AsyncIterator[trio.Event]:
+    ) -> AsyncIterator[None]:
         """Write the entries of files into a pipe while the block runs.
 
-        Yields an event that is set when all was written.  Raises UpstreamError
-        where a file cannot be read.
+        Takes the end of the pipe over.  Raises UpstreamError where a file cannot
+        be read.
         """
-        done = trio.Event()
+        started = trio.Event()
 
         async def send() -> None:
-            await run_tool(["send", *paths], stdout=write.fileno())
-            done.set()
+            words = ["send", *paths]
+            await run_tool(words, stdout=write.fileno(), started=started)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            yield done
+            await started.wait()
+            write.close()  # the process has its own, whose end is the pipe's
+            yield
             nursery.cancel_scope.cancel()
 
 
 async def run_tool(
-    words: Sequence[str], *, stdin: int | None = None, stdout: int | None = None
+    words: Sequence[str],
+    *,
+    stdin: int | None = None,
+    stdout: int | None = None,
+    started: trio.Event | None = None,
 ) -> None:
-    """Run our program for files to its end.
+    """Run our program for files to its end; ``started`` is set when it runs.
 
     Raises UpstreamError with its last words when it fails.
     """
@@ -143,6 +149,8 @@ async def run_tool(
     finally:
         os.close(errors)
         os.close(null)
+    if started is not None:
+        started.set()
     said = bytearray()
     try:
         async with trio.lowlevel.FdStream(read) as stream:

@@ -174,7 +174,9 @@ class OpeningService:
         reason = "cut"
         try:
             if asked.url is not None:
-                await self._targets.open_url(permit, asked.url, wait)
+                await self._targets.open_url(
+                    permit.target, asked.url, wait, autostart=permit.autostart
+                )
             else:
                 await self._move(guest, exchange, asked, permit, wait)
             reason = ""

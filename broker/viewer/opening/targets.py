@@ -54,15 +54,18 @@ class Targets:
         """Return what is on its way; takes the pipe over."""
         return Delivery(source, opened, quota, pipe.detach())
 
-    async def open_url(self, permit: Permit, url: Url, wait: Wait) -> None:
-        """Open an address; returns when the program that does it has started."""
-        if permit.target in ADMIN_NAMES:
+    async def open_url(
+        self, target: str, url: Url, wait: Wait, *, autostart: bool = True
+    ) -> str:
+        """Open an address; returns where, once the program for it has started."""
+        if target in ADMIN_NAMES:
             await self._own.open_url(url)
-            return
-        async with self._guest(permit.target, wait, autostart=permit.autostart) as it:
+            return target
+        async with self._guest(target, wait, autostart=autostart) as it:
             words = [_TOOL, "open-here", url.canonical, *_command(it)]
             program = await it.start_program(words, {}, display=True)
             await _started(it, program)
+            return it.lease.sandbox
 
     @asynccontextmanager
     async def receiving(
@@ -81,8 +84,8 @@ class Targets:
     @asynccontextmanager
     async def receiving_in(
         self, target: str, delivery: Delivery, wait: Wait, *, autostart: bool = True
-    ) -> AsyncIterator[None]:
-        """Have a delivery fetched by a sandbox."""
+    ) -> AsyncIterator[str]:
+        """Have a delivery fetched by a sandbox, whose name it yields."""
         async with self._guest(target, wait, autostart=autostart) as guest:
             token = secrets.token_hex(16)
             with guest.transfers.expected(token, delivery):
@@ -91,7 +94,7 @@ class Targets:
                     words += _command(guest)
                 program = await guest.start_program(words, {}, display=delivery.open)
                 await _taken(guest, program, delivery)
-                yield
+                yield guest.lease.sandbox
 
     @asynccontextmanager
     async def _guest(

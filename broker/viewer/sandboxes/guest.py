@@ -34,6 +34,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.stderr_log import log_exception
 from broker.ipc import agent, transfer, worker
+from broker.ipc.acceptor import deliver
 from broker.launch.compositor import display_path
 from broker.services import event_log
 from broker.services.display_header import read_header
@@ -47,8 +48,8 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
+from broker.viewer.sandboxes.window_rules import rules_from
 from broker.viewer.sound.sandbox_sound import GuestSound
-from broker.wayland.rule_messages import rules_from
 from policy.records.model import Record
 
 _StreamEnd = tuple[str, tuple[int, int] | None]
@@ -600,7 +601,8 @@ class Guest:
     ) -> None:
         """Hand an application's own connection to the filter; returns at its end.
 
-        Cancelled, it cuts the connection: the permission may have been revoked
+        ``conn`` is the broker's handle on it at the sandbox's acceptor, which
+        delivers the connection itself to the worker.  Cancelled, it cuts the connection: the permission may have been revoked
         while the worker lives on.
         """
         began = trio.current_time()
@@ -609,7 +611,7 @@ class Guest:
             mine = await self._ensure_worker()
             with self.screen.stream(opening.stream) as ended:
                 await self._events.opened(opening, "worker")
-                await mine.send(worker.WaylandStream(opening.stream), [conn.fileno()])
+                await self._deliver(mine, opening.stream, conn)
                 task_status.started()
                 cut = "cut"
                 try:
@@ -623,6 +625,24 @@ class Guest:
                         await self._events.closed(
                             opening, counts, cut or printable(end.reason), began
                         )
+
+    async def _deliver(self, to: Worker, stream: int, conn: socket.socket) -> None:
+        """Have the acceptor send the connection to the worker, past the broker.
+
+        The worker gets its end, and that end leaves this process, before the
+        acceptor has the other: what is sent never waits in a queue that the
+        broker could be the last to close.  No byte goes the other way, because
+        the worker could attach a descriptor to it.
+        """
+        worker_end, acceptor_end = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        with acceptor_end:
+            acceptor_end.shutdown(socket.SHUT_RD)
+            with worker_end:
+                order = worker.WaylandStream(stream)
+                await to.send(order, [worker_end.fileno()])
+            deliver(conn, acceptor_end)
 
     async def display_stream(
         self,

@@ -52,7 +52,9 @@ async def raw_stream(
     when no sound server is to be had.
     """
     began = trio.current_time()
-    server = await connect(UnixEndpoint(find_server()), deadline=limits.ADMIT_SECONDS)
+    server = await connect(
+        UnixEndpoint(find_server()), deadline=limits.ADMIT_SECONDS, descriptors=True
+    )
     with server:
         await log.require(
             schema.StreamOpened(**event_log.of_stream(opening), mode="auto")

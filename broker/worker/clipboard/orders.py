@@ -42,18 +42,15 @@ CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
 _NO_ROOM = "the sandbox's worker has no room for it"
-_WITH_FILE = messages.Rewrite | messages.Offer | messages.Export | messages.Serve
+_ONE_FILE = messages.ReadType | messages.Offer | messages.Export | messages.Serve
+Outbox: TypeAlias = "trio.MemorySendChannel[all_messages.FromWorker]"
 
 
-@dataclass(frozen=True)
-class WithFile:
-    """A message and the descriptor that goes with it; whoever sends it closes it."""
-
-    message: messages.ClipboardData
-    fd: int
-
-
-Outbox: TypeAlias = "trio.MemorySendChannel[all_messages.FromWorker | WithFile]"
+def _files_of(order: messages.ToWorker) -> int:
+    """How many descriptors come with an order."""
+    if isinstance(order, messages.Rewrite):
+        return 2
+    return int(isinstance(order, _ONE_FILE))
 
 
 @dataclass(frozen=True)
@@ -113,10 +110,12 @@ class WorkerClipboard(InputListener):
 
     def _say(self, message: messages.FromWorker) -> None:
         """Tell it soon, in this order."""
+        # guard: what waits to be told
         if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
             # far.  Where the focus is at the end is what counts, and other
             # sandboxes have none while this one claims it.
+            # guard: a focus that has gone is told
             self._forget_one()
         self._waiting.append(message)
         self._more.set()
@@ -127,6 +126,7 @@ class WorkerClipboard(InputListener):
         at = next(found, 0)
         untold = self._waiting[at]
         del self._waiting[at]
+        # guard: an end for who asked and was not told of
         self._drags.untold(untold)
 
     @override
@@ -139,6 +139,7 @@ class WorkerClipboard(InputListener):
     def focus(self, *, taken: bool) -> None:
         told = self._waiting[-1] if self._waiting else None
         if isinstance(told, messages.ClipboardFocus) and told.taken != taken:
+            # guard: a focus that jumps
             self._waiting.pop()  # back where it was
             return
         self._say(messages.ClipboardFocus(taken))
@@ -163,7 +164,7 @@ class WorkerClipboard(InputListener):
 
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
         """Do it, and answer; the descriptors are ours."""
-        if len(fds) != isinstance(order, _WITH_FILE):
+        if len(fds) != _files_of(order):
             fdpass.close_all(fds)
             raise InternalError("a clipboard order without its descriptor, or with one")
         match order:
@@ -173,13 +174,13 @@ class WorkerClipboard(InputListener):
                 types = self._types(order)
                 self._say(messages.ClipboardTypes(order.transfer, types))
             case messages.ReadType():
-                self._start_reading(order)
+                self._start_reading(order, fds[0])
             case messages.StopRead():
                 self._reading.cancel()
             case messages.Rewrite():
                 self._reading.cancel()  # one at a time
                 self._reading = trio.CancelScope()
-                self._task(self._rewrite, order, fds[0], self._reading)
+                self._task(self._rewrite, order, fds, self._reading)
             case messages.Offer():
                 self._offer(order, fds[0])
             case messages.Export():
@@ -220,6 +221,7 @@ class WorkerClipboard(InputListener):
 
     def _host(self) -> Origin | None:
         """The person's own selection, as the window of the last paste chord has it."""
+        # guard: the person's own needs the focus
         if self._paste is None or not self._paste.core.focused:
             return None
         hands = self._paste.core.hands
@@ -228,31 +230,33 @@ class WorkerClipboard(InputListener):
             return None
         return Origin(offer.mimes, hands.read, lambda: hands.offer is offer)
 
-    def _start_reading(self, order: messages.ReadType) -> None:
+    def _start_reading(self, order: messages.ReadType, into: int) -> None:
         self._reading.cancel()  # one at a time
         self._reading = trio.CancelScope()
         origin = self._asked
         if order.host:
             # Told anew when the focus was away for a question meanwhile.
             now = self._host()
+            # guard: the person's own told anew
             if now is None or origin is None or set(now.mimes) != set(origin.mimes):
                 now = None
             origin = now
-        self._task(self._read, order, origin, self._reading)
+        self._task(self._read, order, origin, into, self._reading)
 
     async def _read(
         self,
         order: messages.ReadType,
         origin: Origin | None,
+        into: int,
         scope: trio.CancelScope,
     ) -> None:
         problem = "the sandbox did not give it in time"
-        size, fd = 0, -1
+        size = 0
         try:
+            # guard: deadline of a read
             with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):
                 try:
-                    fd = sealed_memfd.new_file()
-                    size, problem = await self._fill(order, origin, fd)
+                    size, problem = await self._fill(order, origin, into)
                 except OSError as error:  # EMFILE, ENOSPC
                     log_exception(error)
                     problem = _NO_ROOM
@@ -265,13 +269,10 @@ class WorkerClipboard(InputListener):
             elif size > order.max_bytes:
                 await self._outbox.send(messages.ClipboardLarge(order.transfer))
             else:
-                sealed_memfd.seal(fd)
                 data = messages.ClipboardData(order.transfer, size)
-                await self._outbox.send(WithFile(data, fd))
-                fd = -1
+                await self._outbox.send(data)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(into)
 
     async def _fill(
         self, order: messages.ReadType, origin: Origin | None, into: int
@@ -286,6 +287,7 @@ class WorkerClipboard(InputListener):
                 os.close(theirs)
                 return 0, "it has no such type, or does not read"
             size = 0
+            # guard: size of a read
             while size <= order.max_bytes:
                 await trio.lowlevel.wait_readable(ours)
                 try:
@@ -302,21 +304,25 @@ class WorkerClipboard(InputListener):
         if size <= order.max_bytes:
             # A source that dies closes its pipe first: then this was not all.
             await trio.sleep(limits.CLIPBOARD_DEATH_SECONDS)
+        # guard: alive at the end
+        # guard: the same selection to the end
         if not origin.valid():
             return 0, "it ended, or another selection took its place"
         return size, ""
 
     async def _rewrite(
-        self, order: messages.Rewrite, fd: int, scope: trio.CancelScope
+        self, order: messages.Rewrite, fds: Sequence[int], scope: trio.CancelScope
     ) -> None:
         """Clean what is to be pasted here; only this sandbox waits for it."""
         try:
             with scope:
-                await self._answer_rewritten(order, fd)
+                await self._answer_rewritten(order, *fds)
         finally:
-            os.close(fd)
+            fdpass.close_all(fds)
 
-    async def _answer_rewritten(self, order: messages.Rewrite, fd: int) -> None:
+    async def _answer_rewritten(
+        self, order: messages.Rewrite, fd: int, into: int
+    ) -> None:
         try:
             data = await _cleaned(order.kind, await sealed_memfd.take(fd, order.size))
         except PeerError as error:
@@ -326,14 +332,13 @@ class WorkerClipboard(InputListener):
         if len(data) > limits.CLIPBOARD_BYTES_MOST:
             await self._outbox.send(messages.ClipboardLarge(order.transfer))
             return
-        answer = messages.ClipboardData(order.transfer, len(data))
         try:
-            made = sealed_memfd.sealed([data])
+            sealed_memfd.append(into, data, 0)
         except OSError as error:
             log_exception(error)
             await self._outbox.send(messages.ClipboardFailed(order.transfer, _NO_ROOM))
             return
-        await self._outbox.send(WithFile(answer, made))
+        await self._outbox.send(messages.ClipboardData(order.transfer, len(data)))
 
     # -- what was given ----------------------------------------------------------------------
 
@@ -391,9 +396,11 @@ class WorkerClipboard(InputListener):
     def _export(self, order: messages.Export, fd: int) -> str:
         """Set the person's selection; answers what hinders that."""
         press = self._copy
+        # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:
             os.close(fd)
             return "the window of that copy has not got the keyboard any more"
+        # guard: one export for each press
         self._copy = None  # one export for each press: the second would be refused
         content = ToHost(self, order, fd, press.core)
         self._exports[order.transfer] = content

@@ -121,14 +121,14 @@ async def project_disk(folder: Path, extra: Mapping[str, Path]) -> Path:
         shutil.copytree(
             ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__")
         )
-    packages = Path(trio.__file__).parents[2]
+    packages = Path(trio.__file__).parents[1]
     for name in dependencies():
         source = packages / name
         if source.is_dir():
             shutil.copytree(source, site / name)
         else:
             shutil.copy(source, site / name)
-    shutil.copy(Path(__file__).with_name("vmshell.py"), tree / "vmshell.py")
+    shutil.copy(ROOT / "tests/kit/vm/shell.py", tree / "vmshell.py")
     for name, source in extra.items():
         (tree / "extra" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, tree / "extra" / name)

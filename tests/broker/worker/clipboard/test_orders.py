@@ -15,7 +15,8 @@ from broker.core.errors import InternalError
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
 from broker.wayland.sandbox import Sandbox
-from broker.worker.clipboard.orders import WithFile, WorkerClipboard
+from broker.worker.clipboard.orders import WorkerClipboard
+from tests.kit.eventually import eventually
 
 TEXT = b"text/plain"
 NAMES = ["text/plain", "UTF8_STRING"]
@@ -78,15 +79,14 @@ class Told:
     def __init__(self, mine, sandbox, out):
         self.mine, self.sandbox, self.out = mine, sandbox, out
         self.core = Core()
+        self.file = -1
 
     async def said(self):
         with trio.fail_after(30):
             got = await self.out.receive()
-        if not isinstance(got, WithFile):
+        if not isinstance(got, m.ClipboardData):
             return got
-        data = await sealed_memfd.take(got.fd, got.message.size)
-        os.close(got.fd)
-        return data
+        return await sealed_memfd.copy(self.file, got.size)
 
     async def silent(self):
         await trio.testing.wait_all_tasks_blocked()
@@ -105,7 +105,14 @@ class Told:
 
     async def read(self, transfer=2, name="text/plain", most=100, *, host=False):
         await self.types(transfer - 1, host=host)
-        self.mine.obey(m.ReadType(transfer, name, most, host), [])
+        self.obey_read(m.ReadType(transfer, name, most, host))
+
+    def obey_read(self, order):
+        """Order it, with a file of which one is kept here."""
+        if self.file >= 0:
+            os.close(self.file)
+        self.file = sealed_memfd.file_to_fill(order.max_bytes)
+        self.mine.obey(order, [os.dup(self.file)])
 
     def press(self, *, paste):
         self.mine.pressed(self.core, None, 77, paste=paste)
@@ -133,6 +140,8 @@ async def told():
         yield it
         sandbox.select("clipboard", None)
         nursery.cancel_scope.cancel()
+    if it.file >= 0:
+        os.close(it.file)
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
@@ -140,7 +149,7 @@ async def test_types_and_all_of_one():
     async with told() as it:
         source = it.select(TEXT, b"text/html")
         assert await it.types() == m.ClipboardTypes(1, ["text/plain", "text/html"])
-        it.mine.obey(m.ReadType(2, "text/plain", 100), [])
+        it.obey_read(m.ReadType(2, "text/plain", 100))
         await source.gives(b"hel", b"lo")
         assert await it.said() == b"hello"
 
@@ -148,7 +157,7 @@ async def test_types_and_all_of_one():
 async def test_without_a_selection_there_are_no_types_and_nothing_to_read():
     async with told() as it:
         assert await it.types() == m.ClipboardTypes(1, [])
-        it.mine.obey(m.ReadType(2, "text/plain", 100), [])
+        it.obey_read(m.ReadType(2, "text/plain", 100))
         assert (await it.said()).transfer == 2
 
 
@@ -174,7 +183,7 @@ async def test_what_another_selection_replaced_is_not_read():
         it.select()
         await it.types()
         it.select()
-        it.mine.obey(m.ReadType(2, "text/plain", 100), [])
+        it.obey_read(m.ReadType(2, "text/plain", 100))
         assert "another selection" in (await it.said()).reason
 
 
@@ -221,11 +230,9 @@ async def test_one_read_at_a_time():
         first = it.select()
         await it.read()
         await first.asked.wait()
-        it.mine.obey(m.ReadType(3, "text/plain", 100), [])
+        it.obey_read(m.ReadType(3, "text/plain", 100))
         os.close(first.fds.pop(0))
-        with trio.fail_after(30):
-            while not first.fds:
-                await trio.sleep(0.01)
+        await eventually(lambda: first.fds, deadline=30)
         await first.gives(b"hello")
         assert await it.said() == b"hello"
         await it.silent()
@@ -262,7 +269,7 @@ async def test_the_persons_own_told_anew_must_have_the_same_types(mimes, good):
         await it.said()
         await it.types(host=True)
         it.core.hands.offer = Source(*mimes)
-        it.mine.obey(m.ReadType(2, "text/plain", 100, host=True), [])
+        it.obey_read(m.ReadType(2, "text/plain", 100, host=True))
         if good:
             await it.core.hands.offer.gives(b"mine")
             assert await it.said() == b"mine"
@@ -317,7 +324,7 @@ async def test_what_was_pasted_can_be_copied_on():
     async with told() as it:
         it.offer(b"hello")
         assert (await it.types()).types == NAMES
-        it.mine.obey(m.ReadType(2, "text/plain", 100), [])
+        it.obey_read(m.ReadType(2, "text/plain", 100))
         assert await it.said() == b"hello"
 
 
@@ -379,8 +386,10 @@ async def test_without_room_for_one_transfer_that_one_is_refused(number, monkeyp
     async with told() as it:
         source = it.select()
         with monkeypatch.context() as patch:
-            name = "new_file" if number == errno.EMFILE else "append"
-            patch.setattr(sealed_memfd, name, full)
+            where, name = os, "pipe2"
+            if number == errno.ENOSPC:
+                where, name = sealed_memfd, "append"
+            patch.setattr(where, name, full)
             await it.read()
             if number == errno.ENOSPC:
                 await source.gives(b"hello", close=False)

@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli import render
+from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.control.api import WindowsAnswer, WindowsRequest, WindowStatus
 from broker.core.escape import printable
 
 
 @click.command("windows")
-@click.argument("sandbox", required=False)
+@click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(sandbox: str | None, *, as_json: bool) -> None:
     """List windows with their sandbox; only SANDBOX's if given.

@@ -1,0 +1,98 @@
+"""``brokerctl completion``: what shells ask for when Tab is pressed.
+
+The shell's part is click's own; it runs brokerctl with ``_BROKERCTL_COMPLETE``
+set.  Names come from files alone: a broker that hangs must not hang a shell.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click as plain_click
+import rich_click as click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from broker.core.errors import VitrailError
+
+PROGRAM = "brokerctl"
+VARIABLE = "_BROKERCTL_COMPLETE"
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(*, shell: str) -> None:
+    """Print the completion for SHELL, to be read by it.
+
+    bash and zsh: source <(brokerctl completion bash); fish: brokerctl
+    completion fish | source.
+    """
+    from broker.cli.app import app
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    sys.stdout.write(kind(app, {}, PROGRAM, VARIABLE).source() + "\n")
+
+
+def sandboxes(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of records, and of sandboxes that have a runtime directory."""
+    del ctx, param
+    return _items(_sandboxes(), incomplete)
+
+
+def _sandboxes() -> list[str]:
+    from broker.cli.policy.records import read_records
+    from broker.cli.run.connect import offline_paths
+
+    try:
+        paths = offline_paths()
+        names = {*read_records(paths).records}
+        folder = paths.sandbox("x").parent
+        if folder.is_dir():
+            names |= {path.name for path in folder.iterdir()}
+    except (VitrailError, OSError):
+        return []  # nothing to offer; the verb itself says what is wrong
+    return sorted(names)
+
+
+def logged_sandboxes(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Those, and sandboxes of which there are logs."""
+    from broker.cli.run.connect import offline_paths
+
+    del ctx, param
+    names = {*_sandboxes()}
+    folder = offline_paths().logs("x").parent
+    if folder.is_dir():
+        names |= {path.name for path in folder.iterdir()}
+    return _items(sorted(names), incomplete)
+
+
+def services(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of services, with and without ``vitrail.``."""
+    from policy.rules.checks import SERVICES
+
+    del ctx, param
+    short = [service.removeprefix("vitrail.") for service in SERVICES]
+    return _items([*SERVICES, *short], incomplete)
+
+
+def kinds(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Kinds of events, and their first words."""
+    from broker.audit import schema
+
+    del ctx, param
+    first = {kind.partition(".")[0] for kind in schema.KINDS}
+    return _items(sorted({*schema.KINDS, *first}), incomplete)
+
+
+def _items(names: list[str], incomplete: str) -> list[CompletionItem]:
+    """Those that begin so; without a difference between capitals and others."""
+    wanted = incomplete.lower()
+    return [CompletionItem(n) for n in names if n.lower().startswith(wanted)]

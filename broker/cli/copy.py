@@ -1,0 +1,73 @@
+"""``brokerctl cp``: files to a sandbox, from one, or between two."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.open_in import send_request
+from broker.cli.run.connect import open_client
+from broker.cli.run.progress import Steps
+from broker.control.api import OpenRequest, RunItem, RunRequest
+from broker.core.escape import printable
+from broker.core.names import take_sandbox_name
+
+
+@click.command("cp")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
+@click.argument("target", metavar="TARGET")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
+    """Copy files and directories; SANDBOX:PATH is one in a sandbox.
+
+    TARGET is 'SANDBOX:' or '.' (this desktop).  They arrive in
+    ~/Incoming/SOURCE there, never replace a file, and are plain files: no links,
+    no set-user-ID, not executable.  What a sandbox sends needs a rule for
+    vitrail.FileCopy; what you send needs none, and a rule with the source @adminvm
+    may deny it.
+
+    Exit code: 0, or 1 when something was refused or broken off.
+    """
+    found = {_sandbox_of(source) for source in sources}
+    if len(found) != 1:
+        raise click.UsageError("All SOURCEs must be in the same place.")
+    (source,) = found
+    if target != "." and (not target.endswith(":") or len(target) == 1):
+        raise click.UsageError("TARGET is 'SANDBOX:', or '.' for this desktop.")
+    where = "" if target == "." else str(take_sandbox_name(target.removesuffix(":")))
+    if source == where:
+        raise click.UsageError("SOURCE and TARGET are the same place.")
+    if not source:
+        paths = [str(Path(path).absolute()) for path in sources]
+        request = OpenRequest(copy=paths, sandbox=where)
+        kept = trio.run(send_request, request, Steps(quiet=quiet))
+        render.note(f"copied to ~/Incoming/desktop in {printable(kept, 60)}")
+        return
+    words = [path.partition(":")[2] for path in sources]
+    argv = ["vitrail-copy", "--to", where or "@adminvm", "--", *words]
+    sys.exit(trio.run(_from_sandbox, source, argv, Steps(quiet=quiet)))
+
+
+def _sandbox_of(source: str) -> str:
+    """The sandbox of SANDBOX:PATH; nothing for a path here."""
+    name, colon, _ = source.partition(":")
+    if not colon or "/" in name or Path(source).exists():
+        return ""
+    return str(take_sandbox_name(name))
+
+
+async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:
+    """Have the sandbox's own program ask, as if it had been typed there."""
+    request = RunRequest(record=source, argv=argv, window=False, wait=True)
+
+    async def show(item: RunItem) -> None:
+        await steps.item(item)
+
+    async with steps.shown(), open_client() as client:
+        last = await client.run(request, show)
+    code = last.exited.code if last.exited is not None else 1
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,130 @@
+"""``brokerctl labels``: name and colour of each sandbox, for bars and task lists.
+
+A window's application id is ``vitrail.SANDBOX.ID``, set by the filter and not by
+the application, so a rule on it cannot be met by another sandbox.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from html import escape
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.policy.records import print_problems, read_records
+from broker.cli.run.connect import offline_paths
+from broker.core.escape import printable
+from policy.records.model import Record
+from policy.tools.colours import ink
+
+
+@dataclass(frozen=True)
+class Label:
+    """How windows of a record's sandboxes are to be marked."""
+
+    record: str
+    name: str
+    colour: str
+    """``#rrggbb``; ``text`` is black or white, whichever is read better on it."""
+    text: str
+
+    @property
+    def sandbox(self) -> str:
+        """A regular expression for the names of its sandboxes."""
+        return f"{self.record}(-[0-9]{{4}})?"
+
+    @property
+    def app_id(self) -> str:
+        r"""A regular expression (PCRE, POSIX extended) for application ids."""
+        return rf"^vitrail\.{self.sandbox}(\.|$)"
+
+    @property
+    def markup(self) -> str:
+        """The label in Pango's markup."""
+        name = escape(printable(self.name, 60), quote=True)
+        return (
+            f"<span background='{self.colour}' foreground='{self.text}'> {name} </span>"
+        )
+
+
+@click.command("labels")
+@click.option("--json", "form", flag_value="json", help="One JSON array.")
+@click.option("--css", "form", flag_value="css", help="GTK's CSS, for bars.")
+@click.option(
+    "--sway", "form", flag_value="sway", help="Rules for sway's configuration."
+)
+@click.option("--waybar", "form", flag_value="waybar", help="Settings for waybar.")
+def command(*, form: str | None) -> None:
+    """Show name and colour of each record's windows, by application id.
+
+    'brokerctl labels --sway > ~/.config/sway/config.d/vitrail' marks titles;
+    run it again when a record has changed.
+    """
+    found = read_records(offline_paths())
+    labels = [label_of(found.records[name]) for name in sorted(found.records)]
+    if form is None:
+        rows = [(one.record, one.name, one.colour, one.app_id) for one in labels]
+        render.table(("RECORD", "LABEL", "COLOUR", "APPLICATION ID"), rows)
+    else:
+        sys.stdout.write(_FORMS[form](labels))
+    print_problems(found.problems, stderr=True)
+
+
+def label_of(record: Record) -> Label:
+    """The label of a record."""
+    label = record.viewer.label
+    return Label(record.name, label.name, label.colour, ink(label.colour))
+
+
+def _json(labels: list[Label]) -> str:
+    return (
+        render.json_text(
+            [
+                {
+                    "record": one.record,
+                    "label": one.name,
+                    "colour": one.colour,
+                    "text": one.text,
+                    "app_id": one.app_id,
+                }
+                for one in labels
+            ]
+        )
+        + "\n"
+    )
+
+
+def _css(labels: list[Label]) -> str:
+    lines = ["/* Made by 'brokerctl labels --css'. */"]
+    for one in labels:
+        variable = f"vitrail_{one.record.replace('-', '_')}"
+        lines += [
+            f"@define-color {variable} {one.colour};",
+            (
+                f".vitrail-{one.record} {{ background-color: @{variable}; "
+                f"color: {one.text}; }}"
+            ),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _sway(labels: list[Label]) -> str:
+    lines = ["# Made by 'brokerctl labels --sway'."]
+    for one in labels:
+        # The filter's own "[name] " stays: this is for the eye.
+        title = f"{one.markup} %title".replace('"', "'")
+        app_id = one.app_id.replace("\\", "\\\\")
+        lines.append(f'for_window [app_id="{app_id}"] title_format "{title}"')
+    return "\n".join(lines) + "\n"
+
+
+def _waybar(labels: list[Label]) -> str:
+    rewrite = {rf"\[{one.sandbox}\] (.*)": f"{one.markup} $2" for one in labels}
+    made = {"sway/window": {"rewrite": rewrite}, "wlr/taskbar": {"rewrite": rewrite}}
+    return json.dumps(made, indent=2) + "\n"
+
+
+_FORMS = {"json": _json, "css": _css, "sway": _sway, "waybar": _waybar}

@@ -1,0 +1,26 @@
+"""The person's own files and links, opened in or copied to a sandbox."""
+
+from __future__ import annotations
+
+from broker.control.api.base import Answer, Request
+from broker.control.api.running import Progress
+
+
+class OpenRequest(Request, frozen=True, kw_only=True):
+    """Open an address or a file, or copy files; exactly one of them."""
+
+    url: str | None = None
+    path: str | None = None
+    """Absolute; of a file that is to be opened."""
+    copy: list[str] | None = None
+    """Absolute; files and directories that are kept in ``~/Incoming`` there."""
+    sandbox: str | None = None
+    """A record's or a running sandbox's name; null: the rules choose."""
+
+
+class OpenItem(Answer, frozen=True, kw_only=True):
+    """One of the two; the last one of a call is ``sandbox``."""
+
+    progress: Progress | None = None
+    sandbox: str = ""
+    """Where it was opened or kept."""

@@ -1,0 +1,88 @@
+"""Messages between a broker and the acceptor of one sandbox's UNIX sockets.
+
+One SEQPACKET socket for each listening socket joins the two.  The broker asks
+for one connection with ``NEXT``; the acceptor answers with one ``Arrival``
+and, by SCM_RIGHTS (unix(7)), a socket of our own and the pidfd of the process
+that connected.  The sandbox's own socket stays in the acceptor.
+
+Where a connection must reach the sandbox's worker as it is, because Wayland
+passes descriptors, that socket of our own carries ``DELIVER`` with one end of
+a socket pair whose other end the worker has already: the acceptor sends the
+connection into it.
+"""
+
+from __future__ import annotations
+
+import enum
+import socket
+import struct
+from dataclasses import dataclass
+
+from broker.core.errors import InternalError, UpstreamError
+from broker.ipc import fdpass
+
+NEXT = b"n"
+"""Accept one more."""
+DELIVER = b"d"
+"""Send the connection into the socket that is attached."""
+CONNECTION = b"c"
+"""What arrives there: the connection is attached."""
+
+_ARRIVAL = struct.Struct("<BiII")
+ARRIVAL_BYTES = _ARRIVAL.size
+
+
+class Voucher(enum.IntEnum):
+    """What the kernel gave of the process that connected."""
+
+    PIDFD = 0
+    """A pidfd, attached."""
+    NUMBER = 1
+    """Its pid alone: the kernel has no SO_PEERPIDFD."""
+    ENDED = 2
+    """Nothing that vouches for it: it has ended."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One accepted connection: SO_PEERCRED of its far end, and the voucher."""
+
+    voucher: Voucher
+    pid: int
+    uid: int
+    gid: int
+
+
+def encode(arrival: Arrival) -> bytes:
+    """Return the packet of an arrival."""
+    return _ARRIVAL.pack(arrival.voucher, arrival.pid, arrival.uid, arrival.gid)
+
+
+def decode(packet: bytes) -> Arrival:
+    """Return the arrival of a packet.  Raises InternalError for any other."""
+    try:
+        voucher, pid, uid, gid = _ARRIVAL.unpack(packet)
+        return Arrival(Voucher(voucher), pid, uid, gid)
+    except (struct.error, ValueError) as error:
+        raise InternalError(f"the acceptor sent {len(packet)} bytes") from error
+
+
+def deliver(handle: socket.socket, worker_end: socket.socket) -> None:
+    """Have the connection behind ``handle`` sent into ``worker_end``.
+
+    ``handle`` is what arrived for a direct connection; the other end of
+    ``worker_end`` must have left this process before.  Raises UpstreamError
+    when the acceptor has ended.
+    """
+    try:
+        fdpass.send(handle, DELIVER, [worker_end.fileno()])
+    except OSError as error:
+        raise ended() from error
+
+
+def ended() -> UpstreamError:
+    """The error of a broker whose acceptor has gone."""
+    return UpstreamError(
+        "the process that accepts this sandbox's connections has ended",
+        hint="lease the sandbox again",
+    )

@@ -1,0 +1,232 @@
+"""The acceptor: one process for each sandbox that reaches us by UNIX sockets.
+
+A sandbox can attach any descriptor to any byte that it sends to a UNIX
+socket (SCM_RIGHTS).  The process that reads such a byte without asking for
+descriptors, or closes a socket with it unread, drops the last reference, and
+close(2) of what was attached takes as long as the sandbox likes: SO_LINGER on
+a socket of its own network, a file of its own FUSE mount.  SO_PASSRIGHTS,
+which refuses such messages, exists from Linux 6.16 on and would refuse what
+Wayland needs.  So the broker and the pump, which serve all sandboxes, never
+hold a socket whose far end is a sandbox's: this process accepts, asks the
+kernel who connected, and carries the bytes to a socket pair of our own.
+
+Nothing that a sandbox sends is parsed here.  What it can do is stop its own
+acceptor, and with it its own connections.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError
+from broker.ipc import acceptor as messages
+from broker.ipc import fdpass
+from broker.launch.process import jail
+from broker.peers import credentials
+from broker.relay.contract import MESSAGE_BYTES, Submit, encode_to_pump
+from broker.relay.process import start_pump
+
+_AGAIN_SECONDS = 0.1
+"""Until descriptors are looked for again; no event says that there are some."""
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """A listening socket and the broker's channel about it."""
+
+    listener: socket.socket
+    broker: socket.socket
+    direct: bool
+    """Whether its connections go to the worker as they are."""
+
+
+@dataclass(eq=False)
+class _Held:
+    """A connection for the worker, and the broker's handle on it."""
+
+    conn: socket.socket
+    handle: socket.socket
+
+
+class Acceptor:
+    """The loop: every wait in one epoll set, no wait anywhere else."""
+
+    def __init__(self, entrances: list[Entrance]) -> None:
+        # Its own pump, forked before anything is accepted.
+        self._pump = start_pump()
+        self._pump.control.settimeout(0)
+        self._tokens = 0
+        self._epoll = select.epoll()
+        self._by_broker = {entry.broker.fileno(): entry for entry in entrances}
+        self._by_listener = {entry.listener.fileno(): entry for entry in entrances}
+        self._held: dict[int, _Held] = {}
+        self._epoll.register(self._pump.control, select.EPOLLIN)
+        for entry in entrances:
+            entry.broker.settimeout(0)
+            entry.listener.settimeout(0)
+            self._epoll.register(entry.broker, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Serve until the broker closes a channel or the pump ends."""
+        while True:
+            for fd, event in self._epoll.poll():
+                if fd == self._pump.control.fileno():
+                    if not self._hear_pump():
+                        return
+                elif fd in self._by_broker:
+                    if not self._asked(self._by_broker[fd]):
+                        return
+                elif fd in self._by_listener:
+                    self._accept(self._by_listener[fd])
+                elif fd in self._held:  # not ended by an event before this one
+                    self._turn(fd, event)
+
+    def _hear_pump(self) -> bool:
+        """Discard how streams ended: both sockets are closed, which says it."""
+        while True:
+            try:
+                if not self._pump.control.recv(MESSAGE_BYTES):
+                    return False
+            except BlockingIOError:
+                return True
+            except ConnectionResetError:
+                return False
+
+    def _asked(self, entry: Entrance) -> bool:
+        """Whether the broker is still there; it has asked for a connection."""
+        try:
+            if entry.broker.recv(1) != messages.NEXT:
+                return False
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        self._epoll.register(entry.listener, select.EPOLLIN)
+        return True
+
+    # -- accepting -------------------------------------------------------------
+
+    def _accept(self, entry: Entrance) -> None:
+        try:
+            conn, _ = entry.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                time.sleep(_AGAIN_SECONDS)  # nothing but this sandbox waits
+                return
+            raise
+        conn.settimeout(0)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arrival, pidfd = _vouch(conn)
+            # guard: the acceptor keeps a container's sockets
+            fds = [theirs.fileno()] + ([pidfd] if pidfd >= 0 else [])
+            try:
+                fdpass.send(entry.broker, messages.encode(arrival), fds)
+            finally:
+                if pidfd >= 0:
+                    os.close(pidfd)
+        self._epoll.unregister(entry.listener)  # until the broker asks again
+        if entry.direct:
+            self._hold(conn, ours)
+        else:
+            self._relay(conn, ours)
+
+    def _relay(self, conn: socket.socket, ours: socket.socket) -> None:
+        """Have the bytes carried; the pump owns both sockets then."""
+        self._tokens += 1
+        packet = encode_to_pump(Submit(self._tokens))
+        with conn, ours, suppress(BlockingIOError):  # full of orders: refused
+            fdpass.send(self._pump.control, packet, [conn.fileno(), ours.fileno()])
+
+    # -- connections for the worker --------------------------------------------
+
+    def _hold(self, conn: socket.socket, handle: socket.socket) -> None:
+        """Keep a connection until either end goes; give it when asked to."""
+        if len(self._held) >= 2 * limits.STREAMS_PER_SANDBOX:
+            conn.close()
+            handle.close()
+            return
+        handle.settimeout(0)
+        held = _Held(conn, handle)
+        self._held[conn.fileno()] = self._held[handle.fileno()] = held
+        # Of the connection only its end, which comes unasked.
+        self._epoll.register(conn, 0)
+        self._epoll.register(handle, select.EPOLLIN)
+
+    def _turn(self, fd: int, event: int) -> None:
+        held = self._held[fd]
+        if fd == held.handle.fileno() and self._ordered(held):
+            return
+        if fd == held.conn.fileno() and not event & (select.EPOLLHUP | select.EPOLLERR):
+            return
+        self._end(held)
+
+    def _ordered(self, held: _Held) -> bool:
+        """Obey the broker about a connection; false at the handle's end."""
+        try:
+            got = fdpass.receive(held.handle, 1, 1)
+        except BlockingIOError:
+            return True
+        except (ConnectionResetError, PeerError):
+            return False
+        if got.data != messages.DELIVER or len(got.fds) != 1:
+            fdpass.close_all(got.fds)
+            return False
+        with socket.socket(fileno=got.fds[0]) as worker, suppress(OSError):
+            # The worker may have died: then nobody serves the connection, and
+            # the broker hears that from the worker's end.
+            fdpass.send(worker, messages.CONNECTION, [held.conn.fileno()])
+        return True
+
+    def _end(self, held: _Held) -> None:
+        """Cut a connection, also where the worker holds it."""
+        for sock in (held.conn, held.handle):
+            del self._held[sock.fileno()]
+            self._epoll.unregister(sock)
+        with suppress(OSError):
+            held.conn.shutdown(socket.SHUT_RDWR)
+        held.handle.close()
+        held.conn.close()
+
+
+def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
+    """Ask the kernel who connected; the pidfd is the caller's, -1 for none."""
+    pid, uid, gid = credentials.peer_numbers(conn)
+    pidfd = -1
+    try:
+        pidfd = credentials.peer_pidfd(conn)
+        kind = messages.Voucher.PIDFD if pidfd >= 0 else messages.Voucher.NUMBER
+    except RefusedError:
+        kind = messages.Voucher.ENDED
+    return messages.Arrival(kind, pid, uid, gid), pidfd
+
+
+def main() -> None:
+    """Serve the sockets that the arguments name: LISTENER:BROKER:DIRECT each."""
+    jail.set_name("vitrail-accept")
+    entrances = []
+    for word in sys.argv[1:]:
+        listener, broker, direct = (int(number) for number in word.split(":"))
+        entrances.append(
+            Entrance(
+                socket.socket(fileno=listener),
+                socket.socket(fileno=broker),
+                bool(direct),
+            )
+        )
+    with suppress(BrokenPipeError):  # the broker has gone
+        Acceptor(entrances).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""What the person opens from the desktop: ``brokerctl open`` and ``brokerctl cp``.
+
+Whoever speaks on the control socket is the person, who may start any program in
+any sandbox; so naming the sandbox is permission, unless a rule with the source
+``@adminvm`` denies it.  Without a name the rules choose the target.
+"""
+
+from __future__ import annotations
+
+import itertools
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from broker.audit import schema
+from broker.authz.decider import Decider
+from broker.control import api
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+from broker.core.names import take_sandbox_name
+from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
+from broker.services import event_log
+from broker.transfer.contents import claimed
+from broker.transfer.entries import Quota
+from broker.transfer.urls import Url, take_url
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.pipes import pipe
+from broker.viewer.opening.targets import Targets, Wait
+from policy.rules.engine import Answer, Call
+
+_PERSON = "@adminvm"
+_NAME = "desktop"
+"""The directory below ~/Incoming where the person's files arrive."""
+_LARGEST = 1 << 50
+_ALL = Quota(_LARGEST, _LARGEST, 1_000_000)
+_FIRST_TRANSFER = 1 << 32
+"""Numbers of the person's transfers in the log, apart from those of sandboxes."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    service: str
+    paths: tuple[str, ...] = ()
+    url: Url | None = None
+    mime: str = ""
+    size: int | None = None
+
+
+class PersonOpens:
+    """See the head of this module."""
+
+    def __init__(
+        self, *, decider: Decider, log: event_log.Journal, targets: Targets, own: Own
+    ) -> None:
+        self._decider = decider
+        self._log = log
+        self._targets = targets
+        self._own = own
+        self._numbers = itertools.count(_FIRST_TRANSFER)
+
+    async def open(
+        self, request: api.OpenRequest, emit: api.Emit[api.OpenItem]
+    ) -> api.OpenItem:
+        """Open or copy; returns the sandbox's name.
+
+        Raises RefusedError where a rule denies it or none says where to.
+        """
+        wanted = await _wanted(request)
+        target, where = self._target(wanted, request.sandbox)
+
+        async def wait(what: str) -> None:
+            step = api.Progress(step=what, state="begun")
+            await emit(api.OpenItem(progress=step))
+
+        number, began = next(self._numbers), trio.current_time()
+        await self._log.require(
+            schema.TransferBegin(
+                service=wanted.service,
+                transfer=number,
+                target=target,
+                files=len(wanted.paths),
+                size=wanted.size,
+                mime=wanted.mime,
+                reason=f"the person, by {where}",
+            )
+        )
+        reason = "cut"
+        try:
+            sandbox = await self._do(wanted, target, wait)
+            reason = ""
+        except VitrailError as error:
+            reason = str(error)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._log.note(
+                    schema.TransferEnd(
+                        service=wanted.service,
+                        transfer=number,
+                        target=target,
+                        bytes=wanted.size or 0,
+                        files=len(wanted.paths),
+                        seconds=trio.current_time() - began,
+                        outcome="failed" if reason else "done",
+                        reason=printable(reason, 2000),
+                    )
+                )
+        return api.OpenItem(sandbox=sandbox)
+
+    def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
+        """Return the target and what chose it."""
+        target = take_sandbox_name(named) if named is not None else ""
+        engine, world = self._decider.world()
+        url = wanted.url
+        answer = engine.answer(
+            Call(
+                wanted.service,
+                "+",
+                _PERSON,
+                target,
+                wanted.mime or None,
+                url.scheme if url else None,
+                url.host if url else None,
+                wanted.size,
+            ),
+            world,
+        )
+        if answer.verdict == "deny" and answer.rule is not None:
+            raise RefusedError(f"denied: {answer.reason}", where=answer.where)
+        if target:
+            return target, "name"
+        return _chosen(answer), answer.where
+
+    async def _do(self, wanted: _Wanted, target: str, wait: Wait) -> str:
+        if wanted.url is not None:
+            return await self._targets.open_url(target, wanted.url, wait)
+        opened = wanted.service == OPEN_FILE
+        with pipe() as (read, write):
+            delivery = self._targets.delivery(_NAME, read, _ALL, opened=opened)
+            async with self._targets.receiving_in(target, delivery, wait) as sandbox:
+                async with self._own.sending(wanted.paths, write):
+                    await delivery.done.wait()
+                if delivery.reason:
+                    raise RefusedError(delivery.reason)
+                return sandbox
+
+
+def _chosen(answer: Answer) -> str:
+    """The target that the rules choose.  Raises RefusedError without one."""
+    found = answer.target
+    if answer.verdict == "ask":
+        only = answer.targets[0] if len(answer.targets) == 1 else None
+        found = answer.default_target or only
+    if answer.verdict not in {"allow", "ask"} or not found:
+        raise RefusedError(
+            "no rule says in which sandbox this is opened",
+            hint="name it with --in, or add a rule with the source @adminvm and target=",
+        )
+    if found in {_PERSON, "dom0"}:
+        raise RefusedError(f"{answer.where} leads back to this desktop")
+    return found
+
+
+async def _wanted(request: api.OpenRequest) -> _Wanted:
+    given = [request.url, request.path, request.copy]
+    if sum(one is not None for one in given) != 1:
+        raise RefusedError("one address, one path, or paths to copy")
+    if request.url is not None:
+        return _Wanted(OPEN_URL, url=take_url(request.url, None))
+    if request.path is not None:
+        size = await trio.to_thread.run_sync(_size_of, request.path)
+        return _Wanted(OPEN_FILE, (request.path,), None, claimed(request.path), size)
+    paths = tuple(request.copy or ())
+    if not paths or not all(Path(path).is_absolute() for path in paths):
+        raise RefusedError("the paths to copy are not absolute")
+    return _Wanted(FILE_COPY, paths)
+
+
+def _size_of(path: str) -> int:
+    """The size of a file of the person's.  Raises RefusedError without one."""
+    try:
+        facts = Path(path).stat()
+    except OSError as error:
+        raise RefusedError(f"{printable(path, 200)}: {error.strerror}") from None
+    if not Path(path).is_absolute() or not stat.S_ISREG(facts.st_mode):
+        raise RefusedError(f"{printable(path, 200)} is not a file")
+    return facts.st_size

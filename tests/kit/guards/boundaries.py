@@ -1,0 +1,25 @@
+"""The guards between a sandbox and the processes that serve several of them.
+
+``python -m tests.kit.guards.boundaries [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+from tests.kit.guards.mutation import Guard, main
+
+GUARDS = (
+    Guard("the acceptor keeps a container's sockets", "fds = [conn.fileno()] + ([pidfd] if pidfd >= 0 else [])", "tests/attack/test_last_references.py", "container"),
+    Guard("a worker sends no descriptor", "", "tests/integration/test_worker.py", "no_way_to_send"),
+    Guard("a worker's content has a size", "", "tests/integration/test_worker.py", "its_size_for_good"),
+    Guard("a worker's messages have a length", "if not length:", "tests/integration/test_worker.py", "too_long_ends"),
+    Guard("who is connected to sends no descriptor", "", "tests/attack/test_last_references.py", "far_end"),
+    Guard("who connects sends no descriptor", "", "tests/attack/test_last_references.py", "far_end"),
+    Guard("the pump names what fcntl does", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ()), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/attack/test_pump_confined.py"),
+    Guard("the pump has no asynchronous descriptor", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL),)), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/integration/test_relay_pump.py", "cannot and asynchronous"),
+    Guard("the pump maps no code", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ()), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/integration/test_relay_pump.py", "cannot and code"),
+    Guard("the pump looks at no path", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ()))", "tests/integration/test_relay_pump.py", "cannot and look"),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(GUARDS)

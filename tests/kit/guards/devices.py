@@ -1,0 +1,46 @@
+"""The guards of USB devices and security keys, as ``mutation`` describes them.
+
+``python -m tests.kit.guards.devices [NAME…]`` turns each off in a copy.
+"""
+
+from __future__ import annotations
+
+from tests.kit.guards.mutation import Guard, main
+
+GUARDS = (
+    Guard("unnamed keyboards", "if False:", "tests/policy/rules/test_device_rules.py", "never_match"),
+    Guard("a key twice in JSON", "if False:", "tests/policy/rules/test_device_rules.py", "corpus"),
+    Guard("an unknown key in JSON", "if False:", "tests/policy/rules/test_device_rules.py", "corpus"),
+    Guard("HID interfaces in rules", "return ''", "tests/policy/rules/test_device_rules.py", "conditions_decide"),
+    Guard("a grant needs a device", "if True:", "tests/policy/rules/test_device_rules.py", "grants_need"),
+    Guard("no interface is not storage only", "if not wanted.holds(values):", "tests/policy/rules/test_device_rules.py", "conditions_decide"),
+    Guard("descriptors are whole", "if size < 2:", "tests/broker/devices/test_descriptors.py", "refused"),
+    Guard("interfaces are counted", "if False:", "tests/broker/devices/test_descriptors.py", "interfaces_are_bounded"),
+    Guard("a string is never shortened", "if False:", "tests/broker/devices/test_descriptors.py", "escaped_and_bounded"),
+    Guard("ports are held", "if True:", "tests/broker/devices/test_table.py", "hundred_times"),
+    Guard("one owner", "if False:", "tests/broker/devices/test_table.py", "two_sandboxes"),
+    Guard("hubs stay", "if False:", "tests/broker/devices/test_table.py", "hubs"),
+    Guard("a swap during the attach", "if False:", "tests/broker/devices/test_table.py", "swap_during"),
+    Guard("changed descriptors", "if known is not None and known.device.number == device.number:", "tests/broker/devices/test_table.py", "changed_descriptors"),
+    Guard("ports are names", "if False:", "tests/broker/host/devices/test_sysfs.py", "never_opened"),
+    Guard("malformed devices are gone", "", "tests/broker/host/devices/test_sysfs.py", "malformed"),
+    Guard("HID interfaces in records", "found = dict.fromkeys((name for record in self.records if record.rule.matches(facts) for name in record.sandboxes))", "tests/broker/host/devices/test_records.py", "never_leave"),
+    Guard("a record has a condition", "if False:", "tests/broker/host/devices/test_records.py", "mistakes"),
+    Guard("records bound what is attached", "if False:", "tests/broker/viewer/devices/test_desk.py", "records_of_the_host"),
+    Guard("one candidate or none", "if wanted:", "tests/broker/viewer/devices/test_desk.py", "two_sandboxes"),
+    Guard("devices end with the sandbox", "pass", "tests/broker/viewer/devices/test_desk.py", "end_of_a_sandbox"),
+    Guard("CBOR keys once", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
+    Guard("CBOR in its shortest form", "if False:", "tests/broker/devices/test_security_key.py", "ambiguous"),
+    Guard("management of the key", "passes = command not in {_PIN, _NEXT} or (command == _NEXT and (not body) and self._may_go_on) or (command == _PIN and _pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "management"),
+    Guard("harmless PIN commands", "return isinstance(sub, int)", "tests/broker/devices/test_security_key.py", "pins"),
+    Guard("next of an allowed assertion", "passes = command == _INFO and (not body) or (command == _NEXT and (not body)) or (command == _PIN and _pin_is_harmless(body))", "tests/broker/devices/test_security_key.py", "next_assertion"),
+    Guard("a verdict has its number", "if made is None or made.ask is None or made.sent:", "tests/broker/devices/test_security_key.py", "verdict_about"),
+    Guard("channels of a guest", "if False:", "tests/broker/devices/test_security_key.py", "channels_are_bounded"),
+    Guard("no rule, no key", "if False:", "tests/integration/test_security_key.py", "without_a_rule"),
+    Guard("values pair one to one", "", "tests/policy/rules/test_device_rules.py", "corpus"),
+    Guard("an answer is for one device", "return Question(sandbox=lease.sandbox, lease=lease.id, record=lease.record, label=lease.sandbox if label is None else label.name, colour='#555555' if label is None else label.colour, service=untrusted_word(request.service), argument=untrusted_word(request.argument.removeprefix('+')), words=request.words or wants(request.service), details=tuple(((n, untrusted_word(value)) for n, value in request.details or claims.items() if value)), targets=targets, default_target=default, keeps=keeps(answer.limits), seconds=answer.limits.ttl or 0, rule=answer.where)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
+)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(GUARDS)
