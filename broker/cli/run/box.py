@@ -101,9 +101,7 @@ async def _run(name: str, argv: tuple[str, ...], steps: Steps) -> int:
                     nursery.cancel_scope.deadline = trio.current_time() + 1
                 return code
             finally:
-                with trio.CancelScope(shield=True):
-                    held.abandon()
-                    await held.child.stop()
+                await held.end()
 
 
 def with_files(
@@ -154,9 +152,10 @@ def _taken(paths: Paths, folder: Path, base: Path) -> int:
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         _sweep(paths, folder)
-        base.mkdir(mode=0o700)
-        held = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Beside the directory: the broker locks that itself, for the lease.
+        held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
+        base.mkdir(mode=0o700)
     finally:
         os.close(turn)
     return held
@@ -164,10 +163,10 @@ def _taken(paths: Paths, folder: Path, base: Path) -> int:
 
 def _sweep(paths: Paths, folder: Path) -> None:
     """Clear away what runs that were killed could not."""
-    for base in folder.glob("box-*"):
+    for base in [lock.with_suffix("") for lock in folder.glob("box-*.lock")]:
         try:
-            fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
+            fd = os.open(_lock(base), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
             continue  # its own run has just removed it
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,6 +181,12 @@ def _clear(paths: Paths, base: Path) -> None:
     with suppress(FileNotFoundError):
         (paths.runtime / FOLDER / f"{base.name}.toml").unlink()
     shutil.rmtree(base, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        _lock(base).unlink()
+
+
+def _lock(base: Path) -> Path:
+    return base.with_suffix(".lock")
 
 
 async def _sockets_there(sockets: Path) -> None:

@@ -31,6 +31,8 @@ class HeldBox:
     leader: int
     """The first process inside, as its pid is outside."""
     _block: int | None
+    _status: int
+    """bubblewrap says here at the end how it was, and would die of a closed pipe."""
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
@@ -44,6 +46,13 @@ class HeldBox:
         if block is not None:
             os.close(block)
 
+    async def end(self) -> None:
+        """End it, if it has not ended, and close what is ours; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self.abandon()
+            await self.child.stop()
+            os.close(self._status)
+
 
 async def start_held(box: Box) -> HeldBox:
     """Start bubblewrap; its output is in the child's pipes.
@@ -53,39 +62,32 @@ async def start_held(box: Box) -> HeldBox:
     """
     uid, gid = os.getuid(), os.getgid()
     with ExitStack() as ours:
-
-        def pipe() -> tuple[int, int]:
-            ends = os.pipe()
-            ours.callback(os.close, ends[0])
-            return ends
-
-        block, release = pipe()
+        block, release = os.pipe()
+        heard, status = os.pipe()
+        ours.callback(os.close, release)
+        ours.callback(os.close, heard)
         with ExitStack() as theirs:
-            heard, status = pipe()
+            theirs.callback(os.close, block)
             theirs.callback(os.close, status)
             passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n")
             group = _memory(theirs, f"user:x:{gid}:\n")
             fds = Descriptors(block, status, passwd, group)
-            try:
-                child = spawn(
-                    bwrap_args(box, fds, uid),
-                    name="bwrap",
-                    cwd="/",
-                    pass_fds=(block, status, passwd, group),
-                    stdout=PIPE,
-                    stderr=PIPE,
-                )
-            except BaseException:
-                os.close(release)
-                raise
+            child = spawn(
+                bwrap_args(box, fds, uid),
+                name="bwrap",
+                cwd="/",
+                pass_fds=(block, status, passwd, group),
+                stdout=PIPE,
+                stderr=PIPE,
+            )
         try:
-            return HeldBox(child, await _leader(heard), release)
+            leader = await _leader(heard)
         except BaseException:
-            os.close(release)
-            child.kill()
             with trio.CancelScope(shield=True):
-                await child.wait()
+                await child.stop()
             raise
+        ours.pop_all()
+        return HeldBox(child, leader, release, heard)
 
 
 def _memory(stack: ExitStack, text: str) -> int:
