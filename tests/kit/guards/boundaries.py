@@ -22,6 +22,9 @@ GUARDS = (
     Guard("what is denied is cut before it is recorded", "broker/authz/rules.py", "                self.tightened()\n", "", "tests/attack/test_revoking_fails_open.py", "slow_log"),
     Guard("what gives waits for the log", "broker/authz/evaluator.py", "        return then if _strictness(then) >= _strictness(now) else now", "        return then", "tests/attack/test_revoking_fails_open.py", "what_gives"),
     Guard("a record that is not on record denies", "broker/authz/evaluator.py", "            request, records or self._records(), engine or self._rules.engine", "            request, self._records(), engine or self._rules.engine", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
+    Guard("a jailed client's socket is opened once", "broker/launch/waypipe/client.py", "        return Path(f\"/proc/self/fd/{self.fd}\")", "        return Path(os.readlink(f\"/proc/self/fd/{self.fd}\").removesuffix(\" (deleted)\"))", "tests/attack/test_waypipe_place.py", "link_in_place"),
+    Guard("no link in a jailed client's directory", "broker/launch/waypipe/client.py", "os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC", "os.O_PATH | os.O_CLOEXEC", "tests/attack/test_waypipe_place.py", "link_in_place"),
+    Guard("a jailed client listens in a jail", "broker/viewer/sandboxes/waypipe.py", "        _require_jailed(conn)\n", "        pass\n", "tests/attack/test_waypipe_place.py", "outside_of_the_jail"),
 )  # fmt: skip
 
 
