@@ -115,8 +115,11 @@ class Rules:
                 # What takes away must not wait for the log, nor fail with it: a
                 # full disk, which a sandbox may have filled, would keep alive
                 # what the person has just denied.  What gives waits.
+                # guard: what takes away does not wait for the log
                 self.pending = Engine(chosen.rules)
+                # guard: what is denied is cut before it is recorded
                 self.tightened()
+            # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))
             self.since = time.time()
         self.pending = None
@@ -135,6 +138,7 @@ class Rules:
     def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
         """What is to be in force; a set with a mistake changes nothing."""
         good = self._started and not self.now.rules.problems
+        # guard: a broken set is not taken
         if read.problems and good:
             return self.now._replace(why=read.problems[0])
         return choose(read, saved)

@@ -307,6 +307,7 @@ class ViewerRole:
             except VitrailError as error:
                 if not status.taken:
                     # Before we hang up: over a link the answer goes the same way.
+                    # guard: an answer before the end
                     await answer(error)
                     raise
                 # It was taken, so nobody waits for this; the decision is recorded.

@@ -70,6 +70,7 @@ class Place:
     @property
     def path(self) -> Path:
         """What connect(2) takes for it, for as long as it is open."""
+        # guard: a jailed client's socket is opened once
         return Path(f"/proc/self/fd/{self.fd}")
 
     def close(self) -> None:
@@ -84,6 +85,7 @@ def open_place(path: Path) -> Place:
 
     Raises FileNotFoundError, and UpstreamError for a file of another kind.
     """
+    # guard: no link in a jailed client's directory
     place = Place(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
     if not stat.S_ISSOCK(os.fstat(place.fd).st_mode):
         place.close()

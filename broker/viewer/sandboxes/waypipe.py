@@ -165,6 +165,7 @@ async def connect_client(client: WaypipeClient) -> socket.socket:
     endpoint = UnixEndpoint(client.place.path)
     conn = await connect(endpoint, deadline=limits.ADMIT_SECONDS)
     try:
+        # guard: a jailed client listens in a jail
         _require_jailed(conn)
     except BaseException:
         conn.close()
