@@ -74,6 +74,28 @@ VIEWERS = {
 }
 
 
+RUN_THINGS = frozenset(
+    [
+        "sh",
+        "bash",
+        "dash",
+        "zsh",
+        "fish",
+        "env",
+        "foot",
+        "xterm",
+        "weston-terminal",
+        "alacritty",
+        "kitty",
+        "konsole",
+        "gnome-terminal",
+        "ptyxis",
+        "xfce4-terminal",
+        "sudo",
+    ]
+)
+
+
 class TransferError(Exception):
     """The person is told this, and the exit code is 1."""
 
@@ -645,9 +667,11 @@ def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
         if kind.startswith(prefix):
             for program in programs:
                 argv = program.split()
-                if shutil.which(argv[0]):
+                if all(shutil.which(w) for w in argv if not w.startswith("-")):
                     return [*argv, what]
-    if fallback and shutil.which(fallback[0]):
+    # A terminal or a shell would run the file instead of showing it.
+    runs = not fallback or os.path.basename(fallback[0]) in RUN_THINGS
+    if not runs and shutil.which(fallback[0]):
         return [*fallback, what]
     raise TransferError(f"no program here opens {wanted}")
 
