@@ -78,7 +78,8 @@ async def missed(names: Sequence[str], guards: Sequence[Guard]) -> list[str]:
     sound: dict[tuple[str, str], bool] = {}
     with tempfile.TemporaryDirectory(prefix="vt-guards-", dir="/tmp") as name:
         directory = Path(name)
-        for part in ("broker", "policy", "tests", "fuzz", "docs", "pyproject.toml"):
+        parts = ("broker", "policy", "shims", "tests", "fuzz", "docs", "pyproject.toml")
+        for part in parts:
             source = ROOT / part
             if source.is_dir():
                 ignore = shutil.ignore_patterns("__pycache__")
