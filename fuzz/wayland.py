@@ -242,7 +242,7 @@ def _speak_extras(talk: Talk, seat: int, pointer: int, surface: int) -> None:
 
 
 def _speak_popups(talk: Talk, seat: int, xdg: int) -> None:
-    parent = xdg
+    parent, menus = xdg, []
     for _ in range(3):
         positioner = talk.make(talk.shell, "create_positioner", "xdg_positioner")
         talk.send(positioner, "set_size", 100, 80)
@@ -254,12 +254,14 @@ def _speak_popups(talk: Talk, seat: int, xdg: int) -> None:
             talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, menu),
         )
         popup = talk.make(parent, "get_popup", "xdg_popup", None, above, positioner)
-        talk.send(popup, "grab", seat, 5)
+        menus.append(popup)
         talk.send(menu, "commit")
         talk.configured(parent)
         talk.paint(menu, 120, 90, 0)
         talk.send(menu, "commit")
         talk.send(popup, "reposition", positioner, 7)
+    for popup in reversed(menus):  # without the keyboard they are dismissed
+        talk.send(popup, "grab", seat, 5)
 
 
 def _speak_constraints(talk: Talk, seat: int, pointer: int, surface: int) -> None:

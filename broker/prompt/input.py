@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
@@ -32,9 +31,12 @@ class Input:
         self.keyboard: Any = None
         self.pointer: Any = None
         self._touch: Any = None
+        self._entered = 0
         self._keys = Keys()
         self.typing = False
         self.pointing = False
+        self.imaged = False
+        """The compositor has our pointer image for the present enter."""
         self.keys_down: set[int] = set()
         seat.dispatcher["capabilities"] = window.guarded(self._capabilities)
 
@@ -44,7 +46,7 @@ class Input:
 
     def forget(self) -> None:
         """Another dialog is shown, or none: it has to get its focus anew."""
-        self.typing = self.pointing = False
+        self.typing = self.pointing = self.imaged = False
         self.keys_down.clear()
 
     def _capabilities(self, seat: Any, found: int) -> None:
@@ -72,7 +74,7 @@ class Input:
             )
         elif not found & _POINTER and self.pointer is not None:
             self.pointer.release()
-            self.pointer, self.pointing = None, False
+            self.pointer, self.pointing, self.imaged = None, False, False
         if found & _TOUCH and self._touch is None:
             self._touch = self._listen(
                 seat.get_touch(), down=self._down, up=self._up, motion=self._drag
@@ -92,8 +94,9 @@ class Input:
     def _keymap(self, _device: Any, form: int, fd: int, size: int) -> None:
         try:
             if form == 1 and 0 < size <= _KEYMAP_BYTES:
-                with mmap.mmap(fd, size, mmap.MAP_PRIVATE, mmap.PROT_READ) as memory:
-                    self._keys.keymap(bytes(memory))
+                # Read, not mapped: whoever may change the compositor's file
+                # would end us with SIGBUS by truncating it.
+                self._keys.keymap(os.pread(fd, size, 0))
         finally:
             os.close(fd)
 
@@ -144,19 +147,29 @@ class Input:
 
     def _pointer_enter(
         self,
-        _device: Any,
-        _serial: int,
+        device: Any,
+        serial: int,
         surface: Any,
         x: float,
         y: float,
     ) -> None:
-        self.pointing = self._window.mine(surface)
+        self.pointing, self.imaged = self._window.mine(surface), False
+        # The image of the window that the pointer came from would stay: a
+        # sandbox's, drawn away from where a press counts.
+        # guard: the prompt's own pointer image
+        self._window.set_image(device, serial, lambda: self._image_set(serial))
+        self._entered = serial
         if self.pointing and self._window.dialog is not None:
             self._window.dialog.motion(x, y)
         self._window.refocus()
 
+    def _image_set(self, serial: int) -> None:
+        if self.pointing and serial == self._entered:
+            self.imaged = True
+            self._window.refocus()
+
     def _pointer_leave(self, _device: Any, _serial: int, _surface: Any) -> None:
-        self.pointing = False
+        self.pointing = self.imaged = False
         if self._window.dialog is not None:
             self._window.dialog.leave()
         self._window.refocus()
@@ -173,7 +186,9 @@ class Input:
         code: int,
         state: int,
     ) -> None:
-        if self.pointing:
+        # Before our image is there nothing shows where a press would count.
+        # guard: no answer before the pointer image
+        if self.pointing and self.imaged:
             self._press(code, pressed=state == _PRESSED)
 
     def _press(self, code: int, *, pressed: bool) -> None:

@@ -56,6 +56,23 @@ def paint(
     return image.convert("RGB").tobytes("raw", "BGRX")
 
 
+_ARROW = ((1, 1), (1, 17), (5, 13), (8, 20), (11, 19), (8, 12), (14, 12))
+"""Corners of the pointer's image in points; the hot spot is the tip."""
+_ARROW_SIZE = 24
+
+
+@functools.cache
+def arrow(scale: int) -> tuple[int, int, bytes]:
+    """Return width, height and picture of the pointer's image: ARGB8888."""
+    side = _ARROW_SIZE * scale
+    image = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    corners = [(x * scale, y * scale) for x, y in _ARROW]
+    ImageDraw.Draw(image).polygon(
+        corners, (0, 0, 0, 255), (255, 255, 255, 255), width=scale
+    )
+    return side, side, image.tobytes("raw", "BGRA")
+
+
 def draw(
     dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
 ) -> Image.Image:

@@ -19,14 +19,14 @@ from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
 from pywayland.protocol.xdg_shell import XdgWmBase
 
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.question import Answer
 from broker.ipc.prompt import Show
 from broker.prompt.dialog import WIDTH, Dialog
 from broker.prompt.input import Input
 from broker.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
-from broker.prompt.paint import paint
-from broker.prompt.question import Answer
+from broker.prompt.paint import arrow, paint
 
-_XRGB8888 = 1
+_ARGB8888, _XRGB8888 = 0, 1
 _GRAVE_SECONDS = 2.0
 _VERSIONS = {
     "wl_compositor": (WlCompositor, 4),
@@ -59,6 +59,8 @@ class Window:
         self._registry: Any = None
         self._graves: list[tuple[Any, float]] = []
         self._buffers: set[Any] = set()
+        self._cursor: Any = None
+        self._syncs: set[Any] = set()
 
     @property
     def layer(self) -> bool:
@@ -183,7 +185,31 @@ class Window:
         """The compositor, or the person by it, has closed the dialog: a no."""
         self.answer(Answer(allow=False, by="person", reason="the dialog was closed"))
 
-    def buffer(self, picture: bytes, width: int, height: int) -> Any:
+    def set_image(self, pointer: Any, serial: int, done: Callable[[], None]) -> None:
+        """Give a pointer our image; ``done`` is called once the compositor has it."""
+        if self._cursor is None:
+            self._cursor = self.make_surface()
+        scale = self.scale
+        width, height, picture = arrow(scale)
+        pointer.set_cursor(serial, self._cursor, 0, 0)
+        made = self.buffer(picture, width, height, _ARGB8888)
+        self._cursor.attach(made, 0, 0)
+        self._cursor.set_buffer_scale(scale)
+        self._cursor.damage_buffer(0, 0, width, height)
+        self._cursor.commit()
+        sync = self._display.sync()
+        self._syncs.add(sync)
+
+        def heard(callback: Any, _serial: int) -> None:
+            self._syncs.discard(callback)
+            done()
+
+        sync.dispatcher["done"] = self.guarded(heard)
+        self._display.flush()
+
+    def buffer(
+        self, picture: bytes, width: int, height: int, form: int = _XRGB8888
+    ) -> Any:
         """A buffer with a picture; destroyed when the compositor is done with it."""
         fd = os.memfd_create("vitrail-prompt", os.MFD_CLOEXEC)
         try:
@@ -191,7 +217,7 @@ class Window:
             with mmap.mmap(fd, len(picture)) as memory:
                 memory[:] = picture
             pool = self._globals["wl_shm"].create_pool(fd, len(picture))
-            made = pool.create_buffer(0, width, height, width * 4, _XRGB8888)
+            made = pool.create_buffer(0, width, height, width * 4, form)
             pool.destroy()
         finally:
             os.close(fd)
@@ -238,6 +264,11 @@ class Window:
             held = any(seat.typing for seat in keyboards)
         elif pointers:
             held = any(seat.pointing for seat in pointers)
+        # Once it is armed, a pointer that comes in has its presses ignored until
+        # its image is ours (``Input``), and typing goes on.
+        if not self._showing.dialog.guard.armed(time.monotonic()):
+            # guard: no arming before the pointer image
+            held &= all(seat.imaged for seat in pointers if seat.pointing)
         keys = frozenset(key for seat in keyboards for key in seat.keys_down)
         if (held, keys) != self._showing.focus:
             self._showing.focus = (held, keys)

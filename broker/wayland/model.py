@@ -54,7 +54,9 @@ TILED = (5, 6, 7, 8)
 def free_cap(role: Role | None) -> int:
     """Largest side of a surface that has no frame, logical pixels."""
     if role is Role.ICON:
+        # guard: drag icon cap
         return limits.WAYLAND_DRAG_ICON_PIXELS
+    # guard: cursor cap
     return limits.WAYLAND_CURSOR_PIXELS
 
 
@@ -98,6 +100,7 @@ class State:
             mine = vars(self).get(name)
             if isinstance(mine, list):
                 mine.extend(value)
+                # guard: waiting damage bounded
                 if name in _DAMAGES and len(mine) > limits.WAYLAND_DAMAGE:
                     mine[:] = [EVERYWHERE]
             elif name in {"dx", "dy"}:
@@ -190,11 +193,10 @@ class Surface(ProtocolObject):
 
     ``crop`` is the part that shows, in its own coordinates, ``(cx, cy)`` where
     that part's origin counts as lying: events get it added, positions are
-    corrected by it.  ``announced``: the compositor knows it as a cursor or icon.
+    corrected by it.  ``hot``: by how much a drag icon was moved.
     """
 
     __slots__ = (
-        "announced",
         "cached",
         "children",
         "constraint",
@@ -243,7 +245,6 @@ class Surface(ProtocolObject):
         self.dirty = False
         self.relayout = False
         self.outputs: dict[int, int] = {}
-        self.announced = False
         self.hot = (0, 0)
         self.icon: Frame | None = None
         self.constraint: Constraint | None = None
@@ -442,6 +443,7 @@ class Popup(ProtocolObject):
 
     def places(self) -> Iterable[Granted]:
         """Where it is, and where it may be by now: all that it was told since."""
+        # guard: a popup's next place counts
         return self.granted, *self.told.values()
 
     def take(self, granted: Granted, left: Iterable[int]) -> None:
@@ -466,22 +468,35 @@ class OwnSurface(ProtocolObject):
 
 
 class Pointer(ProtocolObject):
-    """A wl_pointer.  ``focus`` is None while the pointer is not the client's.
+    """A wl_pointer of the client's; ``focus`` is None while it is elsewhere.
 
-    ``own`` is then the frame it is over, ``x, y`` (wl_fixed_t) where there,
-    ``entered`` the serial with which it came and ``shape`` what we show there.
+    ``entered`` is the serial of its last enter, ``news`` says that a frame event
+    is due.
     """
 
-    __slots__ = (
-        "entered", "focus", "news", "own", "seat", "shape", "shape_sid", "x", "y",
-    )  # fmt: skip
+    __slots__ = ("entered", "focus", "news", "seat")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.seat: ProtocolObject | None = None
         self.focus: Surface | None = None
-        self.own: OwnSurface | None = None
         self.news = False
+        self.entered = 0
+
+
+class HostPointer(ProtocolObject):
+    """A wl_pointer of ours.  ``own`` is the frame that it is over.
+
+    ``x, y`` (wl_fixed_t) is where on it, ``entered`` the serial of its last enter
+    and ``shape`` the image that we show there.
+    """
+
+    __slots__ = ("entered", "own", "seat_sid", "shape", "shape_sid", "x", "y")
+
+    def __init__(self, version: int, seat_sid: int) -> None:
+        super().__init__("wl_pointer", version)
+        self.seat_sid = seat_sid
+        self.own: OwnSurface | None = None
         self.entered = 0
         self.shape = 0
         self.shape_sid = 0

@@ -74,6 +74,12 @@ class Machine(Protocol):
     def read_keymap(self, fd: Fd, size: int) -> bytes | None:
         """The compositor's keymap; None when it cannot be read.  Closes ``fd``."""
 
+    def copy_keymap(self, fd: Fd, size: int) -> tuple[Fd, int]:
+        """A sealed copy of the compositor's keymap, and its size in bytes.
+
+        0 when it cannot be read.  Closes ``fd``; the sender closes the copy.
+        """
+
     def close(self, fd: Fd) -> None:
         """Close a descriptor that goes nowhere."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.wayland.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.world import record, world
 
 RULES = """\
@@ -67,7 +67,7 @@ async def printed(w, sandbox_prefix, wanted):
                         return sandbox.name
         return ""
 
-    return await until(look, deadline=120)
+    return await eventually(look, deadline=120)
 
 
 @pytest.mark.slow

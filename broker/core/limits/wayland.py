@@ -117,8 +117,19 @@ WAYLAND_QUEUE_BYTES = 1 << 18
 """Bytes waiting for one side before the other side is read no more."""
 
 WAYLAND_STUCK_SECONDS = 30.0
-"""A client that takes nothing for so long while more waits is cut off; the
-compositor would otherwise cut us off, and say so in its log."""
+"""A client that takes nothing for so long while its answers wait is cut off."""
+
+WAYLAND_UNHEARD_BYTES = 1 << 20
+"""Bytes waiting for a client after which it is cut off, and not the compositor made
+to wait.  At 1,000 pointer motions a second that is half a minute; compositors
+themselves cut a client off at some 200 KiB."""
+
+WAYLAND_LATE_KEY_SECONDS = 1.0
+"""A chord that we hear of later than this after its key was pressed does nothing."""
+
+WAYLAND_CLOCKS_APART_SECONDS = 60.0
+"""Event times further apart than this from the ones before are another clock's (a
+virtual keyboard's), not late."""
 
 WAYLAND_MESSAGES_PER_SECOND = 60_000
 """Requests of one connection, sustained.  Video with many damage rectangles

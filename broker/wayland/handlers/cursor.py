@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.wayland.model import Pointer, Role, Surface, Toplevel, free_cap
+from broker.wayland.model import (
+    HostPointer,
+    Pointer,
+    Role,
+    Surface,
+    Toplevel,
+    free_cap,
+)
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.wayland.protocol.objects import ProtocolObject
@@ -66,7 +73,7 @@ def grip(
     return 2 if y >= height - bottom else 4 if x < left else 8
 
 
-def gripped(pointer: Pointer) -> tuple[Toplevel, int] | None:
+def gripped(pointer: HostPointer) -> tuple[Toplevel, int] | None:
     """The window whose frame the pointer is on, and which part of it."""
     surface = pointer.own.alias if pointer.own is not None else None
     xdg = surface.xdg if surface is not None else None
@@ -100,14 +107,14 @@ class Arrow:
         self._show += emit.damage_buffer(self.surface, 0, 0, width, height)
         self._show += emit.commit(self.surface)
 
-    def show(self, core: Filter, pointer: Pointer, serial: int) -> None:
+    def show(self, core: Filter, pointer: HostPointer, serial: int) -> None:
         """Make it the pointer's image."""
         core.up.data += _set_cursor(pointer.sid, serial, self.surface, 0, 0)
         core.up.data += self._show
 
 
-def enter(core: Filter, pointer: Pointer, serial: int) -> None:
-    """The pointer has come onto a frame."""
+def enter(core: Filter, pointer: HostPointer, serial: int) -> None:
+    """The pointer has come onto a frame, or where nothing else sets an image."""
     pointer.entered, pointer.shape = serial, 0
     if not core.cursor_shapes:
         if core.arrow is None:
@@ -120,9 +127,9 @@ def enter(core: Filter, pointer: Pointer, serial: int) -> None:
     follow(core, pointer)
 
 
-def follow(core: Filter, pointer: Pointer) -> None:
+def follow(core: Filter, pointer: HostPointer) -> None:
     """The pointer is on a frame: the shape says what a press would do."""
-    if not pointer.shape_sid or pointer.own is None:
+    if not pointer.shape_sid:
         return
     grips = gripped(pointer)
     shape = _OF_EDGE.get(grips[1], _DEFAULT) if grips is not None else _DEFAULT
@@ -131,8 +138,8 @@ def follow(core: Filter, pointer: Pointer) -> None:
         core.up.data += _set_shape(pointer.shape_sid, pointer.entered, shape)
 
 
-def forget(core: Filter, pointer: Pointer) -> None:
-    """The client gives its pointer up."""
+def forget(core: Filter, pointer: HostPointer) -> None:
+    """The seat has a pointer no more."""
     if pointer.shape_sid:
         core.up.data += _end_shape(pointer.shape_sid)
         pointer.shape_sid = 0
@@ -158,6 +165,8 @@ def _its_own(pointer: Pointer | None, serial: int) -> bool:
     latest enter (wl_pointer.set_cursor): some compositors look at neither,
     and a late word would put its picture onto the frame.
     """
+    # guard: cursors with the latest enter
+    # guard: cursors only on the content
     return (
         pointer is not None
         and not pointer.dead
@@ -177,11 +186,8 @@ def set_cursor(
         surface.role = Role.CURSOR
         side = free_cap(Role.CURSOR)
         x, y = clamp(x, 0, side - 1), clamp(y, 0, side - 1)
-        surface.hot = (x, y)
     if _its_own(pointer, serial):
         sid = surface.sid if surface is not None else 0
-        if surface is not None:
-            surface.announced = True
         core.up.data += _set_cursor(pointer.sid, serial, sid, x, y)
 
 

@@ -1,10 +1,10 @@
-"""The person's hand in one connection: chords, and the person's own selection.
+"""The filter's own objects on each seat: focus, frames, chords, the person's selection.
 
-Objects of ours beside the client's, on every seat: a keyboard, so that chords
-are seen whatever the client makes, and a data device while the client has
-none (with two, some compositors tell only the newer one, and ending one of a
-drag's two offers would end the drag).  What the compositor tells on them
-never reaches the client.
+Beside the client's own there are, on every seat: a pointer (``host_pointer``); a
+keyboard, so that focus and chords are seen whatever the client makes; and, where
+something may cross, a data device while the client has none (with two, some
+compositors tell only the newer one, and ending one of a drag's two offers would
+end the drag).  What the compositor tells on them never reaches the client.
 
 The person's own selection is kept as an offer, unread: it is read after a
 paste chord only, through a pipe of ours.  Ours takes its place after a copy
@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from broker.core import limits
 from broker.core.keys import Verdict
+from broker.wayland.handlers import cursor, host_pointer
 from broker.wayland.handlers.seat import shown_keys, told
 from broker.wayland.handlers.selection import HostOffer, host_offer
-from broker.wayland.model import Keyboard, Seat
+from broker.wayland.model import HostPointer, Keyboard, Seat
 from broker.wayland.protocol import dispatch, emit
+from broker.wayland.protocol.event_clock import EventClock
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from broker.wayland.ports import Exported, Judge
     from broker.wayland.protocol.wire import Fd
 
-_KEYBOARD = 2
-"""Bit of wl_seat.capability."""
+_POINTER, _KEYBOARD = 1, 2
+"""Bits of wl_seat.capability."""
 _XKB_V1 = 1
 """Format in wl_keyboard.keymap."""
 SEAT_VERSION = 5
@@ -41,13 +44,14 @@ RELEASABLE = 2
 class OwnSeat(ProtocolObject):
     """A wl_seat of ours, with what we have on it."""
 
-    __slots__ = ("device", "judge", "keyboard", "name")
+    __slots__ = ("device", "judge", "keyboard", "name", "pointer")
 
-    def __init__(self, version: int, name: int, judge: Judge) -> None:
+    def __init__(self, version: int, name: int, judge: Judge | None) -> None:
         super().__init__("wl_seat", version)
         self.name = name
         self.judge = judge
         self.keyboard: Keyboard | None = None
+        self.pointer: HostPointer | None = None
         self.device: OwnDevice | None = None
 
 
@@ -73,7 +77,7 @@ class ExportSource(ProtocolObject):
 
 
 class Hands:
-    """Of one connection; does nothing where the sandbox has no hand."""
+    """Of one connection; chords and selections only where the sandbox has a hand."""
 
     def __init__(self, core: Filter) -> None:
         self._core = core
@@ -81,6 +85,10 @@ class Hands:
         self.offer: HostOffer | None = None
         """The person's own selection, as the compositor told it last."""
         self._export: ExportSource | None = None
+        self.clock = EventClock()
+        """How late an input event is heard."""
+        self.refocused = False
+        """The keyboard has come or gone since the menus were looked at."""
 
     @property
     def active(self) -> bool:
@@ -102,10 +110,8 @@ class Hands:
     def add_seat(self, name: int, version: int) -> None:
         """The compositor has a seat."""
         core, hand = self._core, self._core.sandbox.hand
-        if hand is None:
-            return
         version = min(SEAT_VERSION, version)
-        seat = OwnSeat(version, name, hand.judge())
+        seat = OwnSeat(version, name, hand.judge() if hand is not None else None)
         core.own("wl_seat", seat)
         seat.events = dispatch.own_events("wl_seat", _SEAT_EVENTS)
         core.up.data += emit.bind(core.registry, name, b"wl_seat", version, seat.sid)
@@ -117,6 +123,7 @@ class Hands:
         seat = self._seats.pop(name, None)
         if seat is not None:
             self.drop_keyboard(seat)
+            self.drop_pointer(seat)
 
     def of(self, seat: ProtocolObject) -> OwnSeat | None:
         """Ours beside one of the client's."""
@@ -140,15 +147,39 @@ class Hands:
         if keyboard.version >= 3:
             self._core.end_own(keyboard)
 
+    def make_pointer(self, seat: OwnSeat) -> None:
+        """It has a pointer: frames are ours to serve."""
+        pointer = HostPointer(seat.version, seat.sid)
+        self._core.own("wl_pointer", pointer)
+        pointer.events = dispatch.own_events("wl_pointer", host_pointer.EVENTS)
+        seat.pointer = pointer
+        self._core.up.data += _get_pointer(seat.sid, pointer.sid)
+
+    def drop_pointer(self, seat: OwnSeat) -> None:
+        """It has none any more."""
+        pointer, seat.pointer = seat.pointer, None
+        if pointer is None:
+            return
+        cursor.forget(self._core, pointer)
+        if pointer.version >= 3:
+            self._core.end_own(pointer)
+
     # -- keys ------------------------------------------------------------------------
 
-    def passes(self, keyboard: Keyboard, serial: int, key: int, state: int) -> bool:
-        """Whether the client may see a key event; a chord is told here."""
+    def passes(
+        self, keyboard: Keyboard, serial: int, key: int, state: int, late: float
+    ) -> bool:
+        """Whether the client may see a key event; a chord is told here.
+
+        One that is heard ``late``, in seconds, was meant for what there was then.
+        """
         if keyboard.judge is None or keyboard.seat is None:
             return True
         verdict = keyboard.judge.key(serial, key, state)
         hand = self._core.sandbox.hand
-        if verdict in {Verdict.COPY, Verdict.PASTE} and hand is not None:
+        acting = verdict in {Verdict.COPY, Verdict.PASTE}
+        # guard: a late chord does nothing
+        if acting and hand is not None and late <= limits.WAYLAND_LATE_KEY_SECONDS:
             paste = verdict is Verdict.PASTE
             hand.pressed(self._core, keyboard.seat, serial, paste=paste)
         return verdict is Verdict.FORWARD
@@ -170,7 +201,7 @@ class Hands:
     def balance(self) -> None:
         """A device of ours on each seat on which the client has none."""
         core = self._core
-        if not core.data_manager:
+        if not core.data_manager or not self.active:
             return
         for seat in self._seats.values():
             devices = self._devices(seat)
@@ -193,6 +224,7 @@ class Hands:
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
+        # guard: host clipboard swallowed
         if mine is not None and not self.active:
             core.end_own(mine)
             return
@@ -269,6 +301,7 @@ class Hands:
 
 
 _get_keyboard = emit.request("wl_seat", "get_keyboard")
+_get_pointer = emit.request("wl_seat", "get_pointer")
 _get_data_device = emit.request("wl_data_device_manager", "get_data_device")
 _create_source = emit.request("wl_data_device_manager", "create_data_source")
 _offer = emit.request("wl_data_source", "offer")
@@ -280,6 +313,11 @@ _receive = emit.request("wl_data_offer", "receive")
 
 
 def _capabilities(core: Filter, seat: OwnSeat, bits: int) -> None:
+    if not bits & _POINTER:
+        core.hands.drop_pointer(seat)
+    elif seat.pointer is None:
+        # guard: a pointer of ours on each seat
+        core.hands.make_pointer(seat)
     if not bits & _KEYBOARD:
         core.hands.drop_keyboard(seat)
         _tell_trouble(core, "the seat has no keyboard")
@@ -293,9 +331,11 @@ def _tell_trouble(core: Filter, reason: str) -> None:
 
 
 def _keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
+    if keyboard.judge is None:
+        core.discard(fd)
+        return
     text = core.machine.read_keymap(fd, size)
-    if keyboard.judge is not None:
-        _tell_trouble(core, keyboard.judge.keymap(text if form == _XKB_V1 else None))
+    _tell_trouble(core, keyboard.judge.keymap(text if form == _XKB_V1 else None))
 
 
 def _enter(
@@ -329,10 +369,11 @@ def blur(core: Filter, keyboard: Keyboard) -> None:
 
 
 def _key(
-    core: Filter, keyboard: Keyboard, serial: int, _time: int, key: int, state: int
+    core: Filter, keyboard: Keyboard, serial: int, time: int, key: int, state: int
 ) -> None:
     if keyboard.focus is not None:
-        core.hands.passes(keyboard, serial, key, state)
+        late = core.hands.clock.lateness(time, core.now)
+        core.hands.passes(keyboard, serial, key, state, late)
 
 
 def _modifiers(

@@ -166,6 +166,7 @@ def get_popup(
         raise ProtocolFault(
             base, BASE_INVALID_PARENT, "a popup needs a window as its parent"
         )
+    # guard: popup depth
     if _depth(parent) >= limits.WAYLAND_POPUP_DEPTH:
         raise core.too_much("popups nested too deep")
     claim(core, xdg)
@@ -205,35 +206,82 @@ def destroy_popup(core: Filter, popup: Popup) -> None:
     end_role(core, xdg)
 
 
-def grab(core: Filter, popup: Popup, seat: ProtocolObject, serial: int) -> None:
-    """Only with a serial that this connection really got; otherwise dismissed."""
-    if core.serials.knows(serial):
+def grab(core: Filter, popup: Popup, _seat: ProtocolObject, serial: int) -> None:
+    """Keep a menu's grab here; the compositor never hears of it.
+
+    Compositors believe a grab's serial: KWin (5.27) gives the keyboard to a
+    window in the background, and sway (1.7) leaves it where it is, whatever the
+    person clicks, so that not even a prompt above everything gets it.  What an
+    application needs of a grab is to hear when its menu should go: once its
+    window has no keyboard, and when the person presses on a frame or in another
+    window.  Presses in the client's own windows it is told anyway.
+    """
+    parent = popup.parent.role if popup.parent is not None else None
+    nested = isinstance(parent, Popup) and parent.grabbing and not parent.done
+    focused = bool(core.focused) or not core.hands.watching
+    # guard: grabs with a serial it got
+    # guard: grabs only with the keyboard
+    if core.serials.knows(serial) and (nested or focused):
+        # guard: grabs stay in the filter
         popup.grabbing = True
-        core.up.data += _grab(popup.sid, seat.sid, serial)
     else:
         dismiss(core, popup)
 
 
-_grab = emit.request("xdg_popup", "grab")
-
-
 def dismiss(core: Filter, popup: Popup) -> None:
-    """Tell the client that its popup is done, once."""
+    """Tell the client that its popup is done, once.
+
+    One that it keeps all the same is no more than a popup without a grab.
+    """
     if not popup.done and not popup.dead:
         popup.done = True
         core.down.data += emit.popup_done(popup.cid)
 
 
-def dismiss_grabs(core: Filter) -> None:
-    """A click landed on a frame: for the client that is outside its popups."""
-    for xdg in list(core.windows):
-        if isinstance(xdg.role, Popup) and xdg.role.grabbing:
-            dismiss(core, xdg.role)
+def _menus(core: Filter) -> list[Popup]:
+    """Popups with a grab, those that were opened last first."""
+    found = [
+        xdg.role
+        for xdg in core.windows
+        if isinstance(xdg.role, Popup) and xdg.role.grabbing and not xdg.role.done
+    ]
+    return sorted(found, key=_height, reverse=True)
+
+
+def _height(popup: Popup) -> int:
+    return 0 if popup.parent is None else _depth(popup.parent)
+
+
+def dismiss_grabs(core: Filter) -> bool:
+    """The person pressed outside of the client's windows; whether menus went."""
+    menus = _menus(core)
+    for popup in menus:
+        dismiss(core, popup)
+    return bool(menus)
+
+
+def follow_focus(core: Filter) -> None:
+    """Dismiss menus whose window, or what stands on it, has no keyboard."""
+    menus = _menus(core)
+    if not menus:
+        return
+    focused = {_window(surface.root().xdg) for surface in core.focused.values()}
+    for popup in menus:
+        if _window(popup.xdg) not in focused:
+            dismiss(core, popup)
+
+
+def _window(xdg: XdgSurface | None) -> XdgSurface | None:
+    """The window that a popup stands on; itself for what is none."""
+    while xdg is not None and isinstance(xdg.role, Popup):
+        xdg = xdg.role.parent
+    return xdg
 
 
 def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
+    # guard: a popup's wish is none yet
     made, _ = _materialise(core, popup, popup.parent, positioner)
     core.up.data += _reposition(popup.sid, made, token)
     core.up.data += placement.destroy_positioner(made)
@@ -251,6 +299,7 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         else core.edges
     )
     size = max(1, w - mine.wide), max(1, h - mine.high)
+    # guard: a popup's size by its acknowledgement
     popup.next = Granted(size, (x, y))
     core.down.data += emit.popup_configure(
         popup.cid, x + mine.left - its.left, y + mine.top - its.top, *size

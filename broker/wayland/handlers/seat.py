@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.wayland.handlers import cursor, drag_start, popups, windows
+from broker.wayland.handlers import drag_start, popups
 from broker.wayland.model import (
     Gesture,
     Keyboard,
@@ -32,13 +32,13 @@ from broker.wayland.scene.geometry import clamp
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
+    from broker.wayland.protocol.wire import Fd
 
 
-_LEFT_BUTTON = 0x110
-_PRESSED = 1
 _ID = struct.Struct("=I")
 _FIXED = struct.Struct("=ii")
 _SERIAL = struct.Struct("=I")
+_TWO = struct.Struct("=II")
 _FOUR = struct.Struct("=IIII")
 
 
@@ -49,6 +49,12 @@ def told(surface: ProtocolObject | None) -> Surface | None:
     if isinstance(surface, Surface) and not surface.dead:
         return surface
     return None
+
+
+def _happened(core: Filter, event_ms: int) -> float:
+    """When an input event happened, on our clock."""
+    # guard: input is as old as it says
+    return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
 def _pass(core: Filter, obj: ProtocolObject, data: bytes, pos: int, size: int) -> None:
@@ -96,7 +102,6 @@ _seat_name = emit.event("wl_seat", "name")
 
 def release_pointer(core: Filter, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
-    cursor.forget(core, pointer)
     core.destroy(pointer)
 
 
@@ -108,19 +113,15 @@ def enter(
     x: int,
     y: int,
 ) -> None:
-    pointer.x, pointer.y = x, y
-    if isinstance(surface, Surface) and not surface.dead:
-        pointer.focus, pointer.own, pointer.news = surface, None, True
-        pointer.entered = serial
-        core.serials.note(serial)
-        core.down.data += _enter(
-            pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
-        )
-    else:
-        pointer.focus = None
-        pointer.own = surface if isinstance(surface, OwnSurface) else None
-        if pointer.own is not None:
-            cursor.enter(core, pointer, serial)
+    if not isinstance(surface, Surface) or surface.dead:
+        # guard: frame clicks are ours
+        pointer.focus = None  # a frame: ``host_pointer``
+        return
+    pointer.focus, pointer.news, pointer.entered = surface, True, serial
+    core.serials.note(serial)
+    core.down.data += _enter(
+        pointer.cid, serial, surface.cid, x + surface.cx * 256, y + surface.cy * 256
+    )
 
 
 _enter = emit.event("wl_pointer", "enter")
@@ -134,7 +135,7 @@ def leave(
         core.serials.note(serial)
         core.down.data += _leave(pointer.cid, serial, surface.cid)
         pointer.news = True
-    pointer.focus = pointer.own = None
+    pointer.focus = None
 
 
 _leave = emit.event("wl_pointer", "leave")
@@ -143,9 +144,6 @@ _leave = emit.event("wl_pointer", "leave")
 def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
     surface = pointer.focus
     if surface is None:
-        if size == 20:
-            pointer.x, pointer.y = _FIXED.unpack_from(data, pos + 12)
-            cursor.follow(core, pointer)
         return
     pointer.news = True
     if not surface.cx and not surface.cy:
@@ -159,31 +157,11 @@ def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
 
 
 def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
-    (serial,) = _SERIAL.unpack_from(data, pos + 8)
     if pointer.focus is not None:
         pointer.news = True
-        core.serials.note_input(serial, core.now)
+        serial, time = _TWO.unpack_from(data, pos + 8)
+        core.serials.note_input(serial, _happened(core, time))
         _pass(core, pointer, data, pos, size)
-        return
-    _, _, which, state = struct.unpack_from("=IIII", data, pos + 8)
-    if state == _PRESSED:
-        popups.dismiss_grabs(core)
-        if which == _LEFT_BUTTON:
-            _drag_frame(core, pointer, serial)
-
-
-def _drag_frame(core: Filter, pointer: Pointer, serial: int) -> None:
-    """A press on the frame itself: move by the top strip, resize by the rest."""
-    grips = cursor.gripped(pointer)
-    if grips is None or pointer.seat is None or pointer.seat.dead:
-        return  # a seat that was given back has no id any more
-    toplevel, edge = grips
-    if edge:
-        core.up.data += windows.resize_message(
-            toplevel.sid, pointer.seat.sid, serial, edge
-        )
-    else:
-        core.up.data += windows.move_message(toplevel.sid, pointer.seat.sid, serial)
 
 
 def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
@@ -204,8 +182,22 @@ def pointer_frame(
 
 
 def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+    # guard: no focus of a keyboard that is gone
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
+
+
+def keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
+    """A copy of ours: the compositor's file is every other program's, too."""
+    copy, length = core.machine.copy_keymap(fd, size)
+    form = form if length else _NO_KEYMAP
+    # guard: a keymap is a copy
+    core.down.add(_keymap(keyboard.cid, form, length), [copy])
+
+
+_keymap = emit.event("wl_keyboard", "keymap")
+_NO_KEYMAP = 0
+"""wl_keyboard.keymap_format"""
 
 
 def keyboard_enter(
@@ -243,6 +235,7 @@ def keyboard_leave(
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
+    # guard: no focus of a window that is gone
     core.blur_keyboard(keyboard)
     if before is None or told(surface) is not before:
         return  # of a window that its client has ended meanwhile, perhaps
@@ -256,9 +249,10 @@ _keyboard_leave = emit.event("wl_keyboard", "leave")
 def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
     if keyboard.focus is None:
         return
-    serial, _, which, state = _FOUR.unpack_from(data, pos + 8)
-    if keyboard.judge is None or core.hands.passes(keyboard, serial, which, state):
-        core.serials.note_input(serial, core.now)
+    serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
+    late = core.hands.clock.lateness(time, core.now)
+    if core.hands.passes(keyboard, serial, which, state, late):
+        core.serials.note_input(serial, core.now - late)
         _pass(core, keyboard, data, pos, size)
 
 
@@ -289,7 +283,7 @@ def touch_down(
         popups.dismiss_grabs(core)
         return
     touch.fingers[finger] = surface
-    core.serials.note_input(serial, core.now)
+    core.serials.note_input(serial, _happened(core, time))
     core.down.data += _touch_down(
         touch.cid,
         serial,
@@ -306,7 +300,7 @@ _touch_down = emit.event("wl_touch", "down")
 
 def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
     if touch.fingers.pop(finger, None) is not None:
-        core.serials.note_input(serial, core.now)
+        core.serials.note_input(serial, _happened(core, time))
         core.down.data += _touch_up(touch.cid, serial, time, finger)
 
 
@@ -446,7 +440,7 @@ REQUESTS: Rules = {
     ("zwp_text_input_v3", "commit"): FORWARD,
 }
 EVENTS: Rules = {
-    ("wl_keyboard", "keymap"): FORWARD,
+    ("wl_keyboard", "keymap"): keymap,
     ("wl_keyboard", "enter"): keyboard_enter,
     ("wl_keyboard", "leave"): keyboard_leave,
     ("wl_keyboard", "key"): Raw(key),

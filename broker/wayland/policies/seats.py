@@ -142,7 +142,7 @@ EVENTS: Policies = {
     ("zwp_confined_pointer_v1", "unconfined"): _CONSTRAINED,
     # -- keyboard and touch ----------------------------------------------------
     ("wl_keyboard", "keymap"): event(
-        "Learns the keyboard's layout.", descriptors=Descriptors.COMPOSITOR_MEMORY
+        "Learns the keyboard's layout.", descriptors=Descriptors.COPIED_MEMORY
     ),
     ("wl_keyboard", "enter"): event(
         "Nothing: it says that its own window has the keyboard.",

@@ -111,8 +111,10 @@ REQUESTS: Policies = {
     ("xdg_positioner", "set_parent_configure"): KEPT,
     ("xdg_popup", "destroy"): END,
     ("xdg_popup", "grab"): request(
-        "All keys and clicks go to its menu until it ends.",
-        serial=Serial.DELIVERED,
+        "Nothing: the filter keeps the grab and says when the menu should go.",
+        Cost.NONE,
+        Sender.FOCUSED,
+        Serial.DELIVERED,
     ),
     ("xdg_popup", "reposition"): request(
         "Moves its menu; it goes on touching its window.", Cost.POPUP

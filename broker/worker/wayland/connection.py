@@ -95,6 +95,14 @@ def _full(queue: Outgoing) -> bool:
     )
 
 
+def _unheard(queue: Outgoing) -> bool:
+    """Whether so much waits that the client will not be waited for."""
+    return (
+        len(queue.data) > limits.WAYLAND_UNHEARD_BYTES
+        or queue.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
+    )
+
+
 def _filter(
     rules: WindowRules,
     sandbox: Sandbox,
@@ -230,6 +238,7 @@ class Connection:
 
     async def _from_client(self) -> None:
         await self._ready.wait()
+        # guard: the first read waits, too
         await trio.sleep(self._budget.first(trio.current_time()))
         core = self.core
         with Watch(self._client, self._listen) as watch:
@@ -255,6 +264,7 @@ class Connection:
         except BlockingIOError:
             return Turn.NOBODY
         except PeerError as error:
+            # guard: lost descriptors noticed
             self._end(bad_message(1, str(error)))
             return Turn.MINE
         except OSError as error:
@@ -285,20 +295,25 @@ class Connection:
             core.messages, core.pixels, trio.current_time()
         )
         self._pause = 0.0
+        # guard: requests slowed
         if pause > 0:
             await trio.sleep(pause)
 
     async def _from_server(self) -> None:
         with Watch(self._server, self._hear) as watch:
             while not self._over.is_set():
-                await self._wait_for_room()
+                # guard: the compositor is always heard
                 await watch.left()
 
     def _hear(self) -> Turn:
-        """Read the compositor once: a step, its task only waits for room."""
+        """Read the compositor once.  No client holds this up, whatever waits for it.
+
+        Were it not read while a client reads nothing, we would hear late that the
+        focus has gone or a key was pressed, and take what is over for true: a
+        paste would have what was copied after it.  So this side is always read,
+        and the client for which too much waits is ended.
+        """
         core = self.core
-        if self._waits():
-            return Turn.MINE
         try:
             data, fds = receive(self._server)
         except BlockingIOError:
@@ -315,6 +330,10 @@ class Connection:
             return Turn.MINE
         core.from_server(data, fds, trio.current_time())
         self._flush()
+        # guard: who does not read is ended
+        if core.fault is None and _unheard(core.down):
+            core.sandbox.refused["stuck"] += 1
+            core.fail(PeerError("it does not read what the compositor tells it"))
         if core.fault is not None:
             self._end()
             return Turn.MINE
@@ -329,6 +348,7 @@ class Connection:
         up, down = self.core.up, self.core.down
         if not up.data and not down.data:
             return False
+        # guard: reading stops when full
         return _full(up) or _full(down)
 
     async def _hurry(self) -> None:

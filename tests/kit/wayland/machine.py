@@ -102,6 +102,10 @@ class FakeMachine:
         self.close(fd)
         return self.keymap
 
+    def copy_keymap(self, fd: Token, size: int) -> tuple[Token, int]:
+        self.close(fd)
+        return self.fd("keymap copy"), size
+
     def close(self, fd: Token) -> None:
         assert not fd.closed, f"{fd} closed twice"
         fd.closed = True

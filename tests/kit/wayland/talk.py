@@ -97,6 +97,17 @@ class Talk(Window):
         """Arguments of all requests of this name that reached the compositor."""
         return [args for k, n, args in self.model.requests if (k, n) == (kind, name)]
 
+    def all_hear(self, kind: str, name: str, *args: Any) -> None:
+        """The compositor says an event to all objects of a kind, the newest first.
+
+        So it does with input: the filter has a pointer and a keyboard of its own.
+        """
+        for thing in reversed(
+            [t for t in self.model.things.values() if t.kind == kind]
+        ):
+            self.model.tell(thing, name, *args)
+        self.pump()
+
     def server_side(self, oid: int) -> Any:
         """What the model has for a client's object."""
         return self.model.things[self.core.by_client[oid].sid]

@@ -20,8 +20,7 @@ def started(offers=None) -> Talk:
 
 
 def says(talk: Talk, name: str, *args) -> None:
-    talk.model.tell(talk.server_side(talk.pointer), name, *args)
-    talk.pump()
+    talk.all_hear("wl_pointer", name, *args)
 
 
 def onto_frame(talk: Talk, x: int, y: int, serial: int = 7) -> None:
@@ -76,11 +75,31 @@ def test_a_pointer_on_the_content_is_the_applications():
         assert it.told("wl_pointer", "set_cursor") == []
 
 
-def test_our_shape_goes_with_the_pointer():
+def test_a_client_without_a_pointer_leaves_no_picture_on_its_frame():
+    with started() as it:
+        says(it, "enter", 6, it.server_side(it.win), 256, 256)
+        it.send(it.pointer, "set_cursor", 6, it.surface(), 0, 0)
+        it.send(it.pointer, "release")
+        says(it, "leave", 7, it.server_side(it.win))
+        onto_frame(it, 1, 50, serial=8)
+        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[8, 25]]
+
+
+def test_nor_the_picture_of_where_the_pointer_came_from_on_its_content():
+    with started() as it:
+        it.send(it.pointer, "release")
+        says(it, "enter", 6, it.server_side(it.win), 256, 256)
+        assert it.told("wp_cursor_shape_device_v1", "set_shape") == [[6, 1]]
+
+
+def test_our_pointer_goes_and_comes_with_the_seats():
     with started() as it:
         onto_frame(it, 1, 1)
-        it.send(it.pointer, "release")
+        it.all_hear("wl_seat", "capabilities", 2)
         assert it.told("wp_cursor_shape_device_v1", "destroy") == [[]]
+        assert it.told("wl_pointer", "release") == [[]]
+        it.all_hear("wl_seat", "capabilities", 3)
+        assert len(it.told("wl_seat", "get_pointer")) == 3
 
 
 def test_a_last_word_about_the_picture_comes_too_late_on_the_frame():

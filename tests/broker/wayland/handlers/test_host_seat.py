@@ -101,8 +101,8 @@ class Sandboxed(Talk):
         held = struct.pack(f"={len(keys)}I", *keys)
         self.all("enter", 50, self.model.roots()[0], held)
 
-    def key(self, serial, code, state):
-        self.all("key", serial, 1, code, state)
+    def key(self, serial, code, state, time=1):
+        self.all("key", serial, time, code, state)
 
     def chord(self, code, serial=60):
         for number, (key, held) in enumerate([(SUPER, 64), (SHIFT, 65)]):
@@ -356,7 +356,9 @@ def test_an_export_ends_with_its_connection(one, hand):
 def test_without_a_hand_there_is_nothing_of_it():
     with Sandboxed() as one:
         super(Sandboxed, one).start()
-        assert one.things("wl_keyboard") == one.things("wl_data_device") == []
+        assert one.things("wl_data_device") == []
+        (keyboard,) = one.things("wl_keyboard")
+        assert one.core.by_server[keyboard.oid].judge is None
 
 
 def test_a_drag_over_our_own_device_is_held_until_it_leaves(sandbox):
@@ -383,3 +385,24 @@ def test_a_seat_that_goes_leaves_nothing(one, hand):
     assert hand.said[-1] == "gone"
     with pytest.raises(ServerError):
         one.bind("wl_compositor", 99)
+
+
+def test_a_chord_that_is_heard_late_does_nothing(one, hand):
+    """It was meant for what the selection and the focus were then."""
+    one.enter()
+    one.chord(C, serial=60)
+    one.now = 5.0
+    one.core.now = 5.0
+    for number, (code, held) in enumerate([(SUPER, 64), (SHIFT, 65)]):
+        one.key(80 + number, code, 1, time=5000)
+        one.all("modifiers", 1, held, 0, 0, 0)
+    # Read three seconds after it was pressed.
+    for keyboard in reversed(one.things("wl_keyboard")):
+        one.model.tell(keyboard, "key", 90, 5001, V, 1)
+    data = bytes(one.model.out)
+    one.model.out.clear()
+    one.core.from_server(data, (), 8.0)
+    one.pump()
+    assert "copy" in hand.said
+    assert "paste" not in hand.said
+    assert V not in [a[2] for a in one.heard("key")]

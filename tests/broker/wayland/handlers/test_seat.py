@@ -25,8 +25,12 @@ def talk():
 
 
 def says(talk: Talk, oid: int, name: str, *args) -> None:
-    talk.model.tell(talk.server_side(oid), name, *args)
-    talk.pump()
+    thing = talk.server_side(oid)
+    if thing.kind in {"wl_pointer", "wl_keyboard"}:
+        talk.all_hear(thing.kind, name, *args)
+    else:
+        talk.model.tell(thing, name, *args)
+        talk.pump()
 
 
 def root(talk: Talk):
@@ -86,17 +90,82 @@ def test_grip_is_none_inside_the_content():
     assert cursor.grip(50, 50, (100, 100), (4, 4, 4, 4)) is None
 
 
+def opened(talk: Talk) -> int:
+    """A menu of the window that has pointer and keyboard, with its grab."""
+    from tests.broker.wayland.scene.test_frame import popup
+
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.keyboard, "enter", 7, root(talk), b"")
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    _, _, made = popup(talk, talk.xdg)
+    talk.send(made, "grab", talk.seat, 8)
+    assert talk.heard("popup_done", made) == []
+    return made
+
+
+def test_a_grab_never_reaches_the_compositor(talk):
+    opened(talk)
+    assert talk.told("xdg_popup", "grab") == []
+
+
 def test_a_click_on_the_frame_dismisses_grabbing_popups(talk):
+    made = opened(talk)
+    says(talk, talk.pointer, "leave", 9, talk.server_side(talk.win))
+    says(talk, talk.pointer, "enter", 10, root(talk), 0, 0)
+    says(talk, talk.pointer, "button", 11, 1, LEFT, 1)
+    assert talk.heard("popup_done", made) == [[]]
+
+
+def test_a_menu_goes_when_its_window_loses_the_keyboard(talk):
+    made = opened(talk)
+    says(talk, talk.keyboard, "leave", 9, root(talk))
+    assert talk.heard("popup_done", made) == [[]]
+
+
+def test_a_menu_stays_where_the_keyboard_goes_to_the_menu_itself(talk):
+    """Some compositors give a popup the keyboard when it is clicked."""
+    made = opened(talk)
+    thing = talk.model.things
+    (menu,) = [s for s in talk.model.roots() if s is not root(talk)] or [root(talk)]
+    for keyboard in [t for t in thing.values() if t.kind == "wl_keyboard"]:
+        talk.model.tell(keyboard, "leave", 9, root(talk))
+        talk.model.tell(keyboard, "enter", 10, menu, b"")
+    talk.pump()
+    assert talk.heard("popup_done", made) == []
+
+
+def test_a_grab_in_the_background_is_refused(talk):
     from tests.broker.wayland.scene.test_frame import popup
 
     says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
     says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
     _, _, made = popup(talk, talk.xdg)
     talk.send(made, "grab", talk.seat, 8)
-    assert len(talk.told("xdg_popup", "grab")) == 1
-    says(talk, talk.pointer, "leave", 9, talk.server_side(talk.win))
-    says(talk, talk.pointer, "enter", 10, root(talk), 0, 0)
-    says(talk, talk.pointer, "button", 11, 1, LEFT, 1)
+    assert talk.heard("popup_done", made) == [[]]
+    assert not talk.core.by_client[made].grabbing
+
+
+def test_a_submenu_needs_no_press_of_its_own(talk):
+    """Toolkits present the press that opened the first menu."""
+    from tests.broker.wayland.scene.test_frame import popup
+
+    made = opened(talk)
+    first = talk.core.by_client[made].xdg.cid
+    _, _, second = popup(talk, first)
+    talk.send(second, "grab", talk.seat, 8)
+    says(talk, talk.keyboard, "leave", 9, root(talk))
+    done = [e[0] for e in talk.events if e[2] == "popup_done"]
+    assert done == [second, made], "the topmost first"
+
+
+def test_a_press_in_another_connection_of_the_sandbox_dismisses_menus(talk):
+    made = opened(talk)
+    with Talk(sandbox=talk.sandbox) as other:
+        other.start()
+        win, _, _ = other.show(50, 50, 0)
+        other.all_hear("wl_pointer", "enter", 7, other.server_side(win), 0, 0)
+        other.all_hear("wl_pointer", "button", 8, 1, LEFT, 1)
+    talk.pump()
     assert talk.heard("popup_done", made) == [[]]
 
 
@@ -127,8 +196,10 @@ def test_a_window_that_is_gone_has_the_keyboard_no_more(talk, named):
 
 def test_a_keyboard_that_was_given_back_has_the_focus_no_more(talk):
     says(talk, talk.keyboard, "enter", 7, root(talk), b"")
+    mine = talk.core.by_client[talk.keyboard]
+    assert mine in talk.core.focused
     talk.send(talk.keyboard, "release")
-    assert not talk.core.focused
+    assert mine not in talk.core.focused
 
 
 def test_a_finger_on_the_frame_is_never_told(talk):
@@ -190,15 +261,26 @@ def test_text_input_speaks_of_the_surface_and_of_the_frame(talk):
     assert talk.told("zwp_text_input_v3", "set_cursor_rectangle") == [[34, 34, 2, 10]]
 
 
-def test_a_keymap_goes_on_with_its_descriptor(talk):
+def test_a_keymap_is_a_copy_of_ours(talk):
     fd = talk.machine.fd("keymap")
     from broker.wayland.protocol import emit
 
     sid = talk.core.by_client[talk.keyboard].sid
     talk.core.from_server(emit.event("wl_keyboard", "keymap")(sid, 1, 77), [fd], 0.0)
     talk.hear()
-    assert talk.received_fds[-1] is fd
+    assert talk.received_fds[-1] is not fd
+    assert fd.closed
     assert talk.heard("keymap") == [[1, None, 77]]
+
+
+def test_no_descriptor_of_the_compositors_is_passed_on():
+    from broker.wayland.handler_table import EVENTS
+    from broker.wayland.protocol.dispatch import FORWARD
+    from broker.wayland.protocol.signatures import event
+
+    carry = [key for key in EVENTS if any(a.kind == "h" for a in event(*key).args)]
+    assert ("wl_keyboard", "keymap") in carry
+    assert [key for key in carry if EVENTS[key] is FORWARD] == []
 
 
 def test_activation_needs_fresh_input_and_a_token_of_this_sandbox(talk):
@@ -231,10 +313,25 @@ def test_input_that_is_long_past_does_not_activate(talk):
     assert not talk.core.serials.fresh(8, limits.WAYLAND_ACTIVATION_SECONDS + 0.1)
 
 
-def test_a_press_on_the_frame_names_no_seat_that_was_given_back(talk):
-    """A client may keep its pointer and let go of its seat."""
+def test_a_press_on_the_frame_needs_nothing_of_the_clients(talk):
+    """It may let go of its pointer and of its seat."""
     says(talk, talk.pointer, "enter", 7, root(talk), 100 * 256, 256)
+    theirs = talk.server_side(talk.seat)
+    talk.send(talk.pointer, "release")
     talk.send(talk.seat, "release")
-    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
-    assert talk.told("xdg_toplevel", "move") == []
-    assert talk.core.fault is None
+    talk.all_hear("wl_pointer", "button", 8, 1, LEFT, 1)
+    ((seat, serial),) = talk.told("xdg_toplevel", "move")
+    assert serial == 8
+    assert seat is not theirs
+
+
+def test_a_press_is_as_old_as_it_says_and_not_as_when_it_is_read(talk):
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1000, LEFT, 1)
+    pointer = talk.server_side(talk.pointer)
+    late = limits.WAYLAND_ACTIVATION_SECONDS + 5
+    talk.model.tell(pointer, "button", 9, 1001, LEFT, 0)
+    data = bytes(talk.model.out)
+    talk.model.out.clear()
+    talk.core.from_server(data, (), late)
+    assert not talk.core.serials.fresh(9, late)

@@ -1,0 +1,102 @@
+"""The filter's own pointer on each seat: what happens on frames.
+
+A frame's events must not depend on what the client has.  A client that releases
+its wl_pointer, or never makes one, would leave over its frame whatever image was
+there before: its own of up to 64 x 64 pixels, or another sandbox's.  So each
+seat has one pointer of ours, which exists as long as the seat has a pointer.  It
+alone sets the image on frames, moves and resizes by them, and dismisses menus;
+the client's pointers hear of their content and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.wayland.handlers import cursor, popups, windows
+from broker.wayland.model import HostPointer, OwnSurface, Surface
+from broker.wayland.protocol.dispatch import Handlers
+from broker.wayland.protocol.objects import ProtocolObject
+
+if TYPE_CHECKING:
+    from broker.wayland.filter import Filter
+
+_LEFT_BUTTON = 0x110
+_PRESSED = 1
+
+
+def _enter(
+    core: Filter,
+    pointer: HostPointer,
+    serial: int,
+    surface: ProtocolObject | None,
+    x: int,
+    y: int,
+) -> None:
+    pointer.x, pointer.y = x, y
+    pointer.own = surface if isinstance(surface, OwnSurface) else None
+    if pointer.own is not None or not _drawn_by_client(core, surface):
+        # guard: our own cursor on frames
+        cursor.enter(core, pointer, serial)
+
+
+def _drawn_by_client(core: Filter, surface: ProtocolObject | None) -> bool:
+    """Whether the image over a surface is the client's to choose.
+
+    A client without a pointer chooses none; without one of ours the image of
+    the window that the pointer came from would stay.
+    """
+    # guard: our own image without a client's pointer
+    return isinstance(surface, Surface) and bool(core.pointers)
+
+
+def _leave(
+    _core: Filter, pointer: HostPointer, _serial: int, _surface: ProtocolObject | None
+) -> None:
+    pointer.own = None
+
+
+def _motion(core: Filter, pointer: HostPointer, _time: int, x: int, y: int) -> None:
+    if pointer.own is not None:
+        pointer.x, pointer.y = x, y
+        cursor.follow(core, pointer)
+
+
+def _button(
+    core: Filter,
+    pointer: HostPointer,
+    serial: int,
+    _time: int,
+    which: int,
+    state: int,
+) -> None:
+    if state != _PRESSED:
+        return
+    # guard: grabs end with a press elsewhere in the sandbox
+    core.sandbox.pressed(core)
+    if pointer.own is not None:
+        # guard: grabs end with a press on the frame
+        popups.dismiss_grabs(core)
+        if which == _LEFT_BUTTON:
+            _drag_frame(core, pointer, serial)
+
+
+def _drag_frame(core: Filter, pointer: HostPointer, serial: int) -> None:
+    """A press on the frame itself: move by the top strip, resize by the rest."""
+    grips = cursor.gripped(pointer)
+    if grips is None:
+        return
+    toplevel, edge = grips
+    if edge:
+        core.up.data += windows.resize_message(
+            toplevel.sid, pointer.seat_sid, serial, edge
+        )
+    else:
+        core.up.data += windows.move_message(toplevel.sid, pointer.seat_sid, serial)
+
+
+EVENTS: Handlers = {
+    "enter": _enter,
+    "leave": _leave,
+    "motion": _motion,
+    "button": _button,
+}

@@ -1,0 +1,33 @@
+"""When an input event happened, by the time that it carries.
+
+Events carry milliseconds of a clock of the compositor's, with an unknown beginning
+(wl_keyboard.key, wl_pointer.button).  The least difference to our clock seen so far
+belongs to the event that we heard soonest; what exceeds it is how late another one
+is heard.  Freshness is judged by that and not by when we came to read it.
+"""
+
+from __future__ import annotations
+
+from broker.core import limits
+
+_WRAP = 1 << 32
+
+
+class EventClock:
+    """Of one connection.  Sans-IO: the time is passed in, in seconds."""
+
+    __slots__ = ("_least",)
+
+    def __init__(self) -> None:
+        self._least: int | None = None
+
+    def lateness(self, event_ms: int, now: float) -> float:
+        """Return how many seconds ago an event happened that is heard now."""
+        apart = (int(now * 1000) - event_ms) % _WRAP
+        if self._least is None:
+            self._least = apart
+        late = (apart - self._least + _WRAP // 2) % _WRAP - _WRAP // 2
+        if not 0 <= late <= limits.WAYLAND_CLOCKS_APART_SECONDS * 1000:
+            # Heard sooner than any before, or of another clock.
+            self._least, late = apart, 0
+        return late / 1000
