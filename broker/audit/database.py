@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -128,6 +129,7 @@ MIGRATIONS = (
 SEALED_VERSION = 2
 """From this version on a log has a tree and signatures."""
 
+_ORIGIN = re.compile(r"\S*/([0-9a-f]{32})\n")
 _LEAF = "vitrail_leaf"
 
 
@@ -413,3 +415,15 @@ def _stored(db: sqlite3.Connection, begin: int, size: int) -> tuple[int, bytes] 
             if row is not None:
                 return height, row[0]
     return None
+
+
+def log_identity(db: sqlite3.Connection) -> str:
+    """The log's name as 32 hex digits: the end of its checkpoints' origin.
+
+    "" when nothing of it was ever sealed (a log of version 1).
+    """
+    if not db.execute("PRAGMA table_info(checkpoint)").fetchall():
+        return ""
+    row = db.execute("SELECT note FROM checkpoint ORDER BY size LIMIT 1").fetchone()
+    found = _ORIGIN.match(row[0]) if row else None
+    return found[1] if found else ""

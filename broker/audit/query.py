@@ -6,7 +6,6 @@ what is recorded.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 import trio
 
 from broker.audit.counts import Counts, count_local
-from broker.audit.database import open_reading
+from broker.audit.database import log_identity, open_reading
 from broker.audit.filters import Filters, Found
 from broker.audit.plan import Boot, Plan, Planner
 from broker.audit.proof.tree import leaf_hash
@@ -29,7 +28,6 @@ FOLLOW_SECONDS = 0.2
 """Between two looks at the database's change counter while following."""
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_ORIGIN = re.compile(r"\S*/([0-9a-f]{32})\n")
 _PAGE = 1000
 _COLUMNS = "sequence, time_ns, kind, sandbox, body"
 
@@ -147,11 +145,7 @@ class Log:
 
         "" when nothing of it was ever sealed (a log of version 1).
         """
-        if not self._rows("PRAGMA table_info(checkpoint)", []):
-            return ""
-        notes = self._rows("SELECT note FROM checkpoint ORDER BY size LIMIT 1", [])
-        found = _ORIGIN.match(notes[0][0]) if notes else None
-        return found[1] if found else ""
+        return log_identity(self._db)
 
     def notes(self, size: int, upto: int) -> list[tuple[int, str, str]]:
         """Signed checkpoints that stay: size, kind, note; of these sizes."""

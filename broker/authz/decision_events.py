@@ -7,11 +7,11 @@ from typing import TypedDict
 
 from broker.audit import schema
 from broker.authz.permit import Permit, Request
-from broker.prompt.question import Answer as Said
-from broker.prompt.question import untrusted_word
+from broker.core.question import Answer as Said
+from broker.core.question import untrusted_word
 from broker.services import event_log
+from policy.records.device import DeviceFacts
 from policy.rules.conditions import RuleLimits
-from policy.rules.device import DeviceFacts
 from policy.rules.engine import Answer
 
 _OBSERVED = 16

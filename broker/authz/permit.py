@@ -9,12 +9,12 @@ import trio
 
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
+from broker.core.question import Answer, Keep, Question, untrusted_word
 from broker.prompt.grants import Subject
-from broker.prompt.question import Answer, Keep, Question, untrusted_word
 from broker.prompt.words import VIEWER, wants
+from policy.records.device import DeviceFacts
 from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
-from policy.rules.device import DeviceFacts
 from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Call
 from policy.rules.rule import Rule
@@ -205,6 +205,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         default = request.target
     if (not default or request.settled) and len(targets) == 1:
         default = targets[0]
+    # guard: an answer is for one device
     return Question(
         sandbox=lease.sandbox,
         lease=lease.id,

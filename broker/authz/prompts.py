@@ -21,11 +21,11 @@ from broker.audit import schema
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths
+from broker.core.question import Answer, Keep, Question, unfit
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import Child, our_program, spawn
 from broker.prompt.phrase import ensure_phrase
-from broker.prompt.question import Answer, Keep, Question, unfit
 from broker.prompt.queue import Entry, Queue, Settled
 from broker.services.event_log import Journal
 
@@ -152,6 +152,7 @@ class Questions:
             reason=f"answered over the control socket{who and ' by '}{who}",
         )
         wrong = unfit(entry.question, said)
+        # guard: brokerctl answers what was offered
         if wrong:
             raise RefusedError(
                 wrong,
@@ -306,6 +307,7 @@ class Questions:
         if agent.unable:
             log_stderr(f"vitrail: no question can be shown: {agent.unable}")
             return  # what waits, waits for 'brokerctl answer'
+        # guard: a death answers no
         self._settle(self._queue.fail_all(_DIED))
         await self._log.note(
             schema.ProcessDied(

@@ -24,9 +24,9 @@ from broker.core.escape import printable
 from broker.core.names import SandboxName, is_disposable_of, take_sandbox_name
 from broker.pulse.properties import SANDBOX_KEY
 from broker.pulse.rules import Level
+from broker.services.sound_server import connect_server, server_path
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
 from broker.viewer.sound.mixer import Ask, SoundStatus, ask_desk, desks_folder
-from broker.worker.pulse.connection import connect_server, server_path
 
 if TYPE_CHECKING:
     import pulsectl

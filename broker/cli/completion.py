@@ -74,7 +74,7 @@ def services(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Names of services, with and without ``vitrail.``."""
-    from policy.tools.checks import SERVICES
+    from policy.rules.checks import SERVICES
 
     del ctx, param
     short = [service.removeprefix("vitrail.") for service in SERVICES]

@@ -25,10 +25,10 @@ from broker.control.api import (
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from policy import limits
-from policy.rules.device import DeviceFacts, take_interface
-from policy.rules.device_json import answer_line
+from policy.records.device import DeviceFacts, take_interface
+from policy.records.device_json import answer_line
+from policy.rules.checks import DEVICE
 from policy.rules.engine import Call
-from policy.tools.checks import DEVICE
 from policy.tools.explain import as_json as explanation_json
 from policy.tools.explain import explain as explain_call
 

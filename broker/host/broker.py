@@ -11,15 +11,16 @@ from functools import partial
 import trio
 
 from broker.core.names import LeaseId
+from broker.host.control import HostControl
 from broker.host.part import HostPart, end_sandboxes
+from broker.host.status import HostStatus
 from broker.host.viewer_link import RemoteViewer
 from broker.peers.identity import describe
 from broker.relay.process import PumpHandle
+from broker.services.control import Shared
 from broker.services.link.config import LinkConfig
 from broker.services.link.key_store import LinkStore
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.viewer.control import Parts, RoleApi
-from broker.viewer.status import Reporter
 
 # A guest whose agent nobody asks does not listen to the power button for long.
 _GRACE = 1.0
@@ -33,7 +34,7 @@ async def run_host(
     ``ready`` is called once the control socket can be connected to.  Raises
     SetupError when it cannot start; a viewer that is not there is no reason.
     """
-    async with open_runtime("host", options, pump, parses=False) as ground:
+    async with open_runtime("host", options, pump) as ground:
         await _Host(ground, link).serve(ready)
 
 
@@ -54,7 +55,7 @@ class _Host:
             witness=ground.witness,
         )
         self._host = HostPart(ground, self._viewer)
-        self._report = Reporter(
+        self._report = HostStatus(
             role=ground.role,
             host=self._host.role,
             pump=ground.pump,
@@ -64,8 +65,8 @@ class _Host:
             link=self._viewer.state,
             warnings=self._warnings,
         )
-        self._api = RoleApi(
-            Parts(
+        self._api = HostControl(
+            Shared(
                 role=ground.role,
                 live=self._host.live,
                 power_off=self._power_off,
@@ -73,8 +74,8 @@ class _Host:
                 leases=self._report.leases,
                 shutdown=ground.shutdown,
                 prune=ground.retention.prune,
-                leasing=self._host.leasing,
-            )
+            ),
+            self._host.leasing,
         )
 
     async def serve(self, ready: Callable[[], None]) -> None:

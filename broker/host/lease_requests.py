@@ -22,9 +22,9 @@ from broker.core.names import (
 )
 from broker.host.foreign_machine import take_foreign
 from broker.host.role import ActiveLease, HostRole
+from broker.host.status import lease_status
 from broker.services import event_log
-from broker.viewer.runner import find_record
-from broker.viewer.status import lease_status
+from broker.services.records import find_record
 from policy.records.loader import RecordSet
 from policy.records.model import CidPeer, External, HybridPeer, Record, UnixPeer
 

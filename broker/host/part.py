@@ -22,8 +22,8 @@ from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qmp import Qmp
 from broker.link.contract import Viewer
 from broker.peers.identity import VsockClaim
+from broker.services.control import SharedControl
 from broker.services.runtime import Runtime
-from broker.viewer.control import RoleApi
 from policy.records.model import Record
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
@@ -136,7 +136,7 @@ class HostPart:
         return None
 
 
-async def end_sandboxes(host: HostRole, api: RoleApi) -> None:
+async def end_sandboxes(host: HostRole, api: SharedControl) -> None:
     """The end of a broker that owns machines: they end with it."""
     host.refuse_new()
     await api.stop_all()

@@ -14,7 +14,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
-from broker.prompt.question import Answer, Question
+from broker.core.question import Answer, Question
 
 
 class _Message(

@@ -11,15 +11,20 @@ from functools import partial
 
 import trio
 
+from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
+from broker.host.lease_requests import Leasing
 from broker.host.part import HostPart, end_sandboxes
+from broker.programs.local_status import LocalStatus
 from broker.relay.process import PumpHandle
+from broker.services.control import Shared, SharedControl
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.viewer.control import Parts, RoleApi
+from broker.services.workers.pool import Workers
+from broker.viewer.control import PersonControl, PersonParts
+from broker.viewer.devices.control import DeviceControl
 from broker.viewer.devices.desk import DeviceDesk
-from broker.viewer.part import make_viewer, viewer_warnings
+from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.runner import Runner
-from broker.viewer.status import Reporter
 from broker.viewer.windows import WindowsPart
 
 __all__ = ["Options", "run_local"]
@@ -33,12 +38,31 @@ async def run_local(
     ``ready`` is called once the control socket can be connected to.  Raises
     SetupError when it cannot start.
     """
-    async with open_runtime("local", options, pump, parses=True) as ground:
-        await _serve(ground, ready)
+    async with (
+        open_runtime("local", options, pump) as ground,
+        open_sandbox_workers(ground) as workers,
+    ):
+        await _serve(ground, workers, ready)
 
 
-async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
-    viewer = make_viewer(ground)
+class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
+    """Implements ``control.api.BrokerApi`` where host and viewer are one."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        leasing: Leasing,
+        person: PersonParts,
+        desk: DeviceDesk,
+    ) -> None:
+        super().__init__(shared)
+        self._leasing = leasing
+        self._person = person
+        self._desk = desk
+
+
+async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
+    viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
     source = DeviceHost(host.qmp_of)
     host.role.standby = source.standby
@@ -49,13 +73,13 @@ async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
         leases=lambda: [guest.lease for guest in viewer.guests()],
         notify=lambda: viewer.decider.notify,
     )
-    report = Reporter(
+    report = LocalStatus(
         role=ground.role,
         host=host.role,
         viewer=viewer,
         pump=ground.pump,
         shipping=ground.shipping,
-        workers=ground.workers,
+        workers=workers,
         store=ground.store,
         records=lambda: ground.records.now,
         warnings=lambda: [
@@ -64,16 +88,19 @@ async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
             *viewer_warnings(viewer),
         ],
     )
-    api = RoleApi(
-        Parts(
+    api = LocalControl(
+        Shared(
             role=ground.role,
             live=host.live,
             power_off=viewer.power_off,
             status=report.status,
             leases=report.leases,
-            viewer=viewer,
             shutdown=ground.shutdown,
             prune=ground.retention.prune,
+        ),
+        host.leasing,
+        PersonParts(
+            viewer=viewer,
             runner=Runner(
                 host=host.role,
                 viewer=viewer,
@@ -82,10 +109,9 @@ async def _serve(ground: Runtime, ready: Callable[[], None]) -> None:
                 reload=viewer.reload,
                 running=host.running,
             ),
-            leasing=host.leasing,
             windows=WindowsPart(viewer),
-            devices=desk,
-        )
+        ),
+        desk,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(viewer.run, host.role)

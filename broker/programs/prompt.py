@@ -18,6 +18,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import VitrailError
+from broker.core.question import Answer
 from broker.ipc.prompt import (
     FromAgent,
     Hello,
@@ -29,7 +30,6 @@ from broker.ipc.prompt import (
     encode,
 )
 from broker.launch.process import jail
-from broker.prompt.question import Answer
 from broker.prompt.window import Window
 
 

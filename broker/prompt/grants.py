@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.core import limits
-from broker.prompt.question import Keep
+from broker.core.question import Keep
 
 
 class Subject(NamedTuple):

@@ -19,12 +19,12 @@ from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
 from pywayland.protocol.xdg_shell import XdgWmBase
 
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.question import Answer
 from broker.ipc.prompt import Show
 from broker.prompt.dialog import WIDTH, Dialog
 from broker.prompt.input import Input
 from broker.prompt.layershell import EXCLUSIVE, OVERLAY, LayerShell
 from broker.prompt.paint import arrow, paint
-from broker.prompt.question import Answer
 
 _ARGB8888, _XRGB8888 = 0, 1
 _GRAVE_SECONDS = 2.0
@@ -267,6 +267,7 @@ class Window:
         # Once it is armed, a pointer that comes in has its presses ignored until
         # its image is ours (``Input``), and typing goes on.
         if not self._showing.dialog.guard.armed(time.monotonic()):
+            # guard: no arming before the pointer image
             held &= all(seat.imaged for seat in pointers if seat.pointing)
         keys = frozenset(key for seat in keyboards for key in seat.keys_down)
         if (held, keys) != self._showing.focus:

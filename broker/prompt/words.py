@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from broker.prompt.question import untrusted_word
+from broker.core.question import untrusted_word
 
 VIEWER = "@adminvm"
 VIEWER_NAMES = frozenset({VIEWER, "dom0"})

@@ -15,7 +15,6 @@ from broker.audit import schema
 from broker.audit.proof.note import Note, parse_note
 from broker.audit.proof.witness import Answer, Fate, Offer
 from broker.audit.settings import Settings
-from broker.audit.ship import journald
 from broker.audit.store import Store
 from broker.core import limits
 from broker.core.errors import (
@@ -127,6 +126,9 @@ class JournalTeller:
         The next one says the same and more, so nothing is kept for it.
         """
         checkpoint = parse_note(note).checkpoint
+        # Late: few logs go to the journal, and a host loads what it runs.
+        from broker.audit.ship import journald
+
         entry = journald.encode(
             [
                 ("MESSAGE", f"audit log {checkpoint.origin}: {checkpoint.size} events"),
@@ -304,6 +306,7 @@ class Witness:
         if kept and answer.anew:
             reason = f"it was {answer.anew}, and was begun anew"
         elif answer.fate in {Fate.UNSIGNED, Fate.UNPROVED}:
+            # guard: what is never proved is a conflict
             reason = self._late(epoch, answer)
         if kept:
             self._asked.pop(epoch.name, None)

@@ -1,4 +1,4 @@
-"""What every role of a broker stands on: log, pump, records, workers, an end.
+"""The runtime of every role: event log, pump, records, checkpoints, shutdown.
 
 ``open_runtime`` starts it and, when the role is done, takes it down again;
 sandboxes end first, while everything that they need is still there.
@@ -25,23 +25,15 @@ from broker.audit.store import Store, open_store
 from broker.control.api import BrokerApi
 from broker.control.server import refuse_second, serve
 from broker.core.errors import UpstreamError
-from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
 from broker.relay.process import PumpHandle
 from broker.services.checkpoints import JournalTeller, Sealing, Witness
 from broker.services.event_log import Journal
-from broker.services.kept_records import keep_records, mended
 from broker.services.pump_supervisor import PumpSupervisor
+from broker.services.records import Records
 from broker.services.retention import Retention
 from broker.services.shipping import Shipping
-from broker.services.workers.pool import Workers, open_workers
-from policy.records.loader import RecordSet, load_records, search_path, with_last_good
-
-_LINES = 64
-_LINE_CHARACTERS = 200
-"""Files or problems in one event, and how much of each: below
-``limits.AUDIT_EVENT_BYTES`` whatever the characters are."""
 
 
 @dataclass(frozen=True)
@@ -58,66 +50,6 @@ class Options:
     """Called when the end begins."""
 
 
-class Records:
-    """The records as they were read last."""
-
-    def __init__(self, options: Options, log: Journal) -> None:
-        self._options = options
-        self._log = log
-        self._changing = trio.Lock()
-        self.now = mended(self._read(), options.paths)
-
-    def _read(self) -> RecordSet:
-        paths = self._options.paths
-        return load_records(
-            search_path(paths.runtime, paths.config), shipped=self._options.shipped
-        )
-
-    async def reload(self) -> None:
-        """Read again, if anything means something else than before.
-
-        A record with a mistake stays what it was before that.
-        """
-        # Read inside: what was read earlier must never come into force later.
-        async with self._changing:
-            fresh = with_last_good(self._read(), self.now)
-            if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
-                await self._say(fresh)
-                self.now = fresh
-                self._keep()
-
-    async def record(self) -> None:
-        """Say in the log what is in force.  Raises UpstreamError."""
-        await self._say(self.now)
-        self._keep()
-
-    def _keep(self) -> None:
-        try:
-            keep_records(self.now, self._options.paths)
-        except OSError as error:
-            log_stderr(f"vitrail: the records could not be kept for a restart: {error}")
-
-    async def _say(self, found: RecordSet) -> None:
-        """Record a set before it takes effect."""
-        files = [str(record.source) for record in found.records.values()]
-        await self._log.require(
-            schema.PolicyLoaded(
-                policy=found.digest, files=_shown(files), rules=len(found.records)
-            )
-        )
-        if found.problems:
-            problems = [f"{p.where}: {p.message}" for p in found.problems]
-            await self._log.note(
-                schema.PolicyRefused(problems=_shown(problems), policy=found.digest)
-            )
-
-
-def _shown(lines: list[str]) -> list[str]:
-    """As many as fit into an event, as text: a path may hold any byte."""
-    kept = [printable(line, _LINE_CHARACTERS) for line in lines[:_LINES]]
-    return kept if len(lines) <= _LINES else [*kept, f"and {len(lines) - _LINES} more"]
-
-
 @dataclass(frozen=True)
 class Runtime:
     """Running, for as long as its ``async with`` block."""
@@ -128,8 +60,6 @@ class Runtime:
     log: Journal
     pump: PumpSupervisor
     records: Records
-    workers: Workers | None
-    """None for a host, which parses nothing and so needs none."""
     sealing: Sealing
     witness: Witness
     retention: Retention
@@ -144,9 +74,9 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    role: str, options: Options, pump: PumpHandle, *, parses: bool
+    role: str, options: Options, pump: PumpHandle
 ) -> AsyncIterator[Runtime]:
-    """Start it; ``parses`` makes the template of workers too.
+    """Start it.
 
     Sets ``Runtime.shutdown`` on SIGTERM and SIGINT.  Raises SetupError when
     the broker cannot start.
@@ -162,23 +92,16 @@ async def open_runtime(
     async with AsyncExitStack() as stack:
         settings = load_settings(paths.config)
         store = await _open_log(stack, paths, role, settings)
-        workers: Workers | None = None
-        if parses:
-            workers = await stack.enter_async_context(
-                open_workers(allow_unjailed=options.allow_unjailed)
-            )
         async with trio.open_nursery() as nursery:
             refusals = Refusals(store)
             nursery.start_soon(refusals.run)
             log = Journal(store, refusals, mode=settings.mode)
             await log.require(schema.BrokerStart(software=__version__, pid=os.getpid()))
-            if workers is not None:
-                workers.on_template_death = partial(_template_died, log)
             keeper = PumpSupervisor(pump, log)
             await nursery.start(keeper.run)
             shipping = Shipping(paths, log)
             nursery.start_soon(shipping.run)
-            records = Records(options, log)
+            records = Records(paths, options.shipped, log)
             await records.record()
             sealing = Sealing(store, settings)
             if settings.journald:
@@ -193,7 +116,6 @@ async def open_runtime(
                 log,
                 keeper,
                 records,
-                workers,
                 sealing,
                 Witness(store, sealing, log),
                 retention,
@@ -255,17 +177,6 @@ async def _open_log(
             schema.LogGap(count=0, seconds=0.0, reason=f"in memory only: {error}")
         )
         return store
-
-
-async def _template_died(log: Journal, pid: int, code: int | None) -> None:
-    await log.note(
-        schema.ProcessDied(
-            process=schema.Process.TEMPLATE,
-            pid=pid,
-            code=code,
-            reason="workers live on; the next one starts another template",
-        )
-    )
 
 
 async def _watch_signals(shutdown: trio.Event) -> None:

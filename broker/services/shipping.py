@@ -6,7 +6,7 @@ import trio
 
 from broker.audit import schema
 from broker.audit.ship.config import find_config
-from broker.audit.ship.service import unshipped, warnings
+from broker.audit.ship.state import unshipped, warnings
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr

@@ -10,14 +10,16 @@ import trio
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.relay.process import PumpHandle
+from broker.services.control import Shared
 from broker.services.link.config import LinkConfig
 from broker.services.link.key_store import LinkStore
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
-from broker.viewer.control import Parts, RoleApi
+from broker.services.workers.pool import Workers
+from broker.viewer.control import PersonParts, ViewerControl
 from broker.viewer.host_link import RemoteHost
-from broker.viewer.part import make_viewer, viewer_warnings
+from broker.viewer.part import make_viewer, open_sandbox_workers, viewer_warnings
 from broker.viewer.runner import Runner
-from broker.viewer.status import Reporter
+from broker.viewer.status import ViewerStatus
 from broker.viewer.windows import WindowsPart
 
 
@@ -29,15 +31,18 @@ async def run_viewer(
     ``ready`` is called once the link's listener and the control socket can be
     connected to.  Raises SetupError when it cannot start.
     """
-    async with open_runtime("viewer", options, pump, parses=True) as ground:
-        await _Viewer(ground, link).serve(ready)
+    async with (
+        open_runtime("viewer", options, pump) as ground,
+        open_sandbox_workers(ground) as workers,
+    ):
+        await _Viewer(ground, link, workers).serve(ready)
 
 
 class _Viewer:
-    def __init__(self, ground: Runtime, link: LinkConfig) -> None:
+    def __init__(self, ground: Runtime, link: LinkConfig, workers: Workers) -> None:
         self._ground = ground
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
-        self._viewer = make_viewer(ground)
+        self._viewer = make_viewer(ground, workers)
         self._host = RemoteHost(
             link,
             LinkStore(ground.paths),
@@ -47,27 +52,29 @@ class _Viewer:
             warnings=self._warnings,
             witness=ground.witness,
         )
-        self._report = Reporter(
+        self._report = ViewerStatus(
             role=ground.role,
             viewer=self._viewer,
             pump=ground.pump,
             shipping=ground.shipping,
-            workers=ground.workers,
+            workers=workers,
             store=ground.store,
             records=lambda: ground.records.now,
             link=self._host.state,
             warnings=self._warnings,
         )
-        self._api = RoleApi(
-            Parts(
+        self._api = ViewerControl(
+            Shared(
                 role=ground.role,
                 live=self._live,
                 power_off=self._viewer.power_off,
                 status=self._report.status,
                 leases=self._report.leases,
-                viewer=self._viewer,
                 shutdown=ground.shutdown,
                 prune=ground.retention.prune,
+            ),
+            PersonParts(
+                viewer=self._viewer,
                 runner=Runner(
                     host=self._host,
                     viewer=self._viewer,
@@ -77,7 +84,7 @@ class _Viewer:
                     running=self._running,
                 ),
                 windows=WindowsPart(self._viewer),
-            )
+            ),
         )
 
     async def serve(self, ready: Callable[[], None]) -> None:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+from broker.audit import schema
 from broker.authz.prompts import Questions
 from broker.authz.rules import Rules
-from broker.core.errors import InternalError, SetupError
+from broker.core.errors import SetupError
 from broker.launch.compositor import find_compositor
 from broker.launch.waypipe.podman import load_podman
+from broker.services.event_log import Journal
 from broker.services.runtime import Runtime
+from broker.services.workers.pool import Workers, open_workers
 from broker.viewer.desktop import Desktop
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sound.raw_audio import WARNING, is_raw
 
 
-def make_viewer(ground: Runtime) -> ViewerRole:
-    """Return the viewer's role on this ground."""
-    if ground.workers is None:
-        raise InternalError("a viewer without workers")
-    return ViewerRole(
+@asynccontextmanager
+async def open_sandbox_workers(runtime: Runtime) -> AsyncIterator[Workers]:
+    """Own the workers of a viewer's sandboxes; they end before the runtime does."""
+    allow_unjailed = runtime.options.allow_unjailed
+    async with open_workers(allow_unjailed=allow_unjailed) as workers:
+        workers.on_template_death = partial(_template_died, runtime.log)
+        yield workers
+
+
+def make_viewer(ground: Runtime, workers: Workers) -> ViewerRole:
+    """Return the viewer's role in this runtime."""
+    viewer = ViewerRole(
         paths=ground.paths,
         records=lambda: ground.records.now,
         tools=GuestTools(
-            workers=ground.workers,
+            workers=workers,
             pump=ground.pump,
             log=ground.log,
             compositor=_compositor,
@@ -34,11 +47,14 @@ def make_viewer(ground: Runtime) -> ViewerRole:
         log=ground.log,
         rules=Rules(ground.paths, ground.log),
         reload_records=ground.records.reload,
+        pending_records=lambda: ground.records.pending,
         questions=Questions(
             paths=ground.paths, log=ground.log, compositor=find_compositor
         ),
         desktop=Desktop(),
     )
+    ground.records.tightened = viewer.decider.cut_denied
+    return viewer
 
 
 def viewer_warnings(viewer: ViewerRole) -> list[str]:
@@ -79,3 +95,14 @@ def _compositor() -> Path:
             "'brokerctl stop --broker', then run it there",
         )
     return found
+
+
+async def _template_died(log: Journal, pid: int, code: int | None) -> None:
+    await log.note(
+        schema.ProcessDied(
+            process=schema.Process.TEMPLATE,
+            pid=pid,
+            code=code,
+            reason="workers live on; the next one starts another template",
+        )
+    )

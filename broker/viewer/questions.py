@@ -8,8 +8,8 @@ import trio
 
 from broker.control import api
 from broker.core.errors import RefusedError
+from broker.core.question import Keep
 from broker.prompt.grants import Grant
-from broker.prompt.question import Keep
 from broker.prompt.queue import Entry
 from broker.viewer.role import ViewerRole
 

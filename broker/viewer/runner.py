@@ -16,12 +16,12 @@ import trio
 from broker.audit import schema
 from broker.control import api
 from broker.core.errors import InternalError, RefusedError, UpstreamError, VitrailError
-from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.services import DISPLAY
 from broker.link.contract import Host
 from broker.services import event_log
+from broker.services.records import find_record
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import NO_STREAMS, Guest, Streams
 from broker.viewer.sandboxes.launch_steps import Failure, Step
@@ -245,26 +245,6 @@ async def _end_program(guest: Guest, program: Program) -> None:
         while not program.ended:
             await program.changed.wait()
     await guest.signal(program, _SIGKILL)
-
-
-def find_record(records: RecordSet, name: SandboxName) -> Record:
-    """Return a record.  Raises RefusedError that says what is wrong with it."""
-    if name in records.broken:
-        problem = records.broken[name]
-        raise RefusedError(
-            f"the record '{name}' has an error: {problem.message}",
-            where=problem.where,
-            hint="'brokerctl policy check' shows it; mend the file",
-        )
-    record = records.records.get(name)
-    if record is None:
-        known = ", ".join(sorted(records.records)) or "none"
-        raise api.NotFoundError(
-            f"no sandbox and no record is named '{printable(name)}'",
-            hint=f"records: {known}; a new one is a file NAME.toml in "
-            "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
-        )
-    return record
 
 
 def require_windows(records: RecordSet, record: Record, name: SandboxName) -> None:

@@ -46,6 +46,7 @@ def _shown(untrusted_text: str) -> str:
     marks = 0
     for char in _BLANK.sub("", untrusted_text):
         category = unicodedata.category(char)
+        # guard: hidden characters (wayland)
         if category in _HIDDEN:
             if category == "Cc" and char.isspace():
                 out.append(" ")
@@ -64,7 +65,9 @@ def title(sandbox: str, untrusted_title: bytes) -> bytes:
     if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text):
         # A prefix without letters has no direction of its own: it would take the
         # text's, and stand at the other end.
+        # guard: right-to-left titles are isolated
         text = f"{_ISOLATE}{text}{_END_ISOLATE}"
+    # guard: title prefix
     return f"[{sandbox}] {text}".strip().encode()
 
 
@@ -75,5 +78,6 @@ def app_id(sandbox: str, untrusted_app_id: bytes) -> bytes:
     rules (regular expressions, CSS) match what they seem to.
     """
     text = untrusted_app_id.decode("utf-8", "replace")[: limits.WAYLAND_APP_ID_CHARS]
+    # guard: application id
     text = _APP_ID.sub("_", text).strip(".")
     return f"vitrail.{sandbox}.{text}".rstrip(".").encode()

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from policy import limits
-from policy.rules.device import (
+from policy.records.device import (
     ATTRIBUTES,
     CLASSES,
     NO_DEVICE_RULE,

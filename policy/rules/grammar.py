@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from policy import limits
 from policy.errors import Problem, Span, did_you_mean
+from policy.rules.checks import DEVICE
 from policy.rules.conditions import (
     KEYS,
     MATCH,
@@ -28,7 +29,6 @@ from policy.rules.conditions import (
 )
 from policy.rules.rule import ACTIONS, ANY_SOURCE, ANY_TARGET, Action, Rule, barrier
 from policy.rules.tokens import Place, Token, TokenError, parse_token
-from policy.tools.checks import DEVICE
 
 _FIELD = re.compile(r"[^ \t]+")
 _NOT_SERVICE = re.compile(r"[^A-Za-z0-9._-]")

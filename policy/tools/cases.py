@@ -17,8 +17,8 @@ from xml.sax.saxutils import quoteattr
 
 from policy import limits
 from policy.errors import Problem, Span, did_you_mean, visible
-from policy.rules.device import DeviceError, DeviceFacts
-from policy.rules.device_json import device_text
+from policy.records.device import DeviceError, DeviceFacts
+from policy.records.device_json import device_text
 from policy.rules.engine import Answer, Call, Engine
 from policy.rules.rule import ACTIONS, Rule
 from policy.rules.world import World

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from policy import limits
-from policy.rules.device import DeviceFacts, example
+from policy.records.device import DeviceFacts, example
 from policy.rules.engine import Answer, Call, Engine
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet

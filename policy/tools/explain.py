@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from policy.errors import visible
+from policy.records.device import DeviceFacts
+from policy.records.device_json import device_json
 from policy.rules.conditions import DEVICE_KEYS
-from policy.rules.device import DeviceFacts
-from policy.rules.device_json import device_json
 from policy.rules.engine import Answer, Call, Engine, holds, intended
 from policy.rules.grammar import Form, parse_lines
 from policy.rules.rule import Rule

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 
 from policy.errors import Problem, Span
+from policy.rules.checks import CHECKS
 from policy.rules.rule import Rule
 from policy.rules.tokens import Token
-from policy.tools.checks import CHECKS
 from policy.tools.sarif import Finding
 
 _WORD = re.compile(r"[^ \t]+")

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from policy import limits
 from policy.errors import nearest
+from policy.rules.checks import CHECKS, DEVICE, SERVICES
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
 from policy.rules.world import ADMIN, DISPVM_OF, World
 from policy.tools.algebra import Atoms, Reach, reach
-from policy.tools.checks import CHECKS, DEVICE, SERVICES
 from policy.tools.confusables import look
 from policy.tools.finding import found_in, parameter, tokens_of
 from policy.tools.lint_asks import lint_asks

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
 from policy import limits
+from policy.records.device import example
 from policy.rules.conditions import NO_MATCH
-from policy.rules.device import example
 from policy.rules.engine import Call, Engine, expand
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet

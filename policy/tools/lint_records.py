@@ -13,11 +13,11 @@ from policy.errors import Problem, did_you_mean
 from policy.records.globals import OPTIONS
 from policy.records.loader import RecordSet
 from policy.records.model import Record
+from policy.rules.checks import CHECKS
 from policy.rules.engine import Call, Engine
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import ADMIN, World
-from policy.tools.checks import CHECKS
 from policy.tools.colours import Seen, faint
 from policy.tools.confusables import look, scripts
 from policy.tools.sarif import Finding

@@ -15,9 +15,9 @@ from pathlib import Path
 from policy.errors import WHOLE_FILE, Problem
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import SUFFIX as RECORD
+from policy.rules.checks import CHECKS
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
-from policy.tools.checks import CHECKS
 from policy.tools.sarif import Finding
 
 _READ = {RECORDS: (RECORD,), RULES: (RULE, ".policytest")}

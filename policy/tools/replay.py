@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from policy.rules.device import DeviceFacts, take_interface
+from policy.records.device import DeviceFacts, take_interface
 from policy.rules.engine import Answer, Call, Engine, of_rules
 from policy.rules.ruleset import RuleSet
+from policy.rules.verdict import Sandboxes, decide
 from policy.rules.world import ADMIN_NAMES, DISPVM_OF, World
-from policy.verdict import Sandboxes, decide
 
 _HASHED = "hmac:"
 _DROPPED = "(dropped)"

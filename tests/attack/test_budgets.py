@@ -20,7 +20,7 @@ from broker.clipboard import messages as w
 from broker.core import limits
 from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import RefusedError
-from broker.prompt.question import Answer, Keep
+from broker.core.question import Answer, Keep
 from broker.prompt.queue import Queue
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.desktop import Budgets, Desktop

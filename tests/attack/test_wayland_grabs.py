@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from broker.core import limits
+from broker.core.question import Answer
 from broker.ipc import prompt as m
-from broker.prompt.question import Answer
 from broker.wayland.protocol import emit
 from tests.kit.prompting import agent, question
 from tests.kit.wayland.people import HONEST, HOSTILE, Party, People, people

@@ -11,12 +11,12 @@ import threading
 import pytest
 
 from broker.core import limits
+from broker.ipc.tmpfs import filesystem_of
 from broker.worker.wayland.machine import (
     CopiedFile,
     RealMachine,
     SealedFile,
     _check,
-    filesystem_of,
 )
 from tests.kit.vm.silent_fuse import silent_file
 from tests.kit.wayland.client import memfd

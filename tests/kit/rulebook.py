@@ -12,7 +12,7 @@ from broker.authz.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import find_paths
-from broker.prompt.question import Answer, Keep
+from broker.core.question import Answer, Keep
 from policy.records.loader import load_records, search_path
 from tests.kit.link.roles import journal
 from tests.kit.wayland.compositor import short_directory
@@ -98,6 +98,7 @@ class Rulebook:
         self.leases = [WORK, VAULT]
         self.reloaded = trio.Event()
         self.failing = None
+        self.pending_records = None
 
     def write(self, name, text):
         (self.folder / name).write_text(text)
@@ -121,7 +122,9 @@ class Rulebook:
             running=lambda: self.leases,
             log=self.log,
             asker=self.person,
+            pending_records=lambda: self.pending_records,
         )
+        self.rules.tightened = self.decider.cut_denied
         await self.rules.start()
 
     async def reload(self):

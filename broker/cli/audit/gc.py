@@ -8,7 +8,7 @@ import rich_click as click
 import trio
 
 from broker.audit.settings import load_settings, take_span
-from broker.audit.ship.service import unshipped
+from broker.audit.ship.state import unshipped
 from broker.audit.store import open_store
 from broker.cli import render
 from broker.cli.run.connect import offline_paths, open_client

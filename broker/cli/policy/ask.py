@@ -25,13 +25,13 @@ from broker.cli.policy.load import (
 )
 from broker.core.escape import printable
 from policy import limits
+from policy.records.device_json import device_from
 from policy.rules import compat as qubes
-from policy.rules.device_json import device_from
 from policy.rules.engine import Answer, Call, Engine
 from policy.rules.ruleset import RuleSet, rules_of_map
+from policy.rules.verdict import Verdict, canonical_service, canonical_target
 from policy.rules.world import World, WorldError, world_from_json
 from policy.tools.explain import answer_json
-from policy.verdict import Verdict, canonical_service, canonical_target
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
 _ATTRIBUTES = ("mime", "scheme", "host", "size")

@@ -30,9 +30,9 @@ from broker.cli.policy.load import (
 from broker.cli.policy.replay import event as recorded_event
 from broker.core.escape import printable
 from policy.rules.ruleset import RuleSet
+from policy.rules.verdict import Verdict
 from policy.tools.explain import Explanation, as_json, call_json, explain
 from policy.tools.replay import Recorded
-from policy.verdict import Verdict
 
 
 @click.command("explain")

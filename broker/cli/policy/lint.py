@@ -21,8 +21,8 @@ from broker.cli.policy.load import (
 )
 from broker.cli.policy.records import print_problems
 from policy.errors import Problem
+from policy.rules.checks import CHECKS
 from policy.rules.world import world_of
-from policy.tools.checks import CHECKS
 from policy.tools.lint import lint as find
 from policy.tools.lint_records import lint_records
 from policy.tools.permissions import look_at

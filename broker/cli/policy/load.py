@@ -16,21 +16,21 @@ from broker.core.escape import printable
 from broker.core.names import is_disposable_of
 from policy import limits
 from policy.errors import did_you_mean
+from policy.records.device import DeviceError, DeviceFacts
+from policy.records.device_json import device_text
 from policy.records.loader import RecordSet, load_records, search_path
-from policy.rules.device import DeviceError, DeviceFacts
-from policy.rules.device_json import device_text
+from policy.rules.checks import SERVICES
 from policy.rules.engine import Answer, Call
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 from policy.rules.ruleset import RuleSet, is_rule_file
-from policy.rules.world import World, WorldError, world_from_json, world_of
-from policy.tools.checks import SERVICES
-from policy.verdict import (
+from policy.rules.verdict import (
     Sandboxes,
     Verdict,
     canonical_service,
     canonical_target,
     decide,
 )
+from policy.rules.world import World, WorldError, world_from_json, world_of
 
 POLICY = click.option(
     "--policy",

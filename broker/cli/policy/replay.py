@@ -20,6 +20,7 @@ from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
+from policy.rules.verdict import Sandboxes
 from policy.rules.world import world_of
 from policy.tools.replay import (
     Group,
@@ -30,7 +31,6 @@ from policy.tools.replay import (
     recorded,
 )
 from policy.tools.replay import simulate as ask_all_again
-from policy.verdict import Sandboxes
 
 _BROKEN = 3
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.core.escape import printable
-from policy.rules.device_json import device_json
+from policy.records.device_json import device_json
 from policy.rules.engine import Answer
 from policy.tools.diff import Change
 

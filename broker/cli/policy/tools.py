@@ -26,8 +26,8 @@ from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
 from policy.errors import Problem, did_you_mean
+from policy.records.device_json import device_json
 from policy.records.loader import read_file
-from policy.rules.device_json import device_json
 from policy.rules.engine import Answer, Engine
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
 from policy.rules.ruleset import (

@@ -33,9 +33,9 @@ from policy.records.loader import RecordSet
 from policy.records.model import Record
 from policy.records.schema import reference
 from policy.records.schema_calls import SCHEMAS, text_of
+from policy.rules.checks import SERVICES
 from policy.rules.engine import Call, Engine
-from policy.tools.checks import SERVICES
-from policy.verdict import Verdict
+from policy.rules.verdict import Verdict
 
 
 @click.group("policy")

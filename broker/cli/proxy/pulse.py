@@ -22,7 +22,7 @@ from broker.pulse import events
 from broker.pulse.rules import Microphone, Revoked, SoundRules
 
 if TYPE_CHECKING:
-    from broker.viewer.sound.standalone import LoneDesk
+    from broker.cli.proxy.lone_desk import LoneDesk
 
 _DEFAULT = SoundRules("x")
 
@@ -221,20 +221,15 @@ async def _run(
     listen: Path, rules: SoundRules, server: str | None, told: _Told
 ) -> None:
     # Late: trio and the filter are not needed to print a help text.
+    from broker.cli.proxy.lone_desk import LoneDesk
     from broker.ipc.accept_loop import serve
     from broker.link.endpoints import UnixEndpoint
     from broker.link.listeners import open_listener
     from broker.pulse.sandbox import SoundSandbox
+    from broker.services.sound_server import connect_server, read_cookie, server_path
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level
-    from broker.viewer.sound.standalone import LoneDesk
-    from broker.worker.pulse.connection import (
-        Service,
-        connect_server,
-        read_cookie,
-        serve_client,
-        server_path,
-    )
+    from broker.worker.pulse.connection import Service, serve_client
 
     path = server_path(server)
     if not path.is_socket():  # a wrong server is said at once

@@ -9,7 +9,7 @@
 
 A device that no table matches is never handed to any sandbox, whatever a viewer
 decides: the rules choose within what stands here.  The conditions are those of
-rules (``policy.rules.device``), and a keyboard or hub must be named here too.
+rules (``policy.records.device``), and a keyboard or hub must be named here too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.core.names import take_sandbox_name
 from broker.devices.description import Device
-from policy.rules.device import DeviceError, DeviceFacts, DeviceRule, Interface
-from policy.rules.device_json import rule_from
+from policy.records.device import DeviceError, DeviceFacts, DeviceRule, Interface
+from policy.records.device_json import rule_from
 
 _FILE_BYTES = 65536
 _KEYS = frozenset({"name", "sandboxes"})
@@ -47,6 +47,7 @@ class DeviceRecords:
     def sandboxes(self, device: Device) -> list[str]:
         """Return the sandboxes that a device may go to; ``*`` is any."""
         facts = facts_of(device)
+        # guard: HID interfaces in records
         found = dict.fromkeys(
             name
             for record in self.records
@@ -118,6 +119,7 @@ def _record(table: object, place: str) -> DeviceRecord:
             _sandbox(word, place)
     conditions = {key: value for key, value in table.items() if key not in _KEYS}
     rule = rule_from(conditions, place)
+    # guard: a record has a condition
     if not rule.conditions:
         raise DeviceError(place, "no condition: it would be about every device")
     return DeviceRecord(name, tuple(names), rule)

@@ -17,7 +17,8 @@ from broker.core.escape import printable
 from broker.ipc import clipboard as messages
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.worker import ToWorker
-from broker.viewer.clipboard.settings import DEFAULT
+
+DEFAULT_CHORDS = messages.Chords("Super+Shift+C", "Super+Shift+V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Nowhere:
 
     def chords(self) -> messages.Chords:
         """The default ones, by which nothing happens."""
-        return messages.Chords(DEFAULT.copy, DEFAULT.paste)
+        return DEFAULT_CHORDS
 
     def drags(self) -> messages.Drags:
         """None."""

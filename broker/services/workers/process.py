@@ -20,13 +20,11 @@ from broker.core.names import SandboxName
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
-from broker.services.workers.clipboard_member import Content, Said
+from broker.services.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
 from broker.services.workers.pidfd_process import Memory, Process, describe_end
 from broker.services.workers.template import Forked
 from broker.wayland.rule_messages import order_of
 from broker.wayland.rules import WindowRules
-
-DEFAULT_CHORDS = clipboard.Chords("Super+Shift+C", "Super+Shift+V")
 
 
 @dataclass(frozen=True)
@@ -335,6 +333,7 @@ class Worker:
         if read is None:
             return
         try:
+            # guard: content that was asked for
             if message.size > read.most:
                 raise PeerError("it sends more content than was asked for")
             data = await sealed_memfd.copy(read.fd, message.size)

@@ -48,8 +48,8 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Program, ProgramInput, Programs
 from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.waypipe import GuestWaypipe
+from broker.viewer.sandboxes.window_rules import rules_from
 from broker.viewer.sound.sandbox_sound import GuestSound
-from broker.wayland.rule_messages import rules_from
 from policy.records.model import Record
 
 _StreamEnd = tuple[str, tuple[int, int] | None]

@@ -50,6 +50,7 @@ def told(surface: ProtocolObject | None) -> Surface | None:
 
 def _happened(core: Filter, event_ms: int) -> float:
     """When an input event happened, on our clock."""
+    # guard: input is as old as it says
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
@@ -111,6 +112,7 @@ def enter(
     y: int,
 ) -> None:
     if not isinstance(surface, Surface) or surface.dead:
+        # guard: frame clicks are ours
         pointer.focus = None  # a frame: ``host_pointer``
         return
     pointer.focus, pointer.news, pointer.entered = surface, True, serial
@@ -132,6 +134,7 @@ def leave(
         core.down.data += _leave(pointer.cid, serial, surface.cid)
         pointer.news = True
     pointer.focus = None
+    # guard: a press ends with the pointer's leave
     core.serials.lift(pointer.cid)
 
 
@@ -175,6 +178,7 @@ def relative_motion(
     core: Filter, relative: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     """Over the client's content only: what the pointer does on a frame is not told."""
+    # guard: relative motion on the content only
     if any(pointer.focus is not None for pointer in core.pointers):
         _pass(core, relative, data, pos, size)
 
@@ -191,6 +195,7 @@ def pointer_frame(
 
 
 def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+    # guard: no focus of a keyboard that is gone
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
 
@@ -199,6 +204,7 @@ def keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> No
     """A copy of ours: the compositor's file is every other program's, too."""
     copy, length = core.machine.copy_keymap(fd, size)
     form = form if length else _NO_KEYMAP
+    # guard: a keymap is a copy
     core.down.add(_keymap(keyboard.cid, form, length), [copy])
 
 
@@ -242,6 +248,7 @@ def keyboard_leave(
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
+    # guard: no focus of a window that is gone
     core.blur_keyboard(keyboard)
     if before is None or told(surface) is not before:
         return  # of a window that its client has ended meanwhile, perhaps
@@ -276,6 +283,7 @@ def modifiers(
 
 
 def release_touch(core: Filter, touch: Touch) -> None:
+    # guard: a press ends with its finger's object
     core.serials.lift(touch.cid)
     core.destroy(touch)
 

@@ -40,6 +40,7 @@ _COUNT = 0xFFFFFFFF
 
 
 def enable(core: Filter, text: TextInput) -> None:
+    # guard: text input enabled only with the focus
     if text.focus is None:
         return
     if text.enabled:
@@ -93,6 +94,7 @@ def set_cursor_rectangle(
 
 
 def commit(core: Filter, text: TextInput) -> None:
+    # guard: text input with the focus only
     if text.focus is None:
         text.uncounted += 1
     else:

@@ -56,8 +56,10 @@ class ObjectTable:
         the client's to give.
         """
         cid = untrusted_cid
+        # guard: new ids
         if cid in self.by_client or not 1 < cid <= self._next_cid:
             raise ProtocolFault(1, wire.INVALID_OBJECT, f"invalid new id {cid}")
+        # guard: objects bounded
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
         if interface in _LISTENERS:
@@ -77,6 +79,7 @@ class ObjectTable:
 
     def _listen(self, change: int) -> None:
         """Count what hears input: each event costs as many messages."""
+        # guard: listeners bounded
         if self._listeners + change > limits.WAYLAND_LISTENERS:
             raise self.too_much("too many objects that hear input")
         self._listeners += change
@@ -154,6 +157,7 @@ class ObjectTable:
     def bury(self, obj: ProtocolObject) -> None:
         """The client may use the object no more; nothing is told yet."""
         obj.dead = True
+        # guard: dead objects
         obj.requests = dispatch.dead_requests(obj.interface)
         obj.events = dispatch.dead_events(obj.interface)
 
@@ -218,6 +222,7 @@ class ObjectTable:
                 by.cid, f"no {interface or 'object'} where one must be"
             )
         obj = self.by_client.get(untrusted_cid)
+        # guard: object type
         if obj is None or obj.dead or (interface and obj.interface != interface):
             raise ProtocolFault(
                 1 if obj is None else by.cid,

@@ -16,7 +16,6 @@ import termios
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import trio
 
@@ -25,13 +24,10 @@ from broker.core.connection_quota import SoundPlaces
 from broker.core.errors import (
     PeerError,
     RefusedError,
-    SetupError,
     UpstreamError,
-    VitrailError,
 )
-from broker.link.endpoints import UnixEndpoint, connect
 from broker.pulse import frames
-from broker.pulse.filter import COOKIE_BYTES, Filter
+from broker.pulse.filter import Filter
 from broker.pulse.sandbox import SoundSandbox
 from broker.worker.readiness import Turn, Watch
 
@@ -287,6 +283,7 @@ class Connection:
         now = trio.current_time()
         if core.passes_samples(data, now):
             turn = self._pass_on(self._server, data, core.up, core.send_up)
+            # guard: samples wait for the server
             return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn
         self._feeding = True
         core.feed_client(bytes(data), now)
@@ -302,6 +299,7 @@ class Connection:
     def _server_step(self) -> Turn:
         """Read the server once."""
         core = self.core
+        # guard: requests wait for the client
         if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
             return Turn.MINE
         view = self._receive(self._server)
@@ -387,70 +385,6 @@ def _unread(sock: socket.socket) -> int:
 # -- the sound server ----------------------------------------------------------------
 
 
-def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
-    """The sound server's socket, as libpulse finds it.
-
-    Raises SetupError for a server that is not reached by a UNIX socket.
-    """
-    env = dict(os.environ) if environ is None else environ
-    name = name or env.get("PULSE_SERVER", "")
-    if name:
-        # "{machine}unix:PATH", several with spaces between: the first one.
-        first = name.split()[0].rpartition("}")[2].removeprefix("unix:")
-        if first.startswith("/"):
-            return Path(first)
-        raise SetupError(
-            f"not a UNIX socket: {name}",
-            hint="give --server the path of the sound server's socket",
-        )
-    for variable, below in (
-        ("PULSE_RUNTIME_PATH", "native"),
-        ("XDG_RUNTIME_DIR", "pulse/native"),
-    ):
-        if env.get(variable, "").startswith("/"):
-            return Path(env[variable]) / below
-    raise SetupError(
-        "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
-        hint="run it inside the desktop session, or give --server a path",
-    )
-
-
-def read_cookie(environ: dict[str, str] | None = None) -> bytes:
-    """The person's cookie for the sound server; zeroes where there is none.
-
-    PipeWire never looks at it, PulseAudio not when we run as the same user.
-    """
-    env = dict(os.environ) if environ is None else environ
-    home = Path(env.get("HOME", "/"))
-    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    places = [config / "pulse/cookie", home / ".pulse-cookie"]
-    if env.get("PULSE_COOKIE"):
-        places.insert(0, Path(env["PULSE_COOKIE"]))
-    for place in places:
-        with suppress(OSError):
-            cookie = place.read_bytes()
-            if len(cookie) == COOKIE_BYTES:
-                return cookie
-    return bytes(COOKIE_BYTES)
-
-
-async def connect_server(path: Path) -> socket.socket:
-    """Connect to the sound server.  Raises UpstreamError that says what failed."""
-    try:
-        # It waits while the server has too many callers: PulseAudio lets five.
-        return await connect(
-            UnixEndpoint(path), deadline=limits.CONNECT_SECONDS, descriptors=True
-        )
-    except VitrailError as error:
-        cause = error.__cause__
-        why = cause.strerror if isinstance(cause, OSError) else error.message
-        raise UpstreamError(
-            f"no sound server answers at {path}: {why}",
-            hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
-            "(or --server) its socket?",
-        ) from error
-
-
 @dataclass
 class Service:
     """What all connections of one sandbox have in common.
@@ -479,6 +413,7 @@ async def serve_client(client: socket.socket, service: Service) -> None:
     """Serve one accepted connection to its end; closes the socket."""
     with client, ExitStack() as held:
         try:
+            # guard: clients at one time
             held.enter_context(service.places.one())
             server = held.enter_context(await service.connect())
         except (RefusedError, UpstreamError) as error:

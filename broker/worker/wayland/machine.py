@@ -22,47 +22,17 @@ from collections import OrderedDict
 from typing_extensions import override
 
 from broker.core import limits
+from broker.ipc.tmpfs import on_tmpfs
 from broker.wayland.ports import Machine, Paint, PoolFile
 
-_TMPFS_MAGIC = 0x01021994
-"""``f_type`` of tmpfs and memfd, as statfs(2) lists it."""
 _SEALS = fcntl.F_SEAL_SHRINK
 _ALL_SEALS = (
     fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 )
 _PART = 1 << 20
 """Bytes: the piece in which a copy's memory is counted and given back."""
-_STATFS_BYTES = 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def filesystem_of(fd: int) -> int:
-    """The magic number of the file system that a descriptor lies on.
-
-    Raises OSError.  Python has no fstatfs; ``f_type`` is the first word of
-    struct statfs on every Linux architecture that we run on.
-    """
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
-    if _libc.fstatfs(fd, buffer) != 0:
-        raise OSError(ctypes.get_errno(), "fstatfs failed")
-    return (
-        ctypes.cast(buffer, ctypes.POINTER(ctypes.c_long)).contents.value & 0xFFFFFFFF
-    )
-
-
-def on_tmpfs(untrusted_fd: int) -> bool:
-    """Whether a file lies on tmpfs; asks nothing of any other file system.
-
-    On a FUSE file, fstat(2) and fstatfs(2) wait for whoever serves it, which
-    may be for ever.  F_GET_SEALS is answered by the kernel alone, and only
-    for tmpfs and hugetlbfs.
-    """
-    try:
-        fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS)
-    except OSError:
-        return False
-    return filesystem_of(untrusted_fd) == _TMPFS_MAGIC
 
 
 def _check(untrusted_fd: int, size: int) -> None:
@@ -70,6 +40,7 @@ def _check(untrusted_fd: int, size: int) -> None:
     flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
     if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
         raise ValueError("not open for reading and writing")
+    # guard: shared memory on tmpfs
     if not on_tmpfs(untrusted_fd):
         raise ValueError("not on tmpfs")
     status = os.fstat(untrusted_fd)
@@ -84,6 +55,7 @@ def _seal(fd: int) -> bool:
     try:
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS:
             return True
+        # guard: shared memory sealed
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:
         return False
@@ -175,6 +147,7 @@ class CopiedFile(PoolFile):
                 with part[done:] as rest:
                     got = os.preadv(self._source, [rest], offset + done)
                 if not got:
+                    # guard: shrunk files noticed
                     raise ValueError("the file has shrunk")
                 done += got
 
@@ -310,6 +283,7 @@ class RealMachine(Machine):
                 done = 0
                 while done < len(rest):
                     done += os.pwrite(copy, rest[done:], done)
+            # guard: a keymap's copy is sealed
             fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _ALL_SEALS)
         except BaseException:
             os.close(copy)

@@ -7,7 +7,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.prompt.question import Answer, Keep
+from broker.core.question import Answer, Keep
 from policy.tools.replay import recorded
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, rulebook, yes
 from tests.kit.world import record

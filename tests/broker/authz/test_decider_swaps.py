@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.core.errors import RefusedError
-from broker.prompt.question import Answer
+from broker.core.question import Answer
 from policy.rules.engine import Engine
 from policy.rules.last_good import choose
 from policy.rules.ruleset import rules_of_map

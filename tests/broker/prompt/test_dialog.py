@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.core import limits
+from broker.core.question import Keep
 from broker.prompt.dialog import FRAME, ROWS, WIDTH, Dialog, lay_out
 from broker.prompt.paint import draw
-from broker.prompt.question import Keep
 from tests.kit.prompting import MANY, question
 
 LEFT = 0x110

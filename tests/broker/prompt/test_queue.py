@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core import limits
+from broker.core.question import Answer, Keep
 from broker.prompt import queue
-from broker.prompt.question import Answer, Keep
 from broker.prompt.queue import AGAIN, FULL, TOO_OFTEN
 from tests.kit.prompting import question
 

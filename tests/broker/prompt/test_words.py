@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.paths import find_paths
+from broker.core.question import Answer, untrusted_word
 from broker.ipc import prompt as m
 from broker.prompt.phrase import (
     ensure_phrase,
@@ -16,7 +17,6 @@ from broker.prompt.phrase import (
     take_phrase,
     write_phrase,
 )
-from broker.prompt.question import Answer, untrusted_word
 from broker.prompt.words import duration, target_words, wants
 from tests.kit.prompting import MANY, question
 

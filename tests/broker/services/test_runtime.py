@@ -11,7 +11,7 @@ import trio.testing
 from broker.audit import schema
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
-from broker.services.runtime import Options, Records
+from broker.services.runtime import Records
 from tests.kit.link.roles import journal
 from tests.kit.world import record
 
@@ -35,7 +35,7 @@ def write(paths, name, text):
 async def test_records_hold_once_they_are_on_record(tmp_path, paths, monkeypatch):
     """A rule that nobody can be shown later must not allow anything."""
     async with journal(tmp_path) as log:
-        records = Records(Options(paths), log)
+        records = Records(paths, None, log)
         await records.record()
         before = records.now
         write(paths, "a.toml", record())
@@ -58,7 +58,7 @@ async def test_what_was_read_earlier_does_not_come_into_force_later(
 ):
     """The disk is slow for the first of two; a record changes between them."""
     async with journal(tmp_path) as log:
-        records = Records(Options(paths), log)
+        records = Records(paths, None, log)
         await records.record()
         require, held, go_on = log.require, [], trio.Event()
 
@@ -90,7 +90,7 @@ async def test_names_that_are_no_text_and_very_many_problems(tmp_path, paths):
         write(paths, f"r{number}.toml", record() + f"nonsense-{'x' * 300} = 1\n")
         write(paths, f"ok{number}.toml", record())
     async with journal(tmp_path) as log:
-        records = Records(Options(paths), log)
+        records = Records(paths, None, log)
         await records.record()
         assert len(records.now.records) == 300
         assert len(records.now.problems) >= 301
@@ -102,7 +102,7 @@ async def test_a_record_with_a_typo_stays_what_it_was(tmp_path, paths):
     async with journal(tmp_path) as log:
         for name in ("a.toml", "b.toml", "c.toml"):
             write(paths, name, record("persistent"))
-        records = Records(Options(paths), log)
+        records = Records(paths, None, log)
         before = records.now
         write(paths, "a.toml", record("persistent") + "typo = 1\n")
         write(paths, "b.toml", record("persistent", display="none"))
@@ -126,7 +126,7 @@ async def test_a_restart_while_a_record_has_a_typo(tmp_path, paths):
         write(paths, "base.toml", record("persistent", colour="red"))
         write(paths, "a.toml", 'inherits = "base"\nclass = "persistent"\n')
         write(paths, "b.toml", record("persistent"))
-        first = Records(Options(paths), log)
+        first = Records(paths, None, log)
         await first.record()
         kept = paths.state / "policy" / "records"
         assert {path.name for path in kept.iterdir()} == {
@@ -138,7 +138,7 @@ async def test_a_restart_while_a_record_has_a_typo(tmp_path, paths):
         assert {p.stat().st_mode & 0o777 for p in kept.iterdir()} == {0o600}
         write(paths, "base.toml", "nonsense")
         (paths.config[0] / "sandboxes.d" / "b.toml").unlink()
-        again = Records(Options(paths), log)
+        again = Records(paths, None, log)
         await again.record()
         assert set(again.now.records) == {"base", "a"}
         assert again.now.records["a"].viewer.label.colour == "#d55e00"
@@ -147,6 +147,6 @@ async def test_a_restart_while_a_record_has_a_typo(tmp_path, paths):
         # Mended, it holds at once, and a later restart has the new one.
         write(paths, "base.toml", record("persistent", colour="blue"))
         await again.reload()
-        third = Records(Options(paths), log)
+        third = Records(paths, None, log)
         assert third.now.records["a"].viewer.label.colour == "#0072b2"
         assert not third.now.broken

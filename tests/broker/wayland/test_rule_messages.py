@@ -10,7 +10,8 @@ import pytest
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.ipc import worker
-from broker.wayland.rule_messages import order_of, rules_from, rules_of, traced
+from broker.viewer.sandboxes.window_rules import rules_from
+from broker.wayland.rule_messages import order_of, rules_of, traced
 from broker.wayland.rules import Fullscreen, WindowRules
 from broker.wayland.sandbox import CEILINGS
 from policy.records.loader import parse_record

@@ -19,7 +19,7 @@ from policy.records import build
 from policy.records.field_types import Choice
 from policy.records.record_schema import NAME, PEER, TABLES, WINDOW
 from policy.rules import record_gate
-from policy.tools.checks import SERVICES
+from policy.rules.checks import SERVICES
 from tests.policy import record_globals
 
 

@@ -12,10 +12,10 @@ import fastjsonschema
 import pytest
 from hypothesis import given
 
+from policy.records.device_json import device_json
 from policy.records.loader import load_files, parse_record
 from policy.records.schema import reference, schema
 from policy.records.schema_calls import SCHEMAS, text_of
-from policy.rules.device_json import device_json
 from policy.rules.engine import Engine
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import WorldError, world_from_json

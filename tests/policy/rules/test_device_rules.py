@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from policy.records.device import DeviceFacts, Interface, example
+from policy.records.device_json import device_text
 from policy.rules.conditions import DEVICE_KEYS
-from policy.rules.device import DeviceFacts, Interface, example
-from policy.rules.device_json import device_text
 from policy.rules.engine import Call, Engine
 from policy.rules.last_good import written
 from policy.rules.ruleset import rules_of_map

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from policy.rules.checks import CHECKS
 from policy.rules.engine import Call, Engine
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.algebra import Atoms, reach
-from policy.tools.checks import CHECKS
 from policy.tools.lint import lint
 from tests.policy import strategies
 

@@ -10,7 +10,7 @@ import pytest
 from broker.audit.ship.config import JsonlTarget
 from broker.audit.ship.cursor import Cursor, save_cursor
 from broker.audit.ship.run import Place, ship_once
-from broker.audit.ship.service import unshipped, warnings
+from broker.audit.ship.state import unshipped, warnings
 from broker.audit.store import open_store
 from broker.core.errors import SetupError
 from tests.kit.audit.shipping import filled, record

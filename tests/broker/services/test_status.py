@@ -7,7 +7,7 @@ import os
 import trio
 
 from broker.control import api
-from broker.viewer import status
+from broker.services import status
 
 
 async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy import limits
-from policy.rules.device import (
+from policy.records.device import (
     OPERATORS,
     Condition,
     DeviceFacts,
@@ -21,7 +21,7 @@ from policy.rules.device import (
     Interface,
     condition,
 )
-from policy.rules.device_json import answer_line
+from policy.records.device_json import answer_line
 
 _CORPUS = Path(__file__).parents[2] / "corpus/policy/devices/lines.jsonl"
 _LINES = [line.rpartition(" -> ")[::2] for line in _CORPUS.read_text().splitlines()]

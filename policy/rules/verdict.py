@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from policy.records.loader import RecordSet
 from policy.rules import record_gate
+from policy.rules.checks import SERVICES
 from policy.rules.engine import Answer, Call
-from policy.tools.checks import SERVICES
 
 PERSON = frozenset({"you", "me", "viewer"})
 """What people write for ``@adminvm``, the viewer and its person."""
@@ -69,6 +69,7 @@ def decide(
 ) -> Verdict:
     """Return the verdict of both; ``rules`` is called unless the record denies."""
     record = record_gate.record_allows(records, request)
+    # guard: the record is asked
     if not record.allowed:
         return Verdict(record, Answer("deny", record.reason, notify=True))
     return Verdict(record, record_gate.stricter(records, request, rules()))

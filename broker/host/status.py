@@ -1,0 +1,90 @@
+"""What ``brokerctl status`` shows of a host: machines, leases, streams."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from broker.control import api
+from broker.core.lease import Opening
+from broker.host.role import ActiveLease, HostRole
+from broker.peers.identity import describe
+from broker.services.status import StatusCollector, process_status
+from policy.records.model import Record
+
+
+@dataclass
+class HostStatus(StatusCollector):
+    """A host's part of the status; of the guests inside it knows nothing."""
+
+    host: HostRole
+
+    @override
+    async def sandboxes(self) -> list[api.SandboxStatus]:
+        records = self.records().records
+        return [
+            sandbox_status(active_lease, records.get(active_lease.lease.record))
+            for active_lease in self.host.active_leases()
+        ]
+
+    @override
+    def leases(self) -> list[api.LeaseStatus]:
+        return [lease_status(lease) for lease in self.host.active_leases()]
+
+    @override
+    def streams(self) -> list[tuple[Opening, float]]:
+        active_leases = self.host.active_leases()
+        return [s for t in active_leases for s in t.doors.streams.values()]
+
+    @override
+    def processes(self) -> list[api.ProcessStatus]:
+        return [
+            process_status(role, pid, active_lease.lease.sandbox)
+            for active_lease in self.host.active_leases()
+            for role, pid in active_lease.machine.facts.processes
+        ]
+
+
+def sandbox_status(
+    active_lease: ActiveLease, record: Record | None
+) -> api.SandboxStatus:
+    """A machine as its host sees it.  ``record`` is None when it has gone."""
+    lease, facts = active_lease.lease, active_lease.machine.facts
+    built = facts.image_built
+    return api.SandboxStatus(
+        name=lease.sandbox,
+        record=lease.record,
+        sandbox_class="" if record is None else record.viewer.sandbox_class,
+        label="" if record is None else record.viewer.label.name,
+        color="" if record is None else record.viewer.label.colour,
+        state=_state(active_lease),
+        pid=facts.pid,
+        cid=facts.cid,
+        since=active_lease.began,
+        accel=facts.accel,
+        image=facts.image,
+        image_age=None if built is None else max(0.0, time.time() - built),
+        programs=[],
+    )
+
+
+def _state(active_lease: ActiveLease) -> str:
+    if active_lease.stopping:
+        return "stopping"
+    return "running" if active_lease.running else "starting"
+
+
+def lease_status(active_lease: ActiveLease) -> api.LeaseStatus:
+    """A lease as ``brokerctl lease list`` shows it."""
+    lease = active_lease.lease
+    return api.LeaseStatus(
+        id=lease.id,
+        sandbox=lease.sandbox,
+        record=lease.record,
+        generation=lease.generation,
+        peer=describe(active_lease.held.claim),
+        pid=active_lease.machine.facts.pid,
+        since=active_lease.began,
+    )

@@ -1,0 +1,40 @@
+"""Whether a descriptor lies on tmpfs, asked without waiting for a file system."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+
+_TMPFS_MAGIC = 0x01021994
+"""``f_type`` of tmpfs and memfd, as statfs(2) lists it."""
+_STATFS_BYTES = 256
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def filesystem_of(fd: int) -> int:
+    """The magic number of the file system that a descriptor lies on.
+
+    Raises OSError.  Python has no fstatfs; ``f_type`` is the first word of
+    struct statfs on every Linux architecture that we run on.
+    """
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.fstatfs(fd, buffer) != 0:
+        raise OSError(ctypes.get_errno(), "fstatfs failed")
+    return (
+        ctypes.cast(buffer, ctypes.POINTER(ctypes.c_long)).contents.value & 0xFFFFFFFF
+    )
+
+
+def on_tmpfs(untrusted_fd: int) -> bool:
+    """Whether a file lies on tmpfs; asks nothing of any other file system.
+
+    On a FUSE file, fstat(2) and fstatfs(2) wait for the process that serves it,
+    which may never answer.  F_GET_SEALS is answered by the kernel alone, and only
+    for tmpfs and hugetlbfs.
+    """
+    try:
+        fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return filesystem_of(untrusted_fd) == _TMPFS_MAGIC

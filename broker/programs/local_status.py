@@ -1,0 +1,61 @@
+"""``brokerctl status`` where host and viewer are one: machines with their programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from typing_extensions import override
+
+from broker.control import api
+from broker.core.lease import Opening
+from broker.core.names import LeaseId
+from broker.host.role import ActiveLease
+from broker.host.status import HostStatus, sandbox_status
+from broker.viewer.status import ViewerStatus, programs_of
+
+
+@dataclass
+class LocalStatus(ViewerStatus, HostStatus):
+    """The host's machines, leases and streams; the viewer's programs and rules."""
+
+    @override
+    async def sandboxes(self) -> list[api.SandboxStatus]:
+        found = [self._sandbox(lease) for lease in self.host.active_leases()]
+        return await self.with_limits(found)
+
+    def _sandbox(self, active_lease: ActiveLease) -> api.SandboxStatus:
+        record = self.records().records.get(active_lease.lease.record)
+        status = sandbox_status(active_lease, record)
+        guest = self.viewer.guest(active_lease.lease.id)
+        if not active_lease.stopping:
+            ready = guest is not None and guest.agent is not None
+            status = msgspec.structs.replace(
+                status, state="running" if ready else "starting"
+            )
+        if guest is None:
+            return status
+        return msgspec.structs.replace(
+            status, programs=programs_of(guest), devices=self._devices(guest.lease.id)
+        )
+
+    def _devices(self, lease: LeaseId) -> list[str]:
+        """What a sandbox holds of this machine's devices."""
+        desk = self.viewer.devices
+        return [
+            f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
+            for holding in (() if desk is None else desk.holdings())
+            if holding.lease.id == lease
+        ]
+
+    @override
+    def leases(self) -> list[api.LeaseStatus]:
+        return HostStatus.leases(self)
+
+    @override
+    def streams(self) -> list[tuple[Opening, float]]:
+        return HostStatus.streams(self)
+
+    @override
+    def processes(self) -> list[api.ProcessStatus]:
+        return [*ViewerStatus.processes(self), *HostStatus.processes(self)]

@@ -1,0 +1,37 @@
+"""From a sandbox's record to the rules of its windows."""
+
+from __future__ import annotations
+
+from broker.core.names import SandboxName
+from broker.wayland.rules import Fullscreen, WindowRules, take_color
+from broker.wayland.verdicts import OPTIONS
+from policy.records.model import Record
+
+
+def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
+    """The rules for the windows of a sandbox that was started from a record.
+
+    Where the record has no words of its own for them, the sandbox's name
+    stands before its titles: disposables of one record differ by it.
+    """
+    window = record.viewer.window
+    return WindowRules(
+        name=sandbox,
+        color=take_color(record.viewer.label.colour),
+        prefix="" if window.title_prefix == record.name else window.title_prefix,
+        border=window.border,
+        top=window.top,
+        label=window.name_strip,
+        translucent=window.translucent,
+        fullscreen=Fullscreen(window.fullscreen),
+        allow=window.allow & OPTIONS,
+        deny=window.deny,
+        promote=window.subsurfaces == "promote",
+        ceilings={
+            "clients": record.viewer.limits.wayland_clients,
+            "windows": window.windows,
+            "popups": window.popups,
+            "surfaces": window.surfaces,
+            "shm_bytes": window.buffer_memory,
+        },
+    )

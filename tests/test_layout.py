@@ -1,0 +1,123 @@
+"""The layout shows the trust boundary: what each process imports, and no more."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES_AT_MOST = 20
+"""Of one package at one level: a listing that can be read at a glance."""
+
+CLOSURES = {
+    # program: (modules, lines) that its process may import; only ever lowered
+    "broker.programs.host": (170, 25_000),
+    "broker.programs.worker": (160, 28_000),
+    "broker.programs.prompt": (45, 5_600),
+}
+FOREIGN = {
+    "broker.programs.host": (
+        "broker.viewer",
+        "broker.authz",
+        "broker.prompt",
+        "broker.wayland",
+        "broker.waypipe",
+        "broker.pulse",
+        "broker.clipboard",
+        "policy.rules",
+    ),
+    "broker.programs.worker": (
+        "broker.host",
+        "broker.viewer",
+        "broker.authz",
+        "broker.services",
+        "broker.audit",
+        "broker.link",
+        "policy",
+    ),
+}
+
+
+@cache
+def modules():
+    found = {}
+    for top in ("broker", "policy"):
+        for path in (ROOT / top).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imports_of(name):
+    """Modules that are imported when this one is; not those of function bodies."""
+    wanted = set()
+    for node in _statements(ast.parse(modules()[name].read_text()).body):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            wanted.add(node.module)
+            wanted |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parents = {name.rpartition(".")[0]}
+    return {module for module in wanted | parents if module in modules()}
+
+
+def _statements(body):
+    """Statements that run at import: not in functions, not for type checkers."""
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        for inner in ("body", "orelse", "finalbody", "handlers"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from _statements(getattr(node, inner, None) or [])
+
+
+@cache
+def closure(name):
+    seen, waiting = set(), [name]
+    while waiting:
+        module = waiting.pop()
+        if module not in seen:
+            seen.add(module)
+            waiting += imports_of(module)
+    return frozenset(seen)
+
+
+@pytest.mark.parametrize("program", CLOSURES)
+def test_import_closure_of_a_program_only_shrinks(program, capsys):
+    found = closure(program)
+    lines = sum(len(modules()[name].read_text().splitlines()) for name in found)
+    with capsys.disabled():
+        print(f"\n{program} imports {len(found)} modules, {lines} lines")
+    most_modules, most_lines = CLOSURES[program]
+    assert len(found) <= most_modules
+    assert lines <= most_lines
+
+
+@pytest.mark.parametrize("program", FOREIGN)
+def test_program_imports_no_foreign_package(program):
+    wrong = {
+        name
+        for name in closure(program)
+        for package in FOREIGN[program]
+        if name == package or name.startswith(package + ".")
+    }
+    assert wrong == set()
+
+
+def test_no_package_has_too_many_modules_or_only_one():
+    wrong = {}
+    for init in [
+        *ROOT.glob("broker/**/__init__.py"),
+        *ROOT.glob("policy/**/__init__.py"),
+    ]:
+        here = init.parent
+        own = [path for path in here.glob("*.py") if path.name != "__init__.py"]
+        packages = [path for path in here.iterdir() if (path / "__init__.py").exists()]
+        if len(own) > MODULES_AT_MOST or len(own) + len(packages) < 2:
+            wrong[str(here.relative_to(ROOT))] = len(own)
+    assert wrong == {}
