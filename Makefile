@@ -55,7 +55,7 @@ imports:
 	.venv/bin/lint-imports
 
 bench: setup-tests
-	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse clipboard); do \
+	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse clipboard transfer); do \
 		.ci/as-user tests.bench.$$one; done
 
 # Half a minute of each target; a single one for longer: make fuzz FUZZ=waypipe SECONDS=600

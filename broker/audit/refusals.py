@@ -179,6 +179,7 @@ class Counter:
         if owner is not None and owner.may_open(now):
             return key, event
         # Too many kinds: one count for all others of this kind, in its own name.
+        # guard: counted refusals keep their sandbox
         whose = event if owner is not None else schema.StreamRefused()
         shared = _shared(event, sandbox=whose.sandbox, peer=whose.peer)
         return f"{event.kind} {_owner_of(shared)}".encode(), shared
@@ -207,6 +208,7 @@ class _Owner:
 
 def _owner_of(event: schema.Event) -> str:
     """A sandbox's name, or the peer's as the kernel knows it, in brackets."""
+    # guard: refusals have a budget for each sandbox
     return event.sandbox or f"<{event.kind} {event.peer}>"
 
 

@@ -53,9 +53,12 @@ class LogShares:
         share = self._own.get(sandbox)
         if share is None:
             return
+        # guard: a share of the log
         wait = share.early(now)
         floor = limits.AUDIT_SHARE_BYTES - limits.AUDIT_SHARE_FLOOR_BYTES
+        # guard: some of the log for each
         if not wait and share.early(now, floor) > 0:
+            # guard: all shares together
             wait = self._all.early(now)
         if wait > 0:
             raise RefusedError(

@@ -76,15 +76,18 @@ class Decider:
         log: event_log.Journal,
         asker: Asker | None = None,
         notify: Notify | None = None,
+        pending_records: Callable[[], RecordSet | None] = lambda: None,
     ) -> None:
         self._rules = rules
-        self._judge = Judge(rules, records, running)
+        self._judge = Judge(rules, records, running, pending_records)
         self._log = log
         self.asker: Asker = asker or NobodyToAsk()
         self.notify: Notify = notify or rules.notify
         self.grants = Grants()
         self._live: set[Permit] = set()
         self._questions = 0
+        self._cut: list[tuple[Permit, str]] = []
+        """What ``cut_denied`` has ended and nothing has recorded."""
         self._meters = Meters()
 
     # -- asking ----------------------------------------------------------------
@@ -104,9 +107,11 @@ class Decider:
         named this request as well; the same rule does not ask again.  Raises RefusedError for a no,
         UpstreamError when the decision could not be recorded (so it is a no).
         """
+        # guard: live permits bounded
         if len(self._live) >= limits.LIVE_PERMITS:
             raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
         if not request.tells:  # else it is the person's hand, as a chord is
+            # guard: a decision asks the share
             self._log.check_share(request.lease.sandbox)
         permit = await self._decide(request, on_ask, covered)
         self._live.add(permit)
@@ -115,6 +120,7 @@ class Decider:
             answer, reason, where = self._judge.revalidate(permit)
             if permit.grant and permit.grant not in self.grants:
                 reason, where = "the grant has ended meanwhile", permit.where
+            # guard: decided again before the effect
             if reason:
                 raise await self._no(request, None, reason, where)
             if answer is not None and not self._holds_still(permit, answer):
@@ -166,6 +172,7 @@ class Decider:
         answer = await self._asked_first(request)
         if answer.verdict == "allow":
             permit = self._permit(request, answer)
+            # guard: recorded before the effect
             await self._log.require(self._event(request, answer, _ALLOW))
             return permit
         if covered is not None and covered.answered and covered.rule is answer.rule:
@@ -200,6 +207,7 @@ class Decider:
         if request.elsewhere(answer):
             raise await self._no(request, answer, _ELSEWHERE, answer.where)
         beyond = self._meters.beyond(request, answer, trio.current_time())
+        # guard: limits are held
         if beyond:
             raise await self._no(request, answer, beyond, answer.where, brief=True)
         return answer
@@ -208,12 +216,14 @@ class Decider:
 
     async def _ask(self, request: Request, answer: Verdict, on_ask: OnAsk) -> Permit:
         question = self._judge.question(request, answer)
+        # guard: targets are no crowd
         if len(question.targets) > limits.QUESTION_TARGETS:
             reason = f"{len(question.targets)} targets are no choice"
             raise await self._no(request, answer, reason, answer.where)
         # Before anything is recorded one by one: this is where a flood ends.
         number = self.asker.admit(question)
         if isinstance(number, Answer):
+            # guard: a flood is refused unrecorded
             reason = number.reason
             raise await self._no(request, answer, reason, answer.where, brief=True)
         asked = await self._put(request, question, number, on_ask)
@@ -268,6 +278,7 @@ class Decider:
         said = asked.said
         answer = await self._granted(request)
         reason = _refusal(question, said)
+        # guard: rules asked again after the answer
         chosen = said.target in answer.targets or answer.verdict == "allow"
         chosen = chosen and not request.elsewhere(answer)
         if not reason and not chosen:
@@ -288,6 +299,7 @@ class Decider:
         self, request: Request, answer: Verdict, said: Answer
     ) -> Grant | None:
         """Remember an answer for as long as the rule of now permits."""
+        # guard: keep as the rule permits
         if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
             return None
         seconds = answer.limits.ttl or 0
@@ -343,6 +355,7 @@ class Decider:
                     reason=reason,
                 )
             )
+            # guard: a revoked grant cuts
             for permit in [p for p in self._live if p.grant == grant.id]:
                 await self._end(permit, f"the grant has ended: {reason}", grant.rule)
 
@@ -350,6 +363,7 @@ class Decider:
         """A sandbox has stopped, and with it what was granted to it."""
         self._meters.forget(lease)
         self.asker.forget(lease)
+        # guard: grants end with the lease
         await self.revoke(self.grants.of_lease(lease), "the sandbox stopped")
 
     async def forget_over(self) -> None:
@@ -362,19 +376,34 @@ class Decider:
         """What is going on with permission."""
         return list(self._live)
 
+    def cut_denied(self) -> None:
+        """Cut what is denied now, before anything can be recorded.
+
+        ``decide_again``, which follows, records it.
+        """
+        for permit in self.live():
+            _, reason, where = self._judge.revalidate(permit)
+            if reason:
+                permit.end(reason, where)
+                self._cut.append((permit, reason))
+
     async def decide_again(self) -> None:
         """Rules or records are others: end at once what is not permitted now.
 
         Returns when what is denied was cut and what is to be asked about was
         answered.
         """
+        self.cut_denied()  # before the grants, whose ends are recorded
         for grant in self.grants.all(trio.current_time()):
+            # guard: grants looked at after a swap
             await self._look_at_grant(grant)
         asked: list[tuple[Permit, Verdict]] = []
-        ended: list[tuple[Permit, str]] = []
+        ended, self._cut = self._cut, []
         for permit in self.live():
             answer, reason, where = self._judge.revalidate(permit)
+            # guard: a swap asks
             if reason:
+                # guard: a swap cuts
                 permit.end(reason, where)
                 ended.append((permit, reason))
             elif answer is not None and not self._holds_still(permit, answer):
@@ -474,6 +503,7 @@ class Decider:
         until = math.inf if ttl is None else now + ttl
         if grant is not None:
             target, until = grant.target, min(until, grant.until)
+        # guard: time to live
         return Permit(
             request=request,
             target=target or answer.target or "",
@@ -548,4 +578,5 @@ def _refusal(question: Question, said: Answer) -> str:
     """Why an answer is no yes to a question; empty when it is one."""
     if not said.allow:
         return said.reason or "the person said no"
+    # guard: the answer is checked
     return unfit(question, said)

@@ -29,19 +29,39 @@ class Judge:
         rules: Rules,
         records: Callable[[], RecordSet],
         running: Callable[[], Iterable[Lease]],
+        pending_records: Callable[[], RecordSet | None],
     ) -> None:
         self._rules = rules
         self._records = records
+        self._pending_records = pending_records
         self.running = running
         self._world: tuple[RecordSet, object, World] | None = None
 
     def decide(self, request: Request) -> verdict.Verdict:
-        """Return what the sandbox's record and the rules say together."""
+        """Return what the sandbox's record and the rules say together.
 
+        Records and rules that have been read and are not on record yet take
+        away, and give nothing: the stricter of both holds.
+        """
+        now = self._decide(request, self._records(), self._rules.engine)
+        records, engine = self._pending_records(), self._rules.pending
+        if records is None and engine is None:
+            return now
+        # guard: a record that is not on record denies
+        then = self._decide(
+            request, records or self._records(), engine or self._rules.engine
+        )
+        # As strict, it still may lead elsewhere, which ends what is live.
+        # guard: what gives waits for the log
+        return then if _strictness(then) >= _strictness(now) else now
+
+    def _decide(
+        self, request: Request, records: RecordSet, engine: Engine
+    ) -> verdict.Verdict:
         def rules() -> Verdict:
-            return self._rules.engine.answer(request.call, self.world())
+            return engine.answer(request.call, self.world())
 
-        return verdict.decide(self._records(), _of_record(request), rules)
+        return verdict.decide(records, _of_record(request), rules)
 
     def record_line(self, request: Request) -> str:
         """``file:line:column`` of what the record says about a service."""
@@ -116,3 +136,10 @@ class Judge:
 def _of_record(request: Request) -> record_gate.Request:
     lease = request.lease
     return record_gate.Request(lease.sandbox, lease.record, request.service)
+
+
+def _strictness(decided: verdict.Verdict) -> int:
+    """0 for an allow, 1 for a question, 2 for a deny."""
+    if decided.refused_by_record:
+        return 2
+    return {"allow": 0, "ask": 1}.get(decided.answer.verdict, 2)

@@ -205,6 +205,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         default = request.target
     if (not default or request.settled) and len(targets) == 1:
         default = targets[0]
+    # guard: an answer is for one device
     return Question(
         sandbox=lease.sandbox,
         lease=lease.id,

@@ -152,6 +152,7 @@ class Questions:
             reason=f"answered over the control socket{who and ' by '}{who}",
         )
         wrong = unfit(entry.question, said)
+        # guard: brokerctl answers what was offered
         if wrong:
             raise RefusedError(
                 wrong,
@@ -306,6 +307,7 @@ class Questions:
         if agent.unable:
             log_stderr(f"vitrail: no question can be shown: {agent.unable}")
             return  # what waits, waits for 'brokerctl answer'
+        # guard: a death answers no
         self._settle(self._queue.fail_all(_DIED))
         await self._log.note(
             schema.ProcessDied(

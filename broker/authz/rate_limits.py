@@ -30,6 +30,7 @@ class Meters:
     def beyond(self, request: Request, answer: Answer, now: float) -> str:
         """Return which limit is not kept; empty: all are.  Counts the call."""
         held = answer.limits
+        # guard: max-size needs somebody who counts
         if held.max_size is not None and not request.counts_bytes:
             return f"max-size= cannot be held for {request.service}"
         if held.gesture is not None:
@@ -47,6 +48,7 @@ class Meters:
         """Seconds since the person acted there; None: nobody knows."""
         if request.gesture is not None:
             return request.gesture
+        # guard: gestures of this sandbox
         last = self._acted.get(request.lease.id)
         return None if last is None else now - last
 

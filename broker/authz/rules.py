@@ -36,6 +36,10 @@ _SHOWN = 64
 _CHARACTERS = 200
 
 
+def _nothing_live() -> None:
+    """Nothing goes on by the rules yet."""
+
+
 def _silent(title: str, text: str, *, sandbox: str = "") -> None:
     """Nobody is there to be told."""
     del title, text, sandbox
@@ -55,6 +59,10 @@ class Rules:
         self._started = False
         self.now = choose(RuleSet((), (), "", ()), None)
         self.engine = Engine(self.now.rules)
+        self.pending: Engine | None = None
+        """Rules that are read and not on record yet.  They take away already."""
+        self.tightened: Callable[[], None] = _nothing_live
+        """Called when ``pending`` is there: cut what it denies."""
         self.problems: tuple[Problem, ...] = ()
         """Of the set in the files, which is then not the one in force."""
         self.files: tuple[str, ...] = ()
@@ -85,7 +93,7 @@ class Rules:
         """Read the files again; whether other rules are in force now.
 
         Raises UpstreamError when that could not be recorded: then the old ones
-        are in force still.
+        are in force still, and what the new ones deny is denied, too.
         """
         # Read inside: what was read earlier must never come into force later.
         async with self._changing:
@@ -103,8 +111,18 @@ class Rules:
         fresh = not self._started or chosen.rules.digest != self.digest
         moved = chosen.rules.rules != self.now.rules.rules
         if fresh:
+            if self._started:
+                # What takes away must not wait for the log, nor fail with it: a
+                # full disk, which a sandbox may have filled, would keep alive
+                # what the person has just denied.  What gives waits.
+                # guard: what takes away does not wait for the log
+                self.pending = Engine(chosen.rules)
+                # guard: what is denied is cut before it is recorded
+                self.tightened()
+            # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))
             self.since = time.time()
+        self.pending = None
         # Nothing is awaited between here and the end of the swap.
         self._started, self.files = True, read.files
         self.problems, told = read.problems, self.problems
@@ -120,6 +138,7 @@ class Rules:
     def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
         """What is to be in force; a set with a mistake changes nothing."""
         good = self._started and not self.now.rules.problems
+        # guard: a broken set is not taken
         if read.problems and good:
             return self.now._replace(why=read.problems[0])
         return choose(read, saved)

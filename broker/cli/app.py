@@ -38,7 +38,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "demo": ("run.demo", "Show an application of a micro VM once."),
         },
         "What runs": {
-            "status": ("status", "Show sandboxes, leases, streams and processes."),
+            "status": ("sandboxes.status", "Show what runs, and problems."),
+            "top": ("sandboxes.top", "Watch sandboxes on a live screen."),
             "windows": ("sandboxes.windows", "List windows with their sandbox."),
             "kill-window": ("sandboxes.kill_window", "End a window."),
             "logs": ("run.logs", "Show what a sandbox printed."),

@@ -193,8 +193,11 @@ class Crossing:
     def _moved(self, sandbox: str) -> Iterator[w.Action]:
         # A drop goes where it was made, wherever the keyboard is.
         copy, paste = self._copy, self._paste
+        # guard: focus moved while copying
         if copy is not None and not copy.drop and copy.reader != sandbox:
             yield from self._drop_copy(MOVED)
+        # guard: focus taken while policy thinks
+        # guard: focus moved while policy thinks
         if paste is not None and not paste.drop and paste.target != sandbox:
             yield from self._drop_paste(MOVED)
         yield from self._giving.moved(sandbox, MOVED)
@@ -202,9 +205,12 @@ class Crossing:
 
     def _why_not(self, sandbox: str) -> str:
         """Why a chord of this sandbox's does not count; empty if it does."""
+        # guard: whose focus
         if sandbox not in self._claims:
             return NO_FOCUS
         others = sorted(self._claims - {sandbox})
+        # guard: two workers and one focus
+        # guard: two claims of the focus
         if others:
             return f"another sandbox claims the keyboard focus as well: {others[0]}"
         return ""
@@ -213,10 +219,12 @@ class Crossing:
 
     def _copy_pressed(self, event: w.CopyPressed, now: float) -> Iterator[w.Action]:
         source = event.sandbox
+        # guard: one copy at a time
         reason = self._why_not(source) or (BUSY if self._copy else "")
         if reason:
             yield w.Record(w.Outcome.REFUSED, source, reason=reason)
             return
+        # guard: wiped by the next copy
         self._held = None
         if self._paste is not None and not self._paste.drop:
             yield from self._drop_paste(REPLACED)
@@ -239,10 +247,12 @@ class Crossing:
                 yield from giving.said(event, now)
                 return
         copy = self._copy
+        # guard: which answer
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
                 yield w.Blame(event.sandbox, "it answers what nobody asked")
             return  # else late: it was given up, or is over
+        # guard: whose answer
         if event.sandbox != copy.reader:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
         elif not copy.expects(event):
@@ -270,6 +280,8 @@ class Crossing:
     ) -> Iterator[w.Action]:
         untrusted_types = event.untrusted_types
         files = names_files(untrusted_types)
+        # guard: files that are dragged out meanwhile
+        # guard: files that are dragged
         if copy.drop is not None and files:
             # The text beside it is the file's name.
             yield from self._drop_copy(DRAG_FILES)
@@ -314,6 +326,8 @@ class Crossing:
         number, to, drop = copy.transfer, copy.reader, copy.drop
         self._paste = Paste(number, w.VIEWER, to, copy.until, drop)
         kinds = tuple((pick.kind, None) for pick in copy.left)
+        # guard: policy before the person's own drag is read
+        # guard: policy before the person's own is read
         yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or "", bool(drop))
 
     def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
@@ -355,6 +369,7 @@ class Crossing:
     def _data_came(
         self, copy: Copy, untrusted_data: bytes, now: float
     ) -> Iterator[w.Action]:
+        # guard: size of a copy
         if sum(map(len, copy.parts)) + len(untrusted_data) <= copy.room:
             copy.parts.append(untrusted_data)
             return
@@ -383,9 +398,11 @@ class Crossing:
     def _paste_pressed(self, event: w.PastePressed, now: float) -> Iterator[w.Action]:
         held, target = self._held, event.sandbox
         reason = self._why_not(target)
+        # guard: one paste at a time
         if not reason and (self._paste is not None or self._giving.busy):
             reason = BUSY
         elif not reason and held is None:
+            # guard: the person's own only by a rule
             reason = NOTHING if event.host is None else BUSY if self._copy else ""
         elif not reason and held is not None and held.source == target:
             reason = SAME
@@ -405,6 +422,7 @@ class Crossing:
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
         paste = self._paste
+        # guard: which decision
         if paste is None or event.transfer != paste.transfer:
             # Given up meanwhile, and recorded then; or it is about an export.
             yield from self._exports.decided(event, self.focused, now)
@@ -423,6 +441,7 @@ class Crossing:
         reason = event.reason or "no rule allows it"
         if terms is not None:
             items, reason = crossing(held.items, terms)
+            # guard: age of a rule
             if now - held.since > ticking(terms.ttl):
                 items, reason = (), OLD
         if terms is None or not items:
@@ -438,6 +457,7 @@ class Crossing:
                 by_policy=terms is None,
             )
             return
+        # guard: wiped by a paste
         self._held = None
         yield from self._giving.give(paste, terms, items, now)
 
@@ -449,6 +469,7 @@ class Crossing:
             return
         picks: list[Pick] = []
         if terms is not None:
+            # guard: types of a rule for the person's own
             picks = [pick for pick in copy.left if may_cross(pick.kind, terms)]
         if terms is None or not picks:
             self._copy = None
@@ -467,6 +488,7 @@ class Crossing:
             return
         copy.left, copy.into = picks, (paste, terms)
         copy.until = now + limits.CLIPBOARD_COPY_SECONDS
+        # guard: the person's own only with the focus
         if copy.drop is not None or self.focused == copy.reader:
             yield from self._read_next(copy, now)
         else:
@@ -475,6 +497,7 @@ class Crossing:
     # -- drags --------------------------------------------------------------------------------
 
     def _dragged(self, event: w.DragEvent, now: float) -> Iterator[w.Action]:
+        # guard: a drop that another claims late
         if self._drags.also_claims(event, self._dropping):
             yield from self._drop_dropped()
         actions, drop = self._drags.feed(event, now)
@@ -512,6 +535,7 @@ class Crossing:
         if copy.into is not None:
             yield from self._drops.give(*copy.into, items, now)
             return
+        # guard: policy before a drop is given
         self._paste, asks = drags.ask(drop, items, self._number(), now)
         yield asks
 
@@ -537,10 +561,13 @@ class Crossing:
     # -- ends -----------------------------------------------------------------------------------
 
     def _expire(self, now: float) -> Iterator[w.Action]:
+        # guard: policy that does not answer
         if self._paste is not None and now >= self._paste.until:
             yield from self._drop_paste(UNDECIDED)
+        # guard: a source that stalls
         if self._copy is not None and now >= self._copy.until:
             yield from self._drop_copy(SLOW)
+        # guard: what was copied expires
         if self._held is not None and now >= self._held.until:
             held, self._held = self._held, None
             yield w.Record(
@@ -559,6 +586,7 @@ class Crossing:
         paste = self._paste
         if paste is not None and sandbox in {paste.source, paste.target}:
             yield from self._drop_paste(GONE)
+        # guard: wiped with its source
         if self._held is not None and self._held.source == sandbox:
             # Its name may be another's before this is pasted.
             self._held = None

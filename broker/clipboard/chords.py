@@ -137,6 +137,7 @@ class Recogniser:
         digest = b"" if text is None else hashlib.sha256(text).digest()
         if digest and digest == self._digest:
             return self.trouble
+        # guard: modifiers forgotten with the keymap
         self._keymap, self._digest, self._state = None, digest, None
         self._ready.clear()
         if text is None:
@@ -161,6 +162,7 @@ class Recogniser:
         """
         self._focused = True
         drive = self._keymap.modifiers if self._keymap else {}
+        # guard: only modifiers on enter
         shown = tuple(key for key in keys if key in drive)
         self._down.update(shown)
         return shown
@@ -168,6 +170,7 @@ class Recogniser:
     def leave(self) -> None:
         """The focus goes; clients take every key as released."""
         self._focused = False
+        # guard: modifiers forgotten with the focus
         self._state = None
         self._down.clear()
 
@@ -178,6 +181,7 @@ class Recogniser:
         Bits of virtual modifiers, which mutter tells beside the real ones that
         they stand for, say nothing new.
         """
+        # guard: real modifiers only
         self._state = ((depressed | latched | locked) & REAL, group)
 
     def key(self, serial: int, key: int, state: int) -> Verdict:
@@ -188,11 +192,15 @@ class Recogniser:
         """
         event = (serial, key, state)
         known = self._verdicts.get(event)
+        # guard: one verdict for each event
         if known is not None:
             return known
         verdict = self._judge(key, state)
         acting = verdict in {Verdict.COPY, Verdict.PASTE}
+        # guard: one press of thirty keyboards
+        # guard: a chord once
         self._verdicts[event] = Verdict.SWALLOW if acting else verdict
+        # guard: memory of verdicts
         if len(self._verdicts) > limits.CLIPBOARD_KEY_EVENTS:
             self._verdicts.popitem(last=False)
         return verdict
@@ -200,6 +208,7 @@ class Recogniser:
     # -- judging ----------------------------------------------------------------------
 
     def _judge(self, key: int, state: int) -> Verdict:
+        # guard: no focus, no chord
         if not self._focused:
             return Verdict.SWALLOW
         if state == PRESSED:
@@ -210,6 +219,7 @@ class Recogniser:
         seen = key in self._down
         if state == RELEASED:
             self._down.discard(key)
+        # guard: releases of what was seen
         return Verdict.FORWARD if seen else Verdict.SWALLOW
 
     def _chord(self, key: int) -> Verdict:
@@ -222,6 +232,7 @@ class Recogniser:
                 self._ready.clear()
             ready = self._ready[layout] = self._prepare(self._keymap, layout)
         for chord in ready:
+            # guard: exact modifiers
             exact = held & ~(self._ignored & ~chord.mask) == chord.mask
             if exact and key in chord.codes:
                 return chord.verdict
@@ -235,6 +246,7 @@ class Recogniser:
             for chord, verdict in self._wanted
         ]
         both = found[0].codes & found[1].codes
+        # guard: both chords on one key
         if found[0].mask == found[1].mask and both:
             # A key that would be both is neither: nothing is guessed.
             found = [_Ready(one.mask, one.codes - both, one.verdict) for one in found]

@@ -67,4 +67,5 @@ def _text(untrusted_data: bytes) -> Steps:
 def _harmless(char: str) -> bool:
     if char in _KEPT or char in _JOINERS:
         return True
+    # guard: hidden characters
     return unicodedata.category(char) not in _REMOVED

@@ -54,7 +54,9 @@ def may_cross(kind: str, terms: w.PasteTerms) -> bool:
     """Whether a type may, by its name alone."""
     if PLAIN in terms.clean and kind != TEXT:
         return False
+    # guard: images that nobody can write anew
     unclean = IMAGES in terms.clean and kind.startswith("image/") and kind != PNG
+    # guard: types of a rule
     return fits(kind, terms.patterns) and not unclean
 
 
@@ -63,6 +65,7 @@ def crossing(
 ) -> tuple[tuple[w.Item, ...], str]:
     """What of the content crosses under these terms; or nothing, and why."""
     allowed = tuple(item for item in items if may_cross(item.kind, terms))
+    # guard: size of a rule
     if size_of(allowed) > most(terms.max_bytes):
         return (), reasons.LARGE
     images = IMAGES in terms.clean and any(
@@ -75,6 +78,7 @@ def crossing(
 def to_clean(item: w.Item, clean: frozenset[str]) -> bool:
     """Whether an item has to be written anew before it may be offered."""
     if item.kind == PNG:
+        # guard: cleaned before it is offered
         return IMAGES in clean
     return CONTROLS in clean and item.kind.startswith("text/")
 

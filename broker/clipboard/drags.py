@@ -111,6 +111,7 @@ def decided(
 ) -> Iterator[w.Action]:
     """Policy said no, or it goes to one of the person's own programs."""
     terms = event.terms
+    # guard: what goes out is decided when it goes
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)
     yield w.Record(
         w.Outcome.EXPORTED if allowed else w.Outcome.REFUSED,
@@ -181,6 +182,7 @@ class Drags:
             return
         self._drags[event.mark] = _Drag(event.sandbox)
         mine = [m for m, d in self._drags.items() if d.source == event.sandbox]
+        # guard: drags remembered
         for mark in mine[: -limits.CLIPBOARD_DRAGS]:
             del self._drags[mark]
 
@@ -199,6 +201,7 @@ class Drags:
             for target, over in self._overs.items()
             if over.mark == event.mark and over.dropped_until is not None
         ]
+        # guard: a drop that two claim
         if len(claims) < 2:
             return [], self._drop(claims[0]) if claims else None
         self._settle(event.mark)
@@ -221,8 +224,10 @@ class Drags:
     def _over(self, event: w.DragOver) -> Iterator[w.Action]:
         """A drag is over a window."""
         before = self._overs.get(event.sandbox)
+        # guard: a drop that the next drag overtakes
         if before is not None and before.dropped_until is not None:
             yield from self._give_up(event.sandbox, DRAG_ALONE)
+        # guard: a drag that is late to be elsewhere
         self._overs.pop(event.sandbox, None)
         source = self.source_of(event.mark)
         if not source or source == event.sandbox:
@@ -241,23 +246,30 @@ class Drags:
         """It was dropped there; the drop, if its source has said so."""
         over = self._overs.get(event.sandbox)
         if over is None:
+            # guard: a drop that nobody knows is let go
             return [w.EndDrag(event.sandbox, event.number)], None
         if over.number != event.number or over.dropped_until is not None:
             # Of another device of that program, which is told of its own offer.
             return [], None
         drag = self._drags.get(over.mark)
+        # guard: one drop of each drag
         if drag is not None and drag.settled:
             return list(self._give_up(event.sandbox, DRAG_TWICE)), None
         over.dropped_until = now + limits.CLIPBOARD_DROP_SECONDS
+        # guard: a drop that both have seen
         if over.mark and (drag is None or not drag.performed):
             return [], None
         return [], self._drop(event.sandbox)
 
     def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
         """Whether somebody else says of what was dropped that it was dropped there."""
+        # guard: what goes out is no drop
+        # guard: a claim by who has the drop
+        # guard: a drag without a mark is any of the person's
         if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:
             return False
         over = self._overs.get(event.sandbox)
+        # guard: which drag is claimed
         return (
             isinstance(event, w.DragDropped)
             and over is not None

@@ -120,12 +120,14 @@ class Exports:
 
     def taken(self, sandbox: str) -> Iterator[w.Action]:
         """A sandbox says that it has the keyboard."""
+        # guard: focus moved before an export
         if self._asked is not None and self._asked.held.source != sandbox:
             yield from self.drop(reasons.MOVED)
 
     def go_on(self, focused: str | None, now: float) -> Iterator[w.Action]:
         """Export what was allowed, if its sandbox has the keyboard."""
         asked = self._asked
+        # guard: an export only with the focus
         if asked is None or asked.terms is None or focused != asked.held.source:
             return
         self._asked = None
@@ -143,7 +145,9 @@ class Exports:
         yield record
         if items:
             mark = self._new_mark()
+            # guard: origin of an export
             self._marks[mark] = asked.held.source
+            # guard: origins remembered
             while len(self._marks) > limits.CLIPBOARD_MARKS:
                 self._marks.popitem(last=False)
             until = now + ticking(asked.terms.ttl)
@@ -155,6 +159,7 @@ class Exports:
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return  # it was replaced meanwhile
+        # guard: whose export
         if standing.source != event.sandbox:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
         elif event.problem:
@@ -189,6 +194,7 @@ class Exports:
         """Do what is due."""
         if self._asked is not None and now >= self._asked.until:
             yield from self.drop(reasons.UNDECIDED)
+        # guard: an export expires
         if self._standing is not None and now >= self._standing.until:
             yield from self.withdraw(w.Outcome.EXPIRED, "")
 
@@ -207,4 +213,5 @@ class Exports:
             self._standing = None
         for mark, source in self._marks.items():
             if source == sandbox:
+                # guard: origin of what has ended
                 self._marks[mark] = ""

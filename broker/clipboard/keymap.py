@@ -100,6 +100,7 @@ class Keymap:
                 for code in self._bearing(symbol, other)
                 if not _LETTERS.intersection(self.keys[code].symbols(layout))
             )
+            # guard: a letter is itself
             if found:
                 return found
         return frozenset()

@@ -49,6 +49,7 @@ def read_keymap(text: bytes) -> Keymap:
     few keymaps to each connection and at each change of keyboard: the last
     ones are kept, for all connections of the process.
     """
+    # guard: size of a keymap
     if len(text) > limits.CLIPBOARD_KEYMAP_BYTES:
         raise KeymapError("the keymap is larger than any that is in use")
     try:

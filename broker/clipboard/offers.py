@@ -103,6 +103,7 @@ class Giving:
         cleaning = self._cleaning
         if cleaning is None:
             return
+        # guard: who cleans
         if event.sandbox != cleaning.paste.target:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
             return
@@ -110,6 +111,7 @@ class Giving:
             case w.DataCame():
                 cleaning.data = event.untrusted_data
                 size = len(cleaning.data) + size_of(cleaning.done)
+                # guard: size of what was cleaned
                 if size > most(cleaning.terms.max_bytes):
                     yield from self.drop(LARGE)
             case w.DataEnded():
@@ -223,13 +225,16 @@ class Giving:
 
     def moved(self, sandbox: str, reason: str) -> Iterator[w.Action]:
         """A sandbox says that it has the keyboard."""
+        # guard: focus moved while it is cleaned
         if self._cleaning is not None and self._cleaning.paste.target != sandbox:
             yield from self.drop(reason)
 
     def expire(self, now: float) -> Iterator[w.Action]:
         """Do what is due."""
+        # guard: a cleaner that stalls
         if self._cleaning is not None and now >= self._cleaning.until:
             yield from self.drop(SLOW)
+        # guard: what was pasted expires
         late = [target for target, o in self._offers.items() if now >= o.until]
         for target in late:
             offer = self._offers.pop(target)

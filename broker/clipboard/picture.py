@@ -85,6 +85,7 @@ def rewrite_png(untrusted_data: bytes) -> Steps:
     parts = _read(untrusted_data)
     del untrusted_data
     head = parts.head
+    # guard: a picture's pixels
     if head.height * (head.row + 1) > limits.CLIPBOARD_PIXEL_BYTES:
         raise _bad("it has more pixels than may cross")
     squeeze = zlib.compressobj(6)
@@ -121,6 +122,7 @@ def _chunks(data: bytes) -> Generator[tuple[bytes, bytes], None, None]:
         kind = data[at + 4 : at + 8]
         content = data[at + 8 : at + 8 + size]
         (told,) = struct.unpack_from(">I", data, at + 8 + size)
+        # guard: a picture's sums
         if zlib.crc32(content, zlib.crc32(kind)) != told:
             raise _bad("a chunk's sum is wrong")
         yield kind, content
@@ -150,6 +152,7 @@ def _read(data: bytes) -> _Parts:
             _take_palette(parts, content)
         elif kind == b"tRNS":
             _take_clear(parts, content)
+        # guard: critical parts of a picture
         elif kind != b"IEND" and not kind[0] & 0x20:
             raise _bad("it has a critical part that nobody knows")
     if parts.head.colour == _PALETTE and not parts.palette:
@@ -163,6 +166,7 @@ def _head(content: bytes) -> _Head:
         ">IIBBBBB", content
     )
     most = limits.CLIPBOARD_PICTURE_SIDE
+    # guard: a picture's sides
     if not (1 <= width <= most and 1 <= height <= most):
         raise _bad("it is too large")
     if depth not in _DEPTHS.get(colour, set()) or packing or filtering:
@@ -178,6 +182,7 @@ def _take_palette(parts: _Parts, content: bytes) -> None:
         raise _bad("its palette makes no sense")
     if parts.head.colour == _PALETTE:
         # Whole, so that no pixel can point beyond it.
+        # guard: pixels beyond the palette
         parts.palette = content[: 3 << parts.head.depth].ljust(
             3 << parts.head.depth, b"\0"
         )
@@ -256,6 +261,7 @@ class _Pull:
     def end(self) -> None:
         """There must be nothing more."""
         pull, more = self._pull, self._rest or self._unpack(1)
+        # guard: pixels beyond the end
         if more or not pull.eof or pull.unused_data:
             raise _bad("it has more pixels than it says")
 

@@ -86,6 +86,7 @@ class Copy:
             return True
         if isinstance(event, w.TypesTold):
             return self.reading is None and not self.left
+        # guard: answers in order
         return self.reading is not None
 
     @property
@@ -93,6 +94,7 @@ class Copy:
         """Bytes that may still come."""
         limit = self.terms.max_bytes
         if self.into is not None:
+            # guard: size of a rule for the person's own
             limit = min(limit, self.into[1].max_bytes)
         return most(limit) - size_of(self.items)
 

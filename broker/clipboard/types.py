@@ -71,6 +71,8 @@ def kind_of(untrusted_type: str) -> str | None:
     spelling = untrusted_type.lower().replace(" ", "")
     if untrusted_type in TEXT_NAMES or spelling in TEXT_NAMES:
         return TEXT
+    # guard: marks are no types
+    # guard: names of files
     if (
         spelling in NEVER
         or spelling.startswith(OURS)
@@ -83,6 +85,7 @@ def kind_of(untrusted_type: str) -> str | None:
 def names_files(untrusted_types: Iterable[str]) -> bool:
     """Whether a file's name, or a link, is among them."""
     spellings = (name.lower().replace(" ", "") for name in untrusted_types)
+    # guard: spellings of names of files
     return any(spelling.partition(";")[0] in NEVER for spelling in spellings)
 
 
@@ -99,10 +102,12 @@ def choose(
     At most CLIPBOARD_KINDS; the source's order decides which.  Raises PeerError
     for more types, or longer ones, than a filter lets a client offer.
     """
+    # guard: number of types
     if len(untrusted_types) > limits.WAYLAND_MIMES:
         raise PeerError("more types in one selection than a client may offer")
     found: dict[str, str] = {}
     for name in untrusted_types:
+        # guard: length of types
         if len(name.encode("utf-8", "replace")) > limits.WAYLAND_MIME_BYTES:
             raise PeerError("a type's name is longer than a client may offer")
         kind = kind_of(name)

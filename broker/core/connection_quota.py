@@ -29,6 +29,7 @@ class SoundServerPlaces:
         """
         most = limits.PULSE_CONNECTIONS_ALL
         if own >= limits.PULSE_CONNECTIONS_FEW:
+            # guard: sound connections for those with few
             most -= limits.PULSE_CONNECTIONS_KEPT
         if self.taken >= most:
             raise RefusedError(
@@ -51,8 +52,10 @@ class SoundPlaces:
     def one(self) -> Iterator[None]:
         """Hold a place.  Raises RefusedError when there is none left."""
         most = limits.PULSE_CONNECTIONS
+        # guard: streams of sound at one time
         if self._taken >= most:
             raise RefusedError(f"the sandbox has {most} sound connections")
+        # guard: sound connections of all
         self._server.check(self._taken)
         self._taken += 1
         self._server.taken += 1

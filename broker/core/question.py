@@ -88,8 +88,10 @@ def untrusted_word(untrusted_text: str, most: int = _WORD_CHARACTERS) -> str:
     Stricter than ``printable``: letters of other scripts that look like Latin
     ones are what a look-alike address is made of.
     """
+    # guard: look-alikes
     plain = "".join(
         char if char.isascii() else f"\\u{ord(char):04x}"
         for char in printable(untrusted_text, 4 * most)
     )
+    # guard: short words
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."

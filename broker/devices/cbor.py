@@ -38,6 +38,7 @@ class _Reader:
             raise PeerError("CBOR of indefinite length")
         value = int.from_bytes(self.take(size), "big")
         least = 24 if size == 1 else 1 << 8 * (size // 2)
+        # guard: CBOR in its shortest form
         if value < least:
             raise PeerError("CBOR that is not in its shortest form")
         return value
@@ -87,6 +88,7 @@ class _Reader:
             key = self.value(depth + 1)
             if isinstance(key, bool) or not isinstance(key, int | str | bytes):
                 raise PeerError("a CBOR map with a key that is none")
+            # guard: CBOR keys once
             if key in found:
                 raise PeerError("a CBOR map with a key that is there twice")
             found[key] = self.value(depth + 1)

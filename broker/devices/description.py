@@ -38,6 +38,7 @@ def word(untrusted_bytes: bytes) -> str:
     )
     most = limits.DEVICE_WORD_CHARACTERS
     clean = printable(untrusted_text, most * 10)
+    # guard: a string is never shortened
     if len(clean) > most:
         raise PeerError(f"the device has a string of more than {most} characters")
     return clean

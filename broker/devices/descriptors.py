@@ -80,12 +80,14 @@ def _interfaces(untrusted: memoryview) -> tuple[InterfaceClass, ...]:
         if len(untrusted) - at < 2:
             raise PeerError("a descriptor is cut short")
         size, kind = untrusted[at], untrusted[at + 1]
+        # guard: descriptors are whole
         if size < 2 or at + size > len(untrusted):
             raise PeerError(f"a descriptor of {size} bytes does not fit")
         if kind == _INTERFACE_TYPE:
             if size < _INTERFACE_BYTES:
                 raise PeerError(f"an interface descriptor of {size} bytes")
             found.append(InterfaceClass(*untrusted[at + 5 : at + 8]))
+            # guard: interfaces are counted
             if len(found) > limits.DEVICE_INTERFACES:
                 most = limits.DEVICE_INTERFACES
                 raise PeerError(f"the device has more than {most} interfaces")

@@ -154,6 +154,7 @@ class SecurityKey:
         channel = message.channel
         if channel == BROADCAST:
             channel = next(self._channel_numbers)
+            # guard: channels of a guest
             if len(self._channels) >= limits.CTAP_CHANNELS:
                 self._channels.pop(next(iter(self._channels)))
             self._channels[channel] = None
@@ -196,6 +197,8 @@ class SecurityKey:
             if command in {_MAKE, _GET}:
                 what = "register" if command == _MAKE else "sign in"
                 return self._ask(message, what, _relying_party(command, body), "", now)
+            # guard: management of the key
+            # guard: next of an allowed assertion
             passes = (
                 (command == _INFO and not body)
                 or (command == _NEXT and not body and self._may_go_on)
@@ -245,6 +248,7 @@ class SecurityKey:
     def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
         """Take the answer to an ``Ask``; one that is over changes nothing."""
         made = self._now
+        # guard: a verdict has its number
         if made is None or made.ask is None or made.ask.number != number or made.sent:
             return []
         if allow:
@@ -354,6 +358,7 @@ def _relying_party(command: int, untrusted_body: bytes) -> str:
 def _pin_is_harmless(untrusted_body: bytes) -> bool:
     found = cbor.decode(untrusted_body)
     sub = found.get(2) if isinstance(found, dict) else None
+    # guard: harmless PIN commands
     return isinstance(sub, int) and not isinstance(sub, bool) and sub in _PIN_HARMLESS
 
 

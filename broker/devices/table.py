@@ -104,6 +104,7 @@ class DeviceTable:
         plug-in that was decided about.
         """
         known = self._in_port.get(device.port)
+        # guard: changed descriptors
         if known is not None and known.device.fingerprint == device.fingerprint:
             known.device = device  # its driver or its authorization may be another
             return []
@@ -121,6 +122,7 @@ class DeviceTable:
         port = self._ports.setdefault(plug.device.port, _Port())
         port.last = now
         early = port.pace.take(now)
+        # guard: ports are held
         if early <= 0 and not port.held:
             return [Appeared(plug)]
         plug.state = State.HELD
@@ -182,6 +184,7 @@ class DeviceTable:
         Raises RefusedError when it is not there, is another's, or is a hub.
         """
         plug = self.find(number)
+        # guard: hubs stay
         if plug.device.hub:
             raise RefusedError(
                 f"{plug.device.port} is a hub",
@@ -192,6 +195,7 @@ class DeviceTable:
                 f"port {plug.device.port} is plugged too often",
                 hint=f"leave it alone for {limits.DEVICE_HOLD_SECONDS:g} s",
             )
+        # guard: one owner
         if plug.state is not State.PLUGGED:
             raise RefusedError(
                 f"the device in port {plug.device.port} is in use already",
@@ -203,6 +207,7 @@ class DeviceTable:
 
     def attached(self, plug: Plug) -> None:
         """The attach is done.  Raises RefusedError when the device has gone meanwhile."""
+        # guard: a swap during the attach
         if plug.gone or self._in_port.get(plug.device.port) is not plug:
             raise RefusedError("the device was unplugged or has changed")
         plug.state = State.ATTACHED

@@ -218,6 +218,7 @@ class Admission:
         else:
             facts = credentials.process_facts(conn)
         identity.check(self.claim, facts, alive=self.alive())
+        # guard: a door asks the share
         self.log.check_share(self.lease.sandbox)
         if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
             raise RefusedError(

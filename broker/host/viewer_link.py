@@ -158,6 +158,7 @@ class RemoteViewer:
         except BaseException:
             sock.close()
             raise
+        # guard: the viewer owes its host answers
         epoch = Epoch(
             session,
             sock,

@@ -43,4 +43,5 @@ async def serve(
                 continue
             nursery.start_soon(client, accepted)
             if pace is not None:
+                # guard: pace of clients
                 await trio.sleep(pace.take(trio.current_time()))

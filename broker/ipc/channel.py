@@ -123,6 +123,7 @@ class OrderChannel:
         if len(self._buffer) < _LENGTH.size:
             return b""
         (length,) = _LENGTH.unpack_from(self._buffer)
+        # guard: a worker's messages have a length
         if not 0 < length <= limits.WORKER_MESSAGE_BYTES:
             most = limits.WORKER_MESSAGE_BYTES
             raise PeerError(f"the peer sent a message longer than {most} bytes")
@@ -179,6 +180,7 @@ def order_pair() -> tuple[OrderChannel, socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         # What the far end would send here must not get into our queue.
+        # guard: a worker sends no descriptor
         ours.shutdown(socket.SHUT_RD)
         up, into = os.pipe2(os.O_CLOEXEC)
     except BaseException:

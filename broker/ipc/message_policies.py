@@ -51,6 +51,12 @@ AGENT: Mapping[str, ChannelPolicy] = {
     "exited": no_descriptors(
         _AGENT, "for a program that was asked for", _DECODE, "Claims an exit code."
     ),
+    "taken": no_descriptors(
+        _AGENT,
+        "for input that was sent to it",
+        "a number; the room never becomes more than AGENT_INPUT_WINDOW",
+        "Says when more of the person's input may come, for its own program.",
+    ),
     "hop": no_descriptors(
         _AGENT, "at any time", _DECODE, "Text that names a step that failed, escaped."
     ),
@@ -59,6 +65,18 @@ AGENT: Mapping[str, ChannelPolicy] = {
         "after hello",
         "a process in the guest",
         "Nothing: the broker starts what the person asked for.",
+    ),
+    "input": no_descriptors(
+        _BROKER,
+        "for a program that takes input, within what was taken",
+        "a bounded write in the guest",
+        "The guest learns what the person typed for its own program.",
+    ),
+    "resize": no_descriptors(
+        _BROKER,
+        "for a program with a terminal",
+        "one ioctl(2) in the guest",
+        "The guest learns the terminal's size.",
     ),
     "signal": no_descriptors(
         _BROKER, "for a program that was asked for", "one kill(2)", "Nothing."
@@ -138,6 +156,9 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "agent-closed": _claim("once for a stream", "Claims byte counts; text, escaped."),
     "display-closed": _claim("once for a stream", "Claims byte counts; text, escaped."),
     "wayland-opened": _claim("at any time", "Claims that a window is on its way."),
+    "window-mapped": _claim(
+        "at any time", "Claims that a window of its own sandbox is on the screen."
+    ),
     "wayland-answered": _claim("at any time", "Claims that the compositor answered."),
     "wayland-closed": _claim("once for a client", "Claims byte counts; text, escaped."),
     "statistics": _claim("as an answer", "Claims numbers about itself."),

@@ -41,6 +41,7 @@ def file_to_fill(size: int) -> int:
     try:
         os.ftruncate(fd, size)
         fixed = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+        # guard: a worker's content has a size
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fixed)
     except BaseException:
         os.close(fd)
@@ -77,10 +78,13 @@ def check(untrusted_fd: int, size: int) -> None:
     Asks the kernel alone: a file on FUSE could hold us up for ever, and only
     files of tmpfs (and of huge pages) have seals.
     """
+    # guard: content is in memory
     if not on_tmpfs(untrusted_fd):
         raise PeerError("the content's file is not one in memory")
+    # guard: content is sealed
     if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
         raise PeerError("the content's file is not sealed")
+    # guard: content is as large as said
     if os.fstat(untrusted_fd).st_size != size:
         raise PeerError("the content's file is not as large as was said")
 

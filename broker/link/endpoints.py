@@ -78,6 +78,7 @@ async def _connect_unix(
     endpoint: Endpoint, path: Path, *, descriptors: bool = False
 ) -> socket.socket:
     sock = new_socket(socket.AF_UNIX, endpoint)
+    # guard: who is connected to sends no descriptor
     if not descriptors:
         fdpass.refuse_descriptors(sock)
     try:

@@ -99,6 +99,7 @@ async def open_listener(
         case UnixEndpoint() | HybridEndpoint():
             if sock is None:
                 sock = new_socket(socket.AF_UNIX, endpoint)
+            # guard: who connects sends no descriptor
             if not descriptors:
                 fdpass.refuse_descriptors(sock)
             return await _listen_unix(endpoint, sock, backlog)

@@ -128,6 +128,7 @@ class Acceptor:
         ours, theirs = socket.socketpair()
         with theirs:
             arrival, pidfd = _vouch(conn)
+            # guard: the acceptor keeps a container's sockets
             fds = [theirs.fileno()] + ([pidfd] if pidfd >= 0 else [])
             try:
                 fdpass.send(entry.broker, messages.encode(arrival), fds)

@@ -26,6 +26,7 @@ LINE = 24
 ROWS = 6
 """Targets that are seen at one time; the others by wheel or arrow keys."""
 _HEAD = 92
+# guard: buttons further apart than an image
 _APART = limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
 press counts, should ours not be what is shown."""
@@ -130,6 +131,7 @@ class Dialog:
             self.typed = self.typed[:-1]
         elif name in {"Up", "Down"}:
             self._step(-1 if name == "Up" else 1)
+        # guard: Enter means nothing
         elif name not in {"Return", "KP_Enter", "space", "Tab"} and text:
             # More than the word is never the word again, but for BackSpace.
             self.typed = (self.typed + text)[: len(WORD) + 1]
@@ -142,6 +144,7 @@ class Dialog:
 
     def tick(self, now: float) -> Answer | None:
         """Time has passed; the word that stands alone for a moment is a yes."""
+        # guard: the word alone
         settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
         if self.typed == WORD and settled and self.guard.armed(now):
             return self._yes()
@@ -170,6 +173,7 @@ class Dialog:
     def press(self, code: int, now: float) -> None:
         """A button goes down, or a finger."""
         armed = self.guard.press(_BUTTON_CODES + code, now)
+        # guard: a press while inert
         self.pressed = self._button() if armed else None
         if armed:
             self._choose()
@@ -178,6 +182,7 @@ class Dialog:
         """It goes up; on the button on which it went down that is an answer."""
         armed = self.guard.release(_BUTTON_CODES + code, now)
         pressed, self.pressed = self.pressed, None
+        # guard: pressed where it is let go
         if not armed or pressed is None or pressed != self._button():
             return None
         if pressed == self.layout.deny:

@@ -42,6 +42,7 @@ class Guard:
         """A key or button goes down; whether it may mean something."""
         armed = self.armed(now)
         self._held.add(code)
+        # guard: touched begins anew
         if not armed:
             self._restart(now)
         return armed
@@ -63,6 +64,7 @@ class Guard:
 
     def armed(self, now: float) -> bool:
         """Whether it takes an answer now."""
+        # guard: focus for a second
         if self._since is not None and now - self._since >= self._hold:
             self._armed = True
         return self._armed
@@ -75,5 +77,7 @@ class Guard:
 
     def _restart(self, now: float) -> None:
         self._armed = False
+        # guard: seen before it counts
+        # guard: held keys are no rest
         ready = self._visible and self._focused and not self._held
         self._since = now if ready else None

@@ -156,6 +156,7 @@ class Input:
         self.pointing, self.imaged = self._window.mine(surface), False
         # The image of the window that the pointer came from would stay: a
         # sandbox's, drawn away from where a press counts.
+        # guard: the prompt's own pointer image
         self._window.set_image(device, serial, lambda: self._image_set(serial))
         self._entered = serial
         if self.pointing and self._window.dialog is not None:
@@ -186,6 +187,7 @@ class Input:
         state: int,
     ) -> None:
         # Before our image is there nothing shows where a press would count.
+        # guard: no answer before the pointer image
         if self.pointing and self.imaged:
             self._press(code, pressed=state == _PRESSED)
 

@@ -55,6 +55,7 @@ def read_phrase(paths: Paths) -> str:
         fd = os.open(phrase_file(paths), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             info = os.fstat(fd)
+            # guard: the phrase is a secret
             if info.st_mode & 0o077 or info.st_uid != os.geteuid():
                 return ""
             return take_phrase(file.read(1024).decode())

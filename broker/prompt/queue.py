@@ -53,6 +53,7 @@ class _Bucket:
         per_second = limits.QUESTIONS_PER_MINUTE / 60
         grown = self.left + (now - self.then) * per_second
         self.left, self.then = min(float(limits.QUESTIONS_BURST), grown), now
+        # guard: how often
         return self.left >= 1
 
 
@@ -81,14 +82,17 @@ class Queue:
     def refusal(self, question: Question, now: float) -> str:
         """Why the answer is no without a dialog; empty: it would be asked."""
         self._forget(now)
+        # guard: the same again
         if question in self._refused:
             return AGAIN
         entry = self._equal(question)
         if entry is not None:
             return FULL if len(entry.askers) >= limits.QUESTION_ASKERS else ""
         mine = [e for e in self._entries.values() if e.question.lease == question.lease]
+        # guard: questions of one sandbox
         if len(mine) >= limits.QUESTIONS_PER_SANDBOX:
             return TOO_OFTEN
+        # guard: questions in all
         if len(self._entries) >= limits.QUESTIONS_WAITING:
             return FULL
         bucket = self._buckets.get(question.lease)
@@ -140,7 +144,9 @@ class Queue:
 
     def front(self) -> Entry | None:
         """The one to show: of the sandbox that was shown longest ago."""
+        # guard: shown after it is recorded
         waiting = [entry for entry in self._entries.values() if entry.ready]
+        # guard: fair turns
         return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
 
     def showing(self, entry: Entry) -> None:
@@ -158,11 +164,13 @@ class Queue:
         entry = self._entries.pop(number, None)
         if entry is None:
             return []
+        # guard: what was not offered
         reason = unfit(entry.question, answer)
         if reason:
             answer = Answer(allow=False, by="broker", reason=reason)
         elif not answer.allow and answer.by == "person":
             self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
+        # guard: once is one
         if answer.allow and answer.keep is Keep.ONCE:
             return [(entry.askers[0], answer), *self._again(entry, now)]
         return [(asker, answer) for asker in entry.askers]
@@ -185,6 +193,7 @@ class Queue:
     def expire(self, now: float) -> Settled:
         """No answer in time is a no."""
         self._forget(now)
+        # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]
         said = Answer(allow=False, by="timeout", reason="nobody answered in time")
         return self._end(over, said)

@@ -267,6 +267,7 @@ class Window:
         # Once it is armed, a pointer that comes in has its presses ignored until
         # its image is ours (``Input``), and typing goes on.
         if not self._showing.dialog.guard.armed(time.monotonic()):
+            # guard: no arming before the pointer image
             held &= all(seat.imaged for seat in pointers if seat.pointing)
         keys = frozenset(key for seat in keyboards for key in seat.keys_down)
         if (held, keys) != self._showing.focus:

@@ -78,6 +78,7 @@ class Conversation:
         failed: Callable[[int], None] = lambda _code: None,
     ) -> bytes:
         """The same without sending it: return the frame."""
+        # guard: tags of our own
         tag = self._next_tag
         self._next_tag = (tag + 1) & 0x7FFFFFFF
         self._pending[tag] = Pending(done, failed)

@@ -104,6 +104,7 @@ class Filter(Conversation):
         self._give_up = now + limits.PULSE_HANDSHAKE_SECONDS
         self.now = now
         sandbox.connections += 1
+        # guard: connections
         if sandbox.connections > limits.PULSE_CONNECTIONS:
             most = limits.PULSE_CONNECTIONS
             self.fault = RefusedError(f"the sandbox has {most} sound connections")
@@ -119,6 +120,7 @@ class Filter(Conversation):
     @property
     def stalled(self) -> bool:
         """Whether nothing more of the client is looked at now."""
+        # guard: who does not read
         return (
             self.fault is not None
             or self._resume is not None
@@ -130,6 +132,7 @@ class Filter(Conversation):
     @property
     def is_crowded(self) -> bool:
         """Whether as much waits for the server as may."""
+        # guard: outstanding commands
         return (
             self.outstanding >= limits.PULSE_OUTSTANDING
             or len(self.up) > limits.PULSE_QUEUE_BYTES
@@ -189,6 +192,7 @@ class Filter(Conversation):
     def tick(self, now: float) -> None:
         """Do what is due."""
         self.now = now
+        # guard: handshake deadline
         if not self.ready and now >= self._give_up:
             self.fail(
                 PeerError(f"no handshake within {limits.PULSE_HANDSHAKE_SECONDS:.0f} s")
@@ -212,6 +216,7 @@ class Filter(Conversation):
         for stream in list(self.playbacks.values()):
             stream.end()
         self.recordings.close()
+        # guard: last words are silent
         self.down.silence()  # no revoke finds what still leaves
         if self.sandbox.members.pop(self.index, None) is not None:
             self.sandbox.announce(Facility.CLIENT, Change.REMOVE, self.index)
@@ -251,6 +256,7 @@ class Filter(Conversation):
         """
         try:
             plain = frames.plain_samples(untrusted_data)
+            # guard: a frame inside a frame
             if plain is None or not self._client.between or self.fault is not None:
                 return False
             channel, sizes = plain
@@ -290,7 +296,9 @@ class Filter(Conversation):
             if isinstance(frame, frames.Samples):
                 self._samples(frame)
                 continue
+            # guard: pace of commands
             self.slow_down(self._pace.take(self.now))
+            # guard: pace of a sandbox
             self.slow_down(self.sandbox.pace.take(self.now))
             self._command(frame.body)
 
@@ -312,6 +320,7 @@ class Filter(Conversation):
             number = Command(untrusted_number)
         except ValueError:
             raise PeerError(f"there is no command {untrusted_number}") from None
+        # guard: servers' commands
         if number in NOT_FROM_CLIENTS:
             raise PeerError(f"{number.name} from a client")
         if not self.ready:
@@ -326,10 +335,12 @@ class Filter(Conversation):
         reader = Reader(body, frames.HEAD_BYTES)
         if number in REFUSED:
             reader.skip_all()
+            # guard: unknown is denied
             raise SoundRefusedError(Error.ACCESS, "not allowed")
         request = REQUESTS[number]
         signature = request.signature(self.version)
         fields = reader.fields(signature)
+        # guard: nothing behind the last field
         reader.end()
         if request.way is Way.HANDSHAKE:
             raise PeerError(f"{number.name} a second time")
@@ -359,6 +370,7 @@ class Filter(Conversation):
 
     def _authenticate(self, tag: int, fields: Fields) -> None:
         """Say who we are: our cookie, and no memory is ever shared."""
+        # guard: no shared memory for the server
         version = min(fields.number(0) & _VERSION_BITS, VERSION)
         if version < OLDEST_VERSION:
             self.error(tag, Error.VERSION)
@@ -366,6 +378,7 @@ class Filter(Conversation):
         self._asked_version = version
 
         def answered(reader: Reader) -> None:
+            # guard: no shared memory for the client
             theirs = reader.fields("L").number(0) & _VERSION_BITS
             if theirs < OLDEST_VERSION:
                 self.error(tag, Error.VERSION)
@@ -380,6 +393,7 @@ class Filter(Conversation):
                 hint="is the cookie right? PULSE_COOKIE names its file",
             )
 
+        # guard: our own cookie
         self.ask(Command.AUTH, encode("Lx", [version, self._cookie]), answered, failed)
 
     def _introduce(self, tag: int, untrusted_properties: Properties) -> None:
@@ -406,6 +420,7 @@ class Filter(Conversation):
     def notify(self, facility: Facility, change: Change, index: int) -> None:
         """Tell of a change, if the client wants to hear of it."""
         if self._subscribed & (1 << facility) and self.fault is None:
+            # guard: news that nobody reads
             if len(self.down.data) > 2 * limits.PULSE_QUEUE_BYTES:
                 self.fail(PeerError("it does not read the news that it asked for"))
                 self.wake()
@@ -425,6 +440,7 @@ class Filter(Conversation):
 
     def own_playback(self, index: int) -> Playback:
         """The sandbox's stream of that index; others' do not exist for it."""
+        # guard: own streams by index
         stream = self.sandbox.playbacks.get(index)
         if stream is None:
             raise SoundRefusedError(
@@ -435,6 +451,7 @@ class Filter(Conversation):
     def check_room(self) -> None:
         """There must be a place for one more stream."""
         own = len(self.playbacks) + len(self.recordings.by_channel) + self.creating
+        # guard: streams
         if own >= limits.PULSE_STREAMS_PER_CONNECTION or not self.sandbox.has_room():
             raise SoundRefusedError(Error.TOOLARGE, "too many streams")
 
@@ -445,6 +462,7 @@ class Filter(Conversation):
 
     def may_retitle(self) -> None:
         """Count a change of names."""
+        # guard: titles
         if self.sandbox.titles.take(self.now) > 0:
             raise SoundRefusedError(Error.ACCESS, "names change too often")
 

@@ -120,6 +120,7 @@ class Cutter:
                 raise PeerError("a command with the flags or the offset of samples")
             if not 0 < length <= self._command_bytes:
                 raise PeerError(f"a command of {length} bytes")
+        # guard: shared memory frames
         elif flags > _SEEKS:
             raise PeerError(f"samples with flags {flags:#x}, as for shared memory")
         elif not 0 < length <= limits.PULSE_SAMPLES_BYTES:
@@ -136,8 +137,10 @@ def plain_samples(untrusted_data: Bytes) -> tuple[int, tuple[int, ...]] | None:
     sizes: list[int] = []
     while end - at > _HEADER_BYTES:
         length, channel, high, low, flags = HEADER.unpack_from(untrusted_data, at)
+        # guard: plain samples only
         if not 0 < length <= limits.PULSE_SAMPLES_BYTES or high or low or flags:
             return None
+        # guard: no command as samples
         if channel == INVALID or (sizes and channel != stream):
             return None
         if length == end - _HEADER_BYTES:

@@ -175,6 +175,7 @@ def _own_inputs(f: Filter, reader: Reader) -> bytes:
     while reader.left:
         fields = reader.fields(signature)
         stream = f.sandbox.by_real.get(fields.number(0))
+        # guard: own inputs only
         if stream is not None:
             found.append(encode(signature, _shown(f, fields, stream)))
     return b"".join(found)

@@ -54,16 +54,21 @@ def bounded(spec: Spec, asked: Sizes, most: int, *, early: bool) -> Sizes:
     ``early`` says that the client wants early requests.
     """
     least = least_bytes(spec)
+    # guard: the least buffer
+    # guard: largest buffer
     buffer = max(min(asked.buffer, most), _PIECES * least)
     is_open = asked.target == INVALID
     target = _DEFAULT_SECONDS * spec.rate * frame_bytes(spec)
     if not is_open:
+        # guard: the least target
         target = max(asked.target, _PIECES * least)
     target = min(target, buffer)
     request = asked.request
     if request != INVALID:  # else the server takes a quarter, 20 ms at most
+        # guard: the least request
         request = max(request, least)
         times, device = (1, 0) if early else (2, 2 * least)
+        # guard: a device between two requests
         if times * request + device > target:
             # A longer buffer rather than smaller requests: a client that only
             # writes what it named would be left with one piece in the buffer.

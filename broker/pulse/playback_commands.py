@@ -55,9 +55,12 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
         len(fields) <= _MUTED_SET or fields.truth(_MUTED_SET)
     )
     properties = f.sandbox.labels.stream(fields.properties(_PROPERTIES))
+    # guard: our device
     fields[_SINK], fields[_SINK_NAME] = INVALID, rules.sink
+    # guard: sizes of a new stream
     _set_sizes(f, fields)
     # Alone: streams that start and stop as one made PulseAudio fail an assertion.
+    # guard: streams that belong together
     fields[_SYNC] = f.new_sync()
     # Fixed values would be the hardware's, and tell of it.
     for place in (_FIX_FORMAT, _FIX_RATE, _FIX_CHANNELS, _NO_MOVE):
@@ -74,6 +77,7 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
         stream, answer = _created(
             f, reader, volume, properties, muted=muted, variable=variable
         )
+        # guard: the person is faster
         if (f.sandbox.rules.volume, f.sandbox.level) != (most, level):
             stream.apply_level()  # the person was faster than the server
         return answer
@@ -82,6 +86,7 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
         f.creating -= 1
 
     f.creating += 1
+    # guard: pace of streams
     f.slow_down(f.sandbox.births.take(f.now))
     f.relay(
         tag, _C.CREATE_PLAYBACK_STREAM, encode(signature, fields), answered, settled
@@ -125,6 +130,7 @@ def _settle(fields: Fields, forms: list[Format]) -> None:
     What it leaves open would become the hardware's, and the answer tell it.
     """
     spec = settled(forms, fields.spec(_SPEC))
+    # guard: what formats leave open
     fields[_SPEC], fields[_FORMATS] = spec, []
     if not is_valid(spec):
         return  # and refused
@@ -138,6 +144,7 @@ def _settle(fields: Fields, forms: list[Format]) -> None:
 def _within(f: Filter, spec: Spec) -> bool:
     rules = f.sandbox.rules
     least = limits.PULSE_RATE_LEAST
+    # guard: the least rate
     return least <= spec.rate <= rules.rate and spec.channels <= rules.channels
 
 
@@ -183,6 +190,7 @@ def _created(
     spec = head.spec(7)
     if not is_valid(spec) or head.number(0) in f.playbacks:
         raise UpstreamError("the sound server made a stream that cannot be")
+    # guard: what the server made of it
     if not _within(f, spec):
         f.ask(_C.DELETE_PLAYBACK_STREAM, encode("L", [head.number(0)]))
         raise SoundRefusedError(
@@ -216,6 +224,7 @@ def delete(f: Filter, tag: int, fields: Fields) -> None:
     stream = f.playback(fields)
 
     def answered(reader: Reader) -> bytes:
+        # guard: commands behind the end of a stream
         stream.flush()  # what was said behind it, too, is answered
         stream.end()
         return reader.rest()
@@ -246,9 +255,11 @@ def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
     asked = Sizes(fields.number(1), fields.number(2), fields.number(4))
     early = len(fields) > 6 and fields.truth(6)
     held = bounded(stream.spec, asked, most, early=early)
+    # guard: sizes of a stream that runs
     fields[1], fields[2], fields[4] = held.buffer, held.target, held.request
     letters = "LLLLLb" + "b" * (len(fields) - 6)
     # Another latency makes PipeWire settle its whole graph anew, as a new stream does.
+    # guard: pace of sizes
     f.slow_down(f.sandbox.births.take(f.now))
 
     def answered(reader: Reader) -> bytes:
@@ -262,9 +273,11 @@ def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
 def set_rate(f: Filter, tag: int, fields: Fields) -> None:
     """UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, a little to either side."""
     stream = f.playback(fields)
+    # guard: rates that change
     if not stream.variable:  # PulseAudio would fail an assertion over it
         raise SoundRefusedError(Error.NOTSUPPORTED, "the rate of a fixed stream")
     made = stream.spec.rate
+    # guard: how far rates change
     drift = made * limits.PULSE_RATE_DRIFT_PERCENT // 100
     most = min(made + drift, f.sandbox.rules.rate)
     if not made - drift <= fields.number(1) <= most:
@@ -344,6 +357,7 @@ def set_mute(f: Filter, tag: int, fields: Fields) -> None:
 def _to_order(f: Filter, index: int) -> Playback:
     """A stream of the sandbox, whose connection has room for an order."""
     stream = f.own_playback(index)
+    # guard: orders on another's connection
     if stream.owner is not f and stream.owner.is_crowded:
         raise SoundRefusedError(Error.TOOLARGE, "too much on that stream's connection")
     return stream
@@ -357,6 +371,7 @@ def _order(
     The server reads connections in no order: on another one, what was said before
     the person's mute could be heard after it.
     """
+    # guard: one way for orders
     if stream.owner is f:
         f.relay(tag, command, fields)
     else:

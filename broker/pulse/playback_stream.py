@@ -111,6 +111,7 @@ class Playback:
     def kill(self) -> None:
         """End it, here and at the server, and tell the client."""
         channel = encode("L", [self.channel])
+        # guard: commands of a stream that is ended
         self.flush()
         self.end()
         self.owner.ask(Command.DELETE_PLAYBACK_STREAM, channel)
@@ -134,6 +135,7 @@ class Playback:
             self._drop(len(part.data))
             return
         room = max(0, self.credit) + limits.PULSE_HELD_BYTES - len(self._held)
+        # guard: what is held
         kept = part.data[: max(0, room)]
         self._held += kept
         self._send()
@@ -148,13 +150,17 @@ class Playback:
         """
         count, small = 0, self._small
         for size in sizes:
+            # guard: whole sample frames
             if size % self._frame_bytes:
                 return False
             if size < limits.PULSE_SMALL_BYTES:
+                # guard: small frames on the short way
                 if not small:
                     return False
                 small -= 1
             count += size
+        # guard: nothing overtakes
+        # guard: credit of whole frames
         if (
             count > self.credit
             or self._held
@@ -178,6 +184,8 @@ class Playback:
         least, most = -limits.PULSE_SEEK_BYTES, limits.PULSE_SEEK_BYTES
         if part.seek == _ABSOLUTE:
             least, most = 0, limits.PULSE_PLACE_BYTES
+        # guard: how far a seek goes
+        # guard: whole samples to seek to
         if part.offset % self._frame_bytes or not least <= part.offset <= most:
             raise PeerError(f"samples for a place that is none: {part.offset}")
 
@@ -189,8 +197,10 @@ class Playback:
         self._rewound_at = now
         allowance = since * limits.PULSE_REWIND_BYTES_PER_SECOND
         self._rewound = max(0.0, self._rewound - allowance)
+        # guard: rewinding
         if self._rewound > limits.PULSE_REWIND_BURST:
             return False
+        # guard: seeks of little
         self._rewound += max(part.size, limits.PULSE_REWIND_LEAST_BYTES)
         if not part.seek:
             # The server wants less for what is written a second time, and
@@ -207,6 +217,7 @@ class Playback:
         self._send()
 
     def _send(self) -> None:
+        # guard: credit
         count = min(len(self._held), max(0, self.credit))
         count -= count % self._frame_bytes
         if count and self._may_send(count):
@@ -226,6 +237,7 @@ class Playback:
     def _may_send(self, count: int) -> bool:
         """Whether a frame of so many bytes may go; small ones are counted."""
         if count < limits.PULSE_SMALL_BYTES and not self._held_frames:
+            # guard: small frames
             if not self._small:
                 return False
             self._small -= 1
@@ -236,6 +248,7 @@ class Playback:
             self.owner.sandbox.tell(Flooded(self.index))
             self.owner.event(Command.OVERFLOW, encode("L", [self.channel]))
         self._excess += count
+        # guard: a flood ends
         if self._excess > limits.PULSE_EXCESS_BYTES:
             raise PeerError(
                 f"{self._excess} bytes of samples more than the sound server asked for"
@@ -244,6 +257,7 @@ class Playback:
     def flush(self) -> None:
         """What waits here is thrown away; commands behind it wait no longer."""
         self._held.clear()
+        # guard: commands behind what is thrown away
         self._send()
 
     def after_samples(self, frame: bytes) -> None:
@@ -267,6 +281,7 @@ class Playback:
 
     def real_mute(self) -> bool:
         """Muted by the client or by the person."""
+        # guard: the person's mute
         return self.muted or self.owner.sandbox.level.muted
 
     def shown_volume(self, real: tuple[int, ...]) -> tuple[int, ...]:

@@ -52,6 +52,7 @@ def clean_text(untrusted_value: bytes | str) -> str:
         most = 4 * limits.PULSE_PROPERTY_CHARS + 4
         text = untrusted_value[:most].rstrip(b"\0").decode("utf-8", "replace")
     text = text[: limits.PULSE_PROPERTY_CHARS]
+    # guard: hidden characters (pulse)
     return "".join("_" if unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
@@ -86,10 +87,12 @@ class Labels:
     def _labelled(self, kept: dict[str, str]) -> Properties:
         name = kept.get("application.name", "")
         if name and name not in self._names:
+            # guard: names of applications
             if len(self._names) < limits.PULSE_NAMES:
                 self._names.add(name)
             else:  # each is remembered on the person's disk
                 kept = kept | {"application.name": ""}
+        # guard: the label
         named = {
             key: f"{self._prefix} {text}".rstrip() if key in LABELLED else text
             for key, text in kept.items()
@@ -110,6 +113,7 @@ class Labels:
 
 
 def _allowed(untrusted: Properties) -> dict[str, str]:
+    # guard: property list
     return {
         key: clean_text(untrusted[key]) for key in sorted(ALLOWED) if key in untrusted
     }
@@ -117,6 +121,7 @@ def _allowed(untrusted: Properties) -> dict[str, str]:
 
 def pcm_formats(untrusted: list[Format]) -> list[Format]:
     """Those that are plain samples; coded sound would bypass every volume."""
+    # guard: coded sound
     return [
         Format(
             form.encoding,

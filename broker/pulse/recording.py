@@ -174,6 +174,7 @@ class Recording:
         silence = bytes([fill_byte(self.spec)]) * self.fragment
         while self._due <= now:
             self._due += self._fragment_seconds()
+            # guard: recordings that nobody reads
             if len(self.owner.down.data) <= limits.PULSE_QUEUE_BYTES:
                 self.owner.down.add(frames.samples(self.channel, silence))
                 self.written += self.fragment
@@ -182,6 +183,7 @@ class Recording:
 
     def listen(self, _now: float) -> None:
         """Open the real source behind it, if it may hear and wants to."""
+        # guard: not before it is allowed
         if not self.owner.sandbox.allowed or self.corked or self._opening is not None:
             return
         token = self._opening = object()
@@ -210,6 +212,7 @@ class Recording:
             fields = reader.fields("LssamLvbL")
             if self._opening is not token:
                 return
+            # guard: no monitor
             if fields.number(8) != INVALID:
                 self._give_up("the default source is a monitor, not a microphone")
             else:
@@ -228,8 +231,10 @@ class Recording:
         def answered(reader: Reader) -> None:
             fields = reader.fields("LLLLamLs")
             real = fields.number(0)
+            # guard: a revoke on its way
             if self._opening is not token:
                 f.ask(_C.DELETE_RECORD_STREAM, encode("L", [real]))
+            # guard: the source asked for
             elif fields.text(7) != name or fields.spec(4) != self.spec:
                 f.ask(_C.DELETE_RECORD_STREAM, encode("L", [real]))
                 self._give_up("the sound server opened something else")
@@ -319,6 +324,7 @@ def fragment_size(spec: Spec, asked: int) -> int:
     if asked in {INVALID, 0}:
         asked = int(spec.rate * limits.PULSE_FRAGMENT_SECONDS) * one
     most = min(asked, limits.PULSE_FRAGMENT_BYTES) // one * one
+    # guard: the least fragment
     return max(least_fragment(spec), most)
 
 
@@ -362,6 +368,7 @@ class Recordings:
             return
         if number is _C.RECORD_STREAM_MOVED:
             name = reader.fields("Ls").text(1)
+            # guard: moved to a monitor
             if name is not None and not name.endswith(".monitor"):
                 return
             recording.deafen(self._owner.now)
@@ -379,6 +386,7 @@ class Recordings:
 def create(f: Filter, tag: int, fields: Fields) -> None:
     """CREATE_RECORD_STREAM: always ours; the server is not asked here."""
     rules = f.sandbox.rules
+    # guard: denied microphone
     if rules.microphone is Microphone.DENY or f.sandbox.hidden:
         raise SoundRefusedError(Error.ACCESS, "the microphone is denied")
     f.check_room()

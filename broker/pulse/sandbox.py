@@ -82,6 +82,7 @@ class SoundSandbox:
         """Whether it may have another stream."""
         coming = sum(member.creating for member in self.members.values())
         there = len(self.playbacks) + len(self.recordings)
+        # guard: streams on their way
         return there + coming < self.rules.streams
 
     def idle(self, now: float) -> int:
@@ -122,6 +123,7 @@ class SoundSandbox:
     def loudness(self, asked: tuple[int, ...]) -> tuple[int, ...]:
         """What the server is told of a client's volumes: times the person's."""
         most, gain = self.rules.volume, self.level.volume
+        # guard: at most 100 %
         return tuple(min(one, most) * gain // limits.PULSE_VOLUME for one in asked)
 
     @property
@@ -183,6 +185,7 @@ class SoundSandbox:
             if self.rules.revoked is Revoked.END:
                 recording.kill()
             else:
+                # guard: a revoke closes
                 recording.deafen(now)
         for member in self.members.values():
             member.down.silence()

@@ -41,6 +41,7 @@ def event(f: Filter, number: int, reader: Reader) -> None:
 def _changed(f: Filter, fields: Fields) -> None:
     kind, index = fields.number(0), fields.number(1)
     stream = f.sandbox.by_real.get(index)
+    # guard: others' changes
     if (
         kind & _FACILITY == Facility.SINK_INPUT
         and kind & _CHANGE == Change.CHANGE
@@ -62,6 +63,7 @@ def _plain(command: Command) -> _Act:
 
 
 def _killed(f: Filter, stream: Playback, fields: Fields, _reader: Reader) -> None:
+    # guard: commands of a stream that the server ends
     stream.flush()
     stream.end()
     f.event(_C.PLAYBACK_STREAM_KILLED, encode("L", fields))
@@ -73,6 +75,7 @@ def _suspended(f: Filter, _stream: Playback, fields: Fields, _reader: Reader) ->
 
 def _moved(f: Filter, _stream: Playback, fields: Fields, reader: Reader) -> None:
     """The person has moved it: to the sandbox it is still the one sink."""
+    # guard: where it moved to
     fields[1], fields[2] = virtual_devices.DEVICE, virtual_devices.SINK_NAME
     f.event(_C.PLAYBACK_STREAM_MOVED, encode("LLtb", fields) + reader.rest())
 

@@ -71,6 +71,10 @@ _WHOLE = 0xFFFFFFFF
 """The bits of an int, which is all that the kernel looks at."""
 
 # Name, then (argument, mask, value) that must hold, of each further call.
+# guard: the pump names what fcntl does
+# guard: the pump has no asynchronous descriptor
+# guard: the pump maps no code
+# guard: the pump looks at no path
 ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (
     ("ioctl", ((1, _WHOLE, _FIONBIO),)),
     ("fcntl", ((1, _WHOLE, fcntl.F_GETFD),)),

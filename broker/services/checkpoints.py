@@ -306,6 +306,7 @@ class Witness:
         if kept and answer.anew:
             reason = f"it was {answer.anew}, and was begun anew"
         elif answer.fate in {Fate.UNSIGNED, Fate.UNPROVED}:
+            # guard: what is never proved is a conflict
             reason = self._late(epoch, answer)
         if kept:
             self._asked.pop(epoch.name, None)

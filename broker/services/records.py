@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
@@ -33,6 +34,10 @@ class Records:
         self._log = log
         self._changing = trio.Lock()
         self.now = mended(self._read(), paths)
+        self.pending: RecordSet | None = None
+        """Records that are read and not on record yet.  They take away already."""
+        self.tightened: Callable[[], None] = _nothing_live
+        """Called when ``pending`` is there: cut what it denies."""
 
     def _read(self) -> RecordSet:
         directories = search_path(self._paths.runtime, self._paths.config)
@@ -41,15 +46,21 @@ class Records:
     async def reload(self) -> None:
         """Read again, if anything means something else than before.
 
-        A record with a mistake stays what it was before that.
+        A record with a mistake stays what it was before that.  Raises
+        UpstreamError when the change could not be recorded: then the old ones
+        are in force still, and what the new ones deny is denied, too.
         """
         # Read inside: what was read earlier must never come into force later.
         async with self._changing:
             fresh = with_last_good(self._read(), self.now)
             if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
+                # What takes away waits for no log; see authz.rules.
+                self.pending = fresh
+                self.tightened()
                 await self._say(fresh)
                 self.now = fresh
                 self._keep()
+            self.pending = None
 
     async def record(self) -> None:
         """Say in the log what is in force.  Raises UpstreamError."""
@@ -75,6 +86,10 @@ class Records:
             await self._log.note(
                 schema.PolicyRefused(problems=_shown(problems), policy=found.digest)
             )
+
+
+def _nothing_live() -> None:
+    """Nothing goes on by the records yet."""
 
 
 def _shown(lines: list[str]) -> list[str]:

@@ -76,6 +76,7 @@ def take_file_name(untrusted_name: bytes) -> FileName:
     """Return the name, unchanged; or raise ``RefusedError`` with the reason."""
     if not untrusted_name:
         raise RefusedError("the name is empty")
+    # guard: length of a name
     if len(untrusted_name) > limits.FILE_NAME_BYTES:
         raise RefusedError(f"the name is longer than {limits.FILE_NAME_BYTES} bytes")
     try:
@@ -100,30 +101,39 @@ def display_name(untrusted_name: bytes) -> str:
 
 def _refuse_form(text: str) -> None:
     """Refuse what depends on more than a single character."""
+    # guard: names that walk
     if text == "." or text.startswith(".."):
         raise RefusedError("the name is '.' or begins with '..'")
+    # guard: names that are options
     if text.startswith("-"):
         raise RefusedError("the name begins with '-' and would be read as an option")
+    # guard: spaces at an end of a name
     if text != text.strip(" "):
         raise RefusedError("the name begins or ends with a space")
+    # guard: names of devices
     if _WINDOWS.fullmatch(text):
         raise RefusedError("the name is reserved for a device on Windows")
 
 
 def _fault(char: str) -> str:
     """Return why a character may not be in a name, or nothing."""
+    # guard: separators in a name
     if char in "/\\":
         return "a separator of paths"
     if " " <= char <= "~":
         return ""
     category = unicodedata.category(char)
+    # guard: categories of characters
     if category not in _CATEGORIES:
         return _KINDS.get(category, "not a letter, digit or punctuation mark")
+    # guard: blank letters
     if char in _BLANK:
         return "drawn as a blank"
+    # guard: names from right to left
     if unicodedata.bidirectional(char) not in _DIRECTIONS:
         return "written from right to left"
     found = script(char)
+    # guard: scripts of names
     return "" if found in _SCRIPTS else f"the script {found} is not in the allow-list"
 
 

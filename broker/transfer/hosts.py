@@ -48,12 +48,14 @@ def take_host(untrusted_host: str) -> Host:
     """Return the host; or raise ``RefusedError`` with the reason."""
     if untrusted_host.startswith("["):
         return _ipv6(untrusted_host)
+    # guard: encoded hosts
     if "%" in untrusted_host:
         raise RefusedError("the host is percent-encoded")
     lowered = "".join(map(_lower, untrusted_host)).removesuffix(".")
     if not lowered:
         raise RefusedError("there is no host")
     labels = lowered.split(".")
+    # guard: empty labels
     if len(untrusted_host) > limits.URL_HOST_CHARS + 1 or "" in labels:
         raise RefusedError("the host name is too long or has an empty label")
     if _NUMBER.fullmatch(labels[-1]):
@@ -72,10 +74,12 @@ def _lower(char: str) -> str:
     The Kelvin sign is not 'k' here, although Unicode maps it to one.
     """
     lowered = char.lower()
+    # guard: the Kelvin sign
     return char if lowered.isascii() and not char.isascii() else lowered
 
 
 def _ipv4(untrusted_host: str) -> Host:
+    # guard: numbers as hosts
     if not _DOTTED.fullmatch(untrusted_host):
         raise RefusedError("the host is a number that is not a plain IPv4 address")
     try:
@@ -114,6 +118,7 @@ def _label(untrusted_label: str) -> tuple[str, str]:
         same, shown, coded = False, "", ""
     if not same:
         raise RefusedError("a label of the host is not a valid international name")
+    # guard: mixed scripts
     if mixed_scripts(shown):
         raise RefusedError("a label of the host mixes scripts")
     return coded, shown
@@ -122,5 +127,6 @@ def _label(untrusted_label: str) -> tuple[str, str]:
 def _refuse_imitation(host: Host) -> None:
     """Refuse labels of foreign letters alone that read as Latin ones."""
     labels = host.shown.split(".")
+    # guard: imitated Latin
     if any(imitates_latin(label, labels[-1]) for label in labels):
         raise RefusedError("a label of the host has letters that look like Latin ones")

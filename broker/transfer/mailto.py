@@ -22,6 +22,7 @@ _TEXTS = frozenset({"subject", "body", "in-reply-to"})
 # takes for an option, and not as an authority (``mailto://``).  A quoted local part
 # is refused.
 _ATOM = r"[A-Za-z0-9!#$&'*+/=?^_`{|}~-]+"
+# guard: recipients that are options
 _LOCAL = re.compile(rf"(?![-/]){_ATOM}(?:\.{_ATOM})*")
 _SAFE = "!$*'()+,-._~:@/?;"
 
@@ -41,6 +42,7 @@ def take_mailto(untrusted_rest: str) -> str:
         header, more = _header(untrusted_header, seen)
         headers.append(header)
         named += more
+    # guard: number of recipients
     if named > limits.MAIL_ADDRESSES:
         raise RefusedError(f"more than {limits.MAIL_ADDRESSES} recipients")
     if not out and not headers:
@@ -52,8 +54,10 @@ def _header(untrusted_header: str, seen: set[str]) -> tuple[str, int]:
     """Return a header and how many recipients it names."""
     untrusted_name, _, untrusted_value = untrusted_header.partition("=")
     name = untrusted_name.lower()
+    # guard: headers of a mail address
     if name not in _RECIPIENTS | _TEXTS:
         raise RefusedError(f"a mail address may not set {printable(name, 40)!r}")
+    # guard: a header twice
     if name in seen:
         raise RefusedError(f"a mail address sets {name!r} twice")
     seen.add(name)
@@ -65,7 +69,9 @@ def _header(untrusted_header: str, seen: set[str]) -> tuple[str, int]:
 
 def _text(name: str, untrusted_value: str) -> str:
     text = _decoded(untrusted_value)
+    # guard: line breaks only in the body
     plain = text.replace("\r\n", "") if name == "body" else text
+    # guard: control characters of a header
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in plain):
         raise RefusedError(f"the {name} of a mail address has a control character")
     return text
@@ -81,6 +87,7 @@ def _recipient(untrusted_address: str) -> str:
     if not at or not _LOCAL.fullmatch(local) or len(local) > limits.URL_LABEL_CHARS + 1:
         raise RefusedError("a recipient is not a plain mail address")
     host = take_host(domain)
+    # guard: machines as recipients
     if ":" in host.ascii or host.ascii[-1].isdigit():
         raise RefusedError("a recipient's domain is an address of a machine")
     return f"{quote(local, safe=_SAFE)}@{host.ascii}"

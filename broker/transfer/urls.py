@@ -133,6 +133,7 @@ def take_url(
     ``schemes``: those that may be opened; None for all but ``NEVER``, where a
     rule is to decide afterwards.
     """
+    # guard: length of an address
     if len(untrusted_text) > limits.URL_CHARS:
         raise RefusedError(f"the address is longer than {limits.URL_CHARS} characters")
     _refuse_characters(untrusted_text)
@@ -141,6 +142,7 @@ def take_url(
         raise RefusedError("the address does not begin with a scheme, as https:")
     scheme = take_scheme(found[1], schemes)
     url = _take_rest(scheme, untrusted_text[found.end() :])
+    # guard: length of an encoded address
     if len(url.canonical) > limits.URL_CHARS:
         raise RefusedError(f"the address is longer than {limits.URL_CHARS} characters")
     return url
@@ -149,8 +151,10 @@ def take_url(
 def take_scheme(untrusted_scheme: str, schemes: Collection[str] | None) -> str:
     """Return the scheme in lower case; or raise ``RefusedError``."""
     scheme = untrusted_scheme.lower()
+    # guard: schemes that are never opened
     if scheme in NEVER or scheme.startswith("ms-"):
         raise RefusedError(f"the scheme {scheme}: is never opened")
+    # guard: schemes of a rule
     if schemes is not None and scheme not in schemes:
         raise RefusedError(f"the scheme {scheme}: is not allowed")
     return scheme
@@ -158,10 +162,13 @@ def take_scheme(untrusted_scheme: str, schemes: Collection[str] | None) -> str:
 
 def _refuse_characters(untrusted_text: str) -> None:
     for place, char in enumerate(untrusted_text):
+        # guard: backslash and quotes in an address
+        # guard: hidden characters of an address
         if char in _REFUSED or unicodedata.category(char) in _HIDDEN:
             raise RefusedError(
                 f"character {place + 1} is U+{ord(char):04X}, which no address may have"
             )
+    # guard: percent signs that encode nothing
     if found := _PERCENT.search(untrusted_text):
         raise RefusedError(f"the percent sign at {found.start() + 1} encodes no byte")
 
@@ -171,6 +178,7 @@ def _take_rest(scheme: str, untrusted_rest: str) -> Url:
         return Url(f"mailto:{take_mailto(untrusted_rest)}", scheme)
     if untrusted_rest.startswith("//"):
         return _hierarchical(scheme, untrusted_rest[2:])
+    # guard: slashes after the scheme
     if scheme in PORTS:
         raise RefusedError(f"{scheme}: is not followed by //")
     return _opaque(scheme, untrusted_rest)
@@ -178,8 +186,10 @@ def _take_rest(scheme: str, untrusted_rest: str) -> Url:
 
 def _opaque(scheme: str, untrusted_rest: str) -> Url:
     """An address as ``tel:`` or ``matrix:``, which only a rule's scheme= admits."""
+    # guard: opaque addresses that are paths or options
     if not untrusted_rest or untrusted_rest.startswith(("/", "-")):
         raise RefusedError(f"nothing that can be opened follows {scheme}:")
+    # guard: encoded control characters of opaque addresses
     if _ENCODED_CONTROL.search(untrusted_rest):
         raise RefusedError("the address has an encoded control character")
     return Url(f"{scheme}:{_encode(untrusted_rest)}", scheme)
@@ -190,6 +200,8 @@ def _hierarchical(scheme: str, untrusted_rest: str) -> Url:
     end = cut.start() if cut else len(untrusted_rest)
     host, port = _authority(scheme, untrusted_rest[:end])
     path, query, fragment = _split(untrusted_rest[end:])
+    # guard: encoded zero in a query
+    # guard: encoded control characters
     if _ENCODED_CONTROL.search(path) or "%00" in query + fragment:
         raise RefusedError("the address has an encoded control character")
     place = host.authority if port is None else f"{host.authority}:{port}"
@@ -200,11 +212,13 @@ def _hierarchical(scheme: str, untrusted_rest: str) -> Url:
 
 
 def _authority(scheme: str, untrusted_authority: str) -> tuple[Host, int | None]:
+    # guard: user names
     if "@" in untrusted_authority:
         raise RefusedError("the address has a user name before the host")
     name, colon, number = untrusted_authority.rpartition(":")
     if not colon or number.endswith("]"):
         name, colon, number = untrusted_authority, "", ""
+    # guard: range of a port
     if colon and not (_PORT.fullmatch(number) and int(number) < 1 << 16):
         raise RefusedError("the port is not a number from 1 to 65535")
     port = int(number) if colon else None

@@ -50,6 +50,7 @@ class Budgets:
                 limits.NOTIFICATIONS_PER_SANDBOX, 60.0
             )
         # Its own first: what it is refused by that costs the others nothing.
+        # guard: notifications have a budget for each sandbox
         if not own.take(now) or not self._all.take(now):
             self.left_out[sandbox] = self.left_out.get(sandbox, 0) + 1
             return None
@@ -94,6 +95,7 @@ class Desktop:
         while not (self._persons or self._others):
             self._wake = trio.Event()
             await self._wake.wait()
+        # guard: the person's own come first
         return (self._persons or self._others).popleft()
 
     async def run(self) -> None:

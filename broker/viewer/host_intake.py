@@ -42,6 +42,7 @@ class Place:
         """Wait until it may be decided about."""
         # One of each lease only: so nobody who gives up leaves more behind
         # than the time of one stream, which the others then wait in vain.
+        # guard: leases take turns
         async with self._line.lock:
             await self._intake.turn()
 
@@ -68,6 +69,9 @@ class Intake:
         A lease that has no other one waiting always gets one.
         """
         line = self._lines.setdefault(lease, _Line())
+        # guard: a place for each lease
+        # guard: undecided of all
+        # guard: undecided of one lease
         if line.places and (
             line.places >= limits.LINK_UNDECIDED_PER_LEASE
             or self.undecided >= limits.LINK_UNDECIDED
@@ -79,6 +83,7 @@ class Intake:
 
     async def turn(self) -> None:
         """Wait as long as the pace says, or be cancelled in that time."""
+        # guard: a pace for streams
         await trio.sleep(self._pace.take(trio.current_time()))
 
     def leave(self, lease: LeaseId, line: _Line) -> None:

@@ -313,8 +313,10 @@ class RemoteHost:
             known=known,
         )
         ticket.proved = True
+        # guard: turns are of the host that is
         self._only(session.peer.name)  # or it would use up the turns of the other
         await self._turn()
+        # guard: requests have one pace for all epochs
         return Epoch(
             session,
             conn,
@@ -344,6 +346,8 @@ class RemoteHost:
         async with self._next:
             while True:
                 now = trio.current_time()
+                # guard: a debt of requests is waited for
+                # guard: a pace for epochs
                 early = max(self._epochs.early(now), self._requests.early(now, 0))
                 if early < _SOON:
                     break
@@ -382,6 +386,7 @@ class RemoteHost:
     async def _live(self, epoch: Epoch, peer: str) -> None:
         """Make an epoch the one of now, and run it."""
         async with self._changing:
+            # guard: one viewer has one host
             self._only(epoch.name)
             old = self.state.epoch
             if old is not None:
@@ -477,13 +482,16 @@ class RemoteHost:
             opening = Opening(
                 announced.lease, preamble.service, next(self._streams), announced.peer
             )
+            # guard: no new pace for a new epoch
             answering.place = place = self._intake.enter(preamble.lease)
+            # guard: too many are refused
             if place is None:
                 await answering.say(Verdict.BUSY)
                 raise RefusedError(
                     f"too many undecided streams, with those of {opening.lease.sandbox}"
                 )
             # Also what waits for its turn is cut with its lease.
+            # guard: what waits is cut with its lease
             with epoch.stream(preamble.number, opening):
                 await place.turn()
                 await self._decide(opening, conn, answering)
@@ -566,6 +574,7 @@ class _Answering:
 
     async def say(self, verdict: Verdict) -> None:
         """Answer, unless that was done before."""
+        # guard: a decision frees the place
         self._leave_place()
         sock, self._sock = self._sock, None
         if sock is None:
@@ -579,6 +588,7 @@ class _Answering:
 
     def close(self) -> None:
         """Let go, without an answer where none was given."""
+        # guard: an end frees the place
         self._leave_place()
         if self._sock is not None:
             self._sock.close()

@@ -34,7 +34,7 @@ async def open_sandbox_workers(runtime: Runtime) -> AsyncIterator[Workers]:
 
 def make_viewer(ground: Runtime, workers: Workers) -> ViewerRole:
     """Return the viewer's role in this runtime."""
-    return ViewerRole(
+    viewer = ViewerRole(
         paths=ground.paths,
         records=lambda: ground.records.now,
         tools=GuestTools(
@@ -47,11 +47,14 @@ def make_viewer(ground: Runtime, workers: Workers) -> ViewerRole:
         log=ground.log,
         rules=Rules(ground.paths, ground.log),
         reload_records=ground.records.reload,
+        pending_records=lambda: ground.records.pending,
         questions=Questions(
             paths=ground.paths, log=ground.log, compositor=find_compositor
         ),
         desktop=Desktop(),
     )
+    ground.records.tightened = viewer.decider.cut_denied
+    return viewer
 
 
 def viewer_warnings(viewer: ViewerRole) -> list[str]:

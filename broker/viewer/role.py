@@ -100,6 +100,7 @@ class ViewerRole:
         log: event_log.Journal,
         rules: Rules,
         reload_records: Callable[[], Awaitable[None]],
+        pending_records: Callable[[], RecordSet | None] = lambda: None,
         questions: Questions | None = None,
         desktop: Desktop | None = None,
     ) -> None:
@@ -111,6 +112,7 @@ class ViewerRole:
         self._host: Host | None = None
         self._nursery: trio.Nursery | None = None
         self._reload_records = reload_records
+        self._pending_records = pending_records
         self._indicator = Indicator()
         self.rules = rules
         self.decider = Decider(
@@ -118,8 +120,10 @@ class ViewerRole:
             records=records,
             running=lambda: [guest.lease for guest in self.guests()],
             log=log,
+            pending_records=pending_records,
         )
         """Who asks whether a sandbox may; every service of the viewer does."""
+        rules.tightened = self.decider.cut_denied
         self.clipboard = Clipboard(
             decider=self.decider,
             log=log,
@@ -179,20 +183,29 @@ class ViewerRole:
 
         What is denied now is cut at once; where a person must be asked, that
         goes on when this has returned.  Raises UpstreamError when a change
-        could not be recorded: then what was in force still is.
+        could not be recorded: then what was in force still is, less what the
+        files take away.
         """
         before, digest = self._records(), self.rules.digest
         try:
-            await self._reload_records()
-            wrong = self._records().problems
-            if wrong and wrong != before.problems:
-                text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
-                self.rules.notify("Vitrail: a record has an error", text)
-            await self.rules.reload()
+            try:
+                await self._reload_records()
+                self._warn_of_records(before)
+            finally:
+                # Also where the records could not be recorded: the rules may deny.
+                await self.rules.reload()
         finally:
-            # Also where only one of the two could be recorded.
-            if self.rules.digest != digest or self._records() is not before:
+            # Also where only one of the two could be recorded, or none.
+            pending = self.rules.pending is not None or self._pending_records()
+            changed = self.rules.digest != digest or self._records() is not before
+            if changed or pending:
                 self._follow_change()
+
+    def _warn_of_records(self, before: RecordSet) -> None:
+        wrong = self._records().problems
+        if wrong and wrong != before.problems:
+            text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
+            self.rules.notify("Vitrail: a record has an error", text)
 
     def _follow_change(self) -> None:
         if self._nursery is not None:
@@ -294,6 +307,7 @@ class ViewerRole:
             except VitrailError as error:
                 if not status.taken:
                     # Before we hang up: over a link the answer goes the same way.
+                    # guard: an answer before the end
                     await answer(error)
                     raise
                 # It was taken, so nobody waits for this; the decision is recorded.

@@ -64,7 +64,10 @@ class _Share:
             # anew would have ever more.
             saved = int(whole.rate * limits.WAYLAND_SHARE_SECONDS)
             part = self._part = TokenBucket(whole.rate, saved)
+            # guard: nothing saved up at first
             part.take(now, saved + whole.at_once * members)
+        # guard: a part for each connection
+        # guard: one budget for a sandbox
         return min(whole.pace.take(now, amount), part.take(now, amount * members))
 
 

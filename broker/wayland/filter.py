@@ -179,6 +179,7 @@ class Filter(ObjectTable):
             for name, least in NEEDED.items()
             if (found := first.get(name)) is None or found[1] < least
         ]
+        # guard: fail closed without viewporter
         if missing:
             raise UpstreamError(
                 f"the compositor lacks {', '.join(missing)}, without which no frame can be drawn",
@@ -274,12 +275,14 @@ class Filter(ObjectTable):
             self._client_rest = self._read_client(data)
         except ProtocolFault as fault:
             self.fail(fault)
+        # guard: mistakes end one connection
         except Exception as error:  # noqa: BLE001 - one door: see internal
             self.fail(internal(error))
 
     def _may_read(self) -> None:
         if not self.ready:
             raise InternalError("the client was read before the compositor was known")
+        # guard: descriptors bounded
         if len(self._client_fds) > limits.WAYLAND_FDS_IN_FLIGHT:
             raise self.too_much("too many descriptors before their messages")
 
@@ -293,10 +296,13 @@ class Filter(ObjectTable):
         most = self.pixels + limits.WAYLAND_COMMIT_PIXELS_AT_ONCE
         self.paused = False
         while pos <= last:
+            # guard: large pictures pause reading
+            # guard: long answers pause reading
             if len(up) > _ENOUGH or len(down) > _ENOUGH or self.pixels >= most:
                 self.paused = True
                 break
             oid, opcode, size = unpack(data, pos)
+            # guard: message size
             if size not in _SIZES:
                 raise wire.bad_message(1, f"a message of {size} bytes")
             if pos + size > end:
@@ -366,6 +372,7 @@ class Filter(ObjectTable):
             # After all that came at once: a keyboard leaves one window of the
             # client's and enters another in two messages.
             self.hands.refocused = False
+            # guard: grabs end with the keyboard
             popups.follow_focus(self)
         return data[pos:]
 
@@ -407,6 +414,7 @@ class Filter(ObjectTable):
     def take_client_fd(self, obj: ProtocolObject) -> Fd:
         """The next descriptor, which belongs to the message being read."""
         if not self._client_fds:
+            # guard: no message without its descriptor
             raise wire.bad_message(obj.cid, "a message without its descriptor")
         return self._client_fds.popleft()
 

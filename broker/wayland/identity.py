@@ -43,6 +43,7 @@ def _shown(untrusted_text: str) -> str:
     marks = 0
     for char in _BLANK.sub("", untrusted_text):
         category = unicodedata.category(char)
+        # guard: hidden characters (wayland)
         if category in _HIDDEN:
             if category == "Cc" and char.isspace():
                 out.append(" ")
@@ -58,6 +59,7 @@ def title(sandbox: str, untrusted_title: bytes) -> bytes:
     text = clean_text(
         untrusted_title.decode("utf-8", "replace"), limits.WAYLAND_TITLE_CHARS
     )
+    # guard: title prefix
     return f"[{sandbox}] {text}".strip().encode()
 
 
@@ -68,5 +70,6 @@ def app_id(sandbox: str, untrusted_app_id: bytes) -> bytes:
     rules (regular expressions, CSS) match what they seem to.
     """
     text = untrusted_app_id.decode("utf-8", "replace")[: limits.WAYLAND_APP_ID_CHARS]
+    # guard: application id
     text = _APP_ID.sub("_", text).strip(".")
     return f"vitrail.{sandbox}.{text}".rstrip(".").encode()

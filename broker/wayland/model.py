@@ -54,7 +54,9 @@ TILED = (5, 6, 7, 8)
 def free_cap(role: Role | None) -> int:
     """Largest side of a surface that has no frame, logical pixels."""
     if role is Role.ICON:
+        # guard: drag icon cap
         return limits.WAYLAND_DRAG_ICON_PIXELS
+    # guard: cursor cap
     return limits.WAYLAND_CURSOR_PIXELS
 
 
@@ -98,6 +100,7 @@ class State:
             mine = vars(self).get(name)
             if isinstance(mine, list):
                 mine.extend(value)
+                # guard: waiting damage bounded
                 if name in _DAMAGES and len(mine) > limits.WAYLAND_DAMAGE:
                     mine[:] = [EVERYWHERE]
             elif name in {"dx", "dy"}:
@@ -440,6 +443,7 @@ class Popup(ProtocolObject):
 
     def places(self) -> Iterable[Granted]:
         """Where it is, and where it may be by now: all that it was told since."""
+        # guard: a popup's next place counts
         return self.granted, *self.told.values()
 
     def take(self, granted: Granted, left: Iterable[int]) -> None:

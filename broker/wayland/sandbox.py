@@ -55,6 +55,7 @@ class Usage:
         """Count something in.  Raises ProtocolFault (no_memory) at the ceiling."""
         totals = self._sandbox.totals
         total = totals[kind] + number
+        # guard: ceilings of the sandbox
         if total > self._sandbox.ceilings[kind]:
             self._sandbox.refused[kind] += 1
             raise ProtocolFault(
@@ -176,6 +177,7 @@ class Sandbox:
     def bound_by(self, own: Mapping[str, int]) -> None:
         """Take these ceilings from now on, where they are lower than everybody's."""
         for kind, most in CEILINGS.items():
+            # guard: a record lowers and never raises
             self.ceilings[kind] = min(most, own.get(kind, most))
 
     def select(self, kind: str, source: Selection | None) -> None:
@@ -212,6 +214,7 @@ class Sandbox:
         """
         self._drag_number += 1
         word = f"{self._secret}-{self._drag_number}".encode()
+        # guard: a drag's type names nobody
         mime = DRAG_MARK + hashlib.blake2b(word, digest_size=16).hexdigest().encode()
         self.drags[mime] = source
         return mime
@@ -220,6 +223,7 @@ class Sandbox:
         """Whether something happens at most so often; counts if it may."""
         times = self._rings.setdefault(what, [])
         times[:] = [t for t in times if now - t < 60.0]
+        # guard: rates of bells and tokens
         if len(times) >= per_minute:
             self.refused[what] += 1
             return False
@@ -229,5 +233,6 @@ class Sandbox:
     def keep_token(self, token: bytes) -> None:
         """An activation token that the compositor gave to this sandbox."""
         self.tokens[token] = None
+        # guard: tokens bounded
         if len(self.tokens) > limits.WAYLAND_SERIALS:
             self.tokens.popitem(last=False)

@@ -235,4 +235,5 @@ def advertised_version(
         return 0
     if row.verdict is Verdict.OPTION and name not in allowed:
         return 0
+    # guard: frozen versions
     return row.version if row.local else min(row.version, offered)

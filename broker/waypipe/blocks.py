@@ -95,8 +95,10 @@ def read_head(untrusted_word: int) -> tuple[Kind, int]:
     number, size = untrusted_word & 31, untrusted_word >> 5
     known = _KNOWN.get(number)
     if known is None:
+        # guard: kinds that are known
         raise _refusal(number)
     kind, least, most = known
+    # guard: blocks have their size
     if not least <= size <= most:
         raise PeerError(
             f"a block {_NAMES[kind]} of {size} bytes, where {least} to {most} may be"

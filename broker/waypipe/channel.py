@@ -187,6 +187,7 @@ class Channel:
         if blocks.is_counted(kind):
             self._counted += 1
             self.unacknowledged += size
+            # guard: we acknowledge in time
             if self.unacknowledged > limits.WAYPIPE_UNACKNOWLEDGED_BYTES:
                 self.acknowledge()
         with body:
@@ -216,6 +217,7 @@ class Channel:
                 raise PeerError("a block of messages ends inside a message")
             _, word = _HEAD.unpack_from(data, position)
             size = word >> 16
+            # guard: whole messages
             if size < 8 or size & 3 or position + size > len(data):
                 raise PeerError(f"a message of {size} bytes in a block of {len(data)}")
             if word & 0xF800:
@@ -223,6 +225,7 @@ class Channel:
                 _TAG.pack_into(data, position + 4, word & 0x07FF)
             position += size
         fds, self._injected = self._injected, []
+        # guard: descriptors as counted
         if expected != len(fds):
             for fd in fds:
                 self._memory.discard(fd)
@@ -232,14 +235,17 @@ class Channel:
         return Messages(bytes(data), fds)
 
     def _inject(self, body: memoryview) -> None:
+        # guard: whole ids
         if len(body) % 4:
             raise PeerError("a list of descriptors ends inside an id")
+        # guard: descriptors of one block
         if len(self._injected) + len(body) // 4 > limits.WAYPIPE_FDS_PER_BLOCK:
             raise PeerError("too many descriptors for one block of messages")
         for (rid,) in _ID.iter_unpack(body):
             fd: object = self.files.take(rid)
             if fd is None:
                 fd = self._pipes.pop(rid, None)
+            # guard: descriptors that exist
             if fd is None:
                 raise PeerError(
                     f"a message is to have the descriptor {rid}, which "
@@ -250,6 +256,7 @@ class Channel:
     def _open_pipe(self, body: memoryview) -> Source:
         (rid,) = _ID.unpack(body)
         self._ids.use(rid)
+        # guard: number of pipes
         if self.pipes >= limits.WAYPIPE_PIPES:
             raise PeerError(f"more than {limits.WAYPIPE_PIPES} pipes are open")
         try:
@@ -277,6 +284,7 @@ class Channel:
         return None
 
     def _late(self, rid: int) -> None:
+        # guard: pipes that were opened
         if not self._ids.known(rid) and not self._own.known(rid):
             raise PeerError(f"bytes for the pipe {rid}, which was never opened")
 
@@ -287,6 +295,7 @@ class Channel:
         """We keep nothing that could be sent again, but a lie is one."""
         (count,) = _WORD.unpack(body)
         more = count - self._heard & 0xFFFFFFFF
+        # guard: acknowledgements of what was sent
         if not 0 < more <= self._sent - self._heard:
             raise PeerError(
                 f"an acknowledgement of {count} blocks after one of "

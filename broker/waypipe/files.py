@@ -57,6 +57,7 @@ class Files:
         self._ids.use(rid)
         if len(self._open) >= limits.WAYPIPE_FILES:
             self._sweep()
+            # guard: number of files
             if len(self._open) >= limits.WAYPIPE_FILES:
                 raise PeerError(f"more than {limits.WAYPIPE_FILES} files are open")
         self._declare(size)
@@ -72,6 +73,7 @@ class Files:
         file = self._find(rid)
         if file is None:
             return
+        # guard: files only grow
         if size < len(file.view):
             raise PeerError(f"a file of {len(file.view)} bytes shrinks to {size}")
         self._declare(size - len(file.view))
@@ -84,6 +86,7 @@ class Files:
         """The file that a message gets, once; None when the id is no file's."""
         if rid not in self._waiting:
             return None
+        # guard: a file for one message
         self._waiting.discard(rid)
         return self._open[rid]
 
@@ -94,6 +97,7 @@ class Files:
         if file is None:
             return
         view, data = file.view, body[12:]
+        # guard: fills inside their file
         if not start <= end <= len(view) or end - start != len(data):
             raise PeerError(
                 f"a fill of {start} to {end} with {len(data)} bytes in a file of {len(view)}"
@@ -108,6 +112,7 @@ class Files:
         if file is None:
             return
         view = file.view
+        # guard: diffs inside their block
         if size & 3 or size + trailing != len(body) - 12 or trailing > len(view):
             raise PeerError(
                 f"a diff of {size} and {trailing} bytes in a block of {len(body) - 12} "
@@ -124,6 +129,7 @@ class Files:
             if not file.closed:
                 return file
             del self._open[rid]
+        # guard: files that were opened
         elif not self._ids.known(rid):
             raise PeerError(f"bytes for the file {rid}, which was never opened")
         return None
@@ -134,12 +140,14 @@ class Files:
 
     def _declare(self, more: int) -> None:
         """Check a file's declared size, and that of all together."""
+        # guard: a file's size
         if more > limits.WAYPIPE_POOL_BYTES:
             raise PeerError(
                 f"a file of {more} bytes, where {limits.WAYPIPE_POOL_BYTES} may be"
             )
         if self._declared() + more > limits.WAYPIPE_DECLARED_BYTES:
             self._sweep()
+            # guard: sizes together
             if self._declared() + more > limits.WAYPIPE_DECLARED_BYTES:
                 raise PeerError(
                     f"files of more than {limits.WAYPIPE_DECLARED_BYTES} bytes together"
@@ -170,6 +178,7 @@ def _spans(file: File, diff: memoryview) -> int:
         while position < size:
             position, more = _some_spans(into, data, position)
             spans += more
+            # guard: memory inside a long diff
             if position < size:
                 _account(file)
     return spans
@@ -184,6 +193,7 @@ def _some_spans(into: memoryview, data: memoryview, position: int) -> tuple[int,
             start, end = data[position], data[position + 1]
             position += 2
             stop = position + end - start
+            # guard: spans inside file and block
             if not start < end <= words or stop > size:
                 raise PeerError(
                     f"a span of the words {start} to {end} with {size - position} "
@@ -202,6 +212,7 @@ def _some_spans(into: memoryview, data: memoryview, position: int) -> tuple[int,
                 position = stop
     except IndexError:
         # Asked for where a diff has its end, once, and not before each span.
+        # guard: a diff ends with a span
         if position != size:
             raise PeerError("a diff ends inside a span") from None
         return position, done

@@ -42,28 +42,33 @@ def read_header(untrusted_bytes: bytes) -> Header:
     """
     (word,) = struct.unpack_from("<I", untrusted_bytes)
     version = (word >> 16 & 0xFF) << 4 | word >> 3 & 0xF
+    # guard: a stream of waypipe's
     if not word & _ALWAYS or word & _NEVER or version < _LEAST_VERSION:
         raise PeerError(
             f"this is no waypipe stream: it begins with {word:#010x}",
             hint=f"the display service takes what '{_OPTIONS}' sends (version 0.8 or later)",
         )
+    # guard: no reconnection
     if word & (_RECONNECTS | _RECONNECTION):
         raise PeerError(
             "the guest's waypipe wants to be able to reconnect",
             hint="start it without --control",
         )
+    # guard: no GPU buffers
     if not word & _NO_GPU:
         raise PeerError(
             "the guest's waypipe wants to send GPU buffers",
             hint=f"start it with --no-gpu: {_OPTIONS}",
         )
     compression = word >> 8 & 7
+    # guard: no compression
     if compression != _NONE:
         raise PeerError(
             f"the guest's waypipe compresses ({_COMPRESSIONS.get(compression, compression)})",
             hint=f"start it with --compress none: {_OPTIONS}",
         )
     video = word >> 11 & 7
+    # guard: no video
     if video != _NONE:
         raise PeerError(
             f"the guest's waypipe sends video ({_VIDEOS.get(video, video)})",

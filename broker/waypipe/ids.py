@@ -22,10 +22,13 @@ class RemoteIds:
     def use(self, untrusted_rid: int) -> None:
         """Take a new id.  Raises PeerError when it cannot be one."""
         rid = untrusted_rid
+        # guard: ids of its side
         if rid < 1:
             raise PeerError(f"a new object has the id {rid}, which is not the sender's")
+        # guard: no id twice
         if self.known(rid):
             raise PeerError(f"the id {rid} is used a second time")
+        # guard: ids near the last
         if rid >= self._lowest + limits.WAYPIPE_ID_WINDOW:
             raise PeerError(f"a new object has the id {rid} after {self._lowest - 1}")
         self._ahead.add(rid)

@@ -127,6 +127,7 @@ class _Steps(trio.abc.Instrument):
         if self._watches.get(watch.fd) is not watch:
             return
         self.rest(watch)
+        # guard: nobody is read behind a close
         self._unregister(watch)
         del self._watches[watch.fd]
         if not self._watches and self._trio is not None:
@@ -181,6 +182,7 @@ class _Steps(trio.abc.Instrument):
                     ready = True
                 elif self._take(fd):
                     woken = True
+            # guard: windows beside sound
             if ready or timeout <= 0:
                 return
             if woken and trio.lowlevel.current_statistics().tasks_runnable:

@@ -136,6 +136,7 @@ def _equals(patterns: Patterns, values: Values) -> bool:
         found = next((value for value in left if pattern.fits(value)), None)
         if found is None:
             return False
+        # guard: values pair one to one
         left.remove(found)
     return True
 
@@ -356,6 +357,7 @@ class DeviceRule:
         for name, wanted in self.conditions:
             values = _values(device, name)
             # No interface at all is no proof of being storage and nothing else.
+            # guard: no interface is not storage only
             if not wanted.holds(values) or (name == "class" and not values):
                 return name
         return ""
@@ -373,6 +375,7 @@ class DeviceRule:
         for interface in device.interfaces:
             risky = interface.types or interface.hub
             risky = risky or (any_hid and interface.cls == HID)
+            # guard: unnamed keyboards
             if risky and not (wanted is not None and wanted.names(interface)):
                 return interface
         return None

@@ -80,10 +80,12 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, Any]:
 def _object(value: object, place: str, known: Iterable[str]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise DeviceError(place, "not an object")
+    # guard: a key twice in JSON
     if isinstance(value, _Repeated):
         raise DeviceError(_within(place, value.key), "the key is given twice")
     known = tuple(known)
     for key in value:
+        # guard: an unknown key in JSON
         if key not in known:
             hint = did_you_mean(key, known)
             expected = hint or f"expected: {', '.join(known)}"

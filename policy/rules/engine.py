@@ -108,12 +108,14 @@ def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
     """
     wanted = rule.match.device
     if device is None:
+        # guard: a grant needs a device
         if rule.action == "deny" or not wanted.conditions:
             return ""
         return wanted.conditions[0][0]
     failed = wanted.fails(device)
     if failed or rule.action == "deny":
         return failed
+    # guard: HID interfaces in rules
     return "with-interface" if wanted.unnamed(device, any_hid=True) else ""
 
 

@@ -121,6 +121,7 @@ def kept(path: Path) -> RuleSet | Problem | None:
         rules, digest = _decoded(json.loads(content))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         return Problem(str(path), WHOLE_FILE, f"is not a kept set: {error}")
+    # guard: a kept set that was changed
     if digest_of(rules) != digest:
         return Problem(str(path), WHOLE_FILE, "was changed since it was kept")
     return RuleSet(rules, (), digest, ())

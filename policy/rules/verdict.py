@@ -69,6 +69,7 @@ def decide(
 ) -> Verdict:
     """Return the verdict of both; ``rules`` is called unless the record denies."""
     record = record_gate.record_allows(records, request)
+    # guard: the record is asked
     if not record.allowed:
         return Verdict(record, Answer("deny", record.reason, notify=True))
     return Verdict(record, record_gate.stricter(records, request, rules()))

@@ -167,6 +167,7 @@ def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
     except (InvalidSignature, binascii.Error):
         raise BundleError("the signature does not fit: it was changed") from None
     found = _taken(payload, key[2])
+    # guard: a bundle's name is its signer's
     trusted[key[2]].check(found)
     return found
 

@@ -1,64 +1,159 @@
-"""Each guard of each room is there, and is missed when it is not."""
+"""Each guard is marked in the source, has a row, and is missed when it is gone."""
 
 from __future__ import annotations
 
+import importlib
 import os
+from pathlib import Path
 
 import pytest
 
-from tests.kit.guards import (
-    audit,
-    boundaries,
-    clipboard,
-    devices,
-    link,
-    pulse,
-    rules,
-    transfer,
-    wayland,
-    waypipe,
+from tests.kit.guards import mutation
+from tests.kit.guards.mutation import (
+    ROOT,
+    Guard,
+    MarkError,
+    marks,
+    missed,
+    tree_without,
+    turned_off,
 )
-from tests.kit.guards.mutation import ROOT, missed
 
 TABLES = {
-    "audit": audit.GUARDS,
-    "boundary": boundaries.GUARDS,
-    "clipboard": clipboard.GUARDS,
-    "devices": devices.GUARDS,
-    "link": link.GUARDS,
-    "pulse": pulse.GUARDS,
-    "rule": rules.GUARDS,
-    "transfer": transfer.GUARDS,
-    "wayland": wayland.GUARDS,
-    "waypipe": waypipe.GUARDS,
+    path.stem: importlib.import_module(f"tests.kit.guards.{path.stem}").GUARDS
+    for path in sorted(Path(mutation.__file__).parent.glob("*.py"))
+    if path.stem not in {"__init__", "mutation"}
 }
+MARKS = marks()
+ROWS = [guard for table in TABLES.values() for guard in table]
 
 
 @pytest.mark.parametrize(
     "guard",
     [
-        pytest.param(guard, id=f"{room}: {guard.name}")
-        for room, table in TABLES.items()
+        pytest.param(guard, id=f"{name}: {guard.name}")
+        for name, table in TABLES.items()
         for guard in table
     ],
 )
-def test_the_table_names_source_that_exists_once(guard):
-    assert (ROOT / guard.file).read_text().count(guard.source) == 1
+def test_guard_is_marked_and_its_source_changes_without_it(guard):
+    assert guard.name in MARKS, "no comment '# guard: NAME' has this row's name"
+    changed = tree_without(MARKS[guard.name].read_text(), guard)
+    compile(changed, str(MARKS[guard.name]), "exec")
     assert (ROOT / guard.test).is_file()
 
 
-@pytest.mark.parametrize("room", TABLES)
-def test_names_are_used_once(room):
-    table = TABLES[room]
-    assert len({guard.name for guard in table}) == len(table)
+def test_guard_markers_each_have_a_row():
+    assert sorted(MARKS.keys() - {guard.name for guard in ROWS}) == []
+
+
+def test_guard_names_are_used_once():
+    assert sorted({guard.name for guard in ROWS}) == sorted(
+        guard.name for guard in ROWS
+    )
+
+
+SOURCE = """\
+class Door:
+    def enter(self, untrusted_size):
+        # guard: sizes
+        if untrusted_size > LIMIT and not (
+            self.large
+        ):
+            raise TooLarge("# guard: not a marker")
+        # guard: counted
+        self.count += 1
+        # guard: every kind
+        # guard: no third kind
+        match untrusted_size:
+            # guard: small ones
+            case 1 | 2 if self.small:
+                return 1
+            case _:
+                return 0
+
+    # guard: decorated
+    @once
+    def leave(self):
+        try:
+            self.end()
+        # guard: ends that fail
+        except OSError:
+            raise
+"""
+
+
+def _off(name, becomes, source=SOURCE, **more):
+    return turned_off(source, Guard(name, becomes, "tests/none.py", **more))
+
+
+def test_turned_off_replaces_the_head_and_keeps_the_body():
+    text = _off("sizes", "if False:")
+    assert "if False:\n            raise TooLarge" in text
+    assert "LIMIT" not in text
+
+
+def test_turned_off_replaces_and_removes_statements():
+    assert "self.count += 2" in _off("counted", "self.count += 2")
+    assert "count" not in _off("counted", "")
+    assert "match" not in _off("counted", "", spans=2)
+    assert "return None" in _off("every kind", "return None")
+    assert "pass" in _off("x", "", "if a:\n    # guard: x\n    stop()\n")
+
+
+def test_turned_off_replaces_clauses_and_decorated_functions():
+    assert "case _ if True:\n                return 1" in _off(
+        "small ones", "case _ if True:"
+    )
+    assert "except ValueError:\n            raise" in _off(
+        "ends that fail", "except ValueError:"
+    )
+    assert "@once" not in _off("decorated", "def leave(self):")
+
+
+def test_turned_off_finds_a_guard_that_was_formatted_and_moved():
+    moved = SOURCE.replace("(\n            self.large\n        )", "self.large")
+    moved = "\n".join(f"    {line}" for line in moved.splitlines())
+    moved = f"if True:\n{moved}\n"
+    assert "if False:\n                raise TooLarge" in _off(
+        "sizes", "if False:", moved
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "becomes", "more"),
+    [
+        ("none", "", {}),
+        ("not a marker", "", {}),
+        ("counted", "self.count  +=  1", {}),
+        ("sizes", "if untrusted_size > LIMIT and not self.large:", {}),
+        ("counted", "", {"spans": 3}),
+    ],
+)
+def test_turned_off_refuses_what_would_change_nothing(name, becomes, more):
+    with pytest.raises(MarkError):
+        _off(name, becomes, **more)
+
+
+def test_turned_off_refuses_a_marker_without_a_statement():
+    with pytest.raises(MarkError, match="below"):
+        _off("x", "", "stop()\n# guard: x\n")
+
+
+def test_marks_refuse_a_name_that_occurs_twice(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "broker" / name).mkdir(parents=True)
+        (tmp_path / "broker" / name / "m.py").write_text("# guard: x\npass\n")
+    with pytest.raises(MarkError, match="two guards are named 'x'"):
+        marks(tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(
     not os.environ.get("VITRAIL_MUTATE"),
-    reason="up to an hour by itself: 'make mutate' runs it",
+    reason="an hour alone: 'make mutate' runs it",
 )
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("room", TABLES)
-async def test_no_guard_can_go_unnoticed(room):
-    assert await missed([], TABLES[room]) == []
+@pytest.mark.parametrize("table", TABLES)
+async def test_no_guard_can_go_unnoticed(table):
+    assert await missed([], TABLES[table]) == []

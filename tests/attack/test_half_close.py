@@ -19,8 +19,8 @@ import trio
 from broker.control.api import LeaseRequest
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.peers.credentials import pid_namespaces_of_self
+from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER, calm, settled
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 RECORD = """\
@@ -80,7 +80,7 @@ async def ended(w, number):
         found = w.events("stream.closed", sandbox="box")
         return found if len(found) == number else []
 
-    return (await until(look))[-1]
+    return (await eventually(look))[-1]
 
 
 async def test_a_half_close_lets_the_answer_through():

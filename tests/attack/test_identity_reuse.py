@@ -13,8 +13,9 @@ import subprocess
 
 import pytest
 
+from tests.kit.eventually import eventually
 from tests.kit.vm.fixed_cid import CID
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import record, world
 
 FLOOD = "while :; do echo $RANDOM; done"
@@ -48,7 +49,7 @@ async def test_the_next_machine_at_the_same_path_gets_nothing_of_the_killed_one(
         async def no_window():
             return not windows(await w.comp.tree())
 
-        assert await until(no_window), "no window of the first one is left"
+        assert await eventually(no_window), "no window of the first one is left"
         begun = w.events("lease.begin", lease=second.id)
         assert begun[0]["sequence"] > ended["sequence"]
 
@@ -65,7 +66,7 @@ async def test_the_next_machine_with_the_same_cid_and_path_gets_nothing():
             found = (await w.status()).streams
             return any(s.bytes_from_sandbox > 100_000 for s in found)
 
-        assert await until(flows, deadline=60)
+        assert await eventually(flows, deadline=60)
         uds = w.paths.sandbox("work") / "vsock" / "vm.vsock"
         before = await w.status()
         ends = connections(uds)

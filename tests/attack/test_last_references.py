@@ -22,8 +22,9 @@ from broker.control.api import LeaseRequest
 from broker.ipc import fdpass
 from broker.link.endpoints import UnixEndpoint, connect, open_listener
 from tests.kit.container import container
+from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record, world
 
 LINGER_SECONDS = 4
@@ -155,7 +156,7 @@ async def test_a_container_that_attaches_a_lingering_socket_delays_itself():
         for display in ("none", "allow"):
             with_display = partial(container, w, display, display=display)
             async with with_display(inside="{}", program=program, wait=False) as box:
-                await until(partial(exists, box.directory / "attacked"))
+                await eventually(partial(exists, box.directory / "attacked"))
                 await observer.answered(10)
         print(f"longest wait for an answer: {observer.longest:.3f} s")
         assert observer.longest < LIMIT_SECONDS

@@ -28,9 +28,9 @@ from broker.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, Verdict
 from broker.link.wire_types import HEADER, VERSION, LinkRefusedError, Role
 from broker.services.link.key_store import LinkStore
 from broker.services.link.sockets import receive, shake_hands
+from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, dial, link_host, obey, rest_of, say
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until
 from tests.kit.world import descriptors
 
 
@@ -106,7 +106,7 @@ async def test_a_truncated_preamble():
             found = t.viewer.events("link.refused")
             return sum(e.get("count", 1) for e in found) == 9
 
-        assert await until(all_counted)
+        assert await eventually(all_counted)
 
 
 async def test_a_reflected_preamble():
@@ -141,7 +141,7 @@ async def test_an_old_epoch_after_a_reconnect():
                     found = [e["reason"] for e in t.viewer.events("link.refused")]
                     return sum("another epoch" in reason for reason in found) == 2
 
-                assert await until(both)
+                assert await eventually(both)
                 # The old epoch's lease means nothing in the new one.
                 offer = new.opener.open(AGENT, lease.id)
                 sock = await say(t.socket, offer.preamble)

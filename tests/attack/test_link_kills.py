@@ -11,9 +11,10 @@ from collections import Counter
 import pytest
 import trio
 
+from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.host import link_host
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import steady, until
+from tests.kit.wayland.compositor import steady
 from tests.kit.world import record
 
 # Talks all the time: there is always a message under way.
@@ -29,8 +30,8 @@ async def the_sandbox_runs(t, deadline=120):
         return found and found[0].state == "running" and found[0].programs
 
     try:
-        await until(look, deadline=deadline)
-    except trio.TooSlowError:
+        await eventually(look, deadline=deadline)
+    except NeverError:
         for side in (t.host, t.viewer):
             print(side.module, await side.status())
             for event in side.events()[-25:]:
@@ -79,8 +80,8 @@ async def rounds(count, seed):
             return await roles(t) == before
 
         try:
-            await until(as_before)
-        except trio.TooSlowError:
+            await eventually(as_before)
+        except NeverError:
             assert await roles(t) == before
 
 

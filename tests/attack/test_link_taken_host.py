@@ -18,11 +18,12 @@ from broker.core.services import AGENT, AUDIO
 from broker.link import messages as m
 from broker.link.preamble import Verdict
 from broker.services.link.sockets import dial, receive, send_all
+from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends, HoldingViewer
 from tests.kit.link.host import announce, close_all, link_host, obey, rest_of, say
 from tests.kit.link.roles import journal
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
 
 
@@ -73,7 +74,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
         async def all_there():
             return len(epoch_of(remote).streams) == 8
 
-        await until(all_there)
+        await eventually(all_there)
         # That one waits is no reason for it to outlive its lease.
         await epoch.ask(lambda n: m.LeaseEnded(n, first.id, "gone"))
         for sock in socks:
@@ -89,7 +90,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
         async def it_waits():
             return len(epoch_of(remote).streams) == 1
 
-        await until(it_waits)
+        await eventually(it_waits)
         await again.ask(m.Ping)  # and would long have been offered
         assert len(viewer.offered) == 4
         assert second.id not in viewer.offered

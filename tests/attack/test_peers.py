@@ -17,8 +17,9 @@ import pytest
 import trio
 
 from broker.core import limits
+from tests.kit.eventually import eventually
 from tests.kit.vm.siege import calm, census, end_of_log, settled, siege
-from tests.kit.wayland.compositor import until, wait_window
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
 
 # As a waypipe server would say it: the header, then get_registry.
@@ -111,7 +112,7 @@ print(*[end_of(sock) for sock in silent])
             found = s.refusals("0 bytes of the first 16 came within 5 s")
             return sum(e.get("count", 1) for e in found) == number
 
-        assert await until(counted)
+        assert await eventually(counted)
         started = {k for k in now if "process" in k and now[k] > before[k]}
         assert not started, "silence starts no process"
         silent = s.world.events("stream.closed", sandbox=s.hostile)
@@ -202,7 +203,7 @@ print(made, failed)
             async def decided():
                 return (await s.world.status()).streams == [] or s.refusals("ended")
 
-            assert await until(decided, deadline=60)
+            assert await eventually(decided, deadline=60)
         refused = [
             e
             for e in s.world.events("stream.refused", sandbox=s.hostile)
@@ -243,7 +244,7 @@ time.sleep(3)
             too_many = [e for e in closed if "Wayland clients" in e["reason"]]
             return sum(e.get("count", 1) for e in refused) + len(too_many) >= 30
 
-        assert await until(over), said
+        assert await eventually(over), said
 
 
 async def test_it_resets():
@@ -266,7 +267,7 @@ for _ in range(20):
             full = [e for e in found if e["bytes_to_sandbox"]]
             return len(full) == 20 and full
 
-        closed = await until(all_closed)
+        closed = await eventually(all_closed)
         for event in closed:
             assert event["bytes_from_sandbox"] == 32
             assert event["reason"].split()[0] in {"end", "reset"}
@@ -299,7 +300,7 @@ os.kill(os.getpid(), signal.SIGKILL)
                 ]
                 return len(inside) == number == len(partly)
 
-            assert await until(closed)
+            assert await eventually(closed)
 
 
 @pytest.mark.slow
@@ -318,7 +319,7 @@ async def test_its_machine_dies_in_mid_stream():
             streams = [x for x in (await w.status()).streams if x.sandbox == hostile]
             return any(x.bytes_from_sandbox > 100_000 for x in streams)
 
-        assert await until(flows, deadline=60)
+        assert await eventually(flows, deadline=60)
         os.kill(await w.pid_of("QEMU", hostile), signal.SIGKILL)
         died = await w.wait_event("process.died", sandbox=hostile)
         assert died["process"] == "vmm"

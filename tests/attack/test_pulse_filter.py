@@ -17,6 +17,7 @@ import trio
 
 from broker.core import limits
 from broker.pulse.commands import REFUSED as ALL_REFUSED
+from tests.kit.eventually import eventually
 from tests.kit.sound.hostile import (
     INVALID,
     RECORD,
@@ -29,7 +30,6 @@ from tests.kit.sound.hostile import (
     volume,
 )
 from tests.kit.sound.servers import hearing, proxy, sound_server, started, tone
-from tests.kit.wayland.compositor import until
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
@@ -91,7 +91,7 @@ async def test_another_programs_stream_cannot_be_touched_by_any_number(kind):
             async def plays():
                 return "Sink Input #" in await server.pactl("list", "sink-inputs")
 
-            await until(plays)
+            await eventually(plays)
 
             def attack() -> None:
                 evil = Hostile(filtered.path)

@@ -19,8 +19,8 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.question import Answer, Keep
 from tests.integration.test_asking import desk, of
+from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, rulebook
-from tests.kit.wayland.compositor import until
 
 ASKS = "t.Ask * @anyvm @anyvm ask\nt.Ask * @anyvm @adminvm ask\n"
 
@@ -62,7 +62,7 @@ async def test_a_flood_of_questions_shows_few_dialogs_and_writes_little():
             assert len(refused) < 40, "equal refusals are counted, whatever was asked"
             # Another sandbox is asked about all the same, and is next.
             nursery.start_soon(other_asks, b)
-            await until(lambda: waits_for(questions, "vault"))
+            await eventually(lambda: waits_for(questions, "vault"))
             nursery.cancel_scope.cancel()
 
 

@@ -23,8 +23,8 @@ from broker.audit.proof.verify import verify
 from broker.control.api import LeaseRequest
 from broker.core.errors import VitrailError
 from broker.launch.process.spawn import DEVNULL, spawn
+from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 RECORD = """\
@@ -94,9 +94,9 @@ async def test_the_flush_precedes_the_streams_first_byte(tmp_path) -> None:
             return "TracerPid:\t0\n" not in text
 
         try:
-            await until(attached)
+            await eventually(attached)
             assert await talk(base)
-            await until(lambda: _closed(w, 2))
+            await eventually(lambda: _closed(w, 2))
         finally:
             os.kill(tracer.pid, signal.SIGINT)
             await tracer.wait()
@@ -160,7 +160,7 @@ async def _again(w) -> None:
             return False  # what is left of the one before is still ending
         return True
 
-    await until(started, deadline=90)
+    await eventually(started, deadline=90)
 
 
 async def _lease_again(w, base) -> None:
@@ -170,7 +170,7 @@ async def _lease_again(w, base) -> None:
             return True
         return False
 
-    await until(leased, deadline=90)
+    await eventually(leased, deadline=90)
 
 
 async def _load_until_killed(w, base, seconds: float) -> int:

@@ -18,6 +18,7 @@ from broker.core import limits
 from broker.wayland.protocol import emit
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
+from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, Stand, filtered
@@ -161,9 +162,7 @@ async def test_the_first_word_of_a_new_client_waits_when_all_is_spent(path):
         await sock.connect(str(getattr(it, path)))
         head = w.header() if path == "wire" else b""
         await sock.send(head + b"no message of anybody's")
-        with trio.fail_after(60):
-            while not it.sandbox.refused["rate of all"]:
-                await trio.sleep(0.01)
+        await eventually(lambda: it.sandbox.refused["rate of all"], deadline=60)
         (core,) = it.sandbox.filters
         assert core.ready
         assert core.messages == 0

@@ -24,8 +24,9 @@ from broker.wayland.protocol import emit
 from broker.wayland.rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
+from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Client, GoneError, ServerError, Window, memfd
-from tests.kit.wayland.compositor import desktop, pixels, until
+from tests.kit.wayland.compositor import desktop, pixels
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.stand import CONFIG, GUEST, jailed
 
@@ -155,14 +156,14 @@ async def test_a_flood_of_descriptors_ends_one_connection_and_leaves_none():
                     os.close(null)
 
             await it.client(act)
-            await until(lambda: _closed(it, 1))
+            await eventually(lambda: _closed(it, 1))
             assert it.closed()[0].fault is messages.Fault.CLIENT
             await trio.to_thread.run_sync(other.roundtrip)
 
             async def given_back():
                 return descriptors(it.worker.inner_pid) <= before
 
-            await until(given_back)
+            await eventually(given_back)
 
 
 async def _closed(it, count):
@@ -184,7 +185,7 @@ async def test_a_hundred_thousand_objects_are_too_many_and_are_given_back():
 
         for _ in range(3):
             await it.client(act)
-        await until(lambda: _closed(it, 3))
+        await eventually(lambda: _closed(it, 3))
         uses = {u.what: u for u in (await it.worker.statistics()).uses}
         assert uses["objects"].now == 0
         assert uses["connection"].refused + uses["objects"].refused == 3
@@ -210,12 +211,12 @@ async def test_the_same_ids_in_two_sandboxes_are_two_windows():
         first, ids = await trio.to_thread.run_sync(show, red.path, (400, 300))
         second, others = await trio.to_thread.run_sync(show, blue.path, (120, 80))
         assert ids == others
-        await until(lambda: _both(red, True, True))
+        await eventually(lambda: _both(red, True, True))
         first.send(ids[2], "destroy")
         first.send(ids[1], "destroy")
         first.send(ids[0], "destroy")
         await trio.to_thread.run_sync(first.roundtrip)
-        await until(lambda: _both(red, False, True))
+        await eventually(lambda: _both(red, False, True))
         await trio.to_thread.run_sync(second.roundtrip)
         for client in (first, second):
             client.close()
@@ -242,7 +243,7 @@ async def test_what_one_sandbox_holds_counts_for_it_alone():
         uses = {u.what: u for u in (await red.worker.statistics()).uses}
         assert uses["surfaces"].now == most
         beyond = await trio.to_thread.run_sync(many, red.path, 1)
-        await until(lambda: _closed(red, 1))
+        await eventually(lambda: _closed(red, 1))
         assert "may have no more" in red.closed()[0].reason
         other = await trio.to_thread.run_sync(many, blue.path, most)
         uses = {u.what: u for u in (await blue.worker.statistics()).uses}
@@ -263,12 +264,12 @@ async def test_the_death_of_a_worker_cuts_its_sandbox_alone(half):
 
         first = await trio.to_thread.run_sync(show, red.path, (400, 300))
         second = await trio.to_thread.run_sync(show, blue.path, (120, 80))
-        await until(lambda: _both(red, True, True))
+        await eventually(lambda: _both(red, True, True))
         worker = red.worker
         os.kill(
             worker.inner_pid if half == "inner" else worker.keeper_pid, signal.SIGKILL
         )
-        await until(lambda: _both(red, False, True))
+        await eventually(lambda: _both(red, False, True))
         with pytest.raises((GoneError, OSError)):
             await trio.to_thread.run_sync(first.roundtrip)
         await trio.to_thread.run_sync(second.roundtrip)
@@ -315,7 +316,7 @@ async def test_a_client_at_its_limit_does_not_stutter_another_sandboxs_window():
         alone = await trio.to_thread.run_sync(animate, blue.path)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, flood, red.path)
-            await until(lambda: _limited(red, "rate"))
+            await eventually(lambda: _limited(red, "rate"))
             beside = await trio.to_thread.run_sync(animate, blue.path)
             stop.set()
         median = len(alone) // 2
@@ -358,7 +359,7 @@ async def test_what_a_record_takes_away_ends_who_uses_it_and_nobody_else():
         await trio.to_thread.run_sync(other.roundtrip)
         fresh = await trio.to_thread.run_sync(start)
         assert IDLE not in fresh.globals
-        await until(lambda: _closed(it, 1))
+        await eventually(lambda: _closed(it, 1))
         assert [m.fault for m in it.closed()] == [messages.Fault.NOBODY]
         for client in (user, other, fresh):
             client.close()

@@ -19,7 +19,7 @@ from broker.core import limits
 from broker.core.errors import PeerError
 from broker.waypipe.blocks import Kind
 from broker.worker.wayland.waypipe_connection import StreamConnection
-from tests.kit.wayland.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.waypipe import wire_bytes as w
 from tests.kit.waypipe.stand import Wire, wire
 
@@ -54,7 +54,7 @@ class Stream:
         self.data += more
         return more
 
-    async def until(self, part: bytes) -> None:
+    async def receives(self, part: bytes) -> None:
         with trio.fail_after(30):
             while part not in self.data:
                 assert await self.hear(), "it ended"
@@ -70,8 +70,8 @@ async def _well(it: Wire) -> Stream:
     """Another application of the sandbox, whose requests are answered."""
     other = Stream(it)
     await other.say(w.header(), w.protocol(_GET_REGISTRY, _sync(3)))
-    await other.until(b"xdg_wm_base")
-    await other.until(_deleted(3))
+    await other.receives(b"xdg_wm_base")
+    await other.receives(_deleted(3))
     return other
 
 
@@ -79,14 +79,12 @@ async def _answered(other: Stream, number: int) -> None:
     """It asks once more and is answered: delete_id of its callback."""
     other.data = b""
     await other.say(w.protocol(_sync(number)))
-    await other.until(_deleted(number))
+    await other.receives(_deleted(number))
 
 
 async def _taken(it: Wire, number: int) -> StreamConnection:
     """The newest connection, once there are ``number``: connect ends before accept."""
-    with trio.fail_after(30):
-        while len(it.connections) < number:
-            await trio.sleep(0.01)
+    await eventually(lambda: not (len(it.connections) < number), deadline=30)
     return it.connections[-1]
 
 
@@ -178,7 +176,7 @@ async def test_memory_is_counted_by_what_is_touched(monkeypatch):
         async def charged():
             return it.machine.touched == 1500 * 4096
 
-        assert await until(charged)
+        assert await eventually(charged)
         # As much again is more than it may have.
         again = b"".join(
             w.span((n + 2000) << 10, (n + 2000 << 10) + 1, b"abcd") for n in range(1500)
@@ -208,9 +206,7 @@ async def test_a_busy_stream_lets_others_of_its_sandbox_have_their_turn():
                     await busy.say(block)
 
             nursery.start_soon(flood)
-            with trio.fail_after(60):
-                while hostile.channel.blocks < 5:
-                    await trio.sleep(0.01)
+            await eventually(lambda: not (hostile.channel.blocks < 5), deadline=60)
             most = 0
             for _ in range(40):
                 before = hostile.channel.blocks
@@ -256,7 +252,7 @@ async def test_a_pipe_nobody_reads_does_not_stop_the_stream(monkeypatch):
         # As another application's wish for this one's selection would come.
         connection.core.down.add(w.message(2, 9, b""), [writing])
         connection._flush()
-        await stream.until(struct.pack("<i", -1))
+        await stream.receives(struct.pack("<i", -1))
         piece = w.pipe(Kind.PIPE_TRANSFER, -1, bytes(32_768))
         for _ in range(60):
             await stream.say(piece)
@@ -276,9 +272,7 @@ async def test_pastes_into_an_application_that_does_not_read_wait():
         opened = [w.pipe(Kind.OPEN_IR_PIPE, rid) for rid in (1, 2)]
         await stream.say(*opened)
         owners = connection.channel._pipes
-        with trio.fail_after(30):
-            while len(owners) < 2:
-                await trio.sleep(0.01)
+        await eventually(lambda: not (len(owners) < 2), deadline=30)
         fds = [os.dup(fd) for fd in owners.values()]
 
         async def pour(fd: int) -> None:
@@ -289,9 +283,10 @@ async def test_pastes_into_an_application_that_does_not_read_wait():
         async with trio.open_nursery() as nursery:
             for fd in fds:
                 nursery.start_soon(pour, fd)
-            with trio.fail_after(30):
-                while len(connection.channel.out) < limits.WAYPIPE_OUT_BYTES:
-                    await trio.sleep(0.01)
+            await eventually(
+                lambda: not (len(connection.channel.out) < limits.WAYPIPE_OUT_BYTES),
+                deadline=30,
+            )
             # Whatever waits for room does so by now, and more would be too much.
             await trio.testing.wait_all_tasks_blocked(0.2)
             assert len(connection.channel.out) < 2 * limits.WAYPIPE_OUT_BYTES
@@ -351,10 +346,10 @@ async def test_a_reader_that_resets_ends_its_paste_only():
         writing.send(b"not read, so that its close is a reset")
         connection.core.down.add(w.message(2, 9, b""), [writing.detach()])
         connection._flush()
-        await stream.until(struct.pack("<i", -1))
+        await stream.receives(struct.pack("<i", -1))
         reader.close()
         await stream.say(w.pipe(Kind.PIPE_TRANSFER, -1, bytes(1000)))
-        await stream.until(w.pipe(Kind.PIPE_SHUTDOWN_R, -1))
+        await stream.receives(w.pipe(Kind.PIPE_SHUTDOWN_R, -1))
         await _answered(stream, 3)
         stream.sock.close()
 

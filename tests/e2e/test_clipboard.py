@@ -18,9 +18,10 @@ from tests.integration.test_pulse_indicator import screen
 from tests.kit.brokerctl import brokerctl
 from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
+from tests.kit.eventually import eventually
 from tests.kit.prompting import Hands
 from tests.kit.sound.servers import started
-from tests.kit.wayland.compositor import short_directory, until, wait_window
+from tests.kit.wayland.compositor import short_directory, wait_window
 from tests.kit.world import world
 
 SECRET = "the password is hunter2"
@@ -55,13 +56,13 @@ class Box:
         new = self.directory / "copy.new"
         new.write_text(text)
         new.rename(self.directory / how)
-        await until(lambda: self._there("copied"), deadline=60)
+        await eventually(lambda: self._there("copied"), deadline=60)
 
     async def pasted(self, how="paste"):
         """What its own clipboard (``middle``: primary selection) has; or nothing."""
         (self.directory / "out").unlink(missing_ok=True)
         (self.directory / how).touch()
-        await until(lambda: self._there("out"), deadline=60)
+        await eventually(lambda: self._there("out"), deadline=60)
         return (self.directory / "out").read_text()
 
     async def gets(self, text, how="paste"):
@@ -70,7 +71,7 @@ class Box:
         async def same():
             return await self.pasted(how) == text
 
-        await until(same, deadline=60)
+        await eventually(same, deadline=60)
 
     async def _there(self, name):
         return (self.directory / name).exists()
@@ -87,7 +88,7 @@ async def told():
             async def there():
                 return (place / "bus").exists()
 
-            await until(there)
+            await eventually(there)
             async with screen(bus) as shown:
                 yield bus, shown
 
@@ -141,7 +142,7 @@ async def held_from(w, name):
         found = await status(w)
         return found if found.source == name else None
 
-    return await until(look, deadline=60)
+    return await eventually(look, deadline=60)
 
 
 async def test_two_chords_carry_it_over_once_and_it_is_wiped():
@@ -177,7 +178,7 @@ async def the_person_is_told(shown):
     async def three():
         return len(shown) >= 3
 
-    await until(three, deadline=60)
+    await eventually(three, deadline=60)
     words = [(note[3], note[4]) for note in shown.values()]
     assert words[0] == (
         "Copied 23 bytes of text from work",
@@ -232,7 +233,7 @@ async def test_asked_by_the_prompt_the_person_says_yes():
             async with w.client() as client:
                 return (await client.pending()).questions
 
-        (question,) = await until(pending, deadline=60)
+        (question,) = await eventually(pending, deadline=60)
         assert question.sandbox == "work"
         assert question.targets == ["personal"]
         assert question.words == "to give what you copied in it"
@@ -264,7 +265,7 @@ async def test_asked_by_the_prompt_the_person_says_no():
             async with w.client() as client:
                 return (await client.pending()).questions
 
-        (question,) = await until(pending, deadline=60)
+        (question,) = await eventually(pending, deadline=60)
         async with w.client() as client:
             await client.answer(QuestionAnswerRequest(id=question.id, allow=False))
         await w.wait_event("clipboard.ended", deadline=60, outcome="refused")
@@ -338,7 +339,7 @@ async def test_out_by_the_copy_chord_and_a_rule_and_not_in_again_elsewhere():
         async def there():
             return await outside(w, "wl-paste", "--no-newline") == SECRET
 
-        await until(there, deadline=60)
+        await eventually(there, deadline=60)
         assert "x-kde-passwordManagerHint" in await outside(w, "wl-paste", "-l")
         async with w.client() as client:
             assert (await client.clipboard()).exported == "work"

@@ -15,8 +15,9 @@ from broker.control.api import QuestionAnswerRequest
 from tests.e2e.test_clipboard import LABELS, SECRET, status
 from tests.kit.clipboard.person import Person
 from tests.kit.container import DIRECT, container
+from tests.kit.eventually import eventually
 from tests.kit.wayland import gtk_drag
-from tests.kit.wayland.compositor import until, wait_window
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.wayland.input import Pointer
 from tests.kit.world import world
 
@@ -44,7 +45,7 @@ class Half:
         async def there():
             return line in self.lines()
 
-        await until(there, deadline=60)
+        await eventually(there, deadline=60)
 
 
 @asynccontextmanager
@@ -124,9 +125,9 @@ async def drag_until(mouse, source, target, seen):
     async def once():
         await drag(mouse, source, target)
         with trio.move_on_after(10):
-            return await until(seen, deadline=20)
+            return await eventually(seen, deadline=20)
 
-    return await until(once, deadline=90)
+    return await eventually(once, deadline=90)
 
 
 def ended(w, **wanted):

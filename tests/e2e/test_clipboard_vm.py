@@ -9,8 +9,9 @@ import trio
 
 from tests.e2e.test_clipboard import held_from, status
 from tests.kit.clipboard.person import Person, V
+from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until, wait_window
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
 
 SECRET = "over two walls"
@@ -51,7 +52,7 @@ async def crosses(w):
             with trio.move_on_after(5):
                 return await held_from(w, "work")
 
-        await until(copied, deadline=120)
+        await eventually(copied, deadline=120)
         await person.paste("personal")
         pasted = await w.wait_event("clipboard.pasted", deadline=120)
         assert (pasted["sandbox"], pasted["bytes"]) == ("work", len(SECRET))
@@ -64,7 +65,7 @@ async def crosses(w):
             # Its shell may still be on its way to make the file.
             return code == 0 and SECRET in out.decode()
 
-        await until(arrived, deadline=180)
+        await eventually(arrived, deadline=180)
     assert (await status(w)).source == ""
 
 
@@ -104,7 +105,7 @@ async def test_it_crosses_on_the_viewers_screen_where_the_machines_are_the_hosts
                         "clipboard.ended", outcome="refused", target="personal"
                     )
 
-            assert await until(denied, deadline=120)
+            assert await eventually(denied, deadline=120)
         assert len(t.viewer.events("clipboard.pasted")) == 1
         # With the link goes what is held, and what was offered.
         await person_copies_and_the_link_ends(t)
@@ -119,11 +120,11 @@ async def person_copies_and_the_link_ends(t):
             with trio.move_on_after(5):
                 return await held_from(t.viewer, "work")
 
-        await until(held, deadline=120)
+        await eventually(held, deadline=120)
     await t.host.shutdown()
 
     async def wiped():
         now = await status(t.viewer)
         return (now.source, now.offered) == ("", [])
 
-    await until(wiped, deadline=60)
+    await eventually(wiped, deadline=60)

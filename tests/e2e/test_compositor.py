@@ -12,13 +12,8 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.launch import compositor
 from broker.launch.compositor import find_compositor, open_headless_sway
 from broker.launch.process.spawn import spawn
-from tests.kit.wayland.compositor import (
-    desktop,
-    pixels,
-    short_directory,
-    until,
-    wait_window,
-)
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
 
 
 async def test_a_terminal_is_shown_and_typed_into():
@@ -42,7 +37,7 @@ async def test_a_terminal_is_shown_and_typed_into():
             async def there():
                 return typed.exists()
 
-            await until(there)
+            await eventually(there)
         finally:
             await foot.stop()
 

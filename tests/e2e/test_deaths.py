@@ -15,7 +15,8 @@ import trio
 
 from broker.launch.compositor import open_headless_sway
 from tests.kit.container import container
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import descriptors, record, world
 
 
@@ -36,7 +37,7 @@ async def no_window(w, title, deadline=60):
     async def gone():
         return title not in await titles(w)
 
-    assert await until(gone, deadline=deadline)
+    assert await eventually(gone, deadline=deadline)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ async def settled(w, before):
         now = descriptors(pid)
         return all(now[k] <= before[k] for k in ("socket", "anon_inode", "/memfd"))
 
-    assert await until(same), (before, descriptors(pid))
+    assert await eventually(same), (before, descriptors(pid))
 
 
 async def test_the_template_s_death_ends_nothing():
@@ -132,7 +133,7 @@ async def test_the_pump_s_death_leaves_windows_alone_and_another_starts():
             now = [p.pid for p in (await w.status()).processes if p.role == "pump"]
             return now and now != [pump]
 
-        assert await until(another)
+        assert await eventually(another)
 
 
 @pytest.mark.slow

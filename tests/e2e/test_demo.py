@@ -10,7 +10,8 @@ from PIL import Image
 
 from broker.core.paths import find_paths
 from tests.kit.brokerctl import brokerctl, home, paths_of, running
-from tests.kit.wayland.compositor import desktop, until, wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.world import processes, the_image
 
 
@@ -23,7 +24,7 @@ async def nothing_left(env):
     async def gone():
         return not processes(env["HOME"])
 
-    assert await until(gone, deadline=60), processes(env["HOME"])
+    assert await eventually(gone, deadline=60), processes(env["HOME"])
     runtime = paths_of(env).runtime
     # The lock of whoever starts a broker stays: who waits for it holds it open.
     assert {p.name for p in runtime.iterdir()} - {"start.lock"} == {"sandboxes"}

@@ -14,7 +14,8 @@ import trio
 from broker.core.paths import find_paths
 from broker.launch.image.build import build_image
 from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
-from tests.kit.wayland.compositor import pixels, until, wait_window, windows
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels, wait_window, windows
 from tests.kit.wayland.pixels import frames, mask, near, outside
 from tests.kit.wayland.resizing import kept, while_resizing
 from tests.kit.world import record, the_image, world
@@ -73,7 +74,7 @@ async def settled(w, kind):
         whole = [f for f in frames(image, FRAME) if f[:4] == SCREEN and f.border >= 4]
         return whole and _content_shown(image, kind) > 5000 and image
 
-    return await until(look, deadline=120)
+    return await eventually(look, deadline=120)
 
 
 @pytest.mark.parametrize("kind", PROGRAMS)
@@ -91,7 +92,7 @@ async def test_a_program_of_a_machine_lives_in_its_frame(kind):
         async def titled():
             return TITLES[kind] in windows(await w.comp.tree())[0]["name"]
 
-        await until(titled, deadline=60)
+        await eventually(titled, deadline=60)
         if kind in CONTENT:
             spots = near(image, CONTENT[kind], 2)
             assert outside(spots, [(4, 4, 1272, 792)]) == 0

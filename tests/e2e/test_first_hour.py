@@ -19,7 +19,8 @@ import trio
 from broker.launch.process.spawn import PIPE
 from tests.integration.test_attached import brokerctl as started
 from tests.kit.brokerctl import brokerctl
-from tests.kit.wayland.compositor import until, wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.long
@@ -104,7 +105,7 @@ async def a_shell(w, env, stack, person):
     async def gone():
         return not (await w.status()).sandboxes
 
-    await until(gone, deadline=60)
+    await eventually(gone, deadline=60)
     assert sandbox.name.startswith("app-")
 
 
@@ -132,7 +133,7 @@ async def test_a_question_about_a_window_lives_until_it_is_answered():
         await w.start()
         async with trio.open_nursery() as nursery, w.client() as client:
             nursery.start_soon(w.run, "app", "foot", "-T", "asked", "sleep", "1000")
-            (question,) = await until(lambda: pending(w), deadline=90)
+            (question,) = await eventually(lambda: pending(w), deadline=90)
             with trio.move_on_after(30):
                 while [q.id for q in await pending(w)] == [question.id]:
                     await trio.sleep(0.5)

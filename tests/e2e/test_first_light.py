@@ -12,13 +12,8 @@ import trio
 
 from broker.control.api import RunRequest
 from broker.core.errors import UpstreamError
-from tests.kit.wayland.compositor import (
-    pixels,
-    until,
-    wait_frames,
-    wait_window,
-    windows,
-)
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.world import record, world
 
 RED = ("-o", "colors.background=cc0000")
@@ -53,7 +48,7 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
         async def red():
             return share(await pixels(w.comp), (0xCC, 0, 0)) > 0.5
 
-        assert await until(red), "its pixels are on the screen"
+        assert await eventually(red), "its pixels are on the screen"
         await wait_frames(w.comp, {f"[{sandbox}] shell": {GREEN}})
 
         # What is typed changes the title: seen from outside the guest.
@@ -65,7 +60,7 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
                 )
             return []
 
-        assert await until(typed)
+        assert await eventually(typed)
 
         status = await w.status()
         (one,) = status.sandboxes
@@ -85,7 +80,7 @@ async def test_a_window_of_a_micro_vm_typed_into_and_gone_with_its_program():
             words = [found[p] for p in set(found) - before]
             return not any(sandbox in text or "qemu" in text for text in words)
 
-        assert await until(gone), "the machine leaves nothing"
+        assert await eventually(gone), "the machine leaves nothing"
         assert not w.paths.sandbox(sandbox).exists()
         assert (w.paths.logs(sandbox) / "console.log").stat().st_size > 0
 
@@ -104,7 +99,7 @@ async def test_two_machines_each_with_a_way_of_its_own():
                 and share(picture, (0, 0, 0xCC)) > 0.2
             )
 
-        assert await until(both)
+        assert await eventually(both)
         found = windows(await w.comp.tree())
         framed = {f"[{red}] red": {ORANGE}, f"[{blue}] blue": {SEA}}
         await wait_frames(w.comp, framed)
@@ -130,7 +125,7 @@ async def test_two_machines_each_with_a_way_of_its_own():
             shown = [n["name"] for n in windows(await w.comp.tree())]
             return shown == [f"[{blue}] blue"]
 
-        await until(one_left)
+        await eventually(one_left)
 
 
 def compositor_peers(comp):

@@ -14,7 +14,8 @@ from broker.core.errors import RefusedError
 from broker.launch.process.spawn import spawn
 from broker.peers.credentials import pid_namespaces_of_self
 from tests.kit.container import RECORD, box, lease
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import world
 
 
@@ -59,7 +60,7 @@ async def test_a_released_lease_cuts_the_window_and_leaves_the_container():
             async def gone():
                 return not windows(await w.comp.tree())
 
-            assert await until(gone)
+            assert await eventually(gone)
             assert child.returncode is None or child.returncode != -9
         finally:
             child.kill()

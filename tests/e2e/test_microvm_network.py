@@ -23,6 +23,7 @@ from broker.core.errors import SetupError, VitrailError
 from broker.launch.microvm import network
 from broker.launch.microvm.launcher import Network
 from broker.launch.process.spawn import our_program, run_tool, spawn
+from tests.kit.eventually import eventually
 from tests.kit.vm.machines import machine, require_vm
 from tests.kit.vm.tinyguest import shell_listener, tiny_guest
 from tests.kit.wayland.compositor import short_directory
@@ -172,16 +173,17 @@ async def other_machine():
 
 async def _moved(pid: int) -> None:
     mine = Path("/proc/self/ns/net").readlink()
-    with trio.fail_after(60):
-        while Path(f"/proc/{pid}/ns/net").readlink() == mine:
-            await trio.sleep(0.01)
+    await eventually(
+        lambda: Path(f"/proc/{pid}/ns/net").readlink() != mine, deadline=60
+    )
     await ip("link", "set", "v1", "netns", str(pid))
 
 
 async def be_other_machine() -> None:
-    with trio.fail_after(60):
-        while "v1" not in [name for _, name in socket.if_nameindex()]:
-            await trio.sleep(0.01)
+    await eventually(
+        lambda: not ("v1" not in [name for _, name in socket.if_nameindex()]),
+        deadline=60,
+    )
     await ip("address", "add", f"{OTHER}/24", "dev", "v1")
     await ip("link", "set", "v1", "up")
     async with trio.open_nursery() as nursery:
@@ -245,9 +247,7 @@ async def ask_guest(place: Path) -> dict:
             results[what] = await shell.run(command)
         (passt,) = [p for p in vm.processes if p.role == "passt"]
         passt.kill()
-        with trio.fail_after(60):
-            while not lost:
-                await trio.sleep(0.01)
+        await eventually(lambda: lost, deadline=60)
         results["loss"] = [lost[0].split()[0]]
         results["lives on"] = await shell.run("echo still here")
     return results

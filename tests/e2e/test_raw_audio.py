@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import spawn
+from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record
 
 MEGABYTES = 16
@@ -127,7 +127,7 @@ async def test_a_real_sound_server_answers_a_program_in_the_machine():
             async def listens():
                 return place.exists()
 
-            await until(listens)
+            await eventually(listens)
             code, said = await t.viewer.output("app", "python3", "-c", ASK)
         finally:
             with trio.CancelScope(shield=True):

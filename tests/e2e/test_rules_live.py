@@ -12,8 +12,9 @@ import trio
 from broker.control.api import GrantRevokeRequest, QuestionAnswerRequest, RunRequest
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from tests.kit.eventually import eventually
 from tests.kit.prompting import Hands
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import record, world
 
 ASK = "vitrail.Display * app @adminvm ask remember=session\n"
@@ -40,11 +41,11 @@ async def test_a_window_that_is_asked_about_and_then_revoked():
         hands = Hands(w.comp)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(w.run, "app", "foot", "-T", "asked", "sleep", "1000")
-            (question,) = await until(lambda: pending(w), deadline=90)
+            (question,) = await eventually(lambda: pending(w), deadline=90)
             assert (question.sandbox, question.service) == ("app", "vitrail.Display")
             assert question.words == "to show windows on this screen"
             assert question.keeps == ["once", "session"]
-            agent = await until(lambda: agent_of(w))
+            agent = await eventually(lambda: agent_of(w))
             # Typed at once, into the dialog that has just come: nothing.
             hands.type("allow")
             assert await pending(w)
@@ -85,7 +86,7 @@ async def a_broken_file_changes_nothing(w):
     async def mended():
         return not (await w.status()).policy.problems
 
-    await until(mended)
+    await eventually(mended)
 
 
 async def a_revocation_cuts_at_once(w):
@@ -99,7 +100,7 @@ async def a_revocation_cuts_at_once(w):
     async def no_window():
         return not windows(await w.comp.tree())
 
-    await until(no_window)
+    await eventually(no_window)
     print(f"cut {took:.2f} s after the file was there")
     assert (await w.status()).sandboxes, "only its windows went"
 
@@ -111,7 +112,7 @@ async def a_killed_broker_takes_its_agent_along(w, agent):
     async def gone():
         return not Path(f"/proc/{agent}").exists()
 
-    await until(gone)
+    await eventually(gone)
     # The rules that were in force are so again, also when the files are broken.
     write_rule(w, "25-broken.policy", "nonsense\n")
     await w.start()
@@ -129,7 +130,7 @@ async def test_without_a_dialog_brokerctl_answers_and_takes_back():
         await w.start()
         async with trio.open_nursery() as nursery, w.client() as client:
             nursery.start_soon(w.run, "app", "foot", "-T", "asked", "sleep", "1000")
-            (question,) = await until(lambda: pending(w), deadline=90)
+            (question,) = await eventually(lambda: pending(w), deadline=90)
             request = QuestionAnswerRequest(id=question.id, allow=True, keep="session")
             await client.answer(request)
             await wait_window(w.comp, title="asked")
@@ -150,7 +151,7 @@ async def test_without_a_dialog_brokerctl_answers_and_takes_back():
             async def no_window():
                 return not windows(await w.comp.tree())
 
-            await until(no_window)
+            await eventually(no_window)
             assert w.events("grant.ended")[0]["grant"] == grant.id
         await w.stop()
 
@@ -168,7 +169,7 @@ async def test_a_gesture_is_a_key_in_a_window_of_the_sandbox():
         async def in_force():
             return (await w.status()).policy.rules == 5
 
-        await until(in_force)
+        await eventually(in_force)
         assert windows(await w.comp.tree()), "what was permitted goes on"
         with pytest.raises(UpstreamError, match="nobody acted in a window"):
             await w.run("app", "foot", "-T", "second", "sleep", "1000")

@@ -18,7 +18,8 @@ import trio
 
 from broker.core.errors import VitrailError
 from tests.kit.container import RECORD, box, lease
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import descriptors, world
 
 pytestmark = pytest.mark.long
@@ -104,4 +105,4 @@ async def no_lease(w):
             return not status.leases and not windows(await w.comp.tree())
         return False
 
-    assert await until(over, deadline=30)
+    assert await eventually(over, deadline=30)

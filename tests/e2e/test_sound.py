@@ -11,6 +11,7 @@ import trio
 from broker.core.paths import find_paths
 from broker.launch.image.build import build_image
 from broker.launch.image.store import DEFAULT_PACKAGES, ImageSpec
+from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
     hearing,
     microphone,
@@ -19,7 +20,6 @@ from tests.kit.sound.servers import (
     started,
     tone,
 )
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 AUDIO_TABLE = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
@@ -191,7 +191,7 @@ async def test_a_rule_gives_the_microphone_and_takes_it_from_a_live_recording():
                     "list", "source-outputs"
                 )
 
-            await until(closed)
+            await eventually(closed)
         code, out = said[0]
         assert code == 0, out.decode()
         loud = [int(word) > 3000 for word in out.decode().split()]

@@ -17,6 +17,7 @@ from broker.link.keys import Peer
 from broker.link.wire_types import Role
 from broker.services.link.key_store import LinkStore
 from tests.e2e.test_raw_audio import BULK
+from tests.kit.eventually import eventually
 from tests.kit.link.three_machines import VIEWER, Guest, lab
 from tests.kit.link.two_brokers import make_side
 from tests.kit.vm.brokers import (
@@ -31,7 +32,6 @@ from tests.kit.vm.brokers import (
     status,
     until_there,
 )
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, the_image
 
 RECORD = record("persistent", top='audio = "raw"\n')
@@ -193,7 +193,7 @@ async def the_viewer(three):
     async def cut():
         return not (await three.host.status()).streams
 
-    assert await until(cut, deadline=PATIENCE)
+    assert await eventually(cut, deadline=PATIENCE)
     await three.lab.boot(three.viewer)
     await three.furnish()
 
@@ -202,7 +202,7 @@ async def more_link_downs(three, before):
     async def down():
         return len(three.host.events("link.down")) > before
 
-    assert await until(down, deadline=PATIENCE)
+    assert await eventually(down, deadline=PATIENCE)
 
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]

@@ -8,14 +8,9 @@ import trio
 from broker.core.errors import RefusedError
 from tests.kit.container import DIRECT, container
 from tests.kit.container import RECORD as CONTAINER
+from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import (
-    pixels,
-    until,
-    wait_frames,
-    wait_window,
-    windows,
-)
+from tests.kit.wayland.compositor import pixels, wait_frames, wait_window, windows
 from tests.kit.world import record
 
 
@@ -36,7 +31,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
             picture = await pixels(t.viewer.comp)
             return picture.getpixel((640, 400)) == (0xCC, 0, 0)
 
-        assert await until(red)
+        assert await eventually(red)
         green = (0x00, 0x9E, 0x73)
         await wait_frames(t.viewer.comp, {title: {green}})
 
@@ -48,7 +43,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
                 title = f"typed-in-{sandbox}"
                 return await wait_window(t.viewer.comp, title=title)
 
-        assert await until(typed)
+        assert await eventually(typed)
 
         host, viewer = await t.host.status(), await t.viewer.status()
         assert (host.role, viewer.role) == ("host", "viewer")
@@ -74,7 +69,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
             with trio.move_on_after(2):
                 return await t.viewer.wait_event("program.exited", sandbox=sandbox)
 
-        exited = await until(left)
+        exited = await eventually(left)
         assert exited["code"] == 7
         ended = await t.host.wait_event("lease.end", sandbox=sandbox)
         assert "asked by viewer screen: its last program has ended" in ended["reason"]
@@ -82,7 +77,7 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
         async def empty():
             return not windows(await t.viewer.comp.tree())
 
-        assert await until(empty)
+        assert await eventually(empty)
         assert (await t.viewer.status()).sandboxes == []
         assert (await t.viewer.link()).leases == 0
 

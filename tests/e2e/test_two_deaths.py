@@ -12,9 +12,10 @@ import trio
 
 from broker.link.wire_types import HEADER, VERSION, Role
 from broker.services.link.key_store import LinkStore
+from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.host import link_host
 from tests.kit.link.two_brokers import pair, two
-from tests.kit.wayland.compositor import steady, until, windows
+from tests.kit.wayland.compositor import steady, windows
 from tests.kit.world import descriptors, record
 
 PERSISTENT = {"work": record("persistent")}
@@ -24,7 +25,7 @@ async def no_window(t):
     async def gone():
         return not windows(await t.viewer.comp.tree())
 
-    assert await until(gone)
+    assert await eventually(gone)
 
 
 @pytest.mark.slow
@@ -40,7 +41,7 @@ async def test_a_viewer_that_is_killed_comes_back_to_its_machines():
         async def cut():
             return not (await t.host.status()).streams
 
-        assert await until(cut), "the host cut what belonged to the old epoch"
+        assert await eventually(cut), "the host cut what belonged to the old epoch"
 
         await t.viewer.start()
         await t.up()
@@ -49,7 +50,7 @@ async def test_a_viewer_that_is_killed_comes_back_to_its_machines():
             found = (await t.viewer.status()).sandboxes
             return found and found[0].state == "running"
 
-        assert await until(known, deadline=100), "its agent says hello again"
+        assert await eventually(known, deadline=100), "its agent says hello again"
         assert (await t.viewer.status()).leases[0].id == lease.id
         assert await t.host.pid_of("QEMU") == machine, "the machine lived on"
         assert await t.viewer.window("work", "after") == "work"
@@ -77,7 +78,7 @@ async def test_a_host_that_is_killed_comes_back_with_its_machines():
             found = (await t.viewer.status()).sandboxes
             return found and found[0].state == "running"
 
-        assert await until(known, deadline=100)
+        assert await eventually(known, deadline=100)
         (new,) = (await t.viewer.status()).leases
         assert new.id != old.id, "a lease is its broker's; the machine got another"
         await t.viewer.window("work", "after")
@@ -93,12 +94,12 @@ async def test_an_orderly_end_is_a_goodbye_and_the_link_comes_back():
                 down = other.events("link.down")[-1:]
                 return down and "left" in down[0]["reason"]
 
-            await until(left)
+            await eventually(left)
 
             async def says_why(other=other):
                 return (await other.link()).problem
 
-            await until(says_why)
+            await eventually(says_why)
             await side.start()
             await t.up()
 
@@ -112,7 +113,7 @@ async def test_a_forgotten_broker_is_cut_while_it_is_connected():
         async def refused():
             return "does not know this broker's key" in (await t.host.link()).problem
 
-        assert await until(refused), "and hears why, at its next attempt"
+        assert await eventually(refused), "and hears why, at its next attempt"
         pair(t.host, t.viewer)
         await t.up()
 
@@ -162,7 +163,7 @@ async def test_a_viewer_of_another_version_is_said_plainly_by_the_host():
                 async def said():
                     return "version" in ((await t.host.link()).problem or "")
 
-                await until(said, deadline=60)
+                await eventually(said, deadline=60)
         problem = (await t.host.link()).problem
         versions = f"version {VERSION + 1} of the link, this one version {VERSION}"
         assert versions in problem
@@ -194,15 +195,15 @@ async def test_reconnecting_leaves_nothing():
             async def again(want=want):
                 return len(t.host.events("link.up")) >= want
 
-            assert await until(again)
+            assert await eventually(again)
             await t.up()
 
         async def as_before():
             return await counted() == before
 
         try:
-            await until(as_before)
-        except trio.TooSlowError:
+            await eventually(as_before)
+        except NeverError:
             assert await counted() == before
 
 

@@ -13,8 +13,9 @@ from textwrap import dedent
 import pytest
 
 from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.wayland.typed_text import typing
 
 GUIDE = (Path(__file__).parents[2] / "docs/two-machines.md").read_text()
@@ -81,4 +82,4 @@ async def test_the_guide_leads_to_a_window_in_its_order():
         async def empty():
             return not windows(await t.viewer.comp.tree())
 
-        assert await until(empty)
+        assert await eventually(empty)

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from broker.wayland.listing import windows_of
+from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed
-from tests.kit.wayland.compositor import desktop, pixels, until
+from tests.kit.wayland.compositor import desktop, pixels
 from tests.kit.wayland.pixels import mask, outside
 from tests.kit.wayland.stand import CONFIG, FRAME, Stand
 from tests.kit.wayland.world import (
@@ -188,7 +189,7 @@ async def playing(there: World, running) -> None:
         box = (frame.x, frame.y, frame.x + frame.w, frame.y + frame.h)
         return image.crop(box).tobytes() != before.crop(box).tobytes()
 
-    await until(moved)
+    await eventually(moved)
     for _ in range(5):
         await there.look()
     await there.keep("plays")
@@ -219,7 +220,7 @@ async def test_mpv_plays_in_its_frame(kind, shared):
                 # Fullscreen is faked: maximised, and its frame is whole.
                 return any(f.h > before.h for f in await there.look())
 
-            await until(larger)
+            await eventually(larger)
         assert [str(e) for e in there.it.ends] == []
 
 
@@ -248,7 +249,7 @@ async def test_a_browser_plays_video_and_opens_its_menu(name, kind, shared):
         async def plays() -> bool:
             return any("frames " in t and "frames 0" not in t for t in titles(there.it))
 
-        await until(plays, deadline=60)
+        await eventually(plays, deadline=60)
         frame = await running.framed(least=300)
         await there.look()
         await there.keep("plays")
@@ -278,7 +279,7 @@ async def eyes_follow(there, running) -> None:
         found = {c: n for n, c in image.crop(box).getcolors(1 << 20)}
         return found.get(white, 0) > 2000
 
-    await until(eyes)
+    await eventually(eyes)
     await there.look()
     # Input goes in with the right coordinates.
     before = (await pixels(there.it.comp)).tobytes()
@@ -288,7 +289,7 @@ async def eyes_follow(there, running) -> None:
     async def follow() -> bool:
         return (await pixels(there.it.comp)).tobytes() != before
 
-    await until(follow)
+    await eventually(follow)
     await there.look()
     await there.keep("follows")
     assert [str(e) for e in there.it.ends] == []
@@ -327,7 +328,7 @@ async def test_a_terminal_at_other_scales_and_turns(scale, turn):
                     await there.look(slack=1)
                     return (await running.framed())[2:4] != was[2:4]
 
-                await until(fits)
+                await eventually(fits)
                 frame = await running.framed()
             # No more than what an edge blends has the guest's colour outside.
             green = mask(await pixels(comp), 0x00FF00)
@@ -365,5 +366,5 @@ async def test_a_window_over_two_outputs_of_different_scales():
                         box = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
                         return bool(outside(green, [box]) == 0)
 
-                    await until(shown)
+                    await eventually(shown)
                 assert [str(e) for e in there.it.ends] == []

@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from broker.wayland.listing import windows_of
+from tests.kit.eventually import eventually
 from tests.kit.wayland import gtk_window
 from tests.kit.wayland.apps import boxed
-from tests.kit.wayland.compositor import until
 from tests.kit.wayland.input import CONTROL
 from tests.kit.wayland.pixels import Found
 from tests.kit.wayland.world import KINDS, NEWER, World, world
@@ -63,7 +63,7 @@ class Told:
             size = (info.width + 2 * BORDER, info.height + 2 * BORDER)
             return self.frame[2:4] == size and self.frame.border == BORDER
 
-        await until(same, deadline=40)
+        await eventually(same, deadline=40)
         if not self.head:
             self.head = self.frame.h - BORDER - gtk_window.AREA[1]
 
@@ -93,7 +93,7 @@ class Told:
             return len(self.running.shown_popups()) == count
 
         with trio.move_on_after(20):
-            await until(enough)
+            await eventually(enough)
         assert len(self.running.shown_popups()) == count, self.running.shown_popups()
         assert await self.running.popups(self.frame) == count
         boxes = self.boxes()
@@ -111,7 +111,7 @@ class Told:
         async def none() -> bool:
             return not self.running.shown_popups()
 
-        await until(none)
+        await eventually(none)
 
 
 Box = tuple[int, int, int, int]
@@ -243,7 +243,7 @@ async def test_after_a_resize_frame_content_and_input_agree(kind, version, tmp_p
             await told.settle()
             return told.frame.w > first.w + 30 and told.frame.h > first.h + 15
 
-        await until(grown, deadline=40)
+        await eventually(grown, deadline=40)
         await there.keep("resized")
         await picks(told, "blue", 2)
         if kind.endswith("sway"):  # which takes orders
@@ -274,7 +274,7 @@ async def ordered(told: Told, wide: int, high: int) -> None:
         await told.settle()
         return told.frame[2:4] == (wide, high)
 
-    await until(fits, deadline=40)
+    await eventually(fits, deadline=40)
 
 
 # -- Qt ------------------------------------------------------------------------------------
@@ -300,6 +300,6 @@ async def test_qt_takes_what_is_typed_and_saves_it(kind, tmp_path):
             await trio.sleep(0.5)
             return text.read_text() == "seen in qt\n"
 
-        await until(saved, deadline=30)
+        await eventually(saved, deadline=30)
         await there.look()
         assert [str(e) for e in there.it.ends] == []

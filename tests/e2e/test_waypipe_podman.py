@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until, wait_window, windows
+from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.waypipe.podman import IMAGE, rootless, run, stop_waiting
 from tests.kit.world import record
 
@@ -47,5 +48,5 @@ async def test_windows_by_a_container_and_by_us_and_nothing_left():
             # podman goes on removing what has ended.
             return run(t.viewer.environ, "ps", "-aq") == ""
 
-        assert await until(none, deadline=60)
+        assert await eventually(none, deadline=60)
         stop_waiting(t.viewer.environ)

@@ -21,8 +21,8 @@ from tests.e2e.test_wayland_applications import (
     titles,
     world,
 )
+from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed
-from tests.kit.wayland.compositor import until
 from tests.kit.waypipe.stand import server_of
 
 pytestmark = [
@@ -87,7 +87,7 @@ async def test_applications_stand_in_their_frames(suite, group):
             async def gone() -> bool:
                 return not titles(there.it)
 
-            await until(gone, deadline=60)
+            await eventually(gone, deadline=60)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ async def test_video_plays(suite, name, shared):
                 words = " ".join(titles(there.it)).split()
                 return "shown" in words and int(words[words.index("shown") + 1]) > 60
 
-            await until(plays, deadline=90)
+            await eventually(plays, deadline=90)
             await there.look()
         assert [str(e) for e in there.it.ends] == []
 

@@ -15,7 +15,8 @@ import trio
 
 from broker.services.workers.pool import Workers, open_workers
 from tests.bench.wayland.firefox import clip
-from tests.kit.wayland.compositor import desktop, short_directory, until, windows
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, short_directory, windows
 from tests.kit.wayland.display import Display, open_display
 
 pytestmark = pytest.mark.long
@@ -69,7 +70,7 @@ async def _live(workers: Workers, comp, base: Path) -> None:
                 names = [w["name"] or "" for w in windows(await comp.tree())]
                 return len(names) >= 3 and any("shown" in name for name in names)
 
-            await until(shown, deadline=120)
+            await eventually(shown, deadline=120)
             await _watched(display, pid)
         finally:
             async with trio.open_nursery() as nursery:
@@ -79,7 +80,7 @@ async def _live(workers: Workers, comp, base: Path) -> None:
         async def over() -> bool:
             return (await display.worker.statistics()).clients == 0
 
-        await until(over, deadline=60)
+        await eventually(over, deadline=60)
         # Everything of every application is given back with it.
         assert descriptors(pid) <= empty
         uses = {use.what: use.now for use in (await display.worker.statistics()).uses}

@@ -17,7 +17,8 @@ from broker.cli.sandboxes.windows import as_table
 from broker.control.api import NotFoundError, WindowCloseRequest, WindowsRequest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.container import DIRECT, INSIDE, RECORD, container
-from tests.kit.wayland.compositor import until, wait_frames, wait_window, windows
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_frames, wait_window, windows
 from tests.kit.wayland.resizing import while_resizing
 from tests.kit.world import world
 
@@ -79,7 +80,7 @@ async def test_brokerctl_windows_and_kill_window():
         assert gone.code == 0, gone.err
         event = await w.wait_event("stream.refused", sandbox="red", outcome="ended")
         assert "window 1 is ended on request by process" in event["reason"]
-        await until(lambda: _only(w, "[blue] blue"))
+        await eventually(lambda: _only(w, "[blue] blue"))
         assert [x.sandbox for x in await shown(w)] == ["blue"]
 
 
@@ -90,7 +91,7 @@ async def _only(w, title):
 async def test_asked_to_close_the_application_closes_by_itself():
     async with two_sandboxes() as w:
         await close(w, "blue", 1, ask=True)
-        await until(lambda: _only(w, "[red] red"))
+        await eventually(lambda: _only(w, "[red] red"))
 
         async def unknown():
             try:
@@ -100,7 +101,7 @@ async def test_asked_to_close_the_application_closes_by_itself():
             return False
 
         # It is off the screen before its application has taken its leave.
-        await until(unknown)
+        await eventually(unknown)
 
 
 async def test_status_of_one_sandbox_shows_its_limits():
@@ -166,7 +167,7 @@ async def test_a_trace_of_the_jailed_filter_is_in_the_broker_s_log():
             text = log.read_text()
             return "[red] #" in text and "xdg_toplevel" in text and text
 
-        text = await until(told)
+        text = await eventually(told)
         assert 'set_title("red")' in text, "what the client asked"
         assert 'set_title("[red] red")' in text, "what the compositor got"
         assert "client ->" in text
@@ -183,10 +184,10 @@ async def test_a_record_that_is_changed_while_it_runs_holds_at_once():
             (one,) = (await w.status()).sandboxes
             return {x.what: x.most for x in one.limits}["windows"] == 1
 
-        await until(lowered)
+        await eventually(lowered)
         assert await titles(w) == {"[red] red"}, "what it has stays"
         w.write_record("red", f'{text}[window]\ndeny = ["xdg_activation_v1"]\n')
-        await until(lambda: _none(w))
+        await eventually(lambda: _none(w))
         assert (await w.wait_event("stream.closed", sandbox="red"))["reason"]
 
 
@@ -206,7 +207,7 @@ async def test_a_container_s_application_speaks_with_the_filter_itself():
         closed = await w.wait_event("stream.closed", sandbox="red")
         assert closed["bytes_from_sandbox"] > 1000
         assert closed["bytes_to_sandbox"] > 500
-        await until(lambda: _none(w))
+        await eventually(lambda: _none(w))
 
 
 async def _none(w):
@@ -232,7 +233,7 @@ async def test_a_worker_s_death_ends_the_container_s_window_and_the_next_is_serv
     async with world(image=False) as w, container(w, "red", inside=DIRECT):
         async with container(w, "blue", inside=DIRECT):
             os.kill(await w.pid_of(role, "red"), signal.SIGKILL)
-            await until(lambda: _only(w, "[blue] blue"))
+            await eventually(lambda: _only(w, "[blue] blue"))
             closed = await w.wait_event("stream.closed", sandbox="red")
             assert closed["reason"] == "the worker died"
         async with container(w, "red", inside=DIRECT, title="again"):
@@ -269,7 +270,7 @@ async def test_binds_of_what_is_hidden_are_events_and_a_flood_of_them_few():
                 found = w.events("stream.refused", sandbox="red", outcome="ended")
                 return sum(e.get("count", 1) for e in found) == count and found
 
-            found = await until(all_told, deadline=60)
+            found = await eventually(all_told, deadline=60)
         assert all("no global 77" in e["reason"] for e in found)
         assert len(found) < count, "equal ones are counted"
 

@@ -21,9 +21,10 @@ from broker.core.paths import find_paths
 from broker.core.question import Answer, Keep
 from broker.launch.process.spawn import our_program
 from broker.prompt.dialog import lay_out
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal
 from tests.kit.prompting import hands, question
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.wayland.compositor import short_directory
 
 GUARD = limits.PROMPT_GUARD_SECONDS
 
@@ -68,7 +69,7 @@ class Desk:
         async def look():
             return set(names) <= set(self.answers)
 
-        await until(look, deadline=deadline)
+        await eventually(look, deadline=deadline)
         return [self.answers[name] for name in names]
 
     async def shows(self, argument):
@@ -78,7 +79,7 @@ class Desk:
             entry = self.questions._queue.get(self.questions.shown())
             return entry is not None and entry.question.argument == argument
 
-        await until(look)
+        await eventually(look)
 
     async def ready(self):
         """The agent is there."""
@@ -86,7 +87,7 @@ class Desk:
         async def look():
             return self.questions._agent is not None and self.questions._agent.ready
 
-        await until(look)
+        await eventually(look)
         return self.questions.agent_pid
 
     async def say(self, name, act):
@@ -156,7 +157,7 @@ async def test_an_agent_that_is_killed_answers_no_to_all():
         for answer in await d.heard("a", "b"):
             assert (answer.allow, answer.by) == (False, "broker")
             assert answer.reason == "the prompt agent has died"
-        await until(lambda: died(d))
+        await eventually(lambda: died(d))
         (event,) = d.events("process.died")
         assert (event["process"], event["pid"], event["code"]) == ("prompt", pid, -9)
         d.ask("c", of("c", "3"))
@@ -182,12 +183,12 @@ async def test_one_that_dies_all_the_time_is_left_alone(monkeypatch):
             (answer,) = await d.heard(number)
             assert "died" in answer.reason
         d.ask("last", of("last"))
-        await until(lambda: waits(d))
+        await eventually(lambda: waits(d))
 
         async def all_told():
             return len(d.events("process.died")) >= limits.PROMPT_DEATHS
 
-        await until(all_told)
+        await eventually(all_told)
         await trio.sleep(0.3)
         assert len(d.events("process.died")) == limits.PROMPT_DEATHS
         (entry,) = d.questions.pending()
@@ -211,7 +212,7 @@ async def test_one_that_cannot_be_started_is_tried_a_few_times(monkeypatch, erro
     async with desk(screen=False) as d:
         d.questions._compositor = lambda: Path("wayland-0")
         d.ask("a", of("a"))
-        await until(lambda: waits(d))
+        await eventually(lambda: waits(d))
         with trio.fail_after(30):
             while len(attempts) < limits.PROMPT_DEATHS:
                 await trio.sleep(0.01)
@@ -232,7 +233,7 @@ async def test_without_a_compositor_brokerctl_answers():
     async with desk(screen=False) as d:
         asked = of("a", targets=("dom0", "vault"), default_target="")
         d.ask("a", asked)
-        await until(lambda: waits(d))
+        await eventually(lambda: waits(d))
         (entry,) = d.questions.pending()
         for wrong in (
             {"target": ""},
@@ -257,7 +258,7 @@ async def test_nobody_answers(monkeypatch):
         d.ask("a", of("a"))
         (answer,) = await d.heard("a")
         assert (answer.allow, answer.by) == (False, "timeout")
-        await until(lambda: shows_nothing(d))
+        await eventually(lambda: shows_nothing(d))
 
 
 async def shows_nothing(d):
@@ -271,13 +272,13 @@ async def test_a_dialog_goes_when_nobody_waits_for_it():
         d.ask("a", of("a", "1"), scope)
         await d.shows("1")
         scope.cancel()
-        await until(lambda: shows_nothing(d))
+        await eventually(lambda: shows_nothing(d))
         d.ask("b", of("b", "2"))
         await d.shows("2")
         d.questions.forget("b")
         (answer,) = await d.heard("b")
         assert (answer.allow, answer.by) == (False, "gone")
-        await until(lambda: shows_nothing(d))
+        await eventually(lambda: shows_nothing(d))
 
 
 @pytest.mark.long
@@ -289,7 +290,7 @@ async def test_answered_by_brokerctl_while_it_is_shown():
         d.questions.answer(number, allow=False, target="", keep=Keep.ONCE)
         (answer,) = await d.heard("a")
         assert (answer.allow, answer.by) == (False, "person")
-        await until(lambda: shows_nothing(d))
+        await eventually(lambda: shows_nothing(d))
 
 
 @pytest.mark.long

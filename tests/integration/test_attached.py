@@ -60,9 +60,8 @@ class Cat:
 @contextmanager
 def brokerctl(*words, env, **streams):
     """A process of it whose pipes are closed at the end."""
-    child = spawn(
-        [sys.executable, "-c", _START, *words], env=env, stderr=PIPE, **streams
-    )
+    streams.setdefault("stderr", PIPE)
+    child = spawn([sys.executable, "-c", _START, *words], env=env, **streams)
     try:
         yield child
     finally:

@@ -90,7 +90,7 @@ async def test_a_machine_that_is_one_of_two_is_told_its_own_broker(
 
 async def test_status(env: dict[str, str], api: ScriptedBroker) -> None:
     async with serving(paths_of(env).control, api):
-        page = await brokerctl("status", env=env)
+        page = await brokerctl("status", "--all", env=env)
         assert page.code == 0
         assert "vitrail.Display" in page.out
         assert "2.0 KiB" in page.out

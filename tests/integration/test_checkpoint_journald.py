@@ -11,7 +11,7 @@ from broker.audit.store import open_store
 from broker.services.checkpoints import JournalTeller, Sealing
 from tests.kit.audit.journald import journald
 from tests.kit.audit.log import event, opened, report
-from tests.kit.wayland.compositor import until
+from tests.kit.eventually import eventually
 
 
 async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ async def test_what_the_journal_has_finds_a_roll_back(tmp_path: Path) -> None:
                     found = await journal.entries("VITRAIL_KIND=audit.checkpoint")
                     return [e for e in found if e["VITRAIL_SIZE"] == "20"]
 
-                (entry,) = await until(there)
+                (entry,) = await eventually(there)
                 nursery.cancel_scope.cancel()
         assert entry["SYSLOG_IDENTIFIER"] == "vitrail"
         assert entry["VITRAIL_ORIGIN"] == store.origin

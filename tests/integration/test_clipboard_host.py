@@ -9,7 +9,8 @@ from broker.clipboard.messages import Outcome
 from broker.clipboard.types import SECRET_HINT
 from broker.ipc import clipboard as messages
 from tests.kit.clipboard.stand import DEADLINE, Desk, desk
-from tests.kit.wayland.compositor import until, wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_window
 
 TEXT, MINE = b"out of red", b"the person's own"
 
@@ -97,7 +98,7 @@ async def test_an_export_is_taken_back_by_clear():
         async def gone() -> bool:
             return await run(it.comp.environment, "wl-paste", "-n") == b""
 
-        await until(gone, deadline=DEADLINE)
+        await eventually(gone, deadline=DEADLINE)
 
 
 async def test_without_a_rule_a_copy_leaves_the_persons_selection_alone():

@@ -9,8 +9,9 @@ import trio
 from broker.clipboard import messages as w
 from broker.clipboard.messages import Outcome
 from tests.kit.clipboard.stand import DEADLINE, Desk, V, desk
+from tests.kit.eventually import eventually
 from tests.kit.wayland.apps import boxed
-from tests.kit.wayland.compositor import until, wait_window
+from tests.kit.wayland.compositor import wait_window
 
 TEXT = "over the wall, by wire"
 READ = 'until [ -n "$x" ]; do IFS= read -r x || exit; done'
@@ -38,7 +39,7 @@ async def copied(it: Desk, name: str, title: str) -> w.Record:
         record = await it.copy()
         return record if record.outcome is Outcome.COPIED else None
 
-    return await until(there, deadline=DEADLINE)
+    return await eventually(there, deadline=DEADLINE)
 
 
 async def test_text_crosses_between_two_boxes(tmp_path):

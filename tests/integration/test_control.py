@@ -33,6 +33,7 @@ from broker.core import limits
 from broker.core.errors import InternalError, RefusedError, SetupError, UpstreamError
 from broker.launch.process.spawn import PIPE, run_tool, spawn
 from tests.kit.control import LEASE, ScriptedBroker, serving
+from tests.kit.eventually import eventually
 
 
 @pytest.fixture
@@ -184,9 +185,7 @@ async def test_the_lease_of_a_caller_who_hangs_up_ends(path: Path) -> None:
             await got.wait()
             assert api.held == 1
             nursery.cancel_scope.cancel()
-        with trio.fail_after(60):
-            while api.held:
-                await trio.sleep(0.005)
+        await eventually(lambda: not (api.held), deadline=60)
         async with open_client(path) as client:
             assert (await client.leases()).leases == [LEASE]
 

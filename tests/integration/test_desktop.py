@@ -12,7 +12,8 @@ import trio
 from broker.core import limits
 from broker.launch.process.spawn import DEVNULL, run_tool, spawn
 from broker.viewer.desktop import Desktop
-from tests.kit.wayland.compositor import desktop, pixels, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, pixels
 
 
 @asynccontextmanager
@@ -35,7 +36,7 @@ async def notified():
             )
         ]
         try:
-            await until(lambda: there(bus))
+            await eventually(lambda: there(bus))
             children.append(spawn(["mako"], env=env, stdout=DEVNULL, stderr=DEVNULL))
 
             async def shown():
@@ -45,7 +46,7 @@ async def notified():
                     for one in json.loads(said)["data"][0]
                 ]
 
-            await until(lambda: answers(env))
+            await eventually(lambda: answers(env))
             told = Desktop(env)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(told.run)
@@ -72,7 +73,7 @@ async def test_a_warning_is_on_the_screen():
     async with notified() as (comp, told, shown):
         empty = (await pixels(comp)).tobytes()
         told.notify("Vitrail: the rules have an error", "20-x.policy:2:1: <b>&\x1b[2J")
-        (one,) = await until(shown)
+        (one,) = await eventually(shown)
         assert one == (
             "Vitrail: the rules have an error",
             "20-x.policy:2:1: &lt;b&gt;&amp;\\x1b[2J",
@@ -81,7 +82,7 @@ async def test_a_warning_is_on_the_screen():
         async def on_screen():
             return (await pixels(comp)).tobytes() != empty
 
-        await until(on_screen)
+        await eventually(on_screen)
         folder = Path(os.environ.get("VITRAIL_OUT") or ".") / "prompt"
         folder.mkdir(parents=True, exist_ok=True)
         await comp.screenshot(folder / "warning.png")
@@ -93,7 +94,7 @@ async def test_so_many_of_a_sandbox_and_the_persons_own_beside_them():
             told.notify("x", str(number), sandbox="web")
         told.notify("web → mail", "12 bytes of text")
         most = limits.NOTIFICATIONS_PER_SANDBOX + 1
-        await until(lambda: as_many(shown, most))
+        await eventually(lambda: as_many(shown, most))
         assert ("web → mail", "12 bytes of text") in await shown()
 
 

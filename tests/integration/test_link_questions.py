@@ -14,9 +14,9 @@ from broker.control.api import QuestionAnswerRequest
 from broker.core.services import AGENT
 from broker.link import messages as m
 from broker.link.preamble import Verdict
+from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, link_host, rest_of, say
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until
 
 ASK = "vitrail.Agent * @anyvm @adminvm ask remember=session\n"
 
@@ -45,7 +45,7 @@ async def asked(text=ASK):
                 offer = epoch.opener.open(AGENT, lease.id)
                 sock = await say(t.socket, offer.preamble)
                 assert await verdict_of(sock, offer) is Verdict.TAKEN
-                (question,) = await until(lambda: pending(t))
+                (question,) = await eventually(lambda: pending(t))
                 assert question.sandbox == lease.sandbox
                 yield t, epoch, lease, sock, question
         finally:
@@ -91,7 +91,7 @@ async def test_a_lease_that_ends_takes_its_question_along():
         async def nothing():
             return not await pending(t)
 
-        await until(nothing)
+        await eventually(nothing)
         (event,) = t.viewer.events("question.answered")
         assert (event["answer"], event["answered_by"]) == ("deny", "gone")
         assert await rest_of(sock) == b""
@@ -104,5 +104,5 @@ async def test_hanging_up_is_leaving():
         async def nothing():
             return not await pending(t)
 
-        await until(nothing)
+        await eventually(nothing)
         sock.close()

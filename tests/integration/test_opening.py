@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.kit.brokerctl import brokerctl
+from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.skipif(
@@ -47,7 +47,7 @@ async def shown(path: Path):
     async def there():
         return path.exists() and path.read_text()
 
-    return await until(there)
+    return await eventually(there)
 
 
 async def test_what_programs_open_goes_where_the_rules_send_it():

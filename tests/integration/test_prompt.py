@@ -16,8 +16,9 @@ from broker.core.question import Answer, Keep
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.prompt.dialog import FRAME, lay_out
+from tests.kit.eventually import eventually
 from tests.kit.prompting import MANY, agent, hands, question
-from tests.kit.wayland.compositor import pixels, short_directory, until, windows
+from tests.kit.wayland.compositor import pixels, short_directory, windows
 from tests.kit.wayland.stand import nested
 
 ASKED = question()
@@ -119,18 +120,18 @@ async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
                 stderr=DEVNULL,
             )
             try:
-                await until(lambda: has(file, ""))
-                await until(lambda: focused(h.comp))
+                await eventually(lambda: has(file, ""))
+                await eventually(lambda: focused(h.comp))
                 h.press("a", "Return")
-                await until(lambda: has(file, "a\n"))
+                await eventually(lambda: has(file, "a\n"))
                 await a.show(ASKED)
                 h.press("x", "Return", "x")
                 assert await a.hears_nothing(0.3)
                 assert not await focused(h.comp), "the dialog has the keyboard"
                 await a.tell(m.Withdraw())
-                await until(lambda: focused(h.comp))
+                await eventually(lambda: focused(h.comp))
                 h.press("l", "Return")
-                await until(lambda: has(file, "a\nl\n"))
+                await eventually(lambda: has(file, "a\nl\n"))
             finally:
                 await child.stop()
 
@@ -153,8 +154,8 @@ async def test_a_window_that_opens_covers_nothing():
         )
         try:
             empty = (await pixels(h.comp)).getpixel((5, 5))
-            await until(lambda: is_open(h.comp))
-            await until(lambda: has_changed(h.comp, (5, 5), empty))
+            await eventually(lambda: is_open(h.comp))
+            await eventually(lambda: has_changed(h.comp, (5, 5), empty))
             picture = await pixels(h.comp)
             await h.comp.screenshot(artefact("above.png"))
             assert picture.getpixel((640 - 320 + 2, 400)) == (0, 0x9E, 0x73)
@@ -207,7 +208,7 @@ async def test_what_it_shows():
         assert said == m.Said(
             7, Answer(allow=True, target="personal", keep=Keep.TIME, by="person")
         )
-        await until(lambda: as_before(h.comp, empty))
+        await eventually(lambda: as_before(h.comp, empty))
 
 
 async def as_before(comp, empty):

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from tests.integration.test_pulse_clients import in_tune
+from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
     SERVERS,
     Heard,
@@ -22,7 +23,7 @@ from tests.kit.sound.servers import (
     started,
     tone,
 )
-from tests.kit.wayland.compositor import desktop, until, wait_window
+from tests.kit.wayland.compositor import desktop, wait_window
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 both = pytest.mark.parametrize("kind", SERVERS)
@@ -124,7 +125,7 @@ async def test_a_mixer_in_the_sandbox_opens_and_sees_nobody_else(kind):
                 seen = (await filtered.run("pactl", "list", "clients")).out
                 return seen if "Volume Control" in seen else ""
 
-            seen = await until(is_there, deadline=60)
+            seen = await eventually(is_there, deadline=60)
             assert "secret" not in seen
             own = (await filtered.run("pactl", "list", "sink-inputs")).out
             assert own.count("Sink Input #") == 1
@@ -155,7 +156,7 @@ async def test_a_sound_daemon_in_the_sandbox_plays_through_its_tunnel(kind, insi
         async with hearing(server) as heard:
             play = ("paplay", "-d", "out", str(wav))
             await guest.run(*play, deadline=60)
-            await until(connected, deadline=60)
+            await eventually(connected, deadline=60)
         assert abs(heard.hertz - 1000) < 2, heard.hertz
         assert heard.seconds > 2
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.integration.test_pulse_microphone import audio
+from tests.kit.eventually import eventually
 from tests.kit.sound.browser import BROWSERS, browser, page
 from tests.kit.sound.servers import (
     SERVERS,
@@ -17,7 +18,6 @@ from tests.kit.sound.servers import (
     started,
     tone,
 )
-from tests.kit.wayland.compositor import until
 
 LABELS = {"firefox-esr": "Vitrail microphone", "chromium": "Default"}
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -28,13 +28,13 @@ async def heard_at_440(server):
         listed = await server.pactl("list", "sink-inputs")
         return 'vitrail.sandbox = "work"' in listed and "Corked: no" in listed
 
-    await until(plays, deadline=120)
+    await eventually(plays, deadline=120)
     async with hearing(server) as heard:
 
         async def named():
             return "[work] " in await server.pactl("list", "sink-inputs")
 
-        await until(named, deadline=60)
+        await eventually(named, deadline=60)
         await trio.sleep(3)  # some seconds of it
     # A busy machine drops pieces, which bends what it heard of a whole: one
     # half second as it should be will do.

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import trio
 
+from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
     BROKERCTL,
     SERVERS,
@@ -16,7 +17,6 @@ from tests.kit.sound.servers import (
     started,
     tone,
 )
-from tests.kit.wayland.compositor import until
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
@@ -124,7 +124,7 @@ async def test_a_stream_carries_its_label_and_others_are_not_seen(kind):
                 real = await server.pactl("list", "sink-inputs")
                 return real if real.count("Sink Input #") == 2 else ""
 
-            real = await until(both_play)
+            real = await eventually(both_play)
             assert 'application.name = "[mail] paplay"' in real
             assert 'vitrail.sandbox = "mail"' in real
             assert "evil" not in real
@@ -159,7 +159,7 @@ async def test_subscribe_tells_of_own_streams_only(kind):
                     await filtered.run("paplay", str(wav))
                     return "'remove' on sink-input" in log.read_text()
 
-                await until(sees_a_stream)
+                await eventually(sees_a_stream)
                 before = log.read_text().count("'new' on sink-input")
                 await server.run("paplay", "--client-name=secret", str(wav))
                 await filtered.run("paplay", str(wav))
@@ -167,7 +167,7 @@ async def test_subscribe_tells_of_own_streams_only(kind):
                 async def sees_another():
                     return log.read_text().count("'new' on sink-input") > before
 
-                await until(sees_another)
+                await eventually(sees_another)
         text = log.read_text()
         assert text.count("'new' on sink-input") == before + 1
         assert {line.split()[3] for line in text.splitlines() if line} <= {
@@ -213,13 +213,13 @@ async def test_silence_instead_of_a_microphone_comes_at_the_right_pace(kind):
                 async def some():
                     return path.stat().st_size
 
-                await until(some)
+                await eventually(some)
                 size, since = path.stat().st_size, trio.current_time()
 
                 async def a_second():
                     return path.stat().st_size >= size + 192000
 
-                await until(a_second)
+                await eventually(a_second)
                 seconds = trio.current_time() - since
                 assert "Source Output" not in await server.pactl(
                     "list", "source-outputs"
@@ -238,7 +238,7 @@ async def test_the_end_of_the_server_ends_its_clients_and_not_the_filter():
             async def plays():
                 return "Sink Input" in await server.pactl("list", "sink-inputs")
 
-            await until(plays)
+            await eventually(plays)
             await server.pactl("exit")
             with trio.fail_after(60):
                 assert await player.wait() != 0

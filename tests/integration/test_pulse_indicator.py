@@ -11,8 +11,9 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from tests.integration.test_pulse_microphone import audio
+from tests.kit.eventually import eventually
 from tests.kit.sound.servers import Recorder, microphone, proxy, sound_server, started
-from tests.kit.wayland.compositor import desktop, pixels, until
+from tests.kit.wayland.compositor import desktop, pixels
 
 NAME = "org.freedesktop.Notifications"
 
@@ -65,7 +66,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
             async def there() -> bool:
                 return (server.directory / "bus").exists()
 
-            await until(there)
+            await eventually(there)
             server.environment["DBUS_SESSION_BUS_ADDRESS"] = bus
             await microphone(server)
             ask = ("--microphone", "ask")
@@ -81,7 +82,7 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
                     async def one():
                         return len(shown) == 1
 
-                    await until(one)
+                    await eventually(one)
                     (body,) = shown.values()
                     assert body[3] == "mail hears your microphone"
                     assert body[7] == 0  # it stays
@@ -90,10 +91,12 @@ async def test_it_is_shown_while_the_source_is_open_and_names_the_sandbox():
                     async def none():
                         return not shown
 
-                    await until(none)
+                    await eventually(none)
                     await audio(server, "microphone", "mail", "allow")
-                    await until(one)
-                await until(none)  # the recorder has ended, and the source is closed
+                    await eventually(one)
+                await eventually(
+                    none
+                )  # the recorder has ended, and the source is closed
 
 
 async def test_the_person_sees_it_as_long_as_the_source_is_open():
@@ -111,7 +114,7 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
             async def there() -> bool:
                 return bus.exists()
 
-            await until(there)
+            await eventually(there)
             await microphone(server)
             async with (
                 started("mako", env=server.environment),
@@ -129,7 +132,7 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
                 async def empty() -> bool:
                     return await listed() == []
 
-                await until(empty, deadline=60)
+                await eventually(empty, deadline=60)
                 before = await pixels(comp)
                 async with Recorder.at(filtered) as recorder:
                     await recorder.more(19200)  # wanted, and silent
@@ -143,12 +146,12 @@ async def test_the_person_sees_it_as_long_as_the_source_is_open():
                     async def seen() -> bool:
                         return (await pixels(comp)).tobytes() != before.tobytes()
 
-                    await until(told, deadline=60)
-                    await until(seen, deadline=60)
+                    await eventually(told, deadline=60)
+                    await eventually(seen, deadline=60)
                     await audio(server, "microphone", "mail", "deny")
 
                     async def gone() -> bool:
                         return (await pixels(comp)).tobytes() == before.tobytes()
 
-                    await until(gone, deadline=60)
+                    await eventually(gone, deadline=60)
                     assert await listed() == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import trio
 
+from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
     BROKERCTL,
     Heard,
@@ -21,7 +22,7 @@ from tests.kit.sound.servers import (
     started,
     tone,
 )
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.wayland.compositor import short_directory
 
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
@@ -161,7 +162,7 @@ async def test_volume_and_mute_hold_live_and_over_a_reconnect(kind):
             async def look():
                 return await loudness() == list(wanted)
 
-            await until(look)
+            await eventually(look)
 
         async with started("paplay", str(song), env=filtered.environment):
             await sounds((65500, False))
@@ -205,7 +206,7 @@ async def test_a_stream_that_plays_nothing_counts_as_idle():
                 found = (await listed(server))["sandboxes"]
                 return found and (found[0]["streams"], found[0]["idle"]) == (1, 1)
 
-            await until(idle)
+            await eventually(idle)
             assert "(1 idle)" in (await audio(server, "list")).out
 
 
@@ -257,7 +258,7 @@ async def test_the_three_states_are_seen_while_they_change():
             async def look() -> bool:
                 return states()[-1:] == [state]
 
-            await until(look, deadline=60)
+            await eventually(look, deadline=60)
 
         env = server.environment | server.brokerctl
         argv = (*BROKERCTL, "audio", "list", "--json", "--watch")

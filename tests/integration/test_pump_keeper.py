@@ -10,6 +10,7 @@ import trio
 from broker.core import limits
 from broker.services import pump_supervisor
 from broker.services.pump_supervisor import PumpSupervisor
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
 
 
@@ -64,9 +65,7 @@ async def test_a_new_pump_that_cannot_be_held_is_not_left_running(
         monkeypatch.setattr(pump_supervisor, "Pump", full)
         os.kill(child.pid, signal.SIGKILL)
         await child.wait()
-        with trio.fail_after(60):
-            while keeper.statistics().pid == handle.pid:
-                await trio.sleep(0.01)
+        await eventually(lambda: keeper.statistics().pid != handle.pid, deadline=60)
         assert not os.path.exists(f"/proc/{made[0]}")
         assert keeper.statistics().pid == made[1]
         nursery.cancel_scope.cancel()

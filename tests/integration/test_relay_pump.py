@@ -25,6 +25,7 @@ from broker.relay.client import Pump
 from broker.relay.confine import confine
 from broker.relay.contract import Done, Mode, Reason, StreamEnd, encode_from_pump
 from broker.relay.process import PumpHandle, control_pair, start_pump
+from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import (
     cpu_seconds,
     fds,
@@ -85,9 +86,12 @@ async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
         await line.client.aclose()
         await line.server.aclose()
     # The pump has been reaped, and the control socket is gone too.
-    with trio.fail_after(30):
-        while os.path.exists(f"/proc/{handle.pid}") or len(fds()) >= len(before):
-            await trio.sleep(0.01)
+    await eventually(
+        lambda: (
+            not (os.path.exists(f"/proc/{handle.pid}") or len(fds()) >= len(before))
+        ),
+        deadline=30,
+    )
     with pytest.raises(ChildProcessError):
         os.waitpid(handle.pid, os.WNOHANG)
 

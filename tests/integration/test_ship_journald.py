@@ -23,6 +23,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from tests.kit.audit.journald import journald
 from tests.kit.audit.shipping import bodies, filled, place, record
+from tests.kit.eventually import eventually
 
 
 async def ship(directory: Path, socket_path: str) -> dict:
@@ -50,12 +51,12 @@ async def test_journald_has_every_event_whole(
             async with trio.open_nursery() as nursery:
                 target = JournaldTarget("journal", journal.socket)
                 nursery.start_soon(ship_for_ever, place(tmp_path), [target], stop)
-                await _until(journal, 201)
+                await _has(journal, 201)
                 await journal.stop()
                 await record(store, 202, 99)
                 await _problem(tmp_path)
                 await journal.start()
-                await _until(journal, 300)
+                await _has(journal, 300)
                 stop.set()
         entries = await journal.entries("SYSLOG_IDENTIFIER=vitrail")
         entries.sort(key=lambda entry: int(entry["VITRAIL_SEQUENCE"]))
@@ -76,16 +77,19 @@ async def test_journald_has_every_event_whole(
         )
 
 
-async def _until(journal, count: int) -> None:
-    with trio.fail_after(60):
-        while len(await journal.entries("SYSLOG_IDENTIFIER=vitrail")) < count:
-            await trio.sleep(0.1)
+async def _has(journal, count: int) -> None:
+    """Wait until the journal has so many events."""
+
+    async def look() -> bool:
+        return len(await journal.entries("SYSLOG_IDENTIFIER=vitrail")) >= count
+
+    await eventually(look)
 
 
 async def _problem(directory: Path) -> None:
-    with trio.fail_after(60):
-        while not load_cursor(directory / "ship", "journal").problem:
-            await trio.sleep(0.05)
+    await eventually(
+        lambda: load_cursor(directory / "ship", "journal").problem, deadline=60
+    )
 
 
 def parse(data: bytes) -> dict[str, bytes]:

@@ -26,6 +26,7 @@ from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from tests.kit.audit.otlp import Collector, collector
 from tests.kit.audit.shipping import bodies, filled, place, record
+from tests.kit.eventually import eventually
 
 
 @pytest.fixture
@@ -63,11 +64,11 @@ async def hostile(
         nursery.cancel_scope.cancel()
 
 
-async def until(directory: Path, count: int) -> None:
+async def delivered(directory: Path, count: int) -> None:
     """Wait until so many events are known to be delivered."""
-    with trio.fail_after(60):
-        while load_cursor(directory / "ship", "collector").sequence < count:
-            await trio.sleep(0.05)
+    await eventually(
+        lambda: load_cursor(directory / "ship", "collector").sequence >= count
+    )
 
 
 async def test_a_record_has_all_of_the_event(tmp_path: Path, server: Collector) -> None:
@@ -121,7 +122,7 @@ async def test_a_collector_that_dies_in_the_middle_loses_and_doubles_nothing(
         with trio.fail_after(60):
             await server.child.wait()
             await server.start()
-        await until(tmp_path, 3000)
+        await delivered(tmp_path, 3000)
         stop.set()
     by_id: dict[str, set[str]] = {}
     for one in server.records():

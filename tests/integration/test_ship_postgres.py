@@ -27,6 +27,7 @@ from broker.launch.process.spawn import PIPE, our_program, run_tool, spawn
 from tests.kit.audit.postgres import Postgres, postgres
 from tests.kit.audit.shipping import bodies, filled, place, record
 from tests.kit.brokerctl import brokerctl, called, harmless, home, paths_of
+from tests.kit.eventually import eventually
 
 _ALL = "SELECT body FROM vitrail.event ORDER BY log, sequence"
 
@@ -47,13 +48,16 @@ async def ship(directory: Path, *targets: AnyTarget, machine: str = "desk") -> d
     return told
 
 
-async def until(server: Postgres, count: int) -> None:
+async def stored(server: Postgres, count: int) -> None:
     """Wait until the database has so many events."""
-    with trio.fail_after(100):
-        while not server.rows("SELECT to_regclass('vitrail.event')::text")[0][0]:
-            await trio.sleep(0.05)  # nobody has shipped yet
-        while server.rows("SELECT count(*) FROM vitrail.event") < [(count,)]:
-            await trio.sleep(0.05)
+
+    def look() -> bool:
+        there = server.rows("SELECT to_regclass('vitrail.event')::text")[0][0]
+        return bool(there) and (
+            server.rows("SELECT count(*) FROM vitrail.event") >= [(count,)]
+        )
+
+    await eventually(look, deadline=100)
 
 
 async def test_a_server_that_dies_in_the_middle_gets_everything_once(
@@ -72,7 +76,7 @@ async def test_a_server_that_dies_in_the_middle_gets_everything_once(
             await server.stop()
             await trio.sleep(0.1)
             await server.start()
-        await until(server, 6500)
+        await stored(server, 6500)
         stop.set()
     assert [row[0] for row in server.rows(_ALL)] == bodies(tmp_path)
     assert load_cursor(tmp_path / "ship", "fleet").sequence == 6500
@@ -102,7 +106,7 @@ async def test_a_shipper_killed_at_any_moment_loses_and_doubles_nothing(
                 child.kill()
                 await child.wait()
             child = spawn(our_program("broker.programs.shipper"), env=env)
-            await until(server, events)
+            await stored(server, events)
             await child.stop()
         assert [row[0] for row in server.rows(_ALL)] == bodies(paths.state)
 
@@ -457,7 +461,7 @@ async def test_the_broker_answers_while_a_receiver_hangs(
                 await record(store, 11, 2000)
             assert load_cursor(tmp_path / "ship", "fleet").sequence == 10
             holder.rollback()
-            await until(server, 2010)
+            await stored(server, 2010)
             stop.set()
     assert [row[0] for row in server.rows(_ALL)] == bodies(tmp_path)
 
@@ -550,7 +554,7 @@ async def test_the_program_ends_when_asked_and_reads_a_changed_file(
                 f'address = "{server.address}"\n'
             )
             fresh.replace(config)
-            await until(server, 25)
+            await stored(server, 25)
             assert await child.stop() == 0
         assert child.popen.stderr is not None
         child.popen.stderr.close()

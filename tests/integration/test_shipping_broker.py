@@ -17,6 +17,7 @@ from broker.control.client import open_client
 from broker.core.paths import Paths
 from broker.launch.process.spawn import PIPE, our_program, spawn
 from tests.kit.brokerctl import brokerctl, home, lines_of, paths_of
+from tests.kit.eventually import eventually
 
 
 @asynccontextmanager
@@ -70,10 +71,11 @@ async def shipper(paths: Paths, without: int = 0) -> int:
             await trio.sleep(0.1)
 
 
-async def until(out: Path, kind: str, count: int = 1) -> None:
-    with trio.fail_after(60):
-        while [event["kind"] for event in shipped(out)].count(kind) < count:
-            await trio.sleep(0.05)
+async def written(out: Path, kind: str, count: int = 1) -> None:
+    """Wait until so many events of a kind are in the file."""
+    await eventually(
+        lambda: [event["kind"] for event in shipped(out)].count(kind) >= count
+    )
 
 
 async def test_a_broker_ships_its_log_and_outlives_the_shipper() -> None:
@@ -82,11 +84,11 @@ async def test_a_broker_ships_its_log_and_outlives_the_shipper() -> None:
         out = Path(env["HOME"]) / "out.jsonl"
         configure(paths, out)
         async with broker(env):
-            await until(out, "policy.loaded")
+            await written(out, "policy.loaded")
             first = await shipper(paths)
             os.kill(first, signal.SIGKILL)
             second = await shipper(paths, without=first)
-            await until(out, "process.died")
+            await written(out, "process.died")
             died = next(e for e in shipped(out) if e["kind"] == "process.died")
             assert (died["process"], died["pid"], died["code"]) == (
                 "shipper",
@@ -107,7 +109,7 @@ async def test_a_broker_ships_its_log_and_outlives_the_shipper() -> None:
             assert answer.code == 1
             assert target["behind"] >= 1
             out.rmdir()
-            await until(out, "process.died")
+            await written(out, "process.died")
         # Its end is in it, too: what was recorded last is still sent.
         with open_log(paths.audit) as log:
             everything = [found.fields() for found in log.find(Filters())]
@@ -129,4 +131,4 @@ async def test_a_receiver_can_be_added_while_it_runs() -> None:
                 status = await client.status()
             assert not [p for p in status.processes if p.role == "shipper"]
             configure(paths, out)
-            await until(out, "broker.start")
+            await written(out, "broker.start")

@@ -10,6 +10,7 @@ import trio
 
 from broker.core.names import SandboxName
 from broker.services.workers.pool import open_workers
+from tests.kit.eventually import eventually
 
 
 def descriptors():
@@ -36,6 +37,4 @@ async def test_a_worker_that_was_given_up_leaves_no_descriptor(tmp_path):
         # Its answers come in order, so those of before have been taken.
         last = await workers.open_worker(SandboxName("a"), display, compositor)
         await last.close()
-        with trio.fail_after(30):
-            while descriptors() > before:
-                await trio.sleep(0.01)
+        await eventually(lambda: not (descriptors() > before), deadline=30)

@@ -19,8 +19,8 @@ import trio
 from broker.control.client import open_client
 from broker.launch.process.spawn import PIPE, STDOUT, spawn
 from tests.kit.brokerctl import home, paths_of
+from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
-from tests.kit.wayland.compositor import until
 
 UNITS = Path(str(resources.files("broker") / "data/systemd"))
 PROGRAMS = (
@@ -96,7 +96,7 @@ async def listens(path):
     async def there():
         return path.exists()
 
-    await until(there)
+    await eventually(there)
 
 
 async def test_the_first_question_starts_the_broker():

@@ -13,6 +13,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.host.devices.qemu import QemuDevice
 from broker.launch.microvm.qmp import open_qmp
 from broker.launch.process.spawn import spawn
+from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -44,9 +45,7 @@ async def machine(*devices):
             ]
         )
         try:
-            with trio.fail_after(60):
-                while not path.exists():
-                    await trio.sleep(0.02)
+            await eventually(path.exists, deadline=60)
             async with trio.open_nursery() as nursery:
                 qmp = await open_qmp(path)
 

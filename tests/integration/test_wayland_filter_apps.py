@@ -9,7 +9,8 @@ import trio
 
 from broker.launch.process.spawn import spawn
 from broker.wayland.rules import WindowRules
-from tests.kit.wayland.compositor import pixels, until, wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels, wait_window
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE, filtered, stand
@@ -35,14 +36,14 @@ async def test_a_terminal_is_framed_named_and_typed_into(tmp_path):
             )
             (window,) = await wait_window(it.comp, title="[work] foot")
             assert window["app_id"] == "vitrail.work.foot"
-            await until(lambda: framed(it))
+            await eventually(lambda: framed(it))
             for code in (_A, _B, _ENTER):
                 await trio.to_thread.run_sync(keys.press, code)
 
             async def typed() -> bool:
                 return out.exists() and out.read_text() == "got-ab\n"
 
-            await until(typed)
+            await eventually(typed)
             await child.stop()
         assert it.ends == []
 
@@ -58,7 +59,7 @@ async def test_an_application_lives_in_its_frame_and_dies_without_a_trace(progra
     async with stand() as it:
         child = it.run(program)
         await wait_window(it.comp, title="[work]")
-        await until(lambda: framed(it))
+        await eventually(lambda: framed(it))
         assert child.returncode is None
         await child.stop()
         assert [str(e) for e in it.ends] == []
@@ -83,7 +84,7 @@ async def test_tiling_resizes_with_the_border_always_exact():
                     )
                 return near and await framed(it)
 
-            await until(fits)
+            await eventually(fits)
         await child.stop()
 
 
@@ -98,7 +99,7 @@ async def test_fullscreen_keeps_the_frame():
                 f[:4] for f in frames(await pixels(it.comp), FRAME)
             ]
 
-        await until(whole)
+        await eventually(whole)
         await child.stop()
 
 
@@ -113,7 +114,7 @@ async def test_a_menu_opens_in_a_frame_where_it_was_clicked():
             (core,) = it.sandbox.filters
             (window, *_) = await wait_window(it.comp, title="[work]")
             rect = window["rect"]
-            await until(lambda: framed(it))
+            await eventually(lambda: framed(it))
             # The hamburger button of GTK 4's header bar, right of the middle.
             for x in range(
                 rect["x"] + rect["width"] - 90, rect["x"] + rect["width"] - 30, 12
@@ -161,7 +162,7 @@ async def test_copy_and_paste_work_inside_and_cross_nowhere():
             async def pasted() -> bool:
                 return await paste(it.path) == b"inside the sandbox"
 
-            await until(pasted)
+            await eventually(pasted)
             assert b"inside" not in await paste(it.comp.display)
             assert b"inside" not in await paste(other.path)
             await copier.stop()

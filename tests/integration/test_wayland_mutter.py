@@ -17,9 +17,10 @@ from tests.attack.test_wayland_order import (
     attempt,
 )
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS, popup
+from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.mutter_person import mutter_environment
 from tests.kit.wayland.stand import filtered
 
@@ -79,7 +80,7 @@ async def test_an_application_opens_its_window_there(program):
             assert child.popen.poll() is None
             return any(w.width > 50 and w.height > 50 for w in windows_of(it.sandbox))
 
-        await until(shown)
+        await eventually(shown)
         # It is drawn again and again, or would be: nothing of it is refused.
         await trio.sleep(1)
         assert [str(e) for e in it.ends] == []

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from tests.attack.test_wayland_crop import shown_on
-from tests.kit.wayland.compositor import pixels, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.input import Pointer
 from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.stand import FRAME, SIZE
@@ -36,7 +37,7 @@ async def test_a_popover_opens_from_the_button_that_was_clicked(kind):
                 found = [f for f in frames(await pixels(it.comp), FRAME) if f.w > 400]
                 return found[0] if found and found[0].border == 4 else None
 
-            frame = await until(window)
+            frame = await eventually(window)
             # The menu button of GTK 4's header bar, left of the close button:
             # hit only if coordinates are those of the content.
             spot = (frame.x + frame.w - 76, frame.y + 28)
@@ -47,7 +48,7 @@ async def test_a_popover_opens_from_the_button_that_was_clicked(kind):
                     await trio.sleep(1)
                 return it.sandbox.totals["popups"] > 0
 
-            await until(opened)
+            await eventually(opened)
 
             async def framed() -> bool:
                 # The popover's frame meets the window's, so that only its
@@ -60,6 +61,6 @@ async def test_a_popover_opens_from_the_button_that_was_clicked(kind):
                     c for _, c in beside.getcolors(1 << 20) or []
                 ]
 
-            await until(framed)
+            await eventually(framed)
             assert it.ends == []
             await child.stop()

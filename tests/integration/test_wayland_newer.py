@@ -21,9 +21,10 @@ from broker.wayland.rules import WindowRules
 from tests.attack.test_wayland_crop import halves, leak
 from tests.attack.test_wayland_pixels import PAINT, WINDOWS
 from tests.integration.test_wayland_proxy import said, start
+from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.wayland.client import Client, Window
-from tests.kit.wayland.compositor import desktop, pixels, until, wait_window
+from tests.kit.wayland.compositor import desktop, pixels, wait_window
 from tests.kit.wayland.pixels import frames, mask
 from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, filtered
 
@@ -55,7 +56,7 @@ async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door():
             async def there(path=path) -> bool:
                 return path.is_socket()
 
-            await until(there)
+            await eventually(there)
             foot = spawn(
                 ["foot", "--window-size-pixels=400x300", "sleep", "60"],
                 env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
@@ -66,7 +67,7 @@ async def test_a_rule_of_the_compositor_finds_the_sandbox_by_its_door():
             async def framed() -> list[int]:
                 return [f.w for f in frames(await pixels(comp), FRAME) if f.w > 300]
 
-            (widths[name],) = await until(framed)
+            (widths[name],) = await eventually(framed)
             await foot.stop()
             child.kill(signal.SIGTERM)
             await said(child)
@@ -95,7 +96,7 @@ async def test_a_rule_of_sway_finds_the_sandbox_by_its_name(kind):
                     width = node["current_border_width"] if border[1] else None
                     return (node["border"], width) == border
 
-                await until(bordered, deadline=40)
+                await eventually(bordered, deadline=40)
                 await foot.stop()
 
 
@@ -138,7 +139,7 @@ async def test_the_door_closes_with_us():
                 return True
             return False
 
-        await until(closed)
+        await eventually(closed)
         os.close(place)
 
 
@@ -151,7 +152,7 @@ async def test_one_command_uses_a_door_of_its_own():
         async def there() -> bool:
             return path.is_socket()
 
-        await until(there)
+        await eventually(there)
         foot = spawn(
             ["foot", "sleep", "60"],
             env={**comp.environment, "WAYLAND_DISPLAY": str(path)},
@@ -307,7 +308,7 @@ async def test_applications_live_in_their_frames_there(kind, program):
             found = frames(await pixels(comp), FRAME)
             return any(f.border >= 4 and f.w > 100 for f in found)
 
-        await until(framed)
+        await eventually(framed)
         assert child.returncode is None
         await child.stop()
         assert [str(e) for e in it.ends] == []

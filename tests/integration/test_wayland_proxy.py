@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
-from tests.kit.wayland.compositor import desktop, until, wait_window
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.wayland.stand import CONFIG, stand
 
 _START = (
@@ -55,7 +56,7 @@ async def test_one_command_frames_what_connects_to_its_socket():
         async def there() -> bool:
             return path.is_socket()
 
-        await until(there)
+        await eventually(there)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         foot = spawn(
             ["foot", "sh"],  # a system user's own shell may be nologin
@@ -104,7 +105,7 @@ async def test_an_application_behind_waypipe(program):
         wire = it.comp.display.with_name("w")
         plain = ["waypipe", "--no-gpu", "--compress", "none", "--socket", str(wire)]
         viewer = it.run(*plain, "client")
-        await until(lambda: trio.Path(wire).exists())
+        await eventually(lambda: trio.Path(wire).exists())
         server = spawn(
             [*plain, "server", "--", *program.split()],
             env={

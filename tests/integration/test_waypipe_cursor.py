@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import trio
 
+from tests.kit.eventually import eventually
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import pixels, until, windows
+from tests.kit.wayland.compositor import pixels, windows
 from tests.kit.wayland.input import Pointer
 from tests.kit.wayland.stand import SIZE, unchanged
 from tests.kit.waypipe.stand import SERVER, Wire, server_of, wire
@@ -36,7 +37,7 @@ async def _placed(it: Wire) -> tuple[int, int, int, int]:
     async def shown():
         return windows(await it.comp.tree())
 
-    (node,) = await until(shown)
+    (node,) = await eventually(shown)
     rect = node["rect"]
     return rect["x"], rect["y"], rect["width"], rect["height"]
 
@@ -121,7 +122,7 @@ async def test_a_surface_is_the_pointer_on_the_content_only(suite):
                 await move(*middle)
                 return await _pink(it)
 
-            assert await until(pink, deadline=60) == 20 * 20
+            assert await eventually(pink, deadline=60) == 20 * 20
             # Where it is put is where its hot spot says.
             image = await pixels(it.comp)
             assert image.getpixel((middle[0] - 10, middle[1] - 10)) == _PINK
@@ -131,7 +132,7 @@ async def test_a_surface_is_the_pointer_on_the_content_only(suite):
             async def ours() -> bool:
                 return not await _pink(it)
 
-            await until(ours)
+            await eventually(ours)
             over.set()
         assert not it.ends
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Window
-from tests.kit.wayland.compositor import pixels, until, windows
+from tests.kit.wayland.compositor import pixels, windows
 from tests.kit.wayland.input import LEFT, Pointer
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE
@@ -49,14 +50,14 @@ async def _side_by_side(it: Wire, count: int = 2) -> None:
         found = windows(await it.comp.tree())
         return found if len(found) == count else []
 
-    found = sorted(await until(shown), key=lambda node: node["name"])
+    found = sorted(await eventually(shown), key=lambda node: node["name"])
     for x, node in zip((100, 700), found, strict=True):
         await it.comp.command(f"[con_id={node['id']}] move absolute position {x} 100")
 
     async def placed():
         return sorted(node["rect"]["x"] for node in await shown()) == [100, 700]
 
-    await until(placed)
+    await eventually(placed)
 
 
 # -- a real program ------------------------------------------------------------------
@@ -89,7 +90,7 @@ async def _drag_a_flower(it: Wire, mouse: Mouse) -> bool:
             here = mask(await pixels(it.comp), FRAME)[:, 460:699]
             framed = bool(here.sum() > 200)
     with trio.move_on_after(3):
-        await until(lambda: _is_at(it, _EMPTY))
+        await eventually(lambda: _is_at(it, _EMPTY))
     await mouse.press(False)
     await mouse.move(600, 700)
     return framed
@@ -111,7 +112,7 @@ async def test_a_flower_is_dragged_from_one_window_into_another():
             async def drawn():
                 return await _is_at(it, _FLOWER) and not await _is_at(it, _EMPTY)
 
-            await until(drawn)
+            await eventually(drawn)
             framed = False
             moved = False
             with trio.fail_after(90):
@@ -223,7 +224,7 @@ async def test_what_is_dropped_is_what_was_dragged(suite, size):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, _source, display, drag)
                 nursery.start_soon(trio.to_thread.run_sync, _target, display, drag)
-                await until(lambda: _titled(it))
+                await eventually(lambda: _titled(it))
                 await _side_by_side(it)
                 await _enter(mouse, drag)
                 await mouse.press(True)
@@ -249,7 +250,7 @@ async def _enter(mouse: Mouse, drag: Dragging) -> None:
         await mouse.move(250, 200)
         return drag.entered.is_set()
 
-    await until(moved)
+    await eventually(moved)
 
 
 async def _happens(event: threading.Event) -> None:

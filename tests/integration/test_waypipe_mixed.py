@@ -13,11 +13,11 @@ from broker.launch.process.spawn import spawn
 from broker.launch.waypipe import client as waypipe_client
 from broker.launch.waypipe.client import start_waypipe_client
 from broker.services.workers.pool import open_workers
+from tests.kit.eventually import eventually
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import (
     desktop,
     short_directory,
-    until,
     wait_frames,
     wait_window,
 )
@@ -87,7 +87,7 @@ async def test_both_kinds_of_ends_share_a_screen(monkeypatch, suite):
                         await comp.type_text("hello\n")
                         return typed.exists() and "hello" in typed.read_text()
 
-                    await until(said, deadline=60)
+                    await eventually(said, deadline=60)
                     # The end of one is not the end of the other.
                     await client.stop()
 
@@ -95,7 +95,7 @@ async def test_both_kinds_of_ends_share_a_screen(monkeypatch, suite):
                         found = await wait_window(comp)
                         return [w["name"] for w in found] == ["[ours] one"]
 
-                    await until(alone, deadline=60)
+                    await eventually(alone, deadline=60)
                     counts = await ours.worker.statistics()
                     assert counts.clients == 1
                 finally:

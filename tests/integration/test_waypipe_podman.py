@@ -21,7 +21,8 @@ from broker.launch.waypipe.podman import (
     start_in_podman,
 )
 from tests.kit.brokerctl import home, paths_of
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.podman import IMAGE, rootless, run
 
 pytestmark = pytest.mark.machine
@@ -105,7 +106,7 @@ async def test_its_own_end_is_seen(monkeypatch):
             async def gone():
                 return not ours(dict(os.environ), how)
 
-            assert await until(gone)
+            assert await eventually(gone)
             await client.stop()
 
 

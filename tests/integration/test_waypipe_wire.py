@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.kit.eventually import eventually
 from tests.kit.vm.suite_root import inside, suite_root
-from tests.kit.wayland.compositor import pixels, until, windows
+from tests.kit.wayland.compositor import pixels, windows
 from tests.kit.wayland.input import Keyboard
 from tests.kit.wayland.stand import FRAME
 from tests.kit.waypipe.stand import SERVER, Wire, wire
@@ -26,7 +27,7 @@ async def _window(comp, part: str) -> dict:
             node for node in windows(await comp.tree()) if part in (node["name"] or "")
         ]
 
-    return (await until(there))[0]
+    return (await eventually(there))[0]
 
 
 def _has(image, color: int) -> bool:
@@ -50,14 +51,14 @@ async def test_foot_is_framed_and_typed_into(tmp_path):
         async def framed():
             return _has(await pixels(it.comp), FRAME)
 
-        await until(framed)
+        await eventually(framed)
         await it.comp.type_text("hello world\n")
 
         async def typed():
             file = tmp_path / "typed"
             return file.exists() and file.read_text() == "hello world\n"
 
-        await until(typed)
+        await eventually(typed)
         assert not it.ends
         (connection,) = it.connections
         assert connection.channel.header.version >= 16
@@ -126,7 +127,7 @@ async def test_copy_and_paste_between_two_streams(root, size):
                 )
                 return got if len(got) >= size else b""
 
-            got = await until(pasted, deadline=60)
+            got = await eventually(pasted, deadline=60)
             assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
         assert not it.ends
 
@@ -147,7 +148,7 @@ async def test_other_servers_show_and_type(root):
             await it.comp.type_text("hello\n")
             return mark.exists() and "hello" in mark.read_text()
 
-        await until(typed)
+        await eventually(typed)
         assert not it.ends
         assert it.connections[0].channel.header.version >= 16
 
@@ -170,5 +171,5 @@ async def test_applications_are_shown_in_their_frame(name):
         async def framed():
             return _has(await pixels(it.comp), FRAME)
 
-        await until(framed)
+        await eventually(framed)
         assert not it.ends

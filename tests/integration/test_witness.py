@@ -10,8 +10,8 @@ import trio
 
 from broker.audit.proof.note import parse_note
 from broker.audit.query import Filters, open_log
+from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two
-from tests.kit.wayland.compositor import until
 
 
 def held(side) -> list[tuple[str, int]]:
@@ -48,7 +48,7 @@ async def test_each_is_the_others_witness_and_a_roll_back_is_found():
         async def both():
             return held(t.host) and held(t.viewer)
 
-        await until(both)
+        await eventually(both)
         assert {peer for peer, _ in held(t.host)} == {"screen"}
         assert {peer for peer, _ in held(t.viewer)} == {"desk"}
         assert held(t.viewer)[-1][1] <= size(t.host)
@@ -65,7 +65,7 @@ async def test_each_is_the_others_witness_and_a_roll_back_is_found():
             async def more(before=before):
                 return held(t.viewer)[-1][1] > before
 
-            await until(more)
+            await eventually(more)
             await t.host.shutdown()
         known = held(t.viewer)[-1][1]
         shutil.rmtree(t.host.paths.state)

@@ -7,8 +7,9 @@ import pytest
 from broker.ipc import worker as messages
 from broker.services.workers.pool import open_workers
 from tests.integration.test_worker_wayland import a_window
+from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
-from tests.kit.wayland.compositor import pixels, short_directory, until, wait_window
+from tests.kit.wayland.compositor import pixels, short_directory, wait_window
 from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.stand import CONFIG
 
@@ -45,7 +46,7 @@ async def test_a_rule_of_labwc_finds_one_worker_s_windows_and_not_another_s():
                         picture = await pixels(comp)
                         return [f.w for f in frames(picture, FRAME) if f.w > 300]
 
-                    (widths[name],) = await until(framed)
+                    (widths[name],) = await eventually(framed)
             assert widths["red"] > 1000
             assert widths["blue"] < 500
 

@@ -11,13 +11,8 @@ import trio
 
 from broker.ipc import worker as messages
 from broker.services.workers.pool import open_workers
-from tests.kit.wayland.compositor import (
-    desktop,
-    pixels,
-    short_directory,
-    until,
-    wait_window,
-)
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
 from tests.kit.wayland.display import open_descriptors, open_display
 from tests.kit.wayland.input import Keyboard
 
@@ -51,14 +46,14 @@ async def test_foot_is_on_the_screen_and_its_peer_is_the_keeper():
             async with a_window(workers, "red", base, comp, RED) as display:
                 (window,) = await wait_window(comp, title="[red] red")
                 assert window["pid"] == display.worker.keeper_pid
-                await until(lambda: _reddish(comp))
+                await eventually(lambda: _reddish(comp))
                 assert display.worker.jail.namespaces
                 assert display.worker.jail.seccomp
                 counts = await display.worker.statistics()
                 assert counts.clients == 1
                 assert counts.to_compositor > 1000
                 assert counts.to_clients > 1000
-                await until(lambda: _said(display, messages.WaylandOpened(1)))
+                await eventually(lambda: _said(display, messages.WaylandOpened(1)))
 
 
 async def _said(display, message):
@@ -84,10 +79,10 @@ async def test_typing_reaches_the_application():
                 async def typed():
                     await comp.type_text(f"  echo hello > {mark}\n")
                     with trio.move_on_after(2):
-                        await until(lambda: _content(mark))
+                        await eventually(lambda: _content(mark))
                     return await _content(mark)
 
-                assert await until(typed) == "hello\n"
+                assert await eventually(typed) == "hello\n"
 
 
 async def _content(path):
@@ -101,7 +96,7 @@ async def test_an_application_that_ends_closes_its_connection_only():
                 await wait_window(comp, title="[red] red")
                 second = display.run("foot", "-T", "second", "true")
                 assert await second.wait() == 0
-                await until(lambda: _closed(display, 1))
+                await eventually(lambda: _closed(display, 1))
                 assert len(await wait_window(comp, title="[red] red")) == 1
                 assert (await display.worker.statistics()).clients == 1
 
@@ -131,7 +126,7 @@ async def test_kill_9_ends_the_windows_of_that_sandbox_only(victim):
                     assert reason.endswith("was killed by SIGKILL")
                     assert ("keeper" in reason) == (victim == "keeper")
                     await display.ended.wait()
-                    await until(lambda: _gone(comp, "red"))
+                    await eventually(lambda: _gone(comp, "red"))
                     assert len(await wait_window(comp, title="[blue] blue")) == 1
                     assert (await other.worker.statistics()).clients == 1
             assert not list(base.glob("*/*.sock"))
@@ -165,7 +160,7 @@ async def test_without_a_compositor_the_reason_names_it():
             missing = base / "no-such-compositor"
             async with open_display(workers, "red", base / "red", missing) as display:
                 app = display.run("foot", "sh")
-                await until(lambda: _closed(display, 1))
+                await eventually(lambda: _closed(display, 1))
                 await app.stop()
                 (closed, *_) = [
                     m for m in display.said if isinstance(m, messages.WaylandClosed)
@@ -192,7 +187,7 @@ async def test_a_record_s_limit_of_clients_holds_at_n_and_n_plus_one():
                         for m in display.said
                     )
 
-                await until(refused)
+                await eventually(refused)
                 await wait_window(comp, title="first")
                 await first.stop()
 
@@ -218,7 +213,7 @@ async def test_a_key_is_told_by_the_sandbox_whose_window_had_it():
                     keyboard.press(45)
                     return acts(focused)
 
-                await until(told)
+                await eventually(told)
                 for _ in range(20):
                     keyboard.press(45)
                 keyboard.client.close()

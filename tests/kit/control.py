@@ -16,6 +16,10 @@ from broker.control.api import (
     AuditPruneRequest,
     Caller,
     ClipboardStatus,
+    DeviceAnswer,
+    DeviceAttachRequest,
+    DeviceDetachRequest,
+    DevicesAnswer,
     Emit,
     GrantRevokeRequest,
     GrantsAnswer,
@@ -45,6 +49,7 @@ from broker.control.api import (
     WindowStatus,
 )
 from broker.control.server import serve
+from broker.core.errors import RefusedError
 
 LEASE = LeaseStatus(
     id="00112233aabbccdd",
@@ -79,6 +84,10 @@ EMPTY_BOARD = ClipboardStatus(
 class ScriptedBroker:
     """Implements ``BrokerApi``; what it was asked is in ``asked``."""
 
+    plugged: DevicesAnswer = field(
+        default_factory=lambda: DevicesAnswer(devices=[], strict=False, problems=[])
+    )
+    handed: list[tuple[str, str]] = field(default_factory=list)
     state: Status = field(
         default_factory=lambda: Status(
             version="0.1.0",
@@ -186,6 +195,32 @@ class ScriptedBroker:
     async def answer(self, caller: Caller, request: QuestionAnswerRequest) -> None:
         del caller
         self.asked.append(("answer", request))
+
+    async def devices(self) -> DevicesAnswer:
+        return self.plugged
+
+    async def attach_device(
+        self, caller: Caller, request: DeviceAttachRequest
+    ) -> DeviceAnswer:
+        del caller
+        self.handed.append((request.port, request.sandbox))
+        return DeviceAnswer(
+            port=request.port,
+            sandbox=request.sandbox,
+            attachment="dev-1",
+            backend="usbip",
+        )
+
+    async def detach_device(
+        self, caller: Caller, request: DeviceDetachRequest
+    ) -> DeviceAnswer:
+        del caller
+        if not self.handed:
+            raise RefusedError("nothing of port '2-1' is attached", hint="look")
+        _, sandbox = self.handed.pop()
+        return DeviceAnswer(
+            port=request.port, sandbox=sandbox, attachment="dev-1", backend="usbip"
+        )
 
     async def clipboard(self) -> ClipboardStatus:
         return self.board

@@ -14,7 +14,8 @@ from broker.core.question import Keep, Question
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import our_program, spawn
 from broker.prompt.dialog import lay_out
-from tests.kit.wayland.compositor import desktop, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import Keyboard, Pointer
 
 SIZE = (1280, 800)
@@ -181,4 +182,4 @@ async def gone_from(comp, before):
 
         return (await pixels(comp)).tobytes() == before
 
-    await until(same)
+    await eventually(same)

@@ -98,6 +98,7 @@ class Rulebook:
         self.leases = [WORK, VAULT]
         self.reloaded = trio.Event()
         self.failing = None
+        self.pending_records = None
 
     def write(self, name, text):
         (self.folder / name).write_text(text)
@@ -121,7 +122,9 @@ class Rulebook:
             running=lambda: self.leases,
             log=self.log,
             asker=self.person,
+            pending_records=lambda: self.pending_records,
         )
+        self.rules.tightened = self.decider.cut_denied
         await self.rules.start()
 
     async def reload(self):

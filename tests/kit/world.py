@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.audit.query import Filters, open_log
 from broker.cli.run.start import end_broker, ensure_broker
@@ -27,7 +26,8 @@ from broker.launch.compositor import HeadlessCompositor
 from broker.launch.image.build import build_image
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
-from tests.kit.wayland.compositor import desktop, short_directory, until, wait_window
+from tests.kit.eventually import NeverError, eventually
+from tests.kit.wayland.compositor import desktop, short_directory, wait_window
 
 RECORD = """\
 class = "{sandbox_class}"
@@ -232,7 +232,7 @@ class World:
         async def look():
             return self.events(kind, **wanted)
 
-        return (await until(look, deadline=deadline))[-1]
+        return (await eventually(look, deadline=deadline))[-1]
 
     def processes(self):
         """Pid and command line of this world's processes."""
@@ -298,6 +298,6 @@ async def _all_gone(base):
         return not processes(base)
 
     try:
-        await until(gone, deadline=60)
-    except trio.TooSlowError:
+        await eventually(gone, deadline=60)
+    except NeverError:
         raise AssertionError(f"left behind: {processes(base)}") from None

@@ -68,6 +68,7 @@ class Seal:
         Raises OSError when the newest size cannot be noted.
         """
         self._head = self._signed
+        # guard: the newest size follows each commit
         self._file.record_newest(self._head)
 
     def close(self) -> None:
@@ -197,6 +198,7 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
     _check_head(db, tree, seal)
     file.follow()
     try:
+        # guard: a new key at each start
         seal.evolve(tree)
     except BaseException:
         file.close()
@@ -248,6 +250,7 @@ def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
 
 def says_end(note: Note, key: SigningKey) -> bool:
     """Whether a note that the key signed says that the log ends there."""
+    # guard: a head is no checkpoint, at the start
     return note.checkpoint.head or key.newest is None
 
 
@@ -271,6 +274,7 @@ def _parse(note: str) -> Note:
 
 def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
     """What is there must be what was signed, or we would seal a forgery."""
+    # guard: the key knows the newest size, at the start
     if tree.size < (seal.key.newest or 0):
         raise IntegrityError(
             f"the audit log has {tree.size} events and had {seal.key.newest}: its "

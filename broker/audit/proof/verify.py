@@ -254,6 +254,7 @@ class _Reader:
             said = [one for one in self._said if last <= one.last]
             if not said:
                 self._report.add(first, last, "removed, and no event says so")
+            # guard: hashes that were to stay
             elif self._pruned[block] is None and not _hashes_may_go(first, said):
                 what = "their hashes are gone, and the event says that they stay"
                 self._report.add(first, last, what)
@@ -320,6 +321,7 @@ def _verified(
     reader = _Reader(db, report, expected)
     heads = [note for kind, note in notes if kind == "head"]
     reader.run()
+    # guard: what was not compared is not counted
     _tell_uncompared(len(against), report)
     _check_end(chain, heads, keys, report)
     _check_key(chain, keys, report, copy=copy, covered=bool(against))
@@ -459,6 +461,7 @@ def _check_end(
     current = [key for key in keys if key.public == newest.public]
     for head in heads:
         if head.checkpoint.size == report.size and head.signed_by(newest.public):
+            # guard: a head is no checkpoint, in verify
             if all(says_end(head, key) for key in current):
                 return
             report.add(0, 0, "its end was cut off: a checkpoint stands for its end")
@@ -509,6 +512,7 @@ def _check_newest(keys: Sequence[SigningKey], report: Report) -> None:
     grows meanwhile: the lower size is the one that must be reached.
     """
     had = min(key.newest or 0 for key in keys)
+    # guard: the key knows the newest size, in verify
     if report.size < had:
         report.add(
             report.size + 1,

@@ -99,6 +99,7 @@ def _fate(offer: Offer, before: Note | None, signers: Sequence[bytes]) -> Fate:
     note = offer.note
     if before is not None and note.checkpoint.size < before.checkpoint.size:
         return Fate.BACK  # whoever signed it: a log that was rolled back has new keys
+    # guard: a witness asks for a signature
     if not any(note.signed_by(key) for key in signers):
         return Fate.UNSIGNED
     if before is None:
@@ -109,6 +110,7 @@ def _fate(offer: Offer, before: Note | None, signers: Sequence[bytes]) -> Fate:
     if old.size == 0:
         return Fate.KEPT  # nothing is the beginning of everything
     if offer.since != old.size or not offer.proof:
+        # guard: a witness asks for a proof
         return Fate.UNPROVED
     sizes = old.size, old.root, new.size, new.root
     good = verify_consistency(*sizes, offer.proof)
@@ -120,6 +122,7 @@ def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
         "SELECT DISTINCT origin FROM witness_key WHERE peer = ?", (peer,)
     ).fetchall()
     logs = {found for (found,) in rows}
+    # guard: a peer has few logs
     if origin not in logs and len(logs) >= limits.AUDIT_WITNESS_LOGS:
         raise RefusedError(
             f"checkpoints of {len(logs)} logs of this peer are kept here already",
@@ -175,6 +178,7 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
         good = change.index == last.checkpoint.change.index + 1
         good &= note.checkpoint.size >= last.checkpoint.size
         signer = last.checkpoint.change.key
+    # guard: a witness follows the keys
     if not good or not note.signed_by(signer):
         raise RefusedError(f"the certificate of key {change.index} does not follow")
 
@@ -210,6 +214,7 @@ def _proved_old(
     ).fetchall()
     for (text,) in rows:
         note = parse_note(text)
+        # guard: old notes are proved
         if any(note.signed_by(key) for key in signers):
             _insert(db, peer, note)
             return note

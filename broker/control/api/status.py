@@ -67,6 +67,8 @@ class SandboxStatus(Answer, frozen=True, kw_only=True):
     programs: list[ProgramStatus] = []
     limits: list[LimitStatus] = []
     """Of its windows, as its worker counts them; empty without one."""
+    devices: list[str] = []
+    """What it holds: port, vendor and product number, the device's own words."""
 
 
 class StreamStatus(Answer, frozen=True, kw_only=True):

@@ -58,6 +58,7 @@ class Watcher:
             self._known.add(port)
             if isinstance(found, str):
                 # Nothing about it is known, so nothing may be decided about it.
+                # guard: malformed devices are gone
                 self._removed(port)
                 self._malformed(port, found)
             else:

@@ -47,6 +47,7 @@ class DeviceRecords:
     def sandboxes(self, device: Device) -> list[str]:
         """Return the sandboxes that a device may go to; ``*`` is any."""
         facts = facts_of(device)
+        # guard: HID interfaces in records
         found = dict.fromkeys(
             name
             for record in self.records
@@ -118,6 +119,7 @@ def _record(table: object, place: str) -> DeviceRecord:
             _sandbox(word, place)
     conditions = {key: value for key, value in table.items() if key not in _KEYS}
     rule = rule_from(conditions, place)
+    # guard: a record has a condition
     if not rule.conditions:
         raise DeviceError(place, "no condition: it would be about every device")
     return DeviceRecord(name, tuple(names), rule)

@@ -31,6 +31,7 @@ class SysfsDevice:
 
     def __init__(self, port: str, root: Path = DEVICES) -> None:
         """Open it.  Raises DeviceGoneError when the port is empty."""
+        # guard: ports are names
         if not PORT.fullmatch(port):
             raise DeviceGoneError(f"'{port[:40]}' is not a port with a device")
         self.port = port

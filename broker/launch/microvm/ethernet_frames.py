@@ -105,6 +105,7 @@ class FrameFilter:
         if target in self._addresses:
             return True
         number = int.from_bytes(target)
+        # guard: local routes are own addresses
         return any(number & mask == first for first, mask in self._networks)
 
     def feed(self, untrusted_data: bytes) -> bytes:
@@ -144,6 +145,7 @@ class FrameFilter:
         target = packet[16:20]
         if target == _BROADCAST:
             return _is_dhcp(packet)
+        # guard: a cloud's metadata
         return not (
             target[0] in _CLOSED_OCTETS
             or target[:2] == _LINK_LOCAL

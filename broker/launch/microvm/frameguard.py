@@ -92,6 +92,7 @@ def _messages(data: bytes) -> list[tuple[int, bytes]]:
 def _local(payload: bytes) -> set[tuple[bytes, int]]:
     """The network of a route, if it leads to this machine itself."""
     _, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
+    # guard: a proxy's table is not ours
     if kind != _RTN_LOCAL or table not in _TABLES:
         return set()
     found = {(bytes(4), bits)} if bits == 0 else set()

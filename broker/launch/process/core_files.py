@@ -20,4 +20,5 @@ def forbid_core_files() -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     limit = _LIMIT if hard == resource.RLIM_INFINITY else min(_LIMIT, hard)
+    # guard: a core limit that pipes know
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))

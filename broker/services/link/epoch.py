@@ -189,11 +189,13 @@ class Epoch:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._until, self._write)
                     nursery.start_soon(self._until, self._watch)
+                    # guard: whoever owes answers is given up
                     nursery.start_soon(self._until, self._watch_answers)
                     nursery.start_soon(self._watch_pinned)
                     if self._alongside is not None:
                         nursery.start_soon(self._alongside, self)
                     task_status.started()
+                    # guard: an end is told before it is waited for
                     try:
                         await self._until(self._read, nursery)
                     finally:
@@ -219,6 +221,7 @@ class Epoch:
         try:
             await step(*args)
         except VitrailError as error:
+            # guard: whoever is told is told why
             self.reason = self.reason or str(error)
             raise
 

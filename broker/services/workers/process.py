@@ -333,6 +333,7 @@ class Worker:
         if read is None:
             return
         try:
+            # guard: content that was asked for
             if message.size > read.most:
                 raise PeerError("it sends more content than was asked for")
             data = await sealed_memfd.copy(read.fd, message.size)

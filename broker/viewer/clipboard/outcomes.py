@@ -90,6 +90,7 @@ class Telling:
                     )
                 )
             case w.Outcome.PASTED | w.Outcome.EXPORTED:
+                # guard: recorded before it is offered
                 await self._log.require(self._pasted(record))
             case w.Outcome.EXPIRED | w.Outcome.CLEARED:
                 await self._log.note(self._ended(record))
@@ -164,6 +165,7 @@ def _charged(record: w.Record) -> str:
     chord; what has crossed, or has been held ready to, the person has to see.
     """
     if record.outcome not in {w.Outcome.REFUSED, w.Outcome.DROPPED}:
+        # guard: the person's own have no budget
         return ""
     asked = record.source if record.selection == "drag" else record.target
     sandboxes = [p for p in (asked, record.source, record.target) if p != w.VIEWER]

@@ -57,6 +57,7 @@ class Terms:
     def inward(self, lease: Lease) -> w.CopyTerms | None:
         """What could come in of the person's own selection; None: nothing."""
         rules = list(self._rules("dom0", lease.sandbox))
+        # guard: rules for the person's own
         return _widest(rules, self._speaking(lease)) if rules else None
 
     # -- drags ----------------------------------------------------------------------------
@@ -137,6 +138,7 @@ class Terms:
         terms = await self._allowed(action, source, target)
         if action.drag and not self._dragging(source, target):
             raise RefusedError(DRAG)  # while the person was asked
+        # guard: origin of what comes in
         if origin is None:
             return terms
         return _both(terms, await self._allowed(action, origin, target))
@@ -164,6 +166,7 @@ class Terms:
         # The person is asked once, about all that the same rule asks about as the
         # first, which is text where there is any.  What would need a further
         # question stays out.
+        # guard: one question
         crossing = [
             one
             for one in may
@@ -230,6 +233,7 @@ class Terms:
         said: list[Collection[str]] = [one.types for one in speaking if one.types]
         if answer.rule.match.mime:
             said.append(answer.rule.match.mime)
+        # guard: records are stricter than rules
         if not all(fits(kind, types) for types in said or [DEFAULT_PATTERNS]):
             return None
         return _Kind(kind, size, answer)
@@ -246,6 +250,7 @@ def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
     known = [size for size in sizes if size is not None]
     size = f"{sum(known)} bytes" if len(known) == len(sizes) else ""
     together = " together" if size and len(kinds) > 1 else ""
+    # guard: a line for each type of a question
     return (*(("type", kind) for kind in kinds), ("size", size + together))
 
 
@@ -260,6 +265,7 @@ def _request(
     if lease is None:
         raise RefusedError("the sandbox has ended")
     words = "" if source and target else INWARD_WORDS if target else OUTWARD_WORDS
+    # guard: a paste goes where the keyboard is
     return Request(
         lease=lease,
         source="" if source else w.VIEWER,
@@ -289,6 +295,7 @@ def _bytes(crossing: list[_Kind], speaking: list[Clipboard]) -> int:
     if silent:
         said.append(min(of_records, default=default))
     unknown = any(one.size is None for one in crossing)
+    # guard: sizes of records
     return min([min(said) if unknown else max(said), *of_records])
 
 

@@ -92,6 +92,7 @@ class Party:
                 self.trouble = printable(reason, 300)
                 self._clipboard.troubled(self)
             case messages.ChordPressed(press, paste):
+                # guard: chords in a row
                 if self._pace.take(trio.current_time()):
                     event = self._clipboard.pressed(self.lease, press, paste=paste)
                     await self._clipboard.put(self, event)
@@ -105,6 +106,7 @@ class Party:
 
     async def _drag_came(self, said: messages.ForeignDrag | messages.DragOver) -> None:
         self._over = said
+        # guard: drags that nobody knows
         self._later.cancel()  # there is one pointer
         if isinstance(said, messages.DragOver) and not self._clipboard.knows(said.mark):
             self._later = trio.CancelScope()
@@ -156,6 +158,7 @@ class Party:
         except trio.ClosedResourceError:
             return
         except trio.WouldBlock:
+            # guard: a worker that takes no orders
             self._clipboard.start(self.blame, "it takes no orders for the clipboard")
 
     async def run(self) -> None:
@@ -298,6 +301,7 @@ class Clipboard:
     async def lease_ended(self, lease: Lease) -> None:
         """It is over; its name may be another's from now on."""
         party = self._parties.get(lease.sandbox)
+        # guard: whose worker may end a lease
         if party is not None and party.lease == lease:
             party.close()
             del self._parties[lease.sandbox]
@@ -305,6 +309,7 @@ class Clipboard:
 
     async def put(self, party: Party, event: w.Event) -> None:
         """Something happened; waits while much is to be done."""
+        # guard: words after the end
         if self._parties.get(party.lease.sandbox) is party:
             await self._post(event)
 
@@ -335,6 +340,7 @@ class Clipboard:
         source = self._lease(name)
         terms = None
         # Its own comes as no drag from elsewhere, whatever a rule about it says.
+        # guard: a drag over its own windows
         if name == w.VIEWER or (source is not None and name != lease.sandbox):
             terms = self._terms.dragged(source, lease)
         return w.DragOver(lease.sandbox, said.number, said.mark, terms)
@@ -392,6 +398,7 @@ class Clipboard:
                 continue
             why = self._terms.record_allows(here, there, kinds)
             if why:
+                # guard: rules that change
                 await self._post(w.Revoked(target, transfer, why))
 
     # -- doing ---------------------------------------------------------------------------
@@ -404,6 +411,7 @@ class Clipboard:
         except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
             log_exception(error)
             for action in actions:
+                # guard: an end for who asks
                 if isinstance(action, w.Serve):  # whoever asked waits for an end
                     self._give(action.sandbox, w.EndDrag(action.sandbox, action.number))
             await self._wipe()
@@ -436,6 +444,7 @@ class Clipboard:
             case w.Blame(sandbox, reason):
                 party = self._parties.get(sandbox)
                 if party is not None:
+                    # guard: a worker that lies is ended
                     self.start(party.blame, reason)
             case w.Offer() | w.Withdraw():
                 self._give(action.target, action)
@@ -450,6 +459,7 @@ class Clipboard:
     def _forget_undecided(self) -> None:
         """Nobody waits for an answer about what was given up."""
         for transfer in self._asking.keys() - self._core.undecided:
+            # guard: questions nobody waits for
             self._asking.pop(transfer).cancel()
 
     async def _decide(self, action: w.AskPolicy, scope: trio.CancelScope) -> None:

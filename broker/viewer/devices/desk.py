@@ -140,6 +140,7 @@ class DeviceDesk:
         """Return the sandboxes that rules give a device to, or ask about it."""
         found = Candidates([], [])
         for lease in self._leases():
+            # guard: records bound what is attached
             if not {lease.sandbox, "*"}.intersection(item.sandboxes):
                 continue
             answer = self._decider.preview(request_of(item, lease))
@@ -154,6 +155,7 @@ class DeviceDesk:
     def _consider(self, item: DeviceItem) -> None:
         automatic, asked = self.candidates(item)
         wanted = automatic or asked
+        # guard: one candidate or none
         if len(wanted) == 1:
             assert self._nursery is not None
             self._nursery.start_soon(self._by_itself, item, wanted[0])
@@ -300,6 +302,7 @@ class DeviceDesk:
         """A sandbox has stopped: take its devices back."""
         mine = [h for h in self._holdings.values() if h.lease.id == lease]
         for holding in mine:
+            # guard: devices end with the sandbox
             holding.end("the sandbox stopped")
         for holding in mine:
             await holding.over.wait()

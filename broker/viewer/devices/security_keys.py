@@ -84,6 +84,7 @@ async def carry(
 
     ``started`` when the key is there.  Raises RefusedError, SetupError.
     """
+    # guard: no rule, no key
     if not _granted_at_all(opening, decider):
         raise RefusedError(
             f"no rule grants {SECURITY_KEY} to '{opening.lease.sandbox}'"

@@ -128,6 +128,7 @@ class GuestSound:
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError("the record lets it play no sound")
         with self.places.one():
+            # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
             server = await connect(
                 UnixEndpoint(self._server()),
@@ -311,6 +312,7 @@ class GuestSound:
             return
         try:
             # A worker that was taken over may say this ten times a second.
+            # guard: the microphone asks the share
             self._log.check_share(self._lease.sandbox)
         except RefusedError as error:
             if self._asking is not None:

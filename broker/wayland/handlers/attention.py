@@ -80,6 +80,7 @@ def activate(
 ) -> None:
     """Only with a token that the compositor gave to this sandbox."""
     sid = window_sid(surface)
+    # guard: tokens of this sandbox
     if sid and text in core.sandbox.tokens:
         core.up.data += _activate(activation.sid, text, sid)
 

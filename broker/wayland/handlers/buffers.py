@@ -64,14 +64,17 @@ def create_pool(
 
 
 def _account(core: Filter, shm: ProtocolObject, size: int) -> None:
+    # guard: pool size
     if not 0 < size <= limits.WAYLAND_POOL_BYTES:
         raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
     core.usage.take("pools", 1)
+    # guard: shared memory counted
     core.usage.take("shm_bytes", size)
 
 
 def resize(core: Filter, pool: Pool, size: int) -> None:
     """A pool only grows (wl_shm_pool.resize); see ``_map_anew``."""
+    # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
         raise ProtocolFault(
             pool.cid, INVALID_FD, f"a pool of {pool.size} bytes resized to {size}"
@@ -92,11 +95,14 @@ def _map_anew(core: Filter, pool: Pool, file: PoolFile) -> None:
     A descriptor and a mapping each time, so it has the pace of large pictures.
     """
     former = pool.mapping
+    # guard: kept mappings counted
     if former.buffers:
         core.usage.take("pools", 1)
         core.usage.take("shm_bytes", former.size)
+    # guard: mapping anew has a pace
     core.spend_pixels(limits.WAYLAND_MAPPING_PIXELS)
     pool.mapping = Mapping(pool.size)
+    # guard: pools are mapped anew
     core.up.data += emit.pool_destroy(pool.sid)
     core.replace_sid(pool)
     message = emit.create_pool(core.shm, pool.sid, pool.size)
@@ -121,9 +127,11 @@ def create_buffer(
 ) -> None:
     """A picture inside the pool; the bounds are checked here, not trusted."""
     side = limits.WAYLAND_BUFFER_SIDE
+    # guard: a row by its format
     deep = PIXEL_BYTES.get(form)
     if deep is None:
         raise ProtocolFault(pool.cid, INVALID_FORMAT, f"no pixel format {form:#x}")
+    # guard: buffer sides
     if not (0 < width <= side and 0 < height <= side and offset >= 0):
         raise ProtocolFault(
             pool.cid, INVALID_STRIDE, f"a buffer of {width}x{height} at {offset}"
@@ -132,6 +140,7 @@ def create_buffer(
         raise ProtocolFault(
             pool.cid, INVALID_STRIDE, f"{width} pixels in a stride of {stride}"
         )
+    # guard: buffer inside pool
     if offset + stride * height > pool.size:
         raise ProtocolFault(
             pool.cid, INVALID_STRIDE, "a buffer reaches beyond its pool"
@@ -169,6 +178,7 @@ _create_pixel = emit.request(
 
 def destroy_buffer(core: Filter, buffer: Buffer) -> None:
     """Ends at once for the client; for the compositor when no state holds it."""
+    # guard: buffers held until shown
     if buffer.holds:
         buffer.doomed = True
         core.bury(buffer)
@@ -214,6 +224,7 @@ def show(core: Filter, buffer: Buffer) -> None:
     pool = buffer.pool
     if pool is not None and pool.file is not None:
         try:
+            # guard: unsealed files are copied
             pool.file.refresh(buffer.offset, buffer.stride * buffer.height)
         except ValueError as error:
             raise ProtocolFault(

@@ -151,6 +151,7 @@ def _hold(core: Filter, constraint: Constraint, kind: str, value: object) -> Non
     held = surface.pending.constraints
     if held is None:
         held = surface.pending.constraints = []
+    # guard: constraints bounded
     if len(held) >= limits.WAYLAND_SHELL_OPS:
         raise core.too_much("too many changes of a pointer constraint in one commit")
     held.append((constraint, kind, value))
@@ -166,6 +167,7 @@ def apply(
         crop = surface.crop
         if crop is not None:
             # wl_fixed_t, and the last shown point is inside.
+            # guard: hints stay inside
             x = clamp(value[0] - surface.cx * 256, 0, crop.w * 256 - 1)
             y = clamp(value[1] - surface.cy * 256, 0, crop.h * 256 - 1)
             core.up.data += _hint(constraint.sid, x, y)

@@ -165,6 +165,8 @@ def _its_own(pointer: Pointer | None, serial: int) -> bool:
     latest enter (wl_pointer.set_cursor): some compositors look at neither,
     and a late word would put its picture onto the frame.
     """
+    # guard: cursors with the latest enter
+    # guard: cursors only on the content
     return (
         pointer is not None
         and not pointer.dead

@@ -47,6 +47,7 @@ def start_drag(
     serial: int,
 ) -> None:
     _claim(device, source, icon)
+    # guard: drags with a serial it got
     if not core.serials.knows(serial) or not core.data_manager:
         if source is not None:
             source.cancel()
@@ -82,6 +83,8 @@ def _materialise(core: Filter, source: Source) -> None:
     sid = core.give_sid(source)
     source.drag = core.sandbox.new_drag(source)
     core.up.data += _create_data_source(core.data_manager, sid)
+    # guard: drag types are private
+    # guard: a drag has a type of ours
     core.up.data += _source_offer(sid, source.drag)
     hand = core.sandbox.hand
     if hand is not None:
@@ -139,9 +142,11 @@ def _arrive(
         source = next(
             (core.sandbox.drags[m] for m in host.mimes if m in core.sandbox.drags), None
         )
+        # guard: drags of others are not told
         if source is None:
             # From the host or another sandbox: not told at all.
             foreign_drags.enter(core, device, host, serial, (x, y))
+            # guard: foreign drags untold
             return
         offer = core.make_server_side("wl_data_offer", device.version)
         assert isinstance(offer, Offer)
@@ -195,6 +200,7 @@ def drag_leave(core: Filter, device: Device) -> None:
             # What it still says of it counts for nothing.
             offer.left = True
             if isinstance(offer.source, Source):
+                # guard: a window speaks for itself
                 offer.source.takers.pop(offer, None)
     device.told, device.over, device.frame = False, None, None
     device.waits = None
@@ -248,12 +254,15 @@ def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
         foreign_drags.accepted(offer.over, mime)
     if not isinstance(source, Source) or host is None or source.drag is None:
         return
+    # guard: accepted with a serial it got
+    # guard: the last word of a drag that went on
     if offer.left or not core.serials.knows(serial):
         return
     if mime is not None and mime in source.mimes:
         source.takers[offer] = mime
         core.up.data += _accept(host.sid, serial, source.drag)
     else:
+        # guard: a window takes for itself
         source.takers.pop(offer, None)
         core.up.data += _accept(host.sid, serial, None)
 
@@ -319,6 +328,7 @@ def _plain(name: str) -> Callable[..., None]:
         if hand is None:
             return
         if name == "dnd_drop_performed":
+            # guard: a drop inside of its sandbox
             if source.accepted is None:  # not by a window of its own sandbox
                 hand.drags.performed(source)
         elif name != "action":

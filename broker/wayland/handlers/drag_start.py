@@ -51,6 +51,7 @@ def send(core: Filter, asked: Asked) -> None:
     _say(core, asked, asked.origin.sid)
     it = core.drag
     it.asked = asked if any(p.focus is not None for p in core.pointers) else None
+    # guard: one question about a start
     if it.asked is not None and not it.waiting:
         # One at a time, however many a client starts.
         it.waiting = True
@@ -61,6 +62,7 @@ def send(core: Filter, asked: Asked) -> None:
 
 def heard(core: Filter) -> None:
     """The compositor has said something of a drag, or taken the pointer away."""
+    # guard: no second start of one that was heard
     core.drag.asked = None
 
 
@@ -80,6 +82,7 @@ def _done(core: Filter, _callback: ProtocolObject, _serial: int) -> None:
 
 def _say(core: Filter, asked: Asked, origin: int) -> None:
     source, icon = asked.source, asked.icon
+    # guard: a dragged picture has a frame
     core.up.data += _start_drag(
         asked.device.sid,
         source.sid if source is not None else 0,

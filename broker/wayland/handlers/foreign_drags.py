@@ -72,6 +72,8 @@ class Over:
         self._actions = self._actions if actions is None else actions
         old = self.device.version < ACTIONS
         good = self._likes and (old or self._actions & _COPY)
+        # guard: a device that was released
+        # guard: what was taken back is not dropped
         gone = self.offer is None or self.device.dead
         if good and not self._told and not gone:
             self._told = True

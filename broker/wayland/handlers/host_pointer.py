@@ -35,6 +35,7 @@ def _enter(
     pointer.x, pointer.y = x, y
     pointer.own = surface if isinstance(surface, OwnSurface) else None
     if pointer.own is not None or not _drawn_by_client(core, surface):
+        # guard: our own cursor on frames
         cursor.enter(core, pointer, serial)
 
 
@@ -44,6 +45,7 @@ def _drawn_by_client(core: Filter, surface: ProtocolObject | None) -> bool:
     A client without a pointer chooses none; without one of ours the image of
     the window that the pointer came from would stay.
     """
+    # guard: our own image without a client's pointer
     return isinstance(surface, Surface) and bool(core.pointers)
 
 
@@ -69,8 +71,10 @@ def _button(
 ) -> None:
     if state != _PRESSED:
         return
+    # guard: grabs end with a press elsewhere in the sandbox
     core.sandbox.pressed(core)
     if pointer.own is not None:
+        # guard: grabs end with a press on the frame
         popups.dismiss_grabs(core)
         if which == _LEFT_BUTTON:
             _drag_frame(core, pointer, serial)

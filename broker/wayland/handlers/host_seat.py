@@ -178,6 +178,7 @@ class Hands:
         verdict = keyboard.judge.key(serial, key, state)
         hand = self._core.sandbox.hand
         acting = verdict in {Verdict.COPY, Verdict.PASTE}
+        # guard: a late chord does nothing
         if acting and hand is not None and late <= limits.WAYLAND_LATE_KEY_SECONDS:
             paste = verdict is Verdict.PASTE
             hand.pressed(self._core, keyboard.seat, serial, paste=paste)
@@ -223,6 +224,7 @@ class Hands:
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
+        # guard: host clipboard swallowed
         if mine is not None and not self.active:
             core.end_own(mine)
             return
@@ -314,6 +316,7 @@ def _capabilities(core: Filter, seat: OwnSeat, bits: int) -> None:
     if not bits & _POINTER:
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:
+        # guard: a pointer of ours on each seat
         core.hands.make_pointer(seat)
     if not bits & _KEYBOARD:
         core.hands.drop_keyboard(seat)

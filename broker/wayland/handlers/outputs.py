@@ -101,6 +101,7 @@ def geometry(
     _model: bytes,
     turn: int,
 ) -> None:
+    # guard: outputs blurred
     core.down.data += _geometry_message(
         output.cid, x, y, w, h, subpixel, b"Vitrail", b"screen", turn
     )

@@ -166,6 +166,7 @@ def get_popup(
         raise ProtocolFault(
             base, BASE_INVALID_PARENT, "a popup needs a window as its parent"
         )
+    # guard: popup depth
     if _depth(parent) >= limits.WAYLAND_POPUP_DEPTH:
         raise core.too_much("popups nested too deep")
     claim(core, xdg)
@@ -218,7 +219,10 @@ def grab(core: Filter, popup: Popup, _seat: ProtocolObject, serial: int) -> None
     parent = popup.parent.role if popup.parent is not None else None
     nested = isinstance(parent, Popup) and parent.grabbing and not parent.done
     focused = bool(core.focused) or not core.hands.watching
+    # guard: grabs with a serial it got
+    # guard: grabs only with the keyboard
     if core.serials.knows(serial) and (nested or focused):
+        # guard: grabs stay in the filter
         popup.grabbing = True
     else:
         dismiss(core, popup)
@@ -277,6 +281,7 @@ def _window(xdg: XdgSurface | None) -> XdgSurface | None:
 def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
+    # guard: a popup's wish is none yet
     made, _ = _materialise(core, popup, popup.parent, positioner)
     core.up.data += _reposition(popup.sid, made, token)
     core.up.data += placement.destroy_positioner(made)
@@ -294,6 +299,7 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
         else core.edges
     )
     size = max(1, w - mine.wide), max(1, h - mine.high)
+    # guard: a popup's size by its acknowledgement
     popup.next = Granted(size, (x, y))
     core.down.data += emit.popup_configure(
         popup.cid, x + mine.left - its.left, y + mine.top - its.top, *size

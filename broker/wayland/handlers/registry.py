@@ -64,6 +64,7 @@ class Globals:
         self.host[host_name] = (interface, version)
         row = GLOBALS.get(interface)
         shown = self._version(interface, version)
+        # guard: hidden globals
         if row is None or row.local or not shown:
             return None
         return self._advertise(interface, shown, host_name)
@@ -147,6 +148,7 @@ def bind(
         raise ProtocolFault(
             registry.cid, INVALID_OBJECT, f"no global {name} of that interface"
         )
+    # guard: bind what was offered
     if not 1 <= version <= entry.version:
         raise ProtocolFault(
             registry.cid,

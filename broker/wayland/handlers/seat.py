@@ -53,6 +53,7 @@ def told(surface: ProtocolObject | None) -> Surface | None:
 
 def _happened(core: Filter, event_ms: int) -> float:
     """When an input event happened, on our clock."""
+    # guard: input is as old as it says
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
@@ -113,6 +114,7 @@ def enter(
     y: int,
 ) -> None:
     if not isinstance(surface, Surface) or surface.dead:
+        # guard: frame clicks are ours
         pointer.focus = None  # a frame: ``host_pointer``
         return
     pointer.focus, pointer.news, pointer.entered = surface, True, serial
@@ -180,6 +182,7 @@ def pointer_frame(
 
 
 def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+    # guard: no focus of a keyboard that is gone
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
 
@@ -188,6 +191,7 @@ def keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> No
     """A copy of ours: the compositor's file is every other program's, too."""
     copy, length = core.machine.copy_keymap(fd, size)
     form = form if length else _NO_KEYMAP
+    # guard: a keymap is a copy
     core.down.add(_keymap(keyboard.cid, form, length), [copy])
 
 
@@ -231,6 +235,7 @@ def keyboard_leave(
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
+    # guard: no focus of a window that is gone
     core.blur_keyboard(keyboard)
     if before is None or told(surface) is not before:
         return  # of a window that its client has ended meanwhile, perhaps

@@ -74,6 +74,7 @@ class Source(ProtocolObject):
         """Ask its client to write data; False when it cannot."""
         if self.dead or self.core is None or mime not in self.mimes:
             return False
+        # guard: others do not fill a queue
         if self.core.crowded:
             return False
         write = _send if self.interface == "wl_data_source" else _primary_send
@@ -210,6 +211,8 @@ def primary_source_offer(core: Filter, source: Source, mime: bytes) -> None:
 
 
 def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
+    # guard: types bounded
+    # guard: number of a client's types
     if (
         len(source.mimes) >= limits.WAYLAND_MIMES
         or len(mime) > limits.WAYLAND_MIME_BYTES
@@ -270,6 +273,9 @@ def _select(core: Filter, device: Device, source: Source | None, serial: int) ->
                 device.cid, DEVICE_USED_SOURCE, "the source was used before"
             )
         source.used = True
+    # guard: copies with a serial it got
+    # guard: selections need the focus
+    # guard: serials of a selection
     if not core.serials.knows(serial) or not _may_select(core):
         if source is not None:
             source.cancel()
@@ -321,6 +327,7 @@ def primary_receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
 
 def _receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
     source = offer.source
+    # guard: only pipes are written into
     if source is None or not core.machine.admit_pipe(fd) or not source.send(mime, fd):
         core.machine.close(fd)
 
@@ -381,6 +388,7 @@ HOST_OFFER_EVENTS: Handlers = {
 
 def host_selection(core: Filter, _device: Device, offer: ProtocolObject | None) -> None:
     """The host's clipboard: not for the sandbox."""
+    # guard: the person's selection is not told
     core.hands.selected(offer)
 
 

@@ -107,6 +107,7 @@ def _add_damage(
     held: list[tuple[int, int, int, int]], x: int, y: int, w: int, h: int
 ) -> None:
     """Keep a rectangle, its numbers bounded; too many become everything."""
+    # guard: damage bounded
     if len(held) >= limits.WAYLAND_DAMAGE:
         held[:] = [EVERYWHERE]
     elif x >= -_FAR and y >= -_FAR and x + w <= _FAR and y + h <= _FAR:
@@ -122,6 +123,7 @@ def frame(core: Filter, surface: Surface, new_id: int) -> None:
     frames = surface.pending.frames
     if frames is None:
         frames = surface.pending.frames = []
+    # guard: callbacks bounded
     if len(frames) >= limits.WAYLAND_CALLBACKS:
         raise core.too_much(f"{len(frames)} frame callbacks in one commit")
     frames.append(core.make(new_id, "wl_callback", 1, server=False))
@@ -135,6 +137,7 @@ def set_opaque_region(core: Filter, surface: Surface, region: Region | None) -> 
     Our own backing is opaque and says so, so only who may be translucent is
     believed.
     """
+    # guard: nobody claims to be opaque
     if core.rules.translucent:
         ops = region.ops if region is not None else ()
         fits = len(ops) <= limits.WAYLAND_SURFACE_RECTS
@@ -149,6 +152,7 @@ def set_input_region(_core: Filter, surface: Surface, region: Region | None) -> 
     """
     if region is None:
         surface.pending.input = None
+    # guard: surface regions bounded
     elif len(region.ops) <= limits.WAYLAND_SURFACE_RECTS:
         surface.pending.input = tuple(region.ops)
     else:
@@ -165,6 +169,7 @@ def _around(ops: list[tuple[bool, int, int, int, int]]) -> RegionOps:
 
 
 def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
+    # guard: buffer scale
     if not 1 <= scale <= limits.WAYLAND_SCALE:
         raise ProtocolFault(
             surface.cid, SURFACE_INVALID_SCALE, f"a buffer scale of {scale}"
@@ -173,6 +178,7 @@ def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
 
 
 def set_buffer_transform(_core: Filter, surface: Surface, transform: int) -> None:
+    # guard: buffer transform
     if not 0 <= transform <= 7:
         raise ProtocolFault(
             surface.cid, SURFACE_INVALID_TRANSFORM, f"a transform of {transform}"
@@ -296,11 +302,13 @@ def region_subtract(
 def _region_op(
     core: Filter, region: Region, x: int, y: int, w: int, h: int, *, add: bool
 ) -> None:
+    # guard: region operations bounded
     if len(region.ops) >= limits.WAYLAND_REGION_OPS:
         raise core.too_much(f"{len(region.ops)} rectangles in one region")
     left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
     right, bottom = clamp(x + w, -_FAR, _FAR), clamp(y + h, -_FAR, _FAR)
     if right > left and bottom > top:
+        # guard: kept bytes bounded
         core.usage.take("kept_bytes", _OP_BYTES)
         region.ops.append((add, left, top, right - left, bottom - top))
 
@@ -325,18 +333,23 @@ def get_subsurface(
     parent: Surface,
 ) -> None:
     taken = surface.role not in {None, Role.SUBSURFACE} or surface.sub is not None
+    # guard: role conflicts
     if taken or surface.xdg is not None:
         raise ProtocolFault(
             subcompositor.cid, SUBCOMPOSITOR_BAD_SURFACE, "the surface has a role"
         )
+    # guard: subsurface loops
     if parent.root() is surface:
         raise ProtocolFault(
             subcompositor.cid, SUBCOMPOSITOR_BAD_PARENT, "a loop of subsurfaces"
         )
+    # guard: subsurface depth
     if parent.depth + _height(surface) >= limits.WAYLAND_SUBSURFACE_DEPTH:
         raise core.too_much("subsurfaces nested too deep")
+    # guard: subsurfaces bounded
     if _count(parent.root()) + _count(surface) > limits.WAYLAND_SUBSURFACES:
         raise core.too_much("too many subsurfaces in one window")
+    # guard: a pixel in a new parent
     layout.withdraw(core, surface)  # before the id that is told after it
     sub = core.make(new_id, "wl_subsurface", subcompositor.version)
     assert isinstance(sub, Subsurface)
@@ -390,6 +403,7 @@ def _place(core: Filter, sub: Subsurface, kind: str, sibling: Surface) -> None:
     if parent is None:
         return
     brother = sibling.sub is not None and sibling.sub.parent is parent
+    # guard: siblings only
     if sibling is sub.surface or not (brother or sibling is parent):
         raise ProtocolFault(
             sub.cid, SUBSURFACE_BAD_SURFACE, "not a sibling nor the parent"
@@ -403,6 +417,7 @@ def _hold_child(core: Filter, sub: Subsurface, kind: str, argument: object) -> N
     pending = sub.parent.pending
     if pending.children is None:
         pending.children = []
+    # guard: moves of children bounded
     if len(pending.children) >= limits.WAYLAND_CHILD_OPS:
         raise core.too_much("too many moves of subsurfaces in one commit")
     pending.children.append((kind, sub, argument))
@@ -483,6 +498,7 @@ def feedback(
     held = surface.pending.feedbacks
     if held is None:
         held = surface.pending.feedbacks = []
+    # guard: feedbacks bounded
     if len(held) >= limits.WAYLAND_CALLBACKS:
         raise core.too_much("too many presentation feedbacks in one commit")
     made = core.make(

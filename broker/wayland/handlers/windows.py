@@ -59,6 +59,7 @@ _FAR = limits.WAYLAND_COORDINATE
 
 
 def destroy_base(core: Filter, base: WmBase) -> None:
+    # guard: a window before its shell goes
     if base.windows:
         raise ProtocolFault(
             base.cid, BASE_DEFUNCT_SURFACES, "windows of this xdg_wm_base remain"
@@ -85,6 +86,7 @@ def pong(core: Filter, base: WmBase, serial: int) -> None:
 def get_xdg_surface(core: Filter, base: WmBase, new_id: int, surface: Surface) -> None:
     if surface.role not in {None, Role.WINDOW} or surface.xdg is not None:
         raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
+    # guard: buffer before role
     if surface.content.buffer is not None or isinstance(surface.pending.buffer, Buffer):
         raise ProtocolFault(
             base.cid, BASE_INVALID_STATE, "the surface has a buffer already"
@@ -104,6 +106,7 @@ def get_xdg_surface(core: Filter, base: WmBase, new_id: int, surface: Surface) -
 
 def claim(core: Filter, xdg: XdgSurface) -> None:
     """Check that an xdg_surface may still get its role object."""
+    # guard: one role for each window
     if xdg.constructed:
         raise ProtocolFault(
             xdg.cid, SURFACE_ALREADY_CONSTRUCTED, "the xdg_surface has a role"
@@ -127,6 +130,7 @@ def configure_surface(core: Filter, xdg: XdgSurface, serial: int) -> None:
     del xdg.serials[: len(gone)]
     xdg.serials.append(serial)
     if isinstance(xdg.role, Toplevel):
+        # guard: configures forgotten
         xdg.role.forget(gone)
         _remember(core, xdg.role, serial)
         window_state.asked(core, xdg, xdg.role)
@@ -152,6 +156,7 @@ def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
         raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
     if serial in xdg.stale:
         return  # of before the window was unmapped; the compositor has forgotten it
+    # guard: known configure serials
     if serial not in xdg.serials:
         raise ProtocolFault(
             xdg.cid,
@@ -171,6 +176,8 @@ def ack_configure(core: Filter, xdg: XdgSurface, serial: int) -> None:
         pending.maximized = role.told_maximized.get(serial)
         role.forget(gone)
     elif isinstance(role, Popup) and xdg.surface is not None:
+        # guard: a popup's earlier places count until then
+        # guard: a popup's place counts until its commit
         xdg.surface.pending.granted = role.told.get(serial)
 
 
@@ -181,6 +188,7 @@ def hold(core: Filter, xdg: XdgSurface, message: bytes) -> None:
     pending = xdg.surface.pending
     if pending.shell is None:
         pending.shell = []
+    # guard: window requests bounded
     if len(pending.shell) >= limits.WAYLAND_SHELL_OPS:
         raise core.too_much("too many window requests in one commit")
     pending.shell.append(message)
@@ -201,6 +209,7 @@ def set_window_geometry(
 
 
 def destroy_xdg_surface(core: Filter, xdg: XdgSurface) -> None:
+    # guard: role before xdg_surface goes
     if xdg.role is not None:
         raise ProtocolFault(
             xdg.cid, SURFACE_DEFUNCT_ROLE, "the window's role object is still there"
@@ -211,6 +220,7 @@ def destroy_xdg_surface(core: Filter, xdg: XdgSurface) -> None:
     surface = xdg.surface
     if surface is not None:
         surface.xdg = None
+        # guard: a window's words end with it
         surface.pending.leave_window()
         surface.outputs.clear()
     if xdg.frame is not None:
@@ -247,6 +257,7 @@ def end_role(core: Filter, xdg: XdgSurface | None) -> None:
 
 def destroy_toplevel(core: Filter, toplevel: Toplevel) -> None:
     if toplevel.xdg is not None:
+        # guard: promoted goes before its window
         promote.end_window(core, toplevel.xdg)
         toplevel.xdg.mapped = False
         window_state.drop_adrift(core, toplevel.xdg)
@@ -271,6 +282,7 @@ def _leave_family(core: Filter, toplevel: Toplevel) -> None:
 def set_parent(core: Filter, toplevel: Toplevel, parent: Toplevel | None) -> None:
     step = parent
     while step is not None:
+        # guard: a loop of parents
         if step is toplevel:
             raise ProtocolFault(
                 toplevel.cid, TOPLEVEL_INVALID_PARENT, "a window that is its own parent"
@@ -318,6 +330,7 @@ _show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
 
 
 def move(core: Filter, toplevel: Toplevel, seat: ProtocolObject, serial: int) -> None:
+    # guard: moves with a serial it got
     if core.serials.knows(serial):
         core.up.data += _move(toplevel.sid, seat.sid, serial)
 
@@ -371,6 +384,7 @@ def unset_maximized(core: Filter, toplevel: Toplevel) -> None:
 def set_fullscreen(
     core: Filter, toplevel: Toplevel, output: ProtocolObject | None
 ) -> None:
+    # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE:
         toplevel.fake_fullscreen = True
         core.up.data += emit.set_maximized(toplevel.sid)

@@ -55,8 +55,10 @@ class ObjectTable:
         the client's to give.
         """
         cid = untrusted_cid
+        # guard: new ids
         if cid in self.by_client or not 1 < cid <= self._next_cid:
             raise ProtocolFault(1, wire.INVALID_OBJECT, f"invalid new id {cid}")
+        # guard: objects bounded
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
         self.usage.take("objects", 1)
@@ -145,6 +147,7 @@ class ObjectTable:
     def bury(self, obj: ProtocolObject) -> None:
         """The client may use the object no more; nothing is told yet."""
         obj.dead = True
+        # guard: dead objects
         obj.requests = dispatch.dead_requests(obj.interface)
         obj.events = dispatch.dead_events(obj.interface)
 
@@ -203,6 +206,7 @@ class ObjectTable:
                 by.cid, f"no {interface or 'object'} where one must be"
             )
         obj = self.by_client.get(untrusted_cid)
+        # guard: object type
         if obj is None or obj.dead or (interface and obj.interface != interface):
             raise ProtocolFault(
                 1 if obj is None else by.cid,

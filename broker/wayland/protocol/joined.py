@@ -20,6 +20,7 @@ def joined(parts: Iterable[Mapping[_Key, _Value]]) -> Mapping[_Key, _Value]:
     whole: dict[_Key, _Value] = {}
     for part in parts:
         doubled = whole.keys() & part.keys()
+        # guard: no message in two modules
         if doubled:
             raise InternalError(f"two modules have {min(map(str, doubled))}")
         whole.update(part)
@@ -33,6 +34,7 @@ def complete(table: _Table, messages: Callable[[str], tuple[Message, ...]]) -> _
         ("no module has", wanted - table.keys()),
         ("there is no message", table.keys() - wanted),
     ):
+        # guard: each message has a row
         if keys:
             raise InternalError(f"{problem} {'.'.join(min(keys))}")
     return table

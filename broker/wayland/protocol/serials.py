@@ -44,9 +44,11 @@ class Serials:
 
     def knows(self, untrusted_serial: int) -> bool:
         """Whether the serial was delivered to this client (lately)."""
+        # guard: input serials
         return untrusted_serial in self._given
 
     def fresh(self, untrusted_serial: int, now: float) -> bool:
         """Whether it is of a key, button or touch of the last seconds."""
         when = self._given.get(untrusted_serial, _NOT_INPUT)
+        # guard: fresh input
         return when >= 0.0 and now - when <= limits.WAYLAND_ACTIVATION_SECONDS

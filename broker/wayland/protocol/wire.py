@@ -278,6 +278,7 @@ def _string(raw: bytes, *, nullable: bool) -> bytes | None:
             return None
         raise ValueError("a null string where none may be")
     text = raw[:-1]
+    # guard: string form
     if raw[-1] or 0 in text:
         raise ValueError("a string without its NUL, or with another in it")
     text.decode("utf-8")  # UnicodeDecodeError is a ValueError

@@ -43,6 +43,7 @@ def commit(core: Filter, surface: Surface) -> None:
     """The client's wl_surface.commit."""
     state = surface.pending
     surface.pending = State()
+    # guard: sync stays ours
     if surface.synced:
         if surface.cached is None:
             surface.cached = state
@@ -76,6 +77,7 @@ def _merge(core: Filter, earlier: State, later: State) -> None:
         (earlier.feedbacks, limits.WAYLAND_CALLBACKS),
         (earlier.constraints, limits.WAYLAND_CALLBACKS),
     ):
+        # guard: waiting moves bounded
         if held is not None and len(held) > most:
             raise core.too_much("a subsurface that is committed and never shown")
 
@@ -87,6 +89,7 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
             xdg.cid, XDG_NOT_CONSTRUCTED, "a commit before the xdg_surface has a role"
         )
     has = surface.content.buffer if state.buffer is UNSET else state.buffer
+    # guard: configure before buffer
     if has is not None and not xdg.acked:
         raise ProtocolFault(
             xdg.cid, XDG_UNCONFIGURED_BUFFER, "a buffer before the first configure"
@@ -108,6 +111,7 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
                 core.sandbox.note_mapped()
             if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
                 # What it answered while it showed nothing may hold no more.
+                # guard: a frame with the first picture
                 window_state.set_edges(core, xdg.role, xdg.frame, xdg.frame.edges)
     elif xdg.mapped:
         # Without its own commit the root still shows all: content and window
@@ -127,6 +131,7 @@ def _stands_alone(
     """Whether a popup has no parent that is shown, and so is not shown either."""
     parent = popup.parent
     coming = surface.extent is not None and not xdg.mapped and not popup.adrift
+    # guard: no popup of a window not shown
     if coming and (parent is None or not parent.mapped):
         window_state.cut_loose(core, xdg, popup)
     return popup.adrift
@@ -185,6 +190,7 @@ def _attach(
         return changed
     if state.dx or state.dy:
         _bounded(surface, state.dx, state.dy)
+    # guard: windows and cursors have no offset
     core.up.data += emit.attach(surface.sid, buffer.sid, 0, 0)
     buffers.show(core, buffer)
     if surface.shape != (content.scale, content.transform):
@@ -201,6 +207,7 @@ def count_pixels(
     if before is not None:
         more -= before[0] * before[1]
     if more > 0:
+        # guard: shown pixels are counted
         core.usage.take("shown_pixels", more)
     elif more:
         core.usage.give("shown_pixels", -more)
@@ -246,6 +253,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     side = free_cap(Role.ICON)
     x, y = surface.hot
     now = (clamp(x - dx, -side, side - 1), clamp(y - dy, -side, side - 1))
+    # guard: offsets do not add up
     surface.hot = now
     surface.icon.shift(x - now[0], y - now[1])
     surface.relayout = True
@@ -294,6 +302,7 @@ def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
     for base, callback in state.feedbacks or ():
         if callback.dead:
             continue
+        # guard: no request to an id that was given back
         if base.dead:
             # Its id may be another object's by now: of a frame's, for one.
             core.down.data += emit.feedback_discarded(callback.cid)
@@ -428,6 +437,7 @@ def _send_frame(root: Surface, *, explicit: bool) -> None:
 
 def _commit_dirty(core: Filter, surface: Surface, popups: _Popups) -> bool:
     # A window's commit makes the compositor look at each of its surfaces.
+    # guard: a commit costs by its surfaces
     core.pixels += limits.WAYLAND_SURFACE_PIXELS
     for sub in surface.children:
         if sub.surface is None:

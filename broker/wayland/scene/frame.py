@@ -209,6 +209,7 @@ class Frame:
             core.subcompositor, self._sub, surface.sid, self.root.sid
         )
         # The label is the last, so it lies above the upper strip.
+        # guard: strips on top
         for _ in range(5 if core.labelled else 4):
             strip = core.own_surface(alias=None)
             sub = core.own("wl_subsurface").sid
@@ -233,6 +234,7 @@ class Frame:
             self._attach_backing()
         elif self._shift != (0, 0):
             self._attach_backing()
+        # guard: faked fullscreen may be smaller
         elif (changed or self._answers) and self.maximized in {None, outer}:
             # weston 10 looks at size and state only with a picture, and then ends
             # who is not as large as it was maximised to; a window that is faked

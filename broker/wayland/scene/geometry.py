@@ -23,6 +23,7 @@ class Rect(NamedTuple):
         y = max(self.y, other.y)
         w = min(self.x + self.w, other.x + other.w) - x
         h = min(self.y + self.h, other.y + other.h) - y
+        # guard: crop
         return Rect(x, y, w, h) if w > 0 and h > 0 else None
 
     def moved(self, dx: int, dy: int) -> Rect:
@@ -90,12 +91,14 @@ class Content:
         whole = self.whole()
         one_pixel = max(whole.w, whole.h) <= 256 and not (self.size or self.source)
         if not ((whole.w and whole.h) or one_pixel):
+            # guard: buffer no smaller than its scale
             raise SmallBufferError("the buffer is smaller than its scale")
         if self.source is not None:
             if (
                 self.source.x + self.source.w > whole.w
                 or self.source.y + self.source.h > whole.h
             ):
+                # guard: viewport inside buffer
                 raise ValueError("the viewport's source reaches outside the buffer")
             if self.size is None and (self.source.w % 256 or self.source.h % 256):
                 raise ValueError("a fractional viewport source needs a destination")

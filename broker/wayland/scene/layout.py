@@ -42,6 +42,7 @@ def lay_out(core: Filter, root: Surface) -> None:
         _frame_icon(root, side)
         return
     rect = window_state.content_rect(core, xdg)
+    # guard: promoted only by a record
     _place(core, root, rect, xdg if core.rules.promote and xdg.mapped else None)
     frame = xdg.frame
     frame.place(root.cx - rect.x, root.cy - rect.y)
@@ -50,6 +51,7 @@ def lay_out(core: Filter, root: Surface) -> None:
         frame.show(rect.w, rect.h, xdg.sid)
         if frame.outer != before:
             window_state.drop_adrift(core, xdg)
+        # guard: a popup that is astray goes
         if isinstance(xdg.role, Popup) and window_state.astray(xdg.role):
             window_state.cut_loose(core, xdg, xdg.role)
 
@@ -81,6 +83,7 @@ def _place(
             cx, cy = crop.x, crop.y
             view = surface.content.view(crop)
         else:
+            # guard: hidden under the strip
             cx, cy = rect.x - 1, rect.y - 1
             view = surface.content.view(_ONE_PIXEL)
         surface.crop = crop
@@ -91,6 +94,7 @@ def _place(
         child = sub.surface
         if child is None:
             continue
+        # guard: crop follows children
         inner = rect.moved(-sub.x, -sub.y)
         if window is not None:
             popup = promote.held(core, window, sub, inner)
@@ -146,8 +150,10 @@ def withdraw(core: Filter, surface: Surface) -> bool:
         child = sub.surface
         if child is None:
             continue
+        # guard: a pixel of what lies on it
         surface.dirty |= withdraw(core, child)
         if sub.placed != CORNER:
+            # guard: a pixel at the corner
             sub.placed = CORNER
             core.up.data += emit.set_position(sub.sid, *CORNER)
             surface.dirty = True

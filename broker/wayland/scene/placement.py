@@ -77,6 +77,7 @@ def touching(parent: tuple[int, int], wish: Wish) -> Wish:
         _HIGH_Y,
         size[1],
     )
+    # guard: popup touches parent
     return wish._replace(
         offset=(
             clamp(x + offset[0], -size[0], parent[0]) - x,
@@ -88,6 +89,7 @@ def touching(parent: tuple[int, int], wish: Wish) -> Wish:
 def popup_cap(core: Filter, edges: Edges) -> tuple[int, int]:
     """Largest content of a popup: with its frame, a share of an output."""
     width, height = core.screen()
+    # guard: popups leave a part of the screen
     share = limits.WAYLAND_POPUP_SHARE
     return (
         max(1, int(width * share) - edges.wide),
@@ -118,6 +120,7 @@ def positioner(core: Filter, base: int, wish: Wish) -> int:
     out += _set_anchor_rect(made, *wish.rect)
     out += _set_anchor(made, wish.anchor)
     out += _set_gravity(made, wish.gravity)
+    # guard: popup adjustment forced
     out += _set_adjustment(made, ANY_ADJUSTMENT)
     out += _set_offset(made, *wish.offset)
     return made

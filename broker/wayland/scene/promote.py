@@ -93,6 +93,8 @@ class Promoted:
         w, h = self.granted or self.next
         surface = self.sub.surface
         wide, high = (surface.extent if surface is not None else None) or (w, h)
+        # guard: what is on a promoted one is cropped to it
+        # guard: promoted is cropped to what was granted
         return Rect(0, 0, min(w, wide), min(h, high))
 
     def move(self, core: Filter, wish: placement.Wish) -> None:
@@ -149,6 +151,7 @@ def wish_for(
     edges = core.popup_edges
     around = window.frame.edges if window.frame is not None else core.edges
     most = placement.popup_cap(core, edges)
+    # guard: promoted is no larger than a popup
     outer = (
         min(extent[0], most[0]) + edges.wide,
         min(extent[1], most[1]) + edges.high,
@@ -161,6 +164,7 @@ def wish_for(
         (-content.x - edges.left, -content.y - edges.top),
     )
     whole = (content.w + around.wide, content.h + around.high)
+    # guard: promoted touches its window
     return placement.touching(whole, wish)
 
 
@@ -184,6 +188,7 @@ def held(
         core.promotions.append((window, sub, content))
         return None
     wish = wish_for(core, window, extent, content)
+    # guard: promoted one at a time
     if wish != mine.wish and not mine.waiting:
         assert window.base is not None
         if window.base.version >= _REPOSITION_SINCE:
@@ -201,8 +206,10 @@ def begin_waiting(core: Filter) -> None:
         surface = sub.surface
         if surface is None or surface.extent is None or _is_within(sub):
             continue
+        # guard: nothing is promoted on a popup that goes
         if not window.mapped:
             continue  # a menu that the same layout has found astray
+        # guard: promoted counts as popups
         if not core.usage.room("popups"):
             core.sandbox.refused["popups"] += 1
             sub.cropped = True
@@ -246,6 +253,7 @@ def end(core: Filter, sub: Subsurface) -> None:
     sub.promoted = None
     core.promoted.discard(sub)
     core.usage.give("popups", 1)
+    # guard: a pixel back in the window
     layout.withdraw(core, surface)
     core.up.data += emit.get_subsurface(
         core.subcompositor, core.give_sid(sub), surface.sid, parent.sid

@@ -42,10 +42,13 @@ def _crop_late(core: Filter, now: float) -> None:
 
 def _crop(core: Filter, xdg: XdgSurface, role: Toplevel) -> None:
     large = window_state.too_large(core, xdg, role)
+    # guard: nor without an answer
     if not (large or role.bound):
         return
     role.cap = role.configured
     if large and xdg.surface is not None and xdg.frame is not None:
         if FULLSCREEN not in role.states:
+            # guard: a frame after real fullscreen
             xdg.frame.change_edges(core.edges)  # it was really so, without any
+        # guard: late windows are cropped
         commit.relayout(core, xdg.surface)

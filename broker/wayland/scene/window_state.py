@@ -38,11 +38,13 @@ def content_rect(core: Filter, xdg: XdgSurface) -> Rect:
     if isinstance(xdg.role, Toplevel):
         edges = xdg.frame.edges if xdg.frame is not None else core.edges
         wide, high = core.screen()
+        # guard: no window larger than the screen
         most_w = max(wide - edges.wide, xdg.role.configured[0])
         most_h = max(high - edges.high, xdg.role.configured[1])
         cap_w, cap_h = xdg.role.cap
         if xdg.frame is not None and xdg.frame.maximized is not None:
             w, h = xdg.frame.maximized
+            # guard: tiles are not exceeded
             cap_w = min(cap_w or w, w - edges.wide)
             cap_h = min(cap_h or h, h - edges.high)
         most_w, most_h = min(most_w, cap_w or most_w), min(most_h, cap_h or most_h)
@@ -61,11 +63,14 @@ def _popup_size(
     was placed with, would stand alone somewhere: it keeps that size, empty.
     """
     edges = xdg.frame.edges if xdg.frame is not None else core.edges
+    # guard: popup keeps its size
     most_w, most_h = popup.granted.size
     w, h = max(1, min(rect.w, most_w)), max(1, min(rect.h, most_h))
     if any(x < -(w + edges.wide) for _, (x, _) in popup.places()):
+        # guard: a popup on the left is as wide as it was placed
         w = most_w
     if any(y < -(h + edges.high) for _, (_, y) in popup.places()):
+        # guard: a popup above is as high as it was placed
         h = most_h
     return w, h
 
@@ -82,6 +87,7 @@ def asked(core: Filter, xdg: XdgSurface, role: Toplevel) -> None:
 
 def answered(xdg: XdgSurface, role: Toplevel) -> None:
     """A commit of the application's acknowledges a configure, maybe not the last."""
+    # guard: lateness is not put off
     if not xdg.serials:
         role.due, role.cap = None, (0, 0)
     elif role.cap != (0, 0):
@@ -94,6 +100,7 @@ def too_large(core: Filter, xdg: XdgSurface, role: Toplevel) -> bool:
     if frame is None or frame.outer is None or not xdg.mapped:
         return False
     if frame.edges != core.edges and FULLSCREEN not in role.states:
+        # guard: a frame however large
         return True  # it was really so, and has no frame yet
     wide, high = w + core.edges.wide, h + core.edges.high
     return (w > 0 and frame.outer[0] > wide) or (h > 0 and frame.outer[1] > high)
@@ -105,6 +112,7 @@ def set_edges(core: Filter, role: Toplevel, frame: Frame, acknowledged: Edges) -
     None at all counts only while fullscreen is what the compositor said last:
     an application could keep the acknowledgement of an earlier one for later.
     """
+    # guard: a frame by the last configure
     edges = acknowledged if FULLSCREEN in role.states else core.edges
     if edges != frame.edges:
         frame.change_edges(edges)
@@ -134,12 +142,14 @@ def placed(core: Filter, xdg: XdgSurface, popup: Popup, serial: int) -> None:
     if popup.adrift:
         return
     popup.told[serial] = popup.next
+    # guard: a popup's places are bounded
     if len(popup.told) > limits.WAYLAND_SERIALS:
         cut_loose(core, xdg, popup)  # at which of so many it is nobody can say
     frame, surface = xdg.frame, xdg.surface
     if frame is None or surface is None or not xdg.mapped:
         return
     _, _, w, h = content_rect(core, xdg)
+    # guard: a popup's place counts at once
     if astray(popup) or frame.outer != (w + frame.edges.wide, h + frame.edges.high):
         core.show_again(surface)
 
@@ -155,6 +165,8 @@ def drop_adrift(core: Filter, parent: XdgSurface) -> None:
         role = xdg.role
         if not isinstance(role, Popup) or role.parent is not parent:
             continue
+        # guard: popups do not drift away
+        # guard: no popup without its parent
         if xdg.mapped and not (parent.mapped and touches(role, parent)):
             cut_loose(core, xdg, role)
 
@@ -199,6 +211,7 @@ def retitle(core: Filter, toplevel: Toplevel) -> None:
     """Tell a title that has changed, or, if that is too often, a later commit does."""
     toplevel.untold = True
     most = limits.WAYLAND_TITLES_PER_MINUTE
+    # guard: titles have a pace
     if core.sandbox.may("titles", most, core.now):
         _tell_title(core, toplevel)
 
@@ -237,11 +250,13 @@ def size_hints(core: Filter, toplevel: Toplevel) -> None:
     frame = toplevel.xdg.frame if toplevel.xdg is not None else None
     edges = frame.edges if frame is not None else core.edges
     (low_w, low_h), (high_w, high_h) = toplevel.min_size, toplevel.max_size
+    # guard: minimum below maximum
     if (high_w and low_w > high_w) or (high_h and low_h > high_h):
         raise ProtocolFault(
             toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
         )
     most_w, most_h = core.screen()
+    # guard: least size within the screen
     low_w = min(low_w, max(1, most_w - edges.wide))
     low_h = min(low_h, max(1, most_h - edges.high))
     for write, (w, h) in (

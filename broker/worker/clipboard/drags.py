@@ -80,8 +80,10 @@ class WorkerDrags(Drags):
     @override
     def outward(self, source: Source) -> Sequence[bytes]:
         types = [mime.decode("utf-8", "replace") for mime in source.mimes]
+        # guard: files that are dragged out
         if not self._cross or names_files(types):  # the text is the file's name, too
             return ()
+        # guard: types that go out
         return [m for m in source.mimes if _kind(m) in self._outward]
 
     @override
@@ -163,6 +165,7 @@ class WorkerDrags(Drags):
         source = self._sandbox.drags.get(key)
         if source is None:
             return None
+        # guard: a dragged source to the end
         return Origin(
             tuple(source.mimes),
             source.send,

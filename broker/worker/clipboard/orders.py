@@ -110,10 +110,12 @@ class WorkerClipboard(InputListener):
 
     def _say(self, message: messages.FromWorker) -> None:
         """Tell it soon, in this order."""
+        # guard: what waits to be told
         if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
             # far.  Where the focus is at the end is what counts, and other
             # sandboxes have none while this one claims it.
+            # guard: a focus that has gone is told
             self._forget_one()
         self._waiting.append(message)
         self._more.set()
@@ -124,6 +126,7 @@ class WorkerClipboard(InputListener):
         at = next(found, 0)
         untold = self._waiting[at]
         del self._waiting[at]
+        # guard: an end for who asked and was not told of
         self._drags.untold(untold)
 
     @override
@@ -136,6 +139,7 @@ class WorkerClipboard(InputListener):
     def focus(self, *, taken: bool) -> None:
         told = self._waiting[-1] if self._waiting else None
         if isinstance(told, messages.ClipboardFocus) and told.taken != taken:
+            # guard: a focus that jumps
             self._waiting.pop()  # back where it was
             return
         self._say(messages.ClipboardFocus(taken))
@@ -217,6 +221,7 @@ class WorkerClipboard(InputListener):
 
     def _host(self) -> Origin | None:
         """The person's own selection, as the window of the last paste chord has it."""
+        # guard: the person's own needs the focus
         if self._paste is None or not self._paste.core.focused:
             return None
         hands = self._paste.core.hands
@@ -232,6 +237,7 @@ class WorkerClipboard(InputListener):
         if order.host:
             # Told anew when the focus was away for a question meanwhile.
             now = self._host()
+            # guard: the person's own told anew
             if now is None or origin is None or set(now.mimes) != set(origin.mimes):
                 now = None
             origin = now
@@ -247,6 +253,7 @@ class WorkerClipboard(InputListener):
         problem = "the sandbox did not give it in time"
         size = 0
         try:
+            # guard: deadline of a read
             with scope, trio.move_on_after(limits.CLIPBOARD_COPY_SECONDS):
                 try:
                     size, problem = await self._fill(order, origin, into)
@@ -280,6 +287,7 @@ class WorkerClipboard(InputListener):
                 os.close(theirs)
                 return 0, "it has no such type, or does not read"
             size = 0
+            # guard: size of a read
             while size <= order.max_bytes:
                 await trio.lowlevel.wait_readable(ours)
                 try:
@@ -296,6 +304,8 @@ class WorkerClipboard(InputListener):
         if size <= order.max_bytes:
             # A source that dies closes its pipe first: then this was not all.
             await trio.sleep(limits.CLIPBOARD_DEATH_SECONDS)
+        # guard: alive at the end
+        # guard: the same selection to the end
         if not origin.valid():
             return 0, "it ended, or another selection took its place"
         return size, ""
@@ -386,9 +396,11 @@ class WorkerClipboard(InputListener):
     def _export(self, order: messages.Export, fd: int) -> str:
         """Set the person's selection; answers what hinders that."""
         press = self._copy
+        # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:
             os.close(fd)
             return "the window of that copy has not got the keyboard any more"
+        # guard: one export for each press
         self._copy = None  # one export for each press: the second would be refused
         content = ToHost(self, order, fd, press.core)
         self._exports[order.transfer] = content

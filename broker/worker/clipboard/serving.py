@@ -60,6 +60,7 @@ class Serving:
 
     def serve(self, fd: int, content: int, start: int, size: int) -> bool:
         """Write a part of a file into a descriptor, which is ours if it answers true."""
+        # guard: number of serves
         if self._nursery is None or self._now >= limits.CLIPBOARD_SERVES:
             return False
         try:
@@ -101,10 +102,12 @@ async def _fill_pipe(fd: int, content: int, start: int, size: int) -> None:
     """All of it.  Raises OSError, or TooSlowError when nobody takes it."""
     end = start + size
     while start < end:
+        # guard: one that takes nothing
         with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):
             await trio.lowlevel.wait_writable(fd)
         most = min(limits.CLIPBOARD_READ_BYTES, end - start)
         try:
+            # guard: a pipe that its client makes blocking
             done = os.splice(
                 content, fd, most, offset_src=start, flags=os.SPLICE_F_NONBLOCK
             )

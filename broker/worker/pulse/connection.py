@@ -283,6 +283,7 @@ class Connection:
         now = trio.current_time()
         if core.passes_samples(data, now):
             turn = self._pass_on(self._server, data, core.up, core.send_up)
+            # guard: samples wait for the server
             return Turn.MINE if turn is Turn.PERHAPS and core.stalled else turn
         self._feeding = True
         core.feed_client(bytes(data), now)
@@ -298,6 +299,7 @@ class Connection:
     def _server_step(self) -> Turn:
         """Read the server once."""
         core = self.core
+        # guard: requests wait for the client
         if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
             return Turn.MINE
         view = self._receive(self._server)
@@ -411,6 +413,7 @@ async def serve_client(client: socket.socket, service: Service) -> None:
     """Serve one accepted connection to its end; closes the socket."""
     with client, ExitStack() as held:
         try:
+            # guard: clients at one time
             held.enter_context(service.places.one())
             server = held.enter_context(await service.connect())
         except (RefusedError, UpstreamError) as error:

@@ -238,6 +238,7 @@ class Connection:
 
     async def _from_client(self) -> None:
         await self._ready.wait()
+        # guard: the first read waits, too
         await trio.sleep(self._budget.first(trio.current_time()))
         core = self.core
         with Watch(self._client, self._listen) as watch:
@@ -263,6 +264,7 @@ class Connection:
         except BlockingIOError:
             return Turn.NOBODY
         except PeerError as error:
+            # guard: lost descriptors noticed
             self._end(bad_message(1, str(error)))
             return Turn.MINE
         except OSError as error:
@@ -293,12 +295,14 @@ class Connection:
             core.messages, core.pixels, trio.current_time()
         )
         self._pause = 0.0
+        # guard: requests slowed
         if pause > 0:
             await trio.sleep(pause)
 
     async def _from_server(self) -> None:
         with Watch(self._server, self._hear) as watch:
             while not self._over.is_set():
+                # guard: the compositor is always heard
                 await watch.left()
 
     def _hear(self) -> Turn:
@@ -326,6 +330,7 @@ class Connection:
             return Turn.MINE
         core.from_server(data, fds, trio.current_time())
         self._flush()
+        # guard: who does not read is ended
         if core.fault is None and _unheard(core.down):
             core.sandbox.refused["stuck"] += 1
             core.fail(PeerError("it does not read what the compositor tells it"))
@@ -343,6 +348,7 @@ class Connection:
         up, down = self.core.up, self.core.down
         if not up.data and not down.data:
             return False
+        # guard: reading stops when full
         return _full(up) or _full(down)
 
     async def _hurry(self) -> None:

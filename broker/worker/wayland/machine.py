@@ -40,6 +40,7 @@ def _check(untrusted_fd: int, size: int) -> None:
     flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
     if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
         raise ValueError("not open for reading and writing")
+    # guard: shared memory on tmpfs
     if not on_tmpfs(untrusted_fd):
         raise ValueError("not on tmpfs")
     status = os.fstat(untrusted_fd)
@@ -54,6 +55,7 @@ def _seal(fd: int) -> bool:
     try:
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS:
             return True
+        # guard: shared memory sealed
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except OSError:
         return False
@@ -145,6 +147,7 @@ class CopiedFile(PoolFile):
                 with part[done:] as rest:
                     got = os.preadv(self._source, [rest], offset + done)
                 if not got:
+                    # guard: shrunk files noticed
                     raise ValueError("the file has shrunk")
                 done += got
 
@@ -280,6 +283,7 @@ class RealMachine(Machine):
                 done = 0
                 while done < len(rest):
                     done += os.pwrite(copy, rest[done:], done)
+            # guard: a keymap's copy is sealed
             fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _ALL_SEALS)
         except BaseException:
             os.close(copy)

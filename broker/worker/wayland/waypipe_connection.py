@@ -66,6 +66,7 @@ class _Sink:
 
     def put(self, data: bytes) -> bool:
         """Queue bytes; false when the reader is too slow for them."""
+        # guard: what a paste may hold
         if self.size + len(data) > limits.WAYPIPE_PIPE_QUEUE_BYTES:
             return False
         self.waiting.append(data)
@@ -174,9 +175,11 @@ class StreamConnection(Connection):
         """A file's bytes, or a pipe.  Raises ValueError or OSError."""
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
+            # guard: files that are sent
             if status.st_size > limits.WAYPIPE_SENT_FILE_BYTES:
                 raise ValueError("too large a file")
             return SentFile(os.pread(fd, status.st_size, 0))
+        # guard: pipes that are sent
         if self.channel.pipes >= limits.WAYPIPE_PIPES:
             raise ValueError("too many pipes")
         return fd
@@ -232,6 +235,7 @@ class StreamConnection(Connection):
 
     async def _begins(self) -> bool:
         """Read the header; false when the stream ends before it."""
+        # guard: a header in time
         with trio.move_on_after(limits.WAYPIPE_HEADER_SECONDS):
             while not self.channel.begin():
                 if not await self._fill():
@@ -255,6 +259,8 @@ class StreamConnection(Connection):
 
     def _step(self) -> Turn:
         """Read once, and work through it as long as nobody is to be waited for."""
+        # guard: nothing after the end
+        # guard: a stream waits for room
         if self._over.is_set() or self._waits():
             return Turn.MINE
         began = perf_counter()
@@ -283,6 +289,7 @@ class StreamConnection(Connection):
                 return Turn.MINE
             if not worked or self._over.is_set():
                 break
+            # guard: a stream's turn ends
             if perf_counter() > end:
                 return Turn.MINE
         if channel.out:
@@ -329,6 +336,7 @@ class StreamConnection(Connection):
         self._owed = 0.0
         if pause > 0:
             self.core.sandbox.refused["spans"] += 1
+            # guard: spans of a second
             await trio.sleep(pause)
 
     def _read(self) -> int | None:
@@ -391,6 +399,7 @@ class StreamConnection(Connection):
                 more, self._later = self._later[:most], self._later[most:]
             core.from_client(more, [], trio.current_time())
             self._flush()
+        # guard: descriptors that a message takes
         if core.fault is None and core.unclaimed:
             core.fail(
                 bad_message(1, "descriptors that no message of their block takes")
@@ -398,6 +407,7 @@ class StreamConnection(Connection):
         if core.fault is not None:
             self._end()
             return
+        # guard: streams have the same budget
         await self._away(self._rest)
 
     # -- pipes -----------------------------------------------------------------------------
@@ -440,6 +450,7 @@ class StreamConnection(Connection):
             sink.room = trio.Event()
             with trio.move_on_after(limits.WAYPIPE_PIPE_STALL_SECONDS) as patience:
                 await self._away(sink.room.wait)
+            # guard: slow pastes are dropped
             if patience.cancelled_caught:
                 self.core.sandbox.refused["slow pipes"] += 1
                 self._drop_sink(rid)

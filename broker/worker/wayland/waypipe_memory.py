@@ -32,6 +32,7 @@ class StreamMachine(RealMachine, Memory):
 
     def charge_touched(self, size: int) -> None:
         """Count memory behind files.  Raises ValueError at the limit."""
+        # guard: memory of a sandbox
         if size > 0 and self.touched + size > limits.WAYPIPE_TOUCHED_BYTES:
             raise ValueError(
                 f"{(self.touched + size) >> 20} MiB in the windows of this sandbox, "
@@ -67,9 +68,11 @@ class StreamMachine(RealMachine, Memory):
 
     @override
     def admit_pool(self, untrusted_fd: object, size: int) -> PoolFile:
+        # guard: pools are files of the stream
         if not isinstance(untrusted_fd, StreamFile):
             self.discard(untrusted_fd)
             raise ValueError("not a file of this stream")  # noqa: TRY004 - the port says so
+        # guard: pools have their size
         if len(untrusted_fd.view) < size:
             had = len(untrusted_fd.view)
             untrusted_fd.give_up()
@@ -104,6 +107,7 @@ class StreamFile(File):
         self._view = memoryview(bytearray())
         try:
             self._resize(size)
+            # guard: pools cannot shrink
             fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             self.give_up()
@@ -180,6 +184,7 @@ class StreamPool(PoolFile):
     @override
     def grow(self, size: int) -> None:
         if len(self._file.view) < size:
+            # guard: pools grow with their files
             raise ValueError("the file has not grown")
 
     @override

@@ -27,6 +27,7 @@ from tests.bench.relay.way_report import (
     SIDES,
     SOCAT,
 )
+from tests.kit.eventually import eventually
 from tests.kit.link.three_machines import HOST, VIEWER, Guest, lab
 from tests.kit.link.two_brokers import two
 from tests.kit.relay import mode as relay_mode
@@ -136,9 +137,7 @@ async def running(*words: str) -> AsyncIterator[None]:
 
 
 async def there(path: Path) -> None:
-    with trio.fail_after(20):
-        while not path.exists():
-            await trio.sleep(0.02)
+    await eventually(path.exists, deadline=20)
 
 
 async def hybrid(length: Length) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import trio
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.process.spawn import DEVNULL, spawn
 from tests.bench.wayland.peers import Peer, all_peers, own_end
-from tests.kit.wayland.compositor import desktop, until, windows
+from tests.kit.eventually import NeverError, eventually
+from tests.kit.wayland.compositor import desktop, windows
 
 _PAGE = """<html><title>wait</title><body style="margin:0;background:#000">
 <video id=v src="clip.webm" width=1280 height=720 autoplay loop muted></video>
@@ -74,7 +75,7 @@ async def gone(comp: HeadlessCompositor) -> None:
     async def none() -> bool:
         return await _count(comp) is None
 
-    await until(none)
+    await eventually(none)
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Watch:
             self._look(count[0])
             return count if count[0] >= least else None
 
-        return await until(enough, deadline=deadline)
+        return await eventually(enough, deadline=deadline)
 
     def _look(self, shown: int) -> None:
         now = trio.current_time()
@@ -186,7 +187,7 @@ async def _played(
         return Played(
             last[0] - first[0], last[1] - first[1], took, spent, watch.revalidate
         )
-    except trio.TooSlowError:
+    except NeverError:
         return None
     finally:
         await child.stop()

@@ -16,7 +16,7 @@ from broker.core.names import SandboxName
 from broker.launch.compositor import HeadlessCompositor
 from broker.launch.process.spawn import DEVNULL, Child, spawn
 from broker.services.workers.pool import WAYLAND_SOCKET, Worker, open_workers
-from tests.kit.wayland.compositor import until
+from tests.kit.eventually import eventually
 
 ROOT = Path(__file__).resolve().parents[3]
 _START = "from broker.cli.proxy.wayland import command; command()"
@@ -94,7 +94,7 @@ async def _there(path: Path) -> None:
     async def look() -> bool:
         return path.is_socket()
 
-    await until(look)
+    await eventually(look)
 
 
 async def _filter(

@@ -34,9 +34,10 @@ from broker.launch.process.spawn import DEVNULL, Child, spawn
 from tests.bench.wayland.firefox import Watch, clip, gone
 from tests.bench.wayland.peers import cpu_of, family, memory_of
 from tests.bench.waypipe import spans
+from tests.kit.eventually import eventually
 from tests.kit.result_file import result_file
 from tests.kit.vm.suite_root import inside, suite_root
-from tests.kit.wayland.compositor import desktop, until
+from tests.kit.wayland.compositor import desktop
 from tests.kit.waypipe.stand import SERVER, server_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -147,7 +148,7 @@ async def ends(comp: HeadlessCompositor, root: Path | None):
             async def there() -> bool:
                 return path.is_socket()
 
-            await until(there)
+            await eventually(there)
             return child
 
         async def add(name: str, start: Callable[[Path], Child], *more: Child) -> None:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from broker.cli.status import as_object, as_text, only, rates_between
+from broker.cli.sandboxes.status import summary
+from broker.cli.sandboxes.status_detail import as_object, as_text, only, rates_between
 from broker.control.api import (
     AuditStatus,
     LeaseStatus,
@@ -152,3 +153,33 @@ def test_markup_and_escapes_stay_text() -> None:
     assert "[red]x[/red]\\x1b[2J" in page
     assert "\x1b" not in page
     assert "\u202e" not in page
+
+
+def test_the_short_form_is_one_table():
+    text = summary(status(), NOW)
+    head, *rows = text.splitlines()
+    assert head.split() == ["NAME", "LABEL", "PROGRAM", "UP", "MEMORY", "WINDOWS"]
+    assert [row.split()[0] for row in rows] == [s.name for s in status().sandboxes]
+    assert "30.0 s" in rows[0]
+
+
+def test_the_short_form_says_what_is_wrong_first():
+    broken = msgspec.structs.replace(
+        status(), policy=PolicyStatus(digest=""), warnings=["a\x1b[31mb"], sandboxes=[]
+    )
+    assert summary(broken, NOW) == (
+        "no policy is in force: everything is denied\n"
+        "warning: a\\x1b[31mb\n"
+        "no sandbox runs\n"
+    )
+
+
+def test_devices_of_a_sandbox_are_shown_escaped() -> None:
+    state = status()
+    sandbox = msgspec.structs.replace(
+        state.sandboxes[0], devices=["2-1  0951:1666  \x1b[2JStick (storage)"]
+    )
+    page = text(msgspec.structs.replace(state, sandboxes=[sandbox]))
+    assert "0951:1666" in page
+    assert "\\x1b[2JStick (storage)" in page
+    assert "\x1b[2J" not in page

@@ -15,8 +15,8 @@ from broker.host import vsock_listeners
 from broker.host.vsock_listeners import serve_vsock
 from broker.peers import credentials
 from broker.peers.identity import VsockClaim, VsockFacts, take_cid
+from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, pair
-from tests.kit.wayland.compositor import until
 
 NETNS = credentials.network_namespace()
 
@@ -90,7 +90,7 @@ class Stand:
             found = self._refused()
             return found if len(found) >= number else None
 
-        return await until(look) if number else self._refused()
+        return await eventually(look) if number else self._refused()
 
     def _refused(self):
         with open_log(self.path) as log:

@@ -14,6 +14,7 @@ import trio.testing
 
 from broker.worker import readiness
 from broker.worker.readiness import Turn, Watch
+from tests.kit.eventually import eventually
 
 
 @pytest.fixture(params=["with trio's descriptor", "without"])
@@ -45,12 +46,6 @@ def watching(mine, turn=Turn.NOBODY):
         yield watch, got
 
 
-async def until(true):
-    with trio.fail_after(60):
-        while not true():
-            await trio.sleep(0.005)
-
-
 async def test_this_trio_shows_its_descriptor():
     found = readiness._descriptor_of_trio()
     assert os.readlink(f"/proc/self/fd/{found}") == "anon_inode:[eventpoll]"
@@ -63,7 +58,7 @@ async def test_each_readiness_is_a_step_and_no_turn_of_a_task(either, pair):
             nursery.start_soon(watch.left)
             for count in range(1, 21):
                 other.send(b"x")
-                await until(lambda count=count: len(got) == count)
+                await eventually(lambda count=count: len(got) == count)
             nursery.cancel_scope.cancel()
     assert got == [b"x"] * 20
 
@@ -260,7 +255,7 @@ async def test_many_watches_have_their_turns(either):
             nursery.start_soon(watch.left)
         for _, other in pairs:
             other.send(b"x")
-        await until(lambda: min(counts) > 20)
+        await eventually(lambda: min(counts) > 20)
         nursery.cancel_scope.cancel()
     assert max(counts) < 3 * min(counts) + 50, "one was served more often"
     for watch, sockets in zip(watches, pairs, strict=True):

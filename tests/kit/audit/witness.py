@@ -16,6 +16,7 @@ from broker.link.wire_types import Role
 from broker.services.checkpoints import Sealing, Witness
 from broker.services.event_log import Journal
 from tests.kit.audit.log import event
+from tests.kit.eventually import eventually
 
 
 class Side:
@@ -65,9 +66,7 @@ async def told(side: Side) -> None:
 
     That all tasks are blocked would say nothing: the log has threads.
     """
-    with trio.fail_after(30):
-        while not side.witness._news.statistics().tasks_waiting:
-            await trio.sleep(0.005)
+    await eventually(lambda: side.witness._news.statistics().tasks_waiting, deadline=30)
 
 
 async def talk(near: Side, far: Side, publish: int = 0) -> Line:

@@ -6,7 +6,7 @@ from typing import Self
 
 import trio
 
-from tests.kit.wayland.compositor import until
+from tests.kit.eventually import eventually
 from tests.kit.wayland.input import Keyboard
 
 C, V = 46, 47
@@ -51,7 +51,7 @@ class Person:
             async with self.world.client() as client:
                 return (await client.clipboard()).focused == name
 
-        await until(there, deadline=60)
+        await eventually(there, deadline=60)
 
     async def press(self, code: int, *held: int) -> None:
         """Press a key with others held."""

@@ -8,16 +8,23 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("the acceptor keeps a container's sockets", "broker/programs/acceptor.py", "            fds = [theirs.fileno()] + (", "            fds = [conn.fileno()] + (", "tests/attack/test_last_references.py", "container"),
-    Guard("a worker sends no descriptor", "broker/ipc/channel.py", "        ours.shutdown(socket.SHUT_RD)\n", "", "tests/integration/test_worker.py", "no_way_to_send"),
-    Guard("a worker's content has a size", "broker/ipc/sealed_memfd.py", "        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fixed)\n", "", "tests/integration/test_worker.py", "its_size_for_good"),
-    Guard("a worker's messages have a length", "broker/ipc/channel.py", "        if not 0 < length <= limits.WORKER_MESSAGE_BYTES:", "        if not length:", "tests/integration/test_worker.py", "too_long_ends"),
-    Guard("who is connected to sends no descriptor", "broker/link/endpoints.py", "    if not descriptors:\n        fdpass.refuse_descriptors(sock)\n", "", "tests/attack/test_last_references.py", "far_end"),
-    Guard("who connects sends no descriptor", "broker/link/listeners.py", "            if not descriptors:\n                fdpass.refuse_descriptors(sock)\n", "", "tests/attack/test_last_references.py", "far_end"),
-    Guard("the pump names what fcntl does", "broker/relay/confine.py", "    (\"fcntl\", ((1, _WHOLE, fcntl.F_GETFD),)),\n", "    (\"fcntl\", ()),\n", "tests/attack/test_pump_confined.py"),
-    Guard("the pump has no asynchronous descriptor", "broker/relay/confine.py", "(1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0)", "(1, _WHOLE, fcntl.F_SETFL),", "tests/integration/test_relay_pump.py", "cannot and asynchronous"),
-    Guard("the pump maps no code", "broker/relay/confine.py", "    (\"mmap\", ((2, _PROT_EXEC, 0),)),\n", "    (\"mmap\", ()),\n", "tests/integration/test_relay_pump.py", "cannot and code"),
-    Guard("the pump looks at no path", "broker/relay/confine.py", "((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)", "()", "tests/integration/test_relay_pump.py", "cannot and look"),
+    Guard("the acceptor keeps a container's sockets", "fds = [conn.fileno()] + ([pidfd] if pidfd >= 0 else [])", "tests/attack/test_last_references.py", "container"),
+    Guard("a worker sends no descriptor", "", "tests/integration/test_worker.py", "no_way_to_send"),
+    Guard("a worker's content has a size", "", "tests/integration/test_worker.py", "its_size_for_good"),
+    Guard("a worker's messages have a length", "if not length:", "tests/integration/test_worker.py", "too_long_ends"),
+    Guard("who is connected to sends no descriptor", "", "tests/attack/test_last_references.py", "far_end"),
+    Guard("who connects sends no descriptor", "", "tests/attack/test_last_references.py", "far_end"),
+    Guard("the pump names what fcntl does", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ()), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/attack/test_pump_confined.py"),
+    Guard("the pump has no asynchronous descriptor", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL),)), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/integration/test_relay_pump.py", "cannot and asynchronous"),
+    Guard("the pump maps no code", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ()), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ((3, _AT_EMPTY_PATH, _AT_EMPTY_PATH),)))", "tests/integration/test_relay_pump.py", "cannot and code"),
+    Guard("the pump looks at no path", "ARGUMENTS: tuple[tuple[str, tuple[tuple[int, int, int], ...]], ...] = (('ioctl', ((1, _WHOLE, _FIONBIO),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFD),)), ('fcntl', ((1, _WHOLE, fcntl.F_GETFL),)), ('fcntl', ((1, _WHOLE, fcntl.F_SETFL), (2, fcntl.FASYNC, 0))), ('pipe2', ((1, _WHOLE, os.O_CLOEXEC | os.O_NONBLOCK),)), ('mmap', ((2, _PROT_EXEC, 0),)), ('mprotect', ((2, _PROT_EXEC, 0),)), ('newfstatat', ()))", "tests/integration/test_relay_pump.py", "cannot and look"),
+    Guard("what takes away does not wait for the log", "", "tests/attack/test_revoking_fails_open.py"),
+    Guard("what is denied is cut before it is recorded", "", "tests/attack/test_revoking_fails_open.py", "slow_log"),
+    Guard("what gives waits for the log", "return then", "tests/attack/test_revoking_fails_open.py", "what_gives"),
+    Guard("a record that is not on record denies", "then = self._decide(request, self._records(), engine or self._rules.engine)", "tests/attack/test_revoking_fails_open.py", "record_that_denies"),
+    Guard("a jailed client's socket is opened once", "return Path(os.readlink(f\"/proc/self/fd/{self.fd}\").removesuffix(\" (deleted)\"))", "tests/attack/test_waypipe_place.py", "link_in_place"),
+    Guard("no link in a jailed client's directory", "place = Place(os.open(path, os.O_PATH | os.O_CLOEXEC))", "tests/attack/test_waypipe_place.py", "link_in_place"),
+    Guard("a jailed client listens in a jail", "pass", "tests/attack/test_waypipe_place.py", "outside_of_the_jail"),
 )  # fmt: skip
 
 

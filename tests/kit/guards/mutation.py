@@ -1,19 +1,28 @@
-"""What stops which attack, and who would notice: the machinery of the tables.
+"""Turn each guard off in a copy of the project, and see which test fails.
 
-A guard is a piece of source; ``without`` is the same program without it.  The
-named test must fail then.  ``*_guards.py`` are the tables, one for each room:
-``python -m tests.kit.ROOM_guards [NAME…]`` turns each guard off in a copy of
-the project and says which ones nobody missed.
+A guard is a check that stops one named attack.  In the source it is marked by a
+comment above its statement: ``# guard: NAME``.  A table of this package has a row
+with the same name, what the statement ``becomes`` without the guard, and the test
+that fails then.  ``python -m tests.kit.guards.TABLE [NAME…]`` tries the rows of one
+table; ``make mutate`` tries them all.
+
+The marker finds the statement, not its text: a guard that was moved, renamed or
+formatted anew is still found, and one whose marker was lost is an error.
 """
 
 from __future__ import annotations
 
+import ast
+import io
 import os
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+import tokenize
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import trio
@@ -22,25 +31,144 @@ from broker.core.errors import UpstreamError
 from broker.launch.process.spawn import run_tool
 
 ROOT = Path(__file__).resolve().parents[3]
+SOURCES = ("broker", "policy", "shims")
+_MARK = re.compile(r"# guard: (\S.*)")
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+_PROBE_SECONDS = 90
+"""For one test file without its guard; a hang is noticed, too."""
+
+
+class MarkError(Exception):
+    """A marker without its statement, a name twice, or a row that changes nothing."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """``source`` occurs once in ``file``; ``test`` is a path with a -k word."""
+    """A row.  ``test`` is a path, ``word`` a -k expression that selects in it.
+
+    ``becomes`` takes the place of the marked statement (of so many statements in a
+    row as ``spans`` says).  Where it ends in a colon it takes the place of the
+    statement's head, and the body stays.  Empty, it removes the statement.
+    """
 
     name: str
-    file: str
-    source: str
-    without: str
+    becomes: str
     test: str
     word: str = ""
+    spans: int = 1
+
+
+def marks(root: Path = ROOT) -> dict[str, Path]:
+    """Files of all marked guards.  Raises MarkError for a name that occurs twice."""
+    found: dict[str, Path] = {}
+    for path in sorted(p for part in SOURCES for p in (root / part).rglob("*.py")):
+        text = path.read_text()
+        if "# guard: " not in text:
+            continue
+        for name in _marks_of(text):
+            if name in found:
+                raise MarkError(f"two guards are named {name!r}: {found[name]}, {path}")
+            found[name] = path
+    return found
+
+
+@cache
+def _marks_of(text: str) -> dict[str, int]:
+    """Names and lines.  Comments only, so that a string cannot be a marker."""
+    found: dict[str, int] = {}
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and (mark := _MARK.fullmatch(token.string)):
+            if mark[1] in found:
+                raise MarkError(f"two guards of a file are named {mark[1]!r}")
+            found[mark[1]] = token.start[0]
+    return found
+
+
+def turned_off(text: str, guard: Guard) -> str:
+    """The source without this guard; formatting and comments are lost."""
+    return ast.unparse(tree_without(text, guard))
+
+
+def tree_without(text: str, guard: Guard) -> ast.Module:
+    """The module without this guard.
+
+    Raises MarkError where there is no such marker, no statement below it, or no
+    difference, and SyntaxError where ``becomes`` is not Python.
+    """
+    line = _marks_of(text).get(guard.name)
+    if line is None:
+        raise MarkError(f"no guard is marked {guard.name!r}")
+    tree = ast.parse(text)
+    block, place = _below(tree, line, guard.name)
+    marked = block[place : place + guard.spans]
+    if len(marked) < guard.spans:
+        raise MarkError(f"{guard.name!r} spans more than its block has")
+    instead = _instead(marked[0], guard.becomes)
+    if [ast.dump(node) for node in marked] == [ast.dump(node) for node in instead]:
+        raise MarkError(f"{guard.name!r} becomes what it is")
+    block[place : place + guard.spans] = instead
+    if not block:
+        block.append(ast.Pass())
+    return ast.fix_missing_locations(tree)
+
+
+def _below(tree: ast.AST, line: int, name: str) -> tuple[list[ast.AST], int]:
+    """The first statement or clause after this line: its block and place in it."""
+    after = [
+        (_first_line(node), block, place)
+        for block in _blocks(tree)
+        for place, node in enumerate(block)
+        if _first_line(node) > line
+    ]
+    if not after:
+        raise MarkError(f"nothing stands below the marker of {name!r}")
+    _, block, place = min(after, key=lambda found: found[0])
+    return block, place
+
+
+def _blocks(tree: ast.AST) -> Iterator[list[ast.AST]]:
+    for node in ast.walk(tree):
+        for name in _BLOCKS:
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                yield block
+
+
+def _first_line(node: ast.AST) -> int:
+    if isinstance(node, ast.match_case):
+        return node.pattern.lineno
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(d.lineno for d in decorators)])
+
+
+def _instead(marked: ast.AST, becomes: str) -> list[ast.AST]:
+    if not becomes.endswith(":"):
+        return list(ast.parse(becomes).body)
+    head = _head(becomes)
+    for name in _BLOCKS:
+        if hasattr(marked, name):
+            setattr(head, name, getattr(marked, name))
+    return [head]
+
+
+def _head(becomes: str) -> ast.AST:
+    """A statement or clause with an empty body."""
+    if becomes.startswith("case "):
+        (match,) = ast.parse(f"match 0:\n    {becomes}\n        pass").body
+        assert isinstance(match, ast.Match)
+        return match.cases[0]
+    if becomes.startswith("except"):
+        (attempt,) = ast.parse(f"try:\n    pass\n{becomes}\n    pass").body
+        assert isinstance(attempt, ast.Try)
+        return attempt.handlers[0]
+    (statement,) = ast.parse(f"{becomes}\n    pass").body
+    return statement
 
 
 async def passes(guard: Guard, directory: Path) -> bool:
     """Whether the guard's test passes, as things are in the copy."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:randomly", guard.test]
-    if guard.word:
-        argv += ["-k", guard.word]
+    argv = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    argv += [guard.test, *(("-k", guard.word) if guard.word else ())]
     try:
         await run_tool(
             argv,
@@ -50,18 +178,17 @@ async def passes(guard: Guard, directory: Path) -> bool:
                 "PYTHONPATH": str(directory),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
-            deadline=90,
+            deadline=_PROBE_SECONDS,
         )
     except UpstreamError:
         return False
     return True
 
 
-async def survives(guard: Guard, directory: Path) -> bool:
+async def survives(guard: Guard, path: Path, directory: Path) -> bool:
     """Whether the named test passes without the guard (it must not)."""
-    path = directory / guard.file
     whole = path.read_text()
-    path.write_text(whole.replace(guard.source, guard.without))
+    path.write_text(turned_off(whole, guard))
     try:
         return await passes(guard, directory)
     finally:
@@ -69,35 +196,42 @@ async def survives(guard: Guard, directory: Path) -> bool:
 
 
 async def missed(names: Sequence[str], guards: Sequence[Guard]) -> list[str]:
-    """Guards that can go without a test noticing.
+    """Guards that no test notices the loss of.
 
-    A test that fails, or is not found, with everything in place notices
-    nothing: such a guard is missed by nobody either.
+    A test that fails, or is not found, with everything in place notices nothing,
+    so such a guard is among them.
     """
     found = []
     sound: dict[tuple[str, str], bool] = {}
     with tempfile.TemporaryDirectory(prefix="vt-guards-", dir="/tmp") as name:
         directory = Path(name)
-        for part in ("broker", "policy", "tests", "fuzz", "docs", "pyproject.toml"):
-            source = ROOT / part
-            if source.is_dir():
-                ignore = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(source, directory / part, ignore=ignore)
-            else:
-                shutil.copy(source, directory / part)
+        _copy(directory)
+        paths = marks(directory)
         for guard in guards:
             if names and guard.name not in names:
                 continue
             which = guard.test, guard.word
             if which not in sound:
                 sound[which] = await passes(guard, directory)
-            alive = not sound[which] or await survives(guard, directory)
+            alive = not sound[which] or await survives(
+                guard, paths[guard.name], directory
+            )
             print(
-                f"{'MISSED BY NOBODY' if alive else 'noticed':17} {guard.name}",
+                f"{'MISSED BY NO TEST' if alive else 'noticed':17} {guard.name}",
                 flush=True,
             )
             found += [guard.name] if alive else []
     return found
+
+
+def _copy(directory: Path) -> None:
+    ignore = shutil.ignore_patterns("__pycache__")
+    for part in (*SOURCES, "tests", "fuzz", "docs", "pyproject.toml"):
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, directory / part, ignore=ignore)
+        else:
+            shutil.copy(source, directory / part)
 
 
 def main(guards: Sequence[Guard]) -> None:

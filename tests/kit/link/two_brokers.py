@@ -20,7 +20,8 @@ from broker.launch.process.spawn import spawn
 from broker.link.keys import Peer
 from broker.link.wire_types import Role
 from broker.services.link.key_store import LinkStore
-from tests.kit.wayland.compositor import desktop, short_directory, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import desktop, short_directory
 from tests.kit.world import World, _all_gone, processes, record, the_image
 
 
@@ -44,7 +45,7 @@ class Side(World):
             link = await self.link()
             return link if link.state == state else None
 
-        return await until(look, deadline=deadline)
+        return await eventually(look, deadline=deadline)
 
     async def kill(self):
         """As the kernel's memory killer would."""
@@ -113,7 +114,7 @@ class Transport:
         async def listens():
             return self._near.is_socket()
 
-        await until(listens)
+        await eventually(listens)
 
     async def kill(self):
         """All of it at once, with every stream of the link."""

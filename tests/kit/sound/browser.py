@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from tests.kit.eventually import eventually
 from tests.kit.sound.servers import started
-from tests.kit.wayland.compositor import until
 
 PAGE = b"""<!doctype html><meta charset="utf-8"><title>sound</title><script>
 const say = (key, value) => fetch("/said?" + key + "=" + encodeURIComponent(value), {method: "POST"});
@@ -88,7 +88,7 @@ class Page:
         async def come():
             return self.said.get(key, [])[:1]
 
-        return (await until(come, deadline=deadline))[0]
+        return (await eventually(come, deadline=deadline))[0]
 
     async def peaks(self, fits, deadline: float = 60) -> None:
         """Wait until three peaks in a row, from now on, are such."""
@@ -98,7 +98,7 @@ class Page:
             new = [float(word) for word in self.said.get("peak", [])[start:]]
             return len(new) >= 3 and all(fits(peak) for peak in new[-3:])
 
-        await until(come, deadline=deadline)
+        await eventually(come, deadline=deadline)
 
 
 @contextmanager

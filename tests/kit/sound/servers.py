@@ -23,8 +23,9 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import DEVNULL, PIPE, Child, spawn
+from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
-from tests.kit.wayland.compositor import short_directory, until
+from tests.kit.wayland.compositor import short_directory
 
 SERVERS = ("pipewire", "pulseaudio")
 RATE = 48000
@@ -157,8 +158,8 @@ async def _answers(server: Server) -> None:
     async def socket() -> bool:
         return server.socket.exists()
 
-    await until(socket, deadline=_START_SECONDS)
-    await until(asked, deadline=_START_SECONDS)
+    await eventually(socket, deadline=_START_SECONDS)
+    await eventually(asked, deadline=_START_SECONDS)
 
 
 async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
@@ -171,14 +172,14 @@ async def _pipewire(stack: AsyncExitStack, server: Server) -> None:
     async def there() -> bool:
         return bus.exists()
 
-    await until(there, deadline=_START_SECONDS)
+    await eventually(there, deadline=_START_SECONDS)
     await stack.enter_async_context(started("pipewire", env=env))
 
     async def connectable() -> bool:
         return (await server.run("pw-cli", "info", "0", check=False)).code == 0
 
     # Who finds nobody at the socket does not wait but ends.
-    await until(connectable, deadline=_START_SECONDS)
+    await eventually(connectable, deadline=_START_SECONDS)
     for program in ("wireplumber", "pipewire-pulse"):
         await stack.enter_async_context(started(program, env=env))
     await _answers(server)
@@ -193,7 +194,7 @@ async def _default(server: Server, kind: str, name: str) -> None:
         words = ("pactl", f"set-default-{kind}", name)
         return (await server.run(*words, check=False)).code == 0
 
-    await until(done, deadline=_START_SECONDS)
+    await eventually(done, deadline=_START_SECONDS)
 
 
 async def _pulseaudio(stack: AsyncExitStack, server: Server) -> None:
@@ -306,7 +307,7 @@ async def hearing(server: Server, device: str = "viewer.monitor"):
                 assert child.returncode is None
                 return path.stat().st_size > 0
 
-            await until(begun)
+            await eventually(begun)
             yield heard
             size = path.stat().st_size
 
@@ -314,7 +315,7 @@ async def hearing(server: Server, device: str = "viewer.monitor"):
                 # What was played last is still on its way for a moment.
                 return path.stat().st_size > size + RATE * 4 // 2
 
-            await until(more)
+            await eventually(more)
     heard.data = path.read_bytes()
 
 
@@ -342,7 +343,7 @@ async def proxy(server: Server, *options: str, name: str = "work"):
                 assert child.returncode is None, log.read_text()
                 return path.is_socket()
 
-            await until(there)
+            await eventually(there)
             home = server.directory / f"guest-{path.name}"
             home.mkdir()
             made = Filtered(server, path, log, child, {
@@ -410,7 +411,7 @@ class Recorder:
         async def come() -> bool:
             return self._path.stat().st_size >= size
 
-        await until(come)
+        await eventually(come)
 
     async def until_sound(self) -> None:
         """Wait until what comes is not silence."""
@@ -418,7 +419,7 @@ class Recorder:
         async def loud() -> bool:
             return np.abs(Heard(self.data[-19200:]).samples).max(initial=0) > 0.1
 
-        await until(loud)
+        await eventually(loud)
 
 
 def frame(channel: int, payload: bytes, flags: int = 0, offset: int = 0) -> bytes:

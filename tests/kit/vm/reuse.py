@@ -16,6 +16,7 @@ from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.services import pump_supervisor
 from broker.services.hangup import given
+from tests.kit.eventually import eventually
 
 WORD = 16
 WORK = SandboxName("work")
@@ -78,9 +79,9 @@ class Words:
 
     async def wait_heard(self, lease, more, patience=120):
         """Until that lease's machine has been heard, for so many bytes."""
-        with trio.fail_after(patience):
-            while self.heard.get(lease, 0) < more:
-                await trio.sleep(0.001)
+        await eventually(
+            lambda: not (self.heard.get(lease, 0) < more), deadline=patience
+        )
 
 
 async def admitted(role, make):

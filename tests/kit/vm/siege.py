@@ -18,7 +18,8 @@ from pathlib import Path
 
 import trio
 
-from tests.kit.wayland.compositor import steady, until, wait_window, windows
+from tests.kit.eventually import NeverError, eventually
+from tests.kit.wayland.compositor import steady, wait_window, windows
 from tests.kit.world import World, descriptors, record, world
 
 # A header that waypipe accepts: version 16, no compression, no dmabuf.
@@ -79,7 +80,7 @@ class Siege:
                 return await wait_window(self.world.comp, title=title)
             return []
 
-        await until(typed, deadline=deadline)
+        await eventually(typed, deadline=deadline)
 
     async def keeps_answering(self, times):
         """Answer several times in a row, while something else goes on."""
@@ -95,7 +96,7 @@ class Siege:
         async def look():
             return self.refusals(text, **wanted)
 
-        return (await until(look, deadline=deadline))[-1]
+        return (await eventually(look, deadline=deadline))[-1]
 
     @asynccontextmanager
     async def unharmed(self, *, deadline=60):
@@ -173,8 +174,8 @@ async def settled(w: World, before, *, deadline=60):
         return not found
 
     try:
-        await until(same, deadline=deadline)
-    except trio.TooSlowError:
+        await eventually(same, deadline=deadline)
+    except NeverError:
         raise AssertionError(f"before and after differ: {found}") from None
     assert descriptors(await w.pid_of("pump"))["pipe"] <= 2 * 64 + 8
 

@@ -18,7 +18,8 @@ from PIL import Image
 
 from broker.launch.process.spawn import Child, spawn
 from broker.wayland.model import Popup
-from tests.kit.wayland.compositor import pixels, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.pixels import Found, frames, mask, outside
 from tests.kit.wayland.resizing import kept, picture_name
 from tests.kit.wayland.stand import FRAME, Stand
@@ -124,7 +125,7 @@ class Boxed:
                 found += [f for f in seen if min(f.w, f.h) > 64]
             return [f for f in found if f.w > least and f.h > least]
 
-        found = await until(look, deadline=deadline)
+        found = await eventually(look, deadline=deadline)
         return max(found, key=lambda f: f.w * f.h)
 
     def shown_popups(self) -> list[tuple[int, int, int, int]]:
@@ -159,7 +160,7 @@ class Boxed:
                 good.append(_edged(seen, window, place))
             return len(good) if good and all(good) else 0
 
-        return int(await until(whole, deadline=deadline))
+        return int(await eventually(whole, deadline=deadline))
 
 
 def _depth(popup: Popup) -> int:

@@ -17,6 +17,7 @@ import trio
 from PIL import Image
 
 from broker.launch.compositor import HeadlessCompositor, open_headless_sway
+from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
 
 
@@ -50,16 +51,6 @@ def windows(tree: dict) -> list[dict]:
     return [node for node in found if node.get("type") in {"con", "floating_con"}]
 
 
-async def until(
-    condition: Callable[[], Awaitable[object]], *, deadline: float = 60
-) -> object:
-    """Ask again every 50 ms until the answer is true; for what sends no event."""
-    with trio.fail_after(deadline):
-        while not (answer := await condition()):
-            await trio.sleep(0.05)
-    return answer
-
-
 async def steady(look: Callable[[], Awaitable[Any]], *, times: int = 4) -> Any:
     """What ``look`` says once it has said the same so many times in a row.
 
@@ -87,7 +78,7 @@ async def wait_window(
         found = [node for node in found if title in (node.get("name") or "")]
         return found if len(found) >= count else []
 
-    return await until(look, deadline=deadline)
+    return await eventually(look, deadline=deadline)
 
 
 async def pixels(comp: HeadlessCompositor) -> Image.Image:

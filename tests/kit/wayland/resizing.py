@@ -10,7 +10,8 @@ import trio
 from PIL import Image
 
 from broker.launch.compositor import HeadlessCompositor
-from tests.kit.wayland.compositor import pixels, until
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import pixels
 from tests.kit.wayland.pixels import frames, near, outside
 
 
@@ -52,7 +53,7 @@ async def while_resizing(
         # Small already: a large one would leave the screen where it is now.
         return any(f.border >= 4 and 100 < f.w < 520 for f in found)
 
-    await until(whole)
+    await eventually(whole)
     pictures: list[Image.Image] = []
     done = trio.Event()
 

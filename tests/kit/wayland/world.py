@@ -16,9 +16,10 @@ import pytest
 import trio
 
 from broker.wayland.listing import windows_of
+from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.wayland.apps import strangers
-from tests.kit.wayland.compositor import desktop, pixels, until
+from tests.kit.wayland.compositor import desktop, pixels
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.pixels import Found
 from tests.kit.wayland.resizing import kept, picture_name
@@ -81,7 +82,7 @@ class World:
         async def focused() -> bool:
             return any(info.focused for info in windows_of(self.it.sandbox))
 
-        await until(focused)
+        await eventually(focused)
         await trio.to_thread.run_sync(self.keys.type, text)
 
     async def chord(self, held: int, char: str) -> None:
@@ -189,7 +190,7 @@ async def closed(there: World, running, frame: Found) -> None:
             await trio.sleep(0.5)
         return not running.shown_popups()
 
-    await until(gone)
+    await eventually(gone)
 
 
 async def resized(there: World, frame: Found) -> int:

@@ -17,8 +17,9 @@ from pathlib import Path
 import trio
 import trio.testing
 
+from tests.kit.eventually import eventually
 from tests.kit.vm.suite_root import inside, suite_root
-from tests.kit.wayland.compositor import until, windows
+from tests.kit.wayland.compositor import windows
 from tests.kit.waypipe.stand import SERVER, wire
 
 KEEP = 1_500_000
@@ -82,7 +83,7 @@ async def record(
             async def shown():
                 return windows(await it.comp.tree())
 
-            await until(shown)
+            await eventually(shown)
             await it.comp.type_text("hello")
             await trio.sleep(seconds)
             await child.stop()

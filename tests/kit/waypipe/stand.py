@@ -23,9 +23,10 @@ from broker.worker import readiness
 from broker.worker.wayland.connection import Service, serve_client
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamMachine
+from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.vm.suite_root import inside, suite_root
-from tests.kit.wayland.compositor import desktop, until
+from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, FRAME, SIZE
 
 SERVER = ("waypipe", "--no-gpu", "--compress", "none")
@@ -98,7 +99,7 @@ async def server_of(suite: str, streams: Path):
         return True
 
     try:
-        await until(there)
+        await eventually(there)
         yield display
     finally:
         with trio.CancelScope(shield=True):

@@ -16,6 +16,7 @@ from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
 from broker.wayland.sandbox import Sandbox
 from broker.worker.clipboard.orders import WorkerClipboard
+from tests.kit.eventually import eventually
 
 TEXT = b"text/plain"
 NAMES = ["text/plain", "UTF8_STRING"]
@@ -231,9 +232,7 @@ async def test_one_read_at_a_time():
         await first.asked.wait()
         it.obey_read(m.ReadType(3, "text/plain", 100))
         os.close(first.fds.pop(0))
-        with trio.fail_after(30):
-            while not first.fds:
-                await trio.sleep(0.01)
+        await eventually(lambda: first.fds, deadline=30)
         await first.gives(b"hello")
         assert await it.said() == b"hello"
         await it.silent()

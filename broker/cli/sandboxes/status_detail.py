@@ -1,4 +1,4 @@
-"""``brokerctl status``: what runs, whose it is, and how much flows."""
+"""The whole of ``brokerctl status``: leases, streams with rates, processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
-import rich_click as click
 import trio
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.control.api import (
     LeaseStatus,
@@ -38,15 +36,8 @@ Rates = Mapping[int, tuple[float, float]]
 """Stream number to bytes a second: from the sandbox, to it."""
 
 
-@click.command("status")
-@click.argument("sandbox", required=False, shell_complete=sandboxes)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--watch", is_flag=True, help="Go on, once a second, until Ctrl-C.")
-def command(sandbox: str | None, *, as_json: bool, watch: bool) -> None:
-    """Show sandboxes, leases, streams and processes; only SANDBOX's if given.
-
-    Exit code: 0, or 1 when no broker runs or it knows no such sandbox.
-    """
+def show(sandbox: str | None, *, as_json: bool, watch: bool) -> None:
+    """Print the whole status once, or go on until interrupted."""
     if watch:
         trio.run(_watch, sandbox, as_json)
     else:
@@ -220,6 +211,9 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
     if status.sandboxes:
         rows = [_sandbox(s, now) for s in status.sandboxes]
         yield _table("SANDBOX RECORD CLASS LABEL STATE PID CID UP IMAGE PROGRAMS", rows)
+    devices = [(s.name, device) for s in status.sandboxes for device in s.devices]
+    if devices:
+        yield _table("SANDBOX DEVICE", devices)
     if status.leases:
         rows = [_lease(lease, now) for lease in status.leases]
         yield _table("LEASE SANDBOX LAUNCH PEER PID SINCE", rows)

@@ -1,0 +1,167 @@
+"""What ``brokerctl top`` shows, taken at one moment."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from broker.audit.query import Filters, open_log
+from broker.cli.audit.events import as_message
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.status import memory_of
+from broker.control.api import (
+    Nothing,
+    PendingAnswer,
+    Status,
+    WindowsAnswer,
+    WindowsRequest,
+)
+from broker.control.blocking import BlockingClient
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.escape import printable
+
+_EVENTS = 30
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of a sandbox; the title is the application's, escaped."""
+
+    number: int
+    title: str
+    focused: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sandbox; ``cpu`` is the share of one processor, ``memory`` bytes."""
+
+    name: str
+    label: str
+    colour: str
+    up: float
+    cpu: float
+    memory: int
+    streams: int
+    programs: tuple[str, ...]
+    windows: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
+class WaitingQuestion:
+    """A question that waits for an answer."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the screen shows."""
+
+    rows: tuple[Row, ...]
+    questions: tuple[WaitingQuestion, ...]
+    events: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=())
+
+    def as_json(self) -> dict[str, object]:
+        """The snapshot for programs."""
+        return asdict(self)
+
+
+class Cpu:
+    """Processor time of processes, as a share since the last look."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, float] = {}
+        self._at = time.monotonic()
+
+    def shares(self, pids: list[int]) -> dict[int, float]:
+        """Return each process's share of one processor, 1.0 for all of it."""
+        now = time.monotonic()
+        span, self._at = now - self._at, now
+        used = {pid: seconds for pid in pids if (seconds := _used(pid)) is not None}
+        shares = {
+            pid: max(0.0, (seconds - self._before[pid]) / span)
+            for pid, seconds in used.items()
+            if pid in self._before and span > 0
+        }
+        self._before = used
+        return shares
+
+
+def _used(pid: int) -> float | None:
+    """Seconds of processor time of a process (proc(5), stat)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
+    """Ask the broker and the log.  Raises VitrailError when it cannot be asked."""
+    status = client.call("Status", Nothing(), Status)
+    windows: dict[str, list[Window]] = {}
+    questions: tuple[WaitingQuestion, ...] = ()
+    with suppress(RefusedError):  # a host has no screen, and asks nobody
+        found = client.call("Windows", WindowsRequest(), WindowsAnswer)
+        for one in found.windows:
+            window = Window(one.window, printable(one.title), one.focused)
+            windows.setdefault(one.sandbox, []).append(window)
+        pending = client.call("Pending", Nothing(), PendingAnswer)
+        questions = tuple(
+            WaitingQuestion(q.id, printable(f"{q.sandbox}: {q.words}", 200))
+            for q in pending.questions
+        )
+    return Snapshot(
+        _rows(status, windows, cpu), questions, _events(), _warnings(status)
+    )
+
+
+def _rows(
+    status: Status, windows: dict[str, list[Window]], cpu: Cpu
+) -> tuple[Row, ...]:
+    shares = cpu.shares([p.pid for p in status.processes])
+    memory = memory_of(status)
+    now = time.time()
+    return tuple(
+        Row(
+            name=s.name,
+            label=printable(s.label, 60),
+            colour=s.color,
+            up=max(0.0, now - s.since),
+            cpu=sum(
+                shares.get(p.pid, 0.0) for p in status.processes if p.sandbox == s.name
+            ),
+            memory=memory.get(s.name, 0),
+            streams=sum(stream.sandbox == s.name for stream in status.streams),
+            programs=tuple(printable(p.name, 60) for p in s.programs),
+            windows=tuple(windows.get(s.name, ())),
+        )
+        for s in status.sandboxes
+    )
+
+
+def _events() -> tuple[str, ...]:
+    """The newest events, newest first; none where there is no log yet."""
+    try:
+        with open_log(offline_paths().audit) as log:
+            found = log.find(Filters(), last=_EVENTS, newest_first=True)
+            return tuple(
+                f"{time.strftime('%H:%M:%S', time.localtime(one.time_ns / 1e9))} "
+                f"{as_message(one).plain}"
+                for one in found
+            )
+    except VitrailError:
+        return ()
+
+
+def _warnings(status: Status) -> tuple[str, ...]:
+    found = [*status.policy.problems, *status.warnings]
+    return tuple(printable(warning) for warning in found)

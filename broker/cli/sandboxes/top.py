@@ -1,0 +1,64 @@
+"""``brokerctl top``: what runs, on a live screen."""
+
+from __future__ import annotations
+
+import time
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.sandboxes.snapshot import Cpu, take
+from broker.control.blocking import open_blocking
+from broker.core.errors import SetupError
+from broker.core.paths import find_paths
+
+_BETWEEN = 0.5
+"""Seconds between the two looks of --json: processor time needs two."""
+
+
+@click.command("top")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, once.")
+def command(*, as_json: bool) -> None:
+    """Watch sandboxes, questions and events on a live screen.
+
+    Keys: s stop, k end the newest window, m mute, l log, a allow, d deny, q
+    leave.
+
+    Exit code: 0, or 1 when no broker runs.
+    """
+    path = find_paths().control
+    cpu = Cpu()
+    with open_blocking(path) as client:
+        first = take(client, cpu)
+        if as_json:
+            time.sleep(_BETWEEN)
+            render.json_line(take(client, cpu).as_json())
+            return
+    del first
+    try:
+        from broker.cli.sandboxes.top_screen import Screen
+    except ModuleNotFoundError as error:
+        raise SetupError(
+            f"the live screen needs the Python package {error.name}",
+            hint="install python3-textual, or 'pip install vitrail[top]'; "
+            "'brokerctl status --watch' needs nothing",
+        ) from error
+    screen = Screen(path, cpu)
+    while chosen := screen.run():
+        _show_log(chosen)
+        screen = Screen(path, cpu)
+    if screen.return_code:
+        raise SystemExit(screen.return_code)
+
+
+def _show_log(sandbox: str) -> None:
+    """Print a sandbox's log and wait for Enter."""
+    from broker.cli.run import logs
+
+    words = {"console": False, "program": None, "follow": False, "raw": False}
+    try:
+        assert logs.command.callback is not None
+        logs.command.callback(sandbox=sandbox, **words)
+    except SetupError as error:
+        render.error(error)
+    click.prompt("Enter goes back", default="", show_default=False, err=True)

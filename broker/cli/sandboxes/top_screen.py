@@ -1,0 +1,201 @@
+"""The live screen of ``brokerctl top``, drawn by Textual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import BindingType
+from textual.widgets import DataTable, Footer, Static
+from typing_extensions import override
+
+from broker.cli import render
+from broker.cli.sandboxes.snapshot import Cpu, Row, Snapshot, take
+from broker.control.api import (
+    Nothing,
+    QuestionAnswerRequest,
+    StopAnswer,
+    StopRequest,
+    WindowCloseRequest,
+)
+from broker.control.blocking import open_blocking
+from broker.core.errors import VitrailError
+
+_EVERY = 1.0
+"""Seconds between two looks."""
+_QUESTIONS = 3
+_COLUMNS = (("SANDBOX", 15), ("CPU", 5), ("MEMORY", 9), ("STREAMS", 7), ("WINDOWS", 34))
+
+
+class Screen(App[str]):
+    """Sandboxes above, questions between, the newest events below.
+
+    Run, it returns the sandbox whose log is to be shown, or None.
+    """
+
+    CSS = """
+    DataTable { height: 1fr; }
+    #questions { height: auto; max-height: 5; color: $warning; }
+    #events { height: 9; border-top: solid $primary; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("s", "stop", "Stop"),
+        ("k", "kill", "End window"),
+        ("m", "mute", "Mute"),
+        ("l", "log", "Log"),
+        ("a", "answer(True)", "Allow"),
+        ("d", "answer(False)", "Deny"),
+        ("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, path: Path, cpu: Cpu) -> None:
+        super().__init__()
+        self._path = path
+        self._cpu = cpu
+        self._snapshot: Snapshot | None = None
+        self._stopping = ""
+        self._muted: set[str] = set()
+
+    @override
+    def compose(self) -> ComposeResult:
+        table: DataTable[Text] = DataTable(cursor_type="row")
+        for title, width in _COLUMNS:
+            table.add_column(title, width=width)
+        yield table
+        yield Static(id="questions")
+        yield Static(id="events")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Look at once, and then every second."""
+        self.set_interval(_EVERY, self.look)
+        self.look()
+
+    def look(self) -> None:
+        """Ask in a thread, so that keys are taken meanwhile."""
+        self.run_worker(self._take, thread=True, exclusive=True)
+
+    def _take(self) -> None:
+        try:
+            with open_blocking(self._path) as client:
+                snapshot = take(client, self._cpu)
+        except VitrailError as error:
+            self.call_from_thread(self.exit, None, 1, f"error: {error}")
+            return
+        self.call_from_thread(self._show, snapshot)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        table = self.query_one(DataTable)
+        at = table.cursor_row
+        table.clear()
+        for row in snapshot.rows:
+            table.add_row(*_cells(row, muted=row.name in self._muted), key=row.name)
+        if snapshot.rows:
+            table.move_cursor(row=min(at, len(snapshot.rows) - 1))
+        waiting = [f"? {q.text}" for q in snapshot.questions[:_QUESTIONS]]
+        more = len(snapshot.questions) - len(waiting)
+        waiting += [f"and {more} more questions"] if more else []
+        waiting += [f"! {warning}" for warning in snapshot.warnings[:2]]
+        self.query_one("#questions", Static).update(Text("\n".join(waiting)))
+        self.query_one("#events", Static).update(Text("\n".join(snapshot.events[:8])))
+
+    # -- keys ------------------------------------------------------------------
+
+    def _selected(self) -> Row | None:
+        rows = self._snapshot.rows if self._snapshot else ()
+        at = self.query_one(DataTable).cursor_row
+        return rows[at] if 0 <= at < len(rows) else None
+
+    def action_stop(self) -> None:
+        """Stop the selected sandbox; the key must be pressed twice."""
+        row = self._selected()
+        if row is None:
+            return
+        if self._stopping != row.name:
+            self._stopping = row.name
+            self.notify(f"press s again to stop {row.name}")
+            return
+        self._stopping = ""
+        request = StopRequest(sandbox=row.name)
+        self._order("Stop", request, f"{row.name} is gone", StopAnswer)
+
+    def action_kill(self) -> None:
+        """End the newest window of the selected sandbox."""
+        row = self._selected()
+        if row is None or not row.windows:
+            return
+        window = row.windows[-1]
+        request = WindowCloseRequest(sandbox=row.name, window=window.number)
+        self._order("WindowClose", request, f"window {window.number} is gone")
+
+    def action_answer(self, allow: bool) -> None:  # noqa: FBT001 -- Textual calls it
+        """Answer the oldest question."""
+        questions = self._snapshot.questions if self._snapshot else ()
+        if questions:
+            request = QuestionAnswerRequest(id=questions[0].id, allow=allow)
+            self._order("Answer", request, "allowed" if allow else "denied")
+
+    def action_mute(self) -> None:
+        """Mute the selected sandbox, or let it be heard again."""
+        row = self._selected()
+        if row is None:
+            return
+        muted = row.name in self._muted
+        self._muted ^= {row.name}
+        self.run_worker(lambda: self._mute(row.name, muted=muted), thread=True)
+
+    def _mute(self, name: str, *, muted: bool) -> None:
+        # Late: libpulse is loaded by it, which not every machine has.
+        from broker.cli import audio
+
+        verb = audio.unmute if muted else audio.mute
+        assert verb.callback is not None
+        try:
+            verb.callback(sandbox=name)
+        except VitrailError as error:
+            self._tell(str(error), severity="error")
+
+    def action_log(self) -> None:
+        """Leave the screen for the selected sandbox's log."""
+        row = self._selected()
+        if row is not None:
+            self.exit(row.name)
+
+    def _order(
+        self,
+        method: str,
+        request: msgspec.Struct,
+        done: str,
+        answer: type[msgspec.Struct] = Nothing,
+    ) -> None:
+        def order() -> None:
+            try:
+                with open_blocking(self._path) as client:
+                    client.call(method, request, answer)
+            except VitrailError as error:
+                self._tell(str(error), severity="error")
+            else:
+                self._tell(done)
+
+        self.run_worker(order, thread=True)
+
+    def _tell(self, text: str, severity: str = "information") -> None:
+        notify: Callable[..., None] = self.notify
+        self.call_from_thread(notify, text, severity=severity, markup=False)
+
+
+def _cells(row: Row, *, muted: bool) -> tuple[Text, ...]:
+    titles = ", ".join(window.title or "(no title)" for window in row.windows)
+    name = Text("▌", style=row.colour) + Text(row.name + (" (muted)" if muted else ""))
+    return (
+        name,
+        Text(f"{row.cpu:4.0%}", justify="right"),
+        Text(render.size(row.memory) if row.memory else "-", justify="right"),
+        Text(str(row.streams), justify="right"),
+        Text(titles or ", ".join(row.programs) or "-"),
+    )

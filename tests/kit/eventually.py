@@ -1,0 +1,42 @@
+"""Wait for what sends no event: ask again until it is true."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds: for what never comes, not for what is slow on a busy machine."""
+
+
+class NeverError(AssertionError):
+    """What a test waited for did not become true in time."""
+
+
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]],
+    *,
+    deadline: float = PATIENCE,
+    every: float = 0.05,
+) -> T:
+    """Ask every so many seconds until the answer is true, and return that answer.
+
+    The condition may be a coroutine function.  Raises NeverError, with the last
+    answer, after ``deadline`` seconds.  Where there is an event, await that
+    instead: this is for other processes and for files.
+    """
+    answer: T | None = None
+    with trio.move_on_after(deadline):
+        while True:
+            asked = condition()
+            answer = await asked if inspect.isawaitable(asked) else asked
+            if answer:
+                return answer
+            await trio.sleep(every)
+    name = getattr(condition, "__qualname__", repr(condition))
+    raise NeverError(f"not within {deadline:g} s: {name}; the last answer: {answer!r}")
