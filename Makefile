@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long times mutate check lint types imports bench fuzz clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench fuzz clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"
@@ -55,7 +55,7 @@ imports:
 	.venv/bin/lint-imports
 
 bench: setup-tests
-	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse clipboard); do \
+	@set -e; for one in $(or $(BENCH),relay policy audit wayland waypipe pulse clipboard transfer); do \
 		.ci/as-user tests.bench.$$one; done
 
 # Half a minute of each target; a single one for longer: make fuzz FUZZ=waypipe SECONDS=600

@@ -62,6 +62,7 @@ STAGING = ".vitrail-"
 UNNAMED = 16  # files of one transfer that are open until its end
 ORIGIN_ATTRIBUTE = "user.xdg.origin.url"
 SYS_OPENAT2 = 437
+# guard: no link below
 RESOLVE = 0x08 | 0x04 | 0x02  # BENEATH, NO_SYMLINKS, NO_MAGICLINKS
 # Programs that open a type, where no desktop file says: the first that is there.
 VIEWERS = {
@@ -72,6 +73,28 @@ VIEWERS = {
     "video/": ["mpv", "totem"],
     "audio/": ["mpv", "totem"],
 }
+
+
+RUN_THINGS = frozenset(
+    [
+        "sh",
+        "bash",
+        "dash",
+        "zsh",
+        "fish",
+        "env",
+        "foot",
+        "xterm",
+        "weston-terminal",
+        "alacritty",
+        "kitty",
+        "konsole",
+        "gnome-terminal",
+        "ptyxis",
+        "xfce4-terminal",
+        "sudo",
+    ]
+)
 
 
 class TransferError(Exception):
@@ -494,6 +517,7 @@ class Store:
 
     def _room(self, size: int) -> None:
         facts = os.fstatvfs(self._top)
+        # guard: room before bytes
         if facts.f_bavail * facts.f_frsize < size + self._keep_free:
             raise TransferError(
                 f"not enough room: {size} bytes, and {self._keep_free} stay free"
@@ -505,6 +529,7 @@ class Store:
     def _rename(self, name: str, new: str) -> None:
         # RENAME_NOREPLACE; os.rename would replace.
         stage, top = self._known[()], self._top
+        # guard: nothing is replaced
         if self._libc.renameat2(stage, name.encode(), top, new.encode(), 1) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), new)
@@ -536,6 +561,7 @@ class Store:
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # guard: left-overs of the killed
                 self._remove(name)
             except BlockingIOError:
                 continue
@@ -545,8 +571,10 @@ class Store:
 
 def check_path(path: object) -> None:
     """Raise TransferError unless each component is a plain name (checked before, too)."""
-    good = isinstance(path, list) and 0 < len(path) <= DEPTH
-    for name in path if good else ():
+    names: List[Any] = path if isinstance(path, list) else []
+    good = 0 < len(names) <= DEPTH
+    for name in names if good else ():
+        # guard: paths of the receiver
         good = good and isinstance(name, str) and name not in ("", ".", "..")
         good = (
             good and "/" not in name and "\0" not in name and len(name.encode()) <= 255
@@ -645,9 +673,11 @@ def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
         if kind.startswith(prefix):
             for program in programs:
                 argv = program.split()
-                if shutil.which(argv[0]):
+                if all(shutil.which(w) for w in argv if not w.startswith("-")):
                     return [*argv, what]
-    if fallback and shutil.which(fallback[0]):
+    # A terminal or a shell would run the file instead of showing it.
+    runs = not fallback or os.path.basename(fallback[0]) in RUN_THINGS
+    if not runs and shutil.which(fallback[0]):
         return [*fallback, what]
     raise TransferError(f"no program here opens {wanted}")
 

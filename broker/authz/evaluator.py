@@ -47,10 +47,12 @@ class Judge:
         records, engine = self._pending_records(), self._rules.pending
         if records is None and engine is None:
             return now
+        # guard: a record that is not on record denies
         then = self._decide(
             request, records or self._records(), engine or self._rules.engine
         )
         # As strict, it still may lead elsewhere, which ends what is live.
+        # guard: what gives waits for the log
         return then if _strictness(then) >= _strictness(now) else now
 
     def _decide(

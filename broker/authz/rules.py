@@ -115,7 +115,9 @@ class Rules:
                 # What takes away must not wait for the log, nor fail with it: a
                 # full disk, which a sandbox may have filled, would keep alive
                 # what the person has just denied.  What gives waits.
+                # guard: what takes away does not wait for the log
                 self.pending = Engine(chosen.rules)
+                # guard: what is denied is cut before it is recorded
                 self.tightened()
             # guard: rules recorded before they hold
             await self._log.require(_loaded(chosen))

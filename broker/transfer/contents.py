@@ -60,9 +60,11 @@ def refuse_contents(name: str, head: bytes) -> None:
     """
     ending = name.rpartition(".")[2].lower() if "." in name else ""
     found, said = sniffed(head), claimed(name)
+    # guard: programs are not opened
     if found in _RUNS or ending in _RUN_NAMES:
         raise RefusedError("a program is not opened, only documents")
     document = said.startswith(("image/", "text/")) or said == "application/pdf"
+    # guard: content against name
     if found and found not in _CONTAINERS and said and found != said:
         raise RefusedError(f"the content is {found}, the name says {said}")
     if found in _CONTAINERS and document:

@@ -102,6 +102,7 @@ class EntryReader:
                 self._left -= len(piece)
                 yield piece
                 continue
+            # guard: bytes after the end of a transfer
             if self.ended:
                 raise PeerError("bytes after the end of a transfer")
             data = self._fill(data)
@@ -122,6 +123,7 @@ class EntryReader:
         if len(self._buffer) < _LENGTH.size:
             return None
         (untrusted_length,) = _LENGTH.unpack_from(self._buffer)
+        # guard: length of an entry of a transfer
         if not 0 < untrusted_length <= limits.TRANSFER_FRAME_BYTES:
             raise PeerError(f"an entry of {untrusted_length} bytes")
         if len(self._buffer) < _LENGTH.size + untrusted_length:
@@ -140,17 +142,21 @@ class EntryReader:
             self.ended = True
             return
         path = tuple(take_file_name(name.encode()) for name in entry.path)
+        # guard: entries in order
         if path[:-1] not in self._directories:
             raise PeerError("an entry comes before its directory")
         self.files += 1
+        # guard: number of entries
         if self.files > (1 if self._quota.single else self._quota.files):
             raise RefusedError(f"more than {self._quota.files} files and directories")
         # A hash of each, not each: a name that comes twice is the sender's error,
         # and the receiver refuses to overwrite in any case.
+        # guard: a name twice in a transfer
         if hash(path) in self._paths:
             raise PeerError("two entries have the same name")
         self._paths.add(hash(path))
         if isinstance(entry, Directory):
+            # guard: directories to be opened
             if self._quota.single:
                 raise RefusedError("a directory cannot be opened, only a file")
             self._directories.add(path)
@@ -158,9 +164,11 @@ class EntryReader:
         self._take_size(entry.size)
 
     def _take_size(self, untrusted_size: int) -> None:
+        # guard: size of a file
         if untrusted_size > self._quota.file_size:
             raise RefusedError(f"a file is larger than {self._quota.file_size} bytes")
         self.size += untrusted_size
+        # guard: size of a transfer
         if self.size > self._quota.size:
             raise RefusedError(f"all files are larger than {self._quota.size} bytes")
         self._left = untrusted_size

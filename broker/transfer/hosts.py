@@ -113,7 +113,6 @@ def _label(untrusted_label: str) -> tuple[str, str]:
         coded = idna.alabel(shown).decode("ascii")
         # What UTS 46 would map (full width, circled, compatibility forms) is
         # refused: it looks like another name on purpose.
-        # guard: names that would be mapped
         same = untrusted_label in {shown, coded} and coded.startswith("xn--")
     except (idna.IDNAError, UnicodeError):
         same, shown, coded = False, "", ""

@@ -144,6 +144,7 @@ class _Stream:
             if not untrusted_data:
                 raise PeerError("it hung up before its request")
             frames = reader.feed(untrusted_data)
+            # guard: one request of a transfer
             if frames and (len(frames) > 1 or reader.in_frame):
                 raise PeerError("it says more than its request before the answer")
             if frames:
@@ -190,6 +191,7 @@ class _Stream:
             return found[0]
         if hung_up:
             # Its request is answered first, so whatever comes is out of turn.
+            # guard: silence before the answer
             raise PeerError("it hung up, or spoke before the answer")
         raise InternalError("no order and no end")
 
@@ -316,6 +318,7 @@ class _Heads:
         self._looking = False
         parts = []
         if self._file is not None:
+            # guard: content looked at first
             refuse_contents(self._file.path[-1], self._head)
             parts = [entry_frame(self._file), self._head]
         return [*parts, entry_frame(item)] if isinstance(item, End) else parts
@@ -329,8 +332,10 @@ def _checked(untrusted_ask: Ask) -> Ask:
     """Return the request with its address or name in the one form that goes on."""
     match untrusted_ask:
         case OpenUrl(url=untrusted_url, target=target):
+            # guard: address checked in the worker
             return OpenUrl(take_url(untrusted_url, None).canonical, target)
         case OpenFile(name=untrusted_name) | CopyFiles(name=untrusted_name):
+            # guard: name checked in the worker
             take_file_name(untrusted_name.encode())
         case Take():
             pass  # a token, whose form was checked when it was decoded

@@ -24,12 +24,21 @@ colour = "{colour}"
 [launch]
 memory = "512M"
 network = "none"
-command = ["sh", "-c", "{command}"]
+command = ["python3", "-c", '''{command}''']
 """
-WEB = _SHOW.format(colour="orange", command="echo got $0; sleep 600")
-VIEWER = _SHOW.format(
-    colour="red", command="stat -c '%a %s' $0; cat $0; basename $0; sleep 600"
-)
+_SAY = """
+import sys, time
+print("got", sys.argv[1], flush=True)
+time.sleep(600)
+"""
+WEB = _SHOW.format(colour="orange", command=_SAY)
+_LOOK = """
+import os, sys, time
+path = sys.argv[1]
+print(oct(os.stat(path).st_mode), open(path).read(), os.path.basename(path), flush=True)
+time.sleep(600)
+"""
+VIEWER = _SHOW.format(colour="red", command=_LOOK)
 
 
 def records():
@@ -91,7 +100,7 @@ async def a_document(w):
     write = "printf 'some notes' > /tmp/notes.txt; vitrail-open /tmp/notes.txt"
     code, out = await w.output("work", "sh", "-c", write)
     assert code == 0, out
-    name = await printed(w, "viewer", b"400 10\nsome notesnotes.txt")
+    name = await printed(w, "viewer", b"0o100400 some notes notes.txt")
     await w.stop(name)
     for make in (
         "printf '#!/bin/sh' > /tmp/a.txt",

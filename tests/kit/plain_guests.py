@@ -93,18 +93,23 @@ def records(base, *names):
 
 
 @asynccontextmanager
-async def plain(w, *names):
-    """Lease and run guests; yields them by name."""
+async def plain(w, *names, tops=None):
+    """Lease and run guests; yields them by name.
+
+    ``tops``: the first lines of a guest's record, by its name.
+    """
     async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
         guests = {}
         for name in names:
-            guests[name] = await stack.enter_async_context(_one(w, name, nursery))
+            guests[name] = await stack.enter_async_context(
+                _one(w, name, nursery, (tops or {}).get(name, ""))
+            )
         yield guests
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _one(w, name, nursery):
+async def _one(w, name, nursery, top):
     folder = w.base / name
     base = folder / "vm" / "s"
     for part in ("vm", "door", "home", "runtime"):
@@ -114,7 +119,7 @@ async def _one(w, name, nursery):
         request = LeaseRequest(record=name, hybrid=str(base), leader=os.getpid())
         await client.lease(request)
     # Machines of others have no agent of ours; from now on it is one of ours.
-    w.write_record(name, record("persistent"))
+    w.write_record(name, record("persistent", top=top))
     env = {"PATH": os.environ["PATH"], "HOME": str(folder / "home")}
     for service, variable in _VARIABLES.items():
         door = folder / "door" / str(PORTS[service])

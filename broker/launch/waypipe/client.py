@@ -20,6 +20,7 @@ import re
 import resource
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.ipc import fdpass
 from broker.launch.process import seccomp
 from broker.launch.process.spawn import STDOUT, Child, run_tool, spawn
 
@@ -56,6 +58,42 @@ class Program:
 
 
 @dataclass(eq=False)
+class Place:
+    """A socket's file, opened once (O_PATH); whatever takes its name later.
+
+    The client's jail may write to the directory, so its name can become a
+    symbolic link to a socket of the person's at any time.
+    """
+
+    fd: int
+
+    @property
+    def path(self) -> Path:
+        """What connect(2) takes for it, for as long as it is open."""
+        # guard: a jailed client's socket is opened once
+        return Path(f"/proc/self/fd/{self.fd}")
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def open_place(path: Path) -> Place:
+    """Open a socket's file by name, following no link.
+
+    Raises FileNotFoundError, and UpstreamError for a file of another kind.
+    """
+    # guard: no link in a jailed client's directory
+    place = Place(os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC))
+    if not stat.S_ISSOCK(os.fstat(place.fd).st_mode):
+        place.close()
+        raise UpstreamError(f"{path} is not a socket")
+    return place
+
+
+@dataclass(eq=False)
 class WaypipeClient:
     """A running client.  ``child`` is bubblewrap; its end is the client's."""
 
@@ -67,6 +105,8 @@ class WaypipeClient:
     """Our end of a pipe for what it prints."""
     jail: str = "bubblewrap seccomp"
     """What it runs in, for people."""
+    place: Place | None = None
+    """Its socket, once it accepts."""
 
     def said(self) -> str:
         """Return what it printed since the last call, escaped.
@@ -86,6 +126,8 @@ class WaypipeClient:
         if self.output >= 0:
             os.close(self.output)
             self.output = -1
+        if self.place is not None:
+            self.place.close()
         self.socket_path.unlink(missing_ok=True)
         return code
 
@@ -317,21 +359,31 @@ def _limit(pid: int) -> None:
 
 
 async def wait_accepting(client: WaypipeClient) -> None:
-    """Return when the socket accepts.  Raises UpstreamError when it ended."""
-    while not _accepts(client.socket_path):
+    """Return when the socket accepts, and keep it open as ``client.place``.
+
+    Raises UpstreamError when the client ended, or put something else there.
+    """
+    while not _accepts(client):
         with trio.move_on_after(_POLL_SECONDS):
             code = await client.child.wait()
             raise UpstreamError(f"the waypipe client ended with code {code}")
 
 
-def _accepts(path: Path) -> bool:
+def _accepts(client: WaypipeClient) -> bool:
+    try:
+        place = open_place(client.socket_path)
+    except FileNotFoundError:
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        fdpass.refuse_descriptors(sock)
         sock.settimeout(0)
         try:
-            sock.connect(os.fspath(path))
-        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+            sock.connect(os.fspath(place.path))
+        except (ConnectionRefusedError, BlockingIOError):
+            place.close()
             return False
-        return True
+    client.place = place
+    return True
 
 
 def _explain(words: str) -> Exception:

@@ -170,7 +170,7 @@ async def start_in_podman(display_dir: Path, how: Podman) -> WaypipeClient:
         raise
     finally:
         os.close(output_in)
-    client = _InContainer(child, socket_path, child.pid, output, "podman", name)
+    client = _InContainer(child, socket_path, child.pid, output, "podman", name=name)
     ready = False
     try:
         with trio.fail_after(limits.WAYPIPE_CONTAINER_SECONDS):

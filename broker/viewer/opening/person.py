@@ -47,6 +47,13 @@ class _Wanted:
     mime: str = ""
     size: int | None = None
 
+    @property
+    def what(self) -> str:
+        """What it is, for the log."""
+        if self.url is not None:
+            return self.url.shown
+        return printable(", ".join(Path(path).name for path in self.paths), 300)
+
 
 class PersonOpens:
     """See the head of this module."""
@@ -83,6 +90,7 @@ class PersonOpens:
                 files=len(wanted.paths),
                 size=wanted.size,
                 mime=wanted.mime,
+                object=wanted.what,
                 reason=f"the person, by {where}",
             )
         )

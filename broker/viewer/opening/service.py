@@ -169,6 +169,7 @@ class OpeningService:
                 files=asked.files,
                 size=asked.size,
                 mime=asked.mime,
+                object=asked.what,
             )
         )
         reason = "cut"

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,6 +56,8 @@ from policy.records.model import Record
 _StreamEnd = tuple[str, tuple[int, int] | None]
 """Why, and the bytes from and to the guest, if its worker could say."""
 
+_REMOVE_SECONDS = 5.0
+"""For the removal of a display directory; what takes longer goes on by itself."""
 _LAST_WORDS_SECONDS = 1.0
 """The stream is shut by then; only its counts are still to come."""
 
@@ -188,7 +191,13 @@ class Guest:
                 await gone.close()
             self._settle_streams("the lease ended")
             self.idle.set()  # whoever waits for that need not any more
-            shutil.rmtree(self._display, ignore_errors=True)
+            # A jailed client may have filled it with entries, and trio's thread
+            # serves all sandboxes.
+            with trio.move_on_after(_REMOVE_SECONDS):
+                await trio.to_thread.run_sync(
+                    partial(shutil.rmtree, self._display, ignore_errors=True),
+                    abandon_on_cancel=True,
+                )
             with contextlib.suppress(OSError):
                 # Empty, unless it is a machine's of ours, whose owner removes it.
                 self._display.parent.rmdir()

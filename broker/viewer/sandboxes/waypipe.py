@@ -20,6 +20,7 @@ from broker.core.lease import Lease, Opening
 from broker.launch.waypipe.client import WaypipeClient
 from broker.launch.waypipe.podman import Podman, require_rust, start_waypipe
 from broker.link.endpoints import UnixEndpoint, connect
+from broker.peers import credentials
 from broker.relay.contract import StreamEnd
 from broker.services import event_log
 from broker.services.display_header import read_header
@@ -131,10 +132,8 @@ class GuestWaypipe:
                     await made.stop()
                     raise
                 self.client = made
-            path = self.client.socket_path
-        # Not trio's own connect: it takes a full backlog (EAGAIN) for a
-        # connection that is on its way, and a client makes room for three.
-        return await connect(UnixEndpoint(path), deadline=limits.ADMIT_SECONDS)
+            client = self.client
+        return await connect_client(client)
 
     async def _watch_waypipe(self, mine: WaypipeClient) -> None:
         code = await mine.child.wait()
@@ -150,4 +149,35 @@ class GuestWaypipe:
                 code=code,
                 reason="the sandbox's windows ended with it",
             )
+        )
+
+
+async def connect_client(client: WaypipeClient) -> socket.socket:
+    """Connect to a client; the caller owns the socket.
+
+    Raises UpstreamError, also when the process that listens there is in none
+    of the pid namespaces below ours, as a jailed client is.
+    """
+    if client.place is None or client.place.fd < 0:
+        raise UpstreamError("the waypipe client has ended")
+    # Not trio's own connect: it takes a full backlog (EAGAIN) for a
+    # connection that is on its way, and a client makes room for three.
+    endpoint = UnixEndpoint(client.place.path)
+    conn = await connect(endpoint, deadline=limits.ADMIT_SECONDS)
+    try:
+        # guard: a jailed client listens in a jail
+        _require_jailed(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _require_jailed(conn: socket.socket) -> None:
+    facts = credentials.process_facts(conn)
+    # Empty before Linux 6.11, where nothing tells; the opened file does.
+    namespaces = facts.pid_namespaces
+    if namespaces and namespaces[0] in credentials.pid_namespaces_of_self():
+        raise UpstreamError(
+            f"process {facts.pid} listens there, which is not the waypipe client"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,6 +17,8 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import AGENT, DISPLAY
 from broker.ipc import worker
+from broker.launch.waypipe.client import open_place
+from broker.viewer.sandboxes import waypipe
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from policy.records.loader import parse_record
@@ -257,7 +259,9 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
             await workers.opened[0].say.send(worker.AgentClosed(1, "it left"))
 
 
-async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(tmp_path):
+async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(
+    tmp_path, monkeypatch
+):
     """They wait for their turn; none of them is a connection to nowhere."""
     async with guest(tmp_path) as (mine, _workers, _log):
         mine.worker = PaperWorker()
@@ -267,11 +271,14 @@ async def test_more_windows_at_once_than_the_waypipe_client_takes_at_a_time(tmp_
         async def open_window():
             connected.append(await mine.waypipe._connect_waypipe())
 
-        with socket.socket(socket.AF_UNIX) as listener:
+        # This process plays the client, and is in no jail.
+        monkeypatch.setattr(waypipe, "_require_jailed", lambda conn: None)
+        with ExitStack() as undo, socket.socket(socket.AF_UNIX) as listener:
             listener.bind(str(path))
             listener.listen(1)
+            undo.callback((place := open_place(path)).close)
             mine.waypipe.client = SimpleNamespace(
-                socket_path=path, stop=trio.lowlevel.checkpoint
+                place=place, stop=trio.lowlevel.checkpoint
             )
             async with trio.open_nursery() as nursery:
                 for _ in range(6):

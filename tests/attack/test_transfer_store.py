@@ -1,0 +1,219 @@
+"""Attack: what is kept by ``vitrail_files.py store``, on the viewer and in guests.
+
+The sender is hostile, and so is another process that may write the directory; the
+receiver is killed, and the disk is full.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.launch.process.spawn import PIPE, spawn
+from shims import vitrail_files
+from shims.vitrail_files import Store, TransferError, entries, frame, keep
+
+KILLS = 30
+SEED = 18
+
+
+def told(*parts):
+    """Entries as a hostile sender writes them, past every check of the worker."""
+    return io.BytesIO(b"".join(p if isinstance(p, bytes) else frame(p) for p in parts))
+
+
+def file(*path, size=0):
+    return {"type": "file", "path": list(path), "size": size}
+
+
+def folder(*path):
+    return {"type": "dir", "path": list(path)}
+
+
+END = {"type": "end"}
+
+
+def seen(top: Path) -> list[str]:
+    return sorted(str(p.relative_to(top)) for p in top.rglob("*"))
+
+
+@pytest.fixture
+def top(tmp_path):
+    (tmp_path / "outside").mkdir()
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        [".."],
+        ["a", ".."],
+        ["/etc"],
+        ["a/b"],
+        [""],
+        ["."],
+        [],
+        "a",
+        None,
+        ["x"] * 17,
+        ["a\0"],
+        [1],
+    ],
+    ids=repr,
+)
+def test_paths_are_checked_by_the_receiver_itself(top, path):
+    for kind in ("file", "dir"):
+        stream = told(folder("a"), {"type": kind, "path": path, "size": 0}, END)
+        with pytest.raises(TransferError):
+            keep(stream, Store(str(top), "work", 0))
+    assert seen(top) == []
+    assert seen(top.parent) == ["in", "outside"]
+
+
+def test_nothing_is_replaced(top):
+    top.mkdir()
+    (top / "a.tar.gz").write_text("mine")
+    (top / "d").mkdir()
+    (top / "d" / "x").write_text("mine")
+    stream = told(file("a.tar.gz", size=1), b"y", folder("d"), file("d", "x"), END)
+    assert keep(stream, Store(str(top), "work", 0)) == ["a (1).tar.gz", "d (1)"]
+    assert (top / "a.tar.gz").read_text() == (top / "d" / "x").read_text() == "mine"
+
+
+def test_a_link_in_the_way_is_not_followed(top):
+    """Another process of the same user has put it there."""
+    top.mkdir()
+    outside = top.parent / "outside"
+    (top / "d").symlink_to(outside)
+    (top / "f").symlink_to(outside / "new")
+    stream = told(
+        folder("d"), file("d", "x", size=1), b"y", file("f", size=1), b"z", END
+    )
+    assert sorted(keep(stream, Store(str(top), "work", 0))) == ["d (1)", "f (1)"]
+    assert list(outside.iterdir()) == []
+
+
+def test_a_directory_that_becomes_a_link_is_not_followed(top):
+    """Swapped while files come."""
+    outside = top.parent / "outside"
+    store = Store(str(top), "work", 0)
+    store.directory(["d"])
+    store.directory(["d", "e"])
+    (staging,) = top.iterdir()
+    (outside / "e").mkdir()
+    (staging / "d").rename(staging / "old")
+    (staging / "d").symlink_to(outside)
+    with pytest.raises(OSError, match="symbolic"):
+        store.file(["d", "e", "x"], 1, io.BytesIO(b"y"))
+    store.close()
+    assert seen(outside) == ["e"]
+    assert seen(top) == []
+
+
+def test_files_are_plain_and_say_where_they_come_from(top):
+    stream = told(file("a", size=1), b"y", folder("d"), file("d", "x"), END)
+    keep(stream, Store(str(top), "work", 0))
+    for path in (top / "a", top / "d/x"):
+        assert path.stat().st_mode & 0o7777 == 0o600
+        try:
+            mark = os.getxattr(path, vitrail_files.ORIGIN_ATTRIBUTE)
+        except OSError:
+            continue  # a file system without them
+        assert mark == b"vitrail:work"
+    assert (top / "d").stat().st_mode & 0o7777 == 0o700
+
+
+def test_an_endless_or_sparse_file_is_refused_by_what_is_free(top):
+    """No byte is read: the size alone is more than there is room for."""
+    stream = told(folder("d"), file("d", "x", size=1 << 60), bytes(1 << 20), END)
+    before = os.statvfs(top.parent).f_bavail
+    with pytest.raises(TransferError, match="not enough room"):
+        keep(stream, Store(str(top), "work"))
+    assert seen(top) == []
+    assert before - os.statvfs(top.parent).f_bavail < 1 << 20
+
+
+def test_a_full_disk_leaves_nothing(top, monkeypatch):
+    def full(fd, data):
+        raise OSError(28, "No space left on device")
+
+    stream = told(folder("d"), file("d", "x", size=9), b"123456789", END)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(TransferError, match="No space left"):
+        keep(stream, Store(str(top), "work", 0))
+    assert seen(top) == []
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (),
+        (folder("d"),),
+        (file("a", size=5), b"abc"),
+        (folder("d"), file("d", "a", size=5), b"abc"),
+        (file("a", size=1), b"y"),
+        (b"\xff\xff\xff\xff",),
+        (b"\1\0\0\0x",),
+        (frame(file("a", size=1))[:7],),
+        ({"type": "link", "path": ["a"], "to": "/etc/passwd"}, END),
+        ({"type": "file", "path": ["a"], "size": "1"}, END),
+        ({"type": "file", "path": ["a"], "size": True}, END),
+    ],
+    ids=range(11),
+)
+def test_what_is_broken_off_or_no_entry_leaves_nothing(top, parts):
+    with pytest.raises(TransferError):
+        keep(told(*parts), Store(str(top), "work", 0))
+    assert seen(top) == []
+
+
+def test_many_files_need_few_descriptors(top):
+    count = 2000
+    before = len(os.listdir("/proc/self/fd"))
+    parts = [file(f"f{n}") for n in range(count)]
+    assert len(keep(told(*parts, END), Store(str(top), "work", 0))) == count
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(seen(top)) == count
+
+
+async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
+    """At random points; what it had begun is removed by the next one."""
+    source = top.parent / "source"
+    (source / "d").mkdir(parents=True)
+    for number in range(300):
+        (source / "d" / str(number)).write_bytes(bytes(5000))
+    data = b"".join(entries(vitrail_files.Walk([str(source)])))
+    dice = random.Random(SEED)
+    argv = [
+        sys.executable,
+        "-I",
+        vitrail_files.__file__,
+        "store",
+        str(top),
+        "work",
+        "0",
+    ]
+    whole = 0
+    for _ in range(KILLS):
+        child = spawn(argv, stdin=PIPE, stdout=PIPE)
+        with child.popen.stdin as pipe, child.popen.stdout:
+            os.set_blocking(pipe.fileno(), True)
+            cut = dice.randrange(len(data))
+            try:
+                await trio.to_thread.run_sync(os.write, pipe.fileno(), data[:cut])
+            finally:
+                child.kill(signal.SIGKILL)
+                await child.wait()
+        visible = [p.name for p in top.iterdir() if not p.name.startswith(".")]
+        assert visible == []
+        whole += len(list(top.iterdir()))
+    assert whole, "no kill came while something was half done"
+    Store(str(top), "work", 0).close()
+    assert seen(top) == []

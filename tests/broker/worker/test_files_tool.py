@@ -1,0 +1,76 @@
+"""Which program the guest's side opens something with."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from shims import vitrail_files
+from shims.vitrail_files import TransferError, opener
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """A guest without desktop files, and with few programs."""
+    for name in ("mousepad", "foot", "looker"):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "none"))
+    return tmp_path
+
+
+def register(bare, kind, command, name="x.desktop"):
+    folder = bare / "data/applications"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f"[Desktop Entry]\nExec={command}\n")
+    (folder / "mimeapps.list").write_text(f"[Default Applications]\n{kind}={name};\n")
+
+
+def test_what_a_desktop_file_registers_comes_first(bare):
+    register(bare, "text/plain", "looker --new %f %i")
+    assert opener("/a b", "text/plain", []) == ["looker", "--new", "/a b"]
+
+
+def test_an_address_goes_by_its_scheme(bare):
+    register(bare, "x-scheme-handler/https", "looker %u")
+    assert opener("https://a.b/", "url", []) == ["looker", "https://a.b/"]
+    with pytest.raises(TransferError):
+        opener("mailto:a@b.c", "url", [])
+
+
+def test_our_own_handler_is_not_asked_again(bare):
+    register(bare, "text/plain", "vitrail-open %f")
+    assert opener("/a", "text/plain", []) == ["mousepad", "/a"]
+
+
+def test_then_a_usual_program_whose_parts_are_all_there(bare):
+    assert opener("/a", "text/x", []) == ["mousepad", "/a"]
+    os.unlink(bare / "bin/mousepad")
+    with pytest.raises(TransferError):  # foot is there, less is not
+        opener("/a", "text/x", [])
+
+
+def test_then_the_records_own_program_unless_it_would_run_the_file(bare):
+    assert opener("/a", "image/png", ["looker"]) == ["looker", "/a"]
+    for command in (["foot"], ["sh", "-c", "x"], ["/usr/bin/env", "x"], ["absent"], []):
+        with pytest.raises(TransferError):
+            opener("/a", "image/png", command)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "kind"),
+    [
+        ("a.txt", b"%PDF-1.7", "application/pdf"),
+        ("a.png", b"x", "image/png"),
+        ("a", b"x", "text/plain"),
+        ("a", b"\0", "application/octet-stream"),
+    ],
+)
+def test_types_come_from_the_content_first(tmp_path, name, head, kind):
+    (tmp_path / name).write_bytes(head)
+    assert vitrail_files.kind_of(str(tmp_path / name)) == kind

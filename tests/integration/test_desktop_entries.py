@@ -1,0 +1,58 @@
+"""The entries for desktops and file managers call a verb that exists, safely."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import stat
+from importlib import resources
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from broker.launch.process.spawn import run_tool
+
+FOLDER = Path(str(resources.files("broker"))) / "data/desktop"
+COMMAND = "brokerctl open --quiet --"
+
+
+def exec_of(name: str, section: str) -> str:
+    parser = configparser.RawConfigParser(strict=True)
+    parser.optionxform = str
+    parser.read(FOLDER / name, encoding="utf-8")
+    return parser.get(section, "Exec")
+
+
+def test_every_entry_hands_files_over_after_two_dashes():
+    """A file whose name begins with a dash is no option."""
+    assert exec_of("io.vitrail.Open.desktop", "Desktop Entry") == f"{COMMAND} %U"
+    dolphin = exec_of("io.vitrail.Open.dolphin.desktop", "Desktop Action vitrailOpen")
+    assert dolphin == f"{COMMAND} %U"
+    thunar = ET.parse(FOLDER / "thunar-action.xml").findtext("command")
+    assert thunar == f"{COMMAND} %F"
+
+
+async def test_the_script_of_nautilus_hands_each_selected_path_over(tmp_path):
+    recorder = tmp_path / "brokerctl"
+    recorder.write_text(f'#!/bin/sh\nfor w; do echo "$w"; done >> {tmp_path}/called\n')
+    recorder.chmod(0o755)
+    script = FOLDER / "nautilus-open-in-a-sandbox"
+    assert script.stat().st_mode & stat.S_IXUSR
+    paths = ["/a b", "/$(id)", "/-x", "/'q'"]
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "NAUTILUS_SCRIPT_SELECTED_FILE_PATHS": "\n".join(paths) + "\n",
+    }
+    await run_tool([script], env=env, deadline=30)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called == [w for path in paths for w in ("open", "--quiet", "--", path)]
+
+
+@pytest.mark.skipif(
+    shutil.which("desktop-file-validate") is None,
+    reason="desktop-file-validate is not installed",
+)
+async def test_the_desktop_file_is_valid():
+    await run_tool(["desktop-file-validate", FOLDER / "io.vitrail.Open.desktop"])
