@@ -520,6 +520,8 @@ class Filter(ObjectTable):
         """The keyboard has left one of its windows, or is gone itself."""
         self.focused.pop(keyboard, None)
         self.hands.refocused = True
+        if not self.focused:
+            self.serials.retire()
         self.sandbox.note_focus()
 
     def dismiss_menus(self) -> None:
