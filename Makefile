@@ -1,7 +1,7 @@
 # One door for everything.  'make demo' and 'make test' set up all they need.
 PY := .venv/bin/python
 
-.PHONY: help setup setup-tests venv demo unit test test-long times mutate check lint types imports bench fuzz clean
+.PHONY: help setup setup-tests venv demo unit test test-long mutate check lint types imports bench fuzz clean
 
 help:
 	@echo "make demo       an application in a micro VM, on your screen (the main job);"

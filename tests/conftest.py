@@ -127,6 +127,8 @@ def pytest_runtest_makereport(item, call):
     if call.excinfo is not None and trio.lowlevel.in_trio_run():
         drop_abandoned_run(call.excinfo.tb)  # else no later test could run
     allowed = any(words in str(report.longrepr) for words in _MAY_SKIP)
+    # 'make unit' is for machines without packages, before 'make test' has them.
+    allowed = allowed or item.config.getoption("quick")
     if report.skipped and os.environ.get("CI") and not allowed:
         name = item.nodeid.partition("[")[0]
         if any(name == line or name.startswith(line + "::") for line in _must_run()):

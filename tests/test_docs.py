@@ -37,6 +37,16 @@ def test_every_page_is_in_the_index():
     assert pages <= {Path(link.partition("#")[0]).name for link in LINK.findall(index)}
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "tests/kit/README.md"])
+def test_paths_in_the_contributor_pages_exist(page):
+    """A file or folder of the repository, as it is written in code style."""
+    text = (ROOT / page).read_text()
+    top = "broker|policy|shims|tests|fuzz|docs"
+    named = re.findall(rf"(?:^|[` ])((?:{top})/[\w./-]*\w/?)", text, re.MULTILINE)
+    assert len(named) >= 3
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_readme_is_short():
     """One screen of what it is, then links."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kit.suite.parts import UNKNOWN_SECONDS, parts_of, plan
+from tests.kit.suite.record import merged
 from tests.kit.suite.times import read_times, slowness, write_times
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,14 @@ def test_slowness_is_of_the_sums_of_what_both_runs_have():
     recorded = {"a": 10.0, "b": 10.0, "c": 0.1, "d": 5.0}
     assert slowness({"a": 30.0, "b": 10.0, "c": 9.0, "new": 7.0}, recorded) == 2.0
     assert slowness({}, recorded) == 1.0
+
+
+def test_record_keeps_what_exists_and_drops_what_became_short(tmp_path):
+    (tmp_path / "a.py").touch()
+    kept = {"a.py::x": 3.0, "a.py::y": 9.0, "gone.py::z": 5.0}
+    measured = {"a.py::y": 0.1, "b.py::new": 2.0}
+    found = merged(kept, measured, tmp_path)
+    assert found == {"a.py::x": 3.0, "b.py::new": 2.0}
 
 
 def test_the_kept_times_can_be_read():

@@ -72,9 +72,10 @@ async def stop_broker(env) -> None:
 async def test_the_demo_s_record_is_not_there_and_the_answer_makes_it(env) -> None:
     said = sentence(await brokerctl("run", "demo", env=env))
     assert "no sandbox and no record is named 'demo'" in said
-    command = said.partition("to make it yours: ")[2]
-    copied = await process(shlex.split(command), env)
-    assert copied.code == 0, copied.err
+    command = shlex.split(said.partition("to make it yours: ")[2])
+    assert command[:2] == ["brokerctl", "new"]
+    made = await brokerctl(*command[1:], env=env)
+    assert made.code == 0, made.err
     checked = await brokerctl("policy", "check", env=env)
     assert (checked.code, "records: 1 can be used" in checked.err) == (0, True)
     # The next thing that is missing is the screen.
@@ -88,7 +89,7 @@ async def test_unknown_names(env) -> None:
     write_record(env, "work", DEMO)
     assert "did you mean 'work'?" in sentence(await brokerctl("run", "wrok", env=env))
     said = sentence(await brokerctl("run", "zzz", env=env))
-    assert "there are: work; a new one is a file" in said
+    assert "there are: work; to make one: brokerctl new zzz" in said
     said = sentence(await brokerctl("run", "a\x1b[2Jb", env=env))
     assert "a\\x1b[2Jb" in said
 

@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from broker.control.api import QuestionAnswerRequest
+from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.skipif(
@@ -73,7 +73,7 @@ async def answered(w, *, allow: bool):
         async with w.client() as client:
             return (await client.pending()).questions
 
-    (question,) = await until(asked)
+    (question,) = await eventually(asked)
     async with w.client() as client:
         await client.answer(QuestionAnswerRequest(id=question.id, allow=allow))
     return question.targets

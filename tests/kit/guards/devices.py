@@ -8,9 +8,9 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("unnamed keyboards", "if False:", "tests/policy/rules/test_device_rules.py", "never_match"),
-    Guard("a key twice in JSON", "if False:", "tests/policy/rules/test_device_rules.py", "corpus"),
-    Guard("an unknown key in JSON", "if False:", "tests/policy/rules/test_device_rules.py", "corpus"),
+    Guard("unnamed keyboards", "if False:", "tests/policy/records/test_device.py", "never_match"),
+    Guard("a key twice in JSON", "if False:", "tests/policy/records/test_device.py", "corpus"),
+    Guard("an unknown key in JSON", "if False:", "tests/policy/records/test_device.py", "corpus"),
     Guard("HID interfaces in rules", "return ''", "tests/policy/rules/test_device_rules.py", "conditions_decide"),
     Guard("a grant needs a device", "if True:", "tests/policy/rules/test_device_rules.py", "grants_need"),
     Guard("no interface is not storage only", "if not wanted.holds(values):", "tests/policy/rules/test_device_rules.py", "conditions_decide"),
@@ -37,7 +37,7 @@ GUARDS = (
     Guard("a verdict has its number", "if made is None or made.ask is None or made.sent:", "tests/broker/devices/test_security_key.py", "verdict_about"),
     Guard("channels of a guest", "if False:", "tests/broker/devices/test_security_key.py", "channels_are_bounded"),
     Guard("no rule, no key", "if False:", "tests/integration/test_security_key.py", "without_a_rule"),
-    Guard("values pair one to one", "", "tests/policy/rules/test_device_rules.py", "corpus"),
+    Guard("values pair one to one", "", "tests/policy/records/test_device.py", "corpus"),
     Guard("an answer is for one device", "return Question(sandbox=lease.sandbox, lease=lease.id, record=lease.record, label=lease.sandbox if label is None else label.name, colour='#555555' if label is None else label.colour, service=untrusted_word(request.service), argument=untrusted_word(request.argument.removeprefix('+')), words=request.words or wants(request.service), details=tuple(((n, untrusted_word(value)) for n, value in request.details or claims.items() if value)), targets=targets, default_target=default, keeps=keeps(answer.limits), seconds=answer.limits.ttl or 0, rule=answer.where)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
 )  # fmt: skip
 
