@@ -29,7 +29,7 @@ Scalar = str | int | float | bool | list[str]
 
 
 class Verdict(enum.StrEnum):
-    """What policy said."""
+    """The policy's verdict."""
 
     ALLOW = "allow"
     ASK = "ask"
@@ -48,7 +48,7 @@ class Event(
 
     # Stamped by the store, whatever the caller wrote.
     version: int = 0
-    """Of the schema that it was written by."""
+    """The version of the schema that it was written with."""
     sequence: int = 0
     """Counts the events of this log from 1 without a gap."""
     time_ns: int = 0
@@ -61,13 +61,13 @@ class Event(
     """The role that wrote it: ``local``, ``host`` or ``viewer``."""
 
     sandbox: str = ""
-    """Whose it is: the sandbox that asked or that it happened to."""
+    """The sandbox that asked, or that the event concerns."""
     lease: str = ""
     """The lease by which the sandbox was known then."""
     generation: int = 0
     """Counts the launches of that sandbox on its host."""
     service: str = ""
-    """What was asked for, as ``vitrail.Display``."""
+    """The requested service, as ``vitrail.Display``."""
     argument: str = ""
     """The service's argument; an object's name, see ``object``."""
     stream: int = 0
@@ -75,7 +75,7 @@ class Event(
     peer: str = ""
     """How the kernel knows the far end, as ``hybrid:…`` or ``cid 42``."""
     object: str = ""
-    """What it was about, by name: an address, a file, a device.  The setting
+    """The object concerned, by name: an address, a file, a device.  The setting
     ``names`` keeps it, replaces it by a keyed hash, or drops it."""
     outcome: str = ""
     """How it went, in a word."""

@@ -70,14 +70,14 @@ class LeaseEnd(Event, frozen=True, kw_only=True, tag="lease.end"):
 
 
 class LeaseRefused(Event, frozen=True, kw_only=True, tag="lease.refused"):
-    """Somebody asked for a lease and got none."""
+    """A request for a lease was refused."""
 
 
 # -- streams ---------------------------------------------------------------------
 
 
 class Decision(Event, frozen=True, kw_only=True, tag="decision"):
-    """What was asked, in whole, and what policy said; before any effect."""
+    """The whole request and the policy's verdict; before any effect."""
 
     verdict: Verdict
     rule: str = ""
@@ -109,7 +109,7 @@ class StreamClosed(Event, frozen=True, kw_only=True, tag="stream.closed"):
     """A stream ended; ``reason`` tells an end from a cut and from an error."""
 
     bytes_from_sandbox: int | None
-    """null: not known, as whoever counted has died."""
+    """null: not known, as the process that counted has died."""
     bytes_to_sandbox: int | None
     seconds: float
     """From its opening to its end."""
@@ -168,7 +168,7 @@ class Process(enum.StrEnum):
 
 
 class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):
-    """One of them died, and nobody had asked it to."""
+    """A process of Vitrail's died without having been asked to end."""
 
     process: Process
     pid: int = 0
@@ -277,7 +277,7 @@ class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
 
 
 class DeviceAttached(Event, frozen=True, kw_only=True, tag="device.attached"):
-    """A device is a sandbox's from now on; ``object`` is what it is called."""
+    """A device is a sandbox's from now on; ``object`` is its name."""
 
     device: str
     """Bus, vendor and product, as ``usb 1050:0407``."""
@@ -313,13 +313,13 @@ class ClipboardPasted(Event, frozen=True, kw_only=True, tag="clipboard.pasted"):
     bytes: int = 0
     digest: str = ""
     """Keyed hash of the content; only where the setting asks for it, since short
-    secrets can be guessed by whoever has the key."""
+    secrets can be guessed by a holder of the key."""
     rule: str = ""
     """``file:line`` of the rule that let it."""
 
 
 class ClipboardEnded(Event, frozen=True, kw_only=True, tag="clipboard.ended"):
-    """A copy or paste came to nothing, or what was copied or pasted is wiped."""
+    """A copy or paste failed, or the copied or pasted content was wiped."""
 
     target: str = ""
     mimes: list[str] = msgspec.field(default_factory=list)
@@ -344,7 +344,7 @@ class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
 class LogMigrated(Event, frozen=True, kw_only=True, tag="audit.migrated"):
     """The log was one of an older version.
 
-    What is before this event was not sealed while it was written.
+    Events before this one were not sealed while they were written.
     """
 
     from_version: int
@@ -367,11 +367,11 @@ class LogPruned(Event, frozen=True, kw_only=True, tag="audit.pruned"):
     """Old events were removed, as retention wants it: all up to ``last``."""
 
     first: int
-    """The number of the first event that went now."""
+    """The number of the first event removed now."""
     last: int
-    """The number of the last event that went."""
+    """The number of the last event removed."""
     leaves: bool
-    """Whether their leaf hashes are kept, so that who has a copy of an event
+    """Whether their leaf hashes are kept, so that a holder of a copy of an event
     can still prove it."""
 
 

@@ -126,7 +126,7 @@ _DENIED = no_descriptors(
 _SERVERS = no_descriptors(
     "the sound server",
     "for the connection's own streams; from a client it ends the connection",
-    "none: the filter checks it and tells the client",
+    "none: the filter checks it and informs the client",
     "Learns about its own streams.",
 )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 class Sender(enum.Enum):
     """Who may send a request so that it has an effect, or who receives an event."""
 
-    ANYBODY = "anybody"
+    ANYBODY = "any client"
     """Every client at any time; a background window as well as the focused one."""
     POINTED = "pointed at"
     """Only the client whose content has the pointer (or the finger)."""

@@ -259,7 +259,7 @@ def test_policies_request_has_no_effect_with_a_serial_that_was_not_given(actor, 
 
 @pytest.mark.parametrize("key", ASKED, ids=".".join)
 def test_policies_sender_is_who_the_row_says(actor, key):
-    """The same request after the focus went elsewhere: only 'anybody' may."""
+    """The same request after the focus went elsewhere: only 'any client' may."""
     actor.press()
     actor.leave()
     may = policies.REQUESTS[key].sender in {Sender.ANYBODY, Sender.PRESSED}
