@@ -9,9 +9,9 @@ network.  It shares no code with Vitrail, so that a mistake there does not hide
 itself here: SHA-256 is hashlib's, Ed25519 is below (RFC 8032, verification
 only; it handles no secrets, so it need not be constant in time).
 
-What it proves: whoever had the log's first key, or a key that was certified
-from there on, signed a tree with this event in it.  Whose log that is, the
-name of the log tells (--origin), or a checkpoint that you kept (--checkpoint).
+It proves: a holder of the log's first key, or of a key that was certified
+from there on, signed a tree with this event in it.  The name of the
+log (--origin), or a checkpoint that you kept (--checkpoint), identifies the log.
 
 Exit code: 0 proved, 1 not proved, 2 wrong call.
 """

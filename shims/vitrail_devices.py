@@ -122,7 +122,7 @@ def main() -> int:
     if not VHCI.is_dir():
         log("the kernel module vhci-hcd is not loaded")
         return 1
-    # usbcore: what comes later is not suspended either.
+    # usbcore: devices that come later are not suspended either.
     try:
         Path("/sys/module/usbcore/parameters/autosuspend").write_text("-1")
     except OSError as error:

@@ -5,7 +5,7 @@ One file under several names; the first argument or the name decides:
 
     xdg-open, vitrail-open [--to SANDBOX] URL|FILE   ask to have it opened
     vitrail-copy [--to SANDBOX | FILE… SANDBOX]      ask to have files copied
-    receive TOKEN        started by the broker: fetch what was sent to this sandbox
+    receive TOKEN        started by the broker: fetch the files sent to this sandbox
     send FILE…           write the entries of files to standard output
     store DIRECTORY      read entries from standard input and keep them there
 
@@ -98,7 +98,7 @@ RUN_THINGS = frozenset(
 
 
 class TransferError(Exception):
-    """The person is told this, and the exit code is 1."""
+    """The person sees this message, and the exit code is 1."""
 
 
 # -- frames ---------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Connection:
             for start in range(0, len(data), PIECE_BYTES):
                 self.socket.sendall(data[start : start + PIECE_BYTES])
         except OSError:
-            # It has hung up; what it said before that is the reason.
+            # It has hung up; its message before that is the reason.
             raise TransferError(self.refusal() or "the broker broke it off") from None
 
     def refusal(self) -> str:
@@ -172,7 +172,7 @@ class Connection:
             return ""
 
     def wait(self, wanted: str) -> Dict[str, Any]:
-        """Return the next message of that type; tell what goes on meanwhile."""
+        """Return the next message of that type; report progress meanwhile."""
         while True:
             message = read_message(self.reader)
             if message["type"] == wanted:
@@ -202,7 +202,7 @@ class Walk:
             name = os.path.basename(os.path.abspath(path))
             if not os.path.lexists(path):
                 raise TransferError(f"there is no {path}")
-            # What is named may be a link; what is found below it may not.
+            # A named path may be a link; an entry found below it may not.
             self._add([name], os.path.realpath(path))
 
     @property
@@ -229,7 +229,7 @@ class Walk:
 def entries(walk: Walk) -> Iterator[bytes]:
     """Yield the bytes of all entries.
 
-    A file that has become shorter breaks the transfer off, as its size was told;
+    A file that has become shorter breaks the transfer off, as its size was announced;
     one that has grown is cut there.
     """
     for inside, path, size in walk.found:
@@ -348,7 +348,7 @@ def ask_copy(words: List[str]) -> int:
 
 
 def take_target(words: List[str]) -> Tuple[str, List[str]]:
-    """Return the value of ``--to`` and what is left."""
+    """Return the value of ``--to`` and the rest."""
     rest = list(words)
     target = ""
     if rest[:1] == ["--to"] and len(rest) > 1:
@@ -438,7 +438,7 @@ class Store:
         return self.kept
 
     def close(self) -> None:
-        """Remove what is unfinished."""
+        """Remove unfinished files."""
         for fd, _ in self._unnamed:
             os.close(fd)
         self._unnamed.clear()
@@ -608,7 +608,7 @@ def keep(source: BinaryIO, store: Store, bar: Optional[Bar] = None) -> List[str]
 
 
 def receive(words: List[str]) -> int:
-    """Fetch what was sent to this sandbox; open it if that is what it is for."""
+    """Fetch the files sent to this sandbox; open them if so requested."""
     connection = Connection("VITRAIL_COPY")
     connection.send(frame({"type": "take", "token": words[0]}))
     delivery = connection.wait("delivery")

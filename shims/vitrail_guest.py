@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The guest's side of Vitrail: PID 1 of a micro VM, or a service elsewhere.
 
-What it promises
+Guarantees
     * connects to the broker's agent port and obeys Run, Signal and PowerOff;
     * starts one ``waypipe server`` for the guest and carries each of its
       connections to the broker's display port;
@@ -170,7 +170,7 @@ class Loop:
     """Readiness of descriptors, timers and ended children; one thread.
 
     A callback that raises ends that callback's work only: the error goes to
-    the console and the loop goes on, for nobody restarts a PID 1.
+    the console and the loop goes on, for no process restarts a PID 1.
     """
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class Loop:
     ) -> None:
         """Call ``ended(code)`` when this child has been reaped."""
         self._children[process.pid] = ended
-        # We reap with waitpid(-1), as a PID 1 must; tell Popen that it need not.
+        # We reap with waitpid(-1), as a PID 1 must; make Popen skip that.
         process.returncode = 0
         self._reap()
 
@@ -431,8 +431,8 @@ class Agent:
         if not self._serving:
             seconds = FIRST_SILENCE_SECONDS
         elif not self._heard:
-            # It may only be slow to begin; it must not have to begin anew for
-            # each of our attempts for ever.
+            # It may only be slow to begin; it must not have to start over for
+            # each of our attempts forever.
             seconds = min(seconds * 2**self._unheard, FIRST_SILENCE_SECONDS)
         self._patience = self._loop.later(seconds, lambda: self._silent(seconds))
 
@@ -546,7 +546,7 @@ class Agent:
 
 
 class Program:
-    """A program that the broker asked for, until its end has been told."""
+    """A program that the broker asked for, until its end has been reported."""
 
     def __init__(self, number: int, message: Dict[str, Any]) -> None:
         self.number = number
@@ -641,7 +641,7 @@ class Programs:
         """Write to a program's standard input; ``end`` closes it behind that.
 
         The broker sends no more than INPUT_WINDOW bytes that we have not
-        reported as taken.  What is beyond it is a mistake, and is dropped.
+        reported as taken.  Bytes beyond it are an error, and are dropped.
         """
         program = self._table.get(number)
         if program is None or not program.running or program.input_ends:
@@ -689,7 +689,7 @@ class Programs:
             self._close_input(program)
 
     def _close_input(self, program: Program) -> None:
-        """Close it, and take what comes: it is lost, as with a closed pipe."""
+        """Close it, and discard further input: it is lost, as with a closed pipe."""
         if program.input >= 0:
             self._loop.forget(program.input)
             os.close(program.input)
@@ -798,8 +798,8 @@ class Programs:
 
     def _ended(self, program: Program, code: int) -> None:
         program.pid = 0
-        # What it wrote last is in the pipe already.  A grandchild may hold the
-        # pipe open for ever, so its end is not waited for.
+        # Its last output is in the pipe already.  A grandchild may hold the
+        # pipe open forever, so its end is not waited for.
         stop = time.monotonic() + DRAIN_SECONDS
         while program.pipe >= 0 and time.monotonic() < stop:
             try:
@@ -824,7 +824,7 @@ class Programs:
 
     def _push(self, program: Program) -> None:
         if self._table.get(program.number) is not program:
-            return  # its end has been told
+            return  # its end has been reported
         agent = self._guest.agent
         while agent.has_room:
             data = program.take()
@@ -880,7 +880,7 @@ def kill_group(pid: int, signum: int) -> None:
 
 
 class Account:
-    """Who runs programs: the guest's unprivileged user, or whoever we are."""
+    """Who runs programs: the guest's unprivileged user, or our own user."""
 
     def __init__(self) -> None:
         self._switch: Dict[str, Any] = {}
@@ -939,11 +939,11 @@ class Direction:
         self._pieces = pieces  # bytes of a read, and so of a write
         self.queue: Deque[bytes] = collections.deque()
         self.size = 0
-        self.ended = False  # the source said end
+        self.ended = False  # the source has ended
         self.closed = False  # and we passed it on
 
     def move(self, source: socket.socket, sink: socket.socket) -> None:
-        """Read and write what goes without blocking.  Raises OSError."""
+        """Read and write as much as possible without blocking.  Raises OSError."""
         for _ in range(8):  # then it is another connection's turn
             if not self.ended and self.size < STREAM_QUEUE:
                 self._fill(source)
@@ -1209,7 +1209,7 @@ class Display:
         """The broker has so many displays of ours.
 
         Of a stream that was lost on its way (a killed relay's, in
-        vhost-device-vsock) nobody tells us; its program would wait for ever.
+        vhost-device-vsock) we get no notice; its program would wait forever.
         """
         self._carrier.counted(displays)
 
@@ -1292,7 +1292,7 @@ LINKS = (
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 RB_POWER_OFF = 0x4321FEDC
 UDHCPC = """#!/bin/sh
-# Called by udhcpc with what the server said.
+# Called by udhcpc with the server's answer.
 B=%(busybox)s
 case "$1" in
 deconfig) $B ip link set "$interface" up ;;
@@ -1642,7 +1642,7 @@ class Guest:
         """Make the commands for files and links; returns their directory.
 
         Under the names that programs know (xdg-open, $BROWSER), before those of
-        the system: what is opened is opened by a rule, elsewhere.
+        the system: addresses and files are opened by a rule, elsewhere.
         """
         folder = os.path.join(self.settings.runtime, "bin")
         try:

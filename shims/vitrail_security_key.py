@@ -111,7 +111,7 @@ def main() -> int:
             return 1
         try:
             with connect(where) as sock:
-                # The key is there for as long as somebody serves it.
+                # The key is there for as long as a process serves it.
                 os.write(uhid, create_event())
                 serve(uhid, sock)
         except OSError as error:

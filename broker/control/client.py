@@ -95,7 +95,7 @@ class Client:
         await self._call("RunInput", request, Nothing, deadline=None)
 
     async def run_resize(self, request: RunResizeRequest) -> None:
-        """Tell a program's terminal its size."""
+        """Set the size of a program's terminal."""
         await self._call("RunResize", request, Nothing)
 
     async def stop(self, request: StopRequest) -> StopAnswer:
@@ -165,7 +165,7 @@ class Client:
         return await self._call("ClipboardChords", Nothing(), ClipboardStatus)
 
     async def devices(self) -> DevicesAnswer:
-        """What is plugged in, and who has it."""
+        """Plugged-in devices, and the sandboxes that have them."""
         return await self._call("Devices", Nothing(), DevicesAnswer)
 
     async def attach_device(self, request: DeviceAttachRequest) -> DeviceAnswer:

@@ -1,6 +1,6 @@
 """Making an answer fit into one message of the control socket.
 
-A host full of sandboxes with all their streams open has more to tell than
+A host full of sandboxes with all their streams open has more to report than
 ``limits.CONTROL_MESSAGE_BYTES``; that must cost the quietest streams' lines,
 not the answer.
 """

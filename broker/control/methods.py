@@ -1,4 +1,4 @@
-"""The table of methods: name on the wire, type of the request, what is done.
+"""The table of methods: name on the wire, type of the request, handler.
 
 A name that is not in the table is answered with the protocol's own error.
 """
@@ -283,7 +283,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
 
 
 def find_method(name: str) -> Method:
-    """Return a method.  Raises VarlinkError that says what is not known."""
+    """Return a method.  Raises VarlinkError for an unknown one."""
     method = METHODS.get(name)
     if method is not None:
         return method

@@ -147,7 +147,7 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
 
 
 async def _welcome(stream: trio.SocketStream, api: BrokerApi, *, full: bool) -> None:
-    """Serve one client, or tell it why not."""
+    """Serve one client, or report why not."""
     async with stream:
         packed = stream.socket.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size
@@ -233,7 +233,7 @@ class _Connection:
             return b""
 
     async def _answer(self, call: Call) -> bool:
-        """Do what is asked and reply.  False: the client has gone."""
+        """Carry out the call and reply.  False: the client has gone."""
         self._answering = call
         reply: Reply | None = None
         try:
@@ -284,7 +284,7 @@ class _Connection:
 
 
 def _explain(problem: Exception) -> VitrailError:
-    """Return what a client is told; a mistake of ours also goes to the log."""
+    """Return the client's error; an internal error also goes to the log."""
     while isinstance(problem, ExceptionGroup) and len(problem.exceptions) == 1:
         problem = problem.exceptions[0]
     if isinstance(problem, VitrailError) and not isinstance(problem, InternalError):

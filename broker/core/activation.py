@@ -21,7 +21,7 @@ def take_activated(
     """Return the descriptors meant for process ``pid``, by their names.
 
     Raises SetupError for a name that is not ``known`` or comes twice: a socket
-    that nobody accepts on would keep whoever connects waiting for ever.
+    without a process that accepts would keep its clients waiting forever.
     """
     if environ.get("LISTEN_PID") != str(pid):
         return {}

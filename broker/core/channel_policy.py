@@ -15,8 +15,8 @@ class ChannelPolicy:
 
     ``sender`` may send it so that it has an effect, ``when`` that holds;
     ``cost`` is the receiver's, with the limit that bounds it.  ``descriptors``
-    says which come with it and who owns what is behind them.  ``gain`` is what
-    a hostile sender gets out of it.
+    says which come with it and who owns the files behind them.  ``gain`` is the
+    advantage that a hostile sender gets from it.
     """
 
     sender: str

@@ -39,7 +39,7 @@ class SoundServerPlaces:
 
 
 class SoundPlaces:
-    """Those of one sandbox.  ``pace`` is for whoever lets one more begin."""
+    """Places of one sandbox.  ``pace`` is for the caller that admits another."""
 
     def __init__(self, server: SoundServerPlaces | None = None) -> None:
         self.pace = TokenBucket(

@@ -38,7 +38,7 @@ class PeerError(VitrailError):
 
 
 class RefusedError(VitrailError):
-    """Somebody asked for what policy, a lease or a record does not allow."""
+    """A request that policy, a lease or a record does not allow."""
 
 
 class UpstreamError(VitrailError):
@@ -50,7 +50,7 @@ class SetupError(VitrailError):
 
 
 class IntegrityError(VitrailError):
-    """What was recorded is not what is there: somebody or a disk changed it."""
+    """Recorded data was changed, by a person, a program or a failing disk."""
 
 
 class InternalError(VitrailError):

@@ -18,7 +18,7 @@ def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
     r"""Return the text with every hidden character written as ``\\x..``.
 
     ``limit`` is the largest length of the answer in characters, at least 1;
-    what is cut is replaced by ``…``.  Bytes are read as UTF-8, wrong ones shown as hex.
+    cut text is replaced by ``…``.  Bytes are read as UTF-8, wrong ones shown as hex.
     """
     if isinstance(untrusted_text, bytes):
         # One character more than fits, so that a cut is seen as one.

@@ -46,7 +46,7 @@ def disposable_name(record: str, number: int) -> SandboxName:
 def is_disposable_of(sandbox: str, record: str) -> bool:
     """Whether a sandbox has a name that disposables of this record get.
 
-    For what is left of sandboxes that have ended (logs); of those that run,
+    For the remains of sandboxes that have ended (logs); of those that run,
     the broker knows the record.
     """
     stem, dash, number = sandbox.rpartition("-")

@@ -1,4 +1,4 @@
-"""How a part of a broker tells the person something, without knowing how it is shown."""
+"""How a part of a broker notifies the person, without knowing how it is shown."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Keep(enum.StrEnum):
     """For how long an answer holds."""
 
     ONCE = "once"
-    """For what was asked now, and nothing after it."""
+    """For this request only, and none after it."""
     TIME = "time"
     """For the same question, for ``Question.seconds``."""
     SESSION = "session"
@@ -28,7 +28,7 @@ class Keep(enum.StrEnum):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked, for whom, and what may be chosen."""
+    """A question to the person: the request, its sandbox, and the choices."""
 
     sandbox: str
     lease: str
@@ -42,7 +42,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     words: str
     """What the sandbox wants, in plain words."""
     details: tuple[tuple[str, str], ...] = ()
-    """What it claims about it: name and escaped value."""
+    """The sandbox's claims about it: name and escaped value."""
     targets: tuple[str, ...]
     """What may be chosen; at least one."""
     default_target: str = ""
@@ -55,14 +55,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the person, or the lack of one, has said."""
+    """The person's answer, or the one that stands for a missing answer."""
 
     allow: bool
     target: str = ""
     keep: Keep = Keep.ONCE
     by: str = "broker"
-    """``person``; ``timeout``; ``gone``: who asked is not there any more;
-    ``broker``: nobody was asked, or could be."""
+    """``person``; ``timeout``; ``gone``: the requester has ended;
+    ``broker``: the person was not asked, or could not be."""
     reason: str = ""
     """Why, where it is not simply what the person wants."""
 
@@ -70,8 +70,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def unfit(question: Question, answer: Answer) -> str:
     """Return why an answer is none to this question; empty when it is one.
 
-    Asked again by whoever acts on it: a dialog is not believed to have offered
-    only what it was told to.
+    Checked again by the code that acts on it: a dialog is not trusted to have
+    offered only the permitted choices.
     """
     if not answer.allow:
         return ""

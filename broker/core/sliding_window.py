@@ -1,6 +1,6 @@
 """At most so many events in any stretch of so many seconds.  Time is passed in.
 
-Unlike ``pace.TokenBucket``, which allows a burst and what has grown meanwhile, this
+Unlike ``pace.TokenBucket``, which allows a burst and the tokens added meanwhile, this
 never lets more than ``calls`` into any stretch of ``seconds``: what a rule
 ``rate=3/min`` says.
 """

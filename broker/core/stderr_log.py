@@ -1,7 +1,7 @@
-"""Last words: what goes to standard error because nothing else can be told.
+"""Last resort: messages to standard error when no other channel is left.
 
 The broker's standard error is a file beside the audit log, so a full disk
-takes both.  What cannot be said is lost then; it must not end the broker, and
+takes both.  A message that cannot be written is lost; it must not end the broker, and
 every sandbox with it.
 """
 

@@ -16,7 +16,7 @@ class TokenBucket:
         """Count events at ``now`` (seconds, any clock that only grows).
 
         Returns how many seconds too early the last one came: 0 when it may happen at
-        once.  Whoever paces itself sleeps that long; whoever supervises
+        once.  A caller that paces itself sleeps that long; a caller that supervises
         another treats anything above 0 as a breach.
         """
         early = self.early(now, amount)

@@ -67,7 +67,7 @@ class Channel:
                 return Received(b"", ())
 
     def _check_open(self) -> None:
-        # Whoever was already to be woken when it was closed gets no error of
+        # A task that was already to be woken when it was closed gets no error of
         # trio's.
         if self._sock.fileno() < 0:
             raise trio.ClosedResourceError

@@ -5,7 +5,7 @@ supervisor's number of one step of a copy or a paste; which sandbox a worker
 speaks of is never in a message, it is whose channel it came by.
 
 Content is in no message: it comes beside one as a file in memory that is
-sealed against every change, so whoever takes it reads what was checked.
+sealed against every change, so its receiver reads the checked content.
 """
 
 from __future__ import annotations
@@ -59,22 +59,22 @@ class Chords(_Message, frozen=True, tag="chords"):
 class AskTypes(_Message, frozen=True, tag="ask-types"):
     """Which types has the sandbox's selection?  Answered by ClipboardTypes.
 
-    ``host``: the person's own one, as the compositor tells it to the
+    ``host``: the person's own one, as the compositor offers it to the
     connection that saw the last paste chord.
     """
 
     transfer: _Count
     host: bool = False
     primary: bool = False
-    """What is only selected, not what was copied."""
+    """The primary selection, not the copied content."""
     drag: _Type = ""
-    """The mark of a drag of its own: what is dragged."""
+    """The mark of a drag of its own: the dragged content."""
     drop: _Count = 0
-    """With ``host``: what was dropped under this number (DragOver)."""
+    """With ``host``: the content dropped under this number (DragOver)."""
 
 
 class ReadType(_Message, frozen=True, tag="read-type"):
-    """Read one type of what was asked about last, ``max_bytes`` at most.
+    """Read one type of the last requested selection, ``max_bytes`` at most.
 
     A file of the supervisor's comes with it, to write the content into.
     Answered by ClipboardData, ClipboardLarge or ClipboardFailed.
@@ -121,7 +121,7 @@ class Drags(_Message, frozen=True, tag="drags"):
     """Which drags may cross; before the worker has this, none may."""
 
     cross: bool
-    """Those from and to others are told, and may be dropped if AcceptDrag comes."""
+    """Drags from and to others are reported, and may be dropped if AcceptDrag comes."""
     outward: Annotated[list[_Type], msgspec.Meta(max_length=limits.WAYLAND_MIMES)]
     """Kinds that a rule lets the person's own programs have of it at once."""
 
@@ -133,9 +133,9 @@ class AcceptDrag(_Message, frozen=True, tag="accept-drag"):
 
 
 class EndDrag(_Message, frozen=True, tag="end-drag"):
-    """Nothing more is wanted of what was dropped (DragOver, DragWanted).
+    """Nothing more is wanted of the dropped content (DragOver, DragWanted).
 
-    ``finished``: it was read, and the compositor may be told so.
+    ``finished``: it was read, and the compositor may be notified.
     """
 
     number: _Count
@@ -143,14 +143,14 @@ class EndDrag(_Message, frozen=True, tag="end-drag"):
 
 
 class Serve(_Message, frozen=True, tag="serve"):
-    """Give it to whoever asked for it (DragWanted); a sealed file comes with it."""
+    """Give it to the requester (DragWanted); a sealed file comes with it."""
 
     number: _Count
     size: _Size
 
 
 class Withdraw(_Message, frozen=True, tag="withdraw"):
-    """Forget what was offered, or exported, under this number."""
+    """Forget the content offered, or exported, under this number."""
 
     transfer: _Count
 
@@ -233,7 +233,7 @@ class ClipboardFailed(_Message, frozen=True, tag="clipboard-failed"):
 
 
 class OfferEnded(_Message, frozen=True, tag="offer-ended"):
-    """The sandbox has another selection than what was offered."""
+    """The sandbox has another selection than the offered one."""
 
     transfer: _Count
 
@@ -259,7 +259,7 @@ class ExportEnded(_Message, frozen=True, tag="export-ended"):
 
 
 class ForeignDrag(_Message, frozen=True, tag="foreign-drag"):
-    """A drag of somebody else's came over a window; it was shown nothing of it."""
+    """A drag of another sandbox came over a window, which received nothing of it."""
 
 
 class DragStarted(_Message, frozen=True, tag="drag-started"):
@@ -297,7 +297,7 @@ class DragDropped(_Message, frozen=True, tag="drag-dropped"):
 
 
 class DragWanted(_Message, frozen=True, tag="drag-wanted"):
-    """One of the person's own programs asks for a type of what is dragged."""
+    """One of the person's own programs asks for a type of the dragged content."""
 
     number: _Count
     mark: _Type

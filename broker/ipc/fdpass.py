@@ -75,7 +75,7 @@ def refuse_descriptors(sock: socket.socket) -> bool:
 
     The sender's sendmsg(2) fails with EPERM.  A listening socket's connections
     inherit it, so it is called before listen(2).  A descriptor that is dropped
-    is closed by whoever reads or drops the message, and that can take as long
+    is closed by the process that reads or drops the message, which can take as long
     as its maker likes.  False before Linux 6.16 (SO_PASSRIGHTS), and nothing
     is refused then.
     """

@@ -24,7 +24,7 @@ def encode_frame(body: bytes, limit: int) -> bytes:
 class FrameReader:
     """Splits a byte stream into frames of at most ``limit`` bytes each.
 
-    Never holds more than one frame beyond what was fed last.
+    Never holds more than one frame beyond the last input.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,7 +1,7 @@
 """Rows of the guest agent's messages and of those between broker and worker.
 
-Keys are the messages' own tags.  A worker may have been taken over: what it
-sends is decoded strictly, and believed about its own sandbox only.
+Keys are the messages' own tags.  A worker may have been taken over: its
+messages are decoded strictly, and trusted about its own sandbox only.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ AGENT: Mapping[str, ChannelPolicy] = {
     ),
     "input": no_descriptors(
         _BROKER,
-        "for a program that takes input, within what was taken",
+        "for a program that takes input, within its free window",
         "a bounded write in the guest",
         "The guest learns what the person typed for its own program.",
     ),
@@ -201,7 +201,7 @@ _FROM_WORKER: Mapping[str, ChannelPolicy] = {
     "drag-performed": _claim("for its own drag", "Claims a drop."),
     "drag-ended": _claim("for its own drag", "Nothing."),
     "drag-over": _claim("while a drag crosses", "Asks to be where a drag is dropped."),
-    "drag-dropped": _claim("after drag-over", "Asks for what was dropped."),
+    "drag-dropped": _claim("after drag-over", "Asks for the dropped content."),
     "drag-wanted": _claim("for its own drag", "Its own data for a drop elsewhere."),
 }
 _SUPERVISION: Mapping[str, ChannelPolicy] = {

@@ -1,9 +1,9 @@
 """What broker and prompt agent say to each other: one value in one packet.
 
-The agent is ours and trusted, and still asked only for what it can know: which
-question was answered, and how.  The broker checks each answer against what it
+The agent is ours and trusted, and still asked only for facts that it can know: which
+question was answered, and how.  The broker checks each answer against the choices it
 offered.  They speak over a pair of sockets that has no name anywhere, so
-nobody else can join in.
+no other process can connect.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Content between supervisor and worker: a file in memory that nobody can change.
+"""Content between supervisor and worker: an immutable file in memory.
 
 memfd_create(2), sealed (fcntl(2)) against writing, growing, shrinking and
-further seals.  What was checked of it stays true while it is read, and
-reading it waits for nobody: only the kernel stands behind it.
+further seals.  Its checked properties stay true while it is read, and
+reading it never waits for a process: only the kernel stands behind it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def new_file() -> int:
 
 
 def seal(fd: int) -> None:
-    """Nobody can change it from now on."""
+    """Make it immutable from now on."""
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
 
 
 def file_to_fill(size: int) -> int:
     """A file of the broker's into which a worker writes up to ``size`` bytes.
 
-    It cannot be made larger or smaller, so that nobody needs to believe how
-    large it is; what is in it may change until it has been read.
+    It cannot be made larger or smaller, so that its size need not be
+    trusted; its content may change until it has been read.
     """
     fd = new_file()
     try:
@@ -86,7 +86,7 @@ def check(untrusted_fd: int, size: int) -> None:
         raise PeerError("the content's file is not sealed")
     # guard: content is as large as said
     if os.fstat(untrusted_fd).st_size != size:
-        raise PeerError("the content's file is not as large as was said")
+        raise PeerError("the content's file is not as large as announced")
 
 
 def pieces(fd: int, start: int, size: int) -> Iterator[bytes]:
@@ -101,7 +101,7 @@ def pieces(fd: int, start: int, size: int) -> Iterator[bytes]:
 
 
 async def take(untrusted_fd: int, size: int) -> bytes:
-    """Check it and return what is in it; the descriptor stays the caller's.
+    """Check it and return its content; the descriptor stays the caller's.
 
     Other tasks get their turn meanwhile.  Raises PeerError.
     """
@@ -114,7 +114,7 @@ async def copy(fd: int, size: int) -> bytes:
 
     Other tasks get their turn meanwhile.  Raises PeerError when there is less.
     """
-    # It gives away what it has filled: tens of megabytes are there only once.
+    # It gives its buffer away: tens of megabytes are there only once.
     found = io.BytesIO()
     for data in pieces(fd, 0, size):
         found.write(data)

@@ -34,7 +34,7 @@ class TransferStream(_Message, frozen=True, tag="transfer-stream"):
 
 
 class TransferWait(_Message, frozen=True, tag="transfer-wait"):
-    """Tell the program that it takes longer, and why."""
+    """Notify the program that it takes longer, and why."""
 
     stream: _Count
     what: _Text
@@ -54,7 +54,7 @@ class TransferSend(_Message, frozen=True, tag="transfer-send"):
 
 
 class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
-    """Give the program what comes out of the pipe that comes with this."""
+    """Give the program the content of the pipe that comes with this."""
 
     stream: _Count
     source: _Text
@@ -65,7 +65,7 @@ class TransferDeliver(_Message, frozen=True, tag="transfer-deliver"):
 
 
 class TransferFinish(_Message, frozen=True, tag="transfer-finish"):
-    """Tell the program the end (no ``reason``: it was done) and close."""
+    """Report the end to the program (no ``reason``: it was done) and close."""
 
     stream: _Count
     reason: _Text = ""

@@ -34,7 +34,9 @@ GUEST: Mapping[str, ChannelPolicy] = {
     "copy": _ask(
         "a decision, perhaps a question", "Files are kept where a rule says so."
     ),
-    "take": _ask("a look into a table", "What was sent to it, with the token; once."),
+    "take": _ask(
+        "a look into a table", "The content sent to it, with the token; once."
+    ),
     "wait": _reply("before the answer", "Learns that a person or a start is awaited."),
     "go": _reply("after the decision", "Learns that it is permitted."),
     "refused": _reply("last", "Learns the reason, with the rule's place."),
@@ -43,7 +45,7 @@ GUEST: Mapping[str, ChannelPolicy] = {
     "delivery": _reply("as the answer to take", "The sending sandbox's name."),
 }
 ENTRIES: Mapping[str, ChannelPolicy] = {
-    "dir": _entry("sender, then its worker", "before what is in it", "A directory."),
+    "dir": _entry("sender, then its worker", "before its entries", "A directory."),
     "file": _entry("sender, then its worker", "its bytes follow", "A plain file."),
     "end": _entry("sender, then its worker", "last, once", "Nothing."),
 }
@@ -70,7 +72,7 @@ TO_WORKER: Mapping[str, ChannelPolicy] = {
         "after take with the token",
         _MOVE,
         "a pipe of ours to read from",
-        "What was sent to its sandbox.",
+        "The content sent to its sandbox.",
     ),
     "transfer-finish": no_descriptors(
         _BROKER, "last for a connection", _DECODE, "Text for the program."

@@ -9,7 +9,7 @@ from a worker, in one message of a pipe (``session.channel``).  Four parties:
   compositor; it never sees a guest's byte either;
 * a **worker** (the jailed half) parses what one sandbox sends.  It may have
   been taken over, so everything from it is decoded strictly here, and texts
-  in it are hostile: ``core.escape.printable`` before anybody reads them.
+  in it are hostile: ``core.escape.printable`` before a person reads them.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Frames(_Message, frozen=True, tag="frames"):
     """How this sandbox's windows are treated; the first order of all.
 
     The fields are those of ``wayland.rules.WindowRules``.  A worker that has
-    not got this message serves no display.  A later one takes its place: for
-    new connections in whole, for those there are what it takes away.  ``trace``: tell what passes
-    (VITRAIL_DEBUG=wayland) by Traced.
+    not got this message serves no display.  A later one replaces it: wholly for
+    new connections, only in its restrictions for existing ones.  ``trace``: report
+    messages (VITRAIL_DEBUG=wayland) by Traced.
     """
 
     name: _Text
@@ -190,7 +190,7 @@ class Hearing(enum.StrEnum):
     ALLOW = "allow"
     """The real source."""
     REST = "rest"
-    """Nothing: nobody records, and the next one asks again."""
+    """Nothing: no stream records, and the next one asks again."""
     DENY = "deny"
     """Nothing, by a no: what records is silent or ended, as the rules say."""
 
@@ -354,7 +354,7 @@ class Windows(_Message, frozen=True, tag="windows"):
 
 
 class WindowClosed(_Message, frozen=True, tag="window-closed"):
-    """It was told or cut; or there is a ``problem``."""
+    """It was asked to close or cut; or there is a ``problem``."""
 
     ask: _Count
     problem: _Text = ""
@@ -367,7 +367,7 @@ class UserInput(_Message, frozen=True, tag="acted"):
 
 
 class LimitHit(_Message, frozen=True, tag="limited"):
-    """The sandbox wanted more than it may have, ``times`` since this was told."""
+    """The sandbox wanted more than it may have, ``times`` since the last report."""
 
     what: _Word
     times: Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
@@ -497,7 +497,7 @@ class Fork(_Message, frozen=True, tag="fork"):
     channels to the supervisor, and the listening Wayland socket.
     ``compositor`` is the path of the compositor's socket, ``clients`` the most
     connections to it that the sandbox may have at one time.  ``sandbox`` is
-    what the compositor is told that it is, where it wants to know.
+    the name given to the compositor, where it wants one.
     """
 
     number: _Count

@@ -1,6 +1,6 @@
 """The person's compositor, or one of our own without a screen.
 
-``find_compositor`` tells whether a desktop's compositor is there.  Where none
+``find_compositor`` finds out whether a desktop's compositor is there.  Where none
 is (a server, a CI machine) ``open_headless_sway`` starts a real sway that
 draws into memory: the demo takes its screenshot, the tests type into it.
 """
@@ -117,7 +117,7 @@ class HeadlessCompositor:
         await self.close()
 
     async def close(self) -> None:
-        """End sway and what it started; not cancellable."""
+        """End sway and its children; not cancellable."""
         with trio.CancelScope(shield=True):
             await self.child.stop(limits.VM_QUIT_SECONDS)
 

@@ -14,8 +14,8 @@ def find_sound(environ: Mapping[str, str] | None = None) -> Path:
 
     PULSE_SERVER when it names a UNIX socket of this machine, or else
     ``pulse/native`` below PULSE_RUNTIME_PATH or XDG_RUNTIME_DIR
-    (pulse-client.conf(5), pulseaudio(1)).  Whether anybody answers there is
-    found out by connecting.  Raises SetupError when there is no such place.
+    (pulse-client.conf(5), pulseaudio(1)).  Connecting shows whether
+    a server answers there.  Raises SetupError when there is no such place.
     """
     env = os.environ if environ is None else environ
     for word in env.get("PULSE_SERVER", "").split():

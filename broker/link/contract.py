@@ -23,7 +23,7 @@ from broker.core.names import LeaseId, SandboxName
 
 
 class Viewer(Protocol):
-    """What the host may tell the viewer."""
+    """The messages that the host may send to the viewer."""
 
     async def lease_begun(self, lease: Lease) -> None:
         """Announce a lease; before its first stream.
@@ -61,9 +61,9 @@ class Host(Protocol):
     ) -> Lease:
         """Start the sandbox of a record, or return its lease if it runs.
 
-        A disposable is started anew each time, under a fresh name.  Returns
+        A disposable is started again each time, under a fresh name.  Returns
         after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
-        is told what takes time meanwhile.
+        receives the steps that take time meanwhile.
 
         Raises RefusedError when no record allows it, SetupError or
         UpstreamError when it cannot be started.

@@ -168,7 +168,7 @@ class ControlChannel:
         self._owed: dict[int, Request] = {}  # theirs, no reply yet
         self.leases = LeaseBook()
         self.open = True
-        self._left = False  # we said Bye
+        self._left = False  # we sent Bye
 
     @property
     def in_record(self) -> bool:
@@ -237,7 +237,7 @@ class ControlChannel:
     def _check_own(self, message: Message) -> bytes:
         body = encode(message)
         try:
-            decode(body, self._role)  # what we send must pass what they check
+            decode(body, self._role)  # our messages must pass their checks
         except LinkRefusedError as error:
             raise InternalError(f"a message of ours is wrong: {error}") from error
         return body
@@ -274,7 +274,7 @@ class ControlChannel:
     def eof(self) -> None:
         """Say that no byte will come.
 
-        Raises LinkRefusedError when no Bye was said: the link is lost.
+        Raises LinkRefusedError when no Bye was received: the link is lost.
         """
         if not self.open:
             return

@@ -86,7 +86,7 @@ async def _connect_unix(
             try:
                 sock.connect(os.fspath(path))
             except BlockingIOError:
-                # A full backlog is EAGAIN on a UNIX socket, and no event tells
+                # A full backlog is EAGAIN on a UNIX socket, and no event reports
                 # when there is room (unix(7)); this is not EINPROGRESS.
                 await trio.sleep(_CONNECT_RETRY_SECONDS)
                 continue
@@ -157,7 +157,7 @@ async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
 def _explain_connect(endpoint: Endpoint, error: OSError) -> VitrailError:
     hint = {
         errno.ENOENT: "start the program that listens there, or correct the path",
-        errno.ECONNREFUSED: "the socket is there, but nobody listens: start the program",
+        errno.ECONNREFUSED: "no process listens on the socket: start the program",
         errno.EACCES: "the socket belongs to another user",
         errno.ENODEV: "this machine has no vsock device; load vhost_vsock on a "
         "host, or give the guest a vsock device",

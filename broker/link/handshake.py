@@ -1,6 +1,6 @@
 """The handshake of a control connection: a session, or a refusal.
 
-Four messages, each of one fixed size.  The *dialler* is whoever connected;
+Four messages, each of one fixed size.  The *dialler* is the connecting end;
 either role may dial.  Everything that follows a message covers all bytes of
 all messages before it (the transcript):
 
@@ -25,7 +25,7 @@ The contract:
   nothing ever comes: it ends with the connection.
 * A stranger costs one table look-up: no curve is touched before its key is
   found among the pinned ones.
-* What is said in a refusal is not authenticated.  A man in the middle can
+* The text of a refusal is not authenticated.  A man in the middle can
   stop a handshake and lie about why; he can stop it without lying too.
 
 Deadlines are the caller's (``limits.LINK_HANDSHAKE_SECONDS``).
@@ -132,8 +132,8 @@ class Fresh:
 class Handshake:
     """One end of one handshake.
 
-    The dialler calls ``start`` and sends what it returns; then both feed what
-    they receive and send what ``feed`` returns, until ``session`` is set.
+    The dialler calls ``start`` and sends its result; then both feed the bytes
+    that they receive and send the result of ``feed``, until ``session`` is set.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Handshake:
         )
 
     def rest(self) -> bytes:
-        """What was fed behind the last message: the first control records."""
+        """The bytes after the last message: the first control records."""
         if self.session is None:
             raise InternalError("only a session leaves bytes to read on")
         return self._reader.rest()
@@ -367,7 +367,7 @@ def _bad_proof() -> LinkRefusedError:
     return LinkRefusedError(
         "the other end could not prove that it holds its key",
         reason=Reason.PROOF,
-        hint="somebody may be in between; 'brokerctl audit' shows from where",
+        hint="an attacker may be in between; 'brokerctl audit' shows from where",
     )
 
 

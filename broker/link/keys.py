@@ -2,7 +2,7 @@
 
 An identity is one Ed25519 key pair, made once per broker.  A peer is pinned
 by its public key, a name for people, and the one role that it may play.
-There is no authority and no chain: a key that is not in the file is nobody.
+There is no authority and no chain: a key that is not in the file is refused.
 
 Reading and writing the files, and their modes (0600, owned by us), is the
 caller's; here bytes come in and values go out.
@@ -211,7 +211,7 @@ def parse_peers(untrusted_text: bytes, where: str, own: PublicKey) -> Peers:
     """Read the file of pinned peers.
 
     Raises SetupError with ``where:line`` for anything that is not understood:
-    a file half understood would let in or lock out somebody unseen.
+    a file half understood would silently admit or exclude a peer.
     """
     if len(untrusted_text) > limits.LINK_PEERS_BYTES:
         raise SetupError(f"larger than {limits.LINK_PEERS_BYTES} bytes", where=where)

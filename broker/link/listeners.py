@@ -46,7 +46,7 @@ class Listener:
         Connections that vanish before they are taken are skipped.  Raises
         UpstreamError when no descriptor is left for it.
         """
-        # Also where one waits already: whoever connects faster than we accept
+        # Also where one waits already: a client that connects faster than we accept
         # must not keep the loop from running anything else.
         await trio.lowlevel.checkpoint()
         while True:
@@ -127,7 +127,7 @@ async def _listen_unix(
         path = endpoint.path
     lock = -1
     try:
-        # Whoever makes or replaces a socket holds the directory's lock, so
+        # A program that makes or replaces a socket holds the directory's lock, so
         # that two programs cannot each take the other's new one for stale.
         lock = await _lock(path.parent)
         _make(endpoint, sock, path, backlog)
@@ -162,7 +162,7 @@ def _bind(sock: socket.socket, path: Path) -> None:
 
 
 def _remove_stale(endpoint: Endpoint, path: Path) -> None:
-    """Remove a socket that nobody listens on; refuse anything else."""
+    """Remove a socket without a listener; refuse anything else."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise SetupError(
             f"{path} is in the way: it is not a socket",
@@ -188,7 +188,7 @@ def _remove_stale(endpoint: Endpoint, path: Path) -> None:
 async def _lock(directory: Path) -> int:
     """Take the directory's lock (flock(2)); closing the descriptor lets it go.
 
-    Returns -1 where the directory cannot be read: nobody's stale socket there
+    Returns -1 where the directory cannot be read: no stale socket there
     is ours to replace, and bind alone is atomic.  Raises SetupError when some
     program holds the lock for longer than a connect may take.
     """

@@ -166,11 +166,11 @@ class StatusAsked(Request, frozen=True, tag="status-asked"):
 class Witness(Request, frozen=True, tag="witness"):
     """Keep this checkpoint of the sender's audit log, a signed note by lines.
 
-    ``proof`` shows that the log then begins with what it was at ``since``, the
+    ``proof`` shows that the log then begins with the log as of ``since``, the
     size of the newest checkpoint that is held (RFC 6962, 2.1.2, hashes as base64).
-    A ``since`` of 0: the sender does not know what is held.  ``keys`` are the
+    A ``since`` of 0: the sender does not know which is held.  ``keys`` are the
     certificates of the log's keys from the first one on that the other end has
-    not said to know.
+    not reported to know.
     """
 
     note: _Note
@@ -180,7 +180,7 @@ class Witness(Request, frozen=True, tag="witness"):
 
 
 class Witnessed(Reply, frozen=True, tag="witnessed"):
-    """Whether it is kept, and what is known here of that log.
+    """Whether it is kept, and the state of that log as known here.
 
     ``note`` is the newest checkpoint that was held before, ``known`` counts the
     keys whose certificates are known.
@@ -240,7 +240,7 @@ class Status(Reply, frozen=True, tag="status"):
 class Bye(Message, frozen=True, tag="bye"):
     """The last record of an end that goes on purpose; no reply.
 
-    An end of the connection without one is a loss (or a cut by somebody).
+    An end of the connection without one is a loss (or a deliberate cut).
     """
 
     reason: _Text
@@ -259,7 +259,7 @@ FromViewer = (
 REPLIES: Mapping[type[Request], tuple[type[Reply], ...]] = {
     LeaseBegun: (Done, Refused),
     LeaseEnded: (Done,),  # there is no way to refuse an end
-    Progress: (Done,),  # also when nobody waits any more
+    Progress: (Done,),  # also when no caller waits any more
     Start: (Started, Refused),
     Stop: (Done, Refused),
     Cut: (Done,),  # also when it had ended before

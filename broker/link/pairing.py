@@ -1,8 +1,8 @@
 """Pairing: how two brokers learn each other's key, with a person as witness.
 
-Nothing is known of the other end yet, so whoever sits on the way could put
-his own key into both directions.  What he cannot do is make both screens
-agree.  The *dialler* is whoever connected; either role may dial.
+Nothing is known of the other end yet, so an attacker on the way could put
+his own key into both directions.  But he cannot make both screens
+agree.  The *dialler* is the connecting end; either role may dial.
 
     dialler                                 acceptor
     COMMIT   hash of (key, nonce)      →
@@ -117,8 +117,8 @@ _OVER = {State.PAIRED, State.REFUSED}
 class Pairing:
     """One end of one pairing.
 
-    The dialler calls ``start``; both feed what they receive and send what is
-    returned.  When ``code`` is there it is shown, and ``confirm`` is called
+    The dialler calls ``start``; both feed the received bytes and send the
+    result.  When ``code`` is there it is shown, and ``confirm`` is called
     with what the person typed.  When the state is PAIRED, ``peer_key`` may be
     pinned, for the role that is not ours.
     """
@@ -237,7 +237,7 @@ class Pairing:
         error = LinkRefusedError(
             "the code does not match the other screen's: not paired",
             reason=Reason.PERSON,
-            hint="pair once more; if it fails again, somebody is in between",
+            hint="pair once more; if it fails again, an attacker is in between",
         )
         self._refuse(error)
         return error

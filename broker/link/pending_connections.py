@@ -6,7 +6,7 @@ preamble or its pairing's first messages are done.  Pure: time is passed in
 
 Any process of the other broker's machine may connect, because CID, uid or
 path are the machine's and not the broker's.  So when the places are taken, it is not
-the newcomer that is turned away, but who came first of those that have said
+the newcomer that is turned away, but the oldest of those that have sent
 least: half-open connections, however many, keep an honest broker out for no
 longer than it takes to say which key it has.
 """

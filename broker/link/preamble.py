@@ -1,7 +1,7 @@
 """The preamble of a data stream, and its answer.
 
 A stream between host and viewer begins with one message of fixed size from
-whoever opened it, and is nothing until the receiver's answer has come back:
+the opening end, and is nothing until the receiver's answer has come back:
 
     preamble (80 bytes, little-endian)            answer (36 bytes)
       0  magic  VTRL-STR                            0  verdict, u8
@@ -26,7 +26,7 @@ The contract:
   refusal that comes is therefore the other broker's own.
 * What a MAC cannot do: a process that stands *between* two honest ends and
   passes on preamble and answer then sees the payload, which is not
-  encrypted.  That nobody stands there is the kernel's word: exactly one CID,
+  encrypted.  The kernel guarantees that no process stands there: exactly one CID,
   one socket path or one uid is accepted for the link (design 4).
 
 Sans-IO.  Read exactly ``needed`` bytes from the socket each time, so that

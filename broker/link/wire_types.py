@@ -25,7 +25,7 @@ MAGIC_BYTES = 8
 
 
 class ConnectionKind(enum.Enum):
-    """What a new connection is for, told by its first eight bytes."""
+    """The purpose of a new connection, given by its first eight bytes."""
 
     CONTROL = b"VTRL-CTL"
     STREAM = b"VTRL-STR"
@@ -67,7 +67,7 @@ class Reason(enum.IntEnum):
     BUSY = 6
     PERSON = 7
     CLOSED = 8
-    """Only ever said to ourselves: the other end went away."""
+    """Internal, never sent: the other end went away."""
 
 
 _TOLD: Mapping[int, str] = {
@@ -86,8 +86,8 @@ PAIR_HINT = "pair the two brokers: 'brokerctl pair' on both machines"
 class LinkRefusedError(PeerError):
     """The other end of the link broke its protocol or is not who it must be.
 
-    ``answer`` is what may be sent before closing, so that an honest other end
-    can tell its person why; empty when nothing should be said.
+    ``answer`` may be sent before closing, so that an honest other end
+    can show its person the reason; empty when nothing should be sent.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ def take_door(untrusted_first: bytes) -> ConnectionKind:
 
 
 def other_version(untrusted_version: int) -> LinkRefusedError:
-    """The refusal of another version, said plainly (and without proof)."""
+    """The refusal of another version, in plain text (and without proof)."""
     return LinkRefusedError(
         f"the other broker speaks version {untrusted_version} of the link, "
         f"this one version {VERSION}",
@@ -142,7 +142,7 @@ class MessageReader:
     """Cuts a stream of bytes into messages whose size their kind fixes.
 
     Refuses at the first byte that cannot be right, so a wrong start never
-    waits for more.  Holds at most one unfinished message beyond what was fed.
+    waits for more.  Holds at most one unfinished message beyond its input.
     """
 
     def __init__(self, door: ConnectionKind, sizes: Mapping[int, int]) -> None:
@@ -182,7 +182,7 @@ class MessageReader:
         return kind, role, message
 
     def rest(self) -> bytes:
-        """Return and forget what came behind the last message taken."""
+        """Return and forget the bytes after the last message taken."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest

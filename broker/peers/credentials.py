@@ -113,7 +113,7 @@ def is_ending(pid: int) -> bool:
 def pid_namespaces(pidfd: int) -> tuple[int, ...]:
     """Return the inodes of a process's pid namespace and those above it.
 
-    Ends at our own namespace, above which the kernel tells nothing.  Empty
+    Ends at our own namespace, above which the kernel reports nothing.  Empty
     when the kernel is older than 6.11 or the process may not be asked.
     Raises RefusedError when the process has ended.
     """

@@ -1,7 +1,7 @@
 """The pump's end of the control socket.
 
-Sending never waits: what the socket does not take stays in a queue, and the
-epoll set is told to say when there is room.  The queue is bounded by what the
+Sending never waits: bytes that the socket does not take stay in a queue, and the
+epoll set reports when there is room.  The queue is bounded by what the
 broker asked for: one ``Done`` for each stream, one answer for each question.
 """
 
@@ -77,5 +77,5 @@ class Channel:
             self._epoll.modify(self._control, select.EPOLLIN)
 
     def close(self) -> None:
-        """Close the socket; what is queued is gone."""
+        """Close the socket; queued messages are lost."""
         self._control.close()

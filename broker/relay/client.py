@@ -108,7 +108,7 @@ class Pump:
 
     async def _read(self, task_status: trio.TaskStatus[None]) -> None:
         # Its first message is that it runs.  A pump that never does is found
-        # dead by the first relay(); whoever starts us need not fail for it.
+        # dead by the first relay(); the code that starts us need not fail for it.
         await trio.lowlevel.wait_readable(self._control)
         task_status.started()
         while True:
@@ -161,7 +161,7 @@ class Pump:
             pending.settle(StreamEnd(0, 0, Reason.PUMP_DIED, mode_ab=ab, mode_ba=ba))
 
     async def _reap(self) -> None:
-        """Wait for the process's end, insist on it, and reap what is ours."""
+        """Wait for the process's end, insist on it, and reap our child."""
         pidfd, self._pidfd = self._pidfd, -1
         try:
             with trio.move_on_after(limits.RELAY_PUMP_END_SECONDS) as patience:

@@ -59,7 +59,7 @@ class Side(enum.StrEnum):
 class StreamEnd:
     """How a stream ended.
 
-    ``bytes_ab`` counts what was delivered to *b*, ``bytes_ba`` to *a*;
+    ``bytes_ab`` counts the bytes delivered to *b*, ``bytes_ba`` to *a*;
     ``errno`` is 0 unless ``reason`` is reset or error, ``side`` then names the
     side it came from.  The modes are those in use at the end.
     """

@@ -9,8 +9,8 @@ Rules, each of which was needed:
   masked, so a hung-up side of a blocked stream would spin.
 * A side that has ended, while bytes for it may still come, is watched for its
   disappearance alone, edge-triggered, so that its event comes once.
-* Reading failed: the stream ends.  Writing failed: what the vanished side had
-  said before is still delivered, as the kernel would between two sockets, and
+* Reading failed: the stream ends.  Writing failed: bytes that the vanished side
+  sent before are still delivered, as the kernel would between two sockets, and
   the stream ends with the error then.
 * A completion never blocks the loop: it waits in a queue of which each stream
   can add one.
@@ -77,7 +77,7 @@ _SLACK = 64
 
 
 class _End:
-    """One side of a stream: its socket, what it says and what it is told."""
+    """One side of a stream: its socket, its input and its output."""
 
     __slots__ = ("mask", "said", "side", "sock", "stream", "told")
 
@@ -189,7 +189,7 @@ class Engine:
         return events
 
     def _shared(self, turns: Accelerator) -> Events:
-        """Wait while the C part takes its streams' turns; return what is ours."""
+        """Wait while the C part takes its streams' turns; return our own events."""
         until = self._deadlines[0][0] if self._deadlines else -1.0
         self._now, events, left = turns.wait(until)
         for pair in left:
@@ -209,7 +209,7 @@ class Engine:
             end.said.resume(way)
 
     def _look(self, stream: _Stream) -> None:
-        """Bring what is known of a stream up to date."""
+        """Update the known state of a stream."""
         if self._turns is None or not stream.adopted:
             return
         pair = self._turns.look(stream.a.sock.fileno())
@@ -236,8 +236,8 @@ class Engine:
         ):
             self._changed(stream, told)
         if event & _GONE and end.mask == _WATCH_GONE and stream.open:
-            # It is no longer there to be told anything.  Stop the other side
-            # from saying more, and let what it has said meet the error.
+            # It is no longer there to receive anything.  Stop the other side
+            # from sending more, and let the bytes already sent meet the error.
             self._watch(end, 0)
             self._shut_read(told.source)
             if told.move() is not FLOWING:
@@ -274,7 +274,7 @@ class Engine:
         self._finish(stream)
 
     def _watch(self, end: _End, mask: int | None = None) -> None:
-        """Make the epoll set agree with what is awaited from this side."""
+        """Make the epoll set agree with the events awaited from this side."""
         if mask is None:
             said, told = end.said.state, end.told.state
             mask = (_IN if said is FLOWING else 0) | (_OUT if told is BLOCKED else 0)

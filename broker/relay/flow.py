@@ -44,7 +44,7 @@ class State(enum.IntEnum):
     BLOCKED = 1
     """The destination takes no more; wait for it."""
     ENDED = 2
-    """The source ended, all was delivered and the destination told so."""
+    """The source ended, all was delivered and the destination notified."""
     READ_FAILED = 3
     """Reading failed with ``error``; all that had been read was delivered."""
     WRITE_FAILED = 4

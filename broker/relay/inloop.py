@@ -103,7 +103,7 @@ async def _one_way(
         with contextlib.suppress(OSError):  # ENOTCONN: gone already
             destination.shutdown(socket.SHUT_WR)
     except BrokenPipeError:
-        # Nobody is there to be told: let the source stop, hear the other way.
+        # The reader is gone: let the source stop, hear the other way.
         with contextlib.suppress(OSError):
             source.shutdown(socket.SHUT_RD)
     finally:

@@ -15,14 +15,14 @@ from broker.core import limits
 
 @dataclass(eq=False, slots=True)
 class Pipe:
-    """A pipe and the bytes in it; ``held`` is kept by whoever splices."""
+    """A pipe and the bytes in it; ``held`` is kept by the code that splices."""
 
     read: int
     write: int
     held: int = 0
 
     def close(self) -> None:
-        """Close both ends; what is in it is gone."""
+        """Close both ends; its content is lost."""
         os.close(self.read)
         os.close(self.write)
 

@@ -1,4 +1,4 @@
-"""The pump as a process: forked before trio starts, or started anew by itself.
+"""The pump as a process: forked before trio starts, or restarted on its own.
 
 A process of its own, so that no stream waits for Python's interpreter lock
 while the broker computes, and so that the part which touches every byte can
@@ -41,8 +41,8 @@ class PumpHandle:
     """A pump as its broker holds it.
 
     ``control`` is the broker's end; closing it ends the pump.  ``pidfd`` is
-    open where the process is ours to reap, -1 where somebody else (the one
-    who spawned it) does that.
+    open where the process is ours to reap, -1 where another process (the one
+    that spawned it) does that.
     """
 
     control: socket.socket

@@ -59,7 +59,7 @@ class Accelerator:
     def wait(self, until: float) -> tuple[float, Events, list[Pair]]:
         """Take turns until ``until`` (monotonic; negative: for ever).
 
-        Returns earlier when an event is nobody's here or a pair leaves:
+        Returns earlier when an event belongs to no pair or a pair leaves:
         the time, those events, those pairs.
         """
         now, events, left = self._turns.wait(until)

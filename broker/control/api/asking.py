@@ -18,11 +18,11 @@ class PendingQuestion(Answer, frozen=True, kw_only=True):
     words: str
     """What the sandbox wants, in plain words."""
     details: list[str] = []
-    """What it claims about it, each ``name: value``."""
+    """The sandbox's claims about it, each ``name: value``."""
     targets: list[str]
     """What may be chosen."""
     default_target: str
-    """What is chosen beforehand; empty: nothing."""
+    """The preselected target; empty: none."""
     keeps: list[str]
     """How long a yes may hold: ``once``, ``time`` (``seconds``), ``session``."""
     seconds: int
@@ -74,7 +74,7 @@ class GrantsAnswer(Answer, frozen=True, kw_only=True):
 
 
 class GrantRevokeRequest(Request, frozen=True, kw_only=True):
-    """Take grants back, and cut what goes on by them."""
+    """Take grants back, and cut the streams that they allowed."""
 
     id: str | None = None
     """None: all of them."""

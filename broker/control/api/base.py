@@ -17,7 +17,7 @@ class NotFoundError(RefusedError):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the process that connected, as the kernel said then.
+    """The client: the process that connected, as the kernel reported then.
 
     For the log only; the process may have ended, and its number be another's.
     """
@@ -27,7 +27,7 @@ class Caller:
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What somebody asks: a field that we do not know is refused, not ignored."""
+    """A client's request: an unknown field is refused, not ignored."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

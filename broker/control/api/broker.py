@@ -72,7 +72,7 @@ class BrokerApi(Protocol):
         ...
 
     async def run_resize(self, caller: Caller, request: RunResizeRequest) -> None:
-        """Tell a program's terminal its size."""
+        """Set the size of a program's terminal."""
         ...
 
     async def open_objects(
@@ -98,11 +98,11 @@ class BrokerApi(Protocol):
         ...
 
     async def close_window(self, caller: Caller, request: WindowCloseRequest) -> None:
-        """End a window, kindly or not; returns when that was said."""
+        """Close or kill a window; returns when the order was sent."""
         ...
 
     async def lease(self, caller: Caller, request: LeaseRequest) -> LeaseItem:
-        """Register a peer of somebody else's launcher, and return the lease.
+        """Register a peer of another launcher, and return the lease.
 
         It lives as long as ``request.leader``, which is not None here.
         """
@@ -148,11 +148,11 @@ class BrokerApi(Protocol):
         ...
 
     async def clipboard(self) -> ClipboardStatus:
-        """What is held, on offer, and the chords."""
+        """The held and the offered content, and the chords."""
         ...
 
     async def clear_clipboard(self, caller: Caller) -> None:
-        """Wipe it, and take back what was pasted; returns when that is so."""
+        """Wipe it, and withdraw pasted content; returns when that is done."""
         ...
 
     async def choose_chords(self, caller: Caller) -> ClipboardStatus:
@@ -160,7 +160,7 @@ class BrokerApi(Protocol):
         ...
 
     async def devices(self) -> DevicesAnswer:
-        """What is plugged in, and who has it."""
+        """Plugged-in devices, and the sandboxes that have them."""
         ...
 
     async def attach_device(

@@ -6,7 +6,7 @@ from broker.control.api.base import Answer
 
 
 class ClipboardOffer(Answer, frozen=True, kw_only=True):
-    """What was pasted and may still be taken."""
+    """Pasted content that may still be read."""
 
     source: str
     target: str
@@ -25,7 +25,7 @@ class ClipboardStatus(Answer, frozen=True, kw_only=True):
     """The clipboard between sandboxes; never content."""
 
     source: str
-    """Whose content is held for a paste; empty: nobody's."""
+    """The sandbox whose content is held for a paste; empty: none."""
     types: list[str]
     size: int
     """Bytes, of all types together."""

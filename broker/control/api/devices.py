@@ -34,7 +34,7 @@ class DeviceStatus(Answer, frozen=True, kw_only=True):
 
 
 class DevicesAnswer(Answer, frozen=True, kw_only=True):
-    """What is plugged in."""
+    """The plugged-in devices."""
 
     devices: list[DeviceStatus]
     strict: bool
@@ -50,7 +50,7 @@ class DeviceAttachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 class DeviceDetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Take back what was attached; ``port`` or the attachment's name."""
+    """Detach a device; ``port`` or the attachment's name."""
 
     port: str
 

@@ -6,7 +6,7 @@ from broker.control.api.base import Answer, Request
 
 
 class LeaseRequest(Request, frozen=True, kw_only=True):
-    """Register a machine or container that somebody else starts.
+    """Register a machine or container that another program starts.
 
     Exactly one of ``hybrid``, ``cid`` and ``unix`` says how it is recognised.
     """

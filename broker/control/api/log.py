@@ -14,6 +14,6 @@ class AuditPruneRequest(Request, frozen=True, kw_only=True):
 
 
 class AuditPruneAnswer(Answer, frozen=True, kw_only=True):
-    """What went."""
+    """The removed events."""
 
     removed: int

@@ -15,7 +15,7 @@ class RunRequest(Request, frozen=True, kw_only=True):
     window: bool | None = None
     """False: the program is not expected to open one."""
     wait: bool | None = None
-    """Stay until the program has ended, and pass on what it prints."""
+    """Stay until the program has ended, and pass on its output."""
     display: bool | None = None
     """Whether it gets a Wayland display; None: as ``window``."""
     stdin: bool | None = None

@@ -68,7 +68,7 @@ class SandboxStatus(Answer, frozen=True, kw_only=True):
     limits: list[LimitStatus] = []
     """Of its windows, as its worker counts them; empty without one."""
     devices: list[str] = []
-    """What it holds: port, vendor and product number, the device's own words."""
+    """The devices that it holds: port, vendor and product number, its own name."""
 
 
 class StreamStatus(Answer, frozen=True, kw_only=True):

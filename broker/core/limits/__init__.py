@@ -1,7 +1,7 @@
 """Every limit of the brokers: name, unit, reason.  Tested at N and N + 1.
 
 A limit that only one protocol knows stands here too, so that one folder tells
-what a hostile sandbox can make us hold.
+how much a hostile sandbox can make us hold.
 
 Callers write ``limits.NAME``, whatever room of the folder it is in.
 """

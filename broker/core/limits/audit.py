@@ -46,7 +46,7 @@ AUDIT_SHARE_FLOOR_BYTES = 1 << 20
 """What each sandbox may fill whatever the others have filled: 300 streams."""
 
 AUDIT_COUNT = (1 << 53) - 1
-"""Refusals counted into one event; more are not told.  Every reader of JSON and
+"""Refusals counted into one event; more are not reported.  Every reader of JSON and
 every database holds so large a number, and a thousand of them added."""
 
 AUDIT_WAL_BYTES = 16 << 20
@@ -77,8 +77,8 @@ LINK_NOTE_LINES = 12
 
 SHIP_BATCH_EVENTS = 1000
 SHIP_BATCH_BYTES = 1 << 20
-"""What goes to a receiver in one piece, at least one event: a round trip and a
-flush for each, and what is sent again when its answer is lost."""
+"""One batch to a receiver, at least one event: it costs a round trip and a
+flush, and is sent again when its answer is lost."""
 
 SHIP_BATCH_NOTES = 50
 """Checkpoints that go with a batch: there is one for each thousand events."""
@@ -105,4 +105,4 @@ SHIP_LOOK_SECONDS = 0.5
 
 SHIP_JOURNALD_PER_SECOND = 250.0
 """journald drops what one service sends beyond 10,000 messages in 30 s
-(journald.conf(5), RateLimitBurst=), and tells nobody which."""
+(journald.conf(5), RateLimitBurst=), and does not report which."""

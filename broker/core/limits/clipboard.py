@@ -32,7 +32,7 @@ CLIPBOARD_SERVES = 16
 once, some for all at once."""
 
 CLIPBOARD_SERVE_SECONDS = 30.0
-"""Without a byte taken by whoever asked for pasted content; then it is closed."""
+"""Without a byte read by the requester of pasted content; then it is closed."""
 
 CLIPBOARD_EXPORT_SECONDS = 5.0
 """From setting the person's selection to the compositor's echo of it."""
@@ -42,13 +42,13 @@ CLIPBOARD_DEATH_SECONDS = 0.025
 that died in the middle looks complete, as the kernel closes all it had."""
 
 CLIPBOARD_EVENTS = 64
-"""Focus, chords and ends that wait to be told to the broker."""
+"""Focus, chords and ends that wait to be sent to the broker."""
 
 CLIPBOARD_KINDS = 4
 """Types read of one selection: text, a picture, and what a rule adds."""
 
 CLIPBOARD_SECONDS = 300.0
-"""How long what was copied may be pasted, and what was pasted may be taken."""
+"""How long copied content may be pasted, and pasted content may be read."""
 
 CLIPBOARD_SECONDS_MOST = 86_400.0
 """The longest that a rule can allow (``policy.limits.CLIPBOARD_SECONDS``)."""
@@ -75,7 +75,7 @@ CLIPBOARD_ORDERS = 64
 copy and a paste of all types are ten each."""
 
 CLIPBOARD_PIXEL_BYTES = 34_000_000
-"""Of a picture that is written anew, unpacked: a 4K screen with transparency.
+"""Of a picture that is encoded again, unpacked: a 4K screen with transparency.
 The slowest filter takes ten seconds for it, as long as there is."""
 
 CLIPBOARD_PICTURE_SIDE = 32_768
@@ -86,9 +86,9 @@ CLIPBOARD_DRAGS = 8
 few more may be ending, or wait for an answer."""
 
 CLIPBOARD_DROP_SECONDS = 10.0
-"""From a drop to the word of the other sandbox's worker about it, and from
-offering what was dropped to the window's taking it."""
+"""From a drop to the report of the other sandbox's worker about it, and from
+offering the dropped content to its acceptance by the window."""
 
 CLIPBOARD_MARK_SECONDS = 2.0
-"""For a drag over a window whose source's worker has not yet told of it: the two
+"""For a drag over a window whose source's worker has not reported it yet: the two
 are different processes, and either may be heard first."""

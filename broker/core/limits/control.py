@@ -11,8 +11,8 @@ CONTROL_CLIENTS = 64
 """Open control connections; each is a person's command."""
 
 CONTROL_REPLY_SECONDS = 10.0
-"""For a control client to take one reply: one that does not read ends, and
-holds up nobody but itself."""
+"""For a control client to take one reply: one that does not read is closed, and
+delays no other client."""
 
 CONTROL_IDLE_SECONDS = 300.0
 """From one complete call to the next on a connection with none running.  Idle
@@ -29,10 +29,10 @@ editor that writes in place is done by then, and half a file is no policy."""
 
 RULES_SETTLE_MOST_SECONDS = 2.0
 """Files that never come to rest are read after this all the same: a sandbox's
-denial must not wait behind somebody who touches a file ten times a second."""
+denial must not wait behind a program that touches a file ten times a second."""
 
 RULES_LOOK_SECONDS = 2.0
-"""Between two looks at the files where the kernel tells nothing: symbolic
+"""Between two looks at the files where the kernel reports nothing: symbolic
 links into other directories, network file systems, directories that come."""
 
 RULES_LOOKED_AT = 8192
@@ -50,8 +50,8 @@ LIVE_PERMITS = 8192
 """Permissions in use at one time, streams and everything else."""
 
 QUESTION_SECONDS = 60.0
-"""From a question to the answer, the time in the queue counted.  Nobody who
-sits there needs longer, and nobody who does not should find it hours later."""
+"""From a question to the answer, the time in the queue counted.  A person
+at the screen does not need longer; an absent one must not find it hours later."""
 
 QUESTIONS_WAITING = 32
 """Questions of all sandboxes that wait at one time.  A person answers one in
@@ -67,15 +67,15 @@ QUESTIONS_PER_MINUTE = 6
 QUESTIONS_BURST = 4
 """How often one sandbox may make a dialog appear; beyond it the answer is no
 without one.  A person who works with it asks for less, and nagging until
-somebody gives in is an attack."""
+the person gives in is an attack."""
 
 QUESTION_AGAIN_SECONDS = 10.0
 """For so long after a no by the person the same question is answered no."""
 
 QUESTION_TARGETS = 256
-"""Targets offered in one dialog: more is no choice.  Beyond it the answer is
-deny, because what is not shown cannot be chosen, and leaving some out would be
-a choice of ours."""
+"""Targets offered in one dialog: more cannot be surveyed.  Beyond it the answer is
+deny, because a hidden target cannot be chosen, and leaving some out would be
+a choice by the program."""
 
 GRANTS = 1024
 """Answers that are remembered at one time."""

@@ -1,4 +1,4 @@
-"""Limits of USB devices: what they say, how often they come and go."""
+"""Limits of USB devices: their descriptors, how often they come and go."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DEVICE_PLUGS_BURST = 4
 once: a stick whose firmware resets itself comes three times."""
 
 DEVICE_HOLD_SECONDS = 5.0
-"""How long a port that is plugged too often must be quiet before what is in it
-then is looked at."""
+"""How long a port that is plugged too often must be quiet before the device
+in it is examined."""
 
 DEVICE_ATTACH_SECONDS = 20.0
 """From a verdict to the device in the guest; usbip takes 0.03 s, a guest under

@@ -39,7 +39,7 @@ reconnect 512 leases are announced in eight rounds of these."""
 LINK_REQUESTS_AT_ONCE = 2048
 LINK_REQUESTS_PER_SECOND = 50
 """Requests that one end takes from the other: at once after a reconnect (512
-leases, twice, and what is asked about them), and in the long run.  A broker that
+leases, twice, and the requests about them), and in the long run.  A broker that
 was taken over and asks faster is read as slowly as that; so what its requests
 leave in the log stays in proportion."""
 
@@ -67,7 +67,7 @@ LINK_ANSWER_SECONDS = 60.0
 """For a viewer to answer what its host asks: the longest is to end a sandbox's
 processes, which takes seconds.  A host that waited longer could end neither its
 machines nor itself; so it gives the link up.  The other way there is no such
-limit: to start a machine takes as long as it takes, and whoever asked may go."""
+limit: to start a machine takes as long as it takes, and the requester may go."""
 
 LINK_GRACE_SECONDS = 60.0
 """The longest grace that a viewer may ask for when it stops a sandbox."""
@@ -76,15 +76,15 @@ LINK_TEXT_CHARACTERS = 400
 """A reason or a hint inside a control message: what one line shows."""
 
 LINK_PROGRESS_LINES = 64
-"""Lines of progress of one start that are shown: a host that floods fills no
-memory of whoever waits."""
+"""Lines of progress of one start that are shown: a host that floods does not
+fill the memory of the waiting process."""
 
 LINK_WARNINGS = 16
 """Warnings in a status reply."""
 
 LINK_COUNTER = (1 << 48) - 1
 """The last number of a record or a stream in one epoch: at a million a second
-nine years.  No nonce ever repeats; beyond it the link must be made anew."""
+nine years.  No nonce ever repeats; beyond it the link must be set up again."""
 
 LINK_WINDOW = 1024
 """How many stream numbers below the highest one are still accepted once.
@@ -116,7 +116,7 @@ LINK_PAIRING_SECONDS = 300.0
 """From the first message to the last confirmation: two people, two screens."""
 
 PAIRING_DIGITS = 6
-"""Digits of the code that one broker shows and the other one is told.  A man
+"""Digits of the code that one broker shows and that is typed at the other.  A man
 in the middle has one chance in a million for each run that two people start
 by hand, and a wrong code ends the run (docs/link.md has the arithmetic)."""
 

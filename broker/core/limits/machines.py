@@ -7,8 +7,8 @@ from broker.core.limits.peers import AGENT_FRAME_BYTES, WAYLAND_CLIENTS_PER_SAND
 # -- micro VMs ---------------------------------------------------------------------
 
 QMP_LINE_BYTES = 1 << 18
-"""One line from QEMU.  What we ask for is answered in a few KiB; the whole
-QMP schema, which nobody asks for, is 200 KiB."""
+"""One line from QEMU.  Answers to our requests have a few KiB; the whole
+QMP schema, which is not requested, is 200 KiB."""
 
 QMP_EVENTS = 64
 """Events that wait for their reader; a guest causes events, so more are dropped."""
@@ -48,7 +48,7 @@ FRAME_BYTES = 65536 + 14
 no IPv4 packet is longer than 65535."""
 
 FRAMES_READ_BYTES = 1 << 18
-"""One read of the frame filter, and what it holds in each direction: four of
+"""One read of the frame filter, and its buffer in each direction: four of
 the largest frames, so that a small read never waits on a large frame twice."""
 
 RANDOM_CID_FIRST = 1 << 16
@@ -104,7 +104,7 @@ fills, then the worker stops reading its guest."""
 AGENT_MESSAGES_PER_SECOND = 200.0
 AGENT_MESSAGES_BURST = 400
 """How fast a worker passes on its guest's messages; beyond it the guest waits.
-200 output chunks of 16 KiB are 3 MB/s of log, more than anybody reads."""
+200 output chunks of 16 KiB are 3 MB/s of log, more than a person reads."""
 
 WAYLAND_CONNECTS_PER_SECOND = 50.0
 WAYLAND_CONNECTS_BURST = 64
@@ -170,11 +170,11 @@ IMAGE_FREE_BYTES = 1 << 30
 it is made; the default image needs 450 MiB in the one, 900 MiB in the other."""
 
 WAYLAND_UNKNOWN_SCREEN = (1920, 1080)
-"""Width and height that bound popups while the compositor has told no
-screen's size."""
+"""Width and height that bound popups while the compositor has announced
+no screen's size."""
 
 WAYLAND_COPIED_BYTES_PER_POOL = 128 << 20
-"""The same for one pool; what is older is given back.  Four 4K buffers."""
+"""The same for one pool; older ones are given back.  Four 4K buffers."""
 
 WAYLAND_COPIED_BYTES = 512 << 20
 """Memory of ours, for one sandbox, that stands in for shared memory which

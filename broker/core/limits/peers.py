@@ -55,11 +55,11 @@ AGENT_INPUT_BYTES = 8192
 
 AGENT_INPUT_WINDOW = 32768
 """Input that a program has not taken yet: the guest keeps it for a program that
-does not read, so it is bounded, and the broker waits with what is beyond."""
+does not read, so it is bounded, and the broker keeps the rest back."""
 
 AGENT_PING_SECONDS = 2.0
 """Between two pings to an agent, which looks for a new broker after three
-times as long without one.  Not every transport tells a guest of a killed
+times as long without one.  Not every transport notifies a guest of a killed
 broker: vhost-device-vsock (0.3) drops a connection with bytes under way and
 says nothing (see ``session.hangup``)."""
 

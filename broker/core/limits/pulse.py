@@ -8,7 +8,7 @@ properties, 2 KiB."""
 
 PULSE_ANSWER_BYTES = 256 << 10
 """One command of the sound server.  The longest is one stream with its
-properties; lists of everybody's are never asked for."""
+properties; lists of all clients' objects are never requested."""
 
 PULSE_SAMPLES_BYTES = 1 << 20
 """One frame of samples.  libpulse sends up to 64 KiB; the protocol's own limit
@@ -27,7 +27,7 @@ PULSE_PROPERTY_CHARS = 120
 """A text from a sandbox that the person may see in a mixer."""
 
 PULSE_HANDSHAKE_SECONDS = 5.0
-"""From accept until client and server have both said who they are."""
+"""From accept until client and server have both identified themselves."""
 
 PULSE_CONNECTIONS = 16
 """Connections of one sandbox to the sound server at one time.  Firefox has
@@ -45,13 +45,13 @@ PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound.
 PULSE_CONNECTS_PER_SECOND = 20.0
 PULSE_CONNECTS_BURST = 64
 """How fast one sandbox's connections are opened; beyond it they wait.  Each is a
-client of the sound server, which it tells every mixer of the person."""
+client of the sound server, which announces it to every mixer of the person."""
 
 PULSE_STREAMS_PER_CONNECTION = 16
 """Streams of one connection, playback and recording together."""
 
 PULSE_STREAMS_PER_SANDBOX = 32
-"""Streams of one sandbox; the server itself stops at 256 for everybody."""
+"""Streams of one sandbox; the server itself stops at 256 for all clients."""
 
 PULSE_OUTSTANDING = 256
 """Commands of one connection that the server has not answered."""
@@ -68,7 +68,7 @@ PULSE_SANDBOX_COMMANDS_BURST = 4000
 PULSE_BIRTHS_PER_SECOND = 10.0
 PULSE_BIRTHS_BURST = 64
 """Streams that a sandbox opens, and changes of their buffers' sizes.  Each makes the
-desktop's sound server and its session manager decide anew where sound goes, and how
+desktop's sound server and its session manager decide again where sound goes, and how
 fast; PipeWire keeps 4 MiB for a stream."""
 
 PULSE_TITLES_PER_MINUTE = 100
@@ -77,7 +77,7 @@ of the person redraw."""
 
 PULSE_NAMES = 64
 """Names of applications in one sandbox.  Sound servers remember a volume for
-each on the person's disk; whoever comes later has the sandbox's name alone."""
+each on the person's disk; later applications have the sandbox's name alone."""
 
 PULSE_BUFFER_BYTES = 4 << 20
 """A stream's buffer in the sound server (maxlength, the server's own limit)."""
@@ -94,7 +94,7 @@ PULSE_RATE = 192_000
 
 PULSE_RATE_LEAST = 4000
 """The fewest of them; telephones have 8000.  Far below it PulseAudio's resampler
-fails an assertion, and everybody's sound ends with it."""
+fails an assertion, and the sound of all programs ends with it."""
 
 PULSE_RATE_DRIFT_PERCENT = 10
 """How far a stream's rate may be changed once it runs, which is there to follow
@@ -108,11 +108,11 @@ PULSE_VOLUME = 65536
 """100 %.  The protocol would take 65535 times that."""
 
 PULSE_HELD_BYTES = 64 << 10
-"""What a stream may send beyond what the server has asked for; it is held
-here.  Real clients send exactly what is asked for."""
+"""Bytes that a stream may send beyond the server's request; they are held
+here.  Real clients send exactly the requested bytes."""
 
 PULSE_EXCESS_BYTES = 16 << 20
-"""Beyond that, what is dropped before the connection ends: a client that
+"""Beyond that, the bytes dropped before the connection ends: a client that
 ignores "overflow" for so long floods on purpose."""
 
 PULSE_REWIND_BYTES_PER_SECOND = 2 << 20
@@ -121,8 +121,8 @@ PULSE_REWIND_BURST = 4 << 20
 seeks), for which the server's demand is no measure: ten times real time."""
 
 PULSE_REWIND_LEAST_BYTES = 1024
-"""As what one of these counts at least: the server mixes anew what it has
-mixed already, however little is written."""
+"""The least that one of these counts as: the server mixes sound again that it
+has mixed already, however little is written."""
 
 PULSE_SEEK_BYTES = 16 << 20
 """How far from where it stands one seek goes: four of the largest buffers."""
@@ -155,7 +155,7 @@ PULSE_FRAGMENT_BYTES = 64 << 10
 """The largest piece of a recording."""
 
 PULSE_LAG_SECONDS = 1.0
-"""A recording's clock that is so far behind (a stopped process) starts anew,
+"""A recording's clock that is so far behind (a stopped process) restarts,
 instead of sending all that was missed at once."""
 
 PULSE_IDLE_SECONDS = 10.0

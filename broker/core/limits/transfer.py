@@ -20,7 +20,7 @@ FILE_NAME_BYTES = 255
 
 CHECK_LINE_BYTES = 1 << 20
 """A line of ``brokerctl open --check --batch``.  Above every other limit here,
-so that what is too long is answered with that reason."""
+so that a value that is too long is answered with that reason."""
 
 TRANSFER_FRAME_BYTES = 1 << 16
 """A message or an entry: 16 names of 255 bytes, each as 6 characters of JSON in

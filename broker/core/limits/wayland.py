@@ -64,7 +64,7 @@ WAYLAND_REGION_OPS = 4096
 """add and subtract on one wl_region: pixman's cost grows with their number."""
 
 WAYLAND_SURFACE_RECTS = 64
-"""Rectangles in a surface's own region: it is kept three times and sent anew
+"""Rectangles in a surface's own region: it is kept three times and sent again
 when the crop moves.  Shaped windows have some tens."""
 
 WAYLAND_DAMAGE = 128
@@ -165,7 +165,7 @@ WAYLAND_COMMIT_PIXELS_AT_ONCE = 1 << 28
 buffer.  A read may hold two thousand commits of it."""
 
 WAYLAND_MAPPING_PIXELS = 1 << 20
-"""What mapping a pool anew that grew counts as: 256 descriptors are under way
+"""The cost of mapping a grown pool again: 256 descriptors are under way
 before a connection waits, and a sandbox maps some 4,000 times a second.
 Toolkits double a pool, some ten times in their life."""
 
@@ -178,8 +178,8 @@ WAYLAND_ACTIVATIONS_PER_MINUTE = 20
 """Requests for attention of one sandbox that reach the compositor."""
 
 WAYLAND_TITLES_PER_MINUTE = 600
-"""Changes of titles of one sandbox that the compositor is told at once.  sway
-draws each anew, some 0.2 ms: a flood of them stopped the whole desktop."""
+"""Changes of titles of one sandbox that the compositor receives at once.  sway
+redraws for each, some 0.2 ms: a flood of them stopped the whole desktop."""
 
 WAYLAND_BELLS_PER_MINUTE = 60
 """Rings of the system bell."""
@@ -188,7 +188,7 @@ WAYLAND_PRESS_SECONDS = 5.0
 """How long ago a press may lie that a window menu is asked for with."""
 
 WAYLAND_MAPPINGS_PER_MINUTE = 60
-"""Windows of one sandbox that come while nobody acts in it; more would be a game for
+"""Windows of one sandbox that open without input in it; more would be a game for
 the focus.  A browser that restores a session has some twenty."""
 
 WAYLAND_MAPPING_INPUT_SECONDS = 3.0
@@ -196,7 +196,7 @@ WAYLAND_MAPPING_INPUT_SECONDS = 3.0
 
 WAYLAND_LISTENERS = 64
 """Objects of one connection that hear input (pointers, keyboards, touch, gestures,
-text input, data devices): the compositor tells each of them every event."""
+text input, data devices): the compositor sends each of them every event."""
 
 WAYLAND_ACTIVATION_SECONDS = 20.0
 """How long ago the input may lie that a request for attention presents."""
@@ -206,7 +206,7 @@ WAYLAND_WINDOWS_PER_MESSAGE = 32
 title and application id."""
 
 WAYLAND_LIMITED_SECONDS = 1.0
-"""How often a worker tells which limits were hit, so that a flood of attempts
+"""How often a worker reports which limits were hit, so that a flood of attempts
 is one event a second."""
 
 WAYLAND_MISTAKES_PER_SECOND = 4
@@ -218,15 +218,15 @@ WAYLAND_TRACE_LINES = 100
 """Lines of a trace in one message of a worker: 400 characters each would fit."""
 
 WAYLAND_TRACE_WAITING = 20_000
-"""Lines of a trace that wait to be told; an application's start has some
-thousands.  What is more is lost, and counted."""
+"""Lines of a trace that wait to be sent; an application's start has some
+thousands.  Further lines are lost, and counted."""
 
 WAYLAND_TRACE_CHARS = 400
 """Of one line."""
 
 WAYLAND_LATE_SECONDS = 0.1
 """After which a window that has not answered a smaller size is cropped to it:
-sway waits 200 ms for it, and then cuts off what is too large."""
+sway waits 200 ms for it, and then cuts off the excess."""
 
 WAYLAND_CONNECT_SECONDS = 10.0
 """From connecting to the compositor to knowing its globals; a millisecond."""

@@ -10,7 +10,7 @@ WAYPIPE_BLOCK_BYTES = 327_680
 them make the longest block of an honest sender about 288 KiB."""
 
 WAYPIPE_BUFFER_BYTES = 2 * WAYPIPE_BLOCK_BYTES
-"""What is read ahead of a display stream; one block always fits."""
+"""Read-ahead of a display stream; one block always fits."""
 
 WAYPIPE_MESSAGES_BYTES = 65_536
 """Wayland messages in one block; waypipe reads 16 KiB at a time."""

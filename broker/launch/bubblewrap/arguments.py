@@ -1,4 +1,4 @@
-"""What bubblewrap is told: what a box has of the host, and what it has not.
+"""bubblewrap's arguments: the parts of the host that a box has and lacks.
 
 It has the programs (``/usr``), the part of ``/etc`` without which they do not
 start, the sockets of its own lease, and the files that the person named.  It has
@@ -26,7 +26,7 @@ _ETC = (
 
 @dataclass(frozen=True)
 class Box:
-    """What is to run, and what it may see."""
+    """The program to run, and the files that it may see."""
 
     command: tuple[str, ...]
     sockets: Path
@@ -80,7 +80,7 @@ def _file_system(box: Box, fds: Descriptors, uid: int) -> Iterator[str]:
         yield from ("--tmpfs", place)
     yield from ("--perms", "0700", "--dir", _HOME)
     yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
-    # Read-only: it may connect to what is there, and make, move or remove nothing.
+    # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield from ("--ro-bind", str(box.sockets), SOCKETS)
     for path in box.files:
         yield from ("--ro-bind", str(path), str(path))

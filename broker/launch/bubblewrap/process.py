@@ -47,7 +47,7 @@ class HeldBox:
             os.close(block)
 
     async def end(self) -> None:
-        """End it, if it has not ended, and close what is ours; not cancellable."""
+        """End it, if it has not ended, and close our descriptors; not cancellable."""
         with trio.CancelScope(shield=True):
             self.abandon()
             await self.child.stop()

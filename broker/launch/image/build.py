@@ -7,7 +7,7 @@ guest mounts it with the ext4 driver.  mke2fs -d would read a directory, and
 takes change times and the order of entries from it: never the same twice.)
 
 Equal package versions give equal bytes: times are those of ``EPOCH``, orders
-are sorted, what is random or of the building machine is removed.
+are sorted, random values and those of the building machine are removed.
 
 Everything is made in a directory beside the images and renamed at the end.  A
 build that is killed leaves that and a scratch directory, which the next build
@@ -216,7 +216,7 @@ async def _run_bootstrap(
         ) from error
     finally:
         if child.returncode is None:
-            child.kill()  # what it has started is ended with its scratch
+            child.kill()  # its children are ended with its scratch
             with trio.CancelScope(shield=True):
                 await child.wait()
     if code != 0 and full:
@@ -246,7 +246,7 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     if "is not valid yet" in text or "is expired" in text:
         return SetupError(
             "the archive's index has expired, or this machine's clock is wrong",
-            hint="set the clock, choose another mirror, or tell apt to accept it "
+            hint="set the clock, choose another mirror, or let apt accept it "
             '(Acquire::Check-Valid-Until "false")',
         )
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]

@@ -81,7 +81,7 @@ async def _check_namespaces() -> None:
         raise SetupError(
             f"this user cannot map other users in a namespace: {error.message}",
             hint="sudo usermod --add-subuids 1000000-1065535 "
-            "--add-subgids 1000000-1065535 $USER  (a range that nobody else has in "
+            "--add-subgids 1000000-1065535 $USER  (a range that no other user has in "
             "/etc/subuid), and user.max_user_namespaces must not be 0",
         ) from error
 

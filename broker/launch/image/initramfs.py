@@ -16,8 +16,8 @@ from pathlib import Path
 
 from broker.core.errors import UpstreamError
 
-# In the order in which they are loaded; what they depend on comes before
-# them by itself.  One initramfs serves virtio over MMIO and over PCI.
+# In the order in which they are loaded; their dependencies come before
+# them automatically.  One initramfs serves virtio over MMIO and over PCI.
 MODULES = (
     "virtio_mmio",
     "virtio_pci",
@@ -163,7 +163,7 @@ def _name(file_name: str) -> str:
 
 
 def _unpacked(path: Path) -> bytes:
-    """Read a module; busybox loads only what is not compressed."""
+    """Read a module; busybox loads only uncompressed ones."""
     content = path.read_bytes()
     if path.suffix == ".ko":
         return content

@@ -1,4 +1,4 @@
-"""Guest images on disk: what they are, finding and removing them.
+"""Guest images on disk: their files, finding and removing them.
 
 An image is a directory with a kernel, an initramfs, a root file system (only
 ever read by a machine) and ``manifest.json``.  ``images/NAME`` is a symbolic
@@ -41,7 +41,7 @@ REQUIRED_PACKAGES = ("python3", "waypipe")
 """What the guest agent cannot do without; added to every list."""
 
 FORMAT = 1
-"""Of the directory and its manifest; another one is built anew."""
+"""Of the directory and its manifest; another one is built again."""
 BOOT_MARKER = b"vitrail: kernel up"
 """First words of our init on the console: the kernel runs user space."""
 
@@ -53,7 +53,7 @@ _GUEST_FILES = "vitrail_files.py"
 
 
 def take_image_name(name: str) -> str:
-    """Return the name.  Raises RefusedError for what is no plain name."""
+    """Return the name.  Raises RefusedError for one that is not plain."""
     if _NAME.fullmatch(name):
         return name
     raise RefusedError(
@@ -95,7 +95,7 @@ class ImageSpec:
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``manifest.json``: what an image is, and what it was made of."""
+    """``manifest.json``: an image's properties and sources."""
 
     format: int
     spec: ImageSpec
@@ -151,7 +151,7 @@ class Image:
         return max(0.0, (time.time() if now is None else now) - self.manifest.built)
 
     def disk_bytes(self) -> int:
-        """What it takes on disk, holes not counted."""
+        """Its size on disk, holes not counted."""
         files = (self.kernel, self.initrd, self.root)
         return sum(path.stat().st_blocks * 512 for path in files)
 

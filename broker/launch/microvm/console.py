@@ -1,6 +1,6 @@
 """A guest's serial console: from QEMU's socket into two bounded files.
 
-The bytes are stored as they came; whoever shows them escapes them
+The bytes are stored as they came; the code that shows them escapes them
 (``core.escape``).  A guest that floods its console is held back: we read at a
 bounded rate, the socket fills, and QEMU makes the guest wait.
 """
@@ -95,7 +95,7 @@ class ConsoleLog:
             await self._grown.wait()
 
     def close(self) -> None:
-        """Close the file; it stays.  What is written later is lost."""
+        """Close the file; it stays.  Later output is lost."""
         self._closed = True
         self._shut()
 

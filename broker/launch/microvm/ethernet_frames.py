@@ -10,7 +10,7 @@ What the guest may send: ARP, DHCP, and IPv4 to addresses that are not this
 machine's and not special.  Everything else is dropped, as a firewall drops:
 IPv6 (which the guest is not given), VLAN tags, loopback, link-local (the
 clouds' metadata services among them), multicast, broadcast, and every address
-this machine itself has.  What comes back from passt is not looked at.
+this machine itself has.  Frames from passt are not examined.
 
 Sans-IO: it is the core of a process of its own.
 """
@@ -61,7 +61,7 @@ _METADATA = frozenset(
         "100.100.100.200",  # Alibaba Cloud
     )
 )
-"""Public addresses at which a cloud tells any program of a machine the machine's
+"""Public addresses at which a cloud gives any program of a machine the machine's
 own credentials.  A guest is no program of the machine's.  Azure's is the name server
 there, too, so port 53 stays open."""
 _TCP = 6
@@ -77,7 +77,7 @@ class FrameFilter:
 
     ``own`` is what this machine takes for itself: IPv4 networks as first address
     and number of bits.  It may be replaced at any time.  Holds at most one frame
-    beyond what was fed last.
+    beyond the last input.
     """
 
     def __init__(self, own: Iterable[tuple[bytes, int]] = ()) -> None:

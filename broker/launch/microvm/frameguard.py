@@ -67,7 +67,7 @@ class Addresses:
                 if kind == _NLMSG_DONE:
                     return frozenset(found)
                 if kind == _NLMSG_ERROR:
-                    raise OSError("the kernel does not tell its addresses")
+                    raise OSError("the kernel does not report its addresses")
                 if kind == _RTM_NEWROUTE:
                     found |= _local(payload)
 

@@ -2,8 +2,8 @@
 
 The machine is started paused: its lease and the listeners for its
 connections exist before ``cont`` lets the guest run its first instruction.
-Its processes outlive this one, and ``vm.json`` says which they are, so that a
-broker that was restarted can take the machine over or end what is left of it.
+Its processes outlive this one, and ``vm.json`` lists them, so that a
+broker that was restarted can take the machine over or end its remains.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tools:
-    """The programs of this machine, found by whoever knows where to look."""
+    """The programs of this machine, found by the caller."""
 
     qemu: Path
     accel: Accel
@@ -86,7 +86,7 @@ async def start_vm(
     """Start a machine, paused, and watch it in ``nursery``.
 
     ``cid`` is drawn at random outside ``quarantine`` unless given.
-    ``on_loss`` is told when the guest lost something it lives on without.
+    ``on_loss`` is called when the guest lost something it lives on without.
 
     Raises SetupError or UpstreamError; nothing is left behind then.
     """
@@ -135,7 +135,7 @@ async def _refuse_running(spec: VmSpec) -> None:
 
 
 class _Plan:
-    """A machine on its way up: what was started, and how that is undone."""
+    """A machine on its way up: started processes, and how to undo that."""
 
     def __init__(self, spec: VmSpec, tools: Tools, undo: AsyncExitStack) -> None:
         self._spec = spec
@@ -265,7 +265,7 @@ async def adopt_vm(
 
 
 async def clean_leftovers(directory: Path) -> int:
-    """End what is left of an earlier broker's machine and remove its files.
+    """End the remains of an earlier broker's machine and remove its files.
 
     Only processes that are proven to be that machine's are ended.  Returns
     how many were.  Raises UpstreamError when the state file is not ours.

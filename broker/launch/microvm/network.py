@@ -3,14 +3,14 @@
     guest ─ QEMU ═ frameguard ═ passt ─ this machine's sockets
 
 ``network = "none"`` is no device at all.  With ``user`` the guest reaches
-what the user's own programs reach, except this machine itself: passt is told
+the hosts that the user's own programs reach, except this machine: passt is set
 not to map its gateway to the host and to forward no port inwards, and
-``frames`` drops what is addressed to loopback or to an address of ours.
+``frames`` drops frames addressed to loopback or to an address of ours.
 
 The guest sees the same small network everywhere, so that it learns nothing of
 the network we are in.  Its name servers are the host's; where the host's own
 resolver listens on loopback only, passt forwards ``RESOLVER`` to it, port 53
-alone, and the kernel argument ``vitrail.dns=`` tells the guest.
+alone, and the kernel argument ``vitrail.dns=`` informs the guest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class UserNetwork:
     processes: tuple[Tracked, ...]
     conn: socket.socket
     kernel_args: tuple[str, ...]
-    """What the guest must be told on its kernel's command line."""
+    """Arguments for the guest on its kernel's command line."""
 
     async def end(self) -> None:
         """End them (no state is lost); not cancellable."""

@@ -7,7 +7,7 @@ not, and it starts as fast.
 
 Files are named in JSON (``-blockdev``), so no character of a path means
 anything to QEMU's option parser.  Sockets are passed as descriptors: no path
-that somebody else could connect to first, and none to wait for.
+that another process could connect to first, and none to wait for.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class VmSpec:
     cpus: int = 1
     network: Network = Network.NONE
     disposable: bool = True
-    """The guest is told, and a broker that adopts the machine must know."""
+    """The guest is informed, and a broker that adopts the machine must know."""
     kernel_args: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ MACHINES = {
         "pci",
         nic_options=",romfile=",
         # Calibrating against a clock that is emulated on a loaded machine
-        # takes long or fails; what it would find is of no use to a guest.
+        # takes long or fails; its result is of no use to a guest.
         kernel_args=("tsc_early_khz=2600000", "lpj=4000000", "no_timer_check"),
     ),
 }

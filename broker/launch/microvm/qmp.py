@@ -4,7 +4,7 @@ Lines of JSON (QEMU's ``docs/interop/qmp-spec``): a greeting, then answers
 that repeat the ``id`` of a command, and events at any time between them.
 
 QEMU is trusted to start with, and holds a hostile guest: a guest that breaks
-out of its devices speaks here.  So what comes is bounded, decoded into types
+out of its devices speaks here.  So its output is bounded, decoded into types
 and never used as a path or a command.
 """
 
@@ -97,7 +97,7 @@ class QmpReader:
         Raises UpstreamError for a line beyond the limit or one that is no
         QMP message; the connection cannot be read on after that.
         """
-        # What is buffered has no line end: only new data is searched.
+        # The buffer has no line end: only new data is searched.
         first, *more = untrusted_data.split(b"\n")
         self._buffer += first
         if max(len(self._buffer), *map(len, more), 0) > self._limit:
@@ -135,7 +135,7 @@ def encode_command(
 class Qmp:
     """A connection to one QEMU.  ``run`` must be running for it to work.
 
-    ``events`` receives every event; when nobody takes them they are dropped
+    ``events`` receives every event; when no task takes them they are dropped
     and counted in ``events_lost``, because a guest can cause events and must
     not be able to stop our answers.  ``on_event`` is called for each, before.
     """
@@ -216,7 +216,7 @@ class Qmp:
                 self._take_event(message)
             case Answered() | Failed():
                 waiting = self._waiting.pop(message.id or 0, None)
-                if waiting is not None:  # else nobody waits for it any more
+                if waiting is not None:  # else no task waits for it any more
                     with suppress(trio.BrokenResourceError):
                         waiting.send_nowait(message)
             case Greeting():

@@ -115,7 +115,7 @@ class Vm:
         await self.qmp.execute("cont")
 
     async def wait(self) -> VmEnd:
-        """Wait until QEMU and its helpers are gone; tells why they went."""
+        """Wait until QEMU and its helpers are gone; returns the reason."""
         await self._ended.wait()
         assert self._end is not None
         return self._end
@@ -191,7 +191,7 @@ class Vm:
             await self._watch_all(console)
         except Exception as error:  # noqa: BLE001
             # A mistake of ours about one machine must not end the others; and
-            # one that nobody watches must not live on.
+            # one that is not watched must not live on.
             log_exception(error)
             self._blame(EndKind.LOST, "a mistake of ours, see the broker's own log")
             self.vmm.kill()

@@ -1,4 +1,4 @@
-"""What is written down about a running machine, for a broker that comes after.
+"""The stored state of a running machine, for a later broker.
 
 One file, ``vm.json``, in the sandbox's runtime directory.  It is ours (0600
 in a 0700 directory below XDG_RUNTIME_DIR, which ends with the session), and
@@ -144,5 +144,5 @@ def remove_files(directory: Path) -> None:
             folder.rmdir()
         except FileNotFoundError:
             continue
-        except OSError:  # somebody else's files are still in it
+        except OSError:  # foreign files are still in it
             return

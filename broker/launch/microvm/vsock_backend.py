@@ -2,7 +2,7 @@
 
 ``/dev/vhost-vsock``: real AF_VSOCK.  We open it, set the CID ourselves and
 pass the descriptor to QEMU; a duplicate stays with us until every stream of
-the lease is cut, so that nobody can take a leased CID in between.
+the lease is cut, so that no process can take a leased CID in between.
 
 ``vhost-device-vsock``: a vhost-user process per machine, for hosts without
 the device.  The guest's connections arrive at UNIX sockets (hybrid vsock, as

@@ -26,7 +26,7 @@ class FirstWords:
         self._size = size
 
     def text(self, limit: int = 2000) -> str:
-        """The end of what was said, escaped for showing."""
+        """The end of the output, escaped for showing."""
         if self.fd < 0:
             return ""
         said = os.pread(self.fd, self._size, 0).rstrip(b"\0").strip()

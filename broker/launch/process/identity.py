@@ -1,6 +1,6 @@
 """A process whose identity is proven, ours or one that outlived a broker.
 
-A bare pid number proves nothing: it may belong to somebody else by the time
+A bare pid number proves nothing: it may belong to another process by the time
 it is used.  So a process is always held by its pidfd, and written down as
 pid + start time (proc(5), field 22 of ``stat``) + inode of the pidfd (unique
 for each process since Linux 6.9) + boot id.
@@ -24,7 +24,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is written down about a process; true for one boot only."""
+    """The stored identity of a process; valid for one boot only."""
 
     pid: int
     start: int
@@ -83,7 +83,7 @@ class Tracked:
 
     @property
     def words(self) -> str:
-        """What it said on standard error, fit for showing; "" if not known."""
+        """Its standard error, escaped for showing; "" if not known."""
         return "" if self._words is None else self._words.text(400)
 
     @property
@@ -141,7 +141,7 @@ def spawn_helper(
 ) -> Tracked:
     """Start a program of a machine: it outlives us.
 
-    Its environment is a PATH and ``env``, nothing else; what it says is bounded.
+    Its environment is a PATH and ``env``, nothing else; its output is bounded.
     Raises SetupError when it is not installed.
     """
     words = FirstWords()
@@ -161,7 +161,7 @@ def spawn_helper(
     pidfd = -1
     try:
         pidfd = os.dup(child.pidfd)
-        # Nobody has waited for it yet, so the pid is surely its own.
+        # It has not been waited for yet, so the pid is surely its own.
         start = _start_time(child.pid)
         identity = Identity(child.pid, start, os.fstat(pidfd).st_ino)
     except BaseException:

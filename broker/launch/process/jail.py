@@ -59,7 +59,7 @@ _USERNS_HINT = (
 
 @dataclass(frozen=True)
 class Jailed:
-    """The jailed process: its number as the caller sees it, and what was done.
+    """The jailed process: its number as the caller sees it, and the applied measures.
 
     The caller is its parent; ``pidfd`` is the caller's to close.
     """
@@ -83,7 +83,7 @@ def fork_jailed(
     *,
     allow_unjailed: bool = False,
 ) -> Jailed:
-    """Start ``run`` in a jail; it gets what was achieved and ``keep`` open.
+    """Start ``run`` in a jail; it gets the applied measures and ``keep`` open.
 
     ``run`` has to call ``lock`` before it looks at anything from outside.
     The jailed process is killed when the caller ends.  With
@@ -193,7 +193,7 @@ class _Entry:
         jail = Jail(self.namespaces, True, landlock, self.missing)  # noqa: FBT003
         _tell(self.report, _Report(jail=jail))
         os.close(self.report)
-        # From here on the pipe's number may be somebody else's.
+        # From here on the pipe's number may be another file's.
         code = 3
         try:
             self.run(jail)
@@ -226,7 +226,7 @@ def lock() -> None:
 def close_others(keep: Sequence[int]) -> None:
     """Leave /dev/null as standard streams, ``keep``, and nothing else.
 
-    Whoever takes a worker over must not write to the broker's terminal.
+    An attacker who takes a worker over must not write to the broker's terminal.
     """
     if any(fd <= 2 for fd in keep):
         raise InternalError("a descriptor to keep is a standard stream")

@@ -35,8 +35,8 @@ async def connect_when_ready(path: Path, process: Tracked) -> socket.socket:
     """Connect to a socket that ``process`` is about to listen on.
 
     Looks every 10 ms, because a socket's file exists before it is listened
-    on and no event tells the second.  Raises UpstreamError, with what the
-    program said, when it ends first or takes too long.
+    on and no event reports the second.  Raises UpstreamError, with the
+    program's output, when it ends first or takes too long.
     """
     with trio.move_on_after(limits.VM_READY_SECONDS):
         while not process.ended:

@@ -1,6 +1,6 @@
 """System-call filters: which calls a jailed process may make at all.
 
-Both filters are allow-lists.  What is on neither list gets an error and the
+Both filters are allow-lists.  A call on neither list gets an error and the
 program goes on (libraries try things they can do without); what only an
 attacker calls kills the process at once, so that an attempt shows as a death
 by SIGSYS.  A call of another architecture (32-bit, x32) kills too.
@@ -120,7 +120,7 @@ def worker_filter() -> bytes:
     rules.allow_if("ioctl", rules.equal(1, _SIOCOUTQ))
     for command in (1, 2, 3, _F_DUPFD_CLOEXEC):  # F_GETFD, F_SETFD, F_GETFL
         rules.allow_if("fcntl", rules.equal(1, command))
-    # Without O_ASYNC: no signal at each byte, to whomever F_SETOWN names.
+    # Without O_ASYNC: no signal at each byte, to the process that F_SETOWN names.
     rules.allow_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, fcntl.FASYNC))
     rules.allow_if("fcntl", rules.equal(1, _F_GET_SEALS))
     # Whether a descriptor is a pipe, without asking the file system it is on.
@@ -133,7 +133,7 @@ def worker_filter() -> bytes:
     rules.allow(["fstatfs", "preadv", "preadv2", "pread64", "pwrite64", "ftruncate"])
     rules.allow_if("pipe2", rules.equal(1, os.O_CLOEXEC | os.O_NONBLOCK))
     rules.allow_if("memfd_create", rules.equal(1, _MFD_CLOEXEC_ALLOW_SEALING))
-    # What is given goes into a pipe of the client's, which could make any
+    # The content goes into a pipe of the client's, which could make any
     # other write wait (session.worker_serving).
     rules.allow_if("splice", rules.equal(5, os.SPLICE_F_NONBLOCK))
     # What glibc's fstat() has become; the jail's only directory is empty.
@@ -146,7 +146,7 @@ def keeper_filter() -> bytes:
     """The BPF program of a keeper: it stays in the session, so a deny-list.
 
     It makes UNIX connections, waits and kills its child; it starts nothing
-    and looks into nobody.
+    and inspects no other process.
     """
     rules = _Rules(default=pyseccomp.ALLOW)
     rules.kill([*_KILL, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
@@ -175,7 +175,7 @@ def waypipe_filter() -> bytes:
     rules.allow_if("socketpair", rules.equal(0, socket.AF_UNIX))
     for request in (_FIONBIO, _FIONREAD, _TCGETS, _TCGETS2):
         rules.allow_if("ioctl", rules.equal(1, request))
-    # The loader maps code; nobody makes written memory executable.
+    # The loader maps code; no code makes written memory executable.
     rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
     rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
@@ -197,7 +197,7 @@ class _Rules:
         refuse = pyseccomp.ERRNO(errno.EPERM)
         self._filter = pyseccomp.SyscallFilter(refuse if default is None else default)
         self._filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-        # prctl(PR_SET_NO_NEW_PRIVS) is done by whoever installs the program.
+        # prctl(PR_SET_NO_NEW_PRIVS) is done by the code that installs the program.
         self._filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
 
     def _add(self, action: int, name: str, *args: pyseccomp.Arg) -> None:

@@ -35,7 +35,7 @@ _LOOK_SECONDS = 0.05
 async def wait_ended(pidfd: int) -> None:
     """Wait for the end of a pidfd's process.  Any number of tasks may wait.
 
-    Never raises for want of a descriptor: whoever waits here takes care of a
+    Never raises for want of a descriptor: the waiting task takes care of a
     whole machine.  The caller keeps ``pidfd`` open meanwhile.
     """
     try:
@@ -47,7 +47,7 @@ async def wait_ended(pidfd: int) -> None:
         return
     try:
         # Woken is not ended: epoll(7) remembers a number that was closed while
-        # a duplicate of it lives on, and wakes whoever waits for that number
+        # a duplicate of it lives on, and wakes the task that waits for it
         # now.  Callers reap next, which would stop every task until the end.
         while not has_ended(mine):
             await trio.lowlevel.wait_readable(mine)
@@ -103,7 +103,7 @@ class Child:
                 return
 
     def abandon(self) -> None:
-        """Let go of a child that is to outlive us; nobody will wait for it."""
+        """Let go of a child that is to outlive us; no task will wait for it."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -243,8 +243,8 @@ async def run_tool(
     """Run a trusted program to its end and return its standard output.
 
     Raises UpstreamError when it fails, takes longer than ``deadline`` seconds
-    or prints more than ``output_limit`` bytes, with the end of what it said
-    on standard error; SetupError when it is not installed, OSError when this
+    or prints more than ``output_limit`` bytes, with the end of its
+    standard error; SetupError when it is not installed, OSError when this
     machine has no room for a process.
     """
     read_out, write_out = os.pipe2(os.O_CLOEXEC)

@@ -1,12 +1,12 @@
 """The foreign half of a sandbox's display: ``waypipe client`` in a jail.
 
-It decodes what the sandbox's ``waypipe server`` sends, in C, so it is
-treated as taken over by whoever is inside.  bubblewrap gives it less than a
+It decodes the output of the sandbox's ``waypipe server``, in C, so it is
+treated as taken over by the sandbox.  bubblewrap gives it less than a
 worker has: its own user, mount, pid, network, ipc, uts and cgroup
 namespaces, no /proc, no files but its own program and libraries (read-only),
-no capabilities, an allow-list of system calls, resource limits.  What it can
-reach is one directory with two sockets: the one on which it listens for the
-sandbox, and the one of the sandbox's worker, which parses what it says
+no capabilities, an allow-list of system calls, resource limits.  It can
+reach only one directory with two sockets: the one on which it listens for the
+sandbox, and the one of the sandbox's worker, which parses its output
 again.  It never sees the compositor.
 
 GPU buffers, video and compression are off: less of it runs.
@@ -102,14 +102,14 @@ class WaypipeClient:
     pid: int
     """The client's own number outside its pid namespace."""
     output: int
-    """Our end of a pipe for what it prints."""
+    """Our end of a pipe for its output."""
     jail: str = "bubblewrap seccomp"
-    """What it runs in, for people."""
+    """The jail that it runs in, for people."""
     place: Place | None = None
     """Its socket, once it accepts."""
 
     def said(self) -> str:
-        """Return what it printed since the last call, escaped.
+        """Return its output since the last call, escaped.
 
         What does not fit into the pipe (64 KiB) it could not print at all.
         """
@@ -175,7 +175,7 @@ def refuse_c(version: str) -> None:
 
 
 async def find_program(path: Path) -> Program:
-    """Return what has to be visible so that a program can run (ldd(1)).
+    """Return the files that must be visible for a program to run (ldd(1)).
 
     Raises UpstreamError when ldd fails; SetupError when a library is missing.
     """
@@ -247,7 +247,7 @@ async def start_waypipe_client(
     socket_path.unlink(missing_ok=True)
     arguments = ["--compress", "none", "--no-gpu"]
     arguments += ["-s", str(_INSIDE / WAYPIPE_SOCKET), "client"]
-    # Both ends non-blocking: a client that prints more than anybody reads must
+    # Both ends non-blocking: a client that prints more than the broker reads must
     # neither stall nor fill a disk.
     output, output_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -321,7 +321,7 @@ async def start_jailed(
                 said = b"".join([chunk async for chunk in stream])
         pid = msgspec.json.decode(said, type=_Info).pid
         with contextlib.suppress(ProcessLookupError):
-            _limit(pid)  # unless it has ended already: whoever waits hears of that
+            _limit(pid)  # unless it has ended already: the waiting task hears of that
     except (msgspec.DecodeError, trio.TooSlowError) as error:
         await _end(child)
         raise UpstreamError("bubblewrap did not start the waypipe client") from error
