@@ -94,7 +94,7 @@ def keep_awake() -> None:
 
 
 def serve(where: str) -> None:
-    """Wait for devices for ever."""
+    """Wait for devices forever."""
     while True:
         try:
             sock = connect(where)

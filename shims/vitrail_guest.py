@@ -417,7 +417,7 @@ class Agent:
         """The broker is there, and says which worker of its serves us."""
         if self._serving and serving != self._serving:
             # A killed broker cannot end its streams, and vhost-device-vsock
-            # drops those with bytes under way without a word to its guest.
+            # drops those with bytes under way without notifying its guest.
             self._guest.cut_all()
         self._serving = serving
         self._heard, self._unheard = True, 0

@@ -69,7 +69,7 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     Other XDG directories that are not absolute are ignored, as the base
     directory specification wants it.
 
-    Raises SetupError when there is no XDG_RUNTIME_DIR, when it is no absolute
+    Raises SetupError when there is no XDG_RUNTIME_DIR, when it is not an absolute
     path, or when it is so long that a sandbox's socket would not fit into a
     UNIX socket address.
     """

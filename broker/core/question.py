@@ -49,7 +49,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The one chosen beforehand; empty: none."""
     keeps: tuple[Keep, ...] = (Keep.ONCE,)
     seconds: int = 0
-    """How long ``Keep.TIME`` is, and the most that any answer holds; 0: for ever."""
+    """How long ``Keep.TIME`` is, and the most that any answer holds; 0: no limit."""
     rule: str = ""
     """``file:line`` of the rule that asks."""
 

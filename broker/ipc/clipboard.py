@@ -200,7 +200,7 @@ class ChordPressed(_Message, frozen=True, tag="chord-pressed"):
 
 
 class ChordTrouble(_Message, frozen=True, tag="chord-trouble"):
-    """Why there are no chords, or less than two; empty when all is well again."""
+    """Why there are no chords, or less than two; empty when they work again."""
 
     reason: _Text
 

@@ -75,7 +75,7 @@ def sealed(parts: Iterable[bytes]) -> int:
 def check(untrusted_fd: int, size: int) -> None:
     """Raise PeerError unless it is such a file of exactly this size.
 
-    Asks the kernel alone: a file on FUSE could hold us up for ever, and only
+    Asks the kernel alone: a file on FUSE could block us forever, and only
     files of tmpfs (and of huge pages) have seals.
     """
     # guard: content is in memory

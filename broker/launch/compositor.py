@@ -79,7 +79,7 @@ def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
 
 
 def _accepts(path: Path) -> bool:
-    # Non-blocking: a compositor that hangs with a full backlog is no use.
+    # Non-blocking: a compositor that hangs with a full backlog is useless.
     kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_UNIX, kind) as probe:
         try:

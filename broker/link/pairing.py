@@ -165,7 +165,7 @@ class Pairing:
 
     @property
     def peer_fingerprint(self) -> str | None:
-        """The fingerprint to show beside the code; proves nothing by itself."""
+        """The fingerprint to show beside the code; proves nothing alone."""
         if self._peer_key is None or not self._comparing:
             return None
         return self._peer_key.fingerprint
@@ -216,7 +216,7 @@ class Pairing:
         """Take what the person typed here; return bytes to send.
 
         Raises LinkRefusedError for a wrong code: the pairing is over, there
-        is no second guess.  Spaces and dashes between digits do not matter.
+        is not a second guess.  Spaces and dashes between digits do not matter.
         """
         following = TABLE.get((self.state, Typed.RIGHT))
         if following is None:

@@ -45,7 +45,7 @@ class PendingConnections:
         """Let a connection wait; ``peer`` is what the kernel says it is.
 
         Returns its ticket, and that of the connection which loses its place to
-        it, if one does: the caller closes it without a word.
+        it, if one does: the caller closes it without an answer.
         """
         pushed = self._surplus(peer)
         if pushed is not None:

@@ -198,7 +198,7 @@ class Pump:
         Takes ownership of both descriptors in every outcome, cancellation
         included: when this returns or raises, neither is open here or in the
         pump.  Nothing may have been read ahead from either.  ``idle_seconds``
-        without a byte in either direction end the stream (None: for ever);
+        without a byte in either direction end the stream (None: no limit);
         ``max_write`` bounds single writes, in bytes (0: any); ``name`` shows
         in ``streams()``.
 

@@ -111,7 +111,7 @@ class StreamStatistics:
 class Submit:
     """Relay between the two descriptors of this packet; the pump owns them.
 
-    ``idle_ms`` 0 means for ever; ``max_write`` (bytes, 0 for any) bounds a
+    ``idle_ms`` 0 means no limit; ``max_write`` (bytes, 0 for any) bounds a
     single write, for transports that lose larger ones (``auto`` copies then).
     """
 

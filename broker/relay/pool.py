@@ -61,7 +61,7 @@ class PipePool:
 class BufferPool:
     """Copy buffers of ``RELAY_COPY_BYTES`` each.
 
-    A buffer that comes back still has old bytes in it; that is no leak, as a
+    A buffer that comes back still has old bytes in it; that is not a leak, as a
     reader is only ever given what ``readv`` has just written.
     """
 

@@ -57,7 +57,7 @@ class Accelerator:
         self.adopt = turns.adopt
 
     def wait(self, until: float) -> tuple[float, Events, list[Pair]]:
-        """Take turns until ``until`` (monotonic; negative: for ever).
+        """Take turns until ``until`` (monotonic; negative: without end).
 
         Returns earlier when an event belongs to no pair or a pair leaves:
         the time, those events, those pairs.

@@ -8,7 +8,7 @@ from broker.control.api.base import Answer
 
 
 class DeviceStatus(Answer, frozen=True, kw_only=True):
-    """A device that is plugged in; its texts are its own words, escaped."""
+    """A device that is plugged in; its texts come from the device, escaped."""
 
     port: str
     title: str

@@ -15,7 +15,7 @@ AUDIT_BATCH = 512
 
 AUDIT_REFUSAL_KEYS_PER_SANDBOX = 16
 """Different refusals of one sandbox counted at one time; beyond, all its others
-of a kind share one count, in its name.  A peer that is no sandbox (without a lease,
+of a kind share one count, in its name.  A peer that is not a sandbox (without a lease,
 or at the other end of the link) has such a budget for each kind, too."""
 
 AUDIT_REFUSAL_KINDS_PER_MINUTE = 6
@@ -28,7 +28,7 @@ AUDIT_REFUSAL_OWNERS = 1024
 as there may be leases.  Beyond, further ones are one count without a name."""
 
 AUDIT_REFUSAL_STRANGERS_PER_SECOND = 4
-"""New peers that are no sandbox and get events with their name, once
+"""New peers that are not a sandbox and get events with their name, once
 AUDIT_REFUSAL_OWNERS came in a burst: their names cost nothing to make up, so a day
 of ever new ones is at most 350,000 events, some 300 MB."""
 

@@ -25,7 +25,7 @@ CONTROL_PIPELINED = 8
 
 RULES_SETTLE_SECONDS = 0.1
 """How long files of rules must have been left alone before they are read: an
-editor that writes in place is done by then, and half a file is no policy."""
+editor that writes in place is done by then, and half a file is not a policy."""
 
 RULES_SETTLE_MOST_SECONDS = 2.0
 """Files that never come to rest are read after this all the same: a sandbox's

@@ -45,7 +45,7 @@ leave in the log stays in proportion."""
 
 LINK_EPOCHS_AT_ONCE = 64
 LINK_EPOCHS_PER_SECOND = 2
-"""Handshakes that a viewer makes the epoch of now.  Each ends the one before it,
+"""Handshakes that a viewer turns into the current epoch.  Each ends the one before it,
 with all its streams, and is two events; a host that comes and goes faster waits
 in the door's room for its turn."""
 

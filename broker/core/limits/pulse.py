@@ -118,7 +118,7 @@ ignores "overflow" for so long floods on purpose."""
 PULSE_REWIND_BYTES_PER_SECOND = 2 << 20
 PULSE_REWIND_BURST = 4 << 20
 """Samples written to where others have been already (negative or absolute
-seeks), for which the server's demand is no measure: ten times real time."""
+seeks), which the server's demand does not limit: ten times real time."""
 
 PULSE_REWIND_LEAST_BYTES = 1024
 """The least that one of these counts as: the server mixes sound again that it

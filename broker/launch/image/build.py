@@ -56,7 +56,7 @@ any date that follows the archive would change an image whose packages have
 not changed."""
 
 _HOME = "/usr/lib/vitrail"
-# What mmdebstrap says of its own hooks and directories is no news for a person.
+# What mmdebstrap says of its own hooks and directories is not useful to a person.
 _STEP = re.compile(r"I: (?!running |removing )(.*)\.\.\.")
 _UNNEEDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*")
 

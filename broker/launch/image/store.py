@@ -195,7 +195,7 @@ def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
     """Return an image.
 
     Raises SetupError when there is none of that name, or one that this
-    version cannot use; RefusedError when it is no name.
+    version cannot use; RefusedError for an invalid name.
     """
     take_image_name(name)
     link = paths.images / name
@@ -236,7 +236,7 @@ def list_images(paths: Paths) -> list[Image]:
 def remove_image(paths: Paths, name: str) -> None:
     """Remove an image.  Machines that run on it go on.
 
-    Raises SetupError when there is none, RefusedError when it is no name.
+    Raises SetupError when there is none, RefusedError for an invalid name.
     """
     take_image_name(name)
     link = paths.images / name

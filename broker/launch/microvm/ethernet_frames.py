@@ -62,7 +62,7 @@ _METADATA = frozenset(
     )
 )
 """Public addresses at which a cloud gives any program of a machine the machine's
-own credentials.  A guest is no program of the machine's.  Azure's is the name server
+own credentials.  A guest is not a program of the machine.  Azure's is the name server
 there, too, so port 53 stays open."""
 _TCP = 6
 _DNS = 53

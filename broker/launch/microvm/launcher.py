@@ -107,7 +107,7 @@ async def start_vm(
 
 
 async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
-    """Connect; where QEMU ended instead, its own words are the error."""
+    """Connect; where QEMU ended instead, its own message is the error."""
     try:
         await vm.connect(nursery)
     except UpstreamError as error:

@@ -2,7 +2,7 @@
 
     guest ─ QEMU ═ frameguard ═ passt ─ this machine's sockets
 
-``network = "none"`` is no device at all.  With ``user`` the guest reaches
+``network = "none"`` means no device at all.  With ``user`` the guest reaches
 the hosts that the user's own programs reach, except this machine: passt is set
 not to map its gateway to the host and to forward no port inwards, and
 ``frames`` drops frames addressed to loopback or to an address of ours.

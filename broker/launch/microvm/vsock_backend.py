@@ -190,7 +190,7 @@ def hybrid_args(tool: Path, cid: int, backend: Path, uds: Path) -> list[str]:
 def hybrid_environment() -> dict[str, str]:
     """What vhost-device-vsock's environment needs beside a PATH.
 
-    Version 0.3 stands still for ever when a stream is full both ways; what
+    Version 0.3 stalls forever when a stream is full both ways; what
     mends that is loaded into it (``_fairpoll.c``), where it was built.
     """
     built = find_spec("broker.launch.microvm._fairpoll")
