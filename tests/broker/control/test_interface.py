@@ -40,6 +40,7 @@ METHODS = {
     "Devices": (api.Nothing, api.DevicesAnswer),
     "DeviceAttach": (api.DeviceAttachRequest, api.DeviceAnswer),
     "DeviceDetach": (api.DeviceDetachRequest, api.DeviceAnswer),
+    "Open": (api.OpenRequest, api.OpenItem),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 
