@@ -115,7 +115,7 @@ REQUESTS: Policies = {
     ("xdg_popup", "grab"): request(
         "Nothing: the filter keeps the grab and says when the menu should go.",
         Cost.NONE,
-        Sender.FOCUSED,
+        Sender.PRESSED,
         Serial.DELIVERED,
     ),
     ("xdg_popup", "reposition"): request(

@@ -146,6 +146,7 @@ GUARDS = (
     Guard("text input with the focus only", "if False:", "tests/broker/wayland/handlers/test_seat.py", "without_the_focus_ends"),
     Guard("text input enabled only with the focus", "if False:", "tests/broker/wayland/handlers/test_seat.py", "without_the_focus_ends"),
     Guard("windows come at a pace", "pass", "tests/broker/wayland/handlers/test_seat.py", "have_a_pace"),
+    Guard("requests cost what goes up", "self.messages += count", "tests/broker/wayland/test_bounds.py", "cost_what_goes_up"),
     Guard("listeners bounded", "if False:", "tests/broker/wayland/handlers/test_seat.py", "hears_input_is_bounded"),
     Guard("a chord is one window's", "return chord.verdict", "tests/attack/test_clipboard_chords.py", "comes_between"),
     Guard("right-to-left titles are isolated", "pass", "tests/broker/wayland/test_identity.py", "right_to_left"),

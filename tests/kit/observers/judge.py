@@ -246,6 +246,7 @@ class Judge:
             observer.roundtrip()
         self.mouse.button(False)
         self.mouse.move(5, 5)
+        observer.own_selection(serial)
 
     def go(self, x: int, y: int) -> None:
         """Move there; a nested KWin takes the first place for a jump."""

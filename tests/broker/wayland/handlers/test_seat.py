@@ -141,10 +141,25 @@ def test_a_grab_in_the_background_is_refused(talk):
 
     says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
     says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    talk.now += limits.WAYLAND_PRESS_SECONDS + 1
     _, _, made = popup(talk, talk.xdg)
     talk.send(made, "grab", talk.seat, 8)
     assert talk.heard("popup_done", made) == [[]]
     assert not talk.core.by_client[made].grabbing
+
+
+def test_a_menu_may_come_sooner_than_the_keyboard(talk):
+    """The click that opens it gives the window the keyboard, a little later."""
+    from tests.broker.wayland.scene.test_frame import popup
+
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    _, _, made = popup(talk, talk.xdg)
+    talk.send(made, "grab", talk.seat, 8)
+    says(talk, talk.keyboard, "enter", 9, root(talk), b"")
+    assert talk.heard("popup_done", made) == []
+    says(talk, talk.keyboard, "leave", 10, root(talk))
+    assert talk.heard("popup_done", made) == [[]]
 
 
 def test_a_submenu_needs_no_press_of_its_own(talk):
