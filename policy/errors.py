@@ -1,4 +1,4 @@
-"""What is wrong with a policy file, where, and how a person mends it.
+"""Problems of a policy file: the place, the cause, the repair.
 
 A ``Problem`` is a value, not an exception: a check reports every problem of
 the whole set at once, so nothing here ends at the first one.
@@ -43,7 +43,7 @@ class Spot(NamedTuple):
 class Problem:
     """One thing that is wrong in one file.
 
-    ``message`` says what is wrong, ``expected`` what may stand there, ``hint``
+    ``message`` names the problem, ``expected`` the accepted values, ``hint``
     what to do; the latter two may be empty.  ``source_line`` is the line as it
     stands in the file, unescaped, empty when the problem is the file itself.
     """

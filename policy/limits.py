@@ -114,7 +114,7 @@ MIMES = 32
 """Types that may cross a clipboard; equals CONDITION_VALUES of a rule."""
 
 CLIPBOARD_BYTES = (1, 64 << 20)
-"""A large picture.  What is held for a paste is held in memory."""
+"""A large picture.  Content held for a paste is held in memory."""
 
 CLIPBOARD_SECONDS = (1, 86400)
 """From a second to a day."""
@@ -184,7 +184,7 @@ offers something, by the fast way; then it looks at all."""
 
 LINT_CALLS = 400_000
 """Calls that lint looks at for asks that offer nothing (each counts once more
-for 64 rules about its service); a second or two.  What comes after them is
+for 64 rules about its service); a second or two.  Further cases are
 not complained about."""
 
 LINT_OFFERS = 1024
@@ -198,7 +198,7 @@ LINT_HINTS = 20
 compared with every sandbox."""
 
 GRAPH_NODES = 48
-"""Boxes of one picture; with more, nobody follows an arrow."""
+"""Boxes of one picture; with more, the arrows cannot be followed."""
 
 DIFF_CALLS = 2_000_000
 """Classes of calls that a comparison of two sets asks: a minute's work."""

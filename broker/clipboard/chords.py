@@ -6,6 +6,8 @@ What is promised:
   client says, and what a client can make the compositor repeat (a new
   wl_keyboard brings keymap, enter and modifiers once more) makes no chord:
   that takes a press, once for each serial.
+* A chord is one window's: its modifiers go down after the focus came.  A window
+  that comes between them and the letter takes neither the chord nor the letter.
 * A chord's press, its repeats and its release are never shown to the client;
   the modifiers' keys and states always are, so none gets stuck.
 * Symbols are looked up in the compositor's keymap, never by raw code (a
@@ -113,6 +115,7 @@ class Recogniser:
         self._ignored = 0
         self._state: tuple[int, int] | None = None
         self._focused = False
+        self._arriving = self._tainted = False
         self._down: set[int] = set()
         self._verdicts: OrderedDict[tuple[int, int, int], Verdict] = OrderedDict()
         self.trouble = "the compositor has sent no keymap yet"
@@ -160,10 +163,12 @@ class Recogniser:
         Those that drive modifiers: another might be a chord's, pressed in the
         window that had the focus before.
         """
-        self._focused = True
         drive = self._keymap.modifiers if self._keymap else {}
         # guard: only modifiers on enter
         shown = tuple(key for key in keys if key in drive)
+        if not self._focused:
+            self._focused = self._arriving = True
+            self._tainted = bool(shown) or self._holds()
         self._down.update(shown)
         return shown
 
@@ -183,6 +188,15 @@ class Recogniser:
         """
         # guard: real modifiers only
         self._state = ((depressed | latched | locked) & REAL, group)
+        if not self._holds():
+            self._tainted = False
+        elif self._arriving:
+            self._tainted = True
+        self._arriving = False
+
+    def _holds(self) -> bool:
+        """Whether modifiers are held, locks aside."""
+        return self._state is not None and bool(self._state[0] & ~self._ignored)
 
     def key(self, serial: int, key: int, state: int) -> Verdict:
         """What becomes of a key event.
@@ -212,6 +226,7 @@ class Recogniser:
         if not self._focused:
             return Verdict.SWALLOW
         if state == PRESSED:
+            self._arriving = False
             verdict = self._chord(key)
             if verdict is Verdict.FORWARD:
                 self._down.add(key)
@@ -235,7 +250,8 @@ class Recogniser:
             # guard: exact modifiers
             exact = held & ~(self._ignored & ~chord.mask) == chord.mask
             if exact and key in chord.codes:
-                return chord.verdict
+                # guard: a chord is one window's
+                return Verdict.SWALLOW if self._tainted else chord.verdict
         return Verdict.FORWARD
 
     def _prepare(self, keymap: Keymap, layout: int) -> tuple[_Ready, ...]:

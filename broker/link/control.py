@@ -111,6 +111,7 @@ class LeaseBook:
 
     def __init__(self) -> None:
         self._by_id: dict[LeaseId, Announced] = {}
+        self._ended: set[LeaseId] = set()
 
     def begin(self, message: LeaseBegun) -> None:
         """Enter an announcement.  Raises ValueError with the rule it breaks."""
@@ -119,6 +120,13 @@ class LeaseBook:
             raise ValueError(f"more than {limits.LEASES} leases")
         if lease.id in self._by_id:
             raise ValueError(f"lease {lease.id} is announced twice")
+        # An id that could be another sandbox's the next moment would let what
+        # still ends for the one decide, or live on, for the other.
+        # guard: a lease id is used once
+        if lease.id in self._ended:
+            raise ValueError(f"lease {lease.id} has ended and is announced again")
+        if len(self._ended) >= limits.LINK_LEASES_PER_EPOCH:
+            raise ValueError(f"{len(self._ended)} leases have ended in this epoch")
         if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
             raise ValueError(f"a second lease of sandbox {lease.sandbox}")
         self._by_id[lease.id] = Announced(lease, message.peer, message.request)
@@ -127,6 +135,7 @@ class LeaseBook:
         """Strike a lease.  Raises ValueError if it is not in the book."""
         if self._by_id.pop(LeaseId(message.lease), None) is None:
             raise ValueError(f"the end of lease {message.lease}, never announced")
+        self._ended.add(LeaseId(message.lease))
 
     def confirm(self, message: LeaseBegun) -> None:
         """Enter the viewer's Done; the lease may have ended before it."""

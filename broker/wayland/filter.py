@@ -67,6 +67,8 @@ from broker.wayland.scene.frame import Edges, LabelPicture, Palette
 from broker.wayland.scene.geometry import Rect
 
 _ENOUGH = limits.WAYLAND_QUEUE_BYTES
+_MESSAGE_BYTES = 20
+"""Of a usual request (attach, damage, commit and a frame's, on average)."""
 _SIZES = frozenset(range(wire.HEADER.size, wire.MAX_MESSAGE + 1, 4))
 """What a message may have, in bytes."""
 
@@ -293,6 +295,7 @@ class Filter(ObjectTable):
         last = end - wire.HEADER.size
         count = 0
         up, down = self.up.data, self.down.data
+        before = len(up)
         most = self.pixels + limits.WAYLAND_COMMIT_PIXELS_AT_ONCE
         self.paused = False
         while pos <= last:
@@ -315,7 +318,10 @@ class Filter(ObjectTable):
             handler(self, obj, data, pos, size)
             pos += size
             count += 1
-        self.messages += count
+        # One short request may make many at the compositor: a commit sends its
+        # regions rectangle by rectangle.  What goes up is what is charged.
+        # guard: requests cost what goes up
+        self.messages += max(count, (len(up) - before) // _MESSAGE_BYTES)
         return data[pos:]
 
     def _nobodys(self, oid: int, opcode: int) -> ProtocolFault:
@@ -520,6 +526,8 @@ class Filter(ObjectTable):
         """The keyboard has left one of its windows, or is gone itself."""
         self.focused.pop(keyboard, None)
         self.hands.refocused = True
+        if not self.focused:
+            self.serials.retire()
         self.sandbox.note_focus()
 
     def dismiss_menus(self) -> None:

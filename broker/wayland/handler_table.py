@@ -24,6 +24,7 @@ from broker.wayland.handlers import (
     seat,
     selection,
     surfaces,
+    text_input,
     windows,
 )
 from broker.wayland.protocol.dispatch import compiled_event, compiled_request
@@ -44,6 +45,7 @@ _MODULES = (
     seat,
     selection,
     surfaces,
+    text_input,
     windows,
 )
 

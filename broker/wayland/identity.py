@@ -22,6 +22,9 @@ _BLANK = re.compile(
 _APP_ID = re.compile(r"[^A-Za-z0-9._-]")
 # More than this many marks on one letter reach into neighbouring lines.
 _MARKS = 2
+_RIGHT_TO_LEFT = frozenset({"R", "AL", "AN"})
+_ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
+"""FSI and PDI of the Unicode bidirectional algorithm (UAX 9)."""
 
 
 def clean_text(untrusted_text: str, limit: int) -> str:
@@ -59,6 +62,11 @@ def title(sandbox: str, untrusted_title: bytes) -> bytes:
     text = clean_text(
         untrusted_title.decode("utf-8", "replace"), limits.WAYLAND_TITLE_CHARS
     )
+    if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in text):
+        # A prefix without letters has no direction of its own: it would take the
+        # text's, and stand at the other end.
+        # guard: right-to-left titles are isolated
+        text = f"{_ISOLATE}{text}{_END_ISOLATE}"
     # guard: title prefix
     return f"[{sandbox}] {text}".strip().encode()
 

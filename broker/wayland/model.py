@@ -550,10 +550,16 @@ class Gesture(ProtocolObject):
 
 
 class TextInput(ProtocolObject):
-    """A zwp_text_input_v3 and the surface that the client thinks has the focus."""
+    """A zwp_text_input_v3 and the surface that the client thinks has the focus.
 
-    __slots__ = ("focus",)
+    ``enabled`` is what the compositor was told last, ``uncounted`` how many commits
+    it did not get, less those that only we made.
+    """
+
+    __slots__ = ("enabled", "focus", "uncounted")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.focus: Surface | None = None
+        self.enabled = False
+        self.uncounted = 0

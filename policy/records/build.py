@@ -185,7 +185,7 @@ def take_draft(
     log_stderr: Complain,
     lines: Sequence[str] = (),
 ) -> Draft:
-    """Return what a file sets, complaining about the rest.
+    """Return what a file sets, reporting problems of the rest.
 
     ``name`` is the file's base name, already checked; ``lines`` is its text.
     """

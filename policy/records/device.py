@@ -247,7 +247,7 @@ ATTRIBUTES: Mapping[str, _Attribute] = MappingProxyType(
 
 
 def condition(name: str, op: str, values: Iterable[str], place: str = "") -> Condition:
-    """Return a condition.  Raises DeviceError for what is malformed."""
+    """Return a condition.  Raises DeviceError for a malformed condition."""
     if op not in OPERATORS:
         known = ", ".join(OPERATORS)
         raise DeviceError(_at(place, ".op"), f"not an operator; expected: {known}")

@@ -46,13 +46,13 @@ class Document:
     mislead to call a key of that name missing."""
 
     def key(self, path: Path) -> Span:
-        """The key's place; for what is missing, the nearest table around it."""
+        """The key's place; for a missing key, the nearest table around it."""
         while path and path not in self.keys:
             path = path[:-1]
         return self.keys.get(path, Span(1, 1, 1, 2))
 
     def span(self, path: Path) -> Span:
-        """The value's place; for what is missing, that of its key or table."""
+        """The value's place; for a missing value, that of its key or table."""
         return self.spans.get(path) or self.key(path)
 
 
@@ -74,7 +74,7 @@ def read_document(text: str, log_stderr: Complain) -> Document:
     r"""Return all that can be understood of ``text``, complaining about the rest.
 
     ``text`` has ``\n`` line ends.  A complaint means that the file must not
-    be used; what is returned then serves to find its other problems.
+    be used; the returned value then serves to find its other problems.
     """
     refused: set[int] = set()
 

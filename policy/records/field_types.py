@@ -1,7 +1,7 @@
 """Kinds of values that a policy file may hold.
 
 One object of a kind does four jobs, so that they cannot disagree: it checks a
-value, says what was expected, describes itself as JSON Schema, and names
+value, names the expected one, describes itself as JSON Schema, and names
 itself in the reference.
 """
 
@@ -37,7 +37,7 @@ class Kind(Protocol):
 
     @property
     def words(self) -> str:
-        """What is expected, as in ``expected: …`` and in the reference."""
+        """The expected value, as in ``expected: …`` and in the reference."""
         ...
 
     def take(self, value: object, path: Path, log_stderr: Complain) -> object:
@@ -45,7 +45,7 @@ class Kind(Protocol):
         ...
 
     def schema(self) -> Schema:
-        """Return the JSON Schema of what is accepted."""
+        """Return the JSON Schema of accepted values."""
         ...
 
 
@@ -209,7 +209,7 @@ class Title:
         return refuse(self, value, path, log_stderr)
 
     def schema(self) -> Schema:
-        """See ``Kind``; what is printable is checked by us only."""
+        """See ``Kind``; printable characters are checked here only."""
         return {
             "type": "string",
             "pattern": "^\\S(.*\\S)?$",
@@ -345,7 +345,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Field:
-    """A key of a table: what it holds and what it means.
+    """A key of a table: its kind and its meaning.
 
     ``default`` is written as in the file; None means that there is none, and
     ``default_words`` then says what holds instead.  ``only`` names the value

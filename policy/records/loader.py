@@ -69,10 +69,10 @@ def load_records(
     shipped: Path | None = None,
     overlay: Overlay = NOTHING,
 ) -> RecordSet:
-    """Read all records; never raises for what stands in them.
+    """Read all records; never raises for their content.
 
     ``shipped`` is a directory of records that came with the program, searched
-    last; owner and mode are not looked at there, because whoever may write to
+    last; owner and mode are not looked at there, because a user who may write to
     it may write the program too.
     """
     collected = _Collected(overlay=overlay)
@@ -84,9 +84,9 @@ def load_records(
 
 
 def load_files(files: Sequence[Path], *, around: Sequence[Path] = ()) -> RecordSet:
-    """Read these files alone, whoever owns them (``brokerctl policy check``).
+    """Read these files alone, with any owner (``brokerctl policy check``).
 
-    What they inherit is looked for among them, then in the directories
+    Inherited records are looked for among them, then in the directories
     ``around`` them.
     """
     behind = _Collected()
@@ -186,7 +186,7 @@ class _Collected:
         except FileNotFoundError:
             found = set()
         except OSError as error:
-            # What it holds might shadow any record behind it, so none of
+            # A record in it might shadow any record behind it, so none of
             # those can be trusted to be the one that the admin meant.
             self._blind = _of_file(directory, f"cannot be read: {error.strerror}")
             self._problems.append(self._blind)
@@ -246,7 +246,7 @@ class _Collected:
         if report:
             self._problems.append(problem)
 
-    # -- what is inherited ---------------------------------------------------------
+    # -- inheritance --------------------------------------------------------------
 
     def find(self, name: str) -> tuple[_Collected, Draft] | None:
         """A draft and whose it is."""
@@ -341,7 +341,7 @@ def with_last_good(read: RecordSet, before: RecordSet) -> RecordSet:
     """Return what was read, with the last good record where the file is broken now.
 
     A typo takes nothing from a sandbox that runs and gives it nothing.  The
-    name stays in ``broken`` too: whoever starts something by it is told.  A
+    name stays in ``broken`` too: a start by it reports the problem.  A
     record that was never good is only there, one that was removed is gone.
     """
     mended = {
@@ -367,7 +367,7 @@ def _of_file(path: Path, message: str, hint: str = "") -> Problem:
 
 
 def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
-    """Whoever can write a record decides; so that must be root or this user."""
+    """A record decides, so its writers must be root or this user alone."""
     if info.st_uid not in {0, os.geteuid()}:
         return _of_file(
             path,

@@ -167,7 +167,7 @@ class UnixPeer:
 
 @dataclass(frozen=True)
 class External:
-    """A sandbox that somebody else starts."""
+    """A sandbox that another program starts."""
 
     peer: HybridPeer | CidPeer | UnixPeer
 

@@ -110,7 +110,7 @@ def _statement(text: str, start: int) -> Statement:
         made.end = _line_end(text, end)
     except NotUnderstoodError as failed:
         made.failed = failed
-        # What may span lines is lost up to the next line that begins something.
+        # A value that may span lines is lost up to the next line that begins a statement.
         if text.startswith(_SPANNING, equals.end()):
             after = _NEXT_STATEMENT.search(text, equals.end())
             made.end = after.start() if after else len(text)

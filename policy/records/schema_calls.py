@@ -1,4 +1,4 @@
-"""JSON Schemas of what goes into and comes out of ``brokerctl policy``.
+"""JSON Schemas of the input and output of ``brokerctl policy``.
 
 A world (``--world``), a call (a line of ``eval --batch``) and its answer.
 """

@@ -34,7 +34,7 @@ def place_of(piece: str, error: str) -> int:
 
 
 def explain(piece: str, error: str, stop: int = -1) -> Found:
-    """Return what is wrong with one statement, from tomllib's ``error``.
+    """Return the problem of one statement, from tomllib's ``error``.
 
     ``stop`` is where the scanner could not go on, -1 if it could.
     """
@@ -107,7 +107,7 @@ def _left_over(piece: str, at: int) -> Found:
 
 
 def _never_closed(piece: str, stop: int) -> Found:
-    """A string that began at ``stop``, or the value that holds what is there."""
+    """A string that began at ``stop``, or the value that contains it."""
     value = _VALUE.match(piece)
     start = stop if piece[stop : stop + 1] in {'"', "'"} or not value else value.end()
     opening = piece[start : start + 1]

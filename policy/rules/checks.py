@@ -44,7 +44,7 @@ CHECKS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "rules-deny": ("note", "a record opens what no rule grants"),
     }
 )
-"""Every check of lint: its weight, and what it finds."""
+"""Every check of lint: its weight and its finding."""
 
 DEVICE = "vitrail.Device"
 """The service whose calls have a device."""

@@ -5,7 +5,7 @@ rule is about; where it does not hold, the next rule is asked.  A *limit* is
 terminal: the rule has decided, and beyond the limit the answer is deny, never
 the next rule (otherwise a sandbox could reach a laxer rule by asking often).
 
-``mime`` is what the sandbox claims; a claim may narrow an allow or an ask, but
+``mime`` is the sandbox's own claim; a claim may narrow an allow or an ask, but
 no deny may depend on it.  ``scheme`` and ``host`` are taken by us from the
 address itself.
 """
@@ -272,7 +272,7 @@ def match_of(found: dict[str, object]) -> Match:
 def fits(match: Match, mime: str | None, scheme: str | None, host: str | None) -> str:
     """Return the first condition that does not hold, or nothing.
 
-    None is *not told*; an address without a host has the host ''.
+    None is *not given*; an address without a host has the host ''.
     """
     if match.mime and not _fits_mime(match.mime, mime):
         return "mime"

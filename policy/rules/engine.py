@@ -30,11 +30,11 @@ NO_RULE = "no rule matches"
 
 
 class Call(NamedTuple):
-    """What is asked.  ``argument`` begins with ``+``; target '' is no target.
+    """A call.  ``argument`` begins with ``+``; target '' is no target.
 
-    The attributes are None when nobody has said them and '' when the call has
-    none; ``size`` is in bytes.  A deny whose condition asks for what is not
-    told applies, a grant does not.
+    An attribute is None when it was not given and '' when the call has
+    none; ``size`` is in bytes.  A deny whose condition asks for one that is not
+    given applies, a grant does not.
     """
 
     service: str
@@ -92,7 +92,7 @@ def holds(rule: Rule, call: Call) -> str:
         return failed
     scheme, host = call.scheme, call.host
     if rule.action == "deny":
-        # What nobody told may be what is denied.
+        # An attribute that was not given may be the denied one.
         scheme = match.scheme[0] if scheme is None and match.scheme else scheme
         if host is None and match.host:
             host = match.host[0].removeprefix("*.")
@@ -128,9 +128,9 @@ _OF_RULES = re.compile(
 
 
 def of_rules(reason: str) -> bool:
-    """Whether a deny was said by the rules, going by its recorded reason.
+    """Whether a deny came from the rules, judging by its recorded reason.
 
-    Other reasons are those of whoever holds limits, records and questions.
+    Other reasons come from limits, records and questions.
     """
     return _OF_RULES.match(reason) is not None
 
@@ -277,7 +277,7 @@ class Engine:
     def denied_before(
         self, call: Call, target: str, number: int, world: World
     ) -> Rule | None:
-        """The earlier rule that denies what a rule redirects to."""
+        """The earlier rule that denies the target of a redirect."""
         before, _ = self._first(call, target, world)
         if 0 <= before < number and self.rules[before].action == "deny":
             return self.rules[before]
@@ -347,7 +347,7 @@ class Engine:
     def _found(
         self, call: Call, asking: Rule, world: World, number: int | None
     ) -> set[str]:
-        """What is offered, as the rules say it."""
+        """The offered targets, as the rules write them."""
         if asking.redirect is None:
             return self._granted(call, world)
         text = asking.redirect.text
@@ -430,7 +430,7 @@ def intended(target: str, world: World) -> str | None:
         return None
     if token.literal:
         name = world.name_of(target)
-        # A name that nobody has is no target, as with Qubes: rules for
+        # An unknown name is not a target, as with Qubes: rules for
         # '@default' decide what happens then.
         return name if name in world.domains else DEFAULT
     if token.prefix == DISPVM_OF:

@@ -5,7 +5,7 @@ a restart.  Where there is none, everything is denied.
 
 Kept is what the rules mean, one line for each in the form of the language,
 with the place that it came from, and the digest of them all: a file that was
-cut or changed is not used.  (Whoever may write it may write the rules too, so
+cut or changed is not used.  (A user who may write it may write the rules too, so
 the digest is against accidents only.)
 """
 

@@ -33,7 +33,7 @@ Verdict = Literal["allow", "deny"]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked: ``sandbox`` is the running one, ``record`` its record."""
+    """A request: ``sandbox`` is the running one, ``record`` its record."""
 
     sandbox: str
     record: str

@@ -1,4 +1,4 @@
-"""One rule, and what stands in for a line that could not be read."""
+"""One rule, and the placeholder for a line that could not be read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rule:
     """A line ``SERVICE ARGUMENT SOURCE TARGET ACTION key=value…``.
 
     ``service`` and ``argument`` are None for ``*``.  With ``broken`` set, the
-    line could not be read: nobody knows what it would have said, so where it
+    line could not be read: its meaning is unknown, so where it
     might have decided the answer is deny (its columns that could be read say
     where that is).  ``text`` is the line as it stands in the file.
     """

@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parent.parent / "data"
 
 @dataclass(frozen=True)
 class DirectoryTree:
-    """Files of one directory; what is included must be as safe as what includes.
+    """Files of one directory; an included file must be as safe as the including one.
 
     ``overlay`` is what some files would be (see ``loader.Overlay``).
     """
@@ -50,7 +50,7 @@ class DirectoryTree:
         return content
 
     def entries(self, path: str) -> list[str]:
-        """See ``Tree``; what is no file is left out."""
+        """See ``Tree``; other directory entries are left out."""
         folder = self.directory / path
         new = overlaid(folder, self.overlay)
         if new and not folder.exists():
@@ -82,10 +82,10 @@ def load_rules(
     shipped: Path | None = None,
     overlay: Overlay = NOTHING,
 ) -> RuleSet:
-    """Read all rules; never raises for what stands in them.
+    """Read all rules; never raises for their content.
 
     ``shipped`` is a directory that came with the program, searched last; owner
-    and mode are not looked at there, because whoever may write to it may write
+    and mode are not looked at there, because a user who may write to it may write
     the program too.
 
     The first file of a base name wins, then all are asked in the C order of

@@ -52,7 +52,7 @@ class TokenError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """``text`` is what was written; ``key`` what equal meanings have in common."""
+    """``text`` is the written form; ``key`` is common to equal meanings."""
 
     text: str
     key: str

@@ -57,7 +57,7 @@ class Sandboxes:
     record_of: Mapping[str, str]
 
     def request(self, call: Call) -> record_gate.Request:
-        """Return what the record of a call's source is asked."""
+        """Return the request to the record of a call's source."""
         record = self.record_of.get(call.source, call.source)
         return record_gate.Request(call.source, record, call.service)
 

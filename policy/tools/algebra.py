@@ -6,7 +6,7 @@ target that rules or the world know or any other one; what '@dispvm' means.  A
 set of sources or targets is one Python integer, a bit for each atom.
 
 A ``Cover`` knows which (source, target) pairs are decided already; each rule in
-turn adds its rectangle, and what was not covered before is what it decides.
+turn adds its rectangle, and the part not covered before is its share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from policy.rules.tokens import Token
 from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
 
 OTHER = ""
-"""Any service or argument that no rule names; any sandbox that nobody knows."""
+"""Any service or argument that no rule names; any unknown sandbox."""
 
 Piece = tuple[int, int]
 """A rectangle: a set of sources times a set of targets."""
@@ -258,7 +258,7 @@ class _Layers:
         levels = _levels(rule)
         covers = [self._plain[level] for level in levels if level in self._plain]
         if rule.match is not NO_MATCH:
-            # A deny holds where nothing is told as well, a grant does not.
+            # A deny also holds where an attribute is not given, a grant does not.
             deny = rule.action == "deny"
             keys = [(level, rule.match, deny) for level in levels]
             covers += [self._met[key] for key in keys if key in self._met]
@@ -273,7 +273,7 @@ class _Layers:
                 self._plain[level] = Cover({0: self._sources})
             self._plain[level].add(*piece)
             return
-        # A deny also decides what is told as it asks, before grants of the same.
+        # A deny also decides calls whose attribute matches, before grants of the same.
         for deny in {rule.action == "deny", False}:
             key = (level, rule.match, deny)
             if key not in self._met:

@@ -10,7 +10,7 @@ for byte:
     {"name": "acme", "version": 42, "files": {"policy.d/30-a.policy": "…", …}}
 
 Nothing of the payload is looked at before the signature holds, by a key that
-this machine trusts.  A bundle has a name and a version; what was applied under
+this machine trusts.  A bundle has a name and a version; a bundle applied under
 a name is only ever replaced by a higher version.
 """
 
@@ -41,7 +41,7 @@ from policy.rules.ruleset import rules_of_map
 
 _FIRST = "vitrail-bundle 1"
 _CONTEXT = b"vitrail bundle 1\0"
-"""In front of what is signed, so that no other signature of this key fits."""
+"""In front of the signed bytes, so that no other signature of this key fits."""
 _KEY = re.compile(r"ed25519:([A-Za-z0-9+/]{43}=)")
 _SIGNATURE = re.compile(r"[A-Za-z0-9+/]{86}==")
 _RULE_FILE = re.compile(
@@ -56,7 +56,7 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class Bundle:
-    """What was signed.  ``files``: ``policy.d/…`` or ``sandboxes.d/…`` to text.
+    """The signed content.  ``files``: ``policy.d/…`` or ``sandboxes.d/…`` to text.
 
     ``digest`` is the SHA-256, in hex, of the signed bytes; ``key`` who signed.
     """
@@ -76,7 +76,7 @@ class Bundle:
         }
 
     def problems(self) -> list[Problem]:
-        """What is wrong with its own rules and records, taken alone."""
+        """Problems of its own rules and records, taken alone."""
         rules = self.folder(RULES)
         return [
             *rules_of_map(
@@ -140,7 +140,7 @@ class Signer:
 
 
 def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
-    """Return what was signed by one of these keys, in a name that is its own.
+    """Return the content signed by one of these keys, in the key's own name.
 
     A name decides which bundle a new one replaces, so without that a signer could
     put its own in the place of another's, which then comes back no more: the
@@ -218,7 +218,7 @@ def _is_name(name: str) -> bool:
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A key said twice could be read in two ways."""
+    """A repeated key could be read in two ways."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a key stands twice")
@@ -249,7 +249,7 @@ def trusted_keys(text: str) -> dict[str, Signer]:
 
 
 def newer(bundle: Bundle, version: int, digest: str) -> bool:
-    """Whether a bundle replaces what was applied; False: it is that one.
+    """Whether a bundle replaces the applied one; False: it is that one.
 
     Raises BundleError for one that is older, or another of the same version.
     """

@@ -1,4 +1,4 @@
-"""Whether people can tell colours apart: distances, contrast, colour blindness."""
+"""Whether people can distinguish colours: distance, contrast, colour blindness."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _linear(colour: str) -> list[float]:
 
 
 def seen(colour: str, sight: str) -> Row:
-    """Return CIE L*a*b* of ``#rrggbb`` as somebody sees it."""
+    """Return CIE L*a*b* of ``#rrggbb`` as seen with a colour blindness."""
     linear = _linear(colour)
     r, g, b = (
         min(1.0, max(0.0, sum(a * c for a, c in zip(row, linear, strict=True))))

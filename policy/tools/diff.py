@@ -25,7 +25,7 @@ class TooManyError(Exception):
 
 
 class Told(NamedTuple):
-    """Attributes of a call that rules tell apart."""
+    """Attributes of a call that rules distinguish."""
 
     mime: str
     scheme: str
@@ -51,7 +51,7 @@ class Change(NamedTuple):
 class Classes:
     """Classes of sources and of targets (members, the first stands for all).
 
-    ``told``: by service, what rules about it tell apart in a call.
+    ``told``: by service, the attributes that its rules distinguish.
     """
 
     services: tuple[tuple[str, str], ...]
@@ -70,7 +70,7 @@ OTHER_ARGUMENT = "+(any other)"
 
 
 def classes(rules: tuple[Rule, ...], world: World) -> Classes:
-    """Return the classes of calls that these rules tell apart."""
+    """Return the classes of calls that these rules distinguish."""
     used = {token.key for rule in rules for token in (rule.source, rule.target)}
     # A redirect and what it offers are about single sandboxes.
     for rule in rules:

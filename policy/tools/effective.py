@@ -1,6 +1,6 @@
 """All that one sandbox may do, and what others may do to it.
 
-By the classes of ``diff``: every call that rules tell apart is asked once.
+By the classes of ``diff``: one call of each class is evaluated.
 """
 
 from __future__ import annotations

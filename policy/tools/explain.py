@@ -192,7 +192,7 @@ def with_rule(rules: RuleSet, new: Rule, before: Rule | None) -> RuleSet:
 
 
 def call_json(call: Call) -> dict[str, object]:
-    """Return what a call tells as JSON values; what it does not tell is left out."""
+    """Return a call's attributes as JSON values; those not given are left out."""
     told: dict[str, object] = call._asdict()
     if call.device is not None:
         told["device"] = device_json(call.device)

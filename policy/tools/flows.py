@@ -1,7 +1,7 @@
 """Who may do what to whom: the arrows of a picture.
 
 An arrow stands for all that one sandbox may have of another (or of the person
-at the viewer), by any rule.  What is denied has no arrow.
+at the viewer), by any rule.  A denied call has no arrow.
 """
 
 from __future__ import annotations

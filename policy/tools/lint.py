@@ -1,6 +1,6 @@
-"""What is valid and still wrong.
+"""Mistakes in rules that are valid.
 
-Rules without effect, names that nobody has, doors that stand wider open than
+Rules without effect, unknown names, doors that stand wider open than
 they look.
 
 ``decides`` and ``matches`` are exact (see ``algebra``), but for rules with
@@ -139,7 +139,7 @@ def _names(rules: tuple[Rule, ...], world: World) -> Iterator[Finding]:
 
 
 def _services(rules: tuple[Rule, ...]) -> Iterator[Finding]:
-    """A slip in a service's name: the rule is about nothing, and nobody says so."""
+    """A slip in a service's name: the rule has no effect and raises no error."""
     lower = {service.lower(): service for service in SERVICES}
     for rule in rules:
         name = rule.service

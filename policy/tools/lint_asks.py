@@ -1,7 +1,7 @@
 """What asks offer, and where rules redirect to: the part of lint that asks the engine.
 
 For each ask one call of each class of sources is tried; two sources are of one
-class when no rule about the service tells them apart.
+class when no rule about the service distinguishes them.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def lint_asks(rules: RuleSet, world: World) -> Iterator[Finding]:
 
 
 class _Classes:
-    """Sources that no rule about a service tells apart: one stands for all.
+    """Sources that no rule about a service distinguishes: one stands for all.
 
     ``left`` is how many more calls may be looked at, so that no set of rules
-    takes for ever; what was not looked at is not complained about.
+    takes too long; calls that were skipped get no finding.
     """
 
     def __init__(self, engine: Engine, world: World) -> None:
@@ -80,7 +80,7 @@ class _Classes:
             used.update(token.key for _, token in tokens_of(rule))
 
     def offered(self, call: Call, rule: Rule) -> AbstractSet[str]:
-        """What is offered for a call; asks without target= offer the same."""
+        """The targets offered for a call; asks without target= offer the same."""
         if rule.redirect is not None:
             self.left -= 1
             return self._engine.offered(call, rule, self._world)

@@ -1,4 +1,4 @@
-"""What is valid in records and still wrong, or deserves a second look.
+"""Mistakes in valid records, and keys that deserve a second look.
 
 A record may open what is closed by default; each such key is named with the
 sentence on what it means, so that nobody opens it without having read it.
@@ -44,7 +44,7 @@ def lint_records(records: RecordSet, rules: RuleSet, world: World) -> list[Findi
         )
     ]
     found += [*_colours(good), *_look_alikes(good), *_rules_in_vain(records, rules)]
-    # What several records inherit is said once.
+    # A key that several records inherit is reported once.
     once = {(one.check, one.problem): one for one in found}
     return errors + sorted(
         once.values(), key=lambda one: (one.problem.file, one.problem.span)

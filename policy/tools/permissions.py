@@ -1,7 +1,7 @@
-"""Looking at the directories themselves: who may change them, what is not read.
+"""Checks of the directories: their writers, and files that are not read.
 
 ``loader`` and ``rulefiles`` refuse files and directories that others may
-write.  Whoever may write a directory above them can put another one in their
+write.  A user who may write a directory above them can put another one in their
 place; and a file with a slip in its name says nothing, without a word.
 """
 

@@ -1,7 +1,7 @@
 """Recorded decisions asked again: of the rules as they are, or as they would be.
 
 A record of a decision has what was asked, but for what was hashed or dropped
-on purpose.  What is not there is not guessed: such a decision counts as not
+on purpose.  Missing attributes are not guessed: such a decision counts as not
 replayable, and says why.
 """
 
@@ -24,7 +24,7 @@ _DROPPED = "(dropped)"
 
 
 class NotReplayableError(Exception):
-    """The event does not say enough; the text says what is missing."""
+    """The event lacks attributes; the text names them."""
 
 
 class NoRuleError(NotReplayableError):
@@ -35,7 +35,7 @@ class NoRuleError(NotReplayableError):
 class Recorded:
     """A decision as it was recorded.
 
-    ``verdict`` is that of the rules: ask where somebody was asked then.
+    ``verdict`` is that of the rules: ask where the person was asked then.
     ``rule`` is its place, ``policy`` the digest of the rules, ``count`` how
     many equal ones the event stands for.
     """

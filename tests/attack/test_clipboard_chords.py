@@ -90,3 +90,41 @@ def test_a_chord_held_is_not_seen_by_a_keyboard_made_meanwhile():
     person.more_keyboards(5)
     assert person.shown == {SUPER, SHIFT}
     assert len(person.chords) == 1
+
+
+def focused_with(*held: int) -> Recogniser:
+    """A window that came while the person held these keys."""
+    made = Recogniser()
+    made.keymap(compiled("us"))
+    made.enter(held)
+    made.modifiers(sum(BITS.get(key, 0) for key in held), 0, 0, 0)
+    return made
+
+
+def test_a_window_that_comes_between_modifiers_and_letter_takes_no_chord():
+    made = focused_with(SUPER, SHIFT)
+    assert made.key(1, C, PRESSED) is Verdict.SWALLOW
+    made.modifiers(0, 0, 0, 0)
+    for number, (key, mask) in enumerate([(SUPER, 64), (SHIFT, 65)]):
+        assert made.key(10 + number, key, PRESSED) is Verdict.FORWARD
+        made.modifiers(mask, 0, 0, 0)
+    assert made.key(20, C, PRESSED) is Verdict.COPY
+
+
+def test_nor_one_that_comes_between_the_modifiers():
+    made = focused_with(SUPER)
+    made.key(1, SHIFT, PRESSED)
+    made.modifiers(65, 0, 0, 0)
+    assert made.key(2, V, PRESSED) is Verdict.SWALLOW
+
+
+def test_a_compositor_that_tells_modifiers_before_the_enter_only():
+    """The next ones are of a press that came after it."""
+    made = Recogniser()
+    made.keymap(compiled("us"))
+    made.modifiers(0, 0, 0, 0)
+    made.enter(())
+    for number, (key, mask) in enumerate([(SUPER, 64), (SHIFT, 65)]):
+        made.key(10 + number, key, PRESSED)
+        made.modifiers(mask, 0, 0, 0)
+    assert made.key(20, C, PRESSED) is Verdict.COPY

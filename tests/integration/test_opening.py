@@ -1,6 +1,6 @@
 """Files and links between sandboxes, with a real broker and the guests' programs.
 
-The guests are processes; tests/e2e/test_opening_vm.py has machines.
+The guests are processes, so that no machine is booted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.world import record, world
+from tests.kit.world import descriptors, record, world
 
 pytestmark = pytest.mark.skipif(
     shutil.which("waypipe") is None, reason="the guests' agent needs waypipe"
@@ -26,12 +26,17 @@ vitrail.OpenFile * work @default  allow target=personal max-size=1M
 vitrail.FileCopy * work personal  allow max-size=10M
 vitrail.FileCopy * work @adminvm  allow max-size=10M
 vitrail.FileCopy * personal work  deny
+vitrail.FileCopy * work absent    allow
 """
 
 
 @asynccontextmanager
 async def sandboxes(rules=RULES):
-    async with world({"app": record()}, start=False, image=False) as w:
+    async with world(
+        {"app": record(), "absent": record("persistent", launch='image = "absent"')},
+        start=False,
+        image=False,
+    ) as w:
         home = w.base / "person"
         home.mkdir()
         w.environ["HOME"] = str(home)
@@ -117,6 +122,12 @@ async def test_what_no_rule_permits_leaves_nothing():
         (work.home / "a.pdf").write_bytes(b"MZ")
         code, said = await work.command("vitrail-open", "a.pdf")
         assert (code, "program" in said) == (1, True), said
+        # A record of work's own class that cannot be started: no descriptor stays.
+        before = descriptors(await w.broker_pid())
+        for _ in range(5):
+            code, said = await work.command("vitrail-copy", "/etc/hostname", "absent")
+            assert (code, "denied" in said) == (1, False), said
+        assert descriptors(await w.broker_pid())["pipe"] == before["pipe"]
         assert not (personal.home / "Incoming").exists()
         assert not list(Path(w.environ["HOME"]).iterdir())
 

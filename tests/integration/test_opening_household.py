@@ -1,8 +1,7 @@
 """The rules for files and links of the shipped household, each tried once.
 
 With the guests' real programs and a real broker, and the person's answers by
-``brokerctl answer``.  What leads to a disposable is seen up to the decision;
-tests/e2e/test_opening_vm.py starts disposables.
+``brokerctl answer``.  What leads to a disposable is seen up to the decision.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import pytest
 import trio
 
 from broker.control.api import QuestionAnswerRequest
+from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.wayland.compositor import until
 from tests.kit.world import record, world
 
 pytestmark = pytest.mark.skipif(
@@ -73,7 +72,7 @@ async def answered(w, *, allow: bool):
         async with w.client() as client:
             return (await client.pending()).questions
 
-    (question,) = await until(asked)
+    (question,) = await eventually(asked)
     async with w.client() as client:
         await client.answer(QuestionAnswerRequest(id=question.id, allow=allow))
     return question.targets

@@ -18,6 +18,7 @@ from broker.cli.policy.records import (
     refuse_broken,
 )
 from broker.cli.run.attached import Attached
+from broker.cli.run.box import run_box
 from broker.cli.run.connect import open_client
 from broker.cli.run.image import ensure_image
 from broker.cli.run.options import StreamWords, options_of_streams
@@ -44,6 +45,11 @@ _END_SECONDS = 15.0
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 @click.option("-d", "--detach", is_flag=True, help="Return once the window is up.")
 @click.option("--no-window", is_flag=True, help="Do not expect a window.")
+@click.option(
+    "--bwrap",
+    is_flag=True,
+    help="Run a program of this machine's in a box, without a record: -- COMMAND…",
+)
 @options_of_streams
 def command(
     sandbox: str,
@@ -51,6 +57,7 @@ def command(
     *,
     detach: bool,
     no_window: bool,
+    bwrap: bool,
     words: StreamWords,
 ) -> None:
     """Run COMMAND (default: the record's own) in SANDBOX.
@@ -61,7 +68,16 @@ def command(
 
     Standard input is passed on.  A COMMAND that is run from a terminal gets a
     terminal, and Ctrl-C goes to it; otherwise Ctrl-C ends the run.
+
+    With --bwrap COMMAND is a program of this machine's, in a box of its own:
+    without a record, a network, or anything of your home but the files that are
+    named as its arguments, which it can read.
     """
+    if bwrap:
+        if detach:
+            raise click.UsageError("--detach is not for --bwrap: it ends with the run")
+        argv_of_box = [sandbox, *command_words]
+        sys.exit(run_box(argv_of_box, quiet=words.quiet, as_json=words.as_json))
     argv = command_after_dashes(command_words)
     tty = words.wants_tty(argv is not None and not detach)
     request = RunRequest(

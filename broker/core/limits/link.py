@@ -119,3 +119,8 @@ PAIRING_DIGITS = 6
 """Digits of the code that one broker shows and the other one is told.  A man
 in the middle has one chance in a million for each run that two people start
 by hand, and a wrong code ends the run (docs/link.md has the arithmetic)."""
+
+LINK_LEASES_PER_EPOCH = 65536
+"""Leases that end in one epoch: their ids are kept, since none is used twice.
+At the pace of requests that takes half an hour of nothing else; the link is
+then made again."""

@@ -184,6 +184,20 @@ draws each anew, some 0.2 ms: a flood of them stopped the whole desktop."""
 WAYLAND_BELLS_PER_MINUTE = 60
 """Rings of the system bell."""
 
+WAYLAND_PRESS_SECONDS = 5.0
+"""How long ago a press may lie that a window menu is asked for with."""
+
+WAYLAND_MAPPINGS_PER_MINUTE = 60
+"""Windows of one sandbox that come while nobody acts in it; more would be a game for
+the focus.  A browser that restores a session has some twenty."""
+
+WAYLAND_MAPPING_INPUT_SECONDS = 3.0
+"""A window that comes so soon after input is the answer to that."""
+
+WAYLAND_LISTENERS = 64
+"""Objects of one connection that hear input (pointers, keyboards, touch, gestures,
+text input, data devices): the compositor tells each of them every event."""
+
 WAYLAND_ACTIVATION_SECONDS = 20.0
 """How long ago the input may lie that a request for attention presents."""
 

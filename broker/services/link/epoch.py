@@ -29,6 +29,7 @@ from broker.link.control import ControlChannel
 from broker.link.epoch import Session
 from broker.link.keys import Peer
 from broker.link.preamble import Gate, Opener
+from broker.services.link.lease_turns import LeaseTurns, Turn
 from broker.services.link.sockets import receive
 
 _R = TypeVar("_R", bound=m.Request)
@@ -98,6 +99,7 @@ class Epoch:
         self._outbox = bytearray()
         self._more = trio.Event()
         self._answers: dict[int, _Answer] = {}
+        self._lease_turns = LeaseTurns()
         # One place of the channel's is the ping's.
         self._places = trio.Semaphore(limits.LINK_REQUESTS - 1)
         self._heard = 0.0
@@ -276,14 +278,16 @@ class Epoch:
             assert request is not None
             self._answers.pop(message.request).settle(message)
         elif isinstance(message, m.Request):
-            nursery.start_soon(self._serve, message)
+            nursery.start_soon(self._serve, message, self._lease_turns.take(message))
         elif isinstance(message, m.Bye):
             self.reason = self.reason or f"{self.name} left: {message.reason}"
 
-    async def _serve(self, request: m.Request) -> None:
+    async def _serve(self, request: m.Request, turn: Turn) -> None:
         reply: m.Reply
         try:
-            reply = await self._answer(request)
+            # guard: messages about a lease are served in order
+            async with turn:
+                reply = await self._answer(request)
         except VitrailError as error:
             reply = m.Refused.of(request.request, error)
         except Exception as error:  # noqa: BLE001

@@ -145,8 +145,10 @@ class PersonOpens:
         if wanted.url is not None:
             return await self._targets.open_url(target, wanted.url, wait)
         opened = wanted.service == OPEN_FILE
-        with pipe() as (read, write):
-            delivery = self._targets.delivery(_NAME, read, _ALL, opened=opened)
+        with (
+            pipe() as (read, write),
+            self._targets.delivery(_NAME, read, _ALL, opened=opened) as delivery,
+        ):
             async with self._targets.receiving_in(target, delivery, wait) as sandbox:
                 async with self._own.sending(wanted.paths, write):
                     await delivery.done.wait()

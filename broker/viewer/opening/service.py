@@ -212,10 +212,12 @@ class OpeningService:
         size = min(allowed.request_size, permit.max_size or allowed.request_size)
         single = asked.service == OPEN_FILE
         quota = Quota(min(allowed.file_size, size), size, allowed.request_files)
-        with pipe() as (read, write):
-            delivery = self._targets.delivery(
+        with (
+            pipe() as (read, write),
+            self._targets.delivery(
                 guest.lease.sandbox, read, quota, opened=single
-            )
+            ) as delivery,
+        ):
             async with self._targets.receiving(permit, delivery, wait):
                 order = messages.TransferSend(
                     exchange.stream, quota.file_size, quota.size, quota.files, single

@@ -7,8 +7,8 @@ the guest's agent opens the address, or fetches the files by a token that works 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -48,11 +48,17 @@ class Targets:
         self.host: Host | None = None
         """Who starts machines; set when the viewer runs."""
 
+    @contextmanager
     def delivery(
         self, source: str, pipe: PipeEnd, quota: Quota, *, opened: bool
-    ) -> Delivery:
-        """Return what is on its way; takes the pipe over."""
-        return Delivery(source, opened, quota, pipe.detach())
+    ) -> Iterator[Delivery]:
+        """Yield what is on its way; takes the pipe over, and closes it in any case."""
+        sent = Delivery(source, opened, quota, pipe.detach())
+        try:
+            yield sent
+        finally:
+            # Also where the target could not be started, so that nothing fetched it.
+            sent.end("it was given up")
 
     async def open_url(
         self, target: str, url: Url, wait: Wait, *, autostart: bool = True

@@ -183,10 +183,17 @@ def send_region(core: Filter, surface: Surface, constraint: Constraint) -> None:
             core.up.data += _SET_REGION[constraint.interface](constraint.sid, sid)
 
 
+def _let_go(constraint: Constraint) -> None:
+    """Its surface may have another one; that one stays, if it has one already."""
+    surface = constraint.surface
+    # guard: a second constraint is kept
+    if surface is not None and surface.constraint is constraint:
+        surface.constraint = None
+
+
 def _end(core: Filter, constraint: Constraint) -> None:
-    if constraint.surface is not None:
-        constraint.surface.constraint = None
-        constraint.surface = None
+    _let_go(constraint)
+    constraint.surface = None
     core.destroy(constraint)
 
 
@@ -202,8 +209,8 @@ def _over(interface: str, name: str) -> Callable[[Filter, Constraint], None]:
     write = emit.event(interface, name)
 
     def over(core: Filter, constraint: Constraint) -> None:
-        if constraint.oneshot and constraint.surface is not None:
-            constraint.surface.constraint = None  # another one may follow
+        if constraint.oneshot:
+            _let_go(constraint)
         core.down.data += write(constraint.cid)
 
     return over

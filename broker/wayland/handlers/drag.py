@@ -47,8 +47,8 @@ def start_drag(
     serial: int,
 ) -> None:
     _claim(device, source, icon)
-    # guard: drags with a serial it got
-    if not core.serials.knows(serial) or not core.data_manager:
+    # guard: drags with a press that lasts
+    if not core.serials.held(serial) or not core.data_manager:
         if source is not None:
             source.cancel()
         return
@@ -304,7 +304,9 @@ def destroy_offer(core: Filter, offer: Offer) -> None:
 def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
     drag_start.heard(core)
     accepted = source.accepted if mime is not None else None
-    core.down.data += _target(source.cid, accepted)
+    if accepted != source.told_target:
+        source.told_target = accepted
+        core.down.data += _target(source.cid, accepted)
 
 
 _target = emit.event("wl_data_source", "target")
@@ -316,6 +318,25 @@ def source_send(core: Filter, source: Source, mime: bytes, fd: Fd) -> None:
     known = hand is not None and mime in hand.drags.outward(source)
     if hand is None or not known or not hand.drags.wanted(source, mime, fd):
         core.machine.close(fd)
+
+
+def source_action(core: Filter, source: Source, action: int) -> None:
+    """What would be done where the drag is now, said of its own sandbox only.
+
+    Over other windows it would tell that they are there, and what they take; where a
+    rule lets the person's own programs know of its types, it may know of them.
+    """
+    drag_start.heard(core)
+    hand = core.sandbox.hand
+    outward = hand is not None and bool(hand.drags.outward(source))
+    # guard: a drag tells of its own sandbox only
+    said = action if outward or source.accepted is not None else 0
+    if said != source.told_action:
+        source.told_action = said
+        core.down.data += _action(source.cid, said)
+
+
+_action = emit.event("wl_data_source", "action")
 
 
 def _plain(name: str) -> Callable[..., None]:
@@ -331,7 +352,7 @@ def _plain(name: str) -> Callable[..., None]:
             # guard: a drop inside of its sandbox
             if source.accepted is None:  # not by a window of its own sandbox
                 hand.drags.performed(source)
-        elif name != "action":
+        else:
             hand.drags.ended(source)
 
     return forward
@@ -356,6 +377,6 @@ EVENTS: Rules = {
     ("wl_data_source", "cancelled"): _plain("cancelled"),
     ("wl_data_source", "dnd_drop_performed"): _plain("dnd_drop_performed"),
     ("wl_data_source", "dnd_finished"): _plain("dnd_finished"),
-    ("wl_data_source", "action"): _plain("action"),
+    ("wl_data_source", "action"): source_action,
 }
 CLASSES: Classes = {}

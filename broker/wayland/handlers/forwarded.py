@@ -34,7 +34,6 @@ REQUESTS: Rules = {
 EVENTS: Rules = {
     ("wl_callback", "done"): FORWARD,
     ("wp_fractional_scale_v1", "preferred_scale"): FORWARD,
-    ("zwp_relative_pointer_v1", "relative_motion"): FORWARD,
     ("zxdg_toplevel_decoration_v1", "configure"): FORWARD,
 }
 CLASSES: Classes = {}

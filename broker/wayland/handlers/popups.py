@@ -219,6 +219,8 @@ def grab(core: Filter, popup: Popup, _seat: ProtocolObject, serial: int) -> None
     parent = popup.parent.role if popup.parent is not None else None
     nested = isinstance(parent, Popup) and parent.grabbing and not parent.done
     focused = bool(core.focused) or not core.hands.watching
+    # A click gives the keyboard, but its menu may be asked for before it is there.
+    focused |= core.serials.young(serial, core.now)
     # guard: grabs with a serial it got
     # guard: grabs only with the keyboard
     if core.serials.knows(serial) and (nested or focused):

@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker.core import limits
 from broker.wayland.handlers import drag_start, popups
 from broker.wayland.model import (
     Gesture,
@@ -22,13 +21,11 @@ from broker.wayland.model import (
     Pointer,
     Seat,
     Surface,
-    TextInput,
     Touch,
 )
 from broker.wayland.protocol import emit
 from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.protocol.objects import ProtocolObject
-from broker.wayland.scene.geometry import clamp
 
 if TYPE_CHECKING:
     from broker.wayland.filter import Filter
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 _ID = struct.Struct("=I")
 _FIXED = struct.Struct("=ii")
 _SERIAL = struct.Struct("=I")
-_TWO = struct.Struct("=II")
+_PRESSED = 1
 _FOUR = struct.Struct("=IIII")
 
 
@@ -102,6 +99,7 @@ _seat_name = emit.event("wl_seat", "name")
 
 def release_pointer(core: Filter, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
+    core.serials.lift(pointer.cid)
     core.destroy(pointer)
 
 
@@ -136,6 +134,8 @@ def leave(
         core.down.data += _leave(pointer.cid, serial, surface.cid)
         pointer.news = True
     pointer.focus = None
+    # guard: a press ends with the pointer's leave
+    core.serials.lift(pointer.cid)
 
 
 _leave = emit.event("wl_pointer", "leave")
@@ -159,8 +159,12 @@ def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
 def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
     if pointer.focus is not None:
         pointer.news = True
-        serial, time = _TWO.unpack_from(data, pos + 8)
+        serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
         core.serials.note_input(serial, _happened(core, time))
+        if state == _PRESSED:
+            core.serials.press(pointer.cid, which, serial, pointer.focus)
+        else:
+            core.serials.lift(pointer.cid, which)
         _pass(core, pointer, data, pos, size)
 
 
@@ -168,6 +172,15 @@ def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -
     if pointer.focus is not None:
         pointer.news = True
         _pass(core, pointer, data, pos, size)
+
+
+def relative_motion(
+    core: Filter, relative: ProtocolObject, data: bytes, pos: int, size: int
+) -> None:
+    """Over the client's content only: what the pointer does on a frame is not told."""
+    # guard: relative motion on the content only
+    if any(pointer.focus is not None for pointer in core.pointers):
+        _pass(core, relative, data, pos, size)
 
 
 def pointer_frame(
@@ -269,6 +282,12 @@ def modifiers(
 # -- wl_touch ------------------------------------------------------------------------------------
 
 
+def release_touch(core: Filter, touch: Touch) -> None:
+    # guard: a press ends with its finger's object
+    core.serials.lift(touch.cid)
+    core.destroy(touch)
+
+
 def touch_down(
     core: Filter,
     touch: Touch,
@@ -283,6 +302,7 @@ def touch_down(
         popups.dismiss_grabs(core)
         return
     touch.fingers[finger] = surface
+    core.serials.press(touch.cid, finger, serial, surface)
     core.serials.note_input(serial, _happened(core, time))
     core.down.data += _touch_down(
         touch.cid,
@@ -299,6 +319,7 @@ _touch_down = emit.event("wl_touch", "down")
 
 
 def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
+    core.serials.lift(touch.cid, finger)
     if touch.fingers.pop(finger, None) is not None:
         core.serials.note_input(serial, _happened(core, time))
         core.down.data += _touch_up(touch.cid, serial, time, finger)
@@ -322,6 +343,7 @@ _touch_motion = emit.event("wl_touch", "motion")
 
 def touch_cancel(core: Filter, touch: Touch) -> None:
     touch.fingers.clear()
+    core.serials.lift(touch.cid)
     core.down.data += _touch_cancel(touch.cid)
 
 
@@ -377,46 +399,6 @@ def _gesture_if_told(
         _pass(core, gesture, data, pos, size)
 
 
-# -- text input ------------------------------------------------------------------------------------
-
-
-def text_enter(core: Filter, text: TextInput, surface: ProtocolObject | None) -> None:
-    text.focus = told(surface)
-    if text.focus is not None:
-        core.down.data += _text_enter(text.cid, text.focus.cid)
-
-
-_text_enter = emit.event("zwp_text_input_v3", "enter")
-
-
-def text_leave(core: Filter, text: TextInput, _surface: ProtocolObject | None) -> None:
-    before, text.focus = text.focus, None
-    if before is not None and not before.dead:
-        core.down.data += _text_leave(text.cid, before.cid)
-
-
-_text_leave = emit.event("zwp_text_input_v3", "leave")
-
-
-def set_cursor_rectangle(
-    core: Filter, text: TextInput, x: int, y: int, w: int, h: int
-) -> None:
-    """In coordinates of the focused surface, which for the compositor is the frame's."""
-    far = limits.WAYLAND_COORDINATE
-    x, y = clamp(x, -far, far), clamp(y, -far, far)
-    xdg = text.focus.xdg if text.focus is not None else None
-    if xdg is not None and xdg.frame is not None:
-        rect = xdg.geometry
-        x += xdg.frame.edges.left - (rect.x if rect is not None else 0)
-        y += xdg.frame.edges.top - (rect.y if rect is not None else 0)
-    core.up.data += _set_cursor_rectangle(
-        text.sid, x, y, clamp(w, 0, far), clamp(h, 0, far)
-    )
-
-
-_set_cursor_rectangle = emit.request("zwp_text_input_v3", "set_cursor_rectangle")
-
-
 # -- tables ----------------------------------------------------------------------
 
 REQUESTS: Rules = {
@@ -426,18 +408,10 @@ REQUESTS: Rules = {
     ("wl_seat", "get_keyboard"): get_keyboard,
     ("wl_seat", "get_touch"): FORWARD,
     ("wl_seat", "release"): FORWARD,
-    ("wl_touch", "release"): FORWARD,
+    ("wl_touch", "release"): release_touch,
     ("zwp_pointer_gesture_hold_v1", "destroy"): FORWARD,
     ("zwp_pointer_gesture_pinch_v1", "destroy"): FORWARD,
     ("zwp_pointer_gesture_swipe_v1", "destroy"): FORWARD,
-    ("zwp_text_input_v3", "destroy"): FORWARD,
-    ("zwp_text_input_v3", "enable"): FORWARD,
-    ("zwp_text_input_v3", "disable"): FORWARD,
-    ("zwp_text_input_v3", "set_surrounding_text"): FORWARD,
-    ("zwp_text_input_v3", "set_text_change_cause"): FORWARD,
-    ("zwp_text_input_v3", "set_content_type"): FORWARD,
-    ("zwp_text_input_v3", "set_cursor_rectangle"): set_cursor_rectangle,
-    ("zwp_text_input_v3", "commit"): FORWARD,
 }
 EVENTS: Rules = {
     ("wl_keyboard", "keymap"): keymap,
@@ -466,6 +440,7 @@ EVENTS: Rules = {
     ("wl_touch", "cancel"): touch_cancel,
     ("wl_touch", "shape"): touch_shape,
     ("wl_touch", "orientation"): touch_orientation,
+    ("zwp_relative_pointer_v1", "relative_motion"): Raw(relative_motion),
     ("zwp_pointer_gesture_hold_v1", "begin"): _gesture_begin(
         "zwp_pointer_gesture_hold_v1"
     ),
@@ -480,12 +455,6 @@ EVENTS: Rules = {
     ),
     ("zwp_pointer_gesture_swipe_v1", "update"): Raw(_gesture_if_told),
     ("zwp_pointer_gesture_swipe_v1", "end"): Raw(_gesture_if_told),
-    ("zwp_text_input_v3", "enter"): text_enter,
-    ("zwp_text_input_v3", "leave"): text_leave,
-    ("zwp_text_input_v3", "preedit_string"): FORWARD,
-    ("zwp_text_input_v3", "commit_string"): FORWARD,
-    ("zwp_text_input_v3", "delete_surrounding_text"): FORWARD,
-    ("zwp_text_input_v3", "done"): FORWARD,
 }
 CLASSES: Classes = {
     "wl_keyboard": Keyboard,
@@ -495,5 +464,4 @@ CLASSES: Classes = {
     "zwp_pointer_gesture_hold_v1": Gesture,
     "zwp_pointer_gesture_pinch_v1": Gesture,
     "zwp_pointer_gesture_swipe_v1": Gesture,
-    "zwp_text_input_v3": TextInput,
 }

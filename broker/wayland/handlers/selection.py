@@ -36,7 +36,10 @@ _PRIMARY = "zwp_primary_selection"
 class Source(ProtocolObject):
     """A wl_data_source or primary source.  ``sid`` only while it is dragged."""
 
-    __slots__ = ("actions", "core", "drag", "mimes", "takers", "used")
+    __slots__ = (
+        *("actions", "core", "drag", "mimes", "takers", "told_action", "told_target"),
+        "used",
+    )
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
@@ -45,6 +48,9 @@ class Source(ProtocolObject):
         self.core: Filter | None = None
         self.used = False
         self.drag: bytes | None = None
+        self.told_action = 0
+        self.told_target: bytes | None = None
+        """What its client was told last of where its drag is."""
         self.takers: dict[Offer, bytes] = {}
         """What each client of the sandbox that it is over would take.  The words
         of several come in no order: one may be late to say that it went on."""
@@ -273,10 +279,10 @@ def _select(core: Filter, device: Device, source: Source | None, serial: int) ->
                 device.cid, DEVICE_USED_SOURCE, "the source was used before"
             )
         source.used = True
-    # guard: copies with a serial it got
+    # guard: copies with a serial since the focus came
     # guard: selections need the focus
     # guard: serials of a selection
-    if not core.serials.knows(serial) or not _may_select(core):
+    if not core.serials.current(serial) or not _may_select(core):
         if source is not None:
             source.cancel()
         return

@@ -320,7 +320,8 @@ def edges_of(core: Filter, toplevel: Toplevel) -> Edges:
 def show_window_menu(
     core: Filter, toplevel: Toplevel, seat: ProtocolObject, serial: int, x: int, y: int
 ) -> None:
-    if core.serials.knows(serial):
+    # guard: window menus with a young press
+    if core.serials.young(serial, core.now) and core.serials.current(serial):
         edges = edges_of(core, toplevel)
         x, y = clamp(x, -_FAR, _FAR) + edges.left, clamp(y, -_FAR, _FAR) + edges.top
         core.up.data += _show_window_menu(toplevel.sid, seat.sid, serial, x, y)
@@ -330,8 +331,8 @@ _show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
 
 
 def move(core: Filter, toplevel: Toplevel, seat: ProtocolObject, serial: int) -> None:
-    # guard: moves with a serial it got
-    if core.serials.knows(serial):
+    # guard: moves with a press that lasts
+    if core.serials.held(serial):
         core.up.data += _move(toplevel.sid, seat.sid, serial)
 
 
@@ -343,7 +344,8 @@ def resize(
 ) -> None:
     if edges > 10 or edges in {3, 7}:
         raise ProtocolFault(toplevel.cid, 0, f"no edge has the number {edges}")
-    if core.serials.knows(serial):
+    # guard: resizes with a press that lasts
+    if core.serials.held(serial):
         core.up.data += resize_message(toplevel.sid, seat.sid, serial, edges)
 
 

@@ -22,7 +22,7 @@ _SELECT = request(
     "Sets its own sandbox's selection; the compositor never hears of it.",
     Cost.NONE,
     Sender.FOCUSED,
-    Serial.DELIVERED,
+    Serial.CURRENT,
 )
 _RECEIVE = request(
     "Data of another client of its own sandbox.",
@@ -45,7 +45,8 @@ REQUESTS: Policies = {
     ("wl_data_device", "start_drag"): request(
         "A drag with a type that only its own sandbox understands, in a frame.",
         Cost.OBJECT,
-        serial=Serial.DELIVERED,
+        Sender.POINTED,
+        Serial.HELD,
     ),
     ("wl_data_device", "set_selection"): _SELECT,
     ("wl_data_device", "release"): END,

@@ -29,7 +29,9 @@ _TYPED = event(
     "Nothing: only the client whose window has the keyboard receives it.",
     Sender.FOCUSED,
 )
-_TEXT = request("Text and state for the input method of its own window.")
+_TEXT = request(
+    "Text and state for the input method of its own window.", sender=Sender.FOCUSED
+)
 _CONSTRAINT = request(
     "Holds the pointer in its own window while that has it; only by a record.",
     Cost.OBJECT,

@@ -53,18 +53,20 @@ REQUESTS: Policies = {
     ),
     ("xdg_toplevel", "show_window_menu"): request(
         "The compositor's menu of its own window appears.",
-        sender=Sender.ANYBODY,
-        serial=Serial.DELIVERED,
+        sender=Sender.FOCUSED,
+        serial=Serial.YOUNG,
     ),
     ("xdg_toplevel", "move"): request(
         "Its window follows the pointer while a button is held.",
         Cost.PLACEMENT,
-        serial=Serial.DELIVERED,
+        Sender.POINTED,
+        Serial.HELD,
     ),
     ("xdg_toplevel", "resize"): request(
         "Its window is resized by the pointer while a button is held.",
         Cost.PLACEMENT,
-        serial=Serial.DELIVERED,
+        Sender.POINTED,
+        Serial.HELD,
     ),
     ("xdg_toplevel", "set_max_size"): KEPT,
     ("xdg_toplevel", "set_min_size"): KEPT,
@@ -113,7 +115,7 @@ REQUESTS: Policies = {
     ("xdg_popup", "grab"): request(
         "Nothing: the filter keeps the grab and says when the menu should go.",
         Cost.NONE,
-        Sender.FOCUSED,
+        Sender.PRESSED,
         Serial.DELIVERED,
     ),
     ("xdg_popup", "reposition"): request(

@@ -35,6 +35,7 @@ class ObjectTable:
         self._next_cid = 2
         self._free_server_cids: list[int] = []
         self._next_server_cid = SERVER_IDS
+        self._listeners = 0
 
     def too_much(self, what: str) -> ProtocolFault:
         """A limit of this connection is reached."""
@@ -61,6 +62,8 @@ class ObjectTable:
         # guard: objects bounded
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
+        if interface in _LISTENERS:
+            self._listen(+1)
         self.usage.take("objects", 1)
         if cid == self._next_cid:
             self._next_cid += 1
@@ -73,6 +76,13 @@ class ObjectTable:
         if server:
             self.give_sid(obj)
         return obj
+
+    def _listen(self, change: int) -> None:
+        """Count what hears input: each event costs as many messages."""
+        # guard: listeners bounded
+        if self._listeners + change > limits.WAYLAND_LISTENERS:
+            raise self.too_much("too many objects that hear input")
+        self._listeners += change
 
     def make_server_side(self, interface: str, version: int) -> Any:  # noqa: ANN401 - see make
         """A new object that we name to the client (an offer)."""
@@ -178,9 +188,15 @@ class ObjectTable:
 
     def _free_client(self, obj: ProtocolObject) -> None:
         if self.by_client.pop(obj.cid, None) is not None:
-            self.usage.give("objects", 1)
+            self._forget(obj)
             if obj.cid >= SERVER_IDS:
                 self._free_server_cids.append(obj.cid)
+
+    def _forget(self, obj: ProtocolObject) -> None:
+        """The client has an object less."""
+        self.usage.give("objects", 1)
+        if obj.interface in _LISTENERS and obj.cid < SERVER_IDS:
+            self._listen(-1)
 
     def deleted(self, sid: int) -> None:
         """wl_display.delete_id: the id is free on both sides."""
@@ -192,7 +208,7 @@ class ObjectTable:
             cid = obj.cid
             obj.dead = True
             if self.by_client.pop(cid, None) is not None:
-                self.usage.give("objects", 1)
+                self._forget(obj)
                 self.down.data += emit.delete_id(1, cid)
 
     def client_object(
@@ -253,6 +269,21 @@ class ObjectTable:
                 values.append(value)
         self.down.add(emit.packer(message)(obj.cid, *values), fds)
 
+
+_LISTENERS = frozenset(
+    {
+        "wl_data_device",
+        "wl_keyboard",
+        "wl_pointer",
+        "wl_touch",
+        "zwp_pointer_gesture_hold_v1",
+        "zwp_pointer_gesture_pinch_v1",
+        "zwp_pointer_gesture_swipe_v1",
+        "zwp_primary_selection_device_v1",
+        "zwp_relative_pointer_v1",
+        "zwp_text_input_v3",
+    }
+)
 
 _DEAD = ProtocolObject("", 0)
 _DEAD.dead = True

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from broker.core import limits
+
+if TYPE_CHECKING:
+    from broker.wayland.protocol.objects import ProtocolObject
 
 _NOT_INPUT = -1.0
 
@@ -18,12 +22,14 @@ _NOT_INPUT = -1.0
 class Serials:
     """The last serials given to one client."""
 
-    __slots__ = ("_acted", "_given")
+    __slots__ = ("_acted", "_given", "_pressed", "_retired")
 
     def __init__(self, acted: Callable[[float], None] | None = None) -> None:
         """``acted`` hears of everything that the person did, with its time."""
         self._given: OrderedDict[int, float] = OrderedDict()
         self._acted = acted
+        self._pressed: dict[tuple[int, int], tuple[int, ProtocolObject]] = {}
+        self._retired: frozenset[int] = frozenset()
 
     def note(self, serial: int) -> None:
         """The client has been given this serial and may present it."""
@@ -46,6 +52,44 @@ class Serials:
         """Whether the serial was delivered to this client (lately)."""
         # guard: input serials
         return untrusted_serial in self._given
+
+    # -- what is pressed now -------------------------------------------------------
+
+    def press(self, by: int, which: int, serial: int, on: ProtocolObject) -> None:
+        """A button or finger of the client's object ``by`` goes down on a surface."""
+        self._pressed[by, which] = (serial, on)
+
+    def lift(self, by: int, which: int | None = None) -> None:
+        """It goes up; all of that object's where none is named."""
+        for key in [k for k in self._pressed if k[0] == by]:
+            if which in {None, key[1]}:
+                del self._pressed[key]
+
+    def held(self, untrusted_serial: int) -> bool:
+        """Whether it is of a press that lasts, on a surface that is there.
+
+        Compositors that look (weston, mutter) let nothing else begin a move, a
+        resize or a drag.
+        """
+        return any(
+            serial == untrusted_serial and not on.dead
+            for serial, on in self._pressed.values()
+        )
+
+    # -- since the keyboard came ----------------------------------------------------
+
+    def retire(self) -> None:
+        """The keyboard has left the client: what it was given is of before."""
+        self._retired = frozenset(self._given)
+
+    def current(self, untrusted_serial: int) -> bool:
+        """Whether it was delivered since the keyboard was away last."""
+        return self.knows(untrusted_serial) and untrusted_serial not in self._retired
+
+    def young(self, untrusted_serial: int, now: float) -> bool:
+        """Whether it is of a key, button or touch just now."""
+        when = self._given.get(untrusted_serial, _NOT_INPUT)
+        return when >= 0.0 and now - when <= limits.WAYLAND_PRESS_SECONDS
 
     def fresh(self, untrusted_serial: int, now: float) -> bool:
         """Whether it is of a key, button or touch of the last seconds."""

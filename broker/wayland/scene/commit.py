@@ -108,6 +108,8 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
             xdg.mapped = True
             surface.relayout = True
             if isinstance(xdg.role, Toplevel):
+                # guard: windows come at a pace
+                _pace_mapping(core)
                 core.sandbox.note_mapped()
             if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
                 # What it answered while it showed nothing may hold no more.
@@ -123,6 +125,20 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
     elif not xdg.committed:
         xdg.committed = True
         window_state.introduce(core, xdg)
+
+
+def _pace_mapping(core: Filter) -> None:
+    """A window comes: most compositors give it the keyboard.
+
+    Without a pace an application could play for the focus, until a key that the
+    person pressed for another window arrives in its own.
+    """
+    sandbox, now = core.sandbox, core.now
+    acted = sandbox.acted
+    if acted is not None and now - acted <= limits.WAYLAND_MAPPING_INPUT_SECONDS:
+        return
+    if not sandbox.may("mappings", limits.WAYLAND_MAPPINGS_PER_MINUTE, now):
+        raise core.too_much("windows that come, and nobody acts in them, too often")
 
 
 def _stands_alone(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from broker.audit.times import parse_span, parse_time, rfc3339
 from broker.core.errors import SetupError
 from broker.launch.process.spawn import run_tool
+from tests.kit.needs import needs
 
 ZONE = timezone(timedelta(hours=2))
 NOW = datetime(2026, 11, 20, 9, 30, 15, 250_000, tzinfo=ZONE)
@@ -134,6 +135,7 @@ def test_what_is_no_span_is_refused(text: str) -> None:
         parse_span(text)
 
 
+@needs("systemd-analyze", "systemd")
 @pytest.mark.parametrize(
     "text",
     ["today", "yesterday", "tomorrow", "2026-11-20", "Fri 2026-11-20 06:00",

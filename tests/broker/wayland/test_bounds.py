@@ -287,3 +287,18 @@ def test_commits_of_many_surfaces_pause_reading(talk):
     most = limits.WAYLAND_COMMIT_PIXELS_AT_ONCE // limits.WAYLAND_SURFACE_PIXELS
     assert talk.core.paused
     assert talk.core.messages - before == -(-most // limits.WAYLAND_SUBSURFACES)
+
+
+def test_requests_cost_what_goes_up(talk):
+    """A commit with a region of many rectangles is as many messages there."""
+    surface, _, _ = talk.show(10, 10, 0)
+    region = talk.make(talk.compositor, "create_region", "wl_region")
+    for n in range(limits.WAYLAND_SURFACE_RECTS):
+        talk.send(region, "add", n, 0, 1, 1)
+    before = talk.core.messages, len(talk.told("wl_region", "add"))
+    for _ in range(10):
+        talk.send(surface, "set_input_region", region)
+        talk.send(surface, "commit")
+    told = len(talk.told("wl_region", "add")) - before[1]
+    assert told == 10 * limits.WAYLAND_SURFACE_RECTS
+    assert talk.core.messages - before[0] >= told

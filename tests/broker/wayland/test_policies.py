@@ -62,6 +62,7 @@ def test_policies_page_is_what_the_tables_print():
 def test_policies_texts_state_the_limits_in_force():
     assert str(limits.WAYLAND_SERIALS) in Serial.DELIVERED.value
     assert f"{limits.WAYLAND_ACTIVATION_SECONDS:g} s" in Serial.INPUT.value
+    assert f"{limits.WAYLAND_PRESS_SECONDS:g} s" in Serial.YOUNG.value
     bell = policies.REQUESTS["xdg_system_bell_v1", "ring"].gain
     assert str(limits.WAYLAND_BELLS_PER_MINUTE) in bell
     title = policies.REQUESTS["xdg_toplevel", "set_title"].gain
@@ -270,5 +271,6 @@ def test_policies_serial_is_as_young_as_the_row_says(actor, key):
     """The same press, long ago and still on the window."""
     actor.press()
     actor.talk.now += limits.WAYLAND_ACTIVATION_SECONDS + 1
-    may = policies.REQUESTS[key].serial in {Serial.DELIVERED, Serial.ENTER}
+    lasting = {Serial.DELIVERED, Serial.ENTER, Serial.HELD, Serial.CURRENT}
+    may = policies.REQUESTS[key].serial in lasting
     assert ASKED[key](actor, _serial(key)) is may

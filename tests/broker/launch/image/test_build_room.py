@@ -12,6 +12,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.launch.image import build_room
 from broker.launch.process.spawn import spawn
+from tests.kit.needs import needs
 
 
 @pytest.fixture
@@ -60,6 +61,7 @@ def test_room_is_asked_for_before(paths, monkeypatch):
         build_room.need_space(paths.images, "the image")
 
 
+@needs("newuidmap", "uidmap")
 async def test_leftovers_of_a_killed_build_are_removed(paths):
     scratch = build_room.make_scratch(paths, "default")
     (scratch / "deep").mkdir()
@@ -77,6 +79,7 @@ async def test_leftovers_of_a_killed_build_are_removed(paths):
     ]
 
 
+@needs("newuidmap", "uidmap")
 async def test_what_still_works_in_the_scratch_place_is_ended(paths):
     scratch = build_room.make_scratch(paths, "default")
     # The process that does the work does not have the name in its arguments.

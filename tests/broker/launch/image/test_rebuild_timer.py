@@ -9,6 +9,7 @@ import pytest
 
 from broker.core.errors import SetupError
 from broker.launch.image import rebuild_timer
+from tests.kit.needs import needs
 
 
 def test_units_are_where_systemd_looks():
@@ -52,6 +53,7 @@ def test_units_are_valid(tmp_path):
     assert done.stderr == ""
 
 
+@needs("systemctl", "systemd")
 async def test_without_a_user_manager_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

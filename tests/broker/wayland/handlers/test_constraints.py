@@ -162,3 +162,16 @@ def test_one_inhibitor_for_a_window_is_enough(talk):
         )
     assert len(talk.told(INHIBIT_MANAGER, "inhibit_shortcuts")) == 1
     talk.send(made, "destroy")
+
+
+def test_a_second_constraint_is_not_forgotten_with_the_first(talk):
+    """The first was for once and is over; it is given back later."""
+    first = constrain(talk, "lock", lifetime=ONESHOT)
+    talk.model.tell(talk.server_side(first), "unlocked")
+    talk.pump()
+    second = constrain(talk, "lock")
+    talk.send(first, "destroy")
+    surface = talk.core.by_client[talk.win]
+    assert surface.constraint is talk.core.by_client[second]
+    with pytest.raises(ServerError):
+        constrain(talk, "lock")

@@ -6,6 +6,8 @@ import pytest
 
 from broker.core import limits
 from broker.wayland.handlers import cursor
+from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
 
 LEFT = 0x110
@@ -139,10 +141,25 @@ def test_a_grab_in_the_background_is_refused(talk):
 
     says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
     says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    talk.now += limits.WAYLAND_PRESS_SECONDS + 1
     _, _, made = popup(talk, talk.xdg)
     talk.send(made, "grab", talk.seat, 8)
     assert talk.heard("popup_done", made) == [[]]
     assert not talk.core.by_client[made].grabbing
+
+
+def test_a_menu_may_come_sooner_than_the_keyboard(talk):
+    """The click that opens it gives the window the keyboard, a little later."""
+    from tests.broker.wayland.scene.test_frame import popup
+
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    _, _, made = popup(talk, talk.xdg)
+    talk.send(made, "grab", talk.seat, 8)
+    says(talk, talk.keyboard, "enter", 9, root(talk), b"")
+    assert talk.heard("popup_done", made) == []
+    says(talk, talk.keyboard, "leave", 10, root(talk))
+    assert talk.heard("popup_done", made) == [[]]
 
 
 def test_a_submenu_needs_no_press_of_its_own(talk):
@@ -335,3 +352,139 @@ def test_a_press_is_as_old_as_it_says_and_not_as_when_it_is_read(talk):
     talk.model.out.clear()
     talk.core.from_server(data, (), late)
     assert not talk.core.serials.fresh(9, late)
+
+
+def test_a_move_needs_a_press_that_lasts(talk):
+    """Compositors that look (weston, mutter) ask for that; sway and KWin do not."""
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    says(talk, talk.pointer, "button", 9, 2, LEFT, 0)
+    for serial in (7, 8, 9):
+        talk.send(talk.top, "move", talk.seat, serial)
+        talk.send(talk.top, "resize", talk.seat, serial, 1)
+    assert talk.told("xdg_toplevel", "move") == []
+    assert talk.told("xdg_toplevel", "resize") == []
+
+
+def test_a_press_ends_with_the_pointer_that_leaves(talk):
+    says(talk, talk.pointer, "enter", 7, talk.server_side(talk.win), 0, 0)
+    says(talk, talk.pointer, "button", 8, 1, LEFT, 1)
+    says(talk, talk.pointer, "leave", 9, talk.server_side(talk.win))
+    talk.send(talk.top, "move", talk.seat, 8)
+    assert talk.told("xdg_toplevel", "move") == []
+
+
+def test_a_finger_that_was_given_back_presses_no_more(talk):
+    says(talk, talk.touch, "down", 7, 1, talk.server_side(talk.win), 3, 0, 0)
+    talk.send(talk.touch, "release")
+    talk.send(talk.top, "move", talk.seat, 7)
+    assert talk.told("xdg_toplevel", "move") == []
+
+
+def test_what_hears_input_is_bounded(talk):
+    for _ in range(limits.WAYLAND_LISTENERS - 3):
+        talk.make(talk.seat, "get_pointer", "wl_pointer")
+    with pytest.raises(ServerError, match="too many objects that hear input"):
+        talk.make(talk.seat, "get_pointer", "wl_pointer")
+
+
+def test_as_many_may_come_as_go(talk):
+    for _ in range(2 * limits.WAYLAND_LISTENERS):
+        made = talk.make(talk.seat, "get_pointer", "wl_pointer")
+        talk.send(made, "release")
+
+
+@pytest.fixture
+def field(talk):
+    manager = talk.bind("zwp_text_input_manager_v3")
+    return talk.make(manager, "get_text_input", "zwp_text_input_v3", None, talk.seat)
+
+
+KIND = "zwp_text_input_v3"
+
+
+def texts(talk: Talk) -> list[str]:
+    return [n for k, n, _ in talk.model.requests if k == KIND]
+
+
+def test_text_input_without_the_focus_ends_nobodys_input_method(talk, field):
+    for name in ("enable", "disable", "commit"):
+        talk.send(field, name)
+    talk.send(field, "set_content_type", 1, 1)
+    talk.send(field, "set_surrounding_text", b"abc", 1, 1)
+    talk.send(field, "set_text_change_cause", 1)
+    talk.send(field, "set_cursor_rectangle", 1, 2, 3, 4)
+    assert texts(talk) == []
+    talk.send(field, "destroy")
+    assert texts(talk) == ["destroy"]
+
+
+def test_a_text_inputs_done_counts_the_commits_that_did_not_pass(talk, field):
+    talk.send(field, "commit")
+    talk.send(field, "commit")
+    says(talk, field, "enter", root(talk))
+    talk.send(field, "enable")
+    talk.send(field, "commit")
+    says(talk, field, "done", 1)
+    assert talk.heard("done", field) == [[3]]
+
+
+def test_a_text_input_that_comes_back_begins_anew(talk, field):
+    """Its 'disable' after the leave did not pass."""
+    says(talk, field, "enter", root(talk))
+    talk.send(field, "enable")
+    talk.send(field, "commit")
+    says(talk, field, "leave", root(talk))
+    talk.send(field, "disable")
+    talk.send(field, "commit")
+    says(talk, field, "enter", root(talk))
+    talk.send(field, "enable")
+    talk.send(field, "commit")
+    assert texts(talk) == ["enable", "commit", "disable", "commit", "enable", "commit"]
+    says(talk, field, "done", 3)
+    assert talk.heard("done", field) == [[3]], "three of the client's, three of ours"
+
+
+def test_windows_that_come_without_input_have_a_pace(talk):
+    def again() -> None:
+        talk.send(talk.win, "attach", 0, 0, 0)
+        talk.send(talk.win, "commit")
+        talk.send(talk.win, "commit")
+        talk.configured(talk.xdg)
+        talk.paint(talk.win, 10, 10, 0)
+        talk.send(talk.win, "commit")
+
+    for _ in range(limits.WAYLAND_MAPPINGS_PER_MINUTE - 1):
+        again()
+    with pytest.raises(ServerError, match="too often"):
+        again()
+
+
+def test_windows_that_answer_input_have_none(talk):
+    for number in range(limits.WAYLAND_MAPPINGS_PER_MINUTE + 5):
+        talk.sandbox.act(talk.now)
+        talk.send(talk.win, "attach", 0, 0, 0)
+        talk.send(talk.win, "commit")
+        talk.send(talk.win, "commit")
+        talk.configured(talk.xdg)
+        talk.paint(talk.win, 10, 10, number)
+        talk.send(talk.win, "commit")
+
+
+def test_relative_motion_on_the_frame_is_never_told():
+    manager = "zwp_relative_pointer_manager_v1"
+    with Talk(model=Model([*GLOBALS, (manager, 1)])) as it:
+        it.start()
+        it.seat = it.bind("wl_seat")
+        it.pointer = it.make(it.seat, "get_pointer", "wl_pointer")
+        it.win, it.xdg, it.top = it.show(200, 100, 0)
+        kind = "zwp_relative_pointer_v1"
+        made = it.make(it.bind(manager), "get_relative_pointer", kind, None, it.pointer)
+        moved = (0, 1, 256, 256, 256, 256)
+        says(it, it.pointer, "enter", 7, root(it), 0, 0)
+        says(it, made, "relative_motion", *moved)
+        assert it.heard("relative_motion") == []
+        says(it, it.pointer, "leave", 8, root(it))
+        says(it, it.pointer, "enter", 9, it.server_side(it.win), 0, 0)
+        says(it, made, "relative_motion", *moved)
+        assert it.heard("relative_motion") == [list(moved)]

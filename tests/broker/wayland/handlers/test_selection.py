@@ -528,7 +528,7 @@ def test_a_new_selection_does_not_flood_one_with_many_devices(pair):
     one, _ = pair
     one.focus()
     manager = one.managers["clipboard"]
-    for _ in range(500):
+    for _ in range(limits.WAYLAND_LISTENERS // 2):
         one.make(manager, "get_data_device", "wl_data_device", None, one.seat)
     source = one.make(manager, "create_data_source", "wl_data_source")
     for number in range(limits.WAYLAND_MIMES):
@@ -597,3 +597,18 @@ def test_a_device_that_was_released_is_told_of_no_drop(pair):
     one.send(device, "release")
     one.send(offer, "set_actions", 1, 1)
     assert one.heard("drop", device) == []
+
+
+def test_a_drag_tells_nothing_of_other_windows(pair):
+    one, two = pair
+    source = drag(one)
+    private = one.told("wl_data_source", "offer")[0][0]
+    for action in (1, 2, 0):
+        one.says(source, "action", action)
+        one.says(source, "target", None)
+    assert one.heard("action", source) == one.heard("target", source) == []
+    over(two, [private])
+    offer = two.heard("data_offer", two.devices["clipboard"])[-1][0]
+    two.send(offer, "accept", 70, b"text/uri-list")
+    one.says(source, "action", 2)
+    assert one.heard("action", source) == [[2]]

@@ -1,0 +1,1 @@
+"""bubblewrap: a sandbox of namespaces alone, on the host's own programs."""

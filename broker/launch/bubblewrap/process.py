@@ -1,0 +1,118 @@
+"""A box that is started and held before its program runs, until it has its lease."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from broker.core.errors import UpstreamError
+from broker.launch.bubblewrap.arguments import Box, Descriptors, bwrap_args
+from broker.launch.process.spawn import PIPE, Child, spawn
+
+_STATUS_BYTES = 4096
+_START_SECONDS = 10.0
+
+
+class _Status(msgspec.Struct):
+    """The first line of --json-status-fd; further fields are passed over."""
+
+    leader: int = msgspec.field(name="child-pid")
+
+
+@dataclass(eq=False)
+class HeldBox:
+    """A box whose program waits."""
+
+    child: Child
+    leader: int
+    """The first process inside, as its pid is outside."""
+    _block: int | None
+    _status: int
+    """bubblewrap says here at the end how it was, and would die of a closed pipe."""
+
+    def release(self) -> None:
+        """Let the program run.  Raises OSError when bubblewrap has gone."""
+        if self._block is not None:
+            os.write(self._block, b"x")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the means to let it run; a program that waits ends."""
+        block, self._block = self._block, None
+        if block is not None:
+            os.close(block)
+
+    async def end(self) -> None:
+        """End it, if it has not ended, and close what is ours; not cancellable."""
+        with trio.CancelScope(shield=True):
+            self.abandon()
+            await self.child.stop()
+            os.close(self._status)
+
+
+async def start_held(box: Box) -> HeldBox:
+    """Start bubblewrap; its output is in the child's pipes.
+
+    Raises SetupError when it is not installed, UpstreamError when it does not say
+    in time that it has started.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    with ExitStack() as ours:
+        block, release = os.pipe()
+        heard, status = os.pipe()
+        ours.callback(os.close, release)
+        ours.callback(os.close, heard)
+        with ExitStack() as theirs:
+            theirs.callback(os.close, block)
+            theirs.callback(os.close, status)
+            passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n")
+            group = _memory(theirs, f"user:x:{gid}:\n")
+            fds = Descriptors(block, status, passwd, group)
+            child = spawn(
+                bwrap_args(box, fds, uid),
+                name="bwrap",
+                cwd="/",
+                pass_fds=(block, status, passwd, group),
+                stdout=PIPE,
+                stderr=PIPE,
+            )
+        try:
+            leader = await _leader(heard)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await child.stop()
+            raise
+        ours.pop_all()
+        return HeldBox(child, leader, release, heard)
+
+
+def _memory(stack: ExitStack, text: str) -> int:
+    fd = os.memfd_create("vitrail-box", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    os.write(fd, text.encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+async def _leader(fd: int) -> int:
+    os.set_blocking(fd, False)
+    said = b""
+    with trio.move_on_after(_START_SECONDS):
+        while b"\n" not in said and len(said) < _STATUS_BYTES:
+            await trio.lowlevel.wait_readable(fd)
+            data = os.read(fd, _STATUS_BYTES)
+            if not data:
+                break
+            said += data
+    try:
+        return msgspec.json.decode(said.split(b"\n")[0], type=_Status).leader
+    except msgspec.DecodeError as error:
+        raise UpstreamError(
+            "bubblewrap did not start the box",
+            hint="its own words are above; user namespaces must be allowed "
+            "('brokerctl doctor')",
+        ) from error

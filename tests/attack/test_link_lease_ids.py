@@ -1,0 +1,114 @@
+"""A host that was taken over plays with the ids of its leases.
+
+The end of a lease and the beginning of another with its id in one packet must
+not leave a sandbox that no list knows, nor decide as one and be shown as the
+other.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+
+import trio
+
+from broker.core.lease import Lease
+from broker.core.names import LeaseId, SandboxName
+from broker.link import messages as m
+from broker.services.link.epoch import _Answer
+from tests.kit.link.ends import Ends, HoldingViewer
+from tests.kit.link.host import obey
+from tests.kit.link.roles import journal
+from tests.kit.wayland.compositor import short_directory
+
+TIMES = 20
+
+
+class Lax:
+    """A book of leases that permits everything, on the attacker's end."""
+
+    def begin(self, message):
+        """Whatever it is."""
+
+    def end(self, message):
+        """Whatever it is."""
+
+    def confirm(self, message):
+        """Whatever it is."""
+
+    def all(self):
+        return []
+
+
+class NotingViewer(HoldingViewer):
+    """Takes its time for each lease, and notes what it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    async def lease_begun(self, lease):
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        self.told.append(("begun", lease.id))
+        await super().lease_begun(lease)
+
+    async def lease_ended(self, lease, reason):
+        self.told.append(("ended", lease))
+        await super().lease_ended(lease, reason)
+
+
+@asynccontextmanager
+async def taken_host(tmp_path):
+    """An epoch of a host without rules, and the viewer at its other end."""
+    viewer = NotingViewer()
+    with short_directory() as base:
+        ends = Ends(base)
+        async with journal(tmp_path) as log, trio.open_nursery() as nursery:
+            remote = ends.viewer_end(log, viewer)
+            await nursery.start(remote.run)
+            with trio.fail_after(60):
+                epoch = await ends.dialled(nursery, obey)
+                epoch.channel.leases = Lax()
+                yield epoch, viewer
+            nursery.cancel_scope.cancel()
+
+
+def lease(sandbox, ident=None):
+    name = SandboxName(sandbox)
+    return Lease(LeaseId(ident or secrets.token_hex(8)), name, SandboxName("app"), 1)
+
+
+def put(epoch, make):
+    """Put a request into the next packet."""
+    epoch._places.acquire_nowait()
+    request, record = epoch.channel.ask(make)
+    epoch._answers[request.request] = _Answer(epoch._places)
+    epoch._put(record)
+
+
+async def test_an_id_is_never_another_leases(tmp_path):
+    async with taken_host(tmp_path) as (epoch, viewer):
+        one = lease("app-1")
+        await epoch.ask(lambda n: m.LeaseBegun.of(n, one, "test"))
+        other = lease("app-2", one.id)
+        put(epoch, lambda n: m.LeaseEnded(n, one.id, "gone"))
+        put(epoch, lambda n: m.LeaseBegun.of(n, other, "test"))
+        await epoch.over.wait()
+        assert all(found.sandbox != "app-2" for found in viewer.leases)
+
+
+async def test_what_begins_and_ends_in_one_packet_ends_last(tmp_path):
+    async with taken_host(tmp_path) as (epoch, viewer):
+        leases = [lease(f"app-{n}") for n in range(TIMES)]
+        for one in leases:
+            put(epoch, lambda n, one=one: m.LeaseBegun.of(n, one, "test"))
+            put(epoch, lambda n, one=one: m.LeaseEnded(n, one.id, "gone"))
+        await epoch.ask(m.Ping)
+        while len([kind for kind, _ in viewer.told if kind == "ended"]) < TIMES:
+            await trio.lowlevel.checkpoint()
+        for one in leases:
+            kinds = [kind for kind, ident in viewer.told if ident == one.id]
+            assert kinds[0] == "begun"
+            assert kinds[-1] == "ended"
+        assert viewer.leases == []

@@ -1,0 +1,183 @@
+"""A random hostile client beside honest ones: judged by what these see.
+
+``VITRAIL_SEED`` plays one run again; each run prints its seed, but the timing of
+a real compositor is not repeated.  ``VITRAIL_OBSERVERS_ACTIONS`` restricts the
+client to some of ``WEIGHTS``, as "menus,images".
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+from PIL import Image
+
+from broker.clipboard.chords import Recogniser
+from broker.core import limits
+from broker.ipc import prompt as messages
+from broker.prompt.dialog import lay_out
+from broker.wayland.rules import WindowRules
+from tests.kit.observers.hostile import Hostile
+from tests.kit.observers.judge import Claims, Judge, Observer
+from tests.kit.prompting import agent, question
+from tests.kit.wayland.compositor import desktop, short_directory
+from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.stand import SIZE, filtered, nested
+
+SLOW = pytest.mark.slow
+SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_SECONDS", "5"))
+LONG_SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_LONG", "240"))
+KINDS = ["sway", pytest.param("weston", marks=SLOW), pytest.param("kwin", marks=SLOW)]
+CONFIG = (
+    "default_border none\ndefault_floating_border none\n"
+    "for_window [title=.*] floating enable\n"
+)
+OTHER, PLAIN = 0x2040F0, 0xE0E020
+FRAMES = 0xD01010, 0x10A0A0
+
+
+@asynccontextmanager
+async def compositor(kind: str):
+    """(the one that takes pictures, display, process) of a compositor."""
+    async with desktop(config_extra=CONFIG) as comp:
+        if kind == "sway":
+            yield comp, comp.display, comp.child.popen.pid
+            return
+        async with nested(comp, kind) as inner:
+            yield comp, inner.display, inner.child.popen.pid
+
+
+async def screenshot(comp) -> Image.Image:
+    """The screen with the pointer's image on it."""
+    with short_directory() as path:
+        await comp._tool("grim", "-c", str(path / "screen.png"))
+        with Image.open(path / "screen.png") as image:
+            return image.convert("RGB")
+
+
+class Asked:
+    """A real prompt agent on the compositor, used from the person's thread."""
+
+    def __init__(self, agent_, asked) -> None:
+        self.agent, self.asked, self.number = agent_, asked, 0
+        layout = lay_out(asked)
+        left, top = (SIZE[0] - 640) // 2, (SIZE[1] - layout.height) // 2
+        rect = layout.deny
+        self.deny = (left + rect.x + rect.width // 2, top + rect.y + rect.height // 2)
+
+    def show(self) -> None:
+        self.number += 1
+        trio.from_thread.run(self.agent.show, self.asked, self.number)
+
+    def armed(self) -> None:
+        time.sleep(limits.PROMPT_GUARD_SECONDS + 0.3)
+
+    def answer(self) -> bool | None:
+        try:
+            said = trio.from_thread.run(self.agent.hear, 8)
+        except trio.TooSlowError:
+            return None
+        return said.answer.allow if said is not None else None
+
+
+def play(
+    comp, display, pid, work, other, claims, seed, seconds, actions, prompt
+) -> Judge:
+    """One run, in a thread."""
+    with Pointer(comp.display, SIZE) as mouse, Keyboard(comp.display) as keys:
+        for at in ((640, 400), (644, 404), (5, 5)):
+            mouse.move(*at)
+        keys.press(1)  # a seat's keyboard has a keymap once a key was pressed
+        look = partial(trio.from_thread.run, screenshot, comp)
+        judge = Judge(mouse, keys, look, claims, pid)
+        with Observer(other) as one, Observer(display) as two:
+            for observer, name, color, place in (
+                (one, "other", OTHER, (250, 620)),
+                (two, "plain", PLAIN, (1000, 620)),
+            ):
+                judge.observers.append(observer.begin(name, color))
+                judge.place(observer, *place)
+            judge.hostile = hostile = Hostile(work, seed, actions)
+            end = time.monotonic() + seconds
+            try:
+                while time.monotonic() < end:
+                    judge.step(windows=judge.judged % 3 == 2)
+                if prompt is not None:
+                    judge.prompted(prompt)
+                if "regions" in hostile.actions:
+                    judge.flooded()
+            finally:
+                hostile.close()
+                print(
+                    f"seed {seed}: {judge.judged} steps, {judge.hidden} hidden,"
+                    f" {hostile.requests} acts, {hostile.ends} ended connections,"
+                    f" {judge.leaves} leaves, compositor at most {judge.busiest:.0%}"
+                )
+                print(hostile.errors.most_common(12))
+    return judge
+
+
+async def observed(kind: str, seconds: float, actions=None) -> Judge:
+    """One run on a compositor; raises SeenError."""
+    if not shutil.which({"kwin": "kwin_wayland"}.get(kind, kind)):
+        pytest.skip(f"{kind} is missing")
+    seed = int(os.environ.get("VITRAIL_SEED", "0")) or random.randrange(1 << 32)
+    chosen = os.environ.get("VITRAIL_OBSERVERS_ACTIONS")
+    if actions is None and chosen:
+        actions = chosen.split(",")
+    print(f"seed {seed} on {kind}")
+    async with (
+        compositor(kind) as (comp, display, pid),
+        filtered(comp, WindowRules("work", color=FRAMES[0]), behind=display) as work,
+        filtered(comp, WindowRules("other", color=FRAMES[1]), behind=display) as other,
+    ):
+        claims = Claims(Recogniser)
+        work.sandbox.hand = claims
+        run = partial(
+            play,
+            comp,
+            display,
+            pid,
+            work.path,
+            other.path,
+            claims,
+            seed,
+            seconds,
+            actions,
+        )
+        if kind != "sway":
+            return await trio.to_thread.run_sync(run, None)
+        async with agent(comp.environment) as a:
+            assert await a.hear() == messages.Hello(layer=True)
+            return await trio.to_thread.run_sync(run, Asked(a, question()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_observers_see_nothing_of_an_honest_client(kind):
+    """The control: what they see of the hostile one is not the kit's own doing."""
+    judge = await observed(kind, SECONDS, actions=())
+    assert judge.judged > judge.hidden
+    assert judge.leaves == 0
+
+
+@pytest.mark.flaky(reruns=0)  # another seed would hide what this one has found
+@pytest.mark.parametrize("kind", KINDS)
+async def test_observers_see_nothing_of_a_random_hostile_client(kind):
+    judge = await observed(kind, SECONDS)
+    assert judge.judged > judge.hidden
+
+
+@pytest.mark.long
+@pytest.mark.timeout(540)
+@pytest.mark.flaky(reruns=0)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_observers_see_nothing_for_minutes(kind):
+    """``VITRAIL_OBSERVERS_LONG`` says for how many seconds; hours, for a night."""
+    judge = await observed(kind, LONG_SECONDS)
+    assert judge.judged > judge.hidden

@@ -1,0 +1,1 @@
+"""How long verbs of brokerctl take to answer."""

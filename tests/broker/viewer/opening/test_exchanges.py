@@ -1,0 +1,134 @@
+"""Counting requests, and what waits to be fetched."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+
+from broker.core import limits
+from broker.core.errors import PeerError, RefusedError
+from broker.ipc import transfer as messages
+from broker.ipc.transfer_guest import OpenUrl
+from broker.transfer.entries import Quota
+from broker.viewer.opening.exchanges import Delivery, Exchanges
+from broker.viewer.opening.meter import DayMeter
+from policy.records.model import Transfer
+
+DAY = 86400.0
+ALLOWED = Transfer(
+    file_size=10,
+    request_size=10,
+    request_files=3,
+    day_size=25,
+    day_requests=3,
+    keep_free=0,
+)
+
+
+def delivery():
+    read, write = os.pipe()
+    os.close(write)
+    return Delivery("work", False, Quota(1, 1, 1), read)
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_sandbox_has_so_many_requests_at_one_time():
+    exchanges = Exchanges()
+    opened = [exchanges.one(n) for n in range(limits.TRANSFERS_PER_SANDBOX)]
+    for one in opened:
+        one.__enter__()
+    with pytest.raises(RefusedError), exchanges.one(99):
+        pass
+    opened[0].__exit__(None, None, None)
+    with exchanges.one(99):
+        pass
+
+
+def test_a_token_fetches_once():
+    exchanges = Exchanges()
+    sent = delivery()
+    with exchanges.expected("a" * 32, sent):
+        with pytest.raises(RefusedError):
+            exchanges.fetch("b" * 32)
+        assert exchanges.fetch("a" * 32) is sent
+        assert sent.taken.is_set()
+        with pytest.raises(RefusedError):
+            exchanges.fetch("a" * 32)
+        sent.end("")
+    assert sent.reason == ""
+
+
+def test_what_nothing_fetches_is_given_up_with_its_pipe():
+    exchanges = Exchanges()
+    sent = delivery()
+    fd = sent.pipe
+    with exchanges.expected("a" * 32, sent):
+        assert is_open(fd)
+    assert not is_open(fd)
+    assert sent.reason == "it was given up"
+    with pytest.raises(RefusedError):
+        exchanges.fetch("a" * 32)
+
+
+def test_so_much_may_wait_to_be_fetched():
+    exchanges = Exchanges()
+    blocks = [
+        exchanges.expected(f"{n:032}", delivery()) for n in range(limits.OPENED_TOKENS)
+    ]
+    for block in blocks:
+        block.__enter__()
+    last = delivery()
+    with pytest.raises(RefusedError), exchanges.expected("f" * 32, last):
+        pass
+    last.close_pipe()
+    for block in blocks:
+        block.__exit__(None, None, None)
+
+
+async def test_a_worker_says_each_thing_once():
+    exchanges = Exchanges()
+    asked = messages.TransferAsked(1, OpenUrl("https://a.b/"))
+    with exchanges.one(1) as exchange:
+        exchanges.take(messages.TransferAsked(2, OpenUrl("https://c.d/")))
+        exchanges.take(asked)
+        assert await exchange.asked() == OpenUrl("https://a.b/")
+        with pytest.raises(PeerError):
+            exchanges.take(asked)
+        exchanges.take(messages.TransferPassed(1, 1, 1, "x\x1b"))
+        assert await exchange.passed() == "x\\x1b"
+        with pytest.raises(PeerError):
+            exchanges.take(messages.TransferPassed(1, 1, 1))
+
+
+async def test_a_dead_worker_ends_its_requests():
+    exchanges = Exchanges()
+    with exchanges.one(1) as exchange:
+        with trio.fail_after(5), exchange.scope:
+            exchanges.worker_gone()
+            await trio.sleep_forever()
+        await exchange.wait_closed()
+        assert exchange.closed.reason == "the worker died"
+
+
+def test_a_day_has_so_many_requests_and_bytes():
+    meter = DayMeter()
+    meter.take("work", 10, ALLOWED, 0.0)
+    meter.take("work", 10, ALLOWED, 1.0)
+    with pytest.raises(RefusedError, match="25 bytes"):
+        meter.take("work", 6, ALLOWED, 2.0)
+    meter.take("work", 5, ALLOWED, 3.0)
+    with pytest.raises(RefusedError, match="3 requests"):
+        meter.take("work", 0, ALLOWED, 4.0)
+    meter.take("other", 10, ALLOWED, 4.0)
+    meter.take("work", 10, ALLOWED, DAY)
+    with pytest.raises(RefusedError):
+        meter.take("work", 0, ALLOWED, DAY)

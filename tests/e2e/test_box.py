@@ -1,0 +1,171 @@
+"""``brokerctl run --bwrap``: a program of the host's in a box, on a real desktop."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.peers.credentials import pid_namespaces_of_self
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
+from tests.kit.wayland.compositor import wait_frames, wait_window
+from tests.kit.world import world
+
+RED = (0xD5, 0x5E, 0x00)
+
+
+@pytest.fixture(autouse=True)
+def _kernel():
+    """Whether the kernel can tell a container's pid namespace (Linux 6.11)."""
+    if len(pid_namespaces_of_self()) == 0:
+        pytest.skip("this kernel cannot tell a process's pid namespace")
+
+
+def left_over(w) -> list[Path]:
+    """Sockets and records of boxes."""
+    folders = (w.paths.runtime / "boxes", w.paths.runtime / "sandboxes.d")
+    return [p for f in folders for p in f.glob("box-*") if p.suffix != ".lock"]
+
+
+async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
+    words = ("run", "-q", "--bwrap", "--", "foot", "-T", "boxed", "sleep", "1000")
+    async with world(image=False) as w:
+        async with running(*words, env=w.environ) as child:
+            await wait_window(w.comp, title="boxed")
+            await wait_frames(w.comp, {"[untrusted] boxed": {RED}})
+            shown = Path(os.environ.get("VITRAIL_OUT") or ".") / "launchers"
+            shown.mkdir(parents=True, exist_ok=True)
+            await w.comp.screenshot(shown / "bwrap.png")
+            (begin,) = w.events("lease.begin")
+            assert begin["sandbox"].startswith("box-")
+            (decision,) = w.events("decision")
+            assert decision["verdict"] == "allow"
+            assert decision["sandbox"] == begin["sandbox"]
+            assert len(left_over(w)) == 2
+            (keeper,) = [p for p in (await w.status()).processes if p.role == "keeper"]
+            (window,) = await wait_window(w.comp, title="boxed")
+            assert window["pid"] == keeper.pid
+            child.kill()
+            await child.wait()
+        # Killed, it could put nothing away itself: the kernel has ended the box.
+        await w.wait_event("lease.end", sandbox=begin["sandbox"])
+
+        async def gone():
+            return not [p for p in w.processes().values() if "bwrap" in p]
+
+        await eventually(gone)
+        assert len(left_over(w)) == 2
+        answer = await brokerctl("run", "-q", "--bwrap", "--", "true", env=w.environ)
+        assert answer.code == 0, answer
+        assert left_over(w) == [], "the next run clears it away"
+
+
+_PROBE = r"""
+import os, socket, sys
+def tried(what):
+    try:
+        return what() or "done"
+    except OSError as error:
+        return type(error).__name__
+def connect(path):
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+print("compositor", tried(lambda: connect(sys.argv[1])))
+print("control", tried(lambda: connect(sys.argv[2])))
+print("home", tried(lambda: os.listdir(sys.argv[3]) and None))
+print("file", open(sys.argv[4]).read())
+print("file written", tried(lambda: open(sys.argv[4], "w")))
+print("socket moved", tried(lambda: os.rename("/run/vitrail/wayland-0", "/run/vitrail/x")))
+print("link made", tried(lambda: os.symlink("/", "/run/vitrail/y")))
+print("processes", len([name for name in os.listdir("/proc") if name.isdigit()]))
+print("network", sorted(name for _, name in socket.if_nameindex()))
+print("privileges", open("/proc/self/status").read().split("CapEff:")[1].split()[0])
+print("terminal", tried(lambda: os.open("/dev/tty", os.O_RDWR) and None))
+raise SystemExit(7)
+"""
+
+
+async def test_what_a_box_reaches():
+    """Its own sockets and the file that was named; nothing else of the person's."""
+    async with world(image=False) as w:
+        probe, named = w.base / "probe.py", w.base / "named.txt"
+        probe.write_text(_PROBE)
+        named.write_text("hello")
+        arguments = (
+            str(w.comp.display),
+            str(w.paths.control),
+            str(w.base),
+            str(named),
+        )
+        answer = await brokerctl(
+            *("run", "-q", "--bwrap", "--", "/usr/bin/python3", str(probe)),
+            *arguments,
+            env=w.environ,
+        )
+        assert answer.code == 7, answer
+        said = dict(line.rsplit(" ", 1) for line in answer.out.splitlines())
+        assert said["compositor"] == "FileNotFoundError"
+        assert said["control"] == "FileNotFoundError"
+        assert said["file"] == "hello"
+        assert said["file written"] == "OSError"
+        assert said["socket moved"] == "OSError"
+        assert said["link made"] == "OSError"
+        assert int(said["processes"]) <= 3
+        assert said["network"] == "['lo']"
+        assert int(said["privileges"], 16) == 0
+        assert said["terminal"] == "OSError"
+        assert named.read_text() == "hello"
+        assert left_over(w) == []
+        await w.wait_event("lease.end")
+
+
+async def test_a_second_box_does_not_use_the_sockets_of_the_first():
+    """Not from inside: they are not there; and not by their path from outside."""
+    words = ("run", "-q", "--bwrap", "--", "foot", "-T", "first", "sleep", "1000")
+    async with world(image=False) as w, running(*words, env=w.environ):
+        await wait_window(w.comp, title="first")
+        (sockets,) = (w.paths.runtime / "boxes").glob("box-??????")
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+        stream = await trio.open_unix_socket(str(sockets / "wayland-0"))
+        with trio.fail_after(60):
+            assert await stream.receive_some() == b""
+        await stream.aclose()
+        refused = await w.wait_event("stream.refused")
+        assert "not in this container" in refused["reason"]
+        code = (
+            "import socket,sys\n"
+            "s = socket.socket(socket.AF_UNIX)\n"
+            "s.connect(sys.argv[1])\n"
+        )
+        script = w.base / "other.py"
+        script.write_text(code)
+        answer = await brokerctl(
+            *("run", "-q", "--bwrap", "--", "/usr/bin/python3", str(script)),
+            str(sockets / "wayland-0"),
+            env=w.environ,
+        )
+        assert answer.code == 1
+        assert "FileNotFoundError" in answer.out
+
+
+async def test_what_cannot_be_started_says_so_and_leaves_nothing():
+    async with world(image=False) as w:
+        answer = await brokerctl(
+            "run", "-q", "--bwrap", "--", "no-such-program", env=w.environ
+        )
+        assert answer.code == 1
+        assert "no-such-program" in answer.out
+        answer = await brokerctl("run", "--bwrap", "-d", "--", "true", env=w.environ)
+        assert answer.code == 2
+        answer = await brokerctl(
+            "run", "--json", "--bwrap", "--", "true", env=w.environ
+        )
+        assert answer.code == 0
+        last = json.loads(answer.out.splitlines()[-1])
+        assert (last["sandbox"][:4], last["code"]) == ("box-", 0)
+        assert left_over(w) == []
