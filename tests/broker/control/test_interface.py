@@ -26,6 +26,7 @@ METHODS = {
     "Status": (api.Nothing, api.Status),
     "Windows": (api.WindowsRequest, api.WindowsAnswer),
     "WindowClose": (api.WindowCloseRequest, api.Nothing),
+    "Open": (api.OpenRequest, api.OpenItem),
     "LeaseAcquire": (api.LeaseRequest, api.LeaseItem),
     "LeaseList": (api.Nothing, api.LeaseListAnswer),
     "LeaseRelease": (api.LeaseReleaseRequest, api.Nothing),
@@ -40,7 +41,6 @@ METHODS = {
     "Devices": (api.Nothing, api.DevicesAnswer),
     "DeviceAttach": (api.DeviceAttachRequest, api.DeviceAnswer),
     "DeviceDetach": (api.DeviceDetachRequest, api.DeviceAnswer),
-    "Open": (api.OpenRequest, api.OpenItem),
 }
 _PLAIN = {str: "string", bytes: "string", int: "int", float: "float", bool: "bool"}
 
