@@ -7,6 +7,8 @@ they were there.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,6 +56,7 @@ from broker.core.errors import InternalError, SetupError, UpstreamError
 ANSWER_SECONDS = 30.0
 """For one answer of a method that does not wait for a machine."""
 
+_UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _READ_BYTES = 65536
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
@@ -275,8 +278,8 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """Connect to the broker that serves at ``path``.
 
-    Raises SetupError when none does, which says ``start``, or when it may not
-    be reached.
+    Raises SetupError when none does, which says ``start``, when it may not be
+    reached, or is another user's.
     """
     try:
         stream = await trio.open_unix_socket(os.fspath(path))
@@ -291,4 +294,21 @@ async def open_client(
             hint="a broker serves the user who started it: are you that user?",
         ) from error
     async with stream:
+        _require_own(stream, path)
         yield Client(stream)
+
+
+def _require_own(stream: trio.SocketStream, path: Path) -> None:
+    """Refuse a server of another user's before anything is said to it.
+
+    XDG_RUNTIME_DIR may name a directory that another user serves, and what is
+    said has the arguments and the environment of programs in it.
+    """
+    ucred = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid = _UCRED.unpack(ucred)[1]
+    # guard: brokerctl speaks with a broker of its user's
+    if os.getuid() != 0 and uid not in {0, os.getuid()}:
+        raise SetupError(
+            f"the broker at {path} is another user's (uid {uid})",
+            hint="is XDG_RUNTIME_DIR your own?",
+        )

@@ -142,6 +142,7 @@ async def is_up(guest):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.alone
 async def test_a_squatter_on_the_viewers_port():
     """It learns that a host is there, and stops nothing for longer than it is there."""
     async with two_machines() as (host, viewer):
@@ -182,6 +183,7 @@ async def squatted(host, viewer):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.alone
 async def test_thousands_of_half_open_handshakes():
     """The host's broker comes in while they come, and while they stand."""
     async with two_machines() as (host, viewer):

@@ -416,7 +416,10 @@ def open_node(held: SysfsDevice) -> int:
 
 def listen(path: Path, owner: int) -> socket.socket:
     """Return the socket that brokers of a user connect to.  Raises SetupError."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        # Whatever the umask is: the user must come through to the socket.
+        path.parent.chmod(0o755)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         path.unlink(missing_ok=True)

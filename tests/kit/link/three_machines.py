@@ -58,6 +58,8 @@ class Guest:
     systemd: bool = False
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
+    initrd: bytes = b""
+    """An archive that is put behind the initramfs."""
     shell: trio.SocketStream | None = None
     console: Path | None = None
     child: Child | None = None
@@ -252,6 +254,7 @@ class Lab:
         """Start it, or start it anew; returns when its shell is there."""
         initrd = self._at(guest, "initrd")
         data = self._kernel.write_initrd(self.base).read_bytes()
+        data += guest.initrd
         if guest.shelled:
             data += shell_init(systemd=guest.systemd)
         initrd.write_bytes(data)
