@@ -29,7 +29,7 @@ Scalar = str | int | float | bool | list[str]
 
 
 class Verdict(enum.StrEnum):
-    """What policy said."""
+    """The decision of the policy."""
 
     ALLOW = "allow"
     ASK = "ask"
@@ -67,7 +67,7 @@ class Event(
     generation: int = 0
     """Counts the launches of that sandbox on its host."""
     service: str = ""
-    """What was asked for, as ``vitrail.Display``."""
+    """The requested service, as ``vitrail.Display``."""
     argument: str = ""
     """The service's argument; an object's name, see ``object``."""
     stream: int = 0
@@ -75,7 +75,7 @@ class Event(
     peer: str = ""
     """How the kernel knows the far end, as ``hybrid:…`` or ``cid 42``."""
     object: str = ""
-    """What it was about, by name: an address, a file, a device.  The setting
+    """The name of the object: an address, a file, a device.  The setting
     ``names`` keeps it, replaces it by a keyed hash, or drops it."""
     outcome: str = ""
     """How it went, in a word."""
@@ -102,8 +102,8 @@ def encode(event: Event) -> bytes:
     """Return the event as one line of JSON, without the line's end.
 
     Raises InternalError beyond ``limits.AUDIT_EVENT_BYTES`` and for text that
-    is no Unicode: what goes into an event is bounded and escaped where it
-    enters the broker.
+    is not Unicode: the values of an event are bounded and escaped where they
+    enter the broker.
     """
     try:
         body = _encoder.encode(event)
