@@ -5,10 +5,10 @@ Permissions
     rules allow, it sees one source and records from it.
 
 Restrictions
-    A sandbox may not load modules, touch devices, defaults, samples or others' streams, choose where
-    sound goes or comes from, learn of other clients, share memory, send more than
-    was requested.  A command that is known and not allowed is
-    answered "access denied"; a violation of the protocol ends the connection.
+    A sandbox may not load modules, touch devices, defaults, samples or others'
+    streams, choose where sound goes or comes from, learn of other clients, share
+    memory, send more than was requested.  A command that is known and not allowed
+    is answered "access denied"; a violation of the protocol ends the connection.
 
 Trust
     The sound server is trusted for the form of its messages.  Its data about
