@@ -29,7 +29,7 @@ Scalar = str | int | float | bool | list[str]
 
 
 class Verdict(enum.StrEnum):
-    """The decision of the policy."""
+    """What policy said."""
 
     ALLOW = "allow"
     ASK = "ask"
@@ -67,7 +67,7 @@ class Event(
     generation: int = 0
     """Counts the launches of that sandbox on its host."""
     service: str = ""
-    """The requested service, as ``vitrail.Display``."""
+    """What was asked for, as ``vitrail.Display``."""
     argument: str = ""
     """The service's argument; an object's name, see ``object``."""
     stream: int = 0
@@ -75,7 +75,7 @@ class Event(
     peer: str = ""
     """How the kernel knows the far end, as ``hybrid:…`` or ``cid 42``."""
     object: str = ""
-    """The name of the object: an address, a file, a device.  The setting
+    """What it was about, by name: an address, a file, a device.  The setting
     ``names`` keeps it, replaces it by a keyed hash, or drops it."""
     outcome: str = ""
     """How it went, in a word."""

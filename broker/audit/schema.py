@@ -70,14 +70,14 @@ class LeaseEnd(Event, frozen=True, kw_only=True, tag="lease.end"):
 
 
 class LeaseRefused(Event, frozen=True, kw_only=True, tag="lease.refused"):
-    """A request for a lease was refused."""
+    """Somebody asked for a lease and got none."""
 
 
 # -- streams ---------------------------------------------------------------------
 
 
 class Decision(Event, frozen=True, kw_only=True, tag="decision"):
-    """The whole request and the decision of the policy; before any effect."""
+    """What was asked, in whole, and what policy said; before any effect."""
 
     verdict: Verdict
     rule: str = ""
@@ -106,10 +106,10 @@ class StreamRefused(Event, frozen=True, kw_only=True, tag="stream.refused"):
 
 
 class StreamClosed(Event, frozen=True, kw_only=True, tag="stream.closed"):
-    """A stream ended; ``reason`` distinguishes an end, a cut and an error."""
+    """A stream ended; ``reason`` tells an end from a cut and from an error."""
 
     bytes_from_sandbox: int | None
-    """null: not known, as the counting process has died."""
+    """null: not known, as whoever counted has died."""
     bytes_to_sandbox: int | None
     seconds: float
     """From its opening to its end."""
@@ -168,7 +168,7 @@ class Process(enum.StrEnum):
 
 
 class ProcessDied(Event, frozen=True, kw_only=True, tag="process.died"):
-    """One of them died without a request to stop."""
+    """One of them died, and nobody had asked it to."""
 
     process: Process
     pid: int = 0
@@ -277,7 +277,7 @@ class TransferEnd(Event, frozen=True, kw_only=True, tag="transfer.end"):
 
 
 class DeviceAttached(Event, frozen=True, kw_only=True, tag="device.attached"):
-    """A device is attached to a sandbox from now on; ``object`` is its name."""
+    """A device is a sandbox's from now on; ``object`` is what it is called."""
 
     device: str
     """Bus, vendor and product, as ``usb 1050:0407``."""
@@ -312,14 +312,14 @@ class ClipboardPasted(Event, frozen=True, kw_only=True, tag="clipboard.pasted"):
     selection: str = ""
     bytes: int = 0
     digest: str = ""
-    """Keyed hash of the content; only where the setting asks for it, since the
-    owner of the key can guess short secrets."""
+    """Keyed hash of the content; only where the setting asks for it, since short
+    secrets can be guessed by whoever has the key."""
     rule: str = ""
     """``file:line`` of the rule that let it."""
 
 
 class ClipboardEnded(Event, frozen=True, kw_only=True, tag="clipboard.ended"):
-    """A copy or paste failed, or copied or pasted content was wiped."""
+    """A copy or paste came to nothing, or what was copied or pasted is wiped."""
 
     target: str = ""
     mimes: list[str] = msgspec.field(default_factory=list)
@@ -344,7 +344,7 @@ class MicrophoneOff(Event, frozen=True, kw_only=True, tag="microphone.off"):
 class LogMigrated(Event, frozen=True, kw_only=True, tag="audit.migrated"):
     """The log was one of an older version.
 
-    The events before this one were not sealed while they were written.
+    What is before this event was not sealed while it was written.
     """
 
     from_version: int
