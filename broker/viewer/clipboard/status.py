@@ -8,7 +8,7 @@ from broker.viewer.clipboard.service import Clipboard
 
 
 def clipboard_status(clipboard: Clipboard) -> api.ClipboardStatus:
-    """What is held, on offer, and the chords."""
+    """The held and the offered content, and the chords."""
     now, choice = clipboard.status(), clipboard.choice
     return api.ClipboardStatus(
         source=now.source,

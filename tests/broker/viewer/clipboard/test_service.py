@@ -427,7 +427,7 @@ async def test_two_that_claim_the_focus_have_it_not():
 async def test_a_worker_that_answers_what_nobody_asked_is_ended():
     async with board(ALLOW) as b:
         await b.guests["web"].say(m.ClipboardTypes(77, ["text/plain"]))
-        assert "nobody asked" in await b.guests["web"].worker.wait_closed()
+        assert "not made" in await b.guests["web"].worker.wait_closed()
         assert b.guests["web"].blamed
 
 
