@@ -143,7 +143,7 @@ def test_a_directory_of_somebody_else(private, monkeypatch):
 
 async def test_a_leader_without_a_namespace_of_its_own(private, sleeper):
     if not credentials.pid_namespaces(sleeper.pidfd):
-        with pytest.raises(SetupError, match="cannot tell a container's"):
+        with pytest.raises(SetupError, match="cannot identify a container's"):
             take(unix=str(private), leader=sleeper.pid)
         return
     before = open_files()
