@@ -74,7 +74,7 @@ async def test_silence_ends_it(autojump_clock):
         assert trio.current_time() - before == pytest.approx(
             limits.AGENT_FIRST_FRAME_SECONDS
         )
-        assert peer.reason == "the guest agent said nothing in time"
+        assert peer.reason == "the guest agent sent nothing in time"
 
 
 async def test_a_slow_first_message_has_the_same_deadline(autojump_clock):
