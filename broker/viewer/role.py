@@ -204,7 +204,9 @@ class ViewerRole:
     def _warn_of_records(self, before: RecordSet) -> None:
         wrong = self._records().problems
         if wrong and wrong != before.problems:
-            text = f"{wrong[0].first_line()}\nRunning sandboxes keep their old settings."
+            text = (
+                f"{wrong[0].first_line()}\nRunning sandboxes keep their old settings."
+            )
             self.rules.notify("Vitrail: a record has an error", text)
 
     def _follow_change(self) -> None:
