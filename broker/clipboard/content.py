@@ -14,8 +14,8 @@ CONTROLS, IMAGES, PLAIN = "controls", "images", "plain"
 
 
 @dataclass(frozen=True)
-class Held:
-    """Copied content, until it is pasted.  Times are those given to ``Crossing``."""
+class HeldContent:
+    """What was copied, until it is pasted.  Times as ``Crossing`` is told them."""
 
     source: str
     items: tuple[w.Item, ...]

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A client's request was refused.  ``what`` is escaped or our own text."""
+class SoundRefused:
+    """A client asked for what it may not have.  ``what`` is escaped or ours."""
 
     command: str
     what: str
@@ -67,7 +67,7 @@ class Flooded:
 
 
 SoundEvent: TypeAlias = (
-    Refused
+    SoundRefused
     | StreamBegun
     | StreamEnded
     | MicrophoneWanted
