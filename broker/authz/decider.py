@@ -577,7 +577,7 @@ class Decider:
 
 
 def _refusal(question: Question, said: PersonAnswer) -> str:
-    """Why an answer is no yes to a question; empty when it is one."""
+    """Why an answer does not allow a request; empty when it does."""
     if not said.allow:
         return said.reason or "the person said no"
     # guard: the answer is checked

@@ -159,7 +159,7 @@ class NobodyToAsk:
     def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
         del question
-        return PersonAnswer(allow=False, reason="nobody is here to be asked")
+        return PersonAnswer(allow=False, reason="there is no person to ask")
 
     async def ask(self, number: int) -> PersonAnswer:
         """See ``Asker``; nothing is ever admitted."""

@@ -125,7 +125,7 @@ class Crossing:
         return self._drags.source_of(mark)
 
     def status(self, now: float) -> TransferStatus:
-        """What is held and what is on offer."""
+        """The held content and the current offer."""
         offered = self._giving.offered(now)
         exported = self._exports.source
         if self._held is None:

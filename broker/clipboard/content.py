@@ -15,7 +15,7 @@ CONTROLS, IMAGES, PLAIN = "controls", "images", "plain"
 
 @dataclass(frozen=True)
 class HeldContent:
-    """What was copied, until it is pasted.  Times as ``Crossing`` is told them."""
+    """Copied content, until it is pasted.  Times are those given to ``Crossing``."""
 
     source: str
     items: tuple[w.Item, ...]

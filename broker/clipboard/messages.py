@@ -172,7 +172,7 @@ class OfferRefused:
 
 @dataclass(frozen=True, slots=True)
 class ConsentRevoked:
-    """Policy does not let what is on offer there stand any more."""
+    """Policy no longer allows the current offer there."""
 
     target: str
     transfer: int
@@ -296,7 +296,7 @@ DragEvent = (
 )
 
 GivenEvent = OfferEnded | OfferRefused | ConsentRevoked | Exported | ExportEnded
-"""What becomes of what was given."""
+"""The fate of given content."""
 
 Event = (
     FocusTaken

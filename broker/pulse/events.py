@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class SoundRefused:
-    """A client asked for what it may not have.  ``what`` is escaped or ours."""
+    """A client's request was refused.  ``what`` is escaped or our own text."""
 
     command: str
     what: str

@@ -64,7 +64,7 @@ def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def check_source(f: PulseFilter, index: int, name: str | None) -> None:
-    """The one source, if there is one.  Monitors are somebody else's sound."""
+    """The one source, if there is one.  Monitors carry the sound of others."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
         raise SoundRefusedError(Error.ACCESS, "a monitor")
     if index not in {INVALID, virtual_devices.DEVICE}:
@@ -129,7 +129,7 @@ def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def sink_input_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
-    """GET_SINK_INPUT_INFO_LIST: of each own stream, what the server says of it.
+    """GET_SINK_INPUT_INFO_LIST: the server's reply about each own stream.
 
     The server's list is not asked for: its duration reveals how many others play,
     and some bytes would make it list all of them.

@@ -470,7 +470,7 @@ def acknowledge(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def latency(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_RECORD_LATENCY: what was written is read, as far as we know."""
+    """GET_RECORD_LATENCY: all written samples are read, as far as we know."""
     recording = _own(f, fields.number(0))
     then = fields.numbers(1)
     values: list[Value] = [0, 0, not recording.corked, then, then]

@@ -151,7 +151,7 @@ class JournalTeller:
 
 
 _REASONS = {
-    WitnessFate.CHANGED: "what it was at {size} events was changed",
+    WitnessFate.CHANGED: "its state at {size} events was changed",
     WitnessFate.BACK: "it had {size} events before",
     WitnessFate.FORKED: "another one has the same size",
 }
@@ -304,7 +304,7 @@ class CheckpointWitness:
         kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
         if kept and answer.anew:
-            reason = f"it was {answer.anew}, and was begun anew"
+            reason = f"it was {answer.anew}, and was begun again"
         elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
             # guard: what is never proved is a conflict
             reason = self._late(epoch, answer)
@@ -319,7 +319,7 @@ class CheckpointWitness:
         return m.Witnessed(request.request, held, kept, answer.key + 1)
 
     def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
-        """Why an unproved checkpoint is a conflict; "": what is missing may come.
+        """Why an unproved checkpoint is a conflict; "": the missing proof may come.
 
         A sender does not know at first which one is held here, and sends its keys in
         pieces; one that gets the same answer twice has no proof.

@@ -275,7 +275,7 @@ class RemoteHost:
                 more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
                 if not more:
                     raise LinkRefusedError(
-                        "closed before it said what it is for",
+                        "closed before it stated its purpose",
                         reason=RefusalReason.CLOSED,
                     )
                 untrusted_first += more
@@ -286,7 +286,7 @@ class RemoteHost:
                     stream = await self._preamble(conn, untrusted_first)
                 case ConnectionKind.PAIRING:
                     raise LinkRefusedError(
-                        "somebody wants to pair, and nobody here does",
+                        "pairing request received, but no pairing is in progress",
                         reason=RefusalReason.PERSON,
                         hint="'brokerctl pair' listens on a port of its own",
                     )

@@ -40,7 +40,7 @@ class WitnessFate(enum.Enum):
 
 @dataclass(frozen=True)
 class WitnessOffer:
-    """A checkpoint of a peer's log, and what came with it."""
+    """A checkpoint of a peer's log, and the proofs that came with it."""
 
     note: Note
     since: int = 0
@@ -51,7 +51,7 @@ class WitnessOffer:
 
 @dataclass(frozen=True)
 class WitnessAnswer:
-    """What became of it, and what is held here."""
+    """The fate of an offer, and the checkpoint that is held here."""
 
     fate: WitnessFate
     before: Note | None
@@ -63,7 +63,7 @@ class WitnessAnswer:
 
 
 def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-    """Keep a checkpoint, if it is signed and goes on from what is held.
+    """Keep a checkpoint, if it is signed and goes on from the held one.
 
     Of each log the first one and the newest ``limits.AUDIT_WITNESSED`` are kept.
 
@@ -102,7 +102,7 @@ def _fate(
     if before is not None and note.checkpoint.size < before.checkpoint.size:
         return (
             WitnessFate.BACK
-        )  # whoever signed it: a log that was rolled back has new keys
+        )  # for any signer: a log that was rolled back has new keys
     # guard: a witness asks for a signature
     if not any(note.signed_by(key) for key in signers):
         return WitnessFate.UNSIGNED

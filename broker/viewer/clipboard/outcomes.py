@@ -35,7 +35,7 @@ def in_words(size: int) -> str:
 
 
 def what(record: w.RecordCrossing) -> str:
-    """What it is about: ``12 kB of text``, or ``text and a picture (3 MB)``."""
+    """The content: ``12 kB of text``, or ``text and a picture (3 MB)``."""
     kinds = [_WORDS.get(kind, kind) for kind in record.kinds]
     if not kinds:
         return "something"
@@ -159,7 +159,7 @@ class Telling:
 
 
 def _charged(record: w.RecordCrossing) -> str:
-    """Whose budget of notifications it counts for; "": it is always told.
+    """The sandbox whose budget of notifications is charged; "": always shown.
 
     A refusal can be provoked without end by the side that acted, or that claims a
     chord; the person has to see content that crossed, or is held ready to cross.
@@ -173,7 +173,7 @@ def _charged(record: w.RecordCrossing) -> str:
 
 
 def _given(record: w.RecordCrossing) -> str:
-    """By which rule, and what is left to do."""
+    """The rule, and the next step."""
     if record.selection == "drag":
         return f"dropped, by {record.rule}"
     # Their own clipboard stays as it is.

@@ -68,11 +68,11 @@ class Party:
             limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS
         )
         self._over: messages.ForeignDragMessage | messages.DragOverMessage | None = None
-        """What came over its windows last."""
+        """The last drag over its windows."""
         self._later = trio.CancelScope()
         """Of the task that waits for that one's source."""
         self._told: messages.DragsMessage | None = None
-        """What the worker was told of drags; None before it has begun."""
+        """The last message about drags to the worker; None before it has begun."""
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
 
     def chords(self) -> messages.ChordsMessage:
@@ -373,7 +373,7 @@ class ClipboardService:
             await done.wait()
 
     def status(self) -> TransferStatus:
-        """What is held and on offer; no content."""
+        """The state of held and offered content; not the content."""
         return self._core.status(trio.current_time())
 
     @property
@@ -388,7 +388,7 @@ class ClipboardService:
                 yield name, party.trouble
 
     async def choose_again(self) -> ChordChoice:
-        """Read which chords the person wants, and tell every worker."""
+        """Read the person's choice of chords, and send it to every worker."""
         self.choice = self._choose()
         async with trio.open_nursery() as nursery:
             for party in self._parties.values():

@@ -435,7 +435,7 @@ class Guest:
                 self.programs.adopt(untrusted.programs)
                 await self._forget_lost(untrusted.programs)
                 if not self.programs.live():
-                    self.idle.set()  # nothing runs, and nobody has asked for more
+                    self.idle.set()  # nothing runs, and no other program is requested
             case agent.AgentStep():
                 if not untrusted.ok:
                     name, detail = (

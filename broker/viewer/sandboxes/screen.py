@@ -41,7 +41,7 @@ _FURTHER = "further mistakes of its applications"
 
 
 class ScreenStreamEnd:
-    """The end of one WaylandStream, once its worker has told it."""
+    """The end of one WaylandStream, once its worker has reported it."""
 
     def __init__(self) -> None:
         self._event = trio.Event()

@@ -58,7 +58,7 @@ class SoundStatus(msgspec.Struct, frozen=True):
 
 
 class MixerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A question or an order; what is None stays as it is."""
+    """A question or an order; a field that is None stays as it is."""
 
     volume: int | None = None
     muted: bool | None = None

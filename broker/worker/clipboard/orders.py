@@ -353,7 +353,7 @@ class WorkerClipboard(InputListener):
     # -- given content -----------------------------------------------------------------
 
     def _offer(self, order: messages.OfferMessage, fd: int) -> None:
-        """Make it the sandbox's selection; what was before is over."""
+        """Make it the sandbox's selection; the previous one is over."""
         if order.drop:
             held = Held(self, order.transfer, order.pieces, fd)
             self.drags.give(order.drop, held)

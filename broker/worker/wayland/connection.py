@@ -1,7 +1,7 @@
 """The sockets around one Wayland filter: reads, writes, deadlines, no parsing.
 
 Each accepted client gets a connection of its own to the compositor and a
-``WaylandFilter`` between the two.  What is read is fed and what comes out is sent at
+``WaylandFilter`` between the two.  Read bytes are fed and the output is sent at
 once, in the same step (``readiness``), so an ordinary message costs one wake-up
 and no task's turn; only what a full socket refuses waits for a writer task.
 Reading stops while too much waits to be written: memory stays bounded, the slow
@@ -110,7 +110,7 @@ def _filter(
     wake: Callable[[], None],
     trace: Callable[[str], None] | None,
 ) -> WaylandFilter:
-    """A filter, one that tells what it does if somebody listens."""
+    """A filter, one that traces its actions if a trace is wanted."""
     if trace is None:
         return WaylandFilter(rules, sandbox, machine, wake)
     traced = TracedFilter(rules, sandbox, machine, wake)

@@ -622,7 +622,7 @@ async def test_a_drag_of_nobodys_is_refused_after_a_while(monkeypatch):
     monkeypatch.setattr(limits, "CLIPBOARD_MARK_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
-        await b.wait_told("nobody knows whose")
+        await b.wait_told("the sandbox of that drag")
         assert b.guests["vault"].worker.orders == []
 
 
