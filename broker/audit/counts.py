@@ -13,7 +13,7 @@ from broker.audit.filters import Filters
 from broker.audit.plan import Plan, Planner, Rows
 
 FIELDS = ("kind", "verdict", "sandbox", "service", "rule", "peer", "outcome")
-"""What is counted by value."""
+"""Fields whose values are counted."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Counts:
     traffic: list[Traffic] = field(default_factory=list)
     """The largest first."""
     denied: list[tuple[str, int]] = field(default_factory=list)
-    """For each sandbox the decisions that said no, if any; the most first."""
+    """For each sandbox the denied decisions, if any; the largest number first."""
     refusals: int = 0
     """Connections and requests that were refused, each counted."""
 

@@ -1,7 +1,7 @@
 """The audit log's file: its tables, its versions, its one writer's lock.
 
-One row for each event.  The columns beside ``body`` repeat what is asked for
-most and are made from it by ``row_of``, so they can be checked against it.
+One row for each event.  The columns beside ``body`` repeat the most queried
+values and are made from it by ``row_of``, so they can be checked against it.
 ``leaf`` is the event's hash in the Merkle tree; ``subtree`` has the roots of
 each 256, 65,536, ... events, and outlives them.
 """
@@ -23,11 +23,11 @@ from broker.audit.proof.tree import BLOCK, STEP, Growing, leaf_hash
 from broker.core import limits
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 
-# "VTRA": so that file(1) and we can tell our database from another's.
+# "VTRA": so that file(1) and we can distinguish our database from others.
 APPLICATION_ID = 0x56545241
 
 # One script for each version; the database's user_version counts those done.
-# ``body`` is the event, byte for byte as it was encoded: what is hashed.
+# ``body`` is the event, byte for byte as it was encoded; these bytes are hashed.
 MIGRATIONS = (
     """
     CREATE TABLE event (
@@ -136,7 +136,7 @@ _LEAF = "vitrail_leaf"
 def foreign_objects(db: sqlite3.Connection) -> list[str]:
     """What the database has and a log of ours has not, or the other way round.
 
-    A trigger or a view that somebody planted would work inside our own commits.
+    A planted trigger or view would run inside our own commits.
     Raises sqlite3.Error.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -177,7 +177,7 @@ def lock_log(path: Path) -> int:
     A file beside the database: closing any descriptor of the database itself
     would drop SQLite's own POSIX locks (fcntl(2)).  Returns the descriptor.
 
-    Raises UpstreamError, or SetupError when somebody else has the lock.
+    Raises UpstreamError, or SetupError when another process has the lock.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -269,7 +269,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
 
 
 def check_version(version: int, application: int, path: Path) -> None:
-    """Refuse a database that is newer than this program, or somebody else's.
+    """Refuse a database that is newer than this program, or of another program.
 
     Raises SetupError.
     """
@@ -339,10 +339,10 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _uri(path: Path) -> str:
-    """How SQLite is told to open it (SQLite's documentation, "URI filenames").
+    """Return the URI to open it with (SQLite's documentation, "URI filenames").
 
     A log in WAL mode needs its ``-shm`` file, also to be read.  On a medium
-    where that cannot be made nobody can be writing, so it is not needed.
+    where that cannot be made no process can be writing, so it is not needed.
     """
     uri = f"file:{quote(str(path))}?mode=ro"
     wal = path.with_name(f"{path.name}-wal")
@@ -354,8 +354,8 @@ def _uri(path: Path) -> str:
 class Files:
     """The log's files on disk, so that one that is gone is noticed.
 
-    SQLite goes on writing to files that were removed, and would tell us that
-    what it wrote is durable.
+    SQLite goes on writing to files that were removed, and would report these
+    writes as durable.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a stretch of the log comes to: the arithmetic of ``brokerctl audit report``.
 
 Events go in one at a time, oldest first; memory is bounded by the limits
-below, whatever the log holds, and what went beyond them is counted.
+below, whatever the log holds, and everything beyond them is only counted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SANDBOXES = 200
 """Timelines; a peer cannot invent sandboxes, but machines of a fleet are many."""
 
 GROUPS = 500
-"""Different denials, and different grants, that are told apart."""
+"""Different denials, and different grants, that are listed separately."""
 
 LATEST = 200
 """Answers and grants that are listed one by one, the latest."""

@@ -102,8 +102,8 @@ def encode(event: Event) -> bytes:
     """Return the event as one line of JSON, without the line's end.
 
     Raises InternalError beyond ``limits.AUDIT_EVENT_BYTES`` and for text that
-    is no Unicode: what goes into an event is bounded and escaped where it
-    enters the broker.
+    is not Unicode: the values of an event are bounded and escaped where they
+    enter the broker.
     """
     try:
         body = _encoder.encode(event)

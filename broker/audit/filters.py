@@ -1,4 +1,4 @@
-"""What is asked of a log, and what comes back; the same for every store.
+"""Queries of a log and their results; the same for every store.
 
 Nothing here opens anything: ``query`` asks the broker's own database,
 ``fleet`` a PostgreSQL that many machines ship to.
@@ -24,7 +24,7 @@ _LOWER = frozenset({"sandbox", "lease", "verdict"})
 
 @dataclass(frozen=True)
 class Filters:
-    """What is asked for; empty means everything.
+    """The conditions of a query; empty means everything.
 
     The same field more than once means *or*, different fields mean *and*.
     A value with ``*``, ``?`` or ``[`` is a pattern as the shell has it.
@@ -84,8 +84,8 @@ class Found:
             return msgspec.json.decode(self.body, type=dict[str, object])
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise IntegrityError(
-                f"event {self.sequence} is not what a broker wrote: {error}",
-                hint="somebody has changed the log: 'brokerctl audit verify'",
+                f"event {self.sequence} was not written by a broker: {error}",
+                hint="the log was changed: run 'brokerctl audit verify'",
             ) from error
 
 
@@ -129,7 +129,7 @@ def _rule(word: str) -> str:
 
 
 def value_texts(found: Found) -> Iterable[str]:
-    """Every value of an event as text, for a search in what it says."""
+    """Every value of an event as text, for a full-text search."""
     for value in found.fields().values():
         if isinstance(value, dict):
             yield from (str(inner) for inner in value.values())

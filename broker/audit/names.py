@@ -1,7 +1,7 @@
 """Names of objects in events: kept, replaced by a keyed hash, or dropped.
 
-The hash tells whoever has the log that two names are the same, and whoever has
-the key (``audit.names``, beside the log) whether a name is a certain one.
+A reader of the log learns from the hash that two names are the same; a reader who
+has the key (``audit.names``, beside the log) whether a name is a certain one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Namer:
         return f"hmac:{made.hex()[:_DIGITS]}"
 
     def content_digest(self, content: bytes) -> str:
-        """The keyed hash of what was pasted, "" unless the setting asks for it."""
+        """The keyed hash of the pasted content, "" unless the setting asks for it."""
         return self.digest(content) if self._clipboard_digest else ""
 
     def apply(self, event: _E) -> _E:

@@ -49,7 +49,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Condition:
-    """A piece of a WHERE, and the same said so that no index is used for it."""
+    """A piece of a WHERE, and the same written so that no index is used for it."""
 
     indexed: str
     plain: str
@@ -76,7 +76,7 @@ class Planner:
         }
 
     def plan(self, filters: Filters, *, newest_first: bool = False) -> Plan | None:
-        """Return how to find what is asked for; None: nothing can match."""
+        """Return the plan that finds the matching events; None: nothing can match."""
         conditions = [*self._conditions(filters)]
         if any(not condition.indexed for condition in conditions):
             return None

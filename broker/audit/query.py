@@ -1,7 +1,7 @@
 """Asking the audit log, whether a broker runs or not.
 
-Opens the database read-only, so that a question can neither block nor change
-what is recorded.
+Opens the database read-only, so that a query can neither block nor change
+the record.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Log:
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield the events that match, oldest first unless told otherwise.
+        """Yield the events that match, oldest first by default.
 
         ``after`` is a sequence number; ``last`` keeps only so many, the newest.
         Raises UpstreamError when the database cannot be read.
@@ -93,7 +93,7 @@ class Log:
         before = (1 << 63) - 1
         size = _PAGE if last is None else min(last, _PAGE)
         # In pages: an open read transaction would keep the log from being
-        # checkpointed for as long as somebody pages through it.
+        # checkpointed for as long as a reader pages through it.
         while size:
             rows = self._rows(query, [after, before, *plan.values, size])
             yield from (Found(*row) for row in rows)
@@ -161,7 +161,7 @@ class Log:
     # -- waiting --------------------------------------------------------------------
 
     def version(self) -> int:
-        """A number that changes with every commit of somebody else."""
+        """A number that changes with every commit of another connection."""
         return int(self._rows("PRAGMA data_version", [])[0][0])
 
     async def follow(

@@ -65,7 +65,7 @@ class Counter:
         """Kinds of all that is no sandbox: there is no end to names of those."""
 
     def take(self, event: schema.Event, now: float) -> list[schema.Event]:
-        """Return what is to be recorded now, oldest first.
+        """Return the events to record now, oldest first.
 
         ``now`` in seconds, of a clock that does not go back.  Raises
         InternalError for an event that cannot be written.
@@ -115,7 +115,7 @@ class Counter:
 
     @staticmethod
     def _hold(window: _Window, event: schema.Event) -> None:
-        # Some counts are a worker's claim, and whoever reads the log adds them.
+        # Some counts are a worker's claim, and readers of the log add them.
         window.held = min(limits.AUDIT_COUNT, window.held + event.count)
         window.event = event
 
@@ -129,7 +129,7 @@ class Counter:
 
     def _open(self, key: bytes, window: _Window) -> None:
         self._windows[key] = window
-        self._opened += 1  # equal times are told apart by it
+        self._opened += 1  # orders equal times
         heapq.heappush(self._ends, (window.ends, self._opened, key))
         owner = self._owners.get(_owner_of(window.event))
         if owner is not None:
@@ -225,7 +225,7 @@ def _shared(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
 
 
 def _words(event: schema.Event) -> bytes:
-    """What is equal in equal refusals.  Raises InternalError for a large one."""
+    """The bytes that equal refusals share.  Raises InternalError for a large one."""
     return schema.encode(msgspec.structs.replace(event, stream=0, count=1))
 
 
@@ -234,7 +234,7 @@ class Refusals:
 
     A store that fails does not make a refusal an error: nothing takes effect
     that would have to be on record first.  The event is kept and tried again.
-    Nor does one that cannot be written (a mistake of ours): it is said, and lost.
+    Nor does one that cannot be written (a mistake of ours): it is logged, and lost.
     """
 
     def __init__(self, store: Store) -> None:
@@ -263,7 +263,7 @@ class Refusals:
     async def run(self) -> None:
         """Write the counts when their second is over; until cancelled.
 
-        What is counted then is written before it ends.
+        The counts of that moment are written before it ends.
         """
         try:
             while True:
@@ -283,5 +283,5 @@ class Refusals:
                 # The store counts its failures; 'brokerctl status' shows them.
                 self._counter.hold(event, trio.current_time())
             except InternalError as error:
-                # A task of the broker's own writes the counts: its end is everybody's.
+                # A task of the broker writes them; its failure would end the broker.
                 log_exception(error)

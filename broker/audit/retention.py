@@ -1,8 +1,8 @@
 """Removing old events: their bodies go, the tree and every proof stay valid.
 
-Events go in blocks of 256, the oldest first, so what is left is always the
+Events go in blocks of 256, the oldest first, so the rest is always the
 log's end.  Of a block that was removed for its age its leaf hashes are kept:
-whoever has a copy of an event can still prove that it was in the log.  A log
+a holder of a copy of an event can still prove that it was in the log.  A log
 that is too large loses them, too; then a block is one hash.
 """
 
@@ -58,7 +58,7 @@ def plan(
     most: int | None,
     shipped: int | None = None,
 ) -> Plan | None:
-    """What is to be removed next, or None.
+    """Return the next removal, or None.
 
     Events of before ``before_ns``, and the oldest ones while the log takes more
     than ``most`` bytes.  ``shipped`` is the last event that every receiver has;

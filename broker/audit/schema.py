@@ -1,4 +1,4 @@
-"""What is recorded: one frozen struct for each kind of event.
+"""The recorded events: one frozen struct for each kind.
 
 ``event`` has what all of them have.  ``broker/data/schema/audit-event.json``
 and the tables in ``docs/audit.md`` are made from here (``reference``).
@@ -205,7 +205,7 @@ class LinkRefused(Event, frozen=True, kw_only=True, tag="link.refused"):
     """A connection of the link that proved nothing, or something wrong."""
 
 
-# -- questions and what was granted ------------------------------------------------
+# -- questions and grants ----------------------------------------------------------
 
 
 class QuestionAsked(Event, frozen=True, kw_only=True, tag="question.asked"):

@@ -1,9 +1,9 @@
 """``audit.toml``: how the log is kept.  All of it may be left out.
 
-mode = "required"          # or "best-effort": what cannot be recorded happens
-                           # nevertheless, is counted, and told
+mode = "required"          # or "best-effort": an operation that cannot be
+                           # recorded happens nevertheless, counted and reported
 names = "keep"             # or "hash", "drop": addresses, files, devices
-clipboard_digest = false   # a keyed hash of what is pasted
+clipboard_digest = false   # a keyed hash of pasted content
 checkpoint_events = 1000   # published after so many events,
 checkpoint_seconds = 10.0  # or so long after the first of them
 evolve_seconds = 900.0     # how long one signing key is in force
@@ -76,10 +76,10 @@ def take_span(text: str) -> int:
 
 
 def load_settings(config: Sequence[Path]) -> Settings:
-    """Return what the first ``audit.toml`` of these directories says.
+    """Return the settings of the first ``audit.toml`` of these directories.
 
-    Raises SetupError: a setting half understood would drop or keep what it
-    should not.
+    Raises SetupError: a setting half understood would drop or keep the wrong
+    values.
     """
     for directory in config:
         path = directory / "audit.toml"

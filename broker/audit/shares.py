@@ -1,6 +1,6 @@
 """How much of the audit log one sandbox may fill.
 
-What is allowed is recorded event by event, before its effect, so a sandbox that
+Each allowed operation is recorded as an event, before its effect, so a sandbox that
 opens allowed streams without end would push everything else out of a log of
 bounded size: at the pace at which streams are decided, 1 GiB in half an hour.
 Dropping or joining such events would break "recorded before it takes effect",
@@ -38,9 +38,9 @@ class LogShares:
         self._all = _share(limits.AUDIT_SHARES_BYTES, limits.AUDIT_SHARES_PER_SECOND)
 
     def charge(self, sandbox: str, bytes_: int, now: float) -> None:
-        """Count what was recorded about a sandbox; "": nobody's share.
+        """Count the bytes recorded about a sandbox; "": in no share.
 
-        Never refused: an event about what has begun already belongs in the log,
+        Never refused: an event about a begun operation already belongs in the log,
         so a share may go below zero.  ``now`` in seconds, monotonic.
         """
         if not sandbox:
@@ -64,7 +64,7 @@ class LogShares:
             raise RefusedError(
                 "its share of the audit log is used up",
                 hint="a share fills up again in a few hours; 'brokerctl audit stats "
-                "--sandbox NAME' shows what it was used for",
+                "--sandbox NAME' shows its use",
             )
 
     def _of(self, sandbox: str, now: float) -> TokenBucket:

@@ -6,8 +6,8 @@ power cut could take back a decision whose stream had already flowed.  One
 flush for each event would be too dear, so calls that come while a commit
 runs share the next one.
 
-There is no writer task.  The first caller that finds nobody committing does
-it for all that wait, and passes the duty to the first of those who came
+There is no writer task.  The first caller that finds no commit in progress commits
+for all that wait, and passes the duty to the first of those who came
 meanwhile: nothing to start, to stop, or to lose events when it dies.
 """
 
@@ -111,8 +111,8 @@ class Store:
         Cancelled before its turn, it is not written; after that, it is
         written although the caller no longer hears of it.
 
-        Raises UpstreamError when the store fails (disk full, gone): what was
-        to be recorded must then not happen.
+        Raises UpstreamError when the store fails (disk full, gone): the
+        operation must then not happen.
         """
         if self._closed:
             raise InternalError("an event came after the audit log was closed")
@@ -219,8 +219,8 @@ class Store:
             if subtrees:
                 db.executemany("INSERT INTO subtree VALUES (?, ?, ?)", subtrees)
             self._seal.sign_head(tree)
-            # Before the commit, so that what went into a file that is gone is
-            # not told of as durable; after it, that may have happened just now.
+            # Before the commit, so that events written into a removed file are
+            # not reported as durable; after it, the removal may be a moment old.
             self._files.check()
             db.execute("COMMIT")
             self._files.check()
@@ -230,7 +230,7 @@ class Store:
             raise
         first = self._tree.size + 1
         self._tree = tree
-        # Last: it may fail, and what was committed is part of the log all the same.
+        # Last: it may fail, and the committed events are part of the log all the same.
         self._seal.committed()
         return first
 
@@ -268,7 +268,7 @@ class Store:
     async def root_at(self, size: int) -> bytes:
         """The root that the log had when it held so many events.
 
-        Raises IntegrityError or RefusedError where that cannot be told any
+        Raises IntegrityError or RefusedError where that is not known any
         more, UpstreamError when the log cannot be read.
         """
         return await self._in_turn(lambda: Nodes(self._db).root(size))
@@ -346,7 +346,7 @@ class Store:
         if self._closed:
             raise InternalError("the audit log was closed")
         try:
-            # A cancellation waits for the thread; what it did is done.
+            # A cancellation waits for the thread; its work is not undone.
             return await trio.to_thread.run_sync(step, limiter=self._thread)
         except (sqlite3.Error, OSError, RuntimeError) as error:
             # RuntimeError: no room for a thread, see _commit.
@@ -388,8 +388,8 @@ async def open_store(
     ``broker`` is the role that stands in every event.  One writer at a time.
 
     Raises SetupError when another broker writes it, when it was written by a
-    newer version, or when it is not our database; IntegrityError when it is
-    not what was signed; UpstreamError when the disk refuses.
+    newer version, or when it is not our database; IntegrityError when it
+    differs from the signed log; UpstreamError when the disk refuses.
     """
     settings = settings or Settings()
     lock = lock_log(path)

@@ -1,7 +1,7 @@
-"""Whether a sandbox may: the one door through which every service asks.
+"""Authorization of operations of sandboxes: the one interface for every service.
 
-Whoever is about to do something for a sandbox that crosses to the viewer or to
-another sandbox does it inside ``Decider.permit``::
+A service performs an operation for a sandbox that crosses to the viewer or to
+another sandbox inside ``Decider.permit``::
 
     request = Request(
         lease=guest.lease, service="vitrail.AudioInput", counts_bytes=False
@@ -13,13 +13,13 @@ another sandbox does it inside ``Decider.permit``::
 says so, and returns once the decision is on record; a no is RefusedError, and
 then nothing was done.  Unknown services are asked about too: no rule, no.  While
 the block runs it is *live*: it is decided again when files change, and its body
-is cancelled as soon as the answer is no, a grant is revoked, or its time
+is cancelled as soon as the answer is deny, a grant is revoked, or its time
 (``ttl=``) is over; ``permit`` then raises RefusedError behind the block, with
-the rule in ``where``, unless the body has already ended by itself.
+the rule in ``where``, unless the body has already ended.
 
 For something that is over at once (a paste) the block is empty, or holds just
-the transfer.  What the caller must still hold itself: ``Permit.max_size``, the
-most bytes that may flow (it is told to the engine beforehand where
+the transfer.  The caller must still enforce: ``Permit.max_size``, the
+most bytes that may flow (the engine checks it beforehand where
 ``Request.size`` is known); ``target``, where they may go; ``autostart``.
 """
 
@@ -61,7 +61,7 @@ OnAsk = Callable[[], Awaitable[None]]
 
 
 async def _nothing() -> None:
-    """Nobody wants to know that it takes as long as a person does."""
+    """The caller does not need to know that a person is asked."""
 
 
 class Decider:
@@ -148,7 +148,7 @@ class Decider:
         )
 
     def preview(self, request: Request) -> Verdict | None:
-        """What records and rules say now, without recording or asking anybody.
+        """The current decision of records and rules, without recording or asking.
 
         None for a no of the record's.  Limits that have a memory are not asked.
         """
@@ -218,7 +218,7 @@ class Decider:
         question = self._judge.question(request, answer)
         # guard: targets are no crowd
         if len(question.targets) > limits.QUESTION_TARGETS:
-            reason = f"{len(question.targets)} targets are no choice"
+            reason = f"{len(question.targets)} targets are too many to choose from"
             raise await self._no(request, answer, reason, answer.where)
         # Before anything is recorded one by one: this is where a flood ends.
         number = self.asker.admit(question)
@@ -282,7 +282,7 @@ class Decider:
         chosen = said.target in answer.targets or answer.verdict == "allow"
         chosen = chosen and not request.elsewhere(answer)
         if not reason and not chosen:
-            reason = "what was chosen is not offered any more"
+            reason = "the chosen target is not offered any more"
         if reason:
             raise await self._no(request, answer, reason, answer.where, asked=asked)
         if answer.verdict == "allow":
@@ -326,12 +326,12 @@ class Decider:
         try:
             await self._log.require(made)
         except BaseException:
-            self.grants.end(grant)  # what is not on record holds for nobody
+            self.grants.end(grant)  # a grant that is not on record must not hold
             raise
         return grant
 
     def _serves(self, grant: Grant, answer: Verdict) -> bool:
-        """Whether what was granted is what this rule would let a person grant."""
+        """Whether this rule would let a person give this grant."""
         return (
             answer.verdict == "ask"
             and grant.target in answer.targets
@@ -341,7 +341,7 @@ class Decider:
     # -- grants --------------------------------------------------------------------
 
     async def revoke(self, grants: Iterable[Grant], reason: str) -> None:
-        """End grants, and what goes on by them."""
+        """End grants, and the operations that run by them."""
         for grant in grants:
             if not self.grants.end(grant):
                 continue
@@ -360,7 +360,7 @@ class Decider:
                 await self._end(permit, f"the grant has ended: {reason}", grant.rule)
 
     async def lease_ended(self, lease: str) -> None:
-        """A sandbox has stopped, and with it what was granted to it."""
+        """End the grants of a sandbox that has stopped."""
         self._meters.forget(lease)
         self.asker.forget(lease)
         # guard: grants end with the lease
@@ -373,11 +373,11 @@ class Decider:
     # -- live -----------------------------------------------------------------------
 
     def live(self) -> list[Permit]:
-        """What is going on with permission."""
+        """The live operations."""
         return list(self._live)
 
     def cut_denied(self) -> None:
-        """Cut what is denied now, before anything can be recorded.
+        """Cut operations that are denied now, before anything can be recorded.
 
         ``decide_again``, which follows, records it.
         """
@@ -388,10 +388,10 @@ class Decider:
                 self._cut.append((permit, reason))
 
     async def decide_again(self) -> None:
-        """Rules or records are others: end at once what is not permitted now.
+        """Decide again after a change of rules or records; end denied operations.
 
-        Returns when what is denied was cut and what is to be asked about was
-        answered.
+        Returns when denied operations were cut and the questions about others
+        were answered.
         """
         self.cut_denied()  # before the grants, whose ends are recorded
         for grant in self.grants.all(trio.current_time()):
@@ -462,7 +462,7 @@ class Decider:
                 asked = Asked(0, number, 0.0)
             else:
                 asked = await self._put(permit.request, question, number, on_ask)
-        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
+        except Exception as error:  # noqa: BLE001 -- any failure is a denial
             log_exception(error)
             asked = Asked(
                 0, PersonAnswer(allow=False, reason="it could not be asked"), 0.0
@@ -577,7 +577,7 @@ class Decider:
 
 
 def _refusal(question: Question, said: PersonAnswer) -> str:
-    """Why an answer is no yes to a question; empty when it is one."""
+    """Why an answer does not allow a request; empty when it does."""
     if not said.allow:
         return said.reason or "the person said no"
     # guard: the answer is checked

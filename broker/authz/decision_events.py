@@ -1,4 +1,4 @@
-"""Decisions as events: what was asked, in whole, and what came of it."""
+"""Decisions as events: the whole request, and its outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Digests(TypedDict):
 
 @dataclass(frozen=True)
 class Asked:
-    """A question that was put: its number, what was said, after how many seconds."""
+    """A question that was put: its number, the answer, after how many seconds."""
 
     number: int
     said: Said
@@ -48,7 +48,7 @@ def decision(
     brief: bool = False,
     record: str = "",
 ) -> schema.Decision:
-    """Return the event of a decision; ``answer`` is None where a record said no.
+    """Return the event of a decision; ``answer`` is None where a record denied it.
 
     ``brief`` leaves out what differs from call to call: a sandbox that asks a
     thousand things a second is refused in events that are equal, and counted.

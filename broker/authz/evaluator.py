@@ -1,7 +1,7 @@
-"""What a sandbox's record and the rules say now, of anything asked of them.
+"""The current decision of a sandbox's record and the rules about a request.
 
-Nothing is recorded here, nobody is asked, and limits that have a memory are not
-looked at: that is the Decider's.
+Nothing is recorded here, no person is asked, and limits that have a memory are not
+checked: that is the Decider's task.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Judge:
         then = self._decide(
             request, records or self._records(), engine or self._rules.engine
         )
-        # As strict, it still may lead elsewhere, which ends what is live.
+        # As strict, it still may lead elsewhere, which ends live operations.
         # guard: what gives waits for the log
         return then if _strictness(then) >= _strictness(now) else now
 
@@ -104,7 +104,7 @@ class Judge:
         return question_of(request, answer, record)
 
     def revalidate(self, permit: Permit) -> tuple[Verdict | None, str, str]:
-        """The verdict of now, and why and where it ends what is live.
+        """The current verdict, and why and where it ends the live operation.
 
         ``(None, '', '')``: it has ended already.  A time to live and a size that
         are shorter now hold from now on.

@@ -1,4 +1,4 @@
-"""What is asked of the ``Decider``, and what a yes is."""
+"""Requests to the ``Decider``, and the permits that it gives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Request:
     """What a sandbox asks.  Texts are validated by the caller, or hostile.
 
     ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the person at
-    the viewer, '' no target.  An attribute is None where nobody has said it, ''
+    the viewer, '' no target.  An attribute is None where it is not stated, ''
     where there is none; ``size`` in bytes.  ``gesture``: seconds since the
     person acted in a window of the sandbox, None: what ``Decider.acted`` knows.
     """
@@ -41,7 +41,7 @@ class Request:
     size: int | None = None
     gesture: float | None = None
     device: DeviceFacts | None = None
-    """What is to be attached; an answer about it is never remembered, because
+    """The device to attach; an answer about it is never remembered, because
     the next device in that port is another one."""
     stream: int = 0
     peer: str = ""
@@ -49,13 +49,13 @@ class Request:
     """Who gives, where that is not the lease's sandbox: ``@adminvm`` for what
     the person's own programs give to it."""
     words: str = ""
-    """What is wanted, in plain words; empty: as of every request of the service."""
+    """The operation, in plain words; empty: as of every request of the service."""
     details: tuple[tuple[str, str], ...] = ()
-    """What the person is shown of it; empty: the attributes that are said."""
+    """The details that the person is shown; empty: the stated attributes."""
     settled: bool = False
-    """Where it goes is settled: no rule leads elsewhere, and nobody chooses."""
+    """The target is settled: no rule leads elsewhere, and no choice is offered."""
     tells: bool = False
-    """The caller tells the person what came of it."""
+    """The caller reports the outcome to the person."""
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""
@@ -97,7 +97,7 @@ class Request:
 
 @dataclass(eq=False)
 class Permit:
-    """A yes, while its block runs."""
+    """A permission, while its block runs."""
 
     request: Request
     target: str
@@ -132,8 +132,8 @@ class Permit:
 class Asker(Protocol):
     """Asks the person.
 
-    In two steps, so that what is asked is on record before anybody sees it, and
-    a flood is refused before anything of it is recorded.
+    In two steps, so that the question is on record before the person sees it,
+    and a flood is refused before anything of it is recorded.
     """
 
     def admit(self, question: Question) -> int | PersonAnswer:
@@ -145,11 +145,11 @@ class Asker(Protocol):
         ...
 
     def leave(self, number: int) -> None:
-        """Nobody waits for that answer any more; to be called in any case."""
+        """The caller no longer waits for that answer; to be called in any case."""
         ...
 
     def forget(self, lease: str) -> None:
-        """A sandbox has stopped: what it has asked is over."""
+        """A sandbox has stopped: its questions are over."""
         ...
 
 
@@ -159,7 +159,7 @@ class NobodyToAsk:
     def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
         del question
-        return PersonAnswer(allow=False, reason="nobody is here to be asked")
+        return PersonAnswer(allow=False, reason="there is no person to ask")
 
     async def ask(self, number: int) -> PersonAnswer:
         """See ``Asker``; nothing is ever admitted."""
@@ -175,8 +175,8 @@ class NobodyToAsk:
 def keeps(held: RuleLimits) -> tuple[Keep, ...]:
     """For how long a person may let an answer hold, by the rule that asks.
 
-    ``remember=no`` and ``remember=stream`` let nothing outlive what was asked
-    about; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
+    ``remember=no`` and ``remember=stream`` let no answer outlive its
+    operation; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
     """
     if held.remember in {"no", "stream"}:
         return (Keep.ONCE,)

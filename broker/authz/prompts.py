@@ -1,9 +1,9 @@
 """Asking the person: the queue, and the prompt agent that draws its front.
 
 The agent is a process of ours in the person's session, started when the first
-question comes and ended with us.  It is told one question at a time over a pair
-of sockets without a name.  What it answers is checked against what was offered;
-when it dies, everything that waited is answered no.  Where there is no
+question comes and ended with us.  It receives one question at a time over a pair
+of sockets without a name.  Its answer is checked against the offered choices;
+when it dies, all waiting questions are answered no.  Where there is no
 compositor, or the agent dies too often, questions wait for ``brokerctl answer``.
 """
 
@@ -34,12 +34,12 @@ _TELL_SECONDS = 5.0
 
 
 class _Waiter:
-    """Somebody who has asked."""
+    """A caller that waits for an answer."""
 
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.answer = PersonAnswer(
-            allow=False, by="timeout", reason="nobody answered in time"
+            allow=False, by="timeout", reason="no answer was given in time"
         )
 
 
@@ -51,7 +51,7 @@ class _Agent:
         self.sock = sock
         self.ready = False
         self.shown = 0
-        """The question that it was told to show; 0: none."""
+        """The question that it was asked to show; 0: none."""
         self.unable = ""
 
     async def tell(self, message: m.ToAgent) -> None:
@@ -60,7 +60,7 @@ class _Agent:
             try:
                 await self.sock.send(m.encode(message))
             except (OSError, trio.ClosedResourceError):
-                return  # it has gone; whoever reads from it finds out
+                return  # it has gone; the task that reads from it notices
         if patience.cancelled_caught:
             self.child.kill()
 
@@ -172,7 +172,7 @@ class Questions:
     # -- showing -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Show what waits and end what is over, until cancelled."""
+        """Show waiting questions and end those that are over, until cancelled."""
         async with trio.open_nursery() as nursery:
             try:
                 while True:
@@ -188,7 +188,7 @@ class Questions:
                 self._settle(self._queue.fail_all("the broker ends"))
 
     async def _show(self, nursery: trio.Nursery) -> None:
-        """Have the agent show what is to be shown now."""
+        """Have the agent show the current question."""
         agent, front = self._agent, self._queue.front()
         if agent is None:
             if front is not None and not self._starting and self._may_start():
@@ -196,7 +196,7 @@ class Questions:
                 nursery.start_soon(self._live)
             return
         if not agent.ready or self._queue.get(agent.shown) is not None:
-            return  # it is not there yet, or somebody is reading that one
+            return  # it has not started yet, or the person is reading that one
         if front is None:
             if agent.shown:
                 agent.shown = 0
@@ -265,11 +265,11 @@ class Questions:
         return _Agent(child, trio.socket.from_stdlib_socket(ours))
 
     async def _listen(self, agent: _Agent) -> None:
-        """Take what it says until it has gone."""
+        """Take its messages until it has gone."""
         with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
             await self._take(agent)
         if first.cancelled_caught:
-            raise PeerError(f"it said nothing in {limits.PROMPT_START_SECONDS:g} s")
+            raise PeerError(f"it sent nothing in {limits.PROMPT_START_SECONDS:g} s")
         while await self._take(agent):
             pass
 

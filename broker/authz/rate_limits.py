@@ -1,4 +1,4 @@
-"""Limits of rules that need a memory: how often, and how recently somebody acted.
+"""Limits of rules that need a memory: rates, and the time since the last gesture.
 
 They outlive a change of the rules: a rule that means the same counts on.
 """
@@ -36,7 +36,7 @@ class Meters:
         if held.gesture is not None:
             age = self._age(request, now)
             if age is None or age > held.gesture:
-                return f"nobody acted in a window of it within {held.gesture} s"
+                return f"no input in a window of it within {held.gesture} s"
         if held.rate is not None and answer.rule is not None:
             rate = self._rate(answer.rule, request.lease.sandbox, now)
             if rate is None or not rate.take(now):
@@ -45,7 +45,7 @@ class Meters:
         return ""
 
     def _age(self, request: Request, now: float) -> float | None:
-        """Seconds since the person acted there; None: nobody knows."""
+        """Seconds since the person acted there; None: unknown."""
         if request.gesture is not None:
             return request.gesture
         # guard: gestures of this sandbox

@@ -41,12 +41,12 @@ def _nothing_live() -> None:
 
 
 def _silent(title: str, text: str, *, sandbox: str = "") -> None:
-    """Nobody is there to be told."""
+    """There is no person to notify."""
     del title, text, sandbox
 
 
 class Rules:
-    """The set in force, and what is wrong with the one in the files."""
+    """The set in force, and the mistakes of the one in the files."""
 
     def __init__(
         self, paths: Paths, log: Journal, *, shipped: Path | None = SHIPPED
@@ -62,7 +62,7 @@ class Rules:
         self.pending: Engine | None = None
         """Rules that are read and not on record yet.  They take away already."""
         self.tightened: Callable[[], None] = _nothing_live
-        """Called when ``pending`` is there: cut what it denies."""
+        """Called when ``pending`` is set: cut the operations that it denies."""
         self.problems: tuple[Problem, ...] = ()
         """Of the set in the files, which is then not the one in force."""
         self.files: tuple[str, ...] = ()
@@ -93,9 +93,9 @@ class Rules:
         """Read the files again; whether other rules are in force now.
 
         Raises UpstreamError when that could not be recorded: then the old ones
-        are in force still, and what the new ones deny is denied, too.
+        are in force still, and everything that the new ones deny is denied, too.
         """
-        # Read inside: what was read earlier must never come into force later.
+        # Read inside: an older reading must never come into force later.
         async with self._changing:
             return await self._take(await self._read(), None)
 
@@ -136,7 +136,7 @@ class Rules:
         return fresh
 
     def _choose(self, read: RuleSet, saved: RuleSet | None) -> InForce:
-        """What is to be in force; a set with a mistake changes nothing."""
+        """Choose the set in force; a set with a mistake changes nothing."""
         good = self._started and not self.now.rules.problems
         # guard: a broken set is not taken
         if read.problems and good:
@@ -163,7 +163,9 @@ class Rules:
             return ""
         if self.now.rules.problems:
             return "there never was a good set: everything is denied until it is mended"
-        return "the rules from before stay in force; what was just taken away is not"
+        return (
+            "the rules from before stay in force; permissions just removed are denied"
+        )
 
     async def _keep(self, rules: RuleSet) -> None:
         self.unkept = ""
@@ -175,7 +177,7 @@ class Rules:
             log_stderr(f"vitrail: {self.unkept}")
 
     def lines(self) -> list[str]:
-        """What is wrong, for ``brokerctl status``; nothing when all is well."""
+        """The problems, for ``brokerctl status``; none when all is well."""
         found = [problem.first_line() for problem in self.problems[:_SHOWN]]
         if found:
             found.append(self.standing())
@@ -225,7 +227,7 @@ async def follow_files(
                 told = ""
             except Exception as error:  # noqa: BLE001 -- it must not end every sandbox
                 # The log is full, say, or there is no room for a thread: the old
-                # rules stand, and that is said once.
+                # rules stand, and that is reported once.
                 why = str(error) or repr(error)
                 if why != told and not isinstance(error, UpstreamError):
                     log_exception(error)

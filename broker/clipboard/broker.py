@@ -3,8 +3,8 @@
 The contract:
 
 * Nothing crosses but by two presses of a chord, each in the sandbox that had
-  the keyboard, which nobody else claimed.  If another sandbox
-  claims it between press and answer, nothing is taken and nothing given.
+  the keyboard, which no other sandbox claimed.  If another sandbox claims it
+  between press and answer, nothing is taken and nothing given.
 * One content at a time is held, for a limited time, and wiped by a paste, by
   the next copy (also one that fails: or a paste would give an older secret
   than the person believes), when its sandbox or the link's epoch ends.
@@ -12,12 +12,12 @@ The contract:
 * The person's own programs are a party like any other (``words.VIEWER``), but
   hold their selection themselves: a copy chord may set it as well, where a rule
   says so, and a paste chord reads it when nothing was copied by chord.
-* A worker is believed only about its own sandbox, and only about what it was
-  asked.  A worker that was taken over can claim the focus: while two claim
-  it, nobody has it.  It can therefore hinder chords, and be seen to.
+* A worker is believed only about its own sandbox, and only in answers to
+  requests.  A compromised worker can claim the focus: while two claim it, no
+  sandbox has it.  It can therefore hinder chords, but visibly.
 * A drag crosses by its drop, which both workers have to have seen (``drags``);
   it is read then, and decided, as a copy and a paste are, and touches neither
-  what is held nor the target's clipboard.
+  the held content nor the target's clipboard.
 
 Memory: one content held, one being read or cleaned, one offer for each target
 that has not expired.  Python cannot overwrite ``bytes``; wiped means not reachable.
@@ -121,11 +121,11 @@ class Crossing:
         return self._giving.standing + self._drops.standing
 
     def dragged_by(self, mark: str) -> str:
-        """Whose drag has this mark; empty where nobody knows."""
+        """The sandbox whose drag has this mark; empty where it is unknown."""
         return self._drags.source_of(mark)
 
     def status(self, now: float) -> TransferStatus:
-        """What is held and what is on offer."""
+        """The held content and the current offer."""
         offered = self._giving.offered(now)
         exported = self._exports.source
         if self._held is None:
@@ -156,7 +156,7 @@ class Crossing:
                 out += self._sandbox_gone(event.sandbox)
             case w.EpochChanged() | w.Cleared():
                 out += self._wipe_all(event)
-            case w.Ticked():  # what is due was done above
+            case w.Ticked():  # due work was done above
                 pass
             case _:
                 out += self._worker_said(event, now)
@@ -252,7 +252,7 @@ class Crossing:
         # guard: which answer
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
-                yield w.Blame(event.sandbox, "it answers what nobody asked")
+                yield w.Blame(event.sandbox, "it answers a request that was not made")
             return  # else late: it was given up, or is over
         # guard: whose answer
         if event.sandbox != copy.reader:
@@ -339,7 +339,7 @@ class Crossing:
             room = copy.room
             copy.reading = copy.left.pop(0)
             copy.parts = []
-            # A number for each type: what comes late of one is not another's.
+            # A number for each type: late data of one are not taken for another's.
             copy.transfer = self._number()
             host = copy.host and copy.drop is None
             yield w.Read(copy.reader, copy.transfer, copy.reading.name, room, host)
@@ -524,7 +524,7 @@ class Crossing:
         return self._drops.cleaned_for
 
     def _drop_dropped(self) -> Iterator[w.Action]:
-        """Somebody else says that it was dropped in a window of theirs."""
+        """Another worker claims the drop, in a window of its own sandbox."""
         if self._copy is not None and self._copy.drop is not None:
             yield from self._drop_copy(DRAG_TWICE)
         if self._paste is not None and self._paste.drop is not None:

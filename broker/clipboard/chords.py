@@ -1,6 +1,6 @@
 """Recognising the secure chords in the compositor's keyboard events.
 
-What is promised:
+Guarantees:
 
 * Only what the compositor sends counts.  There is no way in for anything a
   client says, and what a client can make the compositor repeat (a new
@@ -183,8 +183,8 @@ class Recogniser:
         """The state of modifiers, as bits, and the active layout, from 0.
 
         Latched and locked ones count as held: so sticky keys can press a chord.
-        Bits of virtual modifiers, which mutter tells beside the real ones that
-        they stand for, say nothing new.
+        Bits of virtual modifiers, which mutter sends beside the real ones that
+        they stand for, add no information.
         """
         # guard: real modifiers only
         self._state = ((depressed | latched | locked) & REAL, group)
@@ -202,7 +202,7 @@ class Recogniser:
         """What becomes of a key event.
 
         The same event comes once for each wl_keyboard of the connection; all
-        share the first one's verdict, and a chord is told once.
+        share the first one's verdict, and a chord is reported once.
         """
         event = (serial, key, state)
         known = self._verdicts.get(event)
@@ -275,7 +275,7 @@ class Recogniser:
             if not _mask(keymap, chord):
                 needed = " and ".join(sorted(chord.modifiers))
                 return (
-                    f"no {verdict.value} chord: the keymap does not tell {needed} apart"
+                    f"no {verdict.value} chord: the keymap does not separate {needed}"
                 )
             for layout in range(max(keymap.layouts, 1)):
                 ready = self._prepare(keymap, layout)

@@ -1,4 +1,4 @@
-"""Cleaning what comes into a sandbox, where its record asks for it.
+"""Cleaning of content for a sandbox, where its record asks for it.
 
 A terminal runs what a pasted escape sequence or line end says, and text
 direction marks make a command read as another one.
@@ -26,7 +26,7 @@ _SLICE = 1 << 17
 
 
 def clean(kind: str, untrusted_data: bytes) -> Steps:
-    """Write one item anew: text without hidden characters, PNG as ``picture`` does.
+    """Rewrite one item: text without hidden characters, PNG as ``picture`` does.
 
     Raises PeerError for what cannot be cleaned: nothing of it crosses.
     """
@@ -41,7 +41,7 @@ def clean_text(untrusted_data: bytes) -> bytes:
     r"""The text without control and text direction characters.
 
     Tabs and line ends stay; all line ends become ``\n``.  Raises PeerError for
-    what is not UTF-8: it is refused whole, as a guess might read otherwise.
+    text that is not UTF-8: it is refused whole, as the target might read it otherwise.
     """
     steps = _text(untrusted_data)
     while True:

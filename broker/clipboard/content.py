@@ -1,4 +1,4 @@
-"""What was copied, and what of it may cross under which terms."""
+"""Copied content, and the terms under which its items may cross."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONTROLS, IMAGES, PLAIN = "controls", "images", "plain"
 
 @dataclass(frozen=True)
 class HeldContent:
-    """What was copied, until it is pasted.  Times as ``Crossing`` is told them."""
+    """Copied content, until it is pasted.  Times are those given to ``Crossing``."""
 
     source: str
     items: tuple[w.Item, ...]
@@ -41,12 +41,12 @@ def size_of(items: tuple[w.Item, ...] | list[w.Item]) -> int:
 
 
 def most(max_bytes: int) -> int:
-    """What may cross at once, whoever wants more."""
+    """The bytes that may cross at once, whatever larger limit is requested."""
     return min(max_bytes, limits.CLIPBOARD_BYTES_MOST)
 
 
 def ticking(ttl: float) -> float:
-    """A time to live, in seconds, whoever wants a longer one."""
+    """A time to live, in seconds, whatever longer one is requested."""
     return min(ttl, limits.CLIPBOARD_SECONDS_MOST)
 
 
@@ -76,7 +76,7 @@ def crossing(
 
 
 def to_clean(item: w.Item, clean: frozenset[str]) -> bool:
-    """Whether an item has to be written anew before it may be offered."""
+    """Whether an item has to be rewritten before it may be offered."""
     if item.kind == PNG:
         # guard: cleaned before it is offered
         return IMAGES in clean

@@ -1,15 +1,15 @@
 """Drags between sandboxes: whose they are, where they are, and when they count.
 
-A drag's mark is told by its own sandbox's worker, and what is over a window by
-that window's; neither believes the other.  A drop counts when both have seen
+A drag's mark is reported by its own sandbox's worker, and a drag over a window by
+that window's worker; neither believes the other.  A drop counts when both have seen
 it: the target's worker that it was dropped there, the source's that the
-compositor calls it dropped.  So no worker can take what is only dragged past
-it, nor give what nobody dropped.  Where a second one claims the drop, one of
+compositor calls it dropped.  So no worker can take content that is only dragged past
+it, nor give content that was not dropped.  Where a second one claims the drop, one of
 them lies, and neither gets it.
 
-Whose window a drag is over *now* is nobody's to say: the words of three workers
+Whose window a drag is over *now* cannot be known: the messages of three workers
 come in no order.  So a drag is remembered over each window that it came over,
-and what counts is who says that it was dropped there.
+and only the report of the drop counts.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from broker.core import limits
 class _Drag:
     source: str
     performed: bool = False
-    """Dropped where somebody takes it."""
+    """Dropped on a window that accepts it."""
     settled: bool = False
-    """One has that drop, or nobody gets it; its source still has the drag."""
+    """A target has that drop, or none gets it; its source still has the drag."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class _Over:
     """Set with the drop: how long the source's word may take."""
 
     def drop(self, target: str) -> Drop:
-        """What it becomes in a window of ``target``."""
+        """The drop of this drag in a window of ``target``."""
         return Drop(self.source, target, self.number, self.mark, self.terms)
 
 
@@ -67,7 +67,7 @@ def refused(source: str, target: str, reason: str) -> w.RecordCrossing:
 def given_up(
     source: str, target: str, drop: Drop | None, reason: str
 ) -> Iterator[w.Action]:
-    """For what had begun: a drop, or (None) a copy or a paste."""
+    """End an operation that had begun: a drop, or (None) a copy or a paste."""
     if drop is not None:
         yield w.EndDrag(drop.seen_by, drop.number)
     selection = "drag" if drop else "clipboard"
@@ -85,7 +85,7 @@ def _wanted(event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
 
 
 def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
-    """Read what was dropped."""
+    """Read the dropped content."""
     host = drop.source == w.VIEWER
     reader = drop.target if host else drop.source
     until = now + limits.CLIPBOARD_COPY_SECONDS
@@ -111,7 +111,7 @@ def decided(
     event: w.Decided,
     digest: Callable[[tuple[w.Item, ...]], str],
 ) -> Iterator[w.Action]:
-    """Policy said no, or it goes to one of the person's own programs."""
+    """Policy denied it, or it goes to one of the person's own programs."""
     terms = event.terms
     # guard: what goes out is decided when it goes
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)
@@ -147,7 +147,7 @@ class DragTable:
         return [until for until in known if until is not None]
 
     def source_of(self, mark: str) -> str:
-        """Whose drag it is; empty where nobody knows."""
+        """The sandbox of the drag; empty where it is unknown."""
         if not mark:
             return w.VIEWER
         drag = self._drags.get(mark)
@@ -193,7 +193,7 @@ class DragTable:
         return drag if drag is not None and drag.source == sandbox else None
 
     def _performed(self, event: w.DragPerformed) -> tuple[list[w.Action], Drop | None]:
-        """It was dropped where somebody takes it; the drop, if that one has said so."""
+        """The source reports the drop; return it if the target has reported it, too."""
         drag = self._own(event.sandbox, event.mark)
         if drag is None:
             return [], None
@@ -245,13 +245,13 @@ class DragTable:
     def _dropped(
         self, event: w.DragDropped, now: float
     ) -> tuple[list[w.Action], Drop | None]:
-        """It was dropped there; the drop, if its source has said so."""
+        """The target reports the drop; return it if the source has reported it, too."""
         over = self._overs.get(event.sandbox)
         if over is None:
             # guard: a drop that nobody knows is let go
             return [w.EndDrag(event.sandbox, event.number)], None
         if over.number != event.number or over.dropped_until is not None:
-            # Of another device of that program, which is told of its own offer.
+            # Of another device of that program, which is notified of its own offer.
             return [], None
         drag = self._drags.get(over.mark)
         # guard: one drop of each drag
@@ -264,7 +264,7 @@ class DragTable:
         return [], self._drop(event.sandbox)
 
     def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
-        """Whether somebody else says of what was dropped that it was dropped there."""
+        """Whether another worker claims that the dropped content was dropped there."""
         # guard: what goes out is no drop
         # guard: a claim by who has the drop
         # guard: a drag without a mark is any of the person's
@@ -286,7 +286,7 @@ class DragTable:
     # -- ends ---------------------------------------------------------------------------
 
     def expire(self, now: float) -> Iterator[w.Action]:
-        """Do what is due."""
+        """Do the work that is due."""
         for target, over in list(self._overs.items()):
             if over.dropped_until is not None and now >= over.dropped_until:
                 yield from self._give_up(target, DRAG_ALONE)
@@ -307,7 +307,7 @@ class DragTable:
                 del self._overs[target]
 
     def wipe(self) -> Iterator[w.Action]:
-        """Forget all; what was dropped is not read any more."""
+        """Forget all; dropped content is not read any more."""
         for target, over in self._overs.items():
             if over.dropped_until is not None:
                 yield w.EndDrag(target, over.number)

@@ -2,10 +2,10 @@
 
 No filter sees a paste of the person's own programs, so it is decided when the
 chord copies.  The compositor takes it from the client that got the chord's key
-press, so from nobody else and not later.
+press, so from no other and not later.
 
-What comes back by the paste chord must not lose its origin: work's rules hold
-for what work has put there.  Each export therefore has a *mark*, a type of a
+Content that comes back by the paste chord must not lose its origin: work's rules
+hold for content of work.  Each export therefore has a *mark*, a type of a
 random name, and whatever selection bears it is that sandbox's.
 """
 
@@ -87,7 +87,7 @@ class Exports:
     def begin(
         self, transfer: int, press: int, held: HeldContent, now: float
     ) -> Iterator[w.Action]:
-        """What was just copied may become the person's own selection."""
+        """Ask whether the copied content may become the person's own selection."""
         self._asked = _Asked(
             transfer, press, held, now + limits.CLIPBOARD_DECIDE_SECONDS
         )
@@ -125,7 +125,7 @@ class Exports:
             yield from self.drop(reasons.MOVED)
 
     def go_on(self, focused: str | None, now: float) -> Iterator[w.Action]:
-        """Export what was allowed, if its sandbox has the keyboard."""
+        """Export the allowed content, if its sandbox has the keyboard."""
         asked = self._asked
         # guard: an export only with the focus
         if asked is None or asked.terms is None or focused != asked.held.source:
@@ -182,7 +182,7 @@ class Exports:
             self._standing = None
 
     def drop(self, reason: str) -> Iterator[w.Action]:
-        """Give up what is not decided yet."""
+        """Give up an export that is not decided yet."""
         asked, self._asked = self._asked, None
         if asked is not None:
             held = asked.held
@@ -191,7 +191,7 @@ class Exports:
             )
 
     def expire(self, now: float) -> Iterator[w.Action]:
-        """Do what is due."""
+        """Do the work that is due."""
         if self._asked is not None and now >= self._asked.until:
             yield from self.drop(reasons.UNDECIDED)
         # guard: an export expires

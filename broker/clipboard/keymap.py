@@ -1,4 +1,4 @@
-"""What a keymap says about chords: which keys bear a symbol, which bits a modifier is.
+"""The part of a keymap that chords need: symbols of keys, bits of modifiers.
 
 Symbols are compared by name, as libxkbcommon writes each by one name only.
 """
@@ -36,7 +36,7 @@ class KeymapKey:
     redirect: int | None = None
 
     def symbols(self, layout: int) -> tuple[str, ...]:
-        """What it bears in a layout, which it may not have itself.
+        """The symbols in a layout, which the key may not have itself.
 
         Then XKB wraps, clamps or redirects (libxkbcommon's
         XkbWrapGroupIntoRange).
@@ -89,7 +89,7 @@ class Keymap:
         If the active layout has the symbol, only its keys do.  Else the first
         other layout that has it says which, as toolkits do for shortcuts under
         a Cyrillic or Greek layout, except keys that bear a Latin letter in the
-        active one: what a person reads on the key is what they mean.
+        active one: a person means the letter that is printed on the key.
         """
         found = self._bearing(symbol, layout)
         if found:

@@ -1,7 +1,7 @@
-"""What goes into ``crossing`` and what comes out of it.
+"""The events and the actions of ``crossing``.
 
-``sandbox`` in an event is whose worker said it: the session knows that by the
-connection, it is never taken from a message.
+``sandbox`` in an event is the sandbox whose worker sent it: the session knows
+that by the connection, it is never taken from a message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VIEWER = "@adminvm"
 
 @dataclass(frozen=True, slots=True)
 class CopyTerms:
-    """What may be copied out of a sandbox, before anybody knows where to.
+    """Limits of a copy out of a sandbox, before the target is known.
 
     Also what may be read of the person's own selection, for a paste.
     """
@@ -29,7 +29,7 @@ class CopyTerms:
     ttl: float = limits.CLIPBOARD_SECONDS
     """How long it may be pasted; seconds."""
     primary: bool = False
-    """Where nothing is copied, what is only selected counts."""
+    """Where nothing is copied, the primary selection counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class DataTooLarge:
 class SourceFailed:
     """The source died, or its selection was replaced, before all was read.
 
-    ``reason``: of a worker that could not write something anew.
+    ``reason``: of a worker that could not rewrite an item.
     """
 
     sandbox: str
@@ -172,7 +172,7 @@ class OfferRefused:
 
 @dataclass(frozen=True, slots=True)
 class ConsentRevoked:
-    """Policy does not let what is on offer there stand any more."""
+    """Policy no longer allows the current offer there."""
 
     target: str
     transfer: int
@@ -198,7 +198,7 @@ class ExportEnded:
 
 @dataclass(frozen=True, slots=True)
 class ForeignDrag:
-    """A drag of somebody else's came over one of its windows."""
+    """A drag of another sandbox came over one of its windows."""
 
     sandbox: str
 
@@ -213,7 +213,7 @@ class DragStarted:
 
 @dataclass(frozen=True, slots=True)
 class DragPerformed:
-    """It says of its own drag that it was dropped where somebody takes it."""
+    """It reports that its own drag was dropped on a window that accepts it."""
 
     sandbox: str
     mark: str
@@ -272,12 +272,12 @@ class SandboxGone:
 
 @dataclass(frozen=True, slots=True)
 class EpochChanged:
-    """The link to the host is another one: who is who must be asked anew."""
+    """The link to the host is another one: identities must be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The person said ``brokerctl clipboard clear``."""
+    """The person ran ``brokerctl clipboard clear``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ DragEvent = (
 )
 
 GivenEvent = OfferEnded | OfferRefused | ConsentRevoked | Exported | ExportEnded
-"""What becomes of what was given."""
+"""The fate of given content."""
 
 Event = (
     FocusTaken
@@ -332,7 +332,7 @@ class AskTypes:
     transfer: int
     host: bool = False
     primary: bool = False
-    """What is only selected, not what was copied."""
+    """The primary selection, not copied content."""
     drag: str = ""
     """The mark of its own drag, of which this is asked."""
     drop: int = 0
@@ -445,7 +445,7 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """The target's filter forgets what it was offered."""
+    """The target's filter forgets its offer."""
 
     target: str
     transfer: int
@@ -453,7 +453,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """A worker said what it cannot have to say: its sandbox's streams end."""
+    """A worker sent an impossible message: its sandbox's streams end."""
 
     sandbox: str
     reason: str
@@ -490,7 +490,7 @@ class RecordCrossing:
     selection: str = "clipboard"
     """Or ``primary``, ``drag``."""
     by_policy: bool = False
-    """Refused by whoever decides, who has recorded that already."""
+    """Refused by the policy, which has recorded that already."""
 
 
 Action = (

@@ -11,11 +11,11 @@ from broker.clipboard.state import Cleaning, Drop, Offered, Paste
 from broker.core import limits
 
 Answer = w.TypesTold | w.DataCame | w.DataEnded | w.DataTooLarge | w.SourceFailed
-"""What a worker says about what it was asked to read or to write anew."""
+"""A worker's answers to a request to read or to rewrite."""
 
 
 class Giving:
-    """What was allowed, until a target's filter has it, and until it is withdrawn.
+    """Allowed content, until a target's filter has it, and until it is withdrawn.
 
     ``number`` makes the numbers of transfers, ``digest`` the keyed hash;
     ``selection`` is what the log calls it.
@@ -35,12 +35,12 @@ class Giving:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written anew."""
+        """Whether an item is being rewritten."""
         return self._cleaning is not None
 
     @property
     def cleaned_for(self) -> Drop | None:
-        """The drop whose content is being written anew."""
+        """The drop whose content is being rewritten."""
         return None if self._cleaning is None else self._cleaning.paste.drop
 
     @property
@@ -65,7 +65,7 @@ class Giving:
         )
 
     def asked(self, transfer: int) -> bool:
-        """Whether this is the number of what is being written anew."""
+        """Whether this is the number of the current rewriting."""
         return self._cleaning is not None and self._cleaning.transfer == transfer
 
     def give(
@@ -141,7 +141,7 @@ class Giving:
         )
 
     def drop(self, reason: str) -> Iterator[w.Action]:
-        """Give up what is being written anew."""
+        """Give up the current rewriting."""
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
             paste = cleaning.paste
@@ -211,7 +211,7 @@ class Giving:
                     w.Outcome.DROPPED, offer.source, event.sandbox, event.reason
                 )
         elif event.transfer > last or event.transfer < 1:
-            yield w.Blame(event.sandbox, "it ends an offer that nobody made")
+            yield w.Blame(event.sandbox, "it ends an offer that was not made")
 
     def revoked(self, event: w.ConsentRevoked) -> Iterator[w.Action]:
         """Policy takes an offer back."""
@@ -230,7 +230,7 @@ class Giving:
             yield from self.drop(reason)
 
     def expire(self, now: float) -> Iterator[w.Action]:
-        """Do what is due."""
+        """Do the work that is due."""
         # guard: a cleaner that stalls
         if self._cleaning is not None and now >= self._cleaning.until:
             yield from self.drop(SLOW)

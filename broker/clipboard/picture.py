@@ -1,11 +1,11 @@
-"""Writing a PNG anew, so that of the old one only its pixels go on.
+"""Rewriting a PNG, so that only its pixels are kept.
 
-A decoder of pictures is a large thing in C, and a picture that was made for it
-is a way into the program that shows it.  What comes out here was written by us,
-byte for byte: its chunks, its compression, its filters.  What went in is read
+A decoder of pictures is a large C library, and a malicious picture
+is a way into the program that shows it.  The output here was written by us,
+byte for byte: its chunks, its compression, its filters.  The input is read
 strictly (PNG, third edition): known critical chunks in their order, good sums,
-exactly as many pixels as it says.  Text, profiles, times, what stands behind
-the end and what nobody knows stay behind; an interlaced picture comes out as
+exactly as many pixels as it says.  Text, profiles, times, bytes behind
+the end and unknown chunks are dropped; an interlaced picture comes out as
 one that is not.
 
 Only zlib is not ours, and it sees the compressed bytes alone.
@@ -37,7 +37,7 @@ _ROW = 64
 
 
 def _bad(what: str) -> PeerError:
-    return PeerError(f"the picture is no PNG that can be written anew: {what}")
+    return PeerError(f"the picture is not a PNG that can be rewritten: {what}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Head:
 
 @dataclass
 class _Parts:
-    """What is taken of a file: head, palette, transparency, compressed pixels."""
+    """The used parts of a file: head, palette, transparency, compressed pixels."""
 
     head: _Head
     palette: bytes = b""
@@ -81,7 +81,7 @@ class _Parts:
 
 
 def rewrite_png(untrusted_data: bytes) -> Steps:
-    """Write it anew.  Raises PeerError for what is no good PNG."""
+    """Rewrite it.  Raises PeerError for an invalid PNG."""
     parts = _read(untrusted_data)
     del untrusted_data
     head = parts.head
@@ -154,7 +154,7 @@ def _read(data: bytes) -> _Parts:
             _take_clear(parts, content)
         # guard: critical parts of a picture
         elif kind != b"IEND" and not kind[0] & 0x20:
-            raise _bad("it has a critical part that nobody knows")
+            raise _bad("it has an unknown critical part")
     if parts.head.colour == _PALETTE and not parts.palette:
         raise _bad("its palette is missing")
     parts.pixels = b"".join(pixels)
@@ -172,7 +172,7 @@ def _head(content: bytes) -> _Head:
     if depth not in _DEPTHS.get(colour, set()) or packing or filtering:
         raise _bad("its head makes no sense")
     if lacing not in {0, 1}:
-        raise _bad("its pixels are in an order that nobody knows")
+        raise _bad("its pixels are in an unknown order")
     return _Head(width, height, depth, colour, laced=bool(lacing))
 
 
@@ -222,7 +222,7 @@ def _unlaced(parts: _Parts) -> Generator[bytes | None, None, None]:
 
 
 class _Pull:
-    """Unpacks; no further than what is asked for."""
+    """Unpacks; no further than requested."""
 
     def __init__(self, packed: bytes) -> None:
         self._pull = zlib.decompressobj()
@@ -236,7 +236,7 @@ class _Pull:
             rows, used = self._rest, whole * (size + 1)
             for at in range(0, used, size + 1):
                 if rows[at] > PAETH:
-                    raise _bad("a row has a filter that nobody knows")
+                    raise _bad("a row has an unknown filter")
                 above = unfilter(rows[at], rows[at + 1 : at + 1 + size], above, step)
                 yield above
             count -= whole

@@ -1,4 +1,4 @@
-"""PNG's filters: how a row is told by its neighbours (third edition, section 9)."""
+"""PNG's filters: a row is derived from its neighbours (third edition, section 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is under way between sandboxes, as ``crossing`` keeps it."""
+"""The operations in progress between sandboxes, as ``crossing`` keeps them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Paste:
     until: float
     drop: Drop | None = None
     items: tuple[w.Item, ...] = field(default=(), repr=False)
-    """What was dropped."""
+    """The dropped content."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Copy:
     parts: list[bytes] = field(default_factory=list, repr=False)
     items: list[w.Item] = field(default_factory=list)
     primary: bool = False
-    """Nothing was copied, so what is only selected is read."""
+    """Nothing was copied, so the primary selection is read."""
     too_large: bool = False
     """A kind was left out for its size."""
     into: tuple[Paste, w.PasteTerms] | None = None
@@ -101,7 +101,7 @@ class Copy:
 
 @dataclass
 class Cleaning:
-    """What is being written anew, in the target's worker."""
+    """The rewriting in progress, in the target's worker."""
 
     paste: Paste
     terms: w.PasteTerms

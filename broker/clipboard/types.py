@@ -1,8 +1,8 @@
 """Which of a source's types cross, and under which names they are offered.
 
 A selection comes under many names: X11's atoms, spellings of one type, a
-browser's own.  Here each becomes a *kind*, one spelling for each type; what is
-no well-formed type has none and never crosses.
+browser's own.  Here each becomes a *kind*, one spelling for each type; a
+malformed type has none and never crosses.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NEVER = frozenset(
 one's names; files cross by the file transfer service, by their bytes."""
 
 OURS = "application/x-vitrail-"
-"""Marks of drags and exports: no content, and nobody else's to have."""
+"""Marks of drags and exports: not content, and reserved for Vitrail."""
 
 _TYPE = re.compile(
     r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII
@@ -57,7 +57,7 @@ _TYPE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """A type to ask the source for, in its own spelling, and what it is to us."""
+    """A type to ask the source for, in its own spelling, and its kind."""
 
     name: str
     kind: str

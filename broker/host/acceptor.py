@@ -110,7 +110,7 @@ async def start_acceptor(
     Raises SetupError when no process can be started, a path is too long or
     another program listens there.
 
-    The acceptor is started before its sockets have a path: whoever closes a
+    The acceptor is started before its sockets have a path: the process that closes a
     listening socket last drops what its backlog holds, so that must never be
     the broker.
     """

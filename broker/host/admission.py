@@ -111,7 +111,7 @@ class Admission:
                 for door, listener in listeners.items():
                     nursery.start_soon(self._accept_loop, door, listener)
                 # Doors may have no listener of their own (AF_VSOCK), and a
-                # lease lives on when nobody is at the door.
+                # lease lives on when no listener is left.
                 await trio.sleep_forever()
             finally:
                 # Inside, while the nursery cannot have closed yet: one that
@@ -153,7 +153,7 @@ class Admission:
     async def _turn(self) -> None:
         """Wait until one more connection may be decided about.
 
-        Whoever comes here holds at most itself up: the others of this sandbox
+        A waiting connection delays at most itself: the others of this sandbox
         wait in the backlog, and those of other sandboxes at other doors.
         """
         await self.undecided.acquire()

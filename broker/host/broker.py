@@ -22,7 +22,7 @@ from broker.services.link.config import LinkConfig
 from broker.services.link.key_store import LinkStore
 from broker.services.runtime import Options, Runtime, open_runtime, serve_until_asked
 
-# A guest whose agent nobody asks does not listen to the power button for long.
+# A guest whose agent gets no request does not listen to the power button for long.
 _GRACE = 1.0
 
 
@@ -43,7 +43,7 @@ class _Host:
         self._ground = ground
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
         store = LinkStore(ground.paths)
-        store.identity()  # a key that cannot be read is said now, not later
+        store.identity()  # an unreadable key is reported now, not later
         self._viewer = RemoteViewer(
             link,
             store,

@@ -1,4 +1,4 @@
-"""A machine or container that somebody else started and asks a lease for.
+"""A machine or container that another program started and asks a lease for.
 
 We see its leader's pidfd, or nothing but the launcher's open call; that is
 all a foreign lease's life hangs on, and the documentation says it is weaker
@@ -118,7 +118,7 @@ class ForeignMachine:
             case HybridClaim():
                 return await hybrid_doors(Path(self._claim.base))
             case ContainerClaim():
-                # An agent of ours is not in there, so there is nobody to talk to.
+                # There is no agent of ours inside, so there is no other end to talk to.
                 self._acceptor, doors = await container_doors(
                     Path(self._claim.directory)
                 )
@@ -171,7 +171,7 @@ async def hybrid_doors(base: Path) -> dict[ServiceName, Listener]:
     """Listen on ``<base>_<port>`` for each service, the hybrid vsock's way.
 
     What a killed broker left there is replaced.  Raises SetupError when a path
-    is too long or somebody listens there.
+    is too long or a process listens there.
     """
     doors: dict[ServiceName, Listener] = {}
     try:
@@ -244,13 +244,13 @@ def _claim(
     ours = credentials.pid_namespaces_of_self()
     if not namespaces:
         raise SetupError(
-            "this kernel cannot tell a container's pid namespace",
+            "this kernel cannot identify a container's pid namespace",
             hint="containers need Linux 6.11 or later",
         )
     if namespaces[0] in ours:
         raise RefusedError(
-            f"process {leader} has no pid namespace of its own, so nothing tells "
-            "its connections from those of other programs"
+            f"process {leader} has no pid namespace of its own, so it is impossible "
+            "to distinguish its connections from those of other programs"
         )
     return ContainerClaim(unix, namespaces[0])
 

@@ -82,7 +82,7 @@ class Leasing:
                 hint='a record for others\' launchers has [launch] kind = "external"',
             )
         try:
-            # Before the machine, whose pidfds would be nobody's after an error.
+            # Before the machine, whose pidfds would be leaked after an error.
             sandbox = self._name(record, request)
             check_peer(record, record.host.launch.peer, request)
             if request.cid is not None:

@@ -1,4 +1,4 @@
-"""What the host's part needs of a machine, whoever started it.
+"""The interface of a machine for the host's part, whichever program started it.
 
 ``launch.microvm`` machines and foreign ones (``session.foreign``) both wear
 this face, so leases, doors and ends are written once.

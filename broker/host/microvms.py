@@ -102,7 +102,7 @@ class MicroVmMachine:
         await self._vm.cont()
 
     async def wait(self) -> str:
-        """Wait for its end; one that nobody asked for is an event."""
+        """Wait for its end; one without a request is an event."""
         end = await self._vm.wait()
         if end.kind is EndKind.LOST:
             died = schema.Process.VMM

@@ -1,4 +1,4 @@
-"""The host's part, wired: machines, leases, doors, and what they stand on."""
+"""The host's part, wired: machines, leases, doors, and their foundations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class HostPart:
             try:
                 await self.role.admit(sandbox, record, machine)
             except (VitrailError, OSError) as error:
-                self._vms.warnings.append(f"{sandbox} was not leased anew: {error}")
+                self._vms.warnings.append(f"{sandbox} was not leased again: {error}")
 
     async def _listen_vsock(self) -> None:
         """Listen on the services' vsock ports, once.
@@ -100,7 +100,7 @@ class HostPart:
         return None
 
     def qmp_of(self, lease: LeaseId) -> Qmp | None:
-        """The monitor of a machine of ours; None: it is somebody else's."""
+        """The monitor of a machine of ours; None: it belongs to another program."""
         for active_lease in self.role.active_leases():
             machine = active_lease.machine
             if active_lease.lease.id == lease and isinstance(machine, MicroVmMachine):
@@ -108,7 +108,7 @@ class HostPart:
         return None
 
     def warnings(self) -> list[str]:
-        """What went wrong with machines, newest last."""
+        """Problems with machines, newest last."""
         return self._vms.warnings[-10:]
 
     async def _find_tools(self, image: Image, progress: Callable[[str], None]) -> Tools:

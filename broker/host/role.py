@@ -39,7 +39,7 @@ NameFor = Callable[[SandboxName, frozenset[SandboxName]], SandboxName]
 
 
 def _quiet(what: str) -> None:
-    """Nobody wants to hear of progress."""
+    """Ignore the progress."""
 
 
 @dataclass(eq=False)
@@ -142,8 +142,8 @@ class HostRole:
         active_lease.stopping = True
         active_lease.reason = active_lease.reason or reason
         assert self._nursery is not None
-        # Not in the caller's task: who asked may go away, and nobody would end
-        # a machine that is half ended.
+        # Not in the caller's task: the caller may go away, and a machine would
+        # be left half ended.
         self._nursery.start_soon(self._power_down, active_lease, grace)
         await active_lease.ended.wait()
 
@@ -218,7 +218,7 @@ class HostRole:
             await self._log.require(begin)
         except BaseException:
             self._forget(active_lease, taken=False)
-            active_lease.ended.set()  # somebody may have asked for its end meanwhile
+            active_lease.ended.set()  # its end may have been requested meanwhile
             raise
         return active_lease
 
@@ -236,7 +236,7 @@ class HostRole:
             if not active_lease.running:
                 first = sole(error)
                 active_lease.reason = active_lease.reason or str(first)
-                raise first from first.__cause__  # to whoever asked for the start
+                raise first from first.__cause__  # to the caller of the start
             # A mistake of ours in one lease must not end the others.
             active_lease.reason = "an internal error, see the broker's own log"
             log_exception(error)

@@ -18,7 +18,7 @@ _QEMU = "qemu-system-x86_64"
 async def find_tools(
     paths: Paths, image: Image, progress: Callable[[str], None]
 ) -> Tools:
-    """Return the programs, fetching or probing what is not known yet.
+    """Return the programs, fetching or probing those that are not known yet.
 
     Raises SetupError with the package or the command that is missing.
     """

@@ -241,7 +241,7 @@ class RemoteViewer:
             return
         try:
             # Not to be left half done: the viewer would have a lease that
-            # nobody withdraws.  It ends with the epoch at the latest.
+            # is never withdrawn.  It ends with the epoch at the latest.
             with trio.CancelScope(shield=True):
                 await self._announce(epoch, lease)
         except VitrailError:
@@ -276,7 +276,7 @@ class RemoteViewer:
             epoch = self._epoch_for(opening)
             untrusted_head = b""
             if opening.service == DISPLAY:
-                # Undecided until it has said what every waypipe server says, so
+                # Undecided until it has sent the header of a waypipe server, so
                 # that idle connections cost this sandbox's places, and no others.
                 untrusted_head = await read_header(conn)
             offer = epoch.opener.open(opening.service, opening.lease.id)
@@ -379,7 +379,7 @@ class RemoteViewer:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                raise InternalError(f"nobody here answers {request}")
+                raise InternalError(f"there is no handler for {request}")
 
     async def _start(
         self, host: Host, epoch: Epoch, request: m.Start
@@ -417,7 +417,7 @@ class RemoteViewer:
 
 
 class _Progress:
-    """Tells the viewer what a start waits for; what it is slow to take is lost."""
+    """Reports the progress of a start to the viewer; excess reports are dropped."""
 
     def __init__(self, epoch: Epoch, start: int) -> None:
         self._epoch = epoch
@@ -429,12 +429,12 @@ class _Progress:
             self._put.send_nowait(m.fit(what, limits.LINK_TEXT_CHARACTERS))
 
     def close(self) -> None:
-        """Nothing more will be told; ``run`` ends when all is."""
+        """No more reports follow; ``run`` ends when all are sent."""
         self._put.close()
 
     async def run(self) -> None:
         """Send until closed."""
-        # The start goes on without a link: whoever asked finds it running.
+        # The start goes on without a link: the viewer finds it running later.
         with contextlib.suppress(UpstreamError):
             async for line in self._lines:
                 await self._tell(line)

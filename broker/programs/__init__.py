@@ -1,3 +1,3 @@
-"""Each program readable top to bottom: what is started, and who is whose parent."""
+"""Each program readable top to bottom: the started processes and their parents."""
 
 from __future__ import annotations

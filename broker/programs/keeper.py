@@ -55,8 +55,8 @@ def keep(order: Order) -> None:
     jail.set_name("vitrail-keeper")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sockets = (order.worker, order.display, theirs)
-    # Here and not in the broker: whoever closes a listening socket last drops
-    # what its backlog holds, and a waypipe client may be at this one.
+    # Here and not in the broker: the process that closes a listening socket last
+    # drops its backlog, and a waypipe client may be waiting in this one.
     order.display.listen(limits.BACKLOG)
 
     def inside(achieved: worker.Jail) -> None:
@@ -108,7 +108,7 @@ def _serve(order: Order, ours: socket.socket, jailed: jail.Jailed) -> None:
             try:
                 _answer(compositor, ours, held, order.clients)
             except (OSError, PeerError):
-                # It closed the socket or sent what is none of ours: either
+                # It closed the socket or sent an unknown message: either
                 # way it is of no more use; the pidfd says when it is gone.
                 os.kill(jailed.pid, signal.SIGKILL)
                 waiting.unregister(ours)
@@ -120,14 +120,14 @@ def _report_end(supervisor: socket.socket, pid: int) -> None:
     try:
         fdpass.send(supervisor, worker.encode(ended))
     except OSError:
-        return  # the supervisor has gone, there is nobody to tell
+        return  # the supervisor has gone, there is no receiver
 
 
 class Compositor:
     """Where connections to the compositor come from.
 
-    Its socket's file tells one compositor from the next at the same path: what
-    was learned of the one before is forgotten with it.
+    Its socket's file distinguishes one compositor from the next at the same path:
+    knowledge of the one before is forgotten with it.
     """
 
     def __init__(self, path: Path, sandbox: str) -> None:
@@ -178,7 +178,7 @@ def _answer(
     They are what makes the limit true: a connection that the jailed half gives
     back is shut down here, so one that keeps its own end has nothing of it.
     Without them it could use up the compositor's descriptors, and with those
-    everybody's windows.
+    the windows of all sandboxes.
     """
     got = fdpass.receive(ours, 16, 0)
     if got.data[:1] == worker.RELEASE and len(got.data) == 2:

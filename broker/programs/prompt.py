@@ -1,9 +1,9 @@
 """The prompt agent: the only program that draws trusted questions.
 
 Started by the viewer's broker in the person's session, with one descriptor:
-its end of a pair of sockets, which has no name, so nobody else speaks to it.
+its end of a pair of sockets, which has no name, so no other process can send to it.
 It ends with the broker (the kernel kills it, and the socket's end says so too).
-It shows what it is told to, and answers; what an answer means the broker says.
+It shows the ordered question, and answers; the broker interprets the answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from broker.prompt.window import Window
 
 def main() -> None:
     """Entry point: ``prompt FD``."""
-    # What a question shows is nobody else's to read out of our memory.
+    # No other process may read the text of a question out of our memory.
     Path("/proc/self/coredump_filter").write_text("0")
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own

@@ -1,7 +1,7 @@
 """``python -m broker.programs.shipper``: sends the audit log on, as ``ship.toml`` says.
 
-A child of the broker, so that neither a receiver nor what is needed to talk
-to it is inside the process that decides.  It reads the log and writes its
+A child of the broker, so that neither a receiver nor its client library
+is inside the process that decides.  It reads the log and writes its
 cursors, nothing else.
 """
 
@@ -29,7 +29,7 @@ async def _main() -> None:
             async for _ in signals:
                 stop.set()
                 await trio.sleep(_PATIENCE)
-                # What was on its way comes again: the cursor has not moved.
+                # Unconfirmed events are sent again: the cursor has not moved.
                 os._exit(0)
 
     async with trio.open_nursery() as nursery:

@@ -50,8 +50,8 @@ def run_broker(
 ) -> None:
     """Run a broker to its end; exits with 1 and a sentence when it cannot start.
 
-    ``prepare`` is called before the pump is forked: what is wrong with the
-    configuration is said there.
+    ``prepare`` is called before the pump is forked: mistakes in the
+    configuration are reported there.
     """
     try:
         _run(program, words, prepare)
@@ -115,12 +115,12 @@ def _activated(known: Container[str]) -> dict[str, socket.socket]:
 
 
 def notify(text: str) -> None:
-    """Tell whoever started us, sd_notify(3); nothing when nobody wants to know."""
+    """Notify the service manager, sd_notify(3); nothing without ``NOTIFY_SOCKET``."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         if address.startswith("@"):
             address = "\0" + address[1:]
-        # Whoever wanted to know may have gone by the time we end.
+        # The service manager may have gone by the time we end.
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,

@@ -33,7 +33,7 @@ def main() -> None:
     seccomp.worker_filter()
     seccomp.keeper_filter()
     gc.collect()
-    gc.freeze()  # what is here now is shared: do not touch it when collecting
+    gc.freeze()  # present objects are shared: do not touch them when collecting
     try:
         fdpass.send(control, worker.encode(worker.TemplateReady()))
         _Template(control).serve()
@@ -56,7 +56,7 @@ class _Template:
         while True:
             ready = {fd for fd, _ in self._waiting.poll()}
             # The dead first: when the supervisor closes after its last worker
-            # ended, nobody is left for process 1 to reap.
+            # ended, no child is left for process 1 to reap.
             for pidfd in ready - {control}:
                 self._reap(pidfd)
             if control in ready and not self._obey():
@@ -117,7 +117,7 @@ class _Template:
         except BrokenPipeError:
             code = 0  # the supervisor has gone, and with it the jailed half's
         except Exception:  # noqa: BLE001
-            # Nobody above can see it: this is the bottom of a forked process.
+            # No caller can see it: this is the bottom of a forked process.
             traceback.print_exc()
         finally:
             os._exit(code)

@@ -9,7 +9,7 @@ four kinds of sockets and nothing else:
   ``core.worker``);
 * the channel to the keeper, which makes connections to the compositor;
 * the listening socket on which this sandbox's Wayland clients arrive;
-* what is accepted there or handed over by the two channels.
+* the connections accepted there or handed over by the two channels.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def run_worker(
     keeper: socket.socket,
     achieved: messages.Jail,
 ) -> None:
-    """Serve one sandbox until the supervisor says stop or closes.
+    """Serve one sandbox until the supervisor orders a stop or closes.
 
-    Orders come by ``supervisor``, and what is said goes up ``pipe``.
+    Orders come by ``supervisor``, and messages are sent by ``pipe``.
     """
     display.settimeout(0)
     worker = _Worker(Channel(supervisor), pipe, display, Channel(keeper), achieved)
@@ -152,7 +152,7 @@ class _Worker:
             nursery.cancel_scope.cancel()
 
     async def _first_order(self) -> messages.Frames:
-        """Without rules there is no display: whoever says nothing gets none."""
+        """Receive the rules: without them there is no display."""
         got = await self._supervisor.receive()
         order = messages.decode_to_worker(got.data) if got.data else None
         if not isinstance(order, messages.Frames):
@@ -416,7 +416,7 @@ class _Worker:
                 down + connection.to_client,
             )
         if connection.core.fault is not None:
-            # What it died of first; the sandbox may end with its application.
+            # The cause of its end first; the sandbox may end with its application.
             for limited in self._windows.limited():
                 await self._outbox.send(limited)
         await self._say_closed(

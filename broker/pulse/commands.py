@@ -1,6 +1,6 @@
-"""The native protocol's commands: numbers, and what is done with each.
+"""The native protocol's commands: their numbers, and the handling of each.
 
-``REQUESTS`` is the filter's table: what is not in it a client cannot say.
+``REQUESTS`` is the filter's table: a client cannot send any other command.
 Numbers are those of protocol version 35 (PulseAudio 16, pipewire-pulse 0.3);
 signatures are written in ``tagstruct``'s letters, each part with the protocol
 version that brought it.
@@ -158,7 +158,7 @@ class Facility(IntEnum):
 
 
 class Change(IntEnum):
-    """What has happened to it."""
+    """The kind of a change."""
 
     NEW = 0x00
     CHANGE = 0x10

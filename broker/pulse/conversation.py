@@ -92,7 +92,7 @@ class Conversation:
         answer: Answer = Reader.rest,
         settled: Callable[[], None] = lambda: None,
     ) -> None:
-        """Send a client's command on and answer it with what comes back.
+        """Forward a client's command and answer it with the server's reply.
 
         ``settled`` is called first when the server has answered either way.
         """
@@ -134,7 +134,7 @@ class Conversation:
         self.wake()
 
     def event(self, command: Command, fields: bytes) -> None:
-        """Tell the client something that it has not asked for."""
+        """Send the client an event, which answers no request."""
         self.down.add(frames.command(command, _EVENT_TAG, fields))
         self.wake()
 
@@ -148,7 +148,7 @@ class Conversation:
     # -- from the server -----------------------------------------------------
 
     def pending_of(self, tag: int) -> Pending:
-        """What was asked with this tag.  Raises UpstreamError if nothing was."""
+        """The request with this tag.  Raises UpstreamError if there is none."""
         pending = self._pending.pop(tag, None)
         if pending is None:
             raise UpstreamError("the sound server answers a request that was not sent")

@@ -1,4 +1,4 @@
-"""What a filter has to tell: for the audit log, the indicator, the question."""
+"""The events of a filter: for the audit log, the indicator, the question."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True)
 class SoundRefused:
-    """A client asked for what it may not have.  ``what`` is escaped or ours."""
+    """A client's request was refused.  ``what`` is escaped or our own text."""
 
     command: str
     what: str
@@ -34,7 +34,7 @@ class StreamEnded:
 
 @dataclass(frozen=True)
 class MicrophoneWanted:
-    """A client records and nobody has said yet whether it may hear."""
+    """A client records, and whether it may hear is not decided yet."""
 
     application: str
 

@@ -1,26 +1,26 @@
 """One client's connection to the sound server: bytes in, bytes out.
 
-What a sandbox may do and see
-    It plays; it sees one sink and its own streams and connections; where the
+Permissions
+    A sandbox plays; it sees one sink and its own streams and connections; where the
     rules allow, it sees one source and records from it.
 
-What it may not
-    Load modules, touch devices, defaults, samples or others' streams, choose
-    where sound goes or comes from, read who else is there, share memory, send
-    more than it was asked for.  A command that is known and not allowed is
-    answered "access denied"; what is no protocol ends the connection.
+Restrictions
+    A sandbox may not load modules, touch devices, defaults, samples or others'
+    streams, choose where sound goes or comes from, learn of other clients, share
+    memory, send more than was requested.  A command that is known and not allowed
+    is answered "access denied"; a violation of the protocol ends the connection.
 
-What is trusted
-    The sound server, for the form of what it says.  What it says of others is
-    still not passed on: indexes are ours, names are ours.
+Trust
+    The sound server is trusted for the form of its messages.  Its data about
+    others are still not passed on: indexes are ours, names are ours.
 
 How numbers stay right
     The client's tags never reach the server; ours do, with a note of who asked
     and what becomes of the answer.  Channels of playback streams are the
     server's (it counts them for each connection); those of recordings are ours.
 
-Whoever owns a filter feeds it what was read, sends what stands in ``up`` (to
-the server) and ``down`` (to the client), and calls ``tick`` at ``deadline``.
+The owner of a filter feeds it the bytes that it read, sends the content of ``up``
+(to the server) and ``down`` (to the client), and calls ``tick`` at ``deadline``.
 Time is any clock that only grows, in seconds.
 """
 
@@ -81,9 +81,9 @@ class PulseFilter(Conversation):
         super().__init__(sandbox, wake)
         self.fault: VitrailError | None = None
         self.version = 0
-        """In force between client and server; 0 until both have said theirs."""
+        """In force between client and server; 0 until both have stated theirs."""
         self.ready = False
-        """Whether both sides have said who they are."""
+        """Whether both sides have introduced themselves."""
         self.index = sandbox.new_index()
         self.properties: Properties = {}
         self.playbacks: dict[int, Playback] = {}
@@ -158,7 +158,7 @@ class PulseFilter(Conversation):
     # -- what the owner calls ------------------------------------------------
 
     def from_client(self, untrusted_data: bytes, now: float) -> None:
-        """Take bytes of the client; never raises for what they are."""
+        """Take bytes of the client; never raises for their content."""
         if self.passes_samples(untrusted_data, now):
             self.send_up(untrusted_data)
             return
@@ -171,7 +171,7 @@ class PulseFilter(Conversation):
         self._run(self._read_client)
 
     def from_server(self, data: bytes, now: float) -> None:
-        """Take bytes of the server; never raises for what they are."""
+        """Take bytes of the server; never raises for their content."""
         if self.passes_request(data, now):
             self.down.add(data)
             self.wake()
@@ -190,7 +190,7 @@ class PulseFilter(Conversation):
         self._run(self._read_client)
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
         self.now = now
         # guard: handshake deadline
         if not self.ready and now >= self._give_up:
@@ -249,9 +249,9 @@ class PulseFilter(Conversation):
     def passes_samples(self, untrusted_data: frames.Bytes, now: float) -> bool:
         """Take bytes of the client, if they go on to the server as they are.
 
-        True: whoever calls sends them, behind what stands in ``up``.  False:
+        True: the caller sends them, after the content of ``up``.  False:
         nothing has happened, they are for ``feed_client``.  While ``stalled``,
-        too: what is stalled is commands, and they wait where ``between`` sees
+        too: the stalled data are commands, and they wait where ``between`` sees
         them.
         """
         try:
@@ -418,7 +418,7 @@ class PulseFilter(Conversation):
         self._subscribed = mask
 
     def notify(self, facility: Facility, change: Change, index: int) -> None:
-        """Tell of a change, if the client wants to hear of it."""
+        """Report a change, if the client has subscribed to it."""
         if self._subscribed & (1 << facility) and self.fault is None:
             # guard: news that nobody reads
             if len(self.down.data) > 2 * limits.PULSE_QUEUE_BYTES:

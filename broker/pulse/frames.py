@@ -50,10 +50,10 @@ class Samples:
 
 
 class Cutter:
-    """Cuts what one side sends into frames.
+    """Cuts the bytes of one side into frames.
 
-    ``push`` keeps bytes, ``next`` takes one frame from them: whoever cannot go
-    on just stops asking.
+    ``push`` keeps bytes, ``next`` takes one frame from them: a caller that
+    cannot go on just stops asking.
     """
 
     def __init__(self, command_bytes: int) -> None:
@@ -63,7 +63,7 @@ class Cutter:
         self._left = 0
 
     def push(self, untrusted_data: bytes) -> None:
-        """Take what was read."""
+        """Take bytes that were read."""
         self._buffer += untrusted_data
 
     @property
@@ -73,13 +73,13 @@ class Cutter:
 
     @property
     def between(self) -> bool:
-        """Whether what comes next begins a frame, and nothing waits before it."""
+        """Whether the next byte begins a frame, and nothing waits before it."""
         return not self._buffer and not self._left
 
     def next(self) -> Control | Samples | None:
         """The next frame or part of one, None until there is more.
 
-        Raises PeerError for what is no frame; nothing can be read after that.
+        Raises PeerError for an invalid frame; nothing can be read after that.
         """
         if self._left:
             return self._samples(first=False) if self._buffer else None

@@ -30,7 +30,7 @@ def stat(f: PulseFilter, tag: int, _fields: Fields) -> None:
 def subscribe(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SUBSCRIBE: the server is asked for changes of streams only.
 
-    What is new or gone is told by us: only we know whose it is.
+    We report new and removed streams: only we know their owners.
     """
     f.subscribe(fields.number(0))
     mask = fields.number(0) & _SINK_INPUT_FACILITY
@@ -64,7 +64,7 @@ def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def check_source(f: PulseFilter, index: int, name: str | None) -> None:
-    """The one source, if there is one.  Monitors are somebody else's sound."""
+    """The one source, if there is one.  Monitors carry the sound of others."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
         raise SoundRefusedError(Error.ACCESS, "a monitor")
     if index not in {INVALID, virtual_devices.DEVICE}:
@@ -129,10 +129,10 @@ def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def sink_input_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
-    """GET_SINK_INPUT_INFO_LIST: of each own stream, what the server says of it.
+    """GET_SINK_INPUT_INFO_LIST: the server's reply about each own stream.
 
-    The server's list is not asked for: how long that takes tells how many play
-    beside, and some bytes would make it say all of them.
+    The server's list is not asked for: its duration reveals how many others play,
+    and some bytes would make it list all of them.
     """
     streams = list(f.sandbox.playbacks.values())
     if not streams:
@@ -199,7 +199,7 @@ def _shown(f: PulseFilter, fields: Fields, stream: Playback) -> Fields:
     fields[_SINK] = virtual_devices.DEVICE
     fields[_RESAMPLER] = fields[_DRIVER] = "vitrail"
     fields[_VOLUME] = stream.shown_volume(fields.numbers(_VOLUME))
-    # The person's mute is not the client's: it is not told.
+    # The person's mute is not the client's: it is not reported.
     fields[_MUTE] = stream.muted if level.muted else fields.truth(_MUTE)
     fields[_PROPERTIES] = shown
     return fields

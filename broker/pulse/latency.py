@@ -1,9 +1,9 @@
 """The least latency: how short a stream's buffers and pieces may be.
 
 A stream's latency is also how often the sound server wakes up for it, and a
-device goes by the shortest of all streams that it plays.  PulseAudio takes half
-a millisecond from whoever asks, and asks itself for it where ``minreq`` is half
-of ``tlength`` or more: what it tries for a device then is ``tlength`` less twice
+device goes by the shortest of all streams that it plays.  PulseAudio accepts half
+a millisecond from any client, and asks itself for it where ``minreq`` is half
+of ``tlength`` or more: for a device it then tries ``tlength`` less twice
 ``minreq`` (half of that with ``adjust_latency``, and ``minreq`` alone with
 ``early_requests``); for a recording it is half of ``fragsize``.  So sizes are held
 where each of them is long enough; the client learns from the server's answer what
@@ -71,7 +71,7 @@ def bounded(spec: Spec, asked: Sizes, most: int, *, early: bool) -> Sizes:
         # guard: a device between two requests
         if times * request + device > target:
             # A longer buffer rather than smaller requests: a client that only
-            # writes what it named would be left with one piece in the buffer.
+            # writes the size that it named would be left with one piece in the buffer.
             is_open = False
             target = min(times * request + device, buffer)
             request = min(request, (target - device) // times)

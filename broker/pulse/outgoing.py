@@ -32,7 +32,7 @@ class PulseOutgoing:
             self._heard.popleft()
 
     def silence(self) -> None:
-        """Overwrite what a real source has said and has not left yet."""
+        """Overwrite samples of a real source that are not sent yet."""
         for start, end, fill in self._heard:
             first = max(0, start - self._sent)
             last = end - self._sent

@@ -1,4 +1,4 @@
-"""Commands about playback: what a client may ask for, and what it is told."""
+"""Commands about playback: a client's allowed requests, and their replies."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _C = Command
 
-# Places in CREATE_PLAYBACK_STREAM (commands.REQUESTS), and what comes with
-# which version.
+# Places in CREATE_PLAYBACK_STREAM (commands.REQUESTS), by the version that
+# added them.
 (
     _SPEC, _MAP, _SINK, _SINK_NAME, _MAXLENGTH, _CORKED, _TLENGTH, _PREBUF, _MINREQ, _SYNC,
     _VOLUME, _NO_REMAP, _NO_REMIX, _FIX_FORMAT, _FIX_RATE, _FIX_CHANNELS, _NO_MOVE, _VARIABLE,
@@ -38,7 +38,7 @@ _C = Command
 ) = range(29)  # fmt: skip
 
 # PA_UPDATE_SET, _MERGE, _REPLACE.  Replacing the whole list would take the
-# label away, so it becomes the replacing of what is named.
+# label away, so it becomes the replacing of the named ones.
 _UPDATES = {0: 2, 1: 1, 2: 2}
 
 
@@ -62,7 +62,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
     # Alone: streams that start and stop as one made PulseAudio fail an assertion.
     # guard: streams that belong together
     fields[_SYNC] = f.new_sync()
-    # Fixed values would be the hardware's, and tell of it.
+    # Fixed values would be the hardware's, and reveal it.
     for place in (_FIX_FORMAT, _FIX_RATE, _FIX_CHANNELS, _NO_MOVE):
         fields[place] = False
     fields[_PROPERTIES] = properties
@@ -127,7 +127,7 @@ def _check_samples(f: PulseFilter, fields: Fields) -> None:
 def _settle(fields: Fields, forms: list[Format]) -> None:
     """Ask for samples of one kind where the client leaves a choice.
 
-    What it leaves open would become the hardware's, and the answer tell it.
+    Open values would become the hardware's, and the reply would reveal them.
     """
     spec = settled(forms, fields.spec(_SPEC))
     # guard: what formats leave open
@@ -225,7 +225,7 @@ def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
 
     def answered(reader: Reader) -> bytes:
         # guard: commands behind the end of a stream
-        stream.flush()  # what was said behind it, too, is answered
+        stream.flush()  # commands behind it are answered, too
         stream.end()
         return reader.rest()
 
@@ -258,7 +258,7 @@ def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
     # guard: sizes of a stream that runs
     fields[1], fields[2], fields[4] = held.buffer, held.target, held.request
     letters = "LLLLLb" + "b" * (len(fields) - 6)
-    # Another latency makes PipeWire settle its whole graph anew, as a new stream does.
+    # Another latency makes PipeWire settle its whole graph again, as a new stream does.
     # guard: pace of sizes
     f.slow_down(f.sandbox.births.take(f.now))
 
@@ -366,10 +366,10 @@ def _to_order(f: PulseFilter, index: int) -> Playback:
 def _order(
     f: PulseFilter, tag: int, stream: Playback, command: Command, fields: bytes
 ) -> None:
-    """Say it on the stream's own connection, where the person's orders go, too.
+    """Send it on the stream's own connection, as the person's orders are.
 
-    The server reads connections in no order: on another one, what was said before
-    the person's mute could be heard after it.
+    The server reads connections in no order: on another one, a command sent before
+    the person's mute could take effect after it.
     """
     # guard: one way for orders
     if stream.owner is f:

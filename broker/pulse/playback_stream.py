@@ -3,10 +3,10 @@
 The server says how many bytes it wants (``credit``).  No more than that is
 passed on: what a client sends beyond waits here, up to a limit, and then is
 dropped with the protocol's own "overflow".  So a sandbox can fill its own
-buffer and nobody else's.
+buffer and no other.
 
 Samples go on in frames of our own making, always whole and never longer than
-what has arrived, so a client that stops in the middle of a frame holds up
+the bytes that have arrived, so a client that stops in the middle of a frame holds up
 nothing: the server's side always stands at a frame's boundary.
 """
 
@@ -109,7 +109,7 @@ class Playback:
         )
 
     def kill(self) -> None:
-        """End it, here and at the server, and tell the client."""
+        """End it, here and at the server, and notify the client."""
         channel = encode("L", [self.channel])
         # guard: commands of a stream that is ended
         self.flush()
@@ -179,7 +179,7 @@ class Playback:
         """Only to where a sample begins, and no farther than buffers reach.
 
         PulseAudio fails an assertion over half a sample, and with it ends the
-        sound of everybody.  libpulse lets no program ask for that.
+        sound of all programs.  libpulse lets no program ask for that.
         """
         least, most = -limits.PULSE_SEEK_BYTES, limits.PULSE_SEEK_BYTES
         if part.seek == _ABSOLUTE:
@@ -203,7 +203,7 @@ class Playback:
         # guard: seeks of little
         self._rewound += max(part.size, limits.PULSE_REWIND_LEAST_BYTES)
         if not part.seek:
-            # The server wants less for what is written a second time, and
+            # The server wants less for bytes that are written a second time, and
             # libpulse counts the same way.
             self.credit += min(-part.offset, part.size)
         return True
@@ -255,7 +255,7 @@ class Playback:
             )
 
     def flush(self) -> None:
-        """What waits here is thrown away; commands behind it wait no longer."""
+        """Discard the waiting samples; commands behind them wait no longer."""
         self._held.clear()
         # guard: commands behind what is thrown away
         self._send()
@@ -275,7 +275,7 @@ class Playback:
     # -- loudness ------------------------------------------------------------
 
     def real_volume(self) -> tuple[int, ...]:
-        """What the server is told: the client's times the person's."""
+        """The volume for the server: the client's times the person's."""
         asked = self.volume or (_FULL,) * self.spec.channels
         return self.owner.sandbox.loudness(asked)
 
@@ -292,7 +292,7 @@ class Playback:
         return tuple(min(one * _FULL // gain, _FULL) for one in real)
 
     def apply_level(self) -> None:
-        """Tell the server after the person has moved the sandbox's slider."""
+        """Update the server after the person has moved the sandbox's slider."""
         ask = self.owner.ask
         ask(
             Command.SET_SINK_INPUT_MUTE,

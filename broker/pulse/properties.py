@@ -1,8 +1,8 @@
-"""Property lists: what of a sandbox's may reach the sound server.
+"""Property lists: the properties of a sandbox that may reach the sound server.
 
-A list of what is let through, not of what is not: on PipeWire a property moves
+A list of allowed properties, not of forbidden ones: on PipeWire a property moves
 a stream to another device (``target.object``), and names of hosts, users,
-windows and processes are nobody's business.  ``media.role`` is left out as
+windows and processes are private.  ``media.role`` is left out as
 well: sound servers remember the volume of a role for all programs together,
 so one sandbox could turn down another's.
 """
@@ -81,7 +81,7 @@ class Labels:
         return self._labelled({"media.name": ""} | kept)
 
     def update(self, untrusted: Properties) -> Properties:
-        """What is changed of either."""
+        """The changes of either."""
         return self._labelled(_allowed(untrusted))
 
     def _labelled(self, kept: dict[str, str]) -> Properties:
@@ -100,7 +100,7 @@ class Labels:
         return {key: value(text) for key, text in named.items()} | self._fixed
 
     def for_guest(self, found: Properties) -> Properties:
-        """What the sandbox is shown of what it has said: without our label."""
+        """The sandbox's own properties as it is shown them: without our label."""
         return {
             key: value(self.bare(data.rstrip(b"\0").decode("utf-8", "replace")))
             for key, data in found.items()

@@ -109,7 +109,7 @@ class Recording:
     # -- life ----------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """Take its place, and hear what it may."""
+        """Take its place, and hear the permitted source."""
         sandbox = self.owner.sandbox
         self.owner.recordings.by_channel[self.channel] = self
         sandbox.recordings[self.index] = self
@@ -135,7 +135,7 @@ class Recording:
         return self.spec.rate <= rules.rate and self.spec.channels <= rules.channels
 
     def kill(self) -> None:
-        """End it and tell the client."""
+        """End it and notify the client."""
         self.end()
         self.owner.event(_C.RECORD_STREAM_KILLED, encode("L", [self.channel]))
 
@@ -162,7 +162,7 @@ class Recording:
         return self.fragment / (frame_bytes(self.spec) * self.spec.rate)
 
     def set_fragment(self, asked: int) -> None:
-        """The size of its pieces, as near to what was asked as may be."""
+        """Set the size of its pieces, as near to the requested one as possible."""
         self.fragment = fragment_size(self.spec, asked)
 
     def tick(self, now: float) -> None:
@@ -281,7 +281,7 @@ class Recording:
         self.owner.sandbox.tell(MicrophoneMissing(reason))
 
     def _close_real(self) -> None:
-        """Nothing is heard from here on; the server is told to close."""
+        """Nothing is heard from here on; the server is asked to close."""
         self._opening = None
         self._carry = b""
         if self._real is not None:
@@ -319,7 +319,7 @@ class Recording:
 
 
 def fragment_size(spec: Spec, asked: int) -> int:
-    """Whole frames: what was asked, 200 ms if nothing, 64 KiB at most."""
+    """Whole frames: the requested size, 200 ms if none, 64 KiB at most."""
     one = frame_bytes(spec)
     if asked in {INVALID, 0}:
         asked = int(spec.rate * limits.PULSE_FRAGMENT_SECONDS) * one
@@ -351,7 +351,7 @@ class Recordings:
         return min((due for due in dues if due is not None), default=None)
 
     def tick(self, now: float) -> None:
-        """Send what is due."""
+        """Send the pieces that are due."""
         for recording in self.by_channel.values():
             recording.tick(now)
 
@@ -362,7 +362,7 @@ class Recordings:
             recording.heard(part.data)
 
     def event(self, number: Command, reader: Reader) -> None:
-        """Killed, or moved by somebody to another source."""
+        """Killed, or moved to another source."""
         recording = self.by_real.get(reader.fields("L").number(0))
         if recording is None:
             return
@@ -470,7 +470,7 @@ def acknowledge(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def latency(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_RECORD_LATENCY: what was written is read, as far as we know."""
+    """GET_RECORD_LATENCY: all written samples are read, as far as we know."""
     recording = _own(f, fields.number(0))
     then = fields.numbers(1)
     values: list[Value] = [0, 0, not recording.corked, then, then]

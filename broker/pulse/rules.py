@@ -14,7 +14,7 @@ class Microphone(StrEnum):
     DENY = "deny"
     """There is no source; recording is "access denied"."""
     ASK = "ask"
-    """There is a source; it is silent until somebody has said yes."""
+    """There is a source; it is silent until the person has allowed it."""
     ALLOW = "allow"
     """There is a source; recording opens the real one."""
 

@@ -101,10 +101,10 @@ def spec_of(form: Format) -> Spec | None:
 
 
 def settled(forms: list[Format], asked: Spec) -> Spec:
-    """Samples of one kind out of what a client can do.
+    """Choose one kind of samples out of the client's formats.
 
-    The first format that says all; else what the first one says, and what was
-    asked for besides.  The server would fill what is open with its hardware's.
+    The first format that is complete; else the first one's values, and the
+    requested ones besides.  The server would fill open ones with its hardware's.
     """
     for form in forms:
         spec = spec_of(form)

@@ -1,6 +1,6 @@
-"""What all connections of one sandbox share: numbers, level, microphone.
+"""The shared state of all connections of a sandbox: numbers, level, microphone.
 
-Indexes are ours, counted from 1 for each sandbox: the server's would tell how
+Indexes are ours, counted from 1 for each sandbox: the server's would reveal how
 much others play.  They go on counting, so that a late command never meets a
 newer stream.
 """
@@ -90,16 +90,16 @@ class SoundSandbox:
         return sum(stream.is_idle(now) for stream in self.playbacks.values())
 
     def announce(self, facility: Facility, change: Change, index: int) -> None:
-        """Tell every connection that has subscribed to such changes."""
+        """Notify every connection that has subscribed to such changes."""
         for member in self.members.values():
             member.notify(facility, change, index)
 
     # -- rules that change ---------------------------------------------------
 
     def set_rules(self, rules: SoundRules, now: float) -> None:
-        """Go by other rules of the same sandbox from here on, also what runs.
+        """Apply other rules of the same sandbox from here on, to running streams too.
 
-        What the rules would not let begin now is ended; its client is told.
+        A stream that the rules would not let begin is ended; its client is notified.
         """
         old, self.rules = self.rules, rules
         denied = rules.microphone is Microphone.DENY
@@ -121,7 +121,7 @@ class SoundSandbox:
     # -- the person's mixer --------------------------------------------------
 
     def loudness(self, asked: tuple[int, ...]) -> tuple[int, ...]:
-        """What the server is told of a client's volumes: times the person's."""
+        """A client's volumes for the server: times the person's."""
         most, gain = self.rules.volume, self.level.volume
         # guard: at most 100 %
         return tuple(min(one, most) * gain // limits.PULSE_VOLUME for one in asked)
@@ -152,7 +152,7 @@ class SoundSandbox:
         return self._active > 0
 
     def microphone_wanted(self, application: str) -> None:
-        """A recording begins: it may hear, or somebody has to be asked."""
+        """A recording begins: it may hear, or the person has to be asked."""
         self._wanted = True
         if not self.allowed and not self._asked:
             self._asked = True
@@ -174,9 +174,9 @@ class SoundSandbox:
             recording.listen(now)
 
     def deny_microphone(self, now: float) -> None:
-        """Nobody hears the real source from this moment on.
+        """No client hears the real source from this moment on.
 
-        What it has said and what has not left us yet is silenced, too.
+        Its samples that have not left us yet are silenced, too.
         """
         self.allowed, self._asked = False, False
         if self.rules.revoked is Revoked.END:
@@ -191,9 +191,9 @@ class SoundSandbox:
             member.down.silence()
 
     def rest_microphone(self, now: float) -> None:
-        """Nothing records; what records next has to ask.
+        """No recording is active any more; the next one has to ask.
 
-        What has begun meanwhile goes on without a sound.
+        One that has begun meanwhile continues in silence.
         """
         self.allowed = False
         self._asked = self.wanted

@@ -24,7 +24,7 @@ _CHANGE = 0x0030
 
 
 def event(f: PulseFilter, number: int, reader: Reader) -> None:
-    """Act on one event; what is not known is dropped."""
+    """Act on one event; an unknown one is dropped."""
     about_stream = _STREAM_EVENTS.get(number)
     if about_stream is not None:
         letters, act = about_stream

@@ -49,7 +49,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Format:
-    """An encoding (1 is PCM) and what is said about it."""
+    """An encoding (1 is PCM) and its properties."""
 
     encoding: int
     properties: Properties = field(default_factory=dict)

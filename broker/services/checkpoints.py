@@ -1,4 +1,4 @@
-"""When the audit log is sealed, and who is told: the journal and a witness."""
+"""The times at which the audit log is sealed; publication to journal and witness."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _TOLD = 8
 class Sealing:
     """Publishes checkpoints and lets the key evolve, while a broker runs.
 
-    The log's end is signed in every commit (``audit.seal``); here is what goes
-    out of the machine, or at least out of the file.
+    The log's end is signed in every commit (``audit.seal``); here are the
+    checkpoints that leave the machine, or at least the file.
     """
 
     def __init__(self, store: Store, settings: Settings) -> None:
@@ -53,7 +53,7 @@ class Sealing:
         self._evolved = store.size
         self._complained = False
         self.listeners: list[Callable[[str], Awaitable[None]]] = []
-        """Each gets every published note; none may wait for anybody."""
+        """Each gets every published note; none may block."""
         self.newest = ""
         """The note that was published last."""
 
@@ -64,13 +64,13 @@ class Sealing:
             nursery.start_soon(self._evolve_all)
 
     async def last(self) -> None:
-        """At the end: publish what is there, and give up its key."""
+        """At the end: publish a last checkpoint, and give up the key."""
         if self._store.size > self._evolved:
             await self._tried(self.publish)
             await self._tried(self._evolve)
 
     async def publish(self) -> None:
-        """Make a checkpoint that stays, and tell the listeners.
+        """Make a checkpoint that stays, and notify the listeners.
 
         Raises UpstreamError when the disk refuses.
         """
@@ -103,7 +103,7 @@ class Sealing:
         self._evolved = parse_note(note).checkpoint.size
 
     async def _tried(self, step: Callable[[], Awaitable[None]]) -> None:
-        """A full disk is said once; what it refuses comes later."""
+        """Run a step; a full disk is reported once, and the step is repeated later."""
         try:
             await step()
             self._complained = False
@@ -126,7 +126,7 @@ class JournalTeller:
         The next one says the same and more, so nothing is kept for it.
         """
         checkpoint = parse_note(note).checkpoint
-        # Late: few logs go to the journal, and a host loads what it runs.
+        # Late: few logs go to the journal, and a host loads only the code that it runs.
         from broker.audit.ship import journald
 
         entry = journald.encode(
@@ -151,7 +151,7 @@ class JournalTeller:
 
 
 _REASONS = {
-    WitnessFate.CHANGED: "what it was at {size} events was changed",
+    WitnessFate.CHANGED: "its state at {size} events was changed",
     WitnessFate.BACK: "it had {size} events before",
     WitnessFate.FORKED: "another one has the same size",
 }
@@ -177,12 +177,12 @@ class CheckpointWitness:
         self._news = trio.Event()
         self._told: list[str] = []
         self._asked: dict[str, tuple[Epoch, int, int]] = {}
-        """What each peer was told to prove next: from which size, after which key."""
+        """The next proof asked of each peer: from which size, after which key."""
         sealing.listeners.append(self._published)
 
     def warnings(self) -> list[str]:
-        """What a person must hear: a log is not what it was."""
-        return [f"{said}; 'brokerctl audit verify' says more" for said in self._told]
+        """Warnings for a person: a log was changed or rolled back."""
+        return [f"{said}; 'brokerctl audit verify' shows more" for said in self._told]
 
     async def _published(self, note: str) -> None:
         del note
@@ -219,8 +219,8 @@ class CheckpointWitness:
     async def _offer(self, epoch: Epoch, note: str, far: _Far) -> _Far:
         """Send a checkpoint until it is kept; returns what the other end has then.
 
-        It says what it holds, and which keys it knows; with each round comes what
-        it asked for.  Raises UpstreamError when it keeps refusing.
+        It reports the checkpoint that it holds and its known keys; each round sends
+        the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
         """
         while True:
             reply = await self._send(epoch, note, far)
@@ -261,7 +261,7 @@ class CheckpointWitness:
         try:
             hashes = await self._store.consistency(since, size)
         except (RefusedError, IntegrityError):
-            return []  # removed by retention, or not whole: ``_check`` tells which
+            return []  # removed by retention, or not whole: ``_check`` finds out which
         return [base64.b64encode(hash_).decode() for hash_ in hashes]
 
     async def _check(self, peer: str, held: Note) -> None:
@@ -280,7 +280,7 @@ class CheckpointWitness:
                 if await self._store.root_at(seen.size) != seen.root:
                     problem = f"one of the first {seen.size} events was changed"
             except RefusedError:
-                return  # its events are too old; nothing can be said any more
+                return  # its events are too old to be checked
             except IntegrityError as error:
                 problem = str(error)
         if problem:
@@ -289,7 +289,7 @@ class CheckpointWitness:
     async def take(self, epoch: Epoch, request: m.WitnessNote) -> m.Witnessed:
         """Keep a checkpoint of the other end's log, if it proves what it is.
 
-        Raises RefusedError for what is no checkpoint.
+        Raises RefusedError for a text that is not a checkpoint.
         """
         note = parse_note("\n".join(request.note))
         answer = await self._store.hold(
@@ -304,7 +304,7 @@ class CheckpointWitness:
         kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
         if kept and answer.anew:
-            reason = f"it was {answer.anew}, and was begun anew"
+            reason = f"it was {answer.anew}, and was begun again"
         elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
             # guard: what is never proved is a conflict
             reason = self._late(epoch, answer)
@@ -319,10 +319,10 @@ class CheckpointWitness:
         return m.Witnessed(request.request, held, kept, answer.key + 1)
 
     def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
-        """Why an unproved checkpoint is a conflict; "": what is missing may come.
+        """Why an unproved checkpoint is a conflict; "": the missing proof may come.
 
-        A sender does not know at first what is held here, and sends its keys in
-        pieces; one that is told the same twice has nothing to prove it with.
+        A sender does not know at first which one is held here, and sends its keys in
+        pieces; one that gets the same answer twice has no proof.
         """
         size = 0 if answer.before is None else answer.before.checkpoint.size
         asked = epoch, size, answer.key
@@ -331,7 +331,7 @@ class CheckpointWitness:
             return ""
         if answer.fate is WitnessFate.UNSIGNED:
             return "no key that follows those of its first {size} events signed it"
-        return "it does not show that it goes on from what it was at {size} events"
+        return "it does not show that it continues its state at {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:
         said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"

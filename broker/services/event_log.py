@@ -80,8 +80,8 @@ class Journal:
     def check_share(self, sandbox: str) -> None:
         """Look whether a sandbox may begin something that has to be recorded.
 
-        Whoever opens a stream or the like for a sandbox, without a hand of the
-        person's in it, asks here first.  Raises RefusedError.
+        Code that opens a stream or the like for a sandbox, without an action of the
+        person, asks here first.  Raises RefusedError.
         """
         self._shares.check(sandbox, trio.current_time())
 
@@ -109,7 +109,7 @@ class Journal:
             await self._record(event)
 
     async def note(self, event: schema.Event) -> None:
-        """Record what has happened already; a log that fails is said on stderr.
+        """Record an event of the past; a log that fails is reported on stderr.
 
         It cannot be undone, so there is nothing to refuse.
         """
@@ -143,7 +143,7 @@ class Journal:
             self._still(gap)
 
     def _still(self, gap: _Gap) -> None:
-        """It could not be told; others may have lost more meanwhile."""
+        """The gap could not be recorded; others may have lost more meanwhile."""
         if self._gap is not None:
             gap.count += self._gap.count
         self._gap = gap

@@ -1,6 +1,6 @@
-"""Noticing that files have changed: the kernel says *something*, a look says *what*.
+"""Detection of changed files: the kernel reports *that*, a scan finds out *what*.
 
-inotify(7) wakes us at once where it can.  What it cannot see (the other end of
+inotify(7) wakes us at once where it can.  Changes that it cannot see (the other end of
 a symbolic link, a network file system, a directory that is made later) a look
 every ``limits.RULES_LOOK_SECONDS`` finds.  Only the look counts: it compares
 names, sizes, times, owners and modes, so an editor that renames a new file over
@@ -34,7 +34,7 @@ Seen = frozenset[tuple[str, tuple[int, ...]]]
 
 
 def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:
-    """Return what is there: below the roots, and these files.
+    """Return the present files: below the roots, and these.
 
     At most ``limits.RULES_LOOKED_AT`` entries; a root that is not there is
     nothing.
@@ -98,7 +98,7 @@ class Watch:
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def look(self) -> Seen:
-        """What is there now."""
+        """The present files."""
         return look(self._roots, self._files())
 
     async def wait_changed(self, since: Seen) -> Seen:
@@ -134,8 +134,8 @@ class Watch:
     def _arm(self) -> None:
         """Watch each directory, and the nearest one above a root that is none.
 
-        To add what is watched already changes nothing.  What cannot be watched
-        is looked at all the same.
+        To add a watched directory again changes nothing.  A directory that cannot be
+        watched is scanned all the same.
         """
         places = {path for path, is_dir in _walk(self._roots) if is_dir}
         for root in self._roots:
@@ -151,7 +151,7 @@ class Watch:
 async def open_watch(
     roots: Iterable[Path], files: Callable[[], Iterable[str]] = tuple
 ) -> AsyncIterator[Watch]:
-    """Watch what is below the roots, and ``files``, which may lie elsewhere."""
+    """Watch the files below the roots, and ``files``, which may lie elsewhere."""
     fd = ctypes.CDLL(None, use_errno=True).inotify_init1(_CLOEXEC_NONBLOCK)
     try:
         yield Watch(fd, roots, files)

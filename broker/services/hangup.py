@@ -1,8 +1,8 @@
 """Closing a connection that was not taken, so that its far end notices.
 
-close(2) with bytes unread tells a UNIX socket's far end ECONNRESET.
-vhost-device-vsock (0.3) drops a connection on that and tells its guest
-nothing, whose program then waits for ever; an end it passes on.
+close(2) with bytes unread gives a UNIX socket's far end ECONNRESET.
+vhost-device-vsock (0.3) drops a connection on that and does not notify its guest,
+whose program then waits forever; an end of file is passed on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _READS = 8
 def hang_up(conn: socket.socket) -> None:
     """Close a connection so that the far end reads an end.
 
-    What it has sent so far is thrown away; it can send no more.
+    The bytes that it has sent so far are discarded; it can send no more.
     """
     with contextlib.suppress(OSError):
         conn.shutdown(socket.SHUT_RDWR)

@@ -1,9 +1,9 @@
 """Copies of the last good records, for a broker that starts while one has a mistake.
 
-What runs outlives a broker that was killed; a typo in its record must not cost
-it its windows then either.  A copy is the file as it was read, under its own
-name; what inherits finds its template beside it.  (Whoever may write here may
-write the records too.)
+A running sandbox outlives a broker that was killed; a typo in its record must not
+cost it its windows then either.  A copy is the file as it was read, under its own
+name; a record that inherits finds its template beside it.  (A user who may write
+here may write the records too.)
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def folder_of(paths: Paths) -> Path:
 
 
 def mended(read: RecordSet, paths: Paths) -> RecordSet:
-    """Return what was read, with the kept record where one is broken."""
+    """Return the read records, with the kept record where one is broken."""
     if not read.broken:
         return read
     return with_last_good(read, load_records([folder_of(paths)]))
 
 
 def keep_records(found: RecordSet, paths: Paths) -> None:
-    """Copy what is good, and forget what is no record any more.  Raises OSError."""
+    """Copy the good records, and remove copies of removed ones.  Raises OSError."""
     folder = folder_of(paths)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, record in found.records.items():

@@ -37,7 +37,7 @@ class Records:
         self.pending: RecordSet | None = None
         """Records that are read and not on record yet.  They take away already."""
         self.tightened: Callable[[], None] = _nothing_live
-        """Called when ``pending`` is there: cut what it denies."""
+        """Called when ``pending`` is set: cut the operations that it denies."""
 
     def _read(self) -> RecordSet:
         directories = search_path(self._paths.runtime, self._paths.config)
@@ -46,11 +46,11 @@ class Records:
     async def reload(self) -> None:
         """Read again, if anything means something else than before.
 
-        A record with a mistake stays what it was before that.  Raises
+        A record with a mistake keeps its previous content.  Raises
         UpstreamError when the change could not be recorded: then the old ones
-        are in force still, and what the new ones deny is denied, too.
+        are in force still, and everything that the new ones deny is denied, too.
         """
-        # Read inside: what was read earlier must never come into force later.
+        # Read inside: an older reading must never come into force later.
         async with self._changing:
             fresh = with_last_good(self._read(), self.now)
             if fresh.digest != self.now.digest or fresh.problems != self.now.problems:
@@ -63,7 +63,7 @@ class Records:
             self.pending = None
 
     async def record(self) -> None:
-        """Say in the log what is in force.  Raises UpstreamError."""
+        """Record the records in force in the log.  Raises UpstreamError."""
         await self._say(self.now)
         self._keep()
 
@@ -99,7 +99,7 @@ def _shown(lines: list[str]) -> list[str]:
 
 
 def find_record(records: RecordSet, name: SandboxName) -> Record:
-    """Return a record.  Raises RefusedError that says what is wrong with it."""
+    """Return a record.  Raises RefusedError that names the mistake in it."""
     if name in records.broken:
         problem = records.broken[name]
         raise RefusedError(

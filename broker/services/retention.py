@@ -1,4 +1,4 @@
-"""Retention while a broker runs: what is too old or too much goes by itself."""
+"""Retention while a broker runs: automatic removal of old and excess events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSE = 1.0
 
 
 class Retention:
-    """Removes events as ``audit.toml`` says, and when somebody asks."""
+    """Removes events as ``audit.toml`` configures, and on request."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Retention:
                 await self._store.wait_beyond(size + _EVERY_EVENTS)
 
     async def prune(self, seconds: int | None, megabytes: int | None) -> int:
-        """Remove what is older than ``seconds``, and what is too much.
+        """Remove events older than ``seconds``, and those beyond the size.
 
         None for both: as the settings say.  Returns how many events went.
         Raises UpstreamError when the disk refuses.

@@ -39,7 +39,7 @@ class StreamCount:
 
 @dataclass
 class StatusCollector:
-    """Collects the answer; a role overrides what it has more of."""
+    """Collects the answer; a role overrides the parts in which it has more."""
 
     role: str
     """``local``, ``host`` or ``viewer``."""

@@ -1,4 +1,4 @@
-"""What is written down about one stream of a sandbox: opened, refused, closed."""
+"""The events of one stream of a sandbox: opened, refused, closed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StreamEvents:
         reason: str,
         began: float,
     ) -> None:
-        """Its end: bytes from and to the sandbox, if anybody counted them."""
+        """Its end: bytes from and to the sandbox, if they were counted."""
         from_sandbox, to_sandbox = counts or (None, None)
         await self._log.note(
             schema.StreamClosed(

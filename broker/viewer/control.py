@@ -49,7 +49,7 @@ class PersonControl:
     async def run_resize(
         self, caller: api.Caller, request: api.RunResizeRequest
     ) -> None:
-        """Tell a program's terminal its size."""
+        """Set the size of a program's terminal."""
         del caller
         await self._person.runner.resize(request)
 
@@ -102,11 +102,11 @@ class PersonControl:
     # -- the clipboard --------------------------------------------------------------
 
     async def clipboard(self) -> api.ClipboardStatus:
-        """What is held, on offer, and the chords."""
+        """The held and the offered content, and the chords."""
         return clipboard_status(self._person.viewer.clipboard)
 
     async def clear_clipboard(self, caller: api.Caller) -> None:
-        """Wipe it, and take back what was pasted."""
+        """Wipe it, and take back the pasted content."""
         del caller
         await self._person.viewer.clipboard.clear()
 

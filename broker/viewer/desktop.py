@@ -1,10 +1,10 @@
-"""Telling the person on the desktop: notifications, when there are any.
+"""Notifications on the desktop, where it has a server for them.
 
-Nothing waits for them and nothing depends on them: what matters is an event
-and a line of ``brokerctl status`` too.  A sandbox that is refused all the time
-must not cover the screen, so what sandboxes do is told a few times a minute, and
+Nothing waits for them and nothing depends on them: important facts are also
+events and lines of ``brokerctl status``.  A sandbox that is refused all the time
+must not cover the screen, so actions of sandboxes are shown a few times a minute, and
 the rest is counted; each sandbox has a budget of its own, so that one cannot use
-up what the others' news need.  The person's own messages (a crossing of the
+up the budget of the others.  The person's own messages (a crossing of the
 clipboard, a cut, an error in a file) have none, and are sent before the others:
 a sandbox that provokes refusals must not be able to hide one of them.
 """
@@ -49,7 +49,7 @@ class Budgets:
             own = self._own[sandbox] = SlidingWindow(
                 limits.NOTIFICATIONS_PER_SANDBOX, 60.0
             )
-        # Its own first: what it is refused by that costs the others nothing.
+        # Its own first: a refusal by that one costs the others nothing.
         # guard: notifications have a budget for each sandbox
         if not own.take(now) or not self._all.take(now):
             self.left_out[sandbox] = self.left_out.get(sandbox, 0) + 1
@@ -99,7 +99,7 @@ class Desktop:
         return (self._persons or self._others).popleft()
 
     async def run(self) -> None:
-        """Send what is to be told, until cancelled."""
+        """Send the waiting notifications, until cancelled."""
         while True:
             title, text = await self._next()
             path = None if self._environ is None else self._environ.get("PATH")
@@ -108,7 +108,7 @@ class Desktop:
             lines = [printable(line, _TEXT_CHARACTERS) for line in text.split("\n")]
             # Servers read simple markup in the text, and a name may be '<b>'.
             body = html.escape("\n".join(lines), quote=False)
-            # And notify-send itself takes '\\n' and its like for what they mean.
+            # And notify-send itself takes '\\n' and similar escapes for their meaning.
             body = body.replace("\\", "\\\\")
             head = printable(title, _TITLE_CHARACTERS)
             try:
@@ -121,4 +121,4 @@ class Desktop:
                 # OSError: no process or descriptor is left for it just now.
                 if not self._complained:
                     self._complained = True
-                    log_stderr(f"vitrail: nothing can be told on the desktop: {error}")
+                    log_stderr(f"vitrail: desktop notifications do not work: {error}")

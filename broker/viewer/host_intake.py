@@ -40,8 +40,8 @@ class Place:
 
     async def turn(self) -> None:
         """Wait until it may be decided about."""
-        # One of each lease only: so nobody who gives up leaves more behind
-        # than the time of one stream, which the others then wait in vain.
+        # One of each lease only: so a caller that gives up costs the others
+        # no more than the time of one stream.
         # guard: leases take turns
         async with self._line.lock:
             await self._intake.turn()

@@ -1,6 +1,6 @@
-"""The host as the viewer has it: at the other end of the link.
+"""The host as the viewer sees it: the other end of the link.
 
-The viewer listens.  Whoever connects is looked at by the kernel's word first
+The viewer listens.  A connecting process is first checked by the kernel's facts
 (one CID, one uid), then waits, with a deadline and among few, until its first
 message proves it: a handshake makes an epoch, a preamble a stream of that
 epoch.  Anything else is closed, most of it without an answer.
@@ -92,7 +92,7 @@ class RemoteHost:
         """Of those who wait, by their tickets' numbers."""
         self._streams = itertools.count(1)
         self._starts: set[_Started] = set()
-        # Whoever connects anew begins with none of them anew.
+        # Not reset when the host connects again.
         self._intake = Intake()
         self._requests = request_pace()
         self._epochs = TokenBucket(
@@ -141,7 +141,7 @@ class RemoteHost:
             disposable = announced.lease.sandbox != record
             if disposable and not started.wanted:
                 await self.stop(
-                    announced.lease.id, grace=0, reason="nobody waits for it any more"
+                    announced.lease.id, grace=0, reason="no run waits for it any more"
                 )
         except VitrailError as error:
             started.error = error
@@ -237,8 +237,8 @@ class RemoteHost:
             scope = trio.CancelScope(deadline=ticket.deadline)
             self._knocking[ticket.number] = scope
             nursery.start_soon(self._meet, conn, ticket, scope)
-        # So that those who have said all they must are let in before the next
-        # one comes and pushes somebody out.
+        # So that connections with a complete first message are let in before
+        # the next one comes and displaces one of them.
         await trio.lowlevel.checkpoint()
 
     async def _meet(
@@ -275,7 +275,7 @@ class RemoteHost:
                 more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
                 if not more:
                     raise LinkRefusedError(
-                        "closed before it said what it is for",
+                        "closed before it stated its purpose",
                         reason=RefusalReason.CLOSED,
                     )
                 untrusted_first += more
@@ -286,7 +286,7 @@ class RemoteHost:
                     stream = await self._preamble(conn, untrusted_first)
                 case ConnectionKind.PAIRING:
                     raise LinkRefusedError(
-                        "somebody wants to pair, and nobody here does",
+                        "pairing request received, but no pairing is in progress",
                         reason=RefusalReason.PERSON,
                         hint="'brokerctl pair' listens on a port of its own",
                     )
@@ -340,8 +340,8 @@ class RemoteHost:
     async def _turn(self) -> None:
         """Wait until one more epoch may begin.
 
-        Still in the waiting room: few can wait here, and not for ever.  Whoever
-        gives up has taken nothing, and what the last epoch asked too fast is
+        Still in the waiting room: few can wait here, for a limited time.  A connection
+        that gives up has taken nothing, and the excess rate of the last epoch is
         waited for before the next one, so no flood keeps its host out for long.
         """
         async with self._next:
@@ -391,7 +391,7 @@ class RemoteHost:
             self._only(epoch.name)
             old = self.state.epoch
             if old is not None:
-                old.end("the same host has connected anew")
+                old.end("the same host has connected again")
                 await old.gone.wait()
             self.state.up(epoch)
         began = trio.current_time()
@@ -418,7 +418,7 @@ class RemoteHost:
                 )
 
     async def _withdraw_all(self, epoch: Epoch, reason: str) -> None:
-        """Nobody can tell any more which leases still hold: none does.
+        """Withdraw all leases: it is unknown which still hold, so none does.
 
         The machines live on, and the host announces them in the next epoch.
         """
@@ -460,7 +460,7 @@ class RemoteHost:
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
-                raise InternalError(f"nobody here answers {request}")
+                raise InternalError(f"there is no handler for {request}")
 
     async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
         mine = [s for s in epoch.streams.values() if s.opening.lease.id == lease]
@@ -517,7 +517,7 @@ class RemoteHost:
 
 def _why_turned_away(ticket: Ticket) -> str:
     if ticket.proved:
-        return "it makes the link anew too often, or has asked too much before"
+        return "it reconnects too often, or has sent too many requests before"
     if trio.current_time() < ticket.deadline:
         return (
             "nothing proved before its place was another's: "
@@ -547,13 +547,13 @@ class _Started:
 
 
 def _unheard(what: str) -> None:
-    """Nobody waits for a start any more."""
+    """No task waits for a start any more."""
 
 
 class _Answering:
     """The one answer to a preamble.
 
-    On a descriptor of its own, because whoever carries the stream owns and
+    On a descriptor of its own, because the code that carries the stream owns and
     closes the other one, also when it refuses.
     """
 

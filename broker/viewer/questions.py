@@ -46,9 +46,9 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
 
 
 def answer(viewer: ViewerRole, request: api.QuestionAnswerRequest, who: str) -> None:
-    """Answer a question.  Raises RefusedError for what was not offered."""
+    """Answer a question.  Raises RefusedError for a choice that was not offered."""
     if viewer.questions is None:
-        raise RefusedError("this broker asks nobody anything")
+        raise RefusedError("this broker asks no questions")
     words = [keep.value for keep in Keep]
     if request.keep is not None and request.keep not in words:
         raise RefusedError(
@@ -72,7 +72,7 @@ def grants(viewer: ViewerRole) -> api.GrantsAnswer:
 async def revoke(
     viewer: ViewerRole, request: api.GrantRevokeRequest, reason: str
 ) -> api.GrantsAnswer:
-    """End grants, and what goes on by them; returns those that ended."""
+    """End grants, and the operations that run by them; returns those that ended."""
     found = viewer.decider.grants.all(trio.current_time())
     if request.id is not None:
         found = [grant for grant in found if grant.id == request.id]

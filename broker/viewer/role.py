@@ -49,11 +49,11 @@ from policy.records.model import Record
 
 _GRACE = 5.0
 _FORGET_SECONDS = 1.0
-"""Between looks at grants whose time is over.  What they allowed has ended by
-itself then; this is for the list and the log."""
+"""Between checks for grants whose time is over.  The allowed operations have ended
+already then; this is for the list and the log."""
 
 Answer = Callable[[VitrailError | None], Awaitable[None]]
-"""What has become of an opening: None, it is taken; or why not.  Over a link
+"""The result of an opening: None, it is taken; or why not.  Over a link
 the other end waits for it, and sends nothing before; only the first one counts."""
 
 
@@ -62,7 +62,7 @@ async def _nobody_waits(answer: VitrailError | None) -> None:
 
 
 class _Status(trio.TaskStatus[None]):
-    """What a stream's opener is told, each thing once."""
+    """The replies to a stream's opener, each sent once."""
 
     def __init__(self, outer: trio.TaskStatus[None], answer: Answer) -> None:
         self._outer = outer
@@ -77,7 +77,7 @@ class _Status(trio.TaskStatus[None]):
             self._outer.started(value)
 
     async def say(self) -> None:
-        """It is taken; whoever opened it may send."""
+        """It is taken; its opener may send."""
         if not self._said:
             self._said = True
             await self._answer(None)
@@ -144,7 +144,7 @@ class ViewerRole:
         self.devices: DeviceDesk | None = None
         """Who gets which device; None: of the other machine, or not at all."""
         self.questions = questions
-        """The person; None: nobody is asked, and that is a no."""
+        """The person; None: no question is asked, and that is a denial."""
         self._desktop = desktop
         if questions is not None:
             self.decider.asker = questions
@@ -179,12 +179,12 @@ class ViewerRole:
             await trio.sleep_forever()
 
     async def reload(self) -> None:
-        """Read records and rules again, and decide again what goes on by them.
+        """Read records and rules again, and decide again on live operations.
 
-        What is denied now is cut at once; where a person must be asked, that
-        goes on when this has returned.  Raises UpstreamError when a change
-        could not be recorded: then what was in force still is, less what the
-        files take away.
+        Operations that are denied now are cut at once; where a person must be
+        asked, that goes on when this has returned.  Raises UpstreamError when a
+        change could not be recorded: then the old files stay in force, less the
+        permissions that the new ones take away.
         """
         before, digest = self._records(), self.rules.digest
         try:
@@ -204,7 +204,9 @@ class ViewerRole:
     def _warn_of_records(self, before: RecordSet) -> None:
         wrong = self._records().problems
         if wrong and wrong != before.problems:
-            text = f"{wrong[0].first_line()}\nWhat runs by it keeps what it had."
+            text = (
+                f"{wrong[0].first_line()}\nRunning sandboxes keep their old settings."
+            )
             self.rules.notify("Vitrail: a record has an error", text)
 
     def _follow_change(self) -> None:
@@ -278,7 +280,7 @@ class ViewerRole:
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """End all that the viewer had of a sandbox; not cancellable."""
         guest = self._guests.pop(lease, None)
-        with trio.CancelScope(shield=True):  # nobody would do the rest
+        with trio.CancelScope(shield=True):  # no other code would do the rest
             if self.devices is not None:
                 await self.devices.lease_ended(lease)
             if guest is not None:
@@ -298,7 +300,7 @@ class ViewerRole:
 
         ``answer`` is awaited when the decision is made, before a byte is read;
         where the person must be asked first, it is "taken" as soon as that is
-        known, so that nobody's deadline is a person's.
+        known, so that no deadline of a program depends on a person.
         """
         status = _Status(task_status, answer)
         with given(conn):
@@ -310,7 +312,7 @@ class ViewerRole:
                     # guard: an answer before the end
                     await answer(error)
                     raise
-                # It was taken, so nobody waits for this; the decision is recorded.
+                # It was taken, so no caller waits for this; the decision is recorded.
                 hang_up(conn)
 
     async def _permitted(
@@ -320,7 +322,7 @@ class ViewerRole:
         if guest is None:
             raise RefusedError("the lease is not one that was announced here")
         if opening.service in TRANSFERS:
-            # What is asked decides, and it is read by the sandbox's worker.
+            # The request decides, and it is read by the sandbox's worker.
             with guest.place():
                 await self.opening.stream(guest, opening, conn, status.take)
             return
@@ -329,7 +331,7 @@ class ViewerRole:
             service=opening.service,
             stream=opening.stream,
             peer=opening.peer,
-            counts_bytes=False,  # the pump moves them, and nobody looks
+            counts_bytes=False,  # the pump moves them uncounted
         )
         if opening.service == SECURITY_KEY:
             # Not one decision for the connection, but one for each use.
@@ -361,7 +363,7 @@ class ViewerRole:
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
-                    # Whoever waits for a window need not wait any longer.
+                    # A run that waits for a window need not wait any longer.
                     guest.programs.fail(str(error), Step.STREAM)
                 raise
 
@@ -445,7 +447,7 @@ class ViewerRole:
             raise InternalError("a sandbox is to be ended before the viewer runs")
         guest = self._guests.get(lease)
         asked = guest is not None and await guest.power_off()
-        # Nobody to ask inside: only the power button is left, and a guest
+        # No agent to ask inside: only the power button is left, and a guest
         # without an agent does not listen to that for long.
         await self._host.stop(
             lease, grace=grace if asked else min(grace, 1.0), reason=reason

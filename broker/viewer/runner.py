@@ -39,7 +39,7 @@ _ABANDON_SECONDS = 12.0
 
 @dataclass
 class _Run:
-    """One call of ``Runner.run``, and what it has started so far."""
+    """One call of ``Runner.run``, and the things that it has started so far."""
 
     request: api.RunRequest
     record: Record
@@ -123,7 +123,7 @@ class Runner:
         finally:
             follower.close()
         if record.viewer.sandbox_class == "disposable" and not guest.programs.live():
-            # It goes by itself; whoever waited for the program may count on it.
+            # It stops automatically; a client that waited for the program relies on it.
             await self._viewer.power_off(
                 guest.lease.id, reason="its last program has ended"
             )
@@ -138,7 +138,7 @@ class Runner:
         await guest.write_input(program, request.data or b"", end=bool(request.end))
 
     async def resize(self, request: api.RunResizeRequest) -> None:
-        """Tell a program's terminal its size."""
+        """Set the size of a program's terminal."""
         guest, program = self._program(request.sandbox, request.program)
         rows, columns = _in_terminal(request.rows), _in_terminal(request.columns)
         await guest.resize(program, rows, columns)
@@ -173,7 +173,7 @@ class Runner:
             except UpstreamError as error:
                 await self._hop_failed(guest, follower.failure)
                 # A boot that hangs is known of emulated machines; one more
-                # try, and everybody hears of it.
+                # try, and it is reported.
                 failure = follower.failure
                 hung = failure is not None and failure.hop is Step.AGENT
                 retry = hung and run.running is None and not last

@@ -59,7 +59,7 @@ class ViewerStatus(StatusCollector):
     async def with_limits(
         self, found: list[api.SandboxStatus]
     ) -> list[api.SandboxStatus]:
-        """The same with each sandbox's use of what is limited."""
+        """The same with each sandbox's use of limited resources."""
         limits = await WindowsPart(self.viewer).limits()
         return [
             msgspec.structs.replace(s, limits=limits.get(SandboxName(s.name), []))

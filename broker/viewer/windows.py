@@ -85,7 +85,7 @@ class WindowsPart:
         return found[0]
 
     async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
-        """What each sandbox has of what is limited."""
+        """Each sandbox's use of limited resources."""
         found: dict[SandboxName, list[api.LimitStatus]] = {}
 
         async def ask(guest: Guest) -> None:

@@ -43,7 +43,7 @@ class Kind(enum.IntEnum):
     VERSION = 23
 
 
-# Shortest and longest body.  What is not here is refused.
+# Shortest and longest body.  Other types are refused.
 _BODIES = {
     Kind.PROTOCOL: (8, limits.WAYPIPE_MESSAGES_BYTES),
     Kind.INJECT_RIDS: (4, 4 * limits.WAYPIPE_FDS_PER_BLOCK),

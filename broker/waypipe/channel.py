@@ -1,7 +1,7 @@
 """One application's stream: bytes in, messages and pipe bytes out, and back.
 
 Read into ``room()``, say how much with ``filled``, then take one block's worth
-of work at a time with ``next``.  What goes to the application is encoded by
+of work at a time with ``next``.  Messages to the application are encoded by
 ``send_messages`` and the pipes' methods into ``out``.
 
 Order on the wire: files and pipes are opened and written first, ``InjectRIDs``
@@ -49,7 +49,7 @@ class Messages:
 class PipeSource:
     """A pipe of ours that the sandbox will read.
 
-    What comes out of ``fd`` goes to it by ``pipe_bytes`` and ``pipe_ended``.
+    The bytes of ``fd`` go to it by ``pipe_bytes`` and ``pipe_ended``.
     """
 
     rid: int
@@ -73,7 +73,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Closed:
-    """The other end said goodbye; ``code`` is 0 or a negative errno, its claim."""
+    """The other end closed orderly; ``code`` is 0 or a negative errno, its claim."""
 
     code: int
 
@@ -100,8 +100,8 @@ class WaypipeChannel:
     """The stream of one application.
 
     ``header`` is None until the stream's beginning has come; ``blocks`` and
-    ``bytes`` count what was received, ``unacknowledged`` those bytes of which
-    the sender has not been told.
+    ``bytes`` count the received ones, ``unacknowledged`` those bytes that were
+    not acknowledged to the sender yet.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -150,7 +150,7 @@ class WaypipeChannel:
         if self._start == self._end:
             self._start = self._end = 0
         elif len(self._buffer) - self._start < limits.WAYPIPE_BLOCK_BYTES:
-            # The block that has begun may not fit; what is moved has not come
+            # The block that has begun may not fit; the moved part has not come
             # whole, and memoryview allows that the places overlap.
             rest = self._end - self._start
             self._view[:rest] = self._view[self._start : self._end]
@@ -196,7 +196,7 @@ class WaypipeChannel:
     def acknowledge(self) -> None:
         """Say how much was received, once for many blocks.
 
-        waypipe 0.8 and 0.9 keep what they sent until they hear this.
+        waypipe 0.8 and 0.9 keep sent bytes until they receive this.
         """
         if self._acknowledged != self._counted:
             self._acknowledged = self._counted
@@ -361,7 +361,7 @@ class WaypipeChannel:
             self._say(blocks.fill(rid, start, data[start : start + piece]))
 
     def pipe_bytes(self, rid: int, data: bytes) -> None:
-        """What came out of a source."""
+        """Send bytes of a source."""
         if rid in self._sources:
             self._say(blocks.of_pipe(Kind.PIPE_TRANSFER, rid, data))
 

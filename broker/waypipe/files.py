@@ -223,7 +223,7 @@ def _single_words(into: memoryview, data: memoryview, position: int) -> int:
     """Copy spans of one word as long as no other comes; returns where they end.
 
     A comb of such is the worst that a picture can do: three words, looked at
-    together, for each that changes.  What is looked at doubles as long as it
+    together, for each that changes.  The examined size doubles as long as it
     goes well, so that no mixture makes us look at much in vain.
     """
     count = _RUN
@@ -240,7 +240,7 @@ def _single_words(into: memoryview, data: memoryview, position: int) -> int:
 def _copy_words(into: memoryview, spans: list[int]) -> int:
     copied = start = 0
     try:
-        # Unequal when the diff ends: what is left is for the other loop.
+        # Unequal when the diff ends: the rest is for the other loop.
         for start, end, word in zip(
             spans[0::3], spans[1::3], spans[2::3], strict=False
         ):

@@ -33,7 +33,7 @@ class WaypipeFile(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether nobody on our side needs the file any more."""
+        """Whether the file is no longer needed on our side."""
         ...
 
 

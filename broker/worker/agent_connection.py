@@ -27,7 +27,7 @@ class AgentShell:
 
     ``deliver`` gets every valid message in order; while it waits, and when
     the guest is faster than ``limits.AGENT_MESSAGES_PER_SECOND``, the guest
-    is not read.  ``serving`` and ``displays`` are what it is told in each ping.
+    is not read.  ``serving`` and ``displays`` are sent to it in each ping.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class AgentShell:
     async def _read(self) -> None:
         frames = FrameReader(limits.AGENT_FRAME_BYTES)
         greeted = False
-        late = "the guest agent said nothing"
+        late = "the guest agent sent nothing"
         deadline = trio.current_time() + limits.AGENT_FIRST_FRAME_SECONDS
         while True:
             with trio.move_on_at(deadline) as patience:
@@ -119,7 +119,7 @@ class AgentShell:
         message = agent.decode_from_guest(untrusted_body)
         if isinstance(message, agent.AgentHello) is greeted:
             raise PeerError(
-                "the guest agent said hello twice"
+                "the guest agent sent its hello twice"
                 if greeted
                 else "the guest agent's first message is no hello"
             )
@@ -131,7 +131,7 @@ class AgentShell:
             await trio.sleep(early)
 
     async def _ping(self) -> None:
-        """Tell the guest that we are there, for as long as we are."""
+        """Notify the guest that we are there, for as long as we are."""
         await self._pings.wait()
         while True:
             with contextlib.suppress(trio.WouldBlock):  # it will hear the others

@@ -11,7 +11,7 @@ The steps are called where trio would sleep (``Instrument.before_io_wait``):
 instead of it, we wait for our sockets and for trio's own epoll descriptor at
 once, no longer than trio would, and go back to it as soon as it has anything to
 do.  So tasks, deadlines, signals and cancellation are served as ever, and a
-sandbox that sends without end gets one step for each turn of everybody else.
+sandbox that sends without end gets one step for each turn of all other tasks.
 
 Where trio does not show its descriptor (``_descriptor_of_trio``), a task of
 ours waits for all sockets at once and calls the same steps.
@@ -52,8 +52,8 @@ _NEAR_SECONDS = 0.002
 class Watch:
     """One socket and its step; ``close`` comes before the socket is closed.
 
-    The kernel would go on telling of a description that another process holds
-    open, too, and nobody could make it stop.
+    The kernel would go on reporting a description that another process holds
+    open, too, and there would be no way to stop it.
     """
 
     def __init__(self, sock: socket.socket, step: Step) -> None:
@@ -153,7 +153,7 @@ class _Steps(trio.abc.Instrument):
     def _take(self, fd: int) -> bool:
         """Call a socket's step; whether some task may have become runnable."""
         step = self._live.get(fd)
-        if step is None:  # its task is busy: tell no more until it waits again
+        if step is None:  # its task is busy: no more reports until it waits again
             self._unregister(self._watches[fd])
             return False
         try:
@@ -171,7 +171,7 @@ class _Steps(trio.abc.Instrument):
 
     @override
     def before_io_wait(self, timeout: float) -> None:
-        """Wait in trio's place; what comes for trio is left to it."""
+        """Wait in trio's place; events for trio are left to it."""
         end = time.monotonic() + timeout
         most = len(self._watches) + 1
         while True:
@@ -229,7 +229,7 @@ _this_run: trio.lowlevel.RunVar[_Steps] = trio.lowlevel.RunVar("_this_run")
 
 
 def prepare() -> None:
-    """Make what watches need, for whoever may make no descriptors later."""
+    """Prepare watches, for processes that may make no descriptors later."""
     _steps_of_this_run()
 
 

@@ -1,8 +1,8 @@
 """In the worker: connections of the sandbox's programs about files and links.
 
-One task for each connection.  It reads the request, tells the broker, and does
-what the broker answers: finish, pass entries on to a pipe, or deliver what comes
-out of one.  Entries are decoded and written again on either way, so that nothing
+One task for each connection.  It reads the request, forwards it to the broker,
+and follows the broker's answer: finish, pass entries on to a pipe, or deliver
+those of one.  Entries are decoded and written again on either way, so that nothing
 reaches the other side that the rules for names and sizes do not accept.
 """
 
@@ -120,7 +120,7 @@ class _Stream:
             raise InternalError("more orders about a transfer than there are") from None
 
     def close(self) -> None:
-        """Close the connection and what was not used."""
+        """Close the connection and unused descriptors."""
         self._sock.close()
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
@@ -153,7 +153,7 @@ class _Stream:
             frames = reader.feed(untrusted_data)
             # guard: one request of a transfer
             if frames and (len(frames) > 1 or reader.in_frame):
-                raise PeerError("it says more than its request before the answer")
+                raise PeerError("it sends more than its request before the answer")
             if frames:
                 return _checked(decode_ask(frames[0]))
 
@@ -181,7 +181,7 @@ class _Stream:
         async def listen() -> None:
             nonlocal hung_up
             if self._broken:
-                # What it still sends is on its way; the reason comes after it.
+                # Its last bytes are on their way; the reason comes after them.
                 with suppress(OSError):
                     while await self._receive(limits.TRANSFER_READ_BYTES):
                         pass
@@ -217,7 +217,7 @@ class _Stream:
         order: messages.TransferSend | messages.TransferDeliver,
         fds: tuple[int, ...],
     ) -> None:
-        """Move entries by a step, and tell the broker how it ended."""
+        """Move entries by a step, and report the end to the broker."""
         if len(fds) != 1:
             fdpass.close_all(fds)
             raise InternalError("bytes are to be moved without a pipe")
@@ -297,7 +297,7 @@ class _Stream:
             view = view[sent:]
 
     async def _answer(self, reply: Reply) -> None:
-        """Tell the program; one that does not listen is not waited for long."""
+        """Answer the program; one that does not read is not waited for long."""
         with suppress(OSError), trio.move_on_after(1.0):
             await self._send(reply_frame(reply))
 

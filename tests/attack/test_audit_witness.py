@@ -68,7 +68,7 @@ async def test_the_real_key_pushes_out_none_either(tmp_path: Path) -> None:
         await flood(Line("desk", far), far, key.private, near.store.origin)
         assert held(far) == [9]
         reason = far.conflicts()[0]
-        assert "does not show that it goes on from what it was at 9 events" in reason
+        assert "does not show that it continues its state at 9 events" in reason
 
 
 async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ async def test_an_old_epoch_after_a_reconnect():
                 sock = await say(t.socket, offer.preamble)
                 assert await take_answer(sock, offer) is PreambleVerdict.NO_LEASE
         down = await t.viewer.wait_event("link.down", epoch=old.digits)
-        assert "connected anew" in down["reason"]
+        assert "connected again" in down["reason"]
 
 
 async def test_a_lease_that_was_never_announced_or_has_ended():

@@ -158,7 +158,7 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
         await epoch.ask(m.LinkPing)
     with open_log(tmp_path / "audit.sqlite") as log:
         (row,) = log.find(Filters(kinds=("link.refused",)))
-    assert "makes the link anew too often" in row.fields()["reason"]
+    assert "reconnects too often" in row.fields()["reason"]
 
 
 async def test_what_was_asked_too_fast_is_waited_for_in_the_next_epoch(

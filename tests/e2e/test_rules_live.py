@@ -171,7 +171,7 @@ async def test_a_gesture_is_a_key_in_a_window_of_the_sandbox():
 
         await eventually(in_force)
         assert windows(await w.comp.tree()), "what was permitted goes on"
-        with pytest.raises(UpstreamError, match="nobody acted in a window"):
+        with pytest.raises(UpstreamError, match="no input in a window"):
             await w.run("app", "foot", "-T", "second", "sleep", "1000")
         hands.press("x")
         await w.run("app", "foot", "-T", "third", "sleep", "1000")

@@ -116,4 +116,4 @@ async def test_without_a_bus_nothing_happens_but_a_word_in_the_log(capfd):
                     await trio.testing.wait_all_tasks_blocked(0.02)
             assert told._complained is said
             nursery.cancel_scope.cancel()
-    assert capfd.readouterr().err.count("nothing can be told on the desktop") == 1
+    assert capfd.readouterr().err.count("desktop notifications do not work") == 1

@@ -1,6 +1,6 @@
 """The keys of a log, from its first one on: each certified by the one before.
 
-Pure: checkpoints in, keys and what is wrong with them out.
+Pure: checkpoints in, keys and their problems out.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _index(note: Note) -> int:
 
 
 def _wrong(keys: Sequence[Key], origin: str, expected: int, note: Note) -> str:
-    """What is wrong with the next change of keys, "" for nothing."""
+    """Return the problem of the next change of keys, "" for none."""
     checkpoint = note.checkpoint
     change = checkpoint.change
     assert change is not None

@@ -1,4 +1,4 @@
-"""Proofs that an event is in a log, for whoever does not have the log.
+"""Proofs that an event is in a log, for readers who do not have the log.
 
 A proof is one JSON object: ``event`` (the body, byte for byte), ``proof`` (in
 the format of c2sp.org/tlog-proof: index, hashes, checkpoint) and ``keys``
@@ -23,7 +23,7 @@ FORMAT = "c2sp.org/tlog-proof@v1"
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What is handed on."""
+    """The proof as it is handed on."""
 
     event: str
     proof: str
@@ -37,7 +37,7 @@ def prove(db: sqlite3.Connection, number: int, against: Note | None = None) -> P
     was kept elsewhere.
 
     Raises SetupError when there is no such event, RefusedError when retention
-    removed what is needed or the checkpoint is older than the event,
+    removed the needed hashes or the checkpoint is older than the event,
     IntegrityError when the log is not whole, sqlite3.Error.
     """
     row = db.execute("SELECT body FROM event WHERE sequence = ?", (number,)).fetchone()
@@ -55,7 +55,7 @@ def prove(db: sqlite3.Connection, number: int, against: Note | None = None) -> P
     nodes = Nodes(db)
     if nodes.root(size) != note.checkpoint.root:
         raise IntegrityError(
-            f"the log is not what was signed at {size} events",
+            f"the log differs from the signed log at {size} events",
             hint="'brokerctl audit verify' says where",
         )
     hashes = inclusion_proof(number - 1, size, nodes)

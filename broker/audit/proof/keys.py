@@ -2,13 +2,13 @@
 
 The file ``audit.key`` beside the log holds the one current private key.  When
 the key evolves, the old one signs a checkpoint that names the new one, and is
-erased.  A thief of the current key can therefore sign what comes, but cannot
-sign another version of what was sealed before: that needs a key that is gone.
+erased.  A thief of the current key can therefore sign later events, but cannot
+sign another version of sealed events: that needs a key that was erased.
 
 The last line of the file is the number of events at the newest commit.  Each
 signature of the log's end stays valid for as long as its key is in force, so an
 older copy of the log is signed as well as the log itself; this number, in the
-one file that an attacker without the key does not write, tells them apart.
+one file that an attacker without the key does not write, distinguishes them.
 
 Erasing means: overwritten in place and flushed, then given back to the file
 system.  A file system that copies on write, a flash disk's own spare blocks,
@@ -96,7 +96,7 @@ def _parse(text: str, where: str) -> SigningKey:
         raise IntegrityError(
             "the audit log's key file is not one that a broker wrote",
             where=where,
-            hint="'brokerctl audit verify' tells how the log is without it",
+            hint="'brokerctl audit verify' checks the log without it",
         )
     newest = match["newest"]
     return SigningKey.from_seed(
@@ -128,8 +128,8 @@ class KeyFile:
     def staged(self) -> SigningKey | None:
         """A next key that was prepared and not adopted: a crash in between.
 
-        None as well when it came to nothing: whoever died between making the
-        file and writing it, or between erasing and removing it, leaves it empty.
+        None as well when the file is empty: a broker that died between making the
+        file and writing it, or between erasing and removing it, leaves it so.
         """
         text = (_read(self._next) or "").strip("\0")
         return _parse(text, str(self._next)) if text else None
@@ -204,7 +204,7 @@ class KeyFile:
             _flush_directory(self._next.parent)
 
     def any(self) -> list[SigningKey]:
-        """What keys there are, in force or not, for whoever only compares.
+        """Return all keys, in force or not, for callers that only compare.
 
         Raises IntegrityError when there is a file, and no key in any.
         """

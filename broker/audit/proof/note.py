@@ -5,8 +5,8 @@ the number of its events, the root of its tree as base64, perhaps extension
 lines.  A signed note (c2sp.org/signed-note) is a text, an empty line, and
 lines with a name and an Ed25519 signature over the text.
 
-The origin names a log by its first key, so whoever keeps any checkpoint of it
-can tell that key from another.  Where the key changes, a checkpoint has one
+The origin names a log by its first key, so a holder of any checkpoint of it
+can recognize that key.  Where the key changes, a checkpoint has one
 extension line, ``vitrail-key INDEX KEY``, and the key *before* signs it (the
 first one signs itself).  The signed end of a log, which moves with every commit,
 has the extension line ``vitrail-head``: a published checkpoint says "the log had
@@ -53,7 +53,7 @@ def origin_of(first_key: bytes) -> str:
 
 
 def key_id(name: str, key: bytes) -> bytes:
-    """What stands before a signature, to tell keys apart; no proof of anything."""
+    """The bytes before a signature that identify its key; they prove nothing."""
     return sha256(name.encode() + b"\n" + _ED25519 + key).digest()[:_ID_BYTES]
 
 
@@ -135,7 +135,7 @@ class Note:
 def parse_note(untrusted_text: str) -> Note:
     """Read a signed checkpoint.
 
-    Raises RefusedError that says what is wrong with it.  Signatures in other
+    Raises RefusedError that names the problem.  Signatures in other
     names than the origin's (witnesses' own) are passed over.
     """
     if len(untrusted_text) > limits.AUDIT_NOTE_BYTES:

@@ -1,10 +1,10 @@
-"""Sealing: what is signed, when, and what stands in the table ``checkpoint``.
+"""Sealing: signed checkpoints, their times, and the table ``checkpoint``.
 
 * ``head``: one row, signed again inside every commit, so the log's end is
   always under a signature and never ahead of it;
 * ``kept``: checkpoints that were published since the key changed last.  Their
-  text differs from a head's: with equal texts, whoever deletes the events
-  behind a published checkpoint would have the signed head of a shorter log;
+  text differs from a head's: with equal texts, an attacker who deletes the events
+  after a published checkpoint would have the signed head of a shorter log;
 * ``witnessed PEER``: the newest checkpoint that the peer is known to hold;
 * ``key N``: one for each key of the log, the first at its beginning.  The key
   changes at each start, too, so that no head of an earlier run is valid.
@@ -26,7 +26,7 @@ from broker.core.errors import IntegrityError, RefusedError
 _INSERT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)"
 WITNESSED = "witnessed "
 _HINT = (
-    "'brokerctl audit verify' says what is wrong; to begin a new log, move "
+    "'brokerctl audit verify' shows the problem; to begin a new log, move "
     "audit.sqlite and audit.key away"
 )
 
@@ -145,7 +145,7 @@ class Seal:
         db.execute("BEGIN IMMEDIATE")
         try:
             db.execute(_INSERT, (tree.size, _kind(new.index), time.time_ns(), signed))
-            # What they say, this one says, too; else they would become many.
+            # This one covers them; without the removal they would accumulate.
             db.execute("DELETE FROM checkpoint WHERE kind = 'kept'")
             self.key = new
             self.sign_head(tree)
@@ -273,7 +273,7 @@ def _parse(note: str) -> Note:
 
 
 def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
-    """What is there must be what was signed, or we would seal a forgery."""
+    """Compare the log's end with the signed one, or we would seal a forgery."""
     # guard: the key knows the newest size, at the start
     if tree.size < (seal.key.newest or 0):
         raise IntegrityError(
@@ -292,7 +292,7 @@ def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
         or not says_end(note, seal.key)
     ):
         raise IntegrityError(
-            f"the audit log's end, at {tree.size} events, is not what was signed",
+            f"the audit log's end, at {tree.size} events, differs from the signed log",
             hint=_HINT,
         )
     seal._head = tree.size  # noqa: SLF001 -- its own maker

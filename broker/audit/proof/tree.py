@@ -1,8 +1,8 @@
 """The Merkle tree of RFC 6962, section 2.1: hashes, proofs, and their checks.
 
 Sans-IO.  The leaves are the events' bodies, byte for byte, in the order of
-their sequence numbers (the leaf of event ``n`` has index ``n - 1``).  Whoever
-makes a proof gives a function that knows the hash of any perfect subtree:
+their sequence numbers (the leaf of event ``n`` has index ``n - 1``).  The
+maker of a proof gives a function that knows the hash of any perfect subtree:
 ``node(height, number)`` covers the leaves from ``number << height`` on.
 """
 

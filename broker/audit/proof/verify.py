@@ -1,10 +1,10 @@
-"""Whether a log is what was written: every event, every hash, every signature.
+"""Verification of a whole log: every event, every hash, every signature.
 
-Reads the database as it is, trusting nothing in it: bodies are hashed anew,
+Reads the database as it is, trusting nothing in it: bodies are hashed again,
 columns compared with the bodies, the tree built again, and its root compared
-with every checkpoint that was signed.  What remains to be trusted is the
-log's first key (its name, the *origin*, tells it) and that the key of now was
-not given away; a checkpoint that was kept elsewhere needs neither.
+with every checkpoint that was signed.  Two things remain to be trusted: the
+log's first key (its name, the *origin*, identifies it) and that the current key
+was not given away; a checkpoint that was kept elsewhere needs neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from broker.core.errors import IntegrityError, RefusedError
 from broker.core.escape import printable
 
 MOST_PROBLEMS = 100
-"""That are told; all are counted."""
+"""Problems that are reported; all are counted."""
 
 _CHUNK = 4096
 _HIGHEST = 63
@@ -42,11 +42,11 @@ _SELECT = (
 
 @dataclass
 class Report:
-    """What was found."""
+    """The findings."""
 
     origin: str = ""
     first_key: str = ""
-    """As verifiers of notes take it: compare it with what was noted down."""
+    """In the form that verifiers of notes take; compare it with your own record."""
     size: int = 0
     """Events that the log should have, those removed by retention included."""
     checked: int = 0
@@ -56,13 +56,13 @@ class Report:
     keys: int = 0
     sealed: int = 0
     """Size at the last change of keys: not even a thief of today's key can
-    have changed what is before, unseen."""
+    have changed earlier events unseen."""
     checkpoints: int = 0
     """Signed ones that were compared, all kinds together."""
     against: int = 0
     """Of them, those that were kept elsewhere."""
     uncompared: int = 0
-    """Kept elsewhere, and not compared: what they speak of was removed."""
+    """Kept elsewhere, and not compared: the events that they cover were removed."""
     count: int = 0
     """Of all problems."""
     problems: list[Problem] = field(default_factory=list)
@@ -89,7 +89,7 @@ class _Expected:
 
 
 class _Reader:
-    """Builds the tree again from what is there."""
+    """Builds the tree again from the rows of the database."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class _Reader:
         self._good = 0
         """The largest size at which all was as it was signed."""
         self._told = 0
-        """Problems that were told before that size."""
+        """Problems that were reported before that size."""
 
     def run(self) -> None:
         """Read all of it."""
@@ -129,7 +129,7 @@ class _Reader:
         self._report.size = self._tree.size
         for size in sorted(self._expected):
             if size > self._tree.size:
-                # Without a root in between, nobody can say which ones went.
+                # Without a root in between, it is unknown which ones went.
                 first = self._good if self._whole else self._tree.size
                 self._report.add(
                     first + 1,
@@ -207,7 +207,7 @@ class _Reader:
             self._tree.size += BLOCK
             return
         for size in range(first, first + BLOCK - 1):
-            self._expected.pop(size, None)  # cannot be told any more
+            self._expected.pop(size, None)  # unknown from here on
         self._grow(STEP, hash_)
 
     def _grow(self, height: int, hash_: bytes) -> None:
@@ -249,7 +249,7 @@ class _Reader:
         for block in sorted(self._pruned):
             first, last = block * BLOCK + 1, (block + 1) * BLOCK
             if block not in self._used:
-                self._report.add(first, last, "said to be removed, and are there")
+                self._report.add(first, last, "recorded as removed, but present")
                 continue
             said = [one for one in self._said if last <= one.last]
             if not said:
@@ -261,7 +261,7 @@ class _Reader:
 
 
 def _hashes_may_go(first: int, said: Sequence[schema.LogPruned]) -> bool:
-    """Whether events that say what was removed let a block lose its hashes.
+    """Whether the recorded removals allow a block to lose its hashes.
 
     A removal for the log's size takes the hashes of all before it, too.  Where
     the event that removed this block was itself removed since (each names the
@@ -356,7 +356,7 @@ def verify_end(db: sqlite3.Connection, keys: Sequence[SigningKey]) -> Report:
     else:
         if any(head.checkpoint.root != root for head in heads):
             report.add(
-                0, 0, f"its end, at {report.size} events, is not what was signed"
+                0, 0, f"its end, at {report.size} events, differs from the signed log"
             )
     return report
 
@@ -382,7 +382,7 @@ def _checkpoints(
 def _expected(
     chain: Chain, notes: Sequence[tuple[str, Note]], report: Report
 ) -> Iterator[tuple[int, list[_Expected]]]:
-    """What root each size must have, by what was signed."""
+    """The root that each size must have, by the signed checkpoints."""
     by_size: dict[int, list[_Expected]] = {}
     certified = {key.index for key in chain.keys}
     for _kind, note in notes:
@@ -416,7 +416,7 @@ def _add_against(
         report.add(0, 0, f"{name} is of another log, {checkpoint.origin}")
         return
     if chain.keys and origin_of(chain.keys[0].public) != checkpoint.origin:
-        return  # the chain's own problem, told already
+        return  # the chain's own problem, reported already
     signer = chain.signer_of(note)
     change = checkpoint.change
     certified = change is not None and any(
@@ -436,7 +436,7 @@ def _tell_uncompared(given: int, report: Report) -> None:
     """Checkpoints from elsewhere that proved nothing must not look as if they had."""
     report.uncompared = given - report.against
     if not report.uncompared or not report.good:
-        return  # what is wrong tells why
+        return  # the other problems are the reason
     text = (
         f"{report.uncompared} of the {given} checkpoints kept elsewhere were not "
         "compared: the events at their ends were removed by retention, with their "
@@ -470,7 +470,7 @@ def _check_end(
     if last >= report.size:
         if not heads or last == report.size:
             report.add(0, 0, "its end is not signed by its newest key")
-        return  # a head that speaks of more was told already
+        return  # a head of a larger size was reported already
     report.add(last + 1, report.size, "not signed: added after the last commit")
 
 
@@ -523,7 +523,7 @@ def _check_newest(keys: Sequence[SigningKey], report: Report) -> None:
 
 
 def _text(raw: bytes) -> str:
-    """Text as it is: what is no Unicode must not keep us from reading on."""
+    """Text as it is: invalid Unicode must not keep us from reading on."""
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -1,9 +1,9 @@
 """Checkpoints of other brokers' logs, kept in this one's file: it is their witness.
 
-What comes over the link is what a peer says, and the peer may have been taken
-over.  So of each peer and log the keys are kept, too, each certified by the one
+Everything that comes over the link is a peer's claim, and the peer may have been
+taken over.  So of each peer and log the keys are kept, too, each certified by the one
 before and the first one by the log's name; a checkpoint is kept only when such a
-key signed it and a proof shows that the log begins with what is held of it
+key signed it and a proof shows that the log begins with the part that is held
 already (RFC 6962, 2.1.2).  Then nothing that is held can be pushed out by
 something made up: the newest one always stands for all before it.
 """
@@ -31,7 +31,7 @@ class WitnessFate(enum.Enum):
     UNPROVED = "unproved"
     """No proof came with it that leads from the newest one that is held."""
     CHANGED = "changed"
-    """The proof is wrong: what is held is not the beginning of that log."""
+    """The proof is wrong: the held checkpoint is not of the beginning of that log."""
     BACK = "back"
     """It has fewer events than the newest one that is held."""
     FORKED = "forked"
@@ -40,7 +40,7 @@ class WitnessFate(enum.Enum):
 
 @dataclass(frozen=True)
 class WitnessOffer:
-    """A checkpoint of a peer's log, and what came with it."""
+    """A checkpoint of a peer's log, and the proofs that came with it."""
 
     note: Note
     since: int = 0
@@ -51,7 +51,7 @@ class WitnessOffer:
 
 @dataclass(frozen=True)
 class WitnessAnswer:
-    """What became of it, and what is held here."""
+    """The fate of an offer, and the checkpoint that is held here."""
 
     fate: WitnessFate
     before: Note | None
@@ -63,7 +63,7 @@ class WitnessAnswer:
 
 
 def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-    """Keep a checkpoint, if it is signed and goes on from what is held.
+    """Keep a checkpoint, if it is signed and goes on from the held one.
 
     Of each log the first one and the newest ``limits.AUDIT_WITNESSED`` are kept.
 
@@ -102,7 +102,7 @@ def _fate(
     if before is not None and note.checkpoint.size < before.checkpoint.size:
         return (
             WitnessFate.BACK
-        )  # whoever signed it: a log that was rolled back has new keys
+        )  # for any signer: a log that was rolled back has new keys
     # guard: a witness asks for a signature
     if not any(note.signed_by(key) for key in signers):
         return WitnessFate.UNSIGNED

@@ -2,7 +2,7 @@
 
 At least once, in order and without a gap: every receiver has a cursor on disk
 that moves when the receiver has taken a batch, and never otherwise.  Nothing
-here is in the way of a decision: it reads the log as anybody else does, in a
+here is in the way of a decision: it reads the log like any other reader, in a
 process of its own.
 """
 

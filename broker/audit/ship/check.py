@@ -1,8 +1,8 @@
 """Whether a fleet's store has what a machine signed: the store as a witness.
 
 The machine's checkpoints are in the store beside its events, and were there
-before anybody could change the machine's log behind them.  So the tree of
-what the store has must have the roots that the machine signed; if it has not,
+before the machine's log could be changed behind them.  So the tree of
+the store's events must have the roots that the machine signed; if it has not,
 either the store was changed, or the machine sent something else than it
 signed.
 """
@@ -77,7 +77,7 @@ def _read(
         report.checked += 1
         report.size = number
         if computed != leaf:
-            report.add(number, number, "it is not what was shipped")
+            report.add(number, number, "it differs from the shipped event")
         if number != tree.size + 1 and whole:
             whole = False
             report.warnings.append(
@@ -100,7 +100,7 @@ def _read(
     beyond = sum(len(roots) for size, roots in expected.items() if size > report.size)
     if beyond and whole:
         largest = max(expected)
-        # Without a root in between, nobody can say which ones went.
+        # Without a root in between, it is unknown which ones went.
         report.add(
             good + 1,
             largest,

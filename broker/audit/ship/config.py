@@ -82,7 +82,7 @@ class OtlpTarget(
     """Files of ours, where the collector wants to know who we are."""
     gzip: bool = True
     plaintext: bool = False
-    """Allow ``http://`` to another machine: everybody on the way can read it."""
+    """Allow ``http://`` to another machine: every hop on the way can read it."""
 
     def where(self) -> str:
         """For people, without secrets."""

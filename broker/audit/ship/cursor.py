@@ -21,7 +21,7 @@ _SUFFIX = ".json"
 
 
 class Cursor(msgspec.Struct, kw_only=True):
-    """What is kept of one receiver."""
+    """The stored state of one receiver."""
 
     name: str
     target: str = ""
@@ -58,7 +58,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
     except OSError as error:
         raise UpstreamError(f"the cursor {path} cannot be read: {error}") from error
     except msgspec.DecodeError as error:
-        # Beginning anew would send a whole log again without being asked to.
+        # Beginning again would send a whole log again without a request.
         raise SetupError(
             f"{path} is no cursor: {error}",
             hint="remove it, and this receiver gets the log from its beginning",

@@ -24,7 +24,7 @@ except ImportError as _error:  # pragma: no cover -- tested in a process without
     ) from _error
 
 Error = psycopg.Error
-"""Whatever a database says; from here, so that a missing package is said above."""
+"""Any error of a database; used from here, so a missing package is reported above."""
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -151,7 +151,7 @@ def problem(error: psycopg.Error) -> VitrailError:
             hint="docs/audit.md, 'A fleet's database', has the roles and grants",
         )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        # libpq repeats what it could not read, and a password may be in it.
+        # libpq repeats the text that it could not read; it may contain a password.
         return SetupError(
             "the address is not one of a database",
             hint="postgresql://USER@HOST/DATABASE?sslmode=verify-full, for example",
@@ -198,7 +198,7 @@ def _outdated(version: int) -> bool:
         raise SetupError(
             f"the database was made by a newer Vitrail (version {version}, this "
             f"one knows {len(MIGRATIONS)})",
-            hint="update this machine; its log keeps what was not shipped",
+            hint="update this machine; its log keeps the unshipped events",
         )
     return version < len(MIGRATIONS)
 

@@ -1,6 +1,6 @@
-"""Asking the fleet's database: the same questions, the events of all machines.
+"""Queries of the fleet's database: the same filters, the events of all machines.
 
-Events come in the order of their times, as numbers count in each log anew.
+Events come in the order of their times, as each log counts from 1.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Fleet:
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield the events that match, oldest first unless told otherwise.
+        """Yield the events that match, oldest first by default.
 
         ``cursor`` is an earlier ``horizon``; ``last`` keeps only the newest.
         Raises UpstreamError when the database fails, ValueError for a cursor

@@ -78,7 +78,7 @@ class Jsonl(Target):
             try:
                 last = msgspec.json.decode(text, type=_Line)
             except msgspec.DecodeError:
-                return None  # somebody else writes there too; the cursor is believed
+                return None  # another program writes there too; the cursor decides
             if last.log != log.hex():
                 return None
             if last.sequence:

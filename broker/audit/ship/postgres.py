@@ -1,9 +1,9 @@
 """To a fleet's database, many machines in one.
 
-A batch is one transaction: COPY into a table of its own, from there into
-``vitrail.event`` what is not there yet.  So a batch that comes again changes
-nothing, and one that differs from what is there is noticed.  How far a log has
-got, the database itself says.
+A batch is one transaction: COPY into a table of its own, from there the
+new events go into ``vitrail.event``.  So a batch that comes again changes
+nothing, and one that differs from the stored events is noticed.  The position of
+each log is read from the database itself.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Postgres(Target):
             connection = self._connection()
             if not version_of(connection):
                 connection.commit()
-                return None  # nobody has shipped there yet; asking changes nothing
+                return None  # nothing was shipped there yet; asking changes nothing
             row = connection.execute(
                 "SELECT sequence, leaf FROM vitrail.event JOIN vitrail.log "
                 "ON log.id = event.log WHERE log.name = %s "
@@ -157,7 +157,7 @@ class Postgres(Target):
         ).fetchone()
         if row is None:
             raise IntegrityError(
-                "the database has this log from somebody else",
+                "the database has this log from another machine",
                 hint="two roles of the database ship the same log; one of them is "
                 "not this machine's",
             )

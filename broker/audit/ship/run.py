@@ -1,8 +1,8 @@
 """Shipping: read, send, and only then move the cursor.
 
 One task for each receiver, each with its own reader of the log, so that a
-slow one holds up nobody.  A receiver that fails is asked again, ever more
-seldom; its cursor stays where it is, and retention keeps what it has not got.
+slow one does not delay the others.  A receiver that fails is asked again, ever more
+seldom; its cursor stays where it is, and retention keeps the unsent events.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Shipper:
             await trio.sleep(sent / self._per_second)
 
     async def _wait(self, stop: trio.Event) -> None:
-        """Wait until somebody has written to the log."""
+        """Wait until the log has new events."""
         while not stop.is_set() and not self._changed():
             with trio.move_on_after(limits.SHIP_LOOK_SECONDS):
                 await stop.wait()
@@ -200,7 +200,7 @@ class Shipper:
         return self._log.version() != self._seen
 
     def _failed(self, error: VitrailError) -> None:
-        """Remember and say it; the same problem is said once."""
+        """Remember and report it; the same problem is reported once."""
         self._let_go()
         text = str(error)
         if self._cursor.problem != text:
@@ -290,11 +290,11 @@ class Shipper:
         if not identity:
             raise SetupError(
                 "the log has no checkpoint, so it has no name that a receiver could "
-                "tell it from others by",
+                "identify it by",
                 hint="the next start of a broker makes one",
             )
         if cursor.log != identity:
-            # Another log was begun here; its numbers begin anew.
+            # Another log was begun here; it counts from 1 again.
             cursor.log, cursor.sequence, cursor.leaf = identity, 0, ""
             cursor.noted, cursor.noted_kinds = -1, []
         _compare(log, newest, cursor.sequence, cursor.leaf)
@@ -385,7 +385,7 @@ async def ship_once(
     targets: Sequence[AnyTarget],
     told: Callable[[str, int | VitrailError], None],
 ) -> None:
-    """Send to each what it has not got; ``told`` hears how many, or the failure."""
+    """Send new events to each; ``told`` receives their number, or the failure."""
 
     async def one(config: AnyTarget) -> None:
         try:
@@ -404,8 +404,8 @@ async def ship_for_ever(
 ) -> None:
     """Send to each as events are recorded, until ``stop`` is set.
 
-    A receiver that cannot be begun with (a package is missing, somebody else
-    ships to it) is complained about and tried again.
+    A receiver that cannot be started (a package is missing, another machine
+    ships to it) is reported and tried again.
     """
 
     async def one(config: AnyTarget) -> None:

@@ -1,4 +1,4 @@
-"""What is sent, and what a receiver is to us."""
+"""The shipped items and the interface of a receiver."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Batch:
     """
 
     log: bytes
-    """The log's name, 16 bytes, as in its checkpoints' origin: numbers begin anew
-    in another log."""
+    """The log's name, 16 bytes, as in its checkpoints' origin: another log
+    counts from 1 again."""
     machine: str
     items: Sequence[Item]
     missing: int = 0
@@ -125,9 +125,9 @@ def summary(item: Item) -> str:
 
 
 BAD_ENDS = (".refused", ".failed", ".died", ".hop-failed", ".gap", ".conflict")
-"""How the kinds end that somebody should look at."""
+"""Endings of the kinds that a person should look at."""
 
 
 def is_bad(item: Item) -> bool:
-    """Whether somebody should look at it: refused, denied, failed."""
+    """Whether a person should look at it: refused, denied, failed."""
     return item.kind.endswith(BAD_ENDS) or item.text("verdict") == "deny"

@@ -77,7 +77,7 @@ class DeviceClient:
                 fdpass.close_all([fd])
 
     def _deliver(self, reply: messages.Reply, fd: int) -> int:
-        """Hand a reply on; returns the descriptor if nobody has taken it."""
+        """Hand a reply on; returns the descriptor if no task has taken it."""
         match reply:
             case messages.Changed():
                 self._changed()
@@ -125,7 +125,7 @@ class DeviceClient:
                     return
 
     async def devices(self) -> messages.Devices:
-        """Return what is plugged in.  Raises UpstreamError."""
+        """Return the plugged-in devices.  Raises UpstreamError."""
         request = messages.ListDevices(next(self._numbers))
         return (await self._ask(request, messages.Devices))[0]
 

@@ -1,6 +1,6 @@
 """Hot-plug events of the kernel, or of udevd where that runs.
 
-An event is a hint only: it names a port, and what is in that port is read from
+An event is a hint only: it names a port, and the device in that port is read from
 sysfs afterwards.  So a burst of events costs one look at each port, a lost
 event (ENOBUFS) a look at all of them, and no property of an event, which a
 device can choose, is believed.
@@ -28,7 +28,7 @@ _BURST = 256
 
 
 class Watcher:
-    """Takes what is in the ports: ``seen`` or ``removed``, each called at once."""
+    """Receives changes of the ports: ``seen`` or ``removed``, each called at once."""
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ class QemuDevice:
             await self._forget()
             raise _explained(error) from error
         except BaseException:
-            # It may have come through: a device that is in nobody's list must
+            # It may have come through: a device that is in no list must
             # not stay in the guest.
             with trio.CancelScope(shield=True):
                 await self.detach()

@@ -54,7 +54,7 @@ class _Client:
     sock: socket.socket
     lock: trio.Lock = field(default_factory=trio.Lock)
     stale: trio.Event = field(default_factory=trio.Event)
-    """Set when it is to be told that the list has changed."""
+    """Set when the client is to learn that the list has changed."""
 
 
 @dataclass(eq=False)
@@ -424,7 +424,7 @@ def listen(path: Path, owner: int) -> socket.socket:
     try:
         path.unlink(missing_ok=True)
         sock.bind(os.fspath(path))
-        # Bound with the process's umask: nobody may connect in between.
+        # Bound with the process's umask: no other user may connect in between.
         os.chown(path, owner, -1)
         path.chmod(0o600)
         sock.listen(limits.DEVICE_HELPER_CLIENTS)

@@ -2,8 +2,8 @@
 
 ``authorized_default`` of each USB host controller is 0 meanwhile
 (Documentation/usb/authorization.rst): a device is described, its strings and
-descriptors can be read, and it has no interfaces.  What was plugged in before
-stays as it was, or the machine's own keyboard would be gone.
+descriptors can be read, and it has no interfaces.  A device that was plugged in before
+stays authorized, or the machine's own keyboard would be gone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from broker.host.devices.sysfs import DEVICES
 
 @contextlib.contextmanager
 def unauthorized_by_default(*, enabled: bool, root: Path = DEVICES) -> Iterator[None]:
-    """Hold the controllers strict; they get back what they had."""
+    """Hold the controllers strict; their old values are restored at the end."""
     before: dict[Path, str] = {}
     try:
         if enabled:

@@ -100,7 +100,7 @@ class SysfsDevice:
     def describe(self) -> Device:
         """Return its description.
 
-        Raises DeviceGoneError, PeerError when what it says of itself is
+        Raises DeviceGoneError, PeerError when its own description is
         malformed.
         """
         most = limits.DEVICE_DESCRIPTOR_BYTES

@@ -40,7 +40,7 @@ _SPEEDS = {
 
 
 class Export(NamedTuple):
-    """What the guest must tell its vhci-hcd."""
+    """The values that the guest must write to its vhci-hcd."""
 
     devid: int
     speed: int
@@ -75,7 +75,7 @@ def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> Export:
 
 
 def same(held: SysfsDevice, decided: Device) -> None:
-    """Raise RefusedError unless a device is still what was decided about."""
+    """Raise RefusedError unless a device is still the one that was decided about."""
     if held.describe().fingerprint != decided.fingerprint:
         raise RefusedError(
             f"the device in port {decided.port} has changed since it was decided about"

@@ -9,7 +9,7 @@
                                  # or "auto", the default, which knows better
 
 The first ``link.toml`` of the configuration directories holds; without one
-the viewer listens as above, and the host must be told where its viewer is.
+the viewer listens as above, and the host needs the address of its viewer.
 """
 
 from __future__ import annotations

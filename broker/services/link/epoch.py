@@ -103,8 +103,8 @@ class Epoch:
         # One place of the channel's is the ping's.
         self._places = trio.Semaphore(limits.LINK_REQUESTS - 1)
         self._heard = 0.0
-        # An end that is connected to has one pace for all its epochs: else whoever
-        # connects anew without end had the whole burst each time.
+        # A listening end has one pace for all its epochs: else a peer that reconnects
+        # without end would have the whole burst each time.
         self._pace = pace or request_pace()
         self._patience = patience
 
@@ -149,11 +149,11 @@ class Epoch:
     def _lost(self) -> UpstreamError:
         return UpstreamError(
             f"the link to {self.name} was lost: {self.reason or 'it has ended'}",
-            hint="it is made anew by itself; 'brokerctl status' shows how it stands",
+            hint="it reconnects automatically; 'brokerctl status' shows its state",
         )
 
     def end(self, reason: str) -> None:
-        """End it from our side, with a Bye; ``over`` tells when that is done."""
+        """End it from our side, with a Bye; ``over`` is set when that is done."""
         self.reason = self.reason or reason
         self._scope.cancel()
 
@@ -219,7 +219,7 @@ class Epoch:
         return self.reason
 
     async def _until(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run a step; what ends it is the reason, known to all who are told next."""
+        """Run a step; its error is the reason, set before others are notified."""
         try:
             await step(*args)
         except VitrailError as error:
@@ -242,14 +242,14 @@ class Epoch:
             await stream.over.wait()
 
     async def _last_words(self) -> None:
-        """Send what is left and a Bye, if that can be sent soon."""
+        """Send the remaining messages and a Bye, if they can be sent soon."""
         if self.channel.open:
             self._outbox += self.channel.bye(self.reason)
         with trio.move_on_after(_LAST_WORDS_SECONDS):
             try:
                 await self._flush()
             except UpstreamError:
-                return  # nobody hears it; we are leaving anyway
+                return  # the other end is gone; we are leaving anyway
 
     async def _read(self, nursery: trio.Nursery) -> None:
         untrusted, self._rest = self._rest, b""
@@ -327,7 +327,7 @@ class Epoch:
                 raise UpstreamError("the other broker does not read")
 
     async def _flush(self) -> None:
-        """Send the outbox; what is sent is out of it, also when cancelled."""
+        """Send the outbox; sent messages leave it, also when cancelled."""
         while self._outbox:
             try:
                 sent = self._sock.send(self._outbox[: limits.LINK_PIECE_BYTES])
@@ -350,15 +350,15 @@ class Epoch:
                 await self.ask_quietly()
             if self._heard == heard:
                 raise UpstreamError(
-                    f"the other broker said nothing for "
+                    f"the other broker sent nothing for "
                     f"{2 * limits.LINK_SILENCE_SECONDS:g} s"
                 )
 
     async def _watch_answers(self) -> None:
-        """Give an end up that owes an answer for too long, whoever asked.
+        """Give an end up that owes an answer for too long, for any caller.
 
-        Also what nobody waits for any more: it holds a place, and whoever asks
-        next may be one that cannot be cancelled (the end of a lease).
+        Also answers that no task waits for any more: each holds a place, and the
+        next request may be one that cannot be cancelled (the end of a lease).
         """
         while True:
             now = trio.current_time()

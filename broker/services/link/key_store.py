@@ -2,8 +2,8 @@
 
 Both lie in ``link/`` of the state directory, mode 0600 in a directory of mode
 0700, and are looked at for each handshake, so that a pairing or a ``brokerctl
-link forget`` holds from the next one on.  What has not changed is not read and
-parsed again: eight bytes of a stranger's are enough to have us look.
+link forget`` holds from the next one on.  An unchanged file is not read and
+parsed again: eight bytes of a stranger are enough to make us look.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class _Read(Generic[_T]):
-    """What a file was read as, and what it looked like then."""
+    """The parsed value of a file, and the file's state at that time."""
 
     def __init__(self) -> None:
         self._facts: tuple[int, ...] = ()
@@ -47,7 +47,7 @@ class _Read(Generic[_T]):
     def get(
         self, path: Path, limit: int, parse: Callable[[bytes], _T], *also: int
     ) -> _T:
-        """The value; parsed anew where the file, or ``also``, is another."""
+        """The value; parsed again where the file, or ``also``, is another."""
         fd = _open_private(path)
         with os.fdopen(fd, "rb") as file:
             facts = _private(path, fd)
@@ -177,6 +177,6 @@ def _private(path: Path, fd: int) -> os.stat_result:
             "others may read or write it",
             where=str(path),
             hint=f"'chmod 600 {path}'; if that was so for long, remove the key "
-            "and pair anew",
+            "and pair again",
         )
     return facts

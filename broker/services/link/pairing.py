@@ -106,7 +106,7 @@ async def pair(
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"nobody confirmed within {limits.LINK_PAIRING_SECONDS:g} s",
+                f"no confirmation within {limits.LINK_PAIRING_SECONDS:g} s",
                 hint="start 'brokerctl pair' on both machines again",
             ) from error
     if machine.peer_key is None:
@@ -122,7 +122,7 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
     except trio.TooSlowError as error:
         seconds = limits.LINK_HANDSHAKE_SECONDS
         raise NoCodeError(
-            f"the other end said nothing of use within {seconds:g} s"
+            f"the other end sent nothing of use within {seconds:g} s"
         ) from error
     except (LinkRefusedError, UpstreamError) as error:
         hint = error.hint or "'brokerctl pair' on the other machine may say why"

@@ -80,9 +80,9 @@ def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
 
 
 async def dial(config: LinkConfig) -> socket.socket:
-    """Connect to the other broker's endpoint and look who answers there.
+    """Connect to the other broker's endpoint and check the answering process.
 
-    Raises UpstreamError or SetupError when nobody does, RefusedError when it
+    Raises UpstreamError or SetupError when none answers, RefusedError when it
     is another user's process.
     """
     sock = await connect(config.endpoint)
@@ -109,7 +109,7 @@ async def shake_hands(
 
     The caller keeps the deadline and the socket.  ``first`` was read already;
     ``known`` is called once the other end has named a pinned key.
-    Raises LinkRefusedError (the other end has been told) or UpstreamError.
+    Raises LinkRefusedError (the other end was notified) or UpstreamError.
     """
     machine = Handshake(
         role=role,

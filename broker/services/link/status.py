@@ -93,7 +93,7 @@ async def _ask(epoch: Epoch) -> api.LinkOther | None:
 def own_status(
     request: int, epoch: Epoch, since: float, warnings: list[str]
 ) -> m.StatusReply:
-    """What the other end is told of us."""
+    """Our status for the other end."""
     limit = limits.LINK_TEXT_CHARACTERS
     told = [fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :]]
     return m.StatusReply(

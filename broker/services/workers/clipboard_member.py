@@ -91,14 +91,14 @@ class Nowhere:
         return messages.DragsMessage(cross=False, outward=[])
 
     async def take(self, said: Said) -> None:
-        """Nobody listens."""
+        """Discard the message: there is no listener."""
 
     async def gone(self) -> None:
-        """Nobody listens."""
+        """Do nothing: there is no listener."""
 
 
 def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
-    """What it means to the crossing, in this order.
+    """Return the message's events for the crossing, in this order.
 
     Nothing for what carries the session's terms (``words.CopyTerms``): a chord,
     a drag over a window, or one that is dropped or asked for; and for what the crossing has
@@ -121,7 +121,7 @@ def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
 
 
 def _later(sandbox: str, said: Said) -> tuple[words.Event, ...]:
-    """What it says of content that was given, and of drags."""
+    """The events about given content, and about drags."""
     match said:
         case messages.OfferEndedMessage(transfer):
             return (words.OfferEnded(sandbox, transfer),)
@@ -203,7 +203,7 @@ def _plain(
 
 
 def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:
-    """Where each item lies, and what it is offered as."""
+    """The place of each item, and the types under which it is offered."""
     return [messages.Piece(list(names_of(i.kind)), len(i.data)) for i in items]
 
 

@@ -14,7 +14,7 @@ _KIB = 1024
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Bytes of physical memory: all that is mapped, and what is nobody else's."""
+    """Bytes of physical memory: all that is mapped, and the private part."""
 
     resident: int
     private: int

@@ -1,8 +1,8 @@
 """All workers of a broker: ask for one by name.
 
-``open_workers`` starts nothing by itself; the first ``open_worker`` starts
+``open_workers`` alone starts nothing; the first ``open_worker`` starts
 the template (``programs.template``), and a template that has died is started
-anew when the next worker is asked for.
+again for the next worker.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Workers:
         self.on_template_death: Callable[[int, int | None], Awaitable[None]] | None = (
             None
         )
-        """Told (pid, code) when a template dies that was not asked to."""
+        """Called with (pid, code) when a template dies without a request."""
 
     @property
     def template_pid(self) -> int:
@@ -170,7 +170,7 @@ class Workers:
     async def _warm_template(self) -> Template:
         while self._template is None or self._template.dead:
             # In a task of its own: ended with the worker that asked first, it
-            # would begin anew for each one on a slow machine, and none would come.
+            # would begin again for each one on a slow machine, and none would come.
             if self._coming is None:
                 self._coming = _Coming()
                 self._nursery.start_soon(self._start_template, self._coming)

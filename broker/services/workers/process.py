@@ -41,7 +41,7 @@ class _Read:
 
 @dataclass
 class _Ask:
-    """A question to the worker, and what came of it."""
+    """A question to the worker, and its result."""
 
     number: int
     done: trio.Event = field(default_factory=trio.Event)
@@ -52,8 +52,8 @@ class _Ask:
 class Worker:
     """A running worker.
 
-    ``messages`` is what it says, bounded, but Ready (see ``jail``) and
-    Statistics (see ``statistics``).  Whoever does not read ``messages`` stops
+    ``messages`` is the bounded queue of its messages, but Ready (see ``jail``) and
+    Statistics (see ``statistics``).  A caller that does not read ``messages`` stops
     this sandbox and no other.  Texts in them may be hostile.
     """
 
@@ -69,7 +69,7 @@ class Worker:
         self._chords = chords or DEFAULT_CHORDS
         self.jail = messages.Jail(namespaces=False, seccomp=False)
         self.ready = False
-        """Whether it has said so; what fails later is not its start."""
+        """Whether it has reported that; a later failure is not one of its start."""
         self._keeper = forked.keeper
         self._inner: PidfdProcess | None = None
         self._fate = forked.fate
@@ -260,7 +260,7 @@ class Worker:
                 self._keeper_channel.close()  # so the keeper kills the other half
                 with trio.move_on_after(limits.WORKER_STOP_SECONDS):
                     await self._wait_gone()
-                # What it still had to say has that long to be taken.
+                # Its last messages have that long to be taken.
                 nursery.cancel_scope.deadline = (
                     trio.current_time() + limits.WORKER_STOP_SECONDS
                 )
@@ -279,7 +279,7 @@ class Worker:
                 raise SetupError(message, hint=hint)
             case messages.InnerEnded(code):
                 raise UpstreamError(f"the worker {describe_end(code)}")
-        # Before it has this it serves nobody, and does not say that it is ready.
+        # Before it has this it serves no client, and does not report that it is ready.
         await self.send(order_of(self._rules))
         await self.send(self._chords)
         data = await self._channel.receive()
@@ -287,7 +287,7 @@ class Worker:
         if isinstance(first, messages.WorkerReady):
             self.jail = first.jail
             return
-        said = printable(getattr(first, "reason", "it said nothing"), 2000)
+        said = printable(getattr(first, "reason", "it sent nothing"), 2000)
         raise UpstreamError(f"the worker of {self.sandbox} did not start: {said}")
 
     async def _read(self) -> None:
@@ -306,7 +306,7 @@ class Worker:
         except PeerError as error:
             self._end(str(error))
         except trio.BrokenResourceError:
-            self._end("nobody listens to it")
+            self._end("its messages are not read")
         self._deliver.close()
         # When the keeper knows why, its word comes before this one's silence.
         with trio.move_on_after(limits.WORKER_STOP_SECONDS):
@@ -334,7 +334,7 @@ class Worker:
                 await self._deliver.send(message)
 
     async def _take_content(self, message: clipboard.ClipboardData) -> None:
-        """Read what was asked for; what is no longer wanted is not looked at."""
+        """Read the requested content; a cancelled request's content is ignored."""
         read = self._reads.pop(message.transfer, None)
         if read is None:
             return
@@ -350,7 +350,7 @@ class Worker:
     def _answer(self, message: messages.Windows | messages.WindowClosed) -> None:
         ask = self._asks.get(message.ask)
         if ask is None:
-            return  # whoever asked has gone
+            return  # the asking task has gone
         match message:
             case messages.Windows(_, windows, last):
                 ask.windows += windows
@@ -376,7 +376,7 @@ class Worker:
                     self._end("its keeper spoke out of turn")
             return
         await self._keeper.wait()
-        with trio.move_on_after(1):  # the template reaps it and tells
+        with trio.move_on_after(1):  # the template reaps it and reports
             await self._fate.known.wait()
         self._end(f"its keeper {self._fate.describe()}")
 

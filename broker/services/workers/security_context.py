@@ -1,6 +1,6 @@
-"""A door of a sandbox's own into the compositor (wp_security_context_v1).
+"""A sandbox's own listening socket of the compositor (wp_security_context_v1).
 
-A compositor that has this protocol treats what comes in by such a door as
+A compositor that has this protocol treats clients of such a socket as
 sandboxed: it hides privileged globals and knows the sandbox's name, so its own
 rules can colour, place or restrict these windows.  That is a second mark,
 made by another program than the filter and independent of it.
@@ -28,7 +28,7 @@ ENGINE = "vitrail"
 MANAGER = "wp_security_context_manager_v1"
 _BACKLOG = 64
 
-# Ids of a connection that makes a door, and opcodes of what it says.
+# Ids of a connection that makes the socket, and opcodes of its messages.
 _DISPLAY, _REGISTRY, _SYNC, _MANAGER_ID, _CONTEXT, _LAST_SYNC = 1, 2, 3, 4, 5, 6
 _GET_REGISTRY, _BIND, _CREATE_LISTENER = 1, 0, 1
 _SET_ENGINE, _SET_APP_ID, _SET_INSTANCE, _COMMIT = 1, 2, 3, 4
@@ -37,10 +37,10 @@ _ERROR_EVENT, _GLOBAL_EVENT, _DONE_EVENT = 0, 0, 0
 
 @dataclass(frozen=True)
 class SecurityContext:
-    """The door; it closes when this process does, or with ``close``.
+    """The socket; it closes when this process does, or with ``close``.
 
-    ``_place`` names the listening socket, whose file is gone already: nobody
-    else can come in by it.
+    ``_place`` names the listening socket, whose file is gone already: no
+    other process can connect to it.
     """
 
     _place: int
@@ -104,7 +104,9 @@ class _Talk:
             if len(self._rest) >= wire.HEADER.size:
                 oid, opcode, size = wire.HEADER.unpack_from(self._rest)
                 if size < wire.HEADER.size:
-                    raise UpstreamError("the compositor sent what is not Wayland")
+                    raise UpstreamError(
+                        "the compositor sent a message that is not Wayland"
+                    )
                 if len(self._rest) >= size:
                     body = self._rest[wire.HEADER.size : size]
                     self._rest = self._rest[size:]
@@ -115,7 +117,7 @@ class _Talk:
             self._rest += data
 
     def until_done(self, callback: int) -> list[tuple[int, str]]:
-        """Read until a sync is answered; return the globals told meanwhile."""
+        """Read until a sync is answered; return the globals announced meanwhile."""
         found: list[tuple[int, str]] = []
         while True:
             oid, opcode, body = self.hear()

@@ -28,7 +28,7 @@ class TemplateError(UpstreamError):
 
 @dataclass(eq=False)
 class Fate:
-    """How a keeper ended, as far as the template lived to tell."""
+    """How a keeper ended, as far as the template lived to report it."""
 
     code: int | None = None
     known: trio.Event = field(default_factory=trio.Event)
@@ -40,7 +40,7 @@ class Fate:
 
 @dataclass(frozen=True)
 class Forked:
-    """A keeper that was forked for us; whoever has this owns what is in it."""
+    """A keeper that was forked for us; the holder of this owns its content."""
 
     keeper: PidfdProcess
     keeper_channel: Channel
@@ -54,7 +54,7 @@ class _Order:
     keeper: PidfdProcess | None = None
     refused: str = ""
     given_up: bool = False
-    """Nobody waits for the answer any more."""
+    """No task waits for the answer any more."""
     fate: Fate = field(default_factory=Fate)
 
 

@@ -1,8 +1,8 @@
-"""What became of a copy or a paste, for the log and for the person.
+"""The outcome of a copy or a paste, for the log and for the person.
 
-The log first: what is not recorded does not cross.  Names in the texts are
+The log first: unrecorded content does not cross.  Names in the texts are
 sandboxes' validated ones; types are well-formed ones, and escaped again by
-whoever shows them (``session.desktop``).
+the code that shows them (``session.desktop``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def in_words(size: int) -> str:
 
 
 def what(record: w.RecordCrossing) -> str:
-    """What it is about: ``12 kB of text``, or ``text and a picture (3 MB)``."""
+    """The content: ``12 kB of text``, or ``text and a picture (3 MB)``."""
     kinds = [_WORDS.get(kind, kind) for kind in record.kinds]
     if not kinds:
         return "something"
@@ -67,8 +67,8 @@ class Telling:
     async def tell(self, record: w.RecordCrossing) -> None:
         """Record it, then notify.
 
-        Raises UpstreamError for what has to be recorded before it happens, and
-        could not be.
+        Raises UpstreamError for an event that has to be recorded before it happens,
+        and could not be.
         """
         await self._write(record)
         told = self.words(record)
@@ -159,10 +159,10 @@ class Telling:
 
 
 def _charged(record: w.RecordCrossing) -> str:
-    """Whose budget of notifications it counts for; "": it is always told.
+    """The sandbox whose budget of notifications is charged; "": always shown.
 
     A refusal can be provoked without end by the side that acted, or that claims a
-    chord; what has crossed, or has been held ready to, the person has to see.
+    chord; the person has to see content that crossed, or is held ready to cross.
     """
     if record.outcome not in {w.Outcome.REFUSED, w.Outcome.DROPPED}:
         # guard: the person's own have no budget
@@ -173,7 +173,7 @@ def _charged(record: w.RecordCrossing) -> str:
 
 
 def _given(record: w.RecordCrossing) -> str:
-    """By which rule, and what is left to do."""
+    """The rule, and the next step."""
     if record.selection == "drag":
         return f"dropped, by {record.rule}"
     # Their own clipboard stays as it is.

@@ -44,10 +44,10 @@ class Terms:
         self._decider = decider
         self._record = record
 
-    # -- before anybody knows where to ------------------------------------------------
+    # -- before the target is known ---------------------------------------------------
 
     def copy(self, lease: Lease) -> w.CopyTerms:
-        """What is worth reading: the most that any rule could let out of it."""
+        """The content worth reading: the most that any rule could let out of it."""
         return _widest(list(self._rules(lease.sandbox)), self._speaking(lease))
 
     def outward(self, lease: Lease) -> bool:
@@ -65,7 +65,7 @@ class Terms:
     def drags(self, lease: Lease) -> tuple[bool, list[str]]:
         """Whether its drags may cross at all; the kinds that may go out at once.
 
-        Nobody can be asked while the pointer waits, and no filter sees a drop on
+        The person cannot be asked while the pointer waits, and no filter sees a drop on
         the person's own programs: so those kinds alone for which a rule says
         ``allow`` by now.
         """
@@ -146,7 +146,7 @@ class Terms:
     def record_allows(
         self, source: Lease | None, target: Lease, kinds: Iterable[str]
     ) -> str:
-        """Why what was pasted may not be there any more; empty: it may."""
+        """Why pasted content must not stay there; empty: it may."""
         for kind in kinds:
             answer = self._decider.preview(_request(source, target, kind, None))
             if answer is None or answer.verdict not in _ACTIONS:

@@ -1,10 +1,10 @@
 """The clipboard between a viewer's sandboxes: the shell around ``crossing``.
 
-One for each viewer.  Workers say which of them has the keyboard and which chord
-was pressed; the crossing says what is to be done; here it is done, one thing
-after the other: policy asked, record written, order given.
+One for each viewer.  Workers report which of them has the keyboard and which chord
+was pressed; the crossing returns actions; here they are done, one after the
+other: policy asked, record written, order given.
 
-Nothing here waits for a sandbox.  What a worker is told goes through a queue of
+Nothing here waits for a sandbox.  Messages to a worker go through a queue of
 its own, and one that takes no orders is ended.
 """
 
@@ -40,11 +40,11 @@ from policy.records.model import Record
 
 _MARK_BYTES = 12
 _TROUBLES = 8
-"""Different reasons that are told; each worker says its own."""
+"""Different reasons that are shown; each worker has its own."""
 
 
 def _silent(title: str, text: str, *, sandbox: str = "") -> None:
-    """Nobody is there to be told."""
+    """There is no person to notify."""
     del title, text, sandbox
 
 
@@ -68,11 +68,11 @@ class Party:
             limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS
         )
         self._over: messages.ForeignDragMessage | messages.DragOverMessage | None = None
-        """What came over its windows last."""
+        """The last drag over its windows."""
         self._later = trio.CancelScope()
         """Of the task that waits for that one's source."""
         self._told: messages.DragsMessage | None = None
-        """What the worker was told of drags; None before it has begun."""
+        """The last message about drags to the worker; None before it has begun."""
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
 
     def chords(self) -> messages.ChordsMessage:
@@ -121,7 +121,7 @@ class Party:
     async def _drag_later(
         self, said: messages.DragOverMessage, scope: trio.CancelScope
     ) -> None:
-        """Once its source's worker, another process, has told of it; or too late."""
+        """Once its source's worker, another process, has reported it; or too late."""
         with scope, trio.move_on_after(limits.CLIPBOARD_MARK_SECONDS):
             await self._clipboard.wait_known(said.mark)
         if self._over is said:
@@ -135,7 +135,7 @@ class Party:
         if isinstance(said, messages.DragOverMessage):
             event = self._clipboard.dragged_over(self.lease, said)
             hopeless = event.terms is None
-        # What is refused once is told once: it comes over the next window, too.
+        # A refusal is reported once: the drag comes over the next window, too.
         if not hopeless or self._refusals.take(trio.current_time()):
             await self._clipboard.put(self, event)
 
@@ -201,10 +201,10 @@ class Party:
         try:
             await mine.send(order)
         except UpstreamError:
-            return  # it has ended; the next one is told at its start
+            return  # it has ended; the next one learns at its start
 
     async def blame(self, reason: str) -> None:
-        """Its worker said what no worker of ours says: it was taken over."""
+        """Its worker sent a message that ours never send: it is compromised."""
         text = f"clipboard: {reason}"
         await self._guest.screen.broke(text)
         if self._guest.worker is not None:
@@ -256,7 +256,7 @@ class ClipboardService:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Do what is to be done, until cancelled."""
+        """Do the actions, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._tick)
@@ -334,11 +334,11 @@ class ClipboardService:
         return messages.DragsMessage(cross, outward)
 
     def knows(self, mark: str) -> bool:
-        """Whether somebody has told of a drag with this mark."""
+        """Whether a worker has reported a drag with this mark."""
         return bool(self._core.dragged_by(mark))
 
     async def wait_known(self, mark: str) -> None:
-        """Return when somebody has."""
+        """Return when a worker has reported it."""
         while not self.knows(mark):
             await self._drag_began.wait()
 
@@ -358,7 +358,7 @@ class ClipboardService:
         return self._terms.dragged(lease, None)
 
     def troubled(self, party: Party) -> None:
-        """Tell the person, once, that there are no chords, and why."""
+        """Notify the person, once, that there are no chords, and why."""
         reason = party.trouble
         if reason and reason not in self._told and len(self._told) < _TROUBLES:
             self._told.add(reason)
@@ -373,7 +373,7 @@ class ClipboardService:
             await done.wait()
 
     def status(self) -> TransferStatus:
-        """What is held and on offer; no content."""
+        """The state of held and offered content; not the content."""
         return self._core.status(trio.current_time())
 
     @property
@@ -388,7 +388,7 @@ class ClipboardService:
                 yield name, party.trouble
 
     async def choose_again(self) -> ChordChoice:
-        """Read which chords the person wants, and tell every worker."""
+        """Read the person's choice of chords, and send it to every worker."""
         self.choice = self._choose()
         async with trio.open_nursery() as nursery:
             for party in self._parties.values():
@@ -420,7 +420,7 @@ class ClipboardService:
             log_exception(error)
             for action in actions:
                 # guard: an end for who asks
-                if isinstance(action, w.Serve):  # whoever asked waits for an end
+                if isinstance(action, w.Serve):  # the asking client waits for an end
                     self._give(action.sandbox, w.EndDrag(action.sandbox, action.number))
             await self._wipe()
         self._forget_undecided()
@@ -465,7 +465,7 @@ class ClipboardService:
             party.give(order)
 
     def _forget_undecided(self) -> None:
-        """Nobody waits for an answer about what was given up."""
+        """Cancel the questions about operations that were given up."""
         for transfer in self._asking.keys() - self._core.undecided:
             # guard: questions nobody waits for
             self._asking.pop(transfer).cancel()
@@ -490,7 +490,7 @@ class ClipboardService:
             return no(f"{error.message.removeprefix('denied: ')}{where}")
         except VitrailError as error:
             return no(str(error))
-        except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
+        except Exception as error:  # noqa: BLE001 -- any failure is a denial
             log_exception(error)
             return no("it could not be decided")
         return w.Decided(action.transfer, terms)

@@ -42,13 +42,13 @@ class ChordChoice:
     preset: str = ""
     """Empty: the person's own."""
     file: str = ""
-    """Empty: nobody has chosen."""
+    """Empty: there is no choice yet."""
     problem: str = ""
     """Why the file does not hold."""
 
 
 def chosen(preset: str = "", copy: str = "", paste: str = "") -> ChordChoice:
-    """Return a choice.  Raises SetupError for what is none."""
+    """Return a choice.  Raises SetupError for an invalid one."""
     if preset and (copy or paste):
         raise SetupError("either a preset or chords of your own", hint="not both")
     if not preset and not (copy and paste):

@@ -8,7 +8,7 @@ from broker.viewer.clipboard.service import ClipboardService
 
 
 def clipboard_status(clipboard: ClipboardService) -> api.ClipboardStatus:
-    """What is held, on offer, and the chords."""
+    """The held and the offered content, and the chords."""
     now, choice = clipboard.status(), clipboard.choice
     return api.ClipboardStatus(
         source=now.source,

@@ -124,7 +124,7 @@ class DeviceDesk:
                 await changed.wait()
 
     async def _look(self) -> None:
-        """Consider what was not there before."""
+        """Consider new devices."""
         items = (await self._source.devices()).devices
         there = {item.number for item in items}
         self._known &= there
@@ -170,7 +170,7 @@ class DeviceDesk:
         try:
             await self._nursery_start(item, lease)
         except VitrailError as error:
-            # A no is told by the decider; what did not work is told here.
+            # A denial is reported by the decider; a failure is reported here.
             if not isinstance(error, RefusedError):
                 self._notify()(
                     f"Vitrail: {item.title} was not attached to {lease.sandbox}",
@@ -295,7 +295,7 @@ class DeviceDesk:
                 return holding
         raise RefusedError(
             f"nothing of port '{where}' is attached",
-            hint="'brokerctl device list' shows what is",
+            hint="'brokerctl device list' shows attached devices",
         )
 
     async def lease_ended(self, lease: LeaseId) -> None:
@@ -348,7 +348,7 @@ class DeviceDesk:
         )
 
     def look_again(self) -> None:
-        """Consider what nobody has once more: a sandbox runs, or rules changed."""
+        """Consider unattached devices again: a sandbox runs, or rules changed."""
         self._known &= set(self._holdings)
         self._source.changed.set()
         self._source.changed = trio.Event()

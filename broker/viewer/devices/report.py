@@ -8,7 +8,7 @@ from broker.viewer.devices.desk import DeviceDesk, Holding
 
 
 async def devices_answer(desk: DeviceDesk) -> api.DevicesAnswer:
-    """Return what is plugged in.  Raises SetupError, UpstreamError."""
+    """Return the plugged-in devices.  Raises SetupError, UpstreamError."""
     found = await desk.devices()
     held = {holding.item.number: holding for holding in desk.holdings()}
     return api.DevicesAnswer(

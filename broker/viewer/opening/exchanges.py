@@ -24,7 +24,7 @@ from broker.transfer.entries import Quota
 class Delivery:
     """Entries that wait in a pipe for a program of the target sandbox.
 
-    ``pipe`` is the end to read from; whoever fetches it, or gives it up, closes it.
+    ``pipe`` is the end to read from; the task that fetches it or gives it up closes it.
     """
 
     source: str
@@ -106,7 +106,7 @@ class OpenExchange:
 
 
 class Exchanges:
-    """All such connections of a sandbox, and what is on its way to it."""
+    """All such connections of a sandbox, and the deliveries on their way to it."""
 
     def __init__(self) -> None:
         self._exchanges: dict[int, OpenExchange] = {}
@@ -125,7 +125,7 @@ class Exchanges:
             del self._exchanges[stream]
 
     def take(self, message: messages.FromWorker) -> None:
-        """The worker says something; of what has ended nothing is heard."""
+        """Take a message of the worker; one about an ended exchange is ignored."""
         exchange = self._exchanges.get(message.stream)
         if exchange is not None:
             exchange.take(message)

@@ -1,6 +1,6 @@
-"""What the person opens from the desktop: ``brokerctl open`` and ``brokerctl cp``.
+"""Opening from the desktop: ``brokerctl open`` and ``brokerctl cp``.
 
-Whoever speaks on the control socket is the person, who may start any program in
+A client of the control socket is the person, who may start any program in
 any sandbox; so naming the sandbox is permission, unless a rule with the source
 ``@adminvm`` denies it.  Without a name the rules choose the target.
 """
@@ -49,7 +49,7 @@ class _Wanted:
 
     @property
     def what(self) -> str:
-        """What it is, for the log."""
+        """The kind of it, for the log."""
         if self.url is not None:
             return self.url.shown
         return printable(", ".join(Path(path).name for path in self.paths), 300)

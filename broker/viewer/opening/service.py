@@ -3,8 +3,8 @@
 A program of a sandbox connects; its worker reads the request, and here it is
 decided (``Decider.permit``), a target is started where it does not run, and each
 worker gets one end of a pipe.  No byte of a file passes through this process, and
-no path comes from a sandbox: what is kept on the viewer is kept by a process of
-its own, in a directory that we name.
+no path comes from a sandbox: a file is kept on the viewer by a process of its
+own, in a directory that we name.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CLOSE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _Asked:
-    """What was asked, in the broker's words."""
+    """The request, in the broker's terms."""
 
     service: str
     what: str
@@ -104,7 +104,7 @@ class OpeningService:
     async def _answered(
         self, guest: Guest, opening: Opening, exchange: OpenExchange
     ) -> str:
-        """Do what it asks; returns why not, for the program that asked."""
+        """Serve the request; returns why not, for the program that asked."""
         try:
             ask = await exchange.asked()
             if isinstance(ask, Take):
@@ -129,7 +129,7 @@ class OpeningService:
         reason = printable(closed.reason, 2000) if closed else "cut"
         await self._events.closed(opening, counts, reason, began)
 
-    # -- what is asked ------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------
 
     async def _decided(
         self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: Ask
@@ -262,7 +262,7 @@ def _asked(opening: Opening, ask: Ask) -> _Asked:
             return _Asked(opening.service, url.shown, 0, 0, url=url)
         case OpenFile() if opening.service == OPEN_FILE:
             name = take_file_name(ask.name.encode())
-            # What is claimed by the name, not by the program: one claim less.
+            # The type is claimed by the name, not by the program: one claim less.
             return _Asked(opening.service, name, ask.size, 1, claimed(name))
         case CopyFiles() if opening.service == FILE_COPY:
             name = take_file_name(ask.name.encode())
@@ -290,7 +290,7 @@ def _request(opening: Opening, ask: Ask, asked: _Asked) -> Request:
         stream=opening.stream,
         peer=opening.peer,
         details=tuple(details),
-        # The program that asks is told; a notification would be the second word.
+        # The program that asks is notified; a notification would repeat it.
         tells=True,
     )
 

@@ -52,7 +52,7 @@ class Targets:
     def delivery(
         self, source: str, pipe: PipeEnd, quota: Quota, *, opened: bool
     ) -> Iterator[Delivery]:
-        """Yield what is on its way; takes the pipe over, and closes it in any case."""
+        """Yield the delivery; takes the pipe over, and closes it in any case."""
         sent = Delivery(source, opened, quota, pipe.detach())
         try:
             yield sent
@@ -77,7 +77,7 @@ class Targets:
     async def receiving(
         self, permit: Permit, delivery: Delivery, wait: Wait
     ) -> AsyncIterator[None]:
-        """Have a delivery fetched; the block runs once somebody reads it."""
+        """Have a delivery fetched; the block runs once a process reads it."""
         if permit.target in ADMIN_NAMES:
             async with self._own.storing(delivery):
                 yield

@@ -67,7 +67,7 @@ _WARNINGS = 3
 
 
 def _unheard(_ago: float) -> None:
-    """Nobody wants to know."""
+    """Ignore the person's action."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class Guest:
         """Set when the last program has ended."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.acted: Callable[[float], None] = _unheard
-        """Told that the person has acted in its windows, so many seconds ago."""
+        """Called when the person has acted in its windows, so many seconds ago."""
         self.crossing: clipboard_member.ClipboardMember = clipboard_member.Nowhere()
-        """Told what its worker says of the clipboard."""
+        """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(
             lease, self.programs, self.warnings, tools.log, tools.compositor
         )
@@ -190,7 +190,7 @@ class Guest:
             if gone is not None:
                 await gone.close()
             self._settle_streams("the lease ended")
-            self.idle.set()  # whoever waits for that need not any more
+            self.idle.set()  # a task that waits for that need not any more
             # A jailed client may have filled it with entries, and trio's thread
             # serves all sandboxes.
             with trio.move_on_after(_REMOVE_SECONDS):
@@ -248,15 +248,15 @@ class Guest:
         if record is None:
             raise RefusedError(
                 f"there is no valid record '{self.lease.record}' any more",
-                hint="'brokerctl policy check' says what is wrong",
+                hint="'brokerctl policy check' shows the mistakes",
             )
         return record
 
     async def follow_record(self) -> None:
-        """The records were read again: windows and sound go by what this one says now.
+        """The records were read again: apply this one to windows and sound.
 
-        One that has gone or has an error says nothing; what is denied by that
-        is cut by whoever decides about streams.
+        One that has gone or has an error changes nothing here; streams that it denies
+        are cut by the code that decides about them.
         """
         record = self._record()
         if self.worker is not None and record is not None:
@@ -371,7 +371,7 @@ class Guest:
                 await self.screen.take(message)
 
     async def order(self, message: transfer.ToWorker, fds: Sequence[int] = ()) -> None:
-        """Tell its worker something about files and links."""
+        """Send its worker a message about files and links."""
         await (await self._ensure_worker()).send(message, fds)
 
     async def stream_counts(self) -> dict[int, worker.WorkerStreamCount]:
@@ -435,7 +435,7 @@ class Guest:
                 self.programs.adopt(untrusted.programs)
                 await self._forget_lost(untrusted.programs)
                 if not self.programs.live():
-                    self.idle.set()  # nothing runs, and nobody has asked for more
+                    self.idle.set()  # nothing runs, and no other program is requested
             case agent.AgentStep():
                 if not untrusted.ok:
                     name, detail = (
@@ -484,7 +484,7 @@ class Guest:
         ``display`` gives it a Wayland display; ``wait_window``: a window of it
         is waited for.
 
-        Returns at once; ``Program.way`` tells how far it has come.  Raises
+        Returns at once; ``Program.way`` shows its progress.  Raises
         RefusedError at the sandbox's limit of programs.
         """
         record = self.valid_record()
@@ -523,7 +523,7 @@ class Guest:
             )
             self._start(self._send_when_up, program, message)
         except BaseException:
-            # Nobody will ask the guest for it, so it must not count as running.
+            # The guest will not be asked for it, so it must not count as running.
             self.programs.drop(program, "it was not asked for")
             if self.agent is not None and not self.programs.live():
                 self.idle.set()
@@ -574,7 +574,7 @@ class Guest:
         await self._order(agent.Input(program=program.number, data=piece))
 
     async def resize(self, program: Program, rows: int, columns: int) -> None:
-        """Tell a program's terminal its size."""
+        """Set the size of a program's terminal."""
         if program.tty:
             await self._order(agent.Resize(program.number, rows, columns))
 
@@ -639,7 +639,7 @@ class Guest:
         """Have the acceptor send the connection to the worker, past the broker.
 
         The worker gets its end, and that end leaves this process, before the
-        acceptor has the other: what is sent never waits in a queue that the
+        acceptor has the other: sent data never wait in a queue that the
         broker could be the last to close.  No byte goes the other way, because
         the worker could attach a descriptor to it.
         """

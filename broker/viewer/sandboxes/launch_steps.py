@@ -20,7 +20,7 @@ class Step(enum.IntEnum):
     MACHINE = 1
     """The VMM runs."""
     AGENT = 2
-    """The guest booted, and its agent has said hello."""
+    """The guest booted, and its agent has sent its hello."""
     PROGRAM = 3
     """The guest has started the program."""
     STREAM = 4
@@ -60,7 +60,7 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
         Step.STREAM: StepText(
             "open the display stream",
             30.0,
-            "'brokerctl logs {sandbox}' shows what the program and waypipe said; "
+            "'brokerctl logs {sandbox}' shows the output of the program and waypipe; "
             "'brokerctl audit --sandbox {sandbox}' whether the stream was refused",
         ),
         Step.WAYPIPE: StepText(
@@ -88,7 +88,7 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Failure:
-    """A hop that was not reached: which, and what is known of the reason."""
+    """A hop that was not reached, and its known reason."""
 
     hop: Step
     reason: str

@@ -1,4 +1,4 @@
-"""The programs of one sandbox: what was asked for, how far it came, its end."""
+"""The programs of one sandbox: each one's request, progress and end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Program:
     tty: bool = False
 
     def wake(self) -> None:
-        """Tell those who wait that something changed."""
+        """Wake the tasks that wait for a change."""
         self.changed.set()
         self.changed = trio.Event()
 
@@ -133,7 +133,7 @@ class Programs:
     def adopt(self, claimed: Sequence[int]) -> None:
         """Enter programs that ran before this broker did, as far as there is room.
 
-        A guest may claim what it likes here, once for each lease; it only
+        A guest may make any claim here, once for each lease; it only
         keeps itself alive.
         """
         if self._adopted:
@@ -152,12 +152,12 @@ class Programs:
             self._live[number] = program
 
     def agent_up(self) -> None:
-        """The guest's agent said hello: all that wait for it go on."""
+        """The guest's agent sent its hello: all that wait for it go on."""
         for program in self.live():
             self._reach(program, Step.AGENT)
 
     def display(self, hop: Step) -> None:
-        """Something happened on the way of a window, nobody can say of which.
+        """A window made progress; it is unknown which one.
 
         It says nothing of a program that has not been started yet.
         """
@@ -171,7 +171,7 @@ class Programs:
 
     @contextlib.contextmanager
     def person_asked(self) -> Iterator[None]:
-        """While the person is asked whether windows may come, nobody gives up."""
+        """While the person is asked whether windows may come, no run gives up."""
         self.asking += 1
         for program in self.live():
             program.wake()
@@ -187,7 +187,7 @@ class Programs:
             program.wake()
 
     def refused(self, service: str, reason: str) -> None:
-        """Tell those who attend a program here that a service was refused."""
+        """Notify the listeners here that a service was refused."""
         for listener in list(self.refusal_listeners):
             listener(service, reason)
 

@@ -1,4 +1,4 @@
-"""Following a run from hop to hop, telling the person, naming the one that fails."""
+"""Following a run from hop to hop, with reports, and naming the one that fails."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress,
 from broker.viewer.sandboxes.programs import Program
 from policy.records.model import MicroVM, Record
 
-# Output that a slow client has not taken yet; what comes beyond is dropped and
+# Output that a slow client has not taken yet; more output is dropped and
 # counted, because a guest's output must not pile up here (its log has it).
 _WAITING_CHUNKS = 64
 _REFUSALS = 16
-"""Different refusals that one run is told; a sandbox can cause as many as it likes."""
+"""Different refusals that one run reports; a sandbox can cause any number."""
 
 
 class Follower:
-    """Tells one client how its run is getting on."""
+    """Reports the progress of a run to its client."""
 
     def __init__(self, emit: api.Emit[api.RunItem], record: Record) -> None:
         self._emit = emit
@@ -152,7 +152,7 @@ class Follower:
         self._close_output = sender.close
 
     def watch(self, guest: Guest) -> None:
-        """Note what is refused to the sandbox from now on, for ``attend``."""
+        """Note refusals to the sandbox from now on, for ``attend``."""
         self.close()
         self._watched = guest.programs.refusal_listeners
         self._watched.append(self._note_refusal)
@@ -179,7 +179,7 @@ class Follower:
             await self._more_refusals.wait()
 
     async def attend(self, program: Program) -> int:
-        """Pass on what it prints, and what is refused to it, until it ends.
+        """Pass on its output, and its refusals, until it ends.
 
         Returns its exit code.
         """
@@ -201,7 +201,7 @@ class Follower:
         return program.code or 0
 
     async def _drain(self) -> None:
-        """Pass on what it has said so far; it may say why."""
+        """Pass on its output so far; it may contain the reason."""
         while True:
             try:
                 data = self._output.receive_nowait()

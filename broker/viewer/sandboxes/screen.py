@@ -41,14 +41,14 @@ _FURTHER = "further mistakes of its applications"
 
 
 class ScreenStreamEnd:
-    """The end of one WaylandStream, once its worker has told it."""
+    """The end of one WaylandStream, once its worker has reported it."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
         self._said = worker.WaylandClosed(0, 0, 0, "the worker died")
 
     def tell(self, said: worker.WaylandClosed | None) -> None:
-        """It has ended; None: and nobody can say how."""
+        """It has ended; None: in an unknown way."""
         self._said = said or self._said
         self._event.set()
 
@@ -109,7 +109,7 @@ class GuestScreen:
             del self._streams[number]
 
     def worker_died(self) -> None:
-        """Nobody is left to say how a connection ended."""
+        """End all connections in an unknown way: their worker is gone."""
         for end in self._streams.values():
             end.tell(None)
 
@@ -143,7 +143,7 @@ class GuestScreen:
     def _show_trace(self, message: worker.Traced) -> None:
         """To standard error, which is the broker's own log."""
         if not traced():
-            return  # nobody asked it
+            return  # it is not traced
         name = self._lease.sandbox
         if message.lost:
             sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
@@ -185,7 +185,7 @@ class GuestScreen:
             await self._look_for_compositor()
 
     async def _look_for_compositor(self) -> None:
-        """When nobody answers it was the compositor that died; say so once.
+        """When there is no answer, the compositor has died; report it once.
 
         Asked at each end of a connection, whatever its reason, and once more
         at the end of the guest: a dying compositor closes its clients before

@@ -33,7 +33,7 @@ from broker.viewer.sandboxes.programs import Programs
 
 
 class GuestWaypipe:
-    """``client`` is the jailed process, None as long as nobody needed it."""
+    """``client`` is the jailed process, None until it is needed."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ async def connect_client(client: WaypipeClient) -> socket.socket:
 
 def _require_jailed(conn: socket.socket) -> None:
     facts = credentials.process_facts(conn)
-    # Empty before Linux 6.11, where nothing tells; the opened file does.
+    # Empty before Linux 6.11, where it is unknown; the opened file shows it.
     namespaces = facts.pid_namespaces
     if namespaces and namespaces[0] in credentials.pid_namespaces_of_self():
         raise UpstreamError(

@@ -24,7 +24,7 @@ _SERVICE = DBusAddress(
 )
 _SECONDS = 5.0
 _AGAIN_SECONDS = 10.0
-"""Until what could not be told is tried again."""
+"""Until a failed notification is tried again."""
 _LEAST_SECONDS = 2.0
 """For so long it is shown, however short the source was open: who listens in
 pieces of a tenth of a second is to be seen."""
@@ -38,7 +38,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, KeyError):
         return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
     if isinstance(error, trio.TooSlowError):
-        return f"nobody who shows notifications answers within {_SECONDS:.0f} s"
+        return f"no notification server answers within {_SECONDS:.0f} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(map(str, error.args)) or type(error).__name__
@@ -75,7 +75,7 @@ class Indicator:
         return min((self._least[one] - now for one in self._leaving), default=math.inf)
 
     async def run(self) -> None:
-        """Keep the desktop as ``show`` has said, until cancelled."""
+        """Keep the desktop as ``show`` has ordered, until cancelled."""
         try:
             while True:
                 until = math.inf if self._told else _AGAIN_SECONDS
@@ -100,7 +100,7 @@ class Indicator:
             with trio.fail_after(_SECONDS):
                 async with open_dbus_router() as router:
                     await self._change(router)
-        except Exception as error:  # noqa: BLE001 -- no bus, nobody there, one that dies: sound goes on
+        except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies: sound goes on
             self._complain(error)
 
     def _complain(self, error: Exception) -> None:
@@ -110,7 +110,7 @@ class Indicator:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         sys.stderr.write(
-            "no notification can tell that a microphone is open: "
+            "no notification can show that a microphone is open: "
             f"{printable(_why(error))}\n"
         )
 

@@ -30,7 +30,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_level(directory: Path, name: str) -> Level:
-    """Return what was set for that name; full volume where nothing was."""
+    """Return the level set for that name; full volume where none was set."""
     try:
         data = (directory / f"{name}.json").read_bytes()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The mixer's door of one sandbox: state, volume, mute, microphone.
+"""The mixer's socket of one sandbox: state, volume, mute, microphone.
 
-Whoever runs a sandbox's filter (the broker, ``brokerctl proxy pulse``) serves
-this on a socket of the person's own, ``sound/NAME`` in the runtime directory:
+The process that runs a sandbox's filter (the broker, ``brokerctl proxy pulse``)
+serves this on a socket of the person's own, ``sound/NAME`` in the runtime directory:
 one JSON object in a line asks, one answers.  A changed microphone is answered
 when it is so, not when it is on its way.
 """
@@ -58,7 +58,7 @@ class SoundStatus(msgspec.Struct, frozen=True):
 
 
 class MixerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A question or an order; what is None stays as it is."""
+    """A question or an order; a field that is None stays as it is."""
 
     volume: int | None = None
     muted: bool | None = None
@@ -152,7 +152,7 @@ async def _answer(line: bytes, desk: Desk) -> MixerReply:
 def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
     """Ask a desk; for programs without an event loop.
 
-    Raises FileNotFoundError when nobody serves there, RefusedError for a no,
+    Raises FileNotFoundError when no process serves there, RefusedError for a denial,
     UpstreamError when it does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
@@ -163,7 +163,7 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
             answer = sock.makefile("rb").readline(_LINE_BYTES * 4)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
-                raise FileNotFoundError(error.errno, "nobody is there") from error
+                raise FileNotFoundError(error.errno, "no process is there") from error
             raise UpstreamError(f"the mixer of {path.name}: {error}") from error
     try:
         said = msgspec.json.decode(answer, type=MixerReply)

@@ -191,7 +191,7 @@ class GuestSound:
         return mine
 
     async def _serve_desk(self) -> None:
-        """The mixer's door, again and again: somebody else may stand in it.
+        """Serve the mixer's socket, again and again: another process may hold it.
 
         Without one, sound goes on, and a changed rule still revokes.
         """
@@ -212,13 +212,13 @@ class GuestSound:
         """The record is another one: what plays and records goes by it now.
 
         Whether there is sound at all, and whether it may hear, is decided again
-        by whoever decides about streams; here is told within which bounds.
+        by the code that decides about streams; here the bounds are sent.
         """
         rules = self._rules(record)
         if self._worker is None or rules == self._told_rules:
             return
         self._told_rules = rules
-        with suppress(UpstreamError):  # it has ended; the next one is told
+        with suppress(UpstreamError):  # it has ended; the next one learns
             await self._worker.send(rules)
 
     def _rules(self, record: Record) -> worker.Sound:
@@ -340,7 +340,7 @@ class GuestSound:
         from broker.authz.decider import Request
 
         if self.decider is None:
-            return  # nobody decides, so it stays silent
+            return  # there is no decider, so it stays silent
         request = Request(lease=self._lease, service=MICROPHONE, counts_bytes=False)
         try:
             async with self.decider.permit(request):
@@ -368,7 +368,7 @@ class GuestSound:
             await self._changed.wait()
 
     async def _hear(self, hearing: worker.Hearing) -> None:
-        """Tell the worker, and wait until it is so."""
+        """Send it to the worker, and wait until it is so."""
         mine = self._worker
         if mine is None:
             return
@@ -380,7 +380,7 @@ class GuestSound:
             with trio.fail_after(_OBEY_SECONDS):
                 await done.wait()
         except trio.TooSlowError:
-            await mine.close("it did not change what is heard")
+            await mine.close("it did not change the heard source")
         except UpstreamError:
             return  # it has ended, and nothing is heard
         finally:
@@ -419,7 +419,7 @@ class GuestSound:
         save_level(self._levels(), self._lease.record, level)
         self._level = level
         if self._worker is not None:
-            with suppress(VitrailError):  # it has ended; the next one is told
+            with suppress(VitrailError):  # it has ended; the next one learns
                 await self._worker.send(worker.SoundLevel(level.volume, level.muted))
 
     async def set_microphone(self, *, allow: bool) -> None:
@@ -435,4 +435,4 @@ class GuestSound:
             while self._allowed or self._state.active:
                 await self._changed.wait()
         if patience.cancelled_caught and self._worker is not None:
-            await self._worker.close("it says that it hears what it may not")
+            await self._worker.close("it reports that it hears a forbidden source")

@@ -1,7 +1,8 @@
 """In the worker: drags between its sandbox and others, as the supervisor orders.
 
-What the filters see is told: that an application of ours drags, where one of
-somebody else's is and was dropped.  The numbers are ours and only for that.
+Observations of the filters are reported: that an application of ours drags, where
+a drag of another sandbox is and was dropped.  The numbers are ours and serve only
+this.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _GONE = "the window that it was dropped on has gone, or has another drag"
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose types were told: what may be read, and whether it is still that."""
+    """The source whose types were reported: the only one that may be read."""
 
     mimes: Sequence[bytes]
     send: Callable[[bytes, int], bool]
@@ -58,7 +59,7 @@ class WorkerDrags(DragPort):
         self._given: dict[int, Over] = {}
         """By the supervisor's number of the transfer."""
         self._wanted: dict[int, int] = {}
-        """Descriptors of who asked, by the number of what was asked."""
+        """Descriptors of the asking clients, by the number of the request."""
 
     # -- what the filters see ------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class WorkerDrags(DragPort):
             self._say(messages.DragDroppedMessage(number))
 
     def untold(self, message: messages.FromWorker) -> None:
-        """There was no room to say this: nobody will answer it."""
+        """There was no room to send this: there will be no answer to it."""
         match message:
             case messages.DragWantedMessage(number) | messages.DragDroppedMessage(
                 number
@@ -157,7 +158,7 @@ class WorkerDrags(DragPort):
                 del self._overs[number]
 
     def origin(self, mark: str, number: int) -> Origin | None:
-        """What is dragged by an application of ours, or was dropped on one."""
+        """The content that an application of ours drags, or that was dropped on one."""
         if number:
             over = self._overs.get(number)
             if over is None or not over.dropped:
@@ -180,7 +181,7 @@ class WorkerDrags(DragPort):
         if over is not None and over.dropped and foreign_drags.give(over, held):
             self._given[held.transfer] = over
             return
-        held.withdrawn = True  # that is told by the refusal
+        held.withdrawn = True  # the refusal reports that
         held.cancel()
         self._say(messages.OfferRefusedMessage(held.transfer, _GONE))
 

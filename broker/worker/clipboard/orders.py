@@ -1,8 +1,8 @@
-"""In the worker: what crosses to and from its sandbox, as the supervisor orders.
+"""In the worker: content to and from its sandbox, as the supervisor orders.
 
-What the filters see of the person's hand (focus, chords) is told; a selection
-is read through a pipe of ours into a file in memory, whole or not at all; what
-is pasted is served from such a file, to as many applications as ask
+The filters' observations of the person (focus, chords) are reported; a selection
+is read through a pipe of ours into a file in memory, whole or not at all; pasted
+content is served from such a file, to as many applications as ask
 (``worker_serving``).  Drags: ``worker_drags``.
 
 Where the process has no descriptor or no memory left for one transfer, that one
@@ -93,7 +93,7 @@ class WorkerClipboard(InputListener):
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Tell what was seen, and serve, until cancelled."""
+        """Report observations, and serve, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self.serving.begin(self._nursery)
             task_status.started()
@@ -114,7 +114,7 @@ class WorkerClipboard(InputListener):
     # -- what the filters see --------------------------------------------------------
 
     def _say(self, message: messages.FromWorker) -> None:
-        """Tell it soon, in this order."""
+        """Queue a report; the order is kept."""
         # guard: what waits to be told
         if len(self._waiting) >= limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
@@ -242,7 +242,7 @@ class WorkerClipboard(InputListener):
         self._reading = trio.CancelScope()
         origin = self._asked
         if order.host:
-            # Told anew when the focus was away for a question meanwhile.
+            # Reported again when the focus was away for a question meanwhile.
             now = self._host()
             # guard: the person's own told anew
             if now is None or origin is None or set(now.mimes) != set(origin.mimes):
@@ -268,7 +268,7 @@ class WorkerClipboard(InputListener):
                     log_exception(error)
                     problem = _NO_ROOM
             if scope.cancelled_caught:
-                return  # nobody wants it any more
+                return  # it is no longer wanted
             if problem:
                 await self._outbox.send(
                     messages.ClipboardFailed(order.transfer, problem)
@@ -323,7 +323,7 @@ class WorkerClipboard(InputListener):
         fds: Sequence[int],
         scope: trio.CancelScope,
     ) -> None:
-        """Clean what is to be pasted here; only this sandbox waits for it."""
+        """Clean content that is to be pasted here; only this sandbox waits for it."""
         try:
             with scope:
                 await self._answer_rewritten(order, *fds)
@@ -350,10 +350,10 @@ class WorkerClipboard(InputListener):
             return
         await self._outbox.send(messages.ClipboardData(order.transfer, len(data)))
 
-    # -- what was given ----------------------------------------------------------------------
+    # -- given content -----------------------------------------------------------------
 
     def _offer(self, order: messages.OfferMessage, fd: int) -> None:
-        """Make it the sandbox's selection; what was before is over."""
+        """Make it the sandbox's selection; the previous one is over."""
         if order.drop:
             held = Held(self, order.transfer, order.pieces, fd)
             self.drags.give(order.drop, held)
@@ -367,7 +367,7 @@ class WorkerClipboard(InputListener):
                 self._say(messages.OfferRefusedMessage(order.transfer, _NO_ROOM))
                 return
             also = Held(self, order.transfer, order.pieces, mine)
-            also.withdrawn = True  # the other one is what is told about
+            also.withdrawn = True  # only the other one is reported
             self._sandbox.select(PRIMARY, also)
         held = Held(self, order.transfer, order.pieces, fd)
         self._sandbox.select(CLIPBOARD, held)

@@ -91,7 +91,7 @@ class Serving:
             else:
                 await _fill_socket(fd, content, start, size)
         except (OSError, trio.TooSlowError):
-            return  # whoever asked has gone, or takes nothing
+            return  # the asking application has gone, or takes nothing
         finally:
             os.close(fd)
             os.close(content)
@@ -99,7 +99,7 @@ class Serving:
 
 
 async def _fill_pipe(fd: int, content: int, start: int, size: int) -> None:
-    """All of it.  Raises OSError, or TooSlowError when nobody takes it."""
+    """All of it.  Raises OSError, or TooSlowError when the reader takes none."""
     end = start + size
     while start < end:
         # guard: one that takes nothing

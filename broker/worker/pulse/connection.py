@@ -1,8 +1,8 @@
 """The sockets around one sound filter: reads, writes, deadlines, no parsing.
 
-As ``wayland_shell``: what is read is fed, and what comes out is sent at once in
-the same step, so a piece of sound costs one wake-up, and no turn of a task.  No descriptor is
-ever received: without room for them the kernel throws them away.
+As ``wayland_shell``: read bytes are fed, and the output is sent at once in
+the same step, so a piece of sound costs one wake-up, and no turn of a task.  No
+descriptor is ever received: without room for them the kernel throws them away.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from broker.pulse.sandbox import SoundSandbox
 from broker.worker.readiness import Turn, Watch
 
 _BUFFER = memoryview(bytearray(65536))
-"""What is read lands here first: to make room for the largest read each time
-costs more than to copy what came.  Nothing waits between the two."""
+"""Reads go into this buffer first: to make room for the largest read each time
+costs more than to copy the bytes.  Nothing waits between the two."""
 _LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 0.002
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
@@ -69,9 +69,9 @@ class PulseConnection:
         """Bytes so far."""
 
     async def run(self) -> None:
-        """Serve until either side ends; never raises for what they did.
+        """Serve until either side ends; never raises for their actions.
 
-        Whoever calls owns the sockets and looks at ``core.fault``.
+        The caller owns the sockets and looks at ``core.fault``.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -90,7 +90,7 @@ class PulseConnection:
     async def drained(self) -> bool:
         """Wait until the client has taken all that was sent to it.
 
-        After a revoke: what the microphone said before lies in the kernel's
+        After a revoke: earlier samples of the microphone lie in the kernel's
         buffer.  Ends the connection, and returns False, when the client does
         not take it in time.
         """
@@ -117,7 +117,7 @@ class PulseConnection:
     def _wake(self) -> None:
         """The filter has something to send, for another connection's sake.
 
-        What it says while it is fed is sent right after that (``_fed``).
+        Output that appears while it is fed is sent right after that (``_fed``).
         """
         if not self._feeding:
             self._work.set()
@@ -235,12 +235,12 @@ class PulseConnection:
                 self._go_on()
 
     def _tell_moved(self) -> None:
-        """Whoever waits for room, or for the server, looks again."""
+        """Wake the tasks that wait for room, or for the server."""
         self._moved.set()
         self._moved = trio.Event()
 
     def _go_on(self) -> None:
-        """There is room again: look at what the client has said meanwhile."""
+        """There is room again: look at the client's bytes of the meantime."""
         self._tell_moved()
         self.core.resume(trio.current_time())
         if self.core.up or self.core.down.data:
@@ -332,7 +332,7 @@ class PulseConnection:
         waiting: bytearray,
         later: Callable[[bytes], None],
     ) -> Turn:
-        """Send bytes behind those that wait; ``later`` gets what has to wait, too."""
+        """Send bytes behind those that wait; ``later`` gets the ones that must wait."""
         count = 0
         if not waiting:
             try:

@@ -1,7 +1,7 @@
-"""Sound inside the worker: filters of one sandbox, and what they tell.
+"""Sound inside the worker: filters of one sandbox, and their reports.
 
-What a guest can cause is told as states and counts at a bounded pace, never as
-one message for each thing that it does: a worker that says too much is ended.
+Events that a guest can cause are reported as states and counts at a bounded pace,
+never as one message for each action: a worker that sends too much is ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Say = Callable[[messages.FromWorker], Awaitable[None]]
 _TELL_SECONDS = 0.2
 """Between two messages about states: faster than a person looks."""
 _IDLE_LOOK_SECONDS = 2.0
-"""Between two looks at what has become idle, which is no event."""
+"""Between two checks for idle streams; becoming idle is not an event."""
 _REFUSALS = 64
 """Kinds of refusals that are counted at one time; there are as many commands."""
 
@@ -47,7 +47,7 @@ class WorkerSound:
         self._changed = trio.Event()
         self._application = self._source = self._missing = ""
         self._opened = False
-        """Whether the source has been open since that was told last."""
+        """Whether the source has been open since the last report of that."""
         self._refused: dict[str, tuple[str, int]] = {}
 
     def obey(self, order: Order, fds: tuple[int, ...], nursery: trio.Nursery) -> None:
@@ -119,7 +119,7 @@ class WorkerSound:
                 await service.revoke_microphone()
         await self._say(messages.MicrophoneSet(order.number))
 
-    # -- telling -----------------------------------------------------------------
+    # -- reports -----------------------------------------------------------------
 
     def _event(self, event: events.SoundEvent) -> None:
         match event:
@@ -150,7 +150,7 @@ class WorkerSound:
             self._changed = trio.Event()
             state = self._state()
             if self._opened and not self._running().sandbox.active:
-                self._changed.set()  # that it is closed is told next time
+                self._changed.set()  # the next report shows that it is closed
             self._opened = False
             if state != said:
                 said = state
@@ -162,7 +162,7 @@ class WorkerSound:
 
     def _state(self) -> messages.SoundState:
         sandbox = self._running().sandbox
-        # However short it was: what is not told is not shown and not recorded.
+        # However short it was: unreported use is not shown and not recorded.
         active = sandbox.active or self._opened
         return messages.SoundState(
             streams=len(sandbox.playbacks),
@@ -204,4 +204,4 @@ async def _no_server() -> socket.socket:
 
 
 def _nobody_listens(error: Exception) -> None:
-    """Each end is told as ``SoundClosed``."""
+    """Ignore the error: each end is reported as ``SoundClosed``."""

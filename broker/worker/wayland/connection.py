@@ -1,7 +1,7 @@
 """The sockets around one Wayland filter: reads, writes, deadlines, no parsing.
 
 Each accepted client gets a connection of its own to the compositor and a
-``WaylandFilter`` between the two.  What is read is fed and what comes out is sent at
+``WaylandFilter`` between the two.  Read bytes are fed and the output is sent at
 once, in the same step (``readiness``), so an ordinary message costs one wake-up
 and no task's turn; only what a full socket refuses waits for a writer task.
 Reading stops while too much waits to be written: memory stays bounded, the slow
@@ -110,7 +110,7 @@ def _filter(
     wake: Callable[[], None],
     trace: Callable[[str], None] | None,
 ) -> WaylandFilter:
-    """A filter, one that tells what it does if somebody listens."""
+    """A filter, one that traces its actions if a trace is wanted."""
     if trace is None:
         return WaylandFilter(rules, sandbox, machine, wake)
     traced = TracedFilter(rules, sandbox, machine, wake)
@@ -154,9 +154,9 @@ class WaylandConnection:
         self._late = trio.Event()
 
     async def run(self) -> None:
-        """Serve until either side ends; never raises for what they did.
+        """Serve until either side ends; never raises for their actions.
 
-        Whoever calls owns the sockets and looks at ``core.fault``.
+        The caller owns the sockets and looks at ``core.fault``.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -283,7 +283,7 @@ class WaylandConnection:
         return Turn.MINE if self._pause > 0 else Turn.PERHAPS
 
     async def _breathe(self) -> None:
-        """Between two parts of what was read at once: room, and the pace."""
+        """Between two parts of one read: wait for room, and keep the pace."""
         await self._wait_for_room()
         await trio.lowlevel.checkpoint()
         await self._rest()
@@ -308,9 +308,9 @@ class WaylandConnection:
     def _hear(self) -> Turn:
         """Read the compositor once.  No client holds this up, whatever waits for it.
 
-        Were it not read while a client reads nothing, we would hear late that the
-        focus has gone or a key was pressed, and take what is over for true: a
-        paste would have what was copied after it.  So this side is always read,
+        Were it not read while a client reads nothing, we would learn late that the
+        focus has gone or a key was pressed, and act on an old state: a
+        paste would have content that was copied after it.  So this side is always read,
         and the client for which too much waits is ended.
         """
         core = self.core
@@ -333,7 +333,7 @@ class WaylandConnection:
         # guard: who does not read is ended
         if core.fault is None and _unheard(core.down):
             core.sandbox.refused["stuck"] += 1
-            core.fail(PeerError("it does not read what the compositor tells it"))
+            core.fail(PeerError("it does not read the compositor's messages"))
         if core.fault is not None:
             self._end()
             return Turn.MINE
@@ -387,7 +387,7 @@ class WaylandConnection:
             await self._work.wait()
             self._work = trio.Event()
             if core.fault is not None:
-                self._end()  # somebody else ended it: a person, another task
+                self._end()  # another ended it: a person, another task
                 return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(self._drain, to_client=True))

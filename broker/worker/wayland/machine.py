@@ -152,9 +152,9 @@ class CopiedFile(PoolFile):
                 done += got
 
     def _touch(self, offset: int, length: int) -> None:
-        """Account for the memory that a refresh uses, give back what is old.
+        """Account for the memory that a refresh uses, give back old memory.
 
-        Pools are sparse (foot's has 512 MiB), so what is declared says
+        Pools are sparse (foot's has 512 MiB), so the declared size means
         nothing.  A part that was not refreshed while so much else was is on
         no screen any more: toolkits show the last few buffers.
         """
@@ -270,7 +270,7 @@ class RealMachine(Machine):
 
     @override
     def copy_keymap(self, fd: int, size: int) -> tuple[int, int]:
-        """In a file that nobody can change, whose memory is no other client's.
+        """In an unchangeable file, whose memory is not shared with other clients.
 
         The compositor's own is one file for all clients (wlroots 0.15), and a
         read-only descriptor of it is no wall: a client opens it for writing by

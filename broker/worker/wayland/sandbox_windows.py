@@ -1,6 +1,6 @@
-"""In the worker: what all Wayland connections of a sandbox have in common.
+"""In the worker: the shared state of all Wayland connections of a sandbox.
 
-Its rules, its counters, the list of its windows, and what of them is told to
+Its rules, its counters, the list of its windows, and the reports about them to
 the broker: limits that were hit once a second, a trace where one is wanted.
 """
 
@@ -60,7 +60,7 @@ class SandboxWindows:
         return self._sandbox
 
     def _note_act(self) -> None:
-        self._acted.set()  # the event of now; each telling makes a new one
+        self._acted.set()  # the current event; each report makes a new one
 
     async def tell_acts(self, outbox: Outbox) -> None:
         """Say that the person has acted in a window, not more often than needed."""
@@ -122,8 +122,8 @@ class SandboxWindows:
     def _change(self, order: messages.Frames) -> None:
         """Take other rules: whole for new connections.
 
-        A connection that uses what they take away is ended; the rest of what
-        they say is for windows that come.
+        A connection that uses a removed permission is ended; the other rules
+        apply to future windows.
         """
         before, self._rules = self._rules, rules_of(order)
         self._sandbox.bound_by(self._rules.ceilings)
@@ -141,7 +141,7 @@ class SandboxWindows:
     def obey(
         self, order: messages.Frames | messages.AskWindows | messages.CloseWindow
     ) -> Iterator[messages.Windows | messages.WindowClosed]:
-        """Do what is ordered about windows; the answers."""
+        """Follow an order about windows; yield the answers."""
         match order:
             case messages.Frames():
                 self._change(order)
@@ -164,7 +164,7 @@ class SandboxWindows:
             yield messages.Windows(ask, part, last=number == len(parts))
 
     def _close(self, window: int, *, cut: bool) -> str:
-        """Close a window, kindly or not; returns what is wrong, or nothing."""
+        """Close a window, kindly or not; returns the problem, or nothing."""
         act = listing.cut if cut else listing.ask_to_close
         try:
             act(self._sandbox, window)
@@ -212,7 +212,7 @@ class Trace:
         self._more.set()
 
     async def tell(self, outbox: Outbox) -> None:
-        """Send what was noted, slower than the broker's limit of messages."""
+        """Send the noted events, slower than the broker's limit of messages."""
         while True:
             await self._more.wait()
             self._more = trio.Event()

@@ -1,7 +1,7 @@
 """One application's waypipe stream in front of one filter.
 
 As ``wayland_shell.Connection``, with a stream in the place of the client's
-socket: what the filter says is encoded, what comes is decoded, and pipes,
+socket: the filter's output is encoded, the input is decoded, and pipes,
 which on a socket would be passed as descriptors, are carried in pieces.
 """
 
@@ -158,7 +158,7 @@ class StreamConnection(WaylandConnection):
             try:
                 sendable = [self._sendable(fd) for fd in fds]
             except (OSError, ValueError):
-                # What cannot be sent is not said at all: a message without
+                # A message that cannot be sent whole is not sent at all: one without
                 # its descriptor would end the application.
                 first = int.from_bytes(view[6:8], "little")
                 self.channel.send_messages(view[first:], [])
@@ -185,7 +185,7 @@ class StreamConnection(WaylandConnection):
         return fd
 
     def _push(self) -> bool:
-        """Send what is encoded; True when nothing is left."""
+        """Send the encoded bytes; True when nothing is left."""
         out = self.channel.out
         while out:
             try:
@@ -215,7 +215,7 @@ class StreamConnection(WaylandConnection):
                 await trio.sleep(self._budget.first(trio.current_time()))
                 await self._decode()
             else:
-                self._end(reason="the client closed before it said anything")
+                self._end(reason="the client closed before it sent anything")
         except PeerError as error:
             self._end(error)
         except ConnectionResetError as error:
@@ -244,7 +244,7 @@ class StreamConnection(WaylandConnection):
         raise PeerError(f"no waypipe header in {limits.WAYPIPE_HEADER_SECONDS:.0f} s")
 
     async def _decode(self) -> None:
-        """Work through what comes: in steps, and here what a step has left.
+        """Work through the input: in steps, and here the rest that a step has left.
 
         A frame of a video comes in ten pieces, because the sender's socket
         holds no more, and a task's turn for each would cost as much as what
@@ -252,13 +252,13 @@ class StreamConnection(WaylandConnection):
         """
         self._began = perf_counter()
         with Watch(self._stream, self._step) as watch:
-            await self._catch_up()  # what came with the header
+            await self._catch_up()  # the bytes that came with the header
             while not self._over.is_set():
                 await self._away(watch.left)
                 await self._catch_up()
 
     def _step(self) -> Turn:
-        """Read once, and work through it as long as nobody is to be waited for."""
+        """Read once, and work through it as long as no wait is necessary."""
         # guard: nothing after the end
         # guard: a stream waits for room
         if self._over.is_set() or self._waits():
@@ -340,7 +340,7 @@ class StreamConnection(WaylandConnection):
             await trio.sleep(pause)
 
     def _read(self) -> int | None:
-        """What is there now: how much, 0 at the end of the stream, or None."""
+        """Read the present bytes: their number, 0 at the end of the stream, or None."""
         with self.channel.room() as room:
             try:
                 count = self._stream.recv_into(room)
@@ -375,7 +375,7 @@ class StreamConnection(WaylandConnection):
             case Closed(code):
                 # No fault: an application that just exits leaves waypipe an
                 # error of its own.  But who looks for one will want to see it.
-                self._end(reason=f"end, its waypipe said {code}" if code else "end")
+                self._end(reason=f"end, its waypipe reported {code}" if code else "end")
 
     def _feed(self, messages: Messages) -> bool:
         """Give messages to the filter; false when that is not all (``_settle``)."""
@@ -390,7 +390,7 @@ class StreamConnection(WaylandConnection):
         return not self._pause
 
     async def _settle(self) -> None:
-        """What is to be waited for after messages, or to be said against them."""
+        """Wait as needed after messages, or report the fault in them."""
         core, most = self.core, limits.WAYLAND_CLIENT_READ_BYTES
         while (core.paused or self._later) and not self._over.is_set():
             await self._away(self._breathe)
@@ -456,9 +456,9 @@ class StreamConnection(WaylandConnection):
                 self._drop_sink(rid)
 
     async def _fill_sink(self, rid: int, sink: _Sink) -> None:
-        """Carry a selection from the application to whoever asked for it."""
+        """Carry a selection from the application to the requesting client."""
         try:
-            with contextlib.suppress(OSError):  # gone; the sandbox is told below
+            with contextlib.suppress(OSError):  # gone; the sandbox is notified below
                 await self._write_sink(sink)
         finally:
             os.close(sink.fd)

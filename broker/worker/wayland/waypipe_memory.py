@@ -1,8 +1,8 @@
 """Memory behind the pools of a sandbox whose display stream we decode.
 
 Each pool is a memfd of ours, sealed against shrinking from its beginning, so
-the compositor may map it: nobody in the sandbox ever holds it.  It is our
-memory, though, and what is really behind the sparse files is counted.
+the compositor may map it: no process in the sandbox ever holds it.  It is our
+memory, though, and the memory really used by the sparse files is counted.
 """
 
 from __future__ import annotations

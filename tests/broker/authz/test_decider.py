@@ -201,17 +201,17 @@ async def test_as_many_counters_as_the_limit(monkeypatch):
 async def test_gesture(autojump_clock):
     """Nobody knows of one: no.  A recent one: yes.  An old one: no."""
     async with rulebook("t.Ask * @anyvm @adminvm allow gesture=5s\n") as b:
-        with refused("nobody acted"):
+        with refused("no input in a window"):
             await b.once()
         b.decider.acted(WORK.id)
         await b.once()
-        with refused("nobody acted"):
+        with refused("no input in a window"):
             await b.once(lease=VAULT)
         await trio.sleep(6)
-        with refused("nobody acted"):
+        with refused("no input in a window"):
             await b.once()
         assert await b.once(gesture=1.0) == "dom0"
-        with refused("nobody acted"):
+        with refused("no input in a window"):
             await b.once(gesture=5.5)
 
 
@@ -421,7 +421,7 @@ async def test_less_is_offered_when_the_answer_comes():
             "50-test.policy",
             "t.Ask * work vault deny\nt.Ask * work @anyvm ask remember=session\n",
         )
-        with refused(": denied: what was chosen is not offered any more"):
+        with refused(": denied: the chosen target is not offered any more"):
             await b.once(target="third")
         await b.change("50-test.policy", "t.Ask * work @anyvm ask remember=session\n")
         b.write("50-test.policy", "t.Ask * work @anyvm ask remember=stream\n")
@@ -436,7 +436,7 @@ async def test_too_many_targets_are_no_choice(monkeypatch):
         assert await b.once(target="vault") == "vault"
         b.write_record("third", record("persistent"))
         await b.reload()
-        with refused("no choice"):
+        with refused("too many to choose"):
             await b.once(target="vault")
         assert len(b.person.asked) == 1
 
@@ -446,7 +446,7 @@ async def test_a_broker_without_a_person_says_no():
 
     async with rulebook(ASKS) as b:
         b.decider.asker = NobodyToAsk()
-        with refused("nobody is here"):
+        with refused("no person to ask"):
             await b.once()
 
 

@@ -163,7 +163,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_not_strictly_a_png_is_refused(name):
-    with pytest.raises(PeerError, match="no PNG"):
+    with pytest.raises(PeerError, match="not a PNG"):
         anew(BAD[name])
 
 

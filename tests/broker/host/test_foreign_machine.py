@@ -143,7 +143,7 @@ def test_a_directory_of_somebody_else(private, monkeypatch):
 
 async def test_a_leader_without_a_namespace_of_its_own(private, sleeper):
     if not credentials.pid_namespaces(sleeper.pidfd):
-        with pytest.raises(SetupError, match="cannot tell a container's"):
+        with pytest.raises(SetupError, match="cannot identify a container's"):
             take(unix=str(private), leader=sleeper.pid)
         return
     before = open_files()
@@ -154,7 +154,7 @@ async def test_a_leader_without_a_namespace_of_its_own(private, sleeper):
 
 def test_a_kernel_that_cannot_tell_namespaces(private, monkeypatch):
     monkeypatch.setattr(credentials, "pid_namespaces", lambda pidfd: ())
-    with pytest.raises(SetupError, match="cannot tell") as caught:
+    with pytest.raises(SetupError, match="cannot identify") as caught:
         take(unix=str(private), leader=os.getpid())
     assert "6.11" in caught.value.hint
 

@@ -74,7 +74,7 @@ async def test_silence_ends_it(autojump_clock):
         assert trio.current_time() - before == pytest.approx(
             limits.AGENT_FIRST_FRAME_SECONDS
         )
-        assert peer.reason == "the guest agent said nothing in time"
+        assert peer.reason == "the guest agent sent nothing in time"
 
 
 async def test_a_slow_first_message_has_the_same_deadline(autojump_clock):
@@ -108,7 +108,7 @@ async def test_one_byte_a_minute_ends_it_later_too(autojump_clock):
 
 HOSTILE = [
     pytest.param(frame(agent.AgentStarted(program=1)), "no hello", id="no-hello"),
-    pytest.param(frame(HELLO) * 2, "hello twice", id="hello-twice"),
+    pytest.param(frame(HELLO) * 2, "its hello twice", id="hello-twice"),
     pytest.param(HEADER.pack(0), "announces 0 bytes", id="empty-frame"),
     pytest.param(
         HEADER.pack(limits.AGENT_FRAME_BYTES + 1), "announces", id="frame-too-long"

@@ -205,10 +205,10 @@ async def _filled(path: Path) -> None:
     ("statements", "says"),
     [
         (["DELETE FROM checkpoint"], "checkpoints are gone"),
-        (["DELETE FROM checkpoint WHERE kind = 'head'"], "not what was signed"),
+        (["DELETE FROM checkpoint WHERE kind = 'head'"], "differs from the signed"),
         (["DELETE FROM checkpoint WHERE kind = 'key 1'"], "older copy"),
         (["DELETE FROM event WHERE sequence = 5"], "cut off"),
-        (["UPDATE event SET leaf = zeroblob(32) WHERE sequence = 2"], "not what was"),
+        (["UPDATE event SET leaf = zeroblob(32) WHERE sequence = 2"], "differs from"),
         (["UPDATE checkpoint SET note = 'x' WHERE kind = 'key 1'"], "was changed"),
         (["UPDATE checkpoint SET note = 'x' WHERE kind = 'head'"], "was changed"),
         (
