@@ -138,7 +138,7 @@ def _crop(core: Filter, surface: Surface, cx: int, cy: int, view: View | None) -
 
 
 def withdraw(core: Filter, surface: Surface) -> bool:
-    """Leave one pixel of a tree that is in no window, until it is laid out anew.
+    """Leave one pixel of a tree that is in no window, until it is laid out again.
 
     A subsurface belongs to its parent from the parent's next commit on, but KWin
     (5.27) shows it at once, at its parent's corner: without this as large as it
