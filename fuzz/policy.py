@@ -42,7 +42,7 @@ from policy.records.globals import OPTIONS  # noqa: E402
 from policy.records.loader import parse_record, parse_record_set  # noqa: E402
 from policy.rules import compat  # noqa: E402
 from policy.rules.differences import differences  # noqa: E402
-from policy.rules.engine import Call, Engine  # noqa: E402
+from policy.rules.engine import Engine, PolicyCall  # noqa: E402
 from policy.rules.ruleset import RuleSet, rules_of_map  # noqa: E402
 from policy.rules.world import (  # noqa: E402
     Domain,
@@ -68,10 +68,10 @@ WORLD = World(
     }
 )
 CALLS = [
-    Call("a", "+", "work", "vault", "image/png", "https", "a.example.org", 10),
-    Call("a", "+x", "work", "", None, None, None),
-    Call("b", "+", "web", "@dispvm"),
-    Call("a", "+", "vault", "dom0"),
+    PolicyCall("a", "+", "work", "vault", "image/png", "https", "a.example.org", 10),
+    PolicyCall("a", "+x", "work", "", None, None, None),
+    PolicyCall("b", "+", "web", "@dispvm"),
+    PolicyCall("a", "+", "vault", "dom0"),
 ]
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"7" * 32)
 PUBLIC = written_key(SIGNER.public_key())
@@ -154,8 +154,8 @@ def door_world(data: bytes) -> str:
     )
     for name in [*world.names[:5], "work"]:
         for target in ("", "work", "@dispvm", f"uuid:{name}", f"@dispvm:{name}"):
-            Engine(rules).answer(Call("a", "+", name, target), world)
-            compat.answer(rules, Call("a", "+", name, target), world)
+            Engine(rules).answer(PolicyCall("a", "+", name, target), world)
+            compat.answer(rules, PolicyCall("a", "+", name, target), world)
     lint(rules, world)
     return f"deep {len(world.domains)}"
 

@@ -50,7 +50,7 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
-from broker.control.varlink import Call, MessageReader, Reply
+from broker.control.varlink import Call, VarlinkReader, VarlinkReply
 from broker.core.errors import InternalError, SetupError, UpstreamError
 
 ANSWER_SECONDS = 30.0
@@ -66,7 +66,7 @@ class Client:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._reader = MessageReader()
+        self._reader = VarlinkReader()
         self._replies: list[bytes] = []
         self._in_call = False
 
@@ -238,7 +238,7 @@ class Client:
             # is there to be read, and if it is not, reading says so.
             return
 
-    async def _reply(self) -> Reply:
+    async def _reply(self) -> VarlinkReply:
         """Return the next reply, or raise the error that it carries."""
         while not self._replies:
             data = await self._receive()
@@ -262,7 +262,7 @@ class Client:
             return b""
 
 
-def _decode(reply: Reply, into: type[_Answer]) -> _Answer:
+def _decode(reply: VarlinkReply, into: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(reply.parameters, type=into)
     except varlink.BAD_JSON as error:

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.link.handshake import SIZES, Kind
+from broker.link.handshake import SIZES, HandshakeKind
 from broker.link.keys import Peer
 from broker.link.wire_types import HEADER, VERSION, Role
 from tests.e2e.test_three_machines import PEER, RECORD
@@ -31,8 +31,8 @@ from tests.kit.vm.brokers import (
     until_there,
 )
 
-HELLO = SIZES[Kind.HELLO]
-FIRST = HEADER.pack(b"VTRL-CTL", VERSION, Kind.HELLO, Role.HOST)[:11]
+HELLO = SIZES[HandshakeKind.HELLO]
+FIRST = HEADER.pack(b"VTRL-CTL", VERSION, HandshakeKind.HELLO, Role.HOST)[:11]
 # In the viewer's place: silent, says the HELLO back, or what is no REPLY of anyone's.
 SQUATTER = f"""
 import os, socket
@@ -178,7 +178,10 @@ async def squatted(host, viewer):
         assert len(opening) in {0, HELLO}
         assert not opening or opening[:11] == FIRST
         # Whoever answered something was told at most that it is refused.
-        assert not rest or (len(rest), rest[10]) == (HEADER.size + 1, Kind.REFUSED)
+        assert not rest or (len(rest), rest[10]) == (
+            HEADER.size + 1,
+            HandshakeKind.REFUSED,
+        )
 
 
 @pytest.mark.long

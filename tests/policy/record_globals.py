@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from broker.wayland.verdicts import GLOBALS, Verdict
+from broker.wayland.verdicts import GLOBALS, GlobalVerdict
 
 FILE = Path(__file__).parent.parent.parent / "policy" / "records" / "globals.py"
 
@@ -29,9 +29,17 @@ from types import MappingProxyType
 '''
 
 _PARTS = (
-    ("USUAL", Verdict.YES, "What every sandbox has, unless its record denies it."),
-    ("OPTIONS", Verdict.OPTION, "What a sandbox has only if its record allows it."),
-    ("NEVER", Verdict.NO, "What no record can allow."),
+    (
+        "USUAL",
+        GlobalVerdict.YES,
+        "What every sandbox has, unless its record denies it.",
+    ),
+    (
+        "OPTIONS",
+        GlobalVerdict.OPTION,
+        "What a sandbox has only if its record allows it.",
+    ),
+    ("NEVER", GlobalVerdict.NO, "What no record can allow."),
 )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.image.initramfs import Entry, read_modules, write_cpio
+from broker.launch.image.initramfs import ArchiveEntry, read_modules, write_cpio
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab
@@ -76,9 +76,9 @@ def boot_archive(modules: dict[str, Path]) -> bytes:
     order, checksum = modules["boot"], modules["crc32c_generic.ko"]
     return write_cpio(
         {
-            "modules": Entry(stat.S_IFDIR | 0o755),
-            "modules/order": Entry(stat.S_IFREG | 0o644, order.read_bytes()),
-            "modules/crc32c_generic.ko": Entry(
+            "modules": ArchiveEntry(stat.S_IFDIR | 0o755),
+            "modules/order": ArchiveEntry(stat.S_IFREG | 0o644, order.read_bytes()),
+            "modules/crc32c_generic.ko": ArchiveEntry(
                 stat.S_IFREG | 0o644, checksum.read_bytes()
             ),
         }
