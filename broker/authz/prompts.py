@@ -39,7 +39,7 @@ class _Waiter:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.answer = PersonAnswer(
-            allow=False, by="timeout", reason="nobody answered in time"
+            allow=False, by="timeout", reason="no answer was given in time"
         )
 
 

@@ -198,7 +198,7 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
 
 
 def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
-    """Tell the filters that a name means; returns their sandboxes."""
+    """Send a request to all filters that a name matches; returns their sandboxes."""
     names = _desks_of(take_sandbox_name(sandbox))
     for name in names:
         _set_one(name, ask)
@@ -206,7 +206,7 @@ def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
 
 
 def _set_one(name: SandboxName, ask: MixerRequest) -> None:
-    """Tell its filter; where none runs, keep it for the next time."""
+    """Set it in the running filter; where none runs, store it for the next start."""
     try:
         status = ask_desk(desks_folder() / name, ask)
     except FileNotFoundError:

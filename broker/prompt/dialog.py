@@ -121,7 +121,7 @@ class Dialog:
     # -- keys ----------------------------------------------------------------------
 
     def key(self, code: int, name: str, text: str, now: float) -> PersonAnswer | None:
-        """A key goes down.  ``name`` is its keysym's, ``text`` what it writes."""
+        """A key goes down.  ``name`` is its keysym's, ``text`` the characters."""
         if not self.guard.press(code, now):
             self.typed = ""
             return None

@@ -22,7 +22,7 @@ from broker.core import limits
 from broker.core.question import Keep, PersonAnswer, Question, unfit
 
 Settled = list[tuple[int, PersonAnswer]]
-"""Those who asked, and what they are to hear."""
+"""The callers that asked, each with its answer."""
 
 TOO_OFTEN = "it asks too often"
 AGAIN = "the same was refused a moment ago"
@@ -197,11 +197,13 @@ class Queue:
         self._forget(now)
         # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]
-        said = PersonAnswer(allow=False, by="timeout", reason="nobody answered in time")
+        said = PersonAnswer(
+            allow=False, by="timeout", reason="no answer was given in time"
+        )
         return self._end(over, said)
 
     def fail_all(self, reason: str) -> Settled:
-        """Nobody can be asked any more."""
+        """Refuse all questions: none can be asked any more."""
         return self._end(
             self.all(), PersonAnswer(allow=False, by="broker", reason=reason)
         )

@@ -122,11 +122,11 @@ class InputListener(Protocol):
 
     @property
     def drags(self) -> DragPort:
-        """Who is told of drags that may cross."""
+        """The receiver of drags that may cross."""
 
 
 class DragPort(Protocol):
-    """Who is told of drags, for what crosses sandboxes.
+    """Receives drags, for content that crosses sandboxes.
 
     The client knows nothing of a drag from elsewhere, whatever is reported here.
     """
@@ -135,7 +135,7 @@ class DragPort(Protocol):
         """One of the sandbox's applications drags; its mark is ``source.drag``."""
 
     def performed(self, source: DataSource) -> None:
-        """The compositor says: it was dropped where somebody takes it."""
+        """The compositor reports a drop on a client that takes it."""
 
     def ended(self, source: DataSource) -> None:
         """It is over, or its source is gone."""

@@ -254,7 +254,7 @@ def _offers_soon(engine: Engine, rule: Rule, call: PolicyCall, world: World) -> 
 
 
 def _meant(token: Token, call: PolicyCall, world: World) -> str:
-    """A default target as an 'ask' names what it offers."""
+    """A default target in the form in which an 'ask' names its targets."""
     final = world.template(call.source) if token.text == DISPVM else token.text
     if token.key == ADMIN:
         final = "dom0"

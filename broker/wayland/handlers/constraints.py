@@ -183,7 +183,7 @@ def apply(
 
 
 def send_region(core: WaylandFilter, surface: Surface, constraint: Constraint) -> None:
-    """Tell the region anew, for the present crop."""
+    """Send the region again, for the present crop."""
     if not constraint.dead:
         with layout.region_of(core, surface, constraint.region) as sid:
             core.up.data += _SET_REGION[constraint.interface](constraint.sid, sid)

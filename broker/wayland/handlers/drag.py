@@ -317,7 +317,7 @@ _target = emit.event("wl_data_source", "target")
 
 
 def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) -> None:
-    """Somebody outside asks: in the private type is nothing, of others by rule."""
+    """A client outside asks: the private type is empty, others are sent by rule."""
     hand = core.sandbox.hand
     known = hand is not None and mime in hand.drags.outward(source)
     if hand is None or not known or not hand.drags.wanted(source, mime, fd):
@@ -325,7 +325,7 @@ def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) ->
 
 
 def source_action(core: WaylandFilter, source: DataSource, action: int) -> None:
-    """What would be done where the drag is now, said of its own sandbox only.
+    """Report the action at the drag's place, for its own sandbox only.
 
     Over other windows it would reveal that they are there, and which types they take;
     where a rule lets the person's own programs know of its types, it may know of them.

@@ -61,7 +61,7 @@ def send(core: WaylandFilter, asked: Asked) -> None:
 
 
 def heard(core: WaylandFilter) -> None:
-    """The compositor has said something of a drag, or taken the pointer away."""
+    """The compositor has sent an event of a drag, or taken the pointer away."""
     # guard: no second start of one that was heard
     core.drag.asked = None
 

@@ -235,7 +235,7 @@ def grab(core: WaylandFilter, popup: Popup, _seat: ProtocolObject, serial: int) 
 
 
 def dismiss(core: WaylandFilter, popup: Popup) -> None:
-    """Tell the client that its popup is done, once.
+    """Send the client popup_done, once.
 
     One that it keeps all the same is no more than a popup without a grab.
     """

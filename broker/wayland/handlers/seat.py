@@ -88,7 +88,7 @@ _get_keyboard = emit.request("wl_seat", "get_keyboard")
 
 
 def seat_name(core: WaylandFilter, seat: ProtocolObject, _name: bytes) -> None:
-    """A seat's name may tell hardware; every sandbox sees the same one."""
+    """A seat's name may reveal hardware; every sandbox sees the same one."""
     core.down.data += _seat_name(seat.cid, b"seat0")
 
 

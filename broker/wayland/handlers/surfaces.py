@@ -136,7 +136,7 @@ def frame(core: WaylandFilter, surface: Surface, new_id: int) -> None:
 def set_opaque_region(
     core: WaylandFilter, surface: Surface, region: Region | None
 ) -> None:
-    """A claim that nothing behind need be drawn, which nobody can check.
+    """A claim that nothing behind need be drawn, which a filter cannot check.
 
     With pixels that are translucent all the same, the compositor shows what
     it drew there last: another window, as through a hole in an opaque frame.

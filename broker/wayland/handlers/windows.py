@@ -300,7 +300,7 @@ _set_parent = emit.request("xdg_toplevel", "set_parent")
 
 
 def set_title(core: WaylandFilter, toplevel: Toplevel, untrusted_title: bytes) -> None:
-    # Kept whole: a remapped window is introduced anew.
+    # Kept whole: a remapped window is introduced again.
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
         window_state.retitle(core, toplevel)

@@ -124,7 +124,7 @@ def _show(message: Message, args: list[object]) -> list[str]:
 
 
 class TracedFilter(WaylandFilter):
-    """A filter that tells a tracer what passes."""
+    """A filter that reports all messages to a tracer."""
 
     tracer: Tracer | None = None
 

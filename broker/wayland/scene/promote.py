@@ -328,7 +328,7 @@ def _configure(core: WaylandFilter, xdg: Shell, serial: int) -> None:
 
 
 def _popup_done(core: WaylandFilter, popup: Shell) -> None:
-    """The compositor shows it no more; until it comes anew it stays cropped."""
+    """The compositor shows it no more; until it comes again it stays cropped."""
     sub = popup.of.sub
     sub.cropped = True
     surface = sub.surface

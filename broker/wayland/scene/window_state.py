@@ -76,7 +76,7 @@ def _popup_size(
 
 
 def asked(core: WaylandFilter, xdg: XdgSurface, role: Toplevel) -> None:
-    """The compositor told a size: time begins to run, if it must not be exceeded.
+    """The compositor sent a size: a timer starts, if it must not be exceeded.
 
     The timeout is handled in ``resize_timeout.py``.
     """
@@ -140,7 +140,7 @@ def astray(popup: Popup) -> bool:
 
 
 def placed(core: WaylandFilter, xdg: XdgSurface, popup: Popup, serial: int) -> None:
-    """The compositor told a popup a place, which it may have taken already."""
+    """The compositor configured a popup's place, and may have moved it already."""
     if popup.adrift:
         return
     popup.told[serial] = popup.next
@@ -191,7 +191,7 @@ def cut_loose(core: WaylandFilter, xdg: XdgSurface, popup: Popup) -> None:
 
 
 def introduce(core: WaylandFilter, xdg: XdgSurface) -> None:
-    """Before a window's first commit: tell the compositor whose it is.
+    """Before a window's first commit: send the compositor its sandbox's identity.
 
     Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes before each
     first commit again.
@@ -210,7 +210,7 @@ def _tell_title(core: WaylandFilter, toplevel: Toplevel) -> None:
 
 
 def retitle(core: WaylandFilter, toplevel: Toplevel) -> None:
-    """Tell a title that has changed, or, if that is too often, a later commit does."""
+    """Send a changed title, or, if that is too often, leave it to a later commit."""
     toplevel.untold = True
     most = limits.WAYLAND_TITLES_PER_MINUTE
     # guard: titles have a pace
