@@ -188,7 +188,7 @@ for 64 rules about its service); a second or two.  Further cases are
 not complained about."""
 
 LINT_OFFERS = 1024
-"""Calls for which lint keeps what is offered; each may be a thousand names."""
+"""Calls for which lint keeps the offered targets; each may be a thousand names."""
 
 LINT_COLOURS = 256
 """Different colours that lint compares, each with each and for each sight."""

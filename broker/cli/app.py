@@ -44,7 +44,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "kill-window": ("sandboxes.kill_window", "End a window."),
             "logs": ("run.logs", "Show what a sandbox printed."),
             "audio": ("audio", "Show and change how loud sandboxes are."),
-            "clipboard": ("clipboard", "Show or wipe what was copied; choose chords."),
+            "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
             "device": ("device", "Attach devices to sandboxes."),
             "open": ("open_in", "Open files and addresses in a sandbox."),
             "cp": ("copy", "Copy files to, from and between sandboxes."),
@@ -52,13 +52,13 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
         "Questions and decisions": {
             "pending": ("pending", "Show the questions that wait for an answer."),
             "answer": ("answer", "Answer a question."),
-            "grants": ("grants", "Show or take back what was allowed for a time."),
+            "grants": ("grants", "Show or revoke temporary grants."),
             "prompt": ("prompt", "Show or set the secret phrase of real dialogs."),
             "policy": ("policy.verbs", "Check, explain and test records and rules."),
-            "audit": ("audit.verbs", "Show what was decided, and what came of it."),
+            "audit": ("audit.verbs", "Show decisions and their outcome."),
         },
         "Set-up": {
-            "doctor": ("doctor.verb", "Look for what is missing, and how to mend it."),
+            "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
             "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
             "completion": ("completion", "Completion for bash, zsh and fish."),
             "image": ("image", "Make, list, renew and remove guest images."),
@@ -133,7 +133,7 @@ def main() -> None:
     with received() as interrupts:
         try:
             app(prog_name="brokerctl", standalone_mode=False)
-        except Exception as error:  # noqa: BLE001 -- what is not known is raised again
+        except Exception as error:  # noqa: BLE001 -- unknown errors are raised again
             code = _report(sole(error))
         except BaseException as error:
             if not is_interrupt(error):

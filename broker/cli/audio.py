@@ -1,8 +1,8 @@
 """``brokerctl audio``: a mixer for sandboxes, beside the desktop's own.
 
-State and orders go to whoever runs a sandbox's filter (``session.sound_desk``);
-what really plays is asked of the sound server itself, which also is told to
-mute: that works even where a filter no longer does what it is told.
+State and commands go to the process that runs a sandbox's filter
+(``session.sound_desk``). The streams that really play are read from the sound server
+itself, and muting is done there too: that works even where a filter no longer obeys.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
 
 
 def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
-    """Tell the filters that a name means; returns their sandboxes."""
+    """Send a request to all filters that a name matches; returns their sandboxes."""
     names = _desks_of(take_sandbox_name(sandbox))
     for name in names:
         _set_one(name, ask)
@@ -206,7 +206,7 @@ def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
 
 
 def _set_one(name: SandboxName, ask: MixerRequest) -> None:
-    """Tell its filter; where none runs, keep it for the next time."""
+    """Set it in the running filter; where none runs, store it for the next start."""
     try:
         status = ask_desk(desks_folder() / name, ask)
     except FileNotFoundError:
@@ -267,7 +267,7 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
         status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
     except FileNotFoundError:
         raise RefusedError(
-            f"{name} has no sound now", hint="'brokerctl audio list' shows what has"
+            f"{name} has no sound now", hint="'brokerctl audio list' shows the others"
         ) from None
     words = "may hear" if status.allowed else "does not hear"
     render.note(f"{status.sandbox} {words} the microphone")

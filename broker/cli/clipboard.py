@@ -1,4 +1,4 @@
-"""``brokerctl clipboard``: what is held between sandboxes, and the chords."""
+"""``brokerctl clipboard``: the content held between sandboxes, and the chords."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command() -> None:
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(*, as_json: bool) -> None:
-    """Show what is held for a paste, what may still be taken, and the chords.
+    """Show the content held for a paste, the open offers, and the chords.
 
     Never the content.
 
@@ -43,10 +43,10 @@ def status(*, as_json: bool) -> None:
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def clear(*, as_json: bool) -> None:
-    """Wipe what was copied, and take back what was pasted and not yet replaced.
+    """Erase the held copy, and withdraw pasted content that is still on offer.
 
-    What an application has taken already is its own, and so is what a history
-    of your desktop's clipboard has kept.
+    Content that an application has read already stays with it, and so does a copy in
+    the clipboard history of your desktop.
 
     Exit code: 0, or 1 when no broker runs.
     """

@@ -52,7 +52,7 @@ def _sandboxes() -> list[str]:
         if folder.is_dir():
             names |= {path.name for path in folder.iterdir()}
     except (VitrailError, OSError):
-        return []  # nothing to offer; the verb itself says what is wrong
+        return []  # nothing to offer; the verb itself reports the error
     return sorted(names)
 
 

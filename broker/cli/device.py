@@ -137,7 +137,7 @@ def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def watch(*, as_json: bool) -> None:
-    """Show what is plugged in, pulled out, attached and detached, until Ctrl-C."""
+    """Print each plug, unplug, attach and detach event, until Ctrl-C."""
     before: dict[str, tuple[str, str]] = {}
     while True:
         devices = {d.port: d for d in _devices().devices}

@@ -43,7 +43,7 @@ def list_grants(*, as_json: bool = False) -> None:
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
-    """Take a grant back; what goes on by it is cut at once.
+    """Revoke a grant; streams that it allowed are cut at once.
 
     Exit code: 0 it has ended, 1 there is no such grant, 2 wrong call.
     """

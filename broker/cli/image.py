@@ -186,7 +186,7 @@ def remove(names: Sequence[str], *, as_json: bool) -> None:
 @command.command()
 @_JSON
 def rebuild(*, as_json: bool) -> None:
-    """Build every image anew, from the packages of today.
+    """Build every image again, from the current packages.
 
     This is what the user timer vitrail-image-rebuild.timer runs.
     """

@@ -49,7 +49,7 @@ def command(
     role = _ROLES[role_name]
     paths = offline_paths()
     store = LinkStore(paths)
-    # What is wrong with name or files is said before two people type codes.
+    # An error in the name or the files is reported before two people type codes.
     store.pinnable(name, role.other)
     config = _where(role, endpoint, peer_cid)
     found = trio.run(_pair, config, role, store)
@@ -77,7 +77,7 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
         # Each reason once: a stranger could come without end.
         if error.message not in told:
             told.add(error.message)
-            render.note(f"somebody was turned away: {error.message}")
+            render.note(f"a connection was refused: {error.message}")
             render.note(f"  if that was your host: {error.hint}")
 
     try:
@@ -88,7 +88,7 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
                 return await _compare(sock, role, store)
             except NoCodeError as error:
                 # Any program of the host's machine can come to this door first.
-                render.note(f"somebody came, and {error.message}; still waiting")
+                render.note(f"a peer connected, and {error.message}; still waiting")
     finally:
         listener.close()
 

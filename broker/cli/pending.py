@@ -31,7 +31,7 @@ def command(*, as_json: bool) -> None:
 
 
 def lines(question: PendingQuestion) -> list[str]:
-    """A question as text; what came from a sandbox is escaped again here."""
+    """A question as text; text from a sandbox is escaped again here."""
     shown = ", on the screen" if question.shown else ""
     out = [
         (

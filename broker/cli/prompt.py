@@ -43,4 +43,6 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
             hint="'brokerctl prompt phrase --new' makes another one",
         )
     sys.stdout.write(f"{known}\n")
-    render.note("It stands in every dialog of Vitrail.  Tell nobody, and no sandbox.")
+    render.note(
+        "Every dialog of Vitrail shows it.  Keep it secret from people and sandboxes."
+    )

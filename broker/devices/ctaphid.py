@@ -85,7 +85,7 @@ class Assembler:
     def feed(self, report: bytes) -> Message | tuple[int, Error] | None:
         """Take a report; returns a whole message, or (channel, error), or nothing.
 
-        Raises PeerError for what is not a report.
+        Raises PeerError for bytes that are not a report.
         """
         if len(report) != REPORT_BYTES:
             raise PeerError(f"a report of {len(report)} bytes")

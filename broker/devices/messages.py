@@ -108,11 +108,11 @@ class DeviceRefused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Changed(msgspec.Struct, frozen=True, tag="changed"):
-    """The list is another one now.  Nobody asked for it."""
+    """The list has changed.  Sent unasked."""
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended"):
-    """An attachment is over by itself.  Nobody asked for it."""
+    """An attachment has ended, not by a request.  Sent unasked."""
 
     attachment: str
     reason: str
@@ -129,7 +129,7 @@ MAGIC = b"VitrUSB1"
 
 
 def handover(devid: int, speed: int) -> bytes:
-    """Return what tells a guest which device comes over its connection."""
+    """Return the header that announces the device of a connection to a guest."""
     return HANDOVER.pack(MAGIC, devid, speed)
 
 
@@ -156,7 +156,7 @@ def decode_reply(packet: bytes) -> Reply:
 
 
 def item_of(plug: Plug, sandboxes: list[str]) -> DeviceItem:
-    """Return what is said of a plug-in."""
+    """Return the public description of a plug-in."""
     device = plug.device
     return DeviceItem(
         number=plug.number,

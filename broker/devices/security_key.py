@@ -70,7 +70,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Over:
-    """What was asked about is over; its permission is not used any more."""
+    """The request of a question has ended; its permission is not used any more."""
 
     number: int
 
@@ -102,7 +102,7 @@ class SecurityKey:
         self._real: int | None = None
         self._capabilities = _CBOR
         self._early: list[tuple[Message, float]] = []
-        """What the guest said before the real key has answered."""
+        """Messages of the guest from before the real key has answered."""
         self._now: _Transaction | None = None
         self._may_go_on = False
         """Whether getNextAssertion belongs to an assertion that was allowed."""
@@ -116,7 +116,7 @@ class SecurityKey:
     # -- the guest ---------------------------------------------------------------------
 
     def from_guest(self, untrusted_report: bytes, now: float) -> list[Action]:
-        """Take a report of the guest.  Raises PeerError for what is not one."""
+        """Take a report of the guest.  Raises PeerError for other bytes."""
         found = self._guest.feed(untrusted_report)
         if found is None:
             return []
@@ -283,7 +283,7 @@ class SecurityKey:
             return self._opened(found.payload)
         now = self._now
         if now is None or not now.sent or found.channel != self._real:
-            return []  # of another program's channel, or of what was aborted
+            return []  # of another program's channel, or of an aborted request
         channel = now.message.channel
         if found.command == Command.KEEPALIVE:
             return _to_guest(Message(channel, Command.KEEPALIVE, found.payload[:1]))
@@ -296,7 +296,7 @@ class SecurityKey:
     def _opened(self, payload: bytes) -> list[Action]:
         if len(payload) >= 17 and payload[:8] == self._nonce and self._real is None:
             self._real = int.from_bytes(payload[8:12], "big")
-            # It blinks for whoever asks: which sandbox that is, nobody sees.
+            # Any sandbox could make it blink, and the person cannot see which one did.
             self._capabilities = payload[16] & _NO_WINK
             early, self._early = self._early, []
             return [action for one in early for action in self._message(*one)]

@@ -5,9 +5,9 @@ comes out.  Each plug-in has a number of its own; every later word about it
 (a verdict, an attach, a detach) names that number, so a word about a device
 that has gone never reaches the one that is in its port now.
 
-A port that is plugged too often is *held*: what is in it is looked at when the
-port has been quiet, so a device that comes and goes a hundred times a second
-costs an entry of this table and no decision, no question and no process.
+A port that is plugged too often is *held*: its device is examined when the port has
+been quiet, so a device that comes and goes a hundred times a second costs an entry of
+this table and no decision, no question and no process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from broker.devices.description import Device
 
 
 class DeviceState(StrEnum):
-    """What has become of one plug-in."""
+    """The state of one plug-in."""
 
     HELD = "held"
     """Its port is plugged too often; nothing is decided."""
@@ -66,7 +66,7 @@ class Vanished:
 
 @dataclass(frozen=True)
 class HeldDevice:
-    """A port is plugged too often; said once, until it is quiet again."""
+    """A port is plugged too often; reported once, until it is quiet again."""
 
     port: str
 
@@ -217,7 +217,7 @@ class DeviceTable:
         plug.state = DeviceState.DETACHING
 
     def ended(self, plug: Plug) -> None:
-        """It is nobody's again; a device that is still there may be attached anew."""
+        """It has no owner again; a device that is still there may be attached again."""
         plug.state, plug.lease, plug.attachment = DeviceState.PLUGGED, "", ""
 
     def of_lease(self, lease: str) -> list[Plug]:

@@ -1,1 +1,1 @@
-"""Asking the person: what is asked, in which order, and how a dialog behaves."""
+"""Asking the person: the questions, their order, and the behaviour of a dialog."""

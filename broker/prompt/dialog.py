@@ -1,4 +1,4 @@
-"""How a dialog behaves: what is chosen, and what is an answer.
+"""How a dialog behaves: the choice made in it, and the input that is an answer.
 
 Sans-IO: input and time go in, an answer comes out.  The default is no.  A yes
 takes a pointer that presses and lets go on *Allow*, or the word ``allow`` typed
@@ -29,10 +29,10 @@ _HEAD = 92
 # guard: buttons further apart than an image
 _APART = limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
-press counts, should ours not be what is shown."""
+press counts, should ours not be the one shown."""
 _BUTTON = 50
 _BUTTON_CODES = 0x10000
-"""Buttons and keys have numbers of their own; the guard must tell them apart."""
+"""Buttons and keys have numbers of their own; the guard must distinguish them."""
 
 
 class Rect(NamedTuple):
@@ -121,7 +121,7 @@ class Dialog:
     # -- keys ----------------------------------------------------------------------
 
     def key(self, code: int, name: str, text: str, now: float) -> PersonAnswer | None:
-        """A key goes down.  ``name`` is its keysym's, ``text`` what it writes."""
+        """A key goes down.  ``name`` is its keysym's, ``text`` the characters."""
         if not self.guard.press(code, now):
             self.typed = ""
             return None

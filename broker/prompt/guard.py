@@ -1,4 +1,4 @@
-"""Whether a dialog may take an answer, or somebody was just busy elsewhere.
+"""Whether a dialog may take an answer, or the input was meant for another window.
 
 A dialog that appears under a hand that types or clicks must not take that for
 an answer.  So it is inert until it has been seen and has held the focus for

@@ -45,7 +45,7 @@ class Input:
         self._keys.close()
 
     def forget(self) -> None:
-        """Another dialog is shown, or none: it has to get its focus anew."""
+        """Another dialog is shown, or none: it has to get its focus again."""
         self.typing = self.pointing = self.imaged = False
         self.keys_down.clear()
 
@@ -94,7 +94,7 @@ class Input:
     def _keymap(self, _device: Any, form: int, fd: int, size: int) -> None:
         try:
             if form == 1 and 0 < size <= _KEYMAP_BYTES:
-                # Read, not mapped: whoever may change the compositor's file
+                # Read, not mapped: a process that may change the compositor's file
                 # would end us with SIGBUS by truncating it.
                 self._keys.keymap(os.pread(fd, size, 0))
         finally:

@@ -80,7 +80,7 @@ class Keys:
             )
 
     def read(self, code: int) -> tuple[str, str]:
-        """Return the name of a key's symbol, and what it writes; empty: nothing."""
+        """Return the name of a key's symbol, and the text it types; empty: nothing."""
         if not self._state:
             return "", ""
         key = code + _EVDEV_OFFSET

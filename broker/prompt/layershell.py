@@ -1,7 +1,7 @@
-"""``zwlr_layer_shell_v1`` for pywayland, which ships only what is in wayland-protocols.
+"""``zwlr_layer_shell_v1`` for pywayland, which ships only wayland-protocols.
 
-Written from the protocol's wire: what each message carries, and its number.
-Only what the dialog asks for has a method; every event is here, because the
+Written from the protocol's wire: the arguments of each message, and its number.
+Only the requests that the dialog makes have a method; every event is here, because the
 library reads them by this table.
 """
 
@@ -14,7 +14,7 @@ from pywayland.protocol.xdg_shell import XdgPopup
 from pywayland.protocol_core import Argument, ArgumentType, Interface, Proxy
 
 OVERLAY = 3
-"""The layer above everything, also above what is fullscreen."""
+"""The layer above everything, also above fullscreen windows."""
 EXCLUSIVE = 1
 """The keyboard is this surface's for as long as it is there."""
 

@@ -120,7 +120,7 @@ class _Brush:
     ) -> None:
         """One line in a rectangle, at its left or in its middle."""
         font = _font(size * self._scale, bold=bold)
-        # Escaped where it entered; what is left of it must not break a line.
+        # Escaped where it entered; no remaining character may break a line.
         words = "".join(c if c.isprintable() else "·" for c in words[:_CHARACTERS])
         words = self._cut(words, rect.width * self._scale, font)
         x, y = rect.x * self._scale, (rect.y + rect.height / 2) * self._scale
@@ -167,7 +167,7 @@ def _head(brush: _Brush, dialog: Dialog) -> None:
 
 
 def _readable_on(colour: str) -> tuple[int, int, int]:
-    """Black or white, whichever is told apart better (ITU-R BT.601 luma)."""
+    """Black or white, the one with the higher contrast (ITU-R BT.601 luma)."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
     return (0, 0, 0) if light else (255, 255, 255)

@@ -1,6 +1,6 @@
-"""The person's own secret phrase: what an imitation of the dialog cannot know.
+"""The person's own secret phrase, which an imitation of the dialog cannot know.
 
-A file of the person's (0600).  Nobody in a sandbox can read it, and no window
+A file of the person's (0600).  No process in a sandbox can read it, and no window
 of a sandbox can see the dialog, so a picture of a dialog in a guest's window
 lacks it, or has another one.
 """
@@ -48,8 +48,8 @@ def take_phrase(text: str) -> str:
 def read_phrase(paths: Paths) -> str:
     """Return the phrase; empty when there is none, or it is no secret.
 
-    One that others may read, or a file that is none, is not shown: the person
-    would trust what everybody knows.
+    One that others may read, or a file that is none, is not shown: the person would
+    trust a phrase that others know.
     """
     try:
         fd = os.open(phrase_file(paths), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,17 +1,17 @@
-"""Questions that wait: which one is shown, and who hears its answer.
+"""Waiting questions: which one is shown, and which callers receive its answer.
 
-Sans-IO: time is passed in.  What it holds to:
+Sans-IO: time is passed in.  Its rules:
 
-* Equal questions are one dialog, and a no is heard by all who asked.  A yes for
+* Equal questions are one dialog, and a no goes to all callers that asked.  A yes for
   *once* is for the first of them; the others are asked about again, because the
   person has seen one request and allowed one.
 * One sandbox can neither fill the queue nor stand before others in it: it has
   few places, and of those that wait the one is next whose sandbox was shown
   longest ago.
-* A sandbox that asks too often, or again what was just refused, hears no
-  without a dialog.
+* A sandbox that asks too often, or repeats a question that was just refused, is
+  refused without a dialog.
 * Every question ends: by an answer, by its time, by the agent's death, or
-  because nobody waits for it any more.
+  because no caller waits for it any more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from broker.core import limits
 from broker.core.question import Keep, PersonAnswer, Question, unfit
 
 Settled = list[tuple[int, PersonAnswer]]
-"""Those who asked, and what they are to hear."""
+"""The callers that asked, each with its answer."""
 
 TOO_OFTEN = "it asks too often"
 AGAIN = "the same was refused a moment ago"
@@ -128,7 +128,7 @@ class Queue:
             entry.ready = entry.ready or asker in entry.askers
 
     def leave(self, asker: int) -> None:
-        """Somebody does not wait any more; a question without any of them goes."""
+        """Remove a caller that waits no more; a question without callers is dropped."""
         for entry in self._entries.values():
             if asker in entry.askers:
                 entry.askers.remove(asker)
@@ -197,11 +197,13 @@ class Queue:
         self._forget(now)
         # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]
-        said = PersonAnswer(allow=False, by="timeout", reason="nobody answered in time")
+        said = PersonAnswer(
+            allow=False, by="timeout", reason="no answer was given in time"
+        )
         return self._end(over, said)
 
     def fail_all(self, reason: str) -> Settled:
-        """Nobody can be asked any more."""
+        """Refuse all questions: none can be asked any more."""
         return self._end(
             self.all(), PersonAnswer(allow=False, by="broker", reason=reason)
         )

@@ -54,8 +54,8 @@ class Window:
         self._seats: dict[int, Input] = {}
         self._showing: _Showing | None = None
         self._failed: BaseException | None = None
-        # The library forgets an object, and what is said to it, when nobody
-        # holds it.
+        # The library drops an object, with the events sent to it, when no reference to
+        # it is left.
         self._registry: Any = None
         self._graves: list[tuple[Any, float]] = []
         self._buffers: set[Any] = set()
@@ -75,7 +75,7 @@ class Window:
     def connect(self) -> int:
         """Connect to the compositor; returns the connection's descriptor.
 
-        Raises UpstreamError when there is none, or it lacks what is needed.
+        Raises UpstreamError when there is none, or it lacks a required global.
         """
         try:
             self._display.connect()
@@ -84,7 +84,7 @@ class Window:
         self._registry = registry = self._display.get_registry()
         registry.dispatcher["global"] = self.guarded(self._global)
         registry.dispatcher["global_remove"] = self.guarded(self._global_gone)
-        for _ in range(2):  # the globals, and what they say of themselves
+        for _ in range(2):  # the globals, and their first events
             self._display.roundtrip()
         self._check()
         shell = self.layer or "xdg_wm_base" in self._globals
@@ -136,7 +136,7 @@ class Window:
     # -- showing ------------------------------------------------------------------
 
     def show(self, message: Show) -> None:
-        """Show a question; what was shown goes."""
+        """Show a question in place of the former one."""
         self.withdraw()
         self._showing = _Showing(message, self)
         self._display.flush()
@@ -232,10 +232,10 @@ class Window:
         buffer.destroy()
 
     def bury(self, surface: Any) -> None:
-        """Destroy a surface when nobody speaks of it any more.
+        """Destroy a surface when no more events about it can arrive.
 
-        The compositor says only then that the focus has left it, and the
-        library cannot read a message about what is not there.
+        The compositor reports only then that the focus has left it, and the library
+        cannot read a message about an object that does not exist.
         """
         self._graves.append((surface, time.monotonic() + _GRAVE_SECONDS))
 
@@ -251,7 +251,7 @@ class Window:
         return self._showing is not None and surface is self._showing.surface
 
     def refocus(self) -> None:
-        """The focus has come or gone: tell the guard what holds now.
+        """The focus has come or gone: pass the current state to the guard.
 
         The keyboard's where there is one; else the pointer's; with neither
         there is only touch, which has none.

@@ -73,9 +73,9 @@ def entry_frame(entry: Entry) -> bytes:
 
 
 class EntryReader:
-    """Reads entries; what it yields may be passed on as it is.
+    """Reads entries; the yielded data may be passed on unchanged.
 
-    ``size`` and ``files`` count what was read; ``ended`` is set by ``End``.
+    ``size`` and ``files`` count the data read; ``ended`` is set by ``End``.
     """
 
     def __init__(self, quota: Quota) -> None:
@@ -91,8 +91,8 @@ class EntryReader:
     def feed(self, untrusted_data: bytes) -> Iterator[Entry | bytes]:
         """Yield entries and pieces of the file that was named last.
 
-        Raises PeerError for what is no entry or not in order, RefusedError for a
-        name or a size that is not accepted.
+        Raises PeerError for data that is not an entry or not in order, RefusedError for
+        a name or a size that is not accepted.
         """
         data = memoryview(untrusted_data)
         while data:

@@ -95,8 +95,8 @@ _ENCODED_CONTROL = re.compile(r"%(?:[01][0-9A-Fa-f]|7[Ff])")
 # Control, format (bidirectional, zero width, tags), surrogates, private use, not
 # assigned, and every kind of space.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
-# Never in a path or query by RFC 3986, written by browsers all the same; what is
-# left of the list (backslash, quote, angle brackets) is refused.
+# Never in a path or query by RFC 3986, written by browsers all the same; the rest of
+# the list (backslash, quote, angle brackets) is refused.
 _ESCAPED = MappingProxyType({ord(char): f"%{ord(char):02X}" for char in "[]{}|^`"})
 _REFUSED = frozenset('\\"<>')
 
@@ -248,7 +248,7 @@ def _without_dots(path: str) -> str:
 
 
 def _encode(text: str) -> str:
-    """Write what is not ASCII as percent-encoded UTF-8 (RFC 3987, 3.1)."""
+    """Write non-ASCII characters as percent-encoded UTF-8 (RFC 3987, 3.1)."""
     escaped = text.translate(_ESCAPED)
     return "".join(
         char

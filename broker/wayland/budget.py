@@ -4,9 +4,9 @@ The compositor works for all connections of a sandbox, so they share a bucket of
 each; messages cost the filter, too, and each connection has a bucket of its own
 for them besides.
 
-What connections share is shared evenly.  Whoever finds a shared bucket empty
-waits until all debts are paid, but never longer than if the bucket's rate were
-divided among the sandbox's connections and it had only its part: an application
+Buckets that connections share are shared evenly.  A connection that finds a shared
+bucket empty waits until all debts are paid, but never longer than if the bucket's rate
+were divided among the sandbox's connections and it had only its part: an application
 that draws its usual pictures goes on beside one that floods.
 
 Sans-IO: time is passed in; the answer is how long to stop reading.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FEW_MESSAGES = 32
 _FEW_PIXELS = 1 << 24
-"""Below both, what was sent is counted with what follows: a picture is five
+"""Below both, messages are counted together with those that follow: a picture is five
 messages, and asking the buckets would cost as much as one of them."""
 
 
@@ -60,8 +60,8 @@ class _Share:
         whole, members = self._whole, max(1, self._whole.members())
         part = self._part
         if part is None:
-            # Nothing saved up, and one turn to wait for: else who connects ever
-            # anew would have ever more.
+            # Nothing saved up, and one turn to wait for: else a sandbox that connects
+            # again and again would get more and more.
             saved = int(whole.rate * limits.WAYLAND_SHARE_SECONDS)
             part = self._part = TokenBucket(whole.rate, saved)
             # guard: nothing saved up at first
@@ -98,7 +98,7 @@ class Budget:
         return self._wait(now, (messages - before, pixels - drawn))
 
     def _wait(self, now: float, spent: tuple[int, int]) -> float:
-        """The longest wait of all buckets, counted under what it is for."""
+        """The longest wait of all buckets, counted under the name of its bucket."""
         longest, what = self._messages.take(now, spent[0]), "rate"
         for (name, share), amount in zip(self._shares, spent, strict=True):
             wait = share.take(now, amount)

@@ -1,10 +1,9 @@
 """The filter of one Wayland connection: the machine between two byte streams.
 
 What a client may see and do
-    It talks to what looks like a compositor with the globals of
-    ``verdicts.py`` and nothing else.  Every message is parsed, checked
-    against the frozen tables and the protocol's rules, and written anew with
-    ids of our own; nothing is passed through unread.
+    It sees a compositor that has the globals of ``verdicts.py`` and no others.  Every
+    message is parsed, checked against the frozen tables and the protocol's rules, and
+    serialised again with ids of our own; nothing is passed through unread.
 
 What the compositor is trusted for
     To speak the protocol.  A message of its that does not parse ends the
@@ -95,7 +94,7 @@ class WaylandFilter(ObjectTable):
     """One client's connection.
 
     ``up`` is on its way to the compositor, ``down`` to the client.  ``ready``
-    once the compositor has told its globals: the client is not read before.
+    once the compositor has advertised its globals: the client is not read before.
     ``fault`` is set when the connection is over; ``down`` then ends with the
     client's error and goes out before the socket closes.
     """
@@ -140,7 +139,7 @@ class WaylandFilter(ObjectTable):
         self.serials = Serials(sandbox.act)
         self.clock = 0
         self.clock_shift: Callable[[int], int] | None = None
-        """Nanoseconds from a clock to the one that the client is told of."""
+        """Nanoseconds from a clock to the one that is announced to the client."""
         self._screen_names: dict[bytes, bytes] = {}
         self._empty_region = 0
         self._label: LabelPicture | None = None
@@ -319,7 +318,7 @@ class WaylandFilter(ObjectTable):
             pos += size
             count += 1
         # One short request may make many at the compositor: a commit sends its
-        # regions rectangle by rectangle.  What goes up is what is charged.
+        # regions rectangle by rectangle.  The messages sent up are charged.
         # guard: requests cost what goes up
         self.messages += max(count, (len(up) - before) // _MESSAGE_BYTES)
         return data[pos:]
@@ -334,7 +333,7 @@ class WaylandFilter(ObjectTable):
     def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
         """Take what the compositor sent.
 
-        A fault is set, not raised: UpstreamError for what is not Wayland.
+        A fault is set, not raised: UpstreamError for bytes that are not Wayland.
         What the client has done before may find a mistake of ours here, too.
         """
         if fds:
@@ -383,7 +382,7 @@ class WaylandFilter(ObjectTable):
         return data[pos:]
 
     def fail(self, error: Exception) -> None:
-        """End the connection; the client is told why in the protocol's own way."""
+        """End the connection, with the reason in an error event of the protocol."""
         self.fault = error
         if isinstance(error, ProtocolFault):
             object_id, code = error.object_id, error.code
@@ -536,7 +535,7 @@ class WaylandFilter(ObjectTable):
             self.wake()
 
     def lose_focus(self, surface: Surface) -> None:
-        """A surface is destroyed: nobody points at it any more."""
+        """A surface is destroyed: no keyboard and no pointer has its focus there."""
         for keyboard in [k for k, on in self.focused.items() if on is surface]:
             self.blur_keyboard(keyboard)
         for pointer in self.pointers:
@@ -550,11 +549,11 @@ class WaylandFilter(ObjectTable):
         return len(down.data) > _ENOUGH or down.fd_count > limits.WAYLAND_FDS_IN_FLIGHT
 
     def selection_changed(self, kind: str) -> None:
-        """Offer the sandbox's selection anew on this client's devices.
+        """Offer the sandbox's selection again on this client's devices.
 
-        One that does not read is not told; it is when it gets the focus next.
-        Never raises: it is for another application's sake, whose fault nothing
-        here is.
+        A client that does not read is not notified now, but when it next gets the
+        focus. Never raises: the change comes from another application, which must not
+        get an error of this one.
         """
         if self.fault is not None:
             return
@@ -573,7 +572,7 @@ class WaylandFilter(ObjectTable):
         commit.relayout(self, surface)
 
     def windows_changed(self) -> None:
-        """For whoever lists windows."""
+        """Count a change, for lists of windows."""
         self.window_changes += 1
 
     def spend_pixels(self, count: int) -> None:

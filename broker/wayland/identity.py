@@ -30,7 +30,7 @@ _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 def clean_text(untrusted_text: str, limit: int) -> str:
     """Return the text with hidden characters removed and white space single.
 
-    ``limit`` is in characters; what is cut off is replaced by ``…``.
+    ``limit`` is in characters; the rest is replaced by ``…``.
     """
     if untrusted_text.isascii() and untrusted_text.isprintable():
         text = untrusted_text[: 4 * limit]
@@ -75,7 +75,7 @@ def app_id(sandbox: str, untrusted_app_id: bytes) -> bytes:
     """The application id that the compositor gets: ``vitrail.sandbox.id``.
 
     Only letters, digits, dot, dash and underscore stay, so that compositor
-    rules (regular expressions, CSS) match what they seem to.
+    rules (regular expressions, CSS) match the names that they seem to match.
     """
     text = untrusted_app_id.decode("utf-8", "replace")[: limits.WAYLAND_APP_ID_CHARS]
     # guard: application id

@@ -68,7 +68,7 @@ def _find(sandbox: Sandbox, number: int) -> tuple[WaylandFilter, Toplevel]:
 
 
 def ask_to_close(sandbox: Sandbox, number: int) -> None:
-    """Tell the application to close a window; it may ask the person first.
+    """Ask the application to close a window; it may ask the person first.
 
     Raises RefusedError when there is no such window.
     """

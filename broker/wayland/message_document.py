@@ -35,7 +35,7 @@ A message that is not on this page does not exist for a sandbox: the filter ends
 
 
 def happens(rule: Rule) -> str:
-    """What is done with a message, in a word or by the handler's name."""
+    """Return the treatment of a message: a word, or the handler's name."""
     if isinstance(rule, Action):
         return rule.value
     function = rule.function if isinstance(rule, Raw) else rule

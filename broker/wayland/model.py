@@ -110,7 +110,7 @@ class State:
         return replaced if isinstance(replaced, Buffer) else None
 
     def leave_window(self) -> None:
-        """Forget what was said of a window: the surface may become another one."""
+        """Forget the window's state: the surface may become another one."""
         for name in ("edges", "geometry", "granted", "hints", "maximized", "shell"):
             vars(self).pop(name, None)
 
@@ -361,7 +361,7 @@ class XdgSurface(ProtocolObject):
 
 
 class Toplevel(ProtocolObject):
-    """An xdg_toplevel.  ``configured``: the content size last told, 0 for none.
+    """An xdg_toplevel.  ``configured``: the content size last sent, 0 for none.
 
     ``told_maximized``: by serial of a configure that maximises or tiles, the size
     of the whole window.  ``untold``: the compositor shows an earlier title, which
@@ -395,7 +395,7 @@ class Toplevel(ProtocolObject):
 
     @property
     def bound(self) -> bool:
-        """Whether the compositor means the size that it tells, not at most it."""
+        """Whether the compositor's size is exact, rather than a maximum."""
         known, sized = self.states, all(self.configured)
         return sized and (MAXIMIZED in known or known.issuperset(TILED))
 
@@ -419,9 +419,9 @@ class Granted(NamedTuple):
 class Popup(ProtocolObject):
     """An xdg_popup.  ``granted`` by the configure that it acknowledged last.
 
-    Where the compositor puts a larger one it has not said, nor when it moves it,
-    which is at once (KWin, if the size stays) or with the acknowledgement.
-    ``next``: as told last, and ``told`` by serial, until a commit takes a later one.
+    The compositor does not report where it puts a larger one, nor when it moves it,
+    which is at once (KWin, if the size stays) or with the acknowledgement. ``next``: as
+    configured last, and ``told`` by serial, until a commit takes a later one.
     ``adrift``: it is not at its parent any more, so it is shown no more.
     """
 
@@ -442,7 +442,7 @@ class Popup(ProtocolObject):
         self.children = 0
 
     def places(self) -> Iterable[Granted]:
-        """Where it is, and where it may be by now: all that it was told since."""
+        """Its place, and those where it may be by now: all configured since."""
         # guard: a popup's next place counts
         return self.granted, *self.told.values()
 
@@ -456,8 +456,8 @@ class Popup(ProtocolObject):
 class OwnSurface(ProtocolObject):
     """A wl_surface of ours: a frame's root or one of its strips.
 
-    ``alias`` is the client's surface that stands for it where the client must
-    be told of a focus; None for strips.
+    ``alias`` is the client's surface that stands for it where the client must learn of
+    a focus; None for strips.
     """
 
     __slots__ = ("alias",)
@@ -515,9 +515,9 @@ class Seat(ProtocolObject):
 
 
 class Keyboard(ProtocolObject):
-    """A wl_keyboard.  Without a focus that the client knows, nothing is told.
+    """A wl_keyboard.  Without a focus that the client knows, it gets no events.
 
-    ``judge`` finds the chords in what it hears; shared by all of a seat's.
+    ``judge`` finds the chords in its keys; shared by all keyboards of a seat.
     """
 
     __slots__ = ("focus", "judge", "seat")
@@ -552,7 +552,7 @@ class Gesture(ProtocolObject):
 class TextInput(ProtocolObject):
     """A zwp_text_input_v3 and the surface that the client thinks has the focus.
 
-    ``enabled`` is what the compositor was told last, ``uncounted`` how many commits
+    ``enabled`` is the state last sent to the compositor, ``uncounted`` how many commits
     it did not get, less those that only we made.
     """
 

@@ -104,7 +104,7 @@ class Judge(Protocol):
 
 
 class InputListener(Protocol):
-    """Who is told what the person does, for what crosses sandboxes."""
+    """Receives the person's actions, for content that crosses sandboxes."""
 
     def judge(self) -> Judge:
         """One for a seat of a new connection."""
@@ -122,20 +122,20 @@ class InputListener(Protocol):
 
     @property
     def drags(self) -> DragPort:
-        """Who is told of drags that may cross."""
+        """The receiver of drags that may cross."""
 
 
 class DragPort(Protocol):
-    """Who is told of drags, for what crosses sandboxes.
+    """Receives drags, for content that crosses sandboxes.
 
-    Of one that came from elsewhere the client knows nothing, whatever is told.
+    The client knows nothing of a drag from elsewhere, whatever is reported here.
     """
 
     def started(self, source: DataSource) -> None:
         """One of the sandbox's applications drags; its mark is ``source.drag``."""
 
     def performed(self, source: DataSource) -> None:
-        """The compositor says: it was dropped where somebody takes it."""
+        """The compositor reports a drop on a client that takes it."""
 
     def ended(self, source: DataSource) -> None:
         """It is over, or its source is gone."""
@@ -171,4 +171,4 @@ class ExportPort(Selection, Protocol):
     """What we gave the compositor as the person's own selection."""
 
     def taken(self) -> None:
-        """The compositor has told it back."""
+        """The compositor has announced our own selection."""

@@ -19,7 +19,7 @@ class Fullscreen(enum.Enum):
     """What a window's wish for the whole screen becomes."""
 
     FAKE = "fake"
-    """Maximised, while the application is told that it is fullscreen."""
+    """Maximised, while the application is configured as fullscreen."""
     FRAMED = "framed"
     """Fullscreen with its frame."""
     REAL = "real"
@@ -77,7 +77,7 @@ class WindowRules:
 def takes_away(before: WindowRules, after: WindowRules) -> frozenset[str] | None:
     """Globals that new rules take away; None when they take more than those.
 
-    What was shown without a frame, or translucent, cannot be made good later.
+    Pictures shown without a frame, or translucent, cannot be undone later.
     """
     if before.fullscreen is Fullscreen.REAL is not after.fullscreen:
         return None

@@ -35,7 +35,7 @@ CEILINGS = MappingProxyType(
         "shown_pixels": limits.WAYLAND_SHOWN_PIXELS,
     }
 )
-"""What is counted for a sandbox, and where it ends."""
+"""The counted resources of a sandbox, and their limits."""
 
 
 DRAG_MARK = b"application/x-vitrail-drag-"
@@ -116,16 +116,16 @@ class Sandbox:
             limits.WAYLAND_CLIENT_READ_BYTES // HEADER.size,
             self._members,
         )
-        """What its connections ask for."""
+        """Shared bucket of its connections' messages."""
         self.pixels = Shared(
             limits.WAYLAND_COMMIT_PIXELS_PER_SECOND,
             limits.WAYLAND_COMMIT_PIXELS_BURST,
             limits.WAYLAND_COMMIT_PIXELS_AT_ONCE,
             self._members,
         )
-        """Of what they commit."""
+        """Shared bucket of the pixels that they commit."""
         self.hand: InputListener | None = None
-        """Told of focus and chords; None where nothing ever crosses."""
+        """Receives focus and chords; None where nothing ever crosses."""
         self._focused = False
         self.drags: dict[bytes, DataSource] = {}
         self.tokens: OrderedDict[bytes, None] = OrderedDict()
@@ -175,13 +175,13 @@ class Sandbox:
                 self.hand.focus(taken=focused)
 
     def bound_by(self, own: Mapping[str, int]) -> None:
-        """Take these ceilings from now on, where they are lower than everybody's."""
+        """Apply these ceilings from now on, where they are lower than the defaults."""
         for kind, most in CEILINGS.items():
             # guard: a record lowers and never raises
             self.ceilings[kind] = min(most, own.get(kind, most))
 
     def select(self, kind: str, source: Selection | None) -> None:
-        """Make a source the selection and tell whoever has the keyboard."""
+        """Make a source the selection and notify the client that has the keyboard."""
         before = self.selections[kind]
         if before is source:
             return
@@ -210,7 +210,7 @@ class Sandbox:
     def new_drag(self, source: DataSource) -> bytes:
         """A type that only this sandbox's filters recognise as this drag.
 
-        Whoever has seen some of them cannot guess the next.
+        A client that has seen some of them cannot guess the next.
         """
         self._drag_number += 1
         word = f"{self._secret}-{self._drag_number}".encode()

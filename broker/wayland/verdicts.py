@@ -29,9 +29,9 @@ class GlobalVerdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """One row.  ``version`` is 0 for what is never advertised.
+    """One row.  ``version`` is 0 if it is never advertised.
 
-    ``local`` marks what the filter answers itself: the compositor's global
+    ``local`` marks globals that the filter answers itself: the compositor's global
     may be missing or older, and none of its objects are the compositor's.
     """
 

@@ -1,7 +1,7 @@
 """From a document to a record: every key checked, every problem reported.
 
 In two steps, because a record may inherit: ``take_draft`` takes what one file
-sets, ``build_record`` adds what it inherits and the defaults.
+sets, ``build_record`` adds the inherited keys and the defaults.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class _Checks:
                     ("launch", field.key),
                     f"'{field.key}' has no meaning for kind = \"{kind}\"",
                     "",
-                    "remove it; whoever starts the sandbox decides this",
+                    "remove it; the program that starts the sandbox decides this",
                 )
         if kind != PEER.only:
             if "peer" in values:

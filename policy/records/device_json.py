@@ -1,8 +1,8 @@
 """Rules and devices as JSON, for ``brokerctl device match``.
 
 ``{"rule": {…}, "device": {…}}`` on one line.  Both are read strictly: an unknown
-or repeated key is an error, because a misspelt key would be a condition that
-nobody checks.
+or repeated key is an error, because a misspelt key would be a condition that is never
+checked.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def is_whole(value: object, low: int, high: int) -> bool:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words, each with a sentence that says what it does."""
+    """One of some words, each with a sentence on its effect."""
 
     options: Mapping[str, str]
 

@@ -338,7 +338,7 @@ def _set(
 
 
 def with_last_good(read: RecordSet, before: RecordSet) -> RecordSet:
-    """Return what was read, with the last good record where the file is broken now.
+    """Return the records read, with the last good one where the file is broken now.
 
     A typo takes nothing from a sandbox that runs and gives it nothing.  The
     name stays in ``broken`` too: a start by it reports the problem.  A

@@ -70,7 +70,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Audio:
-    """What it may play and record.
+    """Its permissions for playback and recording.
 
     ``microphone`` is the most that a rule may grant.  ``rate`` is in Hz,
     ``buffer`` in bytes, ``volume`` in percent, ``idle`` in seconds.

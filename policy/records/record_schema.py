@@ -59,7 +59,7 @@ simulates the three kinds of colour blindness and measures the distances."""
 
 TOP = Table(
     "",
-    "What the sandbox is, and what it may do here.",
+    "Identity and permissions of the sandbox.",
     (
         Field(
             "name",
@@ -128,7 +128,7 @@ TOP = Table(
 
 LABEL = Table(
     "label",
-    "How a person tells the sandbox's windows from others.",
+    "How a person distinguishes the sandbox's windows from others.",
     (
         Field(
             "name",
@@ -153,7 +153,7 @@ LAUNCH = Table(
             Choice(
                 {
                     _VM: "a micro VM that Vitrail starts",
-                    _EXTERNAL: "started by somebody else, who takes a lease with "
+                    _EXTERNAL: "started by another program, which takes a lease with "
                     "'brokerctl lease acquire'; recognised by [peer]",
                 }
             ),
@@ -228,7 +228,7 @@ LAUNCH = Table(
 
 PEER = Table(
     "peer",
-    "How a sandbox that somebody else starts is recognised: exactly one of these.",
+    "How a sandbox that another program starts is recognised: exactly one of these.",
     (
         Field(
             "hybrid",
@@ -311,8 +311,8 @@ WINDOW = Table(
             "fullscreen",
             Choice(
                 {
-                    "fake": "a maximised window with its frame; the application is "
-                    "told that it is fullscreen",
+                    "fake": "a maximised window with its frame, reported to the "
+                    "application as fullscreen",
                     "framed": "the whole screen, with the frame",
                     "real": "the whole screen without a frame: the application can "
                     "imitate anything, your desktop and its prompts too",
@@ -395,7 +395,7 @@ WINDOW = Table(
 
 AUDIO = Table(
     "audio",
-    'What it may play and record.  `audio = "WORD"` at the top is short for a '
+    'Playback and recording.  `audio = "WORD"` at the top is short for a '
     "table with `playback` alone.",
     (
         Field(
@@ -492,7 +492,7 @@ CLIPBOARD = Table(
         Field(
             "ttl",
             Seconds(*limits.CLIPBOARD_SECONDS),
-            "How long what was copied may be pasted.",
+            "How long a copy may be pasted.",
             default_words='the rule\'s `ttl=`, else `"5m"`',
         ),
         Field(
@@ -503,7 +503,7 @@ CLIPBOARD = Table(
                     "rules": "by the chords and rules of the clipboard, where that is empty",
                 }
             ),
-            "What was only selected (pasted with the middle button).",
+            "The primary selection (pasted with the middle button).",
             default="none",
         ),
         Field(
@@ -514,7 +514,7 @@ CLIPBOARD = Table(
                     "rules": "where both records say so and a rule of the clipboard lets it",
                 }
             ),
-            "What is dragged from or to another sandbox's window.",
+            "Drags from or to another sandbox's window.",
             default="none",
         ),
         Field(
@@ -524,7 +524,7 @@ CLIPBOARD = Table(
                     {
                         "plain": "only plain text comes in",
                         "controls": "control and text direction characters are removed",
-                        "images": "images are decoded and written anew, in the worker",
+                        "images": "images are decoded and encoded again, in the worker",
                     }
                 ),
                 'an array of "plain", "controls", "images"',
@@ -532,7 +532,7 @@ CLIPBOARD = Table(
                 3,
                 unique=True,
             ),
-            "What is done to that which comes in.",
+            "Filters for incoming content.",
             default=[],
         ),
     ),
@@ -571,7 +571,7 @@ TRANSFER = Table(
         Field(
             "keep_free",
             Bytes(*limits.TRANSFER_FREE_BYTES),
-            "What must stay free on its own disk after what it receives.",
+            "Space that must stay free on its own disk after a transfer to it.",
             "100M",
         ),
     ),

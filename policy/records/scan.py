@@ -1,7 +1,7 @@
 """Cutting a TOML file into statements and finding the places of their values.
 
-The scanner is more lenient than ``tomllib`` and decides nothing: it says where
-things stand, ``document`` has ``tomllib`` say what they mean.
+The scanner is more lenient than ``tomllib`` and decides nothing: it reports the places
+of things, ``document`` takes their meaning from ``tomllib``.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def call_schema() -> Schema:
 
 def _device() -> Schema:
     return {
-        "description": "What is attached (vitrail.Device).",
+        "description": "The attached device (vitrail.Device).",
         "type": ["object", "null"],
         "additionalProperties": False,
         "properties": {
@@ -136,10 +136,10 @@ def answer_schema() -> Schema:
                     {"type": "null"},
                 ],
             },
-            "default_target": _maybe("ask: what is chosen beforehand."),
+            "default_target": _maybe("ask: the preselected target."),
             "user": _maybe("Who runs it in the target."),
             "autostart": _maybe("Whether a target that is off is started.", "boolean"),
-            "notify": _yes_no("Whether the person is told."),
+            "notify": _yes_no("Whether the person is notified."),
             "reason": _text("Why."),
             "attach": _text("allow: when the device is attached."),
             "limits": {

@@ -181,8 +181,8 @@ KEYS = MappingProxyType(
             _GRANTS,
             "type/subtype or type/*, several with ','",
             _several(_MIME),
-            "the type that the sandbox claims for its data; it may narrow what "
-            "is granted, never what is denied",
+            "the type that the sandbox claims for its data; it may narrow "
+            "a grant, never a denial",
         ),
         "scheme": ConditionKey(
             MATCH,

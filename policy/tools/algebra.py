@@ -31,8 +31,8 @@ Piece = tuple[int, int]
 class Atoms:
     """The atoms of a world and a set of rules, and the set of each token.
 
-    ``instances``: disposables run under names of their own, with the tags and
-    the type of what they are made of.
+    ``instances``: disposables run under names of their own, with the tags and the type
+    of their template.
     """
 
     def __init__(self, rules: Iterable[Rule], world: World, *, instances: bool) -> None:
@@ -239,7 +239,7 @@ def _levels(rule: Rule) -> tuple[Level, ...]:
 
 
 class _Layers:
-    """What has been decided so far, by level and by condition.
+    """The decisions so far, by level and by condition.
 
     A rule for every service has to be looked at for a service that no rule
     names only: what earlier rules decide there they decide for each service.

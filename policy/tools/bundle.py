@@ -101,7 +101,7 @@ def take_key(text: str) -> Ed25519PublicKey:
                 base64.b64decode(found[1], validate=True)
             )
     except (ValueError, binascii.Error):
-        pass  # said below, as of what does not even look like a key
+        pass  # reported below, as for text that does not look like a key
     raise BundleError("not a public key, which is ed25519: and 44 characters")
 
 
@@ -177,9 +177,9 @@ def _taken(payload: bytes, key: str) -> Bundle:
     try:
         data = json.loads(payload, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"what was signed is no JSON: {error}") from error
+        raise BundleError(f"the signed data is not JSON: {error}") from error
     if not isinstance(data, dict) or data.keys() != {"name", "version", "files"}:
-        raise BundleError("what was signed has not name, version and files")
+        raise BundleError("the signed data does not have name, version and files")
     name, version, files = data["name"], data["version"], data["files"]
     if not isinstance(name, str) or not _is_name(name):
         raise BundleError(f"a bundle's name has {NAME.words}")

@@ -1,6 +1,6 @@
 """Expectations about decisions, in files ``*.policytest`` beside the policy.
 
-    # SERVICE[+ARG]   SOURCE  TARGET   what is told      what is expected
+    # SERVICE[+ARG]   SOURCE  TARGET   given facts       expected
     vitrail.OpenURL   work    @dispvm  scheme=https  ->  allow target=@dispvm:web
     vitrail.FileCopy  work    vault                  ->  deny rule=30-user.policy:7
 

@@ -1,8 +1,8 @@
 """The decisions that change between two sets of rules.
 
-Not the lines: calls are put into classes that no rule of either set tells
-apart, one call of each class is asked of both sets, and the answers are
-compared.  So a change is found wherever there is one.
+Not the lines: calls are put into classes that no rule of either set distinguishes, one
+call of each class is asked of both sets, and the answers are compared.  So a change is
+found wherever there is one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ OTHER_ARGUMENT = "+(any other)"
 def classes(rules: tuple[Rule, ...], world: World) -> Classes:
     """Return the classes of calls that these rules distinguish."""
     used = {token.key for rule in rules for token in (rule.source, rule.target)}
-    # A redirect and what it offers are about single sandboxes.
+    # A redirect and a default target are about single sandboxes.
     for rule in rules:
         used |= {t.key for t in (rule.redirect, rule.default_target) if t is not None}
     sources: dict[object, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Why an answer is what it is: every earlier rule, the nearest miss, a flip.
+"""The reasons of an answer: every earlier rule, the nearest miss, a flip.
 
-Unlike the engine this walks over all rules, because it says of each one why it
-did not decide.  A flip is tried before it is told: the line is put in, and the
-engine is asked again.
+Unlike the engine this walks over all rules, because it states for each one why it did
+not decide.  A flip is tried before it is shown: the line is put in, and the engine is
+asked again.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _miss(rule: Rule, call: PolicyCall, target: str, world: World) -> Miss | Non
         return Miss(rule, "condition", _unlike_device(rule, call.device, failed))
     if failed:
         told = getattr(call, failed)
-        value = "is not told" if told is None else f"is '{visible(told)}'"
+        value = "is unknown" if told is None else f"is '{visible(told)}'"
         wanted = ",".join(getattr(rule.match, failed))
         return Miss(rule, "condition", f"{failed} {value}, not {wanted}")
     if rule.observe:
@@ -114,7 +114,7 @@ def _miss(rule: Rule, call: PolicyCall, target: str, world: World) -> Miss | Non
 
 def _unlike_device(rule: Rule, device: DeviceFacts | None, failed: str) -> str:
     if device is None:
-        return f"{failed}: no device is told"
+        return f"{failed}: the call has no device"
     wanted = dict(rule.match.device.conditions).get(failed)
     if not rule.match.device.fails(device):
         what = rule.match.device.unnamed(device, any_hid=True)

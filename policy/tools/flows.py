@@ -20,7 +20,7 @@ ANY_SERVICE = "anything else"
 class Flow(NamedTuple):
     """One thing that an arrow stands for.
 
-    ``verdict`` is allow or ask; ``told`` what must be told of the call, as
+    ``verdict`` is allow or ask; ``told`` the facts that the call must state, as
     ``scheme=https``; ``unnamed``: only when the caller names no target.
     """
 

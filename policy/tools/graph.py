@@ -131,7 +131,7 @@ def _radius(number: int) -> tuple[float, float]:
 
 
 def _neighbours(names: Sequence[str]) -> list[str]:
-    """In order, with what is made of a sandbox beside it."""
+    """In order, with the disposables of a sandbox beside it."""
 
     def place(name: str) -> tuple[str, bool]:
         return name.removeprefix(DISPVM_OF), name.startswith(DISPVM_OF)

@@ -32,7 +32,7 @@ from policy.tools.sarif import Finding
 def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[Finding]:
     """Return the findings in the order of the lines.
 
-    A set with errors is not looked into: what it says is not known.
+    A set with errors is not examined: its meaning is not known.
     """
     if rules.problems:
         return [Finding("error", "error", problem) for problem in rules.problems]

@@ -50,7 +50,7 @@ def lint_asks(rules: RuleSet, world: World) -> Iterator[Finding]:
             continue
         if rule.redirect is not None and denies:
             yield from _redirect(engine, number, sources, world)
-        # Under conditions of other rules more may be offered: nothing is said.
+        # Under conditions of other rules more may be offered: nothing is reported.
         more = unsure and (rule.service is None or unsure & {None, rule.service})
         if rule.action == "ask" and not more:
             calls = _Calls(rule, sources, named, classes)
@@ -254,7 +254,7 @@ def _offers_soon(engine: Engine, rule: Rule, call: PolicyCall, world: World) -> 
 
 
 def _meant(token: Token, call: PolicyCall, world: World) -> str:
-    """A default target as an 'ask' names what it offers."""
+    """A default target in the form in which an 'ask' names its targets."""
     final = world.template(call.source) if token.text == DISPVM else token.text
     if token.key == ADMIN:
         final = "dom0"

@@ -1,7 +1,7 @@
 """Mistakes in valid records, and keys that deserve a second look.
 
-A record may open what is closed by default; each such key is named with the
-sentence on what it means, so that nobody opens it without having read it.
+A record may grant access that is denied by default; each such key is named with a
+sentence on its meaning, so that a person reads it before granting it.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def _names(record: Record) -> list[tuple[str, str]]:
 
 
 def _look_alikes(good: list[Record]) -> Iterator[Finding]:
-    """Names that a reader takes for another record's; the later one is told."""
+    """Names that a reader takes for another record's; the later one is reported."""
     looks: dict[str, tuple[Record, str]] = {}
     for record in good:
         for _, text in _names(record):

@@ -50,7 +50,7 @@ def _unread(directory: Path, used: set[str]) -> Iterator[Finding]:
     try:
         entries = sorted(directory.iterdir())
     except OSError:
-        return  # whoever reads it says why not
+        return  # the reader of the directory reports the error
     for path in entries:
         name = path.name
         known = name.endswith((*suffixes, *_BESIDE)) or name.upper() == "README"

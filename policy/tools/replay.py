@@ -1,6 +1,6 @@
 """Recorded decisions asked again: of the rules as they are, or as they would be.
 
-A record of a decision has what was asked, but for what was hashed or dropped
+A record of a decision has the question, except for values that were hashed or dropped
 on purpose.  Missing attributes are not guessed: such a decision counts as not
 replayable, and says why.
 """
@@ -65,7 +65,7 @@ def recorded(event: Mapping[str, object]) -> Recorded:
         # Where the record made an ask of it, the rules had allowed.
         verdict = "allow" if detail.get("record-asks") else "ask"
     elif verdict == "deny" and not of_rules(reason):
-        raise NoRuleError("a record or a limit said no")
+        raise NoRuleError("denied by a record or a limit")
     if "asked" not in detail:
         raise NoRuleError("decided by a record alone")
     size = detail.get("size")
@@ -137,7 +137,7 @@ def _known(text: str, what: str) -> str:
 
 
 class Again(NamedTuple):
-    """What comes of a recorded decision now."""
+    """The result of a recorded decision now."""
 
     then: Recorded
     now: PolicyAnswer

@@ -118,5 +118,5 @@ async def test_a_changed_log_is_shown_with_a_banner(env):
         )
     shown = await brokerctl("audit", env=env)
     assert shown.code == 3
-    assert "WARNING: this log is NOT what was written" in shown.err
+    assert "WARNING: this log is NOT intact" in shown.err
     assert len(shown.lines) == 7

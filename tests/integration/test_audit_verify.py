@@ -37,7 +37,7 @@ async def test_a_log_is_verified_and_its_end_is_kept(env, tmp_path: Path) -> Non
         good = await brokerctl("audit", "verify", "--against", str(kept), env=env)
         assert (good.code, good.err) == (0, "")
         assert "events       101, 101 read" in good.out
-        assert "the log is what was written" in good.out
+        assert "the log is intact" in good.out
     every = await brokerctl("audit", "checkpoint", "--all", env=env)
     many = tmp_path / "many"
     many.write_text(every.out)
@@ -55,7 +55,7 @@ async def test_a_log_is_verified_and_its_end_is_kept(env, tmp_path: Path) -> Non
     bad = await brokerctl("audit", "verify", env=env)
     assert bad.code == 3
     assert "WRONG        event 17: sandbox beside its body differs" in bad.out
-    assert "NOT what was written" in bad.out
+    assert "NOT intact" in bad.out
 
 
 async def test_an_older_copy_is_found_against_a_checkpoint_only(

@@ -1,8 +1,8 @@
 """``brokerctl audit connections``: one line for each connection of a sandbox.
 
-A connection is several events: the decision with its rule, the opening, the end
-with what was moved, or a refusal.  They are joined by their lease and their
-stream's number.
+A connection is several events: the decision with its rule, the opening, the end with
+the bytes moved, or a refusal.  They are joined by their lease and their stream's
+number.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def command(*, asked: Asked, reverse: bool, utc: bool, as_json: bool) -> None:
     """Show connections: when, whose, which service, how much, and why.
 
     WHY is the line of the record and the line of the rule; EVENT is the number
-    of the decision, for 'brokerctl policy explain --event'.  --grep searches
-    what is shown.
+    of the decision, for 'brokerctl policy explain --event'.  --grep searches the
+    printed text.
 
     Exit code: as audit.
     """

@@ -21,7 +21,7 @@ from broker.core.errors import SetupError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-# Options that may stand without a value, what that means, and what is a value:
+# Options that may stand without a value, their default then, and their valid values:
 # click would take any next word for one, and none that begins with '-'.
 _OPTIONAL = {
     "-b": ("0", re.compile(r"all|[+-]?\d{1,6}|[0-9a-f-]{32,36}")),
@@ -65,7 +65,7 @@ class AskingGroup(click.RichGroup):
 
 @dataclass(frozen=True)
 class Asked:
-    """What the options said."""
+    """The values of the options."""
 
     filters: Filters
     boot: str

@@ -22,7 +22,7 @@ Fields = Mapping[str, object]
 _STAMP = frozenset(
     {"kind", "version", "sequence", "time_ns", "boot", "monotonic_ns", "broker"}
 )
-# Said elsewhere in a line, or meant for programs only.
+# Shown elsewhere in a line, or meant for programs only.
 _SHOWN = frozenset(
     {"sandbox", "lease", "generation", "service", "stream", "peer", "verdict"}
     | {"rule", "policy", "reason", "outcome", "count", "detail", "note"}
@@ -106,7 +106,9 @@ def _stream(fields: Fields) -> str:
 
 
 def _from(fields: Fields) -> str:
-    return f"{_stream(fields)} from {_text(fields, 'peer') or 'nobody we know'}".strip()
+    return (
+        f"{_stream(fields)} from {_text(fields, 'peer') or 'an unknown peer'}".strip()
+    )
 
 
 def _decision(fields: Fields) -> str:
@@ -187,6 +189,6 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
         "link.down": lambda f: (
             f"{_text(f, 'name')}, after {render.seconds(_number(f, 'seconds'))}"
         ),
-        "link.refused": lambda f: f"from {_text(f, 'peer') or 'nobody we know'}",
+        "link.refused": lambda f: f"from {_text(f, 'peer') or 'an unknown peer'}",
     }
 )

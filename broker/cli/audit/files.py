@@ -1,4 +1,4 @@
-"""Writing what was asked for into a file: whole or not at all."""
+"""Writing command output into a file: whole or not at all."""
 
 from __future__ import annotations
 

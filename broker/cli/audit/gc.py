@@ -26,9 +26,9 @@ from broker.core.paths import Paths
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
-    """Remove the bodies of old events; what is left can still be proved.
+    """Remove the bodies of old events; the rest can still be proved.
 
-    What a receiver of ship.toml has not got yet stays, until the log is twice as
+    Events that a receiver of ship.toml has not got yet stay, until the log is twice as
     large as it may be.
 
     Without an option: as audit.toml says.  A running broker does it by itself,

@@ -81,8 +81,10 @@ def page(
     yield from _timeline(digest, clock)
     yield from _talkers(digest)
     yield from _groups("Denied attempts", digest.denials, clock, "Nothing was denied.")
-    yield from _groups("What was granted", digest.grants, clock, "Nothing was granted.")
-    yield from _list("Questions and grants", digest.answers, clock, "Nobody was asked.")
+    yield from _groups("Granted", digest.grants, clock, "Nothing was granted.")
+    yield from _list(
+        "Questions and grants", digest.answers, clock, "No questions were asked."
+    )
     yield from _list("Trouble", digest.troubles, clock, "None.")
     yield _foot(digest, clock)
 
@@ -166,7 +168,7 @@ def _name(lane: Lane) -> str:
 
 
 def _strip(lane: Lane, most: int) -> str:
-    """A sandbox's timeline: leases behind, events above, what was denied in red."""
+    """A sandbox's timeline: leases behind, events above, denials in red."""
     parts: list[str] = []
     for begin, end in _runs(lane.alive):
         parts.append(_rect(begin, 0, end - begin, _HEIGHT, "alive"))
@@ -258,11 +260,11 @@ def _groups(
 
 
 def _sandbox(name: str) -> str:
-    return f"<b>{_text(name)}</b>" if name else "nobody we know"
+    return f"<b>{_text(name)}</b>" if name else "unknown sandbox"
 
 
 def _rule(rule: str) -> str:
-    """The file's own name; the whole place is told to who points at it."""
+    """The file's own name; the whole location is shown as a tooltip."""
     short = rule.rpartition("/")[2]
     return f"<span title='{_text(rule)}'>{_text(short)}</span>" if rule else ""
 

@@ -1,4 +1,4 @@
-"""Whether what ``brokerctl audit`` shows is what was written."""
+"""Whether the events that ``brokerctl audit`` shows are as they were written."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def banner(source: Source) -> str:
     if report.good:
         return ""
     return (
-        "WARNING: this log is NOT what was written: events were changed, removed "
-        "or added; 'brokerctl audit verify' says which"
+        "WARNING: this log is NOT intact: events were changed, removed "
+        "or added; 'brokerctl audit verify' shows which"
     )

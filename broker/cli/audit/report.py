@@ -1,4 +1,4 @@
-"""``brokerctl audit report``: one HTML file that tells what happened."""
+"""``brokerctl audit report``: one HTML file with a summary of events."""
 
 from __future__ import annotations
 

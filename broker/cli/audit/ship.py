@@ -23,10 +23,10 @@ from broker.core.paths import Paths
 
 
 @click.command("ship")
-@click.option("--once", "how", flag_value="once", help="Send what there is, and end.")
 @click.option(
-    "--follow", "how", flag_value="follow", help="Go on with what is recorded."
+    "--once", "how", flag_value="once", help="Send the events so far, and end."
 )
+@click.option("--follow", "how", flag_value="follow", help="Continue with new events.")
 @click.option(
     "--status",
     "how",
@@ -52,16 +52,16 @@ def command(
 ) -> None:
     """Send the audit log on to the receivers that ship.toml names.
 
-    A running broker does that by itself.
+    A running broker does that automatically.
 
-    Exit code: 0 everybody has everything, 1 somebody has not, 3 the log is not
+    Exit code: 0 every receiver has everything, 1 one has not, 3 the log is not
     the one that was shipped before.
     """
     paths = offline_paths()
     path = config or find_config(paths.config)
     if path is None:
         raise SetupError(
-            "nobody is to get the audit log: there is no ship.toml",
+            "audit shipping is not configured: there is no ship.toml",
             hint=f"write {paths.config[0] / 'ship.toml'}: docs/audit.md, 'Shipping'",
         )
     found = load_config(path)

@@ -27,7 +27,7 @@ class Source(Protocol):
     """Something that can be asked."""
 
     def filters(self, asked: Asked) -> Filters | None:
-        """What is asked in this source's terms; None: nothing can match."""
+        """Return the filters in this source's terms; None: nothing can match."""
         ...
 
     def find(
@@ -130,7 +130,7 @@ class LocalSource:
         self, filters: Filters, *, shown: Found | None, cursor: str
     ) -> AsyncGenerator[Found, None]:
         """Yield what is recorded from now on."""
-        del cursor  # what is after it has been shown
+        del cursor  # the events after it have been shown
         after = max(self.began, shown.sequence if shown is not None else 0)
         return self.log.follow(filters, after=after)
 

@@ -59,7 +59,7 @@ class _Show:
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @asking
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is recorded.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new events.")
 @click.option(
     "-n",
     "--lines",
@@ -84,7 +84,7 @@ class _Show:
     "after",
     default="",
     metavar="CURSOR",
-    help="Only what came after it.",
+    help="Only events after this cursor.",
 )
 @click.option(
     "--show-cursor", is_flag=True, help="End with the cursor of the last one."
@@ -111,7 +111,7 @@ def command(
     cursor_file: Path | None,
     list_boots: bool,
 ) -> None:
-    """Show what the broker decided, and what came of it.
+    """Show the broker's decisions and their outcome.
 
     Options given more than once mean "or", different ones mean "and".
 

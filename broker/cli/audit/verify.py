@@ -73,11 +73,11 @@ def verify_command(
     machines: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check that the log is what was written, and say where it is not.
+    """Check that the log is as it was written, and report where it is not.
 
-    Every event is hashed anew, and the tree of all of them compared with every
-    checkpoint that was signed.  With --store, what a fleet's database has is
-    compared with what each machine signed.
+    Every event is hashed again, and the tree of all of them compared with every
+    checkpoint that was signed.  With --store, the contents of a fleet's database are
+    compared with the checkpoints that each machine signed.
 
     Exit code: 0 it is, 1 it could not be read, 2 wrong call, 3 it is not.
     """
@@ -127,7 +127,7 @@ def verified(
     """Verify a log's file.  Raises VitrailError when it cannot be read."""
     keys = KeyFile(path).any()
     # SQLite looks through its own structures meanwhile, on the other core: an
-    # index that does not fit would hide events from whoever asks.
+    # index that does not fit would hide events from every query.
     with ThreadPoolExecutor(1) as beside, open_sealed(path) as db:
         structure = beside.submit(_structure, path)
         try:
@@ -157,7 +157,7 @@ def _unreadable(error: sqlite3.Error) -> VitrailError:
         return UpstreamError(f"the audit log cannot be read: {error}")
     return IntegrityError(
         f"the audit log's database is damaged: {error}",
-        hint="keep the file for a look; what was shipped or exported is still there",
+        hint="keep the file for inspection; shipped or exported events are still there",
     )
 
 
@@ -189,7 +189,7 @@ def _print(report: Report) -> None:
         out(f"WRONG        {problem.where}: {printable(problem.what, 400)}")
     if report.count > len(report.problems):
         out(f"WRONG        and {report.count - len(report.problems)} more")
-    out(f"the log is {'what was written' if report.good else 'NOT what was written'}")
+    out(f"the log is {'intact' if report.good else 'NOT intact'}")
 
 
 def _notes(file: Path) -> list[Note]:
@@ -234,8 +234,8 @@ def _note(text: str, file: Path) -> Note:
 def prove_command(*, event: int, against: Path | None, path: Path | None) -> None:
     """Print a proof that EVENT (its number) is in the log.
 
-    One JSON object with the event, the proof and the log's keys, for whoever
-    does not have the log: vitrail_audit_check.py checks it.
+    One JSON object with the event, the proof and the log's keys, for people who do not
+    have the log: vitrail_audit_check.py checks it.
 
     Exit code: 0, 1 there is no such event, 2 wrong call, 3 the log has been
     changed.

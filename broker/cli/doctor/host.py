@@ -250,7 +250,7 @@ async def check_image_tools(context: Context) -> Sequence[Finding]:
     except VitrailError as error:
         judge = warn if list_images(context.paths) else fail
         return [judge("image tools", str(error), error.hint)]
-    return [ok("image tools", "mmdebstrap and what it needs are there")]
+    return [ok("image tools", "mmdebstrap and its requirements are there")]
 
 
 async def check_images(context: Context) -> Sequence[Finding]:

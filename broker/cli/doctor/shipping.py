@@ -20,7 +20,7 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
     """Whether ``ship.toml`` can be used, and every receiver be talked to."""
     path = find_config(context.paths.config)
     if path is None:
-        return [ok(_NAME, "there is no ship.toml: nobody else gets the audit log")]
+        return [ok(_NAME, "audit shipping is not configured: there is no ship.toml")]
     try:
         config = load_config(path)
     except VitrailError as error:

@@ -52,7 +52,7 @@ _MARKS = {State.OK: "green", State.WARN: "yellow", State.FAIL: "bold red"}
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, as_json: bool) -> None:
-    """Look for what is missing or broken, and say what mends it.
+    """Look for missing or broken parts, and print how to fix them.
 
     Exit code: 0 nothing fails (there may be warnings), 1 something does.
     """
@@ -76,7 +76,7 @@ def command(*, as_json: bool) -> None:
 
 
 async def examine(context: Context) -> list[Finding]:
-    """Make all checks, side by side, and return what they found, in order."""
+    """Make all checks, side by side, and return their findings in order."""
     found: dict[int, Sequence[Finding]] = {}
 
     async def one(number: int, name: str, check: Check) -> None:

@@ -42,12 +42,12 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 WANTED: Mapping[str, str] = MappingProxyType(
     {
         "wp_security_context_manager_v1": "the filter alone marks and bounds a "
-        "sandbox's windows; the compositor itself cannot tell them from yours",
+        "sandbox's windows; the compositor itself cannot distinguish them from yours",
         "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, and others "
         "may cover them",
     }
 )
-"""Globals that make it safer, and what is without them."""
+"""Globals that make it safer, and the effect of their absence."""
 
 _COMPOSITOR_SECONDS = 5.0
 _VERSION = re.compile(r"waypipe (\d+)\.(\d+)\S*")
@@ -161,7 +161,7 @@ async def check_policy(context: Context) -> Sequence[Finding]:
 
 
 async def check_questions(context: Context) -> Sequence[Finding]:
-    """What the dialog is drawn with, and whether anything can be told beside it."""
+    """Check the libraries of the dialog, and whether notifications can be shown."""
     missing: list[Finding] = []
     try:
         Keys().close()
@@ -204,5 +204,5 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     if not report.good:
         what = report.problems[0].what
         mend = "'brokerctl audit verify' says more; a broker does not go on with it"
-        return [fail("audit", f"{path} is not what was signed: {what}", mend)]
+        return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
     return [ok("audit", f"{report.size} events in {path}, the end signed")]

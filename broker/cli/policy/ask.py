@@ -47,7 +47,7 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--device",
             metavar="JSON",
-            help='What is attached, as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
+            help='The device, as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
         ),
     ):
         command = option(command)

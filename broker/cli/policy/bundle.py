@@ -167,7 +167,7 @@ def sign_bundle(
 @_TRUST
 @JSON
 def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
-    """Say who signed FILE, and what is in it; nothing is written.
+    """Print who signed FILE, and its contents; nothing is written.
 
     Exit code: 0, 1 it was changed or is not trusted, 3 its rules or records
     have an error.
@@ -214,11 +214,11 @@ def apply_bundle(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Put what is in FILE in place, and remove what its last version had more.
+    """Install the files of FILE, and remove those that only its last version had.
 
-    Refused where the signature is not trusted, the version is not higher than
-    what was applied under this name, a file was changed here since, or the
-    whole set would have an error.  A broker that runs takes it up by itself.
+    Refused where the signature is not trusted, the version is not higher than the last
+    one applied under this name, a file was changed here since, or the whole set would
+    have an error.  A running broker applies it automatically.
 
     Exit code: 0 (also when it was applied already), 1 refused, 3 rules or
     records would have an error.

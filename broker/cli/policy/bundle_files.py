@@ -1,4 +1,4 @@
-"""The files behind ``brokerctl policy bundle``: keys, trees, what was applied."""
+"""The files behind ``brokerctl policy bundle``: keys, trees, applied versions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from policy.tools.bundle import (
 KEYS = "bundle.keys"
 """The file of trusted keys, in each directory of the configuration."""
 STATE = ".bundles"
-"""What was applied, beside policy.d and sandboxes.d."""
+"""The record of applied bundles, beside policy.d and sandboxes.d."""
 BROKEN = 3
 """Exit code: rules or records have an error."""
 
@@ -129,7 +129,7 @@ def verified(file: Path, trusted: dict[str, Signer]) -> Bundle:
         raise RefusedError(
             "no key is trusted here, so no bundle is",
             hint=f"a line 'NAME ed25519:…' in {offline_paths().config[0] / KEYS}, "
-            "with the key that the signer told you",
+            "with the key that the signer gave you",
         )
     try:
         return verify(content_of(file, limits.BUNDLE_BYTES), trusted)
@@ -149,7 +149,7 @@ def refuse_problems(problems: list[Problem]) -> None:
         sys.exit(BROKEN)
 
 
-# -- what was applied --------------------------------------------------------------------
+# -- applied bundles -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Applied:
 
 
 def applied_in(base: Path, name: str) -> Applied:
-    """Return what was applied under a name last; raises RefusedError."""
+    """Return the version last applied under a name; raises RefusedError."""
     file = base / STATE / f"{name}.json"
     if not file.exists():
         return Applied(0, "", {})
@@ -175,7 +175,7 @@ def applied_in(base: Path, name: str) -> Applied:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
-            f"{file} does not say what was applied: {error}",
+            f"{file} does not record the applied version: {error}",
             hint="look at it; removing it lets any version be applied",
         ) from error
     if wrong:
@@ -184,7 +184,7 @@ def applied_in(base: Path, name: str) -> Applied:
 
 
 def keep_applied(base: Path, applied: Bundle) -> None:
-    """Write down what was applied."""
+    """Write the record of the applied version."""
     files = {path: _digest(text.encode()) for path, text in applied.files.items()}
     text = json.dumps(
         {
@@ -218,7 +218,7 @@ def wanted_in(base: Path, wanted: Bundle, state: Applied) -> dict[str, bytes | N
 def refuse_changed(
     base: Path, wanted: Bundle, state: Applied, overlay: dict[str, bytes | None]
 ) -> None:
-    """What somebody wrote here is not taken away without being asked."""
+    """Refuse to overwrite or remove files that were changed here."""
     changed = []
     for path in sorted({*wanted.files, *state.files}):
         full = base / path
@@ -234,7 +234,7 @@ def refuse_changed(
 
 
 def install(overlay: dict[str, bytes | None]) -> None:
-    """New files first, then what goes: a rule is rather there twice than not."""
+    """New files first, then removals: a rule is rather there twice than not."""
     for path, content in overlay.items():
         if content is not None:
             put(Path(path), content)

@@ -36,8 +36,8 @@ def check(
     """Report every mistake in the records (*.toml) and rules (*.policy).
 
     Without PATHS the directories that the broker reads are checked.  A
-    directory is checked as the broker would read it, owner and mode included;
-    a file for what it says only.
+    directory is checked as the broker would read it, owner and mode included; a file
+    for its contents only.
 
     Exit code: 0 nothing is wrong, 1 something is, 2 wrong call.
     """

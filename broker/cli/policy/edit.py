@@ -1,10 +1,10 @@
-"""``brokerctl policy edit``: as visudo, what is wrong is never installed.
+"""``brokerctl policy edit``: as with visudo, a file with errors is never installed.
 
-The file is copied, edited, checked together with all others, its effect is
-shown, and then it is put in place whole.  With ``--confirm`` it first stands
-in the runtime directory, before the permanent ones: so it is in force, and it
-is gone by itself if nobody confirms it, if the terminal goes, if brokerctl is
-killed (a process of its own takes it back) or if the machine restarts.
+The file is copied, edited, checked together with all others, its effect is shown, and
+then it is installed whole.  With ``--confirm`` it is first put into the runtime
+directory, before the permanent ones: so it is in force, and it is removed automatically
+if it is not confirmed, if the terminal is closed, if brokerctl is killed (a separate
+process removes it) or if the machine restarts.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ def edit(
 ) -> None:
     """Edit the rules (NAME.policy) or the record (NAME.toml) NAME.
 
-    A copy is edited with VISUAL or EDITOR and checked together with all other
-    files; what has an error is not installed.  What would be decided otherwise
-    is shown first.  With --confirm it holds for that time only, unless it is
-    confirmed at the terminal; a lost terminal or a restart takes it back too.
+    A copy is edited with VISUAL or EDITOR and checked together with all other files;
+    one with an error is not installed.  The decisions that would change are shown
+    first.  With --confirm it holds for that time only, unless it is confirmed at the
+    terminal; a lost terminal or a restart takes it back too.
 
     Exit code: 0 installed or unchanged, 1 not installed, 3 not installed
     because of an error.
@@ -170,7 +170,7 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            f"somebody edits in {base} already", hint="wait until that is done"
+            f"another edit in {base} is in progress", hint="wait until that is done"
         ) from error
     finally:
         os.close(fd)
@@ -180,7 +180,7 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
 
 
 def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
-    """Return what is to be installed; None: nothing.  May leave with a code."""
+    """Return the content to install; None: nothing.  May leave with a code."""
     first = _beginning(job, folder)
     work = Path(tempfile.mkdtemp(prefix="vitrail-edit-"))
     try:

@@ -68,8 +68,8 @@ def explain_call(
     another verdict that came closest; and the line that would turn the answer
     around, which has been tried.
 
-    With --event a recorded decision is explained by the rules of now; if it
-    was decided by others, that is said.
+    With --event a recorded decision is explained by the current rules; if other rules
+    decided it, that is stated.
 
     Exit code: 0 allow or ask, 1 deny or no such decision, 2 wrong call, 3 the
     rules have an error.

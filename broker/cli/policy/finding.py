@@ -15,7 +15,7 @@ class State(enum.StrEnum):
 
     OK = "ok"
     WARN = "warn"
-    """Vitrail works, with less: the text says what is missing."""
+    """Vitrail works, with less: the text names the missing part."""
     FAIL = "fail"
     """Something that Vitrail needs does not work."""
 

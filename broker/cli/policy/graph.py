@@ -27,7 +27,7 @@ _BROKEN = 3
 @POLICY
 @WORLD
 @click.option(
-    "--sandbox", "sandboxes", multiple=True, help="Only what has to do with this one."
+    "--sandbox", "sandboxes", multiple=True, help="Only arrows from or to this one."
 )
 @click.option(
     "--service",
@@ -54,8 +54,8 @@ def graph(
     """Draw who may do what to whom as SVG, in the colours of the labels.
 
     An arrow is solid where something is allowed, dashed where all of it is
-    asked about; its number leads to the list below the picture.  What is
-    denied has no arrow.  With --json the arrows as a list.
+    asked about; its number leads to the list below the picture.  Denied calls have no
+    arrow.  With --json the arrows as a list.
 
     Exit code: 0, 1 no such sandbox or too much for one picture, 3 the rules
     have an error.
@@ -75,7 +75,7 @@ def graph(
         found = flows(rules, known, sandboxes=sandboxes, services=services)
     except TooManyError as error:
         raise RefusedError(
-            f"these rules tell too many calls apart: {error}",
+            f"these rules distinguish too many calls: {error}",
             hint="look at it with a smaller --world",
         ) from error
     if as_json:

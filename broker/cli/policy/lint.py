@@ -1,4 +1,4 @@
-"""``brokerctl policy lint``: what is valid in rules and records, and still wrong."""
+"""``brokerctl policy lint``: mistakes in valid rules and records."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def lint(
     as_json: bool,
     as_sarif: bool,
 ) -> None:
-    """Find what is valid in rules and records, and still wrong.
+    """Find mistakes in valid rules and records.
 
-    Rules that never decide (and the lines that cause it) or never match,
-    names, tags and types that nobody has, an 'ask' that offers nothing,
-    targets that include the viewer; in records what is opened, with what that
-    means, names that look alike, colours that are too close or faint; files
-    that are not read, directories that others may change.
+    Rules that never decide (and the lines that cause it) or never match, names, tags
+    and types that no sandbox has, an 'ask' that offers nothing, targets that include
+    the viewer; in records keys that grant access, with the effect of each, names that
+    look alike, colours that are too close or faint; files that are not read,
+    directories that others may change.
 
     With --policy or --world alone, records are not looked at.
 

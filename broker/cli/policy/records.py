@@ -1,8 +1,7 @@
 """Records as brokerctl's verbs see them: read offline, explained to a person.
 
-The broker reads the same files; what is looked at here is only what a person
-is told.  So a misspelt name or record costs no start of a broker, and the
-message can show the line itself.
+The broker reads the same files; they are read here for messages only.  So a misspelt
+name or record costs no start of a broker, and the message can show the line itself.
 """
 
 from __future__ import annotations

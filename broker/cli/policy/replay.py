@@ -49,9 +49,9 @@ _BROKEN = 3
 def simulate(new: Path, *, since: str, until: str | None, as_json: bool) -> None:
     """Ask recorded decisions again, of the rules in NEW (a directory or a file).
 
-    Counts what would be decided otherwise than it was.  What was recorded
-    hashed or dropped is not guessed: it counts as not replayable.  Sandboxes
-    have the tags and classes that their records have now.
+    Counts the decisions that would change.  Values that were hashed or dropped in the
+    record are not guessed: such a decision counts as not replayable.  Sandboxes have
+    the tags and classes that their records have now.
 
     Exit code: 0 nothing would change, 1 something would, 3 the rules have an
     error.

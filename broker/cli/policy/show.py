@@ -40,7 +40,7 @@ def short_answer(answer: PolicyAnswer) -> str:
     if answer.target:
         words.append(f"to {answer.target}")
     if answer.verdict == "deny" and not answer.notify:
-        words.append("without telling you")
+        words.append("without a notification")
     if answer.verdict == "ask":
         words.append("offering " + ", ".join(answer.targets[:12]))
     words += [f"{key}={value}" for key, value in answer.limits.as_json().items()]

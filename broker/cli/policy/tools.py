@@ -164,7 +164,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         changes = compare(*sets, world_from(world))
     except TooManyError as error:
         raise RefusedError(
-            f"these sets tell too many calls apart: {error}",
+            f"these sets distinguish too many calls: {error}",
             hint="compare them with a smaller --world",
         ) from error
     if as_json:
@@ -219,7 +219,7 @@ def effective(
 
     What its record denies is left out, whatever rules grant.
 
-    What is not shown is denied.  Calls that no rule tells apart are shown once.
+    Calls not shown are denied.  Calls that no rule distinguishes are shown once.
 
     Exit code: 0, 1 there is no such sandbox, 3 the rules have an error.
     """
@@ -238,7 +238,7 @@ def effective(
         others = _by_record(grants_to(rules, known, sandbox), situation)
     except TooManyError as error:
         raise RefusedError(
-            f"these rules tell too many calls apart: {error}",
+            f"these rules distinguish too many calls: {error}",
             hint="look at it with a smaller --world",
         ) from error
     if as_json:
@@ -307,7 +307,7 @@ def _row(grant: Grant) -> tuple[str, ...]:
 def fmt(
     files: tuple[Path, ...], *, write: bool, only_check: bool, as_json: bool
 ) -> None:
-    """Align the columns of rule FILES; what they mean does not change.
+    """Align the columns of rule FILES; their meaning does not change.
 
     With --json nothing is printed but which files change (with --write: were
     changed).

@@ -1,8 +1,8 @@
-"""An edit on trial: in force for a time, and kept only if somebody says so.
+"""An edit on trial: in force for a time, and kept only if it is confirmed.
 
-It stands in the runtime directory, before the permanent ones.  So it is gone
-by itself when the time is over, when the terminal goes, when brokerctl is
-killed (``policy_undo``) and when the machine restarts.
+The file is in the runtime directory, before the permanent ones.  So it is removed when
+the time is over, when the terminal goes, when brokerctl is killed (``policy_undo``) and
+when the machine restarts.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def on_trial(file: Path, new: bytes, seconds: int) -> None:
 
 
 def _make(folder: Path) -> None:
-    """The runtime directory is the broker's own, and nobody else's (0700)."""
+    """Make the runtime directory, which only the broker's user may use (0700)."""
     try:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -28,7 +28,7 @@ class LoneDesk:
         self._application = self._source = self._missing = ""
 
     def event(self, event: events.SoundEvent) -> None:
-        """Take what the filter tells."""
+        """Handle an event of the filter."""
         match event:
             case events.MicrophoneWanted(application):
                 self._application, self._missing = printable(application, 120), ""

@@ -59,7 +59,9 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     help="What a recording becomes when the microphone is taken away.",
 )
 @click.option("--sink", help="Where it plays [default: the server's default].")
-@click.option("--source", help="What it records [default: the server's default].")
+@click.option(
+    "--source", help="The source that it records [default: the server's default]."
+)
 @click.option(
     "--streams",
     type=_most(limits.PULSE_STREAMS_PER_SANDBOX),
@@ -141,7 +143,7 @@ class _Told:
 
     def __init__(self, *, json: bool) -> None:
         self.also: Callable[[events.SoundEvent], None] | None = None
-        """Who else is told, everything."""
+        """A second function that receives every event."""
         self._json = json
         self._quiet: dict[object, tuple[float, int]] = {}
 
@@ -232,7 +234,7 @@ async def _run(
     from broker.worker.pulse.connection import PulseService, serve_client
 
     path = server_path(server)
-    if not path.is_socket():  # a wrong server is said at once
+    if not path.is_socket():  # a wrong server is reported at once
         raise SetupError(
             f"there is no sound server at {path}",
             hint="is pipewire-pulse or pulseaudio running, and is PULSE_SERVER "
@@ -245,7 +247,7 @@ async def _run(
         sandbox, lambda: connect_server(path), read_cookie(), told.failed
     )
     indicator = Indicator()
-    # Signals first: whoever sees the socket may end us in order.
+    # Signals first: a process that sees the socket may already stop us cleanly.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         listener = await open_listener(UnixEndpoint(listen.absolute()))
         try:

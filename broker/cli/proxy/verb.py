@@ -85,10 +85,10 @@ class Order:
     type=click.IntRange(min=0),
     default=0,
     metavar="BYTES",
-    help="Largest single write, for transports that lose larger ones; copied then unless told otherwise.",
+    help="Largest single write, for transports that lose larger ones; copied then unless set otherwise.",
 )
 @click.option("--json", is_flag=True, help="One line of JSON for each connection.")
-@click.option("-q", "--quiet", is_flag=True, help="Report only what went wrong.")
+@click.option("-q", "--quiet", is_flag=True, help="Report only errors.")
 def relay(
     *,
     listen_on: str,
@@ -127,7 +127,7 @@ def relay(
     try:
         trio.run(serve, order, handle)
     except BaseExceptionGroup as group:
-        # Nurseries wrap what ends them; a person is told the first of it.
+        # Nurseries wrap the errors that end them; the first is shown to the person.
         ours = group.subgroup(VitrailError)
         if ours is None:
             raise

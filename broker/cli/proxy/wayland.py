@@ -130,7 +130,7 @@ async def _run(
         )
     listener = await open_listener(UnixEndpoint(listen.absolute()), descriptors=True)
     try:
-        connect_compositor(path).close()  # a wrong display is said at once
+        connect_compositor(path).close()  # a wrong display is reported at once
         context = open_context(path, rules.name)
         service = WaylandService(
             rules,

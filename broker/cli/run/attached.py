@@ -50,7 +50,7 @@ class Attached:
                     last = await call(take)
                     nursery.cancel_scope.cancel()
             except BaseExceptionGroup as group:
-                # The caller tells interruptions and refusals apart.
+                # The caller handles interruptions and refusals differently.
                 raise _sole(group) from None
         return last
 

@@ -110,7 +110,7 @@ def with_files(
     """The command with whole paths, and the files that it names.
 
     A word that is the path of a regular file of the person's is readable inside;
-    the person has named it.  What is below /usr is there already.
+    the person has named it.  Files below /usr are there already.
     """
     words, files = [argv[0]], []
     for word in argv[1:]:
@@ -133,7 +133,7 @@ async def _made_record(paths: Paths, name: str) -> AsyncIterator[Path]:
     folder = paths.runtime / "boxes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     base = folder / name
-    # Held for as long as we live: who finds it free may clear away what is left.
+    # Held for as long as we live: a process that finds it free may remove the remains.
     held = _taken(paths, folder, base)
     try:
         record = paths.runtime / FOLDER / f"{name}.toml"
@@ -192,7 +192,7 @@ def _lock(base: Path) -> Path:
 async def _sockets_there(sockets: Path) -> None:
     """Wait until the lease's sockets can be connected to."""
     with trio.move_on_after(_SOCKET_SECONDS):
-        while not (sockets / "wayland-0").exists():  # noqa: ASYNC110 -- no event tells
+        while not (sockets / "wayland-0").exists():  # noqa: ASYNC110 -- no event
             await trio.sleep(_LOOK_SECONDS)
         return
     raise UpstreamError(
@@ -202,7 +202,7 @@ async def _sockets_there(sockets: Path) -> None:
 
 
 async def _output(held: HeldBox, steps: Steps) -> None:
-    """Pass on what it prints, escaped where a person reads it."""
+    """Pass on its output, escaped where a person reads it."""
     async with trio.open_nursery() as nursery:
         for pipe in (held.child.popen.stdout, held.child.popen.stderr):
             assert pipe is not None

@@ -23,7 +23,7 @@ def offline_paths() -> Paths:
     """This user's paths, for verbs that read files and need no broker.
 
     They work where no session runs (ssh without a login manager, a rescue
-    shell): what is wrong with XDG_RUNTIME_DIR is then none of their business.
+    shell): an unusable XDG_RUNTIME_DIR is then no error for them.
     """
     try:
         return find_paths()
@@ -48,7 +48,7 @@ def _how(paths: Paths) -> str:
     try:
         role = role_here(paths)
     except VitrailError:
-        role = None  # whoever starts it hears what is wrong
+        role = None  # the program itself reports the error at its start
     if role is Role.HOST:
         return "start it: vitrail-host, or 'systemctl --user start vitrail-host'"
     program = "vitrail-local" if role is None else "vitrail-viewer"

@@ -99,7 +99,7 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
 def _told_more() -> str:
     # In a checkout brokerctl is not on PATH, and for root it is another user's.
     brokerctl = os.environ.get("VITRAIL_BROKERCTL", "brokerctl")
-    return f"'{brokerctl} audit' shows what was recorded."
+    return f"'{brokerctl} audit' shows the recorded events."
 
 
 def _default_screenshot(paths: Paths) -> Path:
@@ -144,7 +144,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
 
 
 async def _end_if_idle(paths: Paths) -> None:
-    """End the demo's broker, unless somebody runs something else in it by now."""
+    """End the demo's broker, unless other sandboxes run in it by now."""
     with contextlib.suppress(VitrailError):  # it may have ended already
         async with open_client(paths) as client:
             for sandbox in (await client.status()).sandboxes:
@@ -211,7 +211,7 @@ async def _wait_window(compositor: HeadlessCompositor) -> None:
         await trio.sleep(_LOOK_SECONDS)  # sway-ipc's own events need a client library
     raise UpstreamError(
         f"the compositor shows no window after {_WINDOW_SECONDS:g} s",
-        hint="'brokerctl logs' and 'brokerctl audit' tell how far it came",
+        hint="'brokerctl logs' and 'brokerctl audit' show how far it came",
     )
 
 

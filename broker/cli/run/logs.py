@@ -36,12 +36,12 @@ _LINE = 4096
 @click.argument("sandbox", shell_complete=logged_sandboxes)
 @click.option("--console", is_flag=True, help="The guest's console.")
 @click.option("--program", type=click.IntRange(min=1), help="Output of program N.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new output.")
 @click.option("--raw", is_flag=True, help="The bytes as they are; not to a terminal.")
 def command(
     sandbox: str, *, console: bool, program: int | None, follow: bool, raw: bool
 ) -> None:
-    """Show what SANDBOX printed: its newest program, unless told otherwise.
+    """Show the output of SANDBOX: its newest program, unless an option names another.
 
     Works without a broker.  Exit code: 0, or 1 when there is no such log.
     """
@@ -128,7 +128,7 @@ def _copy(path: Path, show: Callable[[bytes], None]) -> None:
 
 
 async def _follow(path: Path, show: Callable[[bytes], None], on: bool) -> None:  # noqa: FBT001
-    """Show the file to its end; with ``on``, and what comes, across a rotation."""
+    """Show the file to its end; with ``on``, also later output, across a rotation."""
     file = path.open("rb")
     try:
         while True:
@@ -138,8 +138,8 @@ async def _follow(path: Path, show: Callable[[bytes], None], on: bool) -> None: 
             if not on:
                 return
             if _rotated(path, file.fileno()):
-                # What came between our last read and the rotation is in the
-                # old file still.
+                # Output between our last read and the rotation is still in the old
+                # file.
                 if data := file.read(limits.LOG_BYTES):
                     show(data)
                 file.close()

@@ -25,7 +25,7 @@ class StreamFields(TypedDict):
 
 @dataclass(frozen=True)
 class StreamWords:
-    """What was given for the options."""
+    """The values given for the options."""
 
     tty: bool | None
     env: tuple[str, ...]

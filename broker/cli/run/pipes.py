@@ -21,6 +21,6 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is buffered still goes nowhere at the interpreter's exit.
+        # Data still buffered is discarded at the interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_SIGPIPE_STATUS)

@@ -74,7 +74,7 @@ async def ensure_broker(
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with _starting(paths):
-        # Somebody else may have started one while we waited for our turn.
+        # Another process may have started one while we waited for the lock.
         if await _answers(paths):
             return False
         await _start(

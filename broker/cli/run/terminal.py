@@ -57,7 +57,7 @@ def raw() -> Iterator[None]:
     try:
         yield
     finally:
-        # Not TCSAFLUSH: what was typed ahead is for the next command.
+        # Not TCSAFLUSH: text typed ahead is for the next command.
         termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
 
 

@@ -4,7 +4,7 @@ A program on a terminal needs to move the cursor, to colour and to clear.  The
 same channel sets the window's title, writes the clipboard (OSC 52), makes the
 terminal type answers into whatever reads it (DA, DSR, DECRQSS, title reports),
 and on some terminals worse.  So this is a list of what passes; everything else
-is dropped, as a terminal drops what it does not know.
+is dropped, as a terminal drops unknown sequences.
 
 Sans-IO: bytes in, bytes out, any split of the input gives the same output.
 Grammar: ECMA-48, and DEC STD 070 for the states; control sequences as in

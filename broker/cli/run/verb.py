@@ -169,8 +169,8 @@ def _own_record(request: RunRequest, paths: Paths) -> Record | None:
 def _module_here(paths: Paths) -> str:
     """The broker to start for a run on this machine.
 
-    A broker for one machine beside a link would have the same sandboxes with
-    nobody between them and this screen.
+    A broker for one machine beside a link would run the same sandboxes with no viewer
+    between them and this screen.
     """
     match role_here(paths):
         case Role.HOST:
@@ -186,7 +186,7 @@ def _module_here(paths: Paths) -> str:
 
 
 def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
-    """The broker's refusal, with what the record files tell a person besides."""
+    """The broker's refusal, with additions from the record files."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
         hint = hint_for_unknown(request.record, found.records)

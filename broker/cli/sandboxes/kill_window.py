@@ -19,7 +19,7 @@ def command(sandbox: str, window: int, *, ask: bool) -> None:
     """End WINDOW of SANDBOX ('brokerctl windows' has the numbers).
 
     The application's connection to the screen is cut, so all its windows go;
-    most applications end then.  With --ask it is told to close this one, as
+    most applications end then.  With --ask it receives a request to close this one, as
     by a click on its cross, and may refuse.
 
     Exit code: 0, or 1 when there is no such window or no broker.

@@ -42,7 +42,7 @@ _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
 
 @dataclass(frozen=True)
 class _Wishes:
-    """What was asked for, where it differs from the example."""
+    """The requested values, where they differ from the example."""
 
     packages: tuple[str, ...]
     label: str | None
@@ -128,7 +128,7 @@ def _template(name: str, config: tuple[Path, ...]) -> str:
 
 
 def _changed(text: str, name: str, wishes: _Wishes) -> str:
-    """The example with the wishes in their lines; what it says besides stays."""
+    """The example with the wishes in their lines; the other lines stay."""
     head = f"# The sandbox '{name}', made by 'brokerctl new'."
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
     text = f"#:schema ../schema/sandbox.json\n{head}\n\n{body}"

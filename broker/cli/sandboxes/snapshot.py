@@ -109,7 +109,7 @@ def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
     status = client.call("Status", Nothing(), Status)
     windows: dict[str, list[Window]] = {}
     questions: tuple[WaitingQuestion, ...] = ()
-    with suppress(RefusedError):  # a host has no screen, and asks nobody
+    with suppress(RefusedError):  # a host has no screen and no dialogs
         found = client.call("Windows", WindowsRequest(), WindowsAnswer)
         for one in found.windows:
             window = Window(one.window, printable(one.title), one.focused)

@@ -31,7 +31,7 @@ COLUMNS = ("NAME", "LABEL", "PROGRAM", "UP", "MEMORY", "WINDOWS")
 def command(
     sandbox: str | None, *, everything: bool, as_json: bool, watch: bool
 ) -> None:
-    """Show what runs, one line for each sandbox, and what is wrong.
+    """Show running sandboxes, one line for each, and current problems.
 
     With SANDBOX or --all also leases, streams with their rates, processes with
     their memory and jail, and limits.  --json has everything.
@@ -79,7 +79,7 @@ def memory_of(status: Status) -> dict[str, int]:
 
 
 def windows_of(sandbox: SandboxStatus) -> int | None:
-    """How many windows it has; None where its worker has not said."""
+    """How many windows it has; None where its worker has not reported it."""
     for limit in sandbox.limits:
         if limit.what == "windows":
             return limit.now

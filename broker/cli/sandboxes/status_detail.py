@@ -156,7 +156,7 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
     if status.audit and status.audit.failures:
         yield Text(
             f"warning: the audit log could not be written {status.audit.failures} "
-            "times; what had to be recorded was refused",
+            "times; actions that had to be recorded were refused",
             style="bold red",
         )
     for warning in status.warnings:

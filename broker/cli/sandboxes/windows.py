@@ -1,4 +1,4 @@
-"""``brokerctl windows``: what is on the screen, and whose it is."""
+"""``brokerctl windows``: the windows on the screen, and their sandboxes."""
 
 from __future__ import annotations
 

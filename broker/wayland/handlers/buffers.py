@@ -2,10 +2,10 @@
 
 Why no resize reaches the compositor
     It may move where the pool is mapped, and weston 10's pixman renderer goes
-    on reading where a picture was when it was attached: it dies of the next
-    one.  So a pool that grew is mapped anew, by a pool beside the former one,
-    as soon as a buffer reaches beyond what is mapped.  Earlier buffers keep
-    their mapping, which is counted as a pool of its own while they live.
+    on reading where a picture was when it was attached: it dies of the next one.  So a
+    pool that grew is mapped again, by a pool beside the former one, as soon as a buffer
+    reaches beyond the mapping.  Earlier buffers keep their mapping, which is counted as
+    a pool of its own while they live.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Both are options of a record.  A lock or confinement belongs to a client's own
 surface, so its region and hint move with that surface's crop, and its state
 waits for the surface's commit like all other.  A hint puts the pointer
-somewhere when the lock ends: some compositors do not look where, so it stays
-inside what is shown.  An inhibitor belongs to the window, whose keyboard
-focus is its frame's.
+somewhere when the lock ends: some compositors do not check where, so it stays inside
+the shown part.  An inhibitor belongs to the window, whose keyboard focus is its
+frame's.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def apply(
 
 
 def send_region(core: WaylandFilter, surface: Surface, constraint: Constraint) -> None:
-    """Tell the region anew, for the present crop."""
+    """Send the region again, for the present crop."""
     if not constraint.dead:
         with layout.region_of(core, surface, constraint.region) as sid:
             core.up.data += _SET_REGION[constraint.interface](constraint.sid, sid)

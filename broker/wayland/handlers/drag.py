@@ -2,9 +2,9 @@
 
 A drag's source offers the compositor one private type, so other applications
 can take nothing; filters of the same sandbox recognise it and put the real
-types back.  Beside it stand those real types that a rule lets the person's own
-programs know of, and whoever asks for one asks the broker.  The icon sits in a
-frame, like everything that floats.  Drags from elsewhere: ``foreign``.
+types back.  Beside it stand those real types that a rule lets the person's own programs
+know of; a request for one of them goes to the broker.  The icon sits in a frame, like
+everything that floats.  Drags from elsewhere: ``foreign``.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _arrive(
         )
         # guard: drags of others are not told
         if source is None:
-            # From the host or another sandbox: not told at all.
+            # From the host or another sandbox: the client is not notified.
             foreign_drags.enter(core, device, host, serial, (x, y))
             # guard: foreign drags untold
             return
@@ -174,8 +174,8 @@ _drag_enter = emit.event("wl_data_device", "enter")
 def _under(surface: ProtocolObject | None) -> tuple[Surface | None, Frame | None]:
     """The client's surface that a drag is over, and the frame that stands for it.
 
-    KWin drags over windows, whose surface is our frame's; others over what is
-    under the pointer.
+    KWin drags over windows, whose surface is our frame's; others over the surface under
+    the pointer.
     """
     if isinstance(surface, OwnSurface):
         top = surface.alias
@@ -188,7 +188,7 @@ def _under(surface: ProtocolObject | None) -> tuple[Surface | None, Frame | None
 
 
 def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
-    """A place that the compositor told, on the client's surface as it knows it."""
+    """Translate the compositor's coordinates to the client's surface."""
     return device.frame.inside(x, y) if device.frame is not None else (x, y)
 
 
@@ -197,7 +197,7 @@ def drag_leave(core: WaylandFilter, device: Device) -> None:
         core.down.data += _drag_leave(device.cid)
         offer = device.offer
         if offer is not None and not device.dropped:
-            # What it still says of it counts for nothing.
+            # Its later requests about the drag have no effect.
             offer.left = True
             if isinstance(offer.source, DataSource):
                 # guard: a window speaks for itself
@@ -317,7 +317,7 @@ _target = emit.event("wl_data_source", "target")
 
 
 def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) -> None:
-    """Somebody outside asks: in the private type is nothing, of others by rule."""
+    """A client outside asks: the private type is empty, others are sent by rule."""
     hand = core.sandbox.hand
     known = hand is not None and mime in hand.drags.outward(source)
     if hand is None or not known or not hand.drags.wanted(source, mime, fd):
@@ -325,10 +325,10 @@ def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) ->
 
 
 def source_action(core: WaylandFilter, source: DataSource, action: int) -> None:
-    """What would be done where the drag is now, said of its own sandbox only.
+    """Report the action at the drag's place, for its own sandbox only.
 
-    Over other windows it would tell that they are there, and what they take; where a
-    rule lets the person's own programs know of its types, it may know of them.
+    Over other windows it would reveal that they are there, and which types they take;
+    where a rule lets the person's own programs know of its types, it may know of them.
     """
     drag_start.heard(core)
     hand = core.sandbox.hand

@@ -1,11 +1,11 @@
 """A drag's start that the compositor passed over is asked for once more.
 
-A compositor starts a drag from the surface that the pointer pressed.  Most mean
-the one that they told the client of, KWin (5.27, 6.0) the window's, which is
-our frame's; for another one KWin does nothing and says nothing.  So the client's
-own is named first, and where nothing whatever followed, and the pointer is still
-where it was, the frame's: with the same serial, once.  Both are checked by the
-compositor against the button that is pressed.
+A compositor starts a drag from the surface that the pointer pressed.  Most mean the one
+that they sent the client, KWin (5.27, 6.0) the window's, which is our frame's; for
+another one KWin does nothing and sends nothing.  So the client's own is named first,
+and where nothing whatever followed, and the pointer is still where it was, the frame's:
+with the same serial, once.  Both are checked by the compositor against the button that
+is pressed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def send(core: WaylandFilter, asked: Asked) -> None:
 
 
 def heard(core: WaylandFilter) -> None:
-    """The compositor has said something of a drag, or taken the pointer away."""
+    """The compositor has sent an event of a drag, or taken the pointer away."""
     # guard: no second start of one that was heard
     core.drag.asked = None
 

@@ -1,11 +1,10 @@
-"""Drags that come from elsewhere: untold until they were dropped and let in.
+"""Drags from elsewhere: hidden from the client until dropped and allowed.
 
-While one is over a window its client is told nothing: no offer, no enter, no
-place.  Where the broker says that a rule could let it in, it is accepted at the
-compositor in the client's stead, so that the person can drop it.  After the
-drop the broker decides; what it lets in is given as a drop of its own: offer,
-enter, and the drop itself as soon as the client accepts, at the place where
-the person let it go.
+While one is over a window its client gets no events: no offer, no enter, no place.
+Where the broker reports that a rule could allow it, it is accepted at the compositor in
+the client's stead, so that the person can drop it.  After the drop the broker decides;
+allowed content is given as a drop of its own: offer, enter, and the drop itself as soon
+as the client accepts, at the place where the person let it go.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Over:
 
     @property
     def told(self) -> bool:
-        """Whether the client was told of the drop."""
+        """Whether the client has received the drop."""
         return self._told
 
 
@@ -95,7 +94,7 @@ def enter(
     serial: int,
     at: tuple[int, int],
 ) -> None:
-    """A drag of somebody else's came over a window."""
+    """A drag from outside the sandbox entered a window."""
     hand = core.sandbox.hand
     if hand is None or device.over is None:
         return
@@ -146,7 +145,7 @@ def end(over: Over, *, finished: bool) -> None:
 
 
 def forget(device: Device) -> None:
-    """Another drag comes: what is under way of the last one is over."""
+    """Another drag comes: end the transfer of the last one."""
     over, device.foreign = device.foreign, None
     if over is not None and over.offer is not None:
         withdraw(over)
@@ -154,7 +153,7 @@ def forget(device: Device) -> None:
         end(over, finished=False)
 
 
-# -- what was let in ----------------------------------------------------------------------
+# -- allowed content ----------------------------------------------------------------------
 
 
 def give(over: Over, content: Selection) -> bool:
@@ -168,7 +167,7 @@ def give(over: Over, content: Selection) -> bool:
     try:
         offer = core.make_server_side("wl_data_offer", device.version)
     except ProtocolFault as fault:
-        # Whoever calls serves the whole sandbox; the mistake is this client's.
+        # The caller serves the whole sandbox; the mistake is this client's.
         core.fail(fault)
         core.wake()
         return False
@@ -196,7 +195,7 @@ def accepted(over: Over, mime: bytes | None) -> None:
 
 
 def chosen(over: Over, actions: int) -> None:
-    """It says what it would do with it."""
+    """The client has set the actions that it supports."""
     if over.offer is not None and not over.offer.dead:
         over.core.down.data += _action(over.offer.cid, actions & _COPY)
     over.like(actions=actions)

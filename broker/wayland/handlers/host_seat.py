@@ -2,9 +2,9 @@
 
 Beside the client's own there are, on every seat: a pointer (``host_pointer``); a
 keyboard, so that focus and chords are seen whatever the client makes; and, where
-something may cross, a data device while the client has none (with two, some
-compositors tell only the newer one, and ending one of a drag's two offers would
-end the drag).  What the compositor tells on them never reaches the client.
+something may cross, a data device while the client has none (with two, some compositors
+notify only the newer one, and ending one of a drag's two offers would end the drag).
+Events of these objects never reach the client.
 
 The person's own selection is kept as an offer, unread: it is read after a
 paste chord only, through a pipe of ours.  Ours takes its place after a copy
@@ -83,7 +83,7 @@ class Hands:
         self._core = core
         self._seats: dict[int, OwnSeat] = {}
         self.offer: HostOffer | None = None
-        """The person's own selection, as the compositor told it last."""
+        """The person's own selection, as the compositor announced it last."""
         self._export: ExportSource | None = None
         self.clock = EventClock()
         """How late an input event is heard."""
@@ -97,7 +97,7 @@ class Hands:
 
     @property
     def watching(self) -> bool:
-        """Whether a keyboard of ours tells who has the focus."""
+        """Whether a keyboard of ours reports which surface has the focus."""
         return any(seat.keyboard is not None for seat in self._seats.values())
 
     @property
@@ -169,9 +169,9 @@ class Hands:
     def passes(
         self, keyboard: Keyboard, serial: int, key: int, state: int, late: float
     ) -> bool:
-        """Whether the client may see a key event; a chord is told here.
+        """Whether the client may see a key event; a chord is reported here.
 
-        One that is heard ``late``, in seconds, was meant for what there was then.
+        A chord that arrives ``late``, in seconds, was meant for the state at that time.
         """
         if keyboard.judge is None or keyboard.seat is None:
             return True
@@ -220,7 +220,7 @@ class Hands:
     # -- the person's own selection -----------------------------------------------------
 
     def selected(self, offer: ProtocolObject | None) -> None:
-        """The compositor tells the person's selection, on any device."""
+        """The compositor has announced the person's selection, on any device."""
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
@@ -366,7 +366,7 @@ def blur(core: WaylandFilter, keyboard: Keyboard) -> None:
     """The focus has left what one of our keyboards had it on."""
     before, keyboard.focus = keyboard.focus, None
     if before is not None:
-        # The client's keyboards of a seat that has gone are told nothing more.
+        # The client's keyboards of a seat that has gone get no more events.
         for other in [k for k in core.focused if k.seat is keyboard.seat]:
             core.blur_keyboard(other)
         if keyboard.judge is not None:

@@ -35,7 +35,7 @@ class Screen(ProtocolObject):
         self.logical: tuple[int, int] | None = None
 
     def size(self) -> tuple[int, int] | None:
-        """Width and height, or None before the compositor told."""
+        """Width and height, or None before the compositor has sent them."""
         if self.logical is not None:
             return self.logical
         if not self.width:
@@ -93,7 +93,7 @@ def largest(screens: list[Screen]) -> tuple[int, int]:
     return max(w for w, _ in sizes), max(h for _, h in sizes)
 
 
-# -- what the client is told ----------------------------------------------------------
+# -- events to the client -------------------------------------------------------------
 
 
 def geometry(

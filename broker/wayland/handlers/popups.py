@@ -218,7 +218,7 @@ def grab(core: WaylandFilter, popup: Popup, _seat: ProtocolObject, serial: int) 
     person clicks, so that not even a prompt above everything gets it.  What an
     application needs of a grab is to hear when its menu should go: once its
     window has no keyboard, and when the person presses on a frame or in another
-    window.  Presses in the client's own windows it is told anyway.
+    window.  It gets the presses in the client's own windows anyway.
     """
     parent = popup.parent.role if popup.parent is not None else None
     nested = isinstance(parent, Popup) and parent.grabbing and not parent.done
@@ -235,7 +235,7 @@ def grab(core: WaylandFilter, popup: Popup, _seat: ProtocolObject, serial: int) 
 
 
 def dismiss(core: WaylandFilter, popup: Popup) -> None:
-    """Tell the client that its popup is done, once.
+    """Send the client popup_done, once.
 
     One that it keeps all the same is no more than a popup without a grab.
     """
@@ -278,7 +278,7 @@ def follow_focus(core: WaylandFilter) -> None:
 
 
 def _window(xdg: XdgSurface | None) -> XdgSurface | None:
-    """The window that a popup stands on; itself for what is none."""
+    """The window that a popup stands on; the surface itself if it is not a popup."""
     while xdg is not None and isinstance(xdg.role, Popup):
         xdg = xdg.role.parent
     return xdg

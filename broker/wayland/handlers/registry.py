@@ -104,7 +104,7 @@ def _global_body(name: int, interface: str, version: int) -> bytes:
 
 
 def told(registry: ProtocolObject, entry: Advertised) -> bytes:
-    """The event that a registry tells a global with."""
+    """The event with which a registry advertises a global."""
     body = _global_body(entry.name, entry.interface, entry.version)
     return _ID.pack(registry.cid) + body
 

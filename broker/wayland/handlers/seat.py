@@ -1,10 +1,9 @@
 """Input: pointer, keyboard, touch, gestures, text input, cursors.
 
 The compositor speaks of frames where the client knows only its own surface.
-Keyboard focus of a frame is told as focus of the surface in it; pointer and
-touch on a frame are ours and never told.  Coordinates get the crop's origin
-added.  Every serial that is passed on is remembered: a client may present
-only those.
+Keyboard focus of a frame is reported as focus of the surface in it; pointer and touch
+events on a frame are ours and never passed on.  Coordinates get the crop's origin
+added.  Every serial that is passed on is remembered: a client may present only those.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ _get_keyboard = emit.request("wl_seat", "get_keyboard")
 
 
 def seat_name(core: WaylandFilter, seat: ProtocolObject, _name: bytes) -> None:
-    """A seat's name may tell hardware; every sandbox sees the same one."""
+    """A seat's name may reveal hardware; every sandbox sees the same one."""
     core.down.data += _seat_name(seat.cid, b"seat0")
 
 
@@ -185,7 +184,7 @@ def _if_told(
 def relative_motion(
     core: WaylandFilter, relative: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
-    """Over the client's content only: what the pointer does on a frame is not told."""
+    """Over the client's content only: motion on a frame is not passed on."""
     # guard: relative motion on the content only
     if any(pointer.focus is not None for pointer in core.pointers):
         _pass(core, relative, data, pos, size)

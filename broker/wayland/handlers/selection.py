@@ -50,10 +50,10 @@ class DataSource(ProtocolObject):
         self.drag: bytes | None = None
         self.told_action = 0
         self.told_target: bytes | None = None
-        """What its client was told last of where its drag is."""
+        """The action and the type that were last reported to its client."""
         self.takers: dict[SelectionOffer, bytes] = {}
-        """What each client of the sandbox that it is over would take.  The words
-        of several come in no order: one may be late to say that it went on."""
+        """The type that each client of the sandbox under the drag would take.  The
+        words of several come in no order: one may be late to say that it went on."""
 
     @property
     def accepted(self) -> bytes | None:
@@ -68,7 +68,7 @@ class DataSource(ProtocolObject):
         self.core = None
 
     def cancel(self) -> None:
-        """Tell its client that it is no longer the selection."""
+        """Notify its client that it is no longer the selection."""
         if not self.dead and self.core is not None:
             write = (
                 _cancelled if self.interface == "wl_data_source" else _primary_cancelled
@@ -296,9 +296,9 @@ def _select(
 
 
 def _may_select(core: WaylandFilter) -> bool:
-    """Whether its client has the keyboard, where a keyboard tells that.
+    """Whether its client has the keyboard, where a keyboard reports that.
 
-    Else a window in the background could change what the person just copied.
+    Else a window in the background could replace the person's copy.
     """
     return bool(core.focused) or not core.hands.watching
 
@@ -375,7 +375,7 @@ def host_offer(core: WaylandFilter, _device: Device, new_id: int) -> None:
 
 
 def _host_mime(_core: WaylandFilter, offer: HostOffer, mime: bytes) -> None:
-    # What is longer would be no type to us either (``clipboard.types``).
+    # A longer one is not a type for us either (``clipboard.types``).
     short = len(mime) <= limits.WAYLAND_MIME_BYTES
     if short and len(offer.mimes) < limits.WAYLAND_MIMES:
         offer.mimes.append(mime)

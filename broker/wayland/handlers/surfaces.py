@@ -136,7 +136,7 @@ def frame(core: WaylandFilter, surface: Surface, new_id: int) -> None:
 def set_opaque_region(
     core: WaylandFilter, surface: Surface, region: Region | None
 ) -> None:
-    """A claim that nothing behind need be drawn, which nobody can check.
+    """A claim that nothing behind need be drawn, which a filter cannot check.
 
     With pixels that are translucent all the same, the compositor shows what
     it drew there last: another window, as through a hole in an opaque frame.
@@ -155,8 +155,8 @@ def set_input_region(
 ) -> None:
     """Kept with the surface; too many rectangles become the one around them.
 
-    What a surface refuses is swallowed by its frame, so the difference is
-    between the application hearing of a click and nobody hearing of it.
+    Input that a surface refuses is swallowed by its frame, so a click goes to the
+    application or to no client.
     """
     if region is None:
         surface.pending.input = None
@@ -366,7 +366,7 @@ def get_subsurface(
     if _count(parent.root()) + _count(surface) > limits.WAYLAND_SUBSURFACES:
         raise core.too_much("too many subsurfaces in one window")
     # guard: a pixel in a new parent
-    layout.withdraw(core, surface)  # before the id that is told after it
+    layout.withdraw(core, surface)  # before the id that is sent after it
     sub = core.make(new_id, "wl_subsurface", subcompositor.version)
     assert isinstance(sub, Subsurface)
     surface.role = Role.SUBSURFACE

@@ -300,7 +300,7 @@ _set_parent = emit.request("xdg_toplevel", "set_parent")
 
 
 def set_title(core: WaylandFilter, toplevel: Toplevel, untrusted_title: bytes) -> None:
-    # Kept whole: a remapped window is introduced anew.
+    # Kept whole: a remapped window is introduced again.
     toplevel.title = untrusted_title
     if toplevel.xdg is not None and toplevel.xdg.committed:
         window_state.retitle(core, toplevel)
@@ -444,7 +444,7 @@ def _states(array: bytes) -> frozenset[int]:
 def _told_states(
     known: frozenset[int], *, faked: bool, maximized: bool, tiled: bool
 ) -> bytes:
-    """The array of states that the client is told."""
+    """The array of states that the client receives."""
     told = set(known)
     if faked:
         told.add(FULLSCREEN)

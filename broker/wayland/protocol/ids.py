@@ -101,7 +101,7 @@ class ObjectTable:
         return obj
 
     def give_sid(self, obj: ProtocolObject) -> int:
-        """Give an object its id at the compositor, at the moment it is told.
+        """Give an object its id at the compositor, when the request is sent.
 
         The compositor wants new ids without gaps, so an object whose request
         is held gets its id only when that is sent (border.md 5.1).
@@ -116,7 +116,7 @@ class ObjectTable:
         return sid
 
     def replace_sid(self, obj: ProtocolObject) -> None:
-        """Give an object another id at the compositor, which was told its end.
+        """Give an object another id at the compositor; the former one was destroyed.
 
         The former one stays in use until the compositor confirms, and the
         client hears nothing of it.
@@ -128,7 +128,7 @@ class ObjectTable:
         self.give_sid(obj)
 
     def own(self, interface: str, obj: ProtocolObject | None = None) -> ProtocolObject:
-        """A new object of ours; its events go nowhere unless told otherwise."""
+        """A new object of ours; its events are dropped unless it sets a handler."""
         made = obj if obj is not None else ProtocolObject(interface, 1)
         made.events = dispatch.dead_events(interface)
         self.give_sid(made)
@@ -155,7 +155,7 @@ class ObjectTable:
         obj.dead = True
 
     def bury(self, obj: ProtocolObject) -> None:
-        """The client may use the object no more; nothing is told yet."""
+        """The client may use the object no more; nothing is sent yet."""
         obj.dead = True
         # guard: dead objects
         obj.requests = dispatch.dead_requests(obj.interface)

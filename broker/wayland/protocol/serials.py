@@ -53,7 +53,7 @@ class Serials:
         # guard: input serials
         return untrusted_serial in self._given
 
-    # -- what is pressed now -------------------------------------------------------
+    # -- pressed buttons, keys and fingers -----------------------------------------
 
     def press(self, by: int, which: int, serial: int, on: ProtocolObject) -> None:
         """A button or finger of the client's object ``by`` goes down on a surface."""
@@ -79,7 +79,7 @@ class Serials:
     # -- since the keyboard came ----------------------------------------------------
 
     def retire(self) -> None:
-        """The keyboard has left the client: what it was given is of before."""
+        """The keyboard has left the client: serials given so far are old."""
         self._retired = frozenset(self._given)
 
     def current(self, untrusted_serial: int) -> bool:

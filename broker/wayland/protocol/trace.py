@@ -2,10 +2,10 @@
 
 Four columns of arrows, because a filter has two conversations:
 
-    client ->          what the client asked
-            -> comp    what the compositor was asked
-            <- comp    what the compositor said
-    client <-          what the client was told
+    client ->          requests of the client
+            -> comp    requests to the compositor
+            <- comp    events of the compositor
+    client <-          events to the client
 
 What stands in only one of a pair was swallowed, held or made by us.  Text
 from either side is escaped; contents (selections, keys' meaning) are not in
@@ -36,8 +36,8 @@ ASKED, PASSED, SAID, TOLD = (
 class Tracer:
     """Writes lines for whole messages; keeps nothing but half messages.
 
-    ``names`` remembers the interface of each id on each side from the moment
-    it was seen, so that the end of an object is still told by its name.
+    ``names`` remembers the interface of each id on each side from the moment it was
+    seen, so that the end of an object is still printed with its name.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -124,13 +124,13 @@ def _show(message: Message, args: list[object]) -> list[str]:
 
 
 class TracedFilter(WaylandFilter):
-    """A filter that tells a tracer what passes."""
+    """A filter that reports all messages to a tracer."""
 
     tracer: Tracer | None = None
 
     @override
     def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """As Filter's, told before and after."""
+        """As Filter's, traced before and after."""
         self._around(
             ASKED,
             untrusted_data,
@@ -140,7 +140,7 @@ class TracedFilter(WaylandFilter):
 
     @override
     def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """As Filter's, told before and after."""
+        """As Filter's, traced before and after."""
         self._around(
             SAID,
             data,

@@ -3,7 +3,7 @@
 A message is ``u32 object, u16 opcode, u16 size`` in the machine's byte order,
 then its arguments in words of four bytes (wayland.freedesktop.org, "Wire
 Format").  Descriptors travel beside the bytes and belong to messages by their
-order alone, so whoever forwards messages must count them exactly.
+order alone, so a proxy must count them exactly.
 """
 
 from __future__ import annotations

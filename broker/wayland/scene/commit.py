@@ -112,7 +112,7 @@ def _follow(core: WaylandFilter, surface: Surface, xdg: XdgSurface) -> None:
                 _pace_mapping(core)
                 core.sandbox.note_mapped()
             if isinstance(xdg.role, Toplevel) and xdg.frame is not None:
-                # What it answered while it showed nothing may hold no more.
+                # Its answer while it showed nothing may no longer be valid.
                 # guard: a frame with the first picture
                 window_state.set_edges(core, xdg.role, xdg.frame, xdg.frame.edges)
     elif xdg.mapped:
@@ -138,7 +138,7 @@ def _pace_mapping(core: WaylandFilter) -> None:
     if acted is not None and now - acted <= limits.WAYLAND_MAPPING_INPUT_SECONDS:
         return
     if not sandbox.may("mappings", limits.WAYLAND_MAPPINGS_PER_MINUTE, now):
-        raise core.too_much("windows that come, and nobody acts in them, too often")
+        raise core.too_much("windows that open without input from the user too often")
 
 
 def _stands_alone(
@@ -259,10 +259,10 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     """Move a drag icon by an attach offset, a little; nothing else moves by one.
 
     The sum of all offsets stays within the icon's cap, so it does not walk away
-    from the pointer in small steps.  The frame is what the compositor drags: it
-    moves, not what is in it.  A cursor's offsets are not passed on at all: its
-    place is what ``wl_pointer.set_cursor`` says, and a sum kept here would be
-    another than the compositor's wherever that takes no notice of a request.
+    from the pointer in small steps.  The compositor drags the frame: the frame moves,
+    not its content.  A cursor's offsets are not passed on at all: its place is what
+    ``wl_pointer.set_cursor`` says, and a sum kept here would be another than the
+    compositor's wherever that takes no notice of a request.
     """
     if surface.icon is None:
         return
@@ -289,9 +289,9 @@ def _damage(core: WaylandFilter, surface: Surface, state: State) -> None:
 def _damage_cropped(core: WaylandFilter, surface: Surface, state: State) -> None:
     """Damage of a surface whose crop does not begin at its corner.
 
-    Said in the buffer's own pixels, where the crop does not matter: wlroots
-    0.18 takes the crop's origin off a surface's damage twice, and what was
-    drawn was not shown.
+    Sent in the buffer's own pixels, where the crop does not matter: wlroots 0.18
+    subtracts the crop's origin from a surface's damage twice, and the drawn part was
+    not shown.
     """
     content, out = surface.content, core.up.data
     scaled = not (content.source is None and content.size is None)
@@ -437,7 +437,7 @@ def _send_tree(core: WaylandFilter, surface: Surface, *, explicit: bool) -> None
     if root.icon is not None:
         root.icon.commit()
     _send_frame(root, explicit=explicit and root is surface)
-    # Last: what has just gone back into the window is cropped with the window.
+    # Last: content that has just gone back into the window is cropped with the window.
     for popup, content in popups:
         popup.commit(content=content)
     if core.promotions:

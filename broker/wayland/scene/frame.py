@@ -201,7 +201,7 @@ class Frame:
         self._former: list[int] = []
         self._backing = 0
         self.maximized: tuple[int, int] | None = None
-        """What it was maximised or tiled to, by the last configure acknowledged."""
+        """The maximised or tiled size, by the last configure acknowledged."""
         self._answers = False
         out = core.up.data
         out += emit.get_viewport(core.viewporter, self._viewport, self.root.sid)

@@ -140,7 +140,7 @@ def _crop(
 
 
 def withdraw(core: WaylandFilter, surface: Surface) -> bool:
-    """Leave one pixel of a tree that is in no window, until it is laid out anew.
+    """Leave one pixel of a tree that is in no window, until it is laid out again.
 
     A subsurface belongs to its parent from the parent's next commit on, but KWin
     (5.27) shows it at once, at its parent's corner: without this as large as it

@@ -1,8 +1,8 @@
 """Where a popup goes: positioners of ours, by rules that keep it at its parent.
 
-A filter cannot place a popup itself.  It tells the compositor an anchor, an
-offset with which the popup touches its parent, and that it may slide, flip
-and resize it onto the screen.
+A filter cannot place a popup itself.  It sends the compositor an anchor, an offset with
+which the popup touches its parent, and that it may slide, flip and resize it onto the
+screen.
 """
 
 from __future__ import annotations

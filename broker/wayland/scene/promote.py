@@ -4,9 +4,9 @@ The default is to crop them.  Where the record says ``subsurfaces = "promote"``
 one that reaches further than a decoration does (GTK 3 popovers, Chromium's
 bubbles) is taken out of its window's tree at the compositor and put into a
 frame of its own, which is a popup of that window: bounded in size, touching
-it, on the screen, like every other popup.  What is below it goes with it,
-cropped to it.  For the client nothing changes: it is still its subsurface,
-and is committed with its parent as before.
+it, on the screen, like every other popup.  Its own subsurfaces go with it, cropped to
+it.  For the client nothing changes: it is still its subsurface, and is committed with
+its parent as before.
 
 Whatever goes wrong (no popups left, the compositor dismisses it), it becomes
 a cropped part of its window again: never is it shown without a frame.
@@ -183,7 +183,7 @@ def held(
     extent = sub.surface.extent if sub.surface is not None else None
     mine = sub.promoted
     if extent is None:
-        sub.cropped = False  # shown anew, it is judged anew
+        sub.cropped = False  # shown again, it is judged again
     if extent is None or sub.cropped or not overhangs(extent, content):
         if mine is not None:
             end(core, sub)
@@ -328,7 +328,7 @@ def _configure(core: WaylandFilter, xdg: Shell, serial: int) -> None:
 
 
 def _popup_done(core: WaylandFilter, popup: Shell) -> None:
-    """The compositor shows it no more; until it comes anew it stays cropped."""
+    """The compositor shows it no more; until it comes again it stays cropped."""
     sub = popup.of.sub
     sub.cropped = True
     surface = sub.surface

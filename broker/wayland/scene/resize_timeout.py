@@ -1,10 +1,10 @@
-"""Windows whose application does not take the size it was told: their frames do.
+"""Windows whose application does not take a configured size: their frames do.
 
-A compositor that has asked for a smaller window may show what it has at the
-size that it asked for, and cut the rest off: newer versions of sway do so 200
-ms later, and then the frame has no right and no lower side.  So a window that
-is asked to be smaller, and has not answered after a while, is cropped to what
-was asked, with its frame whole.  What its application answers counts again.
+A compositor that has asked for a smaller window may show the present one at the size
+that it asked for, and cut the rest off: newer versions of sway do so 200 ms later, and
+then the frame has no right and no lower side.  So a window that is asked to be smaller,
+and has not answered after a while, is cropped to the requested size, with its frame
+whole. What its application answers counts again.
 
 The compositor is acknowledged nothing: only the application can say which
 configure its next picture is for.

@@ -26,8 +26,8 @@ def content_rect(core: WaylandFilter, xdg: XdgSurface) -> Rect:
     What the client declared as window geometry, or its whole surface.  A
     popup gets the size that it was placed with and no more (``_popup_size``).  A
     window is, with its frame, no larger than the largest screen, unless the
-    compositor itself made it so: a frame beyond all edges is none.  Maximised or
-    tiled it is no larger than it was told: newer versions of sway cut that off.
+    compositor itself made it so: a frame beyond all edges is none.  Maximised or tiled
+    it is no larger than configured: newer versions of sway cut that off.
     """
     surface = xdg.surface
     extent = (surface.extent if surface is not None else None) or (1, 1)
@@ -56,7 +56,7 @@ def content_rect(core: WaylandFilter, xdg: XdgSurface) -> Rect:
 def _popup_size(
     core: WaylandFilter, xdg: XdgSurface, popup: Popup, rect: Rect
 ) -> tuple[int, int]:
-    """A popup's content: at most what it was placed with, and what touches its parent.
+    """A popup's content: at most the size it was placed with, touching its parent.
 
     The compositor keeps that much on the screen, so its frame cannot hang over the
     edge.  One that is beside its parent's left or upper side, and smaller than it
@@ -76,9 +76,9 @@ def _popup_size(
 
 
 def asked(core: WaylandFilter, xdg: XdgSurface, role: Toplevel) -> None:
-    """The compositor told a size: time begins to run, if it must not be exceeded.
+    """The compositor sent a size: a timer starts, if it must not be exceeded.
 
-    What then comes of it is in ``late.py``.
+    The timeout is handled in ``resize_timeout.py``.
     """
     if role.due is None and (role.bound or too_large(core, xdg, role)):
         role.due = core.now + limits.WAYLAND_LATE_SECONDS
@@ -111,7 +111,7 @@ def set_edges(
 ) -> None:
     """Give a window the frame that it acknowledged, maybe not by the last configure.
 
-    None at all counts only while fullscreen is what the compositor said last:
+    No frame at all counts only while the compositor's last state is fullscreen:
     an application could keep the acknowledgement of an earlier one for later.
     """
     # guard: a frame by the last configure
@@ -140,13 +140,13 @@ def astray(popup: Popup) -> bool:
 
 
 def placed(core: WaylandFilter, xdg: XdgSurface, popup: Popup, serial: int) -> None:
-    """The compositor told a popup a place, which it may have taken already."""
+    """The compositor configured a popup's place, and may have moved it already."""
     if popup.adrift:
         return
     popup.told[serial] = popup.next
     # guard: a popup's places are bounded
     if len(popup.told) > limits.WAYLAND_SERIALS:
-        cut_loose(core, xdg, popup)  # at which of so many it is nobody can say
+        cut_loose(core, xdg, popup)  # its place among so many is unknown
     frame, surface = xdg.frame, xdg.surface
     if frame is None or surface is None or not xdg.mapped:
         return
@@ -181,7 +181,7 @@ def cut_loose(core: WaylandFilter, xdg: XdgSurface, popup: Popup) -> None:
     drop_adrift(core, xdg)  # what stood on it first
     promote.end_window(core, xdg)
     if xdg.frame is not None:
-        # weston goes on showing what is in a popup without a picture.
+        # weston goes on showing the content of a popup without a picture.
         xdg.frame.release_surface()
         if shown:
             xdg.frame.hide()
@@ -191,10 +191,10 @@ def cut_loose(core: WaylandFilter, xdg: XdgSurface, popup: Popup) -> None:
 
 
 def introduce(core: WaylandFilter, xdg: XdgSurface) -> None:
-    """Before a window's first commit: tell the compositor whose it is.
+    """Before a window's first commit: send the compositor its sandbox's identity.
 
-    Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes
-    before each first commit anew.
+    Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes before each
+    first commit again.
     """
     role = xdg.role
     if isinstance(role, Toplevel):
@@ -210,7 +210,7 @@ def _tell_title(core: WaylandFilter, toplevel: Toplevel) -> None:
 
 
 def retitle(core: WaylandFilter, toplevel: Toplevel) -> None:
-    """Tell a title that has changed, or, if that is too often, a later commit does."""
+    """Send a changed title, or, if that is too often, leave it to a later commit."""
     toplevel.untold = True
     most = limits.WAYLAND_TITLES_PER_MINUTE
     # guard: titles have a pace
@@ -225,7 +225,7 @@ def unmap(core: WaylandFilter, xdg: XdgSurface) -> None:
     drop_adrift(core, xdg)
     xdg.acked = False
     xdg.committed = False
-    # A client may acknowledge what was on its way while it unmapped.
+    # A client may acknowledge a configure that was sent before it unmapped.
     xdg.stale = [*xdg.stale, *xdg.serials][-limits.WAYLAND_SHELL_OPS :]
     xdg.serials.clear()
     if isinstance(xdg.role, Toplevel):

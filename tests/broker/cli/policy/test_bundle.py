@@ -191,7 +191,7 @@ def test_a_state_that_cannot_be_read_lets_nothing_in(run):
     (run.home / ".bundles/acme.json").write_text("{")
     code, out = run("apply", file)
     assert code == 1
-    assert "what was applied" in out
+    assert "applied version" in out
 
 
 def test_private_keys_are_private(run):

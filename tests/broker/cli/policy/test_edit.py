@@ -197,7 +197,7 @@ def test_only_one_edits(home):
     one.until(there=True)
     code, out = Editing(home, GOOD, "--yes").say()
     assert code == 1
-    assert "somebody edits" in out
+    assert "another edit in" in out
     one.say("keep\n")
 
 
