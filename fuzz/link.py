@@ -184,8 +184,8 @@ def door_preamble(data: bytes) -> str:
     return deep + " ".join(sorted(trail))
 
 
-def _answer(offer: preamble.Offer, gate: preamble.Gate, script: _Script) -> str:
-    answer = bytearray(gate.answer(offer.preamble, preamble.Verdict.TAKEN))
+def _answer(offer: preamble.StreamOffer, gate: preamble.Gate, script: _Script) -> str:
+    answer = bytearray(gate.answer(offer.preamble, preamble.PreambleVerdict.TAKEN))
     true = bytes(answer)
     if script.byte() & 1:
         answer[script.byte() % len(answer)] ^= script.byte()
@@ -211,7 +211,7 @@ def door_messages(data: bytes) -> str:
         control.ControlChannel(ends[role]) for role in (sender, sender.other)
     )
     piece = script.byte() + 1
-    asked = honest.ask(messages.Ping)[0]
+    asked = honest.ask(messages.LinkPing)[0]
     stream = b"".join(
         hostile._record(body) for body in script.bytes(10**6).split(b"\n") if body
     )
@@ -219,9 +219,9 @@ def door_messages(data: bytes) -> str:
     try:
         for at in range(0, len(stream), piece):
             for message, request in honest.feed(stream[at : at + piece]):
-                assert not isinstance(message, messages.Reply) or request == asked
+                assert not isinstance(message, messages.LinkReply) or request == asked
                 kinds.append(type(message).__name__)
-                if isinstance(message, messages.Request):
+                if isinstance(message, messages.LinkRequest):
                     _reply(honest, message)
         honest.eof()
     except LinkRefusedError as error:
@@ -247,18 +247,18 @@ def _any_message(script: _Script) -> messages.Message:
         case 6:
             return messages.Start(number, name)
         case 7:
-            return messages.Stop(number, lease, 1.0, "asked")
+            return messages.StopSandbox(number, lease, 1.0, "asked")
         case 8 | 9:
             odd = kind & 1
-            return messages.StatusAsked(number) if odd else messages.Ping(number)
+            return messages.StatusAsked(number) if odd else messages.LinkPing(number)
         case 10:
-            return messages.Progress(number, number + 1, "booting")
+            return messages.StartProgress(number, number + 1, "booting")
         case 11 | 12:
-            return messages.Done(number)
+            return messages.RequestDone(number)
         case 13:
-            return messages.Started(number, lease)
+            return messages.SandboxStarted(number, lease)
         case 14:
-            return messages.Refused(number, "refused", "no")
+            return messages.RequestRefused(number, "refused", "no")
         case _:
             return messages.Bye("over")
 
@@ -275,7 +275,7 @@ def door_requests(data: bytes) -> str:
     hostile, honest = (
         control.ControlChannel(ends[role]) for role in (sender, sender.other)
     )
-    asked = {honest.ask(messages.Ping)[0].request for _ in range(3)}
+    asked = {honest.ask(messages.LinkPing)[0].request for _ in range(3)}
     live: dict[str, str] = {}
     taken = 0
     last = 0
@@ -291,11 +291,11 @@ def door_requests(data: bytes) -> str:
         if isinstance(got, messages.Bye):
             honest.eof()
             break
-        if isinstance(got, messages.Reply):
+        if isinstance(got, messages.LinkReply):
             assert request is not None
             asked.remove(got.request)
             continue
-        assert isinstance(got, messages.Request)
+        assert isinstance(got, messages.LinkRequest)
         assert got.request > last
         last = got.request
         if isinstance(got, messages.LeaseBegun):
@@ -311,16 +311,16 @@ def door_requests(data: bytes) -> str:
     return f"deep {sender.name} {min(taken, 8)} {len(live)}"
 
 
-def _reply(channel: control.ControlChannel, request: messages.Request) -> None:
-    if messages.Done in messages.REPLIES[type(request)]:
-        channel.reply(messages.Done(request.request))
+def _reply(channel: control.ControlChannel, request: messages.LinkRequest) -> None:
+    if messages.RequestDone in messages.REPLIES[type(request)]:
+        channel.reply(messages.RequestDone(request.request))
 
 
 def door_records(data: bytes) -> str:
     """True records with a hostile wire between: a true beginning, or the end."""
     script = _Script(data)
     sender, receiver = control.ControlChannel(_HOST), control.ControlChannel(_VIEWER)
-    records = [sender.ask(messages.Ping)[1] for _ in range(4)]
+    records = [sender.ask(messages.LinkPing)[1] for _ in range(4)]
     stream = bytearray(b"".join(records))
     whole = bytes(stream)
     for _ in range(script.byte() & 3):
@@ -332,7 +332,7 @@ def door_records(data: bytes) -> str:
         for at in range(0, len(stream), piece):
             for message, _ in receiver.feed(bytes(stream[at : at + piece])):
                 got += 1
-                assert message == messages.Ping(got)
+                assert message == messages.LinkPing(got)
         receiver.eof()
     except LinkRefusedError as error:
         same = 0
@@ -357,10 +357,10 @@ def door_peers(data: bytes) -> str:
 def door_pem(data: bytes) -> str:
     """The file of the private key."""
     try:
-        identity = keys.Identity.from_pem(data, "identity")
+        identity = keys.BrokerIdentity.from_pem(data, "identity")
     except SetupError as error:
         return error.message
-    again = keys.Identity.from_pem(identity.to_pem(), "identity")
+    again = keys.BrokerIdentity.from_pem(identity.to_pem(), "identity")
     assert again.public == identity.public
     return "deep a key"
 
@@ -385,9 +385,9 @@ def seeds() -> list[bytes]:
         for message in (
             messages.LeaseBegun(1, LEASE, "web", "web", 1, "cid 42"),
             messages.Cut(2, "host", 1, "x"),
-            messages.Refused(1, "refused", "no"),
+            messages.RequestRefused(1, "refused", "no"),
             messages.LeaseEnded(3, LEASE, "x"),
-            messages.Status(4, "v", 1, 2, 3, 4, ["w"]),
+            messages.StatusReply(4, "v", 1, 2, 3, 4, ["w"]),
             messages.Bye("x"),
         )
     ]
@@ -395,9 +395,9 @@ def seeds() -> list[bytes]:
         messages.encode(message)
         for message in (
             messages.Start(1, "web"),
-            messages.Stop(2, LEASE, 1.5, "x"),
+            messages.StopSandbox(2, LEASE, 1.5, "x"),
             messages.StatusAsked(3),
-            messages.Done(1),
+            messages.RequestDone(1),
         )
     ]
     peers = keys.format_peers([keys.Peer("screen", Role.VIEWER, VIEWER_ID.public)])

@@ -42,7 +42,7 @@ from policy.records.globals import OPTIONS  # noqa: E402
 from policy.records.loader import parse_record, parse_record_set  # noqa: E402
 from policy.rules import compat  # noqa: E402
 from policy.rules.differences import differences  # noqa: E402
-from policy.rules.engine import Call, Engine  # noqa: E402
+from policy.rules.engine import Engine, PolicyCall  # noqa: E402
 from policy.rules.ruleset import RuleSet, rules_of_map  # noqa: E402
 from policy.rules.world import (  # noqa: E402
     Domain,
@@ -51,7 +51,7 @@ from policy.rules.world import (  # noqa: E402
     world_from_json,
     world_of,
 )
-from policy.tools.bundle import BundleError, belongs, verify, written_key  # noqa: E402
+from policy.tools.bundle import BundleError, Signer, belongs, verify, written_key  # noqa: E402
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402
 from policy.tools.fmt import fmt  # noqa: E402
@@ -68,10 +68,10 @@ WORLD = World(
     }
 )
 CALLS = [
-    Call("a", "+", "work", "vault", "image/png", "https", "a.example.org", 10),
-    Call("a", "+x", "work", "", None, None, None),
-    Call("b", "+", "web", "@dispvm"),
-    Call("a", "+", "vault", "dom0"),
+    PolicyCall("a", "+", "work", "vault", "image/png", "https", "a.example.org", 10),
+    PolicyCall("a", "+x", "work", "", None, None, None),
+    PolicyCall("b", "+", "web", "@dispvm"),
+    PolicyCall("a", "+", "vault", "dom0"),
 ]
 SIGNER = Ed25519PrivateKey.from_private_bytes(b"7" * 32)
 PUBLIC = written_key(SIGNER.public_key())
@@ -154,8 +154,8 @@ def door_world(data: bytes) -> str:
     )
     for name in [*world.names[:5], "work"]:
         for target in ("", "work", "@dispvm", f"uuid:{name}", f"@dispvm:{name}"):
-            Engine(rules).answer(Call("a", "+", name, target), world)
-            compat.answer(rules, Call("a", "+", name, target), world)
+            Engine(rules).answer(PolicyCall("a", "+", name, target), world)
+            compat.answer(rules, PolicyCall("a", "+", name, target), world)
     lint(rules, world)
     return f"deep {len(world.domains)}"
 
@@ -196,7 +196,7 @@ def door_bundle(data: bytes) -> str:
     told = []
     for content in (data, head.encode() + data):
         try:
-            found = verify(content, [PUBLIC])
+            found = verify(content, {PUBLIC: Signer("fuzz", None)})
         except BundleError as error:
             told.append(str(error)[:12])
         else:

@@ -31,10 +31,10 @@ from fuzz.runner import ROOT, Meter, arguments, play, show
 _METER = Meter(__name__, "broker/wayland/**/*.py")
 
 from broker.clipboard.chords import Recogniser  # noqa: E402
-from broker.wayland.filter import Filter  # noqa: E402
+from broker.wayland.filter import WaylandFilter  # noqa: E402
 from broker.wayland.handlers import foreign_drags  # noqa: E402
 from broker.wayland.handlers.host_seat import OwnSeat  # noqa: E402
-from broker.wayland.handlers.selection import Source  # noqa: E402
+from broker.wayland.handlers.selection import DataSource  # noqa: E402
 from broker.wayland.model import Surface, XdgSurface  # noqa: E402
 from broker.wayland.protocol import signatures, wire  # noqa: E402
 from broker.wayland.protocol.wire import Fd, ProtocolFault  # noqa: E402
@@ -355,7 +355,9 @@ class InputListener:
         assert taken is not self.focused, "the same focus told twice"
         self.focused = taken
 
-    def pressed(self, core: Filter, seat: OwnSeat, serial: int, *, paste: bool) -> None:
+    def pressed(
+        self, core: WaylandFilter, seat: OwnSeat, serial: int, *, paste: bool
+    ) -> None:
         raise AssertionError(f"a chord of no keymap: {core} {seat} {serial} {paste}")
 
     def trouble(self, reason: str) -> None:
@@ -369,19 +371,19 @@ class InputListener:
 class Drags:
     """Takes every drag from elsewhere that it may, and lets nothing out."""
 
-    def started(self, source: Source) -> None:
+    def started(self, source: DataSource) -> None:
         assert source.drag is not None
 
-    def performed(self, source: Source) -> None:
+    def performed(self, source: DataSource) -> None:
         """No matter."""
 
-    def ended(self, source: Source) -> None:
+    def ended(self, source: DataSource) -> None:
         """No matter."""
 
-    def outward(self, source: Source) -> Sequence[bytes]:
+    def outward(self, source: DataSource) -> Sequence[bytes]:
         return () if source.dead else source.mimes[:1]
 
-    def wanted(self, source: Source, mime: bytes, fd: Fd) -> bool:
+    def wanted(self, source: DataSource, mime: bytes, fd: Fd) -> bool:
         return source.send(mime, fd)
 
     def over(self, over: foreign_drags.Over) -> None:
@@ -408,7 +410,7 @@ class Run:
             translucent=rng.random() < 0.3,
             promote=session.name == "bubbles" or rng.random() < 0.4,
         )
-        self.core = Filter(rules, self.sandbox, self.machine)
+        self.core = WaylandFilter(rules, self.sandbox, self.machine)
         self.model = Model(session.globals)
         self.model.on_root_commit = self._judge
         connect(self.core, self.model)

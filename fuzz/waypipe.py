@@ -32,7 +32,7 @@ _METER = Meter(__name__, "broker/waypipe/*.py")
 from broker.core import limits  # noqa: E402
 from broker.core.errors import PeerError  # noqa: E402
 from broker.waypipe.blocks import Kind  # noqa: E402
-from broker.waypipe.channel import Channel, Messages, SentFile, Source  # noqa: E402
+from broker.waypipe.channel import Messages, PipeSource, SentFile, WaypipeChannel  # noqa: E402
 from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
 from tests.kit.waypipe import wire_bytes as w  # noqa: E402
 from tests.kit.waypipe.record import load  # noqa: E402
@@ -224,7 +224,7 @@ class Played:
 
     def __init__(self, stream: bytes, rng: random.Random) -> None:
         self.memory = RealMemory() if rng.random() < 0.1 else Memory()
-        self.channel = Channel(self.memory)
+        self.channel = WaypipeChannel(self.memory)
         self.reading: set[int] = set()
         self.end = "still open"
         self._now = 0.0
@@ -261,7 +261,7 @@ class Played:
             worked, event = self.channel.next()
             if isinstance(event, Messages):
                 self._use(event.fds, rng)
-            elif isinstance(event, Source):
+            elif isinstance(event, PipeSource):
                 self.memory.read(event.fd)
                 self.reading.add(event.rid)
             if self.reading and rng.random() < 0.2:

@@ -28,7 +28,7 @@ Scalar = str | int | float | bool | list[str]
 """What ``detail`` may hold: nothing nested, so that it stays a table."""
 
 
-class Verdict(enum.StrEnum):
+class EventVerdict(enum.StrEnum):
     """The policy's verdict."""
 
     ALLOW = "allow"

@@ -10,15 +10,15 @@ import enum
 
 import msgspec
 
-from broker.audit.event import VERSION, Event, Scalar, Verdict, encode
+from broker.audit.event import VERSION, Event, EventVerdict, Scalar, encode
 
 __all__ = [
     "KINDS",
     "VERSION",
     "AnyEvent",
     "Event",
+    "EventVerdict",
     "Scalar",
-    "Verdict",
     "decode",
     "encode",
 ]
@@ -79,7 +79,7 @@ class LeaseRefused(Event, frozen=True, kw_only=True, tag="lease.refused"):
 class Decision(Event, frozen=True, kw_only=True, tag="decision"):
     """The whole request and the policy's verdict; before any effect."""
 
-    verdict: Verdict
+    verdict: EventVerdict
     rule: str = ""
     """``file:line:column`` of the rule; empty: the default, which is deny."""
     policy: str = ""
@@ -222,7 +222,7 @@ class QuestionAnswered(Event, frozen=True, kw_only=True, tag="question.answered"
     """The answer, or what stands for one."""
 
     question: int
-    answer: Verdict
+    answer: EventVerdict
     answered_by: str
     """``person``, ``timeout``, ``gone`` (the asker left), ``broker``."""
     seconds: float
@@ -237,7 +237,7 @@ class GrantMade(Event, frozen=True, kw_only=True, tag="grant.made"):
 
     grant: str
     """Its id."""
-    verdict: Verdict
+    verdict: EventVerdict
     target: str = ""
     rule: str = ""
     granted_by: str = ""

@@ -28,7 +28,7 @@ _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
 _SPAN = re.compile(r"([1-9][0-9]{0,5})([hdwy])")
 
 
-class Mode(enum.StrEnum):
+class AuditMode(enum.StrEnum):
     """What happens when something cannot be recorded."""
 
     REQUIRED = "required"
@@ -46,7 +46,7 @@ class Names(enum.StrEnum):
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``audit.toml`` says; the fields' meaning stands above."""
 
-    mode: Mode = Mode.REQUIRED
+    mode: AuditMode = AuditMode.REQUIRED
     names: Names = Names.KEEP
     clipboard_digest: bool = False
     checkpoint_events: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1000

@@ -39,13 +39,13 @@ from broker.audit.names import Namer, load_namer
 from broker.audit.proof.nodes import Nodes
 from broker.audit.proof.seal import Seal, open_seal
 from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash
-from broker.audit.proof.witness import Answer, Offer, hold_note
+from broker.audit.proof.witness import WitnessAnswer, WitnessOffer, hold_note
 from broker.audit.retention import plan, remove
 from broker.audit.settings import Settings
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError, VitrailError
 
-__all__ = ["Statistics", "Store", "check_version", "open_store"]
+__all__ = ["Store", "StoreStatistics", "check_version", "open_store"]
 
 _T = TypeVar("_T")
 
@@ -58,7 +58,7 @@ _INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
-class Statistics:
+class StoreStatistics:
     """What the writer did since it was opened."""
 
     events: int
@@ -99,9 +99,9 @@ class Store:
         self._thread = trio.CapacityLimiter(1)
         self._events = self._commits = self._failures = 0
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> StoreStatistics:
         """Counters for ``brokerctl status``."""
-        return Statistics(
+        return StoreStatistics(
             self._events, self._commits, self._failures, len(self._pending)
         )
 
@@ -280,7 +280,7 @@ class Store:
         """
         return await self._in_turn(lambda: consistency_proof(old, new, Nodes(self._db)))
 
-    async def hold(self, peer: str, offer: Offer) -> Answer:
+    async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
         """Keep a checkpoint of another log, if it is signed and proved.
 
         Raises RefusedError as ``witness.hold_note``, UpstreamError when the disk

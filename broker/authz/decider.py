@@ -42,18 +42,18 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.notify import Notify
-from broker.core.question import Answer, Keep, Question, unfit, untrusted_word
+from broker.core.question import Keep, PersonAnswer, Question, unfit, untrusted_word
 from broker.core.stderr_log import log_exception
 from broker.prompt.grants import Grant, Grants
 from broker.services import event_log
 from policy.records.loader import RecordSet
-from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Engine
+from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.world import World
 
 __all__ = ["Decider", "Permit", "Request"]
 
-_ALLOW, _DENY = schema.Verdict.ALLOW, schema.Verdict.DENY
+_ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
 _TARGETS_RECORDED = 64
 _ELSEWHERE = "the rule leads elsewhere, and this has one target only"
 
@@ -222,7 +222,7 @@ class Decider:
             raise await self._no(request, answer, reason, answer.where)
         # Before anything is recorded one by one: this is where a flood ends.
         number = self.asker.admit(question)
-        if isinstance(number, Answer):
+        if isinstance(number, PersonAnswer):
             # guard: a flood is refused unrecorded
             reason = number.reason
             raise await self._no(request, answer, reason, answer.where, brief=True)
@@ -239,7 +239,7 @@ class Decider:
         """Ask the person, and record question and answer."""
         self._questions += 1
         number, began = self._questions, trio.current_time()
-        said = Answer(allow=False, by="gone", reason="who asked has gone")
+        said = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
         try:
             await self._log.require(
                 schema.QuestionAsked(
@@ -296,7 +296,7 @@ class Decider:
         return permit
 
     async def _remember(
-        self, request: Request, answer: Verdict, said: Answer
+        self, request: Request, answer: Verdict, said: PersonAnswer
     ) -> Grant | None:
         """Remember an answer for as long as the rule of now permits."""
         # guard: keep as the rule permits
@@ -458,13 +458,15 @@ class Decider:
         )
         number = self.asker.admit(question)
         try:
-            if isinstance(number, Answer):
+            if isinstance(number, PersonAnswer):
                 asked = Asked(0, number, 0.0)
             else:
                 asked = await self._put(permit.request, question, number, on_ask)
         except Exception as error:  # noqa: BLE001 -- whatever it was, nobody has said yes
             log_exception(error)
-            asked = Asked(0, Answer(allow=False, reason="it could not be asked"), 0.0)
+            asked = Asked(
+                0, PersonAnswer(allow=False, reason="it could not be asked"), 0.0
+            )
         why = _refusal(question, asked.said)
         if why:
             await self._end(permit, f"asked about again: {why}", answer.where)
@@ -552,7 +554,7 @@ class Decider:
         self,
         request: Request,
         answer: Verdict | None,
-        verdict: schema.Verdict,
+        verdict: schema.EventVerdict,
         *,
         where: str = "",
         target: str = "",
@@ -574,7 +576,7 @@ class Decider:
         )
 
 
-def _refusal(question: Question, said: Answer) -> str:
+def _refusal(question: Question, said: PersonAnswer) -> str:
     """Why an answer is no yes to a question; empty when it is one."""
     if not said.allow:
         return said.reason or "the person said no"

@@ -7,12 +7,12 @@ from typing import TypedDict
 
 from broker.audit import schema
 from broker.authz.permit import Permit, Request
-from broker.core.question import Answer as Said
+from broker.core.question import PersonAnswer as Said
 from broker.core.question import untrusted_word
 from broker.services import event_log
 from policy.records.device import DeviceFacts
 from policy.rules.conditions import RuleLimits
-from policy.rules.engine import Answer
+from policy.rules.engine import PolicyAnswer
 
 _OBSERVED = 16
 _INTERFACES = 64
@@ -36,8 +36,8 @@ class Asked:
 
 def decision(
     request: Request,
-    answer: Answer | None,
-    verdict: schema.Verdict,
+    answer: PolicyAnswer | None,
+    verdict: schema.EventVerdict,
     digests: Digests,
     *,
     where: str = "",
@@ -94,7 +94,7 @@ def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
     """Return the event of something that was permitted and is not any more."""
     return schema.Decision(
         **subject(permit.request),
-        verdict=schema.Verdict.DENY,
+        verdict=schema.EventVerdict.DENY,
         rule=permit.where,
         policy=digests["rules"],
         target=permit.target,
@@ -146,7 +146,7 @@ def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
     }
 
 
-class RequestSubject(event_log.Subject):
+class RequestSubject(event_log.EventSubject):
     """The fields of an event that say who asks for what."""
 
     service: str

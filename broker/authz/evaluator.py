@@ -16,8 +16,8 @@ from broker.core.lease import Lease
 from broker.core.question import Question
 from policy.records.loader import RecordSet
 from policy.rules import record_gate, verdict
-from policy.rules.engine import Answer as Verdict
 from policy.rules.engine import Engine
+from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.world import World, world_of
 
 
@@ -133,9 +133,9 @@ class Judge:
         return answer, "", ""
 
 
-def _of_record(request: Request) -> record_gate.Request:
+def _of_record(request: Request) -> record_gate.RecordRequest:
     lease = request.lease
-    return record_gate.Request(lease.sandbox, lease.record, request.service)
+    return record_gate.RecordRequest(lease.sandbox, lease.record, request.service)
 
 
 def _strictness(decided: verdict.Verdict) -> int:

@@ -9,14 +9,14 @@ import trio
 
 from broker.core.errors import InternalError, RefusedError
 from broker.core.lease import Lease
-from broker.core.question import Answer, Keep, Question, untrusted_word
+from broker.core.question import Keep, PersonAnswer, Question, untrusted_word
 from broker.prompt.grants import Subject
 from broker.prompt.words import VIEWER, wants
 from policy.records.device import DeviceFacts
 from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
-from policy.rules.engine import Answer as Verdict
-from policy.rules.engine import Call
+from policy.rules.engine import PolicyAnswer as Verdict
+from policy.rules.engine import PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.world import ADMIN_NAMES
 
@@ -61,9 +61,9 @@ class Request:
     for one that cannot is a no."""
 
     @property
-    def call(self) -> Call:
+    def call(self) -> PolicyCall:
         """The same for the engine."""
-        return Call(
+        return PolicyCall(
             self.service,
             self.argument,
             self.source or self.lease.sandbox,
@@ -136,11 +136,11 @@ class Asker(Protocol):
     a flood is refused before anything of it is recorded.
     """
 
-    def admit(self, question: Question) -> int | Answer:
+    def admit(self, question: Question) -> int | PersonAnswer:
         """Take a question in; returns its number, or a no at once (too often, say)."""
         ...
 
-    async def ask(self, number: int) -> Answer:
+    async def ask(self, number: int) -> PersonAnswer:
         """Show it, and return the answer: a no when there is none in time."""
         ...
 
@@ -156,12 +156,12 @@ class Asker(Protocol):
 class NobodyToAsk:
     """For a broker without a person."""
 
-    def admit(self, question: Question) -> int | Answer:
+    def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
         del question
-        return Answer(allow=False, reason="nobody is here to be asked")
+        return PersonAnswer(allow=False, reason="nobody is here to be asked")
 
-    async def ask(self, number: int) -> Answer:
+    async def ask(self, number: int) -> PersonAnswer:
         """See ``Asker``; nothing is ever admitted."""
         raise InternalError(f"question {number} was not admitted")
 

@@ -21,12 +21,12 @@ from broker.audit import schema
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths
-from broker.core.question import Answer, Keep, Question, unfit
+from broker.core.question import Keep, PersonAnswer, Question, unfit
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import Child, our_program, spawn
 from broker.prompt.phrase import ensure_phrase
-from broker.prompt.queue import Entry, Queue, Settled
+from broker.prompt.queue import Queue, QueueEntry, Settled
 from broker.services.event_log import Journal
 
 _DIED = "the prompt agent has died"
@@ -38,7 +38,7 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.answered = trio.Event()
-        self.answer = Answer(
+        self.answer = PersonAnswer(
             allow=False, by="timeout", reason="nobody answered in time"
         )
 
@@ -89,14 +89,14 @@ class Questions:
 
     # -- permits.Asker ---------------------------------------------------------------
 
-    def admit(self, question: Question) -> int | Answer:
+    def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
         got = self._queue.ask(question, trio.current_time())
         if isinstance(got, int):
             self._waiters[got] = _Waiter()
         return got
 
-    async def ask(self, number: int) -> Answer:
+    async def ask(self, number: int) -> PersonAnswer:
         """See ``Asker``."""
         mine = self._waiters[number]
         self._queue.release(number)
@@ -118,7 +118,7 @@ class Questions:
 
     # -- for brokerctl -----------------------------------------------------------------
 
-    def pending(self) -> list[Entry]:
+    def pending(self) -> list[QueueEntry]:
         """What waits for an answer, oldest first."""
         return self._queue.all()
 
@@ -144,7 +144,7 @@ class Questions:
                 f"no question {number} waits (any more)",
                 hint="'brokerctl pending' lists those that do",
             )
-        said = Answer(
+        said = PersonAnswer(
             allow=allow,
             target=target or entry.question.default_target,
             keep=keep,
@@ -200,7 +200,7 @@ class Questions:
         if front is None:
             if agent.shown:
                 agent.shown = 0
-                await agent.tell(m.Withdraw())
+                await agent.tell(m.WithdrawQuestion())
             return
         agent.shown = front.id
         self._queue.showing(front)
@@ -281,9 +281,9 @@ class Questions:
         if not packet:
             return False
         match m.decode_from_agent(packet):
-            case m.Hello():
+            case m.PromptHello():
                 agent.ready = True
-            case m.Said(number, answer):
+            case m.PromptAnswer(number, answer):
                 if number == agent.shown:  # else it was withdrawn meanwhile
                     agent.shown = 0
                     now = trio.current_time()

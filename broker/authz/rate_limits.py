@@ -8,7 +8,7 @@ from __future__ import annotations
 from broker.authz.permit import Request
 from broker.core import limits
 from broker.core.sliding_window import SlidingWindow
-from policy.rules.engine import Answer
+from policy.rules.engine import PolicyAnswer
 from policy.rules.rule import Rule
 
 
@@ -27,7 +27,7 @@ class Meters:
         """A sandbox has stopped."""
         self._acted.pop(lease, None)
 
-    def beyond(self, request: Request, answer: Answer, now: float) -> str:
+    def beyond(self, request: Request, answer: PolicyAnswer, now: float) -> str:
         """Return which limit is not kept; empty: all are.  Counts the call."""
         held = answer.limits
         # guard: max-size needs somebody who counts

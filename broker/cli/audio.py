@@ -26,7 +26,7 @@ from broker.pulse.properties import SANDBOX_KEY
 from broker.pulse.rules import Level
 from broker.services.sound_server import connect_server, server_path
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
-from broker.viewer.sound.mixer import Ask, SoundStatus, ask_desk, desks_folder
+from broker.viewer.sound.mixer import MixerRequest, SoundStatus, ask_desk, desks_folder
 
 if TYPE_CHECKING:
     import pulsectl
@@ -109,7 +109,7 @@ def _desks() -> dict[str, SoundStatus]:
     folder = desks_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
-            found[path.name] = ask_desk(path, Ask())
+            found[path.name] = ask_desk(path, MixerRequest())
         except (FileNotFoundError, UpstreamError, RefusedError):
             continue  # it has ended, or it is no desk (the directory's lock)
     return found
@@ -197,7 +197,7 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
     return named or [name]
 
 
-def _set(sandbox: str, ask: Ask) -> list[SandboxName]:
+def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
     """Tell the filters that a name means; returns their sandboxes."""
     names = _desks_of(take_sandbox_name(sandbox))
     for name in names:
@@ -205,7 +205,7 @@ def _set(sandbox: str, ask: Ask) -> list[SandboxName]:
     return names
 
 
-def _set_one(name: SandboxName, ask: Ask) -> None:
+def _set_one(name: SandboxName, ask: MixerRequest) -> None:
     """Tell its filter; where none runs, keep it for the next time."""
     try:
         status = ask_desk(desks_folder() / name, ask)
@@ -227,14 +227,14 @@ def _set_one(name: SandboxName, ask: Ask) -> None:
 @click.argument("percent", type=click.IntRange(0, 100))
 def volume(*, sandbox: str, percent: int) -> None:
     """Set how loud a sandbox is, 0 to 100; kept until it is changed."""
-    _set(sandbox, Ask(volume=percent * limits.PULSE_VOLUME // 100))
+    _set(sandbox, MixerRequest(volume=percent * limits.PULSE_VOLUME // 100))
 
 
 @command.command()
 @click.argument("sandbox")
 def mute(*, sandbox: str) -> None:
     """Silence a sandbox; its programs do not learn of it."""
-    names = _set(sandbox, Ask(muted=True))
+    names = _set(sandbox, MixerRequest(muted=True))
     # A filter that was taken over must not decide about this.
     with _mixer() as pulse:
         for item in pulse.sink_input_list():
@@ -246,7 +246,7 @@ def mute(*, sandbox: str) -> None:
 @click.argument("sandbox")
 def unmute(*, sandbox: str) -> None:
     """Let it be heard again."""
-    _set(sandbox, Ask(muted=False))
+    _set(sandbox, MixerRequest(muted=False))
 
 
 @command.command()
@@ -264,7 +264,7 @@ def microphone(*, sandbox: str, answer: str) -> None:
 def _set_microphone(name: SandboxName, answer: str) -> None:
     path = Path(desks_folder() / name)
     try:
-        status = ask_desk(path, Ask(microphone=answer == "allow"))
+        status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
     except FileNotFoundError:
         raise RefusedError(
             f"{name} has no sound now", hint="'brokerctl audio list' shows what has"

@@ -13,7 +13,7 @@ from broker.control.api import ClipboardStatus
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.viewer.clipboard.outcomes import in_words
-from broker.viewer.clipboard.settings import TEXTS, Choice, chosen, load_choice
+from broker.viewer.clipboard.settings import TEXTS, ChordChoice, chosen, load_choice
 from broker.viewer.clipboard.settings import save_choice as save
 
 
@@ -105,7 +105,7 @@ def _tell_broker() -> None:
         render.note("no broker runs; the next one takes them")
 
 
-def _show(choice: Choice, *, as_json: bool) -> None:
+def _show(choice: ChordChoice, *, as_json: bool) -> None:
     found = {
         "copy": choice.copy,
         "paste": choice.paste,

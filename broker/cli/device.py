@@ -28,7 +28,7 @@ from policy import limits
 from policy.records.device import DeviceFacts, take_interface
 from policy.records.device_json import answer_line
 from policy.rules.checks import DEVICE
-from policy.rules.engine import Call
+from policy.rules.engine import PolicyCall
 from policy.tools.explain import as_json as explanation_json
 from policy.tools.explain import explain as explain_call
 
@@ -188,7 +188,7 @@ def explain(port: str, sandbox: str, *, as_json: bool) -> None:
         hash=device.hash,
         interfaces=tuple(kind for kind in kinds if kind is not None),
     )
-    call = Call(DEVICE, f"+{port}", sandbox, "@adminvm", device=facts)
+    call = PolicyCall(DEVICE, f"+{port}", sandbox, "@adminvm", device=facts)
     found = explain_call(rules_of(()), call, world_from(None))
     leaves = bool({sandbox, "*"}.intersection(device.sandboxes))
     if as_json:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 
 from broker.clipboard import drags
 from broker.clipboard import messages as w
-from broker.clipboard.content import Held, crossing, in_bytes, may_cross, ticking
+from broker.clipboard.content import HeldContent, crossing, in_bytes, may_cross, ticking
 from broker.clipboard.exports import MARK, Exports
 from broker.clipboard.offers import Answer, Giving
 from broker.clipboard.reasons import (
@@ -56,12 +56,12 @@ from broker.clipboard.reasons import (
     SLOW,
     UNDECIDED,
 )
-from broker.clipboard.state import Copy, Drop, Paste, Status
+from broker.clipboard.state import Copy, Drop, Paste, TransferStatus
 from broker.clipboard.types import Pick, choose, names_files
 from broker.core import limits
 from broker.core.errors import PeerError
 
-__all__ = ["Crossing", "Status"]
+__all__ = ["Crossing", "TransferStatus"]
 
 
 def _no_mark() -> str:
@@ -85,12 +85,12 @@ class Crossing:
         self._hash = digest
         self._claims: set[str] = set()
         self._copy: Copy | None = None
-        self._held: Held | None = None
+        self._held: HeldContent | None = None
         self._paste: Paste | None = None
         self._last = 0
         self._giving = Giving(self._number, self._digest)
         self._drops = Giving(self._number, self._digest, "drag")
-        self._drags = drags.Drags()
+        self._drags = drags.DragTable()
         self._exports = Exports(new_mark, self._digest)
 
     # -- the face -----------------------------------------------------------------------
@@ -124,15 +124,17 @@ class Crossing:
         """Whose drag has this mark; empty where nobody knows."""
         return self._drags.source_of(mark)
 
-    def status(self, now: float) -> Status:
+    def status(self, now: float) -> TransferStatus:
         """What is held and what is on offer."""
         offered = self._giving.offered(now)
         exported = self._exports.source
         if self._held is None:
-            return Status(offered=offered, exported=exported)
+            return TransferStatus(offered=offered, exported=exported)
         held = self._held
         left = held.until - now
-        return Status(held.source, held.kinds, held.size, left, offered, exported)
+        return TransferStatus(
+            held.source, held.kinds, held.size, left, offered, exported
+        )
 
     def feed(self, event: w.Event, now: float) -> list[w.Action]:
         """Take one event; the actions are to be done in this order."""
@@ -165,7 +167,7 @@ class Crossing:
             case w.OfferEnded() | w.OfferRefused():
                 giving = self._drops if self._drops.has(event) else self._giving
                 yield from giving.ended(event, self._last)
-            case w.Revoked():
+            case w.ConsentRevoked():
                 yield from self._giving.revoked(event)
                 yield from self._drops.revoked(event)
             case w.Exported():
@@ -222,7 +224,7 @@ class Crossing:
         # guard: one copy at a time
         reason = self._why_not(source) or (BUSY if self._copy else "")
         if reason:
-            yield w.Record(w.Outcome.REFUSED, source, reason=reason)
+            yield w.RecordCrossing(w.Outcome.REFUSED, source, reason=reason)
             return
         # guard: wiped by the next copy
         self._held = None
@@ -319,7 +321,9 @@ class Crossing:
             return
         if reason:
             self._copy = None
-            yield w.Record(w.Outcome.REFUSED, w.VIEWER, copy.reader, reason=reason)
+            yield w.RecordCrossing(
+                w.Outcome.REFUSED, w.VIEWER, copy.reader, reason=reason
+            )
             return
         copy.until = now + limits.CLIPBOARD_DECIDE_SECONDS
         copy.transfer = self._number()
@@ -352,10 +356,10 @@ class Crossing:
             yield from self._giving.give(*copy.into, tuple(copy.items), now)
             return
         until = now + ticking(copy.terms.ttl)
-        held = self._held = Held(
+        held = self._held = HeldContent(
             copy.source, tuple(copy.items), now, until, copy.primary
         )
-        yield w.Record(
+        yield w.RecordCrossing(
             w.Outcome.COPIED,
             held.source,
             kinds=held.kinds,
@@ -375,7 +379,7 @@ class Crossing:
             return
         # This type is left out whole: half a command is another command.
         copy.too_large = True
-        yield w.Stop(copy.reader, copy.transfer)
+        yield w.StopTransfer(copy.reader, copy.transfer)
         yield from self._read_next(copy, now)
 
     def _data_ended(self, copy: Copy, now: float) -> Iterator[w.Action]:
@@ -390,7 +394,7 @@ class Crossing:
             return
         if copy.host and copy.into is None:
             self._paste = None
-        yield w.Stop(copy.reader, copy.transfer)
+        yield w.StopTransfer(copy.reader, copy.transfer)
         yield from drags.given_up(copy.source, copy.target, copy.drop, reason)
 
     # -- paste --------------------------------------------------------------------------------
@@ -408,7 +412,7 @@ class Crossing:
             reason = SAME
         if reason:
             source = held.source if held else ""
-            yield w.Record(w.Outcome.REFUSED, source, target, reason=reason)
+            yield w.RecordCrossing(w.Outcome.REFUSED, source, target, reason=reason)
         elif held is not None:
             until = min(held.until, now + limits.CLIPBOARD_DECIDE_SECONDS)
             self._paste = Paste(self._number(), held.source, target, until)
@@ -446,7 +450,7 @@ class Crossing:
                 items, reason = (), OLD
         if terms is None or not items:
             # It stays: another window may have been meant.
-            yield w.Record(
+            yield w.RecordCrossing(
                 w.Outcome.REFUSED,
                 paste.source,
                 paste.target,
@@ -475,7 +479,7 @@ class Crossing:
             self._copy = None
             if paste.drop is not None:
                 yield w.EndDrag(paste.target, paste.drop.number)
-            yield w.Record(
+            yield w.RecordCrossing(
                 w.Outcome.REFUSED,
                 w.VIEWER,
                 paste.target,
@@ -570,7 +574,7 @@ class Crossing:
         # guard: what was copied expires
         if self._held is not None and now >= self._held.until:
             held, self._held = self._held, None
-            yield w.Record(
+            yield w.RecordCrossing(
                 w.Outcome.EXPIRED, held.source, kinds=held.kinds, size=held.size
             )
         yield from self._giving.expire(now)
@@ -590,7 +594,7 @@ class Crossing:
         if self._held is not None and self._held.source == sandbox:
             # Its name may be another's before this is pasted.
             self._held = None
-            yield w.Record(w.Outcome.DROPPED, sandbox, reason=GONE)
+            yield w.RecordCrossing(w.Outcome.DROPPED, sandbox, reason=GONE)
         yield from self._giving.gone(sandbox)
         yield from self._drops.gone(sandbox)
         yield from self._drags.gone(sandbox)
@@ -607,7 +611,7 @@ class Crossing:
         yield from self._exports.withdraw(outcome, reason)
         if self._held is not None:
             held, self._held = self._held, None
-            yield w.Record(
+            yield w.RecordCrossing(
                 outcome, held.source, "", held.kinds, held.size, reason=reason
             )
         yield from self._giving.wipe(outcome, reason)

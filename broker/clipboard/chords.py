@@ -29,7 +29,7 @@ from broker.clipboard.keymap import REAL, SHIFT, Keymap
 from broker.clipboard.keymap_text import KeymapError, read_keymap
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.core.keys import Verdict
+from broker.core.keys import KeyVerdict
 
 RELEASED, PRESSED, REPEATED = 0, 1, 2
 """States in wl_keyboard.key; the last since version 10."""
@@ -74,7 +74,7 @@ class Chord:
 
 
 @dataclass(frozen=True)
-class Chords:
+class ChordPair:
     """The two chords of a person's choice."""
 
     copy: Chord
@@ -87,8 +87,8 @@ class Chords:
             )
 
 
-DEFAULT = Chords(Chord.parse("Super+Shift+C"), Chord.parse("Super+Shift+V"))
-QUBES = Chords(Chord.parse("Ctrl+Shift+C"), Chord.parse("Ctrl+Shift+V"))
+DEFAULT = ChordPair(Chord.parse("Super+Shift+C"), Chord.parse("Super+Shift+V"))
+QUBES = ChordPair(Chord.parse("Ctrl+Shift+C"), Chord.parse("Ctrl+Shift+V"))
 PRESETS = {"vitrail": DEFAULT, "qubes": QUBES}
 
 
@@ -98,7 +98,7 @@ class _Ready:
 
     mask: int
     codes: frozenset[int]
-    verdict: Verdict
+    verdict: KeyVerdict
 
 
 class Recogniser:
@@ -107,7 +107,7 @@ class Recogniser:
     Feed it every event of every wl_keyboard of the connection, in order.
     """
 
-    def __init__(self, chords: Chords | None = DEFAULT) -> None:
+    def __init__(self, chords: ChordPair | None = DEFAULT) -> None:
         self._wanted = _wanted(chords)
         self._keymap: Keymap | None = None
         self._digest = b""
@@ -117,11 +117,11 @@ class Recogniser:
         self._focused = False
         self._arriving = self._tainted = False
         self._down: set[int] = set()
-        self._verdicts: OrderedDict[tuple[int, int, int], Verdict] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[int, int, int], KeyVerdict] = OrderedDict()
         self.trouble = "the compositor has sent no keymap yet"
         """Why there are no chords, or less than two; empty when all is well."""
 
-    def change(self, chords: Chords) -> str:
+    def change(self, chords: ChordPair) -> str:
         """The person chose other chords; answers with ``trouble``."""
         self._wanted = _wanted(chords)
         self._ready.clear()
@@ -198,7 +198,7 @@ class Recogniser:
         """Whether modifiers are held, locks aside."""
         return self._state is not None and bool(self._state[0] & ~self._ignored)
 
-    def key(self, serial: int, key: int, state: int) -> Verdict:
+    def key(self, serial: int, key: int, state: int) -> KeyVerdict:
         """What becomes of a key event.
 
         The same event comes once for each wl_keyboard of the connection; all
@@ -210,10 +210,10 @@ class Recogniser:
         if known is not None:
             return known
         verdict = self._judge(key, state)
-        acting = verdict in {Verdict.COPY, Verdict.PASTE}
+        acting = verdict in {KeyVerdict.COPY, KeyVerdict.PASTE}
         # guard: one press of thirty keyboards
         # guard: a chord once
-        self._verdicts[event] = Verdict.SWALLOW if acting else verdict
+        self._verdicts[event] = KeyVerdict.SWALLOW if acting else verdict
         # guard: memory of verdicts
         if len(self._verdicts) > limits.CLIPBOARD_KEY_EVENTS:
             self._verdicts.popitem(last=False)
@@ -221,25 +221,25 @@ class Recogniser:
 
     # -- judging ----------------------------------------------------------------------
 
-    def _judge(self, key: int, state: int) -> Verdict:
+    def _judge(self, key: int, state: int) -> KeyVerdict:
         # guard: no focus, no chord
         if not self._focused:
-            return Verdict.SWALLOW
+            return KeyVerdict.SWALLOW
         if state == PRESSED:
             self._arriving = False
             verdict = self._chord(key)
-            if verdict is Verdict.FORWARD:
+            if verdict is KeyVerdict.FORWARD:
                 self._down.add(key)
             return verdict
         seen = key in self._down
         if state == RELEASED:
             self._down.discard(key)
         # guard: releases of what was seen
-        return Verdict.FORWARD if seen else Verdict.SWALLOW
+        return KeyVerdict.FORWARD if seen else KeyVerdict.SWALLOW
 
-    def _chord(self, key: int) -> Verdict:
+    def _chord(self, key: int) -> KeyVerdict:
         if self._keymap is None or self._state is None:
-            return Verdict.FORWARD
+            return KeyVerdict.FORWARD
         held, layout = self._state
         ready = self._ready.get(layout)
         if ready is None:
@@ -251,8 +251,8 @@ class Recogniser:
             exact = held & ~(self._ignored & ~chord.mask) == chord.mask
             if exact and key in chord.codes:
                 # guard: a chord is one window's
-                return Verdict.SWALLOW if self._tainted else chord.verdict
-        return Verdict.FORWARD
+                return KeyVerdict.SWALLOW if self._tainted else chord.verdict
+        return KeyVerdict.FORWARD
 
     def _prepare(self, keymap: Keymap, layout: int) -> tuple[_Ready, ...]:
         if not self._wanted:
@@ -287,10 +287,10 @@ class Recogniser:
         return ""
 
 
-def _wanted(chords: Chords | None) -> tuple[tuple[Chord, Verdict], ...]:
+def _wanted(chords: ChordPair | None) -> tuple[tuple[Chord, KeyVerdict], ...]:
     if chords is None:
         return ()
-    return (chords.copy, Verdict.COPY), (chords.paste, Verdict.PASTE)
+    return (chords.copy, KeyVerdict.COPY), (chords.paste, KeyVerdict.PASTE)
 
 
 def _mask(keymap: Keymap, chord: Chord) -> int:

@@ -14,7 +14,7 @@ CONTROLS, IMAGES, PLAIN = "controls", "images", "plain"
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldContent:
     """What was copied, until it is pasted.  Times as ``Crossing`` is told them."""
 
     source: str

@@ -57,9 +57,11 @@ class _Over:
         return Drop(self.source, target, self.number, self.mark, self.terms)
 
 
-def refused(source: str, target: str, reason: str) -> w.Record:
+def refused(source: str, target: str, reason: str) -> w.RecordCrossing:
     """For a drag that does not cross."""
-    return w.Record(w.Outcome.REFUSED, source, target, reason=reason, selection="drag")
+    return w.RecordCrossing(
+        w.Outcome.REFUSED, source, target, reason=reason, selection="drag"
+    )
 
 
 def given_up(
@@ -69,7 +71,7 @@ def given_up(
     if drop is not None:
         yield w.EndDrag(drop.seen_by, drop.number)
     selection = "drag" if drop else "clipboard"
-    yield w.Record(
+    yield w.RecordCrossing(
         w.Outcome.DROPPED, source, target, reason=reason, selection=selection
     )
 
@@ -113,7 +115,7 @@ def decided(
     terms = event.terms
     # guard: what goes out is decided when it goes
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)
-    yield w.Record(
+    yield w.RecordCrossing(
         w.Outcome.EXPORTED if allowed else w.Outcome.REFUSED,
         drop.source,
         drop.target,
@@ -131,7 +133,7 @@ def decided(
         yield w.EndDrag(drop.source, drop.number)
 
 
-class Drags:
+class DragTable:
     """Those of one ``Crossing``."""
 
     def __init__(self) -> None:

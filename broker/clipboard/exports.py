@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from broker.clipboard import messages as w
 from broker.clipboard import reasons
-from broker.clipboard.content import Held, crossing, size_of, ticking
+from broker.clipboard.content import HeldContent, crossing, size_of, ticking
 from broker.core import limits
 
 MARK = "application/x-vitrail-export-"
@@ -30,7 +30,7 @@ class _Asked:
 
     transfer: int
     press: int
-    held: Held
+    held: HeldContent
     until: float
     terms: w.PasteTerms | None = None
 
@@ -85,7 +85,7 @@ class Exports:
         return found[0] if found else None
 
     def begin(
-        self, transfer: int, press: int, held: Held, now: float
+        self, transfer: int, press: int, held: HeldContent, now: float
     ) -> Iterator[w.Action]:
         """What was just copied may become the person's own selection."""
         self._asked = _Asked(
@@ -103,7 +103,7 @@ class Exports:
             return
         if event.terms is None:
             self._asked = None
-            yield w.Record(
+            yield w.RecordCrossing(
                 w.Outcome.REFUSED,
                 asked.held.source,
                 w.VIEWER,
@@ -132,7 +132,7 @@ class Exports:
             return
         self._asked = None
         items, reason = crossing(asked.held.items, asked.terms)
-        record = w.Record(
+        record = w.RecordCrossing(
             w.Outcome.EXPORTED if items else w.Outcome.REFUSED,
             asked.held.source,
             w.VIEWER,
@@ -164,7 +164,7 @@ class Exports:
             yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
         elif event.problem:
             self._standing = None
-            yield w.Record(
+            yield w.RecordCrossing(
                 w.Outcome.DROPPED,
                 standing.source,
                 w.VIEWER,
@@ -186,7 +186,7 @@ class Exports:
         asked, self._asked = self._asked, None
         if asked is not None:
             held = asked.held
-            yield w.Record(
+            yield w.RecordCrossing(
                 w.Outcome.DROPPED, held.source, w.VIEWER, held.kinds, held.size, reason
             )
 
@@ -203,7 +203,7 @@ class Exports:
         standing, self._standing = self._standing, None
         if standing is not None:
             yield w.Withdraw(standing.source, standing.transfer)
-            yield w.Record(outcome, standing.source, w.VIEWER, reason=reason)
+            yield w.RecordCrossing(outcome, standing.source, w.VIEWER, reason=reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
         """A sandbox has ended; its name may be another's after that."""

@@ -28,7 +28,7 @@ _LETTERS = frozenset(string.ascii_letters)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class KeymapKey:
     """The symbols of one key at level 1, for each layout that it has."""
 
     layouts: tuple[tuple[str, ...], ...]
@@ -58,7 +58,7 @@ class Key:
 class Keymap:
     """Keys by their code in Wayland's events, and what each does to modifiers."""
 
-    keys: Mapping[int, Key]
+    keys: Mapping[int, KeymapKey]
     modifiers: Mapping[int, int]
     """Real modifiers (bits as in wl_keyboard.modifiers) that a key drives."""
 

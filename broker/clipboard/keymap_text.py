@@ -17,7 +17,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 
-from broker.clipboard.keymap import EVDEV_OFFSET, Key, Keymap
+from broker.clipboard.keymap import EVDEV_OFFSET, Keymap, KeymapKey
 from broker.core import limits
 from broker.core.errors import UpstreamError
 
@@ -158,7 +158,7 @@ class _Reader:
     def __init__(self, sections: dict[str, Tokens]) -> None:
         self._codes: dict[str, int] = {}
         self._aliases: dict[str, str] = {}
-        self._keys: dict[int, Key] = {}
+        self._keys: dict[int, KeymapKey] = {}
         self._modifiers: dict[int, int] = {}
         for statement in _split(sections["xkb_keycodes"], ";"):
             self._keycode(statement)
@@ -206,7 +206,7 @@ class _Reader:
         if len(groups) > _GROUPS:
             raise KeymapError("a key of the keymap has more than four layouts")
         count = max(groups, default=-1) + 1
-        self._keys[code] = Key(
+        self._keys[code] = KeymapKey(
             layouts=tuple(groups.get(at, ()) for at in range(count)),
             clamp=clamp,
             redirect=redirect,

@@ -171,7 +171,7 @@ class OfferRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class ConsentRevoked:
     """Policy does not let what is on offer there stand any more."""
 
     target: str
@@ -295,7 +295,7 @@ DragEvent = (
     | DragWanted
 )
 
-GivenEvent = OfferEnded | OfferRefused | Revoked | Exported | ExportEnded
+GivenEvent = OfferEnded | OfferRefused | ConsentRevoked | Exported | ExportEnded
 """What becomes of what was given."""
 
 Event = (
@@ -364,7 +364,7 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopTransfer:
     """Close the pipe; nothing more is wanted of this transfer."""
 
     sandbox: str
@@ -474,7 +474,7 @@ class Outcome(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordCrossing:
     """For the log and the person: never content."""
 
     outcome: Outcome
@@ -497,7 +497,7 @@ Action = (
     AskTypes
     | Read
     | Rewrite
-    | Stop
+    | StopTransfer
     | AskPolicy
     | Offer
     | AcceptDrag
@@ -506,5 +506,5 @@ Action = (
     | Export
     | Withdraw
     | Blame
-    | Record
+    | RecordCrossing
 )

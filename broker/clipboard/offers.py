@@ -127,9 +127,9 @@ class Giving:
                 yield from self.drop(FAILED)
                 yield w.Blame(event.sandbox, "its answers come in no order")
 
-    def _not_clean(self, cleaning: Cleaning, reason: str) -> w.Record:
+    def _not_clean(self, cleaning: Cleaning, reason: str) -> w.RecordCrossing:
         items = (*cleaning.done, *cleaning.left)
-        return w.Record(
+        return w.RecordCrossing(
             w.Outcome.REFUSED,
             cleaning.paste.source,
             cleaning.paste.target,
@@ -145,13 +145,13 @@ class Giving:
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
             paste = cleaning.paste
-            yield w.Stop(paste.target, cleaning.transfer)
+            yield w.StopTransfer(paste.target, cleaning.transfer)
             yield self._over(w.Outcome.DROPPED, paste.source, paste.target, reason)
 
     def _over(
         self, outcome: w.Outcome, source: str, target: str, reason: str = ""
-    ) -> w.Record:
-        return w.Record(
+    ) -> w.RecordCrossing:
+        return w.RecordCrossing(
             outcome, source, target, reason=reason, selection=self._selection
         )
 
@@ -173,7 +173,7 @@ class Giving:
             paste.transfer, paste.source, now + ttl, kinds
         )
         # Recorded before the effect.
-        yield w.Record(
+        yield w.RecordCrossing(
             w.Outcome.PASTED,
             paste.source,
             paste.target,
@@ -213,7 +213,7 @@ class Giving:
         elif event.transfer > last or event.transfer < 1:
             yield w.Blame(event.sandbox, "it ends an offer that nobody made")
 
-    def revoked(self, event: w.Revoked) -> Iterator[w.Action]:
+    def revoked(self, event: w.ConsentRevoked) -> Iterator[w.Action]:
         """Policy takes an offer back."""
         offer = self._offers.get(event.target)
         if offer is not None and offer.transfer == event.transfer:

@@ -123,7 +123,7 @@ class Offered:
 
 
 @dataclass(frozen=True)
-class Status:
+class TransferStatus:
     """For ``brokerctl clipboard status``: no content."""
 
     source: str = ""

@@ -17,7 +17,7 @@ import msgspec
 
 from broker.control import varlink
 from broker.control.api import INTERFACE
-from broker.control.varlink import Call, MessageReader
+from broker.control.varlink import Call, VarlinkReader
 from broker.core.errors import InternalError, SetupError, UpstreamError
 
 ANSWER_SECONDS = 30.0
@@ -32,7 +32,7 @@ class BlockingClient:
 
     def __init__(self, conn: socket.socket) -> None:
         self._conn = conn
-        self._reader = MessageReader()
+        self._reader = VarlinkReader()
 
     def call(
         self, method: str, request: msgspec.Struct, answer: type[_Answer]

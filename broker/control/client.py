@@ -7,6 +7,8 @@ they were there.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,12 +50,13 @@ from broker.control.api import (
     WindowsAnswer,
     WindowsRequest,
 )
-from broker.control.varlink import Call, MessageReader, Reply
+from broker.control.varlink import Call, VarlinkReader, VarlinkReply
 from broker.core.errors import InternalError, SetupError, UpstreamError
 
 ANSWER_SECONDS = 30.0
 """For one answer of a method that does not wait for a machine."""
 
+_UCRED = struct.Struct("3i")  # struct ucred, unix(7)
 _READ_BYTES = 65536
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
@@ -63,7 +66,7 @@ class Client:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._reader = MessageReader()
+        self._reader = VarlinkReader()
         self._replies: list[bytes] = []
         self._in_call = False
 
@@ -235,7 +238,7 @@ class Client:
             # is there to be read, and if it is not, reading says so.
             return
 
-    async def _reply(self) -> Reply:
+    async def _reply(self) -> VarlinkReply:
         """Return the next reply, or raise the error that it carries."""
         while not self._replies:
             data = await self._receive()
@@ -259,7 +262,7 @@ class Client:
             return b""
 
 
-def _decode(reply: Reply, into: type[_Answer]) -> _Answer:
+def _decode(reply: VarlinkReply, into: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(reply.parameters, type=into)
     except varlink.BAD_JSON as error:
@@ -275,8 +278,8 @@ async def open_client(
 ) -> AsyncIterator[Client]:
     """Connect to the broker that serves at ``path``.
 
-    Raises SetupError when none does, which says ``start``, or when it may not
-    be reached.
+    Raises SetupError when none does, which says ``start``, when it may not be
+    reached, or is another user's.
     """
     try:
         stream = await trio.open_unix_socket(os.fspath(path))
@@ -291,4 +294,21 @@ async def open_client(
             hint="a broker serves the user who started it: are you that user?",
         ) from error
     async with stream:
+        _require_own(stream, path)
         yield Client(stream)
+
+
+def _require_own(stream: trio.SocketStream, path: Path) -> None:
+    """Refuse a server of another user's before anything is said to it.
+
+    XDG_RUNTIME_DIR may name a directory that another user serves, and what is
+    said has the arguments and the environment of programs in it.
+    """
+    ucred = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid = _UCRED.unpack(ucred)[1]
+    # guard: brokerctl speaks with a broker of its user's
+    if os.getuid() != 0 and uid not in {0, os.getuid()}:
+        raise SetupError(
+            f"the broker at {path} is another user's (uid {uid})",
+            hint="is XDG_RUNTIME_DIR your own?",
+        )

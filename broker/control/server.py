@@ -22,7 +22,7 @@ import trio
 from broker.control import varlink
 from broker.control.api import BrokerApi, Caller
 from broker.control.methods import Exchange, find_method
-from broker.control.varlink import Call, MessageReader, Reply, VarlinkError
+from broker.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
@@ -199,7 +199,7 @@ class _Connection:
         everything: trio.CancelScope,
     ) -> None:
         """Pass calls on until the client ends, or says nothing for too long."""
-        reader = MessageReader()
+        reader = VarlinkReader()
         async with calls:
             while True:
                 data = b""
@@ -235,7 +235,7 @@ class _Connection:
     async def _answer(self, call: Call) -> bool:
         """Carry out the call and reply.  False: the client has gone."""
         self._answering = call
-        reply: Reply | None = None
+        reply: VarlinkReply | None = None
         try:
             with trio.CancelScope() as self._scope:
                 if self._ended and call.more:
@@ -252,23 +252,23 @@ class _Connection:
             return False
         return call.oneway or await self._send(reply)
 
-    async def _perform(self, call: Call) -> Reply:
+    async def _perform(self, call: Call) -> VarlinkReply:
         if call.upgrade:
             raise VarlinkError("InvalidParameter", parameter="upgrade")
 
         async def emit(item: msgspec.Struct) -> None:
             if not call.more or call.oneway:
                 return
-            if not await self._send(Reply(varlink.raw(item), continues=True)):
+            if not await self._send(VarlinkReply(varlink.raw(item), continues=True)):
                 # The method ends here as it does when the client hangs up.
                 self._scope.cancel()
                 await trio.lowlevel.checkpoint()
 
         method = find_method(call.method)
         exchange = Exchange(self._api, self._caller, call.more, emit)
-        return Reply(varlink.raw(await method(exchange, call.parameters)))
+        return VarlinkReply(varlink.raw(await method(exchange, call.parameters)))
 
-    async def _send(self, reply: Reply) -> bool:
+    async def _send(self, reply: VarlinkReply) -> bool:
         """Send a reply.  False: the client does not take it, or has gone."""
         try:
             message = varlink.encode(reply)

@@ -38,7 +38,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     upgrade: bool = False
 
 
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+class VarlinkReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """An answer; ``error`` is empty when it is none."""
 
     parameters: msgspec.Raw = msgspec.Raw(b"{}")
@@ -55,7 +55,7 @@ class VarlinkError(Exception):
         self.parameters = parameters
 
 
-class MessageReader:
+class VarlinkReader:
     """Splits a byte stream into messages of at most ``limit`` bytes each."""
 
     def __init__(self, limit: int = limits.CONTROL_MESSAGE_BYTES) -> None:
@@ -87,7 +87,7 @@ class MessageReader:
 
 
 _calls = msgspec.json.Decoder(Call)
-_replies = msgspec.json.Decoder(Reply)
+_replies = msgspec.json.Decoder(VarlinkReply)
 _encoder = msgspec.json.Encoder()
 # What msgspec raises for bytes that are not the JSON they should be.
 BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -101,7 +101,7 @@ def decode_call(untrusted_message: bytes) -> Call:
         raise PeerError(f"not a varlink call: {error}") from error
 
 
-def decode_reply(message: bytes) -> Reply:
+def decode_reply(message: bytes) -> VarlinkReply:
     """Return the reply in a message.  Raises PeerError if it is none."""
     try:
         return _replies.decode(message)
@@ -109,7 +109,7 @@ def decode_reply(message: bytes) -> Reply:
         raise PeerError(f"not a varlink reply: {error}") from error
 
 
-def encode(message: Call | Reply) -> bytes:
+def encode(message: Call | VarlinkReply) -> bytes:
     """Return the message with its NUL byte.
 
     Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
@@ -170,10 +170,10 @@ _FAULTS: MappingProxyType[str, type[VitrailError]] = MappingProxyType(
 )
 
 
-def error_reply(problem: VitrailError | VarlinkError) -> Reply:
+def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
     """Return the reply that carries an error."""
     if isinstance(problem, VarlinkError):
-        return Reply(error=problem.name, parameters=raw(problem.parameters))
+        return VarlinkReply(error=problem.name, parameters=raw(problem.parameters))
     fault = ""
     if isinstance(problem, NotFoundError):
         name = NOT_FOUND
@@ -186,7 +186,7 @@ def error_reply(problem: VitrailError | VarlinkError) -> Reply:
     told = ErrorParameters(
         _text(problem.message), _text(problem.hint), _text(problem.where), fault
     )
-    return Reply(error=name, parameters=raw(told))
+    return VarlinkReply(error=name, parameters=raw(told))
 
 
 def _text(words: str) -> str:
@@ -194,7 +194,7 @@ def _text(words: str) -> str:
     return words.encode("utf-8", "backslashreplace").decode()
 
 
-def error_of(reply: Reply) -> VitrailError:
+def error_of(reply: VarlinkReply) -> VitrailError:
     """Return the error that a reply carries, to be raised by a client."""
     if not reply.error.startswith(f"{INTERFACE}."):
         detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")

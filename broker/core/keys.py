@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 
-class Verdict(enum.Enum):
+class KeyVerdict(enum.Enum):
     """What becomes of one key event."""
 
     FORWARD = "forward"

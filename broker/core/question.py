@@ -54,7 +54,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """``file:line`` of the rule that asks."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PersonAnswer(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
+):
     """The person's answer, or the one that stands for a missing answer."""
 
     allow: bool
@@ -67,7 +69,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Why, where it is not simply what the person wants."""
 
 
-def unfit(question: Question, answer: Answer) -> str:
+def unfit(question: Question, answer: PersonAnswer) -> str:
     """Return why an answer is none to this question; empty when it is one.
 
     Checked again by the code that acts on it: a dialog is not trusted to have

@@ -93,13 +93,13 @@ class Attached(msgspec.Struct, frozen=True, tag="attached"):
     address: int = 0
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class DeviceDone(msgspec.Struct, frozen=True, tag="done"):
     """A request was carried out."""
 
     id: int
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
+class DeviceRefused(msgspec.Struct, frozen=True, tag="refused"):
     """A request was not carried out."""
 
     id: int
@@ -118,7 +118,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     reason: str
 
 
-Reply = Devices | Attached | Done | Refused | Changed | Ended
+Reply = Devices | Attached | DeviceDone | DeviceRefused | Changed | Ended
 
 _Message = TypeVar("_Message")
 

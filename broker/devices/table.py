@@ -22,7 +22,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.devices.description import Device
 
 
-class State(StrEnum):
+class DeviceState(StrEnum):
     """What has become of one plug-in."""
 
     HELD = "held"
@@ -40,7 +40,7 @@ class Plug:
     number: int
     device: Device
     since: float
-    state: State = State.PLUGGED
+    state: DeviceState = DeviceState.PLUGGED
     lease: str = ""
     """Of the sandbox that has it, or is about to."""
     attachment: str = ""
@@ -65,13 +65,13 @@ class Vanished:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldDevice:
     """A port is plugged too often; said once, until it is quiet again."""
 
     port: str
 
 
-Action = Appeared | Vanished | Held
+Action = Appeared | Vanished | HeldDevice
 
 
 @dataclass(eq=False)
@@ -125,12 +125,12 @@ class DeviceTable:
         # guard: ports are held
         if early <= 0 and not port.held:
             return [Appeared(plug)]
-        plug.state = State.HELD
+        plug.state = DeviceState.HELD
         port.quiet_at = now + limits.DEVICE_HOLD_SECONDS
         if port.held:
             return []
         port.held = True
-        return [Held(plug.device.port)]
+        return [HeldDevice(plug.device.port)]
 
     def _forget_ports(self, now: float) -> None:
         """Ports that were quiet for long need no memory of how often they came."""
@@ -146,7 +146,7 @@ class DeviceTable:
         if plug is None:
             return []
         plug.gone = True
-        return [] if plug.state is State.HELD else [Vanished(plug, reason)]
+        return [] if plug.state is DeviceState.HELD else [Vanished(plug, reason)]
 
     def next_look(self) -> float | None:
         """When ``look`` has something to do; None: not by time alone."""
@@ -160,8 +160,8 @@ class DeviceTable:
             if port.held and port.quiet_at <= now:
                 port.held, port.pace = False, _Port().pace
                 plug = self._in_port.get(name)
-                if plug is not None and plug.state is State.HELD:
-                    plug.state = State.PLUGGED
+                if plug is not None and plug.state is DeviceState.HELD:
+                    plug.state = DeviceState.PLUGGED
                     actions.append(Appeared(plug))
         return actions
 
@@ -190,18 +190,18 @@ class DeviceTable:
                 f"{plug.device.port} is a hub",
                 hint="attach the devices behind it, one by one",
             )
-        if plug.state is State.HELD:
+        if plug.state is DeviceState.HELD:
             raise RefusedError(
                 f"port {plug.device.port} is plugged too often",
                 hint=f"leave it alone for {limits.DEVICE_HOLD_SECONDS:g} s",
             )
         # guard: one owner
-        if plug.state is not State.PLUGGED:
+        if plug.state is not DeviceState.PLUGGED:
             raise RefusedError(
                 f"the device in port {plug.device.port} is in use already",
                 hint="'brokerctl device detach' takes it back",
             )
-        plug.state, plug.lease = State.ATTACHING, lease
+        plug.state, plug.lease = DeviceState.ATTACHING, lease
         plug.attachment = f"dev-{next(self._attachments)}"
         return plug
 
@@ -210,15 +210,15 @@ class DeviceTable:
         # guard: a swap during the attach
         if plug.gone or self._in_port.get(plug.device.port) is not plug:
             raise RefusedError("the device was unplugged or has changed")
-        plug.state = State.ATTACHED
+        plug.state = DeviceState.ATTACHED
 
     def ending(self, plug: Plug) -> None:
         """It is being taken back."""
-        plug.state = State.DETACHING
+        plug.state = DeviceState.DETACHING
 
     def ended(self, plug: Plug) -> None:
         """It is nobody's again; a device that is still there may be attached anew."""
-        plug.state, plug.lease, plug.attachment = State.PLUGGED, "", ""
+        plug.state, plug.lease, plug.attachment = DeviceState.PLUGGED, "", ""
 
     def of_lease(self, lease: str) -> list[Plug]:
         """What a sandbox has, or is about to have."""

@@ -33,7 +33,7 @@ from broker.peers.identity import (
 )
 
 
-class Held:
+class HeldMachine:
     """Processes held by pidfd: the leader, and others that may connect."""
 
     def __init__(self, pids: Sequence[int]) -> None:
@@ -86,7 +86,7 @@ def _open_pidfd(pid: int) -> int:
 class ForeignMachine:
     """Implements ``session.machine.Machine`` for what others started."""
 
-    def __init__(self, claim: Claim, held: Held, leader: int | None) -> None:
+    def __init__(self, claim: Claim, held: HeldMachine, leader: int | None) -> None:
         self._claim = claim
         self._held = held
         self._leader = leader
@@ -212,7 +212,7 @@ def take_foreign(
     if [hybrid, cid, unix].count(None) != 2:
         raise RefusedError("a lease names exactly one of: hybrid, cid, unix")
     pids = sorted({*connectors, *([] if leader is None else [leader])})
-    held = Held(pids)
+    held = HeldMachine(pids)
     try:
         return ForeignMachine(_claim(hybrid, cid, unix, leader, held), held, leader)
     except BaseException:
@@ -225,7 +225,7 @@ def _claim(
     cid: int | None,
     unix: str | None,
     leader: int | None,
-    held: Held,
+    held: HeldMachine,
 ) -> Claim:
     if cid is not None:
         return VsockClaim(credentials.network_namespace(), take_cid(cid), leader)

@@ -34,11 +34,11 @@ from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.core.services import DISPLAY
 from broker.link import messages as m
 from broker.link.contract import Host
-from broker.link.preamble import Offer, Verdict
+from broker.link.preamble import PreambleVerdict, StreamOffer
 from broker.link.wire_types import LinkRefusedError, Role
 from broker.relay.contract import StreamEnd
 from broker.services import event_log
-from broker.services.checkpoints import Witness
+from broker.services.checkpoints import CheckpointWitness
 from broker.services.display_header import read_header
 from broker.services.hangup import given
 from broker.services.link.config import LinkConfig
@@ -51,10 +51,10 @@ from broker.services.pump_supervisor import PumpSupervisor
 _PROGRESS_LINES = 16
 
 _VERDICTS = {
-    Verdict.DENIED: "the viewer's policy denies it",
-    Verdict.NO_LEASE: "the viewer knows no such lease",
-    Verdict.BUSY: "the viewer has too many streams",
-    Verdict.FAILED: "something beside the viewer failed; its log says what",
+    PreambleVerdict.DENIED: "the viewer's policy denies it",
+    PreambleVerdict.NO_LEASE: "the viewer knows no such lease",
+    PreambleVerdict.BUSY: "the viewer has too many streams",
+    PreambleVerdict.FAILED: "something beside the viewer failed; its log says what",
 }
 
 
@@ -87,7 +87,7 @@ class RemoteViewer:
         peer_of: Callable[[LeaseId], str],
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
-        witness: Witness,
+        witness: CheckpointWitness,
     ) -> None:
         self._config = config
         self._store = store
@@ -331,7 +331,7 @@ class RemoteViewer:
             raise RefusedError(f"the viewer has not taken this lease: {reason}")
         return epoch
 
-    async def _open(self, offer: Offer) -> socket.socket:
+    async def _open(self, offer: StreamOffer) -> socket.socket:
         """Return a connection on which the viewer has taken the stream."""
         async with self._opening:
             sock = await dial(self._config)
@@ -354,34 +354,36 @@ class RemoteViewer:
         except BaseException:
             sock.close()
             raise
-        if verdict is not Verdict.TAKEN:
+        if verdict is not PreambleVerdict.TAKEN:
             sock.close()
             raise RefusedError(_VERDICTS[verdict])
         return sock
 
     # -- what the viewer may ask --------------------------------------------------------
 
-    async def _serve(self, epoch: Epoch, request: m.Request) -> m.Reply:
+    async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
         if self._host is None:
             raise InternalError("a request came before the host runs")
         match request:
             case m.Start():
                 return await self._start(self._host, epoch, request)
-            case m.Stop():
+            case m.StopSandbox():
                 await self._host.stop(
                     take_lease_id(request.lease),
                     grace=request.grace,
                     reason=f"asked by viewer {epoch.name}: {request.reason}",
                 )
-                return m.Done(request.request)
-            case m.Witness():
+                return m.RequestDone(request.request)
+            case m.WitnessNote():
                 return await self._witness.take(epoch, request)
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
             case _:
                 raise InternalError(f"nobody here answers {request}")
 
-    async def _start(self, host: Host, epoch: Epoch, request: m.Start) -> m.Started:
+    async def _start(
+        self, host: Host, epoch: Epoch, request: m.Start
+    ) -> m.SandboxStarted:
         record = take_sandbox_name(request.record)
         await self._reload()
         told = _Progress(epoch, request.request)
@@ -405,7 +407,7 @@ class RemoteViewer:
             )
         if isinstance(lease, VitrailError):
             raise lease
-        return m.Started(request.request, lease.id)
+        return m.SandboxStarted(request.request, lease.id)
 
     async def _refused(self, peer: str, error: VitrailError) -> None:
         self.state.refused += 1
@@ -438,4 +440,4 @@ class _Progress:
                 await self._tell(line)
 
     async def _tell(self, line: str) -> None:
-        await self._epoch.ask(lambda n: m.Progress(n, self._start, line))
+        await self._epoch.ask(lambda n: m.StartProgress(n, self._start, line))

@@ -39,7 +39,7 @@ class _Message(
 # -- guest to broker -----------------------------------------------------------
 
 
-class Hello(_Message, frozen=True, tag="hello"):
+class AgentHello(_Message, frozen=True, tag="hello"):
     """First message of a connection: who the agent is, what still runs."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -50,13 +50,13 @@ class Hello(_Message, frozen=True, tag="hello"):
     ] = []
 
 
-class Started(_Message, frozen=True, tag="started"):
+class AgentStarted(_Message, frozen=True, tag="started"):
     """A program that was asked for has been executed."""
 
     program: ProgramId
 
 
-class Failed(_Message, frozen=True, tag="failed"):
+class AgentFailed(_Message, frozen=True, tag="failed"):
     """A program that was asked for could not be executed."""
 
     program: ProgramId
@@ -70,7 +70,7 @@ class Output(_Message, frozen=True, tag="output"):
     data: Annotated[bytes, msgspec.Meta(max_length=limits.AGENT_OUTPUT_BYTES)]
 
 
-class Exited(_Message, frozen=True, tag="exited"):
+class AgentExited(_Message, frozen=True, tag="exited"):
     """A program ended: exit code 0..255, or minus the signal's number."""
 
     program: ProgramId
@@ -84,7 +84,7 @@ class Taken(_Message, frozen=True, tag="taken"):
     count: Annotated[int, msgspec.Meta(ge=1, le=limits.AGENT_INPUT_WINDOW)]
 
 
-class Step(_Message, frozen=True, tag="hop"):
+class AgentStep(_Message, frozen=True, tag="hop"):
     """A step inside the guest on the way to a window, and whether it worked.
 
     Used for one thing: naming the hop when no window comes up.
@@ -95,7 +95,9 @@ class Step(_Message, frozen=True, tag="hop"):
     detail: _Text = ""
 
 
-FromGuest = Hello | Started | Failed | Output | Exited | Step | Taken
+FromGuest = (
+    AgentHello | AgentStarted | AgentFailed | Output | AgentExited | AgentStep | Taken
+)
 
 
 # -- broker to guest --------------------------------------------------------------
@@ -146,11 +148,11 @@ class Signal(_Message, frozen=True, tag="signal"):
     number: Annotated[int, msgspec.Meta(ge=1, le=64)]
 
 
-class PowerOff(_Message, frozen=True, tag="poweroff"):
+class AgentPowerOff(_Message, frozen=True, tag="poweroff"):
     """End every program and switch the machine off."""
 
 
-class Ping(_Message, frozen=True, tag="ping"):
+class AgentPing(_Message, frozen=True, tag="ping"):
     """The broker is there; after hello, then every AGENT_PING_SECONDS.
 
     A broker that is killed cannot say that it goes, and not every transport
@@ -166,7 +168,7 @@ class Ping(_Message, frozen=True, tag="ping"):
     has are the ends of streams that died unseen."""
 
 
-ToGuest = Run | Input | Resize | Signal | PowerOff | Ping
+ToGuest = Run | Input | Resize | Signal | AgentPowerOff | AgentPing
 
 _from_guest: msgspec.json.Decoder[FromGuest] = msgspec.json.Decoder(FromGuest)
 _to_guest: msgspec.json.Decoder[ToGuest] = msgspec.json.Decoder(ToGuest)

@@ -46,7 +46,7 @@ _Pieces = Annotated[
 # -- supervisor to worker ------------------------------------------------------
 
 
-class Chords(_Message, frozen=True, tag="chords"):
+class ChordsMessage(_Message, frozen=True, tag="chords"):
     """The chords of the person's choice, as ``clipboard.chords.Chord.parse`` reads them.
 
     Before the worker has these there are none.
@@ -56,7 +56,7 @@ class Chords(_Message, frozen=True, tag="chords"):
     paste: _Text
 
 
-class AskTypes(_Message, frozen=True, tag="ask-types"):
+class AskTypesMessage(_Message, frozen=True, tag="ask-types"):
     """Which types has the sandbox's selection?  Answered by ClipboardTypes.
 
     ``host``: the person's own one, as the compositor offers it to the
@@ -92,7 +92,7 @@ class StopRead(_Message, frozen=True, tag="stop-read"):
     transfer: _Count
 
 
-class Rewrite(_Message, frozen=True, tag="rewrite"):
+class RewriteMessage(_Message, frozen=True, tag="rewrite"):
     """Write content again, clean in the ways of ``clean``.
 
     A sealed file with the content comes with it, and a file of the
@@ -106,7 +106,7 @@ class Rewrite(_Message, frozen=True, tag="rewrite"):
     clean: Annotated[list[_Word], msgspec.Meta(min_length=1, max_length=4)]
 
 
-class Offer(_Message, frozen=True, tag="offer"):
+class OfferMessage(_Message, frozen=True, tag="offer"):
     """Make this the sandbox's selection; a sealed file comes with it."""
 
     transfer: _Count
@@ -117,7 +117,7 @@ class Offer(_Message, frozen=True, tag="offer"):
     """Not so: give it to the window where a drag was dropped (DragOver)."""
 
 
-class Drags(_Message, frozen=True, tag="drags"):
+class DragsMessage(_Message, frozen=True, tag="drags"):
     """Which drags may cross; before the worker has this, none may."""
 
     cross: bool
@@ -126,13 +126,13 @@ class Drags(_Message, frozen=True, tag="drags"):
     """Kinds that a rule lets the person's own programs have of it at once."""
 
 
-class AcceptDrag(_Message, frozen=True, tag="accept-drag"):
+class AcceptDragMessage(_Message, frozen=True, tag="accept-drag"):
     """It may be dropped where it is (DragOver)."""
 
     number: _Count
 
 
-class EndDrag(_Message, frozen=True, tag="end-drag"):
+class EndDragMessage(_Message, frozen=True, tag="end-drag"):
     """Nothing more is wanted of the dropped content (DragOver, DragWanted).
 
     ``finished``: it was read, and the compositor may be notified.
@@ -142,20 +142,20 @@ class EndDrag(_Message, frozen=True, tag="end-drag"):
     finished: bool
 
 
-class Serve(_Message, frozen=True, tag="serve"):
+class ServeMessage(_Message, frozen=True, tag="serve"):
     """Give it to the requester (DragWanted); a sealed file comes with it."""
 
     number: _Count
     size: _Size
 
 
-class Withdraw(_Message, frozen=True, tag="withdraw"):
+class WithdrawMessage(_Message, frozen=True, tag="withdraw"):
     """Forget the content offered, or exported, under this number."""
 
     transfer: _Count
 
 
-class Export(_Message, frozen=True, tag="export"):
+class ExportMessage(_Message, frozen=True, tag="export"):
     """Make this the person's own selection, by the right of that press.
 
     A sealed file comes with it.  ``mark`` is one type more, of a random name,
@@ -169,18 +169,18 @@ class Export(_Message, frozen=True, tag="export"):
 
 
 ToWorker: TypeAlias = (
-    Chords
-    | AskTypes
+    ChordsMessage
+    | AskTypesMessage
     | ReadType
     | StopRead
-    | Rewrite
-    | Offer
-    | Withdraw
-    | Export
-    | Drags
-    | AcceptDrag
-    | EndDrag
-    | Serve
+    | RewriteMessage
+    | OfferMessage
+    | WithdrawMessage
+    | ExportMessage
+    | DragsMessage
+    | AcceptDragMessage
+    | EndDragMessage
+    | ServeMessage
 )
 
 # -- worker to supervisor ------------------------------------------------------
@@ -199,7 +199,7 @@ class ChordPressed(_Message, frozen=True, tag="chord-pressed"):
     paste: bool
 
 
-class ChordTrouble(_Message, frozen=True, tag="chord-trouble"):
+class ChordTroubleMessage(_Message, frozen=True, tag="chord-trouble"):
     """Why there are no chords, or less than two; empty when they work again."""
 
     reason: _Text
@@ -232,55 +232,55 @@ class ClipboardFailed(_Message, frozen=True, tag="clipboard-failed"):
     reason: _Text
 
 
-class OfferEnded(_Message, frozen=True, tag="offer-ended"):
+class OfferEndedMessage(_Message, frozen=True, tag="offer-ended"):
     """The sandbox has another selection than the offered one."""
 
     transfer: _Count
 
 
-class OfferRefused(_Message, frozen=True, tag="offer-refused"):
+class OfferRefusedMessage(_Message, frozen=True, tag="offer-refused"):
     """It was not offered."""
 
     transfer: _Count
     reason: _Text
 
 
-class Exported(_Message, frozen=True, tag="exported"):
+class ExportedMessage(_Message, frozen=True, tag="exported"):
     """The compositor has taken the export; or there is a ``problem``."""
 
     transfer: _Count
     problem: _Text = ""
 
 
-class ExportEnded(_Message, frozen=True, tag="export-ended"):
+class ExportEndedMessage(_Message, frozen=True, tag="export-ended"):
     """Another selection took its place, or its connection ended."""
 
     transfer: _Count
 
 
-class ForeignDrag(_Message, frozen=True, tag="foreign-drag"):
+class ForeignDragMessage(_Message, frozen=True, tag="foreign-drag"):
     """A drag of another sandbox came over a window, which received nothing of it."""
 
 
-class DragStarted(_Message, frozen=True, tag="drag-started"):
+class DragStartedMessage(_Message, frozen=True, tag="drag-started"):
     """An application drags; others see nothing of it but the mark."""
 
     mark: _Type
 
 
-class DragPerformed(_Message, frozen=True, tag="drag-performed"):
+class DragPerformedMessage(_Message, frozen=True, tag="drag-performed"):
     """The compositor says of its drag that it was dropped where it is accepted."""
 
     mark: _Type
 
 
-class DragEnded(_Message, frozen=True, tag="drag-ended"):
+class DragEndedMessage(_Message, frozen=True, tag="drag-ended"):
     """It is over, or its source is gone."""
 
     mark: _Type
 
 
-class DragOver(_Message, frozen=True, tag="drag-over"):
+class DragOverMessage(_Message, frozen=True, tag="drag-over"):
     """A drag from elsewhere is over a window, which was shown nothing of it.
 
     ``mark`` is empty for one of the person's own programs'.
@@ -290,13 +290,13 @@ class DragOver(_Message, frozen=True, tag="drag-over"):
     mark: _Type
 
 
-class DragDropped(_Message, frozen=True, tag="drag-dropped"):
+class DragDroppedMessage(_Message, frozen=True, tag="drag-dropped"):
     """It was dropped there."""
 
     number: _Count
 
 
-class DragWanted(_Message, frozen=True, tag="drag-wanted"):
+class DragWantedMessage(_Message, frozen=True, tag="drag-wanted"):
     """One of the person's own programs asks for a type of the dragged content."""
 
     number: _Count
@@ -307,20 +307,20 @@ class DragWanted(_Message, frozen=True, tag="drag-wanted"):
 FromWorker: TypeAlias = (
     ClipboardFocus
     | ChordPressed
-    | ChordTrouble
+    | ChordTroubleMessage
     | ClipboardTypes
     | ClipboardData
     | ClipboardLarge
     | ClipboardFailed
-    | OfferEnded
-    | OfferRefused
-    | Exported
-    | ExportEnded
-    | ForeignDrag
-    | DragStarted
-    | DragPerformed
-    | DragEnded
-    | DragOver
-    | DragDropped
-    | DragWanted
+    | OfferEndedMessage
+    | OfferRefusedMessage
+    | ExportedMessage
+    | ExportEndedMessage
+    | ForeignDragMessage
+    | DragStartedMessage
+    | DragPerformedMessage
+    | DragEndedMessage
+    | DragOverMessage
+    | DragDroppedMessage
+    | DragWantedMessage
 )

@@ -14,7 +14,7 @@ import msgspec
 
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
-from broker.core.question import Answer, Question
+from broker.core.question import PersonAnswer, Question
 
 
 class _Message(
@@ -32,11 +32,11 @@ class Show(_Message, frozen=True, tag="show"):
     seconds: float
 
 
-class Withdraw(_Message, frozen=True, tag="withdraw"):
+class WithdrawQuestion(_Message, frozen=True, tag="withdraw"):
     """Show nothing."""
 
 
-class Hello(_Message, frozen=True, tag="hello"):
+class PromptHello(_Message, frozen=True, tag="hello"):
     """The agent is connected to the compositor; ``layer``: by layer-shell."""
 
     layer: bool
@@ -48,11 +48,11 @@ class Shown(_Message, frozen=True, tag="shown"):
     id: int
 
 
-class Said(_Message, frozen=True, tag="said"):
+class PromptAnswer(_Message, frozen=True, tag="said"):
     """The person has answered."""
 
     id: int
-    answer: Answer
+    answer: PersonAnswer
 
 
 class Unable(_Message, frozen=True, tag="unable"):
@@ -61,8 +61,8 @@ class Unable(_Message, frozen=True, tag="unable"):
     reason: str
 
 
-ToAgent: TypeAlias = Show | Withdraw
-FromAgent: TypeAlias = Hello | Shown | Said | Unable
+ToAgent: TypeAlias = Show | WithdrawQuestion
+FromAgent: TypeAlias = PromptHello | Shown | PromptAnswer | Unable
 
 _to_agent: msgspec.msgpack.Decoder[ToAgent] = msgspec.msgpack.Decoder(ToAgent)
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)

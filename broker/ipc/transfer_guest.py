@@ -84,23 +84,23 @@ class Go(_Message, frozen=True, tag="go"):
     """Permitted: send the entries."""
 
 
-class Refused(_Message, frozen=True, tag="refused"):
+class TransferRefused(_Message, frozen=True, tag="refused"):
     """Not permitted, or broken off."""
 
     reason: _Text
 
 
-class Progress(_Message, frozen=True, tag="progress"):
+class TransferProgress(_Message, frozen=True, tag="progress"):
     """So many bytes have been passed on."""
 
     size: _Count
 
 
-class Done(_Message, frozen=True, tag="done"):
+class TransferDone(_Message, frozen=True, tag="done"):
     """It was opened, or all entries were passed on."""
 
 
-class Delivery(_Message, frozen=True, tag="delivery"):
+class GuestDelivery(_Message, frozen=True, tag="delivery"):
     """Answer to ``take``: entries follow, from the sandbox ``source``.
 
     ``open``: the file is to be opened, else kept below ``~/Incoming/SOURCE``.
@@ -110,7 +110,9 @@ class Delivery(_Message, frozen=True, tag="delivery"):
     open: bool
 
 
-Reply: TypeAlias = Wait | Go | Refused | Progress | Done | Delivery
+Reply: TypeAlias = (
+    Wait | Go | TransferRefused | TransferProgress | TransferDone | GuestDelivery
+)
 
 _asks: msgspec.json.Decoder[Ask] = msgspec.json.Decoder(Ask)
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)

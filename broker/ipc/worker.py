@@ -145,7 +145,7 @@ class CloseWindow(_Message, frozen=True, tag="close-window"):
     cut: bool
 
 
-class Stop(_Message, frozen=True, tag="stop"):
+class StopWorker(_Message, frozen=True, tag="stop"):
     """Close everything and exit."""
 
 
@@ -195,7 +195,7 @@ class Hearing(enum.StrEnum):
     """Nothing, by a no: what records is silent or ended, as the rules say."""
 
 
-class Microphone(_Message, frozen=True, tag="microphone"):
+class MicrophoneOrder(_Message, frozen=True, tag="microphone"):
     """Answered with MicrophoneSet of the same number once it is so."""
 
     number: _Count
@@ -215,16 +215,16 @@ ToRest: TypeAlias = (
     | Sound
     | SoundStream
     | SoundLevel
-    | Microphone
+    | MicrophoneOrder
 )
 """All but Stop, the clipboard's and those about files and links."""
-ToWorker: TypeAlias = ToRest | Stop | clipboard.ToWorker | transfer.ToWorker
+ToWorker: TypeAlias = ToRest | StopWorker | clipboard.ToWorker | transfer.ToWorker
 
 
 # -- worker to supervisor ------------------------------------------------------
 
 
-class Ready(_Message, frozen=True, tag="ready"):
+class WorkerReady(_Message, frozen=True, tag="ready"):
     """The jail is shut; sent once, before any guest's byte was read."""
 
     jail: Jail
@@ -309,7 +309,7 @@ class Use(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refused: _Count
 
 
-class StreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WorkerStreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A stream that the worker carries: bytes, and milliseconds of work on it."""
 
     stream: _Count
@@ -318,7 +318,7 @@ class StreamCount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     work: _Count = 0
 
 
-class Statistics(_Message, frozen=True, tag="statistics"):
+class WorkerStatistics(_Message, frozen=True, tag="statistics"):
     """Counts since the worker began; ``clients`` are connected now."""
 
     clients: _Count
@@ -328,11 +328,11 @@ class Statistics(_Message, frozen=True, tag="statistics"):
     agent_messages: _Count
     uses: Annotated[list[Use], msgspec.Meta(max_length=64)] = []
     streams: Annotated[
-        list[StreamCount], msgspec.Meta(max_length=2 * limits.STREAMS_PER_SANDBOX)
+        list[WorkerStreamCount], msgspec.Meta(max_length=2 * limits.STREAMS_PER_SANDBOX)
     ] = []
 
 
-class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WindowReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A window as ``wayland.listing`` has it; the words are the guest's."""
 
     number: _Count
@@ -348,7 +348,7 @@ class Windows(_Message, frozen=True, tag="windows"):
 
     ask: _Count
     windows: Annotated[
-        list[Window], msgspec.Meta(max_length=limits.WAYLAND_WINDOWS_PER_MESSAGE)
+        list[WindowReport], msgspec.Meta(max_length=limits.WAYLAND_WINDOWS_PER_MESSAGE)
     ]
     last: bool
 
@@ -439,7 +439,7 @@ class MicrophoneSet(_Message, frozen=True, tag="microphone-set"):
 FromSound: TypeAlias = SoundClosed | SoundState | SoundRefused | MicrophoneSet
 """What a worker says about sound."""
 FromRest: TypeAlias = (
-    Ready
+    WorkerReady
     | FromAgent
     | AgentClosed
     | DisplayClosed
@@ -447,7 +447,7 @@ FromRest: TypeAlias = (
     | WaylandAnswered
     | WindowMapped
     | WaylandClosed
-    | Statistics
+    | WorkerStatistics
     | Windows
     | WindowClosed
     | UserInput
@@ -513,7 +513,7 @@ class TemplateReady(_Message, frozen=True, tag="warm"):
     """The template has imported everything and takes orders."""
 
 
-class Forked(_Message, frozen=True, tag="forked"):
+class WorkerForked(_Message, frozen=True, tag="forked"):
     """The keeper of that order runs; its pidfd comes with this."""
 
     number: _Count
@@ -534,7 +534,7 @@ class KeeperEnded(_Message, frozen=True, tag="keeper-ended"):
     code: int
 
 
-FromTemplate: TypeAlias = TemplateReady | Forked | ForkFailed | KeeperEnded
+FromTemplate: TypeAlias = TemplateReady | WorkerForked | ForkFailed | KeeperEnded
 
 # -- between keeper and worker: a byte or two, so that the keeper parses nothing ----
 

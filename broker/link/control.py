@@ -43,21 +43,21 @@ from broker.link.epoch import Purpose, Session
 from broker.link.messages import (
     REPLIES,
     Bye,
-    Done,
     LeaseBegun,
     LeaseEnded,
+    LinkReply,
+    LinkRequest,
     Message,
-    Reply,
-    Request,
+    RequestDone,
     decode,
     encode,
     fit,
 )
-from broker.link.wire_types import LinkRefusedError, Reason
+from broker.link.wire_types import LinkRefusedError, RefusalReason
 
 _NONCE = struct.Struct("<4xQ")
 TAG_BYTES = 16
-_R = TypeVar("_R", bound=Request)
+_R = TypeVar("_R", bound=LinkRequest)
 
 
 class _Sealer:
@@ -84,7 +84,7 @@ class _Sealer:
             raise LinkRefusedError(
                 "a control record that the other broker did not send next "
                 "(changed, replayed, reordered or reflected)",
-                reason=Reason.PROOF,
+                reason=RefusalReason.PROOF,
             ) from error
 
 
@@ -164,8 +164,8 @@ class ControlChannel:
         self._frames = FrameReader(limits.LINK_RECORD_BYTES + TAG_BYTES)
         self._last_sent = 0
         self._last_received = 0
-        self._asked: dict[int, Request] = {}  # ours, no reply yet
-        self._owed: dict[int, Request] = {}  # theirs, no reply yet
+        self._asked: dict[int, LinkRequest] = {}  # ours, no reply yet
+        self._owed: dict[int, LinkRequest] = {}  # theirs, no reply yet
         self.leases = LeaseBook()
         self.open = True
         self._left = False  # we sent Bye
@@ -206,7 +206,7 @@ class ControlChannel:
         self._asked[self._last_sent] = message
         return message, self._record(body)
 
-    def reply(self, message: Reply) -> bytes:
+    def reply(self, message: LinkReply) -> bytes:
         """Answer a request of theirs; return what to send.
 
         Raises InternalError for a reply that does not belong to one.
@@ -248,7 +248,7 @@ class ControlChannel:
 
     # -- in -----------------------------------------------------------------------
 
-    def feed(self, untrusted_data: bytes) -> list[tuple[Message, Request | None]]:
+    def feed(self, untrusted_data: bytes) -> list[tuple[Message, LinkRequest | None]]:
         """Take bytes; return messages, each reply with its request.
 
         Raises LinkRefusedError; the channel is over then.  Good messages in
@@ -260,7 +260,8 @@ class ControlChannel:
             return []
         if not self.open:
             raise LinkRefusedError(
-                "bytes after the control connection's end", reason=Reason.MALFORMED
+                "bytes after the control connection's end",
+                reason=RefusalReason.MALFORMED,
             )
         try:
             return [self._take(r) for r in self._frames.feed(untrusted_data)]
@@ -269,7 +270,9 @@ class ControlChannel:
             raise
         except (PeerError, RefusedError) as error:
             self.open = False
-            raise LinkRefusedError(str(error), reason=Reason.MALFORMED) from error
+            raise LinkRefusedError(
+                str(error), reason=RefusalReason.MALFORMED
+            ) from error
 
     def eof(self) -> None:
         """Say that no byte will come.
@@ -280,47 +283,47 @@ class ControlChannel:
             return
         self.open = False
         raise LinkRefusedError(
-            "the control connection ended without a word", reason=Reason.CLOSED
+            "the control connection ended without a word", reason=RefusalReason.CLOSED
         )
 
-    def _take(self, untrusted_record: bytes) -> tuple[Message, Request | None]:
+    def _take(self, untrusted_record: bytes) -> tuple[Message, LinkRequest | None]:
         if not self.open:
-            raise LinkRefusedError("a record after Bye", reason=Reason.MALFORMED)
+            raise LinkRefusedError("a record after Bye", reason=RefusalReason.MALFORMED)
         message = decode(self._in.unseal(untrusted_record), self._role.other)
-        if isinstance(message, Request):
+        if isinstance(message, LinkRequest):
             self._take_request(message)
             return message, None
-        if isinstance(message, Reply):
+        if isinstance(message, LinkReply):
             return message, self._take_reply(message)
         self.open = False  # Bye
         return message, None
 
-    def _take_request(self, message: Request) -> None:
+    def _take_request(self, message: LinkRequest) -> None:
         if message.request <= self._last_received:
             raise LinkRefusedError(
                 f"request {message.request} after {self._last_received}",
-                reason=Reason.MALFORMED,
+                reason=RefusalReason.MALFORMED,
             )
         if len(self._owed) >= limits.LINK_REQUESTS:
             raise LinkRefusedError(
                 f"more than {limits.LINK_REQUESTS} requests at one time",
-                reason=Reason.BUSY,
+                reason=RefusalReason.BUSY,
             )
         try:
             self._enter(message)
         except ValueError as error:
             raise LinkRefusedError(
-                f"the host announced {error}", reason=Reason.MALFORMED
+                f"the host announced {error}", reason=RefusalReason.MALFORMED
             ) from error
         self._last_received = message.request
         self._owed[message.request] = message
 
-    def _take_reply(self, message: Reply) -> Request:
+    def _take_reply(self, message: LinkReply) -> LinkRequest:
         request = self._asked.get(message.request)
         if request is None or not isinstance(message, REPLIES[type(request)]):
             raise LinkRefusedError(
                 f"a reply ({type(message).__name__}) that no request wants",
-                reason=Reason.MALFORMED,
+                reason=RefusalReason.MALFORMED,
             )
         del self._asked[message.request]
         self._settle(request, message)
@@ -328,12 +331,12 @@ class ControlChannel:
 
     # -- the book -------------------------------------------------------------------
 
-    def _enter(self, message: Request) -> None:
+    def _enter(self, message: LinkRequest) -> None:
         if isinstance(message, LeaseBegun):
             self.leases.begin(message)
         elif isinstance(message, LeaseEnded):
             self.leases.end(message)
 
-    def _settle(self, request: Request, reply: Reply) -> None:
-        if isinstance(request, LeaseBegun) and isinstance(reply, Done):
+    def _settle(self, request: LinkRequest, reply: LinkReply) -> None:
+        if isinstance(request, LeaseBegun) and isinstance(reply, RequestDone):
             self.leases.confirm(request)

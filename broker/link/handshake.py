@@ -53,16 +53,23 @@ from broker.link.epoch import (
     mac_holds,
     make_mac,
 )
-from broker.link.keys import KEY_BYTES, SIGNATURE_BYTES, Identity, Peer, Peers, sha256
+from broker.link.keys import (
+    KEY_BYTES,
+    SIGNATURE_BYTES,
+    BrokerIdentity,
+    Peer,
+    Peers,
+    sha256,
+)
 from broker.link.wire_types import (
     HEADER,
     PAIR_HINT,
     VERSION,
     ConnectionKind,
     Direction,
+    LinkReader,
     LinkRefusedError,
-    MessageReader,
-    Reason,
+    RefusalReason,
     Role,
     refusal,
     told_refusal,
@@ -71,7 +78,7 @@ from broker.link.wire_types import (
 _OPENING_BYTES = HEADER.size + 2 * KEY_BYTES + EPOCH_PART_BYTES
 
 
-class Kind(enum.IntEnum):
+class HandshakeKind(enum.IntEnum):
     """The messages."""
 
     HELLO = 1
@@ -82,15 +89,15 @@ class Kind(enum.IntEnum):
 
 
 SIZES: Mapping[int, int] = {
-    Kind.HELLO: _OPENING_BYTES,
-    Kind.REPLY: _OPENING_BYTES + SIGNATURE_BYTES + MAC_BYTES,
-    Kind.PROOF: HEADER.size + SIGNATURE_BYTES + MAC_BYTES,
-    Kind.READY: HEADER.size + MAC_BYTES,
-    Kind.REFUSED: HEADER.size + 1,
+    HandshakeKind.HELLO: _OPENING_BYTES,
+    HandshakeKind.REPLY: _OPENING_BYTES + SIGNATURE_BYTES + MAC_BYTES,
+    HandshakeKind.PROOF: HEADER.size + SIGNATURE_BYTES + MAC_BYTES,
+    HandshakeKind.READY: HEADER.size + MAC_BYTES,
+    HandshakeKind.REFUSED: HEADER.size + 1,
 }
 
 
-class State(enum.Enum):
+class HandshakeState(enum.Enum):
     """Where a handshake stands."""
 
     NEW = "dialler, nothing sent"
@@ -104,14 +111,14 @@ class State(enum.Enum):
 
 # The whole machine.  A pair that is not here is a refusal, and REFUSED and
 # SESSION take nothing: nothing about the order of messages lives elsewhere.
-TABLE: Mapping[tuple[State, Kind], State] = {
-    (State.WAIT_HELLO, Kind.HELLO): State.WAIT_PROOF,
-    (State.WAIT_REPLY, Kind.REPLY): State.WAIT_READY,
-    (State.WAIT_PROOF, Kind.PROOF): State.SESSION,
-    (State.WAIT_READY, Kind.READY): State.SESSION,
-    (State.WAIT_REPLY, Kind.REFUSED): State.REFUSED,
-    (State.WAIT_PROOF, Kind.REFUSED): State.REFUSED,
-    (State.WAIT_READY, Kind.REFUSED): State.REFUSED,
+TABLE: Mapping[tuple[HandshakeState, HandshakeKind], HandshakeState] = {
+    (HandshakeState.WAIT_HELLO, HandshakeKind.HELLO): HandshakeState.WAIT_PROOF,
+    (HandshakeState.WAIT_REPLY, HandshakeKind.REPLY): HandshakeState.WAIT_READY,
+    (HandshakeState.WAIT_PROOF, HandshakeKind.PROOF): HandshakeState.SESSION,
+    (HandshakeState.WAIT_READY, HandshakeKind.READY): HandshakeState.SESSION,
+    (HandshakeState.WAIT_REPLY, HandshakeKind.REFUSED): HandshakeState.REFUSED,
+    (HandshakeState.WAIT_PROOF, HandshakeKind.REFUSED): HandshakeState.REFUSED,
+    (HandshakeState.WAIT_READY, HandshakeKind.REFUSED): HandshakeState.REFUSED,
 }
 
 
@@ -137,27 +144,33 @@ class Handshake:
     """
 
     def __init__(
-        self, *, role: Role, dials: bool, identity: Identity, peers: Peers, fresh: Fresh
+        self,
+        *,
+        role: Role,
+        dials: bool,
+        identity: BrokerIdentity,
+        peers: Peers,
+        fresh: Fresh,
     ) -> None:
         self._role = role
         self._dials = dials
         self._identity = identity
         self._peers = peers
         self._fresh = fresh
-        self._reader = MessageReader(ConnectionKind.CONTROL, SIZES)
+        self._reader = LinkReader(ConnectionKind.CONTROL, SIZES)
         self._transcript = b""
         self._shared = b""
         self._peer: Peer | None = None
         self._epoch = b""
-        self.state = State.NEW if dials else State.WAIT_HELLO
+        self.state = HandshakeState.NEW if dials else HandshakeState.WAIT_HELLO
         self.session: Session | None = None
 
     def start(self) -> bytes:
         """The dialler's first message."""
-        if self.state is not State.NEW:
+        if self.state is not HandshakeState.NEW:
             raise InternalError(f"a handshake cannot start when it is {self.state}")
-        self._transcript = self._make_opening(Kind.HELLO)
-        self.state = State.WAIT_REPLY
+        self._transcript = self._make_opening(HandshakeKind.HELLO)
+        self.state = HandshakeState.WAIT_REPLY
         return self._transcript
 
     def feed(self, untrusted_data: bytes) -> bytes:
@@ -166,12 +179,14 @@ class Handshake:
         Raises LinkRefusedError; the handshake is over then, for good.  Bytes
         behind the last message are kept for ``rest``.
         """
-        if self.state is State.NEW:
+        if self.state is HandshakeState.NEW:
             raise InternalError("the dialler starts before it is fed")
-        if self.state is State.SESSION:
+        if self.state is HandshakeState.SESSION:
             raise InternalError("a session's bytes belong to its control channel")
-        if self.state is State.REFUSED:
-            raise LinkRefusedError("the handshake is over", reason=Reason.MALFORMED)
+        if self.state is HandshakeState.REFUSED:
+            raise LinkRefusedError(
+                "the handshake is over", reason=RefusalReason.MALFORMED
+            )
         self._reader.feed(untrusted_data)
         out = b""
         try:
@@ -190,12 +205,12 @@ class Handshake:
 
         Raises LinkRefusedError unless there is a session.
         """
-        if self.state is State.SESSION:
+        if self.state is HandshakeState.SESSION:
             return
-        self.state = State.REFUSED
+        self.state = HandshakeState.REFUSED
         raise LinkRefusedError(
             "the other end closed the connection during the handshake",
-            reason=Reason.CLOSED,
+            reason=RefusalReason.CLOSED,
         )
 
     def rest(self) -> bytes:
@@ -207,14 +222,14 @@ class Handshake:
     # -- one message ----------------------------------------------------------
 
     def _step(self, kind_number: int, role: int, message: bytes) -> bytes:
-        kind = Kind(kind_number)  # the reader knows only these
+        kind = HandshakeKind(kind_number)  # the reader knows only these
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
                 f"{kind.name} when the handshake is at: {self.state.value}",
-                reason=Reason.MALFORMED,
+                reason=RefusalReason.MALFORMED,
             )
-        if kind is Kind.REFUSED:
+        if kind is HandshakeKind.REFUSED:
             self.state = following
             raise told_refusal(message)
         if role != self._role.other:
@@ -222,7 +237,7 @@ class Handshake:
                 f"both ends say that they are the {self._role.name.lower()}"
                 if role == self._role
                 else "an unknown role",
-                reason=Reason.ROLE,
+                reason=RefusalReason.ROLE,
                 hint="one broker is the host, the other one the viewer",
             )
         out = _TAKERS[kind](self, message)
@@ -231,17 +246,17 @@ class Handshake:
 
     def _refuse(self, error: LinkRefusedError) -> None:
         # A refusal is not answered by a refusal.
-        told = self.state is State.REFUSED or str(error).endswith("proof)")
-        self.state = State.REFUSED
+        told = self.state is HandshakeState.REFUSED or str(error).endswith("proof)")
+        self.state = HandshakeState.REFUSED
         if not told:
             error.answer = refusal(
-                ConnectionKind.CONTROL, Kind.REFUSED, self._role, error.reason
+                ConnectionKind.CONTROL, HandshakeKind.REFUSED, self._role, error.reason
             )
 
     def _take_hello(self, message: bytes) -> bytes:
         self._meet(message)
         self._transcript = message
-        opening = self._make_opening(Kind.REPLY)
+        opening = self._make_opening(HandshakeKind.REPLY)
         self._agree(message[-EPOCH_PART_BYTES:] + self._fresh.epoch_part, message)
         return self._prove(opening)
 
@@ -251,12 +266,12 @@ class Handshake:
         self._transcript += message[:_OPENING_BYTES]
         self._agree(self._fresh.epoch_part + part, message)
         self._check(message[_OPENING_BYTES:], by_dialler=False)
-        return self._prove(self._header(Kind.PROOF))
+        return self._prove(self._header(HandshakeKind.PROOF))
 
     def _take_proof(self, message: bytes) -> bytes:
         self._transcript += message[: HEADER.size]
         self._check(message[HEADER.size :], by_dialler=True)
-        ready = self._header(Kind.READY)
+        ready = self._header(HandshakeKind.READY)
         mac = make_mac(self._confirm_key(b"ready"), self._transcript, ready)
         self._finish()
         return ready + mac
@@ -270,10 +285,10 @@ class Handshake:
 
     # -- pieces -----------------------------------------------------------------
 
-    def _header(self, kind: Kind) -> bytes:
+    def _header(self, kind: HandshakeKind) -> bytes:
         return HEADER.pack(ConnectionKind.CONTROL.value, VERSION, kind, self._role)
 
-    def _make_opening(self, kind: Kind) -> bytes:
+    def _make_opening(self, kind: HandshakeKind) -> bytes:
         return (
             self._header(kind)
             + self._identity.public.raw
@@ -288,13 +303,13 @@ class Handshake:
         if peer is None:
             raise LinkRefusedError(
                 "the other end's key is not pinned here",
-                reason=Reason.UNKNOWN_KEY,
+                reason=RefusalReason.UNKNOWN_KEY,
                 hint=PAIR_HINT,
             )
         if peer.role is not self._role.other:
             raise LinkRefusedError(
                 f"{peer.name} is pinned as a {peer.role.name.lower()} only",
-                reason=Reason.ROLE,
+                reason=RefusalReason.ROLE,
             )
         self._peer = peer
 
@@ -366,14 +381,14 @@ class Handshake:
 def _bad_proof() -> LinkRefusedError:
     return LinkRefusedError(
         "the other end could not prove that it holds its key",
-        reason=Reason.PROOF,
+        reason=RefusalReason.PROOF,
         hint="an attacker may be in between; 'brokerctl audit' shows from where",
     )
 
 
-_TAKERS: Mapping[Kind, Callable[[Handshake, bytes], bytes]] = {
-    Kind.HELLO: Handshake._take_hello,  # noqa: SLF001  the table of this class
-    Kind.REPLY: Handshake._take_reply,  # noqa: SLF001
-    Kind.PROOF: Handshake._take_proof,  # noqa: SLF001
-    Kind.READY: Handshake._take_ready,  # noqa: SLF001
+_TAKERS: Mapping[HandshakeKind, Callable[[Handshake, bytes], bytes]] = {
+    HandshakeKind.HELLO: Handshake._take_hello,  # noqa: SLF001  the table of this class
+    HandshakeKind.REPLY: Handshake._take_reply,  # noqa: SLF001
+    HandshakeKind.PROOF: Handshake._take_proof,  # noqa: SLF001
+    HandshakeKind.READY: Handshake._take_ready,  # noqa: SLF001
 }

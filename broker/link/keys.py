@@ -98,7 +98,7 @@ def take_public_key(untrusted_text: str) -> PublicKey:
     return PublicKey(raw)
 
 
-class Identity:
+class BrokerIdentity:
     """This broker's own key pair."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
@@ -110,12 +110,12 @@ class Identity:
         )
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> Identity:
+    def from_seed(cls, seed: bytes) -> BrokerIdentity:
         """Make an identity from 32 bytes of the system's random source."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
-    def from_pem(cls, untrusted_pem: bytes, where: str) -> Identity:
+    def from_pem(cls, untrusted_pem: bytes, where: str) -> BrokerIdentity:
         """Read what ``to_pem`` wrote.  Raises SetupError naming ``where``."""
         hint = "restore the file, or remove it and pair the brokers again"
         try:

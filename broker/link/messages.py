@@ -27,7 +27,7 @@ from broker.core.errors import (
 )
 from broker.core.lease import Lease
 from broker.core.names import take_lease_id, take_sandbox_name
-from broker.link.wire_types import LinkRefusedError, Reason, Role
+from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=limits.LINK_COUNTER)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=limits.LINK_COUNTER)]
@@ -67,13 +67,13 @@ class Message(
                     raise ValueError(f"a hidden character in {name}")
 
 
-class Request(Message, frozen=True):
+class LinkRequest(Message, frozen=True):
     """A message that wants a reply."""
 
     request: _Number
 
 
-class Reply(Message, frozen=True):
+class LinkReply(Message, frozen=True):
     """The one answer to the request of that number."""
 
     request: _Number
@@ -82,7 +82,7 @@ class Reply(Message, frozen=True):
 # -- from the host --------------------------------------------------------------
 
 
-class LeaseBegun(Request, frozen=True, tag="lease-begun"):
+class LeaseBegun(LinkRequest, frozen=True, tag="lease-begun"):
     """Announce a lease.  Its streams may be opened once this is answered Done.
 
     Refused means: no streams; the host withdraws it with LeaseEnded.
@@ -112,14 +112,14 @@ class LeaseBegun(Request, frozen=True, tag="lease-begun"):
         )
 
 
-class LeaseEnded(Request, frozen=True, tag="lease-ended"):
+class LeaseEnded(LinkRequest, frozen=True, tag="lease-ended"):
     """Withdraw a lease; answered Done when every stream of it is cut."""
 
     lease: _LeaseId
     reason: _Text
 
 
-class Progress(Request, frozen=True, tag="progress"):
+class StartProgress(LinkRequest, frozen=True, tag="progress"):
     """What takes time while a start is under way, for the person who waits."""
 
     start: _Number
@@ -130,13 +130,13 @@ class Progress(Request, frozen=True, tag="progress"):
 # -- from the viewer --------------------------------------------------------------
 
 
-class Start(Request, frozen=True, tag="start"):
+class Start(LinkRequest, frozen=True, tag="start"):
     """Start the sandbox of one of the host's records; no command travels."""
 
     record: _Name
 
 
-class Stop(Request, frozen=True, tag="stop"):
+class StopSandbox(LinkRequest, frozen=True, tag="stop"):
     """End a sandbox, ``grace`` seconds after asking it to go."""
 
     lease: _LeaseId
@@ -147,7 +147,7 @@ class Stop(Request, frozen=True, tag="stop"):
 # -- from either --------------------------------------------------------------------
 
 
-class Cut(Request, frozen=True, tag="cut"):
+class Cut(LinkRequest, frozen=True, tag="cut"):
     """Cut one stream: numbered by its opener, in this epoch."""
 
     opened_by: Literal["host", "viewer"]
@@ -155,15 +155,15 @@ class Cut(Request, frozen=True, tag="cut"):
     reason: _Text
 
 
-class Ping(Request, frozen=True, tag="ping"):
+class LinkPing(LinkRequest, frozen=True, tag="ping"):
     """Are you there."""
 
 
-class StatusAsked(Request, frozen=True, tag="status-asked"):
+class StatusAsked(LinkRequest, frozen=True, tag="status-asked"):
     """What 'brokerctl status' here shows about the other end."""
 
 
-class Witness(Request, frozen=True, tag="witness"):
+class WitnessNote(LinkRequest, frozen=True, tag="witness"):
     """Keep this checkpoint of the sender's audit log, a signed note by lines.
 
     ``proof`` shows that the log then begins with the log as of ``since``, the
@@ -179,7 +179,7 @@ class Witness(Request, frozen=True, tag="witness"):
     keys: _Notes = []
 
 
-class Witnessed(Reply, frozen=True, tag="witnessed"):
+class Witnessed(LinkReply, frozen=True, tag="witnessed"):
     """Whether it is kept, and the state of that log as known here.
 
     ``note`` is the newest checkpoint that was held before, ``known`` counts the
@@ -191,11 +191,11 @@ class Witnessed(Reply, frozen=True, tag="witnessed"):
     known: _Count = 0
 
 
-class Done(Reply, frozen=True, tag="done"):
+class RequestDone(LinkReply, frozen=True, tag="done"):
     """It was done."""
 
 
-class Refused(Reply, frozen=True, tag="refused"):
+class RequestRefused(LinkReply, frozen=True, tag="refused"):
     """It was not; in the words of the other end's error."""
 
     fault: _Fault
@@ -203,7 +203,7 @@ class Refused(Reply, frozen=True, tag="refused"):
     hint: _Text = ""
 
     @classmethod
-    def of(cls, request: int, error: VitrailError) -> Refused:
+    def of(cls, request: int, error: VitrailError) -> RequestRefused:
         """The reply that carries an error of ours to the other end."""
         fault: _Fault = next(
             (word for word, kind in _FAULTS.items() if isinstance(error, kind)),
@@ -218,13 +218,13 @@ class Refused(Reply, frozen=True, tag="refused"):
         return kind(self.message, hint=self.hint, where="the other broker")
 
 
-class Started(Reply, frozen=True, tag="started"):
+class SandboxStarted(LinkReply, frozen=True, tag="started"):
     """The sandbox has this lease, announced before."""
 
     lease: _LeaseId
 
 
-class Status(Reply, frozen=True, tag="status"):
+class StatusReply(LinkReply, frozen=True, tag="status"):
     """Numbers, not lists: the leases were all announced."""
 
     program: _Short
@@ -247,25 +247,25 @@ class Bye(Message, frozen=True, tag="bye"):
 
 
 FromHost = (
-    LeaseBegun | LeaseEnded | Progress | Cut | Ping | StatusAsked | Done | Refused
-    | Started | Status | Bye | Witness | Witnessed
+    LeaseBegun | LeaseEnded | StartProgress | Cut | LinkPing | StatusAsked | RequestDone | RequestRefused
+    | SandboxStarted | StatusReply | Bye | WitnessNote | Witnessed
 )  # fmt: skip
 FromViewer = (
-    Start | Stop | Cut | Ping | StatusAsked | Done | Refused | Status | Bye
-    | Witness | Witnessed
+    Start | StopSandbox | Cut | LinkPing | StatusAsked | RequestDone | RequestRefused | StatusReply | Bye
+    | WitnessNote | Witnessed
 )  # fmt: skip
 
 # A reply of another type, or to another number, ends the connection.
-REPLIES: Mapping[type[Request], tuple[type[Reply], ...]] = {
-    LeaseBegun: (Done, Refused),
-    LeaseEnded: (Done,),  # there is no way to refuse an end
-    Progress: (Done,),  # also when no caller waits any more
-    Start: (Started, Refused),
-    Stop: (Done, Refused),
-    Cut: (Done,),  # also when it had ended before
-    Ping: (Done,),
-    StatusAsked: (Status, Refused),
-    Witness: (Witnessed, Refused),
+REPLIES: Mapping[type[LinkRequest], tuple[type[LinkReply], ...]] = {
+    LeaseBegun: (RequestDone, RequestRefused),
+    LeaseEnded: (RequestDone,),  # there is no way to refuse an end
+    StartProgress: (RequestDone,),  # also when no caller waits any more
+    Start: (SandboxStarted, RequestRefused),
+    StopSandbox: (RequestDone, RequestRefused),
+    Cut: (RequestDone,),  # also when it had ended before
+    LinkPing: (RequestDone,),
+    StatusAsked: (StatusReply, RequestRefused),
+    WitnessNote: (Witnessed, RequestRefused),
 }
 
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)
@@ -282,7 +282,7 @@ def decode(untrusted_body: bytes, sender: Role) -> Message:
         # RecursionError: a message nested thousands deep is as bad as none.
         raise LinkRefusedError(
             f"the {sender.name.lower()} sent no valid control message: {error}",
-            reason=Reason.MALFORMED,
+            reason=RefusalReason.MALFORMED,
         ) from error
 
 

@@ -37,14 +37,20 @@ from collections.abc import Callable, Mapping
 
 from broker.core import limits
 from broker.core.errors import InternalError
-from broker.link.keys import KEY_BYTES, SIGNATURE_BYTES, Identity, PublicKey, sha256
+from broker.link.keys import (
+    KEY_BYTES,
+    SIGNATURE_BYTES,
+    BrokerIdentity,
+    PublicKey,
+    sha256,
+)
 from broker.link.wire_types import (
     HEADER,
     VERSION,
     ConnectionKind,
+    LinkReader,
     LinkRefusedError,
-    MessageReader,
-    Reason,
+    RefusalReason,
     Role,
     refusal,
     told_refusal,
@@ -128,14 +134,14 @@ class Pairing:
         *,
         role: Role,
         dials: bool,
-        identity: Identity,
+        identity: BrokerIdentity,
         random: Callable[[int], bytes],
     ) -> None:
         self._role = role
         self._dials = dials
         self._identity = identity
         self._nonce = random(NONCE_BYTES)
-        self._reader = MessageReader(ConnectionKind.PAIRING, SIZES)
+        self._reader = LinkReader(ConnectionKind.PAIRING, SIZES)
         self._transcript = b""
         self._commitment = b""
         self._peer_key: PublicKey | None = None
@@ -201,7 +207,9 @@ class Pairing:
         if self.state is State.NEW:
             raise InternalError("the dialler starts before it is fed")
         if self.state is State.REFUSED:
-            raise LinkRefusedError("the pairing is over", reason=Reason.MALFORMED)
+            raise LinkRefusedError(
+                "the pairing is over", reason=RefusalReason.MALFORMED
+            )
         self._reader.feed(untrusted_data)
         out = b""
         try:
@@ -236,7 +244,7 @@ class Pairing:
         """
         error = LinkRefusedError(
             "the code does not match the other screen's: not paired",
-            reason=Reason.PERSON,
+            reason=RefusalReason.PERSON,
             hint="pair once more; if it fails again, an attacker is in between",
         )
         self._refuse(error)
@@ -249,7 +257,7 @@ class Pairing:
         self.state = State.REFUSED
         raise LinkRefusedError(
             "the other end closed the connection during the pairing",
-            reason=Reason.CLOSED,
+            reason=RefusalReason.CLOSED,
         )
 
     def _step(self, kind_number: int, role: int, message: bytes) -> bytes:
@@ -258,7 +266,7 @@ class Pairing:
         if following is None:
             raise LinkRefusedError(
                 f"{kind.name} when the pairing is at: {self.state.value}",
-                reason=Reason.MALFORMED,
+                reason=RefusalReason.MALFORMED,
             )
         if kind is Kind.REFUSED:
             self.state = following
@@ -268,7 +276,7 @@ class Pairing:
                 f"both ends say that they are the {self._role.name.lower()}"
                 if role == self._role
                 else "an unknown role",
-                reason=Reason.ROLE,
+                reason=RefusalReason.ROLE,
                 hint="one broker is the host, the other one the viewer",
             )
         out = _TAKERS[kind](self, message)
@@ -305,7 +313,7 @@ class Pairing:
         if self._commit(head, message[HEADER.size :]) != self._commitment:
             raise LinkRefusedError(
                 "the other end opened something else than it committed to",
-                reason=Reason.PROOF,
+                reason=RefusalReason.PROOF,
             )
         self._meet(message)
         self._transcript += message
@@ -317,7 +325,7 @@ class Pairing:
         if key is None or not key.verifies(message[HEADER.size :], signed):
             raise LinkRefusedError(
                 "the other end does not hold the key that it showed",
-                reason=Reason.PROOF,
+                reason=RefusalReason.PROOF,
             )
         return b""
 
@@ -336,7 +344,7 @@ class Pairing:
         key = PublicKey(message[HEADER.size : HEADER.size + KEY_BYTES])
         if key == self._identity.public:
             raise LinkRefusedError(
-                "the other end shows this broker's own key", reason=Reason.PROOF
+                "the other end shows this broker's own key", reason=RefusalReason.PROOF
             )
         self._peer_key = key
 

@@ -55,9 +55,9 @@ from broker.link.wire_types import (
     HEADER,
     VERSION,
     ConnectionKind,
+    LinkReader,
     LinkRefusedError,
-    MessageReader,
-    Reason,
+    RefusalReason,
     Role,
 )
 
@@ -70,7 +70,7 @@ _VERDICT = struct.Struct("<B3x")
 ANSWER_BYTES = _VERDICT.size + MAC_BYTES
 
 
-class Verdict(enum.IntEnum):
+class PreambleVerdict(enum.IntEnum):
     """The receiver's authenticated answer."""
 
     TAKEN = 1
@@ -95,7 +95,7 @@ class Preamble:
     lease: LeaseId
 
 
-class Window:
+class CounterWindow:
     """Which numbers of an epoch were used: each is accepted at most once.
 
     Numbers more than ``limits.LINK_WINDOW`` below the highest one seen are
@@ -122,7 +122,7 @@ class Window:
         return True
 
 
-class Offer:
+class StreamOffer:
     """The opener's end of one stream: a preamble out, a verdict in."""
 
     def __init__(self, preamble: bytes, key: bytes) -> None:
@@ -130,14 +130,14 @@ class Offer:
         self._key = key
         self._buffer = b""
         self._over = False
-        self.verdict: Verdict | None = None
+        self.verdict: PreambleVerdict | None = None
 
     @property
     def needed(self) -> int:
         """How many bytes of the answer are still to be read; then payload."""
         return 0 if self._over else ANSWER_BYTES - len(self._buffer)
 
-    def feed(self, untrusted_data: bytes) -> Verdict | None:
+    def feed(self, untrusted_data: bytes) -> PreambleVerdict | None:
         """Take at most ``needed`` bytes; return the verdict when it is whole.
 
         Raises LinkRefusedError when the answer is not the other broker's: no
@@ -153,14 +153,14 @@ class Offer:
         if not mac_holds(mac, self._key, self.preamble, head):
             raise LinkRefusedError(
                 "what answers on the link's port is not the paired broker",
-                reason=Reason.PROOF,
+                reason=RefusalReason.PROOF,
                 hint="some other process may hold the port; 'brokerctl doctor' looks",
             )
         try:
-            self.verdict = Verdict(untrusted_code)
+            self.verdict = PreambleVerdict(untrusted_code)
         except ValueError as error:
             raise LinkRefusedError(
-                f"unknown verdict {untrusted_code}", reason=Reason.MALFORMED
+                f"unknown verdict {untrusted_code}", reason=RefusalReason.MALFORMED
             ) from error
         return self.verdict
 
@@ -171,7 +171,7 @@ class Offer:
         self._over = True
         raise LinkRefusedError(
             "the stream was closed without an answer",
-            reason=Reason.CLOSED,
+            reason=RefusalReason.CLOSED,
             hint="the other broker does not accept this epoch or this connection; "
             "its 'brokerctl audit' says why",
         )
@@ -184,7 +184,7 @@ class Opener:
         self._session = session
         self._last = 0
 
-    def open(self, service: ServiceName, lease: LeaseId) -> Offer:
+    def open(self, service: ServiceName, lease: LeaseId) -> StreamOffer:
         """Number a new stream.
 
         Raises RefusedError when the epoch's numbers are used up.
@@ -198,7 +198,7 @@ class Opener:
             session.epoch, self._last, PORTS[service], bytes.fromhex(lease)
         )
         mac = make_mac(session.key(Purpose.STREAM, session.sends), signed)
-        return Offer(signed + mac, session.key(Purpose.ANSWER, session.sends))
+        return StreamOffer(signed + mac, session.key(Purpose.ANSWER, session.sends))
 
     @property
     def last(self) -> int:
@@ -211,7 +211,7 @@ class Gate:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._window = Window()
+        self._window = CounterWindow()
 
     def check(self, untrusted_preamble: bytes) -> Preamble:
         """Return what a whole preamble asks for.
@@ -229,31 +229,31 @@ class Gate:
         if untrusted_role != self._session.role.other:
             raise LinkRefusedError(
                 "a reflected preamble: it was made by this role itself",
-                reason=Reason.ROLE,
+                reason=RefusalReason.ROLE,
             )
         if epoch != self._session.epoch:
             raise LinkRefusedError(
                 "a preamble of another epoch (an old connection, or a replay)",
-                reason=Reason.PROOF,
+                reason=RefusalReason.PROOF,
             )
         if not mac_holds(
             mac, self._session.key(Purpose.STREAM, self._session.receives), signed
         ):
-            raise LinkRefusedError("a forged preamble", reason=Reason.PROOF)
+            raise LinkRefusedError("a forged preamble", reason=RefusalReason.PROOF)
         if not self._window.use(number):
             raise LinkRefusedError(
-                f"a replayed preamble (stream {number})", reason=Reason.PROOF
+                f"a replayed preamble (stream {number})", reason=RefusalReason.PROOF
             )
         service = SERVICES.get(port)
         if service is None:
             raise LinkRefusedError(
-                f"no service has port {port}", reason=Reason.MALFORMED
+                f"no service has port {port}", reason=RefusalReason.MALFORMED
             )
         return Preamble(
             self._session.role.other, number, service, take_lease_id(lease.hex())
         )
 
-    def answer(self, preamble: bytes, verdict: Verdict) -> bytes:
+    def answer(self, preamble: bytes, verdict: PreambleVerdict) -> bytes:
         """The answer to a preamble that ``check`` let through."""
         head = _VERDICT.pack(verdict)
         key = self._session.key(Purpose.ANSWER, self._session.receives)
@@ -264,7 +264,7 @@ class PreambleReader:
     """Collects one preamble; refuses at the first byte that cannot be right."""
 
     def __init__(self) -> None:
-        self._reader = MessageReader(ConnectionKind.STREAM, {_KIND: PREAMBLE_BYTES})
+        self._reader = LinkReader(ConnectionKind.STREAM, {_KIND: PREAMBLE_BYTES})
         self._size = 0
         self._over = False
 
@@ -295,7 +295,7 @@ class PreambleReader:
         if self._size == PREAMBLE_BYTES:
             return
         self._over = True
-        raise LinkRefusedError("a truncated preamble", reason=Reason.CLOSED)
+        raise LinkRefusedError("a truncated preamble", reason=RefusalReason.CLOSED)
 
 
 def _at_most(untrusted_data: bytes, needed: int) -> None:

@@ -56,7 +56,7 @@ class Direction(enum.IntEnum):
         return cls.TO_VIEWER if role is Role.HOST else cls.TO_HOST
 
 
-class Reason(enum.IntEnum):
+class RefusalReason(enum.IntEnum):
     """Why a link was refused; the number travels, unauthenticated."""
 
     MALFORMED = 1
@@ -71,13 +71,13 @@ class Reason(enum.IntEnum):
 
 
 _TOLD: Mapping[int, str] = {
-    Reason.MALFORMED: "it could not read what we sent",
-    Reason.VERSION: "it speaks another version of the link",
-    Reason.ROLE: "it has the same role as this broker, or another pinned one",
-    Reason.UNKNOWN_KEY: "it does not know this broker's key",
-    Reason.PROOF: "our proof was wrong, or was changed on the way",
-    Reason.BUSY: "it has too many unfinished connections",
-    Reason.PERSON: "the person there did not confirm the code",
+    RefusalReason.MALFORMED: "it could not read what we sent",
+    RefusalReason.VERSION: "it speaks another version of the link",
+    RefusalReason.ROLE: "it has the same role as this broker, or another pinned one",
+    RefusalReason.UNKNOWN_KEY: "it does not know this broker's key",
+    RefusalReason.PROOF: "our proof was wrong, or was changed on the way",
+    RefusalReason.BUSY: "it has too many unfinished connections",
+    RefusalReason.PERSON: "the person there did not confirm the code",
 }
 
 PAIR_HINT = "pair the two brokers: 'brokerctl pair' on both machines"
@@ -91,7 +91,12 @@ class LinkRefusedError(PeerError):
     """
 
     def __init__(
-        self, message: str, *, reason: Reason, answer: bytes = b"", hint: str = ""
+        self,
+        message: str,
+        *,
+        reason: RefusalReason,
+        answer: bytes = b"",
+        hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
@@ -107,7 +112,7 @@ def take_door(untrusted_first: bytes) -> ConnectionKind:
         return ConnectionKind(untrusted_first)
     except ValueError as error:
         raise LinkRefusedError(
-            "the first bytes are not of Vitrail's link", reason=Reason.MALFORMED
+            "the first bytes are not of Vitrail's link", reason=RefusalReason.MALFORMED
         ) from error
 
 
@@ -116,12 +121,14 @@ def other_version(untrusted_version: int) -> LinkRefusedError:
     return LinkRefusedError(
         f"the other broker speaks version {untrusted_version} of the link, "
         f"this one version {VERSION}",
-        reason=Reason.VERSION,
+        reason=RefusalReason.VERSION,
         hint="install the same release of Vitrail on both machines",
     )
 
 
-def refusal(door: ConnectionKind, kind: int, role: Role, reason: Reason) -> bytes:
+def refusal(
+    door: ConnectionKind, kind: int, role: Role, reason: RefusalReason
+) -> bytes:
     """The one message whose form never changes: header and a reason."""
     return HEADER.pack(door.value, VERSION, kind, role) + bytes([reason])
 
@@ -129,16 +136,16 @@ def refusal(door: ConnectionKind, kind: int, role: Role, reason: Reason) -> byte
 def told_refusal(untrusted_message: bytes) -> LinkRefusedError:
     """The error for a refusal that the other end sent; the text is ours."""
     code = untrusted_message[HEADER.size]
-    reason = Reason(code) if code in _TOLD else Reason.MALFORMED
+    reason = RefusalReason(code) if code in _TOLD else RefusalReason.MALFORMED
     text = _TOLD.get(code, f"for a reason that we do not know ({code})")
     return LinkRefusedError(
         f"the other broker refused: {text} (said without proof)",
         reason=reason,
-        hint=PAIR_HINT if reason is Reason.UNKNOWN_KEY else "",
+        hint=PAIR_HINT if reason is RefusalReason.UNKNOWN_KEY else "",
     )
 
 
-class MessageReader:
+class LinkReader:
     """Cuts a stream of bytes into messages whose size their kind fixes.
 
     Refuses at the first byte that cannot be right, so a wrong start never
@@ -163,7 +170,8 @@ class MessageReader:
         start = bytes(self._buffer[:MAGIC_BYTES])
         if not self._magic.startswith(start):
             raise LinkRefusedError(
-                "the other end does not speak this protocol", reason=Reason.MALFORMED
+                "the other end does not speak this protocol",
+                reason=RefusalReason.MALFORMED,
             )
         if len(self._buffer) < HEADER.size:
             return None
@@ -173,7 +181,7 @@ class MessageReader:
         size = self._sizes.get(kind)
         if size is None:
             raise LinkRefusedError(
-                f"unknown kind of message ({kind})", reason=Reason.MALFORMED
+                f"unknown kind of message ({kind})", reason=RefusalReason.MALFORMED
             )
         if len(self._buffer) < size:
             return None

@@ -18,11 +18,11 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import VitrailError
-from broker.core.question import Answer
+from broker.core.question import PersonAnswer
 from broker.ipc.prompt import (
     FromAgent,
-    Hello,
-    Said,
+    PromptAnswer,
+    PromptHello,
     Show,
     Shown,
     Unable,
@@ -71,7 +71,7 @@ class _Agent:
             return
         try:
             async with trio.open_nursery() as nursery:
-                self._say(Hello(self._window.layer))
+                self._say(PromptHello(self._window.layer))
                 nursery.start_soon(self._send)
                 nursery.start_soon(self._read_compositor, fd)
                 nursery.start_soon(self._tick)
@@ -80,8 +80,8 @@ class _Agent:
         finally:
             self._window.close()
 
-    def _said(self, number: int, answer: Answer) -> None:
-        self._say(Said(number, answer))
+    def _said(self, number: int, answer: PersonAnswer) -> None:
+        self._say(PromptAnswer(number, answer))
 
     def _seen(self, number: int) -> None:
         self._say(Shown(number))

@@ -103,7 +103,7 @@ class _Template:
             pidfd = os.pidfd_open(pid)  # our child, not reaped: the number is its
             self._keepers[pidfd] = (fork.number, pid)
             self._waiting.register(pidfd, select.POLLIN)
-            forked = worker.Forked(fork.number, pid)
+            forked = worker.WorkerForked(fork.number, pid)
             fdpass.send(self._control, worker.encode(forked), [pidfd])
         return True
 

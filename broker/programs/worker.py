@@ -42,7 +42,7 @@ from broker.worker.agent_connection import AgentShell
 from broker.worker.clipboard.orders import WorkerClipboard
 from broker.worker.pulse.sound import WorkerSound
 from broker.worker.transfer import WorkerTransfers
-from broker.worker.wayland.connection import Connection
+from broker.worker.wayland.connection import WaylandConnection
 from broker.worker.wayland.sandbox_windows import SandboxWindows
 from broker.worker.wayland.waypipe_connection import StreamConnection
 
@@ -120,13 +120,13 @@ class _Worker:
         self._agent: AgentShell | None = None
         self._agent_scope = trio.CancelScope()
         self._agent_messages = 0
-        self._clients: dict[int, Connection] = {}
+        self._clients: dict[int, WaylandConnection] = {}
         self._streams: dict[int, int] = {}
         self._displays_open = 0
         self._clients_ever = 0
         self._closed_bytes = (0, 0)
         self._windows: SandboxWindows
-        self._counts: dict[int, Callable[[], messages.StreamCount]] = {}
+        self._counts: dict[int, Callable[[], messages.WorkerStreamCount]] = {}
         self._sound = WorkerSound(self._outbox.send)
         self._transfers = WorkerTransfers(self._outbox.send)
         self._clipboard: WorkerClipboard
@@ -140,7 +140,7 @@ class _Worker:
         self._clipboard = WorkerClipboard(windows.sandbox, self._outbox)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_out)
-            await self._outbox.send(messages.Ready(self._achieved))
+            await self._outbox.send(messages.WorkerReady(self._achieved))
             if windows.trace is not None:
                 nursery.start_soon(windows.trace.tell, self._outbox)
             nursery.start_soon(self._serve_display, nursery, windows)
@@ -169,7 +169,7 @@ class _Worker:
         while True:
             got = await self._supervisor.receive(fd_limit=2)
             order = messages.decode_to_worker(got.data) if got.data else None
-            if order is None or isinstance(order, messages.Stop):
+            if order is None or isinstance(order, messages.StopWorker):
                 return
             if isinstance(order, clipboard.ToWorker):
                 self._clipboard.obey(order, got.fds)
@@ -190,7 +190,7 @@ class _Worker:
                 messages.Sound()
                 | messages.SoundStream()
                 | messages.SoundLevel()
-                | messages.Microphone()
+                | messages.MicrophoneOrder()
             ):
                 self._sound.obey(order, fds, nursery)
             case messages.AgentStream() | messages.DisplayStream():
@@ -208,10 +208,10 @@ class _Worker:
                 for answer in windows.obey(order):
                     await self._outbox.send(answer)
 
-    def _statistics(self, windows: SandboxWindows) -> messages.Statistics:
+    def _statistics(self, windows: SandboxWindows) -> messages.WorkerStatistics:
         up, down = self._closed_bytes
         live = self._clients.values()
-        return messages.Statistics(
+        return messages.WorkerStatistics(
             clients=len(self._clients),
             clients_ever=self._clients_ever,
             to_compositor=up + sum(c.to_compositor for c in live),
@@ -235,7 +235,7 @@ class _Worker:
             displays=lambda: max(len(self._clients), self._displays_open),
         )
         self._agent = shell
-        self._counts[stream] = lambda: messages.StreamCount(
+        self._counts[stream] = lambda: messages.WorkerStreamCount(
             stream, shell.from_guest, shell.to_guest
         )
         nursery.start_soon(self._run_agent, shell, stream, self._agent_scope)
@@ -296,7 +296,7 @@ class _Worker:
     ) -> None:
         made: list[StreamConnection] = []
 
-        def connection(compositor: socket.socket) -> Connection:
+        def connection(compositor: socket.socket) -> WaylandConnection:
             made.append(self._windows.stream(number, sock, compositor, order.head))
             self._counts[order.stream] = partial(_count_of, order.stream, made[0])
             return made[0]
@@ -373,7 +373,7 @@ class _Worker:
         self,
         number: int,
         client: socket.socket,
-        made: Callable[[socket.socket], Connection],
+        made: Callable[[socket.socket], WaylandConnection],
     ) -> str:
         """Serve it to its end; returns why it was not served, or nothing."""
         with client:
@@ -395,7 +395,7 @@ class _Worker:
         self,
         number: int,
         compositor: socket.socket,
-        made: Callable[[socket.socket], Connection],
+        made: Callable[[socket.socket], WaylandConnection],
     ) -> str:
         try:
             connection = made(compositor)
@@ -430,7 +430,7 @@ class _Worker:
         )
         return ""
 
-    async def _tell_answered(self, number: int, connection: Connection) -> None:
+    async def _tell_answered(self, number: int, connection: WaylandConnection) -> None:
         await connection.answered.wait()
         await self._outbox.send(messages.WaylandAnswered(number))
 
@@ -446,8 +446,8 @@ class _Worker:
         return reason
 
 
-def _count_of(stream: int, connection: StreamConnection) -> messages.StreamCount:
-    return messages.StreamCount(
+def _count_of(stream: int, connection: StreamConnection) -> messages.WorkerStreamCount:
+    return messages.WorkerStreamCount(
         stream,
         connection.channel.bytes,
         connection.to_client,
@@ -468,7 +468,7 @@ def _fault_of(error: Exception | None) -> messages.Fault:
             return messages.Fault.OURS
 
 
-def _end_of(connection: Connection) -> str:
+def _end_of(connection: WaylandConnection) -> str:
     """Why it ended; of a mistake of ours, where in the code it is."""
     error = connection.core.fault
     if error is None or _fault_of(error) is not messages.Fault.OURS:

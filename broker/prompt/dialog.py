@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.core import limits
-from broker.core.question import Answer, Keep, Question
+from broker.core.question import Keep, PersonAnswer, Question
 from broker.prompt.guard import Guard
 from broker.prompt.words import duration
 
@@ -120,7 +120,7 @@ class Dialog:
 
     # -- keys ----------------------------------------------------------------------
 
-    def key(self, code: int, name: str, text: str, now: float) -> Answer | None:
+    def key(self, code: int, name: str, text: str, now: float) -> PersonAnswer | None:
         """A key goes down.  ``name`` is its keysym's, ``text`` what it writes."""
         if not self.guard.press(code, now):
             self.typed = ""
@@ -142,7 +142,7 @@ class Dialog:
         """A key goes up."""
         self.guard.release(code, now)
 
-    def tick(self, now: float) -> Answer | None:
+    def tick(self, now: float) -> PersonAnswer | None:
         """Time has passed; the word that stands alone for a moment is a yes."""
         # guard: the word alone
         settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
@@ -178,7 +178,7 @@ class Dialog:
         if armed:
             self._choose()
 
-    def release(self, code: int, now: float) -> Answer | None:
+    def release(self, code: int, now: float) -> PersonAnswer | None:
         """It goes up; on the button on which it went down that is an answer."""
         armed = self.guard.release(_BUTTON_CODES + code, now)
         pressed, self.pressed = self.pressed, None
@@ -202,10 +202,10 @@ class Dialog:
             return ()
         return self.question.targets[self.first : self.first + ROWS]
 
-    def _yes(self) -> Answer | None:
+    def _yes(self) -> PersonAnswer | None:
         if not self.target:
             return None  # first a target must be chosen
-        return Answer(allow=True, target=self.target, keep=self.keep, by="person")
+        return PersonAnswer(allow=True, target=self.target, keep=self.keep, by="person")
 
     def _button(self) -> Rect | None:
         for button in (self.layout.allow, self.layout.deny):
@@ -242,5 +242,5 @@ class Dialog:
         self.first = max(0, min(first, len(self.question.targets) - ROWS))
 
 
-def _no(reason: str) -> Answer:
-    return Answer(allow=False, by="person", reason=reason)
+def _no(reason: str) -> PersonAnswer:
+    return PersonAnswer(allow=False, by="person", reason=reason)

@@ -19,9 +19,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from broker.core import limits
-from broker.core.question import Answer, Keep, Question, unfit
+from broker.core.question import Keep, PersonAnswer, Question, unfit
 
-Settled = list[tuple[int, Answer]]
+Settled = list[tuple[int, PersonAnswer]]
 """Those who asked, and what they are to hear."""
 
 TOO_OFTEN = "it asks too often"
@@ -30,7 +30,7 @@ FULL = "too many questions wait already"
 
 
 @dataclass(eq=False)
-class Entry:
+class QueueEntry:
     """A question that waits.  ``id`` is never used twice; times are monotonic."""
 
     id: int
@@ -61,7 +61,7 @@ class Queue:
     """All questions of one broker."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, QueueEntry] = {}
         self._next_id = 1
         self._next_asker = 1
         self._shown_at: dict[str, int] = {}
@@ -69,11 +69,11 @@ class Queue:
         self._buckets: dict[str, _Bucket] = {}
         self._refused: dict[Question, float] = {}
 
-    def all(self) -> list[Entry]:
+    def all(self) -> list[QueueEntry]:
         """Those that wait, oldest first."""
         return list(self._entries.values())
 
-    def get(self, number: int) -> Entry | None:
+    def get(self, number: int) -> QueueEntry | None:
         """The one with that id, if it waits still."""
         return self._entries.get(number)
 
@@ -98,7 +98,7 @@ class Queue:
         bucket = self._buckets.get(question.lease)
         return TOO_OFTEN if bucket is not None and not bucket.room(now) else ""
 
-    def ask(self, question: Question, now: float) -> int | Answer:
+    def ask(self, question: Question, now: float) -> int | PersonAnswer:
         """Put a question; returns the asker's number, or the answer at once.
 
         It has its place, and counts, from now on; it is not shown before
@@ -106,13 +106,15 @@ class Queue:
         """
         reason = self.refusal(question, now)
         if reason:
-            return Answer(allow=False, reason=reason)
+            return PersonAnswer(allow=False, reason=reason)
         entry = self._equal(question)
         if entry is None:
             burst = float(limits.QUESTIONS_BURST)
             bucket = self._buckets.setdefault(question.lease, _Bucket(burst, now))
             bucket.left -= 1
-            entry = Entry(self._next_id, question, now, now + limits.QUESTION_SECONDS)
+            entry = QueueEntry(
+                self._next_id, question, now, now + limits.QUESTION_SECONDS
+            )
             self._next_id += 1
             self._entries[entry.id] = entry
         asker = self._next_asker
@@ -134,7 +136,7 @@ class Queue:
                     del self._entries[entry.id]
                 return
 
-    def _equal(self, question: Question) -> Entry | None:
+    def _equal(self, question: Question) -> QueueEntry | None:
         for entry in self._entries.values():
             if entry.question == question:
                 return entry
@@ -142,24 +144,24 @@ class Queue:
 
     # -- showing --------------------------------------------------------------------
 
-    def front(self) -> Entry | None:
+    def front(self) -> QueueEntry | None:
         """The one to show: of the sandbox that was shown longest ago."""
         # guard: shown after it is recorded
         waiting = [entry for entry in self._entries.values() if entry.ready]
         # guard: fair turns
         return min(waiting, key=lambda e: (self._turn(e), e.id), default=None)
 
-    def showing(self, entry: Entry) -> None:
+    def showing(self, entry: QueueEntry) -> None:
         """It is shown; others of its sandbox wait until others had their turn."""
         self._shows += 1
         self._shown_at[entry.question.lease] = self._shows
 
-    def _turn(self, entry: Entry) -> int:
+    def _turn(self, entry: QueueEntry) -> int:
         return self._shown_at.get(entry.question.lease, 0)
 
     # -- ends ----------------------------------------------------------------------------
 
-    def answer(self, number: int, answer: Answer, now: float) -> Settled:
+    def answer(self, number: int, answer: PersonAnswer, now: float) -> Settled:
         """The person has answered; an answer that was not offered is a no."""
         entry = self._entries.pop(number, None)
         if entry is None:
@@ -167,7 +169,7 @@ class Queue:
         # guard: what was not offered
         reason = unfit(entry.question, answer)
         if reason:
-            answer = Answer(allow=False, by="broker", reason=reason)
+            answer = PersonAnswer(allow=False, by="broker", reason=reason)
         elif not answer.allow and answer.by == "person":
             self._refused[entry.question] = now + limits.QUESTION_AGAIN_SECONDS
         # guard: once is one
@@ -175,14 +177,14 @@ class Queue:
             return [(entry.askers[0], answer), *self._again(entry, now)]
         return [(asker, answer) for asker in entry.askers]
 
-    def _again(self, entry: Entry, now: float) -> Settled:
+    def _again(self, entry: QueueEntry, now: float) -> Settled:
         """Put the question once more for those behind the first asker."""
         others = entry.askers[1:]
         if not others:
             return []
         bucket = self._buckets[entry.question.lease]
         if not bucket.room(now):
-            no = Answer(allow=False, reason=TOO_OFTEN)
+            no = PersonAnswer(allow=False, reason=TOO_OFTEN)
             return [(asker, no) for asker in others]
         bucket.left -= 1
         again = replace(entry, id=self._next_id, since=now, askers=others)
@@ -195,22 +197,24 @@ class Queue:
         self._forget(now)
         # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]
-        said = Answer(allow=False, by="timeout", reason="nobody answered in time")
+        said = PersonAnswer(allow=False, by="timeout", reason="nobody answered in time")
         return self._end(over, said)
 
     def fail_all(self, reason: str) -> Settled:
         """Nobody can be asked any more."""
-        return self._end(self.all(), Answer(allow=False, by="broker", reason=reason))
+        return self._end(
+            self.all(), PersonAnswer(allow=False, by="broker", reason=reason)
+        )
 
     def forget(self, lease: str) -> Settled:
         """A sandbox has stopped."""
         self._buckets.pop(lease, None)
         self._shown_at.pop(lease, None)
         mine = [e for e in self._entries.values() if e.question.lease == lease]
-        gone = Answer(allow=False, by="gone", reason="the sandbox has stopped")
+        gone = PersonAnswer(allow=False, by="gone", reason="the sandbox has stopped")
         return self._end(mine, gone)
 
-    def _end(self, entries: list[Entry], answer: Answer) -> Settled:
+    def _end(self, entries: list[QueueEntry], answer: PersonAnswer) -> Settled:
         for entry in entries:
             del self._entries[entry.id]
         return [(asker, answer) for entry in entries for asker in entry.askers]

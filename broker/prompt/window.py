@@ -19,7 +19,7 @@ from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
 from pywayland.protocol.xdg_shell import XdgWmBase
 
 from broker.core.errors import InternalError, UpstreamError
-from broker.core.question import Answer
+from broker.core.question import PersonAnswer
 from broker.ipc.prompt import Show
 from broker.prompt.dialog import WIDTH, Dialog
 from broker.prompt.input import Input
@@ -44,7 +44,7 @@ class Window:
     """
 
     def __init__(
-        self, said: Callable[[int, Answer], None], seen: Callable[[int], None]
+        self, said: Callable[[int, PersonAnswer], None], seen: Callable[[int], None]
     ) -> None:
         self._said = said
         self._seen = seen
@@ -183,7 +183,9 @@ class Window:
 
     def _closed(self) -> None:
         """The compositor, or the person by it, has closed the dialog: a no."""
-        self.answer(Answer(allow=False, by="person", reason="the dialog was closed"))
+        self.answer(
+            PersonAnswer(allow=False, by="person", reason="the dialog was closed")
+        )
 
     def set_image(self, pointer: Any, serial: int, done: Callable[[], None]) -> None:
         """Give a pointer our image; ``done`` is called once the compositor has it."""
@@ -276,14 +278,14 @@ class Window:
             self._showing.dialog.typed = ""
             self._showing.draw()
 
-    def acted(self, answer: Answer | None = None) -> None:
+    def acted(self, answer: PersonAnswer | None = None) -> None:
         """Input has been passed to the dialog; it may look different now."""
         if answer is not None:
             self.answer(answer)
         elif self._showing is not None:
             self._showing.draw()
 
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: PersonAnswer) -> None:
         """The dialog is over."""
         if self._showing is not None:
             number = self._showing.message.id

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from broker.core.errors import UpstreamError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, Command, Error
-from broker.pulse.events import Refused
-from broker.pulse.outgoing import Outgoing
+from broker.pulse.events import SoundRefused
+from broker.pulse.outgoing import PulseOutgoing
 from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import Reader, encode
@@ -44,7 +44,7 @@ class Conversation:
         self.sandbox = sandbox
         self.wake = wake
         self.up = bytearray()
-        self.down = Outgoing()
+        self.down = PulseOutgoing()
         self._pending: dict[int, Pending] = {}
         self._next_tag = 0
 
@@ -142,7 +142,7 @@ class Conversation:
         """Answer a refused command; "access denied" is an event, too."""
         if refusal.code is Error.ACCESS:
             self.sandbox.refused[number.name] += 1
-            self.sandbox.tell(Refused(number.name, refusal.message))
+            self.sandbox.tell(SoundRefused(number.name, refusal.message))
         self.error(tag, refusal.code)
 
     # -- from the server -----------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True)
-class Refused:
+class SoundRefused:
     """A client asked for what it may not have.  ``what`` is escaped or ours."""
 
     command: str
@@ -67,7 +67,7 @@ class Flooded:
 
 
 SoundEvent: TypeAlias = (
-    Refused
+    SoundRefused
     | StreamBegun
     | StreamEnded
     | MicrophoneWanted

@@ -68,7 +68,7 @@ _VERSION_BITS = 0xFFFF
 _EVENT_TAG = INVALID
 
 
-class Filter(Conversation):
+class PulseFilter(Conversation):
     """One connection.  ``fault`` is why it must end, None while it goes on."""
 
     def __init__(
@@ -493,7 +493,7 @@ class Filter(Conversation):
             server_events.event(self, number, reader)
 
 
-Handler = Callable[[Filter, int, Fields], None]
+Handler = Callable[[PulseFilter, int, Fields], None]
 
 _HANDLERS: dict[Command, Handler] = {
     **playback_commands.HANDLERS,

@@ -11,23 +11,23 @@ from broker.pulse.refusal import SoundRefusedError
 from broker.pulse.tagstruct import Fields, Reader, encode
 
 if TYPE_CHECKING:
-    from broker.pulse.filter import Filter, Handler
+    from broker.pulse.filter import Handler, PulseFilter
 
 _C = Command
 _SINK_INPUT_FACILITY = 0x0004
 
 
-def server_info(f: Filter, tag: int, _fields: Fields) -> None:
+def server_info(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """GET_SERVER_INFO."""
     f.reply(tag, virtual_devices.server_info(f.version, source=not f.sandbox.hidden))
 
 
-def stat(f: Filter, tag: int, _fields: Fields) -> None:
+def stat(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """STAT: memory of the server; none of it is the sandbox's business."""
     f.reply(tag, encode("LLLLL", [0] * 5))
 
 
-def subscribe(f: Filter, tag: int, fields: Fields) -> None:
+def subscribe(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SUBSCRIBE: the server is asked for changes of streams only.
 
     What is new or gone is told by us: only we know whose it is.
@@ -40,7 +40,7 @@ def subscribe(f: Filter, tag: int, fields: Fields) -> None:
 # -- devices -----------------------------------------------------------------------
 
 
-def sink_info(f: Filter, tag: int, fields: Fields) -> None:
+def sink_info(f: PulseFilter, tag: int, fields: Fields) -> None:
     """GET_SINK_INFO, by index or by name."""
     if fields.number(0) not in {INVALID, virtual_devices.DEVICE}:
         raise SoundRefusedError(
@@ -51,19 +51,19 @@ def sink_info(f: Filter, tag: int, fields: Fields) -> None:
     f.reply(tag, virtual_devices.sink(f.version))
 
 
-def sink_list(f: Filter, tag: int, _fields: Fields) -> None:
+def sink_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """GET_SINK_INFO_LIST."""
     f.reply(tag, virtual_devices.sink(f.version))
 
 
-def lookup_sink(f: Filter, tag: int, fields: Fields) -> None:
+def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
     """LOOKUP_SINK."""
     if fields.text(0) not in virtual_devices.SINK_NAMES:
         raise SoundRefusedError(Error.NOENTITY, "no such sink")
     f.reply(tag, encode("L", [virtual_devices.DEVICE]))
 
 
-def check_source(f: Filter, index: int, name: str | None) -> None:
+def check_source(f: PulseFilter, index: int, name: str | None) -> None:
     """The one source, if there is one.  Monitors are somebody else's sound."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
         raise SoundRefusedError(Error.ACCESS, "a monitor")
@@ -75,18 +75,18 @@ def check_source(f: Filter, index: int, name: str | None) -> None:
         raise SoundRefusedError(Error.NOENTITY, "no such source")
 
 
-def source_info(f: Filter, tag: int, fields: Fields) -> None:
+def source_info(f: PulseFilter, tag: int, fields: Fields) -> None:
     """GET_SOURCE_INFO, by index or by name."""
     check_source(f, fields.number(0), fields.text(1))
     f.reply(tag, virtual_devices.source(f.version))
 
 
-def source_list(f: Filter, tag: int, _fields: Fields) -> None:
+def source_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """GET_SOURCE_INFO_LIST: empty where recording is denied."""
     f.reply(tag, b"" if f.sandbox.hidden else virtual_devices.source(f.version))
 
 
-def lookup_source(f: Filter, tag: int, fields: Fields) -> None:
+def lookup_source(f: PulseFilter, tag: int, fields: Fields) -> None:
     """LOOKUP_SOURCE."""
     check_source(f, INVALID, fields.text(0))
     f.reply(tag, encode("L", [virtual_devices.DEVICE]))
@@ -95,7 +95,7 @@ def lookup_source(f: Filter, tag: int, fields: Fields) -> None:
 # -- the sandbox's own clients and streams -------------------------------------------
 
 
-def client_info(f: Filter, tag: int, fields: Fields) -> None:
+def client_info(f: PulseFilter, tag: int, fields: Fields) -> None:
     """GET_CLIENT_INFO of an own connection."""
     member = f.sandbox.members.get(fields.number(0))
     if member is None:
@@ -105,17 +105,17 @@ def client_info(f: Filter, tag: int, fields: Fields) -> None:
     f.reply(tag, _client(f, member))
 
 
-def client_list(f: Filter, tag: int, _fields: Fields) -> None:
+def client_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """GET_CLIENT_INFO_LIST of the own connections."""
     f.reply(tag, b"".join(_client(f, m) for m in f.sandbox.members.values()))
 
 
-def _client(f: Filter, member: Filter) -> bytes:
+def _client(f: PulseFilter, member: PulseFilter) -> bytes:
     shown = f.sandbox.labels.for_guest(member.properties)
     return virtual_devices.client(f.version, member.index, shown)
 
 
-def sink_input(f: Filter, tag: int, fields: Fields) -> None:
+def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
     """GET_SINK_INPUT_INFO of an own stream."""
     stream = f.own_playback(fields.number(0))
 
@@ -128,7 +128,7 @@ def sink_input(f: Filter, tag: int, fields: Fields) -> None:
     f.relay(tag, _C.GET_SINK_INPUT_INFO, encode("L", [stream.real_index]), answered)
 
 
-def sink_input_list(f: Filter, tag: int, _fields: Fields) -> None:
+def sink_input_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """GET_SINK_INPUT_INFO_LIST: of each own stream, what the server says of it.
 
     The server's list is not asked for: how long that takes tells how many play
@@ -148,7 +148,7 @@ def sink_input_list(f: Filter, tag: int, _fields: Fields) -> None:
 class _Listing:
     """Puts one answer together out of several, in the order they come in."""
 
-    def __init__(self, f: Filter, tag: int, left: int) -> None:
+    def __init__(self, f: PulseFilter, tag: int, left: int) -> None:
         self._filter = f
         self._tag = tag
         self._left = left
@@ -169,7 +169,7 @@ class _Listing:
             self._filter.reply(self._tag, b"".join(self._parts))
 
 
-def _own_inputs(f: Filter, reader: Reader) -> bytes:
+def _own_inputs(f: PulseFilter, reader: Reader) -> bytes:
     signature = virtual_devices.signature(virtual_devices.SINK_INPUT, f.version)
     found: list[bytes] = []
     while reader.left:
@@ -188,7 +188,7 @@ def _own_inputs(f: Filter, reader: Reader) -> bytes:
 ) = range(14)  # fmt: skip
 
 
-def _shown(f: Filter, fields: Fields, stream: Playback) -> Fields:
+def _shown(f: PulseFilter, fields: Fields, stream: Playback) -> Fields:
     """The server's entry with our numbers and the client's own names."""
     level = f.sandbox.level
     shown = f.sandbox.labels.for_guest(stream.owner.properties)

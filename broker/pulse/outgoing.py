@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 
-class Outgoing:
+class PulseOutgoing:
     """A queue of bytes that remembers which of them the microphone has heard."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from broker.pulse.tagstruct import (
 )
 
 if TYPE_CHECKING:
-    from broker.pulse.filter import Filter, Handler
+    from broker.pulse.filter import Handler, PulseFilter
 
 _C = Command
 
@@ -42,7 +42,7 @@ _C = Command
 _UPDATES = {0: 2, 1: 1, 2: 2}
 
 
-def create(f: Filter, tag: int, fields: Fields) -> None:
+def create(f: PulseFilter, tag: int, fields: Fields) -> None:
     """CREATE_PLAYBACK_STREAM: with our device, our names, bounded values."""
     rules = f.sandbox.rules
     f.check_room()
@@ -102,7 +102,7 @@ def _check_device(fields: Fields) -> None:
         raise SoundRefusedError(Error.NOENTITY, "no such sink")
 
 
-def _check_samples(f: Filter, fields: Fields) -> None:
+def _check_samples(f: PulseFilter, fields: Fields) -> None:
     """Only plain samples, of a kind that the protocol and the rules know."""
     if len(fields) > _PASSTHROUGH and fields.truth(_PASSTHROUGH):
         raise SoundRefusedError(Error.ACCESS, "coded sound")
@@ -141,14 +141,14 @@ def _settle(fields: Fields, forms: list[Format]) -> None:
         fields[_VOLUME] = (volumes[:1] or (limits.PULSE_VOLUME,)) * spec.channels
 
 
-def _within(f: Filter, spec: Spec) -> bool:
+def _within(f: PulseFilter, spec: Spec) -> bool:
     rules = f.sandbox.rules
     least = limits.PULSE_RATE_LEAST
     # guard: the least rate
     return least <= spec.rate <= rules.rate and spec.channels <= rules.channels
 
 
-def _set_sizes(f: Filter, fields: Fields) -> None:
+def _set_sizes(f: PulseFilter, fields: Fields) -> None:
     asked = Sizes(*(fields.number(at) for at in (_MAXLENGTH, _TLENGTH, _MINREQ)))
     early = len(fields) > _EARLY and fields.truth(_EARLY)
     most = f.sandbox.rules.buffer_bytes
@@ -158,7 +158,7 @@ def _set_sizes(f: Filter, fields: Fields) -> None:
 
 
 def _set_loudness(
-    f: Filter, fields: Fields, volume: tuple[int, ...] | None, *, muted: bool
+    f: PulseFilter, fields: Fields, volume: tuple[int, ...] | None, *, muted: bool
 ) -> None:
     level = f.sandbox.level
     channels = len(fields.numbers(_VOLUME))
@@ -175,7 +175,7 @@ def _set_loudness(
 
 
 def _created(
-    f: Filter,
+    f: PulseFilter,
     reader: Reader,
     volume: tuple[int, ...] | None,
     properties: Properties,
@@ -219,7 +219,7 @@ def _created(
     return stream, answer
 
 
-def delete(f: Filter, tag: int, fields: Fields) -> None:
+def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
     """DELETE_PLAYBACK_STREAM; its numbers are free once the server says so."""
     stream = f.playback(fields)
 
@@ -233,7 +233,7 @@ def delete(f: Filter, tag: int, fields: Fields) -> None:
     f.relay(tag, _C.DELETE_PLAYBACK_STREAM, encode("L", [stream.channel]), answered)
 
 
-def drain(f: Filter, tag: int, fields: Fields) -> None:
+def drain(f: PulseFilter, tag: int, fields: Fields) -> None:
     """DRAIN_PLAYBACK_STREAM, behind what still waits here."""
     stream = f.playback(fields)
     stream.after_samples(
@@ -241,14 +241,14 @@ def drain(f: Filter, tag: int, fields: Fields) -> None:
     )
 
 
-def flush(f: Filter, tag: int, fields: Fields) -> None:
+def flush(f: PulseFilter, tag: int, fields: Fields) -> None:
     """FLUSH_PLAYBACK_STREAM, and what waits here goes as well."""
     stream = f.playback(fields)
     stream.flush()
     f.relay(tag, _C.FLUSH_PLAYBACK_STREAM, encode("L", [stream.channel]))
 
 
-def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
+def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_PLAYBACK_STREAM_BUFFER_ATTR, within the bounds of a new stream."""
     stream = f.playback(fields)
     most = f.sandbox.rules.buffer_bytes
@@ -270,7 +270,7 @@ def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
     f.relay(tag, _C.SET_PLAYBACK_STREAM_BUFFER_ATTR, encode(letters, fields), answered)
 
 
-def set_rate(f: Filter, tag: int, fields: Fields) -> None:
+def set_rate(f: PulseFilter, tag: int, fields: Fields) -> None:
     """UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, a little to either side."""
     stream = f.playback(fields)
     # guard: rates that change
@@ -288,20 +288,20 @@ def set_rate(f: Filter, tag: int, fields: Fields) -> None:
 # -- names and properties -------------------------------------------------------
 
 
-def update_stream(f: Filter, tag: int, fields: Fields) -> None:
+def update_stream(f: PulseFilter, tag: int, fields: Fields) -> None:
     """UPDATE_PLAYBACK_STREAM_PROPLIST, of what may be named."""
     stream = f.playback(fields)
     _retitle(f, tag, stream, fields.number(1), fields.properties(2))
 
 
-def name_stream(f: Filter, tag: int, fields: Fields) -> None:
+def name_stream(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_PLAYBACK_STREAM_NAME, as the property that it became."""
     name = (fields.text(1) or "").encode()
     _retitle(f, tag, f.playback(fields), 2, {"media.name": name})
 
 
 def _retitle(
-    f: Filter, tag: int, stream: Playback, mode: int, untrusted: Properties
+    f: PulseFilter, tag: int, stream: Playback, mode: int, untrusted: Properties
 ) -> None:
     f.may_retitle()
     changed = f.sandbox.labels.update(untrusted)
@@ -310,7 +310,7 @@ def _retitle(
     f.relay(tag, _C.UPDATE_PLAYBACK_STREAM_PROPLIST, encode("LLP", values))
 
 
-def update_client(f: Filter, tag: int, fields: Fields) -> None:
+def update_client(f: PulseFilter, tag: int, fields: Fields) -> None:
     """UPDATE_CLIENT_PROPLIST, of what may be named."""
     f.may_retitle()
     changed = f.sandbox.labels.update(fields.properties(1))
@@ -328,7 +328,7 @@ def _mode(mode: int) -> int:
     return _UPDATES[mode]
 
 
-def keep_properties(f: Filter, tag: int, _fields: Fields) -> None:
+def keep_properties(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """REMOVE_..._PROPLIST: the label stays, the rest does no harm."""
     f.reply(tag)
 
@@ -336,7 +336,7 @@ def keep_properties(f: Filter, tag: int, _fields: Fields) -> None:
 # -- loudness --------------------------------------------------------------------
 
 
-def set_volume(f: Filter, tag: int, fields: Fields) -> None:
+def set_volume(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_SINK_INPUT_VOLUME of an own stream: at most 100 %, below the person's."""
     stream = _to_order(f, fields.number(0))
     if len(fields.numbers(1)) not in {1, stream.spec.channels}:
@@ -346,7 +346,7 @@ def set_volume(f: Filter, tag: int, fields: Fields) -> None:
     _order(f, tag, stream, _C.SET_SINK_INPUT_VOLUME, encode("Lv", values))
 
 
-def set_mute(f: Filter, tag: int, fields: Fields) -> None:
+def set_mute(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_SINK_INPUT_MUTE of an own stream; the person's mute stays."""
     stream = _to_order(f, fields.number(0))
     stream.muted = fields.truth(1)
@@ -354,7 +354,7 @@ def set_mute(f: Filter, tag: int, fields: Fields) -> None:
     _order(f, tag, stream, _C.SET_SINK_INPUT_MUTE, encode("Lb", values))
 
 
-def _to_order(f: Filter, index: int) -> Playback:
+def _to_order(f: PulseFilter, index: int) -> Playback:
     """A stream of the sandbox, whose connection has room for an order."""
     stream = f.own_playback(index)
     # guard: orders on another's connection
@@ -364,7 +364,7 @@ def _to_order(f: Filter, index: int) -> Playback:
 
 
 def _order(
-    f: Filter, tag: int, stream: Playback, command: Command, fields: bytes
+    f: PulseFilter, tag: int, stream: Playback, command: Command, fields: bytes
 ) -> None:
     """Say it on the stream's own connection, where the person's orders go, too.
 

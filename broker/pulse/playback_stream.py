@@ -24,7 +24,7 @@ from broker.pulse.samples import frame_bytes
 from broker.pulse.tagstruct import Properties, Spec, encode
 
 if TYPE_CHECKING:
-    from broker.pulse.filter import Filter
+    from broker.pulse.filter import PulseFilter
 
 _FULL = limits.PULSE_VOLUME
 _ABSOLUTE = 1
@@ -36,7 +36,7 @@ class Playback:
 
     def __init__(
         self,
-        owner: Filter,
+        owner: PulseFilter,
         *,
         channel: int,
         real_index: int,

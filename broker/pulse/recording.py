@@ -50,7 +50,7 @@ from broker.pulse.tagstruct import (
 )
 
 if TYPE_CHECKING:
-    from broker.pulse.filter import Filter, Handler
+    from broker.pulse.filter import Handler, PulseFilter
 
 _C = Command
 _FIRST_CHANNEL = 0x1000
@@ -70,7 +70,7 @@ class Recording:
 
     def __init__(
         self,
-        owner: Filter,
+        owner: PulseFilter,
         channel: int,
         *,
         spec: Spec,
@@ -331,7 +331,7 @@ def fragment_size(spec: Spec, asked: int) -> int:
 class Recordings:
     """All recordings of one connection."""
 
-    def __init__(self, owner: Filter) -> None:
+    def __init__(self, owner: PulseFilter) -> None:
         self._owner = owner
         self.by_channel: dict[int, Recording] = {}
         self.by_real: dict[int, Recording] = {}
@@ -383,7 +383,7 @@ class Recordings:
 # -- commands ------------------------------------------------------------------------
 
 
-def create(f: Filter, tag: int, fields: Fields) -> None:
+def create(f: PulseFilter, tag: int, fields: Fields) -> None:
     """CREATE_RECORD_STREAM: always ours; the server is not asked here."""
     rules = f.sandbox.rules
     # guard: denied microphone
@@ -422,7 +422,7 @@ def create(f: Filter, tag: int, fields: Fields) -> None:
     recording.begin(f.now)
 
 
-def _samples(f: Filter, fields: Fields) -> tuple[Spec, tuple[int, ...]]:
+def _samples(f: PulseFilter, fields: Fields) -> tuple[Spec, tuple[int, ...]]:
     if len(fields) > _PASSTHROUGH and fields.truth(_PASSTHROUGH):
         raise SoundRefusedError(Error.ACCESS, "coded sound")
     spec, positions = fields.spec(_SPEC), fields.numbers(_MAP)
@@ -444,32 +444,32 @@ def _samples(f: Filter, fields: Fields) -> tuple[Spec, tuple[int, ...]]:
     return spec, positions
 
 
-def _own(f: Filter, channel: int) -> Recording:
+def _own(f: PulseFilter, channel: int) -> Recording:
     recording = f.recordings.by_channel.get(channel)
     if recording is None:
         raise SoundRefusedError(Error.NOENTITY, "no such stream")
     return recording
 
 
-def delete(f: Filter, tag: int, fields: Fields) -> None:
+def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
     """DELETE_RECORD_STREAM."""
     _own(f, fields.number(0)).end()
     f.reply(tag)
 
 
-def cork(f: Filter, tag: int, fields: Fields) -> None:
+def cork(f: PulseFilter, tag: int, fields: Fields) -> None:
     """CORK_RECORD_STREAM."""
     _own(f, fields.number(0)).cork(f.now, corked=fields.truth(1))
     f.reply(tag)
 
 
-def acknowledge(f: Filter, tag: int, fields: Fields) -> None:
+def acknowledge(f: PulseFilter, tag: int, fields: Fields) -> None:
     """FLUSH, names and properties: nothing of it leaves us."""
     _own(f, fields.number(0))
     f.reply(tag)
 
 
-def latency(f: Filter, tag: int, fields: Fields) -> None:
+def latency(f: PulseFilter, tag: int, fields: Fields) -> None:
     """GET_RECORD_LATENCY: what was written is read, as far as we know."""
     recording = _own(f, fields.number(0))
     then = fields.numbers(1)
@@ -477,7 +477,7 @@ def latency(f: Filter, tag: int, fields: Fields) -> None:
     f.reply(tag, encode("UUbTTrr", [*values, recording.written, recording.written]))
 
 
-def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
+def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_RECORD_STREAM_BUFFER_ATTR."""
     recording = _own(f, fields.number(0))
     recording.set_fragment(fields.number(2))
@@ -485,28 +485,28 @@ def set_buffer(f: Filter, tag: int, fields: Fields) -> None:
     f.reply(tag, encode("LLU", values))
 
 
-def refuse_rate(_f: Filter, _tag: int, _fields: Fields) -> None:
+def refuse_rate(_f: PulseFilter, _tag: int, _fields: Fields) -> None:
     """UPDATE_RECORD_STREAM_SAMPLE_RATE: only for streams of variable rate."""
     raise SoundRefusedError(Error.NOTSUPPORTED, "the rate of a recording is fixed")
 
 
-def output_info(f: Filter, tag: int, fields: Fields) -> None:
+def output_info(f: PulseFilter, tag: int, fields: Fields) -> None:
     """GET_SOURCE_OUTPUT_INFO of an own recording."""
     f.reply(tag, _shown(f, _own_output(f, fields.number(0))))
 
 
-def output_list(f: Filter, tag: int, _fields: Fields) -> None:
+def output_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
     """GET_SOURCE_OUTPUT_INFO_LIST of the own recordings."""
     f.reply(tag, b"".join(_shown(f, r) for r in f.sandbox.recordings.values()))
 
 
-def own_loudness(f: Filter, tag: int, fields: Fields) -> None:
+def own_loudness(f: PulseFilter, tag: int, fields: Fields) -> None:
     """SET_SOURCE_OUTPUT_VOLUME, _MUTE of an own recording: nothing to do."""
     _own_output(f, fields.number(0))
     f.reply(tag)
 
 
-def _own_output(f: Filter, index: int) -> Recording:
+def _own_output(f: PulseFilter, index: int) -> Recording:
     recording = f.sandbox.recordings.get(index)
     if recording is None:
         raise SoundRefusedError(
@@ -515,7 +515,7 @@ def _own_output(f: Filter, index: int) -> Recording:
     return recording
 
 
-def _shown(f: Filter, recording: Recording) -> bytes:
+def _shown(f: PulseFilter, recording: Recording) -> bytes:
     return virtual_devices.source_output(
         f.version,
         index=recording.index,

@@ -24,7 +24,7 @@ from broker.pulse.properties import Labels
 from broker.pulse.rules import Level, Microphone, Revoked, SoundRules
 
 if TYPE_CHECKING:
-    from broker.pulse.filter import Filter
+    from broker.pulse.filter import PulseFilter
     from broker.pulse.playback_stream import Playback
     from broker.pulse.recording import Recording
 
@@ -57,7 +57,7 @@ class SoundSandbox:
         )
         self.connections = 0
         """Filters that exist, those in the handshake included."""
-        self.members: dict[int, Filter] = {}
+        self.members: dict[int, PulseFilter] = {}
         self.playbacks: dict[int, Playback] = {}
         self.by_real: dict[int, Playback] = {}
         self.recordings: dict[int, Recording] = {}

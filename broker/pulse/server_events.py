@@ -15,7 +15,7 @@ from broker.pulse.playback_stream import Playback
 from broker.pulse.tagstruct import Fields, Reader, encode
 
 if TYPE_CHECKING:
-    from broker.pulse.filter import Filter
+    from broker.pulse.filter import PulseFilter
 
 _C = Command
 _HARMLESS_EVENTS = frozenset({"request-cork", "request-uncork", "format-lost"})
@@ -23,7 +23,7 @@ _FACILITY = 0x000F
 _CHANGE = 0x0030
 
 
-def event(f: Filter, number: int, reader: Reader) -> None:
+def event(f: PulseFilter, number: int, reader: Reader) -> None:
     """Act on one event; what is not known is dropped."""
     about_stream = _STREAM_EVENTS.get(number)
     if about_stream is not None:
@@ -38,7 +38,7 @@ def event(f: Filter, number: int, reader: Reader) -> None:
         f.recordings.event(Command(number), reader)
 
 
-def _changed(f: Filter, fields: Fields) -> None:
+def _changed(f: PulseFilter, fields: Fields) -> None:
     kind, index = fields.number(0), fields.number(1)
     stream = f.sandbox.by_real.get(index)
     # guard: others' changes
@@ -50,43 +50,49 @@ def _changed(f: Filter, fields: Fields) -> None:
         f.notify(Facility.SINK_INPUT, Change.CHANGE, stream.index)
 
 
-def _requested(f: Filter, stream: Playback, fields: Fields, _reader: Reader) -> None:
+def _requested(
+    f: PulseFilter, stream: Playback, fields: Fields, _reader: Reader
+) -> None:
     stream.requested(fields.number(1))
     f.event(_C.REQUEST, encode("LL", fields))
 
 
 def _plain(command: Command) -> _Act:
-    def act(f: Filter, stream: Playback, _fields: Fields, reader: Reader) -> None:
+    def act(f: PulseFilter, stream: Playback, _fields: Fields, reader: Reader) -> None:
         f.event(command, encode("L", [stream.channel]) + reader.rest())
 
     return act
 
 
-def _killed(f: Filter, stream: Playback, fields: Fields, _reader: Reader) -> None:
+def _killed(f: PulseFilter, stream: Playback, fields: Fields, _reader: Reader) -> None:
     # guard: commands of a stream that the server ends
     stream.flush()
     stream.end()
     f.event(_C.PLAYBACK_STREAM_KILLED, encode("L", fields))
 
 
-def _suspended(f: Filter, _stream: Playback, fields: Fields, _reader: Reader) -> None:
+def _suspended(
+    f: PulseFilter, _stream: Playback, fields: Fields, _reader: Reader
+) -> None:
     f.event(_C.PLAYBACK_STREAM_SUSPENDED, encode("Lb", fields))
 
 
-def _moved(f: Filter, _stream: Playback, fields: Fields, reader: Reader) -> None:
+def _moved(f: PulseFilter, _stream: Playback, fields: Fields, reader: Reader) -> None:
     """The person has moved it: to the sandbox it is still the one sink."""
     # guard: where it moved to
     fields[1], fields[2] = virtual_devices.DEVICE, virtual_devices.SINK_NAME
     f.event(_C.PLAYBACK_STREAM_MOVED, encode("LLtb", fields) + reader.rest())
 
 
-def _happened(f: Filter, _stream: Playback, fields: Fields, _reader: Reader) -> None:
+def _happened(
+    f: PulseFilter, _stream: Playback, fields: Fields, _reader: Reader
+) -> None:
     if fields.text(1) in _HARMLESS_EVENTS:
         fields[2] = {}
         f.event(_C.PLAYBACK_STREAM_EVENT, encode("LtP", fields))
 
 
-_Act = Callable[["Filter", Playback, Fields, Reader], None]
+_Act = Callable[["PulseFilter", Playback, Fields, Reader], None]
 _STREAM_EVENTS: dict[int, tuple[str, _Act]] = {
     _C.REQUEST: ("LL", _requested),
     _C.STARTED: ("L", _plain(_C.STARTED)),

@@ -20,7 +20,7 @@ from broker.relay.contract import (
 )
 
 
-class Channel:
+class PumpChannel:
     """Messages to and from the broker; ``alive`` until it has gone."""
 
     def __init__(self, control: socket.socket, epoll: select.epoll) -> None:

@@ -24,12 +24,12 @@ from broker.core.stderr_log import log_stderr
 from broker.relay.contract import (
     MESSAGE_BYTES,
     Abort,
-    Ask,
-    Done,
+    EndReason,
     Live,
-    Mode,
-    Ready,
-    Reason,
+    PumpReady,
+    PumpRequest,
+    RelayMode,
+    StreamDone,
     StreamEnd,
     StreamStatistics,
     Submit,
@@ -49,7 +49,7 @@ class PumpStatistics:
     confined: bool
     accelerated: bool
     streams: int
-    ended: dict[Reason, int]
+    ended: dict[EndReason, int]
 
 
 class _Pending:
@@ -57,7 +57,7 @@ class _Pending:
 
     __slots__ = ("done", "end", "modes", "name")
 
-    def __init__(self, name: str, modes: tuple[Mode, Mode]) -> None:
+    def __init__(self, name: str, modes: tuple[RelayMode, RelayMode]) -> None:
         self.name = name
         self.modes = modes
         self.done = trio.Event()
@@ -83,7 +83,7 @@ class Pump:
         self._died = trio.Event()
         self._confined = False
         self._accelerated = False
-        self._ended: Counter[Reason] = Counter()
+        self._ended: Counter[EndReason] = Counter()
         self._asking = trio.Lock()
         self._request = 0
         self._answer: list[StreamStatistics] = []
@@ -133,7 +133,7 @@ class Pump:
 
     def _take(self, packet: bytes) -> None:
         match decode_from_pump(packet):
-            case Done(token, end):
+            case StreamDone(token, end):
                 pending = self._pending.pop(token, None)
                 if pending is None:
                     raise InternalError(f"the pump ended stream {token}, which is none")
@@ -144,7 +144,7 @@ class Pump:
                     self._answer += streams
                     if last:
                         self._answered.set()
-            case Ready(_, confined, accelerated):
+            case PumpReady(_, confined, accelerated):
                 self._confined = confined
                 self._accelerated = accelerated
 
@@ -156,9 +156,9 @@ class Pump:
         self._control.close()
         while self._pending:
             _, pending = self._pending.popitem()
-            self._ended[Reason.PUMP_DIED] += 1
+            self._ended[EndReason.PUMP_DIED] += 1
             ab, ba = pending.modes
-            pending.settle(StreamEnd(0, 0, Reason.PUMP_DIED, mode_ab=ab, mode_ba=ba))
+            pending.settle(StreamEnd(0, 0, EndReason.PUMP_DIED, mode_ab=ab, mode_ba=ba))
 
     async def _reap(self) -> None:
         """Wait for the process's end, insist on it, and reap our child."""
@@ -187,8 +187,8 @@ class Pump:
         a_fd: int,
         b_fd: int,
         *,
-        mode_ab: Mode = Mode.AUTO,
-        mode_ba: Mode = Mode.AUTO,
+        mode_ab: RelayMode = RelayMode.AUTO,
+        mode_ba: RelayMode = RelayMode.AUTO,
         idle_seconds: float | None = None,
         max_write: int = 0,
         name: str = "",
@@ -307,7 +307,7 @@ class Pump:
             self._answer = []
             self._answered = trio.Event()
             with trio.move_on_after(limits.RELAY_ANSWER_SECONDS) as patience:
-                await self._send(Ask(self._request))
+                await self._send(PumpRequest(self._request))
                 await self._answered.wait()
             if patience.cancelled_caught:
                 raise UpstreamError(

@@ -3,7 +3,7 @@
 One SEQPACKET socket joins the two: a message is one packet of a fixed form,
 so nothing is ever half read.  ``Submit`` carries two descriptors
 (SCM_RIGHTS, unix(7)): the stream's sides *a* and *b*.  Every submitted stream
-is answered by exactly one ``Done``, whatever happens to it, unless the pump
+is answered by exactly one ``StreamDone``, whatever happens to it, unless the pump
 dies.  Both processes run the same code, so a message that does not decode is
 a mistake of ours (InternalError), never a peer's.
 """
@@ -19,7 +19,7 @@ from broker.core import limits
 from broker.core.errors import InternalError
 
 
-class Mode(enum.StrEnum):
+class RelayMode(enum.StrEnum):
     """How one direction moves bytes."""
 
     AUTO = "auto"
@@ -30,7 +30,7 @@ class Mode(enum.StrEnum):
     """read and write through one buffer."""
 
 
-class Reason(enum.StrEnum):
+class EndReason(enum.StrEnum):
     """Why a stream ended.  Only ``END`` means that nothing was lost."""
 
     END = "end"
@@ -66,11 +66,11 @@ class StreamEnd:
 
     bytes_ab: int
     bytes_ba: int
-    reason: Reason
+    reason: EndReason
     errno: int = 0
     side: Side = Side.NONE
-    mode_ab: Mode = Mode.AUTO
-    mode_ba: Mode = Mode.AUTO
+    mode_ab: RelayMode = RelayMode.AUTO
+    mode_ba: RelayMode = RelayMode.AUTO
 
     def describe(self) -> str:
         """The reason as people read it."""
@@ -95,8 +95,8 @@ class StreamStatistics:
     held_ba: int
     age: float
     idle: float
-    mode_ab: Mode
-    mode_ba: Mode
+    mode_ab: RelayMode
+    mode_ba: RelayMode
     name: str = ""
 
     def named(self, name: str) -> StreamStatistics:
@@ -116,8 +116,8 @@ class Submit:
     """
 
     token: int
-    mode_ab: Mode = Mode.AUTO
-    mode_ba: Mode = Mode.AUTO
+    mode_ab: RelayMode = RelayMode.AUTO
+    mode_ba: RelayMode = RelayMode.AUTO
     idle_ms: int = 0
     max_write: int = 0
 
@@ -130,14 +130,14 @@ class Abort:
 
 
 @dataclass(frozen=True)
-class Ask:
+class PumpRequest:
     """Send the statistics of all live streams."""
 
     request: int
 
 
 @dataclass(frozen=True)
-class Ready:
+class PumpReady:
     """First message of a pump: it runs.
 
     ``confined`` by a system call filter; ``accelerated`` by the part in C.
@@ -149,7 +149,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Done:
+class StreamDone:
     """A stream has ended and its descriptors are closed."""
 
     token: int
@@ -158,19 +158,19 @@ class Done:
 
 @dataclass(frozen=True)
 class Live:
-    """A part of the answer to ``Ask``; ``last`` marks the last one."""
+    """A part of the answer to ``PumpRequest``; ``last`` marks the last one."""
 
     request: int
     last: bool
     streams: tuple[StreamStatistics, ...]
 
 
-ToPump = Submit | Abort | Ask
-FromPump = Ready | Done | Live
+ToPump = Submit | Abort | PumpRequest
+FromPump = PumpReady | StreamDone | Live
 
 # Positions in these tuples are the numbers on the wire.
-_MODES = tuple(Mode)
-_REASONS = tuple(Reason)
+_MODES = tuple(RelayMode)
+_REASONS = tuple(EndReason)
 _SIDES = tuple(Side)
 _MODE_NUMBER = {mode: number for number, mode in enumerate(_MODES)}
 _REASON_NUMBER = {reason: number for number, reason in enumerate(_REASONS)}
@@ -202,7 +202,7 @@ def encode_to_pump(message: ToPump) -> bytes:
             )
         case Abort():
             return _number.pack(_ABORT, message.token)
-        case Ask():
+        case PumpRequest():
             return _number.pack(_ASK, message.request)
 
 
@@ -219,18 +219,18 @@ def decode_to_pump(packet: bytes) -> ToPump:
     if kind == _ABORT:
         return Abort(number)
     if kind == _ASK:
-        return Ask(number)
+        return PumpRequest(number)
     raise InternalError(f"no message to the pump has the number {kind}")
 
 
 def encode_from_pump(message: FromPump) -> bytes:
     """Return the packet of a message."""
     match message:
-        case Ready():
+        case PumpReady():
             return _ready.pack(
                 _READY, message.confined, message.accelerated, message.pid
             )
-        case Done():
+        case StreamDone():
             end = message.end
             return _done.pack(
                 _DONE,
@@ -260,13 +260,13 @@ def decode_from_pump(packet: bytes) -> FromPump:
             return _unpack_live(packet)
         if kind == _READY:
             _, confined, accelerated, pid = _ready.unpack(packet)
-            return Ready(pid, bool(confined), bool(accelerated))
+            return PumpReady(pid, bool(confined), bool(accelerated))
     except (struct.error, IndexError) as error:
         raise InternalError("not a message of the pump") from error
     raise InternalError(f"no message of the pump has the number {kind}")
 
 
-def _unpack_done(packet: bytes) -> Done:
+def _unpack_done(packet: bytes) -> StreamDone:
     _, reason, side, ab, ba, number, token, bytes_ab, bytes_ba = _done.unpack(packet)
     end = StreamEnd(
         bytes_ab,
@@ -277,7 +277,7 @@ def _unpack_done(packet: bytes) -> Done:
         _MODES[ab],
         _MODES[ba],
     )
-    return Done(token, end)
+    return StreamDone(token, end)
 
 
 def _pack_stream(stream: StreamStatistics) -> bytes:

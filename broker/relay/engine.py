@@ -32,16 +32,16 @@ from collections.abc import Callable
 from functools import partial
 
 from broker.core import limits
-from broker.relay.channel import Channel
+from broker.relay.channel import PumpChannel
 from broker.relay.contract import (
     Abort,
-    Ask,
-    Done,
+    EndReason,
     Live,
-    Mode,
-    Ready,
-    Reason,
+    PumpReady,
+    PumpRequest,
+    RelayMode,
     Side,
+    StreamDone,
     StreamEnd,
     StreamStatistics,
     Submit,
@@ -53,7 +53,7 @@ from broker.relay.flow import (
     FLOWING,
     READ_FAILED,
     WRITE_FAILED,
-    Direction,
+    FlowDirection,
     choose,
 )
 from broker.relay.pool import BufferPool, PipePool
@@ -86,8 +86,8 @@ class _End:
         self.sock = sock
         self.mask = 0
         self.stream: _Stream
-        self.said: Direction
-        self.told: Direction
+        self.said: FlowDirection
+        self.told: FlowDirection
 
 
 class _Stream:
@@ -116,7 +116,7 @@ class _Stream:
         self.adopted = False  # its turns are taken in C
 
 
-class Engine:
+class RelayEngine:
     """All streams of one pump.  ``run`` returns when the broker has gone.
 
     ``accelerate`` makes the C part for an epoll set, or None.
@@ -133,14 +133,14 @@ class Engine:
         self._kernel = kernel
         self._epoll = select.epoll()
         self._turns = accelerate(self._epoll.fileno())
-        self._channel = Channel(control, self._epoll)
+        self._channel = PumpChannel(control, self._epoll)
         self._pipes = PipePool()
         self._buffers = BufferPool()
         self._streams: dict[int, _Stream] = {}
         self._ends: dict[int, _End] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._now = time.monotonic()
-        self._channel.send(Ready(os.getpid(), confined, self._turns is not None))
+        self._channel.send(PumpReady(os.getpid(), confined, self._turns is not None))
 
     def run(self) -> None:
         """Relay until the control socket ends."""
@@ -243,7 +243,7 @@ class Engine:
             if told.move() is not FLOWING:
                 self._changed(stream, told)
 
-    def _changed(self, stream: _Stream, direction: Direction) -> None:
+    def _changed(self, stream: _Stream, direction: FlowDirection) -> None:
         """Act on a direction's new state."""
         state = direction.state
         if state is READ_FAILED:
@@ -258,7 +258,7 @@ class Engine:
         self._watch(stream.a)
         self._watch(stream.b)
 
-    def _unwritable(self, stream: _Stream, direction: Direction) -> None:
+    def _unwritable(self, stream: _Stream, direction: FlowDirection) -> None:
         """The destination is gone; hear its last words before the stream ends."""
         side = self._side(stream, direction.destination)
         if direction.error not in _RESETS:
@@ -344,32 +344,32 @@ class Engine:
         self,
         source: socket.socket,
         destination: socket.socket,
-        mode: Mode,
+        mode: RelayMode,
         largest: int,
-    ) -> Direction:
-        return Direction(
+    ) -> FlowDirection:
+        return FlowDirection(
             source,
             destination,
             choose(mode, source.family, destination.family, self._kernel, largest),
             pipes=self._pipes,
             buffers=self._buffers,
-            may_fall_back=mode is not Mode.SPLICE,
+            may_fall_back=mode is not RelayMode.SPLICE,
             max_write=largest,
         )
 
     def _refuse(self, order: Submit, number: int) -> None:
         end = StreamEnd(
-            0, 0, Reason.ERROR, number, mode_ab=order.mode_ab, mode_ba=order.mode_ba
+            0, 0, EndReason.ERROR, number, mode_ab=order.mode_ab, mode_ba=order.mode_ba
         )
-        self._channel.send(Done(order.token, end))
+        self._channel.send(StreamDone(order.token, end))
 
-    def _finish(self, stream: _Stream, reason: Reason | None = None) -> None:
+    def _finish(self, stream: _Stream, reason: EndReason | None = None) -> None:
         if self._turns is not None and stream.adopted:
             self._take_back(stream, self._turns.release(stream.a.sock.fileno()))
         if reason is None:
-            reason = Reason.END
+            reason = EndReason.END
             if stream.errno:
-                reason = Reason.RESET if stream.errno in _RESETS else Reason.ERROR
+                reason = EndReason.RESET if stream.errno in _RESETS else EndReason.ERROR
         del self._streams[stream.token]
         ab, ba = stream.a.said, stream.b.said
         self._close(stream)
@@ -382,7 +382,7 @@ class Engine:
             ab.mode,
             ba.mode,
         )
-        self._channel.send(Done(stream.token, end))
+        self._channel.send(StreamDone(stream.token, end))
 
     def _close(self, stream: _Stream) -> None:
         stream.open = False
@@ -419,7 +419,7 @@ class Engine:
             self._look(stream)
             due = stream.active + stream.idle
             if due <= self._now:
-                self._finish(stream, Reason.IDLE)
+                self._finish(stream, EndReason.IDLE)
             else:
                 heapq.heappush(deadlines, (due, token))
 
@@ -442,8 +442,8 @@ class Engine:
             case Abort(token):
                 stream = self._streams.get(token)
                 if stream is not None:
-                    self._finish(stream, Reason.ABORTED)
-            case Ask(request):
+                    self._finish(stream, EndReason.ABORTED)
+            case PumpRequest(request):
                 self._report(request)
 
     def _report(self, request: int) -> None:

@@ -17,9 +17,9 @@ import os
 import socket
 
 from broker.core import limits
-from broker.relay.contract import Mode
+from broker.relay.contract import RelayMode
 from broker.relay.pool import BufferPool, Pipe, PipePool
-from broker.relay.turns import Way
+from broker.relay.turns import TurnWay
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _PIPE = limits.RELAY_PIPE_BYTES
@@ -36,7 +36,7 @@ _SMALL = _PIPE // 4
 _NO_PIPES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
-class State(enum.IntEnum):
+class FlowState(enum.IntEnum):
     """Where a direction stands after ``move``."""
 
     FLOWING = 0
@@ -52,20 +52,20 @@ class State(enum.IntEnum):
 
 
 # Plain names for the loop below: an attribute of an enum costs a lookup more.
-FLOWING = State.FLOWING
-BLOCKED = State.BLOCKED
-ENDED = State.ENDED
-READ_FAILED = State.READ_FAILED
-WRITE_FAILED = State.WRITE_FAILED
+FLOWING = FlowState.FLOWING
+BLOCKED = FlowState.BLOCKED
+ENDED = FlowState.ENDED
+READ_FAILED = FlowState.READ_FAILED
+WRITE_FAILED = FlowState.WRITE_FAILED
 
 
 def choose(
-    mode: Mode,
+    mode: RelayMode,
     source: int,
     destination: int,
     kernel: tuple[int, int],
     max_write: int = 0,
-) -> Mode:
+) -> RelayMode:
     """Return splice or copy for a direction between two socket families.
 
     Between UNIX sockets splice moves pages and copies nothing.  vsock copies
@@ -75,19 +75,19 @@ def choose(
     nothing anywhere (measured, docs/relay.md).  Where single writes are
     bounded, a pipe would have to be drained in as many calls as a buffer.
     """
-    if mode is not Mode.AUTO:
+    if mode is not RelayMode.AUTO:
         return mode
     if max_write:
-        return Mode.COPY
+        return RelayMode.COPY
     ends = (source, destination)
     if ends.count(socket.AF_VSOCK) == 2:
-        return Mode.COPY
+        return RelayMode.COPY
     if socket.AF_VSOCK in ends and kernel < (6, 5):
-        return Mode.COPY
-    return Mode.SPLICE
+        return RelayMode.COPY
+    return RelayMode.SPLICE
 
 
-class Direction:
+class FlowDirection:
     """Bytes from ``source`` to ``destination`` (non-blocking sockets).
 
     ``held`` bytes have been read and not written yet; ``count`` have been
@@ -117,7 +117,7 @@ class Direction:
         self,
         source: socket.socket,
         destination: socket.socket,
-        mode: Mode,
+        mode: RelayMode,
         *,
         pipes: PipePool,
         buffers: BufferPool,
@@ -141,7 +141,7 @@ class Direction:
         self._buffer: memoryview | None = None
         self._start = 0
 
-    def move(self, *, busy: bool = False) -> State:
+    def move(self, *, busy: bool = False) -> FlowState:
         """Move what can be moved without waiting; returns the new state.
 
         ``busy``: others wait for their turn, so make this one short.
@@ -149,7 +149,7 @@ class Direction:
         """
         if self.state > BLOCKED:
             return self.state
-        if self.mode is not Mode.SPLICE:
+        if self.mode is not RelayMode.SPLICE:
             self.state = self._copy()
             return self.state
         rounds = _BUSY_ROUNDS if busy else _ROUNDS
@@ -174,14 +174,14 @@ class Direction:
     @property
     def splices(self) -> bool:
         """Whether it moves by splice, in whole pipes."""
-        return self.mode is Mode.SPLICE and not self.max_write
+        return self.mode is RelayMode.SPLICE and not self.max_write
 
-    def resume(self, way: Way) -> None:
+    def resume(self, way: TurnWay) -> None:
         """Go on where the C part stopped, which stops at each end and error."""
         self.count, self.held = way.count, way.held
         self.error = way.error
         pipe = self._pipe = Pipe(*way.pipe) if way.held else None
-        state = State(way.state)
+        state = FlowState(way.state)
         if state is ENDED:
             state = self._finish()
         elif state is READ_FAILED and way.error in _NO_PIPES:
@@ -205,7 +205,7 @@ class Direction:
 
     # -- splice ----------------------------------------------------------------
 
-    def _splice(self, pipe: Pipe, rounds: range) -> State:
+    def _splice(self, pipe: Pipe, rounds: range) -> FlowState:
         """Fill and drain in turn; leaves ``pipe`` empty unless ``held``."""
         splice = os.splice
         held = self.held
@@ -240,10 +240,10 @@ class Direction:
                 return FLOWING
         return FLOWING
 
-    def _without_pipe(self, error: OSError) -> State:
+    def _without_pipe(self, error: OSError) -> FlowState:
         """pipe2 failed, for want of descriptors most likely."""
         if self.may_fall_back and error.errno in _NO_PIPES:
-            self.mode = Mode.COPY
+            self.mode = RelayMode.COPY
             self.error = 0
             return self._copy()
         self.error = error.errno or errno.EIO
@@ -252,7 +252,7 @@ class Direction:
     def _may_copy(self) -> bool:
         return self.error == errno.EINVAL and self.may_fall_back
 
-    def _copy_instead(self, state: State) -> State:
+    def _copy_instead(self, state: FlowState) -> FlowState:
         """Go on in copy mode: the kernel cannot splice one of these sockets."""
         pipe = self._pipe
         if pipe is not None:
@@ -263,13 +263,13 @@ class Direction:
             self._pipe = None
             self._pipes.give(pipe)
             self._buffer, self._start = buffer, 0
-        self.mode = Mode.COPY
+        self.mode = RelayMode.COPY
         self.error = 0
         return self._copy()
 
     # -- copy ------------------------------------------------------------------
 
-    def _copy(self) -> State:
+    def _copy(self) -> FlowState:
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffers.take()
@@ -281,7 +281,7 @@ class Direction:
             self._buffers.give(buffer)
         return state
 
-    def _copy_through(self, buffer: memoryview) -> State:
+    def _copy_through(self, buffer: memoryview) -> FlowState:
         for _ in _ROUNDS:
             if not self.held:
                 try:
@@ -314,7 +314,7 @@ class Direction:
             self.held -= moved
             self.count += moved
 
-    def _finish(self) -> State:
+    def _finish(self) -> FlowState:
         # ENOTCONN: the destination is gone already; whatever that means shows
         # when the other direction reads from it.
         with contextlib.suppress(OSError):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.relay.contract import Mode, Reason, Side, StreamEnd
+from broker.relay.contract import EndReason, RelayMode, Side, StreamEnd
 
 _PIPE_BYTES = 262144
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
@@ -34,7 +34,7 @@ class _State:
     scope: trio.CancelScope
     active: float
     delivered: dict[Side, int] = field(default_factory=lambda: {Side.A: 0, Side.B: 0})
-    reason: Reason = Reason.END
+    reason: EndReason = EndReason.END
     errno: int = 0
     failed: Side = Side.NONE
 
@@ -42,7 +42,7 @@ class _State:
         """Note the first error; true when a peer's going caused it."""
         gone = error.errno in {errno.EPIPE, errno.ECONNRESET}
         if not self.errno:
-            self.reason = Reason.RESET if gone else Reason.ERROR
+            self.reason = EndReason.RESET if gone else EndReason.ERROR
             self.errno, self.failed = error.errno or errno.EIO, side
         return gone
 
@@ -75,15 +75,15 @@ async def relay_in_loop(
         state.reason,
         state.errno,
         state.failed,
-        Mode.SPLICE,
-        Mode.SPLICE,
+        RelayMode.SPLICE,
+        RelayMode.SPLICE,
     )
 
 
 async def _watch_idle(state: _State, seconds: float) -> None:
     while (due := state.active + seconds) > trio.current_time():  # noqa: ASYNC110 -- an alarm that moves on
         await trio.sleep_until(due)
-    state.reason = Reason.IDLE
+    state.reason = EndReason.IDLE
     state.scope.cancel()
 
 

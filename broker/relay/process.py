@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from broker.core.errors import SetupError
 from broker.relay.confine import confine
-from broker.relay.engine import Engine
+from broker.relay.engine import RelayEngine
 from broker.relay.turns import accelerator, available
 
 _PR_SET_PDEATHSIG = 1
@@ -121,7 +121,7 @@ def pump(control_fd: int) -> int:
     gc.freeze()
     # Loaded before the walls stand, which let nothing be opened.
     fast = accelerator if available() else lambda _: None
-    Engine(control, kernel, confined=confine(), accelerate=fast).run()
+    RelayEngine(control, kernel, confined=confine(), accelerate=fast).run()
     return 0
 
 

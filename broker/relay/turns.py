@@ -26,7 +26,7 @@ turn is one pipe long, as it comes again soon enough."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class TurnWay:
     """One direction as the C part leaves it.  ``pipe`` is there while held."""
 
     source: int
@@ -43,7 +43,7 @@ class Pair:
     """A stream as the C part leaves it: ``active`` as of time.monotonic()."""
 
     active: float
-    ways: tuple[Way, Way]
+    ways: tuple[TurnWay, TurnWay]
 
 
 Events = list[tuple[int, int]]
@@ -78,7 +78,7 @@ _Numbers = tuple[int, int, int, int, int, int, int, int]
 
 
 def _pair(active: float, a: _Numbers, b: _Numbers) -> Pair:
-    return Pair(active, (Way(*a[:6], a[6:]), Way(*b[:6], b[6:])))
+    return Pair(active, (TurnWay(*a[:6], a[6:]), TurnWay(*b[:6], b[6:])))
 
 
 def available() -> bool:

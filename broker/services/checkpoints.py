@@ -13,7 +13,7 @@ import trio
 
 from broker.audit import schema
 from broker.audit.proof.note import Note, parse_note
-from broker.audit.proof.witness import Answer, Fate, Offer
+from broker.audit.proof.witness import WitnessAnswer, WitnessFate, WitnessOffer
 from broker.audit.settings import Settings
 from broker.audit.store import Store
 from broker.core import limits
@@ -151,9 +151,9 @@ class JournalTeller:
 
 
 _REASONS = {
-    Fate.CHANGED: "what it was at {size} events was changed",
-    Fate.BACK: "it had {size} events before",
-    Fate.FORKED: "another one has the same size",
+    WitnessFate.CHANGED: "what it was at {size} events was changed",
+    WitnessFate.BACK: "it had {size} events before",
+    WitnessFate.FORKED: "another one has the same size",
 }
 
 
@@ -167,7 +167,7 @@ class _Far:
     """Keys, the first one included."""
 
 
-class Witness:
+class CheckpointWitness:
     """The other broker keeps our checkpoints, and we keep its."""
 
     def __init__(self, store: Store, sealing: Sealing, log: Journal) -> None:
@@ -242,7 +242,7 @@ class Witness:
         most = limits.AUDIT_WITNESS_KEYS
         keys = await self._store.certificates(far.known, most)
         reply = await epoch.ask(
-            lambda number: m.Witness(
+            lambda number: m.WitnessNote(
                 number,
                 note.split("\n"),
                 far.held if proof else 0,
@@ -286,7 +286,7 @@ class Witness:
         if problem:
             await self._conflict(peer, held, f"of this log, {problem}")
 
-    async def take(self, epoch: Epoch, request: m.Witness) -> m.Witnessed:
+    async def take(self, epoch: Epoch, request: m.WitnessNote) -> m.Witnessed:
         """Keep a checkpoint of the other end's log, if it proves what it is.
 
         Raises RefusedError for what is no checkpoint.
@@ -294,18 +294,18 @@ class Witness:
         note = parse_note("\n".join(request.note))
         answer = await self._store.hold(
             epoch.name,
-            Offer(
+            WitnessOffer(
                 note,
                 request.since,
                 [base64.b64decode(hash_) for hash_ in request.proof],
                 [parse_note("\n".join(key)) for key in request.keys],
             ),
         )
-        kept = answer.fate is Fate.KEPT
+        kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
         if kept and answer.anew:
             reason = f"it was {answer.anew}, and was begun anew"
-        elif answer.fate in {Fate.UNSIGNED, Fate.UNPROVED}:
+        elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
             # guard: what is never proved is a conflict
             reason = self._late(epoch, answer)
         if kept:
@@ -318,7 +318,7 @@ class Witness:
         held = [] if answer.before is None else answer.before.whole.split("\n")
         return m.Witnessed(request.request, held, kept, answer.key + 1)
 
-    def _late(self, epoch: Epoch, answer: Answer) -> str:
+    def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
         """Why an unproved checkpoint is a conflict; "": what is missing may come.
 
         A sender does not know at first what is held here, and sends its keys in
@@ -329,7 +329,7 @@ class Witness:
         if self._asked.get(epoch.name) != asked:
             self._asked[epoch.name] = asked
             return ""
-        if answer.fate is Fate.UNSIGNED:
+        if answer.fate is WitnessFate.UNSIGNED:
             return "no key that follows those of its first {size} events signed it"
         return "it does not show that it goes on from what it was at {size} events"
 

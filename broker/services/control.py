@@ -19,7 +19,7 @@ _GRACE = 5.0
 """Seconds between the request to power off and the end by force."""
 
 
-class PowerOff(Protocol):
+class PowerOffCall(Protocol):
     """Ends a sandbox; returns when it is gone."""
 
     async def __call__(self, lease: LeaseId, *, reason: str, grace: float) -> None:
@@ -34,7 +34,7 @@ class Shared:
     role: str
     """``local``, ``host`` or ``viewer``."""
     live: Callable[[], list[Lease]]
-    power_off: PowerOff
+    power_off: PowerOffCall
     status: Callable[[], Awaitable[api.Status]]
     leases: Callable[[], list[api.LeaseStatus]]
     shutdown: trio.Event

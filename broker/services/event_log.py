@@ -9,7 +9,7 @@ import trio
 
 from broker.audit import schema
 from broker.audit.refusals import Refusals
-from broker.audit.settings import Mode
+from broker.audit.settings import AuditMode
 from broker.audit.shares import LogShares, cost
 from broker.audit.store import Store
 from broker.core.errors import UpstreamError
@@ -17,7 +17,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.stderr_log import log_stderr
 
 
-class Subject(TypedDict):
+class EventSubject(TypedDict):
     """The fields of an event that say whose it is."""
 
     sandbox: str
@@ -25,7 +25,7 @@ class Subject(TypedDict):
     generation: int
 
 
-class StreamSubject(Subject):
+class StreamSubject(EventSubject):
     """The fields of an event that say which stream it is about."""
 
     service: str
@@ -33,9 +33,11 @@ class StreamSubject(Subject):
     peer: str
 
 
-def of(lease: Lease) -> Subject:
+def of(lease: Lease) -> EventSubject:
     """Return a lease's fields for an event."""
-    return Subject(sandbox=lease.sandbox, lease=lease.id, generation=lease.generation)
+    return EventSubject(
+        sandbox=lease.sandbox, lease=lease.id, generation=lease.generation
+    )
 
 
 def of_stream(opening: Opening) -> StreamSubject:
@@ -66,7 +68,7 @@ class Journal:
     """
 
     def __init__(
-        self, store: Store, refusals: Refusals, *, mode: Mode = Mode.REQUIRED
+        self, store: Store, refusals: Refusals, *, mode: AuditMode = AuditMode.REQUIRED
     ) -> None:
         self._store = store
         self._refusals = refusals
@@ -101,7 +103,7 @@ class Journal:
         Raises UpstreamError when that cannot be done; the effect must not
         happen then.
         """
-        if self._mode is Mode.BEST_EFFORT:
+        if self._mode is AuditMode.BEST_EFFORT:
             await self.note(event)
         else:
             await self._record(event)

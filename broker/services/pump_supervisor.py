@@ -11,7 +11,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
 from broker.launch.process.spawn import Child, our_program, spawn
 from broker.relay.client import Pump, PumpStatistics
-from broker.relay.contract import Mode, StreamEnd, StreamStatistics
+from broker.relay.contract import RelayMode, StreamEnd, StreamStatistics
 from broker.relay.process import PumpHandle, control_pair
 from broker.services.event_log import Journal
 
@@ -33,7 +33,7 @@ class PumpSupervisor:
         self._up = trio.Event()
         self.max_write = 0
         """No single write is larger, in bytes; 0: any."""
-        self.mode = Mode.AUTO
+        self.mode = RelayMode.AUTO
         """How new streams are moved, in both directions."""
 
     async def run(

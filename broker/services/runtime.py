@@ -20,7 +20,7 @@ import trio
 from broker import __version__
 from broker.audit import schema
 from broker.audit.refusals import Refusals
-from broker.audit.settings import Mode, Settings, load_settings
+from broker.audit.settings import AuditMode, Settings, load_settings
 from broker.audit.store import Store, open_store
 from broker.control.api import BrokerApi
 from broker.control.server import refuse_second, serve
@@ -28,7 +28,7 @@ from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
 from broker.relay.process import PumpHandle
-from broker.services.checkpoints import JournalTeller, Sealing, Witness
+from broker.services.checkpoints import CheckpointWitness, JournalTeller, Sealing
 from broker.services.event_log import Journal
 from broker.services.pump_supervisor import PumpSupervisor
 from broker.services.records import Records
@@ -61,7 +61,7 @@ class Runtime:
     pump: PumpSupervisor
     records: Records
     sealing: Sealing
-    witness: Witness
+    witness: CheckpointWitness
     retention: Retention
     shipping: Shipping
     shutdown: trio.Event = field(default_factory=trio.Event)
@@ -117,7 +117,7 @@ async def open_runtime(
                 keeper,
                 records,
                 sealing,
-                Witness(store, sealing, log),
+                CheckpointWitness(store, sealing, log),
                 retention,
                 shipping,
             )
@@ -164,7 +164,7 @@ async def _open_log(
             open_store(paths.audit, broker=role, settings=settings)
         )
     except UpstreamError as error:
-        if settings.mode is Mode.REQUIRED:
+        if settings.mode is AuditMode.REQUIRED:
             raise
         log_stderr(
             f"vitrail: {error}; as audit.toml says 'best-effort', this broker's "

@@ -40,7 +40,7 @@ class Directory(_Entry, frozen=True, tag="dir"):
     path: _Path
 
 
-class File(_Entry, frozen=True, tag="file"):
+class FileEntry(_Entry, frozen=True, tag="file"):
     """A file of ``size`` bytes, which follow."""
 
     path: _Path
@@ -51,7 +51,7 @@ class End(_Entry, frozen=True, tag="end"):
     """Nothing is missing; without it the transfer was broken off."""
 
 
-Entry: TypeAlias = Directory | File | End
+Entry: TypeAlias = Directory | FileEntry | End
 _decoder: msgspec.json.Decoder[Entry] = msgspec.json.Decoder(Entry)
 _LENGTH = struct.Struct("<I")
 

@@ -28,7 +28,7 @@ _BRACKETS = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 
 
 @dataclass(frozen=True)
-class Host:
+class HostName:
     """A host that passed.
 
     ``ascii``: as it is looked up (A-labels, or an address without brackets).
@@ -44,7 +44,7 @@ class Host:
         return f"[{self.ascii}]" if ":" in self.ascii else self.ascii
 
 
-def take_host(untrusted_host: str) -> Host:
+def take_host(untrusted_host: str) -> HostName:
     """Return the host; or raise ``RefusedError`` with the reason."""
     if untrusted_host.startswith("["):
         return _ipv6(untrusted_host)
@@ -61,7 +61,7 @@ def take_host(untrusted_host: str) -> Host:
     if _NUMBER.fullmatch(labels[-1]):
         return _ipv4(untrusted_host)
     pairs = [_label(label) for label in labels]
-    host = Host(".".join(a for a, _ in pairs), ".".join(u for _, u in pairs))
+    host = HostName(".".join(a for a, _ in pairs), ".".join(u for _, u in pairs))
     if len(host.ascii) > limits.URL_HOST_CHARS:
         raise RefusedError("the host name is too long")
     _refuse_imitation(host)
@@ -78,7 +78,7 @@ def _lower(char: str) -> str:
     return char if lowered.isascii() and not char.isascii() else lowered
 
 
-def _ipv4(untrusted_host: str) -> Host:
+def _ipv4(untrusted_host: str) -> HostName:
     # guard: numbers as hosts
     if not _DOTTED.fullmatch(untrusted_host):
         raise RefusedError("the host is a number that is not a plain IPv4 address")
@@ -86,17 +86,17 @@ def _ipv4(untrusted_host: str) -> Host:
         address = str(ipaddress.IPv4Address(untrusted_host))
     except ValueError:
         raise RefusedError("the host is not an IPv4 address") from None
-    return Host(address, address)
+    return HostName(address, address)
 
 
-def _ipv6(untrusted_host: str) -> Host:
+def _ipv6(untrusted_host: str) -> HostName:
     found = _BRACKETS.fullmatch(untrusted_host)
     try:
         # ipaddress alone would accept a zone ("fe80::1%eth0").
         address = ipaddress.IPv6Address(found[1] if found else "").compressed
     except ValueError:
         raise RefusedError("the host in brackets is not an IPv6 address") from None
-    return Host(address, address)
+    return HostName(address, address)
 
 
 def _label(untrusted_label: str) -> tuple[str, str]:
@@ -124,7 +124,7 @@ def _label(untrusted_label: str) -> tuple[str, str]:
     return coded, shown
 
 
-def _refuse_imitation(host: Host) -> None:
+def _refuse_imitation(host: HostName) -> None:
     """Refuse labels of foreign letters alone that read as Latin ones."""
     labels = host.shown.split(".")
     # guard: imitated Latin

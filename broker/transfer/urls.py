@@ -21,7 +21,7 @@ from types import MappingProxyType
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.transfer.hosts import Host, take_host
+from broker.transfer.hosts import HostName, take_host
 from broker.transfer.mailto import take_mailto
 
 DEFAULT_SCHEMES = frozenset({"https", "http", "mailto"})
@@ -211,7 +211,7 @@ def _hierarchical(scheme: str, untrusted_rest: str) -> Url:
     return Url(f"{scheme}://{place}{rest}", scheme, host.ascii, port, host.shown)
 
 
-def _authority(scheme: str, untrusted_authority: str) -> tuple[Host, int | None]:
+def _authority(scheme: str, untrusted_authority: str) -> tuple[HostName, int | None]:
     # guard: user names
     if "@" in untrusted_authority:
         raise RefusedError("the address has a user name before the host")

@@ -35,17 +35,17 @@ from broker.core.token_bucket import TokenBucket
 from broker.link import messages as m
 from broker.link.endpoints import Listener, open_listener
 from broker.link.pending_connections import PendingConnections, Ticket
-from broker.link.preamble import Preamble, PreambleReader, Verdict
+from broker.link.preamble import Preamble, PreambleReader, PreambleVerdict
 from broker.link.wire_types import (
     MAGIC_BYTES,
     ConnectionKind,
     LinkRefusedError,
-    Reason,
+    RefusalReason,
     Role,
     take_door,
 )
 from broker.services import event_log
-from broker.services.checkpoints import Witness
+from broker.services.checkpoints import CheckpointWitness
 from broker.services.link.config import LinkConfig
 from broker.services.link.epoch import Epoch, request_pace
 from broker.services.link.key_store import LinkStore
@@ -78,7 +78,7 @@ class RemoteHost:
         log: event_log.Journal,
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], list[str]],
-        witness: Witness,
+        witness: CheckpointWitness,
     ) -> None:
         self._config = config
         self._store = store
@@ -132,7 +132,7 @@ class RemoteHost:
     ) -> None:
         try:
             reply = await epoch.ask(lambda n: self._numbered(n, record, started))
-            if not isinstance(reply, m.Started):
+            if not isinstance(reply, m.SandboxStarted):
                 raise InternalError("an answer that does not fit the question")
             announced = epoch.channel.leases.usable(take_lease_id(reply.lease))
             if announced is None:
@@ -159,7 +159,7 @@ class RemoteHost:
         epoch = self._up()
         short = min(grace, limits.LINK_GRACE_SECONDS)
         text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
-        await epoch.ask(lambda n: m.Stop(n, lease, short, text))
+        await epoch.ask(lambda n: m.StopSandbox(n, lease, short, text))
 
     async def _wait_up(self, progress: Callable[[str], None]) -> Epoch:
         """A link that was just lost, or a broker that just started: wait a little."""
@@ -249,7 +249,7 @@ class RemoteHost:
             with conn:
                 await self._greet(conn, ticket, scope)
         except LinkRefusedError as error:
-            if error.reason is Reason.VERSION:
+            if error.reason is RefusalReason.VERSION:
                 self.state.problem = error.diagnostics().replace("\n  hint: ", "; ")
             await self._refused(ticket.peer, str(error))
         except (VitrailError, OSError) as error:
@@ -275,7 +275,8 @@ class RemoteHost:
                 more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
                 if not more:
                     raise LinkRefusedError(
-                        "closed before it said what it is for", reason=Reason.CLOSED
+                        "closed before it said what it is for",
+                        reason=RefusalReason.CLOSED,
                     )
                 untrusted_first += more
             match take_door(untrusted_first):
@@ -286,7 +287,7 @@ class RemoteHost:
                 case ConnectionKind.PAIRING:
                     raise LinkRefusedError(
                         "somebody wants to pair, and nobody here does",
-                        reason=Reason.PERSON,
+                        reason=RefusalReason.PERSON,
                         hint="'brokerctl pair' listens on a port of its own",
                     )
         if scope.cancelled_caught:
@@ -367,7 +368,7 @@ class RemoteHost:
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
             raise LinkRefusedError(
-                "a stream when no host is connected", reason=Reason.PROOF
+                "a stream when no host is connected", reason=RefusalReason.PROOF
             )
         return epoch, epoch.gate.check(preamble), preamble
 
@@ -433,7 +434,7 @@ class RemoteHost:
             epoch.end(reason)
             await epoch.gone.wait()
 
-    async def _serve(self, epoch: Epoch, request: m.Request) -> m.Reply:
+    async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
         match request:
             case m.LeaseBegun():
                 lease = request.to_lease()
@@ -443,18 +444,18 @@ class RemoteHost:
                 if lease.id not in held or not epoch.live:
                     # Withdrawn while it was being made.
                     await self._viewer.lease_ended(lease.id, "withdrawn at once")
-                return m.Done(request.request)
+                return m.RequestDone(request.request)
             case m.LeaseEnded():
                 ended = take_lease_id(request.lease)
                 await self._cut(epoch, ended, request.reason)
                 await self._viewer.lease_ended(ended, printable(request.reason))
-                return m.Done(request.request)
-            case m.Progress():
+                return m.RequestDone(request.request)
+            case m.StartProgress():
                 for start in self._starts:
                     if start.epoch is epoch and start.number == request.start:
                         start.tell(printable(request.text))
-                return m.Done(request.request)
-            case m.Witness():
+                return m.RequestDone(request.request)
+            case m.WitnessNote():
                 return await self._witness.take(epoch, request)
             case m.StatusAsked():
                 return own_status(request.request, epoch, self._since, self._warnings())
@@ -477,7 +478,7 @@ class RemoteHost:
         with closing(_Answering(conn, epoch, raw)) as answering:
             announced = epoch.channel.leases.usable(preamble.lease)
             if announced is None:
-                await answering.say(Verdict.NO_LEASE)
+                await answering.say(PreambleVerdict.NO_LEASE)
                 raise RefusedError("a stream of a lease that is not announced")
             opening = Opening(
                 announced.lease, preamble.service, next(self._streams), announced.peer
@@ -486,7 +487,7 @@ class RemoteHost:
             answering.place = place = self._intake.enter(preamble.lease)
             # guard: too many are refused
             if place is None:
-                await answering.say(Verdict.BUSY)
+                await answering.say(PreambleVerdict.BUSY)
                 raise RefusedError(
                     f"too many undecided streams, with those of {opening.lease.sandbox}"
                 )
@@ -566,13 +567,13 @@ class _Answering:
     async def __call__(self, error: VitrailError | None) -> None:
         """The stream is taken and its payload may come; or why it is not."""
         if error is None:
-            await self.say(Verdict.TAKEN)
+            await self.say(PreambleVerdict.TAKEN)
         elif isinstance(error, RefusedError):
-            await self.say(Verdict.DENIED)
+            await self.say(PreambleVerdict.DENIED)
         else:
-            await self.say(Verdict.FAILED)
+            await self.say(PreambleVerdict.FAILED)
 
-    async def say(self, verdict: Verdict) -> None:
+    async def say(self, verdict: PreambleVerdict) -> None:
         """Answer, unless that was done before."""
         # guard: a decision frees the place
         self._leave_place()

@@ -10,7 +10,7 @@ from broker.control import api
 from broker.core.errors import RefusedError
 from broker.core.question import Keep
 from broker.prompt.grants import Grant
-from broker.prompt.queue import Entry
+from broker.prompt.queue import QueueEntry
 from broker.viewer.role import ViewerRole
 
 
@@ -23,7 +23,7 @@ def pending(viewer: ViewerRole) -> api.PendingAnswer:
     return api.PendingAnswer(questions=found)
 
 
-def _question(entry: Entry, shown: int) -> api.PendingQuestion:
+def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
     asked = entry.question
     return api.PendingQuestion(
         id=entry.id,

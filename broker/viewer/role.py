@@ -30,7 +30,7 @@ from broker.link.contract import Host
 from broker.services import event_log
 from broker.services.hangup import given, hang_up, when_hung_up
 from broker.services.sandbox_logs import KEPT, prune_logs
-from broker.viewer.clipboard.service import Clipboard
+from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.desktop import Desktop
 from broker.viewer.devices import security_keys
@@ -124,7 +124,7 @@ class ViewerRole:
         )
         """Who asks whether a sandbox may; every service of the viewer does."""
         rules.tightened = self.decider.cut_denied
-        self.clipboard = Clipboard(
+        self.clipboard = ClipboardService(
             decider=self.decider,
             log=log,
             record=lambda lease: self.record(lease.record),

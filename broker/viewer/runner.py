@@ -249,7 +249,7 @@ async def _end_program(guest: Guest, program: Program) -> None:
 
 def require_windows(records: RecordSet, record: Record, name: SandboxName) -> None:
     """Raise RefusedError, with the record's line, where it allows no windows."""
-    asked = record_gate.Request(name, SandboxName(record.name), DISPLAY)
+    asked = record_gate.RecordRequest(name, SandboxName(record.name), DISPLAY)
     allowed = record_gate.record_allows(records, asked)
     if not allowed.allowed:
         raise RefusedError(

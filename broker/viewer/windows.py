@@ -29,7 +29,7 @@ class WindowsPart:
         guests = self.viewer.guests()
         if request.sandbox is not None:
             guests = self._named(request.sandbox)
-        found: dict[SandboxName, list[worker.Window]] = {}
+        found: dict[SandboxName, list[worker.WindowReport]] = {}
         silent: list[str] = []
 
         async def ask(guest: Guest) -> None:
@@ -106,7 +106,7 @@ def _limit(use: worker.Use) -> api.LimitStatus:
     )
 
 
-def _status(sandbox: SandboxName, untrusted: worker.Window) -> api.WindowStatus:
+def _status(sandbox: SandboxName, untrusted: worker.WindowReport) -> api.WindowStatus:
     return api.WindowStatus(
         sandbox=sandbox,
         window=untrusted.number,

@@ -91,7 +91,7 @@ class RefusalError(UpstreamError):
         self.code = code
 
 
-class Filter(ObjectTable):
+class WaylandFilter(ObjectTable):
     """One client's connection.
 
     ``up`` is on its way to the compositor, ``down`` to the client.  ``ready``
@@ -250,7 +250,7 @@ class Filter(ObjectTable):
         self.sandbox.filters.discard(self)
         self.sandbox.note_focus()
         for obj in list(self.by_client.values()):
-            if isinstance(obj, selection.Source):
+            if isinstance(obj, selection.DataSource):
                 obj.dead = True
                 self.sandbox.forget(obj)
                 obj.forget()
@@ -597,16 +597,20 @@ def internal(error: Exception) -> InternalError:
 
 
 def _registry_global(
-    core: Filter, _registry: ProtocolObject, name: int, interface: bytes, version: int
+    core: WaylandFilter,
+    _registry: ProtocolObject,
+    name: int,
+    interface: bytes,
+    version: int,
 ) -> None:
     core.host_global(name, interface.decode(), version)
 
 
-def _registry_remove(core: Filter, _registry: ProtocolObject, name: int) -> None:
+def _registry_remove(core: WaylandFilter, _registry: ProtocolObject, name: int) -> None:
     core.host_global_remove(name)
 
 
-def _first_sync(core: Filter, _callback: ProtocolObject, _serial: int) -> None:
+def _first_sync(core: WaylandFilter, _callback: ProtocolObject, _serial: int) -> None:
     core.begin()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.core import limits
 from broker.wayland.protocol.objects import ProtocolObject
-from broker.wayland.scene.geometry import Content, Rect, Source, View
+from broker.wayland.scene.geometry import Content, Rect, SourceRect, View
 
 if TYPE_CHECKING:
     from broker.wayland.handlers.constraints import Constraint
@@ -80,7 +80,7 @@ class State:
     feedbacks: list[tuple[ProtocolObject, ProtocolObject]] | None = None
     scale: int | Unset = UNSET
     transform: int | Unset = UNSET
-    source: Source | Unset | None = UNSET
+    source: SourceRect | Unset | None = UNSET
     size: tuple[int, int] | Unset | None = UNSET
     input: RegionOps | Unset | None = UNSET
     opaque: RegionOps | Unset | None = UNSET

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from broker.core.keys import Verdict
+from broker.core.keys import KeyVerdict
 from broker.wayland.protocol.wire import Fd
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.foreign_drags import Over
     from broker.wayland.handlers.host_seat import OwnSeat
-    from broker.wayland.handlers.selection import Source
+    from broker.wayland.handlers.selection import DataSource
 
 
 class PoolFile(Protocol):
@@ -99,7 +99,7 @@ class Judge(Protocol):
     def modifiers(self, depressed: int, latched: int, locked: int, group: int) -> None:
         """The state of modifiers, and the active layout."""
 
-    def key(self, serial: int, key: int, state: int) -> Verdict:
+    def key(self, serial: int, key: int, state: int) -> KeyVerdict:
         """What becomes of a key event; the same one comes for each keyboard."""
 
 
@@ -112,36 +112,38 @@ class InputListener(Protocol):
     def focus(self, *, taken: bool) -> None:
         """One of the sandbox's windows has the keyboard, or none has it any more."""
 
-    def pressed(self, core: Filter, seat: OwnSeat, serial: int, *, paste: bool) -> None:
+    def pressed(
+        self, core: WaylandFilter, seat: OwnSeat, serial: int, *, paste: bool
+    ) -> None:
         """A chord was pressed in a window of that connection."""
 
     def trouble(self, reason: str) -> None:
         """Why there are no chords; empty when there are."""
 
     @property
-    def drags(self) -> Drags:
+    def drags(self) -> DragPort:
         """Who is told of drags that may cross."""
 
 
-class Drags(Protocol):
+class DragPort(Protocol):
     """Who is told of drags, for what crosses sandboxes.
 
     Of one that came from elsewhere the client knows nothing, whatever is told.
     """
 
-    def started(self, source: Source) -> None:
+    def started(self, source: DataSource) -> None:
         """One of the sandbox's applications drags; its mark is ``source.drag``."""
 
-    def performed(self, source: Source) -> None:
+    def performed(self, source: DataSource) -> None:
         """The compositor says: it was dropped where somebody takes it."""
 
-    def ended(self, source: Source) -> None:
+    def ended(self, source: DataSource) -> None:
         """It is over, or its source is gone."""
 
-    def outward(self, source: Source) -> Sequence[bytes]:
+    def outward(self, source: DataSource) -> Sequence[bytes]:
         """Which of its types the person's own programs may know of."""
 
-    def wanted(self, source: Source, mime: bytes, fd: Fd) -> bool:
+    def wanted(self, source: DataSource, mime: bytes, fd: Fd) -> bool:
         """One of them asks for such a type; takes ``fd`` if it answers true."""
 
     def over(self, over: Over) -> None:
@@ -165,7 +167,7 @@ class Selection(Protocol):
         """Have data written; takes ``fd`` if it answers true."""
 
 
-class Exported(Selection, Protocol):
+class ExportPort(Selection, Protocol):
     """What we gave the compositor as the person's own selection."""
 
     def taken(self) -> None:

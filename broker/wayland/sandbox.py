@@ -17,8 +17,8 @@ from broker.wayland.budget import Shared
 from broker.wayland.protocol.wire import HEADER, NO_MEMORY, ProtocolFault
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
-    from broker.wayland.handlers.selection import Source
+    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.handlers.selection import DataSource
     from broker.wayland.ports import InputListener, Selection
 
 CEILINGS = MappingProxyType(
@@ -105,7 +105,7 @@ class Sandbox:
         self.bound_by(ceilings or {})
         self.totals = dict.fromkeys(CEILINGS, 0)
         self.refused: Counter[str] = Counter()
-        self.filters: set[Filter] = set()
+        self.filters: set[WaylandFilter] = set()
         self.selections: dict[str, Selection | None] = {
             "clipboard": None,
             "primary": None,
@@ -127,7 +127,7 @@ class Sandbox:
         self.hand: InputListener | None = None
         """Told of focus and chords; None where nothing ever crosses."""
         self._focused = False
-        self.drags: dict[bytes, Source] = {}
+        self.drags: dict[bytes, DataSource] = {}
         self.tokens: OrderedDict[bytes, None] = OrderedDict()
         self._drag_number = 0
         self._window_number = 0
@@ -147,7 +147,7 @@ class Sandbox:
         if self.on_act is not None:
             self.on_act()
 
-    def pressed(self, by: Filter) -> None:
+    def pressed(self, by: WaylandFilter) -> None:
         """The person presses a button in a window of one of its connections.
 
         For the menus of the others that is outside, as for a popup grab.
@@ -192,7 +192,7 @@ class Sandbox:
             if core.focused:
                 core.selection_changed(kind)
 
-    def forget(self, source: Source) -> None:
+    def forget(self, source: DataSource) -> None:
         """A source is gone: nothing is offered from it any more."""
         for kind, current in self.selections.items():
             if current is source:
@@ -207,7 +207,7 @@ class Sandbox:
         self._window_number += 1
         return self._window_number
 
-    def new_drag(self, source: Source) -> bytes:
+    def new_drag(self, source: DataSource) -> bytes:
         """A type that only this sandbox's filters recognise as this drag.
 
         Whoever has seen some of them cannot guess the next.

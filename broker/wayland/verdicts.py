@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 
-class Verdict(enum.Enum):
+class GlobalVerdict(enum.Enum):
     """What happens to a global that the compositor offers."""
 
     YES = "yes"
@@ -36,22 +36,22 @@ class Global:
     """
 
     name: str
-    verdict: Verdict
+    verdict: GlobalVerdict
     version: int
     risk: str
     local: bool = False
 
 
 def _yes(name: str, version: int, risk: str, *, local: bool = False) -> Global:
-    return Global(name, Verdict.YES, version, risk, local)
+    return Global(name, GlobalVerdict.YES, version, risk, local)
 
 
 def _option(name: str, version: int, risk: str) -> Global:
-    return Global(name, Verdict.OPTION, version, risk)
+    return Global(name, GlobalVerdict.OPTION, version, risk)
 
 
 def _no(name: str, risk: str) -> Global:
-    return Global(name, Verdict.NO, 0, risk)
+    return Global(name, GlobalVerdict.NO, 0, risk)
 
 
 _ROWS = (
@@ -218,7 +218,7 @@ _ROWS = (
 GLOBALS: Mapping[str, Global] = MappingProxyType({row.name: row for row in _ROWS})
 """Interface name to its row."""
 
-OPTIONS = frozenset(r.name for r in _ROWS if r.verdict is Verdict.OPTION)
+OPTIONS = frozenset(r.name for r in _ROWS if r.verdict is GlobalVerdict.OPTION)
 """What a sandbox's record may allow in addition."""
 
 
@@ -231,9 +231,9 @@ def advertised_version(
     sandbox's record grants.
     """
     row = GLOBALS.get(name)
-    if row is None or row.verdict is Verdict.NO:
+    if row is None or row.verdict is GlobalVerdict.NO:
         return 0
-    if row.verdict is Verdict.OPTION and name not in allowed:
+    if row.verdict is GlobalVerdict.OPTION and name not in allowed:
         return 0
     # guard: frozen versions
     return row.version if row.local else min(row.version, offered)

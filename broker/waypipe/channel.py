@@ -46,7 +46,7 @@ class Messages:
 
 
 @dataclass(frozen=True)
-class Source:
+class PipeSource:
     """A pipe of ours that the sandbox will read.
 
     What comes out of ``fd`` goes to it by ``pipe_bytes`` and ``pipe_ended``.
@@ -78,7 +78,7 @@ class Closed:
     code: int
 
 
-Event = Messages | Source | Bytes | Ended | Closed
+Event = Messages | PipeSource | Bytes | Ended | Closed
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SentFile:
     data: bytes
 
 
-class Channel:
+class WaypipeChannel:
     """The stream of one application.
 
     ``header`` is None until the stream's beginning has come; ``blocks`` and
@@ -253,7 +253,7 @@ class Channel:
                 )
             self._injected.append(fd)
 
-    def _open_pipe(self, body: memoryview) -> Source:
+    def _open_pipe(self, body: memoryview) -> PipeSource:
         (rid,) = _ID.unpack(body)
         self._ids.use(rid)
         # guard: number of pipes
@@ -265,7 +265,7 @@ class Channel:
             raise PeerError(f"a pipe is refused: {error}") from error
         self._pipes[rid] = writing
         self._sources.add(rid)
-        return Source(rid, reading)
+        return PipeSource(rid, reading)
 
     def _transfer(self, body: memoryview) -> Bytes | None:
         (rid,) = _ID.unpack_from(body)
@@ -389,18 +389,18 @@ def _whole(data: bytes | memoryview | bytearray, most: int) -> int:
         position += size
 
 
-_HANDLERS: dict[Kind, Callable[[Channel, memoryview], Event | None]] = {
-    Kind.PROTOCOL: Channel._protocol,  # noqa: SLF001 - the table of this class
-    Kind.INJECT_RIDS: Channel._inject,  # noqa: SLF001
+_HANDLERS: dict[Kind, Callable[[WaypipeChannel, memoryview], Event | None]] = {
+    Kind.PROTOCOL: WaypipeChannel._protocol,  # noqa: SLF001 - the table of this class
+    Kind.INJECT_RIDS: WaypipeChannel._inject,  # noqa: SLF001
     Kind.OPEN_FILE: lambda channel, body: channel.files.open(body),
     Kind.EXTEND_FILE: lambda channel, body: channel.files.extend(body),
     Kind.BUFFER_FILL: lambda channel, body: channel.files.fill(body),
     Kind.BUFFER_DIFF: lambda channel, body: channel.files.diff(body),
-    Kind.OPEN_IR_PIPE: Channel._open_pipe,  # noqa: SLF001
-    Kind.OPEN_RW_PIPE: Channel._open_pipe,  # noqa: SLF001
-    Kind.PIPE_TRANSFER: Channel._transfer,  # noqa: SLF001
-    Kind.PIPE_SHUTDOWN_R: Channel._shut,  # noqa: SLF001
-    Kind.PIPE_SHUTDOWN_W: Channel._shut,  # noqa: SLF001
-    Kind.ACK_NBLOCKS: Channel._acknowledged_by_it,  # noqa: SLF001
-    Kind.CLOSE: Channel._bye,  # noqa: SLF001
+    Kind.OPEN_IR_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
+    Kind.OPEN_RW_PIPE: WaypipeChannel._open_pipe,  # noqa: SLF001
+    Kind.PIPE_TRANSFER: WaypipeChannel._transfer,  # noqa: SLF001
+    Kind.PIPE_SHUTDOWN_R: WaypipeChannel._shut,  # noqa: SLF001
+    Kind.PIPE_SHUTDOWN_W: WaypipeChannel._shut,  # noqa: SLF001
+    Kind.ACK_NBLOCKS: WaypipeChannel._acknowledged_by_it,  # noqa: SLF001
+    Kind.CLOSE: WaypipeChannel._bye,  # noqa: SLF001
 }

@@ -13,7 +13,7 @@ import struct
 from broker.core import limits
 from broker.core.errors import PeerError
 from broker.waypipe.ids import RemoteIds
-from broker.waypipe.ports import File, Memory
+from broker.waypipe.ports import Memory, WaypipeFile
 
 _TWO = struct.Struct("<iI")
 _THREE = struct.Struct("<iII")
@@ -34,7 +34,7 @@ class Files:
         self._memory = memory
         self._ids = ids
         self.spans = 0
-        self._open: dict[int, File] = {}
+        self._open: dict[int, WaypipeFile] = {}
         self._waiting: set[int] = set()
         """Opened, not yet given to a message."""
 
@@ -82,7 +82,7 @@ class Files:
         except ValueError as error:
             raise PeerError(f"a file may not grow to {size} bytes: {error}") from error
 
-    def take(self, rid: int) -> File | None:
+    def take(self, rid: int) -> WaypipeFile | None:
         """The file that a message gets, once; None when the id is no file's."""
         if rid not in self._waiting:
             return None
@@ -123,7 +123,7 @@ class Files:
             view[len(view) - trailing :] = body[12 + size :]
         _account(file)
 
-    def _find(self, rid: int) -> File | None:
+    def _find(self, rid: int) -> WaypipeFile | None:
         file = self._open.get(rid)
         if file is not None:
             if not file.closed:
@@ -157,14 +157,14 @@ class Files:
         return sum(len(file.view) for file in self._open.values() if not file.closed)
 
 
-def _account(file: File) -> None:
+def _account(file: WaypipeFile) -> None:
     try:
         file.account()
     except ValueError as error:
         raise PeerError(f"a file takes too much memory: {error}") from error
 
 
-def _spans(file: File, diff: memoryview) -> int:
+def _spans(file: WaypipeFile, diff: memoryview) -> int:
     """Copy every span; returns how many.
 
     Hot: 0.2 us a span and a memcpy, 0.07 us in runs of single words.  Both

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class File(Protocol):
+class WaypipeFile(Protocol):
     """Memory that a pool of the application is mirrored in.
 
     ``view`` is writable and has ``size`` bytes, zero where nothing was put.
@@ -40,7 +40,7 @@ class File(Protocol):
 class Memory(Protocol):
     """The operating system, as far as the wire needs it."""
 
-    def file(self, size: int) -> File:
+    def file(self, size: int) -> WaypipeFile:
         """A new file of zeros.  Raises ValueError at a limit."""
         ...
 

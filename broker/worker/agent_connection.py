@@ -117,13 +117,13 @@ class AgentShell:
 
     async def _take(self, untrusted_body: bytes, *, greeted: bool) -> None:
         message = agent.decode_from_guest(untrusted_body)
-        if isinstance(message, agent.Hello) is greeted:
+        if isinstance(message, agent.AgentHello) is greeted:
             raise PeerError(
                 "the guest agent said hello twice"
                 if greeted
                 else "the guest agent's first message is no hello"
             )
-        if isinstance(message, agent.Hello) and message.version >= _PINGED_VERSION:
+        if isinstance(message, agent.AgentHello) and message.version >= _PINGED_VERSION:
             self._pings.set()
         await self._deliver(message)
         early = self._pace.take(trio.current_time())
@@ -135,7 +135,9 @@ class AgentShell:
         await self._pings.wait()
         while True:
             with contextlib.suppress(trio.WouldBlock):  # it will hear the others
-                self._outbox.send_nowait(agent.Ping(self._serving, self._displays()))
+                self._outbox.send_nowait(
+                    agent.AgentPing(self._serving, self._displays())
+                )
             await trio.sleep(limits.AGENT_PING_SECONDS)
 
     async def _write(self) -> None:

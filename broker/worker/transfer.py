@@ -24,21 +24,28 @@ from broker.ipc.framing import FrameReader
 from broker.ipc.transfer_guest import (
     Ask,
     CopyFiles,
-    Delivery,
-    Done,
     Go,
+    GuestDelivery,
     OpenFile,
     OpenUrl,
-    Progress,
-    Refused,
     Reply,
     Take,
+    TransferDone,
+    TransferProgress,
+    TransferRefused,
     Wait,
     decode_ask,
     reply_frame,
 )
 from broker.transfer.contents import refuse_contents
-from broker.transfer.entries import End, Entry, EntryReader, File, Quota, entry_frame
+from broker.transfer.entries import (
+    End,
+    Entry,
+    EntryReader,
+    FileEntry,
+    Quota,
+    entry_frame,
+)
 from broker.transfer.file_names import take_file_name
 from broker.transfer.urls import take_url
 
@@ -130,7 +137,7 @@ class _Stream:
             return await self._follow()
         except VitrailError as error:
             reason = printable(str(error), 900)
-            await self._answer(Refused(reason))
+            await self._answer(TransferRefused(reason))
             return reason
         except OSError as error:
             return f"broken off: {error.strerror}"
@@ -197,7 +204,7 @@ class _Stream:
 
     async def _finish(self, reason: str) -> str:
         reason = printable(reason, 900)
-        await self._answer(Refused(reason) if reason else Done())
+        await self._answer(TransferRefused(reason) if reason else TransferDone())
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         return reason or "done"
@@ -256,7 +263,7 @@ class _Stream:
         if not isinstance(order, messages.TransferDeliver):
             raise InternalError("a delivery without its order")
         os.set_blocking(pipe, False)
-        await self._answer(Delivery(order.source, order.open))
+        await self._answer(GuestDelivery(order.source, order.open))
         while not reader.ended:
             with _patience():
                 untrusted_data = await _read(pipe)
@@ -273,7 +280,7 @@ class _Stream:
             return
         self._moved = now
         await self._say(messages.TransferMoved(self.number, reader.size, reader.files))
-        await self._answer(Progress(reader.size))
+        await self._answer(TransferProgress(reader.size))
 
     # -- the connection -----------------------------------------------------------------
 
@@ -300,14 +307,14 @@ class _Heads:
 
     def __init__(self, order: messages.ToWorker) -> None:
         self._looking = isinstance(order, messages.TransferSend) and order.single
-        self._file: File | None = None
+        self._file: FileEntry | None = None
         self._head = b""
 
     def take(self, item: Entry | bytes) -> list[bytes]:
         """Return what may go on now.  Raises RefusedError for a false name."""
         if not self._looking:
             return [item if isinstance(item, bytes) else entry_frame(item)]
-        if isinstance(item, File):
+        if isinstance(item, FileEntry):
             self._file = item
             return []
         if isinstance(item, bytes):

@@ -88,7 +88,7 @@ class DeviceFacts:
     interfaces: tuple[Interface, ...] = ()
 
 
-class Pattern(NamedTuple):
+class DevicePattern(NamedTuple):
     """One value of a condition; None is ``*``."""
 
     parts: tuple[int | str | None, ...]
@@ -108,7 +108,7 @@ class Pattern(NamedTuple):
 
 
 Values = Sequence[Sequence[int | str]]
-Patterns = tuple[Pattern, ...]
+Patterns = tuple[DevicePattern, ...]
 
 
 def _all_of(patterns: Patterns, values: Values) -> bool:
@@ -196,32 +196,34 @@ def _hex(text: str) -> int | None:
     return None if text == "*" else int(text, 16)
 
 
-def _id_pattern(text: str) -> Pattern | None:
+def _id_pattern(text: str) -> DevicePattern | None:
     found = _ID_PATTERN.fullmatch(text)
     if found is None:
         return None
-    return Pattern(tuple(_hex(g) for g in found.groups() if g is not None), text)
+    return DevicePattern(tuple(_hex(g) for g in found.groups() if g is not None), text)
 
 
-def _interface_pattern(text: str) -> Pattern | None:
+def _interface_pattern(text: str) -> DevicePattern | None:
     found = _INTERFACE_PATTERN.fullmatch(text)
-    return Pattern(tuple(map(_hex, found.groups())), text) if found else None
+    return DevicePattern(tuple(map(_hex, found.groups())), text) if found else None
 
 
-def _port_pattern(text: str) -> Pattern | None:
-    return Pattern((text,), text) if _PORT.fullmatch(text) else None
+def _port_pattern(text: str) -> DevicePattern | None:
+    return DevicePattern((text,), text) if _PORT.fullmatch(text) else None
 
 
-def _text_pattern(text: str) -> Pattern | None:
-    return Pattern((text,), text) if len(text) <= limits.DEVICE_TEXT_CHARS else None
+def _text_pattern(text: str) -> DevicePattern | None:
+    return (
+        DevicePattern((text,), text) if len(text) <= limits.DEVICE_TEXT_CHARS else None
+    )
 
 
-def _hash_pattern(text: str) -> Pattern | None:
+def _hash_pattern(text: str) -> DevicePattern | None:
     return _text_pattern(text) if text else None
 
 
 class _Attribute(NamedTuple):
-    take: Callable[[str], Pattern | None]
+    take: Callable[[str], DevicePattern | None]
     expected: str
 
 
@@ -252,7 +254,7 @@ def condition(name: str, op: str, values: Iterable[str], place: str = "") -> Con
         known = ", ".join(OPERATORS)
         raise DeviceError(_at(place, ".op"), f"not an operator; expected: {known}")
     take, expected = ATTRIBUTES[name]
-    patterns: list[Pattern] = []
+    patterns: list[DevicePattern] = []
     for number, text in enumerate(values):
         pattern = take(text)
         if pattern is None:
@@ -322,14 +324,14 @@ def take_condition(name: str, text: str) -> Condition | None:
 
 def take_classes(text: str) -> Condition | None:
     """Return the condition of ``class=``: every interface is of one of these."""
-    patterns: list[Pattern] = []
+    patterns: list[DevicePattern] = []
     for value in text.lower().split(","):
         code = CLASSES.get(value)
         if code is None and re.fullmatch("[0-9a-f]{2}", value):
             code = int(value, 16)
         if code is None:
             return None
-        patterns.append(Pattern((code, None, None), value))
+        patterns.append(DevicePattern((code, None, None), value))
     if len(patterns) > limits.CONDITION_VALUES:
         return None
     return Condition("match-all", tuple(patterns))
@@ -436,7 +438,7 @@ def example(rule: DeviceRule) -> DeviceFacts | None:
 _ONE_IS_ENOUGH = frozenset({"one-of", "match-all"})
 
 
-def _filled(pattern: Pattern) -> list[int]:
+def _filled(pattern: DevicePattern) -> list[int]:
     return [part if isinstance(part, int) else 0 for part in pattern.parts]
 
 

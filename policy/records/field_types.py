@@ -24,11 +24,11 @@ Complain = Callable[[Path, str, str, str], None]
 Schema = dict[str, object]
 
 
-class Refused:
+class ValueRefused:
     """Type of ``REFUSED``."""
 
 
-REFUSED = Refused()
+REFUSED = ValueRefused()
 """What ``take`` returns after it complained."""
 
 
@@ -51,7 +51,7 @@ class Kind(Protocol):
 
 def refuse(
     kind: Kind, value: object, path: Path, log_stderr: Complain, hint: str = ""
-) -> Refused:
+) -> ValueRefused:
     """Complain that a value is not of a kind."""
     log_stderr(path, f"{show(value)} is not allowed here", kind.words, hint)
     return REFUSED
@@ -130,7 +130,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryAmount:
     """An amount of memory in MiB, or text such as ``"768M"`` or ``"2G"``."""
 
     low: int

@@ -138,7 +138,7 @@ NEEDED = frozenset(
 
 
 @dataclass(frozen=True)
-class Global:
+class GlobalName:
     """A Wayland global that a record may allow, or (``deny``) take away."""
 
     deny: bool = False

@@ -16,7 +16,7 @@ from policy.records.field_types import (
     Choice,
     Colour,
     Field,
-    Memory,
+    MemoryAmount,
     Pattern,
     SocketPath,
     Table,
@@ -24,7 +24,7 @@ from policy.records.field_types import (
     Whole,
     Words,
 )
-from policy.records.quantities import Bytes, Global, Seconds, YesNo
+from policy.records.quantities import Bytes, GlobalName, Seconds, YesNo
 
 PACKAGE = Pattern(
     f"a Debian package's name of 2 to {limits.PACKAGE_CHARS} characters",
@@ -184,7 +184,7 @@ LAUNCH = Table(
         ),
         Field(
             "memory",
-            Memory(*limits.MEMORY_MIB),
+            MemoryAmount(*limits.MEMORY_MIB),
             "Memory of the machine.",
             default=768,
             only=_VM,
@@ -343,9 +343,9 @@ WINDOW = Table(
         Field(
             "allow",
             Words(
-                Global(),
+                GlobalName(),
                 "an array of Wayland globals that a record may allow: "
-                + Global().words,
+                + GlobalName().words,
                 0,
                 limits.GLOBALS,
                 unique=True,
@@ -357,7 +357,7 @@ WINDOW = Table(
         Field(
             "deny",
             Words(
-                Global(deny=True),
+                GlobalName(deny=True),
                 "an array of Wayland globals that applications can do without",
                 0,
                 limits.GLOBALS,

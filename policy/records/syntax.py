@@ -12,7 +12,7 @@ _UNCLOSED = ("Unclosed", "Unterminated", 'Expected "')
 _SET_TOGETHER = re.compile(r"""(?:=|,|\[)[ \t]*([\w.+-]+)$""")
 
 
-class Found(NamedTuple):
+class SyntaxFinding(NamedTuple):
     """A syntax error: offsets in the piece, and the words."""
 
     start: int
@@ -33,7 +33,7 @@ def place_of(piece: str, error: str) -> int:
     return min(len(piece), at + int(place[2]) - 1)
 
 
-def explain(piece: str, error: str, stop: int = -1) -> Found:
+def explain(piece: str, error: str, stop: int = -1) -> SyntaxFinding:
     """Return the problem of one statement, from tomllib's ``error``.
 
     ``stop`` is where the scanner could not go on, -1 if it could.
@@ -50,7 +50,7 @@ def explain(piece: str, error: str, stop: int = -1) -> Found:
     if message.startswith("Expected '=' after a key"):
         return _no_equals(piece, at)
     if message.startswith("Invalid statement"):
-        return Found(
+        return SyntaxFinding(
             at,
             at + 1,
             "this begins neither a key nor a [table]",
@@ -58,35 +58,39 @@ def explain(piece: str, error: str, stop: int = -1) -> Found:
             "keys have the letters a-z, digits, '-' and '_'",
         )
     if message.startswith("Invalid initial character"):
-        return Found(at, at + 1, "a key is missing here", "a key or a table's name")
+        return SyntaxFinding(
+            at, at + 1, "a key is missing here", "a key or a table's name"
+        )
     if message.startswith("Expected ']"):
         closing = "]]" if "]]" in message else "]"
-        return Found(at, at + 1, f"'{closing}' is missing", f"a closing {closing}")
+        return SyntaxFinding(
+            at, at + 1, f"'{closing}' is missing", f"a closing {closing}"
+        )
     if message.startswith("Unescaped '\\'"):
-        return Found(
+        return SyntaxFinding(
             max(0, at - 2),
             at,
             "unknown escape in a string in double quotes",
             "",
             "write \\\\ for a backslash, or use single quotes",
         )
-    return Found(at, at + 1, message or "not valid TOML")
+    return SyntaxFinding(at, at + 1, message or "not valid TOML")
 
 
-def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> Found:
+def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
     if rest_empty:
-        return Found(at, at + 1, "the value is missing", "a value after '='")
+        return SyntaxFinding(at, at + 1, "the value is missing", "a value after '='")
     word = _WORD.match(piece, at)
     if word is None:
-        return Found(at, at + 1, "this begins no value")
+        return SyntaxFinding(at, at + 1, "this begins no value")
     hint = f'text stands in quotes: "{word[0]}"'
     if word[0].lower() in {"true", "yes", "on", "false", "no", "off"}:
         positive = word[0].lower() in {"true", "yes", "on"}
         hint = f"write {'true' if positive else 'false'}, or quotes around text"
-    return Found(at, word.end(), f"'{word[0]}' is no value", "", hint)
+    return SyntaxFinding(at, word.end(), f"'{word[0]}' is no value", "", hint)
 
 
-def _left_over(piece: str, at: int) -> Found:
+def _left_over(piece: str, at: int) -> SyntaxFinding:
     word = _WORD.match(piece, at)
     end = word.end() if word else at + 1
     before = _SET_TOGETHER.search(piece, 0, at)
@@ -96,8 +100,8 @@ def _left_over(piece: str, at: int) -> Found:
         hint = f'text stands in quotes: "{whole}"'
         if whole.isdigit():
             hint = f"write {whole.lstrip('0') or '0'}"
-        return Found(before.start(1), end, f"'{whole}' is no value", "", hint)
-    return Found(
+        return SyntaxFinding(before.start(1), end, f"'{whole}' is no value", "", hint)
+    return SyntaxFinding(
         at,
         end,
         "unexpected text behind the statement",
@@ -106,7 +110,7 @@ def _left_over(piece: str, at: int) -> Found:
     )
 
 
-def _never_closed(piece: str, stop: int) -> Found:
+def _never_closed(piece: str, stop: int) -> SyntaxFinding:
     """A string that began at ``stop``, or the value that contains it."""
     value = _VALUE.match(piece)
     start = stop if piece[stop : stop + 1] in {'"', "'"} or not value else value.end()
@@ -116,14 +120,20 @@ def _never_closed(piece: str, stop: int) -> Found:
     closing = {"[": "]", "{": "}"}.get(opening, triple)
     if start < stop < len(piece.rstrip()):
         # It does go on, but not as it should.
-        return Found(stop, stop + 1, f"',' or '{closing}' is missing before this")
+        return SyntaxFinding(
+            stop, stop + 1, f"',' or '{closing}' is missing before this"
+        )
     end = piece.find("\n", start)
     end = len(piece.rstrip()) if end < 0 else end
-    return Found(start, end, f"this {what} is never closed", f"a closing {closing}")
+    return SyntaxFinding(
+        start, end, f"this {what} is never closed", f"a closing {closing}"
+    )
 
 
-def _no_equals(piece: str, at: int) -> Found:
+def _no_equals(piece: str, at: int) -> SyntaxFinding:
     hint = ""
     if ":" in piece[at : at + 2]:
         hint = "TOML writes 'key = value'"
-    return Found(at, at + 1, "'=' is missing after the key", "key = value", hint)
+    return SyntaxFinding(
+        at, at + 1, "'=' is missing after the key", "key = value", hint
+    )

@@ -11,7 +11,7 @@ held to it by recorded cases (tests/corpus/policy/qubes.jsonl.gz).
 
 from __future__ import annotations
 
-from policy.rules.engine import Answer, Call, Verdict
+from policy.rules.engine import PolicyAnswer, PolicyCall, Verdict
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Place, Token, TokenError, parse_token
@@ -36,30 +36,30 @@ class _Stop(Exception):  # noqa: N818 -- an answer, not an error
         self.notify = notify
 
 
-def answer(rules: RuleSet, call: Call, world: World) -> Answer:
+def answer(rules: RuleSet, call: PolicyCall, world: World) -> PolicyAnswer:
     """Return what Qubes' parser says; never raises."""
     if rules.problems:
         problem = rules.problems[0]
         broken = next((r for r in rules.rules if r.broken is problem), None)
-        return Answer("error", problem.message, broken, notify=True)
+        return PolicyAnswer("error", problem.message, broken, notify=True)
     walk = _Walk(rules.rules, call, world)
     try:
         return walk.run()
     except _Stop as stop:
-        return Answer(stop.verdict, str(stop), walk.rule, notify=stop.notify)
+        return PolicyAnswer(stop.verdict, str(stop), walk.rule, notify=stop.notify)
 
 
 class _Walk:
     """One evaluation; ``rule`` is the first match, once it is known."""
 
-    def __init__(self, rules: tuple[Rule, ...], call: Call, world: World) -> None:
+    def __init__(self, rules: tuple[Rule, ...], call: PolicyCall, world: World) -> None:
         self._rules = rules
         self._call = call
         self._source = call.source
         self._domains = world.domains
         self.rule: Rule | None = None
 
-    def run(self) -> Answer:
+    def run(self) -> PolicyAnswer:
         target = self._verified(self._call.target or DEFAULT)
         for rule in self._rules:
             if self._matches_but_target(rule) and self._target(rule.target, target):
@@ -163,7 +163,7 @@ class _Walk:
             return False
         return self._domain(target).power_state == RUNNING
 
-    def _allow(self, rule: Rule, target: str) -> Answer:
+    def _allow(self, rule: Rule, target: str) -> PolicyAnswer:
         final = self._verified(rule.redirect.text if rule.redirect else target)
         if final == DEFAULT:
             raise _Stop("deny", f"{rule.where} allows, but no target is named")
@@ -177,7 +177,7 @@ class _Walk:
         if not rule.autostart and not self._without_start(final):
             reason = f"target {final} would have to be started"
             raise _Stop("deny", reason, notify=rule.notify)
-        return Answer(
+        return PolicyAnswer(
             "allow",
             f"allowed by {rule.where}",
             rule,
@@ -187,7 +187,7 @@ class _Walk:
             notify=rule.notify,
         )
 
-    def _ask(self, rule: Rule) -> Answer:
+    def _ask(self, rule: Rule) -> PolicyAnswer:
         if rule.redirect is None:
             targets = self._targets()
         else:
@@ -202,7 +202,7 @@ class _Walk:
             default = self._template()
         elif default in ADMIN_NAMES:
             default = "dom0"
-        return Answer(
+        return PolicyAnswer(
             "ask",
             f"asked by {rule.where}",
             rule,

@@ -47,7 +47,7 @@ LIMIT = "limit"
 MODE = "mode"
 
 
-class SlidingWindow(NamedTuple):
+class RateCondition(NamedTuple):
     """At most ``calls`` within ``seconds``."""
 
     calls: int
@@ -74,7 +74,7 @@ class RuleLimits:
     """
 
     max_size: int | None = None
-    rate: SlidingWindow | None = None
+    rate: RateCondition | None = None
     ttl: int | None = None
     gesture: int | None = None
     remember: str | None = None
@@ -85,7 +85,7 @@ class RuleLimits:
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None:
-                shown = list(value) if isinstance(value, SlidingWindow) else value
+                shown = list(value) if isinstance(value, RateCondition) else value
                 found[item.name.replace("_", "-")] = shown
         return found
 
@@ -94,7 +94,7 @@ NO_MATCH = Match()
 NO_LIMITS = RuleLimits()
 
 
-class Key(NamedTuple):
+class ConditionKey(NamedTuple):
     """A key: its class, the actions that may have it, its form, its meaning."""
 
     kind: str
@@ -137,7 +137,7 @@ def _rate(text: str) -> object:
     found = _RATE.fullmatch(text)
     if found is None:
         return None
-    rate = SlidingWindow(int(found[1]), int(found[2] or 1) * _SECONDS[found[3]])
+    rate = RateCondition(int(found[1]), int(found[2] or 1) * _SECONDS[found[3]])
     low, high = limits.CONDITION_RATE
     return rate if low <= rate.calls <= high and _within(rate.seconds) else None
 
@@ -150,12 +150,12 @@ _GRANTS = frozenset({"allow", "ask"})
 _ALL = frozenset({"allow", "ask", "deny"})
 
 
-def _of_device(name: str) -> Key:
+def _of_device(name: str) -> ConditionKey:
     def take(text: str) -> object:
         return take_condition(name, text)
 
     expected = ATTRIBUTES[name].expected
-    return Key(
+    return ConditionKey(
         MATCH,
         _ALL,
         f"{expected}; or OPERATOR{{VALUE,…}}, as one-of{{…}} or equals{{…}}",
@@ -176,7 +176,7 @@ _MEANINGS = MappingProxyType(
 
 KEYS = MappingProxyType(
     {
-        "mime": Key(
+        "mime": ConditionKey(
             MATCH,
             _GRANTS,
             "type/subtype or type/*, several with ','",
@@ -184,14 +184,14 @@ KEYS = MappingProxyType(
             "the type that the sandbox claims for its data; it may narrow what "
             "is granted, never what is denied",
         ),
-        "scheme": Key(
+        "scheme": ConditionKey(
             MATCH,
             _ALL,
             "a scheme as https, several with ','",
             _several(_SCHEME),
             "the scheme of the address",
         ),
-        "host": Key(
+        "host": ConditionKey(
             MATCH,
             _ALL,
             "a host, or *.example.org for all below it, several with ','",
@@ -199,14 +199,14 @@ KEYS = MappingProxyType(
             "the host of the address",
         ),
         **{name: _of_device(name) for name in ATTRIBUTES},
-        "class": Key(
+        "class": ConditionKey(
             MATCH,
             _ALL,
             f"{', '.join(CLASSES)} or CC in hexadecimal, several with ','",
             take_classes,
             "every interface of the device is of one of these classes",
         ),
-        "attach": Key(
+        "attach": ConditionKey(
             MODE,
             frozenset({"allow"}),
             "manual, auto or required",
@@ -214,34 +214,34 @@ KEYS = MappingProxyType(
             "when an allowed device is attached: on request (manual), when it is "
             "plugged in (auto); required: and the sandbox does not start without it",
         ),
-        "max-size": Key(
+        "max-size": ConditionKey(
             LIMIT, _GRANTS, "bytes, as 500K, 10M or 2G", _size, "the most that may flow"
         ),
-        "rate": Key(
+        "rate": ConditionKey(
             LIMIT, _GRANTS, "calls in a time, as 3/min or 10/5min", _rate, "how often"
         ),
-        "ttl": Key(
+        "ttl": ConditionKey(
             LIMIT,
             _GRANTS,
             "a time, as 30s, 10m, 2h or 1d",
             _time,
             "how long a grant lives",
         ),
-        "gesture": Key(
+        "gesture": ConditionKey(
             LIMIT,
             _GRANTS,
             "a time, as 5s",
             _time,
             "the person acted in the source's window so short a time ago",
         ),
-        "remember": Key(
+        "remember": ConditionKey(
             LIMIT,
             frozenset({"ask"}),
             "no, stream or session",
             _one_of("no", "stream", "session"),
             "how long an answer may be kept",
         ),
-        "mode": Key(
+        "mode": ConditionKey(
             MODE,
             _ALL,
             "enforce or observe",

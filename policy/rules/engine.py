@@ -29,7 +29,7 @@ Verdict = Literal["allow", "ask", "deny", "error"]
 NO_RULE = "no rule matches"
 
 
-class Call(NamedTuple):
+class PolicyCall(NamedTuple):
     """A call.  ``argument`` begins with ``+``; target '' is no target.
 
     An attribute is None when it was not given and '' when the call has
@@ -48,7 +48,7 @@ class Call(NamedTuple):
     device: DeviceFacts | None = None
 
 
-class Step(NamedTuple):
+class EngineStep(NamedTuple):
     """One step on the way to an answer."""
 
     question: str
@@ -56,7 +56,7 @@ class Step(NamedTuple):
     where: str = ""
 
 
-class Answer(NamedTuple):
+class PolicyAnswer(NamedTuple):
     """``verdict``, and why; ``error`` comes from ``compat`` only.
 
     ``rule`` is the one that decided, None if none matched.  ``target`` is set
@@ -75,7 +75,7 @@ class Answer(NamedTuple):
     autostart: bool = True
     notify: bool = False
     limits: RuleLimits = NO_LIMITS
-    trace: tuple[Step, ...] = ()
+    trace: tuple[EngineStep, ...] = ()
     observed: tuple[Rule, ...] = ()
 
     @property
@@ -84,7 +84,7 @@ class Answer(NamedTuple):
         return self.rule.where if self.rule else NO_RULE
 
 
-def holds(rule: Rule, call: Call) -> str:
+def holds(rule: Rule, call: PolicyCall) -> str:
     """Return the first condition of a rule that does not hold, or nothing."""
     match = rule.match
     failed = _device_fails(rule, call.device)
@@ -155,12 +155,12 @@ class Engine:
 
     # -- which rule ------------------------------------------------------------
 
-    def _buckets(self, call: Call) -> list[_Bucket]:
+    def _buckets(self, call: PolicyCall) -> list[_Bucket]:
         get, service = self._index.get, call.service
         found = (get((service, call.argument)), get((service, None)), get((None, None)))
         return [bucket for bucket in found if bucket is not None]
 
-    def _lists(self, call: Call, target: str, world: World) -> list[list[int]]:
+    def _lists(self, call: PolicyCall, target: str, world: World) -> list[list[int]]:
         """The lists whose rules match in all four columns."""
         sources = world.source_keys(call.source)
         targets = world.target_keys(target, call.source)
@@ -175,7 +175,7 @@ class Engine:
         return found
 
     def _first(
-        self, call: Call, target: str, world: World
+        self, call: PolicyCall, target: str, world: World
     ) -> tuple[int, tuple[Rule, ...]]:
         """The number of the rule that decides (-1: none), and those observed."""
         lists = self._lists(call, target, world)
@@ -195,7 +195,7 @@ class Engine:
             observed.append(rule)
         return -1, tuple(observed)
 
-    def matching(self, call: Call, world: World) -> list[Rule]:
+    def matching(self, call: PolicyCall, world: World) -> list[Rule]:
         """Rules that match in all but the target, in order; observing ones not."""
         numbers: set[int] = set()
         for bucket in self._buckets(call):
@@ -207,7 +207,7 @@ class Engine:
 
     # -- the answer -------------------------------------------------------------
 
-    def answer(self, call: Call, world: World) -> Answer:
+    def answer(self, call: PolicyCall, world: World) -> PolicyAnswer:
         """Return the answer; never raises, whatever the call holds."""
         if call.source.startswith("uuid:"):
             # Rules about the name must not be passed by under the uuid.
@@ -239,18 +239,18 @@ class Engine:
 
     def _allow(
         self,
-        call: Call,
+        call: PolicyCall,
         target: str,
         number: int,
         world: World,
         observed: tuple[Rule, ...],
-    ) -> Answer:
+    ) -> PolicyAnswer:
         rule = self.rules[number]
         wanted = rule.redirect.text if rule.redirect else target
         final, reason = _final(wanted, call.source, world)
-        trace: tuple[Step, ...] = (Step("target", final, rule.where),)
+        trace: tuple[EngineStep, ...] = (EngineStep("target", final, rule.where),)
         if rule.redirect:
-            trace = (Step("redirect", wanted, rule.where), *trace)
+            trace = (EngineStep("redirect", wanted, rule.where), *trace)
             other = self.denied_before(call, wanted, number, world)
             if not reason and other:
                 reason = f"it redirects to '{wanted}', which {other.where} denies"
@@ -259,7 +259,7 @@ class Engine:
         if reason:
             text = f"{rule.where} allows, but {reason}"
             return _no(rule, text, observed, notify=rule.notify)
-        return Answer(
+        return PolicyAnswer(
             "allow",
             f"allowed by {rule.where}",
             rule,
@@ -275,7 +275,7 @@ class Engine:
         )
 
     def denied_before(
-        self, call: Call, target: str, number: int, world: World
+        self, call: PolicyCall, target: str, number: int, world: World
     ) -> Rule | None:
         """The earlier rule that denies the target of a redirect."""
         before, _ = self._first(call, target, world)
@@ -284,8 +284,8 @@ class Engine:
         return None
 
     def _ask(
-        self, call: Call, number: int, world: World, observed: tuple[Rule, ...]
-    ) -> Answer:
+        self, call: PolicyCall, number: int, world: World, observed: tuple[Rule, ...]
+    ) -> PolicyAnswer:
         rule = self.rules[number]
         targets = self.offered(call, rule, world, number)
         if not rule.autostart:
@@ -296,7 +296,7 @@ class Engine:
         default = None
         if rule.default_target:
             default, _ = _final(rule.default_target.text, call.source, world)
-        return Answer(
+        return PolicyAnswer(
             "ask",
             f"asked by {rule.where}",
             rule,
@@ -307,12 +307,12 @@ class Engine:
             rule.autostart,
             rule.notify,
             rule.limits,
-            (Step("targets", f"{len(targets)} to choose from", rule.where),),
+            (EngineStep("targets", f"{len(targets)} to choose from", rule.where),),
             observed,
         )
 
     def offered(
-        self, call: Call, asking: Rule, world: World, number: int | None = None
+        self, call: PolicyCall, asking: Rule, world: World, number: int | None = None
     ) -> set[str]:
         """Return what a person may choose from when this rule asks.
 
@@ -327,7 +327,7 @@ class Engine:
             if not reason and not _internal(target, world)
         }
 
-    def offers(self, call: Call, asking: Rule, target: str, world: World) -> bool:
+    def offers(self, call: PolicyCall, asking: Rule, target: str, world: World) -> bool:
         """Whether one target (as ``offered`` names it) is among those offered."""
         names = {target}
         if target == world.template(call.source):
@@ -345,7 +345,7 @@ class Engine:
         )
 
     def _found(
-        self, call: Call, asking: Rule, world: World, number: int | None
+        self, call: PolicyCall, asking: Rule, world: World, number: int | None
     ) -> set[str]:
         """The offered targets, as the rules write them."""
         if asking.redirect is None:
@@ -355,7 +355,7 @@ class Engine:
         return set() if self.denied_before(call, text, at, world) else {text}
 
     def surely_offered(
-        self, call: Call, target: str, asking: Rule, world: World
+        self, call: PolicyCall, target: str, asking: Rule, world: World
     ) -> bool:
         """Whether a target of this rule is offered, where that is quickly seen."""
         final, reason = _final(target, call.source, world)
@@ -367,7 +367,7 @@ class Engine:
         first = self.rules[number]
         return first is asking or first.redirect is None or bool(asking.redirect)
 
-    def _granted(self, call: Call, world: World) -> set[str]:
+    def _granted(self, call: PolicyCall, world: World) -> set[str]:
         """What rules for this service, argument and source grant to a person.
 
         Of the rules about a target the first one counts, as anywhere.
@@ -410,10 +410,10 @@ def _no(
     observed: tuple[Rule, ...] = (),
     *,
     notify: bool | None = None,
-) -> Answer:
+) -> PolicyAnswer:
     if notify is None:
         notify = rule.notify if rule else True
-    return Answer("deny", reason, rule, notify=notify, observed=observed)
+    return PolicyAnswer("deny", reason, rule, notify=notify, observed=observed)
 
 
 def intended(target: str, world: World) -> str | None:

@@ -52,7 +52,7 @@ DIRECTIVES = {
 }
 
 
-class Field(NamedTuple):
+class GrammarField(NamedTuple):
     """A word of a line; ``column`` counts from 1."""
 
     text: str
@@ -95,7 +95,11 @@ class _Line:
         self.problems: list[Problem] = []
 
     def log_stderr(
-        self, field: Field | None, message: str, expected: str = "", hint: str = ""
+        self,
+        field: GrammarField | None,
+        message: str,
+        expected: str = "",
+        hint: str = "",
     ) -> None:
         begin = field.column if field else 1
         end = field.end if field else len(self.text) + 1
@@ -119,7 +123,7 @@ def parse_lines(
             line = _Line(file, number, raw.decode("utf-8", "replace"), form)
             column = len(raw[: error.start].decode("utf-8")) + 1
             byte = f"byte 0x{raw[error.start]:02x} is not UTF-8"
-            line.log_stderr(Field(" ", column), byte, "UTF-8 text")
+            line.log_stderr(GrammarField(" ", column), byte, "UTF-8 text")
             item: Rule | Directive | None = barrier(line.problems[0])
         else:
             line = _Line(file, number, text, form)
@@ -148,7 +152,7 @@ def _item(line: _Line) -> Rule | Directive | None:
         return _directive(line, fields)
     if line.form.old is not None:
         service, argument = line.form.old
-        fields = [Field(service, 1), Field(argument, 1), *fields]
+        fields = [GrammarField(service, 1), GrammarField(argument, 1), *fields]
     return _rule(line, fields)
 
 
@@ -164,7 +168,7 @@ def _readable(line: _Line) -> bool:
     for column, char in enumerate(line.text, 1):
         if char not in " \t" and unicodedata.category(char) in _HIDDEN:
             line.log_stderr(
-                Field(char, column),
+                GrammarField(char, column),
                 f"hidden character U+{ord(char):04X}",
                 "characters that a reader can see",
                 "remove it",
@@ -172,18 +176,18 @@ def _readable(line: _Line) -> bool:
     return not line.problems
 
 
-def _fields(line: _Line) -> list[Field]:
+def _fields(line: _Line) -> list[GrammarField]:
     text = line.text
     if line.form.old is not None:
         text = text.replace("$include:", "!include ")
         text = text.replace("$", "@").replace(",", " ")
     if not line.form.compat:
-        return [Field(f[0], f.start() + 1) for f in _FIELD.finditer(text)]
-    found: list[Field] = []
+        return [GrammarField(f[0], f.start() + 1) for f in _FIELD.finditer(text)]
+    found: list[GrammarField] = []
     at = 0
     for word in text.split():
         at = text.index(word, at)
-        found.append(Field(word, at + 1))
+        found.append(GrammarField(word, at + 1))
         at += len(word)
     return found
 
@@ -191,7 +195,7 @@ def _fields(line: _Line) -> list[Field]:
 # -- directives ------------------------------------------------------------------------
 
 
-def _directive(line: _Line, fields: list[Field]) -> Rule | Directive:
+def _directive(line: _Line, fields: list[GrammarField]) -> Rule | Directive:
     name, parameters = fields[0], fields[1:]
     known = ["!include"] if line.form.old is not None else list(DIRECTIVES)
     if name.text not in known:
@@ -219,7 +223,7 @@ def _directive(line: _Line, fields: list[Field]) -> Rule | Directive:
 # -- rules ---------------------------------------------------------------------------
 
 
-def _rule(line: _Line, fields: list[Field]) -> Rule:
+def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
     if len(fields) < 5:
         least = 3 if line.form.old is not None else 5
         have = len(fields) - (5 - least)
@@ -267,7 +271,7 @@ def _rule(line: _Line, fields: list[Field]) -> Rule:
 
 
 def _service(
-    line: _Line, service: Field, argument: Field
+    line: _Line, service: GrammarField, argument: GrammarField
 ) -> tuple[str | None, str | None]:
     """Both columns, None for ``*``; what cannot be read counts as ``*`` too."""
     before = len(line.problems)
@@ -276,7 +280,7 @@ def _service(
         if service.text.endswith(","):
             hint = "blanks stand between the columns, and no commas"
         line.log_stderr(
-            Field(bad[0], service.column + bad.start()),
+            GrammarField(bad[0], service.column + bad.start()),
             f"'{bad[0]}' cannot be in a service's name",
             "A-Z, a-z, 0-9, '.', '_' and '-', or * alone",
             hint,
@@ -286,7 +290,7 @@ def _service(
             line.log_stderr(argument, "an argument begins with '+'", "* or +ARGUMENT")
         elif bad := _NOT_ARGUMENT.search(argument.text):
             line.log_stderr(
-                Field(bad[0], argument.column + bad.start()),
+                GrammarField(bad[0], argument.column + bad.start()),
                 f"'{bad[0]}' cannot be in an argument",
                 "A-Z, a-z, 0-9, '+', '.', '_' and '-', or * alone",
             )
@@ -300,7 +304,7 @@ def _service(
     )
 
 
-def _token(line: _Line, field: Field, place: Place) -> Token | None:
+def _token(line: _Line, field: GrammarField, place: Place) -> Token | None:
     try:
         return parse_token(field.text, place, compat=line.form.compat)
     except TokenError as error:
@@ -308,7 +312,7 @@ def _token(line: _Line, field: Field, place: Place) -> Token | None:
         return None
 
 
-def _action(line: _Line, field: Field) -> Action | None:
+def _action(line: _Line, field: GrammarField) -> Action | None:
     for action in ACTIONS:
         if field.text == action:
             return action
@@ -318,17 +322,19 @@ def _action(line: _Line, field: Field) -> Action | None:
     return None
 
 
-def _parameters(line: _Line, action: Action, fields: list[Field]) -> dict[str, Any]:
+def _parameters(
+    line: _Line, action: Action, fields: list[GrammarField]
+) -> dict[str, Any]:
     """What the parameters say, as keyword arguments of Rule."""
     made: dict[str, Any] = {}
     ours: dict[str, Any] = {}
     seen: set[str] = set()
     for field in fields:
         key, equals, value = field.text.partition("=")
-        at = Field(value, field.column + len(key) + 1)
+        at = GrammarField(value, field.column + len(key) + 1)
         if field.text.startswith("#"):
             hint = "a comment needs a line of its own"
-            behind = Field(line.text[field.column - 1 :], field.column)
+            behind = GrammarField(line.text[field.column - 1 :], field.column)
             line.log_stderr(
                 behind, "a comment cannot stand behind a rule", "key=value", hint
             )
@@ -342,7 +348,7 @@ def _parameters(line: _Line, action: Action, fields: list[Field]) -> dict[str, A
         elif key in KEYS and action in KEYS[key].actions and not line.form.compat:
             _our_key(line, key, at, ours)
         else:
-            _foreign_key(line, action, Field(key, field.column))
+            _foreign_key(line, action, GrammarField(key, field.column))
         seen.add(key)
     match = {key: value for key, value in ours.items() if KEYS[key].kind == MATCH}
     rest = {
@@ -357,7 +363,7 @@ def _parameters(line: _Line, action: Action, fields: list[Field]) -> dict[str, A
     return made
 
 
-def _qubes_key(line: _Line, key: str, at: Field, made: dict[str, Any]) -> None:
+def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) -> None:
     if key in {"target", "default_target"}:
         token = _token(line, at, Place.REDIRECT)
         made["redirect" if key == "target" else key] = token
@@ -369,7 +375,7 @@ def _qubes_key(line: _Line, key: str, at: Field, made: dict[str, Any]) -> None:
         line.log_stderr(at, f"'{key}' is yes or no", "yes, no")
 
 
-def _our_key(line: _Line, key: str, at: Field, ours: dict[str, object]) -> None:
+def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -> None:
     value = KEYS[key].take(at.text)
     if value is None:
         hint = _shorter(KEYS[key].take, at.text)
@@ -385,7 +391,7 @@ def _shorter(take: Callable[[str], object], text: str) -> str:
     return f"write {short}" if short != text and take(short) is not None else ""
 
 
-def _foreign_key(line: _Line, action: Action, key: Field) -> None:
+def _foreign_key(line: _Line, action: Action, key: GrammarField) -> None:
     known = [word for word, actions in QUBES_KEYS.items() if action in actions]
     if not line.form.compat:
         known += [word for word, one in KEYS.items() if action in one.actions]

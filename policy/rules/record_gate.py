@@ -18,8 +18,8 @@ from policy.records.record_schema import (
     KIND_KEY,
     MICROPHONE_KEY,
 )
-from policy.rules.engine import Answer
-from policy.rules.engine import Step as RuleStep
+from policy.rules.engine import EngineStep as RuleStep
+from policy.rules.engine import PolicyAnswer
 
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"
@@ -32,7 +32,7 @@ Verdict = Literal["allow", "deny"]
 
 
 @dataclass(frozen=True)
-class Request:
+class RecordRequest:
     """A request: ``sandbox`` is the running one, ``record`` its record."""
 
     sandbox: str
@@ -41,7 +41,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Step:
+class GateStep:
     """One question on the way to a decision, for ``explain``."""
 
     question: str
@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Decision:
+class RecordDecision:
     """The answer.
 
     ``where`` is ``file:line:column`` of the key that decided, or says which
@@ -61,7 +61,7 @@ class Decision:
     reason: str
     where: str
     digest: str
-    trace: tuple[Step, ...]
+    trace: tuple[GateStep, ...]
 
     @property
     def allowed(self) -> bool:
@@ -74,22 +74,22 @@ class _Trace:
 
     def __init__(self, digest: str) -> None:
         self._digest = digest
-        self._steps: list[Step] = []
+        self._steps: list[GateStep] = []
 
     def step(self, question: str, answer: str, where: str) -> None:
-        self._steps.append(Step(question, answer, where))
+        self._steps.append(GateStep(question, answer, where))
 
-    def end(self, verdict: Verdict, reason: str, where: str) -> Decision:
+    def end(self, verdict: Verdict, reason: str, where: str) -> RecordDecision:
         self.step("verdict", verdict, where)
-        return Decision(verdict, reason, where, self._digest, tuple(self._steps))
+        return RecordDecision(verdict, reason, where, self._digest, tuple(self._steps))
 
 
-def decide(records: RecordSet, request: Request) -> Decision:
+def decide(records: RecordSet, request: RecordRequest) -> RecordDecision:
     """Return the decision; never raises, whatever the request holds."""
     return _decide(records, request, own=True)
 
 
-def record_allows(records: RecordSet, request: Request) -> Decision:
+def record_allows(records: RecordSet, request: RecordRequest) -> RecordDecision:
     """Whether the record lets a sandbox ask at all, for services of others.
 
     What no record has a key for is decided by rules alone; but a sandbox
@@ -98,7 +98,9 @@ def record_allows(records: RecordSet, request: Request) -> Decision:
     return _decide(records, request, own=request.service in _OF_RECORDS)
 
 
-def stricter(records: RecordSet, request: Request, answer: Answer) -> Answer:
+def stricter(
+    records: RecordSet, request: RecordRequest, answer: PolicyAnswer
+) -> PolicyAnswer:
     """The answer of the rules, as strict as the record is.
 
     To be asked behind ``stands``.  A record with ``microphone = "ask"`` makes
@@ -122,7 +124,7 @@ def stricter(records: RecordSet, request: Request, answer: Answer) -> Answer:
     )
 
 
-def _decide(records: RecordSet, request: Request, *, own: bool) -> Decision:
+def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordDecision:
     trace = _Trace(records.digest)
     name = visible(request.record)
     problem = records.broken.get(request.record)
@@ -151,7 +153,7 @@ def _may_be(sandbox: str, record: Record) -> bool:
     return sandbox == record.name or record.viewer.sandbox_class == "disposable"
 
 
-def _service(service: str, record: Record, trace: _Trace) -> Decision:
+def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
     if service == AGENT:
         ours = isinstance(record.host.launch, MicroVM)
         where = record.where(KIND_KEY)
@@ -175,7 +177,7 @@ def _service(service: str, record: Record, trace: _Trace) -> Decision:
     return trace.end("deny", f"no service is named '{visible(service)}'", NO_RULE)
 
 
-def _microphone(record: Record, trace: _Trace) -> Decision:
+def _microphone(record: Record, trace: _Trace) -> RecordDecision:
     """The most that a rule may grant; the rule itself is asked besides."""
     most = record.viewer.audio.microphone
     where = record.where(MICROPHONE_KEY)
@@ -184,7 +186,7 @@ def _microphone(record: Record, trace: _Trace) -> Decision:
     return trace.end("deny" if most == "deny" else "allow", reason, where)
 
 
-def _audio(record: Record, trace: _Trace) -> Decision:
+def _audio(record: Record, trace: _Trace) -> RecordDecision:
     way = record.viewer.audio.playback
     where = record.where(AUDIO_KEY)
     trace.step(AUDIO_KEY, way, where)

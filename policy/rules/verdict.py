@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from policy.records.loader import RecordSet
 from policy.rules import record_gate
 from policy.rules.checks import SERVICES
-from policy.rules.engine import Answer, Call
+from policy.rules.engine import PolicyAnswer, PolicyCall
 
 PERSON = frozenset({"you", "me", "viewer"})
 """What people write for ``@adminvm``, the viewer and its person."""
@@ -29,8 +29,8 @@ class Verdict:
     is an ask where the record demands one.
     """
 
-    record: record_gate.Decision | None
-    answer: Answer
+    record: record_gate.RecordDecision | None
+    answer: PolicyAnswer
 
     @property
     def refused_by_record(self) -> bool:
@@ -56,22 +56,22 @@ class Sandboxes:
     records: RecordSet
     record_of: Mapping[str, str]
 
-    def request(self, call: Call) -> record_gate.Request:
+    def request(self, call: PolicyCall) -> record_gate.RecordRequest:
         """Return the request to the record of a call's source."""
         record = self.record_of.get(call.source, call.source)
-        return record_gate.Request(call.source, record, call.service)
+        return record_gate.RecordRequest(call.source, record, call.service)
 
 
 def decide(
     records: RecordSet,
-    request: record_gate.Request,
-    rules: Callable[[], Answer],
+    request: record_gate.RecordRequest,
+    rules: Callable[[], PolicyAnswer],
 ) -> Verdict:
     """Return the verdict of both; ``rules`` is called unless the record denies."""
     record = record_gate.record_allows(records, request)
     # guard: the record is asked
     if not record.allowed:
-        return Verdict(record, Answer("deny", record.reason, notify=True))
+        return Verdict(record, PolicyAnswer("deny", record.reason, notify=True))
     return Verdict(record, record_gate.stricter(records, request, rules()))
 
 

@@ -19,7 +19,7 @@ from policy import limits
 from policy.errors import Problem, Span, did_you_mean, visible
 from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
-from policy.rules.engine import Answer, Call, Engine
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import ACTIONS, Rule
 from policy.rules.world import World
 
@@ -36,7 +36,7 @@ class Case:
 
     file: str
     line: int
-    call: Call
+    call: PolicyCall
     verdict: str
     expected: tuple[tuple[str, str], ...]
     text: str
@@ -47,7 +47,7 @@ class Result:
     """How a case came out; ``wrong`` is empty when all was as expected."""
 
     case: Case
-    answer: Answer
+    answer: PolicyAnswer
     wrong: tuple[str, ...]
 
 
@@ -117,7 +117,7 @@ def _case(
             wrong(3, str(error), 'device={"id":"0951:1666","interfaces":["08:06:50"]}')
             return None
     service, plus, argument = texts[0].partition("+")
-    call = Call(service, "+" + argument if plus else "+", texts[1], texts[2])
+    call = PolicyCall(service, "+" + argument if plus else "+", texts[1], texts[2])
     call = call._replace(**told, size=int(size) if size else None, device=device)
     return Case(file, number, call, verdict, tuple(expected_of.items()), line)
 
@@ -127,7 +127,7 @@ def run_cases(cases: Iterable[Case], engine: Engine, world: World) -> list[Resul
     return [_run(case, engine.answer(case.call, world)) for case in cases]
 
 
-def _run(case: Case, answer: Answer) -> Result:
+def _run(case: Case, answer: PolicyAnswer) -> Result:
     wrong: list[str] = []
     if answer.verdict != case.verdict:
         wrong.append(f"{answer.verdict}, not {case.verdict}")

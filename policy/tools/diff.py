@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from policy import limits
 from policy.records.device import DeviceFacts, example
-from policy.rules.engine import Answer, Call, Engine
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import ADMIN, DEFAULT, DISPVM, DISPVM_OF, World
@@ -40,11 +40,11 @@ class Change(NamedTuple):
     the class.
     """
 
-    call: Call
+    call: PolicyCall
     sources: tuple[str, ...]
     targets: tuple[str, ...]
-    old: Answer
-    new: Answer
+    old: PolicyAnswer
+    new: PolicyAnswer
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
             if target in targets
         }
         for target, told in product(tried, found.told[service]):
-            call = Call(
+            call = PolicyCall(
                 service,
                 argument,
                 source,
@@ -170,7 +170,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
     return changes
 
 
-def outcome(answer: Answer) -> tuple[object, ...]:
+def outcome(answer: PolicyAnswer) -> tuple[object, ...]:
     """What of an answer is a decision, not its place."""
     return (
         answer.verdict,

@@ -10,7 +10,7 @@ from itertools import product
 from typing import NamedTuple
 
 from policy import limits
-from policy.rules.engine import Answer, Call, Engine
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
 from policy.tools.diff import TooManyError, classes, outcome
@@ -19,9 +19,9 @@ from policy.tools.diff import TooManyError, classes, outcome
 class Grant(NamedTuple):
     """A call that is not denied; ``targets`` are all that are treated the same."""
 
-    call: Call
+    call: PolicyCall
     targets: tuple[str, ...]
-    answer: Answer
+    answer: PolicyAnswer
 
 
 def grants(rules: RuleSet, world: World, source: str) -> list[Grant]:
@@ -64,7 +64,7 @@ def _asked(
         made: dict[object, Grant] = {}
         for part, match in product(_without(parts, source), found.told[service]):
             words = (match.mime, match.scheme, match.host, None, match.device)
-            call = Call(service, argument, source, part[0], *words)
+            call = PolicyCall(service, argument, source, part[0], *words)
             answer = engine.answer(call, world)
             if answer.verdict == "deny":
                 continue

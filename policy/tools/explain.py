@@ -14,7 +14,7 @@ from policy.errors import visible
 from policy.records.device import DeviceFacts
 from policy.records.device_json import device_json
 from policy.rules.conditions import DEVICE_KEYS
-from policy.rules.engine import Answer, Call, Engine, holds, intended
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall, holds, intended
 from policy.rules.grammar import Form, parse_lines
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
@@ -52,14 +52,14 @@ class Flip(NamedTuple):
 class Explanation:
     """An answer with its reasons."""
 
-    call: Call
-    answer: Answer
+    call: PolicyCall
+    answer: PolicyAnswer
     misses: tuple[Miss, ...]
     nearest: Miss | None
     flip: Flip | None
 
 
-def explain(rules: RuleSet, call: Call, world: World) -> Explanation:
+def explain(rules: RuleSet, call: PolicyCall, world: World) -> Explanation:
     """Explain the engine's answer to a call."""
     engine = Engine(rules)
     call = call._replace(source=world.name_of(call.source))
@@ -87,7 +87,7 @@ def explain(rules: RuleSet, call: Call, world: World) -> Explanation:
 # -- misses ---------------------------------------------------------------------------
 
 
-def _miss(rule: Rule, call: Call, target: str, world: World) -> Miss | None:
+def _miss(rule: Rule, call: PolicyCall, target: str, world: World) -> Miss | None:
     """Why a rule does not decide; None when it would."""
     if rule.service not in {None, call.service}:
         return Miss(rule, "service", f"'{visible(call.service)}' is not {rule.service}")
@@ -141,7 +141,7 @@ def _unlike(token: Token, name: str, world: World) -> str:
     return f"{shown} is not {token.text}"
 
 
-def _nearest(answer: Answer, misses: list[Miss]) -> Miss | None:
+def _nearest(answer: PolicyAnswer, misses: list[Miss]) -> Miss | None:
     """The rule of another verdict that came closest; the first of several."""
     other = [
         miss
@@ -154,7 +154,9 @@ def _nearest(answer: Answer, misses: list[Miss]) -> Miss | None:
 # -- flips ----------------------------------------------------------------------------
 
 
-def _flip(rules: RuleSet, call: Call, answer: Answer, world: World) -> Flip | None:
+def _flip(
+    rules: RuleSet, call: PolicyCall, answer: PolicyAnswer, world: World
+) -> Flip | None:
     target = "@default" if not call.target else call.target
     if intended(call.target, world) == DEFAULT:
         target = DEFAULT
@@ -191,7 +193,7 @@ def with_rule(rules: RuleSet, new: Rule, before: Rule | None) -> RuleSet:
     return replace(rules, rules=tuple(made))
 
 
-def call_json(call: Call) -> dict[str, object]:
+def call_json(call: PolicyCall) -> dict[str, object]:
     """Return a call's attributes as JSON values; those not given are left out."""
     told: dict[str, object] = call._asdict()
     if call.device is not None:
@@ -227,7 +229,7 @@ def _miss_json(miss: Miss) -> dict[str, object]:
     }
 
 
-def answer_json(answer: Answer) -> dict[str, object]:
+def answer_json(answer: PolicyAnswer) -> dict[str, object]:
     """Return an answer as ``brokerctl policy eval`` prints it."""
     granted = answer.verdict in {"allow", "ask"}
     made: dict[str, object] = {

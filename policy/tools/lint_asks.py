@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from policy import limits
 from policy.records.device import example
 from policy.rules.conditions import NO_MATCH
-from policy.rules.engine import Call, Engine, expand
+from policy.rules.engine import Engine, PolicyCall, expand
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
@@ -68,7 +68,7 @@ class _Classes:
         self.left = limits.LINT_CALLS
         self._engine = engine
         self._world = world
-        self._offered: dict[Call, AbstractSet[str]] = {}
+        self._offered: dict[PolicyCall, AbstractSet[str]] = {}
         self._some: dict[tuple[str, str], list[str]] = {}
         self.nothing: dict[object, bool] = {}
         """Whether asks that are about the same offer nothing."""
@@ -79,7 +79,7 @@ class _Classes:
             used = self._used.setdefault(rule.service, set())
             used.update(token.key for _, token in tokens_of(rule))
 
-    def offered(self, call: Call, rule: Rule) -> AbstractSet[str]:
+    def offered(self, call: PolicyCall, rule: Rule) -> AbstractSet[str]:
         """The targets offered for a call; asks without target= offer the same."""
         if rule.redirect is not None:
             self.left -= 1
@@ -92,17 +92,17 @@ class _Classes:
                 self._offered[call] = found
         return found
 
-    def offers(self, call: Call, rule: Rule, target: str) -> bool:
+    def offers(self, call: PolicyCall, rule: Rule, target: str) -> bool:
         """Whether a target is offered for a call."""
         if call in self._offered or self._about(call) > limits.LINT_SOURCES:
             return target in self.offered(call, rule)
         self._spend(call)
         return self._engine.offers(call, rule, target, self._world)
 
-    def _about(self, call: Call) -> int:
+    def _about(self, call: PolicyCall) -> int:
         return self._rules[None] + self._rules[call.service]
 
-    def _spend(self, call: Call) -> None:
+    def _spend(self, call: PolicyCall) -> None:
         """A call costs with the rules about its service."""
         self.left -= 1 + self._about(call) // limits.LINT_SOURCES
 
@@ -146,7 +146,7 @@ class _Calls:
         self._named = named
         self._classes = classes
 
-    def of_each_class(self) -> Iterator[Call]:
+    def of_each_class(self) -> Iterator[PolicyCall]:
         """One for each class; ends early when too many were looked at."""
         for service, argument in self._about():
             for source in self._classes.some(
@@ -161,7 +161,7 @@ class _Calls:
         """Whether every class could be looked at."""
         return self._classes.left >= 0
 
-    def __iter__(self) -> Iterator[Call]:
+    def __iter__(self) -> Iterator[PolicyCall]:
         """All of them."""
         for service, argument in self._about():
             for source in self._sources:
@@ -183,10 +183,10 @@ _ANY = "any.Service"
 _ANY_ARGUMENT = "+any"
 
 
-def _call(rule: Rule, service: str, argument: str, source: str) -> Call:
+def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
     match = rule.match
     host = match.host[0].replace("*.", "x.", 1) if match.host else ""
-    return Call(
+    return PolicyCall(
         service,
         argument,
         source,
@@ -243,7 +243,7 @@ def _asks(
         yield found_in("default-not-offered", rule, column, text)
 
 
-def _offers_soon(engine: Engine, rule: Rule, call: Call, world: World) -> bool:
+def _offers_soon(engine: Engine, rule: Rule, call: PolicyCall, world: World) -> bool:
     """Whether a target is surely offered, seen without collecting all."""
     for tried, target in enumerate(expand(rule.redirect or rule.target, world)):
         if tried == limits.LINT_TRIES:
@@ -253,7 +253,7 @@ def _offers_soon(engine: Engine, rule: Rule, call: Call, world: World) -> bool:
     return False
 
 
-def _meant(token: Token, call: Call, world: World) -> str:
+def _meant(token: Token, call: PolicyCall, world: World) -> str:
     """A default target as an 'ask' names what it offers."""
     final = world.template(call.source) if token.text == DISPVM else token.text
     if token.key == ADMIN:

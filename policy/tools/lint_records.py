@@ -14,7 +14,7 @@ from policy.records.globals import OPTIONS
 from policy.records.loader import RecordSet
 from policy.records.model import Record
 from policy.rules.checks import CHECKS
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import ADMIN, World
@@ -117,7 +117,7 @@ def _microphone(
     """A microphone takes a line in both."""
     if record.viewer.audio.microphone == "deny" or engine is None:
         return
-    call = Call(MICROPHONE, "+", record.name, ADMIN)
+    call = PolicyCall(MICROPHONE, "+", record.name, ADMIN)
     if engine.answer(call, world).verdict == "deny":
         text = f"no rule for {MICROPHONE} grants it, so the microphone stays closed"
         hint = f"as: {MICROPHONE} * {record.name} @adminvm ask"

@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from policy.records.device import DeviceFacts, take_interface
-from policy.rules.engine import Answer, Call, Engine, of_rules
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall, of_rules
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Sandboxes, decide
 from policy.rules.world import ADMIN_NAMES, DISPVM_OF, World
@@ -41,7 +41,7 @@ class Recorded:
     """
 
     sequence: int
-    call: Call
+    call: PolicyCall
     verdict: str
     target: str
     rule: str
@@ -69,7 +69,7 @@ def recorded(event: Mapping[str, object]) -> Recorded:
     if "asked" not in detail:
         raise NoRuleError("decided by a record alone")
     size = detail.get("size")
-    call = Call(
+    call = PolicyCall(
         _known(_text(event, "service"), "service"),
         _known(
             _text(event, "argument") or _text(detail, "argument") or "+", "argument"
@@ -140,7 +140,7 @@ class Again(NamedTuple):
     """What comes of a recorded decision now."""
 
     then: Recorded
-    now: Answer
+    now: PolicyAnswer
 
     @property
     def changed(self) -> bool:

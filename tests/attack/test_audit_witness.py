@@ -40,7 +40,7 @@ async def flood(line: Line, far: Side, private: Ed25519PrivateKey, origin: str) 
     for number in range(limits.AUDIT_WITNESSED + 5):
         note = made_up(origin, 1000 + number, private)
         with suppress(RefusedError):
-            await far.witness.take(line, m.Witness(number + 1, note))
+            await far.witness.take(line, m.WitnessNote(number + 1, note))
 
 
 @pytest.mark.parametrize("peer", ["desk", "other"])
@@ -82,7 +82,7 @@ async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:
                 note = (await other.store.checkpoint()).split("\n")
                 keys = [key.split("\n") for key in await other.store.certificates(0, 9)]
             try:
-                await far.witness.take(line, m.Witness(number + 1, note, keys=keys))
+                await far.witness.take(line, m.WitnessNote(number + 1, note, keys=keys))
             except RefusedError:
                 refused += 1
         assert refused == 2 * limits.AUDIT_WITNESS_LOGS + 1
@@ -99,9 +99,9 @@ async def test_certificates_that_do_not_follow(tmp_path: Path) -> None:
         line = Line("desk", far)
         for wrong in ([keys[1]], [keys[0], keys[2]], [keys[0], note]):
             with pytest.raises(RefusedError, match="certificate"):
-                await far.witness.take(line, m.Witness(1, note, keys=wrong))
+                await far.witness.take(line, m.WitnessNote(1, note, keys=wrong))
         assert held(far) == []
-        assert (await far.witness.take(line, m.Witness(2, note, keys=keys))).kept
+        assert (await far.witness.take(line, m.WitnessNote(2, note, keys=keys))).kept
 
 
 async def test_notes_kept_before_are_believed_when_they_are_signed(

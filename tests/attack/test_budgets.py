@@ -20,7 +20,7 @@ from broker.clipboard import messages as w
 from broker.core import limits
 from broker.core.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.core.errors import RefusedError
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from broker.prompt.queue import Queue
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.desktop import Budgets, Desktop
@@ -90,7 +90,7 @@ def stream_cost(sandbox: str) -> int:
     policy = "0" * 64
     events: list[schema.Event] = [
         schema.Decision(
-            **subject, verdict=schema.Verdict.ALLOW, rule=rule, policy=policy
+            **subject, verdict=schema.EventVerdict.ALLOW, rule=rule, policy=policy
         ),
         schema.StreamOpened(**subject, mode="worker"),
         schema.StreamClosed(
@@ -189,7 +189,7 @@ async def test_refusals_hide_no_crossing(autojump_clock: trio.abc.Clock) -> None
     told = Desktop({"PATH": "/nowhere"})
     sent: list[str] = []
     telling = Telling(_Silent(), lambda _: None, told.notify, lambda: "Super+V")
-    record = w.Record(
+    record = w.RecordCrossing(
         outcome=w.Outcome.REFUSED, source="a", target="flood", kinds=("text/plain",),
         size=1, reason="denied",
     )  # fmt: skip
@@ -246,7 +246,7 @@ def test_one_once_answers_one_of_many_equal_requests() -> None:
     asked = question(sandbox="work", lease="work", keeps=(Keep.ONCE,))
     askers = [queue.ask(asked, 0.0) for _ in range(limits.QUESTION_ASKERS)]
     assert len(queue.all()) == 1
-    yes = Answer(allow=True, target=asked.targets[0], by="person")
+    yes = PersonAnswer(allow=True, target=asked.targets[0], by="person")
     allowed, dialogs = [], 0
     for second in range(10):
         for number in askers:

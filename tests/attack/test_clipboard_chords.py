@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.clipboard.chords import PRESSED, RELEASED, Recogniser, Verdict
+from broker.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
 from broker.wayland.verdicts import GLOBALS
-from broker.wayland.verdicts import Verdict as Shown
+from broker.wayland.verdicts import GlobalVerdict as Shown
 from tests.kit.wayland.keymaps import compiled
 
 C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125
@@ -32,7 +32,7 @@ class Person:
         self.core = Recogniser()
         self.keyboards = 0
         self.held: list[int] = []
-        self.chords: list[tuple[int, Verdict]] = []
+        self.chords: list[tuple[int, KeyVerdict]] = []
         self.shown: set[int] = set()
         self.serial = 0
         self.more_keyboards(1)
@@ -55,9 +55,9 @@ class Person:
         self.serial += 1
         for _ in range(self.keyboards):
             verdict = self.core.key(self.serial, key, state)
-            if verdict in {Verdict.COPY, Verdict.PASTE}:
+            if verdict in {KeyVerdict.COPY, KeyVerdict.PASTE}:
                 self.chords.append((self.serial, verdict))
-            elif verdict is Verdict.FORWARD and state == PRESSED:
+            elif verdict is KeyVerdict.FORWARD and state == PRESSED:
                 self.shown.add(key)
         self.modifiers()
 
@@ -78,7 +78,7 @@ def test_keyboards_that_a_client_makes_change_no_chord(steps):
         beset.toggle(key)
     assert beset.chords == alone.chords
     assert [v for _, v in beset.chords] == [
-        Verdict.COPY if key == C else Verdict.PASTE for key in wanted
+        KeyVerdict.COPY if key == C else KeyVerdict.PASTE for key in wanted
     ]
     assert beset.shown == alone.shown
 
@@ -103,19 +103,19 @@ def focused_with(*held: int) -> Recogniser:
 
 def test_a_window_that_comes_between_modifiers_and_letter_takes_no_chord():
     made = focused_with(SUPER, SHIFT)
-    assert made.key(1, C, PRESSED) is Verdict.SWALLOW
+    assert made.key(1, C, PRESSED) is KeyVerdict.SWALLOW
     made.modifiers(0, 0, 0, 0)
     for number, (key, mask) in enumerate([(SUPER, 64), (SHIFT, 65)]):
-        assert made.key(10 + number, key, PRESSED) is Verdict.FORWARD
+        assert made.key(10 + number, key, PRESSED) is KeyVerdict.FORWARD
         made.modifiers(mask, 0, 0, 0)
-    assert made.key(20, C, PRESSED) is Verdict.COPY
+    assert made.key(20, C, PRESSED) is KeyVerdict.COPY
 
 
 def test_nor_one_that_comes_between_the_modifiers():
     made = focused_with(SUPER)
     made.key(1, SHIFT, PRESSED)
     made.modifiers(65, 0, 0, 0)
-    assert made.key(2, V, PRESSED) is Verdict.SWALLOW
+    assert made.key(2, V, PRESSED) is KeyVerdict.SWALLOW
 
 
 def test_a_compositor_that_tells_modifiers_before_the_enter_only():
@@ -127,4 +127,4 @@ def test_a_compositor_that_tells_modifiers_before_the_enter_only():
     for number, (key, mask) in enumerate([(SUPER, 64), (SHIFT, 65)]):
         made.key(10 + number, key, PRESSED)
         made.modifiers(mask, 0, 0, 0)
-    assert made.key(20, C, PRESSED) is Verdict.COPY
+    assert made.key(20, C, PRESSED) is KeyVerdict.COPY

@@ -36,7 +36,7 @@ PRIMARY = (
 async def test_a_selection_without_a_delivered_serial_is_none(made_up):
     async with desk("red") as it:
 
-        def act(c: Guest) -> w.Record:
+        def act(c: Guest) -> w.RecordCrossing:
             source = c.select(TEXT, serial=made_up)
             assert c.cancelled(source)
             return c.copy()
@@ -146,7 +146,7 @@ def test_what_the_worker_may_tell_of_types_is_what_a_client_may_offer():
 async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
     async with desk("red") as it:
 
-        def act(c: Guest) -> w.Record:
+        def act(c: Guest) -> w.RecordCrossing:
             source = c.select(TEXT)
             before = len(it.records)
             c.press_copy()
@@ -172,7 +172,7 @@ async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
 async def test_a_source_that_never_writes_is_given_up_and_holds_up_nothing():
     async with desk("red") as it:
 
-        def act(c: Guest) -> w.Record:
+        def act(c: Guest) -> w.RecordCrossing:
             source = c.select(TEXT)
             before = len(it.records)
             c.press_copy()
@@ -191,7 +191,7 @@ async def test_a_source_that_never_writes_is_given_up_and_holds_up_nothing():
 async def test_a_source_that_changes_while_it_is_read_gives_nothing():
     async with desk("red") as it:
 
-        def act(c: Guest) -> w.Record:
+        def act(c: Guest) -> w.RecordCrossing:
             source = c.select(TEXT)
             before = len(it.records)
             c.press_copy()
@@ -229,7 +229,7 @@ async def test_one_that_never_reads_what_it_pastes_has_so_many_pipes_and_no_more
     async with desk("red", "blue") as it:
         await hold(it, b"x" * 60_000 * 2, limit=1 << 20)
 
-        def act(c: Guest) -> tuple[list[int], w.Record]:
+        def act(c: Guest) -> tuple[list[int], w.RecordCrossing]:
             record = trio.from_thread.run(it.paste)
             c.wait(lambda e: e[2] == "offer" and e[3][0] == TEXT)
             offer = [e[3][0] for e in c.events if e[2] == "data_offer"][-1]
@@ -279,7 +279,7 @@ async def hold(it: Desk, content: bytes, *, limit: int = 64_000) -> None:
     it.terms = w.CopyTerms(max_bytes=limit)
     it.policy = lambda *_: w.PasteTerms(max_bytes=limit)
 
-    def act(c: Guest) -> w.Record:
+    def act(c: Guest) -> w.RecordCrossing:
         source = c.select(TEXT)
         before = len(it.records)
         c.press_copy()
@@ -351,7 +351,7 @@ async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
 async def test_while_two_workers_claim_the_focus_nobody_has_it():
     async with desk("red", "blue") as it:
 
-        def act(c: Guest) -> w.Record:
+        def act(c: Guest) -> w.RecordCrossing:
             c.select(TEXT)
             # What a taken-over worker would say.
             trio.from_thread.run(it.hears, "blue", messages.ClipboardFocus(taken=True))

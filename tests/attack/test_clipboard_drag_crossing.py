@@ -35,16 +35,16 @@ SECRET = b"nobody's business"
 DRAGS = w.CopyTerms()
 
 
-def overs(it: Desk, name: str) -> list[messages.DragOver]:
+def overs(it: Desk, name: str) -> list[messages.DragOverMessage]:
     """What a sandbox's worker said of drags over its windows."""
     return [
         said
         for who, said in it.said
-        if who == name and isinstance(said, messages.DragOver)
+        if who == name and isinstance(said, messages.DragOverMessage)
     ]
 
 
-async def came_over(it: Desk, name: str) -> messages.DragOver:
+async def came_over(it: Desk, name: str) -> messages.DragOverMessage:
     return (await it.until(lambda: overs(it, name)))[-1]
 
 
@@ -96,7 +96,7 @@ async def test_what_is_dropped_is_given_to_the_window_where_it_was_dropped():
         assert (record.source, record.target) == ("red", "blue")
         assert record.size == len(SECRET)
         ended = await it.until(
-            lambda: [s for _, s in it.said if isinstance(s, messages.OfferEnded)]
+            lambda: [s for _, s in it.said if isinstance(s, messages.OfferEndedMessage)]
         )
         assert len(ended) == 1, "it is over with the client's finish"
 
@@ -178,7 +178,7 @@ async def test_a_worker_that_claims_a_drop_alone_gets_nothing():
         def target(c: Guest) -> list[str]:
             def act(r: Guest, drag: Drag) -> list[str]:
                 over = trio.from_thread.run(came_over, it, "blue")
-                claim = messages.DragDropped(over.number)
+                claim = messages.DragDroppedMessage(over.number)
                 trio.from_thread.run(it.hears, "blue", claim)
                 drag.mouse.move(1270, 790)
                 r.wait(lambda e: e[0] == drag.source and e[2:] == ("target", [None]))
@@ -201,7 +201,10 @@ async def test_a_drop_that_another_worker_claims_too_is_neithers():
         def target(c: Guest) -> list[str]:
             def act(r: Guest, drag: Drag) -> None:
                 mark = trio.from_thread.run(came_over, it, "blue").mark
-                for claim in (messages.DragOver(77, mark), messages.DragDropped(77)):
+                for claim in (
+                    messages.DragOverMessage(77, mark),
+                    messages.DragDroppedMessage(77),
+                ):
                     trio.from_thread.run(it.hears, "green", claim)
                 let_go(r, drag)
                 r.wait(lambda e: e[0] == drag.source and e[2] == "cancelled")
@@ -308,7 +311,7 @@ async def test_a_drop_inside_of_a_sandbox_is_nobody_elses():
                 r.roundtrip()
                 may_drop(r, drag)
                 assert let_go(r, drag) == "dnd_drop_performed"
-                claim = messages.DragDropped(over.number)
+                claim = messages.DragDroppedMessage(over.number)
                 trio.from_thread.run(it.hears, "blue", claim)
                 r.send(drag.source, "destroy")
                 r.roundtrip()
@@ -316,7 +319,7 @@ async def test_a_drop_inside_of_a_sandbox_is_nobody_elses():
                 trio.from_thread.run(it.until, ended)
 
             def ended() -> bool:
-                return any(isinstance(s, messages.DragEnded) for _, s in it.said)
+                return any(isinstance(s, messages.DragEndedMessage) for _, s in it.said)
 
             red(c, act)
 

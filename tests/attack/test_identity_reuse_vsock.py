@@ -58,6 +58,7 @@ async def vhost_machine(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
+@pytest.mark.alone
 @pytest.mark.parametrize("seed", range(10))
 async def test_a_thousand_times_another_machine_takes_the_cid(tmp_path, seed):
     """A hundred rounds; in each the CID goes to another machine twice."""
@@ -71,6 +72,7 @@ async def test_a_thousand_times_another_machine_takes_the_cid(tmp_path, seed):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
+@pytest.mark.alone
 async def test_the_alarm_works(tmp_path):
     """A lease with another word than its machine's is noticed."""
     async with vhost_machine(tmp_path) as rounds:

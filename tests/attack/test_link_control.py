@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.ipc.framing import HEADER, encode_frame
 from broker.link import messages as m
 from broker.link.control import ControlChannel
-from broker.link.wire_types import LinkRefusedError, Reason
+from broker.link.wire_types import LinkRefusedError, RefusalReason
 from tests.kit.link.pair import sessions
 
 
@@ -23,7 +23,7 @@ def pair(seed=0):
 
 
 def pings(channel, count):
-    return [channel.ask(m.Ping)[1] for _ in range(count)]
+    return [channel.ask(m.LinkPing)[1] for _ in range(count)]
 
 
 def test_each_changed_byte_is_refused():
@@ -46,7 +46,7 @@ def test_each_truncation_is_a_loss():
         assert viewer.feed(record[:size]) == []
         with pytest.raises(LinkRefusedError) as caught:
             viewer.eof()
-        assert caught.value.reason is Reason.CLOSED
+        assert caught.value.reason is RefusalReason.CLOSED
 
 
 @given(st.permutations(range(4)), st.lists(st.integers(0, 3), max_size=3))
@@ -63,7 +63,7 @@ def test_only_the_true_order_is_taken(order, repeats):
     if good < len(sequence):
         with pytest.raises(LinkRefusedError) as caught:
             viewer.feed(records[sequence[good]])
-        assert caught.value.reason is Reason.PROOF
+        assert caught.value.reason is RefusalReason.PROOF
         assert not viewer.open
 
 

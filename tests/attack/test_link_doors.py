@@ -23,8 +23,8 @@ from broker.core.services import AGENT
 from broker.link import messages as m
 from broker.link.endpoints import UnixEndpoint, connect
 from broker.link.handshake import Fresh, Handshake
-from broker.link.keys import Identity, Peer, Peers
-from broker.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, Verdict
+from broker.link.keys import BrokerIdentity, Peer, Peers
+from broker.link.preamble import ANSWER_BYTES, PREAMBLE_BYTES, PreambleVerdict
 from broker.link.wire_types import HEADER, VERSION, LinkRefusedError, Role
 from broker.services.link.key_store import LinkStore
 from broker.services.link.sockets import receive, shake_hands
@@ -67,7 +67,7 @@ async def test_a_stream_is_answered_once_and_its_replay_never():
     async with linked() as (t, epoch, lease):
         offer = epoch.opener.open(AGENT, lease.id)
         first = await say(t.socket, offer.preamble)
-        assert await take_answer(first, offer) is Verdict.TAKEN
+        assert await take_answer(first, offer) is PreambleVerdict.TAKEN
         replay = await say(t.socket, offer.preamble)
         assert await rest_of(replay) == b"", "not a byte for a replay"
         event = await t.viewer.wait_event("link.refused")
@@ -126,11 +126,11 @@ async def test_an_old_epoch_after_a_reconnect():
             unused = old.opener.open(AGENT, lease.id).preamble
             used = old.opener.open(AGENT, lease.id)
             stream = await say(t.socket, used.preamble)
-            assert await take_answer(stream, used) is Verdict.TAKEN
+            assert await take_answer(stream, used) is PreambleVerdict.TAKEN
             # The same host again, as after its restart: the old epoch ends.
             async with link_host(t) as new:
                 assert new.session.epoch != old.session.epoch
-                await new.ask(m.Ping)
+                await new.ask(m.LinkPing)
                 with trio.fail_after(30):
                     await old.over.wait()
                 assert await rest_of(stream) == b"", "its streams are cut"
@@ -145,7 +145,7 @@ async def test_an_old_epoch_after_a_reconnect():
                 # The old epoch's lease means nothing in the new one.
                 offer = new.opener.open(AGENT, lease.id)
                 sock = await say(t.socket, offer.preamble)
-                assert await take_answer(sock, offer) is Verdict.NO_LEASE
+                assert await take_answer(sock, offer) is PreambleVerdict.NO_LEASE
         down = await t.viewer.wait_event("link.down", epoch=old.digits)
         assert "connected anew" in down["reason"]
 
@@ -155,20 +155,20 @@ async def test_a_lease_that_was_never_announced_or_has_ended():
         stranger = LeaseId(secrets.token_hex(8))
         offer = epoch.opener.open(AGENT, stranger)
         sock = await say(t.socket, offer.preamble)
-        assert await take_answer(sock, offer) is Verdict.NO_LEASE
+        assert await take_answer(sock, offer) is PreambleVerdict.NO_LEASE
         live = epoch.opener.open(AGENT, lease.id)
         stream = await say(t.socket, live.preamble)
-        assert await take_answer(stream, live) is Verdict.TAKEN
+        assert await take_answer(stream, live) is PreambleVerdict.TAKEN
         await epoch.ask(lambda n: m.LeaseEnded(n, lease.id, "gone"))
         assert await rest_of(stream) == b"", "cut when the end is answered"
         offer = epoch.opener.open(AGENT, lease.id)
         sock = await say(t.socket, offer.preamble)
-        assert await take_answer(sock, offer) is Verdict.NO_LEASE
+        assert await take_answer(sock, offer) is PreambleVerdict.NO_LEASE
 
 
 async def test_a_stranger_that_speaks_the_protocol_well():
     async with linked() as (t, _epoch, _lease):
-        mallory = Identity.from_seed(b"m" * 32)
+        mallory = BrokerIdentity.from_seed(b"m" * 32)
         sock = await dial(t.socket)
         with pytest.raises(LinkRefusedError, match="does not know this broker's key"):
             await shake_hands(
@@ -185,14 +185,14 @@ async def test_a_stranger_that_speaks_the_protocol_well():
 
 async def test_a_second_host_does_not_push_the_first_one_out():
     async with linked() as (t, epoch, _lease):
-        other = Identity.from_seed(b"o" * 32)
+        other = BrokerIdentity.from_seed(b"o" * 32)
         LinkStore(t.viewer.paths).pin(Peer("other", Role.HOST, other.public))
         async with link_host(t, identity=other) as second:
             with trio.fail_after(30):
                 await second.over.wait()
         event = await t.viewer.wait_event("link.refused")
         assert "other wants to be the host, and desk is" in event["reason"]
-        await epoch.ask(m.Ping)
+        await epoch.ask(m.LinkPing)
 
 
 async def test_another_version_is_said_plainly_at_both_ends():
@@ -231,7 +231,7 @@ async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():
         for number in range(wanted + 1):
             for start in (request.request, request.request + 99):
                 await epoch.ask(
-                    lambda n, start=start, number=number: m.Progress(
+                    lambda n, start=start, number=number: m.StartProgress(
                         n, start, f"line {number}"
                     )
                 )
@@ -289,7 +289,7 @@ async def test_a_stall_in_the_handshake_ends_at_its_deadline():
         assert trio.current_time() - began >= limits.LINK_HANDSHAKE_SECONDS - 1
         event = (await t.viewer.wait_event("link.refused"))["reason"]
         assert event == "nothing proved within 10 s"
-        await epoch.ask(m.Ping)
+        await epoch.ask(m.LinkPing)
 
 
 async def test_ten_thousand_half_open_handshakes():
@@ -307,7 +307,7 @@ async def test_ten_thousand_half_open_handshakes():
         during = descriptors(pid)
         most = before["socket"] + limits.LINK_UNAUTHENTICATED_PER_PEER + 8
         assert during["socket"] <= most
-        await epoch.ask(m.Ping)
+        await epoch.ask(m.LinkPing)
         for sock in held:
             sock.close()
 
@@ -321,7 +321,7 @@ async def test_ten_thousand_half_open_handshakes():
                 return None
 
         with trio.fail_after(60):
-            while await opened() is not Verdict.TAKEN:
+            while await opened() is not PreambleVerdict.TAKEN:
                 await trio.sleep(0.1)
         refused = t.viewer.events("link.refused")
         assert len(refused) < 500, "counted, not each written"
@@ -338,7 +338,7 @@ async def test_an_honest_host_comes_in_past_those_that_stand_there():
     """Silent ones, half a HELLO, a stranger's, and the host's own said again."""
     async with viewer_alone() as t:
         store = LinkStore(t.host.paths)
-        stranger = Identity.from_seed(b"s" * 32)
+        stranger = BrokerIdentity.from_seed(b"s" * 32)
         words = [
             b"",
             b"VTRL-CTL",
@@ -352,7 +352,7 @@ async def test_an_honest_host_comes_in_past_those_that_stand_there():
             lease = await announce(epoch)
             offer = epoch.opener.open(AGENT, lease.id)
             sock = await say(t.socket, offer.preamble)
-            assert await take_answer(sock, offer) is Verdict.TAKEN
+            assert await take_answer(sock, offer) is PreambleVerdict.TAKEN
 
         # And while more of them come, as fast as they can.
         async with trio.open_nursery() as nursery:
@@ -370,7 +370,7 @@ async def test_an_honest_host_comes_in_past_those_that_stand_there():
 
 def hello(identity):
     """The first message of whoever shows this key, and holds another one."""
-    fake = Identity(Identity.from_seed(b"m" * 32)._private)
+    fake = BrokerIdentity(BrokerIdentity.from_seed(b"m" * 32)._private)
     fake.public = identity.public
     return Handshake(
         role=Role.HOST,
@@ -403,7 +403,7 @@ async def linked_anew(t):
     while not through:
         try:
             async with link_host(t) as epoch:
-                await epoch.ask(m.Ping)
+                await epoch.ask(m.LinkPing)
                 through = True
         except* (LinkRefusedError, UpstreamError):
             await trio.sleep(0)
@@ -414,19 +414,19 @@ async def test_an_answer_is_never_the_squatters():
     async with linked() as (_t, epoch, lease):
         offer = epoch.opener.open(AGENT, lease.id)
         with pytest.raises(LinkRefusedError, match="not the paired broker"):
-            offer.feed(bytes([Verdict.TAKEN]) + bytes(ANSWER_BYTES - 1))
+            offer.feed(bytes([PreambleVerdict.TAKEN]) + bytes(ANSWER_BYTES - 1))
 
 
 async def test_a_broker_that_is_pinned_or_forgotten_counts_at_once():
     """What is read only when it changed must be read when it did."""
     async with viewer_alone() as t:
         store = LinkStore(t.viewer.paths)
-        other = Identity.from_seed(b"o" * 32)
+        other = BrokerIdentity.from_seed(b"o" * 32)
         for _ in range(3):
             with pytest.raises(LinkRefusedError, match="does not know"):
                 async with link_host(t, identity=other):
                     pass
             store.pin(Peer("other", Role.HOST, other.public))
             async with link_host(t, identity=other) as epoch:
-                await epoch.ask(m.Ping)
+                await epoch.ask(m.LinkPing)
             store.forget("other")

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from broker.link.handshake import Fresh, Handshake, State
-from broker.link.keys import Identity, Peer, Peers, PublicKey
-from broker.link.wire_types import HEADER, LinkRefusedError, Reason, Role
+from broker.link.handshake import Fresh, Handshake, HandshakeState
+from broker.link.keys import BrokerIdentity, Peer, Peers, PublicKey
+from broker.link.wire_types import HEADER, LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import (
     HOST_ID,
     KNOWN_TO_HOST,
@@ -74,7 +74,7 @@ def test_a_recorded_handshake_replayed_to_the_acceptor():
     acceptor.feed(old[0])
     with pytest.raises(LinkRefusedError) as caught:
         acceptor.feed(old[2])
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is RefusalReason.PROOF
 
 
 def test_a_recorded_handshake_replayed_to_the_dialler():
@@ -83,7 +83,7 @@ def test_a_recorded_handshake_replayed_to_the_dialler():
     dialler.start()
     with pytest.raises(LinkRefusedError) as caught:
         dialler.feed(old[1])
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is RefusalReason.PROOF
 
 
 def test_everything_reflected():
@@ -104,12 +104,12 @@ def test_the_dialler_s_own_hello_dressed_up_as_a_reply():
     head = HEADER.pack(magic, version, 2, Role.VIEWER)
     with pytest.raises(LinkRefusedError) as caught:
         dialler.feed(head + hello[HEADER.size :] + bytes(96))
-    assert caught.value.reason is Reason.UNKNOWN_KEY
+    assert caught.value.reason is RefusalReason.UNKNOWN_KEY
 
 
 def mallory(role, shows, *, dials, peers):
     """Speaks the protocol perfectly, shows another's public key."""
-    identity = Identity(MALLORY_ID._private)
+    identity = BrokerIdentity(MALLORY_ID._private)
     identity.public = shows
     return Handshake(
         role=role,
@@ -127,7 +127,9 @@ def test_a_stranger_that_dials_the_viewer(shows):
     wire.run()
     assert viewer.session is None
     known = shows == HOST_ID.public
-    assert wire.refused[1].reason is (Reason.PROOF if known else Reason.UNKNOWN_KEY)
+    assert wire.refused[1].reason is (
+        RefusalReason.PROOF if known else RefusalReason.UNKNOWN_KEY
+    )
 
 
 @pytest.mark.parametrize("shows", [VIEWER_ID.public, MALLORY_ID.public])
@@ -159,7 +161,7 @@ def test_a_man_in_the_middle_who_swaps_only_the_fresh_keys():
     reply[44:76] = other
     with pytest.raises(LinkRefusedError) as caught:
         dialler.feed(bytes(reply))
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is RefusalReason.PROOF
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_points_of_small_order_give_no_secret(point):
     hello[44:76] = point
     with pytest.raises(LinkRefusedError) as caught:
         acceptor.feed(bytes(hello))
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is RefusalReason.PROOF
 
 
 def test_identity_is_not_misbound_to_another_pinned_peer():
@@ -230,7 +232,7 @@ def test_ten_thousand_strangers_cost_no_curve():
         )
         with pytest.raises(LinkRefusedError):
             viewer.feed(bytes(hello))
-        assert viewer.state is State.REFUSED
+        assert viewer.state is HandshakeState.REFUSED
         assert viewer._shared == b""
     assert time.process_time() - began < 5  # 10,000 signatures alone are slower
 

@@ -104,7 +104,7 @@ async def test_what_begins_and_ends_in_one_packet_ends_last(tmp_path):
         for one in leases:
             put(epoch, lambda n, one=one: m.LeaseBegun.of(n, one, "test"))
             put(epoch, lambda n, one=one: m.LeaseEnded(n, one.id, "gone"))
-        await epoch.ask(m.Ping)
+        await epoch.ask(m.LinkPing)
         while len([kind for kind, _ in viewer.told if kind == "ended"]) < TIMES:
             await trio.lowlevel.checkpoint()
         for one in leases:

@@ -12,9 +12,9 @@ import random
 import pytest
 
 from broker.core import limits
-from broker.link.keys import Identity
+from broker.link.keys import BrokerIdentity
 from broker.link.pairing import Pairing, State
-from broker.link.wire_types import LinkRefusedError, Reason, Role
+from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import (
     HOST_ID,
     MALLORY_ID,
@@ -56,7 +56,7 @@ def test_both_screens_differ_and_the_typed_code_ends_it():
                 continue
             with pytest.raises(LinkRefusedError) as caught:
                 here.confirm(code)
-            assert caught.value.reason is Reason.PERSON
+            assert caught.value.reason is RefusalReason.PERSON
         assert host.peer_key is viewer.peer_key is None
 
 
@@ -68,14 +68,14 @@ def test_a_nonce_chosen_after_seeing_the_other_one_is_refused():
     mallory._nonce = bytes(32)  # another one than committed to
     with pytest.raises(LinkRefusedError, match="committed") as caught:
         viewer.feed(mallory.feed(nonce))
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is RefusalReason.PROOF
 
 
 def test_a_key_chosen_after_the_commitment_is_refused():
     viewer = machine(Role.VIEWER, VIEWER_ID, dials=False, seed=1)
     mallory = machine(Role.HOST, MALLORY_ID, dials=True, seed=2)
     nonce = viewer.feed(mallory.start())
-    mallory._identity = Identity.from_seed(b"z" * 32)
+    mallory._identity = BrokerIdentity.from_seed(b"z" * 32)
     with pytest.raises(LinkRefusedError, match="committed"):
         viewer.feed(mallory.feed(nonce))
 
@@ -141,7 +141,7 @@ def test_a_confirm_of_another_run_or_another_end_is_refused():
     other_one, other_two = shown(2)
     with pytest.raises(LinkRefusedError) as caught:
         two.feed(other_one.confirm(other_two.code))
-    assert caught.value.reason is Reason.PROOF
+    assert caught.value.reason is RefusalReason.PROOF
     one, two = shown(1)
     mine = two.confirm(one.code)
     flipped = mine[:11] + bytes([Role.HOST]) + mine[12:]
@@ -152,7 +152,7 @@ def test_a_confirm_of_another_run_or_another_end_is_refused():
 def test_key_without_its_private_half_is_not_pinned():
     """Mallory shows the host's true public key and cannot confirm with it."""
     viewer = machine(Role.VIEWER, VIEWER_ID, dials=False, seed=1)
-    identity = Identity(MALLORY_ID._private)
+    identity = BrokerIdentity(MALLORY_ID._private)
     identity.public = HOST_ID.public
     fake = machine(Role.HOST, identity, dials=True, seed=2)
     run(fake, viewer)

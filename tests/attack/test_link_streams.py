@@ -17,7 +17,7 @@ from broker.link.preamble import (
     Gate,
     Opener,
     PreambleReader,
-    Verdict,
+    PreambleVerdict,
 )
 from broker.link.wire_types import HEADER, Direction, LinkRefusedError, Role
 from tests.kit.link.pair import sessions
@@ -136,7 +136,7 @@ def test_a_squatter_that_answers_anything_at_all(ends):
     gate = Gate(viewer)
     old = offered(host)
     gate.check(old.preamble)
-    old_answer = gate.answer(old.preamble, Verdict.TAKEN)
+    old_answer = gate.answer(old.preamble, PreambleVerdict.TAKEN)
     opener = Opener(host)
     opener.open(DISPLAY, LEASE)
     for answer in (
@@ -155,8 +155,8 @@ def test_a_denied_stream_s_answer_cannot_be_turned_into_a_taken_one(ends):
     host, viewer = ends
     gate, offer = Gate(viewer), offered(host)
     gate.check(offer.preamble)
-    answer = bytearray(gate.answer(offer.preamble, Verdict.DENIED))
-    answer[0] = Verdict.TAKEN
+    answer = bytearray(gate.answer(offer.preamble, PreambleVerdict.DENIED))
+    answer[0] = PreambleVerdict.TAKEN
     with pytest.raises(LinkRefusedError):
         offer.feed(bytes(answer))
 

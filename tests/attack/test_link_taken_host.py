@@ -16,7 +16,7 @@ from broker.audit.query import Filters, open_log
 from broker.core import limits
 from broker.core.services import AGENT, AUDIO
 from broker.link import messages as m
-from broker.link.preamble import Verdict
+from broker.link.preamble import PreambleVerdict
 from broker.services.link.sockets import dial, receive, send_all
 from tests.kit.eventually import eventually
 from tests.kit.link.ends import Ends, HoldingViewer
@@ -91,7 +91,7 @@ async def test_streams_have_a_pace_that_no_reconnect_renews(tmp_path, monkeypatc
             return len(epoch_of(remote).streams) == 1
 
         await eventually(it_waits)
-        await again.ask(m.Ping)  # and would long have been offered
+        await again.ask(m.LinkPing)  # and would long have been offered
         assert len(viewer.offered) == 4
         assert second.id not in viewer.offered
         opened.close()
@@ -115,7 +115,7 @@ async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypa
             sock, offer = await opened.open(epoch, first)
             while offer.verdict is None:
                 offer.feed(await receive(sock, offer.needed))
-            assert offer.verdict is Verdict.BUSY
+            assert offer.verdict is PreambleVerdict.BUSY
         await opened.open(epoch, second)
         await viewer.wait_offered(4)
         assert viewer.offered == [first.id] * 3 + [second.id]
@@ -137,7 +137,7 @@ async def test_what_is_decided_has_no_place_among_the_undecided(tmp_path, monkey
             sock, offer = await opened.open(epoch, lease)
             while offer.verdict is None:
                 offer.feed(await receive(sock, offer.needed))
-            assert offer.verdict is Verdict.TAKEN
+            assert offer.verdict is PreambleVerdict.TAKEN
         assert len(epoch_of(remote).streams) == 9
         opened.close()
 
@@ -150,12 +150,12 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):
         for _ in range(3):
             epoch = await ends.dialled(nursery, obey)
-            await epoch.ask(m.Ping)
+            await epoch.ask(m.LinkPing)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
         assert "without a word" in late.reason
         assert remote.state.refused == 1
-        await epoch.ask(m.Ping)
+        await epoch.ask(m.LinkPing)
     with open_log(tmp_path / "audit.sqlite") as log:
         (row,) = log.find(Filters(kinds=("link.refused",)))
     assert "makes the link anew too often" in row.fields()["reason"]
@@ -170,7 +170,7 @@ async def test_what_was_asked_too_fast_is_waited_for_in_the_next_epoch(
     async with a_viewer(tmp_path) as (ends, _, _, nursery):
         epoch = await ends.dialled(nursery, obey)
         for _ in range(6):
-            await epoch.ask(m.Ping)
+            await epoch.ask(m.LinkPing)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
         assert "without a word" in late.reason
@@ -183,13 +183,13 @@ async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeyp
     async with a_viewer(tmp_path) as (ends, _, remote, nursery):
         other = ends.another_host("other")
         first = await ends.dialled(nursery, obey)
-        await first.ask(m.Ping)
+        await first.ask(m.LinkPing)
         for number in range(5):
             late = await ends.dialled(nursery, obey, other)
             await late.over.wait()
             assert remote.state.refused == number + 1
         again = await ends.dialled(nursery, obey)
-        await again.ask(m.Ping)
+        await again.ask(m.LinkPing)
         await first.over.wait()
 
 
@@ -199,7 +199,7 @@ async def test_of_two_hosts_that_come_at_once_one_is(tmp_path):
             first = await ends.dialled(nursery, obey)
             late = await ends.dialled(nursery, obey, ends.another_host("other"))
         await late.over.wait()
-        await first.ask(m.Ping)
+        await first.ask(m.LinkPing)
         assert epoch_of(remote).name == "desk"
         assert remote.state.refused == 1
 
@@ -254,7 +254,7 @@ async def test_an_honest_host_with_many_sandboxes_notices_nothing():
                         asking.start_soon(one, lease)
         nursery.cancel_scope.cancel()
     # Each was decided: the record gives it no sound.
-    assert found == {Verdict.DENIED: many * limits.UNDECIDED_PER_SANDBOX}
+    assert found == {PreambleVerdict.DENIED: many * limits.UNDECIDED_PER_SANDBOX}
 
 
 async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
@@ -279,9 +279,9 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
                     nursery.start_soon(one)
                 with trio.fail_after(60):
                     first = [await got.receive() for _ in range(beyond)]
-                assert first == [Verdict.BUSY] * beyond
+                assert first == [PreambleVerdict.BUSY] * beyond
                 # The link is up, and who has opened nothing is heard.
-                assert await ask_for(t, epoch, other, AGENT) is Verdict.TAKEN
+                assert await ask_for(t, epoch, other, AGENT) is PreambleVerdict.TAKEN
                 nursery.cancel_scope.cancel()
             event = await t.viewer.wait_event("link.refused")
             assert "too many undecided streams" in event["reason"]

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.link.handshake import SIZES, Kind
+from broker.link.handshake import SIZES, HandshakeKind
 from broker.link.keys import Peer
 from broker.link.wire_types import HEADER, VERSION, Role
 from tests.e2e.test_three_machines import PEER, RECORD
@@ -31,8 +31,8 @@ from tests.kit.vm.brokers import (
     until_there,
 )
 
-HELLO = SIZES[Kind.HELLO]
-FIRST = HEADER.pack(b"VTRL-CTL", VERSION, Kind.HELLO, Role.HOST)[:11]
+HELLO = SIZES[HandshakeKind.HELLO]
+FIRST = HEADER.pack(b"VTRL-CTL", VERSION, HandshakeKind.HELLO, Role.HOST)[:11]
 # In the viewer's place: silent, says the HELLO back, or what is no REPLY of anyone's.
 SQUATTER = f"""
 import os, socket
@@ -142,6 +142,7 @@ async def is_up(guest):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.alone
 async def test_a_squatter_on_the_viewers_port():
     """It learns that a host is there, and stops nothing for longer than it is there."""
     async with two_machines() as (host, viewer):
@@ -177,11 +178,15 @@ async def squatted(host, viewer):
         assert len(opening) in {0, HELLO}
         assert not opening or opening[:11] == FIRST
         # Whoever answered something was told at most that it is refused.
-        assert not rest or (len(rest), rest[10]) == (HEADER.size + 1, Kind.REFUSED)
+        assert not rest or (len(rest), rest[10]) == (
+            HEADER.size + 1,
+            HandshakeKind.REFUSED,
+        )
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.alone
 async def test_thousands_of_half_open_handshakes():
     """The host's broker comes in while they come, and while they stand."""
     async with two_machines() as (host, viewer):

@@ -17,7 +17,7 @@ import trio
 from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from tests.integration.test_asking import desk, of
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, rulebook
@@ -100,7 +100,7 @@ HOSTILE = [
 async def test_hostile_words_are_escaped_and_short_everywhere(text):
     """In the dialog, in what the log holds, and in what brokerctl prints."""
     async with rulebook("* * @anyvm @anyvm ask\n") as b:
-        b.person.says = lambda q: Answer(allow=False, by="person")
+        b.person.says = lambda q: PersonAnswer(allow=False, by="person")
         for service in ("t.Ask", text):
             request = b.request(
                 service, argument=f"+{text}", target="vault", mime=text, scheme=text
@@ -125,11 +125,11 @@ async def test_hostile_words_are_escaped_and_short_everywhere(text):
 @pytest.mark.parametrize(
     "forged",
     [
-        Answer(allow=True, target="dom0", by="person"),
-        Answer(allow=True, target="work", by="person"),
-        Answer(allow=True, target="@dispvm", by="person"),
-        Answer(allow=True, target="vault", keep=Keep.SESSION, by="person"),
-        Answer(allow=True, target="*", by="person"),
+        PersonAnswer(allow=True, target="dom0", by="person"),
+        PersonAnswer(allow=True, target="work", by="person"),
+        PersonAnswer(allow=True, target="@dispvm", by="person"),
+        PersonAnswer(allow=True, target="vault", keep=Keep.SESSION, by="person"),
+        PersonAnswer(allow=True, target="*", by="person"),
     ],
 )
 async def test_an_answer_for_what_was_not_offered(forged):
@@ -145,11 +145,11 @@ async def test_an_answer_for_what_was_not_offered(forged):
 async def test_one_sandboxs_grant_is_of_no_use_to_another():
     """Nor to the same one in its next life, or for anything else."""
     async with rulebook("t.Ask * @anyvm @adminvm ask remember=session\n") as b:
-        b.person.says = lambda q: Answer(
+        b.person.says = lambda q: PersonAnswer(
             allow=True, target="dom0", keep=Keep.SESSION, by="person"
         )
         await b.once()
-        b.person.says = lambda q: Answer(allow=False, by="person")
+        b.person.says = lambda q: PersonAnswer(allow=False, by="person")
         for other in (
             {"lease": VAULT},
             {"argument": "+x"},

@@ -99,7 +99,7 @@ async def test_a_prompt_under_the_pointer_has_an_image_of_its_own():
                 nursery.start_soon(hostile)
                 await drawn.wait()
                 async with agent(run.it.comp.environment) as a:
-                    assert await a.hear() == m.Hello(layer=True)
+                    assert await a.hear() == m.PromptHello(layer=True)
                     await a.show(question())
                     shown.set()
                     while not gone:

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.core.question import Answer
+from broker.core.question import PersonAnswer
 from broker.ipc import prompt as m
 from broker.wayland.protocol import emit
 from tests.kit.prompting import agent, question
@@ -113,7 +113,7 @@ async def test_a_prompt_gets_the_keyboard_while_a_menu_is_open():
                 nursery.start_soon(hostile)
                 await grabbed.wait()
                 async with agent(run.it.comp.environment) as a:
-                    assert await a.hear() == m.Hello(layer=True)
+                    assert await a.hear() == m.PromptHello(layer=True)
                     await a.show(asked)
                     await trio.sleep(1.5)  # until it is armed, if it ever is
                     shown.set()
@@ -122,8 +122,9 @@ async def test_a_prompt_gets_the_keyboard_while_a_menu_is_open():
                         said = await a.hear()
                     done.set()
         assert heard == [], "the sandbox hears what is typed at the prompt"
-        assert said == m.Said(
-            1, Answer(allow=False, by="person", reason="the person pressed Escape")
+        assert said == m.PromptAnswer(
+            1,
+            PersonAnswer(allow=False, by="person", reason="the person pressed Escape"),
         )
 
 

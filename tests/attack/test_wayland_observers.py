@@ -154,7 +154,7 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
         if kind != "sway":
             return await trio.to_thread.run_sync(run, None)
         async with agent(comp.environment) as a:
-            assert await a.hear() == messages.Hello(layer=True)
+            assert await a.hear() == messages.PromptHello(layer=True)
             return await trio.to_thread.run_sync(run, Asked(a, question()))
 
 

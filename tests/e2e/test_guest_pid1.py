@@ -86,7 +86,7 @@ async def test_a_machine_is_complete_and_switches_off():
     async with booted() as (vm, broker):
         await broker.accept()
         await broker.run("sh", "-c", LOOK)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         said, code = await broker.ended(1)
         assert said.decode().splitlines() == [
             "uid 1000",
@@ -99,7 +99,7 @@ async def test_a_machine_is_complete_and_switches_off():
             "zombies 0",
         ]
         assert code == 0
-        await broker.send(agent.PowerOff())
+        await broker.send(agent.AgentPowerOff())
         assert (await vm.wait()).kind is EndKind.GUEST
 
 
@@ -109,7 +109,7 @@ async def test_a_disposable_machine_without_broker_and_program_switches_off():
     async with booted(kernel_args=args) as (vm, broker):
         await broker.accept()
         await broker.run("sleep", "4")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         began = trio.current_time()
         await broker.close_all()
         # The program is left to end first, though the broker is away for longer.
@@ -125,7 +125,7 @@ async def test_a_user_network_gives_an_address_and_a_name_server():
         assert hop.detail == ""
         script = "grep -c nameserver /etc/resolv.conf; cut -f2,3 /proc/net/route"
         await broker.run("sh", "-c", script)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         said, _code = await broker.ended(1)
         lines = said.decode().splitlines()
         assert int(lines[0]) >= 1

@@ -168,7 +168,7 @@ async def show_foot(vm, broker, client, comp, image):
         assert hello.kernel == image.manifest.kernel
         await broker.run("foot", "-T", title, display=True)
         await wait_window(comp, title=title, deadline=60)
-        await broker.send(agent.PowerOff())
+        await broker.send(agent.AgentPowerOff())
         end = await vm.wait()
         assert end.kind is EndKind.GUEST
         nursery.cancel_scope.cancel()

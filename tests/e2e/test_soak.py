@@ -22,7 +22,7 @@ from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import wait_window, windows
 from tests.kit.world import descriptors, world
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 ROUNDS = 200
 VICTIMS = ("keeper", "worker", "pump", "template", "leader", "broker")

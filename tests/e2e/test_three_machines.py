@@ -70,6 +70,7 @@ except ConnectionError:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
+@pytest.mark.alone
 async def test_an_applications_window_on_the_viewer_machines_screen():
     async with siblings() as (host, viewer, _app), explained(host, viewer):
         at_host = await set_up(

@@ -205,4 +205,4 @@ async def more_link_downs(three, before):
     assert await eventually(down, deadline=PATIENCE)
 
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.alone, pytest.mark.timeout(1800)]

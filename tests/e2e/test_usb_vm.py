@@ -45,7 +45,7 @@ async def start_service(host, source: str) -> None:
         f"setsid {_DAEMON} --source {source} >/tmp/daemon.log 2>&1 & echo $! >/run/daemon.pid",
         user="root",
     )
-    await eventually(host.guest, "grep ready /tmp/daemon.log")
+    await eventually(host.guest, "grep ready /tmp/daemon.log", deadline=240)
 
 
 async def in_port(host, port: str):

@@ -19,7 +19,7 @@ from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, short_directory, windows
 from tests.kit.wayland.display import Display, open_display
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.alone]
 
 SECONDS = float(os.environ.get("VITRAIL_SOAK_SECONDS", "100"))
 WARM = min(60.0, SECONDS / 2)

@@ -18,7 +18,7 @@ from broker.authz.prompts import Questions
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from broker.launch.process.spawn import our_program
 from broker.prompt.dialog import lay_out
 from tests.kit.eventually import eventually
@@ -138,7 +138,7 @@ async def test_asked_and_answered_one_after_the_other():
         d.ask("other", of("b", "2"))
         await d.say("first", lambda: d.hands.type("allow"))
         first, again = await d.heard("first", "again")
-        assert first == again == Answer(allow=True, target="dom0", by="person")
+        assert first == again == PersonAnswer(allow=True, target="dom0", by="person")
         await d.shows("2")
         other = await d.say("other", lambda: d.hands.click(asked, lay_out(asked).deny))
         assert (other.allow, other.by) == (False, "person")

@@ -17,10 +17,10 @@ from broker.audit.query import open_log
 from broker.audit.schema import (
     BrokerStart,
     Decision,
+    EventVerdict,
     LeaseBegin,
     StreamClosed,
     StreamRefused,
-    Verdict,
 )
 from broker.audit.store import open_store
 from broker.core.errors import UpstreamError
@@ -219,7 +219,7 @@ async def _fill(env: dict[str, str]) -> None:
         await store.record(BrokerStart(software="0.1.0", pid=1))
         await store.record(LeaseBegin(sandbox="web", lease="aa", peer="cid 4"))
         await store.record(
-            Decision(sandbox="web", verdict=Verdict.ALLOW, rule="/x/web.toml:2:1")
+            Decision(sandbox="web", verdict=EventVerdict.ALLOW, rule="/x/web.toml:2:1")
         )
         await store.record(StreamRefused(peer="cid 5\x1b[2J", reason="no lease\x07"))
         await store.record(

@@ -25,9 +25,9 @@ from broker.audit.proof.tree import leaf_hash
 from broker.audit.schema import (
     BrokerStart,
     Decision,
+    EventVerdict,
     LeaseBegin,
     StreamRefused,
-    Verdict,
 )
 from broker.audit.store import open_store
 from broker.launch.process.spawn import spawn
@@ -66,7 +66,9 @@ async def _fill(env: dict[str, str], count: int = 30) -> None:
                     lease=f"l{number % 3}",
                     service=("vitrail.Display", "vitrail.Audio")[number % 4 > 1],
                     peer=f"cid {number}",
-                    verdict=Verdict.DENY if number % 5 == 0 else Verdict.ALLOW,
+                    verdict=EventVerdict.DENY
+                    if number % 5 == 0
+                    else EventVerdict.ALLOW,
                     rule=f"/etc/vitrail/policy.d/30-user.policy:{number % 4}:1",
                     reason=f"number {number}",
                     outcome="ok" if number % 2 else "",
@@ -274,7 +276,9 @@ async def _evil(env: dict[str, str]) -> None:
         await store.record(StreamRefused(peer=EVIL, reason=EVIL, service=EVIL, count=3))
         for field in ("sandbox", "lease", "peer", "service", "outcome", "reason"):
             await store.record(
-                Decision(verdict=Verdict.DENY, rule=EVIL, target=EVIL, **{field: EVIL})
+                Decision(
+                    verdict=EventVerdict.DENY, rule=EVIL, target=EVIL, **{field: EVIL}
+                )
             )
 
 

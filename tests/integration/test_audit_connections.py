@@ -11,11 +11,11 @@ import pytest
 from broker.audit.schema import (
     BrokerStart,
     Decision,
+    EventVerdict,
     LeaseBegin,
     StreamClosed,
     StreamOpened,
     StreamRefused,
-    Verdict,
 )
 from broker.audit.store import open_store
 from tests.kit.brokerctl import brokerctl, home, paths_of
@@ -27,13 +27,13 @@ EVENTS = [
     LeaseBegin(sandbox="web-1234", lease="aa", record="web"),
     Decision(
         **WEB,
-        verdict=Verdict.ALLOW,
+        verdict=EventVerdict.ALLOW,
         rule="/etc/vitrail/policy.d/30-user.policy:7",
         target="@adminvm",
         detail={"record": "/home/a/sandboxes.d/web.toml:6:1"},
     ),
     StreamOpened(**WEB),
-    Decision(**NO, verdict=Verdict.DENY, rule="/home/a/sandboxes.d/web.toml:9:1"),
+    Decision(**NO, verdict=EventVerdict.DENY, rule="/home/a/sandboxes.d/web.toml:9:1"),
     StreamClosed(
         **WEB,
         bytes_from_sandbox=2048,

@@ -54,7 +54,7 @@ async def test_text_crosses_by_two_chords(kind):
             return trio.from_thread.run(guest, it, "blue", pastes)
 
         assert await guest(it, "red", copies) == SECRET
-        (trouble, *_) = [*said(it, messages.ChordTrouble), None]
+        (trouble, *_) = [*said(it, messages.ChordTroubleMessage), None]
         assert trouble is None or not trouble.reason
 
 
@@ -62,14 +62,14 @@ async def test_text_crosses_by_two_chords(kind):
 async def test_the_persons_own_selection_comes_in_by_chord(kind):
     async with desk("red", kind=kind, host=w.CopyTerms()) as it:
 
-        def pastes(c: Guest) -> w.Record:
+        def pastes(c: Guest) -> w.RecordCrossing:
             return trio.from_thread.run(it.paste)
 
-        def copies(c: Guest) -> w.Record:
+        def copies(c: Guest) -> w.RecordCrossing:
             source = c.select(TEXT)
             over = threading.Event()
 
-            async def both() -> w.Record:
+            async def both() -> w.RecordCrossing:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(
                         trio.to_thread.run_sync, serves, c, source, SECRET, over
@@ -92,7 +92,7 @@ async def test_the_compositor_takes_an_export(kind):
 
         def copies(c: Guest) -> None:
             assert gives(c, SECRET).outcome is Outcome.COPIED
-            trio.from_thread.run(it.until, lambda: said(it, messages.Exported))
+            trio.from_thread.run(it.until, lambda: said(it, messages.ExportedMessage))
 
         await guest(it, "red", copies)
-        assert [m.problem for m in said(it, messages.Exported)] == [""]
+        assert [m.problem for m in said(it, messages.ExportedMessage)] == [""]

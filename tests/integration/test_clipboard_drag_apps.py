@@ -40,7 +40,7 @@ def _wait(c: Guest, drag: Drag) -> None:
     c.wait(lambda e: e[0] == drag.source and e[2] == "action" and e[3] == [1])
 
 
-async def text_of(it: Desk, title: str) -> w.Record:
+async def text_of(it: Desk, title: str) -> w.RecordCrossing:
     """All that is in the application, by its own copy and the chord."""
     await it.focus("blue", title)
     await it.control(A)

@@ -33,7 +33,9 @@ KINDS = [kind for kind in ALL if kind != "sway"]
 
 def over(it: Desk, name: str) -> int:
     """How often a drag came over this sandbox's windows."""
-    return sum(who == name and isinstance(s, messages.DragOver) for who, s in it.said)
+    return sum(
+        who == name and isinstance(s, messages.DragOverMessage) for who, s in it.said
+    )
 
 
 def drags(c: Guest, target: str, act, *types: bytes, source: str = "red"):

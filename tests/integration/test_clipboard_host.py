@@ -65,13 +65,15 @@ async def exported(it: Desk) -> None:
     await run(inside(it, "red"), "wl-copy", data=TEXT)
     await it.focus("red", "source")
     assert (await it.copy()).outcome is Outcome.COPIED
-    await it.until(lambda: [m for _, m in it.said if isinstance(m, messages.Exported)])
+    await it.until(
+        lambda: [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
+    )
 
 
 async def test_an_export_is_the_persons_selection_and_marked_as_a_secret():
     async with desk("red", outward=True) as it:
         await exported(it)
-        (said,) = [m for _, m in it.said if isinstance(m, messages.Exported)]
+        (said,) = [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
         assert said.problem == ""
         own = it.comp.environment
         types = (await run(own, "wl-paste", "--list-types")).decode().split()
@@ -86,8 +88,8 @@ async def test_an_export_is_the_persons_selection_and_marked_as_a_secret():
         assert await run(own, "wl-paste", "-n") == MINE
 
 
-def ended(it: Desk) -> list[messages.ExportEnded]:
-    return [m for _, m in it.said if isinstance(m, messages.ExportEnded)]
+def ended(it: Desk) -> list[messages.ExportEndedMessage]:
+    return [m for _, m in it.said if isinstance(m, messages.ExportEndedMessage)]
 
 
 async def test_an_export_is_taken_back_by_clear():
@@ -111,7 +113,7 @@ async def test_without_a_rule_a_copy_leaves_the_persons_selection_alone():
         assert (await it.copy()).outcome is Outcome.COPIED
         await it.until(lambda: it.records[-1].outcome is Outcome.REFUSED)
         assert await run(own, "wl-paste", "-n") == MINE
-        assert not [m for _, m in it.said if isinstance(m, messages.Exported)]
+        assert not [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
 
 
 async def test_what_comes_back_through_the_person_is_still_the_sandboxes():

@@ -6,7 +6,7 @@ import os
 
 import trio
 
-from broker.clipboard.chords import PRESSED, RELEASED, Recogniser, Verdict
+from broker.clipboard.chords import PRESSED, RELEASED, KeyVerdict, Recogniser
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop, wait_window
 from tests.kit.wayland.input import Keyboard
@@ -18,7 +18,7 @@ C, V, A, SHIFT, SUPER = 46, 47, 30, 42, 125
 class Watched(Window):
     """A window whose keyboards' events are judged, in their order."""
 
-    def judge(self, core: Recogniser) -> list[tuple[int, int, Verdict]]:
+    def judge(self, core: Recogniser) -> list[tuple[int, int, KeyVerdict]]:
         """Key, state and verdict of every key event so far."""
         found, keymaps = [], iter(self.fds)
         for _, interface, name, args in self.events:
@@ -77,10 +77,10 @@ async def test_sway_tells_each_chord_once_and_the_rest_passes():
             core = Recogniser()
             events = window.judge(core)
     assert core.trouble == ""
-    told = [v for _, _, v in events if v in {Verdict.COPY, Verdict.PASTE}]
-    assert told == [Verdict.COPY, Verdict.PASTE] * 2
-    passed = [(k, s) for k, s, v in events if v is Verdict.FORWARD]
+    told = [v for _, _, v in events if v in {KeyVerdict.COPY, KeyVerdict.PASTE}]
+    assert told == [KeyVerdict.COPY, KeyVerdict.PASTE] * 2
+    passed = [(k, s) for k, s, v in events if v is KeyVerdict.FORWARD]
     once = [(SUPER, 1), (SHIFT, 1), (SUPER, 0), (SHIFT, 0)] * 2 + [(A, 1), (A, 0)]
     # Twice, as there are two keyboards; of the chords' letters nothing.
     assert sorted(passed) == sorted(once * 2)
-    assert {k for k, _, v in events if v is Verdict.SWALLOW} == {C, V}
+    assert {k for k, _, v in events if v is KeyVerdict.SWALLOW} == {C, V}

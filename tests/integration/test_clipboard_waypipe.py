@@ -31,10 +31,10 @@ async def pasted(room, *options: str) -> str:
         return app.said()
 
 
-async def copied(it: Desk, name: str, title: str) -> w.Record:
+async def copied(it: Desk, name: str, title: str) -> w.RecordCrossing:
     """Press the copy chord until the selection has come over the wire."""
 
-    async def there() -> w.Record | None:
+    async def there() -> w.RecordCrossing | None:
         await it.focus(name, title)
         record = await it.copy()
         return record if record.outcome is Outcome.COPIED else None

@@ -286,3 +286,14 @@ async def test_malformed_devices_are_named_and_never_handed_over(monkeypatch):
 async def test_socket_is_the_users_alone(monkeypatch):
     async with service(monkeypatch) as place:
         assert place.path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_user_comes_through_to_the_socket_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        path = tmp_path / "run/devices.sock"
+        listen(path, os.getuid()).close()
+    finally:
+        os.umask(before)
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -112,6 +112,7 @@ async def test_a_side_that_does_not_read_holds_the_other_back(guard):
     assert len(await guard.receive(guard.qemu, 100000)) == 100000
 
 
+@pytest.mark.alone
 async def test_bulk_is_carried_fast_enough_for_a_browser(guard):
     stream = frame("198.51.100.1", 1514) * 20000
     started = trio.current_time()

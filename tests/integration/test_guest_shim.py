@@ -68,7 +68,7 @@ async def test_program_output_and_code(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sh", "-c", "echo out; echo err >&2; exit 3")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert await broker.ended(1) == (b"out\nerr\n", 3)
 
 
@@ -76,7 +76,7 @@ async def test_environment_is_passed_and_wins(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sh", "-c", "echo $A $LANG", env={"A": "b c", "LANG": "C"})
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.ended(1))[0] == b"b c C\n"
 
 
@@ -84,7 +84,7 @@ async def test_missing_program_fails_with_its_name(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("no-such-program-xyz")
-        failed = await broker.receive(agent.Failed)
+        failed = await broker.receive(agent.AgentFailed)
         assert "no-such-program-xyz" in failed.reason
         assert "No such file" in failed.reason
 
@@ -95,14 +95,14 @@ async def test_program_that_is_no_program_fails(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run(str(tmp_path / "junk"))
-        assert "Exec format error" in (await broker.receive(agent.Failed)).reason
+        assert "Exec format error" in (await broker.receive(agent.AgentFailed)).reason
 
 
 async def test_signal_reaches_the_process_group(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sh", "-c", "echo up; sleep 1000; echo never")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.receive(agent.Output)).data == b"up\n"
         await broker.send(agent.Signal(program=1, number=signal.SIGTERM))
         assert await broker.ended(1) == (b"", -signal.SIGTERM)
@@ -112,7 +112,7 @@ async def test_real_time_signal_that_kills_is_in_range(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sleep", "1000")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.send(agent.Signal(program=1, number=64))
         assert (await broker.ended(1))[1] == -64
 
@@ -121,9 +121,9 @@ async def test_same_number_twice_is_refused_while_it_runs(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sleep", "1000")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.run("true")
-        assert "number" in (await broker.receive(agent.Failed)).reason
+        assert "number" in (await broker.receive(agent.AgentFailed)).reason
 
 
 async def test_as_many_programs_as_the_limit_and_one_more(tmp_path):
@@ -131,9 +131,9 @@ async def test_as_many_programs_as_the_limit_and_one_more(tmp_path):
         await broker.accept()
         for number in range(1, limits.PROGRAMS_PER_SANDBOX + 1):
             await broker.run("sleep", "1000", program=number)
-            await broker.receive(agent.Started)
+            await broker.receive(agent.AgentStarted)
         await broker.run("true", program=1000)
-        assert (await broker.receive(agent.Failed)).program == 1000
+        assert (await broker.receive(agent.AgentFailed)).program == 1000
         await broker.close()
         hello = await broker.accept()
         assert hello.programs == list(range(1, limits.PROGRAMS_PER_SANDBOX + 1))
@@ -143,7 +143,7 @@ async def test_many_bytes_of_output_arrive_whole_and_in_order(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sh", "-c", "seq 1 200; sleep 0.2; seq 201 400")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         said, code = await broker.ended(1)
         assert said.split() == [str(n).encode() for n in range(1, 401)]
         assert code == 0
@@ -157,7 +157,7 @@ async def test_flood_of_output_does_not_stop_the_program(tmp_path):
         os.mkfifo(done)
         script = f"yes | head -c 67108864; echo; echo the end; echo >{done}"
         await broker.run("sh", "-c", script)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await trio.to_thread.run_sync(done.read_text)  # nobody has read until then
         said, code = await broker.ended(1)
         assert code == 0
@@ -176,7 +176,7 @@ async def test_broker_away_output_is_kept_bounded_and_told_later(tmp_path):
             f"echo >{done}; read x <{go}; exit 5"
         )
         await broker.run("sh", "-c", script)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.close()
         await trio.to_thread.run_sync(go.write_text, "x\n")
         await trio.to_thread.run_sync(done.read_text)
@@ -193,7 +193,7 @@ async def test_program_runs_on_while_the_broker_restarts(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sleep", "1000", program=7)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.close()
         hello = await broker.accept()
         assert hello.programs == [7]
@@ -205,7 +205,7 @@ async def test_grandchild_that_keeps_the_output_does_not_hold_back_the_end(tmp_p
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sh", "-c", "sleep 1000 & echo $!")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         said, code = await broker.ended(1)
         assert code == 0
         os.kill(int(said), signal.SIGKILL)  # it lived on
@@ -256,7 +256,7 @@ async def test_longest_frame_is_taken(tmp_path):
         run = agent.Run(program=1, argv=["true", "x" * room], display=False)
         assert len(agent.encode(run)) == limits.AGENT_FRAME_BYTES
         await broker.send(run)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.ended(1))[1] == 0
 
 
@@ -264,9 +264,9 @@ async def test_poweroff_ends_programs_and_the_agent(tmp_path):
     async with guest(tmp_path) as (broker, child):
         await broker.accept()
         await broker.run("sh", "-c", "trap 'echo bye; exit 4' TERM; echo up; read x")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.receive(agent.Output)).data == b"up\n"
-        await broker.send(agent.PowerOff())
+        await broker.send(agent.AgentPowerOff())
         # 'read' has no input and ends at once, or the trap ends it.
         await broker.ended(1)
         assert await child.wait() == 0
@@ -276,9 +276,9 @@ async def test_poweroff_kills_what_does_not_obey(tmp_path):
     async with guest(tmp_path) as (broker, child):
         await broker.accept()
         await broker.run("sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.receive(agent.Output)).data == b"up\n"
-        await broker.send(agent.PowerOff())
+        await broker.send(agent.AgentPowerOff())
         assert (await broker.ended(1))[1] == -signal.SIGKILL
         assert await child.wait() == 0
 
@@ -302,7 +302,7 @@ async def test_without_waypipe_the_hop_says_so(tmp_path):
         hop = await broker.wait_hop("waypipe", ok=False)
         assert "not installed" in hop.detail
         await broker.run("sh", "-c", "true", display=True)
-        assert "not installed" in (await broker.receive(agent.Failed)).reason
+        assert "not installed" in (await broker.receive(agent.AgentFailed)).reason
 
 
 @needs_waypipe
@@ -313,7 +313,7 @@ async def test_display_program_finds_a_wayland_socket(tmp_path):
         await broker.run(
             "sh", "-c", "test -S $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY", display=True
         )
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.ended(1))[1] == 0
         assert broker.hops["waypipe"].ok
 
@@ -323,7 +323,7 @@ async def test_no_display_asked_no_display_given(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sh", "-c", "echo [$WAYLAND_DISPLAY]")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.ended(1))[0] == b"[]\n"
 
 
@@ -378,7 +378,7 @@ async def test_killed_waypipe_is_named_and_the_next_program_has_a_new_one(tmp_pa
             "sh", "-c", "test -S $XDG_RUNTIME_DIR/$WAYLAND_DISPLAY", display=True
         )
         await broker.wait_hop("waypipe", ok=True)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.ended(1))[1] == 0
 
 
@@ -444,7 +444,7 @@ async def test_broker_that_does_not_read_holds_back_only_its_stream(tmp_path):
                 sent += 65536
         assert sent < 4 << 20, "back-pressure"
         await broker.run("echo", "alive")
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         assert (await broker.ended(1))[0] == b"alive\n"
         resident = int(
             next(
@@ -470,8 +470,8 @@ async def test_a_broker_that_falls_silent_is_given_up(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.run("sleep", "1000", program=3)
-        await broker.receive(agent.Started)
-        await broker.send(agent.Ping("one", 1))
+        await broker.receive(agent.AgentStarted)
+        await broker.send(agent.AgentPing("one", 1))
         began = trio.current_time()
         hello = await broker.accept()  # with the first connection still open
         assert hello.programs == [3]
@@ -484,7 +484,7 @@ async def test_a_broker_that_is_slow_to_begin_gets_twice_as_long(tmp_path):
     """Or it would have to begin anew for each attempt, and never be done."""
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        await broker.send(agent.Ping("one", 0))
+        await broker.send(agent.AgentPing("one", 0))
         times = [trio.current_time()]
         for _ in range(3):
             await broker.accept()  # and no ping
@@ -496,14 +496,14 @@ async def test_a_broker_that_is_slow_to_begin_gets_twice_as_long(tmp_path):
 async def test_another_worker_means_that_all_display_streams_are_gone(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
-        await broker.send(agent.Ping("one", 1))
+        await broker.send(agent.AgentPing("one", 1))
         near, far = await carried(tmp_path, broker)
         await near.send_all(b"x")
         assert await far.receive_some() == b"x"
-        await broker.send(agent.Ping("one", 1))
+        await broker.send(agent.AgentPing("one", 1))
         await near.send_all(b"y")
         assert await far.receive_some() == b"y", "the same one: it stays"
-        await broker.send(agent.Ping("two", 1))
+        await broker.send(agent.AgentPing("two", 1))
         assert await near.receive_some() == b""
         assert await far.receive_some() == b""
 
@@ -516,7 +516,7 @@ async def test_streams_of_which_the_broker_knows_nothing_are_ended(tmp_path):
 
         async def pings(*displays):
             for number in displays:
-                await broker.send(agent.Ping("one", number))
+                await broker.send(agent.AgentPing("one", number))
 
         async def carries():
             await near.send_all(b"x")
@@ -573,13 +573,13 @@ async def test_no_descriptor_is_left_after_many_connections(tmp_path):
 
         await once()
         await broker.run("true", program=1)
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.ended(1)
         before = len(os.listdir(f"/proc/{child.pid}/fd"))
         for number in range(50):
             await once()
             await broker.run("true", program=number + 2)
-            await broker.receive(agent.Started)
+            await broker.receive(agent.AgentStarted)
             await broker.ended(number + 2)
         # A message was answered after the last close, so all closes are done.
         assert len(os.listdir(f"/proc/{child.pid}/fd")) == before
@@ -639,7 +639,7 @@ async def test_standard_input_is_written_counted_and_closed(tmp_path):
     async with guest(tmp_path) as (broker, _child):
         await broker.accept()
         await broker.send(agent.Run(program=1, argv=["cat"], display=False, stdin=True))
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.send(agent.Input(1, b"hello\n"))
         taken = await broker.receive(agent.Taken)
         assert (taken.program, taken.count) == (1, 6)
@@ -654,7 +654,7 @@ async def test_input_for_a_program_that_does_not_read_is_bounded(tmp_path):
         await broker.send(
             agent.Run(program=1, argv=["sleep", "100"], display=False, stdin=True)
         )
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         for _ in range(400):
             await broker.send(agent.Input(1, bytes(limits.AGENT_INPUT_BYTES)))
         await broker.run("echo", "alive", program=2)
@@ -663,7 +663,7 @@ async def test_input_for_a_program_that_does_not_read_is_bounded(tmp_path):
             message = await broker.next()
             if isinstance(message, agent.Taken):
                 counted += message.count
-            elif isinstance(message, agent.Exited):
+            elif isinstance(message, agent.AgentExited):
                 break
         assert 0 < counted <= 65536, "a pipe's worth"
         status = Path(f"/proc/{child.pid}/status").read_text()
@@ -686,7 +686,7 @@ async def test_a_terminal_has_its_size_its_signals_and_its_end(tmp_path):
                 columns=100,
             )
         )
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         said = b""
 
         async def until(text):
@@ -715,8 +715,8 @@ async def test_a_shell_on_a_terminal_ends_with_it(tmp_path):
         await broker.send(
             agent.Run(program=1, argv=["bash", "-i"], display=False, tty=True)
         )
-        await broker.receive(agent.Started)
+        await broker.receive(agent.AgentStarted)
         await broker.send(agent.Signal(program=1, number=1))
         with trio.fail_after(30):
-            while not isinstance(await broker.next(), agent.Exited):
+            while not isinstance(await broker.next(), agent.AgentExited):
                 pass

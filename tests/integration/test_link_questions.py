@@ -13,7 +13,7 @@ import trio
 from broker.control.api import QuestionAnswerRequest
 from broker.core.services import AGENT
 from broker.link import messages as m
-from broker.link.preamble import Verdict
+from broker.link.preamble import PreambleVerdict
 from tests.kit.eventually import eventually
 from tests.kit.link.host import announce, close_all, link_host, rest_of, say
 from tests.kit.link.two_brokers import two
@@ -44,7 +44,7 @@ async def asked(text=ASK):
                 lease = await announce(epoch)
                 offer = epoch.opener.open(AGENT, lease.id)
                 sock = await say(t.socket, offer.preamble)
-                assert await verdict_of(sock, offer) is Verdict.TAKEN
+                assert await verdict_of(sock, offer) is PreambleVerdict.TAKEN
                 (question,) = await eventually(lambda: pending(t))
                 assert question.sandbox == lease.sandbox
                 yield t, epoch, lease, sock, question

@@ -1,6 +1,6 @@
 """Files and links between sandboxes, with a real broker and the guests' programs.
 
-The guests are processes; tests/e2e/test_opening_vm.py has machines.
+The guests are processes, so that no machine is booted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The rules for files and links of the shipped household, each tried once.
 
 With the guests' real programs and a real broker, and the person's answers by
-``brokerctl answer``.  What leads to a disposable is seen up to the decision;
-tests/e2e/test_opening_vm.py starts disposables.
+``brokerctl answer``.  What leads to a disposable is seen up to the decision.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.link.keys import Identity
+from broker.link.keys import BrokerIdentity
 from broker.link.wire_types import Role
 from broker.services.link.pairing import NoCodeError, pair
 from tests.kit.brokerctl import brokerctl, home
@@ -152,7 +152,7 @@ async def test_one_that_says_nothing_is_left(monkeypatch):
         await pair(
             ours,
             role=Role.VIEWER,
-            identity=Identity.from_seed(b"v" * 32),
+            identity=BrokerIdentity.from_seed(b"v" * 32),
             show=lambda _code, _key: pytest.fail("no code is shown"),
             ask=ask,
         )

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.core import limits
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from broker.ipc import prompt as m
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.prompt.dialog import FRAME, lay_out
@@ -22,7 +22,7 @@ from tests.kit.wayland.compositor import pixels, short_directory, windows
 from tests.kit.wayland.stand import nested
 
 ASKED = question()
-YES = Answer(allow=True, target="dom0", by="person")
+YES = PersonAnswer(allow=True, target="dom0", by="person")
 GUARD = limits.PROMPT_GUARD_SECONDS
 
 
@@ -37,7 +37,7 @@ def artefact(name):
 async def at_the_desk():
     """Hands, and an agent that is connected."""
     async with hands() as h, agent(h.comp.environment) as a:
-        assert await a.hear() == m.Hello(layer=True)
+        assert await a.hear() == m.PromptHello(layer=True)
         yield h, a
 
 
@@ -54,7 +54,7 @@ async def test_a_click_on_allow_after_a_second():
         assert await a.hears_nothing(GUARD)
         await h.comp.screenshot(artefact("armed.png"))
         h.click(ASKED, lay_out(ASKED).allow)
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
 
 
 async def test_an_early_enter_does_nothing_and_a_late_one_neither():
@@ -65,7 +65,7 @@ async def test_an_early_enter_does_nothing_and_a_late_one_neither():
         h.press("Return", "space", "Tab", "Return")
         assert await a.hears_nothing(1)
         h.type("allow")
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
 
 
 @pytest.mark.long
@@ -91,7 +91,7 @@ async def test_a_longer_word_is_not_the_word():
         h.type("allowx")
         assert await a.hears_nothing(1)
         h.press("BackSpace")
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
 
 
 @pytest.mark.long
@@ -105,7 +105,7 @@ async def test_wtype_of_a_word_is_no_answer_while_its_keyboard_is_new():
         h.press(*["BackSpace"] * 8)
         await trio.sleep(GUARD + 0.2)
         h.type("allow")
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
 
 
 async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
@@ -128,7 +128,7 @@ async def test_it_takes_the_keyboard_from_a_window_and_gives_it_back():
                 h.press("x", "Return", "x")
                 assert await a.hears_nothing(0.3)
                 assert not await focused(h.comp), "the dialog has the keyboard"
-                await a.tell(m.Withdraw())
+                await a.tell(m.WithdrawQuestion())
                 await eventually(lambda: focused(h.comp))
                 h.press("l", "Return")
                 await eventually(lambda: has(file, "a\nl\n"))
@@ -166,7 +166,7 @@ async def test_a_window_that_opens_covers_nothing():
                 with trio.move_on_after(GUARD + 0.5):
                     said = await a.hear()
                     break
-            assert said == m.Said(1, YES)
+            assert said == m.PromptAnswer(1, YES)
         finally:
             await child.stop()
 
@@ -205,8 +205,8 @@ async def test_what_it_shows():
         h.click(MANY, layout.keeps[1])
         h.click(MANY, layout.allow)
         said = await a.hear()
-        assert said == m.Said(
-            7, Answer(allow=True, target="personal", keep=Keep.TIME, by="person")
+        assert said == m.PromptAnswer(
+            7, PersonAnswer(allow=True, target="personal", keep=Keep.TIME, by="person")
         )
         await eventually(lambda: as_before(h.comp, empty))
 
@@ -225,7 +225,7 @@ async def test_another_question_must_be_waited_for_again():
         h.move(ASKED, lay_out(ASKED).allow)
         await trio.sleep(GUARD + 0.2)
         h.click(ASKED, lay_out(ASKED).allow)
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
         await a.show(ASKED, 2)
         h.click(ASKED, lay_out(ASKED).allow)
         assert await a.hears_nothing(0.5)
@@ -239,7 +239,7 @@ async def test_on_a_screen_of_twice_the_pixels():
     """As sharp as the screen, and pressed where it is drawn."""
     screen = hands(size=(2560, 1600), config_extra="output * scale 2")
     async with screen as h, agent(h.comp.environment) as a:
-        assert await a.hear() == m.Hello(layer=True)
+        assert await a.hear() == m.PromptHello(layer=True)
         h.move(ASKED, lay_out(ASKED).allow)
         await a.show(ASKED)
         assert await a.hears_nothing(GUARD + 0.2)
@@ -251,7 +251,7 @@ async def test_on_a_screen_of_twice_the_pixels():
         assert picture.getpixel((left - 1, top)) != (0, 0x9E, 0x73)
         assert picture.getpixel((left + 2 * FRAME, 800)) == (250, 250, 248)
         h.click(ASKED, layout.allow)
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
 
 
 @pytest.mark.long
@@ -275,13 +275,13 @@ async def test_on_other_compositors(kind, layer):
         nested(h.comp, kind) as other,
         agent(other.environment) as a,
     ):
-        assert await a.hear() == m.Hello(layer=layer)
+        assert await a.hear() == m.PromptHello(layer=layer)
         await a.show(ASKED)
         h.press("Return")
         assert await a.hears_nothing(GUARD + 0.3)
         await h.comp.screenshot(artefact(f"{kind}.png"))
         h.type("allow")
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)
 
 
 async def test_without_a_compositor_it_says_so_and_ends():
@@ -294,7 +294,7 @@ async def test_without_a_compositor_it_says_so_and_ends():
 
 async def test_when_the_compositor_dies_it_ends():
     async with hands() as h, agent(h.comp.environment) as a:
-        assert await a.hear() == m.Hello(layer=True)
+        assert await a.hear() == m.PromptHello(layer=True)
         await a.show(ASKED)
         h.comp.child.kill(signal.SIGKILL)
         assert await a.hear() is None
@@ -313,4 +313,4 @@ async def test_hostile_words_stay_in_their_lines(text):
         await trio.sleep(GUARD + 0.1)
         await h.comp.screenshot(artefact("hostile.png"))
         h.type("allow")
-        assert await a.hear() == m.Said(1, YES)
+        assert await a.hear() == m.PromptAnswer(1, YES)

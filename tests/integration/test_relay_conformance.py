@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.relay.contract import Reason
+from broker.relay.contract import EndReason
 from broker.relay.process import start_pump
 from broker.relay.turns import available
 from tests.kit.relay.sockets import Relay, fds, fill, lay, pattern, read_all, relay_of
@@ -57,7 +57,7 @@ async def test_half_close_waits_for_a_late_answer(relay: Relay, side, nursery):
     await asking.send_eof()
     assert await read_all(asking) == answer
     end = await line.end()
-    assert end.reason is Reason.END
+    assert end.reason is EndReason.END
     assert end.errno == 0
     sizes = (end.bytes_ab, end.bytes_ba)
     assert sizes == ((8, len(answer)) if side == "a" else (len(answer), 8))
@@ -68,7 +68,7 @@ async def test_both_may_end_before_saying_anything(relay: Relay, nursery):
     await line.client.send_eof()
     await line.server.send_eof()
     end = await line.end()
-    assert (end.bytes_ab, end.bytes_ba, end.reason) == (0, 0, Reason.END)
+    assert (end.bytes_ab, end.bytes_ba, end.reason) == (0, 0, EndReason.END)
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
@@ -79,7 +79,7 @@ async def test_abrupt_close_reaches_the_other_side(relay: Relay, side, nursery):
     await leaving.aclose()
     assert await read_all(staying) == b"last words"
     await staying.aclose()
-    assert (await line.end()).reason is Reason.END
+    assert (await line.end()).reason is EndReason.END
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
@@ -91,7 +91,7 @@ async def test_a_reset_is_not_an_end(relay: Relay, side, nursery):
     await trio.lowlevel.wait_readable(leaving.socket)
     await leaving.aclose()
     end = await line.end()
-    assert end.reason is Reason.RESET
+    assert end.reason is EndReason.RESET
     assert end.errno in RESETS
     assert end.side == side
 
@@ -106,7 +106,7 @@ async def test_bytes_for_a_side_that_has_gone_are_an_error(relay: Relay, side, n
     with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
         await _send_for_ever(staying)
     end = await line.end()
-    assert end.reason in {Reason.RESET, Reason.END}
+    assert end.reason in {EndReason.RESET, EndReason.END}
     await staying.aclose()
 
 
@@ -135,7 +135,7 @@ async def test_last_words_are_heard_though_nobody_listens_there(
         except trio.BrokenResourceError:
             pass  # the reset, after the words
     assert bytes(received) == words
-    assert (await line.end()).reason is Reason.RESET
+    assert (await line.end()).reason is EndReason.RESET
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
@@ -152,7 +152,7 @@ async def test_a_failed_write_does_not_cut_the_other_way_short(
         await _send_for_ever(staying)
     assert await read_all(staying) == pattern(sent)
     end = await line.end()
-    assert end.reason is Reason.RESET
+    assert end.reason is EndReason.RESET
     assert end.side == side
     assert max(end.bytes_ab, end.bytes_ba) == sent
 
@@ -165,7 +165,7 @@ async def test_sender_gone_while_the_reader_is_blocked(relay: Relay, side, nurse
     await sending.aclose()
     assert await read_all(reading) == pattern(sent)
     await reading.aclose()
-    assert (await line.end()).reason is Reason.END
+    assert (await line.end()).reason is EndReason.END
 
 
 async def test_a_slow_reader_bounds_what_is_in_flight(relay: Relay, nursery):
@@ -200,7 +200,7 @@ async def test_64_streams_keep_their_bytes_apart(relay: Relay, nursery):
             await line.client.send_eof()
             assert await read_all(line.client) == yours
         end = await line.end()
-        assert end.reason is Reason.END
+        assert end.reason is EndReason.END
         assert (end.bytes_ab, end.bytes_ba) == (len(mine), len(yours))
 
     async with trio.open_nursery() as streams:
@@ -216,7 +216,7 @@ async def test_idle_ends_a_silent_stream_only(relay: Relay, nursery):
         await line.client.send_all(b"x")
         assert await line.server.receive_some(1) == b"x"
     end = await line.end()
-    assert end.reason is Reason.IDLE
+    assert end.reason is EndReason.IDLE
     assert end.bytes_ab == 4
     assert trio.current_time() - began >= 2.39
     assert await read_all(line.client) == b""
@@ -298,7 +298,7 @@ def test_bytes_are_exact_in_any_chunks(kind_, small, sizes, reads):
                     got += chunk
             assert bytes(got) == b"".join(chunks)
             end = await line.end()
-            assert end.reason is Reason.END
+            assert end.reason is EndReason.END
             assert end.bytes_ab == end.bytes_ba == len(got)
             nursery.cancel_scope.cancel()
 

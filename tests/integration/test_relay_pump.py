@@ -23,7 +23,13 @@ from broker.launch.process.spawn import spawn
 from broker.relay import process
 from broker.relay.client import Pump
 from broker.relay.confine import confine
-from broker.relay.contract import Done, Mode, Reason, StreamEnd, encode_from_pump
+from broker.relay.contract import (
+    EndReason,
+    RelayMode,
+    StreamDone,
+    StreamEnd,
+    encode_from_pump,
+)
 from broker.relay.process import PumpHandle, control_pair, start_pump
 from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import (
@@ -72,11 +78,11 @@ async def test_a_killed_pump_ends_every_stream(handle, pump, nursery):
         await pump.wait_died()
     for line in lines:
         end = await line.end(30)
-        assert end.reason is Reason.PUMP_DIED
+        assert end.reason is EndReason.PUMP_DIED
         assert await read_all(line.client) == b""
         assert await read_all(line.server) == b""
     assert pump.statistics().alive is False
-    assert pump.statistics().ended == {Reason.PUMP_DIED: 20}
+    assert pump.statistics().ended == {EndReason.PUMP_DIED: 20}
     with pytest.raises(UpstreamError, match="has died"):
         await pump.streams()
     a, b = socket.socketpair()
@@ -121,7 +127,7 @@ async def test_a_pump_can_be_started_anew_while_trio_runs(nursery):
         run.cancel_scope.cancel()
     with trio.fail_after(30):
         assert await child.wait() == 0
-    assert (await line.end()).reason is Reason.PUMP_DIED
+    assert (await line.end()).reason is EndReason.PUMP_DIED
 
 
 _NONSENSE = """
@@ -138,7 +144,7 @@ control.recv(1000)
     "packet",
     [
         b"\xff" * 20,
-        encode_from_pump(Done(77, StreamEnd(0, 0, Reason.END))),
+        encode_from_pump(StreamDone(77, StreamEnd(0, 0, EndReason.END))),
     ],
     ids=["no message", "a stream that is none"],
 )
@@ -154,7 +160,7 @@ async def test_a_pump_that_speaks_nonsense_ends_with_its_streams_alone(
         async with trio.open_nursery() as run:
             run.start_soon(pump.run)
             line = lay(nursery, pump.relay)
-            assert (await line.end(30)).reason is Reason.PUMP_DIED
+            assert (await line.end(30)).reason is EndReason.PUMP_DIED
         await pump.wait_died()
         await child.wait()
     assert "is ended" in capfd.readouterr().err
@@ -341,14 +347,14 @@ async def test_payload_between_unix_sockets_never_enters_user_space(
         assert received == 64 * len(block)
         await line.server.send_eof()
         end = await line.end()
-        assert end.reason is Reason.END
-        assert end.mode_ab is Mode.SPLICE
+        assert end.reason is EndReason.END
+        assert end.mode_ab is RelayMode.SPLICE
 
         # The control: were a byte read, it would look like this.
-        line = lay(nursery, pump.relay, mode_ab=Mode.COPY)
+        line = lay(nursery, pump.relay, mode_ab=RelayMode.COPY)
         await line.client.send_all(b"x")
         end = await line.end()
-        assert end.reason is Reason.ERROR
+        assert end.reason is EndReason.ERROR
         assert end.errno == errno.EPERM
         assert end.bytes_ab == 0
 
@@ -361,7 +367,7 @@ also beside others."""
 # -- back-pressure ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [Mode.SPLICE, Mode.COPY])
+@pytest.mark.parametrize("mode", [RelayMode.SPLICE, RelayMode.COPY])
 async def test_blocked_streams_cost_no_time_and_bounded_memory(
     handle, pump, nursery, mode
 ):
@@ -376,7 +382,7 @@ async def test_blocked_streams_cost_no_time_and_bounded_memory(
     await trio.sleep(1)
     assert cpu_seconds(handle.pid) - cpu <= _IDLE
     each = (rss_kib(handle.pid) - before) / len(lines)
-    buffer = limits.RELAY_COPY_BYTES / 1024 if mode is Mode.COPY else 0
+    buffer = limits.RELAY_COPY_BYTES / 1024 if mode is RelayMode.COPY else 0
     assert each <= buffer + 48
 
 
@@ -402,7 +408,7 @@ async def test_a_side_that_vanished_ends_a_stream_that_waits_for_the_other(
     assert await line.server.receive_some(1) == b""
     assert not line.ended.is_set()
     await line.client.aclose()
-    assert (await line.end()).reason is Reason.END
+    assert (await line.end()).reason is EndReason.END
     with pytest.raises(trio.BrokenResourceError):
         await line.server.send_all(b"nobody is there")
 
@@ -410,7 +416,7 @@ async def test_a_side_that_vanished_ends_a_stream_that_waits_for_the_other(
 async def test_a_dirty_pipe_reaches_nobody(pump, nursery):
     """Streams are cut while they hold bytes; later streams see none of them."""
     for _ in range(4):
-        lines = [lay(nursery, pump.relay, mode_ab=Mode.SPLICE) for _ in range(8)]
+        lines = [lay(nursery, pump.relay, mode_ab=RelayMode.SPLICE) for _ in range(8)]
         await _block(lines)
         assert all(stream.held_ab for stream in await pump.streams())
         for line in lines:
@@ -453,17 +459,17 @@ async def test_without_descriptors_for_a_pipe_it_copies(handle, pump, nursery):
     assert await read_all(line.server) == payload
     await line.server.send_eof()
     end = await line.end()
-    assert end.reason is Reason.END
-    assert end.mode_ab is Mode.COPY
+    assert end.reason is EndReason.END
+    assert end.mode_ab is RelayMode.COPY
 
 
 async def test_ordered_splice_never_copies(handle, pump, nursery):
     await pump.streams()
     _leave(handle.pid, 2)
-    line = lay(nursery, pump.relay, mode_ab=Mode.SPLICE)
+    line = lay(nursery, pump.relay, mode_ab=RelayMode.SPLICE)
     await line.client.send_all(b"x")
     end = await line.end()
-    assert end.reason is Reason.ERROR
+    assert end.reason is EndReason.ERROR
     assert end.errno == errno.EMFILE
     assert end.bytes_ab == 0
 
@@ -477,7 +483,7 @@ async def test_without_descriptors_for_the_stream_it_says_so(
     before = fds(handle.pid)
     line = lay(nursery, pump.relay)
     end = await line.end()
-    assert end.reason is Reason.ERROR
+    assert end.reason is EndReason.ERROR
     assert end.errno == errno.EMFILE
     assert await read_all(line.client) == b""
     assert await read_all(line.server) == b""
@@ -488,7 +494,7 @@ async def test_what_is_no_socket_is_refused(pump):
     before = fds()
     read, write = os.pipe()
     end = await pump.relay(read, write)
-    assert end.reason is Reason.ERROR
+    assert end.reason is EndReason.ERROR
     assert end.errno == errno.ENOTSOCK
     assert fds() == before
 
@@ -547,11 +553,11 @@ async def test_statistics_show_what_moved_and_what_is_stuck(pump, nursery):
     assert found.held_ba == 0
     assert 0 < found.held_ab <= limits.RELAY_PIPE_BYTES
     assert 0 < found.bytes_ab < sent
-    assert found.mode_ab is Mode.SPLICE
+    assert found.mode_ab is RelayMode.SPLICE
 
 
 @pytest.mark.parametrize("max_write", [1, 3732])
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", list(RelayMode))
 async def test_single_writes_are_bounded_on_request(
     handle, pump, nursery, max_write, mode
 ):

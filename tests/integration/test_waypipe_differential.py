@@ -13,7 +13,7 @@ import os
 import pytest
 import trio
 
-from broker.waypipe.channel import Channel, Messages
+from broker.waypipe.channel import Messages, WaypipeChannel
 from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import short_directory
@@ -26,7 +26,7 @@ STREAMS = sorted(path.stem for path in CORPUS.glob("*.stream"))
 def ours(stream: bytes) -> tuple[bytes, list[str]]:
     """Requests and hashes of pools, as our end decodes them."""
     machine = StreamMachine()
-    channel = Channel(machine)
+    channel = WaypipeChannel(machine)
     channel._sent = 1 << 20  # what the recording acknowledges was said to another
     requests, files = b"", []
     while stream:

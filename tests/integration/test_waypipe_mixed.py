@@ -36,7 +36,7 @@ async def jailed_client(directory: Path, monkeypatch):
     with short_directory() as place:
         program = await trio.to_thread.run_sync(rust_waypipe.program, place)
 
-        async def found(path: Path) -> waypipe_client.Program:
+        async def found(path: Path) -> waypipe_client.WaypipeProgram:
             del path  # this machine's, which is of another kind
             return program
 

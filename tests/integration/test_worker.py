@@ -22,7 +22,7 @@ from broker.ipc.channel import order_pair, pair
 from broker.ipc.framing import HEADER, encode_frame
 from broker.launch.process.spawn import DEVNULL, PIPE, spawn
 from broker.services.workers.clipboard_member import Content
-from broker.services.workers.pidfd_process import Process
+from broker.services.workers.pidfd_process import PidfdProcess
 from broker.services.workers.pool import open_workers
 from broker.services.workers.process import Worker
 from broker.services.workers.template import Fate, Forked
@@ -33,7 +33,7 @@ from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
 from tests.kit.wayland.model_compositor import model_compositor
 
-HELLO = agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")
+HELLO = agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1")
 WORK = SandboxName("work")
 
 
@@ -91,7 +91,7 @@ async def test_everything_is_gone_after_the_block(directory):
         assert not _runs(pid)
     assert await worker.wait_closed() == "closed"
     with pytest.raises(UpstreamError, match="has ended"):
-        await worker.send(messages.Stop())
+        await worker.send(messages.StopWorker())
 
 
 def _runs(pid):
@@ -103,7 +103,7 @@ def _runs(pid):
 
 async def test_stop_is_an_orderly_end(directory):
     async with a_worker(directory) as worker:
-        await worker.send(messages.Stop())
+        await worker.send(messages.StopWorker())
         assert await worker.wait_closed() == "its process ended with code 0"
 
 
@@ -195,7 +195,7 @@ async def test_both_halves_die_with_the_broker(directory):
     )
     with child.popen.stdout as out:
         pids = [int(word) for word in out.readline().split()]
-    processes = [Process(pid, os.pidfd_open(pid)) for pid in pids]
+    processes = [PidfdProcess(pid, os.pidfd_open(pid)) for pid in pids]
     child.kill(signal.SIGKILL)
     await child.wait()
     with trio.fail_after(60):
@@ -299,7 +299,7 @@ class Impostor:
         self.child = spawn(["sleep", "1000"])
         keeper_ours, self.keeper = pair()
         worker_ours, self.inner, self.pipe = order_pair()
-        self.handle = Process(self.child.pid, os.pidfd_open(self.child.pid))
+        self.handle = PidfdProcess(self.child.pid, os.pidfd_open(self.child.pid))
         forked = Forked(self.handle, keeper_ours, worker_ours, Fate())
         self.worker = Worker(WORK, forked, WindowRules(WORK))
 
@@ -308,7 +308,7 @@ class Impostor:
         kept = messages.encode(messages.KeeperReady(self.child.pid))
         socket.send_fds(self.keeper, [kept], [pidfd])
         os.close(pidfd)
-        self.say(messages.Ready(messages.Jail(namespaces=True, seccomp=True)))
+        self.say(messages.WorkerReady(messages.Jail(namespaces=True, seccomp=True)))
 
     def say(self, message):
         self.write(messages.encode(message))
@@ -371,9 +371,13 @@ async def test_a_flood_of_messages_ends_the_worker():
 
 LIES = [
     pytest.param(b"\xc1", "no valid message", id="garbage"),
-    pytest.param(messages.encode(messages.Stop()), "no valid message", id="an-order"),
     pytest.param(
-        messages.encode(messages.Ready(messages.Jail(namespaces=True, seccomp=True))),
+        messages.encode(messages.StopWorker()), "no valid message", id="an-order"
+    ),
+    pytest.param(
+        messages.encode(
+            messages.WorkerReady(messages.Jail(namespaces=True, seccomp=True))
+        ),
         "ready twice",
         id="ready-again",
     ),
@@ -490,7 +494,7 @@ async def test_nobody_listening_stops_it_and_costs_no_memory():
 
 # -- a worker that lies about windows -----------------------------------------------
 
-WINDOW = messages.Window(1, "t", "a", 1, 1, focused=False)
+WINDOW = messages.WindowReport(1, "t", "a", 1, 1, focused=False)
 
 
 async def test_more_windows_than_there_may_be_end_it():

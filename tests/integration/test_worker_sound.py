@@ -62,5 +62,5 @@ async def test_streams_pass_a_jailed_worker_at_the_same_time():
                 for number in range(4):
                     nursery.start_soon(play, worker, number)
             await play(worker, 4)
-            await worker.send(messages.Stop())
+            await worker.send(messages.StopWorker())
             assert await worker.wait_closed() == "its process ended with code 0"

@@ -12,7 +12,7 @@ from broker.authz.rules import Rules, follow_files
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.paths import find_paths
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from policy.records.loader import load_records, search_path
 from tests.kit.link.roles import journal
 from tests.kit.wayland.compositor import short_directory
@@ -67,7 +67,7 @@ class Person:
 
 def yes(keep=Keep.ONCE, target=None):
     """Says yes to whatever is asked."""
-    return lambda question: Answer(
+    return lambda question: PersonAnswer(
         allow=True, target=target or question.targets[0], keep=keep, by="person"
     )
 
@@ -75,7 +75,7 @@ def yes(keep=Keep.ONCE, target=None):
 def no(question):
     """Says no."""
     del question
-    return Answer(allow=False, by="person", reason="the person said no")
+    return PersonAnswer(allow=False, by="person", reason="the person said no")
 
 
 class Rulebook:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from policy.rules.engine import Call
+from policy.rules.engine import PolicyCall
 from policy.rules.world import Domain, World
 
 NAMES = ["work", "vault", "web", "tmpl"]
@@ -93,7 +93,7 @@ def policies(most=12, **kinds):
 
 
 calls = st.builds(
-    Call,
+    PolicyCall,
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from(["+", "+x", "+y"]),
     st.sampled_from([*NAMES, "dom0", "nobody", f"uuid:{UUID['work']}"]),
@@ -104,7 +104,7 @@ calls = st.builds(
     size=st.sampled_from([None, 9, 10, 11]),
 )
 plain_calls = st.builds(
-    Call,
+    PolicyCall,
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from(["+", "+x", "+y"]),
     st.sampled_from([*NAMES, "dom0"]),

@@ -22,7 +22,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 
 
-class Fate(enum.Enum):
+class WitnessFate(enum.Enum):
     """What became of a checkpoint."""
 
     KEPT = "kept"
@@ -39,7 +39,7 @@ class Fate(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Offer:
+class WitnessOffer:
     """A checkpoint of a peer's log, and what came with it."""
 
     note: Note
@@ -50,10 +50,10 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WitnessAnswer:
     """What became of it, and what is held here."""
 
-    fate: Fate
+    fate: WitnessFate
     before: Note | None
     """The newest one that was held of that log."""
     key: int
@@ -62,7 +62,7 @@ class Answer:
     """The log that this peer had before, where it had another one."""
 
 
-def hold_note(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
+def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
     """Keep a checkpoint, if it is signed and goes on from what is held.
 
     Of each log the first one and the newest ``limits.AUDIT_WITNESSED`` are kept.
@@ -81,7 +81,7 @@ def hold_note(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
     return answer
 
 
-def _hold(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
+def _hold(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
     origin = offer.note.checkpoint.origin
     other = newest_origin(db, peer)
     _check_logs(db, peer, origin)
@@ -89,32 +89,36 @@ def _hold(db: sqlite3.Connection, peer: str, offer: Offer) -> Answer:
     signers = _keys(db, peer, origin)
     before = _newest(db, peer, origin) or _proved_old(db, peer, origin, signers)
     fate = _fate(offer, before, signers)
-    if fate is Fate.KEPT:
+    if fate is WitnessFate.KEPT:
         _insert(db, peer, offer.note)
     anew = other if other != origin and before is None else ""
-    return Answer(fate, before, key, anew)
+    return WitnessAnswer(fate, before, key, anew)
 
 
-def _fate(offer: Offer, before: Note | None, signers: Sequence[bytes]) -> Fate:
+def _fate(
+    offer: WitnessOffer, before: Note | None, signers: Sequence[bytes]
+) -> WitnessFate:
     note = offer.note
     if before is not None and note.checkpoint.size < before.checkpoint.size:
-        return Fate.BACK  # whoever signed it: a log that was rolled back has new keys
+        return (
+            WitnessFate.BACK
+        )  # whoever signed it: a log that was rolled back has new keys
     # guard: a witness asks for a signature
     if not any(note.signed_by(key) for key in signers):
-        return Fate.UNSIGNED
+        return WitnessFate.UNSIGNED
     if before is None:
-        return Fate.KEPT
+        return WitnessFate.KEPT
     new, old = note.checkpoint, before.checkpoint
     if new.size == old.size:
-        return Fate.KEPT if new.root == old.root else Fate.FORKED
+        return WitnessFate.KEPT if new.root == old.root else WitnessFate.FORKED
     if old.size == 0:
-        return Fate.KEPT  # nothing is the beginning of everything
+        return WitnessFate.KEPT  # nothing is the beginning of everything
     if offer.since != old.size or not offer.proof:
         # guard: a witness asks for a proof
-        return Fate.UNPROVED
+        return WitnessFate.UNPROVED
     sizes = old.size, old.root, new.size, new.root
     good = verify_consistency(*sizes, offer.proof)
-    return Fate.KEPT if good else Fate.CHANGED
+    return WitnessFate.KEPT if good else WitnessFate.CHANGED
 
 
 def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:

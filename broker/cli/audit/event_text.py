@@ -92,7 +92,7 @@ _OPTIONS = (
     click.option("--service", "services", multiple=True, metavar="SERVICE", shell_complete=services,
                  help="About this service, as 'Display' or 'vitrail.Display'."),
     click.option("--verdict", "verdicts", multiple=True,
-                 type=click.Choice([v.value for v in schema.Verdict]),
+                 type=click.Choice([v.value for v in schema.EventVerdict]),
                  help="With this verdict."),
     click.option("--rule", "rules", multiple=True, metavar="FILE[:LINE]",
                  help="Decided by this rule."),

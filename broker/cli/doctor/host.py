@@ -171,7 +171,7 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
     return [_emulated(choice)]
 
 
-def _emulated(choice: accel.Choice) -> Finding:
+def _emulated(choice: accel.AcceleratorChoice) -> Finding:
     text = f"{choice.reason}: machines are emulated, which is slower"
     return warn("KVM", text, choice.hint)
 

@@ -27,7 +27,7 @@ from broker.core.escape import printable
 from policy import limits
 from policy.records.device_json import device_from
 from policy.rules import compat as qubes
-from policy.rules.engine import Answer, Call, Engine
+from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet, rules_of_map
 from policy.rules.verdict import Verdict, canonical_service, canonical_target
 from policy.rules.world import World, WorldError, world_from_json
@@ -129,13 +129,15 @@ class _Asker:
         self._data_world: World | None = None
         self._engine: tuple[RuleSet, Engine] | None = None
 
-    def refuse_typos(self, call: Call) -> None:
+    def refuse_typos(self, call: PolicyCall) -> None:
         """Raise UsageError for a source that is no sandbox; note other typos."""
         refuse_unknown_source(
             call, self._situation_for(None).world, self._rules_for(None)
         )
 
-    def ask(self, call: Call, files: object = None, world: object = None) -> Verdict:
+    def ask(
+        self, call: PolicyCall, files: object = None, world: object = None
+    ) -> Verdict:
         """Answer; raises WorldError or ValueError for files that are none."""
         rules = self._rules_for(files)
         known = self._situation_for(world)
@@ -144,7 +146,7 @@ class _Asker:
         if rules.problems:
             problem = rules.problems[0]
             broken = next((r for r in rules.rules if r.broken is problem), None)
-            answer = Answer("error", problem.first_line(), broken, notify=True)
+            answer = PolicyAnswer("error", problem.first_line(), broken, notify=True)
             return Verdict(None, answer)
         if self._engine is None or self._engine[0] is not rules:
             self._engine = (rules, Engine(rules))
@@ -186,7 +188,7 @@ def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
             answer = _one(line, asker)
         except (WorldError, ValueError, RecursionError) as error:
             reason = f"the line is not understood: {printable(str(error), 200)}"
-            answer = Verdict(None, Answer("error", reason, notify=True))
+            answer = Verdict(None, PolicyAnswer("error", reason, notify=True))
             code = 1
         sys.stdout.write(json.dumps(verdict_json(answer)) + "\n")
     sys.stdout.flush()
@@ -241,14 +243,14 @@ def _one(line: bytes, asker: _Asker) -> Verdict:
     if unknown:
         raise ValueError(f"unknown key '{min(unknown)}'")
     words[0], words[3] = canonical_service(words[0]), canonical_target(words[3])
-    call = Call(*words, **told)
+    call = PolicyCall(*words, **told)
     return asker.ask(call, asked.get("policy"), asked.get("world"))
 
 
 _KNOWN = ("service", "argument", "source", "target", "policy", "world", "device")
 
 
-def print_answer(answer: Answer) -> None:
+def print_answer(answer: PolicyAnswer) -> None:
     """Print an answer with its targets and limits."""
     out = Console(highlight=False, soft_wrap=True)
     head: str = answer.verdict

@@ -20,7 +20,7 @@ from policy.records.device import DeviceError, DeviceFacts
 from policy.records.device_json import device_text
 from policy.records.loader import RecordSet, load_records, search_path
 from policy.rules.checks import SERVICES
-from policy.rules.engine import Answer, Call
+from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 from policy.rules.ruleset import RuleSet, is_rule_file
 from policy.rules.verdict import (
@@ -117,7 +117,7 @@ class Situation:
     world: World
     sandboxes: Sandboxes | None
 
-    def decide(self, call: Call, rules: Callable[[], Answer]) -> Verdict:
+    def decide(self, call: PolicyCall, rules: Callable[[], PolicyAnswer]) -> Verdict:
         """Return what the broker would decide."""
         if self.sandboxes is None:
             return Verdict(None, rules())
@@ -145,7 +145,7 @@ def situation_from(file: Path | None, source: str = "") -> Situation:
     return Situation(world_of(records, record_of.items()), sandboxes)
 
 
-def refuse_unknown_source(call: Call, world: World, rules: RuleSet) -> None:
+def refuse_unknown_source(call: PolicyCall, world: World, rules: RuleSet) -> None:
     """Raise UsageError for a source that is no sandbox; note other typos."""
     if call.source not in world.domains and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)
@@ -183,12 +183,12 @@ def call_of(
     host: str | None,
     size: int | None,
     device: str | None,
-) -> Call:
+) -> PolicyCall:
     """Return the call that the words of a command line describe."""
     name, argument = split_service(service)
     name, target = canonical_service(name), canonical_target(target)
     facts = None if device is None else _device(device)
-    return Call(name, argument, source, target, mime, scheme, host, size, facts)
+    return PolicyCall(name, argument, source, target, mime, scheme, host, size, facts)
 
 
 def _device(text: str) -> DeviceFacts:

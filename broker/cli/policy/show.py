@@ -9,7 +9,7 @@ from rich.text import Text
 
 from broker.core.escape import printable
 from policy.records.device_json import device_json
-from policy.rules.engine import Answer
+from policy.rules.engine import PolicyAnswer
 from policy.tools.diff import Change
 
 
@@ -34,7 +34,7 @@ def print_change(change: Change) -> None:
         out.print(Text(f"  {sign} {printable(short_answer(answer), 1000)}"))
 
 
-def short_answer(answer: Answer) -> str:
+def short_answer(answer: PolicyAnswer) -> str:
     """Return an answer in a line."""
     words: list[str] = [answer.verdict]
     if answer.target:

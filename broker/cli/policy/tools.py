@@ -28,7 +28,7 @@ from policy import limits
 from policy.errors import Problem, did_you_mean
 from policy.records.device_json import device_json
 from policy.records.loader import read_file
-from policy.rules.engine import Answer, Engine
+from policy.rules.engine import Engine, PolicyAnswer
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
 from policy.rules.ruleset import (
     MapTree,
@@ -262,7 +262,7 @@ def _by_record(found: list[Grant], situation: Situation) -> list[Grant]:
     return made
 
 
-def _answer(grant: Grant) -> Answer:
+def _answer(grant: Grant) -> PolicyAnswer:
     return grant.answer
 
 

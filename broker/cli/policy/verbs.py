@@ -34,7 +34,7 @@ from policy.records.model import Record
 from policy.records.schema import reference
 from policy.records.schema_calls import SCHEMAS, text_of
 from policy.rules.checks import SERVICES
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.verdict import Verdict
 
 
@@ -80,7 +80,7 @@ def show(sandbox: str, *, as_json: bool) -> None:
     engine, situation = Engine(rules), situation_from(None)
     decisions: dict[str, Verdict] = {}
     for service in SERVICES:
-        call = Call(service, "+", sandbox, "@adminvm")
+        call = PolicyCall(service, "+", sandbox, "@adminvm")
         answer = partial(engine.answer, call, situation.world)
         decisions[service] = situation.decide(call, answer)
     if as_json:

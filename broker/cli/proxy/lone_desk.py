@@ -13,13 +13,15 @@ from broker.pulse.rules import Level, Microphone
 from broker.viewer.sound.indicator import Indicator
 from broker.viewer.sound.levels import save_level
 from broker.viewer.sound.mixer import SoundStatus
-from broker.worker.pulse.connection import Service
+from broker.worker.pulse.connection import PulseService
 
 
 class LoneDesk:
     """See ``sound_desk.Desk``."""
 
-    def __init__(self, service: Service, levels: Path, indicator: Indicator) -> None:
+    def __init__(
+        self, service: PulseService, levels: Path, indicator: Indicator
+    ) -> None:
         self._service = service
         self._levels = levels
         self._indicator = indicator

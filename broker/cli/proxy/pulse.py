@@ -229,7 +229,7 @@ async def _run(
     from broker.services.sound_server import connect_server, read_cookie, server_path
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level
-    from broker.worker.pulse.connection import Service, serve_client
+    from broker.worker.pulse.connection import PulseService, serve_client
 
     path = server_path(server)
     if not path.is_socket():  # a wrong server is said at once
@@ -241,7 +241,9 @@ async def _run(
     folders = _folders()
     level = None if folders is None else load_level(folders.levels, rules.name)
     sandbox = SoundSandbox(rules, told.event, level)
-    service = Service(sandbox, lambda: connect_server(path), read_cookie(), told.failed)
+    service = PulseService(
+        sandbox, lambda: connect_server(path), read_cookie(), told.failed
+    )
     indicator = Indicator()
     # Signals first: whoever sees the socket may end us in order.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

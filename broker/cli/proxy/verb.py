@@ -29,10 +29,10 @@ from broker.link.endpoints import (
     parse_listen,
 )
 from broker.relay.client import Pump
-from broker.relay.contract import Mode, StreamEnd
+from broker.relay.contract import RelayMode, StreamEnd
 from broker.relay.process import PumpHandle, start_pump
 
-_MODES = click.Choice([str(mode) for mode in Mode])
+_MODES = click.Choice([str(mode) for mode in RelayMode])
 
 # What listens, connects and logs besides the connections themselves.
 _SPARE_DESCRIPTORS = 32
@@ -49,8 +49,8 @@ class Order:
 
     listen: Endpoint
     connect: Endpoint
-    mode_in: Mode
-    mode_out: Mode
+    mode_in: RelayMode
+    mode_out: RelayMode
     idle: float | None
     max_connections: int
     max_write: int
@@ -114,8 +114,8 @@ def relay(
     order = Order(
         listen=parse_listen(listen_on),
         connect=parse_connect(connect_to),
-        mode_in=Mode(mode_in),
-        mode_out=Mode(mode_out),
+        mode_in=RelayMode(mode_in),
+        mode_out=RelayMode(mode_out),
         idle=idle,
         max_connections=max_connections,
         max_write=max_write,

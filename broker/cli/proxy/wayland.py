@@ -113,7 +113,11 @@ async def _run(
     from broker.services.workers.security_context import open_context
     from broker.wayland.rule_messages import traced
     from broker.wayland.sandbox import Sandbox
-    from broker.worker.wayland.connection import Connection, Service, serve_client
+    from broker.worker.wayland.connection import (
+        WaylandConnection,
+        WaylandService,
+        serve_client,
+    )
     from broker.worker.wayland.machine import RealMachine
     from broker.worker.wayland.waypipe_connection import StreamConnection
     from broker.worker.wayland.waypipe_memory import StreamMachine
@@ -128,14 +132,14 @@ async def _run(
     try:
         connect_compositor(path).close()  # a wrong display is said at once
         context = open_context(path, rules.name)
-        service = Service(
+        service = WaylandService(
             rules,
             Sandbox(rules.name),
             StreamMachine() if waypipe else RealMachine(),
             partial(connect_compositor, path) if context is None else context.connect,
             _report,
             _trace if traced() else None,
-            StreamConnection if waypipe else Connection,
+            StreamConnection if waypipe else WaylandConnection,
         )
         mark = " (the compositor knows it as a sandbox, too)" if context else ""
         how = (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer, Request
+from broker.control.api.base import ApiAnswer, ApiRequest
 
 
-class PendingQuestion(Answer, frozen=True, kw_only=True):
+class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
     """A question that waits for the person."""
 
     id: int
@@ -33,13 +33,13 @@ class PendingQuestion(Answer, frozen=True, kw_only=True):
     """Whether it is on the screen now."""
 
 
-class PendingAnswer(Answer, frozen=True, kw_only=True):
+class PendingAnswer(ApiAnswer, frozen=True, kw_only=True):
     """All questions that wait, oldest first."""
 
     questions: list[PendingQuestion]
 
 
-class QuestionAnswerRequest(Request, frozen=True, kw_only=True):
+class QuestionAnswerRequest(ApiRequest, frozen=True, kw_only=True):
     """Answer a question in the person's place."""
 
     id: int
@@ -50,7 +50,7 @@ class QuestionAnswerRequest(Request, frozen=True, kw_only=True):
     """None: once."""
 
 
-class GrantStatus(Answer, frozen=True, kw_only=True):
+class GrantStatus(ApiAnswer, frozen=True, kw_only=True):
     """An answer that is remembered."""
 
     id: str
@@ -67,13 +67,13 @@ class GrantStatus(Answer, frozen=True, kw_only=True):
     """How much goes on by it now."""
 
 
-class GrantsAnswer(Answer, frozen=True, kw_only=True):
+class GrantsAnswer(ApiAnswer, frozen=True, kw_only=True):
     """All grants, oldest first."""
 
     grants: list[GrantStatus]
 
 
-class GrantRevokeRequest(Request, frozen=True, kw_only=True):
+class GrantRevokeRequest(ApiRequest, frozen=True, kw_only=True):
     """Take grants back, and cut the streams that they allowed."""
 
     id: str | None = None

@@ -26,19 +26,19 @@ class Caller:
     uid: int
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ApiRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A client's request: an unknown field is refused, not ignored."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ApiAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a broker answers, or a part of it."""
 
 
-class Nothing(Request, frozen=True, kw_only=True):
+class Nothing(ApiRequest, frozen=True, kw_only=True):
     """No parameters; also the answer that has none."""
 
 
-class Version(Answer, frozen=True, kw_only=True):
+class Version(ApiAnswer, frozen=True, kw_only=True):
     """Which broker this is."""
 
     version: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer
+from broker.control.api.base import ApiAnswer
 
 
-class ClipboardOffer(Answer, frozen=True, kw_only=True):
+class ClipboardOffer(ApiAnswer, frozen=True, kw_only=True):
     """Pasted content that may still be read."""
 
     source: str
@@ -14,14 +14,14 @@ class ClipboardOffer(Answer, frozen=True, kw_only=True):
     """Until it is taken back."""
 
 
-class ChordTrouble(Answer, frozen=True, kw_only=True):
+class ChordTrouble(ApiAnswer, frozen=True, kw_only=True):
     """A sandbox whose windows know no chords, or not both."""
 
     sandbox: str
     reason: str
 
 
-class ClipboardStatus(Answer, frozen=True, kw_only=True):
+class ClipboardStatus(ApiAnswer, frozen=True, kw_only=True):
     """The clipboard between sandboxes; never content."""
 
     source: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from broker.control.api.base import Answer
+from broker.control.api.base import ApiAnswer
 
 
-class DeviceStatus(Answer, frozen=True, kw_only=True):
+class DeviceStatus(ApiAnswer, frozen=True, kw_only=True):
     """A device that is plugged in; its texts come from the device, escaped."""
 
     port: str
@@ -33,7 +33,7 @@ class DeviceStatus(Answer, frozen=True, kw_only=True):
     """Seconds since 1970."""
 
 
-class DevicesAnswer(Answer, frozen=True, kw_only=True):
+class DevicesAnswer(ApiAnswer, frozen=True, kw_only=True):
     """The plugged-in devices."""
 
     devices: list[DeviceStatus]
@@ -55,7 +55,7 @@ class DeviceDetachRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     port: str
 
 
-class DeviceAnswer(Answer, frozen=True, kw_only=True):
+class DeviceAnswer(ApiAnswer, frozen=True, kw_only=True):
     """An attachment that has begun or ended."""
 
     port: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer, Request
+from broker.control.api.base import ApiAnswer, ApiRequest
 
 
-class LeaseRequest(Request, frozen=True, kw_only=True):
+class LeaseRequest(ApiRequest, frozen=True, kw_only=True):
     """Register a machine or container that another program starts.
 
     Exactly one of ``hybrid``, ``cid`` and ``unix`` says how it is recognised.
@@ -25,7 +25,7 @@ class LeaseRequest(Request, frozen=True, kw_only=True):
     """Other pids that may connect for a hybrid socket (a vhost-user backend)."""
 
 
-class LeaseStatus(Answer, frozen=True, kw_only=True):
+class LeaseStatus(ApiAnswer, frozen=True, kw_only=True):
     """A live lease."""
 
     id: str
@@ -42,20 +42,20 @@ class LeaseStatus(Answer, frozen=True, kw_only=True):
     """Granted, and its machine has not been seen running yet."""
 
 
-class LeaseItem(Answer, frozen=True, kw_only=True):
+class LeaseItem(ApiAnswer, frozen=True, kw_only=True):
     """First the lease; when the call was to hold it, at last why it ended."""
 
     lease: LeaseStatus | None = None
     ended: str | None = None
 
 
-class LeaseListAnswer(Answer, frozen=True, kw_only=True):
+class LeaseListAnswer(ApiAnswer, frozen=True, kw_only=True):
     """All live leases, oldest first."""
 
     leases: list[LeaseStatus]
 
 
-class LeaseReleaseRequest(Request, frozen=True, kw_only=True):
+class LeaseReleaseRequest(ApiRequest, frozen=True, kw_only=True):
     """End a lease and cut its streams; the machine is left alone."""
 
     id: str

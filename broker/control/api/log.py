@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer, Request
+from broker.control.api.base import ApiAnswer, ApiRequest
 
 
-class AuditPruneRequest(Request, frozen=True, kw_only=True):
+class AuditPruneRequest(ApiRequest, frozen=True, kw_only=True):
     """Remove old events from the audit log."""
 
     keep_seconds: int | None = None
@@ -13,7 +13,7 @@ class AuditPruneRequest(Request, frozen=True, kw_only=True):
     max_megabytes: int | None = None
 
 
-class AuditPruneAnswer(Answer, frozen=True, kw_only=True):
+class AuditPruneAnswer(ApiAnswer, frozen=True, kw_only=True):
     """The removed events."""
 
     removed: int

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer, Request
+from broker.control.api.base import ApiAnswer, ApiRequest
 from broker.control.api.running import Progress
 
 
-class OpenRequest(Request, frozen=True, kw_only=True):
+class OpenRequest(ApiRequest, frozen=True, kw_only=True):
     """Open an address or a file, or copy files; exactly one of them."""
 
     url: str | None = None
@@ -18,7 +18,7 @@ class OpenRequest(Request, frozen=True, kw_only=True):
     """A record's or a running sandbox's name; null: the rules choose."""
 
 
-class OpenItem(Answer, frozen=True, kw_only=True):
+class OpenItem(ApiAnswer, frozen=True, kw_only=True):
     """One of the two; the last one of a call is ``sandbox``."""
 
     progress: Progress | None = None

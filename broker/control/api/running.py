@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer, Request
+from broker.control.api.base import ApiAnswer, ApiRequest
 
 
-class RunRequest(Request, frozen=True, kw_only=True):
+class RunRequest(ApiRequest, frozen=True, kw_only=True):
     """Run a program in the sandbox of a record, starting it where needed."""
 
     record: str
@@ -26,7 +26,7 @@ class RunRequest(Request, frozen=True, kw_only=True):
     columns: int | None = None
 
 
-class RunInputRequest(Request, frozen=True, kw_only=True):
+class RunInputRequest(ApiRequest, frozen=True, kw_only=True):
     """Bytes for the standard input of a program of Run; ``end``: the last ones."""
 
     sandbox: str
@@ -35,7 +35,7 @@ class RunInputRequest(Request, frozen=True, kw_only=True):
     end: bool | None = None
 
 
-class RunResizeRequest(Request, frozen=True, kw_only=True):
+class RunResizeRequest(ApiRequest, frozen=True, kw_only=True):
     """The size of the terminal of a program of Run, in characters."""
 
     sandbox: str
@@ -44,7 +44,7 @@ class RunResizeRequest(Request, frozen=True, kw_only=True):
     columns: int
 
 
-class Progress(Answer, frozen=True, kw_only=True):
+class Progress(ApiAnswer, frozen=True, kw_only=True):
     """A step on the way to a window."""
 
     step: str
@@ -55,14 +55,14 @@ class Progress(Answer, frozen=True, kw_only=True):
     """Since the step began."""
 
 
-class Started(Answer, frozen=True, kw_only=True):
+class Started(ApiAnswer, frozen=True, kw_only=True):
     """The program runs."""
 
     sandbox: str
     program: int
 
 
-class Exited(Answer, frozen=True, kw_only=True):
+class Exited(ApiAnswer, frozen=True, kw_only=True):
     """The program ended: exit code, or minus the signal's number."""
 
     sandbox: str
@@ -70,7 +70,7 @@ class Exited(Answer, frozen=True, kw_only=True):
     code: int
 
 
-class RunItem(Answer, frozen=True, kw_only=True):
+class RunItem(ApiAnswer, frozen=True, kw_only=True):
     """One of the four; the last one of a call is ``started`` or ``exited``.
 
     With ``wait``, ``started`` comes when the program runs and is not the last.
@@ -83,7 +83,7 @@ class RunItem(Answer, frozen=True, kw_only=True):
     exited: Exited | None = None
 
 
-class StopRequest(Request, frozen=True, kw_only=True):
+class StopRequest(ApiRequest, frozen=True, kw_only=True):
     """End a sandbox, or every one that this broker started."""
 
     sandbox: str | None = None
@@ -92,7 +92,7 @@ class StopRequest(Request, frozen=True, kw_only=True):
     """Seconds for the machine to switch itself off; None: the broker's default."""
 
 
-class StopAnswer(Answer, frozen=True, kw_only=True):
+class StopAnswer(ApiAnswer, frozen=True, kw_only=True):
     """Which sandboxes ended."""
 
     stopped: list[str]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer
+from broker.control.api.base import ApiAnswer
 from broker.control.api.leases import LeaseStatus
 
 
-class PolicyStatus(Answer, frozen=True, kw_only=True):
+class PolicyStatus(ApiAnswer, frozen=True, kw_only=True):
     """The rules in force."""
 
     digest: str = ""
@@ -26,7 +26,7 @@ class PolicyStatus(Answer, frozen=True, kw_only=True):
     what that means."""
 
 
-class ProgramStatus(Answer, frozen=True, kw_only=True):
+class ProgramStatus(ApiAnswer, frozen=True, kw_only=True):
     """A program that runs in a sandbox."""
 
     program: int
@@ -34,7 +34,7 @@ class ProgramStatus(Answer, frozen=True, kw_only=True):
     since: float
 
 
-class LimitStatus(Answer, frozen=True, kw_only=True):
+class LimitStatus(ApiAnswer, frozen=True, kw_only=True):
     """Something that is limited for a sandbox's windows."""
 
     what: str
@@ -45,7 +45,7 @@ class LimitStatus(Answer, frozen=True, kw_only=True):
     """How often it wanted more."""
 
 
-class SandboxStatus(Answer, frozen=True, kw_only=True):
+class SandboxStatus(ApiAnswer, frozen=True, kw_only=True):
     """A sandbox that has a lease or is being started or stopped."""
 
     name: str
@@ -71,7 +71,7 @@ class SandboxStatus(Answer, frozen=True, kw_only=True):
     """The devices that it holds: port, vendor and product number, its own name."""
 
 
-class StreamStatus(Answer, frozen=True, kw_only=True):
+class StreamStatus(ApiAnswer, frozen=True, kw_only=True):
     """A live stream; rates are the difference of two answers."""
 
     stream: int
@@ -86,7 +86,7 @@ class StreamStatus(Answer, frozen=True, kw_only=True):
     """Seconds that a worker has spent on decoding it."""
 
 
-class ProcessStatus(Answer, frozen=True, kw_only=True):
+class ProcessStatus(ApiAnswer, frozen=True, kw_only=True):
     """A process of this broker, or one that it started."""
 
     role: str
@@ -99,7 +99,7 @@ class ProcessStatus(Answer, frozen=True, kw_only=True):
     """How it is confined; empty: not at all."""
 
 
-class PumpStatus(Answer, frozen=True, kw_only=True):
+class PumpStatus(ApiAnswer, frozen=True, kw_only=True):
     """The process that moves the bytes."""
 
     pid: int
@@ -109,7 +109,7 @@ class PumpStatus(Answer, frozen=True, kw_only=True):
     bytes_total: int = 0
 
 
-class AuditStatus(Answer, frozen=True, kw_only=True):
+class AuditStatus(ApiAnswer, frozen=True, kw_only=True):
     """The audit log's writer since the broker's start."""
 
     events: int
@@ -118,7 +118,7 @@ class AuditStatus(Answer, frozen=True, kw_only=True):
     waiting: int
 
 
-class LinkOther(Answer, frozen=True, kw_only=True):
+class LinkOther(ApiAnswer, frozen=True, kw_only=True):
     """What the broker at the link's other end says of itself; a claim."""
 
     program: str
@@ -130,7 +130,7 @@ class LinkOther(Answer, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
-class LinkStatus(Answer, frozen=True, kw_only=True):
+class LinkStatus(ApiAnswer, frozen=True, kw_only=True):
     """The link between a host and a viewer, seen from one end."""
 
     role: str
@@ -157,7 +157,7 @@ class LinkStatus(Answer, frozen=True, kw_only=True):
     other: LinkOther | None = None
 
 
-class Status(Answer, frozen=True, kw_only=True):
+class Status(ApiAnswer, frozen=True, kw_only=True):
     """Everything that ``brokerctl status`` shows."""
 
     version: str

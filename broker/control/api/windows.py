@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from broker.control.api.base import Answer, Request
+from broker.control.api.base import ApiAnswer, ApiRequest
 
 
-class WindowsRequest(Request, frozen=True, kw_only=True):
+class WindowsRequest(ApiRequest, frozen=True, kw_only=True):
     """Which windows; null means those of all sandboxes."""
 
     sandbox: str | None = None
 
 
-class WindowStatus(Answer, frozen=True, kw_only=True):
+class WindowStatus(ApiAnswer, frozen=True, kw_only=True):
     """A window on the screen; title and application id are the guest's words.
 
     They are escaped, and without our prefix.  Sizes are of the content, in
@@ -28,14 +28,14 @@ class WindowStatus(Answer, frozen=True, kw_only=True):
     focused: bool
 
 
-class WindowsAnswer(Answer, frozen=True, kw_only=True):
+class WindowsAnswer(ApiAnswer, frozen=True, kw_only=True):
     """Windows, by sandbox, oldest first; ``silent`` sandboxes did not answer."""
 
     windows: list[WindowStatus]
     silent: list[str] = []
 
 
-class WindowCloseRequest(Request, frozen=True, kw_only=True):
+class WindowCloseRequest(ApiRequest, frozen=True, kw_only=True):
     """Cut the connection of a window; with ``ask`` ask its application to close it."""
 
     sandbox: str

@@ -21,7 +21,7 @@ _HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md says h
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
 
 
-class Answer(msgspec.Struct):
+class DeviceReply(msgspec.Struct):
     """A reply and the descriptor that came with it (-1: none), the caller's to close."""
 
     reply: messages.Reply
@@ -41,7 +41,7 @@ class DeviceClient:
         self._sock = sock
         self._changed, self._ended = changed, ended
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, trio.MemorySendChannel[Answer]] = {}
+        self._waiting: dict[int, trio.MemorySendChannel[DeviceReply]] = {}
         self._lock = trio.Lock()
         self.closed = trio.Event()
 
@@ -86,14 +86,14 @@ class DeviceClient:
             case _:
                 waiting = self._waiting.pop(reply.id, None)
                 if waiting is not None:
-                    waiting.send_nowait(Answer(reply, fd))
+                    waiting.send_nowait(DeviceReply(reply, fd))
                     return -1
         return fd
 
     async def _ask(
         self, request: messages.Request, kind: type[_Reply], fds: tuple[int, ...] = ()
     ) -> tuple[_Reply, int]:
-        put, take = trio.open_memory_channel[Answer](1)
+        put, take = trio.open_memory_channel[DeviceReply](1)
         self._waiting[request.id] = put
         with trio.move_on_after(limits.DEVICE_ATTACH_SECONDS):
             try:
@@ -103,7 +103,7 @@ class DeviceClient:
                 raise UpstreamError("vitrail-devices has ended", hint=_HINT) from error
             finally:
                 self._waiting.pop(request.id, None)
-            if isinstance(answer.reply, messages.Refused):
+            if isinstance(answer.reply, messages.DeviceRefused):
                 raise RefusedError(answer.reply.message, hint=answer.reply.hint)
             if not isinstance(answer.reply, kind):
                 raise UpstreamError(
@@ -152,7 +152,7 @@ class DeviceClient:
     async def detach(self, attachment: str) -> None:
         """Take a device back.  Raises RefusedError, UpstreamError."""
         request = messages.Detach(next(self._numbers), attachment)
-        await self._ask(request, messages.Done)
+        await self._ask(request, messages.DeviceDone)
 
 
 def connect(

@@ -35,10 +35,10 @@ from broker.devices.description import Device
 from broker.devices.table import (
     Action,
     Appeared,
+    DeviceState,
     DeviceTable,
-    Held,
+    HeldDevice,
     Plug,
-    State,
     Vanished,
 )
 from broker.host.devices import monitor, strict, usbip
@@ -149,7 +149,7 @@ class Service:
             match action:
                 case Vanished(plug, reason):
                     self._vanished(plug, reason)
-                case Held(port):
+                case HeldDevice(port):
                     self._ports_held.add(port)
                     log_stderr(f"vitrail-devices: port {port} is plugged too often")
                 case Appeared(plug):
@@ -233,7 +233,7 @@ class Service:
     async def _answer(self, client: _Client, got: fdpass.Received) -> None:
         request = messages.decode_request(got.data)
         fds: tuple[int, ...] = ()
-        reply: msgspec.Struct = messages.Done(request.id)
+        reply: msgspec.Struct = messages.DeviceDone(request.id)
         try:
             match request:
                 case messages.ListDevices():
@@ -244,7 +244,7 @@ class Service:
                     await self._detach(client, request)
         except (VitrailError, OSError) as error:
             hint = error.hint if isinstance(error, VitrailError) else ""
-            reply = messages.Refused(request.id, str(error), hint)
+            reply = messages.DeviceRefused(request.id, str(error), hint)
         try:
             await self._send(client, reply, fds)
         finally:
@@ -349,7 +349,7 @@ class Service:
         held.asked = True
         held.reason = held.reason or "detached"
         held.scope.cancel()
-        if held.plug.state is not State.DETACHING:
+        if held.plug.state is not DeviceState.DETACHING:
             await self._take_back(held, "detached")
         else:
             await held.ended.wait()
@@ -416,7 +416,10 @@ def open_node(held: SysfsDevice) -> int:
 
 def listen(path: Path, owner: int) -> socket.socket:
     """Return the socket that brokers of a user connect to.  Raises SetupError."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        # Whatever the umask is: the user must come through to the socket.
+        path.parent.chmod(0o755)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         path.unlink(missing_ok=True)

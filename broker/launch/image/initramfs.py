@@ -47,7 +47,7 @@ _TRAILER = "TRAILER!!!"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """A file of the archive; a directory has no content."""
 
     mode: int
@@ -55,16 +55,16 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def write_cpio(entries: Mapping[str, Entry]) -> bytes:
+def write_cpio(entries: Mapping[str, ArchiveEntry]) -> bytes:
     """Return a newc archive of these entries, in the order of their names."""
     out = bytearray()
     for number, name in enumerate(sorted(entries), start=1):
         out += _record(number, name, entries[name])
-    out += _record(0, _TRAILER, Entry(0))
+    out += _record(0, _TRAILER, ArchiveEntry(0))
     return bytes(_padded(out, 512))
 
 
-def _record(inode: int, name: str, entry: Entry) -> bytes:
+def _record(inode: int, name: str, entry: ArchiveEntry) -> bytes:
     encoded = name.encode() + b"\0"
     fields = (
         inode,
@@ -93,23 +93,23 @@ def agent_overlay(shim: bytes) -> bytes:
     """Return an archive that, put behind the initramfs, brings another agent."""
     return write_cpio(
         {
-            "agent": Entry(stat.S_IFDIR | 0o755),
-            "agent/vitrail_guest.py": Entry(stat.S_IFREG | 0o644, shim),
+            "agent": ArchiveEntry(stat.S_IFDIR | 0o755),
+            "agent/vitrail_guest.py": ArchiveEntry(stat.S_IFREG | 0o644, shim),
         }
     )
 
 
 def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -> bytes:
     """Return the initramfs; ``modules`` in the order in which they are loaded."""
-    entries = {name: Entry(stat.S_IFDIR | 0o755) for name in _DIRECTORIES}
-    entries["init"] = Entry(stat.S_IFREG | 0o755, init)
-    entries["bin/busybox"] = Entry(stat.S_IFREG | 0o755, busybox)
+    entries = {name: ArchiveEntry(stat.S_IFDIR | 0o755) for name in _DIRECTORIES}
+    entries["init"] = ArchiveEntry(stat.S_IFREG | 0o755, init)
+    entries["bin/busybox"] = ArchiveEntry(stat.S_IFREG | 0o755, busybox)
     # init's standard streams, open before it has mounted anything.
-    entries["dev/console"] = Entry(stat.S_IFCHR | 0o600, device=(5, 1))
+    entries["dev/console"] = ArchiveEntry(stat.S_IFCHR | 0o600, device=(5, 1))
     order = "".join(f"{name}\n" for name in modules)
-    entries["modules/order"] = Entry(stat.S_IFREG | 0o644, order.encode())
+    entries["modules/order"] = ArchiveEntry(stat.S_IFREG | 0o644, order.encode())
     for name, content in modules.items():
-        entries[f"modules/{name}.ko"] = Entry(stat.S_IFREG | 0o644, content)
+        entries[f"modules/{name}.ko"] = ArchiveEntry(stat.S_IFREG | 0o644, content)
     return write_cpio(entries)
 
 

@@ -35,7 +35,7 @@ _LONGEST_MARKER = max(map(len, MARKERS))
 
 
 @dataclass(frozen=True)
-class Choice:
+class AcceleratorChoice:
     """The accelerator, why it is that one, and what would give a better one."""
 
     accel: Accel
@@ -57,7 +57,7 @@ async def choose_accel(
     cache: Path,
     environ: Mapping[str, str] | None = None,
     device: Path = DEVICE,
-) -> Choice:
+) -> AcceleratorChoice:
     """Decide how machines run on this host; the first time takes up to 10 s.
 
     ``cache`` is a directory of this user's (``Paths.cache``).  Raises
@@ -74,10 +74,10 @@ async def choose_accel(
     if kept is None:
         kept = await _probe(qemu, kernel, initrd)
         _write(cache / _CACHE_FILE, kept)
-    return Choice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
+    return AcceleratorChoice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
 
 
-def _forced(word: str, device: Path) -> Choice:
+def _forced(word: str, device: Path) -> AcceleratorChoice:
     try:
         accel = Accel(word)
     except ValueError:
@@ -91,24 +91,28 @@ def _forced(word: str, device: Path) -> Choice:
             f"{VARIABLE}={word}, but {missing.reason}",
             hint="; ".join(filter(None, (missing.hint, without))),
         )
-    return Choice(accel, f"{VARIABLE}={word}")
+    return AcceleratorChoice(accel, f"{VARIABLE}={word}")
 
 
-def permission(device: Path = DEVICE) -> Choice | None:
+def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
     """Return None when the device can be opened, else the choice that follows."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return Choice(
+        return AcceleratorChoice(
             Accel.TCG,
             f"this machine has no {device}",
             hint="enable virtualization in the firmware, then "
             "'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'",
         )
     except PermissionError:
-        return Choice(Accel.TCG, f"no permission to open {device}", hint=_join(device))
+        return AcceleratorChoice(
+            Accel.TCG, f"no permission to open {device}", hint=_join(device)
+        )
     except OSError as error:
-        return Choice(Accel.TCG, f"{device} cannot be opened: {error.strerror}")
+        return AcceleratorChoice(
+            Accel.TCG, f"{device} cannot be opened: {error.strerror}"
+        )
     return None
 
 

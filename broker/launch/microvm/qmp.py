@@ -36,7 +36,7 @@ class Greeting(msgspec.Struct, frozen=True):
     QMP: dict[str, object]
 
 
-class Event(msgspec.Struct, frozen=True, rename={"name": "event"}):
+class QmpEvent(msgspec.Struct, frozen=True, rename={"name": "event"}):
     """Something that happened in the machine, as ``SHUTDOWN``."""
 
     name: _Text
@@ -48,7 +48,7 @@ class _Fault(msgspec.Struct, frozen=True, rename={"kind": "class"}):
     desc: _Text
 
 
-class Failed(msgspec.Struct, frozen=True):
+class QmpFailed(msgspec.Struct, frozen=True):
     """The answer to a command that QEMU did not carry out.
 
     ``id`` is missing only where QEMU could not read the line at all.
@@ -65,12 +65,12 @@ class Answered(msgspec.Struct, frozen=True, rename={"value": "return"}):
     id: int
 
 
-Message = Greeting | Event | Failed | Answered
+Message = Greeting | QmpEvent | QmpFailed | Answered
 
 _KEYS: Mapping[str, type[Message]] = {
     "QMP": Greeting,
-    "event": Event,
-    "error": Failed,
+    "event": QmpEvent,
+    "error": QmpFailed,
     "return": Answered,
 }
 
@@ -144,16 +144,16 @@ class Qmp:
         self,
         stream: trio.abc.HalfCloseableStream,
         *,
-        on_event: Callable[[Event], None] | None = None,
+        on_event: Callable[[QmpEvent], None] | None = None,
     ) -> None:
         self._stream = stream
         self._reader = QmpReader()
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, trio.MemorySendChannel[Failed | Answered]] = {}
+        self._waiting: dict[int, trio.MemorySendChannel[QmpFailed | Answered]] = {}
         self._sending = trio.Lock()
         self._on_event = on_event
-        self._put: trio.MemorySendChannel[Event]
-        self._put, self.events = trio.open_memory_channel[Event](limits.QMP_EVENTS)
+        self._put: trio.MemorySendChannel[QmpEvent]
+        self._put, self.events = trio.open_memory_channel[QmpEvent](limits.QMP_EVENTS)
         self._closed = False
         self.events_lost = 0
 
@@ -172,7 +172,7 @@ class Qmp:
             for message in await self._receive():
                 if isinstance(message, wanted):
                     return
-                if isinstance(message, Event):
+                if isinstance(message, QmpEvent):
                     self._take_event(message)
                 else:
                     raise UpstreamError("QEMU's monitor does not begin as QMP does")
@@ -212,9 +212,9 @@ class Qmp:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Event():
+            case QmpEvent():
                 self._take_event(message)
-            case Answered() | Failed():
+            case Answered() | QmpFailed():
                 waiting = self._waiting.pop(message.id or 0, None)
                 if waiting is not None:  # else no task waits for it any more
                     with suppress(trio.BrokenResourceError):
@@ -222,7 +222,7 @@ class Qmp:
             case Greeting():
                 raise UpstreamError("QEMU greeted twice")
 
-    def _take_event(self, event: Event) -> None:
+    def _take_event(self, event: QmpEvent) -> None:
         if self._on_event is not None:
             self._on_event(event)
         try:
@@ -249,7 +249,7 @@ class Qmp:
         returned value comes from QEMU: check it before use.
         """
         number = next(self._numbers)
-        put, take = trio.open_memory_channel[Failed | Answered](1)
+        put, take = trio.open_memory_channel[QmpFailed | Answered](1)
         with _patience(f"the answer to {command}", deadline):
             if self._closed:
                 raise UpstreamError(f"QEMU has gone ({command})")
@@ -265,7 +265,7 @@ class Qmp:
                 raise UpstreamError(f"QEMU has gone ({command})") from error
             finally:
                 self._waiting.pop(number, None)
-        if isinstance(answer, Failed):
+        if isinstance(answer, QmpFailed):
             raise QmpError(command, answer.error.kind, answer.error.desc)
         return answer.value
 
@@ -300,7 +300,7 @@ def _patience(what: str, seconds: float) -> Iterator[None]:
 
 
 async def open_qmp(
-    path: Path, *, on_event: Callable[[Event], None] | None = None
+    path: Path, *, on_event: Callable[[QmpEvent], None] | None = None
 ) -> Qmp:
     """Connect to a monitor socket and negotiate; the caller starts ``run``.
 

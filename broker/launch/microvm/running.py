@@ -19,7 +19,7 @@ from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_exception
 from broker.launch.microvm.console import ConsoleLog, pump_console
-from broker.launch.microvm.qmp import Event, Qmp, open_qmp
+from broker.launch.microvm.qmp import Qmp, QmpEvent, open_qmp
 from broker.launch.microvm.state import (
     CONSOLE_SOCKET,
     QMP_SOCKET,
@@ -247,7 +247,7 @@ class Vm:
         if not self.vmm.ended and self._on_loss is not None:
             self._on_loss(f"{helper.role} {how}: the guest has no network any more")
 
-    def _take_event(self, event: Event) -> None:
+    def _take_event(self, event: QmpEvent) -> None:
         if event.name == "SHUTDOWN" and event.data.get("guest") is True:
             reason = printable(str(event.data.get("reason")), 60)
             self._blame(EndKind.GUEST, _GUEST_REASONS.get(reason, reason))

@@ -24,7 +24,7 @@ from broker.launch.microvm.vsock_backend import (
     UDS_NAME,
     VSOCK_DIRECTORY,
 )
-from broker.launch.process.identity import Identity, Tracked, boot_id, find
+from broker.launch.process.identity import ProcessIdentity, Tracked, boot_id, find
 
 STATE_FILE = "vm.json"
 QMP_SOCKET = "qmp"
@@ -42,9 +42,9 @@ class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network
     disposable: bool
     logs: str
-    helpers: dict[str, Identity]
+    helpers: dict[str, ProcessIdentity]
     """Role to process: vhost-device-vsock, passt."""
-    vmm: Identity | None = None
+    vmm: ProcessIdentity | None = None
     """QEMU; None while its helpers are being started."""
     version: Literal[1] = 1
 
@@ -100,7 +100,7 @@ def read_state(directory: Path) -> VmState | None:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundState:
     """The living processes of a state; each is held by its pidfd."""
 
     vmm: Tracked | None
@@ -112,13 +112,13 @@ class Found:
         return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
 
 
-def find_processes(state: VmState) -> Found:
+def find_processes(state: VmState) -> FoundState:
     """Return those of the state's processes that are proven to live."""
     if state.boot != boot_id():
-        return Found(None, ())
+        return FoundState(None, ())
     vmm = find("QEMU", state.vmm) if state.vmm is not None else None
     helpers = (find(role, process) for role, process in state.helpers.items())
-    return Found(vmm, tuple(process for process in helpers if process is not None))
+    return FoundState(vmm, tuple(process for process in helpers if process is not None))
 
 
 def name_of(state: VmState) -> SandboxName:

@@ -23,7 +23,7 @@ from broker.launch.process.spawn import Child, has_ended, spawn, wait_ended
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ProcessIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The stored identity of a process; valid for one boot only."""
 
     pid: int
@@ -60,7 +60,7 @@ class Tracked:
     def __init__(
         self,
         role: str,
-        identity: Identity,
+        identity: ProcessIdentity,
         pidfd: int,
         child: Child | None = None,
         words: FirstWords | None = None,
@@ -163,7 +163,7 @@ def spawn_helper(
         pidfd = os.dup(child.pidfd)
         # It has not been waited for yet, so the pid is surely its own.
         start = _start_time(child.pid)
-        identity = Identity(child.pid, start, os.fstat(pidfd).st_ino)
+        identity = ProcessIdentity(child.pid, start, os.fstat(pidfd).st_ino)
     except BaseException:
         if pidfd >= 0:
             os.close(pidfd)
@@ -173,7 +173,7 @@ def spawn_helper(
     return Tracked(role, identity, pidfd, child, words)
 
 
-def find(role: str, identity: Identity) -> Tracked | None:
+def find(role: str, identity: ProcessIdentity) -> Tracked | None:
     """Return the living process of this identity, or None.
 
     The caller has compared the boot.  The pidfd is opened first and must

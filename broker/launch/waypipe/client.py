@@ -48,7 +48,7 @@ _LDD_LINE = re.compile(r"\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)")
 
 
 @dataclass(frozen=True)
-class Program:
+class WaypipeProgram:
     """A program and what its loader needs, with no link left to follow."""
 
     path: Path
@@ -174,7 +174,7 @@ def refuse_c(version: str) -> None:
         )
 
 
-async def find_program(path: Path) -> Program:
+async def find_program(path: Path) -> WaypipeProgram:
     """Return the files that must be visible for a program to run (ldd(1)).
 
     Raises UpstreamError when ldd fails; SetupError when a library is missing.
@@ -184,7 +184,7 @@ async def find_program(path: Path) -> Program:
     except UpstreamError as error:
         if "not a dynamic executable" not in error.message:
             raise
-        return Program(path, None, ())
+        return WaypipeProgram(path, None, ())
     if "not found" in said:
         raise SetupError(
             f"{path} lacks libraries: {printable(said)}",
@@ -193,7 +193,9 @@ async def find_program(path: Path) -> Program:
     files = [Path(found[1]) for line in said.splitlines() if (found := _ldd(line))]
     loaders = [file for file in files if file.name.startswith("ld")]
     interpreter = loaders[0] if loaders else None
-    return Program(path, interpreter, tuple(f for f in files if f != interpreter))
+    return WaypipeProgram(
+        path, interpreter, tuple(f for f in files if f != interpreter)
+    )
 
 
 def _ldd(line: str) -> re.Match[str] | None:
@@ -201,7 +203,7 @@ def _ldd(line: str) -> re.Match[str] | None:
 
 
 def jail_arguments(
-    program: Program, display_dir: Path, arguments: Sequence[str]
+    program: WaypipeProgram, display_dir: Path, arguments: Sequence[str]
 ) -> list[str]:
     """Return bubblewrap's arguments for the program in its jail.
 
@@ -284,7 +286,7 @@ class _Info(msgspec.Struct):
 
 
 async def start_jailed(
-    program: Program, display_dir: Path, arguments: Sequence[str], output: int
+    program: WaypipeProgram, display_dir: Path, arguments: Sequence[str], output: int
 ) -> Jailed:
     """Start a program in the jail of a waypipe client.
 

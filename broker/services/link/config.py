@@ -26,7 +26,7 @@ from broker.core.paths import Paths
 from broker.core.services import CID_ANY, LINK_PORT
 from broker.link.addresses import Endpoint, VsockEndpoint, parse_connect, parse_listen
 from broker.link.wire_types import Role
-from broker.relay.contract import Mode
+from broker.relay.contract import RelayMode
 
 HOST_CID = 2
 
@@ -37,7 +37,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     peer_cid: int = HOST_CID
     peer_uid: int | None = None
     pieces: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] = 0
-    relay: Mode = Mode.AUTO
+    relay: RelayMode = RelayMode.AUTO
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LinkConfig:
     peer_uid: int = -1
     pieces: int = 0
     """No single write of a stream is larger, in bytes; 0: any."""
-    relay: Mode = Mode.AUTO
+    relay: RelayMode = RelayMode.AUTO
     """How the pump moves streams, both directions alike."""
 
     @property

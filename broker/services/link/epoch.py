@@ -32,10 +32,10 @@ from broker.link.preamble import Gate, Opener
 from broker.services.link.lease_turns import LeaseTurns, Turn
 from broker.services.link.sockets import receive
 
-_R = TypeVar("_R", bound=m.Request)
+_R = TypeVar("_R", bound=m.LinkRequest)
 _LAST_WORDS_SECONDS = 1.0
 
-Handle = Callable[["Epoch", m.Request], Awaitable[m.Reply]]
+Handle = Callable[["Epoch", m.LinkRequest], Awaitable[m.LinkReply]]
 
 
 def request_pace() -> TokenBucket:
@@ -120,7 +120,7 @@ class Epoch:
 
     # -- asking ---------------------------------------------------------------
 
-    async def ask(self, make: Callable[[int], _R]) -> m.Reply:
+    async def ask(self, make: Callable[[int], _R]) -> m.LinkReply:
         """Send a request and return its reply, which is not a refusal.
 
         Raises the other end's error, or UpstreamError when the epoch ends
@@ -142,7 +142,7 @@ class Epoch:
         await answer.there.wait()
         if answer.reply is None:
             raise self._lost()
-        if isinstance(answer.reply, m.Refused):
+        if isinstance(answer.reply, m.RequestRefused):
             raise answer.reply.to_error()
         return answer.reply
 
@@ -261,7 +261,7 @@ class Epoch:
                     self._take(nursery, message, request)
                 if not self.channel.open:
                     return
-                asked = sum(isinstance(message, m.Request) for message, _ in taken)
+                asked = sum(isinstance(message, m.LinkRequest) for message, _ in taken)
                 await trio.sleep(self._pace.take(trio.current_time(), asked))
             limit = limits.LINK_RECORD_SECONDS if self.channel.in_record else 1e9
             with trio.move_on_after(limit) as patience:
@@ -272,42 +272,42 @@ class Epoch:
                 self.channel.eof()
 
     def _take(
-        self, nursery: trio.Nursery, message: m.Message, request: m.Request | None
+        self, nursery: trio.Nursery, message: m.Message, request: m.LinkRequest | None
     ) -> None:
-        if isinstance(message, m.Reply):
+        if isinstance(message, m.LinkReply):
             assert request is not None
             self._answers.pop(message.request).settle(message)
-        elif isinstance(message, m.Request):
+        elif isinstance(message, m.LinkRequest):
             nursery.start_soon(self._serve, message, self._lease_turns.take(message))
         elif isinstance(message, m.Bye):
             self.reason = self.reason or f"{self.name} left: {message.reason}"
 
-    async def _serve(self, request: m.Request, turn: Turn) -> None:
-        reply: m.Reply
+    async def _serve(self, request: m.LinkRequest, turn: Turn) -> None:
+        reply: m.LinkReply
         try:
             # guard: messages about a lease are served in order
             async with turn:
                 reply = await self._answer(request)
         except VitrailError as error:
-            reply = m.Refused.of(request.request, error)
+            reply = m.RequestRefused.of(request.request, error)
         except Exception as error:  # noqa: BLE001
             # A mistake of ours in one request ends neither link nor broker.
             log_exception(error)
             failed = InternalError("a mistake in the other broker; its own log has it")
-            reply = m.Refused.of(request.request, failed)
+            reply = m.RequestRefused.of(request.request, failed)
         if self.channel.open:
             self._put(self.channel.reply(reply))
 
-    async def _answer(self, request: m.Request) -> m.Reply:
+    async def _answer(self, request: m.LinkRequest) -> m.LinkReply:
         match request:
-            case m.Ping():
-                return m.Done(request.request)
+            case m.LinkPing():
+                return m.RequestDone(request.request)
             case m.Cut():
                 stream = self.streams.get(request.stream)
                 if stream is not None and request.opened_by == "host":
                     stream.cut(f"cut by {self.name}: {request.reason}")
                     await stream.over.wait()
-                return m.Done(request.request)
+                return m.RequestDone(request.request)
             case _:
                 return await self._handle(self, request)
 
@@ -379,7 +379,7 @@ class Epoch:
     async def ask_quietly(self) -> None:
         """Send a ping, without waiting for a place or the reply."""
         if self.channel.asked < limits.LINK_REQUESTS:
-            request, record = self.channel.ask(m.Ping)
+            request, record = self.channel.ask(m.LinkPing)
             answer = self._answers[request.request] = _Answer()
             self._put(record)
             await answer.there.wait()
@@ -391,10 +391,10 @@ class Epoch:
 class _Answer:
     place: trio.Semaphore | None = None
     there: trio.Event = field(default_factory=trio.Event)
-    reply: m.Reply | None = None
+    reply: m.LinkReply | None = None
     since: float = field(default_factory=trio.current_time)
 
-    def settle(self, reply: m.Reply | None) -> None:
+    def settle(self, reply: m.LinkReply | None) -> None:
         """The reply is here, or will never come."""
         self.reply = reply
         self.there.set()

@@ -20,7 +20,14 @@ from typing import Generic, TypeVar
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
-from broker.link.keys import KEY_BYTES, Identity, Peer, Peers, format_peers, parse_peers
+from broker.link.keys import (
+    KEY_BYTES,
+    BrokerIdentity,
+    Peer,
+    Peers,
+    format_peers,
+    parse_peers,
+)
 from broker.link.wire_types import Role
 
 _PEM_BYTES = 4096
@@ -64,10 +71,10 @@ class LinkStore:
         self.directory = paths.state / "link"
         self.key_file = self.directory / "identity.pem"
         self.peers_file = self.directory / "peers"
-        self._identity: _Read[Identity] = _Read()
+        self._identity: _Read[BrokerIdentity] = _Read()
         self._peers: _Read[Peers] = _Read()
 
-    def identity(self) -> Identity:
+    def identity(self) -> BrokerIdentity:
         """This broker's key pair, made when there is none.
 
         Raises SetupError when the file is damaged or others may read it.
@@ -76,12 +83,12 @@ class LinkStore:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.directory.chmod(0o700)
             if not self.key_file.exists():
-                fresh = Identity.from_seed(secrets.token_bytes(KEY_BYTES))
+                fresh = BrokerIdentity.from_seed(secrets.token_bytes(KEY_BYTES))
                 self._write(self.key_file, fresh.to_pem(), replace=False)
             return self._identity.get(
                 self.key_file,
                 _PEM_BYTES,
-                lambda pem: Identity.from_pem(pem, str(self.key_file)),
+                lambda pem: BrokerIdentity.from_pem(pem, str(self.key_file)),
             )
 
     def peers(self) -> Peers:

@@ -39,7 +39,7 @@ class LeaseTurns:
         self._last: dict[str, Turn] = {}
         self._sandbox: dict[str, str] = {}
 
-    def take(self, request: m.Request) -> Turn:
+    def take(self, request: m.LinkRequest) -> Turn:
         """Return the turn of a request, which must be entered; called in order."""
         keys = self._keys(request)
         self._last = {k: t for k, t in self._last.items() if not t.over.is_set()}
@@ -47,7 +47,7 @@ class LeaseTurns:
         self._last.update(dict.fromkeys(keys, turn))
         return turn
 
-    def _keys(self, request: m.Request) -> tuple[str, ...]:
+    def _keys(self, request: m.LinkRequest) -> tuple[str, ...]:
         """What the request is about; ids are 16 hex digits, names have a sign."""
         if isinstance(request, m.LeaseBegun):
             self._sandbox[request.lease] = f"sandbox {request.sandbox}"

@@ -18,7 +18,7 @@ from broker.link.endpoints import (
     UnixEndpoint,
     VsockEndpoint,
 )
-from broker.link.keys import Identity, PublicKey
+from broker.link.keys import BrokerIdentity, PublicKey
 from broker.link.pairing import Pairing
 from broker.link.wire_types import LinkRefusedError, Role
 from broker.services.link.config import LinkConfig
@@ -82,7 +82,7 @@ async def let_in(
 
 
 async def pair(
-    sock: socket.socket, *, role: Role, identity: Identity, show: Show, ask: Ask
+    sock: socket.socket, *, role: Role, identity: BrokerIdentity, show: Show, ask: Ask
 ) -> PublicKey:
     """Run a pairing; returns the key to pin.  Owns the socket.
 

@@ -17,8 +17,8 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError
 from broker.link.endpoints import HybridEndpoint, connect
 from broker.link.epoch import Session
-from broker.link.handshake import Fresh, Handshake, State
-from broker.link.keys import Identity, Peers
+from broker.link.handshake import Fresh, Handshake, HandshakeState
+from broker.link.keys import BrokerIdentity, Peers
 from broker.link.wire_types import LinkRefusedError, Role
 from broker.services.link.config import LinkConfig
 
@@ -100,7 +100,7 @@ async def shake_hands(
     *,
     role: Role,
     dials: bool,
-    identity: Identity,
+    identity: BrokerIdentity,
     peers: Peers,
     first: bytes = b"",
     known: Callable[[], None] | None = None,
@@ -127,7 +127,7 @@ async def shake_hands(
             if not untrusted:
                 machine.eof()
             answer = machine.feed(untrusted)
-            if known is not None and machine.state is State.WAIT_PROOF:
+            if known is not None and machine.state is HandshakeState.WAIT_PROOF:
                 known()
             await send_all(sock, answer)
     except LinkRefusedError as error:

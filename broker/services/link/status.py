@@ -78,7 +78,7 @@ async def _ask(epoch: Epoch) -> api.LinkOther | None:
             reply = await epoch.ask(m.StatusAsked)
         except VitrailError:
             return None  # it is being lost; the next status says so
-        if isinstance(reply, m.Status):
+        if isinstance(reply, m.StatusReply):
             return api.LinkOther(
                 program=reply.program,
                 leases=reply.leases,
@@ -92,11 +92,11 @@ async def _ask(epoch: Epoch) -> api.LinkOther | None:
 
 def own_status(
     request: int, epoch: Epoch, since: float, warnings: list[str]
-) -> m.Status:
+) -> m.StatusReply:
     """What the other end is told of us."""
     limit = limits.LINK_TEXT_CHARACTERS
     told = [fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :]]
-    return m.Status(
+    return m.StatusReply(
         request,
         f"vitrail {__version__}",
         len(epoch.channel.leases.all()),

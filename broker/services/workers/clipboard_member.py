@@ -18,7 +18,7 @@ from broker.ipc import clipboard as messages
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.worker import ToWorker
 
-DEFAULT_CHORDS = messages.Chords("Super+Shift+C", "Super+Shift+V")
+DEFAULT_CHORDS = messages.ChordsMessage("Super+Shift+C", "Super+Shift+V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,21 @@ class Content:
 Said: TypeAlias = (
     messages.ClipboardFocus
     | messages.ChordPressed
-    | messages.ChordTrouble
+    | messages.ChordTroubleMessage
     | messages.ClipboardTypes
     | messages.ClipboardLarge
     | messages.ClipboardFailed
-    | messages.OfferEnded
-    | messages.OfferRefused
-    | messages.Exported
-    | messages.ExportEnded
-    | messages.ForeignDrag
-    | messages.DragStarted
-    | messages.DragPerformed
-    | messages.DragEnded
-    | messages.DragOver
-    | messages.DragDropped
-    | messages.DragWanted
+    | messages.OfferEndedMessage
+    | messages.OfferRefusedMessage
+    | messages.ExportedMessage
+    | messages.ExportEndedMessage
+    | messages.ForeignDragMessage
+    | messages.DragStartedMessage
+    | messages.DragPerformedMessage
+    | messages.DragEndedMessage
+    | messages.DragOverMessage
+    | messages.DragDroppedMessage
+    | messages.DragWantedMessage
     | Content
 )
 """What a worker says about the clipboard, as the session gets it."""
@@ -62,11 +62,11 @@ class Orders(Protocol):
 class ClipboardMember(Protocol):
     """A sandbox's place on the viewer's clipboard (``session.clipboard``)."""
 
-    def chords(self) -> messages.Chords:
+    def chords(self) -> messages.ChordsMessage:
         """What its windows are to know as chords."""
         ...
 
-    def drags(self) -> messages.Drags:
+    def drags(self) -> messages.DragsMessage:
         """Which of its drags may cross."""
         ...
 
@@ -82,13 +82,13 @@ class ClipboardMember(Protocol):
 class Nowhere:
     """The place of a sandbox that is on no clipboard."""
 
-    def chords(self) -> messages.Chords:
+    def chords(self) -> messages.ChordsMessage:
         """The default ones, by which nothing happens."""
         return DEFAULT_CHORDS
 
-    def drags(self) -> messages.Drags:
+    def drags(self) -> messages.DragsMessage:
         """None."""
-        return messages.Drags(cross=False, outward=[])
+        return messages.DragsMessage(cross=False, outward=[])
 
     async def take(self, said: Said) -> None:
         """Nobody listens."""
@@ -123,21 +123,21 @@ def events_of(sandbox: str, said: Said) -> tuple[words.Event, ...]:
 def _later(sandbox: str, said: Said) -> tuple[words.Event, ...]:
     """What it says of content that was given, and of drags."""
     match said:
-        case messages.OfferEnded(transfer):
+        case messages.OfferEndedMessage(transfer):
             return (words.OfferEnded(sandbox, transfer),)
-        case messages.OfferRefused(transfer, reason):
+        case messages.OfferRefusedMessage(transfer, reason):
             return (words.OfferRefused(sandbox, transfer, printable(reason, 200)),)
-        case messages.Exported(transfer, problem):
+        case messages.ExportedMessage(transfer, problem):
             return (words.Exported(sandbox, transfer, printable(problem, 200)),)
-        case messages.ExportEnded(transfer):
+        case messages.ExportEndedMessage(transfer):
             return (words.ExportEnded(sandbox, transfer),)
-        case messages.ForeignDrag():
+        case messages.ForeignDragMessage():
             return (words.ForeignDrag(sandbox),)
-        case messages.DragStarted(mark):
+        case messages.DragStartedMessage(mark):
             return (words.DragStarted(sandbox, mark),)
-        case messages.DragPerformed(mark):
+        case messages.DragPerformedMessage(mark):
             return (words.DragPerformed(sandbox, mark),)
-        case messages.DragEnded(mark):
+        case messages.DragEndedMessage(mark):
             return (words.DragEnded(sandbox, mark),)
         case _:
             return ()
@@ -147,7 +147,7 @@ Order: TypeAlias = (
     words.AskTypes
     | words.Read
     | words.Rewrite
-    | words.Stop
+    | words.StopTransfer
     | words.Offer
     | words.AcceptDrag
     | words.EndDrag
@@ -162,42 +162,44 @@ async def order(worker: Orders, action: Order) -> None:
     """Have a worker do it.  Raises UpstreamError when it has ended."""
     match action:
         case words.AskTypes(_, transfer, host, primary, drag, drop):
-            ask = messages.AskTypes(transfer, host, primary, drag, drop)
+            ask = messages.AskTypesMessage(transfer, host, primary, drag, drop)
             await worker.send(ask)
         case words.Read(_, transfer, name, most, host):
             await worker.send(messages.ReadType(transfer, name, most, host))
         case words.Rewrite(_, transfer, item, clean):
-            rewrite = messages.Rewrite(
+            rewrite = messages.RewriteMessage(
                 transfer, item.kind, len(item.data), sorted(clean)
             )
             await _with_content(worker, rewrite, [item])
         case words.Offer():
             pieces = pieces_of(action.items)
-            offer = messages.Offer(action.transfer, pieces, action.primary, action.drop)
+            offer = messages.OfferMessage(
+                action.transfer, pieces, action.primary, action.drop
+            )
             await _with_content(worker, offer, action.items)
         case words.Export(_, transfer, press, items, mark):
-            export = messages.Export(transfer, press, pieces_of(items), mark)
+            export = messages.ExportMessage(transfer, press, pieces_of(items), mark)
             await _with_content(worker, export, items)
         case words.Serve(_, number, item):
-            serve = messages.Serve(number, len(item.data))
+            serve = messages.ServeMessage(number, len(item.data))
             await _with_content(worker, serve, [item])
         case _:
             await worker.send(_plain(action))
 
 
 def _plain(
-    action: words.Stop | words.Withdraw | words.AcceptDrag | words.EndDrag,
+    action: words.StopTransfer | words.Withdraw | words.AcceptDrag | words.EndDrag,
 ) -> ToWorker:
     """An order with nothing in it but its number."""
     match action:
-        case words.Stop(_, transfer):
+        case words.StopTransfer(_, transfer):
             return messages.StopRead(transfer)
         case words.Withdraw(_, transfer):
-            return messages.Withdraw(transfer)
+            return messages.WithdrawMessage(transfer)
         case words.AcceptDrag(_, number):
-            return messages.AcceptDrag(number)
+            return messages.AcceptDragMessage(number)
         case words.EndDrag(_, number, finished):
-            return messages.EndDrag(number, finished)
+            return messages.EndDragMessage(number, finished)
 
 
 def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:

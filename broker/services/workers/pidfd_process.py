@@ -13,14 +13,14 @@ _KIB = 1024
 
 
 @dataclass(frozen=True)
-class Memory:
+class ProcessMemory:
     """Bytes of physical memory: all that is mapped, and what is nobody else's."""
 
     resident: int
     private: int
 
 
-class Process:
+class PidfdProcess:
     """Owns the pidfd; ``pid`` is right as long as the process lives."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
@@ -38,19 +38,21 @@ class Process:
         except ProcessLookupError:
             return
 
-    def memory(self) -> Memory:
+    def memory(self) -> ProcessMemory:
         """Read its memory (proc_pid_smaps(5)); zeroes when it has ended."""
         try:
             text = Path(f"/proc/{self.pid}/smaps_rollup").read_text("ascii")
             # Still there, so the number was its own when we read.
             signal.pidfd_send_signal(self._pidfd, 0)
         except (FileNotFoundError, ProcessLookupError):
-            return Memory(0, 0)
+            return ProcessMemory(0, 0)
         sizes = {}
         for line in text.splitlines()[1:]:
             name, value = line.split(":")
             sizes[name] = int(value.split()[0]) * _KIB
-        return Memory(sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"])
+        return ProcessMemory(
+            sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"]
+        )
 
     def close(self) -> None:
         """Let go of it."""

@@ -20,7 +20,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_exception
-from broker.ipc.clipboard import Chords
+from broker.ipc.clipboard import ChordsMessage
 from broker.services.workers.process import Worker
 from broker.services.workers.template import Forked, Template, TemplateError
 from broker.wayland.rules import WindowRules
@@ -84,7 +84,7 @@ class Workers:
         *,
         rules: WindowRules | None = None,
         clients: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
-        chords: Chords | None = None,
+        chords: ChordsMessage | None = None,
     ) -> Worker:
         """Start a worker and return it when its jail is shut.
 

@@ -21,7 +21,11 @@ from broker.core.token_bucket import TokenBucket
 from broker.ipc import agent, clipboard, sealed_memfd, transfer
 from broker.ipc import worker as messages
 from broker.services.workers.clipboard_member import DEFAULT_CHORDS, Content, Said
-from broker.services.workers.pidfd_process import Memory, Process, describe_end
+from broker.services.workers.pidfd_process import (
+    PidfdProcess,
+    ProcessMemory,
+    describe_end,
+)
 from broker.services.workers.template import Forked
 from broker.wayland.rule_messages import order_of
 from broker.wayland.rules import WindowRules
@@ -41,7 +45,7 @@ class _Ask:
 
     number: int
     done: trio.Event = field(default_factory=trio.Event)
-    windows: list[messages.Window] = field(default_factory=list)
+    windows: list[messages.WindowReport] = field(default_factory=list)
     problem: str = ""
 
 
@@ -58,7 +62,7 @@ class Worker:
         sandbox: SandboxName,
         forked: Forked,
         rules: WindowRules,
-        chords: clipboard.Chords | None = None,
+        chords: clipboard.ChordsMessage | None = None,
     ) -> None:
         self.sandbox = sandbox
         self._rules = rules
@@ -67,7 +71,7 @@ class Worker:
         self.ready = False
         """Whether it has said so; what fails later is not its start."""
         self._keeper = forked.keeper
-        self._inner: Process | None = None
+        self._inner: PidfdProcess | None = None
         self._fate = forked.fate
         self._channel = forked.worker_channel
         self._keeper_channel = forked.keeper_channel
@@ -83,7 +87,7 @@ class Worker:
         self._closed = trio.Event()
         self._reason = ""
         self._inner_code: int | None = None
-        self._statistics = messages.Statistics(0, 0, 0, 0, 0)
+        self._statistics = messages.WorkerStatistics(0, 0, 0, 0, 0)
         self._counted = trio.Event()
         self._ask_number = 0
         self._asks: dict[int, _Ask] = {}
@@ -100,14 +104,16 @@ class Worker:
         """The jailed half's number outside its own pid namespace."""
         return self._inner.pid if self._inner else 0
 
-    def memory(self) -> Memory:
+    def memory(self) -> ProcessMemory:
         """Both halves together; zeroes when it has ended."""
         if self._closed.is_set():
-            return Memory(0, 0)
+            return ProcessMemory(0, 0)
         parts = [p.memory() for p in (self._keeper, self._inner) if p]
-        return Memory(sum(m.resident for m in parts), sum(m.private for m in parts))
+        return ProcessMemory(
+            sum(m.resident for m in parts), sum(m.private for m in parts)
+        )
 
-    async def statistics(self) -> messages.Statistics:
+    async def statistics(self) -> messages.WorkerStatistics:
         """Ask for the counts; the last known ones when it does not answer."""
         counted = self._counted
         try:
@@ -118,7 +124,7 @@ class Worker:
             await counted.wait()
         return self._statistics
 
-    async def windows(self) -> list[messages.Window]:
+    async def windows(self) -> list[messages.WindowReport]:
         """The windows that it shows, oldest first; words in them are hostile.
 
         Raises UpstreamError when it does not answer.
@@ -184,7 +190,7 @@ class Worker:
                 )
         if isinstance(message, clipboard.ReadType):
             fds = [*fds, self._file_for(message.transfer, message.max_bytes)]
-        elif isinstance(message, clipboard.Rewrite):
+        elif isinstance(message, clipboard.RewriteMessage):
             most = limits.CLIPBOARD_BYTES_MOST
             fds = [*fds, self._file_for(message.transfer, most)]
         elif isinstance(message, clipboard.StopRead):
@@ -268,7 +274,7 @@ class Worker:
             raise UpstreamError(f"the worker of {self.sandbox} died at once")
         match messages.decode_from_keeper(got.data):
             case messages.KeeperReady(pid):
-                self._inner = Process(pid, got.fds[0])
+                self._inner = PidfdProcess(pid, got.fds[0])
             case messages.KeepFailed(message, hint):
                 raise SetupError(message, hint=hint)
             case messages.InnerEnded(code):
@@ -278,7 +284,7 @@ class Worker:
         await self.send(self._chords)
         data = await self._channel.receive()
         first = messages.decode_from_worker(data) if data else None
-        if isinstance(first, messages.Ready):
+        if isinstance(first, messages.WorkerReady):
             self.jail = first.jail
             return
         said = printable(getattr(first, "reason", "it said nothing"), 2000)
@@ -316,13 +322,13 @@ class Worker:
         message: messages.FromRest | messages.FromSound | Said | transfer.FromWorker,
     ) -> None:
         match message:
-            case messages.Statistics():
+            case messages.WorkerStatistics():
                 self._statistics = message
                 self._counted.set()
                 self._counted = trio.Event()
             case messages.Windows() | messages.WindowClosed():
                 self._answer(message)
-            case messages.Ready():
+            case messages.WorkerReady():
                 raise PeerError("it says that it is ready twice")
             case _:
                 await self._deliver.send(message)

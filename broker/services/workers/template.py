@@ -17,7 +17,7 @@ from broker.ipc import fdpass
 from broker.ipc import worker as messages
 from broker.ipc.channel import Channel, OrderChannel, order_pair, pair
 from broker.launch.process.spawn import Child, spawn
-from broker.services.workers.pidfd_process import Process, describe_end
+from broker.services.workers.pidfd_process import PidfdProcess, describe_end
 
 _MODULE = "broker.programs.template"
 
@@ -42,7 +42,7 @@ class Fate:
 class Forked:
     """A keeper that was forked for us; whoever has this owns what is in it."""
 
-    keeper: Process
+    keeper: PidfdProcess
     keeper_channel: Channel
     worker_channel: OrderChannel
     fate: Fate
@@ -51,7 +51,7 @@ class Forked:
 @dataclass(eq=False)
 class _Order:
     answered: trio.Event = field(default_factory=trio.Event)
-    keeper: Process | None = None
+    keeper: PidfdProcess | None = None
     refused: str = ""
     given_up: bool = False
     """Nobody waits for the answer any more."""
@@ -135,13 +135,13 @@ class Template:
 
     def _take(self, message: messages.FromTemplate, fds: tuple[int, ...]) -> None:
         match message:
-            case messages.Forked(number, pid):
+            case messages.WorkerForked(number, pid):
                 order = self._orders.pop(number)
                 self._fates[number] = order.fate
                 if order.given_up:
                     fdpass.close_all(fds)  # its channels are closed: it ends
                 else:
-                    order.keeper = Process(pid, fds[0])
+                    order.keeper = PidfdProcess(pid, fds[0])
                     order.answered.set()
             case messages.ForkFailed(number, reason):
                 order = self._orders.pop(number)

@@ -34,7 +34,7 @@ def in_words(size: int) -> str:
     return f"{size} bytes"
 
 
-def what(record: w.Record) -> str:
+def what(record: w.RecordCrossing) -> str:
     """What it is about: ``12 kB of text``, or ``text and a picture (3 MB)``."""
     kinds = [_WORDS.get(kind, kind) for kind in record.kinds]
     if not kinds:
@@ -64,7 +64,7 @@ class Telling:
         self._notify = notify
         self._paste_chord = paste_chord
 
-    async def tell(self, record: w.Record) -> None:
+    async def tell(self, record: w.RecordCrossing) -> None:
         """Record it, then notify.
 
         Raises UpstreamError for what has to be recorded before it happens, and
@@ -77,7 +77,7 @@ class Telling:
 
     # -- the log -----------------------------------------------------------------------
 
-    async def _write(self, record: w.Record) -> None:
+    async def _write(self, record: w.RecordCrossing) -> None:
         match record.outcome:
             case w.Outcome.COPIED:
                 await self._log.note(
@@ -97,7 +97,7 @@ class Telling:
             case w.Outcome.REFUSED | w.Outcome.DROPPED:
                 await self._log.refused(self._ended(record))
 
-    def _pasted(self, record: w.Record) -> schema.ClipboardPasted:
+    def _pasted(self, record: w.RecordCrossing) -> schema.ClipboardPasted:
         more = {"mimes": list(record.kinds)} if len(record.kinds) > 1 else {}
         return schema.ClipboardPasted(
             **self._whose(record),
@@ -110,7 +110,7 @@ class Telling:
             detail=dict(more),
         )
 
-    def _ended(self, record: w.Record) -> schema.ClipboardEnded:
+    def _ended(self, record: w.RecordCrossing) -> schema.ClipboardEnded:
         return schema.ClipboardEnded(
             **self._whose(record),
             outcome=record.outcome.value,
@@ -121,15 +121,15 @@ class Telling:
             rule=record.rule,
         )
 
-    def _whose(self, record: w.Record) -> event_log.Subject:
+    def _whose(self, record: w.RecordCrossing) -> event_log.EventSubject:
         lease = self._lease(record.source)
         if lease is not None:
             return event_log.of(lease)
-        return event_log.Subject(sandbox=record.source, lease="", generation=0)
+        return event_log.EventSubject(sandbox=record.source, lease="", generation=0)
 
     # -- the person -----------------------------------------------------------------------
 
-    def words(self, record: w.Record) -> tuple[str, str] | None:
+    def words(self, record: w.RecordCrossing) -> tuple[str, str] | None:
         """A notification's title and text."""
         source, target = name(record.source), name(record.target)
         way = (
@@ -158,7 +158,7 @@ class Telling:
                 return f"Not {_verb(record)}: {way}", record.reason
 
 
-def _charged(record: w.Record) -> str:
+def _charged(record: w.RecordCrossing) -> str:
     """Whose budget of notifications it counts for; "": it is always told.
 
     A refusal can be provoked without end by the side that acted, or that claims a
@@ -172,7 +172,7 @@ def _charged(record: w.Record) -> str:
     return next((party for party in sandboxes if party), "")
 
 
-def _given(record: w.Record) -> str:
+def _given(record: w.RecordCrossing) -> str:
     """By which rule, and what is left to do."""
     if record.selection == "drag":
         return f"dropped, by {record.rule}"
@@ -181,7 +181,7 @@ def _given(record: w.Record) -> str:
     return f"by {record.rule}; paste it there as usual{wiped}"
 
 
-def _verb(record: w.Record) -> str:
+def _verb(record: w.RecordCrossing) -> str:
     if record.selection == "drag":
         return "dropped"
     if record.target == w.VIEWER:

@@ -17,7 +17,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from policy.records.model import Clipboard, Record
-from policy.rules.engine import Answer
+from policy.rules.engine import PolicyAnswer
 from policy.rules.rule import Rule
 
 SERVICE = "vitrail.ClipboardPaste"
@@ -34,7 +34,7 @@ class _Kind:
 
     kind: str
     size: int | None
-    answer: Answer
+    answer: PolicyAnswer
 
 
 class Terms:

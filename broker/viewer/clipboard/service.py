@@ -21,7 +21,7 @@ from broker.clipboard import messages as w
 from broker.clipboard import reasons
 from broker.clipboard.broker import Crossing
 from broker.clipboard.exports import MARK
-from broker.clipboard.state import Status
+from broker.clipboard.state import TransferStatus
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
@@ -34,7 +34,7 @@ from broker.services import event_log
 from broker.services.workers import clipboard_member
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
-from broker.viewer.clipboard.settings import DEFAULT, Choice
+from broker.viewer.clipboard.settings import DEFAULT, ChordChoice
 from broker.viewer.sandboxes.guest import Guest
 from policy.records.model import Record
 
@@ -55,7 +55,7 @@ _Posted = tuple[w.Event, trio.Event | None]
 class Party:
     """One sandbox on this clipboard (``Guest.crossing``)."""
 
-    def __init__(self, clipboard: Clipboard, guest: Guest) -> None:
+    def __init__(self, clipboard: ClipboardService, guest: Guest) -> None:
         self.lease: Lease = guest.lease
         self.trouble = ""
         """Why its windows know no chords, or not both."""
@@ -67,20 +67,20 @@ class Party:
         self._pace = SlidingWindow(
             limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS
         )
-        self._over: messages.ForeignDrag | messages.DragOver | None = None
+        self._over: messages.ForeignDragMessage | messages.DragOverMessage | None = None
         """What came over its windows last."""
         self._later = trio.CancelScope()
         """Of the task that waits for that one's source."""
-        self._told: messages.Drags | None = None
+        self._told: messages.DragsMessage | None = None
         """What the worker was told of drags; None before it has begun."""
         self._refusals = SlidingWindow(1, limits.CLIPBOARD_CHORDS_SECONDS)
 
-    def chords(self) -> messages.Chords:
+    def chords(self) -> messages.ChordsMessage:
         """What its windows are to know as chords."""
         choice = self._clipboard.choice
-        return messages.Chords(choice.copy, choice.paste)
+        return messages.ChordsMessage(choice.copy, choice.paste)
 
-    def drags(self) -> messages.Drags:
+    def drags(self) -> messages.DragsMessage:
         """Which of its drags may cross, as records and rules are now."""
         self._told = self._clipboard.drags_of(self.lease)
         return self._told
@@ -88,7 +88,7 @@ class Party:
     async def take(self, said: clipboard_member.Said) -> None:
         """Its worker says something; claims of a process that may be hostile."""
         match said:
-            case messages.ChordTrouble(reason):
+            case messages.ChordTroubleMessage(reason):
                 self.trouble = printable(reason, 300)
                 self._clipboard.troubled(self)
             case messages.ChordPressed(press, paste):
@@ -96,26 +96,30 @@ class Party:
                 if self._pace.take(trio.current_time()):
                     event = self._clipboard.pressed(self.lease, press, paste=paste)
                     await self._clipboard.put(self, event)
-            case messages.ForeignDrag() | messages.DragOver():
+            case messages.ForeignDragMessage() | messages.DragOverMessage():
                 await self._drag_came(said)
-            case messages.DragDropped() | messages.DragWanted():
+            case messages.DragDroppedMessage() | messages.DragWantedMessage():
                 await self._drag_asked(said)
             case _:
                 for meant in clipboard_member.events_of(self.lease.sandbox, said):
                     await self._clipboard.put(self, meant)
 
-    async def _drag_came(self, said: messages.ForeignDrag | messages.DragOver) -> None:
+    async def _drag_came(
+        self, said: messages.ForeignDragMessage | messages.DragOverMessage
+    ) -> None:
         self._over = said
         # guard: drags that nobody knows
         self._later.cancel()  # there is one pointer
-        if isinstance(said, messages.DragOver) and not self._clipboard.knows(said.mark):
+        if isinstance(said, messages.DragOverMessage) and not self._clipboard.knows(
+            said.mark
+        ):
             self._later = trio.CancelScope()
             self._clipboard.start(self._drag_later, said, self._later)
         else:
             await self._put_over(said)
 
     async def _drag_later(
-        self, said: messages.DragOver, scope: trio.CancelScope
+        self, said: messages.DragOverMessage, scope: trio.CancelScope
     ) -> None:
         """Once its source's worker, another process, has told of it; or too late."""
         with scope, trio.move_on_after(limits.CLIPBOARD_MARK_SECONDS):
@@ -123,10 +127,12 @@ class Party:
         if self._over is said:
             await self._put_over(said)
 
-    async def _put_over(self, said: messages.ForeignDrag | messages.DragOver) -> None:
+    async def _put_over(
+        self, said: messages.ForeignDragMessage | messages.DragOverMessage
+    ) -> None:
         event: w.Event = w.ForeignDrag(self.lease.sandbox)
         hopeless = True
-        if isinstance(said, messages.DragOver):
+        if isinstance(said, messages.DragOverMessage):
             event = self._clipboard.dragged_over(self.lease, said)
             hopeless = event.terms is None
         # What is refused once is told once: it comes over the next window, too.
@@ -134,14 +140,14 @@ class Party:
             await self._clipboard.put(self, event)
 
     async def _drag_asked(
-        self, said: messages.DragDropped | messages.DragWanted
+        self, said: messages.DragDroppedMessage | messages.DragWantedMessage
     ) -> None:
         name = self.lease.sandbox
         if not self._pace.take(trio.current_time()):
             self.give(w.EndDrag(name, said.number))
             return
         event: w.Event = w.DragDropped(name, said.number)
-        if isinstance(said, messages.DragWanted):
+        if isinstance(said, messages.DragWantedMessage):
             terms = self._clipboard.dragged_out(self.lease)
             event = w.DragWanted(name, said.number, said.mark, said.name, terms)
         await self._clipboard.put(self, event)
@@ -186,7 +192,9 @@ class Party:
         if before is not None and self.drags() != before:
             await self._tell(self.drags())
 
-    async def _tell(self, order: messages.Chords | messages.Drags) -> None:
+    async def _tell(
+        self, order: messages.ChordsMessage | messages.DragsMessage
+    ) -> None:
         mine = self._guest.worker
         if mine is None:
             return
@@ -203,7 +211,7 @@ class Party:
             await self._guest.worker.close(text)
 
 
-class Clipboard:
+class ClipboardService:
     """See the head of this module."""
 
     notify: Notify = staticmethod(_silent)
@@ -214,7 +222,7 @@ class Clipboard:
         decider: Decider,
         log: event_log.Journal,
         record: Callable[[Lease], Record | None],
-        choose: Callable[[], Choice] = lambda: DEFAULT,
+        choose: Callable[[], ChordChoice] = lambda: DEFAULT,
     ) -> None:
         self._terms = Terms(decider, record)
         self._log = log
@@ -320,10 +328,10 @@ class Clipboard:
         terms, outward = self._terms.copy(lease), self._terms.outward(lease)
         return w.CopyPressed(lease.sandbox, terms, press, outward)
 
-    def drags_of(self, lease: Lease) -> messages.Drags:
+    def drags_of(self, lease: Lease) -> messages.DragsMessage:
         """Which of its drags may cross."""
         cross, outward = self._terms.drags(lease)
-        return messages.Drags(cross, outward)
+        return messages.DragsMessage(cross, outward)
 
     def knows(self, mark: str) -> bool:
         """Whether somebody has told of a drag with this mark."""
@@ -334,7 +342,7 @@ class Clipboard:
         while not self.knows(mark):
             await self._drag_began.wait()
 
-    def dragged_over(self, lease: Lease, said: messages.DragOver) -> w.DragOver:
+    def dragged_over(self, lease: Lease, said: messages.DragOverMessage) -> w.DragOver:
         """What a drag over a window means, with the terms of now."""
         name = self._core.dragged_by(said.mark)
         source = self._lease(name)
@@ -364,7 +372,7 @@ class Clipboard:
         if await self._post(w.Cleared(), done):
             await done.wait()
 
-    def status(self) -> Status:
+    def status(self) -> TransferStatus:
         """What is held and on offer; no content."""
         return self._core.status(trio.current_time())
 
@@ -379,7 +387,7 @@ class Clipboard:
             if party.trouble:
                 yield name, party.trouble
 
-    async def choose_again(self) -> Choice:
+    async def choose_again(self) -> ChordChoice:
         """Read which chords the person wants, and tell every worker."""
         self.choice = self._choose()
         async with trio.open_nursery() as nursery:
@@ -399,7 +407,7 @@ class Clipboard:
             why = self._terms.record_allows(here, there, kinds)
             if why:
                 # guard: rules that change
-                await self._post(w.Revoked(target, transfer, why))
+                await self._post(w.ConsentRevoked(target, transfer, why))
 
     # -- doing ---------------------------------------------------------------------------
 
@@ -428,12 +436,12 @@ class Clipboard:
         """
         self.notify("Clipboard wiped", "the log could not be written, or worse")
         for action in self._core.feed(w.EpochChanged(), trio.current_time()):
-            if isinstance(action, w.Withdraw | w.Stop | w.EndDrag):
+            if isinstance(action, w.Withdraw | w.StopTransfer | w.EndDrag):
                 await self._do(action)
 
     async def _do(self, action: w.Action) -> None:
         match action:
-            case w.Record():
+            case w.RecordCrossing():
                 # Each copy asks whether it may become the person's own too; where
                 # the rules say no to that, it is no news.
                 if not (action.by_policy and action.target == w.VIEWER):

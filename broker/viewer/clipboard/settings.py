@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker.clipboard.chords import PRESETS, Chord, Chords
+from broker.clipboard.chords import PRESETS, Chord, ChordPair
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 
@@ -34,7 +34,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChordChoice:
     """Two chords, as ``Chord.parse`` reads them, and where they come from."""
 
     copy: str
@@ -47,7 +47,7 @@ class Choice:
     """Why the file does not hold."""
 
 
-def chosen(preset: str = "", copy: str = "", paste: str = "") -> Choice:
+def chosen(preset: str = "", copy: str = "", paste: str = "") -> ChordChoice:
     """Return a choice.  Raises SetupError for what is none."""
     if preset and (copy or paste):
         raise SetupError("either a preset or chords of your own", hint="not both")
@@ -59,14 +59,14 @@ def chosen(preset: str = "", copy: str = "", paste: str = "") -> Choice:
         )
     if preset:
         copy, paste = TEXTS[preset]
-    Chords(Chord.parse(copy), Chord.parse(paste))
-    return Choice(copy, paste, preset)
+    ChordPair(Chord.parse(copy), Chord.parse(paste))
+    return ChordChoice(copy, paste, preset)
 
 
 DEFAULT = chosen("vitrail")
 
 
-def load_choice(paths: Paths) -> Choice:
+def load_choice(paths: Paths) -> ChordChoice:
     """Return what holds; a file with a mistake leaves the default, and says so."""
     for directory in paths.config:
         path = directory / FILE
@@ -79,16 +79,16 @@ def load_choice(paths: Paths) -> Choice:
             return _default(path, str(error))
         except SetupError as error:
             return _default(path, error.message)
-        return Choice(found.copy, found.paste, found.preset, str(path))
+        return ChordChoice(found.copy, found.paste, found.preset, str(path))
     return DEFAULT
 
 
-def _default(path: Path, problem: str) -> Choice:
+def _default(path: Path, problem: str) -> ChordChoice:
     text = f"{path}: {problem}; the default chords hold"
-    return Choice(DEFAULT.copy, DEFAULT.paste, DEFAULT.preset, str(path), text)
+    return ChordChoice(DEFAULT.copy, DEFAULT.paste, DEFAULT.preset, str(path), text)
 
 
-def save_choice(paths: Paths, choice: Choice) -> Path:
+def save_choice(paths: Paths, choice: ChordChoice) -> Path:
     """Write it where this user's settings are.  Raises OSError."""
     if choice.preset:
         text = f'preset = "{choice.preset}"\n'

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from broker.control import api
 from broker.core.escape import printable
-from broker.viewer.clipboard.service import Clipboard
+from broker.viewer.clipboard.service import ClipboardService
 
 
-def clipboard_status(clipboard: Clipboard) -> api.ClipboardStatus:
+def clipboard_status(clipboard: ClipboardService) -> api.ClipboardStatus:
     """What is held, on offer, and the chords."""
     now, choice = clipboard.status(), clipboard.choice
     return api.ClipboardStatus(

@@ -50,7 +50,7 @@ class Delivery:
             self.pipe = -1
 
 
-class Exchange:
+class OpenExchange:
     """One connection of a program of the sandbox."""
 
     def __init__(self, stream: int) -> None:
@@ -109,16 +109,16 @@ class Exchanges:
     """All such connections of a sandbox, and what is on its way to it."""
 
     def __init__(self) -> None:
-        self._exchanges: dict[int, Exchange] = {}
+        self._exchanges: dict[int, OpenExchange] = {}
         self._deliveries: dict[str, Delivery] = {}
 
     @contextmanager
-    def one(self, stream: int) -> Iterator[Exchange]:
+    def one(self, stream: int) -> Iterator[OpenExchange]:
         """Keep a connection's place.  Raises RefusedError when there are many."""
         if len(self._exchanges) >= limits.TRANSFERS_PER_SANDBOX:
             most = limits.TRANSFERS_PER_SANDBOX
             raise RefusedError(f"{most} requests for files and links run already")
-        exchange = self._exchanges[stream] = Exchange(stream)
+        exchange = self._exchanges[stream] = OpenExchange(stream)
         try:
             yield exchange
         finally:

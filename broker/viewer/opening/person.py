@@ -28,7 +28,7 @@ from broker.transfer.urls import Url, take_url
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Targets, Wait
-from policy.rules.engine import Answer, Call
+from policy.rules.engine import PolicyAnswer, PolicyCall
 
 _PERSON = "@adminvm"
 _NAME = "desktop"
@@ -123,7 +123,7 @@ class PersonOpens:
         engine, world = self._decider.world()
         url = wanted.url
         answer = engine.answer(
-            Call(
+            PolicyCall(
                 wanted.service,
                 "+",
                 _PERSON,
@@ -157,7 +157,7 @@ class PersonOpens:
                 return sandbox
 
 
-def _chosen(answer: Answer) -> str:
+def _chosen(answer: PolicyAnswer) -> str:
     """The target that the rules choose.  Raises RefusedError without one."""
     found = answer.target
     if answer.verdict == "ask":

@@ -32,7 +32,7 @@ from broker.transfer.contents import claimed
 from broker.transfer.entries import Quota
 from broker.transfer.file_names import take_file_name
 from broker.transfer.urls import DEFAULT_SCHEMES, Url, take_url
-from broker.viewer.opening.exchanges import Exchange
+from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Targets
@@ -102,7 +102,7 @@ class OpeningService:
                     await self._note_closed(opening, exchange, began)
 
     async def _answered(
-        self, guest: Guest, opening: Opening, exchange: Exchange
+        self, guest: Guest, opening: Opening, exchange: OpenExchange
     ) -> str:
         """Do what it asks; returns why not, for the program that asked."""
         try:
@@ -122,7 +122,7 @@ class OpeningService:
         return ""
 
     async def _note_closed(
-        self, opening: Opening, exchange: Exchange, began: float
+        self, opening: Opening, exchange: OpenExchange, began: float
     ) -> None:
         closed = exchange.closed
         counts = (closed.from_guest, closed.to_guest) if closed else None
@@ -132,7 +132,7 @@ class OpeningService:
     # -- what is asked ------------------------------------------------------------------
 
     async def _decided(
-        self, guest: Guest, opening: Opening, exchange: Exchange, ask: Ask
+        self, guest: Guest, opening: Opening, exchange: OpenExchange, ask: Ask
     ) -> None:
         asked = _asked(opening, ask)
         record = guest.valid_record()
@@ -155,7 +155,7 @@ class OpeningService:
     async def _carried(
         self,
         guest: Guest,
-        exchange: Exchange,
+        exchange: OpenExchange,
         asked: _Asked,
         permit: Permit,
         wait: Callable[[str], Awaitable[None]],
@@ -202,7 +202,7 @@ class OpeningService:
     async def _move(
         self,
         guest: Guest,
-        exchange: Exchange,
+        exchange: OpenExchange,
         asked: _Asked,
         permit: Permit,
         wait: Callable[[str], Awaitable[None]],
@@ -232,7 +232,7 @@ class OpeningService:
                     raise RefusedError(delivery.reason)
 
     async def _hand_over(
-        self, guest: Guest, exchange: Exchange, untrusted_token: str
+        self, guest: Guest, exchange: OpenExchange, untrusted_token: str
     ) -> None:
         """Let a program that we have started in the target fetch its files."""
         delivery = guest.transfers.fetch(untrusted_token)

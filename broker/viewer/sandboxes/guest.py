@@ -105,7 +105,7 @@ class Guest:
         """Its programs' requests about files and links."""
         self.worker: Worker | None = None
         self._events = StreamEvents(tools.log)
-        self.agent: agent.Hello | None = None
+        self.agent: agent.AgentHello | None = None
         self._agent_stream = 0
         self._handed: dict[int, trio.Event] = {}
         self._ends: dict[int, _StreamEnd] = {}
@@ -361,8 +361,8 @@ class Guest:
             case worker.Broken():
                 self.warnings.append(f"worker: {printable(message.reason, 2000)}")
             case (
-                worker.Ready()
-                | worker.Statistics()
+                worker.WorkerReady()
+                | worker.WorkerStatistics()
                 | worker.Windows()
                 | worker.WindowClosed()
             ):
@@ -374,7 +374,7 @@ class Guest:
         """Tell its worker something about files and links."""
         await (await self._ensure_worker()).send(message, fds)
 
-    async def stream_counts(self) -> dict[int, worker.StreamCount]:
+    async def stream_counts(self) -> dict[int, worker.WorkerStreamCount]:
         """What its worker says of the streams that it carries, by their numbers."""
         if self.worker is None:
             return {}
@@ -420,7 +420,7 @@ class Guest:
             ended.set()
         self._handed.clear()
 
-    def _set_agent(self, hello: agent.Hello | None) -> None:
+    def _set_agent(self, hello: agent.AgentHello | None) -> None:
         self.agent = hello
         self.agent_changed.set()
         self.agent_changed = trio.Event()
@@ -428,7 +428,7 @@ class Guest:
     async def _take_agent(self, message: worker.FromAgent) -> None:
         untrusted = message.message
         match untrusted:
-            case agent.Hello():
+            case agent.AgentHello():
                 self._agent_stream = message.stream
                 self._set_agent(untrusted)
                 self.programs.agent_up()
@@ -436,7 +436,7 @@ class Guest:
                 await self._forget_lost(untrusted.programs)
                 if not self.programs.live():
                     self.idle.set()  # nothing runs, and nobody has asked for more
-            case agent.Step():
+            case agent.AgentStep():
                 if not untrusted.ok:
                     name, detail = (
                         printable(untrusted.name),
@@ -454,7 +454,7 @@ class Guest:
                 Step.PROGRAM,
             }
             if not known:
-                lost = agent.Exited(program.number, -1)
+                lost = agent.AgentExited(program.number, -1)
                 await self._ended(self.programs.take(lost))
 
     async def _ended(self, program: Program | None) -> None:
@@ -594,7 +594,7 @@ class Guest:
         if self.agent is None or self.worker is None:
             return False
         try:
-            await self.worker.send(worker.ToAgent(agent.PowerOff()))
+            await self.worker.send(worker.ToAgent(agent.AgentPowerOff()))
         except VitrailError:
             return False  # nor does its worker take orders
         return True

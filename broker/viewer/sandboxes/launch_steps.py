@@ -98,7 +98,7 @@ class Failure:
         return TEXTS[self.hop].hint.format(sandbox=sandbox)
 
 
-class Way:
+class LaunchProgress:
     """How far one program's way to a window has come."""
 
     def __init__(self, now: float) -> None:

@@ -14,9 +14,9 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
-from broker.ipc.agent import Exited, Failed, Output, Started, Taken
+from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output, Taken
 from broker.launch.microvm.console import ConsoleLog
-from broker.viewer.sandboxes.launch_steps import Step, Way
+from broker.viewer.sandboxes.launch_steps import LaunchProgress, Step
 
 
 class ProgramInput:
@@ -43,7 +43,7 @@ class Program:
 
     number: int
     name: str
-    way: Way
+    way: LaunchProgress
     display: bool
     log: ConsoleLog
     began: float = field(default_factory=time.time)
@@ -123,7 +123,7 @@ class Programs:
         program = Program(
             self._next,
             name,
-            Way(trio.current_time()),
+            LaunchProgress(trio.current_time()),
             display,
             self._new_log(self._next),
         )
@@ -144,7 +144,7 @@ class Programs:
                 continue
             if len(self._live) >= limits.PROGRAMS_PER_SANDBOX:
                 break
-            way = Way(trio.current_time())
+            way = LaunchProgress(trio.current_time())
             way.reach(max(Step), trio.current_time())
             program = Program(
                 number, "(of before)", way, display=False, log=self._new_log(number)
@@ -199,7 +199,7 @@ class Programs:
                 program.wake()
 
     def take(
-        self, message: Started | Failed | Output | Exited | Taken
+        self, message: AgentStarted | AgentFailed | Output | AgentExited | Taken
     ) -> Program | None:
         """Believe the guest about one of its programs.
 
@@ -210,7 +210,7 @@ class Programs:
         if program is None:
             return None
         match message:
-            case Started():
+            case AgentStarted():
                 self._reach(program, Step.PROGRAM)
             case Output():
                 program.log.write(message.data)
@@ -220,11 +220,11 @@ class Programs:
                 if program.input is not None:
                     program.input.taken(message.count)
                     program.wake()
-            case Failed():
+            case AgentFailed():
                 program.way.fail(printable(message.reason), Step.PROGRAM)
                 self._end(program, _NOT_STARTED)
                 return program
-            case Exited():
+            case AgentExited():
                 if message.code != 0:
                     program.way.fail(f"it ended with code {message.code}")
                 self._end(program, message.code)

@@ -13,7 +13,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, Step, Way
+from broker.viewer.sandboxes.launch_steps import TEXTS, Failure, LaunchProgress, Step
 from broker.viewer.sandboxes.programs import Program
 from policy.records.model import MicroVM, Record
 
@@ -126,7 +126,7 @@ class Follower:
             return float(launch.boot_deadline)
         return TEXTS[hop].seconds
 
-    async def _fail(self, guest: Guest, way: Way) -> None:
+    async def _fail(self, guest: Guest, way: LaunchProgress) -> None:
         failure = way.failure
         assert failure is not None
         self.failure = failure

@@ -40,7 +40,7 @@ _REASON = 400
 _FURTHER = "further mistakes of its applications"
 
 
-class StreamEnd:
+class ScreenStreamEnd:
     """The end of one WaylandStream, once its worker has told it."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class GuestScreen:
         self._log = log
         self._compositor = compositor
         self._clients: set[int] = set()
-        self._streams: dict[int, StreamEnd] = {}
+        self._streams: dict[int, ScreenStreamEnd] = {}
         self._compositor_lost = False
         self._had_windows = False
         self._second = -1.0
@@ -100,9 +100,9 @@ class GuestScreen:
                 self._show_trace(message)
 
     @contextmanager
-    def stream(self, number: int) -> Iterator[StreamEnd]:
+    def stream(self, number: int) -> Iterator[ScreenStreamEnd]:
         """Watch for the end of a connection that is handed to the worker."""
-        end = self._streams[number] = StreamEnd()
+        end = self._streams[number] = ScreenStreamEnd()
         try:
             yield end
         finally:

@@ -57,7 +57,7 @@ class SoundStatus(msgspec.Struct, frozen=True):
     missing: str = ""
 
 
-class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MixerRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A question or an order; what is None stays as it is."""
 
     volume: int | None = None
@@ -65,7 +65,7 @@ class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     microphone: bool | None = None
 
 
-class Said(msgspec.Struct, frozen=True):
+class MixerReply(msgspec.Struct, frozen=True):
     """The answer."""
 
     status: SoundStatus | None = None
@@ -128,28 +128,28 @@ async def _serve_one(conn: socket.socket, desk: Desk) -> None:
                         await stream.send_all(msgspec.json.encode(said) + b"\n")
 
 
-async def _answer(line: bytes, desk: Desk) -> Said:
+async def _answer(line: bytes, desk: Desk) -> MixerReply:
     try:
-        ask = msgspec.json.decode(line, type=Ask)
+        ask = msgspec.json.decode(line, type=MixerRequest)
         now = desk.status()
         if ask.volume is not None or ask.muted is not None:
             volume = now.volume if ask.volume is None else ask.volume
             if not 0 <= volume <= limits.PULSE_VOLUME:
-                return Said(error="a volume is from 0 to 65536")
+                return MixerReply(error="a volume is from 0 to 65536")
             muted = now.muted if ask.muted is None else ask.muted
             await desk.set_level(Level(volume, muted))
         if ask.microphone is not None:
             await desk.set_microphone(allow=ask.microphone)
-        return Said(status=desk.status())
+        return MixerReply(status=desk.status())
     except msgspec.DecodeError as error:
-        return Said(error=f"not a question: {error}")
+        return MixerReply(error=f"not a question: {error}")
     except VitrailError as error:
-        return Said(error=error.message, hint=error.hint)
+        return MixerReply(error=error.message, hint=error.hint)
     except OSError as error:
-        return Said(error=f"it could not be kept: {error.strerror}")
+        return MixerReply(error=f"it could not be kept: {error.strerror}")
 
 
-def ask_desk(path: Path, ask: Ask) -> SoundStatus:
+def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
     """Ask a desk; for programs without an event loop.
 
     Raises FileNotFoundError when nobody serves there, RefusedError for a no,
@@ -166,7 +166,7 @@ def ask_desk(path: Path, ask: Ask) -> SoundStatus:
                 raise FileNotFoundError(error.errno, "nobody is there") from error
             raise UpstreamError(f"the mixer of {path.name}: {error}") from error
     try:
-        said = msgspec.json.decode(answer, type=Said)
+        said = msgspec.json.decode(answer, type=MixerReply)
     except msgspec.DecodeError as error:
         raise UpstreamError(f"the mixer of {path.name} hung up") from error
     if said.status is None:

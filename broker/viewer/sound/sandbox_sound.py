@@ -376,7 +376,7 @@ class GuestSound:
         number = self._order
         done = self._orders[number] = trio.Event()
         try:
-            await mine.send(worker.Microphone(number, hearing))
+            await mine.send(worker.MicrophoneOrder(number, hearing))
             with trio.fail_after(_OBEY_SECONDS):
                 await done.wait()
         except trio.TooSlowError:

@@ -21,7 +21,7 @@ from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import Fd, ProtocolFault
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.ports import PoolFile
 
 
@@ -32,7 +32,7 @@ _DEEPEST_PIXEL = 8
 """Bytes: 16 bits in each of four channels."""
 
 
-def shm_format(core: Filter, shm: ProtocolObject, form: int) -> None:
+def shm_format(core: WaylandFilter, shm: ProtocolObject, form: int) -> None:
     """What the client may use of what the compositor draws."""
     if form in PIXEL_BYTES:
         core.down.data += _format(shm.cid, form)
@@ -42,7 +42,7 @@ _format = emit.event("wl_shm", "format")
 
 
 def create_pool(
-    core: Filter, shm: ProtocolObject, new_id: int, fd: Fd, size: int
+    core: WaylandFilter, shm: ProtocolObject, new_id: int, fd: Fd, size: int
 ) -> None:
     """A client's file: checked by the machine before anything else sees it."""
     try:
@@ -63,7 +63,7 @@ def create_pool(
     core.up.add(emit.create_pool(shm.sid, pool.sid, size), [file.export()])
 
 
-def _account(core: Filter, shm: ProtocolObject, size: int) -> None:
+def _account(core: WaylandFilter, shm: ProtocolObject, size: int) -> None:
     # guard: pool size
     if not 0 < size <= limits.WAYLAND_POOL_BYTES:
         raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
@@ -72,7 +72,7 @@ def _account(core: Filter, shm: ProtocolObject, size: int) -> None:
     core.usage.take("shm_bytes", size)
 
 
-def resize(core: Filter, pool: Pool, size: int) -> None:
+def resize(core: WaylandFilter, pool: Pool, size: int) -> None:
     """A pool only grows (wl_shm_pool.resize); see ``_map_anew``."""
     # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
@@ -89,7 +89,7 @@ def resize(core: Filter, pool: Pool, size: int) -> None:
     pool.size = size
 
 
-def _map_anew(core: Filter, pool: Pool, file: PoolFile) -> None:
+def _map_anew(core: WaylandFilter, pool: Pool, file: PoolFile) -> None:
     """Have the compositor map the whole of a pool that grew.
 
     A descriptor and a mapping each time, so it has the pace of large pictures.
@@ -109,14 +109,14 @@ def _map_anew(core: Filter, pool: Pool, file: PoolFile) -> None:
     core.up.add(message, [file.export()])
 
 
-def destroy_pool(core: Filter, pool: Pool) -> None:
+def destroy_pool(core: WaylandFilter, pool: Pool) -> None:
     """The pool's file stays while buffers show parts of it."""
     core.destroy(pool)
     _release(core, pool)
 
 
 def create_buffer(
-    core: Filter,
+    core: WaylandFilter,
     pool: Pool,
     new_id: int,
     offset: int,
@@ -161,7 +161,13 @@ def create_buffer(
 
 
 def create_pixel(
-    core: Filter, manager: ProtocolObject, new_id: int, r: int, g: int, b: int, a: int
+    core: WaylandFilter,
+    manager: ProtocolObject,
+    new_id: int,
+    r: int,
+    g: int,
+    b: int,
+    a: int,
 ) -> None:
     """A buffer of one pixel, without a pool."""
     core.usage.take("buffers", 1)
@@ -176,7 +182,7 @@ _create_pixel = emit.request(
 )
 
 
-def destroy_buffer(core: Filter, buffer: Buffer) -> None:
+def destroy_buffer(core: WaylandFilter, buffer: Buffer) -> None:
     """Ends at once for the client; for the compositor when no state holds it."""
     # guard: buffers held until shown
     if buffer.holds:
@@ -186,7 +192,7 @@ def destroy_buffer(core: Filter, buffer: Buffer) -> None:
     _end(core, buffer)
 
 
-def _end(core: Filter, buffer: Buffer) -> None:
+def _end(core: WaylandFilter, buffer: Buffer) -> None:
     core.destroy(buffer)
     core.usage.give("buffers", 1)
     pool, mapping = buffer.pool, buffer.mapping
@@ -200,7 +206,7 @@ def _end(core: Filter, buffer: Buffer) -> None:
     _release(core, pool)
 
 
-def _release(core: Filter, pool: Pool) -> None:
+def _release(core: WaylandFilter, pool: Pool) -> None:
     """Give the pool's file back once neither it nor a buffer needs it."""
     if pool.dead and not pool.buffers and pool.file is not None:
         pool.file.close()
@@ -211,7 +217,7 @@ def _release(core: Filter, pool: Pool) -> None:
 
 
 def release(
-    core: Filter, buffer: ProtocolObject, data: bytes, pos: int, size: int
+    core: WaylandFilter, buffer: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     """Hot: one for each frame."""
     out = core.down.data
@@ -219,7 +225,7 @@ def release(
     out += data[pos + 4 : pos + size]
 
 
-def show(core: Filter, buffer: Buffer) -> None:
+def show(core: WaylandFilter, buffer: Buffer) -> None:
     """An attach of this buffer has just been sent."""
     pool = buffer.pool
     if pool is not None and pool.file is not None:
@@ -236,7 +242,7 @@ def show(core: Filter, buffer: Buffer) -> None:
         core.doomed.append(buffer)
 
 
-def unhold(core: Filter, buffer: Buffer | Unset | None) -> None:
+def unhold(core: WaylandFilter, buffer: Buffer | Unset | None) -> None:
     """A held state let go of a buffer without sending it."""
     if buffer is None or buffer is UNSET:
         return
@@ -245,7 +251,7 @@ def unhold(core: Filter, buffer: Buffer | Unset | None) -> None:
         _end(core, buffer)
 
 
-def finish(core: Filter) -> None:
+def finish(core: WaylandFilter) -> None:
     """After a commit: end the buffers that were destroyed before it."""
     if core.doomed:
         doomed, core.doomed = core.doomed, []

@@ -24,7 +24,7 @@ from broker.wayland.scene import layout
 from broker.wayland.scene.geometry import clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 MANAGER = "zwp_pointer_constraints_v1"
 INHIBIT_MANAGER = "zwp_keyboard_shortcuts_inhibit_manager_v1"
@@ -70,7 +70,7 @@ _SET_REGION = {
 
 
 def lock_pointer(
-    core: Filter,
+    core: WaylandFilter,
     manager: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -82,7 +82,7 @@ def lock_pointer(
 
 
 def confine_pointer(
-    core: Filter,
+    core: WaylandFilter,
     manager: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -94,7 +94,7 @@ def confine_pointer(
 
 
 def _constrain(
-    core: Filter,
+    core: WaylandFilter,
     manager: ProtocolObject,
     new: tuple[int, str],
     surface: Surface,
@@ -129,22 +129,24 @@ def _ops(region: Region | None) -> RegionOps | None:
 
 
 def set_locked_region(
-    core: Filter, constraint: Constraint, region: Region | None
+    core: WaylandFilter, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
 
 
 def set_confined_region(
-    core: Filter, constraint: Constraint, region: Region | None
+    core: WaylandFilter, constraint: Constraint, region: Region | None
 ) -> None:
     _hold(core, constraint, "region", _ops(region))
 
 
-def set_hint(core: Filter, constraint: Constraint, x: int, y: int) -> None:
+def set_hint(core: WaylandFilter, constraint: Constraint, x: int, y: int) -> None:
     _hold(core, constraint, "hint", (x, y))
 
 
-def _hold(core: Filter, constraint: Constraint, kind: str, value: object) -> None:
+def _hold(
+    core: WaylandFilter, constraint: Constraint, kind: str, value: object
+) -> None:
     surface = constraint.surface
     if surface is None or surface.dead:
         return
@@ -158,7 +160,11 @@ def _hold(core: Filter, constraint: Constraint, kind: str, value: object) -> Non
 
 
 def apply(
-    core: Filter, surface: Surface, constraint: ProtocolObject, kind: str, value: object
+    core: WaylandFilter,
+    surface: Surface,
+    constraint: ProtocolObject,
+    kind: str,
+    value: object,
 ) -> None:
     """Send a held change, with the surface's commit."""
     if not isinstance(constraint, Constraint) or constraint.dead:
@@ -176,7 +182,7 @@ def apply(
     send_region(core, surface, constraint)
 
 
-def send_region(core: Filter, surface: Surface, constraint: Constraint) -> None:
+def send_region(core: WaylandFilter, surface: Surface, constraint: Constraint) -> None:
     """Tell the region anew, for the present crop."""
     if not constraint.dead:
         with layout.region_of(core, surface, constraint.region) as sid:
@@ -191,24 +197,24 @@ def _let_go(constraint: Constraint) -> None:
         surface.constraint = None
 
 
-def _end(core: Filter, constraint: Constraint) -> None:
+def _end(core: WaylandFilter, constraint: Constraint) -> None:
     _let_go(constraint)
     constraint.surface = None
     core.destroy(constraint)
 
 
-def destroy_lock(core: Filter, constraint: Constraint) -> None:
+def destroy_lock(core: WaylandFilter, constraint: Constraint) -> None:
     _end(core, constraint)
 
 
-def destroy_confinement(core: Filter, constraint: Constraint) -> None:
+def destroy_confinement(core: WaylandFilter, constraint: Constraint) -> None:
     _end(core, constraint)
 
 
-def _over(interface: str, name: str) -> Callable[[Filter, Constraint], None]:
+def _over(interface: str, name: str) -> Callable[[WaylandFilter, Constraint], None]:
     write = emit.event(interface, name)
 
-    def over(core: Filter, constraint: Constraint) -> None:
+    def over(core: WaylandFilter, constraint: Constraint) -> None:
         if constraint.oneshot:
             _let_go(constraint)
         core.down.data += write(constraint.cid)
@@ -220,7 +226,7 @@ def _over(interface: str, name: str) -> Callable[[Filter, Constraint], None]:
 
 
 def inhibit(
-    core: Filter,
+    core: WaylandFilter,
     manager: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -249,7 +255,7 @@ def _taken(root: Surface) -> bool:
 _inhibit = emit.request(INHIBIT_MANAGER, "inhibit_shortcuts")
 
 
-def destroy_inhibitor(core: Filter, inhibitor: Inhibitor) -> None:
+def destroy_inhibitor(core: WaylandFilter, inhibitor: Inhibitor) -> None:
     if inhibitor.surface is not None:
         inhibitor.surface.inhibitor = None
         inhibitor.surface = None

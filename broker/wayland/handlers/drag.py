@@ -18,10 +18,10 @@ from broker.wayland.handlers.selection import (
     DEVICE_ROLE,
     DEVICE_USED_SOURCE,
     MANAGER,
+    DataSource,
     Device,
     HostOffer,
-    Offer,
-    Source,
+    SelectionOffer,
     data_offer,
     offer_mime,
     source_actions,
@@ -35,13 +35,13 @@ from broker.wayland.scene import commit
 from broker.wayland.scene.frame import Frame
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 
 def start_drag(
-    core: Filter,
+    core: WaylandFilter,
     device: Device,
-    source: Source | None,
+    source: DataSource | None,
     origin: Surface,
     icon: Surface | None,
     serial: int,
@@ -62,7 +62,7 @@ def start_drag(
         commit.relayout(core, icon)
 
 
-def _claim(device: Device, source: Source | None, icon: Surface | None) -> None:
+def _claim(device: Device, source: DataSource | None, icon: Surface | None) -> None:
     """Check and take the roles that a drag gives to its source and its icon."""
     if icon is not None:
         if icon.role not in {None, Role.ICON}:
@@ -78,7 +78,7 @@ def _claim(device: Device, source: Source | None, icon: Surface | None) -> None:
         source.used = True
 
 
-def _materialise(core: Filter, source: Source) -> None:
+def _materialise(core: WaylandFilter, source: DataSource) -> None:
     """Make the source at the compositor, with one private type."""
     sid = core.give_sid(source)
     source.drag = core.sandbox.new_drag(source)
@@ -101,7 +101,7 @@ _set_actions = emit.request("wl_data_source", "set_actions")
 
 
 def drag_enter(
-    core: Filter,
+    core: WaylandFilter,
     device: Device,
     serial: int,
     surface: ProtocolObject | None,
@@ -126,7 +126,7 @@ def drag_enter(
 
 
 def _arrive(
-    core: Filter,
+    core: WaylandFilter,
     device: Device,
     serial: int,
     x: int,
@@ -149,7 +149,7 @@ def _arrive(
             # guard: foreign drags untold
             return
         offer = core.make_server_side("wl_data_offer", device.version)
-        assert isinstance(offer, Offer)
+        assert isinstance(offer, SelectionOffer)
         offer.source, offer.upstream, host.offer = source, host, offer
         device.offer = offer
         cid = offer.cid
@@ -192,14 +192,14 @@ def _in_content(device: Device, x: int, y: int) -> tuple[int, int]:
     return device.frame.inside(x, y) if device.frame is not None else (x, y)
 
 
-def drag_leave(core: Filter, device: Device) -> None:
+def drag_leave(core: WaylandFilter, device: Device) -> None:
     if device.told:
         core.down.data += _drag_leave(device.cid)
         offer = device.offer
         if offer is not None and not device.dropped:
             # What it still says of it counts for nothing.
             offer.left = True
-            if isinstance(offer.source, Source):
+            if isinstance(offer.source, DataSource):
                 # guard: a window speaks for itself
                 offer.source.takers.pop(offer, None)
     device.told, device.over, device.frame = False, None, None
@@ -208,7 +208,7 @@ def drag_leave(core: Filter, device: Device) -> None:
     _drop_untold(core, device)
 
 
-def _drop_untold(core: Filter, device: Device) -> None:
+def _drop_untold(core: WaylandFilter, device: Device) -> None:
     """An offer that the client never saw is ours to end."""
     if device.untold is not None:
         core.end_own(device.untold)
@@ -218,7 +218,7 @@ def _drop_untold(core: Filter, device: Device) -> None:
 _drag_leave = emit.event("wl_data_device", "leave")
 
 
-def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None:
+def drag_motion(core: WaylandFilter, device: Device, time: int, x: int, y: int) -> None:
     top, waits = device.over, device.waits
     if waits is not None:
         if device.frame is not None and device.frame.holds(x, y):
@@ -237,7 +237,7 @@ def drag_motion(core: Filter, device: Device, time: int, x: int, y: int) -> None
 _drag_motion = emit.event("wl_data_device", "motion")
 
 
-def drag_drop(core: Filter, device: Device) -> None:
+def drag_drop(core: WaylandFilter, device: Device) -> None:
     if device.told:
         device.dropped = True
         core.down.data += _drag_drop(device.cid)
@@ -248,11 +248,13 @@ def drag_drop(core: Filter, device: Device) -> None:
 _drag_drop = emit.event("wl_data_device", "drop")
 
 
-def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
+def accept(
+    core: WaylandFilter, offer: SelectionOffer, serial: int, mime: bytes | None
+) -> None:
     source, host = offer.source, offer.upstream
     if offer.over is not None:
         foreign_drags.accepted(offer.over, mime)
-    if not isinstance(source, Source) or host is None or source.drag is None:
+    if not isinstance(source, DataSource) or host is None or source.drag is None:
         return
     # guard: accepted with a serial it got
     # guard: the last word of a drag that went on
@@ -270,7 +272,9 @@ def accept(core: Filter, offer: Offer, serial: int, mime: bytes | None) -> None:
 _accept = emit.request("wl_data_offer", "accept")
 
 
-def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) -> None:
+def offer_set_actions(
+    core: WaylandFilter, offer: SelectionOffer, actions: int, preferred: int
+) -> None:
     if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
         raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
     if offer.over is not None:
@@ -282,7 +286,7 @@ def offer_set_actions(core: Filter, offer: Offer, actions: int, preferred: int) 
 _offer_set_actions = emit.request("wl_data_offer", "set_actions")
 
 
-def offer_finish(core: Filter, offer: Offer) -> None:
+def offer_finish(core: WaylandFilter, offer: SelectionOffer) -> None:
     if offer.over is not None:
         foreign_drags.taken(offer)
     if offer.upstream is not None and core.data_version >= 3:
@@ -292,7 +296,7 @@ def offer_finish(core: Filter, offer: Offer) -> None:
 _finish = emit.request("wl_data_offer", "finish")
 
 
-def destroy_offer(core: Filter, offer: Offer) -> None:
+def destroy_offer(core: WaylandFilter, offer: SelectionOffer) -> None:
     if offer.over is not None:
         foreign_drags.taken(offer)
     if offer.upstream is not None:
@@ -301,7 +305,7 @@ def destroy_offer(core: Filter, offer: Offer) -> None:
     core.drop_local(offer)
 
 
-def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
+def source_target(core: WaylandFilter, source: DataSource, mime: bytes | None) -> None:
     drag_start.heard(core)
     accepted = source.accepted if mime is not None else None
     if accepted != source.told_target:
@@ -312,7 +316,7 @@ def source_target(core: Filter, source: Source, mime: bytes | None) -> None:
 _target = emit.event("wl_data_source", "target")
 
 
-def source_send(core: Filter, source: Source, mime: bytes, fd: Fd) -> None:
+def source_send(core: WaylandFilter, source: DataSource, mime: bytes, fd: Fd) -> None:
     """Somebody outside asks: in the private type is nothing, of others by rule."""
     hand = core.sandbox.hand
     known = hand is not None and mime in hand.drags.outward(source)
@@ -320,7 +324,7 @@ def source_send(core: Filter, source: Source, mime: bytes, fd: Fd) -> None:
         core.machine.close(fd)
 
 
-def source_action(core: Filter, source: Source, action: int) -> None:
+def source_action(core: WaylandFilter, source: DataSource, action: int) -> None:
     """What would be done where the drag is now, said of its own sandbox only.
 
     Over other windows it would tell that they are there, and what they take; where a
@@ -342,7 +346,7 @@ _action = emit.event("wl_data_source", "action")
 def _plain(name: str) -> Callable[..., None]:
     write = emit.event("wl_data_source", name)
 
-    def forward(core: Filter, source: Source, *args: int) -> None:
+    def forward(core: WaylandFilter, source: DataSource, *args: int) -> None:
         drag_start.heard(core)
         core.down.data += write(source.cid, *args)
         hand = core.sandbox.hand

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.wayland.handlers.selection import (
     Device,
     HostOffer,
-    Offer,
+    SelectionOffer,
     data_offer,
     offer_mime,
     source_actions,
@@ -25,7 +25,7 @@ from broker.wayland.protocol.wire import ProtocolFault
 from broker.wayland.sandbox import DRAG_MARK
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.model import Surface
     from broker.wayland.ports import Selection
     from broker.wayland.protocol.wire import Fd
@@ -40,7 +40,7 @@ class Over:
     """One drag from elsewhere over one surface, until it is over in all ways."""
 
     def __init__(
-        self, core: Filter, device: Device, surface: Surface, host: HostOffer
+        self, core: WaylandFilter, device: Device, surface: Surface, host: HostOffer
     ) -> None:
         self.core, self.device, self.surface, self.host = core, device, surface, host
         self.mark = next((m for m in host.mimes if m.startswith(DRAG_MARK)), b"")
@@ -49,7 +49,7 @@ class Over:
         self.accepted = False
         """Whether it may be dropped here."""
         self.dropped = False
-        self.offer: Offer | None = None
+        self.offer: SelectionOffer | None = None
         """What the client was given of it."""
         self._likes, self._actions, self._told = False, 0, False
 
@@ -89,7 +89,11 @@ class Over:
 
 
 def enter(
-    core: Filter, device: Device, host: HostOffer, serial: int, at: tuple[int, int]
+    core: WaylandFilter,
+    device: Device,
+    host: HostOffer,
+    serial: int,
+    at: tuple[int, int],
 ) -> None:
     """A drag of somebody else's came over a window."""
     hand = core.sandbox.hand
@@ -121,7 +125,7 @@ def leave(device: Device) -> None:
         device.foreign = None
 
 
-def drop(core: Filter, device: Device) -> None:
+def drop(core: WaylandFilter, device: Device) -> None:
     """It was dropped here."""
     over, hand = device.foreign, core.sandbox.hand
     if over is None or hand is None or not over.accepted or over.dropped:
@@ -168,7 +172,7 @@ def give(over: Over, content: Selection) -> bool:
         core.fail(fault)
         core.wake()
         return False
-    assert isinstance(offer, Offer)
+    assert isinstance(offer, SelectionOffer)
     offer.source, offer.over, over.offer = content, over, offer
     down = core.down
     down.data += data_offer(device.cid, offer.cid)
@@ -198,7 +202,7 @@ def chosen(over: Over, actions: int) -> None:
     over.like(actions=actions)
 
 
-def taken(offer: Offer) -> None:
+def taken(offer: SelectionOffer) -> None:
     """The client has all that it wants of it."""
     content, offer.source = offer.source, None
     over = offer.over

@@ -18,14 +18,14 @@ from broker.wayland.protocol.dispatch import Handlers
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 _LEFT_BUTTON = 0x110
 _PRESSED = 1
 
 
 def _enter(
-    core: Filter,
+    core: WaylandFilter,
     pointer: HostPointer,
     serial: int,
     surface: ProtocolObject | None,
@@ -39,7 +39,7 @@ def _enter(
         cursor.enter(core, pointer, serial)
 
 
-def _drawn_by_client(core: Filter, surface: ProtocolObject | None) -> bool:
+def _drawn_by_client(core: WaylandFilter, surface: ProtocolObject | None) -> bool:
     """Whether the image over a surface is the client's to choose.
 
     A client without a pointer chooses none; without one of ours the image of
@@ -50,19 +50,24 @@ def _drawn_by_client(core: Filter, surface: ProtocolObject | None) -> bool:
 
 
 def _leave(
-    _core: Filter, pointer: HostPointer, _serial: int, _surface: ProtocolObject | None
+    _core: WaylandFilter,
+    pointer: HostPointer,
+    _serial: int,
+    _surface: ProtocolObject | None,
 ) -> None:
     pointer.own = None
 
 
-def _motion(core: Filter, pointer: HostPointer, _time: int, x: int, y: int) -> None:
+def _motion(
+    core: WaylandFilter, pointer: HostPointer, _time: int, x: int, y: int
+) -> None:
     if pointer.own is not None:
         pointer.x, pointer.y = x, y
         cursor.follow(core, pointer)
 
 
 def _button(
-    core: Filter,
+    core: WaylandFilter,
     pointer: HostPointer,
     serial: int,
     _time: int,
@@ -80,7 +85,7 @@ def _button(
             _drag_frame(core, pointer, serial)
 
 
-def _drag_frame(core: Filter, pointer: HostPointer, serial: int) -> None:
+def _drag_frame(core: WaylandFilter, pointer: HostPointer, serial: int) -> None:
     """A press on the frame itself: move by the top strip, resize by the rest."""
     grips = cursor.gripped(pointer)
     if grips is None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.core.keys import Verdict
+from broker.core.keys import KeyVerdict
 from broker.wayland.handlers import cursor, host_pointer
 from broker.wayland.handlers.seat import shown_keys, told
 from broker.wayland.handlers.selection import HostOffer, host_offer
@@ -27,8 +27,8 @@ from broker.wayland.protocol.event_clock import EventClock
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
-    from broker.wayland.ports import Exported, Judge
+    from broker.wayland.filter import WaylandFilter
+    from broker.wayland.ports import ExportPort, Judge
     from broker.wayland.protocol.wire import Fd
 
 _POINTER, _KEYBOARD = 1, 2
@@ -70,7 +70,7 @@ class ExportSource(ProtocolObject):
 
     __slots__ = ("content", "mark")
 
-    def __init__(self, version: int, content: Exported, mark: bytes) -> None:
+    def __init__(self, version: int, content: ExportPort, mark: bytes) -> None:
         super().__init__("wl_data_source", version)
         self.content = content
         self.mark = mark
@@ -79,7 +79,7 @@ class ExportSource(ProtocolObject):
 class Hands:
     """Of one connection; chords and selections only where the sandbox has a hand."""
 
-    def __init__(self, core: Filter) -> None:
+    def __init__(self, core: WaylandFilter) -> None:
         self._core = core
         self._seats: dict[int, OwnSeat] = {}
         self.offer: HostOffer | None = None
@@ -177,12 +177,12 @@ class Hands:
             return True
         verdict = keyboard.judge.key(serial, key, state)
         hand = self._core.sandbox.hand
-        acting = verdict in {Verdict.COPY, Verdict.PASTE}
+        acting = verdict in {KeyVerdict.COPY, KeyVerdict.PASTE}
         # guard: a late chord does nothing
         if acting and hand is not None and late <= limits.WAYLAND_LATE_KEY_SECONDS:
-            paste = verdict is Verdict.PASTE
+            paste = verdict is KeyVerdict.PASTE
             hand.pressed(self._core, keyboard.seat, serial, paste=paste)
-        return verdict is Verdict.FORWARD
+        return verdict is KeyVerdict.FORWARD
 
     # -- devices ----------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Hands:
         return True
 
     def export(
-        self, seat: OwnSeat, serial: int, content: Exported, mark: bytes
+        self, seat: OwnSeat, serial: int, content: ExportPort, mark: bytes
     ) -> bool:
         """Make this the person's own selection; whether it could be asked for.
 
@@ -268,7 +268,7 @@ class Hands:
         core.wake()
         return True
 
-    def take_back(self, content: Exported) -> None:
+    def take_back(self, content: ExportPort) -> None:
         """End an export, if it is still that one."""
         export = self._export
         if export is not None and export.content is content:
@@ -312,7 +312,7 @@ _receive = emit.request("wl_data_offer", "receive")
 # -- what the compositor says on objects of ours ----------------------------------------------
 
 
-def _capabilities(core: Filter, seat: OwnSeat, bits: int) -> None:
+def _capabilities(core: WaylandFilter, seat: OwnSeat, bits: int) -> None:
     if not bits & _POINTER:
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:
@@ -325,12 +325,14 @@ def _capabilities(core: Filter, seat: OwnSeat, bits: int) -> None:
         core.hands.make_keyboard(seat)
 
 
-def _tell_trouble(core: Filter, reason: str) -> None:
+def _tell_trouble(core: WaylandFilter, reason: str) -> None:
     if core.sandbox.hand is not None:
         core.sandbox.hand.trouble(reason)
 
 
-def _keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
+def _keymap(
+    core: WaylandFilter, keyboard: Keyboard, form: int, fd: Fd, size: int
+) -> None:
     if keyboard.judge is None:
         core.discard(fd)
         return
@@ -339,7 +341,7 @@ def _keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> N
 
 
 def _enter(
-    core: Filter,
+    core: WaylandFilter,
     keyboard: Keyboard,
     _serial: int,
     surface: ProtocolObject | None,
@@ -352,12 +354,15 @@ def _enter(
 
 
 def _leave(
-    core: Filter, keyboard: Keyboard, _serial: int, _surface: ProtocolObject | None
+    core: WaylandFilter,
+    keyboard: Keyboard,
+    _serial: int,
+    _surface: ProtocolObject | None,
 ) -> None:
     blur(core, keyboard)
 
 
-def blur(core: Filter, keyboard: Keyboard) -> None:
+def blur(core: WaylandFilter, keyboard: Keyboard) -> None:
     """The focus has left what one of our keyboards had it on."""
     before, keyboard.focus = keyboard.focus, None
     if before is not None:
@@ -369,7 +374,12 @@ def blur(core: Filter, keyboard: Keyboard) -> None:
 
 
 def _key(
-    core: Filter, keyboard: Keyboard, serial: int, time: int, key: int, state: int
+    core: WaylandFilter,
+    keyboard: Keyboard,
+    serial: int,
+    time: int,
+    key: int,
+    state: int,
 ) -> None:
     if keyboard.focus is not None:
         late = core.hands.clock.lateness(time, core.now)
@@ -377,7 +387,7 @@ def _key(
 
 
 def _modifiers(
-    _core: Filter,
+    _core: WaylandFilter,
     keyboard: Keyboard,
     _serial: int,
     depressed: int,
@@ -389,12 +399,14 @@ def _modifiers(
         keyboard.judge.modifiers(depressed, latched, locked, group)
 
 
-def _selection(core: Filter, _device: OwnDevice, offer: ProtocolObject | None) -> None:
+def _selection(
+    core: WaylandFilter, _device: OwnDevice, offer: ProtocolObject | None
+) -> None:
     core.hands.selected(offer)
 
 
 def _drag_enter(
-    core: Filter,
+    core: WaylandFilter,
     device: OwnDevice,
     _serial: int,
     _surface: ProtocolObject | None,
@@ -406,18 +418,18 @@ def _drag_enter(
     device.dragged = offer if isinstance(offer, HostOffer) else None
 
 
-def _drag_leave(core: Filter, device: OwnDevice) -> None:
+def _drag_leave(core: WaylandFilter, device: OwnDevice) -> None:
     dragged, device.dragged = device.dragged, None
     if dragged is not None:
         core.end_own(dragged)
 
 
-def _send(core: Filter, source: ExportSource, mime: bytes, fd: Fd) -> None:
+def _send(core: WaylandFilter, source: ExportSource, mime: bytes, fd: Fd) -> None:
     if not source.content.send(mime, fd):
         core.machine.close(fd)
 
 
-def _cancelled(core: Filter, source: ExportSource) -> None:
+def _cancelled(core: WaylandFilter, source: ExportSource) -> None:
     core.hands.cancelled(source)
 
 

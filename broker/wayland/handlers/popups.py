@@ -28,7 +28,7 @@ from broker.wayland.scene.anchoring import around_content
 from broker.wayland.scene.geometry import Rect, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 
 BASE_INVALID_POSITIONER = 5
@@ -39,15 +39,15 @@ _FAR = limits.WAYLAND_COORDINATE
 # -- xdg_positioner -------------------------------------------------------------------
 
 
-def create_positioner(core: Filter, base: WmBase, new_id: int) -> None:
+def create_positioner(core: WaylandFilter, base: WmBase, new_id: int) -> None:
     core.make(new_id, "xdg_positioner", base.version, server=False)
 
 
-def destroy_positioner(core: Filter, positioner: Positioner) -> None:
+def destroy_positioner(core: WaylandFilter, positioner: Positioner) -> None:
     core.drop_local(positioner)
 
 
-def set_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
+def set_size(_core: WaylandFilter, positioner: Positioner, w: int, h: int) -> None:
     if w < 1 or h < 1:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"a popup of {w}x{h}"
@@ -56,7 +56,7 @@ def set_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
 
 
 def set_anchor_rect(
-    _core: Filter, positioner: Positioner, x: int, y: int, w: int, h: int
+    _core: WaylandFilter, positioner: Positioner, x: int, y: int, w: int, h: int
 ) -> None:
     if w < 0 or h < 0:
         raise ProtocolFault(
@@ -67,7 +67,7 @@ def set_anchor_rect(
     )
 
 
-def set_anchor(_core: Filter, positioner: Positioner, anchor: int) -> None:
+def set_anchor(_core: WaylandFilter, positioner: Positioner, anchor: int) -> None:
     if anchor > 8:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"no anchor {anchor}"
@@ -75,7 +75,7 @@ def set_anchor(_core: Filter, positioner: Positioner, anchor: int) -> None:
     positioner.anchor = anchor
 
 
-def set_gravity(_core: Filter, positioner: Positioner, gravity: int) -> None:
+def set_gravity(_core: WaylandFilter, positioner: Positioner, gravity: int) -> None:
     if gravity > 8:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"no gravity {gravity}"
@@ -84,29 +84,33 @@ def set_gravity(_core: Filter, positioner: Positioner, gravity: int) -> None:
 
 
 def set_constraint_adjustment(
-    _core: Filter, positioner: Positioner, adjustment: int
+    _core: WaylandFilter, positioner: Positioner, adjustment: int
 ) -> None:
     positioner.adjustment = adjustment & placement.ANY_ADJUSTMENT
 
 
-def set_offset(_core: Filter, positioner: Positioner, x: int, y: int) -> None:
+def set_offset(_core: WaylandFilter, positioner: Positioner, x: int, y: int) -> None:
     positioner.offset = (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR))
 
 
-def set_reactive(_core: Filter, positioner: Positioner) -> None:
+def set_reactive(_core: WaylandFilter, positioner: Positioner) -> None:
     positioner.reactive = True
 
 
-def set_parent_size(_core: Filter, positioner: Positioner, w: int, h: int) -> None:
+def set_parent_size(
+    _core: WaylandFilter, positioner: Positioner, w: int, h: int
+) -> None:
     positioner.parent_size = (clamp(w, 1, _FAR), clamp(h, 1, _FAR))
 
 
-def set_parent_configure(_core: Filter, positioner: Positioner, serial: int) -> None:
+def set_parent_configure(
+    _core: WaylandFilter, positioner: Positioner, serial: int
+) -> None:
     positioner.parent_configure = serial
 
 
 def _materialise(
-    core: Filter, popup: Popup, parent: XdgSurface, positioner: Positioner
+    core: WaylandFilter, popup: Popup, parent: XdgSurface, positioner: Positioner
 ) -> tuple[int, tuple[int, int]]:
     """Make a positioner of ours from the client's; return its id and content size."""
     xdg, base = popup.xdg, parent.base
@@ -155,7 +159,7 @@ def _materialise(
 
 
 def get_popup(
-    core: Filter,
+    core: WaylandFilter,
     xdg: XdgSurface,
     new_id: int,
     parent: XdgSurface | None,
@@ -192,7 +196,7 @@ def _depth(parent: XdgSurface) -> int:
     return count
 
 
-def destroy_popup(core: Filter, popup: Popup) -> None:
+def destroy_popup(core: WaylandFilter, popup: Popup) -> None:
     xdg = popup.xdg
     if popup.children:
         base = xdg.base.cid if xdg is not None and xdg.base is not None else 1
@@ -206,7 +210,7 @@ def destroy_popup(core: Filter, popup: Popup) -> None:
     end_role(core, xdg)
 
 
-def grab(core: Filter, popup: Popup, _seat: ProtocolObject, serial: int) -> None:
+def grab(core: WaylandFilter, popup: Popup, _seat: ProtocolObject, serial: int) -> None:
     """Keep a menu's grab here; the compositor never hears of it.
 
     Compositors believe a grab's serial: KWin (5.27) gives the keyboard to a
@@ -230,7 +234,7 @@ def grab(core: Filter, popup: Popup, _seat: ProtocolObject, serial: int) -> None
         dismiss(core, popup)
 
 
-def dismiss(core: Filter, popup: Popup) -> None:
+def dismiss(core: WaylandFilter, popup: Popup) -> None:
     """Tell the client that its popup is done, once.
 
     One that it keeps all the same is no more than a popup without a grab.
@@ -240,7 +244,7 @@ def dismiss(core: Filter, popup: Popup) -> None:
         core.down.data += emit.popup_done(popup.cid)
 
 
-def _menus(core: Filter) -> list[Popup]:
+def _menus(core: WaylandFilter) -> list[Popup]:
     """Popups with a grab, those that were opened last first."""
     found = [
         xdg.role
@@ -254,7 +258,7 @@ def _height(popup: Popup) -> int:
     return 0 if popup.parent is None else _depth(popup.parent)
 
 
-def dismiss_grabs(core: Filter) -> bool:
+def dismiss_grabs(core: WaylandFilter) -> bool:
     """The person pressed outside of the client's windows; whether menus went."""
     menus = _menus(core)
     for popup in menus:
@@ -262,7 +266,7 @@ def dismiss_grabs(core: Filter) -> bool:
     return bool(menus)
 
 
-def follow_focus(core: Filter) -> None:
+def follow_focus(core: WaylandFilter) -> None:
     """Dismiss menus whose window, or what stands on it, has no keyboard."""
     menus = _menus(core)
     if not menus:
@@ -280,7 +284,9 @@ def _window(xdg: XdgSurface | None) -> XdgSurface | None:
     return xdg
 
 
-def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -> None:
+def reposition(
+    core: WaylandFilter, popup: Popup, positioner: Positioner, token: int
+) -> None:
     if popup.parent is None or popup.parent.role is None:
         return
     # guard: a popup's wish is none yet
@@ -292,7 +298,9 @@ def reposition(core: Filter, popup: Popup, positioner: Positioner, token: int) -
 _reposition = emit.request("xdg_popup", "reposition")
 
 
-def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> None:
+def configure(
+    core: WaylandFilter, popup: Popup, x: int, y: int, w: int, h: int
+) -> None:
     xdg, parent = popup.xdg, popup.parent
     mine = xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
     its = (
@@ -308,7 +316,7 @@ def configure(core: Filter, popup: Popup, x: int, y: int, w: int, h: int) -> Non
     )
 
 
-def popup_done(core: Filter, popup: Popup) -> None:
+def popup_done(core: WaylandFilter, popup: Popup) -> None:
     dismiss(core, popup)
 
 

@@ -28,7 +28,7 @@ from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.protocol.wire import Fd
 
 
@@ -48,13 +48,15 @@ def told(surface: ProtocolObject | None) -> Surface | None:
     return None
 
 
-def _happened(core: Filter, event_ms: int) -> float:
+def _happened(core: WaylandFilter, event_ms: int) -> float:
     """When an input event happened, on our clock."""
     # guard: input is as old as it says
     return core.now - core.hands.clock.lateness(event_ms, core.now)
 
 
-def _pass(core: Filter, obj: ProtocolObject, data: bytes, pos: int, size: int) -> None:
+def _pass(
+    core: WaylandFilter, obj: ProtocolObject, data: bytes, pos: int, size: int
+) -> None:
     out = core.down.data
     out += _ID.pack(obj.cid)
     out += data[pos + 4 : pos + size]
@@ -63,7 +65,7 @@ def _pass(core: Filter, obj: ProtocolObject, data: bytes, pos: int, size: int) -
 # -- wl_seat ------------------------------------------------------------------------------
 
 
-def get_pointer(core: Filter, seat: ProtocolObject, new_id: int) -> None:
+def get_pointer(core: WaylandFilter, seat: ProtocolObject, new_id: int) -> None:
     pointer = core.make(new_id, "wl_pointer", seat.version)
     assert isinstance(pointer, Pointer)
     pointer.seat = seat
@@ -74,7 +76,7 @@ def get_pointer(core: Filter, seat: ProtocolObject, new_id: int) -> None:
 _get_pointer = emit.request("wl_seat", "get_pointer")
 
 
-def get_keyboard(core: Filter, seat: Seat, new_id: int) -> None:
+def get_keyboard(core: WaylandFilter, seat: Seat, new_id: int) -> None:
     keyboard = core.make(new_id, "wl_keyboard", seat.version)
     assert isinstance(keyboard, Keyboard)
     keyboard.seat = core.hands.of(seat)
@@ -86,7 +88,7 @@ def get_keyboard(core: Filter, seat: Seat, new_id: int) -> None:
 _get_keyboard = emit.request("wl_seat", "get_keyboard")
 
 
-def seat_name(core: Filter, seat: ProtocolObject, _name: bytes) -> None:
+def seat_name(core: WaylandFilter, seat: ProtocolObject, _name: bytes) -> None:
     """A seat's name may tell hardware; every sandbox sees the same one."""
     core.down.data += _seat_name(seat.cid, b"seat0")
 
@@ -97,14 +99,14 @@ _seat_name = emit.event("wl_seat", "name")
 # -- wl_pointer ----------------------------------------------------------------------------
 
 
-def release_pointer(core: Filter, pointer: Pointer) -> None:
+def release_pointer(core: WaylandFilter, pointer: Pointer) -> None:
     core.pointers.remove(pointer)
     core.serials.lift(pointer.cid)
     core.destroy(pointer)
 
 
 def enter(
-    core: Filter,
+    core: WaylandFilter,
     pointer: Pointer,
     serial: int,
     surface: ProtocolObject | None,
@@ -126,7 +128,7 @@ _enter = emit.event("wl_pointer", "enter")
 
 
 def leave(
-    core: Filter, pointer: Pointer, serial: int, surface: ProtocolObject | None
+    core: WaylandFilter, pointer: Pointer, serial: int, surface: ProtocolObject | None
 ) -> None:
     drag_start.heard(core)
     if pointer.focus is not None and surface is pointer.focus:
@@ -141,7 +143,9 @@ def leave(
 _leave = emit.event("wl_pointer", "leave")
 
 
-def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+def motion(
+    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
     surface = pointer.focus
     if surface is None:
         return
@@ -156,7 +160,9 @@ def motion(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
     out += _FIXED.pack(x + surface.cx * 256, y + surface.cy * 256)
 
 
-def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+def button(
+    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
     if pointer.focus is not None:
         pointer.news = True
         serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
@@ -168,14 +174,16 @@ def button(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> 
         _pass(core, pointer, data, pos, size)
 
 
-def _if_told(core: Filter, pointer: Pointer, data: bytes, pos: int, size: int) -> None:
+def _if_told(
+    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
+) -> None:
     if pointer.focus is not None:
         pointer.news = True
         _pass(core, pointer, data, pos, size)
 
 
 def relative_motion(
-    core: Filter, relative: ProtocolObject, data: bytes, pos: int, size: int
+    core: WaylandFilter, relative: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
     """Over the client's content only: what the pointer does on a frame is not told."""
     # guard: relative motion on the content only
@@ -184,7 +192,7 @@ def relative_motion(
 
 
 def pointer_frame(
-    core: Filter, pointer: Pointer, data: bytes, pos: int, size: int
+    core: WaylandFilter, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
     if pointer.news:
         pointer.news = False
@@ -194,13 +202,15 @@ def pointer_frame(
 # -- wl_keyboard -----------------------------------------------------------------------------
 
 
-def release_keyboard(core: Filter, keyboard: Keyboard) -> None:
+def release_keyboard(core: WaylandFilter, keyboard: Keyboard) -> None:
     # guard: no focus of a keyboard that is gone
     core.blur_keyboard(keyboard)
     core.destroy(keyboard)
 
 
-def keymap(core: Filter, keyboard: Keyboard, form: int, fd: Fd, size: int) -> None:
+def keymap(
+    core: WaylandFilter, keyboard: Keyboard, form: int, fd: Fd, size: int
+) -> None:
     """A copy of ours: the compositor's file is every other program's, too."""
     copy, length = core.machine.copy_keymap(fd, size)
     form = form if length else _NO_KEYMAP
@@ -214,7 +224,7 @@ _NO_KEYMAP = 0
 
 
 def keyboard_enter(
-    core: Filter,
+    core: WaylandFilter,
     keyboard: Keyboard,
     serial: int,
     surface: ProtocolObject | None,
@@ -243,7 +253,7 @@ def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
 
 
 def keyboard_leave(
-    core: Filter, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
+    core: WaylandFilter, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
 ) -> None:
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
@@ -259,7 +269,9 @@ def keyboard_leave(
 _keyboard_leave = emit.event("wl_keyboard", "leave")
 
 
-def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> None:
+def key(
+    core: WaylandFilter, keyboard: Keyboard, data: bytes, pos: int, size: int
+) -> None:
     if keyboard.focus is None:
         return
     serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
@@ -270,7 +282,7 @@ def key(core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int) -> N
 
 
 def modifiers(
-    core: Filter, keyboard: Keyboard, data: bytes, pos: int, size: int
+    core: WaylandFilter, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
     # Passed without a focus too: some compositors send it just before enter.
     if keyboard.judge is not None:
@@ -282,14 +294,14 @@ def modifiers(
 # -- wl_touch ------------------------------------------------------------------------------------
 
 
-def release_touch(core: Filter, touch: Touch) -> None:
+def release_touch(core: WaylandFilter, touch: Touch) -> None:
     # guard: a press ends with its finger's object
     core.serials.lift(touch.cid)
     core.destroy(touch)
 
 
 def touch_down(
-    core: Filter,
+    core: WaylandFilter,
     touch: Touch,
     serial: int,
     time: int,
@@ -318,7 +330,9 @@ def touch_down(
 _touch_down = emit.event("wl_touch", "down")
 
 
-def touch_up(core: Filter, touch: Touch, serial: int, time: int, finger: int) -> None:
+def touch_up(
+    core: WaylandFilter, touch: Touch, serial: int, time: int, finger: int
+) -> None:
     core.serials.lift(touch.cid, finger)
     if touch.fingers.pop(finger, None) is not None:
         core.serials.note_input(serial, _happened(core, time))
@@ -329,7 +343,7 @@ _touch_up = emit.event("wl_touch", "up")
 
 
 def touch_motion(
-    core: Filter, touch: Touch, time: int, finger: int, x: int, y: int
+    core: WaylandFilter, touch: Touch, time: int, finger: int, x: int, y: int
 ) -> None:
     surface = touch.fingers.get(finger)
     if surface is not None:
@@ -341,7 +355,7 @@ def touch_motion(
 _touch_motion = emit.event("wl_touch", "motion")
 
 
-def touch_cancel(core: Filter, touch: Touch) -> None:
+def touch_cancel(core: WaylandFilter, touch: Touch) -> None:
     touch.fingers.clear()
     core.serials.lift(touch.cid)
     core.down.data += _touch_cancel(touch.cid)
@@ -351,7 +365,7 @@ _touch_cancel = emit.event("wl_touch", "cancel")
 
 
 def touch_shape(
-    core: Filter, touch: Touch, finger: int, major: int, minor: int
+    core: WaylandFilter, touch: Touch, finger: int, major: int, minor: int
 ) -> None:
     if finger in touch.fingers:
         core.down.data += _touch_shape(touch.cid, finger, major, minor)
@@ -360,7 +374,9 @@ def touch_shape(
 _touch_shape = emit.event("wl_touch", "shape")
 
 
-def touch_orientation(core: Filter, touch: Touch, finger: int, angle: int) -> None:
+def touch_orientation(
+    core: WaylandFilter, touch: Touch, finger: int, angle: int
+) -> None:
     if finger in touch.fingers:
         core.down.data += _touch_orientation(touch.cid, finger, angle)
 
@@ -375,7 +391,7 @@ def _gesture_begin(interface: str) -> Callable[..., None]:
     begin_message = emit.event(interface, "begin")
 
     def begin(
-        core: Filter,
+        core: WaylandFilter,
         gesture: Gesture,
         serial: int,
         time: int,
@@ -393,7 +409,7 @@ def _gesture_begin(interface: str) -> Callable[..., None]:
 
 
 def _gesture_if_told(
-    core: Filter, gesture: Gesture, data: bytes, pos: int, size: int
+    core: WaylandFilter, gesture: Gesture, data: bytes, pos: int, size: int
 ) -> None:
     if gesture.told:
         _pass(core, gesture, data, pos, size)

@@ -20,7 +20,7 @@ from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import Fd, ProtocolFault
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.foreign_drags import Over
     from broker.wayland.ports import Selection
     from broker.wayland.scene.frame import Frame
@@ -33,7 +33,7 @@ MANAGER = "wl_data_device_manager"
 _PRIMARY = "zwp_primary_selection"
 
 
-class Source(ProtocolObject):
+class DataSource(ProtocolObject):
     """A wl_data_source or primary source.  ``sid`` only while it is dragged."""
 
     __slots__ = (
@@ -45,13 +45,13 @@ class Source(ProtocolObject):
         super().__init__(interface, version)
         self.mimes: list[bytes] = []
         self.actions: int | None = None
-        self.core: Filter | None = None
+        self.core: WaylandFilter | None = None
         self.used = False
         self.drag: bytes | None = None
         self.told_action = 0
         self.told_target: bytes | None = None
         """What its client was told last of where its drag is."""
-        self.takers: dict[Offer, bytes] = {}
+        self.takers: dict[SelectionOffer, bytes] = {}
         """What each client of the sandbox that it is over would take.  The words
         of several come in no order: one may be late to say that it went on."""
 
@@ -89,7 +89,7 @@ class Source(ProtocolObject):
         return True
 
 
-class Offer(ProtocolObject):
+class SelectionOffer(ProtocolObject):
     """An offer that we made.  ``sid`` is the compositor's during a drag.
 
     ``over``: it is of a drag from elsewhere, which was let in after the drop.
@@ -114,7 +114,7 @@ class HostOffer(ProtocolObject):
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.mimes: list[bytes] = []
-        self.offer: Offer | None = None
+        self.offer: SelectionOffer | None = None
 
 
 class Device(ProtocolObject):
@@ -145,7 +145,7 @@ class Device(ProtocolObject):
         self.told = False
         self.untold: HostOffer | None = None
         self.foreign: Over | None = None
-        self.offer: Offer | None = None
+        self.offer: SelectionOffer | None = None
         """Of the sandbox's own drag that is over the client."""
         self.dropped = False
 
@@ -160,23 +160,27 @@ _primary_send = emit.event("zwp_primary_selection_source_v1", "send")
 
 
 def _new_source(
-    core: Filter, manager: ProtocolObject, new_id: int, interface: str
+    core: WaylandFilter, manager: ProtocolObject, new_id: int, interface: str
 ) -> None:
     source = core.make(new_id, interface, manager.version, server=False)
-    assert isinstance(source, Source)
+    assert isinstance(source, DataSource)
     source.core = core
 
 
-def create_data_source(core: Filter, manager: ProtocolObject, new_id: int) -> None:
+def create_data_source(
+    core: WaylandFilter, manager: ProtocolObject, new_id: int
+) -> None:
     _new_source(core, manager, new_id, "wl_data_source")
 
 
-def create_primary_source(core: Filter, manager: ProtocolObject, new_id: int) -> None:
+def create_primary_source(
+    core: WaylandFilter, manager: ProtocolObject, new_id: int
+) -> None:
     _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
 
 
 def get_data_device(
-    core: Filter, manager: ProtocolObject, new_id: int, seat: ProtocolObject
+    core: WaylandFilter, manager: ProtocolObject, new_id: int, seat: ProtocolObject
 ) -> None:
     host = core.data_manager
     device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
@@ -194,7 +198,7 @@ _get_data_device = emit.request(MANAGER, "get_data_device")
 
 
 def get_primary_device(
-    core: Filter, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
+    core: WaylandFilter, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
 ) -> None:
     device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
     assert isinstance(device, Device)
@@ -204,19 +208,19 @@ def get_primary_device(
         tell(core, device)
 
 
-def destroy_primary_manager(core: Filter, manager: ProtocolObject) -> None:
+def destroy_primary_manager(core: WaylandFilter, manager: ProtocolObject) -> None:
     core.drop_local(manager)
 
 
-def source_offer(core: Filter, source: Source, mime: bytes) -> None:
+def source_offer(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
     _add_mime(core, source, mime)
 
 
-def primary_source_offer(core: Filter, source: Source, mime: bytes) -> None:
+def primary_source_offer(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
     _add_mime(core, source, mime)
 
 
-def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
+def _add_mime(core: WaylandFilter, source: DataSource, mime: bytes) -> None:
     # guard: types bounded
     # guard: number of a client's types
     if (
@@ -228,7 +232,7 @@ def _add_mime(core: Filter, source: Source, mime: bytes) -> None:
     source.mimes.append(mime)
 
 
-def source_set_actions(_core: Filter, source: Source, actions: int) -> None:
+def source_set_actions(_core: WaylandFilter, source: DataSource, actions: int) -> None:
     if actions & ~7 or source.used:
         raise ProtocolFault(
             source.cid, 0 if actions & ~7 else 1, "drag actions not possible here"
@@ -236,15 +240,15 @@ def source_set_actions(_core: Filter, source: Source, actions: int) -> None:
     source.actions = actions
 
 
-def destroy_source(core: Filter, source: Source) -> None:
+def destroy_source(core: WaylandFilter, source: DataSource) -> None:
     end_source(core, source)
 
 
-def destroy_primary_source(core: Filter, source: Source) -> None:
+def destroy_primary_source(core: WaylandFilter, source: DataSource) -> None:
     end_source(core, source)
 
 
-def end_source(core: Filter, source: Source) -> None:
+def end_source(core: WaylandFilter, source: DataSource) -> None:
     """Destroy it here and, while it is dragged, at the compositor."""
     kept = sum(len(mime) + _MIME_BYTES for mime in source.mimes)
     core.usage.give("kept_bytes", kept)
@@ -260,18 +264,20 @@ def end_source(core: Filter, source: Source) -> None:
 
 
 def set_selection(
-    core: Filter, device: Device, source: Source | None, serial: int
+    core: WaylandFilter, device: Device, source: DataSource | None, serial: int
 ) -> None:
     _select(core, device, source, serial)
 
 
 def set_primary_selection(
-    core: Filter, device: Device, source: Source | None, serial: int
+    core: WaylandFilter, device: Device, source: DataSource | None, serial: int
 ) -> None:
     _select(core, device, source, serial)
 
 
-def _select(core: Filter, device: Device, source: Source | None, serial: int) -> None:
+def _select(
+    core: WaylandFilter, device: Device, source: DataSource | None, serial: int
+) -> None:
     if source is not None:
         if source.used and core.sandbox.selections[device.kind] is not source:
             # Since version 3 of the protocol an error; older ones cancel.
@@ -289,7 +295,7 @@ def _select(core: Filter, device: Device, source: Source | None, serial: int) ->
     core.sandbox.select(device.kind, source)
 
 
-def _may_select(core: Filter) -> bool:
+def _may_select(core: WaylandFilter) -> bool:
     """Whether its client has the keyboard, where a keyboard tells that.
 
     Else a window in the background could change what the person just copied.
@@ -297,7 +303,7 @@ def _may_select(core: Filter) -> bool:
     return bool(core.focused) or not core.hands.watching
 
 
-def tell(core: Filter, device: Device) -> None:
+def tell(core: WaylandFilter, device: Device) -> None:
     """Offer the sandbox's present selection on one device."""
     source = core.sandbox.selections[device.kind]
     primary = device.kind == "primary"
@@ -306,7 +312,7 @@ def tell(core: Filter, device: Device) -> None:
         core.down.data += (_primary_selection if primary else _selection)(device.cid, 0)
         return
     offer = core.make_server_side(interface, device.version)
-    assert isinstance(offer, Offer)
+    assert isinstance(offer, SelectionOffer)
     offer.source = source
     out = core.down.data
     out += (_primary_data_offer if primary else data_offer)(device.cid, offer.cid)
@@ -323,26 +329,28 @@ _primary_offer = emit.event("zwp_primary_selection_offer_v1", "offer")
 _primary_selection = emit.event("zwp_primary_selection_device_v1", "selection")
 
 
-def receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+def receive(core: WaylandFilter, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
     _receive(core, offer, mime, fd)
 
 
-def primary_receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+def primary_receive(
+    core: WaylandFilter, offer: SelectionOffer, mime: bytes, fd: Fd
+) -> None:
     _receive(core, offer, mime, fd)
 
 
-def _receive(core: Filter, offer: Offer, mime: bytes, fd: Fd) -> None:
+def _receive(core: WaylandFilter, offer: SelectionOffer, mime: bytes, fd: Fd) -> None:
     source = offer.source
     # guard: only pipes are written into
     if source is None or not core.machine.admit_pipe(fd) or not source.send(mime, fd):
         core.machine.close(fd)
 
 
-def destroy_primary_offer(core: Filter, offer: Offer) -> None:
+def destroy_primary_offer(core: WaylandFilter, offer: SelectionOffer) -> None:
     core.drop_local(offer)
 
 
-def _release_device(core: Filter, device: Device) -> None:
+def _release_device(core: WaylandFilter, device: Device) -> None:
     core.devices.remove(device)
     if device.sid:
         core.destroy(device)
@@ -351,34 +359,34 @@ def _release_device(core: Filter, device: Device) -> None:
     core.hands.balance()
 
 
-def release_device(core: Filter, device: Device) -> None:
+def release_device(core: WaylandFilter, device: Device) -> None:
     _release_device(core, device)
 
 
-def destroy_primary_device(core: Filter, device: Device) -> None:
+def destroy_primary_device(core: WaylandFilter, device: Device) -> None:
     _release_device(core, device)
 
 
 # -- the compositor's side of a data device: host offers, swallowed -------------------------------
 
 
-def host_offer(core: Filter, _device: Device, new_id: int) -> None:
+def host_offer(core: WaylandFilter, _device: Device, new_id: int) -> None:
     core.adopt(new_id, HostOffer("wl_data_offer", 3), HOST_OFFER_EVENTS)
 
 
-def _host_mime(_core: Filter, offer: HostOffer, mime: bytes) -> None:
+def _host_mime(_core: WaylandFilter, offer: HostOffer, mime: bytes) -> None:
     # What is longer would be no type to us either (``clipboard.types``).
     short = len(mime) <= limits.WAYLAND_MIME_BYTES
     if short and len(offer.mimes) < limits.WAYLAND_MIMES:
         offer.mimes.append(mime)
 
 
-def _host_source_actions(core: Filter, offer: HostOffer, actions: int) -> None:
+def _host_source_actions(core: WaylandFilter, offer: HostOffer, actions: int) -> None:
     if offer.offer is not None and not offer.offer.dead:
         core.down.data += source_actions(offer.offer.cid, actions)
 
 
-def _host_action(core: Filter, offer: HostOffer, action: int) -> None:
+def _host_action(core: WaylandFilter, offer: HostOffer, action: int) -> None:
     if offer.offer is not None and not offer.offer.dead:
         core.down.data += _offer_action(offer.offer.cid, action)
 
@@ -392,7 +400,9 @@ HOST_OFFER_EVENTS: Handlers = {
 }
 
 
-def host_selection(core: Filter, _device: Device, offer: ProtocolObject | None) -> None:
+def host_selection(
+    core: WaylandFilter, _device: Device, offer: ProtocolObject | None
+) -> None:
     """The host's clipboard: not for the sandbox."""
     # guard: the person's selection is not told
     core.hands.selected(offer)
@@ -433,9 +443,9 @@ EVENTS: Rules = {
 }
 CLASSES: Classes = {
     "wl_data_device": Device,
-    "wl_data_offer": Offer,
-    "wl_data_source": Source,
+    "wl_data_offer": SelectionOffer,
+    "wl_data_source": DataSource,
     "zwp_primary_selection_device_v1": Device,
-    "zwp_primary_selection_offer_v1": Offer,
-    "zwp_primary_selection_source_v1": Source,
+    "zwp_primary_selection_offer_v1": SelectionOffer,
+    "zwp_primary_selection_source_v1": DataSource,
 }

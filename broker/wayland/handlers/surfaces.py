@@ -27,10 +27,10 @@ from broker.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.wire import ProtocolFault, bad_message
 from broker.wayland.scene import commit, layout, promote
-from broker.wayland.scene.geometry import Source, clamp
+from broker.wayland.scene.geometry import SourceRect, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 
 # Error codes, as the protocols number them.
@@ -53,18 +53,20 @@ _OP_BYTES = 100
 # -- surfaces --------------------------------------------------------------------------
 
 
-def create_surface(core: Filter, compositor: ProtocolObject, new_id: int) -> None:
+def create_surface(
+    core: WaylandFilter, compositor: ProtocolObject, new_id: int
+) -> None:
     core.usage.take("surfaces", 1)
     surface = core.make(new_id, "wl_surface", compositor.version)
     core.up.data += emit.create_surface(compositor.sid, surface.sid)
 
 
-def create_region(core: Filter, compositor: ProtocolObject, new_id: int) -> None:
+def create_region(core: WaylandFilter, compositor: ProtocolObject, new_id: int) -> None:
     core.make(new_id, "wl_region", compositor.version, server=False)
 
 
 def attach(
-    core: Filter, surface: Surface, buffer: Buffer | None, dx: int, dy: int
+    core: WaylandFilter, surface: Surface, buffer: Buffer | None, dx: int, dy: int
 ) -> None:
     pending = surface.pending
     if dx or dy:
@@ -81,11 +83,13 @@ def attach(
         buffers.unhold(core, replaced)
 
 
-def offset(_core: Filter, surface: Surface, dx: int, dy: int) -> None:
+def offset(_core: WaylandFilter, surface: Surface, dx: int, dy: int) -> None:
     surface.pending.dx, surface.pending.dy = dx, dy
 
 
-def damage(_core: Filter, surface: Surface, x: int, y: int, w: int, h: int) -> None:
+def damage(
+    _core: WaylandFilter, surface: Surface, x: int, y: int, w: int, h: int
+) -> None:
     held = surface.pending.damage
     if held is None:
         held = surface.pending.damage = []
@@ -94,7 +98,7 @@ def damage(_core: Filter, surface: Surface, x: int, y: int, w: int, h: int) -> N
 
 
 def damage_buffer(
-    _core: Filter, surface: Surface, x: int, y: int, w: int, h: int
+    _core: WaylandFilter, surface: Surface, x: int, y: int, w: int, h: int
 ) -> None:
     held = surface.pending.buffer_damage
     if held is None:
@@ -119,7 +123,7 @@ def _add_damage(
         )
 
 
-def frame(core: Filter, surface: Surface, new_id: int) -> None:
+def frame(core: WaylandFilter, surface: Surface, new_id: int) -> None:
     frames = surface.pending.frames
     if frames is None:
         frames = surface.pending.frames = []
@@ -129,7 +133,9 @@ def frame(core: Filter, surface: Surface, new_id: int) -> None:
     frames.append(core.make(new_id, "wl_callback", 1, server=False))
 
 
-def set_opaque_region(core: Filter, surface: Surface, region: Region | None) -> None:
+def set_opaque_region(
+    core: WaylandFilter, surface: Surface, region: Region | None
+) -> None:
     """A claim that nothing behind need be drawn, which nobody can check.
 
     With pixels that are translucent all the same, the compositor shows what
@@ -144,7 +150,9 @@ def set_opaque_region(core: Filter, surface: Surface, region: Region | None) -> 
         surface.pending.opaque = tuple(ops) if ops and fits else None
 
 
-def set_input_region(_core: Filter, surface: Surface, region: Region | None) -> None:
+def set_input_region(
+    _core: WaylandFilter, surface: Surface, region: Region | None
+) -> None:
     """Kept with the surface; too many rectangles become the one around them.
 
     What a surface refuses is swallowed by its frame, so the difference is
@@ -168,7 +176,7 @@ def _around(ops: list[tuple[bool, int, int, int, int]]) -> RegionOps:
     return ((True, x, y, max(rights) - x, max(bottoms) - y),)
 
 
-def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
+def set_buffer_scale(_core: WaylandFilter, surface: Surface, scale: int) -> None:
     # guard: buffer scale
     if not 1 <= scale <= limits.WAYLAND_SCALE:
         raise ProtocolFault(
@@ -177,7 +185,9 @@ def set_buffer_scale(_core: Filter, surface: Surface, scale: int) -> None:
     surface.pending.scale = scale
 
 
-def set_buffer_transform(_core: Filter, surface: Surface, transform: int) -> None:
+def set_buffer_transform(
+    _core: WaylandFilter, surface: Surface, transform: int
+) -> None:
     # guard: buffer transform
     if not 0 <= transform <= 7:
         raise ProtocolFault(
@@ -187,14 +197,14 @@ def set_buffer_transform(_core: Filter, surface: Surface, transform: int) -> Non
 
 
 def commit_surface(
-    core: Filter, surface: Surface, _data: bytes, _pos: int, size: int
+    core: WaylandFilter, surface: Surface, _data: bytes, _pos: int, size: int
 ) -> None:
     if size != 8:
         raise bad_message(surface.cid, "wl_surface.commit with arguments")
     commit.commit(core, surface)
 
 
-def destroy_surface(core: Filter, surface: Surface) -> None:
+def destroy_surface(core: WaylandFilter, surface: Surface) -> None:
     promote.end_tree(core, surface)
     xdg = surface.xdg
     if xdg is not None and surface.version >= 6:
@@ -228,7 +238,7 @@ def destroy_surface(core: Filter, surface: Surface) -> None:
     core.destroy(surface)
 
 
-def _forget(core: Filter, state: State | None) -> None:
+def _forget(core: WaylandFilter, state: State | None) -> None:
     """Let go of a state that will never be applied."""
     if state is None:
         return
@@ -242,16 +252,16 @@ def _forget(core: Filter, state: State | None) -> None:
 # -- which outputs show a surface ---------------------------------------------------
 
 
-def enter(core: Filter, surface: Surface, output: ProtocolObject | None) -> None:
+def enter(core: WaylandFilter, surface: Surface, output: ProtocolObject | None) -> None:
     note_output(core, surface, output, bit=1, inside=True)
 
 
-def leave(core: Filter, surface: Surface, output: ProtocolObject | None) -> None:
+def leave(core: WaylandFilter, surface: Surface, output: ProtocolObject | None) -> None:
     note_output(core, surface, output, bit=1, inside=False)
 
 
 def note_output(
-    core: Filter,
+    core: WaylandFilter,
     surface: Surface,
     output: ProtocolObject | None,
     *,
@@ -274,13 +284,17 @@ def note_output(
         core.down.data += write(surface.cid, output.cid)
 
 
-def own_enter(core: Filter, own: OwnSurface, output: ProtocolObject | None) -> None:
+def own_enter(
+    core: WaylandFilter, own: OwnSurface, output: ProtocolObject | None
+) -> None:
     """An event of a frame's root."""
     if own.alias is not None:
         note_output(core, own.alias, output, bit=2, inside=True)
 
 
-def own_leave(core: Filter, own: OwnSurface, output: ProtocolObject | None) -> None:
+def own_leave(
+    core: WaylandFilter, own: OwnSurface, output: ProtocolObject | None
+) -> None:
     """An event of a frame's root."""
     if own.alias is not None:
         note_output(core, own.alias, output, bit=2, inside=False)
@@ -289,18 +303,20 @@ def own_leave(core: Filter, own: OwnSurface, output: ProtocolObject | None) -> N
 # -- regions ---------------------------------------------------------------------------
 
 
-def region_add(core: Filter, region: Region, x: int, y: int, w: int, h: int) -> None:
+def region_add(
+    core: WaylandFilter, region: Region, x: int, y: int, w: int, h: int
+) -> None:
     _region_op(core, region, x, y, w, h, add=True)
 
 
 def region_subtract(
-    core: Filter, region: Region, x: int, y: int, w: int, h: int
+    core: WaylandFilter, region: Region, x: int, y: int, w: int, h: int
 ) -> None:
     _region_op(core, region, x, y, w, h, add=False)
 
 
 def _region_op(
-    core: Filter, region: Region, x: int, y: int, w: int, h: int, *, add: bool
+    core: WaylandFilter, region: Region, x: int, y: int, w: int, h: int, *, add: bool
 ) -> None:
     # guard: region operations bounded
     if len(region.ops) >= limits.WAYLAND_REGION_OPS:
@@ -313,7 +329,7 @@ def _region_op(
         region.ops.append((add, left, top, right - left, bottom - top))
 
 
-def region_destroy(core: Filter, region: Region) -> None:
+def region_destroy(core: WaylandFilter, region: Region) -> None:
     core.usage.give("kept_bytes", _OP_BYTES * len(region.ops))
     core.drop_local(region)
 
@@ -321,12 +337,12 @@ def region_destroy(core: Filter, region: Region) -> None:
 # -- subsurfaces -------------------------------------------------------------------------
 
 
-def subcompositor_destroy(core: Filter, subcompositor: ProtocolObject) -> None:
+def subcompositor_destroy(core: WaylandFilter, subcompositor: ProtocolObject) -> None:
     core.destroy(subcompositor)
 
 
 def get_subsurface(
-    core: Filter,
+    core: WaylandFilter,
     subcompositor: ProtocolObject,
     new_id: int,
     surface: Surface,
@@ -372,7 +388,7 @@ def _count(surface: Surface) -> int:
     return 1 + sum(_count(s.surface) for s in surface.children if s.surface)
 
 
-def subsurface_destroy(core: Filter, sub: Subsurface) -> None:
+def subsurface_destroy(core: WaylandFilter, sub: Subsurface) -> None:
     surface, parent = sub.surface, sub.parent
     if surface is not None:
         promote.end_tree(core, surface)
@@ -386,19 +402,19 @@ def subsurface_destroy(core: Filter, sub: Subsurface) -> None:
     core.destroy(sub)
 
 
-def set_position(core: Filter, sub: Subsurface, x: int, y: int) -> None:
+def set_position(core: WaylandFilter, sub: Subsurface, x: int, y: int) -> None:
     _hold_child(core, sub, "at", (clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)))
 
 
-def place_above(core: Filter, sub: Subsurface, sibling: Surface) -> None:
+def place_above(core: WaylandFilter, sub: Subsurface, sibling: Surface) -> None:
     _place(core, sub, "above", sibling)
 
 
-def place_below(core: Filter, sub: Subsurface, sibling: Surface) -> None:
+def place_below(core: WaylandFilter, sub: Subsurface, sibling: Surface) -> None:
     _place(core, sub, "below", sibling)
 
 
-def _place(core: Filter, sub: Subsurface, kind: str, sibling: Surface) -> None:
+def _place(core: WaylandFilter, sub: Subsurface, kind: str, sibling: Surface) -> None:
     parent = sub.parent
     if parent is None:
         return
@@ -411,7 +427,9 @@ def _place(core: Filter, sub: Subsurface, kind: str, sibling: Surface) -> None:
     _hold_child(core, sub, kind, sibling)
 
 
-def _hold_child(core: Filter, sub: Subsurface, kind: str, argument: object) -> None:
+def _hold_child(
+    core: WaylandFilter, sub: Subsurface, kind: str, argument: object
+) -> None:
     if sub.parent is None:
         return
     pending = sub.parent.pending
@@ -423,23 +441,23 @@ def _hold_child(core: Filter, sub: Subsurface, kind: str, argument: object) -> N
     pending.children.append((kind, sub, argument))
 
 
-def set_sync(_core: Filter, sub: Subsurface) -> None:
+def set_sync(_core: WaylandFilter, sub: Subsurface) -> None:
     sub.sync = True
 
 
-def set_desync(_core: Filter, sub: Subsurface) -> None:
+def set_desync(_core: WaylandFilter, sub: Subsurface) -> None:
     sub.sync = False
 
 
 # -- viewports -----------------------------------------------------------------------------
 
 
-def viewporter_destroy(core: Filter, viewporter: ProtocolObject) -> None:
+def viewporter_destroy(core: WaylandFilter, viewporter: ProtocolObject) -> None:
     core.destroy(viewporter)
 
 
 def get_viewport(
-    core: Filter, viewporter: ProtocolObject, new_id: int, surface: Surface
+    core: WaylandFilter, viewporter: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
     if surface.viewport is not None:
         raise ProtocolFault(
@@ -460,7 +478,7 @@ def _viewed(viewport: Viewport) -> Surface:
 
 
 def set_source(
-    _core: Filter, viewport: Viewport, x: int, y: int, w: int, h: int
+    _core: WaylandFilter, viewport: Viewport, x: int, y: int, w: int, h: int
 ) -> None:
     surface = _viewed(viewport)
     if (x, y, w, h) == (-256, -256, -256, -256):
@@ -468,10 +486,10 @@ def set_source(
     elif x < 0 or y < 0 or w <= 0 or h <= 0:
         raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, "a bad viewport source")
     else:
-        surface.pending.source = Source(x, y, w, h)
+        surface.pending.source = SourceRect(x, y, w, h)
 
 
-def set_destination(_core: Filter, viewport: Viewport, w: int, h: int) -> None:
+def set_destination(_core: WaylandFilter, viewport: Viewport, w: int, h: int) -> None:
     surface = _viewed(viewport)
     if (w, h) == (-1, -1):
         surface.pending.size = None
@@ -481,7 +499,7 @@ def set_destination(_core: Filter, viewport: Viewport, w: int, h: int) -> None:
         raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, f"a viewport of {w}x{h}")
 
 
-def viewport_destroy(core: Filter, viewport: Viewport) -> None:
+def viewport_destroy(core: WaylandFilter, viewport: Viewport) -> None:
     surface = viewport.surface
     if surface is not None:
         surface.viewport = None
@@ -493,7 +511,7 @@ def viewport_destroy(core: Filter, viewport: Viewport) -> None:
 
 
 def feedback(
-    core: Filter, presentation: ProtocolObject, surface: Surface, new_id: int
+    core: WaylandFilter, presentation: ProtocolObject, surface: Surface, new_id: int
 ) -> None:
     held = surface.pending.feedbacks
     if held is None:
@@ -508,7 +526,7 @@ def feedback(
 
 
 def sync_output(
-    core: Filter, callback: ProtocolObject, output: ProtocolObject | None
+    core: WaylandFilter, callback: ProtocolObject, output: ProtocolObject | None
 ) -> None:
     """Names an output; ours are not the client's."""
     if output is not None and output.cid:
@@ -518,14 +536,14 @@ def sync_output(
 _sync_output = emit.event("wp_presentation_feedback", "sync_output")
 
 
-def clock_id(core: Filter, presentation: ProtocolObject, clock: int) -> None:
+def clock_id(core: WaylandFilter, presentation: ProtocolObject, clock: int) -> None:
     """The clock of all times; kept for a client on another machine."""
     core.clock = clock
     core.down.data += _clock_id(presentation.cid, clock)
 
 
 def presented(
-    core: Filter,
+    core: WaylandFilter,
     callback: ProtocolObject,
     high: int,
     low: int,

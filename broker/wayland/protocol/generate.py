@@ -16,7 +16,7 @@ from typing import Any
 
 from pywayland import protocol
 
-from broker.wayland.verdicts import GLOBALS, Verdict
+from broker.wayland.verdicts import GLOBALS, GlobalVerdict
 
 _TARGET = Path(__file__).with_name("tables.py")
 # Older drafts reuse names of the final protocol with other messages.
@@ -87,7 +87,9 @@ def _caps(interfaces: dict[str, Any]) -> dict[str, int]:
     """Interface -> highest version it can have, from the globals' baseline."""
     caps = dict.fromkeys(_ALWAYS, 1)
     todo = [
-        (g.name, g.version) for g in GLOBALS.values() if g.verdict is not Verdict.NO
+        (g.name, g.version)
+        for g in GLOBALS.values()
+        if g.verdict is not GlobalVerdict.NO
     ]
     while todo:
         name, cap = todo.pop()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
-Handler = Callable[["Filter", Any, bytes, int, int], None]
+Handler = Callable[["WaylandFilter", Any, bytes, int, int], None]
 """What handles a message: filter, object, data, start and size of the message."""
 
 

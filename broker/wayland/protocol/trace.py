@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing_extensions import override
 
 from broker.core.escape import printable
-from broker.wayland.filter import Filter
+from broker.wayland.filter import WaylandFilter
 from broker.wayland.protocol import wire
 from broker.wayland.protocol.objects import ProtocolObject
 from broker.wayland.protocol.signatures import Message, events_of, requests_of
@@ -123,7 +123,7 @@ def _show(message: Message, args: list[object]) -> list[str]:
     return shown
 
 
-class TracedFilter(Filter):
+class TracedFilter(WaylandFilter):
     """A filter that tells a tracer what passes."""
 
     tracer: Tracer | None = None

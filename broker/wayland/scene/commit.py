@@ -24,7 +24,7 @@ from broker.wayland.scene import layout, promote, window_state
 from broker.wayland.scene.geometry import SmallBufferError, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.scene.promote import Promoted
 
     _Popups = list[tuple[Promoted, bool]]
@@ -39,7 +39,7 @@ VIEWPORT_OUT_OF_BUFFER = 2
 _FAR = limits.WAYLAND_COORDINATE
 
 
-def commit(core: Filter, surface: Surface) -> None:
+def commit(core: WaylandFilter, surface: Surface) -> None:
     """The client's wl_surface.commit."""
     state = surface.pending
     surface.pending = State()
@@ -64,7 +64,7 @@ def commit(core: Filter, surface: Surface) -> None:
     buffers.finish(core)
 
 
-def _merge(core: Filter, earlier: State, later: State) -> None:
+def _merge(core: WaylandFilter, earlier: State, later: State) -> None:
     """Put a commit over one that still waits for its parent's.
 
     A synchronised child may commit for ever while its parent never does, so
@@ -96,7 +96,7 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: State) -> None:
         )
 
 
-def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
+def _follow(core: WaylandFilter, surface: Surface, xdg: XdgSurface) -> None:
     """Map, update or unmap the window after its surface's own commit."""
     if isinstance(xdg.role, Popup):
         if _stands_alone(core, surface, xdg, xdg.role):
@@ -127,7 +127,7 @@ def _follow(core: Filter, surface: Surface, xdg: XdgSurface) -> None:
         window_state.introduce(core, xdg)
 
 
-def _pace_mapping(core: Filter) -> None:
+def _pace_mapping(core: WaylandFilter) -> None:
     """A window comes: most compositors give it the keyboard.
 
     Without a pace an application could play for the focus, until a key that the
@@ -142,7 +142,7 @@ def _pace_mapping(core: Filter) -> None:
 
 
 def _stands_alone(
-    core: Filter, surface: Surface, xdg: XdgSurface, popup: Popup
+    core: WaylandFilter, surface: Surface, xdg: XdgSurface, popup: Popup
 ) -> bool:
     """Whether a popup has no parent that is shown, and so is not shown either."""
     parent = popup.parent
@@ -153,7 +153,7 @@ def _stands_alone(
     return popup.adrift
 
 
-def apply(core: Filter, surface: Surface, state: State) -> None:
+def apply(core: WaylandFilter, surface: Surface, state: State) -> None:
     """Send a state's requests (no commit) and take it over as current."""
     out = core.up.data
     sid = surface.sid
@@ -179,7 +179,7 @@ def apply(core: Filter, surface: Surface, state: State) -> None:
         _apply_children(core, surface)
 
 
-def _apply_children(core: Filter, surface: Surface) -> None:
+def _apply_children(core: WaylandFilter, surface: Surface) -> None:
     """What synchronised children have kept for this moment."""
     for sub in surface.children:
         child = sub.surface
@@ -192,7 +192,7 @@ _COMMON = frozenset({"buffer", "damage", "buffer_damage", "frames"})
 
 
 def _attach(
-    core: Filter, surface: Surface, buffer: Buffer | None, state: State
+    core: WaylandFilter, surface: Surface, buffer: Buffer | None, state: State
 ) -> bool:
     """Send the attach; return whether the surface's size may have changed."""
     content = surface.content
@@ -216,7 +216,7 @@ def _attach(
 
 
 def count_pixels(
-    core: Filter, before: tuple[int, int] | None, after: tuple[int, int] | None
+    core: WaylandFilter, before: tuple[int, int] | None, after: tuple[int, int] | None
 ) -> None:
     """What the compositor may keep a copy of, at the present and from now on."""
     more = after[0] * after[1] if after is not None else 0
@@ -244,7 +244,7 @@ def _want_shape(surface: Surface, state: State) -> None:
     )
 
 
-def _reshape(core: Filter, surface: Surface) -> None:
+def _reshape(core: WaylandFilter, surface: Surface) -> None:
     content = surface.content
     scale, transform = surface.shape
     if scale != content.scale:
@@ -275,7 +275,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
     surface.relayout = True
 
 
-def _damage(core: Filter, surface: Surface, state: State) -> None:
+def _damage(core: WaylandFilter, surface: Surface, state: State) -> None:
     out = core.up.data
     if surface.cx or surface.cy:
         _damage_cropped(core, surface, state)
@@ -286,7 +286,7 @@ def _damage(core: Filter, surface: Surface, state: State) -> None:
         out += emit.damage_buffer(surface.sid, *rect)
 
 
-def _damage_cropped(core: Filter, surface: Surface, state: State) -> None:
+def _damage_cropped(core: WaylandFilter, surface: Surface, state: State) -> None:
     """Damage of a surface whose crop does not begin at its corner.
 
     Said in the buffer's own pixels, where the crop does not matter: wlroots
@@ -306,7 +306,7 @@ def _damage_cropped(core: Filter, surface: Surface, state: State) -> None:
         )
 
 
-def _apply_rest(core: Filter, surface: Surface, state: State) -> bool:
+def _apply_rest(core: WaylandFilter, surface: Surface, state: State) -> bool:
     """Everything but buffer, damage and callbacks; whether the size may change."""
     changed = _apply_viewport(surface, state)
     if state.input is not UNSET:
@@ -349,7 +349,9 @@ def _apply_viewport(surface: Surface, state: State) -> bool:
     return changed
 
 
-def _apply_shell(core: Filter, surface: Surface, xdg: XdgSurface, state: State) -> None:
+def _apply_shell(
+    core: WaylandFilter, surface: Surface, xdg: XdgSurface, state: State
+) -> None:
     for message in state.shell or ():
         core.up.data += message
     frame = xdg.frame
@@ -369,7 +371,7 @@ def _apply_shell(core: Filter, surface: Surface, xdg: XdgSurface, state: State) 
 
 
 def _child(
-    core: Filter, parent: Surface, kind: str, sub: Subsurface, argument: object
+    core: WaylandFilter, parent: Surface, kind: str, sub: Subsurface, argument: object
 ) -> None:
     if sub.dead or sub.parent is not parent:
         return
@@ -416,7 +418,7 @@ def _resize(surface: Surface) -> None:
 # -- commits -------------------------------------------------------------------------
 
 
-def _send_tree(core: Filter, surface: Surface, *, explicit: bool) -> None:
+def _send_tree(core: WaylandFilter, surface: Surface, *, explicit: bool) -> None:
     """Lay out if needed, then commit from the leaves to the frame's root.
 
     ``explicit``: the client itself committed the window's surface, which on
@@ -451,7 +453,7 @@ def _send_frame(root: Surface, *, explicit: bool) -> None:
         xdg.frame.commit()
 
 
-def _commit_dirty(core: Filter, surface: Surface, popups: _Popups) -> bool:
+def _commit_dirty(core: WaylandFilter, surface: Surface, popups: _Popups) -> bool:
     # A window's commit makes the compositor look at each of its surfaces.
     # guard: a commit costs by its surfaces
     core.pixels += limits.WAYLAND_SURFACE_PIXELS
@@ -470,7 +472,7 @@ def _commit_dirty(core: Filter, surface: Surface, popups: _Popups) -> bool:
     return True
 
 
-def relayout(core: Filter, surface: Surface) -> None:
+def relayout(core: WaylandFilter, surface: Surface) -> None:
     """Show a tree whose shape changed without a commit of the client's."""
     root = surface.root()
     root.relayout = True

@@ -31,7 +31,7 @@ class Rect(NamedTuple):
         return Rect(self.x + dx, self.y + dy, self.w, self.h)
 
 
-class Source(NamedTuple):
+class SourceRect(NamedTuple):
     """A viewport's source rectangle, in wl_fixed_t (1/256 px)."""
 
     x: int
@@ -48,7 +48,7 @@ class SmallBufferError(ValueError):
 class View:
     """What our viewport of a surface must say: source and destination."""
 
-    source: Source
+    source: SourceRect
     size: tuple[int, int]
 
 
@@ -63,10 +63,10 @@ class Content:
     buffer: tuple[int, int] | None = None
     scale: int = 1
     transform: int = 0
-    source: Source | None = None
+    source: SourceRect | None = None
     size: tuple[int, int] | None = None
 
-    def whole(self) -> Source:
+    def whole(self) -> SourceRect:
         """The whole buffer after transform and scale, as a source rectangle.
 
         Part of a pixel at the edge does not count: compositors differ there,
@@ -75,7 +75,7 @@ class Content:
         w, h = self.buffer or (0, 0)
         if self.transform & 1:
             w, h = h, w
-        return Source(0, 0, w // self.scale * 256, h // self.scale * 256)
+        return SourceRect(0, 0, w // self.scale * 256, h // self.scale * 256)
 
     def extent(self) -> tuple[int, int] | None:
         """The surface's size, or None when it has no buffer.
@@ -129,7 +129,7 @@ class Content:
         # Never empty, never beyond what may be shown.
         left, right = _at_least_one(left, right, used.x, used.x + used.w)
         top, bottom = _at_least_one(top, bottom, used.y, used.y + used.h)
-        return View(Source(left, top, right - left, bottom - top), (crop.w, crop.h))
+        return View(SourceRect(left, top, right - left, bottom - top), (crop.w, crop.h))
 
 
 def _at_least_one(low: int, high: int, first: int, last: int) -> tuple[int, int]:

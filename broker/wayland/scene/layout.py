@@ -24,7 +24,7 @@ from broker.wayland.scene import promote, window_state
 from broker.wayland.scene.geometry import Rect, View, clamp
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 _UNSET_SOURCE = (-256, -256, -256, -256)
 _FAR = limits.WAYLAND_COORDINATE
@@ -33,7 +33,7 @@ CORNER = (0, 0)
 """Where the compositor puts a new subsurface, in its parent."""
 
 
-def lay_out(core: Filter, root: Surface) -> None:
+def lay_out(core: WaylandFilter, root: Surface) -> None:
     """Crop and place a whole tree; fit the frame.  Marks what needs a commit."""
     xdg = root.xdg
     if xdg is None or xdg.frame is None:
@@ -69,7 +69,7 @@ def _frame_icon(root: Surface, side: int) -> None:
 
 
 def _place(
-    core: Filter, surface: Surface, rect: Rect, window: XdgSurface | None = None
+    core: WaylandFilter, surface: Surface, rect: Rect, window: XdgSurface | None = None
 ) -> None:
     """Crop ``surface`` to ``rect`` (in its coordinates) and place its children.
 
@@ -110,7 +110,9 @@ def _place(
             surface.dirty = True
 
 
-def _crop(core: Filter, surface: Surface, cx: int, cy: int, view: View | None) -> None:
+def _crop(
+    core: WaylandFilter, surface: Surface, cx: int, cy: int, view: View | None
+) -> None:
     moved = (cx, cy) != (surface.cx, surface.cy)
     if not moved and view == surface.view:
         return
@@ -137,7 +139,7 @@ def _crop(core: Filter, surface: Surface, cx: int, cy: int, view: View | None) -
             constraints.send_region(core, surface, surface.constraint)
 
 
-def withdraw(core: Filter, surface: Surface) -> bool:
+def withdraw(core: WaylandFilter, surface: Surface) -> bool:
     """Leave one pixel of a tree that is in no window, until it is laid out anew.
 
     A subsurface belongs to its parent from the parent's next commit on, but KWin
@@ -171,7 +173,7 @@ def withdraw(core: Filter, surface: Surface) -> bool:
 
 
 def send_region(
-    core: Filter, surface: Surface, write: emit.Packer, ops: RegionOps | None
+    core: WaylandFilter, surface: Surface, write: emit.Packer, ops: RegionOps | None
 ) -> None:
     """Set a region of the surface's."""
     with region_of(core, surface, ops) as region:
@@ -179,7 +181,9 @@ def send_region(
 
 
 @contextmanager
-def region_of(core: Filter, surface: Surface, ops: RegionOps | None) -> Iterator[int]:
+def region_of(
+    core: WaylandFilter, surface: Surface, ops: RegionOps | None
+) -> Iterator[int]:
     """A region of these operations, shifted by the crop, for one request; 0 for none."""
     out = core.up.data
     if ops is None:

@@ -19,12 +19,12 @@ from broker.core import limits
 from broker.ipc import clipboard as messages
 from broker.ipc import fdpass
 from broker.wayland.handlers import foreign_drags
-from broker.wayland.ports import Drags
+from broker.wayland.ports import DragPort
 from broker.worker.clipboard.serving import Held, Serving
 
 if TYPE_CHECKING:
     from broker.wayland.handlers.foreign_drags import Over
-    from broker.wayland.handlers.selection import Source
+    from broker.wayland.handlers.selection import DataSource
     from broker.wayland.sandbox import Sandbox
 
 _GONE = "the window that it was dropped on has gone, or has another drag"
@@ -39,7 +39,7 @@ class Origin:
     valid: Callable[[], bool]
 
 
-class WorkerDrags(Drags):
+class WorkerDrags(DragPort):
     """See the head of this module."""
 
     def __init__(
@@ -63,22 +63,22 @@ class WorkerDrags(Drags):
     # -- what the filters see ------------------------------------------------------------
 
     @override
-    def started(self, source: Source) -> None:
+    def started(self, source: DataSource) -> None:
         if self._cross:
-            self._say(messages.DragStarted(_mark(source)))
+            self._say(messages.DragStartedMessage(_mark(source)))
 
     @override
-    def performed(self, source: Source) -> None:
+    def performed(self, source: DataSource) -> None:
         if self._cross and source.drag is not None:
-            self._say(messages.DragPerformed(_mark(source)))
+            self._say(messages.DragPerformedMessage(_mark(source)))
 
     @override
-    def ended(self, source: Source) -> None:
+    def ended(self, source: DataSource) -> None:
         if self._cross and source.drag is not None:
-            self._say(messages.DragEnded(_mark(source)))
+            self._say(messages.DragEndedMessage(_mark(source)))
 
     @override
-    def outward(self, source: Source) -> Sequence[bytes]:
+    def outward(self, source: DataSource) -> Sequence[bytes]:
         types = [mime.decode("utf-8", "replace") for mime in source.mimes]
         # guard: files that are dragged out
         if not self._cross or names_files(types):  # the text is the file's name, too
@@ -87,36 +87,38 @@ class WorkerDrags(Drags):
         return [m for m in source.mimes if _kind(m) in self._outward]
 
     @override
-    def wanted(self, source: Source, mime: bytes, fd: int) -> bool:
+    def wanted(self, source: DataSource, mime: bytes, fd: int) -> bool:
         if len(self._wanted) >= limits.CLIPBOARD_SERVES:
             return False
         number = self._number()
         self._wanted[number] = fd
-        self._say(messages.DragWanted(number, _mark(source), mime.decode()))
+        self._say(messages.DragWantedMessage(number, _mark(source), mime.decode()))
         return True
 
     @override
     def over(self, over: Over) -> None:
         if not self._cross:
-            self._say(messages.ForeignDrag())
+            self._say(messages.ForeignDragMessage())
             return
         number = self._number()
         self._overs[number] = over
         while len(self._overs) > limits.CLIPBOARD_DRAGS:
             _, oldest = self._overs.popitem(last=False)
             foreign_drags.end(oldest, finished=False)
-        self._say(messages.DragOver(number, over.mark.decode()))
+        self._say(messages.DragOverMessage(number, over.mark.decode()))
 
     @override
     def dropped(self, over: Over) -> None:
         number = next((n for n, known in self._overs.items() if known is over), None)
         if number is not None:
-            self._say(messages.DragDropped(number))
+            self._say(messages.DragDroppedMessage(number))
 
     def untold(self, message: messages.FromWorker) -> None:
         """There was no room to say this: nobody will answer it."""
         match message:
-            case messages.DragWanted(number) | messages.DragDropped(number):
+            case messages.DragWantedMessage(number) | messages.DragDroppedMessage(
+                number
+            ):
                 self._end(number, finished=False)
             case _:
                 pass
@@ -130,13 +132,13 @@ class WorkerDrags(Drags):
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
         """Do it; the descriptors are ours."""
         match order:
-            case messages.Drags(cross, outward):
+            case messages.DragsMessage(cross, outward):
                 self._cross, self._outward = cross, frozenset(outward)
-            case messages.AcceptDrag(number) if number in self._overs:
+            case messages.AcceptDragMessage(number) if number in self._overs:
                 foreign_drags.accept(self._overs[number])
-            case messages.EndDrag(number, finished):
+            case messages.EndDragMessage(number, finished):
                 self._end(number, finished=finished)
-            case messages.Serve(number, size):
+            case messages.ServeMessage(number, size):
                 fd = self._wanted.pop(number, -1)
                 if fd >= 0 and not self._serving.serve(fd, fds[0], 0, size):
                     os.close(fd)
@@ -180,7 +182,7 @@ class WorkerDrags(Drags):
             return
         held.withdrawn = True  # that is told by the refusal
         held.cancel()
-        self._say(messages.OfferRefused(held.transfer, _GONE))
+        self._say(messages.OfferRefusedMessage(held.transfer, _GONE))
 
     def given_ended(self, held: Held) -> None:
         """Its client has taken it, or never will."""
@@ -197,7 +199,7 @@ class WorkerDrags(Drags):
         foreign_drags.withdraw(over)
 
 
-def _mark(source: Source) -> str:
+def _mark(source: DataSource) -> str:
     return (source.drag or b"").decode()
 
 

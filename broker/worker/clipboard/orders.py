@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 from typing_extensions import override
 
-from broker.clipboard.chords import Chord, Chords, Recogniser
+from broker.clipboard.chords import Chord, ChordPair, Recogniser
 from broker.clipboard.cleaning import clean
 from broker.core import limits
 from broker.core.errors import InternalError, PeerError
@@ -34,7 +34,7 @@ from broker.worker.clipboard.drags import Origin, WorkerDrags
 from broker.worker.clipboard.serving import Held, Serving, ToHost
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
     from broker.wayland.handlers.host_seat import OwnSeat
     from broker.wayland.sandbox import Sandbox
 
@@ -42,13 +42,18 @@ CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
 """What a pipe holds: pipe(7)."""
 _NO_ROOM = "the sandbox's worker has no room for it"
-_ONE_FILE = messages.ReadType | messages.Offer | messages.Export | messages.Serve
+_ONE_FILE = (
+    messages.ReadType
+    | messages.OfferMessage
+    | messages.ExportMessage
+    | messages.ServeMessage
+)
 Outbox: TypeAlias = "trio.MemorySendChannel[all_messages.FromWorker]"
 
 
 def _files_of(order: messages.ToWorker) -> int:
     """How many descriptors come with an order."""
-    if isinstance(order, messages.Rewrite):
+    if isinstance(order, messages.RewriteMessage):
         return 2
     return int(isinstance(order, _ONE_FILE))
 
@@ -58,7 +63,7 @@ class _Press:
     """A chord, and where it was pressed."""
 
     number: int
-    core: Filter
+    core: WaylandFilter
     seat: OwnSeat
     serial: int
 
@@ -70,7 +75,7 @@ class WorkerClipboard(InputListener):
         self._sandbox = sandbox
         self._outbox = outbox
         self._nursery: trio.Nursery | None = None
-        self._chords: Chords | None = None
+        self._chords: ChordPair | None = None
         self._judges: weakref.WeakSet[Recogniser] = weakref.WeakSet()
         self._waiting: deque[messages.FromWorker] = deque()
         self._more = trio.Event()
@@ -148,10 +153,12 @@ class WorkerClipboard(InputListener):
     def trouble(self, reason: str) -> None:
         if reason != self._trouble:
             self._trouble = reason
-            self._say(messages.ChordTrouble(all_messages.clip(reason)))
+            self._say(messages.ChordTroubleMessage(all_messages.clip(reason)))
 
     @override
-    def pressed(self, core: Filter, seat: OwnSeat, serial: int, *, paste: bool) -> None:
+    def pressed(
+        self, core: WaylandFilter, seat: OwnSeat, serial: int, *, paste: bool
+    ) -> None:
         self._presses += 1
         press = _Press(self._presses, core, seat, serial)
         if paste:
@@ -168,36 +175,36 @@ class WorkerClipboard(InputListener):
             fdpass.close_all(fds)
             raise InternalError("a clipboard order without its descriptor, or with one")
         match order:
-            case messages.Chords():
+            case messages.ChordsMessage():
                 self._choose(order)
-            case messages.AskTypes():
+            case messages.AskTypesMessage():
                 types = self._types(order)
                 self._say(messages.ClipboardTypes(order.transfer, types))
             case messages.ReadType():
                 self._start_reading(order, fds[0])
             case messages.StopRead():
                 self._reading.cancel()
-            case messages.Rewrite():
+            case messages.RewriteMessage():
                 self._reading.cancel()  # one at a time
                 self._reading = trio.CancelScope()
                 self._task(self._rewrite, order, fds, self._reading)
-            case messages.Offer():
+            case messages.OfferMessage():
                 self._offer(order, fds[0])
-            case messages.Export():
+            case messages.ExportMessage():
                 self._start_export(order, fds[0])
-            case messages.Withdraw(transfer):
+            case messages.WithdrawMessage(transfer):
                 self._withdraw(transfer)
             case _:
                 self.drags.obey(order, fds)
 
-    def _choose(self, order: messages.Chords) -> None:
-        self._chords = Chords(Chord.parse(order.copy), Chord.parse(order.paste))
+    def _choose(self, order: messages.ChordsMessage) -> None:
+        self._chords = ChordPair(Chord.parse(order.copy), Chord.parse(order.paste))
         for judge in list(self._judges):
             self.trouble(judge.change(self._chords))
 
     # -- reading -----------------------------------------------------------------------
 
-    def _types(self, order: messages.AskTypes) -> list[str]:
+    def _types(self, order: messages.AskTypesMessage) -> list[str]:
         """What may be read now; whose it is, is kept for that."""
         self._reading.cancel()
         if order.drag or order.drop:
@@ -311,7 +318,10 @@ class WorkerClipboard(InputListener):
         return size, ""
 
     async def _rewrite(
-        self, order: messages.Rewrite, fds: Sequence[int], scope: trio.CancelScope
+        self,
+        order: messages.RewriteMessage,
+        fds: Sequence[int],
+        scope: trio.CancelScope,
     ) -> None:
         """Clean what is to be pasted here; only this sandbox waits for it."""
         try:
@@ -321,7 +331,7 @@ class WorkerClipboard(InputListener):
             fdpass.close_all(fds)
 
     async def _answer_rewritten(
-        self, order: messages.Rewrite, fd: int, into: int
+        self, order: messages.RewriteMessage, fd: int, into: int
     ) -> None:
         try:
             data = await _cleaned(order.kind, await sealed_memfd.take(fd, order.size))
@@ -342,7 +352,7 @@ class WorkerClipboard(InputListener):
 
     # -- what was given ----------------------------------------------------------------------
 
-    def _offer(self, order: messages.Offer, fd: int) -> None:
+    def _offer(self, order: messages.OfferMessage, fd: int) -> None:
         """Make it the sandbox's selection; what was before is over."""
         if order.drop:
             held = Held(self, order.transfer, order.pieces, fd)
@@ -354,7 +364,7 @@ class WorkerClipboard(InputListener):
             except OSError as error:
                 log_exception(error)
                 os.close(fd)
-                self._say(messages.OfferRefused(order.transfer, _NO_ROOM))
+                self._say(messages.OfferRefusedMessage(order.transfer, _NO_ROOM))
                 return
             also = Held(self, order.transfer, order.pieces, mine)
             also.withdrawn = True  # the other one is what is told about
@@ -366,11 +376,11 @@ class WorkerClipboard(InputListener):
         """Its file is closed."""
         if isinstance(held, ToHost):
             if self._exports.pop(held.transfer, None) is not None:
-                self._say(messages.ExportEnded(held.transfer))
+                self._say(messages.ExportEndedMessage(held.transfer))
         elif not held.withdrawn:
             self.drags.given_ended(held)
             self._forget(PRIMARY, held.transfer)
-            self._say(messages.OfferEnded(held.transfer))
+            self._say(messages.OfferEndedMessage(held.transfer))
 
     def _forget(self, kind: str, transfer: int) -> None:
         held = self._sandbox.selections[kind]
@@ -388,12 +398,12 @@ class WorkerClipboard(InputListener):
 
     # -- to the person's own programs -------------------------------------------------------
 
-    def _start_export(self, order: messages.Export, fd: int) -> None:
+    def _start_export(self, order: messages.ExportMessage, fd: int) -> None:
         problem = self._export(order, fd)
         if problem:
-            self._say(messages.Exported(order.transfer, problem))
+            self._say(messages.ExportedMessage(order.transfer, problem))
 
-    def _export(self, order: messages.Export, fd: int) -> str:
+    def _export(self, order: messages.ExportMessage, fd: int) -> str:
         """Set the person's selection; answers what hinders that."""
         press = self._copy
         # guard: an export needs its press
@@ -418,7 +428,7 @@ class WorkerClipboard(InputListener):
         if not content.echoed.is_set():
             problem = "the compositor did not take it"
             self._withdraw(content.transfer)
-        self._say(messages.Exported(content.transfer, problem))
+        self._say(messages.ExportedMessage(content.transfer, problem))
 
     def _task(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None, "run() comes first"

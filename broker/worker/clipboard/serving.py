@@ -25,10 +25,10 @@ from broker.core.errors import PeerError
 from broker.core.stderr_log import log_exception
 from broker.ipc import clipboard as messages
 from broker.ipc import sealed_memfd
-from broker.wayland.ports import Exported, Selection
+from broker.wayland.ports import ExportPort, Selection
 
 if TYPE_CHECKING:
-    from broker.wayland.filter import Filter
+    from broker.wayland.filter import WaylandFilter
 
 _SECRET = b"secret"
 """What SECRET_HINT holds where history managers are to keep nothing."""
@@ -175,15 +175,15 @@ class Held(Selection):
             self._owner.held_ended(self)
 
 
-class ToHost(Held, Exported):
+class ToHost(Held, ExportPort):
     """The same as the person's own selection, marked."""
 
     def __init__(
         self,
         owner: Owner,
-        order: messages.Export,
+        order: messages.ExportMessage,
         fd: int,
-        core: Filter,
+        core: WaylandFilter,
     ) -> None:
         super().__init__(owner, order.transfer, order.pieces, fd)
         self.core = core

@@ -27,7 +27,7 @@ from broker.core.errors import (
     UpstreamError,
 )
 from broker.pulse import frames
-from broker.pulse.filter import Filter
+from broker.pulse.filter import PulseFilter
 from broker.pulse.sandbox import SoundSandbox
 from broker.worker.readiness import Turn, Watch
 
@@ -42,7 +42,7 @@ _USER = os.getuid(), os.getgid()
 """Asked for here: in its jail, a worker cannot."""
 
 
-class Connection:
+class PulseConnection:
     """One client, one connection to the sound server, one filter."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Connection:
         self._named = False
         self._timer: float | None = None
         self._over = trio.Event()
-        self.core = Filter(sandbox, cookie, trio.current_time(), self._wake)
+        self.core = PulseFilter(sandbox, cookie, trio.current_time(), self._wake)
         self.from_client = 0
         self.to_client = 0
         """Bytes so far."""
@@ -386,7 +386,7 @@ def _unread(sock: socket.socket) -> int:
 
 
 @dataclass
-class Service:
+class PulseService:
     """What all connections of one sandbox have in common.
 
     ``connect`` opens a new connection to the sound server (UpstreamError if it
@@ -398,7 +398,7 @@ class Service:
     connect: Callable[[], Awaitable[socket.socket]]
     cookie: bytes
     report: Callable[[Exception], None]
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[PulseConnection] = field(default_factory=set)
     places: SoundPlaces = field(default_factory=SoundPlaces)
 
     async def revoke_microphone(self) -> None:
@@ -409,7 +409,7 @@ class Service:
                 nursery.start_soon(connection.drained)
 
 
-async def serve_client(client: socket.socket, service: Service) -> None:
+async def serve_client(client: socket.socket, service: PulseService) -> None:
     """Serve one accepted connection to its end; closes the socket."""
     with client, ExitStack() as held:
         try:
@@ -419,7 +419,7 @@ async def serve_client(client: socket.socket, service: Service) -> None:
         except (RefusedError, UpstreamError) as error:
             service.report(error)
             return
-        connection = Connection(client, server, service.sandbox, service.cookie)
+        connection = PulseConnection(client, server, service.sandbox, service.cookie)
         service.connections.add(connection)
         try:
             await connection.run()

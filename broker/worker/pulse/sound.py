@@ -20,10 +20,13 @@ from broker.pulse import events
 from broker.pulse.filter import COOKIE_BYTES
 from broker.pulse.rules import Level, Microphone, Revoked, SoundRules
 from broker.pulse.sandbox import SoundSandbox
-from broker.worker.pulse.connection import Connection, Service
+from broker.worker.pulse.connection import PulseConnection, PulseService
 
 Order: TypeAlias = (
-    messages.Sound | messages.SoundStream | messages.SoundLevel | messages.Microphone
+    messages.Sound
+    | messages.SoundStream
+    | messages.SoundLevel
+    | messages.MicrophoneOrder
 )
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 
@@ -40,7 +43,7 @@ class WorkerSound:
 
     def __init__(self, say: Say) -> None:
         self._say = say
-        self._service: Service | None = None
+        self._service: PulseService | None = None
         self._changed = trio.Event()
         self._application = self._source = self._missing = ""
         self._opened = False
@@ -66,10 +69,10 @@ class WorkerSound:
                 nursery.start_soon(self._serve, stream, client, server)
             case messages.SoundLevel(volume, muted):
                 self._running().sandbox.set_level(Level(volume, muted))
-            case messages.Microphone():
+            case messages.MicrophoneOrder():
                 nursery.start_soon(self._microphone, order)
 
-    def _running(self) -> Service:
+    def _running(self) -> PulseService:
         if self._service is None:
             raise InternalError("an order about sound before its rules")
         return self._service
@@ -80,14 +83,14 @@ class WorkerSound:
         # Without the person's cookie: the server knows us by our user id, and with
         # the cookie a worker that was taken over could be the person elsewhere.
         cookie = bytes(COOKIE_BYTES)
-        self._service = Service(sandbox, _no_server, cookie, _nobody_listens)
+        self._service = PulseService(sandbox, _no_server, cookie, _nobody_listens)
 
     async def _serve(
         self, stream: int, client: socket.socket, server: socket.socket
     ) -> None:
         service = self._running()
         with client, server:
-            mine = Connection(client, server, service.sandbox, service.cookie)
+            mine = PulseConnection(client, server, service.sandbox, service.cookie)
             service.connections.add(mine)
             try:
                 await mine.run()
@@ -104,7 +107,7 @@ class WorkerSound:
             )
         )
 
-    async def _microphone(self, order: messages.Microphone) -> None:
+    async def _microphone(self, order: messages.MicrophoneOrder) -> None:
         service = self._running()
         now = trio.current_time()
         match order.hearing:
@@ -127,7 +130,7 @@ class WorkerSound:
                     self._opened, self._source = True, printable(source, 200)
             case events.MicrophoneMissing(reason):
                 self._missing = printable(reason, 200)
-            case events.Refused(command, what):
+            case events.SoundRefused(command, what):
                 _, count = self._refused.get(command, ("", 0))
                 if count or len(self._refused) < _REFUSALS:
                     self._refused[command] = (printable(what, 200), count + 1)

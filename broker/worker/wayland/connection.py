@@ -1,7 +1,7 @@
 """The sockets around one Wayland filter: reads, writes, deadlines, no parsing.
 
 Each accepted client gets a connection of its own to the compositor and a
-``Filter`` between the two.  What is read is fed and what comes out is sent at
+``WaylandFilter`` between the two.  What is read is fed and what comes out is sent at
 once, in the same step (``readiness``), so an ordinary message costs one wake-up
 and no task's turn; only what a full socket refuses waits for a writer task.
 Reading stops while too much waits to be written: memory stays bounded, the slow
@@ -23,7 +23,7 @@ from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.ipc import fdpass
 from broker.wayland.budget import Budget
-from broker.wayland.filter import Filter
+from broker.wayland.filter import WaylandFilter
 from broker.wayland.ports import Machine
 from broker.wayland.protocol.trace import TracedFilter, Tracer
 from broker.wayland.protocol.wire import Outgoing, bad_message
@@ -109,16 +109,16 @@ def _filter(
     machine: Machine,
     wake: Callable[[], None],
     trace: Callable[[str], None] | None,
-) -> Filter:
+) -> WaylandFilter:
     """A filter, one that tells what it does if somebody listens."""
     if trace is None:
-        return Filter(rules, sandbox, machine, wake)
+        return WaylandFilter(rules, sandbox, machine, wake)
     traced = TracedFilter(rules, sandbox, machine, wake)
     traced.tracer = Tracer(trace)
     return traced
 
 
-class Connection:
+class WaylandConnection:
     """One client, one connection to the compositor, one filter.
 
     ``to_client`` and ``to_compositor`` count bytes that were sent.
@@ -412,7 +412,7 @@ def _words(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Service:
+class WaylandService:
     """What all connections of one sandbox have in common.
 
     ``connect`` opens a new connection to the compositor (UpstreamError if it
@@ -427,10 +427,10 @@ class Service:
     connect: Callable[[], socket.socket]
     report: Callable[[Exception], None]
     trace: Callable[[str], None] | None = None
-    make: Callable[..., Connection] = Connection
+    make: Callable[..., WaylandConnection] = WaylandConnection
 
 
-async def serve_client(client: socket.socket, service: Service) -> None:
+async def serve_client(client: socket.socket, service: WaylandService) -> None:
     """Serve one accepted connection to its end; closes the socket."""
     with client:
         try:

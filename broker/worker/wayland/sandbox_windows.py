@@ -21,7 +21,7 @@ from broker.wayland import listing
 from broker.wayland.rule_messages import rules_of
 from broker.wayland.rules import takes_away
 from broker.wayland.sandbox import Sandbox
-from broker.worker.wayland.connection import Connection
+from broker.worker.wayland.connection import WaylandConnection
 from broker.worker.wayland.machine import RealMachine
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamMachine
@@ -86,9 +86,9 @@ class SandboxWindows:
 
     def connection(
         self, number: int, client: socket.socket, compositor: socket.socket
-    ) -> Connection:
+    ) -> WaylandConnection:
         """A filter between the two.  Raises PeerError at the limit of clients."""
-        return Connection(
+        return WaylandConnection(
             client,
             compositor,
             self._rules,
@@ -153,7 +153,9 @@ class SandboxWindows:
     def _listed(self, ask: int) -> Iterator[messages.Windows]:
         """The windows, as many messages as it takes, at least one."""
         found = [
-            messages.Window(w.number, w.title, w.app_id, w.width, w.height, w.focused)
+            messages.WindowReport(
+                w.number, w.title, w.app_id, w.width, w.height, w.focused
+            )
             for w in listing.windows_of(self._sandbox)
         ]
         size = limits.WAYLAND_WINDOWS_PER_MESSAGE

@@ -25,16 +25,16 @@ from broker.core.errors import InternalError, PeerError, UpstreamError
 from broker.wayland.protocol.wire import bad_message
 from broker.waypipe.channel import (
     Bytes,
-    Channel,
     Closed,
     Ended,
     Event,
     Messages,
+    PipeSource,
     SentFile,
-    Source,
+    WaypipeChannel,
 )
 from broker.worker.readiness import Turn, Watch
-from broker.worker.wayland.connection import Connection
+from broker.worker.wayland.connection import WaylandConnection
 
 if TYPE_CHECKING:
     from broker.wayland.rules import WindowRules
@@ -79,7 +79,7 @@ class _Sink:
         self.more.set()
 
 
-class StreamConnection(Connection):
+class StreamConnection(WaylandConnection):
     """``work`` is the time, in seconds, that decoding and filtering have taken."""
 
     def __init__(
@@ -95,7 +95,7 @@ class StreamConnection(Connection):
         super().__init__(client, server, rules, sandbox, machine, trace=trace)
         self.core.clock_shift = _to_realtime
         self._stream = client
-        self.channel = Channel(machine)
+        self.channel = WaypipeChannel(machine)
         self.work = 0.0
         self._began = 0.0
         """Since when this stream is worked on by its task, while it is."""
@@ -362,7 +362,7 @@ class StreamConnection(Connection):
             case Messages():
                 if not self._feed(event):
                     await self._settle()
-            case Source(rid, fd):
+            case PipeSource(rid, fd):
                 self._sources[rid] = trio.CancelScope()
                 self._pipes.start_soon(self._empty_source, rid, fd, self._sources[rid])
             case Bytes(rid, data):

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.wayland.ports import PoolFile
-from broker.waypipe.ports import File, Memory
+from broker.waypipe.ports import Memory, WaypipeFile
 from broker.worker.wayland.machine import RealMachine
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -88,7 +88,7 @@ class StreamMachine(RealMachine, Memory):
         self.discard(fd)
 
 
-class StreamFile(File):
+class StreamFile(WaypipeFile):
     """A file of the application, mirrored in a memfd.
 
     ``give_up`` is the filter's word that it is needed no more, ``close`` the

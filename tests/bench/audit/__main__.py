@@ -58,7 +58,11 @@ def event(number: int) -> schema.Event:
     }
     match number % 3:
         case 0:
-            verdict = schema.Verdict.DENY if number % 300 == 0 else schema.Verdict.ALLOW
+            verdict = (
+                schema.EventVerdict.DENY
+                if number % 300 == 0
+                else schema.EventVerdict.ALLOW
+            )
             return schema.Decision(
                 **subject,
                 verdict=verdict,

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.lint import lint
@@ -32,7 +32,7 @@ from tests.kit.result_file import result_file
 SIZES = (10, 1000, 10000)
 REPETITIONS = 5
 CALLS = 5000
-CALL = Call("my.Service", "+x", "work", "vault")
+CALL = PolicyCall("my.Service", "+x", "work", "vault")
 LAST = "my.Service * @tag:job @tag:safe allow\n* * * * deny\n"
 _TOKENS = ["*", "@anyvm", "@tag:t3", "@tag:t7", "@type:persistent", "work"]
 

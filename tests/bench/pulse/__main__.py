@@ -258,7 +258,7 @@ def memory(peer: str, base: Path) -> float:
 
 def revoke(base: Path, count: int) -> list[float]:
     """Milliseconds from the order to the answer, with a recording that runs."""
-    from broker.viewer.sound.mixer import Ask, ask_desk
+    from broker.viewer.sound.mixer import MixerRequest, ask_desk
     from tests.kit.sound.hostile import RECORD
 
     place = base / "m"  # short: a socket's path has 107 bytes
@@ -306,12 +306,12 @@ def revoke(base: Path, count: int) -> list[float]:
             assert client.ask(5, RECORD)[0] == 2
             desk = place / "run/vitrail/sound/mic"
             for _ in range(count):
-                ask_desk(desk, Ask(microphone=True))
+                ask_desk(desk, MixerRequest(microphone=True))
                 while not any(client.read()[1]):
                     pass  # until the source is heard
                 reader = _Reading(client)
                 began = time.monotonic()
-                ask_desk(desk, Ask(microphone=False))
+                ask_desk(desk, MixerRequest(microphone=False))
                 times.append((time.monotonic() - began) * 1000)
                 reader.stop()
             client.close()

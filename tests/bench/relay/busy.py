@@ -13,7 +13,7 @@ import trio
 
 from broker.cli.proxy.verb import Order, serve
 from broker.link.endpoints import parse_connect, parse_listen
-from broker.relay.contract import Mode
+from broker.relay.contract import RelayMode
 from broker.relay.process import PumpHandle, start_pump
 
 BURST = 0.01
@@ -38,8 +38,8 @@ if __name__ == "__main__":
     order = Order(
         listen=parse_listen(f"unix:{sys.argv[1]}"),
         connect=parse_connect(f"unix:{sys.argv[2]}"),
-        mode_in=Mode.AUTO,
-        mode_out=Mode.AUTO,
+        mode_in=RelayMode.AUTO,
+        mode_out=RelayMode.AUTO,
         idle=None,
         max_connections=1024,
         max_write=0,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from broker.worker.wayland.connection import Connection
+from broker.worker.wayland.connection import WaylandConnection
 from tests.bench.wayland import firefox
 from tests.kit.wayland import sessions
 from tests.kit.wayland.compositor import desktop, wait_window
@@ -23,7 +23,7 @@ from tests.kit.wayland.input import Pointer
 from tests.kit.wayland.stand import CONFIG, SIZE, filtered
 
 
-class Recording(Connection):
+class Recording(WaylandConnection):
     """A connection that keeps what it was fed."""
 
     def __init__(self, *args, **options) -> None:

@@ -26,7 +26,7 @@ from broker.launch.compositor import connect_compositor, display_path
 from broker.wayland.protocol.wire import Outgoing
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
-from broker.worker.wayland.connection import Service, serve_client
+from broker.worker.wayland.connection import WaylandService, serve_client
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamFile, StreamMachine
 from tests.kit.wayland.client import HEADER
@@ -104,7 +104,7 @@ async def main(listen: Path) -> None:
     rules = WindowRules(SandboxName("plain"))
     display = display_path()
     assert display is not None
-    service = Service(
+    service = WaylandService(
         rules,
         Sandbox(rules.name),
         StreamMachine(),

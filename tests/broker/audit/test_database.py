@@ -62,7 +62,7 @@ async def test_columns_and_leaves_are_made_from_the_bodies(old: Path) -> None:
         await store.record(
             schema.Decision(
                 sandbox="a", lease="b", service="c", peer="d", outcome="e",
-                verdict=schema.Verdict.DENY, rule="f",
+                verdict=schema.EventVerdict.DENY, rule="f",
             )
         )  # fmt: skip
     rows = everything(old, f"{', '.join(COLUMNS)}, body, leaf")

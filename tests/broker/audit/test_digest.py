@@ -30,7 +30,8 @@ def made(*events: tuple[int, schema.AnyEvent], end: int = 240) -> Digest:
 
 def decision(verdict: str, **words: object) -> schema.Decision:
     return schema.Decision(
-        **{"sandbox": "web", "service": "s", **words}, verdict=schema.Verdict(verdict)
+        **{"sandbox": "web", "service": "s", **words},
+        verdict=schema.EventVerdict(verdict),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from broker.audit import schema
 from broker.audit.names import load_namer
 from broker.audit.query import Filters, open_log
-from broker.audit.settings import Mode, Names, Settings, load_settings, take_span
+from broker.audit.settings import AuditMode, Names, Settings, load_settings, take_span
 from broker.audit.store import open_store
 from broker.core.errors import SetupError
 
@@ -67,7 +67,7 @@ def test_settings(tmp_path: Path) -> None:
     file = tmp_path / "audit.toml"
     file.write_text('mode = "best-effort"\nnames = "drop"\nkeep = "90d"\n')
     found = load_settings([tmp_path / "nowhere", tmp_path])
-    assert (found.mode, found.names) == (Mode.BEST_EFFORT, Names.DROP)
+    assert (found.mode, found.names) == (AuditMode.BEST_EFFORT, Names.DROP)
     assert found.keep_seconds == 90 * 86400
     assert Settings().keep_seconds is None
 

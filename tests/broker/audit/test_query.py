@@ -12,11 +12,11 @@ from broker.audit.query import Filters, open_log
 from broker.audit.schema import (
     BrokerStart,
     Decision,
+    EventVerdict,
     LeaseBegin,
     LeaseEnd,
     StreamClosed,
     StreamOpened,
-    Verdict,
 )
 from broker.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError
@@ -24,7 +24,7 @@ from broker.core.errors import SetupError, UpstreamError
 EVENTS = [
     BrokerStart(software="0.1", pid=1),
     LeaseBegin(sandbox="web", lease="aa"),
-    Decision(sandbox="web", lease="aa", verdict=Verdict.ALLOW),
+    Decision(sandbox="web", lease="aa", verdict=EventVerdict.ALLOW),
     StreamOpened(sandbox="web", lease="aa"),
     LeaseBegin(sandbox="mail", lease="bb"),
     StreamClosed(

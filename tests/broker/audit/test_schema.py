@@ -7,7 +7,7 @@ import json
 import pytest
 
 from broker.audit import schema
-from broker.audit.schema import Decision, LeaseEnd, StreamClosed, Verdict
+from broker.audit.schema import Decision, EventVerdict, LeaseEnd, StreamClosed
 from broker.core import limits
 from broker.core.errors import InternalError
 
@@ -16,7 +16,7 @@ def test_an_event_is_flat_json_without_what_does_not_apply() -> None:
     event = Decision(
         sandbox="web",
         service="vitrail.Display",
-        verdict=Verdict.ALLOW,
+        verdict=EventVerdict.ALLOW,
         rule="web.toml:3:1",
     )
     assert json.loads(schema.encode(event)) == {

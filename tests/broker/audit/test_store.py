@@ -12,7 +12,13 @@ import trio
 
 from broker.audit.database import MIGRATIONS
 from broker.audit.query import Filters, open_log
-from broker.audit.schema import BrokerStart, BrokerStop, Decision, LeaseEnd, Verdict
+from broker.audit.schema import (
+    BrokerStart,
+    BrokerStop,
+    Decision,
+    EventVerdict,
+    LeaseEnd,
+)
 from broker.audit.store import Store, open_store
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, UpstreamError
@@ -287,7 +293,7 @@ async def test_an_event_too_large_hurts_nobody_else(path: Path) -> None:
     async with open_store(path) as store:
         with pytest.raises(InternalError):
             await store.record(LeaseEnd(reason="x" * limits.AUDIT_EVENT_BYTES))
-        decision = Decision(verdict=Verdict.DENY)
+        decision = Decision(verdict=EventVerdict.DENY)
         assert await store.record(decision) == 1
 
 

@@ -7,7 +7,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from policy.tools.replay import recorded
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, rulebook, yes
 from tests.kit.world import record
@@ -301,7 +301,7 @@ async def test_the_person_is_asked_in_plain_words_and_chooses():
         (yes(target="work"), "not offered"),
         (yes(target="dom0"), "not offered"),
         (yes(target="@dispvm:work"), "not offered"),
-        (lambda question: Answer(allow=True), "not offered"),
+        (lambda question: PersonAnswer(allow=True), "not offered"),
         (yes(keep=Keep.SESSION), "longer than was offered"),
         (yes(keep=Keep.TIME), "longer than was offered"),
     ],
@@ -321,7 +321,7 @@ async def test_rules_that_change_while_the_person_thinks():
 
         async def think(question):
             await b.rules.reload()
-            return Answer(allow=True, target="vault")
+            return PersonAnswer(allow=True, target="vault")
 
         offers_less = "t.Ask * work vault deny\nt.Ask * work @anyvm ask\n"
         for text, target, said in [
@@ -412,7 +412,9 @@ async def test_less_is_offered_when_the_answer_comes():
         async def think(question):
             assert question.targets == ("third", "vault")
             await b.rules.reload()
-            return Answer(allow=True, target="vault", keep=Keep.SESSION, by="person")
+            return PersonAnswer(
+                allow=True, target="vault", keep=Keep.SESSION, by="person"
+            )
 
         b.person.says = think
         b.write(

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.core.errors import RefusedError
-from broker.core.question import Answer
+from broker.core.question import PersonAnswer
 from policy.rules.engine import Engine
 from policy.rules.last_good import choose
 from policy.rules.ruleset import rules_of_map
@@ -63,8 +63,8 @@ async def swapped(first, second, answers):
 
     def person(question):
         if next(said):
-            return Answer(allow=True, target=question.targets[0], by="person")
-        return Answer(allow=False, by="person")
+            return PersonAnswer(allow=True, target=question.targets[0], by="person")
+        return PersonAnswer(allow=False, by="person")
 
     async with rulebook(first) as b:
         b.person.says = person

@@ -9,7 +9,7 @@ import pytest
 import policy.limits
 from broker.clipboard import messages as w
 from broker.clipboard import reasons as c
-from broker.clipboard.broker import Crossing, Status
+from broker.clipboard.broker import Crossing, TransferStatus
 from broker.core import limits
 
 TEXT = b"the password is hunter2"
@@ -49,7 +49,7 @@ class Desk:
         assert isinstance(read, w.Read)
         return read
 
-    def copy(self, data=TEXT, sandbox="work", **more) -> w.Record:
+    def copy(self, data=TEXT, sandbox="work", **more) -> w.RecordCrossing:
         read = self.reading(sandbox, **more)
         assert self.say(w.DataCame(sandbox, read.transfer, data)) == []
         (record,) = self.say(w.DataEnded(sandbox, read.transfer))
@@ -68,7 +68,7 @@ class Desk:
 
     def reason(self, actions: list[w.Action]) -> str:
         """Why the last thing was not done."""
-        assert isinstance(actions[-1], w.Record), actions
+        assert isinstance(actions[-1], w.RecordCrossing), actions
         assert actions[-1].outcome in {w.Outcome.REFUSED, w.Outcome.DROPPED}
         assert not any(isinstance(a, w.Offer) for a in actions)
         return actions[-1].reason
@@ -76,7 +76,7 @@ class Desk:
 
 def test_two_steps_and_it_is_wiped():
     desk = Desk()
-    assert desk.copy() == w.Record(
+    assert desk.copy() == w.RecordCrossing(
         w.Outcome.COPIED, "work", kinds=("text/plain",), size=len(TEXT)
     )
     ask = desk.ask_paste()
@@ -84,7 +84,7 @@ def test_two_steps_and_it_is_wiped():
     assert ask.kinds == (("text/plain", len(TEXT)),)
     terms = w.PasteTerms(rule="30-mine.policy:4", ttl=60)
     record, offer = desk.say(w.Decided(ask.transfer, terms))
-    assert record == w.Record(
+    assert record == w.RecordCrossing(
         w.Outcome.PASTED,
         "work",
         "personal",
@@ -131,7 +131,7 @@ def test_a_focus_taken_between_press_and_data_takes_nothing():
     desk = Desk()
     read = desk.reading()
     stop, record = desk.say(w.FocusTaken("evil"))
-    assert stop == w.Stop("work", read.transfer)
+    assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.MOVED
     assert desk.say(w.DataCame("work", read.transfer, TEXT)) == []
     assert desk.say(w.DataEnded("work", read.transfer)) == []
@@ -228,7 +228,7 @@ def test_the_largest_content_is_copied_and_a_byte_more_refused_whole():
     assert read.max_bytes == limits.CLIPBOARD_BYTES
     assert desk.say(w.DataCame("work", read.transfer, most)) == []
     stop, *rest = desk.say(w.DataCame("work", read.transfer, b"y"))
-    assert stop == w.Stop("work", read.transfer)
+    assert stop == w.StopTransfer("work", read.transfer)
     assert desk.reason(rest) == c.LARGE
     assert desk.core.status(desk.now).size == 0
 
@@ -264,7 +264,7 @@ def test_several_types_share_the_size_and_one_too_large_is_left_out():
     stop, record = desk.say(
         w.DataCame("work", second.transfer, b"x" * (second.max_bytes + 1))
     )
-    assert stop == w.Stop("work", second.transfer)
+    assert stop == w.StopTransfer("work", second.transfer)
     assert record.kinds == ("text/plain",)
     assert record.size == len(TEXT)
 
@@ -280,7 +280,7 @@ def test_a_source_that_stalls_is_given_up():
     assert desk.say(w.DataCame("work", read.transfer, b"slow")) == []
     desk.now = 100 + limits.CLIPBOARD_COPY_SECONDS
     stop, record = desk.say(w.Ticked())
-    assert stop == w.Stop("work", read.transfer)
+    assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.SLOW
     assert desk.core.deadline is None
 
@@ -346,13 +346,13 @@ def test_a_new_epoch_or_the_persons_word_wipes_all(event):
     desk.copy()
     said = desk.say(event)
     assert w.Withdraw("personal", offer.transfer) in said
-    assert desk.core.status(desk.now) == Status()
+    assert desk.core.status(desk.now) == TransferStatus()
     desk.copy()
     ask = desk.ask_paste()
     assert desk.say(event)
     assert desk.say(w.Decided(ask.transfer, w.PasteTerms())) == []
     read = desk.reading()
-    assert w.Stop("work", read.transfer) in desk.say(event)
+    assert w.StopTransfer("work", read.transfer) in desk.say(event)
     assert desk.core.deadline is None
 
 
@@ -370,7 +370,7 @@ def test_when_a_sandbox_ends_it_has_no_focus_and_no_copy_under_way():
     desk = Desk()
     read = desk.reading()
     stop, record = desk.say(w.SandboxGone("work"))
-    assert stop == w.Stop("work", read.transfer)
+    assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.GONE
     assert desk.core.focused is None
 
@@ -406,8 +406,8 @@ def test_an_offer_that_policy_revokes_is_withdrawn():
     offer = desk.paste()[1]
     standing = ("personal", offer.transfer, "work", ("text/plain",))
     assert desk.core.standing == (standing,)
-    assert desk.say(w.Revoked("personal", 99, "no")) == []
-    withdraw, record = desk.say(w.Revoked("personal", offer.transfer, "no"))
+    assert desk.say(w.ConsentRevoked("personal", 99, "no")) == []
+    withdraw, record = desk.say(w.ConsentRevoked("personal", offer.transfer, "no"))
     assert withdraw == w.Withdraw("personal", offer.transfer)
     assert (record.outcome, record.reason) == (w.Outcome.DROPPED, "no")
     assert desk.core.standing == ()
@@ -543,7 +543,7 @@ def test_what_was_cleaned_has_the_size_of_the_rule(size, kept):
     if kept:
         assert said == []
     else:
-        assert said[0] == w.Stop("personal", rewrite.transfer)
+        assert said[0] == w.StopTransfer("personal", rewrite.transfer)
         assert desk.reason(said) == c.LARGE
 
 
@@ -618,10 +618,10 @@ def test_answers_out_of_order_end_the_transfer():
     desk = Desk()
     asked = desk.ask_copy()
     said = desk.say(w.DataCame("work", asked, b"x"))
-    assert [type(a) for a in said] == [w.Stop, w.Record, w.Blame]
+    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
     read = desk.reading()
     said = desk.say(w.TypesTold("work", read.transfer, ("text/plain",)))
-    assert [type(a) for a in said] == [w.Stop, w.Record, w.Blame]
+    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
 
 
 def test_too_many_types_are_the_workers_fault():
@@ -629,7 +629,7 @@ def test_too_many_types_are_the_workers_fault():
     asked = desk.ask_copy()
     types = ("text/plain",) * (limits.WAYLAND_MIMES + 1)
     said = desk.say(w.TypesTold("work", asked, types))
-    assert [type(a) for a in said] == [w.Stop, w.Record, w.Blame]
+    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
 
 
 def test_a_source_that_fails_gives_nothing():
@@ -658,7 +658,7 @@ def test_a_keyed_hash_where_the_setting_asks_for_it():
 
 
 def test_records_have_no_room_for_content():
-    assert {f.type for f in dataclasses.fields(w.Record)} == {
+    assert {f.type for f in dataclasses.fields(w.RecordCrossing)} == {
         "Outcome",
         "str",
         "tuple[str, ...]",

@@ -66,7 +66,13 @@ class HostAnything(RuleBasedStateMachine):
                 assert (sandbox, w.VIEWER) in self.let
                 assert all(set(i.data.decode()) == {sandbox[0]} for i in items)
                 self.exports[mark] = sandbox
-            case w.Blame() | w.Stop() | w.Record() | w.AskTypes() | w.Withdraw():
+            case (
+                w.Blame()
+                | w.StopTransfer()
+                | w.RecordCrossing()
+                | w.AskTypes()
+                | w.Withdraw()
+            ):
                 pass
 
     def may(self, target: str, data: bytes) -> bool:

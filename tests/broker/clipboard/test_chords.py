@@ -14,15 +14,15 @@ from broker.clipboard.chords import (
     RELEASED,
     REPEATED,
     Chord,
-    Chords,
+    ChordPair,
+    KeyVerdict,
     Recogniser,
-    Verdict,
 )
 from broker.core import limits
 from broker.core.errors import SetupError
 from tests.kit.wayland.keymaps import compiled
 
-FORWARD, SWALLOW = Verdict.FORWARD, Verdict.SWALLOW
+FORWARD, SWALLOW = KeyVerdict.FORWARD, KeyVerdict.SWALLOW
 C, V, A, LSHIFT, LCTRL, SUPER = 46, 47, 30, 42, 29, 125
 SHIFT, LOCK, CTRL, ALT, NUM, WIN = 1, 2, 4, 8, 16, 64
 
@@ -30,7 +30,9 @@ SHIFT, LOCK, CTRL, ALT, NUM, WIN = 1, 2, 4, 8, 16, 64
 class InputListener:
     """A person at a keyboard, through a compositor."""
 
-    def __init__(self, chords: Chords = DEFAULT, keymap: bytes | None = None) -> None:
+    def __init__(
+        self, chords: ChordPair = DEFAULT, keymap: bytes | None = None
+    ) -> None:
         self.core = Recogniser(chords)
         self.core.keymap(compiled("us") if keymap is None else keymap)
         self.core.enter([])
@@ -40,7 +42,7 @@ class InputListener:
     def hold(self, mask: int, group: int = 0) -> None:
         self.core.modifiers(mask, 0, 0, group)
 
-    def key(self, key: int, state: int = PRESSED) -> Verdict:
+    def key(self, key: int, state: int = PRESSED) -> KeyVerdict:
         self.serial += 1
         return self.core.key(self.serial, key, state)
 
@@ -52,10 +54,10 @@ def test_copy_and_paste_are_seen_and_their_keys_never_shown():
     hand.hold(WIN)
     assert hand.key(LSHIFT) is FORWARD
     hand.hold(WIN | SHIFT)
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
     assert hand.key(C, REPEATED) is SWALLOW
     assert hand.key(C, RELEASED) is SWALLOW
-    assert hand.key(V) is Verdict.PASTE
+    assert hand.key(V) is KeyVerdict.PASTE
     # The modifiers first: still swallowed, and the modifiers are let go.
     assert hand.key(SUPER, RELEASED) is FORWARD
     assert hand.key(LSHIFT, RELEASED) is FORWARD
@@ -70,7 +72,7 @@ def test_bits_of_virtual_modifiers_do_not_matter():
     """mutter 43 tells Super as Mod4 and as bit 19."""
     hand = InputListener()
     hand.hold(WIN | SHIFT | 1 << 19)
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
     hand.hold(WIN | SHIFT | ALT | 1 << 19)
     assert hand.key(V) is FORWARD
 
@@ -79,7 +81,7 @@ def test_bits_of_virtual_modifiers_do_not_matter():
 def test_caps_lock_and_num_lock_do_not_matter(more):
     hand = InputListener()
     hand.hold(WIN | SHIFT | more)
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
 
 
 @pytest.mark.parametrize("mask", [0, WIN, SHIFT, WIN | SHIFT | CTRL, ALT | SHIFT, 256])
@@ -99,14 +101,14 @@ def test_no_further_modifier_makes_a_chord(bit):
 def test_sticky_keys_press_a_chord():
     hand = InputListener()
     hand.core.modifiers(0, WIN, SHIFT, 0)
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
 
 
 def test_the_preset_of_qubes():
     hand = InputListener(QUBES)
     hand.hold(CTRL | SHIFT)
-    assert hand.key(C) is Verdict.COPY
-    assert hand.key(V) is Verdict.PASTE
+    assert hand.key(C) is KeyVerdict.COPY
+    assert hand.key(V) is KeyVerdict.PASTE
     hand.hold(WIN | SHIFT)
     assert hand.key(C) is FORWARD
     assert PRESETS["qubes"] is QUBES
@@ -125,7 +127,7 @@ def test_under_other_layouts(layout, variant, group, key):
     hand = InputListener(keymap=compiled(layout, variant))
     assert hand.core.trouble == ""
     hand.hold(WIN | SHIFT, group)
-    assert hand.key(key) is Verdict.COPY
+    assert hand.key(key) is KeyVerdict.COPY
 
 
 def test_a_virtual_keyboards_codes_are_not_taken_for_others():
@@ -138,7 +140,7 @@ def test_a_virtual_keyboards_codes_are_not_taken_for_others():
     )
     hand.hold(WIN | SHIFT)
     assert hand.key(C) is FORWARD
-    assert hand.key(1) is Verdict.COPY
+    assert hand.key(1) is KeyVerdict.COPY
     assert "paste" in hand.core.trouble
 
 
@@ -151,25 +153,27 @@ def test_without_a_readable_keymap_there_are_no_chords_and_it_says_so():
         assert hand.key(C, RELEASED) is FORWARD
     assert hand.core.keymap(compiled("us")) == ""
     hand.hold(WIN | SHIFT)
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
 
 
 def test_a_keymap_without_the_letter_says_so():
     core = Recogniser()
     assert "copy" in core.keymap(compiled("ru"))
     assert "layout 1" in core.trouble
-    own = Chords(
+    own = ChordPair(
         Chord.parse("Super+Shift+Cyrillic_es"), Chord.parse("Super+Shift+Cyrillic_em")
     )
     assert Recogniser(own).keymap(compiled("ru")) == ""
 
 
 def test_a_key_that_would_be_both_is_neither():
-    both = Chords(Chord.parse("Super+Shift+c"), Chord.parse("Super+Shift+Cyrillic_es"))
+    both = ChordPair(
+        Chord.parse("Super+Shift+c"), Chord.parse("Super+Shift+Cyrillic_es")
+    )
     hand = InputListener(both, compiled("us,ru"))
     assert hand.core.trouble
     hand.hold(WIN | SHIFT, 0)
-    assert hand.key(C) is Verdict.COPY  # the key bears a Latin letter there
+    assert hand.key(C) is KeyVerdict.COPY  # the key bears a Latin letter there
     hand.hold(WIN | SHIFT, 1)
     assert hand.key(C) is FORWARD
 
@@ -177,7 +181,7 @@ def test_a_key_that_would_be_both_is_neither():
 def test_each_event_is_judged_once_for_all_keyboards():
     hand = InputListener()
     hand.hold(WIN | SHIFT)
-    assert hand.core.key(50, C, PRESSED) is Verdict.COPY
+    assert hand.core.key(50, C, PRESSED) is KeyVerdict.COPY
     assert hand.core.key(50, C, PRESSED) is SWALLOW
     assert hand.core.key(51, C, RELEASED) is SWALLOW
     assert hand.core.key(51, C, RELEASED) is SWALLOW
@@ -189,19 +193,19 @@ def test_each_event_is_judged_once_for_all_keyboards():
 def test_verdicts_are_remembered_up_to_the_limit():
     hand = InputListener()
     hand.hold(WIN | SHIFT)
-    assert hand.core.key(1000, C, PRESSED) is Verdict.COPY
+    assert hand.core.key(1000, C, PRESSED) is KeyVerdict.COPY
     for serial in range(limits.CLIPBOARD_KEY_EVENTS - 1):
         hand.core.key(2000 + serial, A, PRESSED)
     assert hand.core.key(1000, C, PRESSED) is SWALLOW
     hand.core.key(3000, A, PRESSED)
-    assert hand.core.key(1000, C, PRESSED) is Verdict.COPY  # a new event by now
+    assert hand.core.key(1000, C, PRESSED) is KeyVerdict.COPY  # a new event by now
 
 
 def test_the_layouts_kept_ready_are_limited():
     hand = InputListener(keymap=compiled("us,ru"))
     for group in range(limits.CLIPBOARD_LAYOUTS + 3):
         hand.hold(WIN | SHIFT, group)
-        assert hand.key(C) is Verdict.COPY
+        assert hand.key(C) is KeyVerdict.COPY
         assert len(hand.core._ready) <= limits.CLIPBOARD_LAYOUTS
 
 
@@ -209,7 +213,7 @@ def test_a_new_window_in_mid_chord_sees_modifiers_only():
     """The chord's key held over a change of focus types in neither window."""
     hand = InputListener()
     hand.hold(WIN | SHIFT)
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
     hand.core.leave()
     assert hand.core.enter([LSHIFT, C, SUPER]) == (LSHIFT, SUPER)
     hand.hold(WIN | SHIFT)
@@ -235,7 +239,7 @@ def test_the_same_keymap_again_changes_nothing():
     hand = InputListener()
     hand.hold(WIN | SHIFT)
     assert hand.core.keymap(compiled("us")) == ""
-    assert hand.key(C) is Verdict.COPY
+    assert hand.key(C) is KeyVerdict.COPY
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,7 @@ def test_what_is_no_chord(text):
 
 def test_one_chord_for_both_is_refused():
     with pytest.raises(SetupError):
-        Chords(Chord.parse("Super+C"), Chord.parse("super+c"))
+        ChordPair(Chord.parse("Super+C"), Chord.parse("super+c"))
 
 
 EVENTS = st.one_of(
@@ -274,10 +278,10 @@ def test_whatever_happens_a_client_sees_each_release_of_what_it_saw_pressed(even
         match kind, what:
             case "key", [key, state]:
                 verdict = core.key(serial, key, state)
-                if verdict in {Verdict.COPY, Verdict.PASTE}:
+                if verdict in {KeyVerdict.COPY, KeyVerdict.PASTE}:
                     assert state == PRESSED
                     assert held == WIN | SHIFT
-                    assert key == (C if verdict is Verdict.COPY else V)
+                    assert key == (C if verdict is KeyVerdict.COPY else V)
                 elif state == PRESSED:
                     seen |= {key} if verdict is FORWARD else set()
                 else:

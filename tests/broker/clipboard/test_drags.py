@@ -50,7 +50,7 @@ class Desk:
 
     @property
     def reasons(self) -> list[str]:
-        return [record.reason for record in self.last(w.Record)]
+        return [record.reason for record in self.last(w.RecordCrossing)]
 
     def types(self, sandbox: str = "work") -> None:
         """The last question is answered."""
@@ -94,7 +94,7 @@ def test_a_drop_counts_in_whatever_order_the_workers_tell_of_it():
         (offer,) = desk.last(w.Offer)
         assert (offer.source, offer.target) == ("work", "personal")
         assert (offer.drop, offer.items[0].data) == (1, TEXT)
-        (record,) = desk.last(w.Record)
+        (record,) = desk.last(w.RecordCrossing)
         assert record.outcome is w.Outcome.PASTED
 
 
@@ -220,7 +220,7 @@ def test_a_thousand_drags_that_are_abandoned_leave_nothing():
     known = [n for n in range(1000) if desk.core.dragged_by(f"{MARK}-{n}")]
     assert known == list(range(1000 - limits.CLIPBOARD_DRAGS, 1000))
     desk.say(w.SandboxGone("work"), w.DragDropped("personal", 999))
-    assert desk.last(w.Record) == []
+    assert desk.last(w.RecordCrossing) == []
     assert desk.last(w.EndDrag) == [w.EndDrag("personal", 999)]
 
 

@@ -134,7 +134,7 @@ def test_a_focus_that_moves_ends_it(step):
         if step == "read":
             desk.say(w.Decided(said[0].transfer, TERMS))
     said = desk.say(w.FocusTaken("evil"))
-    assert [type(a) for a in said] == [w.Stop, w.Record]
+    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing]
     assert desk.reason(said) == c.MOVED
     assert desk.core.deadline is None
 
@@ -150,7 +150,7 @@ def test_types_that_are_told_twice_are_the_workers_fault():
     desk = Inward()
     (policy,) = desk.ask()
     said = desk.say(w.TypesTold("work", policy.transfer, ("text/plain",)))
-    assert [type(a) for a in said] == [w.Stop, w.Record, w.Blame]
+    assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
     assert desk.say(w.Decided(policy.transfer, TERMS)) == []
 
 

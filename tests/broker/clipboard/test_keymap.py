@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.clipboard.keymap import Key, Keymap
+from broker.clipboard.keymap import Keymap, KeymapKey
 from broker.clipboard.keymap_text import read_keymap
 from tests.kit.wayland.keymaps import compiled
 
@@ -44,16 +44,18 @@ def test_a_layout_without_the_letter_and_no_other_has_none():
 
 def test_a_key_that_reads_as_another_letter_is_not_taken():
     """In the active layout it bears q: pressed, the person means q."""
-    keymap = Keymap({1: Key((("q",), ("c",))), 2: Key((("Greek_psi",), ("c",)))}, {})
+    keymap = Keymap(
+        {1: KeymapKey((("q",), ("c",))), 2: KeymapKey((("Greek_psi",), ("c",)))}, {}
+    )
     assert keymap.codes("c", 0) == {2}
     assert keymap.codes("c", 1) == {1, 2}
 
 
 def test_a_key_without_symbols_bears_none():
-    assert Key(()).symbols(0) == ()
-    assert Keymap({1: Key(())}, {}).codes("c", 0) == frozenset()
+    assert KeymapKey(()).symbols(0) == ()
+    assert Keymap({1: KeymapKey(())}, {}).codes("c", 0) == frozenset()
 
 
 def test_shift_and_control_are_no_part_of_another_modifier():
-    keymap = Keymap({1: Key((("Super_L",),))}, {1: 1 | 4 | 64})
+    keymap = Keymap({1: KeymapKey((("Super_L",),))}, {1: 1 | 4 | 64})
     assert keymap.mask("Super") == 64

@@ -8,7 +8,7 @@ import pytest
 from broker.control import varlink
 from broker.control.api import PolicyStatus, ProcessStatus, Status, StreamStatus
 from broker.control.fitting import fit_status
-from broker.control.varlink import Reply
+from broker.control.varlink import VarlinkReply
 from broker.core import limits
 
 
@@ -49,7 +49,7 @@ def size(value: Status) -> int:
 def test_a_full_machine_fits_into_a_message() -> None:
     full = status(16, limits.STREAMS_PER_SANDBOX)
     fitted = fit_status(full)
-    message = varlink.encode(Reply(varlink.raw(fitted)))
+    message = varlink.encode(VarlinkReply(varlink.raw(fitted)))
     assert len(message) <= limits.CONTROL_MESSAGE_BYTES + 1
     assert len(fitted.streams) + fitted.streams_omitted == len(full.streams)
     assert len(fitted.streams) > 3000

@@ -26,6 +26,7 @@ METHODS = {
     "Status": (api.Nothing, api.Status),
     "Windows": (api.WindowsRequest, api.WindowsAnswer),
     "WindowClose": (api.WindowCloseRequest, api.Nothing),
+    "Open": (api.OpenRequest, api.OpenItem),
     "LeaseAcquire": (api.LeaseRequest, api.LeaseItem),
     "LeaseList": (api.Nothing, api.LeaseListAnswer),
     "LeaseRelease": (api.LeaseReleaseRequest, api.Nothing),

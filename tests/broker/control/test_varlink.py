@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker.control import varlink
 from broker.control.api import NotFoundError, RunRequest, StopRequest
-from broker.control.varlink import Call, MessageReader, Reply, VarlinkError
+from broker.control.varlink import Call, VarlinkError, VarlinkReader, VarlinkReply
 from broker.core import limits
 from broker.core.errors import (
     InternalError,
@@ -26,7 +26,7 @@ from broker.core.errors import (
 
 def read_all(pieces: list[bytes], limit: int) -> tuple[list[bytes], bool]:
     """All messages up to the first refusal, and whether there was one."""
-    reader = MessageReader(limit)
+    reader = VarlinkReader(limit)
     messages: list[bytes] = []
     for piece in pieces:
         try:
@@ -71,17 +71,17 @@ def test_a_long_message_is_refused_in_any_pieces(data: bytes, sizes: list[int]) 
 
 def test_a_message_at_the_limit_and_one_byte_more() -> None:
     limit = limits.CONTROL_MESSAGE_BYTES
-    assert MessageReader().feed(b"x" * limit + b"\0") == [b"x" * limit]
+    assert VarlinkReader().feed(b"x" * limit + b"\0") == [b"x" * limit]
     with pytest.raises(PeerError, match="longer than"):
-        MessageReader().feed(b"x" * (limit + 1))
-    reader = MessageReader()
+        VarlinkReader().feed(b"x" * (limit + 1))
+    reader = VarlinkReader()
     assert reader.feed(b"x" * limit) == []
     with pytest.raises(PeerError):
         reader.feed(b"x")
 
 
 def test_a_large_message_in_small_pieces_is_not_searched_again_and_again() -> None:
-    reader = MessageReader()
+    reader = VarlinkReader()
     for _ in range(1 << 16):
         assert reader.feed(b"x" * 16) == []
     assert len(reader.feed(b"\0")[0]) == 1 << 20
@@ -168,7 +168,7 @@ def test_what_goes_out_has_one_nul_at_its_end() -> None:
         "more": True,
     }
     with pytest.raises(InternalError):
-        varlink.encode(Reply(varlink.raw("x" * limits.CONTROL_MESSAGE_BYTES)))
+        varlink.encode(VarlinkReply(varlink.raw("x" * limits.CONTROL_MESSAGE_BYTES)))
 
 
 @pytest.mark.parametrize(

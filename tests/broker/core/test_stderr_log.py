@@ -21,7 +21,7 @@ def test_a_mistake_is_said_with_its_place(capsys):
     except ValueError as error:
         log_exception(error)
     said = capsys.readouterr().err
-    assert "test_complain.py" in said
+    assert "test_stderr_log.py" in said
     assert said.endswith("ValueError: what\n")
 
 

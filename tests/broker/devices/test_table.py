@@ -8,7 +8,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.devices.table import Appeared, DeviceTable, Held, State, Vanished
+from broker.devices.table import (
+    Appeared,
+    DeviceState,
+    DeviceTable,
+    HeldDevice,
+    Vanished,
+)
 from tests.kit.usb.samples import HUB, KEYBOARD, STICK, device
 
 
@@ -44,7 +50,7 @@ def test_verdict_about_a_device_never_reaches_the_next_in_its_port():
     new = appeared(table.seen(device(serial="A", number=6), 1.0))
     with pytest.raises(RefusedError, match="unplugged or has changed"):
         table.begin(old.number, "lease")
-    assert new.state is State.PLUGGED
+    assert new.state is DeviceState.PLUGGED
 
 
 def test_swap_during_the_attach_is_noticed():
@@ -81,7 +87,7 @@ def test_replugging_a_hundred_times_a_second_is_held():
         actions += table.removed("2-1")
     seen = [action for action in actions if isinstance(action, Appeared)]
     assert limits.DEVICE_PLUGS_BURST <= len(seen) <= limits.DEVICE_PLUGS_BURST + 1
-    assert sum(isinstance(action, Held) for action in actions) == 1
+    assert sum(isinstance(action, HeldDevice) for action in actions) == 1
     assert table.plugs() == []
     last = table.seen(device(number=7), 10.0)
     assert last == []
@@ -165,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         try:
             self.table.begin(plug.number, "lease")
         except RefusedError:
-            assert plug.state is not State.PLUGGED
+            assert plug.state is not DeviceState.PLUGGED
             return
         assert plug.number in self.open
         self.table.attached(plug)

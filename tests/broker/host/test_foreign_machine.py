@@ -11,7 +11,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.services import AUDIO, DISPLAY, PORTS, WAYLAND_DOOR
-from broker.host.foreign_machine import Held, hybrid_doors, take_foreign
+from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
 from broker.launch.process.spawn import DEVNULL, spawn
 from broker.peers import credentials
 from broker.peers.identity import ContainerClaim, HybridClaim, VsockClaim
@@ -260,7 +260,7 @@ async def test_its_end_is_noticed_without_a_free_descriptor(sleeper, monkeypatch
 
 def test_held_processes_are_let_go_of():
     before = open_files()
-    held = Held([os.getpid()])
+    held = HeldMachine([os.getpid()])
     assert open_files() == before + 1
     held.close()
     held.close()

@@ -16,19 +16,19 @@ from broker.ipc import agent
 from shims import vitrail_guest
 
 _FROM_GUEST = [
-    agent.Hello(version=1, waypipe="0.8.4", kernel="6.1", programs=[1, 2]),
-    agent.Hello(version=1, waypipe="", kernel=""),
-    agent.Started(program=1),
-    agent.Failed(program=0xFFFFFFFF, reason="no such file"),
+    agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1", programs=[1, 2]),
+    agent.AgentHello(version=1, waypipe="", kernel=""),
+    agent.AgentStarted(program=1),
+    agent.AgentFailed(program=0xFFFFFFFF, reason="no such file"),
     agent.Output(program=1, data=b"\x00\xff\x1b[2J"),
-    agent.Exited(program=1, code=-9),
-    agent.Step(name="waypipe", ok=False, detail="it ended"),
+    agent.AgentExited(program=1, code=-9),
+    agent.AgentStep(name="waypipe", ok=False, detail="it ended"),
 ]
 _TO_GUEST = [
     agent.Run(program=1, argv=["foot", "-e", "é"], env={"A": "b"}, display=False),
     agent.Run(program=2, argv=["true"]),
     agent.Signal(program=1, number=15),
-    agent.PowerOff(),
+    agent.AgentPowerOff(),
 ]
 
 

@@ -14,26 +14,26 @@ PIECE = c.Piece(["text/plain"], 5)
 FROM_WORKER = [
     c.ClipboardFocus(taken=True),
     c.ChordPressed(3, paste=False),
-    c.ChordTrouble("no keymap"),
+    c.ChordTroubleMessage("no keymap"),
     c.ClipboardTypes(1, ["text/plain", "TEXT"]),
     c.ClipboardData(1, 5),
     c.ClipboardLarge(1),
     c.ClipboardFailed(1, "it died"),
-    c.OfferEnded(2),
-    c.OfferRefused(2, "no picture"),
-    c.Exported(3, "not taken"),
-    c.ExportEnded(3),
-    c.ForeignDrag(),
+    c.OfferEndedMessage(2),
+    c.OfferRefusedMessage(2, "no picture"),
+    c.ExportedMessage(3, "not taken"),
+    c.ExportEndedMessage(3),
+    c.ForeignDragMessage(),
 ]
 TO_WORKER = [
-    c.Chords("Super+Shift+C", "Super+Shift+V"),
-    c.AskTypes(1, host=True),
+    c.ChordsMessage("Super+Shift+C", "Super+Shift+V"),
+    c.AskTypesMessage(1, host=True),
     c.ReadType(1, "text/plain", 64_000),
     c.StopRead(1),
-    c.Rewrite(2, "image/png", 9, ["images"]),
-    c.Offer(2, [PIECE], primary=True),
-    c.Withdraw(2),
-    c.Export(3, 9, [PIECE], "application/x-mark"),
+    c.RewriteMessage(2, "image/png", 9, ["images"]),
+    c.OfferMessage(2, [PIECE], primary=True),
+    c.WithdrawMessage(2),
+    c.ExportMessage(3, 9, [PIECE], "application/x-mark"),
 ]
 
 

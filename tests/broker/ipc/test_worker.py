@@ -12,18 +12,22 @@ from broker.core.errors import InternalError, PeerError
 from broker.ipc import agent, worker
 
 FROM_WORKER = [
-    worker.Ready(worker.Jail(namespaces=True, seccomp=True, landlock=7)),
-    worker.FromAgent(1, agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")),
+    worker.WorkerReady(worker.Jail(namespaces=True, seccomp=True, landlock=7)),
+    worker.FromAgent(1, agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1")),
     worker.FromAgent(1, agent.Output(program=3, data=b"\x00\xff\n")),
-    worker.FromAgent(1, agent.Exited(program=3, code=-9)),
-    worker.FromAgent(1, agent.Step(name="waypipe", ok=False, detail="no such file")),
+    worker.FromAgent(1, agent.AgentExited(program=3, code=-9)),
+    worker.FromAgent(
+        1, agent.AgentStep(name="waypipe", ok=False, detail="no such file")
+    ),
     worker.AgentClosed(1, "the guest agent closed"),
     worker.WaylandOpened(4),
     worker.WaylandClosed(4, 100, 200, "client closed"),
     worker.WaylandClosed(4, 1, 2, "a bad message", worker.Fault.CLIENT),
-    worker.Statistics(1, 2, 3, 4, 5),
-    worker.Statistics(1, 2, 3, 4, 5, [worker.Use("windows", 1, 128, 3)]),
-    worker.Windows(1, [worker.Window(1, "t", "a", 2, 3, focused=True)], last=False),
+    worker.WorkerStatistics(1, 2, 3, 4, 5),
+    worker.WorkerStatistics(1, 2, 3, 4, 5, [worker.Use("windows", 1, 128, 3)]),
+    worker.Windows(
+        1, [worker.WindowReport(1, "t", "a", 2, 3, focused=True)], last=False
+    ),
     worker.WindowClosed(1, "no such window"),
     worker.LimitHit("windows", 7),
     worker.Traced(["#1 a line"], 2),
@@ -46,12 +50,12 @@ TO_WORKER = [
     ),
     worker.AgentStream(1),
     worker.ToAgent(agent.Run(program=1, argv=["foot"], env={"A": "b"})),
-    worker.ToAgent(agent.PowerOff()),
+    worker.ToAgent(agent.AgentPowerOff()),
     worker.AskStatistics(),
     worker.WaylandStream(7),
     worker.AskWindows(3),
     worker.CloseWindow(4, 5, cut=True),
-    worker.Stop(),
+    worker.StopWorker(),
 ]
 
 

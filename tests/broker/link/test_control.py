@@ -20,7 +20,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.ipc.framing import HEADER, encode_frame
 from broker.link import messages as m
 from broker.link.control import TAG_BYTES, ControlChannel
-from broker.link.wire_types import LinkRefusedError, Reason, Role
+from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import sessions
 
 
@@ -43,7 +43,7 @@ def ended(host, of):
 
 def test_a_hidden_character_is_a_refusal_and_bye_fits_its_text():
     host, viewer = channels()
-    viewer.feed(host.ask(m.Ping)[1])
+    viewer.feed(host.ask(m.LinkPing)[1])
     body = b'{"type":"bye","reason":"x\\u001b"}'
     refuse(viewer, host._record(body), "hidden character")
     host, viewer = channels()
@@ -59,7 +59,7 @@ def raw(channel, message):
 def announce(host, viewer, of):
     request, data = begin(host, of)
     assert viewer.feed(data) == [(request, None)]
-    done = m.Done(request.request)
+    done = m.RequestDone(request.request)
     assert host.feed(viewer.reply(done)) == [(done, request)]
 
 
@@ -69,7 +69,7 @@ def test_requests_both_ways_and_their_replies():
     start, data = viewer.ask(lambda n: m.Start(n, "web"))
     assert host.feed(data) == [(start, None)]
     assert host.owed == viewer.asked == 1
-    started = m.Started(start.request, lease(1).id)
+    started = m.SandboxStarted(start.request, lease(1).id)
     assert viewer.feed(host.reply(started)) == [(started, start)]
     assert host.owed == viewer.asked == 0
 
@@ -81,7 +81,7 @@ def test_lease_is_usable_from_done_to_its_end_on_both_ends():
     viewer.feed(data)
     assert host.leases.usable(one.id) is None
     assert viewer.leases.usable(one.id) is None
-    reply = viewer.reply(m.Done(request.request))
+    reply = viewer.reply(m.RequestDone(request.request))
     assert viewer.leases.usable(one.id).lease == one
     assert host.leases.usable(one.id) is None
     host.feed(reply)
@@ -97,7 +97,9 @@ def test_refused_announcement_has_no_streams_and_waits_for_its_end():
     host, viewer = channels()
     request, data = begin(host, lease(1))
     viewer.feed(data)
-    host.feed(viewer.reply(m.Refused(request.request, "refused", "no such sandbox")))
+    host.feed(
+        viewer.reply(m.RequestRefused(request.request, "refused", "no such sandbox"))
+    )
     for end in (host, viewer):
         assert end.leases.usable(lease(1).id) is None
     viewer.feed(ended(host, lease(1))[1])
@@ -109,7 +111,7 @@ def test_a_refusal_that_crosses_with_the_end_of_the_lease():
     host, viewer = channels()
     request, data = begin(host, lease(1))
     viewer.feed(data)
-    no = viewer.reply(m.Refused(request.request, "refused", "no"))
+    no = viewer.reply(m.RequestRefused(request.request, "refused", "no"))
     _, data = ended(host, lease(1))
     assert len(host.feed(no)) == 1
     assert len(host.feed(viewer.reply(viewer_done(viewer, data)))) == 1
@@ -118,7 +120,7 @@ def test_a_refusal_that_crosses_with_the_end_of_the_lease():
 
 def viewer_done(viewer, data):
     ((request, _),) = viewer.feed(data)
-    return m.Done(request.request)
+    return m.RequestDone(request.request)
 
 
 def test_a_lease_that_has_ended_is_not_announced_again():
@@ -128,7 +130,7 @@ def test_a_lease_that_has_ended_is_not_announced_again():
     with pytest.raises(InternalError, match="announced again"):
         begin(host, lease(1))
     viewer.feed(one + two)
-    host.feed(viewer.reply(m.Done(old.request)))
+    host.feed(viewer.reply(m.RequestDone(old.request)))
     for end in (host, viewer):
         assert end.leases.usable(lease(1).id) is None
 
@@ -138,7 +140,9 @@ def test_end_of_a_lease_before_its_announcement_was_answered():
     request, one = begin(host, lease(1))
     end, two = ended(host, lease(1))
     viewer.feed(one + two)
-    replies = viewer.reply(m.Done(request.request)) + viewer.reply(m.Done(end.request))
+    replies = viewer.reply(m.RequestDone(request.request)) + viewer.reply(
+        m.RequestDone(end.request)
+    )
     assert len(host.feed(replies)) == 2
     assert host.leases.all() == viewer.leases.all() == []
 
@@ -151,7 +155,7 @@ def refuse(channel, data, says):
     with pytest.raises(LinkRefusedError):
         channel.feed(b"")
     with pytest.raises(RefusedError):
-        channel.ask(m.Ping)
+        channel.ask(m.LinkPing)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +164,8 @@ def refuse(channel, data, says):
         (m.LeaseBegun.of(9, lease(1), "p"), "announced twice"),
         (m.LeaseBegun.of(9, lease(2), "p"), "second lease of sandbox web"),
         (m.LeaseEnded(9, lease(3).id, ""), "never announced"),
-        (m.Ping(1), "request 1 after 1"),
-        (m.Done(1), "no request wants"),
+        (m.LinkPing(1), "request 1 after 1"),
+        (m.RequestDone(1), "no request wants"),
         (m.Start(2, "web"), "no valid control message"),
     ],
 )
@@ -171,15 +175,15 @@ def test_a_host_that_breaks_the_rules_is_cut_off(second, says):
     refuse(viewer, raw(host, second), says)
 
 
-@pytest.mark.parametrize("reply", [m.Started, m.Refused, None])
+@pytest.mark.parametrize("reply", [m.SandboxStarted, m.RequestRefused, None])
 def test_a_reply_of_the_wrong_type_is_a_refusal(reply):
     host, viewer = channels()
-    ping, data = viewer.ask(m.Ping)
+    ping, data = viewer.ask(m.LinkPing)
     host.feed(data)
     wrong = {
-        m.Started: m.Started(ping.request, lease(1).id),
-        m.Refused: m.Refused(ping.request, "refused", "no ping for you"),
-        None: m.Done(ping.request + 1),
+        m.SandboxStarted: m.SandboxStarted(ping.request, lease(1).id),
+        m.RequestRefused: m.RequestRefused(ping.request, "refused", "no ping for you"),
+        None: m.RequestDone(ping.request + 1),
     }[reply]
     refuse(viewer, raw(host, wrong), "no request wants")
 
@@ -191,7 +195,7 @@ def test_our_own_mistakes_are_found_before_they_are_sent():
         lambda: viewer.ask(lambda n: m.LeaseEnded(n, lease(1).id, "")),
         lambda: host.ask(lambda n: m.LeaseEnded(n, lease(1).id, "")),
         lambda: host.ask(lambda n: m.Cut(n, "host", 1, "two\nlines")),
-        lambda: host.reply(m.Done(1)),
+        lambda: host.reply(m.RequestDone(1)),
     ):
         with pytest.raises(InternalError):
             call()
@@ -203,11 +207,11 @@ def test_open_requests_at_n_and_n_plus_1():
     host, viewer = channels()
     data = b""
     for _ in range(limits.LINK_REQUESTS):
-        data += host.ask(m.Ping)[1]
+        data += host.ask(m.LinkPing)[1]
     with pytest.raises(RefusedError, match="unanswered"):
-        host.ask(m.Ping)
+        host.ask(m.LinkPing)
     assert len(viewer.feed(data)) == viewer.owed == limits.LINK_REQUESTS
-    refuse(viewer, raw(host, m.Ping(limits.LINK_REQUESTS + 1)), "at one time")
+    refuse(viewer, raw(host, m.LinkPing(limits.LINK_REQUESTS + 1)), "at one time")
 
 
 def test_leases_at_n_and_n_plus_1():
@@ -232,9 +236,9 @@ def test_no_nonce_is_used_again():
     host, viewer = channels()
     for end in (host._out, viewer._in):
         end._number = limits.LINK_COUNTER - 1
-    viewer.feed(host.ask(m.Ping)[1])
+    viewer.feed(host.ask(m.LinkPing)[1])
     with pytest.raises(RefusedError, match="used up"):
-        host.ask(m.Ping)
+        host.ask(m.LinkPing)
     refuse(viewer, encode_frame(b"x" * 40, 100), "used up")
 
 
@@ -246,19 +250,19 @@ def test_bye_is_the_end_and_its_absence_a_loss():
     with pytest.raises(LinkRefusedError, match="after"):
         viewer.feed(b"x")
     with pytest.raises(RefusedError):
-        host.ask(m.Ping)
+        host.ask(m.LinkPing)
     _, viewer = channels()
     with pytest.raises(LinkRefusedError, match="without a word") as caught:
         viewer.eof()
-    assert caught.value.reason is Reason.CLOSED
+    assert caught.value.reason is RefusalReason.CLOSED
     host, viewer = channels()
-    ping = host.ask(m.Ping)[1]
+    ping = host.ask(m.LinkPing)[1]
     refuse(viewer, host.bye("x") + ping, "Bye|not send next")
 
 
 def test_what_crosses_with_our_own_bye_is_dropped():
     host, viewer = channels()
-    data = viewer.ask(m.Ping)[1]
+    data = viewer.ask(m.LinkPing)[1]
     host.bye("stopped")
     assert host.feed(data) == []
     host.eof()
@@ -332,18 +336,18 @@ class ControlMachine(RuleBasedStateMachine):
 
     @rule(start=st.integers(1, 9))
     def host_tells(self, start):
-        self.ask(Role.HOST, lambda n: m.Progress(n, start, "it takes a while"))
+        self.ask(Role.HOST, lambda n: m.StartProgress(n, start, "it takes a while"))
 
     @rule(role=st.sampled_from(Role))
     def ping(self, role):
-        self.ask(role, m.Ping)
+        self.ask(role, m.LinkPing)
 
     @rule(role=st.sampled_from(Role), size=st.integers(1, 400))
     def deliver(self, role, size):
         data = bytes(self.wire[role][:size])
         del self.wire[role][:size]
         for message, request in self.ends[role].feed(data):
-            if isinstance(message, m.Request):
+            if isinstance(message, m.LinkRequest):
                 self.todo[role].append(message)
             else:
                 assert request is not None
@@ -356,11 +360,11 @@ class ControlMachine(RuleBasedStateMachine):
         role = data.draw(st.sampled_from([r for r in Role if self.todo[r]]))
         which = data.draw(st.integers(0, len(self.todo[role]) - 1))
         request = self.todo[role].pop(which)
-        reply = m.Done(request.request)
+        reply = m.RequestDone(request.request)
         if isinstance(request, m.Start):
-            reply = m.Started(request.request, lease(1).id)
-        if refuse and m.Refused in m.REPLIES[type(request)]:
-            reply = m.Refused(request.request, "refused", "no")
+            reply = m.SandboxStarted(request.request, lease(1).id)
+        if refuse and m.RequestRefused in m.REPLIES[type(request)]:
+            reply = m.RequestRefused(request.request, "refused", "no")
         self.wire[role.other] += self.ends[role].reply(reply)
 
     @invariant()

@@ -14,12 +14,19 @@ from hypothesis.stateful import (
 )
 
 from broker.core.errors import InternalError
-from broker.link.handshake import SIZES, TABLE, Fresh, Handshake, Kind, State
+from broker.link.handshake import (
+    SIZES,
+    TABLE,
+    Fresh,
+    Handshake,
+    HandshakeKind,
+    HandshakeState,
+)
 from broker.link.keys import Peer, Peers
 from broker.link.wire_types import (
     ConnectionKind,
     LinkRefusedError,
-    Reason,
+    RefusalReason,
     Role,
     refusal,
 )
@@ -99,20 +106,26 @@ def test_the_dialler_has_a_session_only_after_the_acceptor():
 
 
 def test_the_table_has_no_way_out_of_an_end_and_refuses_what_it_lacks():
-    assert not {s for s, _ in TABLE} & {State.SESSION, State.REFUSED, State.NEW}
-    for state in State:
-        for kind in Kind:
+    assert not {s for s, _ in TABLE} & {
+        HandshakeState.SESSION,
+        HandshakeState.REFUSED,
+        HandshakeState.NEW,
+    }
+    for state in HandshakeState:
+        for kind in HandshakeKind:
             if (state, kind) in TABLE or state in {
-                State.NEW,
-                State.SESSION,
+                HandshakeState.NEW,
+                HandshakeState.SESSION,
             }:
                 continue
             machine, _ = handshakes()
             machine.state = state
-            head = refusal(ConnectionKind.CONTROL, kind, Role.VIEWER, Reason.BUSY)[:12]
+            head = refusal(
+                ConnectionKind.CONTROL, kind, Role.VIEWER, RefusalReason.BUSY
+            )[:12]
             with pytest.raises(LinkRefusedError):
                 machine.feed(head.ljust(SIZES[kind], b"\0"))
-            assert machine.state is State.REFUSED
+            assert machine.state is HandshakeState.REFUSED
 
 
 def test_misuse_is_our_own_fault():
@@ -148,7 +161,10 @@ def test_two_of_one_role_refuse_and_both_are_told():
     two = make(Role.HOST, VIEWER_ID, KNOWN_TO_VIEWER, dials=False, seed=2)
     wire = Wire(one, two)
     wire.run()
-    assert [error.reason for error in wire.refused] == [Reason.ROLE, Reason.ROLE]
+    assert [error.reason for error in wire.refused] == [
+        RefusalReason.ROLE,
+        RefusalReason.ROLE,
+    ]
     assert "both ends say that they are the host" in wire.refused[1].message
 
 
@@ -156,7 +172,7 @@ def test_a_key_pinned_for_one_role_is_not_accepted_in_the_other():
     wrong = Peers((Peer("x", Role.VIEWER, HOST_ID.public),))
     dialler, _ = handshakes()
     acceptor = make(Role.VIEWER, VIEWER_ID, wrong, dials=False, seed=3)
-    assert refuse_reasons(dialler, acceptor) == [Reason.ROLE, Reason.ROLE]
+    assert refuse_reasons(dialler, acceptor) == [RefusalReason.ROLE, RefusalReason.ROLE]
 
 
 def test_unknown_dialler_is_refused_before_any_curve_and_told_to_pair():
@@ -164,7 +180,7 @@ def test_unknown_dialler_is_refused_before_any_curve_and_told_to_pair():
     acceptor = make(Role.VIEWER, VIEWER_ID, Peers(), dials=False, seed=3)
     wire = Wire(dialler, acceptor)
     wire.run()
-    assert [e.reason for e in wire.refused] == [Reason.UNKNOWN_KEY] * 2
+    assert [e.reason for e in wire.refused] == [RefusalReason.UNKNOWN_KEY] * 2
     assert all("brokerctl pair" in e.hint for e in wire.refused)
     assert acceptor._shared == b""
 
@@ -172,7 +188,7 @@ def test_unknown_dialler_is_refused_before_any_curve_and_told_to_pair():
 def test_unknown_acceptor_is_refused_by_the_dialler():
     dialler = make(Role.HOST, HOST_ID, Peers(), dials=True, seed=1)
     _, acceptor = handshakes()
-    assert refuse_reasons(dialler, acceptor) == [Reason.UNKNOWN_KEY] * 2
+    assert refuse_reasons(dialler, acceptor) == [RefusalReason.UNKNOWN_KEY] * 2
 
 
 def test_another_version_is_told_to_both_ends(monkeypatch):
@@ -190,11 +206,13 @@ def test_another_version_is_told_to_both_ends(monkeypatch):
 def test_a_refusal_is_not_answered_by_a_refusal():
     dialler, _ = handshakes()
     dialler.start()
-    message = refusal(ConnectionKind.CONTROL, Kind.REFUSED, Role.VIEWER, Reason.BUSY)
+    message = refusal(
+        ConnectionKind.CONTROL, HandshakeKind.REFUSED, Role.VIEWER, RefusalReason.BUSY
+    )
     with pytest.raises(LinkRefusedError) as caught:
         dialler.feed(message)
     assert caught.value.answer == b""
-    assert caught.value.reason is Reason.BUSY
+    assert caught.value.reason is RefusalReason.BUSY
     with pytest.raises(LinkRefusedError) as caught:
         dialler.feed(b"more")
     assert caught.value.answer == b""
@@ -209,7 +227,7 @@ def test_any_bytes_end_in_a_refusal(chunks, dials):
         for chunk in chunks:
             machine.feed(chunk)
         machine.eof()
-    assert machine.state is State.REFUSED
+    assert machine.state is HandshakeState.REFUSED
     assert machine.session is None
 
 

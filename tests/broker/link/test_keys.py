@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.link.keys import (
-    Identity,
+    BrokerIdentity,
     Peer,
     Peers,
     PublicKey,
@@ -23,8 +23,8 @@ from broker.link.keys import (
 )
 from broker.link.wire_types import Role
 
-ME = Identity.from_seed(bytes(range(32)))
-OTHER = Identity.from_seed(b"o" * 32)
+ME = BrokerIdentity.from_seed(bytes(range(32)))
+OTHER = BrokerIdentity.from_seed(b"o" * 32)
 
 
 def key(n):
@@ -32,7 +32,7 @@ def key(n):
 
 
 def test_identity_survives_its_pem():
-    again = Identity.from_pem(ME.to_pem(), "id.pem")
+    again = BrokerIdentity.from_pem(ME.to_pem(), "id.pem")
     assert again.public == ME.public
     assert again.to_pem() == ME.to_pem()
     assert ME.public.verifies(again.sign(b"x"), b"x")
@@ -41,7 +41,7 @@ def test_identity_survives_its_pem():
 def test_rfc_8032_test_vector_1():
     seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
     public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-    identity = Identity.from_seed(bytes.fromhex(seed))
+    identity = BrokerIdentity.from_seed(bytes.fromhex(seed))
     assert identity.public.raw.hex() == public
     assert identity.sign(b"").hex().startswith("e5564300c360ac729086e2cc806e828a")
 
@@ -69,7 +69,7 @@ def other_pem():
 )
 def test_damaged_identity_is_a_set_up_error_that_names_the_file(pem):
     with pytest.raises(SetupError) as caught:
-        Identity.from_pem(pem, "/state/link/identity.pem")
+        BrokerIdentity.from_pem(pem, "/state/link/identity.pem")
     assert caught.value.where == "/state/link/identity.pem"
     assert caught.value.hint
 
@@ -77,7 +77,7 @@ def test_damaged_identity_is_a_set_up_error_that_names_the_file(pem):
 @given(st.binary(max_size=300))
 def test_any_bytes_as_pem_give_an_identity_or_a_set_up_error(data):
     with pytest.raises(SetupError):
-        Identity.from_pem(data, "x")
+        BrokerIdentity.from_pem(data, "x")
 
 
 def test_fingerprint_tells_keys_apart_and_is_groups_of_four():

@@ -26,19 +26,19 @@ ID = LEASE.id
 FROM_HOST = [
     m.LeaseBegun.of(1, LEASE, "cid 42"),
     m.LeaseEnded(2, ID, "it ended"),
-    m.Started(3, ID),
-    m.Progress(4, 9, "fetching a tool"),
+    m.SandboxStarted(3, ID),
+    m.StartProgress(4, 9, "fetching a tool"),
 ]
-FROM_VIEWER = [m.Start(1, "web"), m.Stop(2, ID, 5.0, "asked")]
+FROM_VIEWER = [m.Start(1, "web"), m.StopSandbox(2, ID, 5.0, "asked")]
 FROM_BOTH = [
     m.Cut(1, "host", 7, "revoked"),
-    m.Ping(2),
+    m.LinkPing(2),
     m.StatusAsked(3),
-    m.Witness(3, ["vitrail.invalid/audit/00", "7", "AA==", "", "\u2014 x AA=="]),
+    m.WitnessNote(3, ["vitrail.invalid/audit/00", "7", "AA==", "", "\u2014 x AA=="]),
     m.Witnessed(3, []),
-    m.Done(4),
-    m.Refused(5, "refused", "no", "do this"),
-    m.Status(6, "vitrail 0.1", 1, 2, 3, 4, ["audio is raw"]),
+    m.RequestDone(4),
+    m.RequestRefused(5, "refused", "no", "do this"),
+    m.StatusReply(6, "vitrail 0.1", 1, 2, 3, 4, ["audio is raw"]),
     m.Bye("stopped"),
 ]  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_a_note_at_its_limits_and_beyond():
         (limits.LINK_NOTE_LINES + 1, 1, False),
         (1, limits.LINK_NOTE_CHARACTERS + 1, False),
     ):
-        body = m.encode(m.Witness(1, ["x" * characters] * lines))
+        body = m.encode(m.WitnessNote(1, ["x" * characters] * lines))
         if good:
             assert m.decode(body, Role.HOST).request == 1
         else:
@@ -76,8 +76,8 @@ def test_every_request_has_its_replies():
     def below(kind):
         return set(kind.__subclasses__())
 
-    assert below(m.Request) == set(m.REPLIES)
-    assert {r for replies in m.REPLIES.values() for r in replies} == below(m.Reply)
+    assert below(m.LinkRequest) == set(m.REPLIES)
+    assert {r for replies in m.REPLIES.values() for r in replies} == below(m.LinkReply)
 
 
 def test_a_lease_survives_its_announcement():
@@ -129,21 +129,21 @@ def test_limits_at_n_and_n_plus_1():
     n = limits.LINK_TEXT_CHARACTERS
     m.decode(m.encode(m.Bye("x" * n)), Role.HOST)
     refused(m.encode(m.Bye("x" * (n + 1))))
-    status = m.Status(1, "v", 0, 0, 0, 0, ["w"] * limits.LINK_WARNINGS)
+    status = m.StatusReply(1, "v", 0, 0, 0, 0, ["w"] * limits.LINK_WARNINGS)
     m.decode(m.encode(status), Role.HOST)
     refused(
         m.encode(
             msgspec.structs.replace(status, warnings=["w"] * (limits.LINK_WARNINGS + 1))
         )
     )
-    stop = m.Stop(1, ID, limits.LINK_GRACE_SECONDS, "")
+    stop = m.StopSandbox(1, ID, limits.LINK_GRACE_SECONDS, "")
     m.decode(m.encode(stop), Role.VIEWER)
     refused(m.encode(msgspec.structs.replace(stop, grace=60.01)), Role.VIEWER)
 
 
 def test_the_largest_message_fits_into_a_record():
     text = "\N{GRINNING FACE}" * limits.LINK_TEXT_CHARACTERS
-    status = m.Status(1, "v" * 120, 0, 0, 0, 0, [text] * limits.LINK_WARNINGS)
+    status = m.StatusReply(1, "v" * 120, 0, 0, 0, 0, [text] * limits.LINK_WARNINGS)
     assert len(m.encode(status)) <= limits.LINK_RECORD_BYTES
 
 
@@ -174,7 +174,7 @@ def test_fit_makes_any_text_fit(text, limit):
     ],
 )
 def test_an_error_keeps_its_kind_and_words_on_the_way(error, kind):
-    again = m.decode(m.encode(m.Refused.of(3, error)), Role.HOST).to_error()
+    again = m.decode(m.encode(m.RequestRefused.of(3, error)), Role.HOST).to_error()
     assert type(again) is kind
     assert again.message == error.message.replace("\n", " ")
     assert (again.hint, again.where) == (error.hint, "the other broker")

@@ -19,7 +19,7 @@ from broker.link.pairing import SIZES, TABLE, Kind, Pairing, State
 from broker.link.wire_types import (
     ConnectionKind,
     LinkRefusedError,
-    Reason,
+    RefusalReason,
     Role,
     refusal,
 )
@@ -83,7 +83,7 @@ def test_one_wrong_code_ends_the_run_on_both_ends(typed):
     one, two = shown()
     with pytest.raises(LinkRefusedError) as caught:
         one.confirm(one.code if typed == "own" else typed)
-    assert caught.value.reason is Reason.PERSON
+    assert caught.value.reason is RefusalReason.PERSON
     assert one.state is State.REFUSED
     with pytest.raises(LinkRefusedError, match="person there did not confirm"):
         two.feed(caught.value.answer)
@@ -131,7 +131,9 @@ def test_the_table_refuses_what_it_lacks():
                 continue
             machine, _ = pairings()
             machine.state = state
-            head = refusal(ConnectionKind.PAIRING, kind, Role.VIEWER, Reason.BUSY)[:12]
+            head = refusal(
+                ConnectionKind.PAIRING, kind, Role.VIEWER, RefusalReason.BUSY
+            )[:12]
             with pytest.raises(LinkRefusedError):
                 machine.feed(head.ljust(SIZES[kind], b"\0"))
             # what two people have confirmed is not undone by a late byte
@@ -148,7 +150,7 @@ def test_one_role_twice_refuses_both():
 
     wire = Wire(make(HOST_ID, dials=True), make(VIEWER_ID, dials=False))
     wire.run()
-    assert [e.reason for e in wire.refused] == [Reason.ROLE] * 2
+    assert [e.reason for e in wire.refused] == [RefusalReason.ROLE] * 2
 
 
 @given(st.lists(st.binary(max_size=100), max_size=5), st.booleans())

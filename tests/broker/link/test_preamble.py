@@ -19,13 +19,13 @@ from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.link.preamble import (
     ANSWER_BYTES,
     PREAMBLE_BYTES,
+    CounterWindow,
     Gate,
     Opener,
     PreambleReader,
-    Verdict,
-    Window,
+    PreambleVerdict,
 )
-from broker.link.wire_types import LinkRefusedError, Reason, Role
+from broker.link.wire_types import LinkRefusedError, RefusalReason, Role
 from tests.kit.link.pair import sessions
 
 LEASE = LeaseId("0123456789abcdef")
@@ -51,7 +51,7 @@ def test_a_stream_opened_by_either_side_is_known_at_the_other(opened_by, service
         assert (asked.opened_by, asked.number) == (opened_by, number)
         assert (asked.service, asked.lease) == (service, LEASE)
         assert opener.last == number
-        for verdict in Verdict:
+        for verdict in PreambleVerdict:
             again = type(offer)(offer.preamble, offer._key)
             assert again.feed(gate.answer(offer.preamble, verdict)) is verdict
 
@@ -71,7 +71,7 @@ def test_every_single_byte_counts():
 def test_every_byte_of_the_answer_counts():
     opener, gate = both()
     offer = opener.open(DISPLAY, LEASE)
-    answer = gate.answer(offer.preamble, Verdict.TAKEN)
+    answer = gate.answer(offer.preamble, PreambleVerdict.TAKEN)
     for at in range(ANSWER_BYTES):
         changed = bytearray(answer)
         changed[at] ^= 1
@@ -86,7 +86,7 @@ def test_an_answer_is_for_one_stream_only():
     opener, gate = both()
     one, two = opener.open(DISPLAY, LEASE), opener.open(DISPLAY, LEASE)
     with pytest.raises(LinkRefusedError, match="not the paired broker"):
-        two.feed(gate.answer(one.preamble, Verdict.TAKEN))
+        two.feed(gate.answer(one.preamble, PreambleVerdict.TAKEN))
 
 
 def test_a_proved_verdict_that_we_do_not_know_is_a_refusal():
@@ -117,13 +117,13 @@ def test_chunks_do_not_matter_and_needed_never_lies(sizes):
     assert got == offer.preamble
     assert reader.needed == 0
     reader.eof()
-    answer, at = gate.answer(got, Verdict.DENIED), 0
+    answer, at = gate.answer(got, PreambleVerdict.DENIED), 0
     for size in [*sizes, ANSWER_BYTES]:
         take = min(size, offer.needed)
         if take:
             offer.feed(answer[at : at + take])
         at += take
-    assert offer.verdict is Verdict.DENIED
+    assert offer.verdict is PreambleVerdict.DENIED
     offer.eof()
 
 
@@ -160,7 +160,7 @@ def test_closed_before_the_end():
     reader.feed(offer.preamble[:-1])
     with pytest.raises(LinkRefusedError, match="truncated") as caught:
         reader.eof()
-    assert caught.value.reason is Reason.CLOSED
+    assert caught.value.reason is RefusalReason.CLOSED
     with pytest.raises(LinkRefusedError, match="without an answer"):
         offer.eof()
 
@@ -170,7 +170,7 @@ def test_closed_before_the_end():
 
 def test_window_at_its_width_and_one_below():
     width = limits.LINK_WINDOW
-    window = Window()
+    window = CounterWindow()
     assert window.use(5000)
     assert window.use(5000 - width + 1)
     assert not window.use(5000 - width)
@@ -178,9 +178,9 @@ def test_window_at_its_width_and_one_below():
 
 
 def test_numbers_at_their_limit_and_one_above():
-    assert Window().use(limits.LINK_COUNTER)
-    assert not Window().use(limits.LINK_COUNTER + 1)
-    assert not Window().use(0)
+    assert CounterWindow().use(limits.LINK_COUNTER)
+    assert not CounterWindow().use(limits.LINK_COUNTER + 1)
+    assert not CounterWindow().use(0)
     opener, gate = both()
     opener._last = limits.LINK_COUNTER - 1
     assert gate.check(opener.open(DISPLAY, LEASE).preamble)
@@ -189,7 +189,7 @@ def test_numbers_at_their_limit_and_one_above():
 
 
 def test_window_memory_stays_small_after_a_great_jump():
-    window = Window()
+    window = CounterWindow()
     window.use(1)
     window.use(limits.LINK_COUNTER)
     assert window._seen.bit_length() <= limits.LINK_WINDOW
@@ -197,7 +197,7 @@ def test_window_memory_stays_small_after_a_great_jump():
 
 @given(st.lists(st.integers(0, 3000) | st.integers(0, 1 << 64), max_size=60))
 def test_window_equals_its_plain_definition(numbers):
-    window, used, highest = Window(), set(), 0
+    window, used, highest = CounterWindow(), set(), 0
     for number in numbers:
         expected = (
             1 <= number <= limits.LINK_COUNTER
@@ -240,7 +240,7 @@ class StreamMachine(RuleBasedStateMachine):
         n = data.draw(st.integers(0, len(self.waiting) - 1))
         offer = self.waiting.pop(n)
         assert self.gate.check(offer.preamble).lease == LEASE
-        verdict = data.draw(st.sampled_from(list(Verdict)))
+        verdict = data.draw(st.sampled_from(list(PreambleVerdict)))
         assert offer.feed(self.gate.answer(offer.preamble, verdict)) is verdict
         self.taken.append(offer)
 

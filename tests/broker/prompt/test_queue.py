@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core import limits
-from broker.core.question import Answer, Keep
+from broker.core.question import Keep, PersonAnswer
 from broker.prompt import queue
 from broker.prompt.queue import AGAIN, FULL, TOO_OFTEN
 from tests.kit.prompting import question
@@ -25,8 +25,8 @@ class Queue(queue.Queue):
         return got
 
 
-YES = Answer(allow=True, target="dom0", by="person")
-NO = Answer(allow=False, by="person")
+YES = PersonAnswer(allow=True, target="dom0", by="person")
+NO = PersonAnswer(allow=False, by="person")
 
 
 def of(sandbox, number=0):
@@ -142,10 +142,10 @@ def test_the_same_again_after_a_no():
 @pytest.mark.parametrize(
     "forged",
     [
-        Answer(allow=True, target="vault", by="person"),
-        Answer(allow=True, target="", by="person"),
-        Answer(allow=True, target="dom0", keep=Keep.SESSION, by="person"),
-        Answer(allow=True, target="dom0", keep=Keep.TIME, by="person"),
+        PersonAnswer(allow=True, target="vault", by="person"),
+        PersonAnswer(allow=True, target="", by="person"),
+        PersonAnswer(allow=True, target="dom0", keep=Keep.SESSION, by="person"),
+        PersonAnswer(allow=True, target="dom0", keep=Keep.TIME, by="person"),
     ],
 )
 def test_an_answer_that_was_not_offered_is_a_no(forged):
@@ -161,7 +161,7 @@ def test_a_sandbox_that_stops_takes_its_questions_along():
     mine, other = queue.ask(of("a"), 0.0), queue.ask(of("b"), 0.0)
     ((who, answer),) = queue.forget("a")
     assert (who, answer.allow, answer.by) == (mine, False, "gone")
-    assert queue.fail_all("x") == [(other, Answer(allow=False, reason="x"))]
+    assert queue.fail_all("x") == [(other, PersonAnswer(allow=False, reason="x"))]
 
 
 class Asking(RuleBasedStateMachine):
@@ -186,7 +186,7 @@ class Asking(RuleBasedStateMachine):
         asked = of(sandbox, number)
         refusal = self.queue.refusal(asked, self.now)
         got = self.queue.ask(asked, self.now)
-        if isinstance(got, Answer):
+        if isinstance(got, PersonAnswer):
             assert not got.allow
             assert got.reason == refusal != ""
         else:
@@ -208,7 +208,7 @@ class Asking(RuleBasedStateMachine):
         keep=st.sampled_from(Keep),
     )
     def answer(self, number, allow, chosen, keep):
-        said = Answer(allow=allow, target=chosen, keep=keep, by="person")
+        said = PersonAnswer(allow=allow, target=chosen, keep=keep, by="person")
         self.hear(self.queue.answer(number, said, self.now))
 
     @rule()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.paths import find_paths
-from broker.core.question import Answer, untrusted_word
+from broker.core.question import PersonAnswer, untrusted_word
 from broker.ipc import prompt as m
 from broker.prompt.phrase import (
     ensure_phrase,
@@ -62,10 +62,10 @@ def test_services_and_targets():
     "message",
     [
         m.Show(1, MANY, "a phrase", 5.0),
-        m.Withdraw(),
-        m.Hello(True),
+        m.WithdrawQuestion(),
+        m.PromptHello(True),
         m.Shown(3),
-        m.Said(3, Answer(allow=True, target="x", by="person")),
+        m.PromptAnswer(3, PersonAnswer(allow=True, target="x", by="person")),
         m.Unable("no compositor"),
     ],
 )

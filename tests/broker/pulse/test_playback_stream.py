@@ -11,7 +11,7 @@ from broker.core.errors import PeerError
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, REQUESTS, Command, Error
 from broker.pulse.events import Flooded, StreamBegun, StreamEnded
-from broker.pulse.filter import Filter
+from broker.pulse.filter import PulseFilter
 from broker.pulse.rules import Level, SoundRules
 from broker.pulse.samples import format_of
 from broker.pulse.tagstruct import Format, Spec, encode
@@ -511,7 +511,7 @@ def test_idle_is_told_by_the_clock():
 # -- what most bytes are ---------------------------------------------------------
 
 
-class Slow(Filter):
+class Slow(PulseFilter):
     """A filter without the short way for plain samples and requests."""
 
     def passes_samples(self, untrusted_data: bytes, now: float) -> bool:
@@ -538,7 +538,7 @@ STEPS = st.lists(
 
 def played(steps, monkeypatch, kind, cuts):
     """All that both sides were sent, and what is left of the credit."""
-    monkeypatch.setattr("tests.kit.sound.talk.Filter", kind)
+    monkeypatch.setattr("tests.kit.sound.talk.PulseFilter", kind)
     talk = Talk()
     talk.server.first_request = 100
     channel, _ = talk.play()
@@ -584,7 +584,7 @@ def played(steps, monkeypatch, kind, cuts):
 @given(STEPS, st.lists(st.booleans(), min_size=1, max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_short_way_does_what_the_long_one_does(monkeypatch, steps, cuts):
-    short = played(steps, monkeypatch, Filter, cuts)
+    short = played(steps, monkeypatch, PulseFilter, cuts)
     assert short == played(steps, monkeypatch, Slow, cuts)
 
 

@@ -11,7 +11,7 @@ from broker.pulse.events import (
     MicrophoneActive,
     MicrophoneMissing,
     MicrophoneWanted,
-    Refused,
+    SoundRefused,
 )
 from broker.pulse.recording import fragment_size
 from broker.pulse.rules import Microphone, Revoked, SoundRules
@@ -44,7 +44,7 @@ def test_denied_is_denied_and_the_server_never_hears_of_it():
     talk.sandbox.allow_microphone(talk.now)
     assert talk.refused(C.CREATE_RECORD_STREAM, create_record()) == Error.ACCESS
     assert not talk.server.named(C.CREATE_RECORD_STREAM)
-    assert of_kind(talk, Refused)
+    assert of_kind(talk, SoundRefused)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from broker.relay import contract
 from broker.relay.contract import (
     MESSAGE_BYTES,
     Abort,
-    Ask,
-    Done,
+    EndReason,
     Live,
-    Mode,
-    Ready,
-    Reason,
+    PumpReady,
+    PumpRequest,
+    RelayMode,
     Side,
+    StreamDone,
     StreamEnd,
     StreamStatistics,
     Submit,
@@ -32,13 +32,13 @@ from broker.relay.contract import (
 
 u64 = st.integers(0, 2**64 - 1)
 u32 = st.integers(0, 2**32 - 1)
-modes = st.sampled_from(Mode)
+modes = st.sampled_from(RelayMode)
 milliseconds = st.integers(0, 10**12).map(lambda number: number / 1000)
 ends = st.builds(
     StreamEnd,
     u64,
     u64,
-    st.sampled_from(Reason),
+    st.sampled_from(EndReason),
     st.integers(0, 65535),
     st.sampled_from(Side),
     modes,
@@ -53,7 +53,7 @@ streams = st.builds(
     st.one_of(
         st.builds(Submit, u64, modes, modes, u64, u32),
         st.builds(Abort, u64),
-        st.builds(Ask, u64),
+        st.builds(PumpRequest, u64),
     )
 )
 def test_what_the_broker_says(message):
@@ -62,8 +62,8 @@ def test_what_the_broker_says(message):
 
 @given(
     st.one_of(
-        st.builds(Ready, u32, st.booleans()),
-        st.builds(Done, u64, ends),
+        st.builds(PumpReady, u32, st.booleans()),
+        st.builds(StreamDone, u64, ends),
         st.builds(Live, u64, st.booleans(), st.lists(streams, max_size=5).map(tuple)),
     )
 )
@@ -73,17 +73,19 @@ def test_what_the_pump_says(message):
 
 @given(milliseconds, milliseconds)
 def test_times_are_whole_milliseconds(age, idle):
-    stream = StreamStatistics(1, 0, 0, 0, 0, age, idle, Mode.SPLICE, Mode.COPY)
+    stream = StreamStatistics(
+        1, 0, 0, 0, 0, age, idle, RelayMode.SPLICE, RelayMode.COPY
+    )
     (back,) = decode_from_pump(encode_from_pump(Live(1, True, (stream,)))).streams
     assert back.age == pytest.approx(age, abs=0.0011)
     assert back.idle == pytest.approx(idle, abs=0.0011)
 
 
 def test_a_full_answer_is_the_longest_message():
-    stream = StreamStatistics(1, 0, 0, 0, 0, 0, 0, Mode.SPLICE, Mode.COPY)
+    stream = StreamStatistics(1, 0, 0, 0, 0, 0, 0, RelayMode.SPLICE, RelayMode.COPY)
     full = Live(1, True, (stream,) * limits.RELAY_STREAMS_PER_ANSWER)
     assert len(encode_from_pump(full)) == MESSAGE_BYTES
-    for message in (Submit(1), Abort(1), Ask(1)):
+    for message in (Submit(1), Abort(1), PumpRequest(1)):
         assert len(encode_to_pump(message)) <= MESSAGE_BYTES
 
 
@@ -101,10 +103,10 @@ def test_a_message_of_another_length_is_refused(size):
     for packet in (encode_to_pump(Submit(1)), encode_to_pump(Abort(1))):
         with pytest.raises(InternalError):
             decode_to_pump(packet + b"\0" if size > 0 else packet[:-1])
-    stream = StreamStatistics(1, 0, 0, 0, 0, 0, 0, Mode.SPLICE, Mode.COPY)
+    stream = StreamStatistics(1, 0, 0, 0, 0, 0, 0, RelayMode.SPLICE, RelayMode.COPY)
     for message in (
-        Ready(1, True),
-        Done(1, StreamEnd(0, 0, Reason.END)),
+        PumpReady(1, True),
+        StreamDone(1, StreamEnd(0, 0, EndReason.END)),
         Live(1, True, (stream,)),
     ):
         packet = encode_from_pump(message)
@@ -114,15 +116,15 @@ def test_a_message_of_another_length_is_refused(size):
 
 def test_numbers_on_the_wire_are_not_reordered():
     """Broker and pump run the same code, but a running pump outlives an edit."""
-    assert contract._MODES == (Mode.AUTO, Mode.SPLICE, Mode.COPY)
+    assert contract._MODES == (RelayMode.AUTO, RelayMode.SPLICE, RelayMode.COPY)
     assert contract._SIDES == (Side.NONE, Side.A, Side.B)
 
 
 def test_an_end_reads_as_a_sentence():
-    assert StreamEnd(1, 2, Reason.END).describe() == "end"
-    end = StreamEnd(1, 2, Reason.RESET, errno.EPIPE, Side.B)
+    assert StreamEnd(1, 2, EndReason.END).describe() == "end"
+    end = StreamEnd(1, 2, EndReason.RESET, errno.EPIPE, Side.B)
     assert end.describe() == "reset of side b (Broken pipe)"
     assert (
-        StreamEnd(0, 0, Reason.ERROR, errno.EMFILE).describe()
+        StreamEnd(0, 0, EndReason.ERROR, errno.EMFILE).describe()
         == "error (Too many open files)"
     )

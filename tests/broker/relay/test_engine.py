@@ -13,17 +13,17 @@ import pytest
 from broker.relay.contract import (
     MESSAGE_BYTES,
     Abort,
-    Ask,
-    Done,
+    EndReason,
     Live,
-    Mode,
-    Ready,
-    Reason,
+    PumpReady,
+    PumpRequest,
+    RelayMode,
+    StreamDone,
     Submit,
     decode_from_pump,
     encode_to_pump,
 )
-from broker.relay.engine import Engine
+from broker.relay.engine import RelayEngine
 from broker.relay.process import start_pump
 
 
@@ -35,7 +35,7 @@ class Broker:
         self.handle = start_pump()
         self.control = self.handle.control
         self.control.settimeout(10)
-        assert isinstance(self.hear(), Ready)
+        assert isinstance(self.hear(), PumpReady)
 
     def say(self, message, *fds: int) -> None:
         socket.send_fds(self.control, [encode_to_pump(message)], fds)
@@ -97,11 +97,11 @@ def test_abort_cuts_and_is_answered_once(broker):
     assert server.recv(1) == b"x"
     broker.say(Abort(7))
     done = broker.hear()
-    assert (done.token, done.end.reason, done.end.bytes_ab) == (7, Reason.ABORTED, 1)
+    assert (done.token, done.end.reason, done.end.bytes_ab) == (7, EndReason.ABORTED, 1)
     assert client.recv(1) == b""
     broker.say(Abort(7))  # it has ended: nothing happens
     broker.say(Abort(99))  # there never was one
-    broker.say(Ask(1))
+    broker.say(PumpRequest(1))
     assert broker.hear() == Live(1, True, ())
 
 
@@ -163,7 +163,7 @@ def test_idle_is_counted_from_the_last_byte(broker):
         server.sendall(b"x")
         assert client.recv(1) == b"x"
     done = broker.hear()
-    assert done.end.reason is Reason.IDLE
+    assert done.end.reason is EndReason.IDLE
     assert done.end.bytes_ba == 3
     assert 1.89 <= time.monotonic() - began < 30
 
@@ -177,14 +177,14 @@ def test_streams_without_a_deadline_stay(broker):
 
 
 def test_the_modes_are_reported(broker):
-    client, server = broker.line(1, mode_ab=Mode.COPY)
+    client, server = broker.line(1, mode_ab=RelayMode.COPY)
     client.sendall(b"x")
     assert server.recv(1) == b"x"
     client.close()
     server.close()
     done = broker.hear()
-    assert isinstance(done, Done)
-    assert (done.end.mode_ab, done.end.mode_ba) == (Mode.COPY, Mode.SPLICE)
+    assert isinstance(done, StreamDone)
+    assert (done.end.mode_ab, done.end.mode_ba) == (RelayMode.COPY, RelayMode.SPLICE)
 
 
 def test_nonsense_ends_the_pump_not_quietly(capfd):
@@ -210,7 +210,7 @@ def test_deadlines_of_ended_streams_are_forgotten():
     """An hour's patience with a thousand streams a second holds no hour of them."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        engine = Engine(theirs, (6, 1))
+        engine = RelayEngine(theirs, (6, 1))
         for token in range(1000):
             one, two = socket.socketpair()
             order = Submit(token, idle_ms=3_600_000)

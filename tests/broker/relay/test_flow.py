@@ -10,8 +10,8 @@ import pytest
 
 from broker.core import limits
 from broker.relay import flow
-from broker.relay.contract import Mode
-from broker.relay.flow import Direction, State, choose
+from broker.relay.contract import RelayMode
+from broker.relay.flow import FlowDirection, FlowState, choose
 from broker.relay.pool import BufferPool, PipePool
 
 UNIX, VSOCK = socket.AF_UNIX, socket.AF_VSOCK
@@ -33,19 +33,19 @@ UNIX, VSOCK = socket.AF_UNIX, socket.AF_VSOCK
     ],
 )
 def test_auto_takes_what_is_cheaper(mode, source, destination, kernel, chosen):
-    assert choose(Mode(mode), source, destination, kernel) == chosen
+    assert choose(RelayMode(mode), source, destination, kernel) == chosen
 
 
 class World:
     """A direction between two socket pairs: ``left`` speaks, ``right`` hears."""
 
-    def __init__(self, mode: Mode, **options) -> None:
+    def __init__(self, mode: RelayMode, **options) -> None:
         self.left, self.source = socket.socketpair()
         self.destination, self.right = socket.socketpair()
         for sock in (self.left, self.source, self.destination, self.right):
             sock.setblocking(False)
         self.pipes, self.buffers = PipePool(), BufferPool()
-        self.direction = Direction(
+        self.direction = FlowDirection(
             options.pop("source", self.source),
             options.pop("destination", self.destination),
             mode,
@@ -61,7 +61,7 @@ class World:
             sock.close()
 
 
-@pytest.fixture(params=[Mode.SPLICE, Mode.COPY])
+@pytest.fixture(params=[RelayMode.SPLICE, RelayMode.COPY])
 def world(request):
     world = World(request.param)
     yield world
@@ -79,13 +79,13 @@ def drain(sock: socket.socket) -> bytes:
 
 
 def test_nothing_there_changes_nothing(world):
-    assert world.direction.move() is State.FLOWING
+    assert world.direction.move() is FlowState.FLOWING
     assert world.direction.count == 0
 
 
 def test_a_message_passes(world):
     world.left.send(b"hello")
-    assert world.direction.move() is State.FLOWING
+    assert world.direction.move() is FlowState.FLOWING
     assert world.right.recv(100) == b"hello"
     assert (world.direction.count, world.direction.held) == (5, 0)
 
@@ -93,11 +93,11 @@ def test_a_message_passes(world):
 def test_an_end_passes_after_the_last_byte(world):
     world.left.send(b"bye")
     world.left.shutdown(socket.SHUT_WR)
-    assert world.direction.move() is State.FLOWING  # the small fill stops early
-    assert world.direction.move() is State.ENDED
+    assert world.direction.move() is FlowState.FLOWING  # the small fill stops early
+    assert world.direction.move() is FlowState.ENDED
     assert drain(world.right) == b"bye"
     assert world.right.recv(1) == b""
-    assert world.direction.move() is State.ENDED
+    assert world.direction.move() is FlowState.ENDED
 
 
 def test_blocked_holds_one_fill_and_goes_on(world):
@@ -108,19 +108,19 @@ def test_blocked_holds_one_fill_and_goes_on(world):
                 sent += world.left.send(b"x" * 32768)
         except BlockingIOError:
             pass
-        if world.direction.move() is State.BLOCKED:
+        if world.direction.move() is FlowState.BLOCKED:
             break
     direction = world.direction
-    assert direction.state is State.BLOCKED
+    assert direction.state is FlowState.BLOCKED
     bound = {
-        Mode.SPLICE: limits.RELAY_PIPE_BYTES,
-        Mode.COPY: limits.RELAY_COPY_BYTES,
+        RelayMode.SPLICE: limits.RELAY_PIPE_BYTES,
+        RelayMode.COPY: limits.RELAY_COPY_BYTES,
     }[direction.mode]
     assert 0 < direction.held <= bound
-    assert direction.move() is State.BLOCKED
+    assert direction.move() is FlowState.BLOCKED
     world.left.shutdown(socket.SHUT_WR)
     received = 0
-    while direction.state is not State.ENDED:
+    while direction.state is not FlowState.ENDED:
         received += len(drain(world.right))
         direction.move()
     received += len(drain(world.right))
@@ -135,14 +135,14 @@ def test_one_turn_is_bounded(world, monkeypatch):
     world.buffers.give(memoryview(bytearray(4096)))
     for _ in range(4):
         world.left.send(b"x" * 4096)
-    assert world.direction.move() is State.FLOWING
+    assert world.direction.move() is FlowState.FLOWING
     assert world.direction.count == 2 * 4096
 
 
 def test_no_reader_is_a_write_failure_that_keeps_the_count(world):
     world.left.send(b"hello")
     world.right.close()
-    assert world.direction.move() is State.WRITE_FAILED
+    assert world.direction.move() is FlowState.WRITE_FAILED
     assert world.direction.error == errno.EPIPE
     assert world.direction.count == 0
     assert world.direction.held == 5
@@ -153,7 +153,7 @@ def test_no_reader_is_a_write_failure_that_keeps_the_count(world):
 def test_a_reset_is_a_read_failure(world):
     world.source.send(b"never read")
     world.left.close()
-    assert world.direction.move() is State.READ_FAILED
+    assert world.direction.move() is FlowState.READ_FAILED
     assert world.direction.error == errno.ECONNRESET
 
 
@@ -189,21 +189,21 @@ def log(tmp_path):
 
 
 def test_what_cannot_be_spliced_from_is_copied(counter):
-    world = World(Mode.SPLICE, source=counter)
-    assert world.direction.move() is State.FLOWING
-    assert world.direction.mode is Mode.COPY
+    world = World(RelayMode.SPLICE, source=counter)
+    assert world.direction.move() is FlowState.FLOWING
+    assert world.direction.mode is RelayMode.COPY
     assert world.right.recv(100) == (7).to_bytes(8, "little")
     assert world.direction.error == 0
     world.close()
 
 
 def test_what_cannot_be_spliced_to_gets_what_was_read_already(log, tmp_path):
-    world = World(Mode.SPLICE, destination=log)
+    world = World(RelayMode.SPLICE, destination=log)
     world.left.send(b"first")
-    assert world.direction.move() is State.FLOWING
-    assert world.direction.mode is Mode.COPY
+    assert world.direction.move() is FlowState.FLOWING
+    assert world.direction.mode is RelayMode.COPY
     world.left.send(b", second")
-    assert world.direction.move() is State.FLOWING
+    assert world.direction.move() is FlowState.FLOWING
     assert (tmp_path / "log").read_bytes() == b"first, second"
     assert world.direction.count == 13
     assert len(world.pipes) == 1  # emptied, so it was kept
@@ -213,12 +213,12 @@ def test_what_cannot_be_spliced_to_gets_what_was_read_already(log, tmp_path):
 @pytest.mark.parametrize("end", ["source", "destination"])
 def test_ordered_splice_fails_rather_than_copies(counter, log, end):
     special = counter if end == "source" else log
-    world = World(Mode.SPLICE, may_fall_back=False, **{end: special})
+    world = World(RelayMode.SPLICE, may_fall_back=False, **{end: special})
     world.left.send(b"x")
-    failed = State.READ_FAILED if end == "source" else State.WRITE_FAILED
+    failed = FlowState.READ_FAILED if end == "source" else FlowState.WRITE_FAILED
     assert world.direction.move() is failed
     assert world.direction.error == errno.EINVAL
-    assert world.direction.mode is Mode.SPLICE
+    assert world.direction.mode is RelayMode.SPLICE
     world.close()
 
 
@@ -227,7 +227,7 @@ def test_ordered_splice_fails_rather_than_copies(counter, log, end):
     [(errno.EMFILE, True), (errno.ENFILE, True), (errno.ENOMEM, False)],
 )
 def test_without_a_pipe(monkeypatch, number, falls):
-    world = World(Mode.SPLICE)
+    world = World(RelayMode.SPLICE)
 
     def take() -> None:
         raise OSError(number, "no pipe")
@@ -235,16 +235,16 @@ def test_without_a_pipe(monkeypatch, number, falls):
     monkeypatch.setattr(world.pipes, "take", take)
     world.left.send(b"hello")
     if falls:
-        assert world.direction.move() is State.FLOWING
-        assert world.direction.mode is Mode.COPY
+        assert world.direction.move() is FlowState.FLOWING
+        assert world.direction.mode is RelayMode.COPY
         assert world.right.recv(10) == b"hello"
     else:
-        assert world.direction.move() is State.READ_FAILED
+        assert world.direction.move() is FlowState.READ_FAILED
         assert world.direction.error == number
     world.close()
 
 
-@pytest.mark.parametrize("mode", [Mode.SPLICE, Mode.COPY])
+@pytest.mark.parametrize("mode", [RelayMode.SPLICE, RelayMode.COPY])
 def test_no_write_is_larger_than_its_bound(mode):
     source, left = socket.socketpair()
     destination, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -253,7 +253,7 @@ def test_no_write_is_larger_than_its_bound(mode):
         destination.setblocking(False)
         world = World(mode, max_write=2, source=source, destination=destination)
         left.send(b"hello")
-        assert world.direction.move() is State.FLOWING
+        assert world.direction.move() is FlowState.FLOWING
         assert world.direction.mode is mode
         assert [right.recv(10) for _ in range(3)] == [b"he", b"ll", b"o"]
         assert not world.direction.splices, "not for the part in C"
@@ -261,5 +261,5 @@ def test_no_write_is_larger_than_its_bound(mode):
 
 
 def test_a_bound_on_writes_means_copying_unless_ordered():
-    assert choose(Mode.AUTO, UNIX, UNIX, (6, 12), 2) is Mode.COPY
-    assert choose(Mode.SPLICE, UNIX, UNIX, (6, 12), 2) is Mode.SPLICE
+    assert choose(RelayMode.AUTO, UNIX, UNIX, (6, 12), 2) is RelayMode.COPY
+    assert choose(RelayMode.SPLICE, UNIX, UNIX, (6, 12), 2) is RelayMode.SPLICE

@@ -14,7 +14,7 @@ import pytest
 
 from broker.core import limits
 from broker.relay import turns
-from broker.relay.flow import State
+from broker.relay.flow import FlowState
 
 Turns = pytest.importorskip(
     "broker.relay._turns", reason="needs the part in C: gcc and python3-dev"
@@ -92,7 +92,7 @@ def test_what_is_not_ours_ends_the_wait(world):
 def test_a_full_destination_blocks_and_goes_on_when_it_is_read(world):
     sent = world.fill()
     way = world.turns.look(world.a.fileno()).ways[0]
-    assert way.state == State.BLOCKED
+    assert way.state == FlowState.BLOCKED
     assert 0 < way.held <= limits.RELAY_PIPE_BYTES
     assert way.mask == 0, "a blocked source must leave the epoll set"
     got = 0
@@ -102,7 +102,7 @@ def test_a_full_destination_blocks_and_goes_on_when_it_is_read(world):
         except BlockingIOError:
             world.go(0.01)
     way = world.turns.look(world.a.fileno()).ways[0]
-    assert (way.state, way.held, way.count) == (State.FLOWING, 0, sent)
+    assert (way.state, way.held, way.count) == (FlowState.FLOWING, 0, sent)
 
 
 def test_an_end_is_given_back_after_all_was_delivered(world):
@@ -112,8 +112,8 @@ def test_an_end_is_given_back_after_all_was_delivered(world):
     if not left:  # a small fill is not asked for more in the same turn
         _, left = world.go(5)
     (pair,) = left
-    assert pair.ways[0].state == State.ENDED
-    assert pair.ways[1].state == State.FLOWING
+    assert pair.ways[0].state == FlowState.ENDED
+    assert pair.ways[1].state == FlowState.FLOWING
     assert world.right.recv(100) == b"last words"
     with pytest.raises(KeyError):
         world.turns.look(world.a.fileno())
@@ -128,7 +128,7 @@ def test_a_reset_is_given_back_with_its_number(world):
     while not left:
         _, left = world.go(5)
     way = left[0].ways[0]
-    assert (way.state, way.error) == (State.READ_FAILED, errno.ECONNRESET)
+    assert (way.state, way.error) == (FlowState.READ_FAILED, errno.ECONNRESET)
 
 
 def test_held_bytes_go_along_in_their_pipe(world):
@@ -153,7 +153,7 @@ def test_no_pipe_to_be_had_is_an_error_of_that_pair(world):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert used > 3
     way = left[0].ways[0]
-    assert (way.state, way.error, way.held) == (State.READ_FAILED, errno.EMFILE, 0)
+    assert (way.state, way.error, way.held) == (FlowState.READ_FAILED, errno.EMFILE, 0)
 
 
 def _fds() -> int:

@@ -63,14 +63,14 @@ async def test_what_is_no_checkpoint_or_a_false_proof(tmp_path: Path) -> None:
         await talk(near, far, publish=1)
         line = Line("desk", far)
         with pytest.raises(RefusedError, match="not a checkpoint"):
-            await far.witness.take(line, m.Witness(1, ["x"]))
+            await far.witness.take(line, m.WitnessNote(1, ["x"]))
         await near.store.record(event(11))
         note = (await near.store.checkpoint()).split("\n")
-        lie = m.Witness(2, note, 10, ["A" * 43 + "="])
+        lie = m.WitnessNote(2, note, 10, ["A" * 43 + "="])
         await far.witness.take(line, lie)
         assert "what it was at 10 events was changed" in far.conflicts()[0]
         # From another size than the newest one held: it is told which, once.
-        await far.witness.take(line, m.Witness(3, note, 3, ["A" * 43 + "="]))
+        await far.witness.take(line, m.WitnessNote(3, note, 3, ["A" * 43 + "="]))
         assert len(far.conflicts()) == 1
 
 
@@ -82,7 +82,7 @@ async def test_the_same_conflict_is_told_once_and_few_are_kept(tmp_path: Path) -
             notes.append((await near.store.checkpoint()).split("\n"))
         line = Line("desk", far)
         for note in [notes[-1], *reversed(notes[:-1]), notes[0]]:
-            await far.witness.take(line, m.Witness(1, note))
+            await far.witness.take(line, m.WitnessNote(1, note))
         assert len(far.conflicts()) == 1, "each says that it had 12 before"
         assert len(far.witness.warnings()) == 1
 
@@ -102,9 +102,9 @@ async def test_conflicts_without_end_are_counted(
             note = (await near.store.checkpoint()).split("\n")
             size = number + 1
             proof = await near.witness._proof(number, size)
-            offer = m.Witness(1, note, number, proof, keys)
+            offer = m.WitnessNote(1, note, number, proof, keys)
             assert (await far.witness.take(line, offer)).kept
-            await far.witness.take(line, m.Witness(1, first))
+            await far.witness.take(line, m.WitnessNote(1, first))
         told = far.conflicts()
         assert 5 <= len(told) < 29
         assert any("of many kinds" in reason for reason in told), (

@@ -10,7 +10,7 @@ import pytest
 from broker.audit import schema
 from broker.audit.query import Filters, open_log
 from broker.audit.refusals import Refusals
-from broker.audit.settings import Mode
+from broker.audit.settings import AuditMode
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.lease import Opening
@@ -47,7 +47,7 @@ def _events(directory, kind):
 async def test_best_effort_refuses_nothing_and_counts(tmp_path, monkeypatch):
     event = schema.BrokerStop(reason="asked to end")
     async with journal(tmp_path) as plain:
-        log = Journal(plain._store, plain._refusals, mode=Mode.BEST_EFFORT)
+        log = Journal(plain._store, plain._refusals, mode=AuditMode.BEST_EFFORT)
         with monkeypatch.context() as machine:
             machine.setattr(log._store, "_write", _no_space)
             assert log.warnings() == []

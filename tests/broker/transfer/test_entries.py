@@ -15,14 +15,14 @@ from broker.transfer.entries import (
     Directory,
     End,
     EntryReader,
-    File,
+    FileEntry,
     Quota,
     entry_frame,
 )
 from shims import vitrail_files
 
 MANY = Quota(file_size=1 << 40, size=1 << 40, files=1000)
-D, F = Directory, File
+D, F = Directory, FileEntry
 
 
 def frame(body: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from broker.viewer.clipboard.settings import Choice
+from broker.viewer.clipboard.settings import ChordChoice
 from broker.viewer.part import viewer_warnings
 
 
@@ -13,7 +13,7 @@ def viewer(problem="", troubles=()):
         guests=list,
         questions=None,
         clipboard=SimpleNamespace(
-            choice=Choice("Super+C", "Super+V", problem=problem),
+            choice=ChordChoice("Super+C", "Super+V", problem=problem),
             troubles=lambda: iter(troubles),
         ),
     )

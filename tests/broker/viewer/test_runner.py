@@ -83,7 +83,7 @@ async def test_the_machine_that_it_started_goes():
         streams.start_soon(machines.run, scope)
         conn, one = await boot(machines, streams)
         await asked_for(one, 1)
-        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await one.say.send(worker.FromAgent(1, agent.AgentStarted(1)))
         await wait_all_tasks_blocked()
         assert s.host.stopped == []
         scope.cancel()
@@ -119,7 +119,7 @@ async def test_in_a_sandbox_that_ran_before_its_program_alone_ends():
         with trio.fail_after(60):
             await asked_for(one, 1, 2)
             for number in (1, 2):
-                await one.say.send(worker.FromAgent(1, agent.Started(number)))
+                await one.say.send(worker.FromAgent(1, agent.AgentStarted(number)))
             scope.cancel()
             while not machines.signals():
                 await wait_all_tasks_blocked()
@@ -144,12 +144,12 @@ async def test_other_programs_keep_a_machine_that_it_started():
         with trio.fail_after(60):
             await asked_for(one, 1, 2)
             for number in (1, 2):
-                await one.say.send(worker.FromAgent(1, agent.Started(number)))
+                await one.say.send(worker.FromAgent(1, agent.AgentStarted(number)))
             await wait_all_tasks_blocked()
             scope.cancel()
             while not machines.signals():
                 await wait_all_tasks_blocked()
-            await one.say.send(worker.FromAgent(1, agent.Exited(1, -15)))
+            await one.say.send(worker.FromAgent(1, agent.AgentExited(1, -15)))
             await wait_all_tasks_blocked()
         assert machines.signals()[0] == (1, 15)
         assert s.host.stopped == []
@@ -191,7 +191,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
         await asked_for(one, 1)
-        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await one.say.send(worker.FromAgent(1, agent.AgentStarted(1)))
         while not s.role.guest(LEASE.id).programs.refusal_listeners:
             await wait_all_tasks_blocked()
         for _ in range(3):
@@ -209,7 +209,7 @@ async def test_what_is_refused_meanwhile_is_told_to_who_attends():
         assert service == AUDIO
         assert "a.toml" in reason
         assert 'audio = "none"' in reason
-        await one.say.send(worker.FromAgent(1, agent.Exited(1, 0)))
+        await one.say.send(worker.FromAgent(1, agent.AgentExited(1, 0)))
         with trio.fail_after(60):
             await over.wait()
         assert s.role.guest(LEASE.id).programs.refusal_listeners == []
@@ -225,7 +225,7 @@ async def test_input_waits_for_a_program_that_does_not_read():
         streams.start_soon(partial(machines.run, trio.CancelScope(), stdin=True))
         conn, one = await boot(machines, streams)
         await asked_for(one, 1)
-        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await one.say.send(worker.FromAgent(1, agent.AgentStarted(1)))
 
         def sent():
             orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
@@ -286,7 +286,7 @@ async def test_an_agent_that_knows_no_input_is_not_sent_any():
             await wait_all_tasks_blocked()
         conn = await s.offer(streams, AGENT)
         (one,) = s.workers.opened
-        old = agent.Hello(agent.INPUT_VERSION - 1, "0.8", "6.1")
+        old = agent.AgentHello(agent.INPUT_VERSION - 1, "0.8", "6.1")
         await one.say.send(worker.FromAgent(1, old))
         with trio.fail_after(60):
             while not failed:
@@ -316,7 +316,7 @@ async def test_detached_it_returns_when_a_window_is_on_the_screen():
         streams.start_soon(run)
         conn, one = await boot(machines, streams)
         await asked_for(one, 1)
-        await one.say.send(worker.FromAgent(1, agent.Started(1)))
+        await one.say.send(worker.FromAgent(1, agent.AgentStarted(1)))
         await one.say.send(worker.WaylandOpened(1))
         await one.say.send(worker.WaylandAnswered(1))
         with trio.fail_after(60):

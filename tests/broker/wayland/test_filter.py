@@ -8,7 +8,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
-from broker.wayland.filter import Filter
+from broker.wayland.filter import WaylandFilter
 from broker.wayland.model import Toplevel
 from broker.wayland.protocol import emit, wire
 from broker.wayland.protocol.formats import PIXEL_BYTES
@@ -94,7 +94,7 @@ def test_binding_what_was_not_offered_is_an_error(
 
 def test_a_compositor_without_viewporter_gets_no_window_at_all():
     model = Model([g for g in GLOBALS if g[0] != "wp_viewporter"])
-    core = Filter(WindowRules("work"), Sandbox("work"), FakeMachine())
+    core = WaylandFilter(WindowRules("work"), Sandbox("work"), FakeMachine())
     connect(core, model)
     assert isinstance(core.fault, UpstreamError)
     assert "wp_viewporter" in str(core.fault)
@@ -103,7 +103,7 @@ def test_a_compositor_without_viewporter_gets_no_window_at_all():
 
 
 def test_the_client_is_never_read_before_the_compositor_is_known():
-    core = Filter(WindowRules("work"), Sandbox("work"), FakeMachine())
+    core = WaylandFilter(WindowRules("work"), Sandbox("work"), FakeMachine())
     core.from_client(b"\0" * 8, [], 0.0)
     assert isinstance(core.fault, InternalError)
     core.close()

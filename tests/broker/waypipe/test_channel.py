@@ -15,12 +15,12 @@ from broker.waypipe import channel as subject
 from broker.waypipe.blocks import Kind
 from broker.waypipe.channel import (
     Bytes,
-    Channel,
     Closed,
     Ended,
     Messages,
+    PipeSource,
     SentFile,
-    Source,
+    WaypipeChannel,
 )
 from tests.kit.waypipe import wire_bytes as w
 from tests.kit.waypipe.wire_bytes import Memory
@@ -29,7 +29,7 @@ from tests.kit.waypipe.wire_bytes import Memory
 class World:
     def __init__(self) -> None:
         self.memory = Memory()
-        self.channel = Channel(self.memory)
+        self.channel = WaypipeChannel(self.memory)
 
     def feed(self, data: bytes, step: int = 1 << 30) -> list:
         """Give bytes in pieces; what came of them."""
@@ -120,7 +120,7 @@ def test_a_selection_goes_out_to_a_reader_in_the_sandbox(world):
         + w.inject(1)
         + w.protocol(w.message(7, 1, b"\5\0\0\0text\0\0\0\0", fds=1))
     )
-    assert source == Source(1, 1001)
+    assert source == PipeSource(1, 1001)
     assert messages.fds == [2001]
     world.channel.pipe_bytes(1, b"hello")
     world.channel.pipe_ended(1)

@@ -13,7 +13,7 @@ from broker.ipc import agent
 from broker.ipc.framing import HEADER, FrameReader, encode_frame
 from broker.worker.agent_connection import AgentShell
 
-HELLO = agent.Hello(version=1, waypipe="0.8.4", kernel="6.1")
+HELLO = agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1")
 
 
 def frame(message):
@@ -55,7 +55,7 @@ async def guest():
 
 
 async def test_messages_arrive_in_order_whatever_the_chunks(autojump_clock):
-    stream = frame(HELLO) + frame(agent.Started(program=1))
+    stream = frame(HELLO) + frame(agent.AgentStarted(program=1))
     for size in (1, 7, len(stream)):
         async with guest() as peer:
             for start in range(0, len(stream), size):
@@ -63,7 +63,7 @@ async def test_messages_arrive_in_order_whatever_the_chunks(autojump_clock):
             await trio.testing.wait_all_tasks_blocked()
             peer.sock.close()
             await peer.ended.wait()
-            assert peer.got == [HELLO, agent.Started(program=1)]
+            assert peer.got == [HELLO, agent.AgentStarted(program=1)]
             assert peer.reason == "the guest agent closed"
 
 
@@ -97,9 +97,9 @@ async def test_one_byte_a_minute_ends_it_later_too(autojump_clock):
         await trio.sleep(3600)  # an idle agent is a good agent
         assert not peer.ended.is_set()
         before = trio.current_time()
-        await peer.send(frame(agent.Started(program=1))[:1])
+        await peer.send(frame(agent.AgentStarted(program=1))[:1])
         await trio.sleep(limits.AGENT_FRAME_SECONDS - 1)
-        await peer.send(frame(agent.Started(program=1))[1:2])
+        await peer.send(frame(agent.AgentStarted(program=1))[1:2])
         await peer.ended.wait()
         took = trio.current_time() - before
         assert took == pytest.approx(limits.AGENT_FRAME_SECONDS)
@@ -107,7 +107,7 @@ async def test_one_byte_a_minute_ends_it_later_too(autojump_clock):
 
 
 HOSTILE = [
-    pytest.param(frame(agent.Started(program=1)), "no hello", id="no-hello"),
+    pytest.param(frame(agent.AgentStarted(program=1)), "no hello", id="no-hello"),
     pytest.param(frame(HELLO) * 2, "hello twice", id="hello-twice"),
     pytest.param(HEADER.pack(0), "announces 0 bytes", id="empty-frame"),
     pytest.param(
@@ -144,7 +144,7 @@ async def test_the_longest_message_passes():
         body = agent.encode(HELLO)
         body += b" " * (limits.AGENT_FRAME_BYTES - len(body))
         await peer.send(encode_frame(body, limits.AGENT_FRAME_BYTES))
-        await peer.send(frame(agent.Started(program=1)))
+        await peer.send(frame(agent.AgentStarted(program=1)))
         peer.sock.shutdown(socket.SHUT_WR)
         await peer.ended.wait()
         assert len(peer.got) == 2
@@ -178,7 +178,9 @@ async def test_a_fast_guest_waits(autojump_clock):
     async with guest() as peer:
         before = trio.current_time()
         count = limits.AGENT_MESSAGES_BURST + more
-        await peer.send(frame(HELLO) + frame(agent.Started(program=1)) * (count - 1))
+        await peer.send(
+            frame(HELLO) + frame(agent.AgentStarted(program=1)) * (count - 1)
+        )
         peer.sock.shutdown(socket.SHUT_WR)
         await peer.ended.wait()
         assert len(peer.got) == count
@@ -190,7 +192,7 @@ async def pings(version, seconds):
     """What the agent of that version is told in so many seconds."""
     told = []
     async with guest() as peer:
-        await peer.send(frame(agent.Hello(version=version, waypipe="", kernel="")))
+        await peer.send(frame(agent.AgentHello(version=version, waypipe="", kernel="")))
         reader = FrameReader(limits.AGENT_FRAME_BYTES)
         with trio.move_on_after(seconds):
             while True:
@@ -201,7 +203,7 @@ async def pings(version, seconds):
 
 async def test_the_agent_is_pinged_from_its_hello_on(autojump_clock):
     told = await pings(2, 3.5 * limits.AGENT_PING_SECONDS)
-    assert told == [agent.Ping("1f", 3)] * 4
+    assert told == [agent.AgentPing("1f", 3)] * 4
 
 
 async def test_an_older_agent_is_not_pinged(autojump_clock):

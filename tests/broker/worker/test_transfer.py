@@ -20,14 +20,14 @@ from broker.ipc.transfer_guest import (
     Go,
     OpenFile,
     OpenUrl,
-    Progress,
-    Refused,
     Reply,
     Take,
+    TransferProgress,
+    TransferRefused,
     decode_reply,
 )
 from broker.launch.process.spawn import PIPE, spawn
-from broker.transfer.entries import Directory, End, File, entry_frame
+from broker.transfer.entries import Directory, End, FileEntry, entry_frame
 from broker.worker.transfer import WorkerTransfers
 from shims import vitrail_files
 
@@ -266,13 +266,13 @@ async def test_a_receiver_that_goes_ends_the_sender(tmp_path):
 
 HOSTILE = {
     "more bytes than it said": (
-        [entry_frame(File(["a"], 3)), b"abcdef", entry_frame(End())],
+        [entry_frame(FileEntry(["a"], 3)), b"abcdef", entry_frame(End())],
         "an entry of",
     ),
-    "a name that walks": ([entry_frame(File(["a/../b"], 0))], "separator"),
-    "too large": ([entry_frame(File(["a"], 1 << 20))], "larger"),
+    "a name that walks": ([entry_frame(FileEntry(["a/../b"], 0))], "separator"),
+    "too large": ([entry_frame(FileEntry(["a"], 1 << 20))], "larger"),
     "too many": ([entry_frame(Directory([str(n)])) for n in range(20)], "more than"),
-    "less bytes than it said": ([entry_frame(File(["a"], 3)), b"ab"], "hung up"),
+    "less bytes than it said": ([entry_frame(FileEntry(["a"], 3)), b"ab"], "hung up"),
     "no end": ([entry_frame(Directory(["a"]))], "hung up"),
 }
 
@@ -291,9 +291,9 @@ async def test_a_hostile_sender_is_broken_off(tmp_path, kind):
         passed = await b.hear(_M.TransferPassed)
         assert reason in passed.reason
         b.order(_M.TransferFinish(1, passed.reason))
-        while isinstance(last := await reply(sock), Progress):
+        while isinstance(last := await reply(sock), TransferProgress):
             pass
-        assert isinstance(last, Refused)
+        assert isinstance(last, TransferRefused)
     data = os.read(read, 1 << 16)
     assert entry_frame(End()) not in data
     os.close(read)
@@ -302,7 +302,7 @@ async def test_a_hostile_sender_is_broken_off(tmp_path, kind):
 async def test_a_hostile_pipe_is_not_believed_either(tmp_path):
     """The sender's worker was taken over."""
     read, write = os.pipe2(os.O_CLOEXEC)
-    os.write(write, entry_frame(File([".."], 0)))
+    os.write(write, entry_frame(FileEntry([".."], 0)))
     os.close(write)
     async with broker(tmp_path) as b, raw(b) as sock:
         await sock.send(frame(type="take", token="0" * 32))
@@ -329,7 +329,7 @@ REQUESTS = {
 async def test_what_is_no_request_is_refused(tmp_path, kind):
     async with broker(tmp_path) as b, raw(b) as sock:
         await sock.send(REQUESTS[kind])
-        assert isinstance(await reply(sock), Refused)
+        assert isinstance(await reply(sock), TransferRefused)
         await b.hear(_M.TransferClosed)
         with pytest.raises(trio.WouldBlock):
             b.said.receive_nowait()

@@ -27,7 +27,9 @@ def event(number: int) -> schema.Event:
     match number % 4:
         case 0:
             return schema.Decision(
-                **stream, verdict=schema.Verdict.ALLOW, rule=f"/x/web.toml:{number}:1"
+                **stream,
+                verdict=schema.EventVerdict.ALLOW,
+                rule=f"/x/web.toml:{number}:1",
             )
         case 1:
             return schema.StreamOpened(**stream, mode="splice")

@@ -55,5 +55,5 @@ class PaperWorkers:
 
 
 def hello(stream=1, programs=()):
-    said = agent.Hello(agent.VERSION, "0.8.4", "6.1", list(programs))
+    said = agent.AgentHello(agent.VERSION, "0.8.4", "6.1", list(programs))
     return worker.FromAgent(stream, said)

@@ -36,7 +36,7 @@ def event(number: int) -> schema.Event:
         lease=f"lease-{sandbox}",
         service=draw.choice(("vitrail.Display", "vitrail.Audio")),
         peer=f"cid {number % 50 + 3}",
-        verdict=draw.choice((schema.Verdict.ALLOW, schema.Verdict.DENY)),
+        verdict=draw.choice((schema.EventVerdict.ALLOW, schema.EventVerdict.DENY)),
         rule=f"/etc/vitrail/policy.d/30-user.policy:{number % 7}:1",
         reason="\x1b[31m\0\u202e'=1+1\n" if number % 10 == 0 else "",
     )

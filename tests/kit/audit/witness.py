@@ -13,7 +13,7 @@ from broker.audit.settings import Settings
 from broker.audit.store import open_store
 from broker.link import messages as m
 from broker.link.wire_types import Role
-from broker.services.checkpoints import Sealing, Witness
+from broker.services.checkpoints import CheckpointWitness, Sealing
 from broker.services.event_log import Journal
 from tests.kit.audit.log import event
 from tests.kit.eventually import eventually
@@ -26,7 +26,9 @@ class Side:
         self.path = path
         self.store = store
         self.sealing = Sealing(store, Settings())
-        self.witness = Witness(store, self.sealing, Journal(store, Refusals(store)))
+        self.witness = CheckpointWitness(
+            store, self.sealing, Journal(store, Refusals(store))
+        )
 
     def conflicts(self) -> list[str]:
         with open_log(self.path) as log:
@@ -40,7 +42,7 @@ class Line:
     def __init__(self, name: str, far: Side) -> None:
         self.name = name
         self.live = True
-        self.asked: list[m.Witness] = []
+        self.asked: list[m.WitnessNote] = []
         self._far = far
         self._back: Line | None = None
 

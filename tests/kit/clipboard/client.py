@@ -71,13 +71,13 @@ class Guest(Window):
 
     # -- the person, from the client's thread -----------------------------------------
 
-    def copy(self) -> w.Record:
+    def copy(self) -> w.RecordCrossing:
         return trio.from_thread.run(self.it.copy)
 
     def press_copy(self) -> None:
         trio.from_thread.run(self.it.press_copy)
 
-    def outcome(self, before: int) -> w.Record:
+    def outcome(self, before: int) -> w.RecordCrossing:
         """The first record after so many."""
         return trio.from_thread.run(self.it.record_after, before)
 
@@ -101,7 +101,7 @@ async def guest(
     return await trio.to_thread.run_sync(inside)
 
 
-def gives(c: Guest, content: bytes, mime: bytes = TEXT) -> w.Record:
+def gives(c: Guest, content: bytes, mime: bytes = TEXT) -> w.RecordCrossing:
     """Select, have the person copy it, and write all of it."""
     source = c.select(mime)
     before = len(c.it.records)

@@ -10,7 +10,7 @@ import trio
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
 from broker.services.workers import clipboard_member
-from broker.viewer.clipboard.service import Clipboard
+from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.clipboard.settings import DEFAULT
 from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook
 
@@ -117,7 +117,7 @@ class Board:
     async def answer(self, name, kinds):
         """Answer as a worker whose sandbox has these types and contents."""
         guest = self.guests[name]
-        ask = await guest.worker.next(m.AskTypes)
+        ask = await guest.worker.next(m.AskTypesMessage)
         await guest.say(m.ClipboardTypes(ask.transfer, list(kinds)))
         return ask
 
@@ -143,7 +143,7 @@ class Board:
     async def paste(self, name="vault"):
         """Press, and return what the sandbox is offered."""
         await self.chord(name, paste=True)
-        return await self.guests[name].worker.next(m.Offer)
+        return await self.guests[name].worker.next(m.OfferMessage)
 
     def events(self, *kinds):
         return self.book.events(*(kinds or ("clipboard",)))
@@ -163,7 +163,7 @@ async def board(rules="", *, choose=lambda: DEFAULT, records=()):
             book.write_record(name, record("persistent") + text)
         book.leases = [WORK, VAULT, WEB]
         await book.start()
-        clipboard = Clipboard(
+        clipboard = ClipboardService(
             decider=book.decider,
             log=book.log,
             record=lambda lease: book.records.records.get(lease.record),

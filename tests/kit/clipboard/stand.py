@@ -60,7 +60,7 @@ class Desk:
         self.drags, self.drags_out = drags, drags_out
         self.crossing = Crossing()
         self.rooms: dict[str, JailedStand] = {}
-        self.records: list[w.Record] = []
+        self.records: list[w.RecordCrossing] = []
         self.said: list[tuple[str, Any]] = []
         self.offers: list[tuple[str, int]] = []
         self.orders: list[w.Action] = []
@@ -84,7 +84,7 @@ class Desk:
 
     async def hears(self, name: str, said: clipboard_member.Said) -> None:
         self.said.append((name, said))
-        if isinstance(said, messages.DragOver):
+        if isinstance(said, messages.DragOverMessage):
             self._tell()
             # Its source's worker is another process, heard later perhaps.
             await self.until(lambda: not said.mark or self._has_begun(said.mark))
@@ -96,11 +96,11 @@ class Desk:
                 else w.CopyPressed(name, self.terms, said.press, self.outward)
             ]
         match said:
-            case messages.DragOver(number, mark):
+            case messages.DragOverMessage(number, mark):
                 events = [w.DragOver(name, number, mark, self.drags)]
-            case messages.DragDropped(number):
+            case messages.DragDroppedMessage(number):
                 events = [w.DragDropped(name, number)]
-            case messages.DragWanted(number, mark, wanted):
+            case messages.DragWantedMessage(number, mark, wanted):
                 events = [w.DragWanted(name, number, mark, wanted, self.drags)]
         for event in events:
             await self.feed(event)
@@ -108,7 +108,9 @@ class Desk:
 
     def _has_begun(self, mark: str) -> bool:
         """Also where it has ended since."""
-        began = (s.mark for _, s in self.said if isinstance(s, messages.DragStarted))
+        began = (
+            s.mark for _, s in self.said if isinstance(s, messages.DragStartedMessage)
+        )
         return mark in began
 
     def _tell(self) -> None:
@@ -118,10 +120,10 @@ class Desk:
     async def feed(self, event: w.Event) -> None:
         """Let the crossing decide, and do what it says."""
         for action in self.crossing.feed(event, trio.current_time()):
-            if not isinstance(action, w.Record):
+            if not isinstance(action, w.RecordCrossing):
                 self.orders.append(action)
             match action:
-                case w.Record():
+                case w.RecordCrossing():
                     self.records.append(action)
                 case w.AskPolicy(transfer, source, target, kinds, origin, _):
                     self.questions.append(transfer)
@@ -180,12 +182,12 @@ class Desk:
         await self.comp.command(f'[title="{title}"] focus')
         await self.until(lambda: self.crossing.focused == name)
 
-    async def record_after(self, before: int) -> w.Record:
+    async def record_after(self, before: int) -> w.RecordCrossing:
         """The first one after so many."""
         await self.until(lambda: len(self.records) > before)
         return self.records[before]
 
-    async def _chord(self, code: int) -> w.Record:
+    async def _chord(self, code: int) -> w.RecordCrossing:
         before = len(self.records)
         await self.press(code, _SUPER, _SHIFT)
         return await self.record_after(before)
@@ -207,11 +209,11 @@ class Desk:
         """Start an application in a sandbox; it ends with the desk."""
         return self.rooms[name].run(*argv, **env)
 
-    async def copy(self) -> w.Record:
+    async def copy(self) -> w.RecordCrossing:
         """Press the copy chord; what came of it."""
         return await self._chord(C)
 
-    async def paste(self) -> w.Record:
+    async def paste(self) -> w.RecordCrossing:
         """Press the paste chord; what came of it."""
         return await self._chord(V)
 
@@ -274,7 +276,7 @@ async def rooms(made: Desk, workers: Any, names: tuple[str, ...]):
     async with jailed(made.comp, workers, rules) as room, _streams(room):
         made.listen(room, names[0])
         if made.drags is not None:
-            crosses = messages.Drags(cross=True, outward=list(made.drags_out))
+            crosses = messages.DragsMessage(cross=True, outward=list(made.drags_out))
             await room.worker.send(crosses)
         async with rooms(made, workers, names[1:]):
             yield made

@@ -27,6 +27,7 @@ GUARDS = (
     Guard("a jailed client listens in a jail", "pass", "tests/attack/test_waypipe_place.py", "outside_of_the_jail"),
     Guard("a lease id is used once", "if False:", "tests/attack/test_link_lease_ids.py", "never_another"),
     Guard("messages about a lease are served in order", "reply = await self._answer(request)", "tests/attack/test_link_lease_ids.py", "ends_last"),
+    Guard("brokerctl speaks with a broker of its user's", "if False:", "tests/attack/test_control_impostor.py"),
 )  # fmt: skip
 
 

@@ -54,9 +54,9 @@ async def rest_of(sock, patience=60):
 async def obey(epoch, request):
     if isinstance(request, m.StatusAsked):
         return own_status(request.request, epoch, 0.0, [])
-    if isinstance(request, m.Witness):
+    if isinstance(request, m.WitnessNote):
         return m.Witnessed(request.request, [])
-    return m.Done(request.request)
+    return m.RequestDone(request.request)
 
 
 @asynccontextmanager

@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 
 from broker.link.epoch import Session
-from broker.link.handshake import Fresh, Handshake
-from broker.link.handshake import State as HandshakeState
-from broker.link.keys import Identity, Peer, Peers
+from broker.link.handshake import Fresh, Handshake, HandshakeState
+from broker.link.keys import BrokerIdentity, Peer, Peers
 from broker.link.pairing import Pairing
 from broker.link.wire_types import LinkRefusedError, Role
 
-HOST_ID = Identity.from_seed(b"h" * 32)
-VIEWER_ID = Identity.from_seed(b"v" * 32)
-MALLORY_ID = Identity.from_seed(b"m" * 32)
+HOST_ID = BrokerIdentity.from_seed(b"h" * 32)
+VIEWER_ID = BrokerIdentity.from_seed(b"v" * 32)
+MALLORY_ID = BrokerIdentity.from_seed(b"m" * 32)
 
 KNOWN_TO_VIEWER = Peers((Peer("desk", Role.HOST, HOST_ID.public),))
 KNOWN_TO_HOST = Peers((Peer("screen", Role.VIEWER, VIEWER_ID.public),))

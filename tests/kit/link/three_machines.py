@@ -26,7 +26,7 @@ import trio
 
 from broker.core.paths import find_paths
 from broker.launch.image.build import build_image
-from broker.launch.image.initramfs import Entry, write_cpio
+from broker.launch.image.initramfs import ArchiveEntry, write_cpio
 from broker.launch.image.store import DEFAULT_PACKAGES, Image, ImageSpec
 from broker.launch.microvm.accel import choose_accel
 from broker.launch.microvm.hosttools import fetch_vhost_device_vsock
@@ -58,6 +58,8 @@ class Guest:
     systemd: bool = False
     devices: tuple[str, ...] = ()
     """More words for QEMU."""
+    initrd: bytes = b""
+    """An archive that is put behind the initramfs."""
     shell: trio.SocketStream | None = None
     console: Path | None = None
     child: Child | None = None
@@ -185,7 +187,9 @@ def shell_init(*, systemd: bool = False) -> bytes:
         ).replace("cat >", "$busybox cat >")
     else:
         tail += "exec $busybox switch_root /root /usr/bin/python3 /srv/vmshell.py\n"
-    return write_cpio({"init": Entry(stat.S_IFREG | 0o755, (head + tail).encode())})
+    return write_cpio(
+        {"init": ArchiveEntry(stat.S_IFREG | 0o755, (head + tail).encode())}
+    )
 
 
 class Lab:
@@ -252,6 +256,7 @@ class Lab:
         """Start it, or start it anew; returns when its shell is there."""
         initrd = self._at(guest, "initrd")
         data = self._kernel.write_initrd(self.base).read_bytes()
+        data += guest.initrd
         if guest.shelled:
             data += shell_init(systemd=guest.systemd)
         initrd.write_bytes(data)

@@ -14,17 +14,17 @@ import importlib
 import sys
 from pathlib import Path
 
-from broker.relay.contract import Mode, StreamEnd
+from broker.relay.contract import RelayMode, StreamEnd
 from broker.services.pump_supervisor import PumpSupervisor
 
 
 def follow(file: Path) -> None:
     """Have each new stream moved as the file says then; ``auto`` without it."""
 
-    def now(self: PumpSupervisor) -> Mode:
-        return Mode(file.read_text().strip()) if file.exists() else Mode.AUTO
+    def now(self: PumpSupervisor) -> RelayMode:
+        return RelayMode(file.read_text().strip()) if file.exists() else RelayMode.AUTO
 
-    def ignored(self: PumpSupervisor, mode: Mode) -> None:
+    def ignored(self: PumpSupervisor, mode: RelayMode) -> None:
         """The configuration's word does not count here."""
 
     relay = PumpSupervisor.relay

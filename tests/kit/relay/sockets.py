@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 
 from broker.relay.client import Pump
-from broker.relay.contract import Mode, StreamEnd
+from broker.relay.contract import RelayMode, StreamEnd
 from broker.relay.inloop import relay_in_loop
 from broker.relay.process import PumpHandle
 
@@ -86,7 +86,7 @@ async def relay_of(kind: str, handle: PumpHandle) -> AsyncIterator[Relay]:
         if kind == "in-loop":
             yield relay_in_loop
             return
-        mode = Mode.SPLICE if kind == "python" else Mode(kind)
+        mode = RelayMode.SPLICE if kind == "python" else RelayMode(kind)
 
         def relay(a: int, b: int, **options) -> Awaitable[StreamEnd]:
             return pump.relay(a, b, mode_ab=mode, mode_ba=mode, **options)

@@ -15,7 +15,7 @@ import trio
 
 from broker.pulse import frames
 from broker.pulse.commands import INVALID, REQUESTS, Command
-from broker.pulse.filter import Filter
+from broker.pulse.filter import PulseFilter
 from broker.pulse.rules import Level, SoundRules
 from broker.pulse.samples import format_of, is_valid
 from broker.pulse.sandbox import SoundSandbox
@@ -271,7 +271,7 @@ class Talk:
             rules or SoundRules("work"), self.events.append, level
         )
         self.server = server or Server()
-        self.core = Filter(self.sandbox, bytes(256), self.now)
+        self.core = PulseFilter(self.sandbox, bytes(256), self.now)
         self.version = version
         self.tag = 100
         self.unread: list[Said | frames.Samples] = []

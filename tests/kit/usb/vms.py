@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import trio
 
 from broker.core.paths import find_paths
-from broker.launch.image.initramfs import read_modules
+from broker.launch.image.initramfs import ArchiveEntry, read_modules, write_cpio
 from broker.launch.image.store import ImageSpec
 from broker.launch.microvm.qmp import open_qmp
 from tests.kit.link.three_machines import Guest, lab
@@ -41,7 +42,7 @@ def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
 
     The package is fetched from the machine's own archive and unpacked once.
     """
-    cache = find_paths().cache / "tests" / f"modules-{release}"
+    cache = find_paths().cache / "tests" / f"modules2-{release}"
     if not (cache / "order").exists():
         cache.mkdir(parents=True, exist_ok=True)
         name = f"linux-image-{release}"
@@ -56,10 +57,32 @@ def kernel_modules(folder: Path, release: str) -> dict[str, Path]:
         found = read_modules(tree, MODULES)
         for module, content in found.items():
             (cache / f"{module}.ko").write_bytes(content)
+        checksum = read_modules(tree, ("crc32c_generic",))
+        boot = {**checksum, **read_modules(tree)}
+        (cache / "boot").write_text("".join(f"{module}\n" for module in boot))
+        for module, content in checksum.items():
+            (cache / f"{module}.ko").write_bytes(content)
         (cache / "order").write_text("".join(f"{module}\n" for module in found))
         package.unlink()
         subprocess.run(["rm", "-rf", folder / "kernel"], check=True)
     return {path.name: path for path in cache.iterdir()}
+
+
+def boot_archive(modules: dict[str, Path]) -> bytes:
+    """What this kernel needs before it can mount ext4, which is a module of it.
+
+    The initramfs of our images is made for the cloud kernel, which has that built in.
+    """
+    order, checksum = modules["boot"], modules["crc32c_generic.ko"]
+    return write_cpio(
+        {
+            "modules": ArchiveEntry(stat.S_IFDIR | 0o755),
+            "modules/order": ArchiveEntry(stat.S_IFREG | 0o644, order.read_bytes()),
+            "modules/crc32c_generic.ko": ArchiveEntry(
+                stat.S_IFREG | 0o644, checksum.read_bytes()
+            ),
+        }
+    )
 
 
 class UsbHost:
@@ -189,6 +212,7 @@ async def usb_machines(sibling=True):
             ),
         )
         app = Guest("app", APP)
+        host.initrd = app.initrd = boot_archive(modules)
         used = (host, app) if sibling else (host,)
         await made.connect(*used)
         async with trio.open_nursery() as nursery:

@@ -28,7 +28,7 @@ class AgentBroker:
         self._stream: trio.SocketStream | None = None
         self._frames: list[bytes] = []
         self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
-        self.hops: dict[str, agent.Step] = {}
+        self.hops: dict[str, agent.AgentStep] = {}
 
     def _listen(self, path: Path) -> trio.SocketListener:
         sock = socket.socket(socket.AF_UNIX)
@@ -48,11 +48,11 @@ class AgentBroker:
     async def accept_display(self, listener) -> trio.SocketStream:
         return self.keep(await listener.accept())
 
-    async def accept(self) -> agent.Hello:
+    async def accept(self) -> agent.AgentHello:
         self._stream = self.keep(await self._listener.accept())
         self._reader = FrameReader(limits.AGENT_FRAME_BYTES)
         self._frames.clear()
-        hello = await self.receive(agent.Hello)
+        hello = await self.receive(agent.AgentHello)
         return hello
 
     def listen_display(self) -> trio.SocketListener:
@@ -70,7 +70,7 @@ class AgentBroker:
         """The next message that is no hop must be of this kind."""
         while True:
             message = await self.next()
-            if isinstance(message, agent.Step) and kind is not agent.Step:
+            if isinstance(message, agent.AgentStep) and kind is not agent.AgentStep:
                 self.hops[message.name] = message
                 continue
             assert isinstance(message, kind), message
@@ -82,7 +82,7 @@ class AgentBroker:
             if hop is None:
                 message = await self.next()
                 assert message is not None, "the agent has gone"
-                if isinstance(message, agent.Step) and message.name == name:
+                if isinstance(message, agent.AgentStep) and message.name == name:
                     hop = message
             if hop is not None and hop.ok == ok:
                 return hop
@@ -96,10 +96,10 @@ class AgentBroker:
                 case agent.Output():
                     assert message.program == program
                     said += message.data
-                case agent.Exited():
+                case agent.AgentExited():
                     assert message.program == program
                     return said, message.code
-                case agent.Step():
+                case agent.AgentStep():
                     self.hops[message.name] = message
                 case _:
                     pytest.fail(f"unexpected {message}")

@@ -23,7 +23,7 @@ import trio
 
 from broker.ipc.worker import Jail
 from broker.launch.process import jail
-from broker.launch.waypipe.client import Program, start_jailed
+from broker.launch.waypipe.client import WaypipeProgram, start_jailed
 
 _SOURCE = Path(__file__).with_name("probe.c")
 _ROOT = Path(__file__).parents[3]
@@ -83,7 +83,7 @@ async def run_in_waypipe_jail(
     built: Built, display_dir: Path, what: str, argument: str = ""
 ) -> str:
     """Attempt it in a waypipe client's jail, in the place of waypipe."""
-    program = Program(built.program, None, ())
+    program = WaypipeProgram(built.program, None, ())
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
         jailed = await start_jailed(program, display_dir, [what, argument], write)

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from broker.wayland.filter import Filter
+from broker.wayland.filter import WaylandFilter
 from broker.wayland.protocol import emit, signatures, wire
 
 GLOBALS = [
@@ -564,7 +564,7 @@ class Model:
         return found
 
 
-def connect(core: Filter, model: Model) -> None:
+def connect(core: WaylandFilter, model: Model) -> None:
     """Carry messages between the two until neither has anything to say."""
     while core.up.data or model.out:
         if core.up.data:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from broker.wayland.filter import Filter
+from broker.wayland.filter import WaylandFilter
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.wayland.machine import FakeMachine
@@ -42,7 +42,7 @@ def load(path: Path) -> list[tuple[str, bytes, int]]:
     return list(unpack(path.read_bytes()))
 
 
-def drain(core: Filter) -> None:
+def drain(core: WaylandFilter) -> None:
     """Send everything nowhere, as a shell with endless sockets would."""
     for queue in (core.up, core.down):
         if queue.fd_count:
@@ -52,10 +52,10 @@ def drain(core: Filter) -> None:
             queue.data.clear()
 
 
-def replay(chunks: list[tuple[str, bytes, int]]) -> Filter:
+def replay(chunks: list[tuple[str, bytes, int]]) -> WaylandFilter:
     """Feed a session to a new filter; it must not fault."""
     machine = FakeMachine()
-    core = Filter(RULES, Sandbox("work"), machine)
+    core = WaylandFilter(RULES, Sandbox("work"), machine)
     for side, data, fds in chunks:
         feed = core.from_client if side == "c" else core.from_server
         feed(data, [machine.fd() for _ in range(fds)] if fds else (), 0.0)

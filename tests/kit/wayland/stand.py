@@ -29,7 +29,11 @@ from broker.services.workers.pool import WAYLAND_SOCKET, Worker, Workers
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.worker import readiness
-from broker.worker.wayland.connection import Connection, Service, serve_client
+from broker.worker.wayland.connection import (
+    WaylandConnection,
+    WaylandService,
+    serve_client,
+)
 from broker.worker.wayland.machine import RealMachine
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamMachine
@@ -64,7 +68,9 @@ async def unchanged(
 class Stand:
     """``path`` is the filtered socket, ``comp`` the compositor behind it."""
 
-    def __init__(self, comp: HeadlessCompositor, path: Path, service: Service) -> None:
+    def __init__(
+        self, comp: HeadlessCompositor, path: Path, service: WaylandService
+    ) -> None:
         self.comp, self.path, self.service = comp, path, service
         self.wire = path
         """Where waypipe servers connect to; for the same sandbox."""
@@ -143,7 +149,7 @@ async def filtered(
     rules: WindowRules | None = None,
     *,
     behind: Path | None = None,
-    make: Callable[..., Connection] = Connection,
+    make: Callable[..., WaylandConnection] = WaylandConnection,
 ):
     """A filtered socket before a compositor that runs.
 
@@ -158,7 +164,7 @@ async def filtered(
     ends: list[Exception] = []
     machine = RealMachine()
     sandbox = Sandbox(rules.name)
-    service = Service(
+    service = WaylandService(
         rules,
         sandbox,
         machine,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.wayland.filter import Filter
+from broker.wayland.filter import WaylandFilter
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from tests.kit.wayland.client import GoneError, Window
@@ -30,7 +30,7 @@ class Talk(Window):
         self.model = model or Model()
         self.rules = rules or WindowRules("work")
         self.sandbox = sandbox or Sandbox(self.rules.name)
-        self.core = Filter(self.rules, self.sandbox, self.machine)
+        self.core = WaylandFilter(self.rules, self.sandbox, self.machine)
         self.now = 0.0
         self.next_id = 2
         self.free, self.events, self.globals = [], [], {}

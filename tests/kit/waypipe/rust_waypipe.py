@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from broker.launch.waypipe.client import Program
+from broker.launch.waypipe.client import WaypipeProgram
 from tests.kit.vm.suite_root import inside, suite_root
 
 SUITE = "sid"
@@ -36,7 +36,7 @@ def files() -> tuple[Path, dict[str, Path]]:
     }
 
 
-def program(place: Path) -> Program:
+def program(place: Path) -> WaypipeProgram:
     """A copy whose loader is asked for at ``place``; the name must be short."""
     waypipe, needed = files()
     loader = place / "ld"
@@ -54,4 +54,4 @@ def program(place: Path) -> Program:
         shutil.copy(source, target)
         if target != loader:
             libraries.append(target)
-    return Program(copy, loader, tuple(libraries))
+    return WaypipeProgram(copy, loader, tuple(libraries))

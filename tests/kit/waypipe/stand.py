@@ -20,7 +20,7 @@ from broker.launch.process.spawn import DEVNULL, Child, spawn
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.worker import readiness
-from broker.worker.wayland.connection import Service, serve_client
+from broker.worker.wayland.connection import WaylandService, serve_client
 from broker.worker.wayland.waypipe_connection import StreamConnection
 from broker.worker.wayland.waypipe_memory import StreamMachine
 from tests.kit.eventually import eventually
@@ -133,7 +133,7 @@ async def wire(
             it.connections.append(StreamConnection(*args, **options))
             return it.connections[-1]
 
-        service = Service(
+        service = WaylandService(
             rules,
             sandbox,
             it.machine,

@@ -11,7 +11,7 @@ from policy.records import field_types, quantities
 from policy.records.field_types import REFUSED
 from policy.records.record_schema import NAME, PALETTE
 
-_MEMORY = field_types.Memory(*limits.MEMORY_MIB)
+_MEMORY = field_types.MemoryAmount(*limits.MEMORY_MIB)
 _TITLE = field_types.Title(limits.LABEL_CHARS)
 _COLOUR = field_types.Colour(PALETTE)
 _PATH = field_types.SocketPath(20)
@@ -153,7 +153,7 @@ def test_values_are_shown_as_they_were_written(value, shown):
         (quantities.Seconds(1, 3600), "1s", 1),
         (quantities.Seconds(1, 3600), "1h", 3600),
         (quantities.YesNo(), True, True),
-        (quantities.Global(), "zwp_idle_inhibit_manager_v1", "zwp_idle_inhibit_manager_v1"),
+        (quantities.GlobalName(), "zwp_idle_inhibit_manager_v1", "zwp_idle_inhibit_manager_v1"),
     ],
 )  # fmt: skip
 def test_quantities_taken(kind, value, clean):
@@ -176,7 +176,7 @@ def test_quantities_taken(kind, value, clean):
         (quantities.Seconds(1, 3600), "1 h", ""),
         (quantities.YesNo(), 1, ""),
         (quantities.YesNo(), "false", "write false, without quotation marks"),
-        (quantities.Global(deny=True), "wl_seat", 'for no windows at all: display = "none"'),
+        (quantities.GlobalName(deny=True), "wl_seat", 'for no windows at all: display = "none"'),
     ],
 )  # fmt: skip
 def test_quantities_refused(kind, value, hint):

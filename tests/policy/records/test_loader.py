@@ -18,7 +18,7 @@ from policy.records.loader import (
     parse_record,
     search_path,
 )
-from policy.rules.record_gate import DISPLAY, Request, decide
+from policy.rules.record_gate import DISPLAY, RecordRequest, decide
 
 OPEN = 'class = "disposable"\ndisplay = "allow"\n'
 SHUT = 'class = "disposable"\ndisplay = "none"\n'
@@ -56,7 +56,7 @@ def test_a_broken_file_still_shadows(tmp_path):
     found = load_records([first, second])
     assert "demo" not in found.records
     assert found.broken["demo"].where == f"{first}/demo.toml:3:8"
-    assert not decide(found, Request("demo", "demo", DISPLAY)).allowed
+    assert not decide(found, RecordRequest("demo", "demo", DISPLAY)).allowed
 
 
 def test_one_broken_file_does_not_silence_the_others(tmp_path):
@@ -95,7 +95,7 @@ def test_names_that_are_no_names(tmp_path, name):
     assert found.records == {}
     assert len(found.problems) == 1
     assert "is not the name of a sandbox" in found.problems[0].message
-    assert not decide(found, Request(name, name, DISPLAY)).allowed
+    assert not decide(found, RecordRequest(name, name, DISPLAY)).allowed
 
 
 def test_search_path_puts_the_runtime_directory_first(tmp_path):
@@ -273,9 +273,9 @@ def test_a_broken_neighbour_changes_no_decision(tmp_path_factory, content):
     """Whatever one file holds, decisions about another record stay the same."""
     base = tmp_path_factory.mktemp("d")
     folder = _folder(base, "d", {"demo.toml": OPEN})
-    before = decide(load_records([folder]), Request("demo", "demo", DISPLAY))
+    before = decide(load_records([folder]), RecordRequest("demo", "demo", DISPLAY))
     (folder / "other.toml").write_bytes(content)
-    after = decide(load_records([folder]), Request("demo", "demo", DISPLAY))
+    after = decide(load_records([folder]), RecordRequest("demo", "demo", DISPLAY))
     assert (before.verdict, before.where) == (after.verdict, after.where)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policy.rules import compat
-from policy.rules.engine import Call
+from policy.rules.engine import PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_from_json
 
@@ -56,7 +56,7 @@ def test_ten_thousand_recorded_answers(lines):
     for line in lines[1:]:
         rules = rules_of_map(line["policy"], compat=True)
         for *call, theirs in line["calls"]:
-            answer = compat.answer(rules, Call(*call), worlds[line["world"]])
+            answer = compat.answer(rules, PolicyCall(*call), worlds[line["world"]])
             whole = theirs["file"] is not None
             assert _ours(answer, with_place=whole) == theirs, (line["policy"], call)
             seen[theirs["decision"]] += 1

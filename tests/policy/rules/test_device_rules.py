@@ -7,7 +7,7 @@ import pytest
 from policy.records.device import DeviceFacts, Interface, example
 from policy.records.device_json import device_text
 from policy.rules.conditions import DEVICE_KEYS
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import written
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
@@ -41,7 +41,7 @@ def device(*interfaces: str, **more: str) -> DeviceFacts:
 
 
 def decided(text: str, what: DeviceFacts | None, source: str = "work"):
-    call = Call("vitrail.Device", "+1-2", source, "@adminvm", device=what)
+    call = PolicyCall("vitrail.Device", "+1-2", source, "@adminvm", device=what)
     return Engine(rules(text)).answer(call, _WORLD)
 
 
@@ -126,7 +126,7 @@ def test_malformed_conditions_are_errors_with_their_place(line: str):
     assert len(found.problems) == 1
     assert found.problems[0].span.column == column
     answer = Engine(found).answer(
-        Call("vitrail.Device", "+", "work", "@adminvm", device=_STICK), _WORLD
+        PolicyCall("vitrail.Device", "+", "work", "@adminvm", device=_STICK), _WORLD
     )
     assert answer.verdict == "deny"
 
@@ -140,14 +140,16 @@ def test_malformed_conditions_are_errors_with_their_place(line: str):
     ],
 )
 def test_explain_says_which_device_condition_failed(action: str, words: str):
-    call = Call("vitrail.Device", "+1-2", "work", "@adminvm", device=_STICK)
+    call = PolicyCall("vitrail.Device", "+1-2", "work", "@adminvm", device=_STICK)
     found = explain(rules(_HEAD + action + "\n"), call, _WORLD)
     assert found.misses[0].why == words
     assert found.nearest == found.misses[0]
 
 
 def test_explain_names_the_unnamed_keyboard():
-    call = Call("vitrail.Device", "+1-2", "work", "@adminvm", device=device("03:01:01"))
+    call = PolicyCall(
+        "vitrail.Device", "+1-2", "work", "@adminvm", device=device("03:01:01")
+    )
     found = explain(rules(_HEAD + "allow\n"), call, _WORLD)
     assert "does not name the interface 03:01:01" in found.misses[0].why
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policy.rules import compat
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from tests.policy import reference, strategies
@@ -127,7 +127,7 @@ _WORLD = World(
 )  # fmt: skip
 def test_answers(text, call, verdict, line, more):
     """Rules, call, verdict, deciding line, details."""
-    answer = Engine(_rules(text)).answer(Call(*call), _WORLD)
+    answer = Engine(_rules(text)).answer(PolicyCall(*call), _WORLD)
     assert (answer.verdict, answer.rule.line if answer.rule else None) == (
         verdict,
         line,
@@ -159,7 +159,7 @@ _MATCHES = (
 def test_match_conditions(told, verdict, line):
     """Where a condition does not hold, the next rule is asked."""
     answer = Engine(_rules(_MATCHES)).answer(
-        Call("a", "+", "work", "vault", **told), _WORLD
+        PolicyCall("a", "+", "work", "vault", **told), _WORLD
     )
     assert (answer.verdict, answer.rule.line if answer.rule else None) == (
         verdict,
@@ -175,7 +175,9 @@ def test_a_deny_applies_to_what_nobody_told(told, line):
     """Unknown is denied: only what is told may pass a deny by."""
     rules = _rules("a * * * deny scheme=http\na * * * allow")
     assert (
-        Engine(rules).answer(Call("a", "+", "work", "vault", **told), _WORLD).rule.line
+        Engine(rules)
+        .answer(PolicyCall("a", "+", "work", "vault", **told), _WORLD)
+        .rule.line
         == line
     )
 
@@ -188,7 +190,9 @@ def test_a_limit_is_terminal(size, verdict):
     rules = _rules(
         "a * * vault allow max-size=10 rate=3/min ttl=10m gesture=5s\na * * * allow"
     )
-    answer = Engine(rules).answer(Call("a", "+", "work", "vault", size=size), _WORLD)
+    answer = Engine(rules).answer(
+        PolicyCall("a", "+", "work", "vault", size=size), _WORLD
+    )
     assert (answer.verdict, answer.rule.line) == (verdict, 1)
     if verdict == "allow":
         assert answer.limits.as_json() == {
@@ -202,7 +206,7 @@ def test_a_limit_is_terminal(size, verdict):
 def test_an_observing_rule_decides_nothing_and_is_named():
     """Neither its deny nor its allow counts; the answer says it would have."""
     rules = _rules("a * * * deny mode=observe\na * * vault allow\n")
-    answer = Engine(rules).answer(Call("a", "+", "work", "vault"), _WORLD)
+    answer = Engine(rules).answer(PolicyCall("a", "+", "work", "vault"), _WORLD)
     assert (answer.verdict, answer.rule.line, [r.line for r in answer.observed]) == (
         "allow",
         2,
@@ -232,7 +236,7 @@ def test_a_broken_line_bars_what_it_might_have_decided(broken, a, b):
     engine = Engine(rules)
     assert len(rules.problems) == 1
     for service, verdict in (("a", a), ("b", b), ("c", "allow")):
-        answer = engine.answer(Call(service, "+", "work", "vault"), _WORLD)
+        answer = engine.answer(PolicyCall(service, "+", "work", "vault"), _WORLD)
         assert answer.verdict == verdict
         assert verdict == "allow" or "nobody knows" in answer.reason
 
@@ -247,7 +251,9 @@ def test_a_broken_line_bars_what_it_might_have_decided(broken, a, b):
 def test_no_call_raises(service, argument, source, target):
     """Whatever it holds, there is an answer."""
     engine = Engine(_rules("* * * @anyvm ask\n* * * * allow\n"))
-    assert engine.answer(Call(service, argument, source, target), _WORLD).verdict in {
+    assert engine.answer(
+        PolicyCall(service, argument, source, target), _WORLD
+    ).verdict in {
         "allow",
         "ask",
         "deny",

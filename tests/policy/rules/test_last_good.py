@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import choose, keep, kept, written
 from policy.rules.ruleset import RuleSet, rules_of_map
 from policy.rules.world import Domain, World
@@ -97,7 +97,7 @@ def test_while_a_broken_file_is_there_nothing_changes(file, broken):
     assert force.kept
     assert force.why.file == "05-new.policy"
     for service, target in (("a", "vault"), ("a", "web"), ("b", "vault"), ("c", "")):
-        call = Call(service, "+", "work", target)
+        call = PolicyCall(service, "+", "work", target)
         before, after = (
             Engine(good).answer(call, _WORLD),
             Engine(force.rules).answer(call, _WORLD),
@@ -108,7 +108,7 @@ def test_while_a_broken_file_is_there_nothing_changes(file, broken):
 def test_a_first_start_with_a_broken_set_denies_all_and_says_why():
     """Also what its good lines would allow."""
     force = choose(_rules("a * * * allow\nb * * * alow\n"), None)
-    answer = Engine(force.rules).answer(Call("a", "+", "work", "vault"), _WORLD)
+    answer = Engine(force.rules).answer(PolicyCall("a", "+", "work", "vault"), _WORLD)
     assert answer.verdict == "deny"
     assert "10-a.policy:2" in answer.reason
     with pytest.raises(ValueError, match="not kept"):

@@ -13,7 +13,7 @@ from policy.rules.record_gate import (
     DISPLAY,
     MICROPHONE,
     NO_RULE,
-    Request,
+    RecordRequest,
     decide,
 )
 
@@ -73,7 +73,7 @@ def _records(folder):
 )  # fmt: skip
 def test_decisions(folder, records, sandbox, record, service, verdict, reason, where):
     """Every row names the verdict, the reason and the place that decided."""
-    decision = decide(records, Request(sandbox, record, service))
+    decision = decide(records, RecordRequest(sandbox, record, service))
     assert (decision.verdict, decision.reason) == (verdict, reason)
     assert decision.where == where.format(folder)
     assert decision.allowed == (verdict == "allow")
@@ -86,7 +86,7 @@ def test_decisions(folder, records, sandbox, record, service, verdict, reason, w
 def test_unknown_is_denied(sandbox, record, service):
     """Whatever is asked that no row above allows is denied, never an exception."""
     records = load_records([])
-    assert decide(records, Request(sandbox, record, service)).verdict == "deny"
+    assert decide(records, RecordRequest(sandbox, record, service)).verdict == "deny"
 
 
 @given(
@@ -97,10 +97,12 @@ def test_unknown_is_denied(sandbox, record, service):
 def test_no_other_service_is_allowed(records, sandbox, record, service):
     """Services are allowed by name only."""
     if service not in {AGENT, AUDIO, DISPLAY}:
-        assert decide(records, Request(sandbox, record, service)).verdict == "deny"
+        assert (
+            decide(records, RecordRequest(sandbox, record, service)).verdict == "deny"
+        )
 
 
 def test_first_start_without_records_denies_everything():
     """No directory, no record, no service; and it says so."""
-    decision = decide(load_records([]), Request("demo", "demo", DISPLAY))
+    decision = decide(load_records([]), RecordRequest("demo", "demo", DISPLAY))
     assert (decision.verdict, decision.where) == ("deny", NO_RULE)

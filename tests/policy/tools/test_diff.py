@@ -6,7 +6,7 @@ import itertools
 
 from hypothesis import HealthCheck, given, settings
 
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.diff import diff, outcome
@@ -37,7 +37,7 @@ def test_complete_and_sound(one, other, world):
     for service, argument, source, target, (mime, scheme, host) in itertools.product(
         ["a", "b", "c"], ["+", "+x", "+z"], world.names, targets, told
     ):
-        call = Call(service, argument, source, target, mime, scheme, host)
+        call = PolicyCall(service, argument, source, target, mime, scheme, host)
         before, after = (engine.answer(call, world) for engine in engines)
         if outcome(before) != outcome(after):
             named = service if service in services else "(any other service)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 
-from policy.rules.engine import Call, Engine, intended
+from policy.rules.engine import Engine, PolicyCall, intended
 from policy.rules.grammar import Form, parse_lines
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
@@ -60,7 +60,7 @@ a * * vault allow mime=image/* scheme=https
 a * * vault allow mode=observe
 a * * * deny
 """
-    call = Call("a", "+x", "work", "vault", mime="text/plain")
+    call = PolicyCall("a", "+x", "work", "vault", mime="text/plain")
     found = explain(_rules(text), call, _WORLD)
     assert [(m.rule.line, m.column, m.why) for m in found.misses] == [
         (1, "service", "'a' is not b"),
@@ -80,7 +80,7 @@ a * * * deny
 
 def test_no_rule_at_all():
     """The flip stands anywhere."""
-    found = explain(_rules(""), Call("a", "+", "work", "vault"), _WORLD)
+    found = explain(_rules(""), PolicyCall("a", "+", "work", "vault"), _WORLD)
     assert (found.flip.text, found.flip.before) == ("a + work vault allow", None)
     assert found.nearest is None
     assert as_json(found)["flip"]["before"] is None
@@ -88,6 +88,6 @@ def test_no_rule_at_all():
 
 def test_nothing_flips_what_no_rule_can_allow():
     """No disposable is made of it, whatever rules say."""
-    call = Call("a", "+", "work", "@dispvm:vault")
+    call = PolicyCall("a", "+", "work", "@dispvm:vault")
     found = explain(_rules("a * * * allow"), call, _WORLD)
     assert (found.answer.verdict, found.flip) == ("deny", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import load_rules
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World, world_from_json
@@ -81,7 +81,7 @@ def test_a_flow_is_there_if_and_only_if_a_call_is_granted(text, world):
         for target in [*strategies.CALLED, *made]:
             for argument in ("+", "+x", "+z"):
                 for more in told:
-                    call = Call("a", argument, source, target, **more)
+                    call = PolicyCall("a", argument, source, target, **more)
                     answer = engine.answer(call, world)
                     reached = (answer.target,) if answer.verdict == "allow" else answer.targets  # fmt: skip
                     granted |= {(source, one) for one in reached}

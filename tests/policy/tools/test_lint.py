@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policy.rules.checks import CHECKS
-from policy.rules.engine import Call, Engine
+from policy.rules.engine import Engine, PolicyCall
 from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.algebra import Atoms, reach
@@ -39,7 +39,7 @@ def _every_call(world, attributes=({},)):
     targets = ["", "@adminvm", "@dispvm", *world.names, *made]
     for words in itertools.product(["a", "b", "c"], ["+", "+x", "+z"], names, targets):
         for told in attributes:
-            yield Call(*words, **told)
+            yield PolicyCall(*words, **told)
 
 
 @_QUIET

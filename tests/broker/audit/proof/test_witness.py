@@ -9,7 +9,7 @@ import pytest
 from broker.audit.proof.keys import SigningKey
 from broker.audit.proof.note import Checkpoint, KeyChange, Note, parse_note
 from broker.audit.proof.tree import Growing, consistency_proof, leaf_hash, node_hash
-from broker.audit.proof.witness import Fate, Offer, held_notes
+from broker.audit.proof.witness import WitnessFate, WitnessOffer, held_notes
 from broker.audit.store import open_store
 from broker.core import limits
 from broker.core.errors import RefusedError
@@ -43,9 +43,9 @@ class OtherLog:
     def certificate(self) -> Note:
         return self.note(0, KeyChange(0, self.key.public))
 
-    def offer(self, size: int, since: int = 0) -> Offer:
+    def offer(self, size: int, since: int = 0) -> WitnessOffer:
         proof = consistency_proof(since, size, self._node) if since else []
-        return Offer(self.note(size), since, proof, [self.certificate()])
+        return WitnessOffer(self.note(size), since, proof, [self.certificate()])
 
 
 def sizes(path: Path) -> list[int]:
@@ -62,14 +62,14 @@ async def test_only_what_goes_on_from_the_newest_is_kept(path: Path) -> None:
     log = OtherLog()
     async with open_store(path) as store:
         first = await store.hold("desk", log.offer(5))
-        assert (first.fate, first.before, first.key) == (Fate.KEPT, None, 0)
+        assert (first.fate, first.before, first.key) == (WitnessFate.KEPT, None, 0)
         for size, since, before, fate in (
-            (9, 5, 5, Fate.KEPT),
-            (9, 0, 9, Fate.KEPT),
-            (7, 5, 9, Fate.BACK),
-            (12, 0, 9, Fate.UNPROVED),
-            (12, 5, 9, Fate.UNPROVED),
-            (12, 9, 9, Fate.KEPT),
+            (9, 5, 5, WitnessFate.KEPT),
+            (9, 0, 9, WitnessFate.KEPT),
+            (7, 5, 9, WitnessFate.BACK),
+            (12, 0, 9, WitnessFate.UNPROVED),
+            (12, 5, 9, WitnessFate.UNPROVED),
+            (12, 9, 9, WitnessFate.KEPT),
         ):
             answer = await store.hold("desk", log.offer(size, since))
             assert answer.fate is fate, (size, since)
@@ -85,8 +85,8 @@ async def test_another_tree_under_the_same_key_is_told(path: Path) -> None:
     other.key = log.key
     async with open_store(path) as store:
         await store.hold("desk", log.offer(5))
-        assert (await store.hold("desk", other.offer(5))).fate is Fate.FORKED
-        assert (await store.hold("desk", other.offer(8, 5))).fate is Fate.CHANGED
+        assert (await store.hold("desk", other.offer(5))).fate is WitnessFate.FORKED
+        assert (await store.hold("desk", other.offer(8, 5))).fate is WitnessFate.CHANGED
     assert sizes(path) == [5]
 
 
@@ -95,7 +95,7 @@ async def test_each_peer_has_its_own(path: Path) -> None:
     async with open_store(path) as store:
         await store.hold("desk", log.offer(5))
         answer = await store.hold("other", log.offer(3))
-        assert (answer.fate, answer.before) == (Fate.KEPT, None)
+        assert (answer.fate, answer.before) == (WitnessFate.KEPT, None)
         again = OtherLog()
         assert (await store.hold("desk", again.offer(2))).anew == log.key.origin
 
@@ -103,9 +103,9 @@ async def test_each_peer_has_its_own(path: Path) -> None:
 async def test_a_note_without_its_keys_waits_for_them(path: Path) -> None:
     log = OtherLog()
     async with open_store(path) as store:
-        answer = await store.hold("desk", Offer(log.note(5)))
-        assert (answer.fate, answer.key) == (Fate.UNSIGNED, -1)
-        assert (await store.hold("desk", log.offer(5))).fate is Fate.KEPT
+        answer = await store.hold("desk", WitnessOffer(log.note(5)))
+        assert (answer.fate, answer.key) == (WitnessFate.UNSIGNED, -1)
+        assert (await store.hold("desk", log.offer(5))).fate is WitnessFate.KEPT
 
 
 async def test_the_newest_and_the_first_are_kept(
@@ -126,5 +126,5 @@ async def test_a_peer_cannot_invent_logs_without_end(path: Path) -> None:
             await store.hold("desk", log.offer(1))
         with pytest.raises(RefusedError, match="8 logs of this peer"):
             await store.hold("desk", logs[-1].offer(1))
-        assert (await store.hold("desk", logs[3].offer(2, 1))).fate is Fate.KEPT
-        assert (await store.hold("other", logs[-1].offer(1))).fate is Fate.KEPT
+        assert (await store.hold("desk", logs[3].offer(2, 1))).fate is WitnessFate.KEPT
+        assert (await store.hold("other", logs[-1].offer(1))).fate is WitnessFate.KEPT

@@ -15,12 +15,12 @@ from broker.audit.query import Found
 from broker.audit.schema import (
     AnyEvent,
     Decision,
+    EventVerdict,
     Process,
     ProcessDied,
     ProgramExited,
     StreamClosed,
     StreamRefused,
-    Verdict,
 )
 from broker.cli.audit.events import as_line, as_object
 from tests.kit.brokerctl import harmless
@@ -42,7 +42,7 @@ def found(event: AnyEvent) -> Found:
                 sandbox="web",
                 service="vitrail.Display",
                 stream=3,
-                verdict=Verdict.DENY,
+                verdict=EventVerdict.DENY,
                 rule="web.toml:4:1",
                 reason="display is false",
             ),
@@ -101,7 +101,7 @@ _hostile = st.text(max_size=20) | st.sampled_from(
 def test_no_text_of_a_sandbox_drives_the_terminal(a: str, b: str, c: str) -> None:
     events = [
         StreamRefused(peer=a, reason=b, service=c),
-        Decision(verdict=Verdict.DENY, rule=a, reason=b, sandbox=c),
+        Decision(verdict=EventVerdict.DENY, rule=a, reason=b, sandbox=c),
         schema.PolicyRefused(problems=[a, b], policy=c),
         schema.ProgramStarted(program=1, name=a, reason=b),
         schema.WindowHopFailed(hop=a, reason=b, outcome=c),

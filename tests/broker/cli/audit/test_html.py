@@ -51,13 +51,13 @@ def evil(word: str) -> Digest:
     return digest(
         schema.LeaseBegin(sandbox=word, lease=word),
         schema.Decision(sandbox=word, service=word, target=word, rule=word, reason=word,
-                        verdict=schema.Verdict.DENY),
+                        verdict=schema.EventVerdict.DENY),
         schema.Decision(sandbox=word, service=word, target=word, rule=word,
-                        verdict=schema.Verdict.ALLOW),
+                        verdict=schema.EventVerdict.ALLOW),
         schema.StreamRefused(peer=word, reason=word, count=3),
         schema.StreamClosed(sandbox=word, bytes_from_sandbox=1, bytes_to_sandbox=2, seconds=1),
         schema.ProcessDied(process=schema.Process.WORKER, reason=word, sandbox=word),
-        schema.QuestionAnswered(question=1, answer=schema.Verdict.ALLOW, answered_by=word,
+        schema.QuestionAnswered(question=1, answer=schema.EventVerdict.ALLOW, answered_by=word,
                                 seconds=1, target=word, remember=word),
     )  # fmt: skip
 

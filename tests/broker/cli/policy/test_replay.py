@@ -83,7 +83,7 @@ def _write(run, names=Names.KEEP):
                     decision(
                         request,
                         answer,
-                        schema.Verdict(
+                        schema.EventVerdict(
                             "allow" if answer.verdict == "ask" else answer.verdict
                         ),
                         {"rules": rules.digest, "records": records.digest},

@@ -170,9 +170,12 @@ def test_show_as_json(world):
 @pytest.mark.parametrize(
     ("records", "name", "said"),
     [
-        pytest.param({}, "demo", "to make it yours: install -D", id="an example"),
+        pytest.param({}, "demo", "to make it yours: brokerctl new", id="an example"),
         pytest.param(
-            {}, "nobody", "there are none yet; a new one is", id="none at all"
+            {},
+            "nobody",
+            "there are none yet; to make one: brokerctl new nobody",
+            id="none at all",
         ),
         pytest.param({"demo": OPEN}, "dmeo", "did you mean 'demo'?", id="typo"),
         pytest.param({"demo": OPEN}, "zzz", "there are: demo", id="another"),

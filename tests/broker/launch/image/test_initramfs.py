@@ -9,7 +9,7 @@ import pytest
 
 from broker.core.errors import UpstreamError
 from broker.launch.image.initramfs import (
-    Entry,
+    ArchiveEntry,
     agent_overlay,
     build_initramfs,
     dependencies,
@@ -38,10 +38,10 @@ def kernel(tmp_path):
 def test_cpio_is_what_cpio_reads(tmp_path):
     archive = write_cpio(
         {
-            "d": Entry(stat.S_IFDIR | 0o755),
-            "d/file": Entry(stat.S_IFREG | 0o640, b"content"),
-            "d/empty": Entry(stat.S_IFREG | 0o600),
-            "three": Entry(stat.S_IFREG | 0o755, b"abc"),
+            "d": ArchiveEntry(stat.S_IFDIR | 0o755),
+            "d/file": ArchiveEntry(stat.S_IFREG | 0o640, b"content"),
+            "d/empty": ArchiveEntry(stat.S_IFREG | 0o600),
+            "three": ArchiveEntry(stat.S_IFREG | 0o755, b"abc"),
         }
     )
     subprocess.run(
@@ -54,13 +54,13 @@ def test_cpio_is_what_cpio_reads(tmp_path):
 
 
 def test_equal_entries_give_equal_bytes_in_any_order():
-    one = {"a": Entry(0o100644, b"1"), "b": Entry(0o100644, b"2")}
+    one = {"a": ArchiveEntry(0o100644, b"1"), "b": ArchiveEntry(0o100644, b"2")}
     assert write_cpio(one) == write_cpio(dict(reversed(one.items())))
 
 
 def test_archives_can_be_concatenated():
     """The kernel unpacks one after the other if each begins on 4 bytes."""
-    assert len(write_cpio({"a": Entry(0o100644, b"12345")})) % 512 == 0
+    assert len(write_cpio({"a": ArchiveEntry(0o100644, b"12345")})) % 512 == 0
     assert agent_overlay(b"x").startswith(b"070701")
 
 

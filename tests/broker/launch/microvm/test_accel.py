@@ -84,7 +84,7 @@ def keep(cache, **changes):
 async def test_the_answer_of_this_boot_is_used_again(tmp_path, device, works):
     keep(tmp_path, works=works)
     choice = await choose_accel(**ONCE, cache=tmp_path, environ={}, device=device)
-    assert choice == accel.Choice(Accel.KVM if works else Accel.TCG, "seen")
+    assert choice == accel.AcceleratorChoice(Accel.KVM if works else Accel.TCG, "seen")
 
 
 @pytest.mark.parametrize("spoilt", [{"boot": "another"}, {"works": 7}, {"more": 1}])

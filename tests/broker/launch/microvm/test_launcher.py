@@ -28,7 +28,7 @@ from broker.launch.microvm.state import (
     write_state,
 )
 from broker.launch.microvm.vsock_backend import hybrid_device, kernel_device
-from broker.launch.process.identity import Identity
+from broker.launch.process.identity import ProcessIdentity
 
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 HYBRID = Wiring(qmp_fd=5, console_fd=6, vsock=hybrid_device(7))
@@ -153,7 +153,7 @@ def state(spec):
 
 def test_a_state_is_read_as_it_was_written(spec, state):
     full = msgspec.structs.replace(
-        state, helpers={"passt": Identity(3, 4, 5)}, vmm=Identity(6, 7, 8)
+        state, helpers={"passt": ProcessIdentity(3, 4, 5)}, vmm=ProcessIdentity(6, 7, 8)
     )
     write_state(spec.directory, full)
     assert read_state(spec.directory) == full
@@ -193,7 +193,7 @@ def test_processes_of_another_boot_are_not_ours(state):
 
     from broker.launch.process import identity
 
-    mine = Identity(
+    mine = ProcessIdentity(
         os.getpid(),
         identity._start_time(os.getpid()),
         os.fstat(fd := os.pidfd_open(os.getpid())).st_ino,

@@ -16,11 +16,11 @@ from broker.core.errors import UpstreamError
 from broker.launch.microvm import qmp as module
 from broker.launch.microvm.qmp import (
     Answered,
-    Event,
-    Failed,
     Greeting,
     Qmp,
     QmpError,
+    QmpEvent,
+    QmpFailed,
     QmpReader,
     encode_command,
 )
@@ -39,9 +39,9 @@ def test_the_four_kinds_of_line():
         GREETING + EVENT + ANSWER + FAILURE
     )
     assert isinstance(greeting, Greeting)
-    assert event == Event("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"})
+    assert event == QmpEvent("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"})
     assert answer == Answered({"status": "running"}, 7)
-    assert isinstance(failure, Failed)
+    assert isinstance(failure, QmpFailed)
     assert failure.id == 8
 
 

@@ -20,7 +20,7 @@ from tests.kit.link.pair import sessions
 
 async def done(_epoch, request):
     """Whatever is asked is done."""
-    return m.Done(request.request)
+    return m.RequestDone(request.request)
 
 
 @asynccontextmanager
@@ -53,8 +53,8 @@ async def test_what_cannot_be_asked_uses_up_no_place():
         for _ in range(2 * limits.LINK_REQUESTS):
             with pytest.raises(InternalError, match="never announced"):
                 await host.ask(lambda n: m.LeaseEnded(n, "0" * 16, "a test"))
-        assert isinstance(await host.ask(m.Ping), m.Done)
-        assert isinstance(await viewer.ask(m.Ping), m.Done)
+        assert isinstance(await host.ask(m.LinkPing), m.RequestDone)
+        assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
 
 
 async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch):
@@ -64,10 +64,10 @@ async def test_one_that_asks_without_end_is_read_as_slowly_as_it_may(monkeypatch
     async with epochs() as (host, viewer):
         began = trio.current_time()
         for _ in range(21):
-            await host.ask(m.Ping)
+            await host.ask(m.LinkPing)
         # Ten at once; what follows the eleventh waits for its twentieth of a second.
         assert trio.current_time() - began >= 10 / 20 - 0.01
-        assert isinstance(await viewer.ask(m.Ping), m.Done)
+        assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
 
 
 class Slow:
@@ -103,7 +103,7 @@ async def test_one_that_answers_nothing_is_given_up_whoever_asked(mock_clock):
 
         async def ask_for_a_place():
             with pytest.raises(UpstreamError) as caught:
-                await host.ask(m.Ping)
+                await host.ask(m.LinkPing)
             lost.append(str(caught.value))
 
         async with trio.open_nursery() as nursery:
@@ -115,7 +115,7 @@ async def test_one_that_answers_nothing_is_given_up_whoever_asked(mock_clock):
                 scope.cancel()  # nobody waits for the answers any more
             nursery.start_soon(ask_for_a_place)
             mock_clock.jump(9)
-            assert isinstance(await viewer.ask(m.Ping), m.Done)
+            assert isinstance(await viewer.ask(m.LinkPing), m.RequestDone)
             assert host.live, "it has a second left"
             mock_clock.jump(1)
             await wait_all_tasks_blocked()
@@ -160,4 +160,4 @@ async def test_one_that_answers_late_and_in_time_is_kept(mock_clock):
                 await slow.wait_asked(number)
                 mock_clock.jump(9)
                 slow.may.set()
-        assert isinstance(await host.ask(m.Ping), m.Done)
+        assert isinstance(await host.ask(m.LinkPing), m.RequestDone)

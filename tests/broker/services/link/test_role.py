@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from broker.core.errors import SetupError
-from broker.link.keys import Identity, Peer
+from broker.link.keys import BrokerIdentity, Peer
 from broker.link.wire_types import Role
 from broker.services.link.key_store import LinkStore
 from broker.services.link.role import role_here
 from tests.kit.brokerctl import home, paths_of
 
-OTHER = Identity.from_seed(bytes(31) + b"1")
-MORE = Identity.from_seed(bytes(31) + b"2")
+OTHER = BrokerIdentity.from_seed(bytes(31) + b"1")
+MORE = BrokerIdentity.from_seed(bytes(31) + b"2")
 
 
 @pytest.fixture

@@ -40,14 +40,14 @@ class Told:
             c.ClipboardFailed(2, "it died"),
             [messages.SourceFailed("work", 2, "it died")],
         ),
-        (c.OfferEnded(3), [messages.OfferEnded("work", 3)]),
+        (c.OfferEndedMessage(3), [messages.OfferEnded("work", 3)]),
         (
-            c.OfferRefused(3, "no\x1bpicture"),
+            c.OfferRefusedMessage(3, "no\x1bpicture"),
             [messages.OfferRefused("work", 3, "no\\x1bpicture")],
         ),
-        (c.Exported(4, "no echo"), [messages.Exported("work", 4, "no echo")]),
-        (c.ExportEnded(4), [messages.ExportEnded("work", 4)]),
-        (c.ForeignDrag(), [messages.ForeignDrag("work")]),
+        (c.ExportedMessage(4, "no echo"), [messages.Exported("work", 4, "no echo")]),
+        (c.ExportEndedMessage(4), [messages.ExportEnded("work", 4)]),
+        (c.ForeignDragMessage(), [messages.ForeignDrag("work")]),
         (c.ChordPressed(1, paste=True), []),
     ],
     ids=lambda x: type(x).__name__,
@@ -61,7 +61,7 @@ async def test_orders_and_what_comes_with_them():
     items = (messages.Item("text/plain", b"hello"), messages.Item("image/png", b"png"))
     await clipboard_member.order(told, messages.AskTypes("work", 1, host=True))
     await clipboard_member.order(told, messages.Read("work", 2, "TEXT", 9))
-    await clipboard_member.order(told, messages.Stop("work", 2))
+    await clipboard_member.order(told, messages.StopTransfer("work", 2))
     await clipboard_member.order(told, messages.Offer("work", 3, "red", items, 9.0))
     await clipboard_member.order(told, messages.Withdraw("work", 3))
     mark = "application/x-mark"
@@ -70,13 +70,13 @@ async def test_orders_and_what_comes_with_them():
     await clipboard_member.order(told, messages.Rewrite("work", 5, items[1], clean))
     pieces = [c.Piece(list(TEXT_NAMES), 5), c.Piece(["image/png"], 3)]
     assert told.orders == [
-        c.AskTypes(1, host=True),
+        c.AskTypesMessage(1, host=True),
         c.ReadType(2, "TEXT", 9),
         c.StopRead(2),
-        c.Offer(3, pieces),
-        c.Withdraw(3),
-        c.Export(4, 7, pieces, mark),
-        c.Rewrite(5, "image/png", 3, ["controls", "images"]),
+        c.OfferMessage(3, pieces),
+        c.WithdrawMessage(3),
+        c.ExportMessage(4, 7, pieces, mark),
+        c.RewriteMessage(5, "image/png", 3, ["controls", "images"]),
     ]
     assert told.contents == [b"hellopng", b"hellopng", b"png"]
 

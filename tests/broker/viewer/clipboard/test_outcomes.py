@@ -29,7 +29,7 @@ def test_a_size_as_people_say_it(size, words):
     assert in_words(size) == words
 
 
-def said(record: w.Record) -> tuple[str, str]:
+def said(record: w.RecordCrossing) -> tuple[str, str]:
     telling = Telling(None, lambda name: WORK, print, lambda: "Super+Shift+V")
     return telling.words(record)
 
@@ -38,64 +38,78 @@ def said(record: w.Record) -> tuple[str, str]:
     ("record", "title", "text"),
     [
         (
-            w.Record(O.COPIED, "work", kinds=(TEXT,), size=12_000),
+            w.RecordCrossing(O.COPIED, "work", kinds=(TEXT,), size=12_000),
             "Copied 12 kB of text from work",
             "Super+Shift+V in another sandbox pastes it, once",
         ),
         (
-            w.Record(O.PASTED, "work", "personal", (TEXT,), 12_000, rule="r:1"),
+            w.RecordCrossing(O.PASTED, "work", "personal", (TEXT,), 12_000, rule="r:1"),
             "12 kB of text: work → personal",
             "by r:1; paste it there as usual, it is wiped here",
         ),
         (
-            w.Record(O.PASTED, "work", "personal", (TEXT, PNG), 3_000_000, rule="r:1"),
+            w.RecordCrossing(
+                O.PASTED, "work", "personal", (TEXT, PNG), 3_000_000, rule="r:1"
+            ),
             "text and a picture (3 MB): work → personal",
             "by r:1; paste it there as usual, it is wiped here",
         ),
         (
-            w.Record(O.PASTED, w.VIEWER, "work", ("text/html",), 5, rule="r:2"),
+            w.RecordCrossing(O.PASTED, w.VIEWER, "work", ("text/html",), 5, rule="r:2"),
             "text/html (5 bytes): your own programs → work",
             "by r:2; paste it there as usual",
         ),
         (
-            w.Record(O.PASTED, "a", "b", (TEXT,), 5, rule="r:2", selection="drag"),
+            w.RecordCrossing(
+                O.PASTED, "a", "b", (TEXT,), 5, rule="r:2", selection="drag"
+            ),
             "5 bytes of text: a → b",
             "dropped, by r:2",
         ),
         (
-            w.Record(O.EXPIRED, "a", "b", selection="drag"),
+            w.RecordCrossing(O.EXPIRED, "a", "b", selection="drag"),
             "Not dropped: a → b",
             "the window has not taken it",
         ),
         (
-            w.Record(O.CLEARED, "a", "b", reason="as you said", selection="drag"),
+            w.RecordCrossing(
+                O.CLEARED, "a", "b", reason="as you said", selection="drag"
+            ),
             "Not dropped: a → b",
             "as you said",
         ),
         (
-            w.Record(O.EXPORTED, "work", w.VIEWER, (TEXT,), 5, rule="r:3"),
+            w.RecordCrossing(O.EXPORTED, "work", w.VIEWER, (TEXT,), 5, rule="r:3"),
             "5 bytes of text: work → your own programs",
             "by r:3",
         ),
-        (w.Record(O.EXPIRED, "work"), "Clipboard wiped: work", "its time is over"),
         (
-            w.Record(O.CLEARED, "work", reason="you said so"),
+            w.RecordCrossing(O.EXPIRED, "work"),
+            "Clipboard wiped: work",
+            "its time is over",
+        ),
+        (
+            w.RecordCrossing(O.CLEARED, "work", reason="you said so"),
             "Clipboard wiped: work",
             "you said so",
         ),
         (
-            w.Record(O.REFUSED, "work", "evil", reason="denied by r:9"),
+            w.RecordCrossing(O.REFUSED, "work", "evil", reason="denied by r:9"),
             "Not pasted: work → evil",
             "denied by r:9",
         ),
-        (w.Record(O.DROPPED, "work", reason="slow"), "Not copied: work", "slow"),
         (
-            w.Record(O.DROPPED, "work", w.VIEWER, reason="no echo"),
+            w.RecordCrossing(O.DROPPED, "work", reason="slow"),
+            "Not copied: work",
+            "slow",
+        ),
+        (
+            w.RecordCrossing(O.DROPPED, "work", w.VIEWER, reason="no echo"),
             "Not copied to your own programs: work → your own programs",
             "no echo",
         ),
         (
-            w.Record(O.REFUSED, "", "work", reason="stays", selection="drag"),
+            w.RecordCrossing(O.REFUSED, "", "work", reason="stays", selection="drag"),
             "Not dropped: work",
             "stays",
         ),

@@ -155,7 +155,7 @@ async def test_limits_are_those_of_the_rules_when_the_person_has_answered(
         await b.copy()
         await b.chord("vault", paste=True)
         if crosses:
-            assert await b.guests["vault"].worker.next(m.Offer)
+            assert await b.guests["vault"].worker.next(m.OfferMessage)
         else:
             await b.wait_told("Not pasted: work → vault")
             assert b.guests["vault"].worker.orders == []
@@ -213,7 +213,7 @@ async def test_conditions_and_limits_of_a_rule(rule, kinds, crosses, read):
             await b.wait_told("Not pasted")
             assert b.guests["vault"].worker.orders == []
         else:
-            offer = await b.guests["vault"].worker.next(m.Offer)
+            offer = await b.guests["vault"].worker.next(m.OfferMessage)
             assert [piece.size for piece in offer.pieces] == crosses
 
 
@@ -242,7 +242,7 @@ async def test_a_rules_ttl_is_the_age_and_the_offers_time(mock_clock):
         await b.copy()
         offer = await b.paste()
         mock_clock.jump(60)
-        withdraw = await b.guests["vault"].worker.next(m.Withdraw)
+        withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == offer.transfer
         await b.wait_told("Clipboard wiped: work → vault")
 
@@ -282,7 +282,8 @@ async def test_what_cannot_be_recorded_is_not_pasted(monkeypatch):
         await b.wait_told("Clipboard wiped")
         await b.clipboard.clear()
         assert not any(
-            isinstance(order, m.Offer) for order in b.guests["vault"].worker.orders
+            isinstance(order, m.OfferMessage)
+            for order in b.guests["vault"].worker.orders
         )
         assert b.clipboard.status().offered == ()
 
@@ -296,11 +297,11 @@ async def test_the_targets_worker_cleans_where_its_record_asks_for_it():
         await b.copy()
         await b.chord("vault", paste=True)
         vault = b.guests["vault"]
-        rewrite = await vault.worker.next(m.Rewrite)
+        rewrite = await vault.worker.next(m.RewriteMessage)
         assert (rewrite.kind, rewrite.clean) == ("text/plain", ["controls"])
         assert vault.worker.contents == [TEXT]
         await vault.say(clipboard_member.Content(rewrite.transfer, b"clean"))
-        await vault.worker.next(m.Offer)
+        await vault.worker.next(m.OfferMessage)
         assert vault.worker.contents[-1] == b"clean"
         (pasted,) = b.events("clipboard.pasted")
         assert pasted["bytes"] == len(b"clean")
@@ -320,7 +321,7 @@ async def test_the_persons_own_selection_comes_in_by_the_paste_chord():
         assert ask.host
         read = await b.give("vault", {"text/plain": TEXT})
         assert read.host
-        await b.guests["vault"].worker.next(m.Offer)
+        await b.guests["vault"].worker.next(m.OfferMessage)
         (pasted,) = b.events("clipboard.pasted")
         assert (pasted["sandbox"], pasted["target"]) == ("@adminvm", "vault")
         await b.wait_told("23 bytes of text: your own programs → vault")
@@ -352,12 +353,12 @@ async def test_out_into_the_persons_own_selection():
         press = await b.chord("work", paste=False)
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})
-        export = await b.guests["work"].worker.next(m.Export)
+        export = await b.guests["work"].worker.next(m.ExportMessage)
         assert export.press == press
         await b.wait_told("work → your own programs")
-        await b.guests["work"].say(m.Exported(export.transfer))
+        await b.guests["work"].say(m.ExportedMessage(export.transfer))
         await b.clipboard.clear()
-        withdraw = await b.guests["work"].worker.next(m.Withdraw)
+        withdraw = await b.guests["work"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == export.transfer
 
 
@@ -368,7 +369,7 @@ async def test_out_and_in_again_is_from_sandbox_to_sandbox():
         await b.chord("work", paste=False)
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})
-        export = await b.guests["work"].worker.next(m.Export)
+        export = await b.guests["work"].worker.next(m.ExportMessage)
         await b.clipboard.clear()
         await inward(b, "vault", ("text/plain", export.mark))
         _, text = await b.wait_told("Not pasted: your own programs → vault")
@@ -376,7 +377,7 @@ async def test_out_and_in_again_is_from_sandbox_to_sandbox():
         assert len(b.guests["vault"].worker.orders) == 1, "only its types were asked"
         await inward(b, "web", ("text/plain", export.mark))
         await b.give("web", {"text/plain": TEXT})
-        await b.guests["web"].worker.next(m.Offer)
+        await b.guests["web"].worker.next(m.OfferMessage)
 
 
 async def test_a_copy_that_may_not_go_out_is_no_news():
@@ -404,7 +405,7 @@ async def test_primary_selections_where_both_records_say_so():
 async def test_a_drag_of_another_sandboxes_is_told_once():
     async with board(ALLOW) as b:
         for _ in range(3):
-            await b.guests["vault"].say(m.ForeignDrag())
+            await b.guests["vault"].say(m.ForeignDragMessage())
         await b.clipboard.clear()
         assert [t for t, _ in b.told] == ["Not dropped: vault"]
         (ended,) = b.events("clipboard.ended")
@@ -435,7 +436,7 @@ async def test_one_that_takes_no_orders_is_ended_and_hinders_nobody():
     async with board(ALLOW + "work web allow\n") as b:
         b.guests["web"].worker.stuck = True
         for _ in range(limits.CLIPBOARD_ORDERS + 2):
-            b.guests["web"].crossing.give(m.Withdraw)
+            b.guests["web"].crossing.give(m.WithdrawMessage)
         assert "no orders" in await b.guests["web"].worker.wait_closed()
         await b.copy()
         await b.paste()
@@ -487,7 +488,7 @@ async def test_cleared_by_the_person_it_is_gone_when_that_returns():
         await b.clipboard.clear()
         assert b.clipboard.status().source == ""
         assert b.clipboard.status().offered == ()
-        withdraw = await b.guests["vault"].worker.next(m.Withdraw)
+        withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == offer.transfer
         assert {e["outcome"] for e in b.events("clipboard.ended")} == {"cleared"}
 
@@ -498,7 +499,7 @@ async def test_a_rule_that_is_taken_away_takes_back_what_is_on_offer():
         offer = await b.paste()
         await b.book.change("50-test.policy", "# nothing\n")
         await b.clipboard.decide_again()
-        withdraw = await b.guests["vault"].worker.next(m.Withdraw)
+        withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == offer.transfer
         await b.wait_told("do not let it stand any more")
 
@@ -518,16 +519,16 @@ async def test_a_rule_that_stays_leaves_it():
 async def test_chords_are_told_to_workers_and_trouble_to_the_person():
     choice = [chosen("vitrail")]
     async with board(ALLOW, choose=lambda: choice[0]) as b:
-        assert b.guests["work"].crossing.chords() == m.Chords(
+        assert b.guests["work"].crossing.chords() == m.ChordsMessage(
             "Super+Shift+C", "Super+Shift+V"
         )
         choice[0] = chosen("qubes")
         await b.clipboard.choose_again()
-        order = await b.guests["work"].worker.next(m.Chords)
-        assert order == m.Chords("Ctrl+Shift+C", "Ctrl+Shift+V")
+        order = await b.guests["work"].worker.next(m.ChordsMessage)
+        assert order == m.ChordsMessage("Ctrl+Shift+C", "Ctrl+Shift+V")
         for _ in range(2):
-            await b.guests["work"].say(m.ChordTrouble("no keymap \x1b here"))
-        await b.guests["web"].say(m.ChordTrouble("no keymap \x1b here"))
+            await b.guests["work"].say(m.ChordTroubleMessage("no keymap \x1b here"))
+        await b.guests["web"].say(m.ChordTroubleMessage("no keymap \x1b here"))
         assert [t for t, _ in b.told if "no chords" in t] == [
             "Vitrail: no chords for the clipboard"
         ]
@@ -535,7 +536,7 @@ async def test_chords_are_told_to_workers_and_trouble_to_the_person():
             ("web", "no keymap \\x1b here"),
             ("work", "no keymap \\x1b here"),
         ]
-        await b.guests["web"].say(m.ChordTrouble(""))
+        await b.guests["web"].say(m.ChordTroubleMessage(""))
         assert [name for name, _ in b.clipboard.troubles()] == ["work"]
 
 
@@ -560,13 +561,13 @@ MARK = "application/x-vitrail-drag-1"
 async def dropped(b, source="work", target="vault", mark=MARK, number=1):
     """A drag of one sandbox's is over a window of another's, and dropped there."""
     if mark:
-        await b.guests[source].say(m.DragStarted(mark))
-    await b.guests[target].say(m.DragOver(number, mark))
-    accept = await b.guests[target].worker.next(m.AcceptDrag)
+        await b.guests[source].say(m.DragStartedMessage(mark))
+    await b.guests[target].say(m.DragOverMessage(number, mark))
+    accept = await b.guests[target].worker.next(m.AcceptDragMessage)
     assert accept.number == number
-    await b.guests[target].say(m.DragDropped(number))
+    await b.guests[target].say(m.DragDroppedMessage(number))
     if mark:
-        await b.guests[source].say(m.DragPerformed(mark))
+        await b.guests[source].say(m.DragPerformedMessage(mark))
 
 
 async def test_a_drop_crosses_by_the_rule_recorded_and_told():
@@ -575,8 +576,8 @@ async def test_a_drop_crosses_by_the_rule_recorded_and_told():
         ask = await b.answer("work", {"text/plain": TEXT})
         assert ask.drag == MARK
         await b.give("work", {"text/plain": TEXT})
-        assert (await b.guests["vault"].worker.next(m.EndDrag)).finished
-        offer = await b.guests["vault"].worker.next(m.Offer)
+        assert (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
+        offer = await b.guests["vault"].worker.next(m.OfferMessage)
         assert offer.drop == 1
         (pasted,) = b.events("clipboard.pasted")
         assert (pasted["sandbox"], pasted["target"]) == ("work", "vault")
@@ -600,27 +601,27 @@ async def test_a_drag_that_no_rule_and_not_both_records_let_is_not_accepted(
     rules, records
 ):
     async with board(rules, records=records) as b:
-        await b.guests["work"].say(m.DragStarted(MARK))
-        await b.guests["vault"].say(m.DragOver(1, MARK))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["vault"].say(m.DragOverMessage(1, MARK))
         await b.wait_told("stays inside")
         assert b.guests["vault"].worker.orders == []
-        await b.guests["vault"].say(m.DragDropped(1))
-        await b.guests["work"].say(m.DragPerformed(MARK))
+        await b.guests["vault"].say(m.DragDroppedMessage(1))
+        await b.guests["work"].say(m.DragPerformedMessage(MARK))
         assert b.guests["work"].worker.orders == []
 
 
 async def test_a_drag_whose_source_is_heard_later_is_known_then():
     async with board(ALLOW, records=BOTH) as b:
-        await b.guests["vault"].say(m.DragOver(1, MARK))
-        await b.guests["work"].say(m.DragStarted(MARK))
-        assert (await b.guests["vault"].worker.next(m.AcceptDrag)).number == 1
+        await b.guests["vault"].say(m.DragOverMessage(1, MARK))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        assert (await b.guests["vault"].worker.next(m.AcceptDragMessage)).number == 1
         assert b.told == []
 
 
 async def test_a_drag_of_nobodys_is_refused_after_a_while(monkeypatch):
     monkeypatch.setattr(limits, "CLIPBOARD_MARK_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
-        await b.guests["vault"].say(m.DragOver(1, MARK))
+        await b.guests["vault"].say(m.DragOverMessage(1, MARK))
         await b.wait_told("nobody knows whose")
         assert b.guests["vault"].worker.orders == []
 
@@ -628,19 +629,19 @@ async def test_a_drag_of_nobodys_is_refused_after_a_while(monkeypatch):
 async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
     monkeypatch.setattr(limits, "CLIPBOARD_DROP_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
-        await b.guests["work"].say(m.DragStarted(MARK))
-        await b.guests["vault"].say(m.DragOver(1, MARK))
-        await b.guests["vault"].worker.next(m.AcceptDrag)
-        await b.guests["vault"].say(m.DragDropped(1))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["vault"].say(m.DragOverMessage(1, MARK))
+        await b.guests["vault"].worker.next(m.AcceptDragMessage)
+        await b.guests["vault"].say(m.DragDroppedMessage(1))
         await b.wait_told("only one of the two")
-        assert not (await b.guests["vault"].worker.next(m.EndDrag)).finished
+        assert not (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
         assert b.guests["work"].worker.orders == []
 
 
 async def test_a_worker_that_takes_anothers_mark_is_ended():
     async with board(ALLOW, records=BOTH) as b:
-        await b.guests["work"].say(m.DragStarted(MARK))
-        await b.guests["web"].say(m.DragStarted(MARK))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["web"].say(m.DragStartedMessage(MARK))
         await b.guests["web"].worker.wait_closed()
         assert b.guests["work"].worker.closed == ""
 
@@ -649,10 +650,10 @@ async def test_a_worker_that_drags_over_its_own_windows_is_told_of_once(monkeypa
     """By a mark of its own, which is no drag from elsewhere whatever the rules."""
     monkeypatch.setattr(limits, "CLIPBOARD_CHORDS_SECONDS", 10_000.0)
     async with board("work work allow\n", records=BOTH) as b:
-        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
         await b.clipboard.clear()  # it is known by then
         for number in range(50):
-            await b.guests["work"].say(m.DragOver(number, MARK))
+            await b.guests["work"].say(m.DragOverMessage(number, MARK))
         await b.clipboard.clear()
         assert len(b.told) == 1
         assert b.guests["work"].worker.orders == []
@@ -676,8 +677,8 @@ async def test_your_own_drag_is_read_after_the_rule_has_said_yes():
         ask = await b.answer("vault", {"text/plain": TEXT})
         assert (ask.host, ask.drop) == (True, 1)
         await b.give("vault", {"text/plain": TEXT})
-        assert (await b.guests["vault"].worker.next(m.EndDrag)).finished
-        assert (await b.guests["vault"].worker.next(m.Offer)).drop == 1
+        assert (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
+        assert (await b.guests["vault"].worker.next(m.OfferMessage)).drop == 1
         (decision,) = b.events("decision")
         assert decision["verdict"] == "allow"
 
@@ -696,20 +697,22 @@ async def test_at_once_goes_out_what_a_rule_allows_without_a_question(rule, kind
     async with board(rule, records=BOTH) as b:
         order = b.guests["work"].crossing.drags()
         assert (order.cross, order.outward) == (True, kinds)
-        assert b.guests["web"].crossing.drags() == m.Drags(cross=False, outward=[])
+        assert b.guests["web"].crossing.drags() == m.DragsMessage(
+            cross=False, outward=[]
+        )
 
 
 async def test_what_goes_out_by_a_drag_is_decided_and_served():
     async with board("work @adminvm allow max-size=23\n", records=BOTH) as b:
-        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
         for number, text in ((1, TEXT), (2, TEXT + b"!")):
-            await b.guests["work"].say(m.DragWanted(number, MARK, "text/plain"))
+            await b.guests["work"].say(m.DragWantedMessage(number, MARK, "text/plain"))
             await b.answer("work", {"text/plain": text})
             await b.give("work", {"text/plain": text})
             if number == 1:
-                served = await b.guests["work"].worker.next(m.Serve)
+                served = await b.guests["work"].worker.next(m.ServeMessage)
                 assert (served.number, served.size) == (1, len(TEXT))
-        ended = await b.guests["work"].worker.next(m.EndDrag)
+        ended = await b.guests["work"].worker.next(m.EndDragMessage)
         assert (ended.number, ended.finished) == (2, False)
         (pasted,) = b.events("clipboard.pasted")
         assert (pasted["target"], pasted["selection"]) == ("@adminvm", "drag")
@@ -720,7 +723,7 @@ async def test_drags_of_which_nobody_knows_wait_one_at_a_time():
     async with board(ALLOW, records=BOTH) as b:
         before = len(b.clipboard._nursery.child_tasks)
         for n in range(100):
-            await b.guests["web"].say(m.DragOver(n, f"{MARK}{n}"))
+            await b.guests["web"].say(m.DragOverMessage(n, f"{MARK}{n}"))
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
         assert len(b.clipboard._nursery.child_tasks) <= before + 1
@@ -729,7 +732,7 @@ async def test_drags_of_which_nobody_knows_wait_one_at_a_time():
 async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
     """Their program waits for as long as the descriptor is open."""
     async with board("work @adminvm allow\n", records=BOTH) as b:
-        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["work"].say(m.DragStartedMessage(MARK))
         record = b.book.log._store.record
 
         async def full(event):
@@ -738,13 +741,13 @@ async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
             await record(event)
 
         monkeypatch.setattr(b.book.log._store, "record", full)
-        await b.guests["work"].say(m.DragWanted(1, MARK, "text/plain"))
+        await b.guests["work"].say(m.DragWantedMessage(1, MARK, "text/plain"))
         await b.answer("work", {"text/plain": TEXT})
         await b.give("work", {"text/plain": TEXT})
-        ended = await b.guests["work"].worker.next(m.EndDrag)
+        ended = await b.guests["work"].worker.next(m.EndDragMessage)
         assert (ended.number, ended.finished) == (1, False)
         orders = b.guests["work"].worker.orders
-        assert not any(isinstance(order, m.Serve) for order in orders)
+        assert not any(isinstance(order, m.ServeMessage) for order in orders)
 
 
 async def test_rules_for_drags_that_change_are_told_to_the_workers():
@@ -754,5 +757,5 @@ async def test_rules_for_drags_that_change_are_told_to_the_workers():
         rule = "vitrail.ClipboardPaste * work @adminvm allow\n"
         await b.book.change("50-test.policy", rule)
         await b.clipboard.decide_again()
-        told = await b.guests["work"].worker.next(m.Drags)
+        told = await b.guests["work"].worker.next(m.DragsMessage)
         assert told.outward == ["image/png", "text/plain"]

@@ -87,8 +87,8 @@ async def test_a_worker_counts_its_own_streams_only(tmp_path):
             (other,) = workers.opened
 
             async def statistics():
-                counts = [worker.StreamCount(n, 1, 1) for n in range(20)]
-                return worker.Statistics(0, 0, 0, 0, 0, streams=counts)
+                counts = [worker.WorkerStreamCount(n, 1, 1) for n in range(20)]
+                return worker.WorkerStatistics(0, 0, 0, 0, 0, streams=counts)
 
             other.statistics = statistics
             assert set(await mine.stream_counts()) == {7}

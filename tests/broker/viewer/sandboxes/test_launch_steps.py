@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from broker.viewer.sandboxes.launch_steps import TEXTS, Step, Way
+from broker.viewer.sandboxes.launch_steps import TEXTS, LaunchProgress, Step
 
 
 def test_hops_are_reached_in_order_with_their_times():
-    way = Way(now=100.0)
+    way = LaunchProgress(now=100.0)
     assert way.next is Step.MACHINE
     assert way.reach(Step.MACHINE, 100.5) == [(Step.MACHINE, 0.5)]
     assert way.reach(Step.AGENT, 103.0) == [(Step.AGENT, 2.5)]
@@ -16,20 +16,20 @@ def test_hops_are_reached_in_order_with_their_times():
 
 
 def test_a_later_hop_proves_the_earlier_ones():
-    way = Way(now=0.0)
+    way = LaunchProgress(now=0.0)
     new = [hop for hop, _ in way.reach(Step.STREAM, 1.0)]
     assert new == [Step.MACHINE, Step.AGENT, Step.PROGRAM, Step.STREAM]
 
 
 def test_a_hop_is_reached_once():
-    way = Way(now=0.0)
+    way = LaunchProgress(now=0.0)
     way.reach(Step.AGENT, 1.0)
     assert way.reach(Step.AGENT, 2.0) == []
 
 
 @pytest.mark.parametrize("reached", list(Step)[:-1])
 def test_a_failure_names_the_hop_that_was_waited_for(reached):
-    way = Way(now=0.0)
+    way = LaunchProgress(now=0.0)
     way.reach(reached, 1.0)
     failure = way.fail("no answer")
     assert failure.hop == Step(reached + 1)
@@ -38,13 +38,13 @@ def test_a_failure_names_the_hop_that_was_waited_for(reached):
 
 
 def test_the_first_failure_stays():
-    way = Way(now=0.0)
+    way = LaunchProgress(now=0.0)
     first = way.fail("the VMM died")
     assert way.fail("and so did its streams") is first
 
 
 def test_what_ends_after_the_window_is_no_failure_of_the_way():
-    way = Way(now=0.0)
+    way = LaunchProgress(now=0.0)
     way.reach(Step.WINDOW, 1.0)
     assert way.complete
     assert way.fail("closed by the person") is None

@@ -6,7 +6,7 @@ import pytest
 
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.ipc.agent import Exited, Failed, Output, Started
+from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output
 from broker.viewer.sandboxes import programs as module
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import Programs
@@ -29,7 +29,7 @@ async def test_a_guest_that_claims_ever_new_programs_fills_no_disk(tmp_path):
         for program in programs.live():
             assert program.log.path.exists(), "never the log of one that runs"
             programs.take(Output(program.number, b"x"))
-            programs.take(Exited(program.number, 0))
+            programs.take(AgentExited(program.number, 0))
         programs.adopt([7, 8, 9])
         assert programs.live() == [], "it is believed once"
         assert len(names(logs)) <= limits.PROGRAMS_PER_SANDBOX + module.KEPT_LOGS
@@ -119,7 +119,7 @@ async def test_as_many_as_the_record_allows_and_no_more(tmp_path, limit):
         last = programs.new("foot", display=True, limit=limit)
     with pytest.raises(RefusedError, match=f"runs {most} programs already"):
         programs.new("foot", display=True, limit=limit)
-    programs.take(Exited(last.number, 0))
+    programs.take(AgentExited(last.number, 0))
     programs.new("foot", display=True, limit=limit)
     programs.end_all("over")
 
@@ -141,7 +141,7 @@ async def test_what_is_adopted_runs_already(tmp_path):
     programs.adopt([7])
     (program,) = programs.live()
     assert (program.number, program.way.complete, program.display) == (7, True, False)
-    assert programs.take(Exited(7, 3)) is program
+    assert programs.take(AgentExited(7, 3)) is program
     assert program.way.failure is None, "its window was up: no way failed"
 
 
@@ -149,7 +149,7 @@ async def test_numbers_that_were_given_out_and_have_ended_are_not_adopted(tmp_pa
     """A reconnecting agent may still name them."""
     programs = Programs(tmp_path)
     ended = programs.new("foot", display=True, limit=64)
-    programs.take(Exited(ended.number, 0))
+    programs.take(AgentExited(ended.number, 0))
     programs.adopt([ended.number])
     assert programs.live() == []
 
@@ -163,7 +163,8 @@ async def test_a_second_claim_adds_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "message", [Started(2), Failed(2, "no"), Output(2, b"x"), Exited(2, 0)]
+    "message",
+    [AgentStarted(2), AgentFailed(2, "no"), Output(2, b"x"), AgentExited(2, 0)],
 )
 async def test_unknown_numbers_are_ignored(tmp_path, message):
     programs = Programs(tmp_path)
@@ -204,7 +205,7 @@ async def test_a_log_is_rotated_when_it_is_full(tmp_path, over):
 async def test_a_program_that_fails_says_why_in_printable_words(tmp_path):
     programs = Programs(tmp_path)
     program = programs.new("foot", display=True, limit=64)
-    assert programs.take(Failed(1, "no \x1b]0;such\x07 file")) is program
+    assert programs.take(AgentFailed(1, "no \x1b]0;such\x07 file")) is program
     assert program.ended
     assert program.way.failure.hop is Step.PROGRAM
     assert "\x1b" not in program.way.failure.reason
@@ -213,7 +214,7 @@ async def test_a_program_that_fails_says_why_in_printable_words(tmp_path):
 async def test_only_programs_that_were_started_have_a_stream(tmp_path):
     programs = Programs(tmp_path)
     started, waits = (programs.new("foot", display=True, limit=64) for _ in range(2))
-    programs.take(Started(started.number))
+    programs.take(AgentStarted(started.number))
     programs.display(Step.STREAM)
     assert started.way.next is Step.WAYPIPE
     assert waits.way.next is Step.MACHINE
@@ -234,7 +235,7 @@ async def test_without_a_screen_only_those_that_need_one_fail(tmp_path):
 async def test_whoever_waits_is_woken(tmp_path):
     programs = Programs(tmp_path)
     program = programs.new("foot", display=True, limit=64)
-    for message in (Started(1), Exited(1, 0)):
+    for message in (AgentStarted(1), AgentExited(1, 0)):
         waited = program.changed
         programs.take(message)
         assert waited.is_set()

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.ipc.agent import Exited, Failed, Output, Started
+from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output
 from broker.viewer.sandboxes import run_progress as module
 from broker.viewer.sandboxes.launch_steps import TEXTS, Step
 from broker.viewer.sandboxes.programs import Programs
@@ -166,12 +166,12 @@ async def test_a_program_that_cannot_be_started_says_why(stand):
 
         nursery.start_soon(follow)
         await wait_all_tasks_blocked()
-        stand.programs.take(Failed(1, "no such file"))
+        stand.programs.take(AgentFailed(1, "no such file"))
 
 
 async def test_a_program_that_ends_without_a_window_shows_its_last_words(stand):
     stand.follower.listen(stand.program)
-    stand.programs.take(Started(1))
+    stand.programs.take(AgentStarted(1))
     async with trio.open_nursery() as nursery:
 
         async def follow():
@@ -182,15 +182,15 @@ async def test_a_program_that_ends_without_a_window_shows_its_last_words(stand):
         await wait_all_tasks_blocked()
         stand.programs.take(Output(1, b"no "))
         stand.programs.take(Output(1, b"font"))
-        stand.programs.take(Exited(1, 3))
+        stand.programs.take(AgentExited(1, 3))
     assert stand.output() == b"no font"
     assert stand.items[-1].output == b"font", "after the failure, before the error"
 
 
 async def test_a_program_that_ended_well_needs_no_window(stand):
     """``foot --version``."""
-    stand.programs.take(Started(1))
-    stand.programs.take(Exited(1, 0))
+    stand.programs.take(AgentStarted(1))
+    stand.programs.take(AgentExited(1, 0))
     await stand.follow()
 
 
@@ -210,7 +210,7 @@ async def test_so_much_output_waits_for_a_slow_client(stand, over):
     stand.follower.listen(stand.program)
     for number in range(N + over):
         stand.programs.take(Output(1, b"%03d" % number))
-    stand.programs.take(Exited(1, 0))
+    stand.programs.take(AgentExited(1, 0))
     assert await stand.follower.attend(stand.program) == 0
     assert stand.output() == b"".join(b"%03d" % number for number in range(N))
     lost = [item.progress.detail for item in stand.items if item.progress]
@@ -230,7 +230,7 @@ async def test_a_client_that_takes_nothing_holds_up_nobody_else(stand):
             stand.programs.take(Output(1, b"x"))
             await trio.lowlevel.checkpoint()
         await wait_all_tasks_blocked()
-        stand.programs.take(Exited(1, 0))
+        stand.programs.take(AgentExited(1, 0))
         stand.may_take.set()
     assert N <= len(stand.output()) <= N + 2
 
@@ -242,7 +242,7 @@ async def test_output_is_passed_on_as_it_comes(stand):
         for number in range(3 * N):
             stand.programs.take(Output(1, b"%03d" % number))
             await wait_all_tasks_blocked()
-        stand.programs.take(Exited(1, 0))
+        stand.programs.take(AgentExited(1, 0))
     assert len(stand.output()) == 9 * N
 
 
@@ -259,7 +259,7 @@ async def test_a_client_that_has_gone_is_not_written_to(stand):
 @pytest.mark.parametrize("code", [0, 1, 255, -9])
 async def test_the_code_is_the_program_s(stand, code):
     stand.follower.listen(stand.program)
-    stand.programs.take(Exited(1, code))
+    stand.programs.take(AgentExited(1, code))
     assert await stand.follower.attend(stand.program) == code
 
 

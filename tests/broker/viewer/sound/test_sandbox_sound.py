@@ -18,7 +18,7 @@ from broker.core.lease import Opening
 from broker.ipc import worker
 from broker.pulse.rules import Level
 from broker.viewer.sound.levels import load_level, save_level
-from broker.viewer.sound.mixer import Ask, ask_desk
+from broker.viewer.sound.mixer import MixerRequest, ask_desk
 from broker.viewer.sound.sandbox_sound import GuestSound
 from policy.records.loader import parse_record
 from tests.kit.link.roles import LEASE, journal
@@ -41,7 +41,7 @@ class PaperWorker:
         if self.closed:
             raise UpstreamError("it has ended")
         self.orders.append(order)
-        if isinstance(order, worker.Microphone) and self.obeys:
+        if isinstance(order, worker.MicrophoneOrder) and self.obeys:
             await self._sound[0].take(worker.MicrophoneSet(order.number))
 
     async def close(self, reason):
@@ -50,7 +50,9 @@ class PaperWorker:
 
     def heard(self):
         return [
-            o.hearing.value for o in self.orders if isinstance(o, worker.Microphone)
+            o.hearing.value
+            for o in self.orders
+            if isinstance(o, worker.MicrophoneOrder)
         ]
 
 
@@ -277,7 +279,9 @@ async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
             other.close()
             while True:
                 try:
-                    status = await trio.to_thread.run_sync(ask_desk, desk, Ask())
+                    status = await trio.to_thread.run_sync(
+                        ask_desk, desk, MixerRequest()
+                    )
                     break
                 except (FileNotFoundError, UpstreamError):
                     await trio.sleep(0.1)

@@ -10,7 +10,7 @@ import pytest
 
 from broker.core import limits
 from broker.wayland.handlers import foreign_drags
-from broker.wayland.handlers.selection import Source
+from broker.wayland.handlers.selection import DataSource
 from broker.wayland.protocol import emit
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
@@ -503,7 +503,7 @@ def test_a_source_that_is_gone_is_not_kept_by_its_offers(pair):
     for _ in range(20):
         source = one.copy("clipboard", b"text/" + b"x" * 200)
         one.send(source, "destroy")
-    sources = [o for o in gc.get_objects() if type(o) is Source]
+    sources = [o for o in gc.get_objects() if type(o) is DataSource]
     assert len(sources) >= 20, "the offers are there, and hold them"
     assert not any(source.mimes for source in sources if source.dead)
 

@@ -9,7 +9,7 @@ import pytest
 from broker.wayland import handler_table
 from broker.wayland.protocol import document, generate
 from broker.wayland.protocol.tables import INTERFACES
-from broker.wayland.verdicts import GLOBALS, Verdict, advertised_version
+from broker.wayland.verdicts import GLOBALS, GlobalVerdict, advertised_version
 
 
 def test_the_checked_in_tables_are_what_pywayland_gives():
@@ -34,7 +34,7 @@ def test_every_row_says_its_risk_in_a_sentence():
     for row in GLOBALS.values():
         assert row.risk.endswith(".")
         assert len(row.risk) > 10
-        assert (row.version == 0) == (row.verdict is Verdict.NO)
+        assert (row.version == 0) == (row.verdict is GlobalVerdict.NO)
 
 
 @pytest.mark.parametrize("interface", sorted(INTERFACES))

@@ -35,7 +35,7 @@ def dragged(*mimes):
 async def test_who_asks_for_what_is_dragged_out_is_not_kept_waiting_by_a_flood():
     """A client that begins drags without end pushes out the question for it."""
     async with told() as it:
-        it.mine.obey(m.Drags(cross=True, outward=["text/plain"]), [])
+        it.mine.obey(m.DragsMessage(cross=True, outward=["text/plain"]), [])
         for _ in range(2 * limits.CLIPBOARD_SERVES):
             theirs, ours = os.pipe()
             assert it.mine.drags.wanted(dragged(TEXT), TEXT, ours)
@@ -75,7 +75,7 @@ def begin_three(_core, drags):
 @pytest.mark.parametrize("last", [drop_on_two, begin_three])
 async def test_a_drop_that_there_was_no_room_to_tell_is_given_up(last):
     async with told() as it:
-        it.mine.obey(m.Drags(cross=True, outward=[]), [])
+        it.mine.obey(m.DragsMessage(cross=True, outward=[]), [])
         core, drags = Core(it.sandbox), it.mine.drags
         over = come_over(core, drags)
         drop(drags, over)
@@ -99,5 +99,5 @@ async def test_a_drop_that_there_was_no_room_to_tell_is_given_up(last):
 async def test_a_drag_of_a_file_or_a_link_does_not_go_out(types, out):
     """The text beside it is its name, too."""
     async with told() as it:
-        it.mine.obey(m.Drags(cross=True, outward=["text/plain"]), [])
+        it.mine.obey(m.DragsMessage(cross=True, outward=["text/plain"]), [])
         assert list(it.mine.drags.outward(dragged(*types))) == out

@@ -100,7 +100,7 @@ class Told:
         return made
 
     async def types(self, transfer=1, *, host=False):
-        self.mine.obey(m.AskTypes(transfer, host), [])
+        self.mine.obey(m.AskTypesMessage(transfer, host), [])
         return await self.said()
 
     async def read(self, transfer=2, name="text/plain", most=100, *, host=False):
@@ -119,13 +119,13 @@ class Told:
 
     def offer(self, content, transfer=5):
         fd = sealed_memfd.sealed([content])
-        self.mine.obey(m.Offer(transfer, [m.Piece(NAMES, len(content))]), [fd])
+        self.mine.obey(m.OfferMessage(transfer, [m.Piece(NAMES, len(content))]), [fd])
         return self.sandbox.selections["clipboard"]
 
     def export(self, press=1, transfer=6):
         piece = m.Piece(NAMES, 5)
         fd = sealed_memfd.sealed([b"hello"])
-        self.mine.obey(m.Export(transfer, press, [piece], "x-mark"), [fd])
+        self.mine.obey(m.ExportMessage(transfer, press, [piece], "x-mark"), [fd])
 
 
 @asynccontextmanager
@@ -294,7 +294,7 @@ async def test_an_offer_is_served_under_each_name_until_the_next_selection():
             assert held.send(name, ours)
             assert await reads(theirs) == b"x" * 200_000
         it.select()
-        assert await it.said() == m.OfferEnded(5)
+        assert await it.said() == m.OfferEndedMessage(5)
         theirs, ours = os.pipe()
         assert not held.send(TEXT, ours)
         os.close(theirs)
@@ -313,9 +313,9 @@ async def test_what_is_being_read_is_read_to_its_end():
 async def test_what_is_withdrawn_is_gone_and_no_news():
     async with told() as it:
         it.offer(b"hello")
-        it.mine.obey(m.Withdraw(99), [])
+        it.mine.obey(m.WithdrawMessage(99), [])
         assert it.sandbox.selections["clipboard"] is not None
-        it.mine.obey(m.Withdraw(5), [])
+        it.mine.obey(m.WithdrawMessage(5), [])
         assert it.sandbox.selections["clipboard"] is None
         await it.silent()
 
@@ -428,14 +428,14 @@ async def test_an_export_is_told_when_the_compositor_has_taken_it():
         assert list(content.mimes) == [TEXT, b"UTF8_STRING", hint, b"x-mark"]
         await it.silent()
         content.taken()
-        assert await it.said() == m.Exported(6)
+        assert await it.said() == m.ExportedMessage(6)
         for mime, expected in ((TEXT, b"hello"), (hint, b"secret")):
             theirs, ours = os.pipe()
             assert content.send(mime, ours)
             assert await reads(theirs) == expected
         assert not content.send(b"x-mark", 0)
         content.cancel()
-        assert await it.said() == m.ExportEnded(6)
+        assert await it.said() == m.ExportEndedMessage(6)
 
 
 @pytest.mark.parametrize("wrong", ["press", "focus", "twice", "device"])
@@ -472,7 +472,7 @@ async def test_an_export_can_be_withdrawn():
         it.export()
         it.core.hands.exported[0][1].taken()
         await it.said()
-        it.mine.obey(m.Withdraw(6), [])
+        it.mine.obey(m.WithdrawMessage(6), [])
         assert len(it.core.hands.taken_back) == 1
         await it.silent()
 
@@ -509,7 +509,7 @@ async def test_drags_that_begin_without_end_hide_no_focus_that_has_gone():
         assert await it.said() == m.ClipboardFocus(taken=True)
         it.mine.focus(taken=False)
         for n in range(2 * limits.CLIPBOARD_EVENTS):
-            it.mine._say(m.DragStarted(f"application/x-vitrail-drag-{n}"))
+            it.mine._say(m.DragStartedMessage(f"application/x-vitrail-drag-{n}"))
         found = [await it.said() for _ in range(limits.CLIPBOARD_EVENTS)]
         assert found[0] == m.ClipboardFocus(taken=False)
         await it.silent()
@@ -519,7 +519,7 @@ async def test_chords_are_chosen_for_connections_that_are_there_and_those_to_com
     async with told() as it:
         before = it.mine.judge()
         assert before.change is not None
-        it.mine.obey(m.Chords("Ctrl+Alt+C", "Ctrl+Alt+V"), [])
+        it.mine.obey(m.ChordsMessage("Ctrl+Alt+C", "Ctrl+Alt+V"), [])
         assert it.mine.judge()._wanted == before._wanted != ()
 
 
@@ -528,14 +528,14 @@ async def test_trouble_is_told_when_it_is_another():
         for reason in ("none", "none", ""):
             it.mine.trouble(reason)
         assert [await it.said() for _ in range(2)] == [
-            m.ChordTrouble("none"),
-            m.ChordTrouble(""),
+            m.ChordTroubleMessage("none"),
+            m.ChordTroubleMessage(""),
         ]
 
 
 @pytest.mark.parametrize(
     ("order", "fds"),
-    [(m.Withdraw(1), 1), (m.Offer(1, [m.Piece(NAMES, 1)]), 0)],
+    [(m.WithdrawMessage(1), 1), (m.OfferMessage(1, [m.Piece(NAMES, 1)]), 0)],
 )
 async def test_an_order_with_the_wrong_descriptors_is_a_mistake_of_ours(order, fds):
     async with told() as it:

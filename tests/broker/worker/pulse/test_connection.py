@@ -18,7 +18,7 @@ from broker.pulse.commands import INVALID, Command
 from broker.pulse.rules import SoundRules
 from broker.pulse.sandbox import SoundSandbox
 from broker.pulse.tagstruct import encode
-from broker.worker.pulse.connection import Connection, Service, serve_client
+from broker.worker.pulse.connection import PulseConnection, PulseService, serve_client
 from tests.kit.sound.talk import Peer, Server, open_playback
 
 C = Command
@@ -30,7 +30,7 @@ async def playing(credit: int):
     pairs = [socket.socketpair() for _ in range(2)]
     with pairs[0][1], pairs[1][0], trio.fail_after(60):
         sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
-        mine = Connection(pairs[0][1], pairs[1][0], sandbox, bytes(256))
+        mine = PulseConnection(pairs[0][1], pairs[1][0], sandbox, bytes(256))
 
         async def serve() -> None:
             await mine.run()
@@ -123,7 +123,7 @@ async def test_the_server_learns_who_we_are_even_when_it_asks_late():
     pairs = [socket.socketpair() for _ in range(2)]
     with pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1], trio.fail_after(60):
         sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
-        mine = Connection(pairs[0][1], pairs[1][0], sandbox, bytes(256))
+        mine = PulseConnection(pairs[0][1], pairs[1][0], sandbox, bytes(256))
         client, server = Peer(pairs[0][0]), pairs[1][1]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(mine.run)
@@ -153,7 +153,7 @@ async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
         return near
 
     sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
-    service = Service(sandbox, connect, bytes(256), reported.append)
+    service = PulseService(sandbox, connect, bytes(256), reported.append)
     most = limits.PULSE_CONNECTIONS
     with ExitStack() as stack, trio.fail_after(60):
         async with trio.open_nursery() as nursery:

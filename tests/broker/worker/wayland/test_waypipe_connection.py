@@ -17,7 +17,7 @@ from broker.core.errors import PeerError
 from broker.wayland.rules import WindowRules
 from broker.wayland.sandbox import Sandbox
 from broker.waypipe.blocks import Kind
-from broker.waypipe.channel import SentFile, Source
+from broker.waypipe.channel import PipeSource, SentFile
 from broker.worker.readiness import Turn
 from broker.worker.wayland.waypipe_connection import StreamConnection, _Sink
 from broker.worker.wayland.waypipe_memory import StreamMachine
@@ -181,7 +181,7 @@ async def test_what_takes_a_task_is_left_to_it(begun):
     sandbox.send(w.pipe(Kind.OPEN_IR_PIPE, 2) + DIFFS)
     assert it._step() is Turn.MINE
     left = it._left
-    assert isinstance(left, Source)
+    assert isinstance(left, PipeSource)
     async with trio.open_nursery() as it._pipes:
         await it._catch_up()
         it._pipes.cancel_scope.cancel()
