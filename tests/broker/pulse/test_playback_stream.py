@@ -538,7 +538,7 @@ STEPS = st.lists(
 
 def played(steps, monkeypatch, kind, cuts):
     """All that both sides were sent, and what is left of the credit."""
-    monkeypatch.setattr("tests.kit.sound.talk.Filter", kind)
+    monkeypatch.setattr("tests.kit.sound.talk.PulseFilter", kind)
     talk = Talk()
     talk.server.first_request = 100
     channel, _ = talk.play()
