@@ -69,7 +69,7 @@ def _mixer() -> Iterator[pulsectl.Pulse]:
     path = server_path(None)
     trio.run(_reach, path)  # libpulse would say no more than "failed"
     try:
-        # Not its connect(timeout=): in 24.12 that may wait for ever.
+        # Not its connect(timeout=): in 24.12 that may wait forever.
         with pulsectl.Pulse("brokerctl", server=f"unix:{path}") as pulse:
             yield pulse
     except pulsectl.PulseError as error:
@@ -111,7 +111,7 @@ def _desks() -> dict[str, SoundStatus]:
         try:
             found[path.name] = ask_desk(path, MixerRequest())
         except (FileNotFoundError, UpstreamError, RefusedError):
-            continue  # it has ended, or it is no desk (the directory's lock)
+            continue  # it has ended, or it is not a socket (the directory's lock)
     return found
 
 

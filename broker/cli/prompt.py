@@ -26,7 +26,7 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
     Every real dialog carries it; a picture of one in a sandbox's window cannot.
     Where there is none yet, one of random words is made.
 
-    Exit code: 0, 1 it could not be read or is no phrase, 2 wrong call.
+    Exit code: 0, 1 it could not be read or is not a phrase, 2 wrong call.
     """
     if words and new:
         raise click.UsageError("either words of yours, or --new")
@@ -39,7 +39,7 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
         raise SetupError(f"the phrase cannot be kept: {error}") from error
     if not known:
         raise SetupError(
-            "the phrase that is kept is no secret, or none",
+            "the stored phrase is not secret, or not a phrase",
             hint="'brokerctl prompt phrase --new' makes another one",
         )
     sys.stdout.write(f"{known}\n")

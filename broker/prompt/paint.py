@@ -209,10 +209,10 @@ def _foot(
     if not armed:
         hint = "Wait: nothing counts until this has been in front, untouched, for a second."
     elif not dialog.target:
-        hint = "Choose first; Esc or Deny says no."
+        hint = "Choose first; Esc or Deny refuses."
     else:
         typed = f"   Typed: {dialog.typed}" if dialog.typed else ""
-        hint = f"Press Allow, or type the word {WORD}.  Esc or Deny says no.{typed}"
+        hint = f"Press Allow, or type the word {WORD}.  Esc or Deny refuses.{typed}"
     brush.text(layout.hint, hint, size=13, colour=_FAINT)
     ready = armed and bool(dialog.target)
     brush.box(layout.deny, _DENY if armed else _INERT)

@@ -39,14 +39,14 @@ def take_phrase(text: str) -> str:
     least, most = limits.PHRASE_CHARS
     if printable(phrase, 4 * most) != phrase or not least <= len(phrase) <= most:
         raise RefusedError(
-            "that is no phrase",
+            "that is not a phrase",
             hint=f"{least} to {most} characters that can be seen, without '\\'",
         )
     return phrase
 
 
 def read_phrase(paths: Paths) -> str:
-    """Return the phrase; empty when there is none, or it is no secret.
+    """Return the phrase; empty when there is none, or it is not secret.
 
     One that others may read, or a file that is none, is not shown: the person would
     trust a phrase that others know.

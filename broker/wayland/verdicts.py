@@ -1,7 +1,7 @@
 """What a sandbox may use of the compositor: a verdict for every known global.
 
 This table is the whole decision.  A global that is not in it is not
-advertised, so a newer compositor or library exposes nothing by itself.
+advertised, so a newer compositor or library alone exposes nothing.
 ``version`` is the frozen baseline: the highest version that the filter
 understands message by message, whatever the compositor offers.
 

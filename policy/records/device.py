@@ -358,7 +358,7 @@ class DeviceRule:
         """
         for name, wanted in self.conditions:
             values = _values(device, name)
-            # No interface at all is no proof of being storage and nothing else.
+            # A device without interfaces is not proven to be storage and nothing else.
             # guard: no interface is not storage only
             if not wanted.holds(values) or (name == "class" and not values):
                 return name

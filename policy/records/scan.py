@@ -181,7 +181,7 @@ def _comma(text: str, at: int, closing: str) -> int:
 def key_parts(key: str, offset: int) -> tuple[str, ...]:
     """Decode a key as tomllib does, which knows about quotes and escapes.
 
-    Raises NotUnderstoodError at ``offset`` when it is no key.
+    Raises NotUnderstoodError at ``offset`` when it is not a key.
     """
     try:
         inner: object = tomllib.loads(f"{key} = 0")

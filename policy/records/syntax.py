@@ -87,7 +87,7 @@ def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
     if word[0].lower() in {"true", "yes", "on", "false", "no", "off"}:
         positive = word[0].lower() in {"true", "yes", "on"}
         hint = f"write {'true' if positive else 'false'}, or quotes around text"
-    return SyntaxFinding(at, word.end(), f"'{word[0]}' is no value", "", hint)
+    return SyntaxFinding(at, word.end(), f"'{word[0]}' is not a value", "", hint)
 
 
 def _left_over(piece: str, at: int) -> SyntaxFinding:
@@ -100,7 +100,9 @@ def _left_over(piece: str, at: int) -> SyntaxFinding:
         hint = f'text stands in quotes: "{whole}"'
         if whole.isdigit():
             hint = f"write {whole.lstrip('0') or '0'}"
-        return SyntaxFinding(before.start(1), end, f"'{whole}' is no value", "", hint)
+        return SyntaxFinding(
+            before.start(1), end, f"'{whole}' is not a value", "", hint
+        )
     return SyntaxFinding(
         at,
         end,

@@ -195,13 +195,13 @@ def _taken(payload: bytes, key: str) -> Bundle:
     try:
         "".join(files.values()).encode()
     except UnicodeEncodeError as error:
-        raise BundleError("a file is no text") from error
+        raise BundleError("a file is not text") from error
     if len(files) > limits.BUNDLE_FILES:
         raise BundleError(f"more than {limits.BUNDLE_FILES} files")
     for path in files:
         if not belongs(path):
             raise BundleError(
-                f"'{path[:100]}' is no file of a bundle: {RULES}/NAME.policy, "
+                f"'{path[:100]}' is not a file of a bundle: {RULES}/NAME.policy, "
                 f"{RULES}/NAME.policytest or {RECORDS}/NAME.toml"
             )
     return Bundle(name, version, files, hashlib.sha256(payload).hexdigest(), key)

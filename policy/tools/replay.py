@@ -162,7 +162,7 @@ def ask_again(
     world: World,
     sandboxes: Sandboxes | None = None,
 ) -> Again:
-    """Return the answer of now; raises NotReplayableError."""
+    """Return the current answer; raises NotReplayableError."""
     call = then.call
     if call.source not in world.domains:
         raise NotReplayableError("its sandbox has no record now")

@@ -168,7 +168,7 @@ async def test_a_trace_of_the_jailed_filter_is_in_the_broker_s_log():
             return "[red] #" in text and "xdg_toplevel" in text and text
 
         text = await eventually(told)
-        assert 'set_title("red")' in text, "what the client asked"
+        assert 'set_title("red")' in text, "requests of the client"
         assert 'set_title("[red] red")' in text, "what the compositor got"
         assert "client ->" in text
 

@@ -31,7 +31,7 @@ def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
     Events that a receiver of ship.toml has not got yet stay, until the log is twice as
     large as it may be.
 
-    Without an option: as audit.toml says.  A running broker does it by itself,
+    Without an option: as audit.toml says.  A running broker does it automatically,
     and is asked to do it now.
 
     Exit code: 0, 1 it did not work, 2 wrong call.

@@ -1,4 +1,4 @@
-"""``brokerctl audit ship``: send the log on, once or for ever; see how far it got."""
+"""``brokerctl audit ship``: send the log to its receivers, once or continuously."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ class _Asker:
         self._engine: tuple[RuleSet, Engine] | None = None
 
     def refuse_typos(self, call: PolicyCall) -> None:
-        """Raise UsageError for a source that is no sandbox; note other typos."""
+        """Raise UsageError for a source that is not a sandbox; note other typos."""
         refuse_unknown_source(
             call, self._situation_for(None).world, self._rules_for(None)
         )

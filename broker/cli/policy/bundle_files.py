@@ -90,7 +90,8 @@ def private_key(file: Path) -> Ed25519PrivateKey:
         found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RefusedError(
-            f"{file} is no private key in PEM: {error}", hint="'bundle key' makes one"
+            f"{file} is not a private key in PEM: {error}",
+            hint="'bundle key' makes one",
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise RefusedError(

@@ -91,7 +91,7 @@ class _Edit:
     "--confirm",
     metavar="TIME",
     callback=_seconds,
-    help="Take it back by itself after this time, as 60s, unless it is confirmed.",
+    help="Revert automatically after this time, as 60s, unless it is confirmed.",
 )
 @click.option("--yes", is_flag=True, help="Install without asking.")
 @JSON

@@ -123,7 +123,7 @@ def _print_event(then: Recorded, rules: RuleSet) -> None:
     asked = f"{call.service}{call.argument} {call.source} {call.target or '@default'}"
     _line(f"  asked was {asked}")
     if then.policy != rules.digest:
-        _line("  decided by other rules than those of now, which follow")
+        _line("  decided by other rules than the current ones, which follow")
     if then.host_dropped:
         _line("  the host of the address was not recorded; rules that ask for it miss")
 

@@ -146,7 +146,7 @@ def situation_from(file: Path | None, source: str = "") -> Situation:
 
 
 def refuse_unknown_source(call: PolicyCall, world: World, rules: RuleSet) -> None:
-    """Raise UsageError for a source that is no sandbox; note other typos."""
+    """Raise UsageError for a source that is not a sandbox; note other typos."""
     if call.source not in world.domains and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)
         raise click.UsageError(

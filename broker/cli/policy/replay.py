@@ -87,7 +87,7 @@ def _decisions(log: Log, since: int, until: int | None) -> Iterator[dict[str, ob
 
 
 def situation_then(log: Log) -> Situation:
-    """The records of now, and every name under which one of them ran."""
+    """The current records, and every name under which one of them ran."""
     ran: dict[str, str] = {}
     for found in log.find(Filters(kinds=("lease.begin",))):
         fields = found.fields()

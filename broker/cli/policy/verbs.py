@@ -108,7 +108,7 @@ def _load() -> RecordSet:
 
 
 def _refuse(found: RecordSet, sandbox: str) -> NoReturn:
-    """Say why there is no usable record of this name, and leave."""
+    """Report why there is no usable record of this name, and exit."""
     problem = found.broken.get(sandbox)
     if problem is not None:
         refuse_broken(found, problem, stderr=False)

@@ -272,7 +272,7 @@ def destroy_toplevel(core: WaylandFilter, toplevel: Toplevel) -> None:
 def _leave_family(core: WaylandFilter, toplevel: Toplevel) -> None:
     """Its children become its parent's (xdg_toplevel.set_parent).
 
-    Else each window would keep the one before it, for ever.
+    Else each window would keep the one before it forever.
     """
     for xdg in core.windows:
         child = xdg.role

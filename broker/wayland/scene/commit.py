@@ -67,7 +67,7 @@ def commit(core: WaylandFilter, surface: Surface) -> None:
 def _merge(core: WaylandFilter, earlier: State, later: State) -> None:
     """Put a commit over one that still waits for its parent's.
 
-    A synchronised child may commit for ever while its parent never does, so
+    A synchronised child may commit forever while its parent never does, so
     what adds up here is bounded like what adds up before one commit.
     """
     buffers.unhold(core, earlier.absorb(later))

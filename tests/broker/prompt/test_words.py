@@ -116,7 +116,7 @@ def test_what_others_can_read_is_no_secret(paths):
 
 @pytest.mark.parametrize("text", ["", "abc", "x" * 81, "a\nb\x1b[2J", "a\u202eb c"])
 def test_what_is_no_phrase(text):
-    with pytest.raises(RefusedError, match="no phrase"):
+    with pytest.raises(RefusedError, match="not a phrase"):
         take_phrase(text)
 
 

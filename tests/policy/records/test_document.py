@@ -354,9 +354,9 @@ def test_values_without_a_place_are_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a = True", "1:5: 'True' is no value"),
-        ("a = off", "1:5: 'off' is no value"),
-        ("a = 007", "1:5: '007' is no value"),
+        ("a = True", "1:5: 'True' is not a value"),
+        ("a = off", "1:5: 'off' is not a value"),
+        ("a = 007", "1:5: '007' is not a value"),
         ("a = { b }", "1:9: '=' is missing after the key"),
         ("a = { b = 1", "1:5: this inline table is never closed"),
         ("a = [1 2]", "1:8: ',' or ']' is missing before this"),

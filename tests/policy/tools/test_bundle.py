@@ -141,7 +141,7 @@ def test_a_signed_payload_is_checked_too(payload):
 def test_only_rules_and_records_are_in_it(path):
     """No path leads anywhere else; not even the file of trusted keys."""
     payload = json.dumps({"name": "a", "version": 1, "files": {path: ""}}).encode()
-    with pytest.raises(BundleError, match="is no file of a bundle"):
+    with pytest.raises(BundleError, match="is not a file of a bundle"):
         verify(_signed(payload), TRUSTED)
     with pytest.raises(BundleError):
         sign(KEY, "a", 1, {path: ""})

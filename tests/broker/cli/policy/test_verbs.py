@@ -74,7 +74,7 @@ def test_check_reports_every_problem(world):
     code, out, err = _run(world, "check")
     assert code == 1
     assert out.split("\n") == [
-        f"{first}:1:9: 'disposable' is no value",
+        f"{first}:1:9: 'disposable' is not a value",
         "  | class = disposable",
         "  |         ^^^^^^^^^^",
         '  hint: text stands in quotes: "disposable"',
