@@ -128,14 +128,27 @@ async def test_a_real_worker_stands_behind_these_walls():
             worker = await workers.open_worker(name, directory, directory / "no")
             check_walls(worker.inner_pid)
             assert os.listdir(f"/proc/{worker.inner_pid}/root") == []
-            # Sockets, /dev/null and what an event loop needs: nothing else.
+            # Sockets, /dev/null, the event loop's own, and the one pipe by which it
+            # reports: a pipe carries no descriptors, and it has the writing end.
+            pipes = []
             for fd in Path(f"/proc/{worker.inner_pid}/fd").iterdir():
                 target = os.readlink(fd)
+                if target.startswith("pipe:"):
+                    pipes.append(_access(worker.inner_pid, fd.name))
+                    continue
                 assert target.startswith("socket:") or target in (
                     "/dev/null",
                     "anon_inode:[eventpoll]",
                     "anon_inode:[eventfd]",
                 ), target
+            assert pipes == [os.O_WRONLY]
+
+
+def _access(pid: int, fd: str) -> int:
+    """The access mode of another process's descriptor, proc_pid_fdinfo(5)."""
+    text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+    (flags,) = [x.split()[1] for x in text.splitlines() if x.startswith("flags:")]
+    return int(flags, 8) & os.O_ACCMODE
 
 
 def check_walls(pid: int) -> None:
