@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,12 +69,14 @@ class Observer(Window):
     def _keymap(self) -> str:
         """Digest of the newest keymap that it was sent, as it is now."""
         sizes = [e[3][-1] for e in self.events if e[2] == "keymap"]
-        if not sizes or not self.fds:
+        # Pipes of selections come in the same list; a keymap is a regular file.
+        files = [fd for fd in self.fds if stat.S_ISREG(os.fstat(fd).st_mode)]
+        if not sizes or not files:
             return "none"
-        size = os.fstat(self.fds[-1]).st_size
+        size = os.fstat(files[-1]).st_size
         if size < sizes[-1]:
             return f"{size} bytes of {sizes[-1]}"
-        with mmap.mmap(self.fds[-1], sizes[-1], mmap.MAP_PRIVATE, mmap.PROT_READ) as m:
+        with mmap.mmap(files[-1], sizes[-1], mmap.MAP_PRIVATE, mmap.PROT_READ) as m:
             return hashlib.sha256(m[:]).hexdigest()[:16]
 
     def keymap_kept(self) -> None:
