@@ -1,4 +1,4 @@
-"""How often what happened: the numbers of ``brokerctl audit stats``.
+"""Counts of events by kind: the numbers of ``brokerctl audit stats``.
 
 Counted in the database, by its indexes where nothing is filtered.
 """

@@ -78,7 +78,7 @@ class Found:
     def fields(self) -> dict[str, object]:
         """The event's fields, also of a kind that this version does not know.
 
-        Raises IntegrityError when the body is no JSON object: we write none such.
+        Raises IntegrityError when the body is not a JSON object: we write none such.
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, object])

@@ -175,7 +175,7 @@ class Store:
             )
         except Exception as error:  # noqa: BLE001
             # Whatever it is (no room for a thread is a RuntimeError): those
-            # who wait must hear of it, or they would wait for ever.
+            # who wait must be notified, or they would wait forever.
             self._failures += 1
             problem = UpstreamError(
                 f"the audit log cannot be written: {error}",
@@ -296,7 +296,7 @@ class Store:
         return await self._in_turn(lambda: self._seal.certificates(begin, most))
 
     async def witnessed(self, peer: str, note: str) -> None:
-        """Remember what a witness holds, so that retention leaves it provable.
+        """Remember the checkpoint that a witness holds, so that it stays provable.
 
         Raises UpstreamError when the disk refuses.
         """

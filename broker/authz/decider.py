@@ -274,7 +274,7 @@ class Decider:
     async def _answered(
         self, request: Request, question: Question, asked: Asked
     ) -> Permit:
-        """Make of an answer what the rules permit by now."""
+        """Apply the current rules to an answer."""
         said = asked.said
         answer = await self._granted(request)
         reason = _refusal(question, said)
@@ -298,7 +298,7 @@ class Decider:
     async def _remember(
         self, request: Request, answer: Verdict, said: PersonAnswer
     ) -> Grant | None:
-        """Remember an answer for as long as the rule of now permits."""
+        """Remember an answer for as long as the current rule permits."""
         # guard: keep as the rule permits
         if said.keep is Keep.ONCE or said.keep not in keeps(answer.limits):
             return None
@@ -433,7 +433,7 @@ class Decider:
             await self.revoke([grant], f"{answer.where} does not let it go on")
 
     def _holds_still(self, permit: Permit, answer: Verdict) -> bool:
-        """Whether an answer of before is an answer to the rules of now."""
+        """Whether a previous answer is an answer to the current rules."""
         before, now = permit.rule, answer.rule
         permit.rule, permit.where = now, answer.where
         if answer.verdict == "allow":

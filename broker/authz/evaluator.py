@@ -38,7 +38,7 @@ class Judge:
         self._world: tuple[RecordSet, object, World] | None = None
 
     def decide(self, request: Request) -> verdict.Verdict:
-        """Return what the sandbox's record and the rules say together.
+        """Return the combined verdict of the sandbox's record and the rules.
 
         Records and rules that have been read and are not on record yet take
         away, and give nothing: the stricter of both holds.
@@ -64,7 +64,7 @@ class Judge:
         return verdict.decide(records, _of_record(request), rules)
 
     def record_line(self, request: Request) -> str:
-        """``file:line:column`` of what the record says about a service."""
+        """``file:line:column`` of the record's entry about a service."""
         return record_gate.record_allows(self._records(), _of_record(request)).where
 
     def verdict(self, request: Request) -> Verdict:

@@ -74,7 +74,7 @@ class Rules:
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of what the rules in force mean."""
+        """SHA-256, in hex, of the meaning of the rules in force."""
         return self.now.rules.digest
 
     async def start(self) -> None:

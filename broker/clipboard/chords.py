@@ -63,7 +63,7 @@ class Chord:
         named = frozenset(_WORDS[w.lower()] for w in words if w.lower() in _WORDS)
         if wrong or not symbol.isidentifier() or len(named) != len(words):
             raise SetupError(
-                f"'{text}' is no chord", hint="write it as Super+Shift+C is written"
+                f"'{text}' is not a chord", hint="write it as Super+Shift+C is written"
             )
         if not named - {"Shift"}:
             raise SetupError(

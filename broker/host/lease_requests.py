@@ -64,7 +64,7 @@ class Leasing:
             await active_lease.ended.wait()
         finally:
             if not active_lease.ended.is_set():
-                # Refused: it is about to end by itself.
+                # Refused: it is about to end anyway.
                 with trio.CancelScope(shield=True), suppress(RefusedError):
                     await self._host.release(
                         active_lease.lease.id, "its launcher let go of the lease"

@@ -102,7 +102,7 @@ class RemoteViewer:
         self._opening = trio.Semaphore(limits.LINK_OPENING)
         self._since = time.time()
         self.unwanted: dict[LeaseId, str] = {}
-        """Live leases that the viewer of now does not want, and why."""
+        """Live leases that the current viewer does not want, and why."""
         self.state = LinkState(Role.HOST, str(config.endpoint))
 
     # -- the control connection -------------------------------------------------

@@ -1,4 +1,4 @@
-"""The process between one guest and a security key; it parses what the guest sends.
+"""The process between one guest and a security key; it parses the guest's input.
 
 It has three descriptors: the guest's connection, the key's hidraw device and a
 socket to the broker, which answers for the person.  A seccomp filter leaves it

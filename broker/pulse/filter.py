@@ -243,7 +243,7 @@ class PulseFilter(Conversation):
     # -- what most bytes are -------------------------------------------------
 
     # A stream that plays is a REQUEST and a frame of samples, again and again,
-    # mostly each read by itself.  These two do with them what ``from_client``
+    # mostly each read alone.  These two do with them what ``from_client``
     # and ``from_server`` would do, to the byte, without taking them apart.
 
     def passes_samples(self, untrusted_data: frames.Bytes, now: float) -> bool:
@@ -414,7 +414,7 @@ class PulseFilter(Conversation):
     # -- subscriptions -------------------------------------------------------
 
     def subscribe(self, mask: int) -> None:
-        """Remember what the client wants to hear of."""
+        """Remember the client's subscriptions."""
         self._subscribed = mask
 
     def notify(self, facility: Facility, change: Change, index: int) -> None:

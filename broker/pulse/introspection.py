@@ -1,4 +1,4 @@
-"""Commands that look around: answered here, from what the sandbox may know."""
+"""Introspection commands: answered here, from data that the sandbox may know."""
 
 from __future__ import annotations
 

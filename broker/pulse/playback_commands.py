@@ -242,7 +242,7 @@ def drain(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def flush(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """FLUSH_PLAYBACK_STREAM, and what waits here goes as well."""
+    """FLUSH_PLAYBACK_STREAM; samples that wait here are discarded as well."""
     stream = f.playback(fields)
     stream.flush()
     f.relay(tag, _C.FLUSH_PLAYBACK_STREAM, encode("L", [stream.channel]))
@@ -289,7 +289,7 @@ def set_rate(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def update_stream(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """UPDATE_PLAYBACK_STREAM_PROPLIST, of what may be named."""
+    """UPDATE_PLAYBACK_STREAM_PROPLIST, of allowed properties."""
     stream = f.playback(fields)
     _retitle(f, tag, stream, fields.number(1), fields.properties(2))
 
@@ -311,7 +311,7 @@ def _retitle(
 
 
 def update_client(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """UPDATE_CLIENT_PROPLIST, of what may be named."""
+    """UPDATE_CLIENT_PROPLIST, of allowed properties."""
     f.may_retitle()
     changed = f.sandbox.labels.update(fields.properties(1))
     f.properties = f.properties | changed

@@ -307,7 +307,7 @@ class Recording:
         self._give_up("the sound server has ended the recording")
 
     def heard(self, data: bytes) -> None:
-        """Pass on what the real source says."""
+        """Pass on the samples of the real source."""
         self._due = None
         data = self._carry + data
         whole = len(data) - len(data) % frame_bytes(self.spec)

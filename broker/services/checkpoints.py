@@ -217,7 +217,7 @@ class CheckpointWitness:
             await news.wait()
 
     async def _offer(self, epoch: Epoch, note: str, far: _Far) -> _Far:
-        """Send a checkpoint until it is kept; returns what the other end has then.
+        """Send a checkpoint until it is kept; returns the other end's state then.
 
         It reports the checkpoint that it holds and its known keys; each round sends
         the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
@@ -265,7 +265,7 @@ class CheckpointWitness:
         return [base64.b64encode(hash_).decode() for hash_ in hashes]
 
     async def _check(self, peer: str, held: Note) -> None:
-        """Compare what the witness holds of our log with our log."""
+        """Compare the checkpoint that the witness holds with our log."""
         seen = held.checkpoint
         problem = ""
         if seen.origin != self._store.origin:
@@ -287,7 +287,7 @@ class CheckpointWitness:
             await self._conflict(peer, held, f"of this log, {problem}")
 
     async def take(self, epoch: Epoch, request: m.WitnessNote) -> m.Witnessed:
-        """Keep a checkpoint of the other end's log, if it proves what it is.
+        """Keep a checkpoint of the other end's log, if its proofs are valid.
 
         Raises RefusedError for a text that is not a checkpoint.
         """

@@ -1,4 +1,4 @@
-"""Writing events: what must be on disk before an effect, and what follows it."""
+"""Writing events: those that must be on disk before an effect, and later ones."""
 
 from __future__ import annotations
 

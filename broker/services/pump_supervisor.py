@@ -83,7 +83,7 @@ class PumpSupervisor:
                 await trio.sleep(_PAUSE)
 
     def statistics(self) -> PumpStatistics:
-        """Numbers of the pump of now."""
+        """Numbers of the current pump."""
         return self._pump.statistics()
 
     async def streams(self) -> list[StreamStatistics]:

@@ -385,7 +385,7 @@ class RemoteHost:
     # -- an epoch ----------------------------------------------------------------------
 
     async def _live(self, epoch: Epoch, peer: str) -> None:
-        """Make an epoch the one of now, and run it."""
+        """Make an epoch the current one, and run it."""
         async with self._changing:
             # guard: one viewer has one host
             self._only(epoch.name)

@@ -1,4 +1,4 @@
-"""The viewer's part: what a leased sandbox may reach, and its windows.
+"""The viewer's part: the services and windows of leased sandboxes.
 
 Implements ``link.contract.Viewer``.  It never learns how a peer was
 recognised, only which lease its host announced; it decides by policy, and no

@@ -33,7 +33,7 @@ from policy.rules import record_gate
 
 _SIGHUP, _SIGKILL, _SIGTERM = 1, 9, 15
 _TERM_SECONDS = 3.0
-"""For a program to end by itself before it is killed."""
+"""For a program to end voluntarily before it is killed."""
 _ABANDON_SECONDS = 12.0
 
 
@@ -186,7 +186,7 @@ class Runner:
         raise InternalError("a run ended without its program")
 
     async def _abandon(self, run: _Run) -> None:
-        """End what a run has started whose client has gone."""
+        """End the programs of a run whose client has gone."""
         guest, program = run.guest, run.program
         if guest is None:
             return  # a machine that was being started is ended by its host

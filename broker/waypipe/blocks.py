@@ -1,4 +1,4 @@
-"""Blocks: what the stream consists of after its header.
+"""Blocks, of which the stream consists after its header.
 
 A block is a u32 ``size << 5 | kind`` and a body, padded with zeros to four
 bytes; the size counts the u32 and not the padding.

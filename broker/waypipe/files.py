@@ -2,7 +2,7 @@
 
 A diff is what waypipe sends when an application has drawn: spans of changed
 words, each ``u32 from, u32 to`` and the words, then the last bytes of a file
-whose size is no multiple of four.  Each span is one copy from the receive
+whose size is not a multiple of four.  Each span is one copy from the receive
 buffer into the mapping.
 """
 

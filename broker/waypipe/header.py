@@ -29,7 +29,7 @@ _OPTIONS = "waypipe --no-gpu --compress none server -- …"
 
 @dataclass(frozen=True)
 class Header:
-    """``version`` is what the server offers (16 or more)."""
+    """``version`` is the server's offer (16 or more)."""
 
     version: int
 
@@ -45,7 +45,7 @@ def read_header(untrusted_bytes: bytes) -> Header:
     # guard: a stream of waypipe's
     if not word & _ALWAYS or word & _NEVER or version < _LEAST_VERSION:
         raise PeerError(
-            f"this is no waypipe stream: it begins with {word:#010x}",
+            f"this is not a waypipe stream: it begins with {word:#010x}",
             hint=f"the display service takes what '{_OPTIONS}' sends (version 0.8 or later)",
         )
     # guard: no reconnection

@@ -121,7 +121,7 @@ class AgentShell:
             raise PeerError(
                 "the guest agent sent its hello twice"
                 if greeted
-                else "the guest agent's first message is no hello"
+                else "the guest agent's first message is not a hello"
             )
         if isinstance(message, agent.AgentHello) and message.version >= _PINGED_VERSION:
             self._pings.set()

@@ -65,7 +65,7 @@ class WorkerTransfers:
     def obey(
         self, order: messages.ToWorker, fds: tuple[int, ...], nursery: trio.Nursery
     ) -> None:
-        """Do what the broker says; takes ``fds`` over."""
+        """Follow an order of the broker; takes ``fds`` over."""
         if isinstance(order, messages.TransferStream):
             if len(fds) != 1:
                 fdpass.close_all(fds)
@@ -311,7 +311,7 @@ class _Heads:
         self._head = b""
 
     def take(self, item: Entry | bytes) -> list[bytes]:
-        """Return what may go on now.  Raises RefusedError for a false name."""
+        """Return the frames to pass on now.  Raises RefusedError for a false name."""
         if not self._looking:
             return [item if isinstance(item, bytes) else entry_frame(item)]
         if isinstance(item, FileEntry):

@@ -93,7 +93,7 @@ def _deleted(number: int) -> bytes:
 
 
 _BAD = {
-    "no waypipe": (b"GET / HTTP/1.1\r\n\r\n", "no waypipe stream"),
+    "no waypipe": (b"GET / HTTP/1.1\r\n\r\n", "not a waypipe stream"),
     "compression": (w.header(w.HEADER + (1 << 8)), "compresses"),
     "GPU": (w.header(w.HEADER & ~4), "GPU buffers"),
     "junk after the header": (w.header() + b"\xff" * 64, "block"),

@@ -149,7 +149,7 @@ async def test_a_busy_collector_gets_it_later(
 
 @pytest.mark.parametrize(
     ("mood", "said"),
-    [("partial", "refused 1 events: too \\x1b"), ("nonsense", "no OTLP")],
+    [("partial", "refused 1 events: too \\x1b"), ("nonsense", "not OTLP")],
 )
 async def test_an_answer_that_is_not_whole_moves_nothing(
     tmp_path: Path, server: Collector, mood: str, said: str

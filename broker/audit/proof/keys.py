@@ -155,7 +155,7 @@ class KeyFile:
             self.adopt()
 
     def adopt(self) -> None:
-        """Erase the key before, and make the staged one that of now.
+        """Erase the previous key, and make the staged one the current one.
 
         In this order: after a crash in between, the staged one is still there.
         """

@@ -150,7 +150,7 @@ def parse_note(untrusted_text: str) -> Note:
     for line in tail.removesuffix("\n").split("\n"):
         name, _, coded = line.removeprefix(_DASH).partition(" ")
         if not line.startswith(_DASH) or not _NAME.fullmatch(name):
-            raise _wrong("a line that is no signature")
+            raise _wrong("a line that is not a signature")
         raw = _base64(coded)
         if name == checkpoint.origin:
             if len(raw) != _ID_BYTES + _SIGNATURE_BYTES:
@@ -166,10 +166,10 @@ def _parse_checkpoint(lines: list[str]) -> Checkpoint:
     if not re.fullmatch(re.escape(_ORIGIN) + "[0-9a-f]{32}", origin):
         raise _wrong(f"not a log of ours: {printable(origin, 80)}")
     if not _NUMBER.fullmatch(size):
-        raise _wrong("its size is no number")
+        raise _wrong("its size is not a number")
     hash_ = _base64(root)
     if len(hash_) != HASH_BYTES:
-        raise _wrong("its root is no SHA-256")
+        raise _wrong("its root is not a SHA-256")
     if len(lines) == 3:
         return Checkpoint(origin, int(size), hash_)
     if lines[3] == _HEAD:
@@ -191,7 +191,7 @@ def _base64(untrusted_text: str) -> bytes:
     try:
         raw = base64.b64decode(untrusted_text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _wrong("something that is no base64") from error
+        raise _wrong("a part that is not base64") from error
     if base64.b64encode(raw).decode() != untrusted_text:
         raise _wrong("base64 that is not the one way to write it")
     return raw

@@ -172,7 +172,7 @@ class _Reader:
         self, number: int, event: tuple[object, ...] | None, row: tuple[object, ...]
     ) -> None:
         if event is None:
-            self._report.add(number, number, "its body is no event")
+            self._report.add(number, number, "its body is not an event")
             return
         pairs = zip(COLUMNS, event, row, strict=True)
         names = " and ".join(name for name, one, two in pairs if one != two)
@@ -528,7 +528,7 @@ def _text(raw: bytes) -> str:
 
 
 def _decode(body: bytes) -> tuple[object, ...] | None:
-    """The columns that a body should have; None when it is no event."""
+    """The columns that a body should have; None when it is not an event."""
     try:
         return row_of(schema.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Whether a fleet's store has what a machine signed: the store as a witness.
+"""Check of a fleet's store against a machine's signatures: the store as a witness.
 
 The machine's checkpoints are in the store beside its events, and were there
 before the machine's log could be changed behind them.  So the tree of

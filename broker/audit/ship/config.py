@@ -183,7 +183,7 @@ def _problem(config: ShipConfig) -> str:
     names = [target.name for target in config.target]
     for name in names:
         if _NAME.fullmatch(name) is None:
-            return f"{name!r} is no name: small letters, digits and '-', at most 32"
+            return f"{name!r} is not a name: small letters, digits and '-', at most 32"
         if names.count(name) > 1:
             return f"two targets are named {name!r}"
     if len(names) > limits.SHIP_TARGETS:

@@ -60,7 +60,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
     except msgspec.DecodeError as error:
         # Beginning again would send a whole log again without a request.
         raise SetupError(
-            f"{path} is no cursor: {error}",
+            f"{path} is not a cursor: {error}",
             hint="remove it, and this receiver gets the log from its beginning",
         ) from error
 

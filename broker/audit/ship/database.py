@@ -143,7 +143,7 @@ def connect(address: str, *, read_only: bool = False) -> Connection:
 
 
 def problem(error: psycopg.Error) -> VitrailError:
-    """Our words for what a database says."""
+    """Our error for a database's error."""
     said = printable(str(error).strip().splitlines()[0] if str(error) else "", 300)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return SetupError(

@@ -262,7 +262,7 @@ def _check_whole(answer: bytes) -> None:
     try:
         response = service.ExportLogsServiceResponse.FromString(answer)
     except DecodeError as error:
-        raise UpstreamError("the collector's answer is no OTLP") from error
+        raise UpstreamError("the collector's answer is not OTLP") from error
     part = response.partial_success
     if part.rejected_log_records:
         raise UpstreamError(

@@ -116,7 +116,7 @@ class Shipper:
         return self._sent
 
     async def follow(self, stop: trio.Event) -> None:
-        """Send for ever; once ``stop`` is set, what there is then, and end."""
+        """Send until ``stop`` is set; then send the remaining events, and end."""
         pause = 1.0
         try:
             while True:

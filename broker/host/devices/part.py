@@ -220,7 +220,7 @@ class DeviceHost:
         made = await client.export(number, lease.sandbox, lease.id, waiting.conn)
         attachment = self._made(stack, client, made.attachment, "usbip")
         # Behind the export: a guest that was promised a device and gets none
-        # would wait for it for ever.
+        # would wait for it forever.
         header = messages.handover(made.devid, made.speed)
         if waiting.conn.send(header, socket.MSG_DONTWAIT) != len(header):
             raise PeerError("the guest does not read")

@@ -111,7 +111,7 @@ def in_use(held: SysfsDevice) -> bool:
 
 def hang_up(held: SysfsDevice) -> None:
     """End the conversation; the guest loses the device at once."""
-    with contextlib.suppress(UpstreamError):  # it has ended by itself, or is gone
+    with contextlib.suppress(UpstreamError):  # it has ended already, or is gone
         held.write("usbip_sockfd", "-1")
 
 

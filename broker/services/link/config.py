@@ -1,4 +1,4 @@
-"""``link.toml``: where the link is, and who may be at its other end.
+"""``link.toml``: the link's address, and the permitted other end.
 
     listen = "vsock:any:6499"    # the viewer; or connect = "vsock:42:6499", the host
     peer_cid = 2                 # the one CID whose connections the viewer takes

@@ -27,7 +27,7 @@ from broker.services.link.sockets import describe_far_end, dial, receive, send_a
 Show = Callable[[str, str], None]
 """(our code, the other end's fingerprint) for the person to read."""
 Ask = Callable[[], Awaitable[str]]
-"""Returns what the person typed: the code on the other screen."""
+"""Returns the person's input: the code on the other screen."""
 
 
 class NoCodeError(UpstreamError):

@@ -291,7 +291,7 @@ class Worker:
         raise UpstreamError(f"the worker of {self.sandbox} did not start: {said}")
 
     async def _read(self) -> None:
-        """Decode, count and deliver what the jailed half says."""
+        """Decode, count and deliver messages of the jailed half."""
         try:
             while True:
                 data = await self._channel.receive()

@@ -322,7 +322,7 @@ class ClipboardService:
             await self._post(event)
 
     def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
-        """What a chord means, with the terms of now."""
+        """The meaning of a chord, with the current terms."""
         if paste:
             return w.PastePressed(lease.sandbox, self._terms.inward(lease))
         terms, outward = self._terms.copy(lease), self._terms.outward(lease)
@@ -343,7 +343,7 @@ class ClipboardService:
             await self._drag_began.wait()
 
     def dragged_over(self, lease: Lease, said: messages.DragOverMessage) -> w.DragOver:
-        """What a drag over a window means, with the terms of now."""
+        """The meaning of a drag over a window, with the current terms."""
         name = self._core.dragged_by(said.mark)
         source = self._lease(name)
         terms = None
@@ -396,7 +396,7 @@ class ClipboardService:
         return self.choice
 
     async def decide_again(self) -> None:
-        """Rules or records are others: take back what may not stand any more."""
+        """Rules or records have changed: take back content that is now denied."""
         async with trio.open_nursery() as nursery:
             for party in self._parties.values():
                 nursery.start_soon(party.follow_rules)
@@ -443,7 +443,7 @@ class ClipboardService:
         match action:
             case w.RecordCrossing():
                 # Each copy asks whether it may become the person's own too; where
-                # the rules say no to that, it is no news.
+                # the rules deny that, the refusal is not reported.
                 if not (action.by_policy and action.target == w.VIEWER):
                     await self._telling.tell(action)
             case w.AskPolicy():

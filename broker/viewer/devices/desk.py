@@ -78,7 +78,7 @@ class Holding:
 
 
 class Candidates(NamedTuple):
-    """Sandboxes that would get a device by themselves."""
+    """Sandboxes that would get a device automatically."""
 
     automatic: list[Lease]
     asked: list[Lease]

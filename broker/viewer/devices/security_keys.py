@@ -190,7 +190,7 @@ def _decode(untrusted_data: bytes) -> _Said:
 
 
 def _request(opening: Opening, said: _Said) -> Request:
-    """U2F names its relying party by a hash only: a rule with ``host=`` is no yes."""
+    """U2F sends only a hash of the relying party: ``host=`` cannot allow it."""
     what = "register at" if said.what == "register" else "sign in to"
     party = said.host or f"a service known by its hash only ({said.digest[:16]}…)"
     return Request(

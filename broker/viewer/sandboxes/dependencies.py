@@ -30,7 +30,7 @@ class GuestTools:
     sound: Callable[[], Path] = find_sound
     """The sound server's socket now.  Raises SetupError when there is none."""
     levels: Callable[[], Path] = levels_folder
-    """Where the mixer keeps what the person has set."""
+    """The directory of the mixer's settings."""
     desks: Callable[[], Path] = desks_folder
     """Where the mixer finds what plays."""
     sound_places: SoundServerPlaces = field(default_factory=SoundServerPlaces)

@@ -57,7 +57,7 @@ _StreamEnd = tuple[str, tuple[int, int] | None]
 """Why, and the bytes from and to the guest, if its worker could say."""
 
 _REMOVE_SECONDS = 5.0
-"""For the removal of a display directory; what takes longer goes on by itself."""
+"""For the removal of a display directory; a longer one goes on in the background."""
 _LAST_WORDS_SECONDS = 1.0
 """The stream is shut by then; only its counts are still to come."""
 
@@ -447,7 +447,7 @@ class Guest:
                 await self._ended(self.programs.take(untrusted))
 
     async def _forget_lost(self, claimed: Sequence[int]) -> None:
-        """Programs that an agent of now does not know have ended unseen."""
+        """Programs that the current agent does not know have ended unseen."""
         for program in self.programs.live():
             known = program.number in claimed or program.way.next in {
                 Step.AGENT,

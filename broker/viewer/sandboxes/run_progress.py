@@ -139,7 +139,7 @@ class Follower:
         )
 
     def listen(self, program: Program) -> None:
-        """Begin to collect what the program prints, for ``attend``."""
+        """Begin to collect the program's output, for ``attend``."""
         sender, self._output = trio.open_memory_channel[bytes](_WAITING_CHUNKS)
 
         def listener(data: bytes) -> None:

@@ -82,7 +82,7 @@ class GuestScreen:
         self._reasons: set[str] = set()
 
     async def take(self, message: Said) -> None:
-        """Act on what the worker says."""
+        """Act on a message of the worker."""
         match message:
             case worker.WaylandOpened():
                 if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:

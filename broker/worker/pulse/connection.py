@@ -144,7 +144,7 @@ class PulseConnection:
     def _send(
         self, sock: socket.socket, data: bytearray, sent: Callable[[int], None]
     ) -> bool:
-        """Send what the socket takes now; True when nothing is left."""
+        """Send as much as the socket takes now; True when nothing is left."""
         while data:
             try:
                 if sock is self._server and not self._named:
@@ -199,7 +199,7 @@ class PulseConnection:
             self._end(UpstreamError(f"a sound socket failed: {error.strerror}"))
 
     async def _write(self) -> None:
-        """Send what a socket did not take at once."""
+        """Send the bytes that a socket did not take at once."""
         core = self.core
         while not self._over.is_set():
             await self._work.wait()

@@ -51,7 +51,7 @@ class WorkerSound:
         self._refused: dict[str, tuple[str, int]] = {}
 
     def obey(self, order: Order, fds: tuple[int, ...], nursery: trio.Nursery) -> None:
-        """Do what the supervisor says; takes ``fds`` over."""
+        """Follow an order of the supervisor; takes ``fds`` over."""
         match order:
             case messages.Sound():
                 if self._service is None:

@@ -54,7 +54,7 @@ def receive(
 
 
 def send_some(sock: socket.socket, queue: Outgoing) -> int:
-    """Send what the socket takes now; returns how many bytes it took.
+    """Send as much as the socket takes now; returns the number of bytes.
 
     Raises OSError when the other side is gone.
     """
@@ -194,7 +194,7 @@ class WaylandConnection:
             return  # it has gone without listening
 
     def _send(self, *, to_client: bool) -> bool:
-        """Send what can be sent at once, and count it; True when nothing is left."""
+        """Send as much as possible at once, and count it; True when nothing is left."""
         if not to_client:
             queue = self.core.up
             self.to_compositor += send_some(self._server, queue)
@@ -220,7 +220,7 @@ class WaylandConnection:
         self._ready.set()
 
     def _flush(self) -> None:
-        """Send what can be sent at once; the writer task does the rest."""
+        """Send as much as possible at once; the writer task does the rest."""
         core = self.core
         try:
             if core.down.data and not self._send(to_client=True):
@@ -381,7 +381,7 @@ class WaylandConnection:
                 return
 
     async def _write(self) -> None:
-        """Send what a socket did not take at once."""
+        """Send the bytes that a socket did not take at once."""
         core = self.core
         while True:
             await self._work.wait()

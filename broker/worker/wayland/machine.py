@@ -6,7 +6,7 @@ shrinking first (fcntl(2), F_SEAL_SHRINK).  A file that cannot be sealed never
 reaches the compositor: a memfd of ours takes its place, into which the
 client's bytes are read at each commit.  Reading (not mapping) it means that a
 truncated file is a short read, and that only tmpfs is ever read: a FUSE file
-could block us for ever.
+could block us forever.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class RealMachine(Machine):
         """In an unchangeable file, whose memory is not shared with other clients.
 
         The compositor's own is one file for all clients (wlroots 0.15), and a
-        read-only descriptor of it is no wall: a client opens it for writing by
+        read-only descriptor of it is not a barrier: a client opens it for writing by
         /proc/self/fd, and changes or truncates what every program has mapped.
         """
         data = self.read_keymap(fd, size) or b""

@@ -33,10 +33,10 @@ def test_the_headers_of_real_servers(word, version):
         (HEADER + (1 << 11), "VP9", "--video"),
         (HEADER + (2 << 11), "H.264", "--video"),
         (HEADER + (3 << 11), "AV1", "--video"),
-        (HEADER & ~(1 << 7), "no waypipe", "waypipe"),
-        (HEADER | 1 << 31, "no waypipe", "waypipe"),
-        (HEADER & ~(1 << 16), "no waypipe", "0.8"),
-        (int.from_bytes(b"GET ", "little"), "no waypipe", "waypipe"),
+        (HEADER & ~(1 << 7), "not a waypipe", "waypipe"),
+        (HEADER | 1 << 31, "not a waypipe", "waypipe"),
+        (HEADER & ~(1 << 16), "not a waypipe", "0.8"),
+        (int.from_bytes(b"GET ", "little"), "not a waypipe", "waypipe"),
     ],
 )
 def test_the_refusal_names_the_option(word, message, hint):

@@ -107,7 +107,7 @@ async def test_one_byte_a_minute_ends_it_later_too(autojump_clock):
 
 
 HOSTILE = [
-    pytest.param(frame(agent.AgentStarted(program=1)), "no hello", id="no-hello"),
+    pytest.param(frame(agent.AgentStarted(program=1)), "not a hello", id="no-hello"),
     pytest.param(frame(HELLO) * 2, "its hello twice", id="hello-twice"),
     pytest.param(HEADER.pack(0), "announces 0 bytes", id="empty-frame"),
     pytest.param(
