@@ -30,10 +30,12 @@ from tests.kit.wayland.compositor import desktop, short_directory
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.stand import SIZE, filtered, nested
 
-SLOW = pytest.mark.slow
+LONG = pytest.mark.long
+"""weston and KWin are judged by clicks with deadlines: a loaded machine misses them."""
 SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_SECONDS", "5"))
 LONG_SECONDS = float(os.environ.get("VITRAIL_OBSERVERS_LONG", "240"))
-KINDS = ["sway", pytest.param("weston", marks=SLOW), pytest.param("kwin", marks=SLOW)]
+KINDS = ["sway", pytest.param("weston", marks=LONG), pytest.param("kwin", marks=LONG)]
+_SEEDS: dict[str, int] = {}
 CONFIG = (
     "default_border none\ndefault_floating_border none\n"
     "for_window [title=.*] floating enable\n"
@@ -127,7 +129,9 @@ async def observed(kind: str, seconds: float, actions=None) -> Judge:
     """One run on a compositor; raises SeenError."""
     if not shutil.which({"kwin": "kwin_wayland"}.get(kind, kind)):
         pytest.skip(f"{kind} is missing")
-    seed = int(os.environ.get("VITRAIL_SEED", "0")) or random.randrange(1 << 32)
+    # A second attempt plays the same seed: another one would hide a finding.
+    chosen_seed = int(os.environ.get("VITRAIL_SEED", "0"))
+    seed = chosen_seed or _SEEDS.setdefault(kind, random.randrange(1 << 32))
     chosen = os.environ.get("VITRAIL_OBSERVERS_ACTIONS")
     if actions is None and chosen:
         actions = chosen.split(",")
@@ -166,7 +170,6 @@ async def test_observers_see_nothing_of_an_honest_client(kind):
     assert judge.leaves == 0
 
 
-@pytest.mark.flaky(reruns=0)  # another seed would hide what this one has found
 @pytest.mark.parametrize("kind", KINDS)
 async def test_observers_see_nothing_of_a_random_hostile_client(kind):
     judge = await observed(kind, SECONDS)
