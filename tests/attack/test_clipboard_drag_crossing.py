@@ -49,12 +49,25 @@ async def came_over(it: Desk, name: str) -> messages.DragOverMessage:
 
 
 def may_drop(c: Guest, drag: Drag) -> None:
-    """Wait until the compositor says that whoever is under the pointer takes it."""
+    """Wait until the compositor reports to the source that the drop is accepted.
+
+    A sandboxed source receives this for windows of its own sandbox, and where a rule
+    lets the person's own programs know of its types.
+    """
     c.wait(lambda e: e[0] == drag.source and e[2] == "action" and e[3] == [1])
 
 
-def red(c: Guest, act, *types: bytes, wait=may_drop, direct: bool = False):
+def blue_accepts(c: Guest, drag: Drag) -> None:
+    """Wait until blue's window takes the drag; its source is not informed of that."""
+    trio.from_thread.run(c.it.accepts_drag, "blue")
+    c.roundtrip()
+    told = [e for e in c.events if e[0] == drag.source and e[2] in {"action", "target"}]
+    assert told == [], "the source is not informed of other sandboxes' windows"
+
+
+def red(c: Guest, act, *types: bytes, wait=None, direct: bool = False):
     """From the target's thread: have red drag over it, and ``act`` in red."""
+    wait = wait or (may_drop if direct else blue_accepts)
 
     def inside(r: Guest):
         with dragging(r, "target", *types) as drag:
@@ -181,7 +194,6 @@ async def test_a_worker_that_claims_a_drop_alone_gets_nothing():
                 claim = messages.DragDroppedMessage(over.number)
                 trio.from_thread.run(it.hears, "blue", claim)
                 drag.mouse.move(1270, 790)
-                r.wait(lambda e: e[0] == drag.source and e[2:] == ("target", [None]))
                 assert let_go(r, drag) == "cancelled"
                 r.roundtrip()
                 return [e[2] for e in r.events if e[0] == drag.source]
@@ -485,7 +497,7 @@ async def test_a_drag_by_a_press_that_is_over_is_none():
 
         def source(r: Guest) -> list[str]:
             with dragging(r, "target") as drag:
-                may_drop(r, drag)
+                blue_accepts(r, drag)
                 assert just_dropped(r, drag) == "dnd_finished"
                 trio.from_thread.run(it.record_after, 0)
                 seen = len(overs(it, "blue"))

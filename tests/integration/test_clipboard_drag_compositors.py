@@ -42,7 +42,10 @@ def drags(c: Guest, target: str, act, *types: bytes, source: str = "red"):
     """From the target's thread: have a window of another party drag over it."""
 
     def inside(r: Guest):
-        return act(r, drag_nested(r, *types, over=lambda: over(c.it, target)))
+        came = partial(over, c.it, target)
+        # A sandboxed source is not informed of another sandbox's window.
+        accepted = partial(c.it.drag_accepted, target) if source else None
+        return act(r, drag_nested(r, *types, over=came, accepted=accepted))
 
     run = partial(guest, c.it, source, inside, title="from", direct=not source)
     return trio.from_thread.run(run)

@@ -130,8 +130,17 @@ def _new(over: Callable[[], int]) -> Callable[[], bool]:
     return more
 
 
-def drag_nested(c: Guest, *types: bytes, over: Callable[[], int]) -> Drag:
-    """Drag from this client's window to one over which ``over`` counts drags."""
+def drag_nested(
+    c: Guest,
+    *types: bytes,
+    over: Callable[[], int],
+    accepted: Callable[[], bool] | None = None,
+) -> Drag:
+    """Drag from this client's window to one over which ``over`` counts drags.
+
+    ``accepted``: whether the target takes the last drag that came over it, where the
+    source is not informed of that because the target is another sandbox's.
+    """
     it = c.it
     assert isinstance(it.comp, Nested | Gnome)
     mouse = it.comp.mouse
@@ -145,7 +154,7 @@ def drag_nested(c: Guest, *types: bytes, over: Callable[[], int]) -> Drag:
     c.send(source, "set_actions", 1)
     c.send(c.device, "start_drag", source, c.window, 0, serial)
     c.roundtrip()
-    came, may = _new(over), partial(_may_drop, c, source)
+    came, may = _new(over), accepted or partial(_may_drop, c, source)
     if next(_look(c, mouse, came, may), 0) is not None:
         raise AssertionError("the pointer found no window that takes it")
     return Drag(source, mouse)

@@ -182,6 +182,35 @@ class Desk:
         await self.comp.command(f'[title="{title}"] focus')
         await self.until(lambda: self.crossing.focused == name)
 
+    async def accepts_drag(self, name: str) -> None:
+        """Wait until the compositor knows that this sandbox's window takes the drag.
+
+        The drag's source is not informed of other sandboxes' windows, so the target's
+        worker is asked.  Its first answers follow the pointer's last movement, the last
+        ones follow its request to the compositor.
+        """
+        await self._settled(name)
+        await self.until(lambda: self.drag_accepted(name))
+        await self._settled(name)
+
+    async def _settled(self, name: str) -> None:
+        """Wait until a worker has handled all events and orders sent so far.
+
+        The second order arrives after the step in which the first one was handled, so
+        events that were waiting then are handled before the second answer.
+        """
+        for _ in range(2):
+            await self.rooms[name].worker.statistics()
+
+    def drag_accepted(self, name: str) -> bool:
+        """Whether the last drag over the sandbox's windows was accepted."""
+        overs = [
+            said.number
+            for who, said in self.said
+            if who == name and isinstance(said, messages.DragOverMessage)
+        ]
+        return bool(overs) and w.AcceptDrag(name, overs[-1]) in self.orders
+
     async def record_after(self, before: int) -> w.RecordCrossing:
         """The first one after so many."""
         await self.until(lambda: len(self.records) > before)
