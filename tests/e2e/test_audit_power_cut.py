@@ -63,7 +63,7 @@ import json, sys, trio
 from pathlib import Path
 from broker.audit.database import open_reading
 from broker.audit.proof.keys import KeyFile
-from broker.audit.schema import Decision, Verdict
+from broker.audit.schema import Decision, EventVerdict
 from broker.audit.store import open_store
 from broker.audit.proof.verify import verify
 
@@ -72,7 +72,7 @@ PATH = Path("/run/log/audit.sqlite")
 async def caller(store):
     while True:
         number = await store.record(Decision(
-            verdict=Verdict.ALLOW, sandbox="web", service="vitrail.Display",
+            verdict=EventVerdict.ALLOW, sandbox="web", service="vitrail.Display",
             reason="x" * 200))
         print("TOLD", number, flush=True)
 

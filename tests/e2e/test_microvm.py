@@ -282,7 +282,7 @@ import os, signal, sys
 from pathlib import Path
 import trio
 sys.path.insert(0, sys.argv[1])
-from broker.launch.microvm import start_vm
+from broker.launch.microvm.launcher import start_vm
 from tests.kit.vm.machines import tiny_spec, vm_tools
 
 async def main():

@@ -30,16 +30,16 @@ from pathlib import Path
 from broker.audit import schema
 from broker.audit.query import Filters, open_log
 from broker.audit.refusals import Refusals
-from broker.audit.settings import Mode
+from broker.audit.settings import AuditMode
 from broker.audit.store import open_store
 from broker.core.errors import UpstreamError
 from broker.services.event_log import Journal
 
-folder, mode, how = Path(sys.argv[1]), Mode(sys.argv[2]), sys.argv[3]
+folder, mode, how = Path(sys.argv[1]), AuditMode(sys.argv[2]), sys.argv[3]
 
 def decision(number):
     return schema.Decision(
-        verdict=schema.Verdict.ALLOW, stream=number, reason="x" * 2000
+        verdict=schema.EventVerdict.ALLOW, stream=number, reason="x" * 2000
     )
 
 async def main():

@@ -279,7 +279,7 @@ async def test_connecting_to_nothing(folder):
         dead.bind(f"{folder}/s")
     with pytest.raises(UpstreamError, match="refused") as caught:
         await connect(parse_connect(f"unix:{folder}/s"))
-    assert "nobody listens" in caught.value.hint
+    assert "no process listens" in caught.value.hint
 
 
 async def test_a_full_queue_is_waited_for(folder):
