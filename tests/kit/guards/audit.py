@@ -29,7 +29,7 @@ GUARDS = (
     Guard("sound connections for those with few", "pass", "tests/attack/test_budgets.py", "leave_places"),
     Guard("once is one", "if False:", "tests/attack/test_budgets.py", "one_once"),
     Guard("a witness asks for a signature", "if False:", "tests/attack/test_audit_witness.py", "made_up"),
-    Guard("a witness asks for a proof", "return Fate.KEPT", "tests/attack/test_audit_witness.py", "real_key"),
+    Guard("a witness asks for a proof", "return WitnessFate.KEPT", "tests/attack/test_audit_witness.py", "real_key"),
     Guard("a witness follows the keys", "if False:", "tests/attack/test_audit_witness.py", "do_not_follow"),
     Guard("a peer has few logs", "if False:", "tests/attack/test_audit_witness.py", "without_end"),
     Guard("old notes are proved", "if True:", "tests/attack/test_audit_witness.py", "kept_before"),

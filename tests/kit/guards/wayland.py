@@ -66,7 +66,7 @@ GUARDS = (
     Guard("tokens of this sandbox", "if sid:", "tests/broker/wayland/handlers/test_seat.py", "activation"),
     Guard("host clipboard swallowed", "pass", "tests/broker/wayland/handlers/test_selection.py", "hosts_clipboard"),
     Guard("drag types are private", "core.up.data += b''.join((_source_offer(sid, m) for m in source.mimes))", "tests/broker/wayland/handlers/test_selection.py", "private"),
-    Guard("foreign drags untold", "source = Source('wl_data_source', 3)", "tests/broker/wayland/handlers/test_selection.py", "elsewhere"),
+    Guard("foreign drags untold", "source = DataSource('wl_data_source', 3)", "tests/broker/wayland/handlers/test_selection.py", "elsewhere"),
     Guard("only pipes are written into", "if source is None or not source.send(mime, fd):", "tests/broker/wayland/handlers/test_selection.py", "only_a_pipe"),
     Guard("accepted with a serial it got", "if offer.left:", "tests/broker/wayland/handlers/test_selection.py", "drag"),
     Guard("waiting damage bounded", "if False:", "tests/broker/wayland/scene/test_frame.py", "for_ever"),
