@@ -60,10 +60,10 @@ def test_all_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[target]]\nname = 'X'\nto = 'journald'", "no name"),
-        ("[[target]]\nname = ''\nto = 'journald'", "no name"),
-        ("[[target]]\nname = 'a/b'\nto = 'journald'", "no name"),
-        (f"[[target]]\nname = '{'a' * 33}'\nto = 'journald'", "no name"),
+        ("[[target]]\nname = 'X'\nto = 'journald'", "not a name"),
+        ("[[target]]\nname = ''\nto = 'journald'", "not a name"),
+        ("[[target]]\nname = 'a/b'\nto = 'journald'", "not a name"),
+        (f"[[target]]\nname = '{'a' * 33}'\nto = 'journald'", "not a name"),
         ("[[target]]\nname = 'a'\nto = 'journald'\n" * 2, "two targets"),
         ("[[target]]\nname = 'a'\nto = 'moon'", "moon"),
         ("[[target]]\nname = 'a'\nto = 'journald'\nplanet = 1", "planet"),

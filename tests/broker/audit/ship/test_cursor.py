@@ -26,9 +26,9 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 def test_a_file_that_is_none_is_not_taken_for_a_beginning(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(SetupError, match="no cursor"):
+    with pytest.raises(SetupError, match="not a cursor"):
         load_cursor(tmp_path, "a")
-    with pytest.raises(SetupError, match="no cursor"):
+    with pytest.raises(SetupError, match="not a cursor"):
         held_back(tmp_path, ["a"])
 
 
