@@ -172,6 +172,6 @@ async def test_the_wrong_machine_is_turned_away_and_both_hear_of_it(homes):
             answer = await brokerctl("pair", "screen", "--as", "host", *words, env=host)
             assert answer.code == 1
             assert "'brokerctl pair' on the other machine may say why" in answer.err
-        await there.wait("turned away: the link takes connections of uid")
+        await there.wait("a connection was refused: the link takes connections of uid")
         await there.wait("peer_uid in link.toml names the other broker's user")
-        assert there.said.count("turned away") == 1, "once"
+        assert there.said.count("a connection was refused") == 1, "once"
