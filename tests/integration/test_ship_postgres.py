@@ -135,7 +135,7 @@ async def test_a_log_that_was_rolled_back_is_not_shipped_over_the_other_one(
         await record(store, 101, 50)
     await ship(tmp_path, fleet(server))
     before = server.rows(_ALL)
-    for name in ("audit.sqlite", "audit.sqlite-wal", "audit.sqlite-shm"):
+    for name in ("audit.sqlite", "audit.sqlite-wal", "audit.sqlite-shm", "audit.key"):
         (tmp_path / name).unlink(missing_ok=True)
         if (tmp_path / "backup" / name).exists():
             shutil.copy(tmp_path / "backup" / name, tmp_path / name)
