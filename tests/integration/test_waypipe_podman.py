@@ -25,7 +25,8 @@ from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.waypipe.podman import IMAGE, rootless, run
 
-pytestmark = pytest.mark.machine
+# One Podman storage: a test that counts containers must not see another one's.
+pytestmark = [pytest.mark.machine, pytest.mark.alone]
 
 
 @contextmanager
