@@ -20,7 +20,8 @@ Python 3.9.
 Settings: environment ``VITRAIL_AGENT``, ``VITRAIL_DISPLAY`` and
 ``VITRAIL_AUDIO`` (``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
 own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
-``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``.
+``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``,
+``vitrail.keep=home,etc,system`` (what is kept on the disk ``vitrail-home``).
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
 lose larger ones.
 """
@@ -128,6 +129,9 @@ ORPHAN_SECONDS = 60.0
 
 BUSYBOX = "/usr/lib/vitrail/busybox"
 RUNTIME = "/run/vitrail"
+KEPT = "/run/vitrail/kept"  # where the disk of a persistent sandbox is mounted
+KEPT_SERIAL = "vitrail-home"
+KEPT_SECONDS = 10.0  # until the disk has appeared
 FILES_COMMANDS = (
     "xdg-open",
     "x-www-browser",
@@ -1268,6 +1272,12 @@ class Display:
 
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_NOATIME, MS_BIND = 1024, 4096
+MNT_DETACH = 2
+EXT4_IOC_RESIZE_FS = 0x40086610  # _IOW('f', 16, __u64)
+# What ``vitrail.keep`` may name, and the directories that are then kept as a
+# layer over the image's.
+LAYERS = {"etc": ("etc",), "system": ("usr", "var", "opt", "srv", "root")}
 MOUNTS = (
     ("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
     ("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, ""),
@@ -1319,6 +1329,7 @@ class Machine:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._kept: List[str] = []
 
     def set_up(self) -> None:
         """Make the machine usable.  What fails is logged, and we go on."""
@@ -1345,6 +1356,85 @@ class Machine:
                 knob.write("1")
         except OSError as error:
             log(f"overcommit: {error}")
+
+    def keep(self, what: List[str]) -> None:
+        """Mount the disk of a persistent sandbox.  Raises OSError.
+
+        The caller switches off then: programs must not write into a home that
+        is lost at the end.
+        """
+        device = find_disk(KEPT_SERIAL)
+        os.makedirs(KEPT, mode=0o700, exist_ok=True)
+        flags = MS_NODEV | MS_NOATIME
+        self.must_mount(device, KEPT, "ext4", flags, "discard,errors=remount-ro")
+        self._kept = [KEPT]
+        self._lengthen(device)
+        if "home" in what:
+            self._keep_home()
+        for word, directories in LAYERS.items():
+            if word in what:
+                for directory in directories:
+                    self._keep_layer(directory)
+
+    def _keep_home(self) -> None:
+        """Put the disk's home over the image's, which it begins as."""
+        home = os.path.join(KEPT, "home")
+        if not os.path.isdir(home):
+            half = home + ".new"
+            shutil.rmtree(half, ignore_errors=True)
+            subprocess.run(["cp", "-a", "/home", half], check=True)
+            os.sync()
+            os.rename(half, home)
+        self.must_mount(home, "/home", "", MS_BIND, "")
+        self._kept.append("/home")
+
+    def _keep_layer(self, directory: str) -> None:
+        target = "/" + directory
+        if not os.path.isdir(target):
+            return
+        place = os.path.join(KEPT, "layers", directory)
+        upper, work = os.path.join(place, "upper"), os.path.join(place, "work")
+        for path in (upper, work):
+            os.makedirs(path, mode=0o755, exist_ok=True)
+        shutil.copystat(target, upper)
+        options = f"lowerdir={target},upperdir={upper},workdir={work}"
+        self.must_mount("overlay", target, "overlay", 0, options)
+        self._kept.append(target)
+
+    def _lengthen(self, device: str) -> None:
+        """Let the file system grow to its disk, as resize2fs(8) does when mounted."""
+        name = os.path.basename(device)
+        with open(f"/sys/class/block/{name}/size", encoding="ascii") as source:
+            size = int(source.read()) * 512
+        fd = os.open(KEPT, os.O_RDONLY)
+        try:
+            blocks = struct.pack("=Q", size // os.fstatvfs(fd).f_bsize)
+            fcntl.ioctl(fd, EXT4_IOC_RESIZE_FS, blocks)
+        except OSError as error:
+            # It is usable as it is, and says so when it is full.
+            log(f"the home keeps its size: {error}")
+        finally:
+            os.close(fd)
+
+    def must_mount(
+        self, source: str, target: str, kind: str, flags: int, options: str
+    ) -> None:
+        """mount(2).  Raises OSError."""
+        words = (source.encode(), target.encode(), kind.encode() or None)
+        if self._libc.mount(*words, flags, options.encode()) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"mount: {os.strerror(code)}", target)
+
+    def _let_go(self) -> None:
+        """Write out and unmount the disk; every process has been killed."""
+        until = time.monotonic() + 1.0
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < until:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.01)
+        os.sync()
+        for target in reversed(self._kept):
+            self._libc.umount2(target.encode(), MNT_DETACH)
 
     def name(self, name: str) -> None:
         """Set the host name and make it resolve."""
@@ -1396,6 +1486,8 @@ class Machine:
         with contextlib.suppress(OSError):
             os.kill(-1, signal.SIGKILL)
         os.sync()
+        if self._kept:
+            self._let_go()
         self._libc.reboot(RB_POWER_OFF)
         # Not reached where the machine can switch itself off.  The kernel's
         # reboot=t and panic=-1 end the others.
@@ -1440,6 +1532,27 @@ def take_address(text: str) -> str:
         return ""
 
 
+def read_text(path: str) -> str:
+    """Return a short file of the kernel's, or nothing when there is none."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as source:
+            return source.read()
+    except OSError:
+        return ""
+
+
+def find_disk(serial: str) -> str:
+    """Return the device of this serial number.  Raises OSError when none appears."""
+    until = time.monotonic() + KEPT_SECONDS
+    while True:
+        for name in sorted(os.listdir("/sys/block")):
+            if read_text(f"/sys/block/{name}/serial").strip() == serial:
+                return f"/dev/{name}"
+        if time.monotonic() > until:
+            raise OSError(errno.ENODEV, f"there is no disk {serial}")
+        time.sleep(0.02)
+
+
 class Settings:
     """Where the broker is and what kind of guest this is."""
 
@@ -1464,6 +1577,7 @@ class Settings:
         self.network = words.get("net", "")
         self.dns = take_address(words.get("dns", ""))
         self.disposable = words.get("disposable", "") == "1"
+        self.keep = [word for word in words.get("keep", "").split(",") if word]
         orphan = words.get("orphan", "")
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
 
@@ -1736,6 +1850,12 @@ def main() -> int:
         with open("/proc/cmdline", encoding="ascii", errors="replace") as file:
             cmdline = file.read()
     settings = Settings(dict(os.environ), cmdline)
+    if machine is not None and settings.keep:
+        try:
+            machine.keep(settings.keep)
+        except (OSError, subprocess.SubprocessError) as error:
+            log(f"the sandbox's disk cannot be used, so it is not started: {error}")
+            machine.power_off()
     if machine is not None:
         machine.identify()
         if settings.name:
@@ -1744,6 +1864,8 @@ def main() -> int:
     guest.start()
     log("the guest agent is up")
     guest.loop.run()
+    if machine is not None:
+        machine.power_off()
     return 0
 
 

@@ -54,6 +54,11 @@ class Paths:
         """Programs fetched for this user only (vhost-device-vsock)."""
         return self.cache / "tools"
 
+    @property
+    def homes(self) -> Path:
+        """What persistent sandboxes keep; see ``broker.launch.state``."""
+        return self.state / "homes"
+
     def sandbox(self, name: str) -> Path:
         """The runtime directory of one running sandbox (0700)."""
         return self.runtime / "sandboxes" / name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import trio
@@ -23,6 +24,7 @@ from broker.host.machine import MachineFacts
 from broker.launch.image.store import Image, find_image
 from broker.launch.microvm.launcher import (
     EndKind,
+    HomeDisk,
     Network,
     Tools,
     Vm,
@@ -38,7 +40,7 @@ from broker.peers import credentials
 from broker.peers.identity import Claim, Connector, HybridClaim, VsockClaim
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
-from policy.records.model import MicroVM, Record
+from policy.records.model import MicroVM, Record, State
 
 FindTools = Callable[[Image, Callable[[str], None]], Awaitable[Tools]]
 _RECORD_FILE = "record"
@@ -204,7 +206,9 @@ class MicroVms:
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )
         vm: Vm | None = None
+        held = AsyncExitStack()
         try:
+            home = await self._home(sandbox, wanted.host.state, held)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             spec = VmSpec(
                 name=sandbox,
@@ -217,6 +221,7 @@ class MicroVms:
                 cpus=launch.cpus,
                 network=Network(launch.network),
                 disposable=disposable,
+                home=home,
             )
             vm = await start_vm(
                 spec,
@@ -243,7 +248,28 @@ class MicroVms:
                     where=error.filename or "",
                 ) from error
             raise
+        finally:
+            await held.aclose()
         return MicroVmMachine(sandbox, vm, self._log, image)
+
+    async def _home(
+        self, sandbox: SandboxName, state: State | None, held: AsyncExitStack
+    ) -> HomeDisk | None:
+        """Return the disk of a persistent sandbox, made with its first start.
+
+        Our copy of its lock ends with ``held``, QEMU's with QEMU.
+        """
+        if state is None or not state.keep:
+            return None
+        # Late: most sandboxes keep nothing.
+        from broker.launch.state.disk import ready_disk
+        from broker.launch.state.store import HomeStore
+
+        store = HomeStore(self._paths.homes)
+        await trio.to_thread.run_sync(store.sweep)
+        lock = held.enter_context(store.lock(sandbox))
+        home = await ready_disk(store, sandbox, state.size)
+        return HomeDisk(home.disk, state.keep, lock.fd)
 
     def _running(self) -> frozenset[str]:
         """Names of the sandboxes that have a runtime directory."""

@@ -28,6 +28,7 @@ from policy.records.model import (
     Limits,
     MicroVM,
     Record,
+    State,
     Transfer,
     UnixPeer,
     ViewerRecord,
@@ -41,6 +42,7 @@ from policy.records.record_schema import (
     LAUNCH,
     LIMITS,
     PEER,
+    STATE,
     TABLES,
     TOP,
     TRANSFER,
@@ -214,6 +216,7 @@ def build_record(
     """
     checks = _Checks(draft, _with_parents(draft, parents), log_stderr)
     checks.kind()
+    checks.state()
     checks.window()
     checks.audio()
     if draft.failed or checks.failed or "class" not in draft.taken:
@@ -337,6 +340,24 @@ class _Checks:
                 ("peer", key), f"'{present[0]}' is already set in [peer]", expected, ""
             )
 
+    def state(self) -> None:
+        """Only what is persistent, and started by us, keeps something."""
+        if STATE.name not in self._draft.document.values:
+            return
+        kept = self.taken.get("class")
+        if self.taken[KIND_KEY] != STATE.only:
+            why = f'kind = "{self.taken[KIND_KEY]}": its launcher decides this'
+        elif kept is not None and kept != "persistent":
+            why = f'class = "{kept}": nothing of it is left when it stops'
+        else:
+            return
+        self._at(
+            (STATE.name,),
+            f"[{STATE.name}] has no meaning for {why}",
+            "",
+            'remove it, or set class = "persistent"',
+        )
+
     def window(self) -> None:
         """A name needs room for a letter."""
         taken = self.taken
@@ -442,7 +463,13 @@ def _host(taken: Taken) -> HostRecord:
             boot_deadline=taken["launch.boot_deadline"],
             packages=tuple(taken["launch.packages"]),
         )
-    return HostRecord(taken["class"], launch)
+    return HostRecord(taken["class"], launch, _state(taken))
+
+
+def _state(taken: Taken) -> State | None:
+    if taken["class"] != "persistent" or taken[KIND_KEY] != STATE.only:
+        return None
+    return State(frozenset(taken["state.keep"]), taken["state.disk_size"])
 
 
 def _peer(taken: Taken) -> HybridPeer | CidPeer | UnixPeer:

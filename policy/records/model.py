@@ -173,11 +173,26 @@ class External:
 
 
 @dataclass(frozen=True)
+class State:
+    """What a persistent sandbox keeps between its runs.
+
+    ``keep`` has ``home``, ``etc`` and ``system``; ``size`` is in bytes.
+    """
+
+    keep: frozenset[str]
+    size: int
+
+
+@dataclass(frozen=True)
 class HostRecord:
-    """What the host's side needs to know of a sandbox."""
+    """What the host's side needs to know of a sandbox.
+
+    ``state`` is None for all but persistent sandboxes that we start.
+    """
 
     sandbox_class: SandboxClass
     launch: MicroVM | External
+    state: State | None = None
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ TOP = Table(
             "class",
             Choice(
                 {
-                    "persistent": "one sandbox of this name, which runs until it is stopped; what a micro VM writes is not kept yet",
+                    "persistent": "one sandbox of this name, which runs until it is stopped "
+                    "and keeps what [state] says",
                     "disposable": "a fresh sandbox under a fresh name for each "
                     "start, and nothing of it is left afterwards",
                     "template": "what other sandboxes will be made from; started "
@@ -224,6 +225,42 @@ LAUNCH = Table(
             only=_VM,
         ),
     ),
+)
+
+STATE = Table(
+    "state",
+    "What a persistent sandbox keeps when it is stopped. Everything else that it "
+    "writes is gone then, as with a disposable one.",
+    (
+        Field(
+            "keep",
+            Words(
+                Choice(
+                    {
+                        "home": "`/home`",
+                        "etc": "`/etc`, over that of the image",
+                        "system": "`/usr`, `/var`, `/opt`, `/srv` and `/root`, over "
+                        "those of the image: installed packages",
+                    }
+                ),
+                'an array of "home", "etc", "system"',
+                0,
+                3,
+                unique=True,
+            ),
+            "What is kept, on a disk of the sandbox's own. With `system`, a new image "
+            "appears only below what the sandbox has changed.",
+            default=["home"],
+        ),
+        Field(
+            "disk_size",
+            Bytes(*limits.HOME_BYTES),
+            "The most that the disk holds; it takes only what is written. A larger "
+            "value lengthens it with the next start, a smaller one does nothing.",
+            default="10G",
+        ),
+    ),
+    only=_VM,
 )
 
 PEER = Table(
@@ -585,6 +622,7 @@ TABLES = (
     CLIPBOARD,
     TRANSFER,
     LAUNCH,
+    STATE,
     PEER,
     LIMITS,
 )

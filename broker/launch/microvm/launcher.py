@@ -23,6 +23,7 @@ from broker.launch.microvm.console import ConsoleLog
 from broker.launch.microvm.network import UserNetwork, start_user_network
 from broker.launch.microvm.qemu_arguments import (
     Accel,
+    HomeDisk,
     Network,
     VmSpec,
     Wiring,
@@ -52,6 +53,7 @@ from broker.launch.process.ready import listen_unix
 __all__ = [
     "Accel",
     "EndKind",
+    "HomeDisk",
     "Network",
     "Tools",
     "Vm",
@@ -207,6 +209,8 @@ class _Plan:
         backend = self._hybrid or self._kernel
         assert backend is not None
         fds = [qmp, console, *backend.pass_fds]
+        if spec.home is not None:
+            fds.append(spec.home.lock)
         if self._hybrid is not None:
             passed.enter_context(self._hybrid.conn)
         wiring = Wiring(qmp, console, backend.device)

@@ -1,0 +1,1 @@
+"""What a sandbox keeps between its runs, for every launcher."""
