@@ -8,12 +8,10 @@ machines that run keep the files they have open.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import shutil
 import time
-import zlib
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -25,6 +23,7 @@ from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from broker.launch.image.initramfs import agent_overlay
+from shims.bundle import guest_agent
 
 DEFAULT_NAME = "default"
 DEFAULT_SUITE = "trixie"
@@ -48,8 +47,6 @@ BOOT_MARKER = b"vitrail: kernel up"
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SUITE = re.compile(r"[a-z][a-z0-9-]{0,40}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,100}")
-_GUEST_AGENT = "vitrail_guest.py"
-_GUEST_FILES = "vitrail_files.py"
 
 
 def take_image_name(name: str) -> str:
@@ -168,18 +165,6 @@ class Image:
         path = directory / "initrd"
         path.write_bytes(self.initrd.read_bytes() + agent_overlay(shim))
         return path
-
-
-def guest_agent() -> bytes:
-    """Return the source of the guest agent that belongs to this broker.
-
-    The program for files and links goes along inside it: the initramfs of every
-    image, older ones included, brings one file.
-    """
-    agent = (resources.files("shims") / _GUEST_AGENT).read_bytes()
-    tool = (resources.files("shims") / _GUEST_FILES).read_bytes()
-    packed = base64.b64encode(zlib.compress(tool, 9)).decode("ascii")
-    return agent + f'FILES_TOOL = "{packed}"\n'.encode()
 
 
 def recipe() -> str:
