@@ -20,7 +20,8 @@ Settings: environment ``VITRAIL_AGENT``, ``VITRAIL_DISPLAY`` and
 ``VITRAIL_AUDIO`` (``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
 own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``,
-``vitrail.keep=home,etc,system`` (what is kept on the disk ``vitrail-home``).
+``vitrail.keep=home,etc,system`` (what is kept on the disk ``vitrail-home``),
+``vitrail.template=1`` and ``vitrail.warm=`` (see ``template``).
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
 lose larger ones.
 """

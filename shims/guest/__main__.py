@@ -12,6 +12,7 @@ from shims.guest.loop import log
 from shims.guest.machine import Machine
 from shims.guest.settings import Settings
 from shims.guest.storage import Storage
+from shims.guest.template import Template
 
 
 def main() -> int:
@@ -31,6 +32,10 @@ def main() -> int:
             machine.name(settings.name)
     guest = Guest(settings, machine)
     guest.start()
+    if machine is not None and settings.template:
+        Template(guest, settings.warm).begin()
+    else:
+        guest.begin_session()
     log("the guest agent is up")
     guest.loop.run()
     if machine is not None:
