@@ -23,6 +23,7 @@ import configparser
 import ctypes
 import errno
 import fcntl
+import hmac
 import json
 import mimetypes
 import os
@@ -50,6 +51,14 @@ from typing import (
 
 HOST_CID = 2
 PORTS = {"VITRAIL_OPEN_URL": 6510, "VITRAIL_OPEN_FILE": 6511, "VITRAIL_COPY": 6512}
+SERVICES = {
+    "VITRAIL_OPEN_URL": "vitrail.OpenURL",
+    "VITRAIL_OPEN_FILE": "vitrail.OpenFile",
+    "VITRAIL_COPY": "vitrail.FileCopy",
+}
+PROOF_MAGIC = b"vitrail launch 1"
+PROOF_SECONDS = 10.0
+SECRET = "/run/vitrail/launch-secret"
 FRAME_BYTES = 1 << 16
 DEPTH = 16
 # A write of more bytes becomes several packets in newer kernels, and
@@ -134,6 +143,44 @@ def read_message(source: BinaryIO) -> Dict[str, Any]:
     return message
 
 
+def prove(sock: socket.socket, service: str) -> None:
+    """Prove the launch to the broker and have it prove its own.
+
+    As ``Proof`` of ``vitrail_guest.py``; does nothing where the launch has no
+    secret.  Raises TransferError when the far end is not our broker.
+    """
+    try:
+        with open(os.environ.get("VITRAIL_SECRET") or SECRET, encoding="ascii") as file:
+            secret = bytes.fromhex(file.read().strip())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise TransferError(f"no launch secret: {error}") from None
+    nonces = os.urandom(32)
+    try:
+        sock.settimeout(PROOF_SECONDS)
+        sock.sendall(PROOF_MAGIC + nonces)
+        answer = b""
+        while len(answer) < 64:
+            more = sock.recv(64 - len(answer))
+            if not more:
+                raise TransferError("the broker broke it off")
+            answer += more
+        nonces += answer[:32]
+
+        def mac(label: bytes) -> bytes:
+            text = label + b"\0" + service.encode() + b"\0" + nonces
+            return hmac.new(secret, text, "sha256").digest()
+
+        # guard: the broker proves the launch to the files tool
+        if not hmac.compare_digest(mac(b"broker"), answer[32:]):
+            raise TransferError("the program at the broker's port did not launch us")
+        sock.sendall(mac(b"guest"))
+        sock.settimeout(None)
+    except OSError as error:
+        raise TransferError(f"no broker: {error}") from None
+
+
 class Connection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
@@ -150,6 +197,11 @@ class Connection:
             self.socket.connect(target)
         except OSError as error:
             raise TransferError(f"no broker at {address}: {error.strerror}") from None
+        try:
+            prove(self.socket, SERVICES[variable])
+        except TransferError:
+            self.socket.close()
+            raise
         self.reader: BinaryIO = self.socket.makefile("rb")
 
     def send(self, data: bytes) -> None:

@@ -21,6 +21,9 @@ Settings: environment ``VITRAIL_AGENT``, ``VITRAIL_DISPLAY`` and
 ``VITRAIL_AUDIO`` (``vsock:CID:PORT`` or ``unix:PATH``), ``VITRAIL_RUNTIME`` (directory for our
 own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``.
+``VITRAIL_SECRET`` names a file with the launch's secret in hexadecimal; a micro
+VM's agent has it in its own source (``LAUNCH_SECRET``).  With one, no connection
+to the broker is used before that program has proved that it launched us.
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
 lose larger ones.
 """
@@ -34,7 +37,9 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import heapq
+import hmac
 import json
 import os
 import pwd
@@ -56,6 +61,7 @@ HOST_CID = 2
 AGENT_PORT = 6500
 DISPLAY_PORT = 6501
 AUDIO_PORT = 6502
+LOW_PORT_OFFSET = 6000  # subtracted from these where the broker has those, too
 
 # Message type -> its fields, as in broker/ipc/agent.py.
 FROM_GUEST = {
@@ -273,11 +279,16 @@ def exit_code(status: int) -> int:
 
 
 class Address:
-    """``vsock:CID:PORT`` or ``unix:PATH``."""
+    """``vsock:CID:PORT`` or ``unix:PATH``.
 
-    def __init__(self, text: str) -> None:
+    With a secret the far end proves the launch before it is used.
+    """
+
+    def __init__(self, text: str, service: str = "", secret: bytes = b"") -> None:
         kind, _, rest = text.partition(":")
         self.text = text
+        self._service = service
+        self._secret = secret
         self.target: Any
         if kind == "unix" and rest:
             self.family = int(socket.AF_UNIX)
@@ -293,6 +304,19 @@ class Address:
         self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
     ) -> None:
         """Connect without blocking; then ``done(socket, 0)`` or ``done(None, errno)``."""
+
+        def connected(sock: Optional[socket.socket], code: int) -> None:
+            # guard: a guest with a secret asks for the proof
+            if sock is None or not self._secret:
+                done(sock, code)
+            else:
+                Proof(loop, sock, self._secret, self._service, done)
+
+        self._connect(loop, connected)
+
+    def _connect(
+        self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
+    ) -> None:
         try:
             sock = socket.socket(self.family, socket.SOCK_STREAM)
         except OSError as error:
@@ -321,6 +345,101 @@ class Address:
             selectors.EVENT_WRITE,
             lambda _events: finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)),
         )
+
+
+# -- the launch's secret --------------------------------------------------------------
+
+# As in broker/peers/launch_secret.py.
+PROOF_MAGIC = b"vitrail launch 1"
+NONCE_BYTES = 32
+SECRET_BYTES = 32
+
+
+def launch_secret(path: str) -> bytes:
+    """Return the launch's secret, or nothing where there is none."""
+    text = str(globals().get("LAUNCH_SECRET", ""))
+    if path:
+        with open(path, encoding="ascii") as file:
+            text = file.read().strip()
+    secret = binascii.unhexlify(text)
+    if secret and len(secret) != SECRET_BYTES:
+        raise ValueError("a launch secret has %d bytes" % SECRET_BYTES)
+    return secret
+
+
+class Proof:
+    """Both sides of a new connection prove that they know the launch's secret.
+
+    A port says nothing about the program that listens there: after the broker's
+    death any user of the host may.  Reads no byte beyond the answer.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        secret: bytes,
+        service: str,
+        done: "Callable[[Optional[socket.socket], int], None]",
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._secret = secret
+        self._service = service.encode()
+        self._done = done
+        self._nonce = os.urandom(NONCE_BYTES)
+        self._answer = b""
+        self._deadline = loop.later(
+            CONNECT_SECONDS, lambda: self._finish(errno.ETIMEDOUT)
+        )
+        try:
+            sock.send(PROOF_MAGIC + self._nonce)
+        except OSError as error:
+            self._finish(error.errno or errno.EIO)
+            return
+        loop.watch(sock.fileno(), selectors.EVENT_READ, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        wanted = NONCE_BYTES + hashlib.sha256().digest_size
+        try:
+            data = self._sock.recv(wanted - len(self._answer))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._finish(error.errno or errno.EIO)
+            return
+        self._answer += data
+        if not data:
+            self._finish(errno.ECONNRESET)
+        elif len(self._answer) == wanted:
+            self._check()
+
+    def _check(self) -> None:
+        nonces = self._nonce + self._answer[:NONCE_BYTES]
+        theirs = self._mac(b"broker", nonces)
+        # guard: the broker proves the launch
+        if not hmac.compare_digest(theirs, self._answer[NONCE_BYTES:]):
+            self._finish(errno.EACCES)
+            return
+        try:
+            self._sock.send(self._mac(b"guest", nonces))
+        except OSError as error:
+            self._finish(error.errno or errno.EIO)
+            return
+        self._finish(0)
+
+    def _mac(self, label: bytes, nonces: bytes) -> bytes:
+        text = label + b"\0" + self._service + b"\0" + nonces
+        return hmac.new(self._secret, text, "sha256").digest()
+
+    def _finish(self, code: int) -> None:
+        self._deadline.cancel()
+        self._loop.forget(self._sock.fileno())
+        if code:
+            self._sock.close()
+        if code == errno.EACCES:
+            log("a program that did not launch us listens at %s" % self._service)
+        self._done(None if code else self._sock, code)
 
 
 # -- the agent's connection -----------------------------------------------------------
@@ -1449,12 +1568,11 @@ class Settings:
             for word in cmdline.split()
             if word.startswith("vitrail.")
         )
-        agent = environ.get("VITRAIL_AGENT", f"vsock:{HOST_CID}:{AGENT_PORT}")
-        display = environ.get("VITRAIL_DISPLAY", f"vsock:{HOST_CID}:{DISPLAY_PORT}")
-        audio = environ.get("VITRAIL_AUDIO", f"vsock:{HOST_CID}:{AUDIO_PORT}")
-        self.agent = Address(agent)
-        self.display = Address(display)
-        self.audio = Address(audio)
+        self.secret = launch_secret(environ.get("VITRAIL_SECRET", ""))
+        self._environ = environ
+        self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
+        self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
+        self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
         pieces = environ.get("VITRAIL_PIECES", "")
         self.pieces = PIECE_BYTES
@@ -1466,6 +1584,12 @@ class Settings:
         self.disposable = words.get("disposable", "") == "1"
         orphan = words.get("orphan", "")
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
+
+    def _address(self, variable: str, port: int, service: str) -> Address:
+        if globals().get("LOW_PORTS", False):
+            port -= LOW_PORT_OFFSET
+        text = self._environ.get(variable, f"vsock:{HOST_CID}:{port}")
+        return Address(text, service, self.secret)
 
 
 class Guest:
@@ -1650,6 +1774,7 @@ class Guest:
             os.makedirs(folder, mode=0o755, exist_ok=True)
             tool = os.path.join(self.settings.runtime, "vitrail_files.py")
             write_file(tool, source, 0o644)
+            self._keep_secret()
             for name in FILES_COMMANDS:
                 verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
                 script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
@@ -1658,6 +1783,19 @@ class Guest:
             log(f"no commands for files and links: {error}")
             return ""
         return folder
+
+    def _keep_secret(self) -> None:
+        """Put the launch's secret where the other programs of ours find it.
+
+        Readable for all of the guest, which is one party to the broker: what it
+        keeps out is a program of another user on the host.
+        """
+        path = os.path.join(self.settings.runtime, "launch-secret")
+        if self.settings.secret:
+            write_file(path, self.settings.secret.hex().encode(), 0o444)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _sound_path(self) -> str:
         """Make the place where libpulse looks; returns the socket's path.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -24,7 +25,6 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths
-from broker.launch.image.initramfs import agent_overlay
 
 DEFAULT_NAME = "default"
 DEFAULT_SUITE = "trixie"
@@ -155,18 +155,25 @@ class Image:
         files = (self.kernel, self.initrd, self.root)
         return sum(path.stat().st_blocks * 512 for path in files)
 
-    def write_initrd(self, directory: Path) -> Path:
+    def write_initrd(self, directory: Path, settings: str = "") -> Path:
         """Return the initramfs to boot with, with the agent that we ship.
 
-        When the image was made with another agent, a copy that brings the
-        current one is written below ``directory``; so a new agent needs no
-        new image.
+        When the image was made with another agent, or the agent gets
+        ``settings`` of this launch (see ``launch_settings``), a copy that
+        brings it is written below ``directory``, readable for us alone; so a
+        new agent needs no new image.
         """
-        shim = guest_agent()
+        shim = guest_agent() + settings.encode("ascii")
         if hashlib.sha256(shim).hexdigest() == self.manifest.agent:
             return self.initrd
+        # The module that builds images is needed nowhere else in a broker.
+        from broker.launch.image.initramfs import agent_overlay
+
         path = directory / "initrd"
-        path.write_bytes(self.initrd.read_bytes() + agent_overlay(shim))
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            file.write(self.initrd.read_bytes() + agent_overlay(shim))
         return path
 
 
@@ -180,6 +187,16 @@ def guest_agent() -> bytes:
     tool = (resources.files("shims") / _GUEST_FILES).read_bytes()
     packed = base64.b64encode(zlib.compress(tool, 9)).decode("ascii")
     return agent + f'FILES_TOOL = "{packed}"\n'.encode()
+
+
+def launch_settings(secret: bytes, *, privileged: bool) -> str:
+    """Return the lines by which an agent knows its launch.
+
+    In the initramfs, because a kernel's command line is in the VMM's, which
+    every local user can read.  ``privileged``: whether the broker listens on
+    the ports below 1024.
+    """
+    return f'LAUNCH_SECRET = "{secret.hex()}"\nLOW_PORTS = {privileged}\n'
 
 
 def recipe() -> str:
