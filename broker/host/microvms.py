@@ -264,7 +264,9 @@ class MicroVms:
             raise
         return MicroVmMachine(sandbox, vm, self._log, image, secret)
 
-    async def _launch_secret(self, tools: Tools) -> tuple[LaunchSecret | None, str]:
+    async def _launch_secret(
+        self, tools: Tools
+    ) -> tuple[LaunchSecret | None, dict[str, str]]:
         """Return the secret of a launch, and what the guest's agent gets of it.
 
         Hybrid sockets are in a directory that only we may write to, so nobody
@@ -272,7 +274,7 @@ class MicroVms:
         takes them.  Raises SetupError when that was another one.
         """
         if tools.vhost_device_vsock is not None:
-            return None, ""
+            return None, {}
         # guard: no launch before the ports are ours
         privileged = await self._listen_vsock()
         secret = draw_secret()

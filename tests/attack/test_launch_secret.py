@@ -34,7 +34,7 @@ from broker.host.microvms import MicroVms
 from broker.host.part import HostPart
 from broker.host.vsock_listeners import PortTakenError, open_vsock_listeners
 from broker.ipc import agent
-from broker.launch.image.store import guest_agent, launch_settings
+from broker.launch.image.store import launch_settings
 from broker.launch.process.spawn import spawn
 from broker.peers.launch_secret import (
     FILE,
@@ -47,8 +47,10 @@ from broker.peers.launch_secret import (
     prove,
     read_secret,
 )
+from shims.bundle import guest_agent, with_constants
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, SilentViewer, journal, own_claim, own_connector
+from tests.kit.shims import files_program, guest_program
 from tests.kit.vm.agent_broker import AgentBroker
 
 SHIMS = Path(__file__).parents[2] / "shims"
@@ -72,7 +74,7 @@ async def guest(tmp_path):
         "VITRAIL_SECRET": str(tmp_path / "secret"),
     }
     with (tmp_path / "log").open("wb") as log:
-        words = [sys.executable, "-I", str(SHIMS / "vitrail_guest.py")]
+        words = [sys.executable, "-I", guest_program()]
         child = spawn(words, env=env, stdout=log.fileno(), stderr=log.fileno())
     try:
         with trio.fail_after(60):
@@ -177,7 +179,8 @@ async def test_the_other_programs_of_a_guest_prove_it_too(
     (tmp_path / "secret").write_text(SECRET.value.hex())
     monkeypatch.setenv("VITRAIL_SECRET", str(tmp_path / "secret"))
     monkeypatch.setenv("VITRAIL_COPY", "")
-    shim = runpy.run_path(str(SHIMS / FILES[service]))
+    program = files_program() if service == FILE_COPY else str(SHIMS / FILES[service])
+    shim = runpy.run_path(program)
     got = []
 
     def client():
@@ -365,10 +368,9 @@ def test_a_secret_is_in_no_text_and_for_us_alone(tmp_path):
 
 @pytest.mark.parametrize("privileged", [True, False])
 def test_an_agent_knows_its_launch_by_its_own_source(tmp_path, privileged):
-    source = (
-        guest_agent() + launch_settings(SECRET.value, privileged=privileged).encode()
-    )
-    (tmp_path / "vitrail_guest.py").write_bytes(source)
+    constants = launch_settings(SECRET.value, privileged=privileged)
+    source = with_constants(guest_agent().decode(), constants)
+    (tmp_path / "vitrail_guest.py").write_text(source)
     shim = runpy.run_path(str(tmp_path / "vitrail_guest.py"))
     settings = shim["Settings"]({}, "vitrail.name=work")
     assert settings.secret == SECRET.value
@@ -393,7 +395,7 @@ async def test_a_launch_with_the_kernel_s_vsock_has_a_secret(kernel):
     )
     assert bool(asked) == kernel, "no machine before its ports are ours"
     assert (secret is not None) == kernel
-    assert (secret.value.hex() in settings) if kernel else settings == ""
+    assert settings == ({"LAUNCH_SECRET": secret.value.hex()} if kernel else {})
 
 
 # -- ports -----------------------------------------------------------------------------------
