@@ -11,6 +11,7 @@ from functools import partial
 
 import trio
 
+from broker.control.api import BrokerApi
 from broker.host.control import LeaseControl
 from broker.host.devices.part import DeviceHost
 from broker.host.lease_requests import Leasing
@@ -45,7 +46,9 @@ async def run_local(
         await _serve(ground, workers, ready)
 
 
-class LocalControl(LeaseControl, PersonControl, DeviceControl, SharedControl):
+class LocalControl(
+    LeaseControl, PersonControl, DeviceControl, SharedControl, BrokerApi
+):
     """Implements ``control.api.BrokerApi`` where host and viewer are one."""
 
     def __init__(
