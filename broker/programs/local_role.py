@@ -67,6 +67,8 @@ class LocalControl(
 async def _serve(ground: Runtime, workers: Workers, ready: Callable[[], None]) -> None:
     viewer = make_viewer(ground, workers)
     host = HostPart(ground, viewer)
+    # By name at the time: the viewer sets it when it runs.
+    host.alarm = lambda title, text: viewer.decider.notify(title=title, text=text)
     source = DeviceHost(host.qmp_of)
     host.role.standby = source.standby
     desk = viewer.devices = DeviceDesk(
