@@ -119,14 +119,22 @@ def bundle(package: str, constants: Optional[Mapping[str, str]] = None) -> str:
     parts += [
         f"\n\n# -- {module.name}: {module.title}\n\n{module.text}" for module in order
     ]
-    text = "\n".join(parts) + "\n"
-    for name, value in (constants or {}).items():
+    text = with_constants("\n".join(parts) + "\n", constants or {})
+    compile(text, f"vitrail_{package}.py", "exec")
+    return text
+
+
+def with_constants(text: str, constants: Mapping[str, str]) -> str:
+    """Return a program with these strings in place of its lines ``NAME = ""``.
+
+    Raises BundleError where it has not exactly one such line.
+    """
+    for name, value in constants.items():
         empty = f'\n{name} = ""\n'
         if text.count(empty) != 1:
-            raise BundleError(f"{name} is not one empty string in shims/{package}")
+            raise BundleError(f"{name} is not one empty string of the program")
         lines = "".join(f"    {line!r}\n" for line in value.splitlines(keepends=True))
         text = text.replace(empty, f"\n{name} = (\n{lines})\n")
-    compile(text, f"vitrail_{package}.py", "exec")
     return text
 
 

@@ -7,10 +7,16 @@ import socket
 import sys
 from typing import Any, BinaryIO, Dict
 
+from shims.files.launch import prove
 from shims.files.protocol import TransferError, read_message
 
 HOST_CID = 2
 PORTS = {"VITRAIL_OPEN_URL": 6510, "VITRAIL_OPEN_FILE": 6511, "VITRAIL_COPY": 6512}
+SERVICES = {
+    "VITRAIL_OPEN_URL": "vitrail.OpenURL",
+    "VITRAIL_OPEN_FILE": "vitrail.OpenFile",
+    "VITRAIL_COPY": "vitrail.FileCopy",
+}
 # A write of more bytes becomes several packets in newer kernels, and
 # vhost-device-vsock 0.3 loses all but the first.
 PIECE_BYTES = 28672
@@ -32,6 +38,11 @@ class Connection:
             self.socket.connect(target)
         except OSError as error:
             raise TransferError(f"no broker at {address}: {error.strerror}") from None
+        try:
+            prove(self.socket, SERVICES[variable])
+        except TransferError:
+            self.socket.close()
+            raise
         self.reader: BinaryIO = self.socket.makefile("rb")
 
     def send(self, data: bytes) -> None:

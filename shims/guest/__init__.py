@@ -22,6 +22,9 @@ own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 ``vitrail.net=dhcp``, ``vitrail.disposable=1``, ``vitrail.orphan=SECONDS``,
 ``vitrail.keep=home,etc,system`` (what is kept on the disk ``vitrail-home``),
 ``vitrail.template=1`` and ``vitrail.warm=`` (see ``template``).
+``VITRAIL_SECRET`` names a file with the launch's secret in hexadecimal; with one
+(a micro VM's agent may have it in its own source), no connection to the broker is
+used before the program at the port has proved that it launched this machine.
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
 lose larger ones.
 """

@@ -7,17 +7,23 @@ import selectors
 import socket
 from typing import Any, Callable, Optional
 
+from shims.guest.launch import Proof
 from shims.guest.loop import Loop
 
 CONNECT_SECONDS = 10.0
 
 
 class Address:
-    """``vsock:CID:PORT`` or ``unix:PATH``."""
+    """``vsock:CID:PORT`` or ``unix:PATH``.
 
-    def __init__(self, text: str) -> None:
+    With a secret the far end proves the launch before it is used.
+    """
+
+    def __init__(self, text: str, service: str = "", secret: bytes = b"") -> None:
         kind, _, rest = text.partition(":")
         self.text = text
+        self._service = service
+        self._secret = secret
         self.target: Any
         if kind == "unix" and rest:
             self.family = int(socket.AF_UNIX)
@@ -33,6 +39,19 @@ class Address:
         self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
     ) -> None:
         """Connect without blocking; then ``done(socket, 0)`` or ``done(None, errno)``."""
+
+        def connected(sock: Optional[socket.socket], code: int) -> None:
+            # guard: a guest with a secret asks for the proof
+            if sock is None or not self._secret:
+                done(sock, code)
+            else:
+                Proof(loop, sock, self._secret, self._service, done)
+
+        self._connect(loop, connected)
+
+    def _connect(
+        self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
+    ) -> None:
         try:
             sock = socket.socket(self.family, socket.SOCK_STREAM)
         except OSError as error:

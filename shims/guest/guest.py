@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -218,6 +219,7 @@ class Guest:
             os.makedirs(folder, mode=0o755, exist_ok=True)
             tool = os.path.join(self.settings.runtime, "vitrail_files.py")
             write_file(tool, source, 0o644)
+            self._keep_secret()
             for name in FILES_COMMANDS:
                 verb = '"$@"' if name == "vitrail-files" else f'{name} "$@"'
                 script = f"#!/bin/sh\nexec python3 -I {tool} {verb}\n"
@@ -226,6 +228,19 @@ class Guest:
             log(f"no commands for files and links: {error}")
             return ""
         return folder
+
+    def _keep_secret(self) -> None:
+        """Put the launch's secret where the other programs of ours find it.
+
+        Readable for all of the guest, which is one party to the broker: the
+        secret keeps out programs of other users on the host.
+        """
+        path = os.path.join(self.settings.runtime, "launch-secret")
+        if self.settings.secret:
+            write_file(path, self.settings.secret.hex().encode(), 0o444)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
     def _sound_path(self) -> str:
         """Make the place where libpulse looks; returns the socket's path.

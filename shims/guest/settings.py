@@ -6,6 +6,7 @@ import socket
 from typing import Dict
 
 from shims.guest.address import Address
+from shims.guest.launch import LAUNCH_LOW_PORTS, launch_secret
 from shims.guest.loop import log
 from shims.guest.machine import RUNTIME
 from shims.guest.protocol import (
@@ -13,6 +14,7 @@ from shims.guest.protocol import (
     AUDIO_PORT,
     DISPLAY_PORT,
     HOST_CID,
+    LOW_PORT_OFFSET,
     PIECE_BYTES,
 )
 
@@ -37,12 +39,11 @@ class Settings:
             for word in cmdline.split()
             if word.startswith("vitrail.")
         )
-        agent = environ.get("VITRAIL_AGENT", f"vsock:{HOST_CID}:{AGENT_PORT}")
-        display = environ.get("VITRAIL_DISPLAY", f"vsock:{HOST_CID}:{DISPLAY_PORT}")
-        audio = environ.get("VITRAIL_AUDIO", f"vsock:{HOST_CID}:{AUDIO_PORT}")
-        self.agent = Address(agent)
-        self.display = Address(display)
-        self.audio = Address(audio)
+        self.secret = launch_secret(environ.get("VITRAIL_SECRET", ""))
+        self._environ = environ
+        self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
+        self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
+        self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")
         self.runtime = environ.get("VITRAIL_RUNTIME", RUNTIME)
         pieces = environ.get("VITRAIL_PIECES", "")
         self.pieces = PIECE_BYTES
@@ -57,3 +58,9 @@ class Settings:
         self.keep = [word for word in words.get("keep", "").split(",") if word]
         orphan = words.get("orphan", "")
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
+
+    def _address(self, variable: str, port: int, service: str) -> Address:
+        if LAUNCH_LOW_PORTS:
+            port -= LOW_PORT_OFFSET
+        text = self._environ.get(variable, f"vsock:{HOST_CID}:{port}")
+        return Address(text, service, self.secret)
