@@ -50,6 +50,11 @@ class Paths:
         return self.cache / "images"
 
     @property
+    def templates(self) -> Path:
+        """Booted machines to copy, a directory for each record; safe to delete."""
+        return self.cache / "templates"
+
+    @property
     def tools(self) -> Path:
         """Programs fetched for this user only (vhost-device-vsock)."""
         return self.cache / "tools"

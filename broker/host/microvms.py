@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -31,7 +32,6 @@ from broker.launch.microvm.launcher import (
     VmSpec,
     adopt_vm,
     clean_leftovers,
-    start_vm,
 )
 from broker.launch.microvm.qmp import Qmp
 from broker.launch.process.identity import Tracked
@@ -42,6 +42,9 @@ from broker.peers.launch_secret import LaunchSecret, draw_secret, read_secret
 from broker.services.event_log import Journal
 from broker.services.sandbox_logs import KEPT, prune_logs
 from policy.records.model import MicroVM, Record, State
+
+if TYPE_CHECKING:
+    from broker.launch.template.starting import Started, Starter
 
 ListenVsock = Callable[[], Awaitable[bool]]
 """Listens on the AF_VSOCK ports; returns whether also on those below 1024."""
@@ -182,6 +185,7 @@ class MicroVms:
         self._log = log
         self._nursery: trio.Nursery | None = None
         self.warnings: list[str] = []
+        self.starter: Starter | None = None
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -240,12 +244,14 @@ class MicroVms:
                 disposable=disposable,
                 home=home,
             )
-            vm = await start_vm(
-                spec,
-                tools,
-                nursery=self._nursery,
-                quarantine=closed,
-                on_loss=lambda what: self.warnings.append(f"{sandbox}: {what}"),
+            started = await self._start(wanted, image, spec, tools, closed)
+            vm = started.vm
+            await self._log.note(
+                schema.SandboxMachine(
+                    sandbox=sandbox,
+                    how=schema.Start(started.how),
+                    reason=started.why,
+                )
             )
             if secret is not None:
                 secret.write(directory)
@@ -287,6 +293,39 @@ class MicroVms:
         secret = draw_secret()
         return secret, launch_settings(secret.value, privileged=privileged)
 
+    async def _start(
+        self,
+        record: Record,
+        image: Image,
+        spec: VmSpec,
+        tools: Tools,
+        closed: frozenset[int],
+    ) -> Started:
+        """Start a machine, paused: a copy of a booted one where that is possible."""
+        # Late: a host that has no machines of its own needs none of it.
+        from broker.launch.template.starting import Starter, StartRequest
+
+        assert self._nursery is not None
+        assert isinstance(record.host.launch, MicroVM)
+        if self.starter is None:
+            self.starter = Starter(
+                self._paths.templates, self._nursery, self.warnings.append
+            )
+        request = StartRequest(
+            record=record.name,
+            mode=record.host.launch.fork,
+            image=image.manifest.digest,
+            write_initrd=image.write_initrd,
+            warm=record.host.launch.command,
+            spec=spec,
+            tools=tools,
+        )
+        return await self.starter.start(
+            request,
+            quarantine=closed,
+            on_loss=lambda what: self.warnings.append(f"{spec.name}: {what}"),
+        )
+
     async def _home(
         self, sandbox: SandboxName, state: State | None, held: AsyncExitStack
     ) -> HomeDisk | None:
@@ -298,10 +337,11 @@ class MicroVms:
             return None
         # Late: most sandboxes keep nothing.
         from broker.launch.state.disk import ready_disk
+        from broker.launch.state.renaming import recover
         from broker.launch.state.store import HomeStore
 
         store = HomeStore(self._paths.homes)
-        await trio.to_thread.run_sync(store.sweep)
+        await trio.to_thread.run_sync(recover, store)
         lock = held.enter_context(store.lock(sandbox))
         home = await ready_disk(store, sandbox, state.size)
         return HomeDisk(home.disk, state.keep, lock.fd)

@@ -462,6 +462,7 @@ def _host(taken: Taken) -> HostRecord:
             command=taken["launch.command"],
             boot_deadline=taken["launch.boot_deadline"],
             packages=tuple(taken["launch.packages"]),
+            fork=taken["launch.fork"],
         )
     return HostRecord(taken["class"], launch, _state(taken))
 

@@ -142,6 +142,8 @@ class MicroVM:
     boot_deadline: int
     packages: tuple[str, ...] = ()
     """Of the image, besides the default ones; 'brokerctl run' builds it."""
+    fork: Literal["copy", "no"] = "copy"
+    """Whether a disposable one may be a copy of a booted machine."""
 
 
 @dataclass(frozen=True)

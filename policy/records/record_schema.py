@@ -218,6 +218,20 @@ LAUNCH = Table(
             only=_VM,
         ),
         Field(
+            "fork",
+            Choice(
+                {
+                    "copy": "the memory of a booted machine is copied; a disposable "
+                    "sandbox then starts in about a second",
+                    "no": "each one boots",
+                }
+            ),
+            "How a disposable sandbox comes up. Copies of one template have the same "
+            "addresses in the kernel, and no page in common.",
+            default="copy",
+            only=_VM,
+        ),
+        Field(
             "boot_deadline",
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",

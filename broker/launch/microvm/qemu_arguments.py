@@ -177,13 +177,13 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
         *("-append", kernel_args(spec, accel, wiring)),
-        *_listener("qmp", wiring.qmp_fd),
+        *listener_args("qmp", wiring.qmp_fd),
         *("-mon", "chardev=qmp,mode=control"),
-        *_listener("console", wiring.console_fd),
+        *listener_args("console", wiring.console_fd),
         *("-serial", "chardev:console"),
     ]
     if spec.root is not None:
-        words += _root(spec.root, bus)
+        words += root_args(spec.root, bus)
     if spec.home is not None:
         words += _home(spec.home.path, bus)
     words += [word.format(bus=bus) for word in wiring.vsock]
@@ -192,11 +192,13 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     return words
 
 
-def _listener(name: str, fd: int) -> list[str]:
+def listener_args(name: str, fd: int) -> list[str]:
+    """Return the words of a chardev that is a listening socket."""
     return ["-chardev", f"socket,id={name},fd={fd},server=on,wait=off"]
 
 
-def _root(path: Path, bus: str) -> list[str]:
+def root_args(path: Path, bus: str, options: str = "") -> list[str]:
+    """Return the words of the root disk; ``options`` begin with a comma."""
     node = {
         "driver": "raw",
         "node-name": "root",
@@ -205,7 +207,7 @@ def _root(path: Path, bus: str) -> list[str]:
     }
     return [
         *("-blockdev", json.dumps(node)),
-        *("-device", f"virtio-blk-{bus},drive=root"),
+        *("-device", f"virtio-blk-{bus},drive=root{options}"),
     ]
 
 

@@ -93,9 +93,7 @@ def _kernel_args(spec: VmSpec, accel: Accel, warm: Sequence[str]) -> str:
     return " ".join((*words, *spec.kernel_args))
 
 
-def key_words(
-    spec: VmSpec, qemu: Path, accel: Accel, warm: Sequence[str]
-) -> list[str]:
+def key_words(spec: VmSpec, qemu: Path, accel: Accel, warm: Sequence[str]) -> list[str]:
     """Return the words that a template's key is made of: the same for each copy."""
     plain = Path("file")
     same = replace(

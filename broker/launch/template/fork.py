@@ -55,12 +55,14 @@ class CopyPlan(Plan):
         self._template = template
         self._warm = warm
         self._memory = -1
+        self._files = ExitStack()
+        undo.callback(self._files.close)
         self._state_file = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
-        undo.callback(os.close, self._state_file)
+        self._files.callback(os.close, self._state_file)
         self._port, self._far_port = socket.socketpair()
-        self._port.setblocking(False)
-        undo.callback(self._port.close)
-        undo.callback(self._far_port.close)
+        self._port.settimeout(0)
+        for end in (self._port, self._far_port):
+            self._files.callback(end.close)
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
@@ -72,7 +74,7 @@ class CopyPlan(Plan):
         self._memory = os.memfd_create(
             "vitrail-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
-        self._undo.callback(os.close, self._memory)
+        self._files.callback(os.close, self._memory)
         await trio.to_thread.run_sync(_fill, self._template, self._memory)
 
     @override
@@ -101,6 +103,10 @@ class CopyPlan(Plan):
     @override
     async def prepare(self, vm: Vm) -> None:
         """Load the state, plug the devices, give the identity, and pause."""
+        with self._files:
+            await self._prepare(vm)
+
+    async def _prepare(self, vm: Vm) -> None:
         await _load(vm.qmp, self._state_file)
         await vm.qmp.execute(
             "device_add",

@@ -85,6 +85,11 @@ class GuestWords:
         self._frames = FrameReader(FRAME_BYTES)
         self.heard: list[Word] = []
 
+    @property
+    def complete(self) -> bool:
+        """Whether every expected word was heard."""
+        return not self._expected
+
     def feed(self, untrusted_data: bytes) -> None:
         """Take bytes.  Raises PeerError for anything but the next expected word."""
         for untrusted_body in self._frames.feed(untrusted_data):
@@ -92,6 +97,7 @@ class GuestWords:
                 word = msgspec.json.decode(untrusted_body, type=Said).type
             except ValueError as error:
                 raise PeerError(f"the guest sent no valid word: {error}") from error
+            # guard: a copy's words come in their order
             if self._expected[:1] != [word]:
                 raise PeerError(f"the guest sent '{word}' out of turn")
             self._expected.pop(0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -21,7 +21,7 @@ from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.launch.microvm.launcher import Tools
 from broker.launch.microvm.qemu_arguments import VmSpec
-from broker.launch.microvm.qmp import Qmp
+from broker.launch.microvm.qmp import Json, Qmp
 from broker.launch.process.spawn import spawn
 from broker.launch.template.arguments import ForkWiring, forkable_args
 from broker.launch.template.identity import FRAME_BYTES, GuestWords
@@ -34,11 +34,15 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class TemplatePlan:
-    """What is booted: ``spec`` without a name of its own, ``warm`` run once in it."""
+    """What is booted: ``spec``, but for its name; ``warm`` is run once in it.
+
+    ``write_initrd`` is given a directory and returns the initramfs in it.
+    """
 
     spec: VmSpec
     tools: Tools
     warm: Sequence[str]
+    write_initrd: Callable[[Path], Path]
 
 
 async def make_template(plan: TemplatePlan, room: Path) -> None:
@@ -57,7 +61,8 @@ async def make_template(plan: TemplatePlan, room: Path) -> None:
             f"the template was not ready within {limits.TEMPLATE_MAKE_SECONDS:g} s; "
             f"console: {_tail(room)}"
         )
-    (room / _CONSOLE).unlink()
+    for name in (_CONSOLE, "initrd"):
+        (room / name).unlink(missing_ok=True)
 
 
 async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
@@ -73,9 +78,8 @@ async def _make(plan: TemplatePlan, room: Path, files: ExitStack) -> None:
     ]
     fds = [memory, state, console, qmp_theirs.fileno(), port_theirs.fileno()]
     wiring = ForkWiring(memory, str(uuid.uuid4()), port_theirs.fileno(), serial)
-    words = forkable_args(
-        plan.spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm
-    )
+    spec = replace(plan.spec, initrd=plan.write_initrd(room))
+    words = forkable_args(spec, plan.tools.qemu, plan.tools.accel, wiring, plan.warm)
     child = spawn(["nice", "-n", "19", *words], name="QEMU", env=_ENV, pass_fds=fds)
     try:
         qmp_theirs.close()
@@ -134,7 +138,7 @@ async def _save(qmp: Qmp, state: int) -> None:
 
 async def ignore_shared(qmp: Qmp) -> None:
     """Leave the memory out of the state; see QEMU's ``docs/system/vm-templating``."""
-    wanted = [{"capability": "x-ignore-shared", "state": True}]
+    wanted: list[Json] = [{"capability": "x-ignore-shared", "state": True}]
     await qmp.execute("migrate-set-capabilities", {"capabilities": wanted})
 
 
@@ -148,7 +152,7 @@ def _pair(files: ExitStack) -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair()
     files.callback(ours.close)
     files.callback(theirs.close)
-    ours.setblocking(False)
+    ours.settimeout(0)
     return ours, theirs
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from broker.launch.template.fork import CopyPlan
 from broker.launch.template.key import TemplateInputs
 from broker.launch.template.make import TemplatePlan, make_template
 from broker.launch.template.store import Template, TemplateStore, qemu_identity
+from shims.bundle import guest_agent
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class StartRequest:
     record: str
     mode: Literal["copy", "no"]
     image: str
-    """Digest of the image."""
-    agent: bytes
-    """The guest agent that is booted."""
+    """Digest of the image; the agent that is booted is the one that we ship."""
+    write_initrd: Callable[[Path], Path]
+    """Writes the initramfs with that agent into a directory; returns its path."""
     warm: Sequence[str]
     """The record's program: run once in a template, so that it is in memory."""
     spec: VmSpec
@@ -123,17 +124,14 @@ class Starter:
 
     async def _copy(
         self,
-        start: Callable[..., object],
+        start: Callable[..., Awaitable[Vm]],
         template: Template,
         warm: Sequence[str],
     ) -> Vm:
-        vm: object = None
+        plan = partial(CopyPlan, template=template, warm=warm)
         with trio.move_on_after(self.fork_seconds):
-            plan = partial(CopyPlan, template=template, warm=warm)
-            vm = await start(make_plan=plan)  # type: ignore[misc]
-        if not isinstance(vm, Vm):
-            raise UpstreamError(f"it was not up within {self.fork_seconds:g} s")
-        return vm
+            return await start(make_plan=plan)
+        raise UpstreamError(f"it was not up within {self.fork_seconds:g} s")
 
     def _failed(self, record: str) -> None:
         self._failures[record] = self._failures.get(record, 0) + 1
@@ -165,8 +163,9 @@ class Starter:
 
         Raises UpstreamError when it fails or the machine has no room for it.
         """
-        need = (request.spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
-        plan = TemplatePlan(request.spec, request.tools, request.warm)
+        spec, tools = request.spec, request.tools
+        need = (spec.memory_mib << 20) + limits.TEMPLATE_FREE_BYTES
+        plan = TemplatePlan(spec, tools, request.warm, request.write_initrd)
         with self._store.new() as room:
             _check_room(room, need)
             await make_template(plan, room)
@@ -185,7 +184,7 @@ def _key(request: StartRequest) -> str:
     return TemplateInputs(
         record=request.record,
         image=request.image,
-        agent=hashlib.sha256(request.agent).hexdigest(),
+        agent=hashlib.sha256(guest_agent()).hexdigest(),
         qemu=qemu_identity(tools.qemu),
         words=key_words(spec, tools.qemu, tools.accel, request.warm),
     ).key()

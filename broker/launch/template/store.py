@@ -7,7 +7,6 @@ were copied from it have their own memory and need it no more.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -120,10 +119,12 @@ class TemplateStore:
 
 def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
     """Why a template must not be used, or nothing."""
+    # guard: a template of another key is not used
     if meta.key != key:
         return "the template was made of something else (image, QEMU, record)"
     if not 0 <= now - meta.made <= limits.TEMPLATE_SECONDS:
         return "the template is older than a day"
+    # guard: a truncated template is not used
     if sizes != [meta.memory, meta.state]:
         return "the template's files are not whole"
     return ""
@@ -131,7 +132,7 @@ def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
 
 def qemu_identity(path: Path) -> str:
     """Return what changes when a package replaces the QEMU binary."""
-    real = os.path.realpath(path)
-    found = os.stat(real)
+    real = path.resolve()
+    found = real.stat()
     parts = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     return f"{real} {' '.join(map(str, parts))}"

@@ -19,6 +19,7 @@ from broker.host import microvms
 from broker.host.microvms import MicroVmMachine, MicroVms
 from broker.launch.microvm.launcher import Accel, VmSpec
 from broker.launch.microvm.state import state_of, write_state
+from broker.launch.template import starting
 from broker.peers import credentials
 from broker.peers.identity import HybridClaim, VsockClaim
 from broker.services.sandbox_logs import KEPT
@@ -127,11 +128,11 @@ def stand(monkeypatch):
                 name="default",
                 kernel=Path("/kernel"),
                 root=Path("/root"),
-                manifest=SimpleNamespace(built=1.0),
+                manifest=SimpleNamespace(built=1.0, digest="d"),
                 write_initrd=lambda directory, settings: directory / "initrd",
             )
             monkeypatch.setattr(microvms, "find_image", lambda paths, name: image)
-            monkeypatch.setattr(microvms, "start_vm", mine.start_vm)
+            monkeypatch.setattr(starting, "start_vm", mine.start_vm)
             await nursery.start(mine.vms.run)
             yield mine
             nursery.cancel_scope.cancel()
