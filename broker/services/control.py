@@ -139,5 +139,5 @@ class WithoutDevices:
 def _no_devices() -> NoReturn:
     raise RefusedError(
         "this broker hands out no devices",
-        hint="vitrail-local hands them out, where host and viewer are one machine",
+        hint="type it on the viewer, which decides; it lists this host's devices",
     )

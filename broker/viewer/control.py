@@ -7,9 +7,11 @@ from typing import NoReturn
 
 from broker.control import api
 from broker.core.errors import RefusedError
-from broker.services.control import Shared, SharedControl, WithoutDevices
+from broker.services.control import Shared, SharedControl
 from broker.viewer import questions
 from broker.viewer.clipboard.status import clipboard_status
+from broker.viewer.devices.control import DeviceControl
+from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
 from broker.viewer.windows import WindowsPart
@@ -117,12 +119,13 @@ class PersonControl:
         return clipboard_status(self._person.viewer.clipboard)
 
 
-class ViewerControl(PersonControl, WithoutDevices, SharedControl):
+class ViewerControl(PersonControl, DeviceControl, SharedControl):
     """Implements ``control.api.BrokerApi`` on the viewer of two machines."""
 
-    def __init__(self, shared: Shared, person: PersonParts) -> None:
+    def __init__(self, shared: Shared, person: PersonParts, desk: DeviceDesk) -> None:
         super().__init__(shared)
         self._person = person
+        self._desk = desk
 
     async def lease(
         self, caller: api.Caller, request: api.LeaseRequest

@@ -184,7 +184,7 @@ async def test_service_that_ends_during_an_attach_takes_it_back_behind_it(monkey
             here, there = socket.socketpair()
 
             async def attach():
-                with here, there, pytest.raises(Exception):  # noqa: B017, PT011
+                with here, there, pytest.raises(Exception):  # noqa: B017
                     await client.export(await number(client), "work", "lease", here)
 
             place.nursery.start_soon(attach)
