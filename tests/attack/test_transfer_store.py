@@ -17,8 +17,10 @@ import pytest
 import trio
 
 from broker.launch.process.spawn import PIPE, spawn
-from shims import vitrail_files
-from shims.vitrail_files import Store, TransferError, entries, frame, keep
+from shims.files.protocol import TransferError, frame
+from shims.files.sending import Walk, entries
+from shims.files.store import ORIGIN_ATTRIBUTE, Store, keep
+from tests.kit.shims import files_program
 
 KILLS = 30
 SEED = 18
@@ -123,7 +125,7 @@ def test_files_are_plain_and_say_where_they_come_from(top):
     for path in (top / "a", top / "d/x"):
         assert path.stat().st_mode & 0o7777 == 0o600
         try:
-            mark = os.getxattr(path, vitrail_files.ORIGIN_ATTRIBUTE)
+            mark = os.getxattr(path, ORIGIN_ATTRIBUTE)
         except OSError:
             continue  # a file system without them
         assert mark == b"vitrail:work"
@@ -189,12 +191,12 @@ async def test_a_receiver_that_is_killed_leaves_nothing_visible(top):
     (source / "d").mkdir(parents=True)
     for number in range(300):
         (source / "d" / str(number)).write_bytes(bytes(5000))
-    data = b"".join(entries(vitrail_files.Walk([str(source)])))
+    data = b"".join(entries(Walk([str(source)])))
     dice = random.Random(SEED)
     argv = [
         sys.executable,
         "-I",
-        vitrail_files.__file__,
+        files_program(),
         "store",
         str(top),
         "work",
